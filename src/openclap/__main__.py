@@ -1,0 +1,5 @@
+"""`python -m openclap` is the console script."""
+
+from openclap.cli import main
+
+main()

@@ -1,0 +1,55 @@
+"""Everything a user can get wrong, as one small tree.
+
+    OpenClapError            one clear sentence: what happened, what was expected, what to do
+    ├── AudioError           a sound that cannot be decoded, or holds nothing usable
+    ├── CheckpointError      weights, presets and folders that do not fit or are damaged
+    ├── DataError            tables, shards and captions
+    ├── ConfigError          a choice that cannot be: an unknown name, an impossible combination
+    ├── IndexMismatchError   a search index built with another model
+    └── MissingExtraError    an optional dependency that is not installed
+
+The command line prints the sentence and exits with 2; Python callers catch `OpenClapError`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class OpenClapError(Exception):
+    """The root: its text is one sentence for a person."""
+
+
+class AudioError(OpenClapError):
+    """A sound that cannot be decoded, or holds nothing usable."""
+
+
+class CheckpointError(OpenClapError):
+    """Weights, presets and folders that do not fit or are damaged."""
+
+
+class DataError(OpenClapError):
+    """Tables, shards and captions."""
+
+
+class ConfigError(OpenClapError):
+    """A choice that cannot be: an unknown name, an impossible combination."""
+
+
+class IndexMismatchError(OpenClapError):
+    """A search index that was built with another model."""
+
+
+class MissingExtraError(OpenClapError):
+    """An optional dependency that is not installed."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional `module`, or raise MissingExtraError naming the extra that brings it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{module} is not installed, and this needs it. Run: pip install 'openclap[{extra}]'"
+        ) from error

@@ -1,0 +1,107 @@
+"""The nouns that travel between the rooms.
+
+Letters in names are dimensions: B clips, V views, T frames, F mel bins, L tokens, N samples, D embedding.
+Tensor names here are annotations only: importing this file imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class AudioBatch:
+    """What an audio tower reads. V = 1 for plain presets; 4 for fusion: whole, front, middle, back."""
+
+    mel_BVTF: Tensor
+    is_long_B: Tensor
+    frames_B: Tensor | None = None
+
+    def to(self, device: torch.device) -> AudioBatch:
+        """The same batch on `device`."""
+        frames_B = None if self.frames_B is None else self.frames_B.to(device)
+        return AudioBatch(self.mel_BVTF.to(device), self.is_long_B.to(device), frames_B)
+
+
+@dataclass(frozen=True, slots=True)
+class TextBatch:
+    """What a text tower reads: token ids and a mask that is 1 on tokens and 0 on padding."""
+
+    ids_BL: Tensor
+    mask_BL: Tensor
+
+    def to(self, device: torch.device) -> TextBatch:
+        """The same batch on `device`."""
+        return TextBatch(self.ids_BL.to(device), self.mask_BL.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """Clips and their captions. Of T captions, `owner_T` is each one's clip in this batch, and
+    `caption_id_T` is equal for equal captions. `keys` name the clips as the shards do."""
+
+    audio: AudioBatch
+    text: TextBatch
+    owner_T: Tensor
+    caption_id_T: Tensor
+    keys: tuple[str, ...]
+
+    def to(self, device: torch.device) -> PairBatch:
+        """The same batch on `device`."""
+        return replace(
+            self,
+            audio=self.audio.to(device),
+            text=self.text.to(device),
+            owner_T=self.owner_T.to(device),
+            caption_id_T=self.caption_id_T.to(device),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFeatures:
+    """An audio tower's output before projection: (B, D) embedding, and, where the tower has a
+    tagging head, (B, C) clipwise and (B, T, C) framewise class scores."""
+
+    embedding: Tensor
+    clipwise: Tensor | None = None
+    framewise: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sound and what is said of it, as it stands in a shard."""
+
+    key: str
+    captions: tuple[str, ...]
+    tags: tuple[str, ...]
+    original: dict[str, Any]
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of a recording and its unit vector (D,)."""
+
+    start_s: float
+    end_s: float
+    vector: np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A found stretch of sound. `score` is a cosine. What `search --json` prints is one array of these."""
+
+    path: str
+    start_s: float
+    end_s: float
+    score: float
+    duration_s: float
+    caption: str | None
+    tags: tuple[str, ...]
+    licence: str | None
