@@ -1,0 +1,51 @@
+"""Any length to one length: fill what is short, crop what is long, cut recordings into windows.
+
+N samples of the clip, M samples the model reads. Tensors, so that gradients reach the waveform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pad(wave_N: Tensor, samples: int) -> Tensor:
+    """Zeros after the sound."""
+    return F.pad(wave_N, (0, samples - len(wave_N)))
+
+
+def repeat(wave_N: Tensor, samples: int) -> Tensor:
+    """Copies end to end, the last one cut."""
+    return wave_N.repeat(-(-samples // len(wave_N)))[:samples]
+
+
+def repeatpad(wave_N: Tensor, samples: int) -> Tensor:
+    """As many whole copies as fit, then zeros (LAION-CLAP's `data_filling="repeatpad"`)."""
+    return pad(wave_N.repeat(samples // len(wave_N)), samples)
+
+
+FILLS: dict[str, Callable[[Tensor, int], Tensor]] = {"pad": pad, "repeat": repeat, "repeatpad": repeatpad}
+
+
+def crop(wave_N: Tensor, samples: int, rng: np.random.Generator | None = None) -> Tensor:
+    """(M,) out of (N,), N ≥ M: the middle, or a random stretch when `rng` is given."""
+    last = len(wave_N) - samples
+    start = last // 2 if rng is None else int(rng.integers(0, last + 1))
+    return wave_N[start : start + samples]
+
+
+def window_starts(length: int, window: int, hop: int) -> list[int]:
+    """Where windows start so that they cover a recording of `length` samples: every `hop`, the last one
+    anchored at the end. A recording no longer than one window gives [0].
+
+    Raises ValueError when `window` or `hop` is not positive.
+    """
+    if window < 1 or hop < 1:
+        raise ValueError(f"window and hop must be positive numbers of samples, got {window} and {hop}")
+    if length <= window:
+        return [0]
+    starts = list(range(0, length - window + 1, hop))
+    return starts if starts[-1] + window >= length else [*starts, length - window]

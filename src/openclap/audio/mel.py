@@ -1,0 +1,150 @@
+"""Waveform to log-mel spectrogram: one module for each MelConfig.
+
+B clips, N samples, T frames, F mel bins, K = n_fft // 2 + 1 frequency bins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class MelConfig:
+    """What a log-mel is made of.
+
+    Attributes:
+        rate: Hz of the waveform.
+        scale: "htk" or "slaney" (mel scale of the band edges).
+        norm: "none"; "area" (each triangle's area in Hz is 1, as Slaney's toolbox does) or "sum" (each
+            band's weights add up to 1, as Essentia's unit_sum does).
+        compression: "db" = 10·log10(max(power, 1e-10)); "log10" = log10(1 + 10⁴·power) / `ceiling`.
+        ceiling: the largest value seen in the tower's pre-training, which "log10" divides by.
+    """
+
+    rate: int
+    n_fft: int
+    hop: int
+    n_mels: int
+    f_min: float
+    f_max: float
+    scale: Literal["htk", "slaney"]
+    norm: Literal["none", "area", "sum"]
+    compression: Literal["db", "log10"]
+    ceiling: float = 1.0
+
+    def frames(self, samples: int) -> int:
+        """How many frames a waveform of `samples` gives (centred frames)."""
+        return samples // self.hop + 1
+
+
+class LogMel(nn.Module):
+    """(B, N) waveform in -1..1 to (B, T, F) log-mel, T = N // hop + 1.
+
+    Periodic Hann window, centred frames, reflect padding, power spectrum. The window and the filterbank are
+    computed, never loaded: they are no part of the state dict.
+    """
+
+    window: Tensor
+    filterbank_KF: Tensor
+
+    def __init__(self, config: MelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.compress = COMPRESSIONS[config.compression]
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.register_buffer("filterbank_KF", mel_filterbank(config), persistent=False)
+
+    def forward(self, wave_BN: Tensor) -> Tensor:
+        config = self.config
+        spectrum_BKT = torch.stft(
+            wave_BN,
+            config.n_fft,
+            config.hop,
+            window=self.window,
+            center=True,
+            pad_mode="reflect" if wave_BN.shape[-1] > config.n_fft // 2 else "constant",
+            return_complex=True,
+        )
+        power_BTK = spectrum_BKT.abs().square().transpose(1, 2)
+        return self.compress(power_BTK @ self.filterbank_KF, config.ceiling)
+
+
+def mel_filterbank(config: MelConfig) -> Tensor:
+    """(K, F) float32 triangular bands, linear in Hz between edges that are evenly spaced in mel."""
+    scale = SCALES[config.scale]
+    mel_edges = torch.linspace(scale.mel(config.f_min), scale.mel(config.f_max), config.n_mels + 2, dtype=scale.dtype)
+    edges_hz = scale.hz(mel_edges)
+    bins_hz = torch.linspace(0, config.rate / 2, config.n_fft // 2 + 1, dtype=scale.dtype)
+    distance_KE = edges_hz[None, :] - bins_hz[:, None]
+    width_E = edges_hz.diff()
+    rising_KF = -distance_KE[:, :-2] / width_E[:-1]
+    falling_KF = distance_KE[:, 2:] / width_E[1:]
+    bank_KF = torch.minimum(rising_KF, falling_KF).clamp_min(0.0)
+    return NORMS[config.norm](bank_KF, edges_hz).float()
+
+
+@dataclass(frozen=True, slots=True)
+class MelScale:
+    """Hz to mel for one number, mel to Hz for the edges, and the precision these are computed in."""
+
+    mel: Callable[[float], float]
+    hz: Callable[[Tensor], Tensor]
+    dtype: torch.dtype
+
+
+def _htk_mel(hz: float) -> float:
+    return 2595.0 * math.log10(1.0 + hz / 700.0)
+
+
+def _htk_hz(mel: Tensor) -> Tensor:
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+
+
+_BREAK_HZ, _BREAK_MEL, _LOG_STEP = 1000.0, 15.0, math.log(6.4) / 27.0
+"""Slaney's scale: linear (200/3 Hz a mel) to 1 kHz, then 27 mels for each factor of 6.4."""
+
+
+def _slaney_mel(hz: float) -> float:
+    return hz * 3.0 / 200.0 if hz < _BREAK_HZ else _BREAK_MEL + math.log(hz / _BREAK_HZ) / _LOG_STEP
+
+
+def _slaney_hz(mel: Tensor) -> Tensor:
+    above = _BREAK_HZ * torch.exp(_LOG_STEP * (mel.clamp_min(_BREAK_MEL) - _BREAK_MEL))
+    return torch.where(mel < _BREAK_MEL, mel * 200.0 / 3.0, above)
+
+
+def _unit_area(bank_KF: Tensor, edges_hz: Tensor) -> Tensor:
+    return bank_KF * (2.0 / (edges_hz[2:] - edges_hz[:-2]))
+
+
+def _unit_sum(bank_KF: Tensor, edges_hz: Tensor) -> Tensor:
+    total_F = bank_KF.sum(dim=0)
+    return bank_KF / torch.where(total_F > 0, total_F, 1.0)
+
+
+def _decibels(power: Tensor, ceiling: float) -> Tensor:
+    return 10.0 * torch.log10(power.clamp_min(1e-10)) / ceiling
+
+
+def _log10_1p(power: Tensor, ceiling: float) -> Tensor:
+    return torch.log10(1.0 + 1e4 * power) / ceiling
+
+
+# LAION: the HTK bank comes from torchaudio, which computes it in float32, the Slaney bank from librosa, which
+# computes it in float64; up to 4e-3 dB hang on that (test_log_mels_are_the_references).
+SCALES: dict[str, MelScale] = {
+    "htk": MelScale(_htk_mel, _htk_hz, torch.float32),
+    "slaney": MelScale(_slaney_mel, _slaney_hz, torch.float64),
+}
+NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": lambda bank_KF, edges_hz: bank_KF,
+    "area": _unit_area,
+    "sum": _unit_sum,
+}
+COMPRESSIONS: dict[str, Callable[[Tensor, float], Tensor]] = {"db": _decibels, "log10": _log10_1p}

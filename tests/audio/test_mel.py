@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from openclap.audio.mel import LogMel, MelConfig, mel_filterbank
+from openclap.presets import DEMO
+from reference import GOLDEN, wave
+
+LAION = {"rate": 48000, "n_fft": 1024, "hop": 480, "n_mels": 64, "f_min": 50.0, "f_max": 14000.0}
+
+
+@pytest.mark.parametrize(("name", "scale", "norm"), [("plain", "slaney", "area"), ("fusion", "htk", "none")])
+def test_log_mels_are_the_references(name: str, scale: str, norm: str) -> None:
+    expected_TF = np.load(GOLDEN / "mel.npz")[name]
+    logmel = LogMel(MelConfig(**LAION, scale=scale, norm=norm, compression="db"))  # type: ignore[arg-type]
+    ours_TF = logmel(torch.from_numpy(wave("ten", 480000))[None])[0].numpy()
+    audible = expected_TF > -70  # power above 1e-7
+    assert np.abs(ours_TF - expected_TF)[audible].max() < 1e-3
+
+
+def test_the_filterbank_is_the_references() -> None:
+    ours = mel_filterbank(MelConfig(**LAION, scale="slaney", norm="area", compression="db"))
+    np.testing.assert_allclose(ours, np.load(GOLDEN / "mel.npz")["plain_filterbank"], atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", ["htk", "slaney"])
+def test_filterbanks_agree_with_transformers(scale: str) -> None:
+    from transformers.audio_utils import mel_filter_bank
+
+    mel = DEMO.frontend.mel
+    ours = mel_filterbank(
+        MelConfig(mel.rate, mel.n_fft, mel.hop, mel.n_mels, 0.0, 22050.0, scale, "none", "db")  # type: ignore[arg-type]
+    )
+    theirs = mel_filter_bank(1025, 96, 0.0, 22050.0, 44100, norm=None, mel_scale=scale)
+    np.testing.assert_allclose(ours, theirs, atol=1e-3 if scale == "htk" else 1e-7)  # theirs: float64
+
+
+def test_unit_sum_bands_add_up_to_one() -> None:
+    np.testing.assert_allclose(mel_filterbank(DEMO.frontend.mel).sum(dim=0), 1.0, rtol=1e-5)
+
+
+def test_the_ceiling_is_a_full_scale_tone() -> None:
+    """9.4578 is about log10(1 + 10⁴ (n_fft/4)²): a full-scale tone whose power falls into one bin, as it does in the
+    narrow bands of low tones."""
+    hz = 3 * 44100 / 2048
+    tone = torch.sin(2 * torch.pi * hz * torch.arange(44100) / 44100)
+    assert 0.9 < LogMel(DEMO.frontend.mel)(tone[None]).max().item() < 1.0
+
+
+def test_frames_and_short_clips() -> None:
+    logmel = LogMel(DEMO.frontend.mel)
+    for samples in (1, 500, 1024, 1025, 99 * 1024):
+        frames = logmel(torch.zeros(2, samples)).shape[1]
+        assert frames == DEMO.frontend.mel.frames(samples)
+    assert not logmel.state_dict()
