@@ -1,0 +1,1 @@
+"""Networks alone: no files, no audio decoding, no tokenizers."""

@@ -1,0 +1,72 @@
+"""The two-tower model: sounds and words in one space.
+
+B clips or captions, D embedding.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openclap.types import AudioBatch, AudioFeatures, TextBatch
+
+INITIAL_SCALE = math.log(1 / 0.07)
+LARGEST_SCALE = math.log(100.0)
+"""CLIP's temperature (Radford et al. 2021): starts at 1/0.07, never above 100."""
+
+
+class ProjectionHead(nn.Sequential):
+    """Linear, ReLU, Linear: from a tower's size to the shared one (LAION-CLAP's `MLPLayers`)."""
+
+    def __init__(self, size_in: int, size_out: int) -> None:
+        super().__init__(nn.Linear(size_in, size_out), nn.ReLU(), nn.Linear(size_out, size_out))
+
+
+class CLAP(nn.Module):
+    """Audio tower and text tower, a projection head on each, and one learned temperature.
+
+    Args:
+        audio_tower: AudioBatch -> AudioFeatures whose embedding has `audio_size` numbers.
+        text_tower: TextBatch -> (B, text_size).
+        embedding_size: D, the size of the shared space.
+    """
+
+    def __init__(
+        self,
+        audio_tower: nn.Module,
+        text_tower: nn.Module,
+        audio_size: int,
+        text_size: int,
+        embedding_size: int,
+    ) -> None:
+        super().__init__()
+        self.audio_tower = audio_tower
+        self.text_tower = text_tower
+        self.audio_head = ProjectionHead(audio_size, embedding_size)
+        self.text_head = ProjectionHead(text_size, embedding_size)
+        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_SCALE))
+
+    def audio_features(self, batch: AudioBatch) -> AudioFeatures:
+        """The audio tower's output, before projection."""
+        features: AudioFeatures = self.audio_tower(batch)
+        return features
+
+    def encode_audio(self, batch: AudioBatch) -> Tensor:
+        """(B, D), unit norm."""
+        return F.normalize(self.audio_head(self.audio_features(batch).embedding), dim=-1)
+
+    def encode_text(self, batch: TextBatch) -> Tensor:
+        """(B, D), unit norm."""
+        return F.normalize(self.text_head(self.text_tower(batch)), dim=-1)
+
+    def forward(self, audio: AudioBatch, text: TextBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, D) audio, (B, D) text, and the temperature's scale, already exp'd and clamped."""
+        return self.encode_audio(audio), self.encode_text(text), self.scale
+
+    @property
+    def scale(self) -> Tensor:
+        """What similarities are multiplied by: exp(logit_scale), between 1 and 100."""
+        return self.logit_scale.clamp(0.0, LARGEST_SCALE).exp()

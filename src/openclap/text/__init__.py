@@ -1,0 +1,1 @@
+"""Words in: captions to token ids, labels to prompts."""

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from openclap.errors import CheckpointError, ConfigError
+from openclap.text.prompts import prompts
+from openclap.text.tokenizer import Tokenizer
+from tiny import make_tokenizer
+
+
+def test_a_batch_is_padded_to_its_longest_caption() -> None:
+    batch = make_tokenizer()(["a wolf howling", "rain"])
+    assert batch.ids_BL.shape == (2, 5)
+    assert batch.mask_BL.tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
+
+
+def test_long_captions_are_cut() -> None:
+    assert make_tokenizer()(["rain " * 100]).ids_BL.shape == (1, 16)
+
+
+def test_it_travels_to_other_processes() -> None:
+    ours = make_tokenizer()
+    theirs: Tokenizer = pickle.loads(pickle.dumps(ours))
+    assert theirs(["a dog"]).ids_BL.tolist() == ours(["a dog"]).ids_BL.tolist()
+    assert theirs(["rain " * 100]).ids_BL.shape == (1, 16)
+
+
+def test_missing_and_damaged_files_are_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: no such file"):
+        Tokenizer.read(tmp_path / "tokenizer.json", 16)
+    (tmp_path / "tokenizer.json").write_text("{ not json", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is not a tokenizer"):
+        Tokenizer.read(tmp_path / "tokenizer.json", 16)
+
+
+def test_prompts() -> None:
+    assert prompts(["dog_bark"]) == ["This is a sound of dog bark."]
+    assert prompts(["jazz"], "This is a {} song.") == ["This is a jazz song."]
+    with pytest.raises(ConfigError, match="No labels"):
+        prompts([])
+    with pytest.raises(ConfigError, match="must hold"):
+        prompts(["dog"], "a dog")
