@@ -1,0 +1,1 @@
+"""Weights in files: our own folder, and the formats that others wrote."""

