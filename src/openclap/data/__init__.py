@@ -1,0 +1,1 @@
+"""From records to batches: clean samples, shards, the order of training."""

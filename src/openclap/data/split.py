@@ -1,0 +1,94 @@
+"""Which records are for training and which are held out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from types import MappingProxyType
+
+from openclap.errors import ConfigError
+from openclap.sources.record import Record
+
+DOMINANT_CLIPS, DOMINANT_SHARE = 8, 0.1
+TRAIN_AND_TEST: Mapping[str, float] = MappingProxyType({"train": 0.8, "test": 0.2})
+
+
+def split_by_group(
+    records: Sequence[Record], splits: Mapping[str, float] = TRAIN_AND_TEST, seed: int = 0
+) -> dict[str, list[Record]]:
+    """Share records out so that no group crosses splits; within a split they stay in the order given.
+
+    Groups are put in the order of a hash keyed by `seed`, and each goes where its middle falls among the shares of
+    `splits`: the row order plays no part. A dominant group, one of more than eight clips that would be more than a
+    tenth of a smaller split, goes to the largest split, so that no one session decides what is measured (FSD50K
+    keeps its largest uploaders for development, Fonseca et al. 2022). A split that would get nothing is given the
+    smallest group of the split that has most of them, if that one can spare it.
+
+    Raises ConfigError when shares are not positive numbers that add up to 1, or a name is no folder name.
+    """
+    _check(splits)
+    sizes: dict[str, int] = {}
+    for record in records:
+        sizes[group_of(record)] = sizes.get(group_of(record), 0) + 1
+    members = _share_out(sizes, splits, seed)
+    home = {group: name for name, groups in members.items() for group in groups}
+    return {name: [record for record in records if home[group_of(record)] == name] for name in splits}
+
+
+def group_of(record: Record) -> str:
+    """What must stay together: the record's group, or its file where it has none."""
+    return record.group or record.audio.as_posix()
+
+
+def _share_out(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = {name: [] for name in splits}
+    largest = max(splits, key=lambda name: splits[name])
+    members[largest] = _dominant(sizes, splits)
+    room = {name: splits[name] * sum(sizes.values()) for name in splits}
+    room[largest] = max(0.0, room[largest] - sum(sizes[group] for group in members[largest]))
+    rest = sorted(sizes.keys() - set(members[largest]), key=lambda group: _hash(group, seed))
+    stretch = sum(sizes[group] for group in rest) / (math.fsum(room.values()) or 1.0)
+    ends = [(name, stretch * end) for name, end in zip(room, accumulate(room.values()), strict=True)]
+    taken = 0
+    for group in rest:
+        middle = taken + sizes[group] / 2
+        members[next((name for name, end in ends if middle < end), largest)].append(group)
+        taken += sizes[group]
+    _fill_empty(members, sizes)
+    return members
+
+
+def _dominant(sizes: Mapping[str, int], splits: Mapping[str, float]) -> list[str]:
+    """Groups too large for a split that is not the largest."""
+    smaller = sorted(splits.values())[:-1]
+    if not smaller:
+        return []
+    limit = max(DOMINANT_CLIPS, DOMINANT_SHARE * min(smaller) * sum(sizes.values()))
+    return sorted(group for group, size in sizes.items() if size > limit)
+
+
+def _fill_empty(members: dict[str, list[str]], sizes: Mapping[str, int]) -> None:
+    for groups in members.values():
+        donor = max(members, key=lambda other: len(members[other]))
+        if not groups and len(members[donor]) > 1:
+            spared = min(members[donor], key=lambda group: (sizes[group], group))
+            members[donor].remove(spared)
+            groups.append(spared)
+
+
+def _hash(group: str, seed: int) -> tuple[bytes, str]:
+    text = group.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, key=str(seed).encode(), digest_size=16).digest(), group
+
+
+def _check(splits: Mapping[str, float]) -> None:
+    shares = list(splits.values())
+    if not shares or not all(share > 0 for share in shares) or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
+        raise ConfigError(
+            f"splits {dict(splits)}: expected positive shares that add up to 1, as in train 0.8, test 0.2."
+        )
+    for name in splits:
+        if not name or name.startswith(".") or any(mark in name for mark in '/\\:*?"<>|\0'):
+            raise ConfigError(f"split {name!r}: expected a plain name for a folder, such as train.")

@@ -1,0 +1,49 @@
+"""Real sounds, made small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from packs import MakeRecords
+
+from openclap.sources import Record
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the disk changes no test; what a test runs in another process does wait."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+@pytest.fixture
+def make_records(tmp_path: Path) -> MakeRecords:
+    """n records of short 16-bit tones, each its own group, with two captions and all metadata."""
+
+    def make(n: int) -> list[Record]:
+        folder = tmp_path / "sounds"
+        folder.mkdir(exist_ok=True)
+        return [_record(folder / f"{number}.wav", number) for number in range(n)]
+
+    return make
+
+
+def _record(path: Path, number: int) -> Record:
+    seconds = np.arange(480 + 10 * number) / 48_000
+    wave_N = (8000 * np.sin(2 * np.pi * (200 + 30 * number) * seconds)).astype(np.int16)
+    soundfile.write(path, wave_N, 48_000)
+    return Record(
+        id=f"id{number}",
+        audio=path,
+        captions=(f"Tone {number}.", "A tone."),
+        source="test",
+        tags=("tone", "sine"),
+        label="tone",
+        group=f"group{number}",
+        title=f"Tone {number}",
+        licence="CC0",
+        author="Ada",
+        link="https://x.org",
+    )

@@ -1,0 +1,138 @@
+"""Tables as people write them: what comes out, and what is said of those that cannot be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars
+import pytest
+
+from openclap.errors import DataError
+from openclap.sources import Record, read_table
+
+
+def table(folder: Path, name: str, text: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_every_column_of_a_csv(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "sounds.csv",
+        "file,captions,tags,label,group,original_title,licence,author,link,source,id\n"
+        'rain/a.wav,Rain falls. | It pours.,"rain, water",rain,take1,Rain,CC0,Ada,https://x.org/a,field,7\n',
+    )
+    assert read_table(path) == [
+        Record(
+            id="7",
+            audio=tmp_path / "rain" / "a.wav",
+            captions=("Rain falls.", "It pours."),
+            source="field",
+            tags=("rain", "water"),
+            label="rain",
+            group="take1",
+            title="Rain",
+            licence="CC0",
+            author="Ada",
+            link="https://x.org/a",
+        )
+    ]
+
+
+def test_defaults_of_a_table_with_files_and_captions_only(tmp_path: Path) -> None:
+    [record] = read_table(table(tmp_path, "mine.csv", "path,caption\n./a.wav,Rain | not split.\n"))
+    assert record == Record("./a.wav", tmp_path / "a.wav", ("Rain | not split.",), "mine", group="a.wav")
+
+
+def test_other_names_of_columns(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "t.csv",
+        'Audio , title,license,url,Tags:,caption_10,caption2,Caption1\na.wav,T,BY,u,"x,,y",ten,two,one\n',
+    )
+    [record] = read_table(path)
+    assert (record.title, record.licence, record.link) == ("T", "BY", "u")
+    assert record.tags == ("x", "y")
+    assert record.captions == ("one", "two", "ten")
+
+
+def test_tsv_with_byte_order_mark_and_quotes(tmp_path: Path) -> None:
+    path = table(tmp_path, "t.tsv", '\ufefffile\tcaption\na.wav\t"A ""big"" dog, barking"\n')
+    assert read_table(path)[0].captions == ('A "big" dog, barking',)
+
+
+def test_json_lines_may_mix_lists_and_text(tmp_path: Path) -> None:
+    rows = [
+        {"file": "a.wav", "captions": ["one", "two"], "tags": ["t"]},
+        {"file": "b.wav", "captions": "three | four", "label": 5},
+        {"file": "c.wav", "captions": None},
+    ]
+    path = table(tmp_path, "t.jsonl", "\n\n".join(json.dumps(row) for row in rows))
+    records = read_table(path)
+    assert [record.captions for record in records] == [("one", "two"), ("three", "four"), ()]
+    assert (records[0].tags, records[1].label) == (("t",), "5")
+
+
+def test_parquet_with_lists_and_numbers(tmp_path: Path) -> None:
+    frame = polars.DataFrame(
+        {"file": ["a.wav", "b.wav"], "captions": [["one", " "], ["two"]], "id": [12.0, None], "group": [3, 4]}
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    first, second = read_table(tmp_path / "t.parquet")
+    assert (first.id, first.captions, first.group) == ("12", ("one",), "3")
+    assert second.id == "b.wav"
+
+
+def test_rows_without_caption_stay_and_blank_rows_go(tmp_path: Path) -> None:
+    records = read_table(table(tmp_path, "t.csv", "file,caption\na.wav,  \n\nb.wav,Dog.\n,\n"))
+    assert [(record.id, record.captions) for record in records] == [("a.wav", ()), ("b.wav", ("Dog.",))]
+
+
+def test_absolute_files_stay(tmp_path: Path) -> None:
+    absolute = tmp_path / "elsewhere" / "a.wav"
+    assert read_table(table(tmp_path, "t.csv", f"file,caption\n{absolute},Dog.\n"))[0].audio == absolute
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (
+            "t.csv",
+            "sound,caption\na,b\n",
+            ["no column says where the sounds are", "sound, caption", "file, path"],
+        ),
+        ("t.csv", "file,text\na,b\n", ["no column holds captions", "file, text", "caption1"]),
+        ("t.csv", "file,caption\n", ["no rows"]),
+        ("t.csv", "file,caption\n,\n", ["no rows"]),
+        ("t.csv", "", ["empty (0 bytes)"]),
+        ("t.csv", "file,caption\na,b,c\n", ["cannot be read as csv"]),
+        ("t.csv", b"file,caption\na,\xe9t\xe9\n", ["cannot be read as csv", "UTF-8"]),
+        ("t.csv", "file,caption\na,b\n,c\n,d\n", ["2 rows name no file", "row 2", "'file'"]),
+        ("t.jsonl", '{"file": "a"\n', ["line 1 is not JSON"]),
+        ("t.jsonl", '{"file": "a", "caption": "b"}\n[1]\n', ["line 2 is not an object"]),
+        ("t.jsonl", b'{"file": "\xff"}\n', ["UTF-8"]),
+        ("t.jsonl", "\n\n", ["no rows"]),
+        ("t.parquet", "PAR1 not really", ["cannot be read as parquet"]),
+        ("t.xlsx", "x", [".xlsx", "expected one of", ".csv"]),
+    ],
+)
+def test_one_clear_sentence_for_a_table_that_cannot_be_used(
+    tmp_path: Path, name: str, text: str | bytes, words: list[str]
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read_table(table(tmp_path, name, text))
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_no_such_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_table(tmp_path / "t.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match="no such file"):
+        read_table(tmp_path / "folder.csv")
