@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import openclap
+from openclap.embedder import Embedder
+from openclap.errors import AudioError, CheckpointError, ConfigError
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Embedder:
+    return openclap.load(tiny_model)
+
+
+def noise(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    shape = (max(1, int(seconds * rate)), channels) if channels > 1 else (max(1, int(seconds * rate)),)
+    return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0.05, 8.0), st.sampled_from([8000, 16000, 44100, 48000, 96000]), st.integers(1, 6)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(1, 9),
+)
+def test_a_vector_depends_on_its_clip_alone(
+    model: Embedder, clips: list[tuple[float, int, int]], batch_size: int
+) -> None:
+    sounds = [(noise(*clip, seed=number), clip[1]) for number, clip in enumerate(clips)]
+    together = model.embed_audio(sounds, batch_size=batch_size)
+    alone = np.concatenate([model.embed_audio([sound]) for sound in sounds])
+    assert together.shape == (len(clips), 16) and together.dtype == np.float32
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_array_equal(together, model.embed_audio(sounds, batch_size=batch_size))
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-5)
+
+
+def test_text_depends_on_its_sentence_alone(model: Embedder) -> None:
+    texts = ["a wolf howling", "rain", "rain on a roof in the low wolf noise number 3", "", "a dog"]
+    together = model.embed_text(texts, batch_size=3)
+    alone = np.concatenate([model.embed_text([text]) for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert model.embed_text([]).shape == (0, 16) and model.embed_audio([]).shape == (0, 16)
+
+
+def test_every_kind_of_source_gives_the_same_vector(model: Embedder, tmp_path: Path) -> None:
+    wave = noise(1.2, 16000)
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    content = (tmp_path / "a.wav").read_bytes()
+    sources = [tmp_path / "a.wav", str(tmp_path / "a.wav"), content, io.BytesIO(content), (wave, 16000)]
+    vectors = model.embed_audio([*sources, (wave.astype(np.float64), 16000), (wave[:, None], 16000)])
+    np.testing.assert_allclose(vectors, np.repeat(vectors[:1], len(vectors), axis=0), atol=1e-6)
+
+
+def test_integers_are_scaled_by_their_type(model: Embedder) -> None:
+    wave = noise(0.4, 16000)
+    as_int = np.round(wave * 32768).astype(np.int16)
+    np.testing.assert_allclose(model.embed_audio([(as_int, 16000)]), model.embed_audio([(wave, 16000)]), atol=1e-3)
+
+
+def test_a_long_clip_is_the_mean_of_its_windows(model: Embedder) -> None:
+    wave = noise(1.3, 16000)  # the model reads half a second
+    starts = [0, 8000, len(wave) - 8000]
+    parts = model.embed_audio([(wave[start : start + 8000], 16000) for start in starts])
+    mean = parts.mean(axis=0)
+    np.testing.assert_allclose(model.embed_audio([(wave, 16000)])[0], mean / np.linalg.norm(mean), atol=1e-5)
+    windows = model.windows((wave, 16000))
+    assert [(w.start_s, w.end_s) for w in windows] == [(0.0, 0.5), (0.5, 1.0), (0.8, 1.3)]
+    np.testing.assert_allclose([w.vector for w in windows], parts, atol=1e-5)
+
+
+def test_windows_of_other_lengths(model: Embedder) -> None:
+    wave = noise(2.0, 16000)
+    windows = model.windows((wave, 16000), length_s=1.0, hop_s=0.4)
+    assert [round(w.start_s, 3) for w in windows] == [0.0, 0.4, 0.8, 1.0]
+    expected = model.embed_audio([(wave[:16000], 16000)])[0]
+    np.testing.assert_allclose(windows[0].vector, expected, atol=1e-5)
+    with pytest.raises(ConfigError, match="longer than one sample"):
+        model.windows((wave, 16000), length_s=0.0)
+
+
+def test_classify_is_a_softmax_of_scaled_cosines(model: Embedder) -> None:
+    sounds, labels = [(noise(0.3, 16000), 16000), (noise(0.9, 16000, seed=1), 16000)], ["dog", "rain", "big_bell"]
+    probabilities = model.classify(sounds, labels)
+    texts = model.embed_text([f"This is a sound of {label.replace('_', ' ')}." for label in labels])
+    scores = np.exp(model.embed_audio(sounds) @ texts.T / 0.07)
+    np.testing.assert_allclose(probabilities, scores / scores.sum(axis=1, keepdims=True), rtol=1e-4)
+    with pytest.raises(ConfigError):
+        model.classify(sounds, [])
+
+
+def test_tensors_carry_gradients_and_agree(model: Embedder) -> None:
+    wave = torch.tensor(noise(1.3, 16000), requires_grad=True)
+    vectors = model.audio_tensor([wave, torch.tensor(noise(0.2, 16000, seed=1))])
+    vectors[0, 0].backward()
+    assert wave.grad is not None and wave.grad.abs().sum() > 0
+    expected = model.embed_audio([(wave.detach().numpy(), 16000)])
+    np.testing.assert_allclose(vectors[:1].detach().numpy(), expected, atol=1e-5)
+    batch = model.tokenizer(["a dog"])
+    np.testing.assert_allclose(
+        model.text_tensor(batch.ids_BL, batch.mask_BL).detach().numpy(), model.embed_text(["a dog"]), atol=1e-6
+    )
+
+
+def test_saved_and_loaded_it_is_the_same(model: Embedder, tmp_path: Path) -> None:
+    model.save(tmp_path / "again")
+    again = openclap.load(tmp_path / "again")
+    sound = (noise(0.7, 22050), 22050)
+    np.testing.assert_array_equal(again.embed_audio([sound]), model.embed_audio([sound]))
+    np.testing.assert_array_equal(again.embed_text(["a dog"]), model.embed_text(["a dog"]))
+    assert again.digest() == model.digest() and again.preset == model.preset
+
+
+def test_silence_and_one_sample_have_vectors(model: Embedder) -> None:
+    vectors = model.embed_audio([(np.zeros(16000, np.float32), 16000), (np.ones(1, np.float32), 16000)])
+    assert np.isfinite(vectors).all()
+
+
+@pytest.mark.parametrize(
+    ("sound", "said"),
+    [
+        ((np.zeros(0, np.float32), 16000), "expected"),
+        ((np.zeros((2, 3, 4), np.float32), 16000), "expected"),
+        ((np.zeros((2, 16000), np.float32), 16000), "transpose"),
+        ((np.full(100, np.nan, np.float32), 16000), "NaN"),
+        ((np.zeros(100, np.float32), 0), "at 0 Hz"),
+        ("missing.wav", "no such file"),
+    ],
+)
+def test_unusable_sounds_are_told(model: Embedder, sound: object, said: str) -> None:
+    with pytest.raises(AudioError, match=said):
+        model.embed_audio([sound])  # type: ignore[list-item]
+
+
+def test_one_bad_sound_stops_no_other(model: Embedder, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"nothing")
+    results = model.windows_of([(noise(0.3, 16000), 16000), tmp_path / "bad.wav", (noise(0.9, 16000), 16000)])
+    assert [isinstance(result, AudioError) for result in results] == [False, True, False]
+
+
+def test_what_cannot_be_loaded_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such model"):
+        openclap.load(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="precision"):
+        openclap.load(tiny_model, precision="fp8")
+    with pytest.raises(ConfigError, match="wrap the one string"):
+        openclap.load(tiny_model).embed_text("a dog")
+    bare = Path(shutil.copytree(tiny_model, tmp_path / "bare"))
+    (bare / "tokenizer.json").unlink()
+    model = openclap.load(bare)  # sounds need no tokenizer
+    assert model.embed_audio([(noise(0.3, 16000), 16000)]).shape == (1, 16)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        model.embed_text(["a dog"])
+    given_one = openclap.load(bare, tokenizer=tiny_model / "tokenizer.json")
+    assert given_one.embed_text(["a dog"]).shape == (1, 16)
