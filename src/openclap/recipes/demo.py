@@ -1,0 +1,25 @@
+"""The demo's run: heads and temperature on frozen pretrained towers.
+
+Command:   openclap demo, or: openclap train demo --data SHARDS/train --out RUN
+Hardware:  two CPU cores, 1.5 GB of memory
+Time:      two minutes
+Expected:  see docs/benchmarks.md
+"""
+
+from __future__ import annotations
+
+from openclap import paths
+from openclap.train.config import OptimConfig, TrainConfig
+
+
+def config() -> TrainConfig:
+    """Twelve passes over the demo's training split."""
+    return TrainConfig(
+        start="demo-start",
+        data=str(paths.home() / "demo" / "shards" / "train"),
+        epochs=12,
+        batch_size=32,
+        optim=OptimConfig(lr=1e-3, warmup_steps=10),
+        frozen=("audio_tower", "text_tower"),
+        save_every=10,
+    )

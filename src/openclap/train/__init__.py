@@ -1,0 +1,1 @@
+"""Training: a frozen configuration, one step, the loop around it, and the state that lets it go on."""
