@@ -1,0 +1,194 @@
+"""What makes a folder an index: `index.json`, which says whose vectors it holds, and two LanceDB tables.
+
+`index.json` is written last, so a folder that has one is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from openclap.errors import DataError, IndexMismatchError, require
+from openclap.locks import only_writer
+from openclap.search.rows import files_schema, windows_schema
+
+FORMAT_VERSION = 1
+
+_WRITE_LOCK, _CREATE_LOCK = "write.lock", "create.lock"
+_HEADER_NAME = "index.json"
+_TABLES = ("files", "windows")
+_PART_NAME = _HEADER_NAME + ".part"
+_OWN_NAMES = {_WRITE_LOCK, _CREATE_LOCK, _HEADER_NAME, _PART_NAME, *(f"{name}.lance" for name in _TABLES)}
+_CREATING_TAKES_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexIdentity:
+    """Whose vectors an index holds.
+
+    `digest` covers weights, preset, precision and windowing, and decides; `model` is a name for people;
+    `dim` is the length of a vector; `length_s` and `hop_s` are the windows in seconds.
+    """
+
+    digest: str
+    model: str
+    dim: int
+    length_s: float
+    hop_s: float
+
+
+def create(folder: Path, identity: IndexIdentity) -> None:
+    """Make `folder` an empty index. One that two processes create at once is created by one of them.
+
+    Raises DataError when it is an index already, holds anything else, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be made a folder ({error.strerror}): choose another place") from error
+    _refuse_used(folder)
+    with only_writer(folder, _CREATE_LOCK, timeout_s=_CREATING_TAKES_S):
+        _refuse_used(folder)
+        with storage(folder, "written"):
+            _remove_empty_tables(folder)
+            database = connect(folder)
+            database.create_table("files", schema=files_schema())
+            database.create_table("windows", schema=windows_schema(identity.dim))
+            _write_header(folder, identity)
+
+
+def exists(folder: Path) -> bool:
+    """Whether `folder` says that it is an index; it may still be damaged."""
+    return (folder / _HEADER_NAME).is_file()
+
+
+def read_identity(folder: Path) -> IndexIdentity:
+    """Whose vectors the index in `folder` holds. Raises DataError when it is no index, damaged or too new."""
+    if not exists(folder):
+        what = "does not exist" if not folder.exists() else "is not a search index: it has no index.json"
+        raise DataError(f"{folder} {what}; give the folder of an index, or make one with 'openclap index add'")
+    try:
+        header = json.loads((folder / _HEADER_NAME).read_text(encoding="utf-8"))
+        version = int(header["format_version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged_header(folder) from error
+    if version > FORMAT_VERSION:
+        raise DataError(
+            f"{folder} was written by a newer openclap (index format {version}, and this one reads "
+            f"{FORMAT_VERSION}): update openclap, or index into another folder"
+        )
+    try:
+        return _identity(header["identity"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged_header(folder) from error
+
+
+def check_identity(folder: Path, stored: IndexIdentity, wanted: IndexIdentity) -> None:
+    """Raise IndexMismatchError when the vectors of `wanted` cannot be compared with those stored."""
+    if stored.digest != wanted.digest:
+        raise IndexMismatchError(
+            f"{folder} was built with {_label(stored)}, and the model in use is {_label(wanted)}, whose "
+            "vectors cannot be compared: load the model of the index, or index into another folder"
+        )
+
+
+def connect(folder: Path) -> Any:
+    """A LanceDB connection whose tables always show the latest commit of any process."""
+    lancedb = require("lancedb", "search")
+    return lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
+
+
+def open_table(folder: Path, database: Any, name: str, schema: Any) -> Any:
+    """The table `name`. Raises DataError when it is missing, unreadable or not of this `schema`."""
+    with storage(folder, "read"):
+        table = database.open_table(name)
+        found = table.schema
+    if not found.equals(schema):
+        raise DataError(f"{folder}: the table '{name}' has unexpected columns; {_REBUILD}")
+    return table
+
+
+def write_lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold the one right to change what is in `folder`; the system takes it back from a process that dies.
+
+    LanceDB alone would let two processes that add the same new file both insert it.
+    Raises DataError when another process or thread holds it, or the folder cannot be written.
+    """
+    return only_writer(folder, _WRITE_LOCK)
+
+
+@contextmanager
+def storage(folder: Path, verb: str) -> Iterator[None]:
+    """Turn what LanceDB and Arrow raise into a DataError with one sentence. `verb` is "read" or "written"."""
+    pa = require("pyarrow", "search")
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        advice = _REBUILD if verb == "read" else "check the free space and the permissions, then run it again"
+        raise DataError(f"{folder}: the index cannot be {verb} ({cause}); {advice}") from error
+
+
+_REBUILD = "it is damaged or was removed: delete the folder and index the sounds again"
+
+
+def _refuse_used(folder: Path) -> None:
+    if exists(folder):
+        raise DataError(f"{folder} is an index already: open it, or choose another folder")
+    if foreign := sorted(entry.name for entry in folder.iterdir() if entry.name not in _OWN_NAMES):
+        raise DataError(f"{folder} holds other things ({foreign[0]}): choose an empty or a new folder for the index")
+    database = connect(folder)
+    for name in _TABLES:
+        # A creation that was killed leaves empty tables; full ones are an index that lost its index.json.
+        if (folder / f"{name}.lance").exists() and _holds_rows(folder, database, name):
+            raise DataError(f"{folder} holds an index without its index.json; {_REBUILD}")
+
+
+def _remove_empty_tables(folder: Path) -> None:
+    for name in _TABLES:
+        if (table := folder / f"{name}.lance").exists():
+            shutil.rmtree(table)
+
+
+def _holds_rows(folder: Path, database: Any, name: str) -> bool:
+    try:
+        with storage(folder, "read"):
+            return bool(database.open_table(name).count_rows())
+    except DataError:
+        return any((folder / f"{name}.lance" / "data").glob("*"))
+
+
+def _write_header(folder: Path, identity: IndexIdentity) -> None:
+    text = json.dumps({"format_version": FORMAT_VERSION, "identity": asdict(identity)}, indent=2) + "\n"
+    part = folder / _PART_NAME
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(folder / _HEADER_NAME)
+
+
+def _identity(stored: Any) -> IndexIdentity:
+    return IndexIdentity(
+        digest=str(stored["digest"]),
+        model=str(stored["model"]),
+        dim=int(stored["dim"]),
+        length_s=float(stored["length_s"]),
+        hop_s=float(stored["hop_s"]),
+    )
+
+
+def _label(identity: IndexIdentity) -> str:
+    windows = f"windows of {identity.length_s:g} s every {identity.hop_s:g} s"
+    return f"{identity.model} ({windows}, digest {identity.digest[:12]})"
+
+
+def _damaged_header(folder: Path) -> DataError:
+    return DataError(f"{folder}: its index.json cannot be understood; {_REBUILD}")

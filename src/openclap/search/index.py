@@ -1,0 +1,211 @@
+"""A search index in a folder: which sounds there are, and the vectors of their windows. D embedding.
+
+    index = Index.open_or_create(folder, IndexIdentity(digest, "mini", dim=512, length_s=10, hop_s=10))
+    index.search(query_D, k=5)
+
+Any number of processes may search while one writes. Nothing outside the folder is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openclap.errors import ConfigError, DataError
+from openclap.search import folder as _folder
+from openclap.search.folder import IndexIdentity
+from openclap.search.paths import absolute, is_storable, prefixes
+from openclap.search.ranking import Candidates, best_hits
+from openclap.search.rows import (
+    FileRow,
+    FloatArray,
+    among,
+    file_rows,
+    files_schema,
+    unit_vector,
+    windows_schema,
+)
+from openclap.search.writer import Writer
+from openclap.types import Hit, Window
+
+__all__ = ["FileRow", "Index", "IndexIdentity"]
+
+_WINDOW = ["hash", "start_s", "end_s", "vector"]
+_LOOK_UP_AT_MOST = 4000  # contents; for more, reading all files is quicker
+
+
+def _every(_: FileRow) -> bool:
+    return True
+
+
+class Index:
+    """An open index. Make one with `create`, `open` or `open_or_create`."""
+
+    def __init__(self, folder: Path, identity: IndexIdentity) -> None:
+        self.folder = folder
+        self.identity = identity
+        self._storage = partial(_folder.storage, folder)
+        database = _folder.connect(folder)
+        self._files = _folder.open_table(folder, database, "files", files_schema())
+        self._windows = _folder.open_table(folder, database, "windows", windows_schema(identity.dim))
+
+    @classmethod
+    def create(cls, folder: str | Path, identity: IndexIdentity) -> Index:
+        """Make an empty index.
+
+        Raises DataError when `folder` is an index already, holds anything else, or cannot be written.
+        """
+        place = _place(folder)
+        _folder.create(place, identity)
+        return cls(place, identity)
+
+    @classmethod
+    def open(cls, folder: str | Path, identity: IndexIdentity | None = None) -> Index:
+        """Open an index; with `identity`, only one that was built with the same.
+
+        Raises DataError when `folder` is missing, no index, damaged or of a newer format, and
+        IndexMismatchError when the index was built with another model.
+        """
+        place = _place(folder)
+        stored = _folder.read_identity(place)
+        if identity is not None:
+            _folder.check_identity(place, stored, identity)
+        return cls(place, stored)
+
+    @classmethod
+    def open_or_create(cls, folder: str | Path, identity: IndexIdentity) -> Index:
+        """Open the index, or make it where there is none. Raises what `open` and `create` raise."""
+        place = _place(folder)
+        if not _folder.exists(place):
+            try:
+                return cls.create(place, identity)
+            except DataError:
+                if not _folder.exists(place):  # else another process made it in the meantime
+                    raise
+        return cls.open(place, identity)
+
+    def count(self) -> tuple[int, int]:
+        """How many files and how many windows there are."""
+        with self._storage("read"):
+            return self._files.count_rows(), self._windows.count_rows()
+
+    def search(
+        self,
+        vector_D: Any,
+        k: int,
+        *,
+        one_per_file: bool = True,
+        keep: Callable[[FileRow], bool] = _every,
+    ) -> list[Hit]:
+        """The k windows nearest to `vector_D` (D,) by cosine, best first, equal ones in the order of paths.
+
+        The answer is exact for the stored float16 vectors. Fewer than k come back only when there are no
+        more. With `one_per_file` a file is there once, with its best window; files of equal content are each
+        there. `keep` says which files count; the fewer it keeps, the longer the search.
+
+        Raises ConfigError for k < 1, DataError for a query without a direction (NaN, infinity, zeros) or a
+        damaged index, and IndexMismatchError for a query of another dimension.
+        """
+        if k < 1:
+            raise ConfigError(f"k is {k}, and a search gives 1 hit or more: choose a larger k")
+        query_D = unit_vector(vector_D, self.identity.dim)
+        total = self.count()[1]
+        fetch = partial(self._nearest, query_D, total)
+        return best_hits(query_D, k, total, fetch, self._files_of, one_per_file=one_per_file, keep=keep)
+
+    def similar_to(self, path: str | Path, k: int, *, one_per_file: bool = True) -> list[Hit]:
+        """The k sounds nearest to an indexed file, which is left out itself; a copy elsewhere is not.
+
+        Raises what `vector_of` and `search` raise.
+        """
+        own = absolute(path)
+        return self.search(self.vector_of(own), k, one_per_file=one_per_file, keep=lambda row: row.path != own)
+
+    def vector_of(self, path: str | Path) -> FloatArray:
+        """The unit vector (D,) of an indexed file: the mean of its windows.
+
+        Raises DataError when the file is not in the index.
+        """
+        name = absolute(path)
+        rows = self._rows(among("path", [name])) if is_storable(name) else []
+        with self._storage("read"):
+            of_file = [self._windows.search().where(one) for one in among("hash", [row.hash for row in rows])]
+            parts = [part.vectors for query in of_file for part in self._candidates(query.select(_WINDOW))]
+        if not parts:
+            raise DataError(f"{name!r} is not in the index {self.folder}: add it first, or check the path")
+        return unit_vector(np.concatenate(parts).astype(np.float32).mean(axis=0), self.identity.dim)
+
+    def add(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
+        """Store files, each in place of what its path held, and the windows of their contents by hash.
+
+        Windows of a content that is stored already are not written again. Vectors are normalised.
+        Raises as `Writer.put`, and DataError when another process is writing.
+        """
+        with self.writing() as writer:
+            writer.put(files, windows)
+            writer.prune()
+
+    def remove(self, paths: Iterable[str | Path]) -> int:
+        """Take files, and all files under folders, out of the index; return how many there were.
+
+        No sound is touched. Raises DataError when another process is writing.
+        """
+        names = {absolute(path) for path in paths}
+        under = prefixes(names)
+        with self.writing() as writer:
+            gone = [path for path in writer.known() if path in names or path.startswith(under)]
+            writer.drop(gone)
+            writer.prune()
+            writer.compact()
+        return len(gone)
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """Hold the write lock, for changes that belong together.
+
+        Raises DataError when another process or thread has it.
+        """
+        with _folder.write_lock(self.folder):
+            yield Writer(self._files, self._windows, self.identity.dim, self._storage)
+
+    def _nearest(self, query_D: FloatArray, total: int, n: int) -> list[Candidates]:
+        search = self._windows.search
+        with self._storage("read"):
+            if n >= total:
+                return list(self._candidates(search().select(_WINDOW)))
+            nearest = search(query_D, vector_column_name="vector").distance_type("cosine").limit(n)
+            return list(self._candidates(nearest.select([*_WINDOW, "_distance"])))
+
+    def _candidates(self, query: Any) -> Iterator[Candidates]:
+        for batch in query.to_batches():
+            vector_ND = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+            yield Candidates(
+                hashes=batch.column("hash").to_pylist(),
+                start_s=batch.column("start_s").to_pylist(),
+                end_s=batch.column("end_s").to_pylist(),
+                vectors=vector_ND.reshape(-1, self.identity.dim),
+            )
+
+    def _files_of(self, hashes: Sequence[str]) -> dict[str, list[FileRow]]:
+        files: dict[str, list[FileRow]] = {}
+        wanted = set(hashes)
+        conditions = among("hash", wanted) if len(wanted) <= _LOOK_UP_AT_MOST else ["true"]
+        for row in self._rows(conditions):
+            if row.hash not in wanted:
+                continue
+            files.setdefault(row.hash, []).append(row)
+        return files
+
+    def _rows(self, conditions: Iterable[str]) -> list[FileRow]:
+        with self._storage("read"):
+            found = [self._files.search().where(condition).to_arrow() for condition in conditions]
+        return [row for table in found for row in file_rows(table)]
+
+
+def _place(folder: str | Path) -> Path:
+    return Path(folder).expanduser().absolute()

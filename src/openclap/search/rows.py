@@ -1,0 +1,140 @@
+"""The two tables of an index, as Python rows and as Arrow tables. N windows, D embedding.
+
+    files    path -> hash of the content, size, mtime, and the facts a hit shows
+    windows  hash -> start, end, unit vector (float16)
+
+A window belongs to a content and not to a path, so a moved, renamed or copied file writes one row of `files`
+and no vector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from openclap.errors import DataError, IndexMismatchError, require
+from openclap.types import Window
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+_NAMES_PER_FILTER = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One sound file: where it is, what it holds (SHA-256 of its bytes), and what a hit shows of it."""
+
+    path: str
+    hash: str
+    size: int
+    mtime_ns: int
+    duration_s: float
+    rate: int
+    channels: int
+    caption: str | None = None
+    tags: tuple[str, ...] = ()
+    licence: str | None = None
+
+
+def files_schema() -> Any:
+    pa = require("pyarrow", "search")
+    types = {
+        "path": pa.string(),
+        "hash": pa.string(),
+        "size": pa.int64(),
+        "mtime_ns": pa.int64(),
+        "duration_s": pa.float64(),
+        "rate": pa.int32(),
+        "channels": pa.int32(),
+        "caption": pa.string(),
+        "tags": pa.list_(pa.string()),
+        "licence": pa.string(),
+    }
+    return pa.schema(list(types.items()))
+
+
+def windows_schema(dim: int) -> Any:
+    pa = require("pyarrow", "search")
+    return pa.schema(
+        [
+            ("hash", pa.string()),
+            ("start_s", pa.float64()),
+            ("end_s", pa.float64()),
+            ("vector", pa.list_(pa.float16(), dim)),
+        ]
+    )
+
+
+def files_table(rows: Sequence[FileRow]) -> Any:
+    """`rows` as an Arrow table of `files_schema`."""
+    pa = require("pyarrow", "search")
+    columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(FileRow)}
+    columns["tags"] = [list(row.tags) for row in rows]
+    return pa.table(columns, schema=files_schema())
+
+
+def file_rows(table: Any) -> list[FileRow]:
+    """An Arrow table or batch of `files_schema` as rows."""
+    return [FileRow(**{**row, "tags": tuple(row["tags"] or ())}) for row in table.to_pylist()]
+
+
+def windows_table(windows: Mapping[str, Sequence[Window]], dim: int) -> Any:
+    """Windows by content hash as an Arrow table of `windows_schema(dim)`, vectors normalised to length 1.
+
+    Raises what `unit_vectors` raises.
+    """
+    pa = require("pyarrow", "search")
+    flat = [(digest, window) for digest, found in windows.items() for window in found]
+    none = np.empty((0, dim), np.float32)
+    vector_ND = np.concatenate([none, *(unit_vectors(found, dim) for found in windows.values())])
+    values = pa.array(vector_ND.astype(np.float16).ravel())
+    columns = {
+        "hash": [digest for digest, _ in flat],
+        "start_s": [float(window.start_s) for _, window in flat],
+        "end_s": [float(window.end_s) for _, window in flat],
+        "vector": pa.FixedSizeListArray.from_arrays(values, dim),
+    }
+    return pa.table(columns, schema=windows_schema(dim))
+
+
+def unit_vectors(windows: Sequence[Window], dim: int) -> FloatArray:
+    """The (N, dim) float32 unit vectors of a file's windows.
+
+    Raises IndexMismatchError when they have another dimension, and DataError when there is no window, or a
+    vector or a time that means nothing.
+    """
+    if not windows:
+        raise DataError("the model gave no window for it: it holds nothing to search for")
+    for window in windows:
+        if not (math.isfinite(window.end_s) and 0 <= window.start_s < window.end_s):
+            raise DataError(f"a window from {window.start_s} s to {window.end_s} s is no stretch of time")
+    return np.stack([unit_vector(window.vector, dim) for window in windows])
+
+
+def unit_vector(vector: Any, dim: int) -> FloatArray:
+    """`vector` (dim,) as float32 of length 1.
+
+    Raises IndexMismatchError when it has another shape, and DataError when it has no direction (NaN,
+    infinity, all zeros).
+    """
+    vector_D = np.asarray(vector, dtype=np.float64)
+    if vector_D.shape != (dim,):
+        raise IndexMismatchError(
+            f"a vector has shape {vector_D.shape}, and the index holds vectors of {dim} numbers: "
+            "use the model that the index was built with"
+        )
+    length = float(np.linalg.norm(vector_D))
+    if not math.isfinite(length) or length == 0.0:
+        raise DataError("a vector holds NaN or infinity, or zeros alone, so it has no direction to compare")
+    return (vector_D / length).astype(np.float32)
+
+
+def among(column: str, values: Collection[str]) -> Iterator[str]:
+    """SQL filters that together select the rows whose `column` is one of `values`, a thousand values each."""
+    quoted = ["'" + value.replace("'", "''") + "'" for value in values]
+    for first in range(0, len(quoted), _NAMES_PER_FILTER):
+        yield f"{column} IN ({', '.join(quoted[first : first + _NAMES_PER_FILTER])})"

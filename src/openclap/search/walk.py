@@ -1,0 +1,123 @@
+"""Which sound files there are under some folders. Nothing is opened: a walk lists names and reads stats.
+
+Hidden files and folders are left out; links to folders are followed, each folder once; a file that is
+named by itself is taken whatever it is called.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openclap.search.paths import absolute, is_gone, is_storable, printable
+
+# fmt: off
+AUDIO_SUFFIXES = frozenset({
+    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".bwf", ".caf", ".flac",
+    ".m4a", ".m4b", ".mka", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
+    ".wave", ".wma", ".wv",
+})
+# fmt: on
+
+_FolderId = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells, without reading a file, that it did not change: size in bytes and mtime in nanoseconds."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(slots=True)
+class Walk:
+    """The files found by absolute path, what was left out and why; and of the roots, the folders with
+    sounds, the folders without any, and those that are not there."""
+
+    files: dict[str, Stamp] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    roots: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def stamp(path: str) -> Stamp:
+    """The stamp of a file as it is now. Raises OSError when there is none."""
+    status = Path(path).stat()
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def walk(roots: Iterable[str | Path]) -> Walk:
+    """Every sound under `roots` (folders or files), folders in the order of names."""
+    result = Walk()
+    seen: set[_FolderId] = set()
+    for root in dict.fromkeys(absolute(root) for root in roots):
+        if is_gone(root):
+            result.missing.append(root)
+        elif Path(root).is_dir():
+            _walk_folder(root, seen, result)
+        else:
+            _take(root, result)
+    return result
+
+
+def _walk_folder(root: str, seen: set[_FolderId], result: Walk) -> None:
+    is_new = _folder_id(root) not in seen
+    noted = len(result.files) + len(result.skipped)
+    for path in _listing(root, seen, result):
+        _take(path, result)
+    is_empty = is_new and len(result.files) + len(result.skipped) == noted
+    (result.empty if is_empty else result.roots).append(root)
+
+
+def _listing(root: str, seen: set[_FolderId], result: Walk) -> Iterator[str]:
+    """Paths of sounds under `root`; folders first by their own names, and then by links to them."""
+    folders, links = [root], list[str]()
+    while folders or links:
+        folder = (folders or links).pop()
+        try:
+            if (identity := _folder_id(folder)) in seen:
+                continue
+            seen.add(identity)
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            result.skipped.append((printable(folder), f"the folder cannot be listed: {error.strerror}"))
+            continue
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+        folders += [entry.path for entry in reversed(visible) if entry.is_dir(follow_symlinks=False)]
+        links += [entry.path for entry in reversed(visible) if entry.is_symlink() and _is_folder(entry)]
+        for entry in visible:
+            if Path(entry.name).suffix.lower() in AUDIO_SUFFIXES and not _is_folder(entry):
+                yield entry.path
+
+
+def _take(path: str, result: Walk) -> None:
+    if not is_storable(path):
+        result.skipped.append((printable(path), "its name is not valid UTF-8: rename it"))
+        return
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        result.skipped.append((path, f"it cannot be read: {error.strerror}"))
+        return
+    if stat.S_ISREG(status.st_mode):
+        result.files[path] = Stamp(status.st_size, status.st_mtime_ns)
+    else:
+        result.skipped.append((path, "it is not a regular file"))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _folder_id(folder: str) -> _FolderId:
+    status = Path(folder).stat()
+    return status.st_dev, status.st_ino

@@ -1,0 +1,114 @@
+"""Everything that changes an index, under its write lock. See `Index.writing`.
+
+Order keeps a reader, and a process that dies, safe: vectors are stored before the files that need them, and
+files leave before their vectors. Each step is one atomic commit of LanceDB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from openclap.errors import DataError
+from openclap.search.paths import is_storable
+from openclap.search.rows import FileRow, among, files_table, windows_table
+from openclap.types import Window
+
+# A reader holds a version for one query; what older versions alone use can go after this time.
+_KEEP_VERSIONS = timedelta(minutes=10)
+_COMMITS_PER_CHECK = 16
+_FRAGMENTS = 64
+_ROWS_PER_FRAGMENT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the index knows of a path without reading it: size in bytes, mtime, content hash."""
+
+    size: int
+    mtime_ns: int
+    hash: str
+
+
+class Writer:
+    """The hand that writes. `storage` turns what LanceDB raises into DataError."""
+
+    def __init__(
+        self, files: Any, windows: Any, dim: int, storage: Callable[[str], AbstractContextManager[None]]
+    ) -> None:
+        self._files = files
+        self._windows = windows
+        self._dim = dim
+        self._storage = storage
+        self._commits = 0
+        self._contents = self._distinct(windows)
+
+    @property
+    def contents(self) -> Collection[str]:
+        """The hashes whose vectors are stored."""
+        return self._contents
+
+    def known(self) -> dict[str, Known]:
+        """Every file of the index by path."""
+        known: dict[str, Known] = {}
+        with self._storage("read"):
+            for batch in self._files.search().select(["path", "size", "mtime_ns", "hash"]).to_batches():
+                columns = batch.to_pydict()
+                values = map(Known, columns["size"], columns["mtime_ns"], columns["hash"])
+                known.update(zip(columns["path"], values, strict=True))
+        return known
+
+    def put(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
+        """Store `files`, each in place of what its path held, and the windows of contents that are new.
+
+        Raises DataError when a file has no vectors here or in the index, or its path is not text, and what
+        `rows.unit_vectors` raises; then nothing is written.
+        """
+        rows = list({row.path: row for row in files}.values())
+        new = {digest: found for digest, found in windows.items() if digest not in self._contents}
+        for row in rows:
+            if not is_storable(row.path):
+                raise DataError(f"{row.path!r} is not valid UTF-8, so the index cannot hold it: rename the file")
+            if row.hash not in new and row.hash not in self._contents:
+                raise DataError(f"{row.path} has no windows, given or stored: embed it before adding it")
+        vectors, facts = windows_table(new, self._dim), files_table(rows)
+        with self._storage("written"):
+            if vectors.num_rows:
+                self._windows.add(vectors)
+                self._contents.update(new)
+            if rows:
+                upsert = self._files.merge_insert("path").when_matched_update_all().when_not_matched_insert_all()
+                upsert.execute(facts)
+        self._commits += 1
+        if self._commits % _COMMITS_PER_CHECK == 0:
+            self.compact()
+
+    def drop(self, paths: Collection[str]) -> None:
+        """Take files out of the index. Their vectors stay until `prune`, so a moved file can find them."""
+        with self._storage("written"):
+            for condition in among("path", paths):
+                self._files.delete(condition)
+
+    def prune(self) -> None:
+        """Remove the vectors that no file uses any more."""
+        orphans = self._contents - self._distinct(self._files)
+        with self._storage("written"):
+            for condition in among("hash", orphans):
+                self._windows.delete(condition)
+        self._contents -= orphans
+
+    def compact(self) -> None:
+        """Merge the small pieces that commits leave, where there are many for what they hold."""
+        with self._storage("written"):
+            for table in (self._files, self._windows):
+                pieces = table.stats()["fragment_stats"]["num_fragments"]
+                if pieces > _FRAGMENTS + table.count_rows() // _ROWS_PER_FRAGMENT:
+                    table.optimize(cleanup_older_than=_KEEP_VERSIONS)
+
+    def _distinct(self, table: Any) -> set[str]:
+        with self._storage("read"):
+            batches = table.search().select(["hash"]).to_batches()
+            return {digest for batch in batches for digest in batch.column("hash").unique().to_pylist()}

@@ -1,0 +1,128 @@
+"""Real wavs and a real, if simple, embedder: the shape of a sound's spectrum, in windows of one second.
+
+Also a program of its own, so that tests can kill it and run it twice at once:
+`python search_helpers.py INDEX SOUNDS BATCH SECONDS_PER_CALL`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from openclap.errors import AudioError, OpenClapError
+from openclap.search.index import FileRow, Index, IndexIdentity
+from openclap.search.scan import ScanReport, add
+from openclap.types import Window
+
+RATE = 8000
+DIM = 64
+IDENTITY = IndexIdentity(digest="d" * 64, model="spectrum", dim=DIM, length_s=1.0, hop_s=1.0)
+
+
+def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def write_tone(path: Path, hertz: float, seconds: float = 1.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, tone(hertz, seconds), RATE, format="WAV")
+    return path
+
+
+def spectrum(wave_N: np.ndarray) -> np.ndarray:
+    """The (DIM,) unit vector of magnitudes in bands of equal width."""
+    power = np.abs(np.fft.rfft(wave_N, n=RATE)) ** 2
+    bands = np.sqrt(np.add.reduceat(power, np.linspace(0, RATE // 2, DIM, endpoint=False).astype(int)))
+    return (bands / np.linalg.norm(bands)).astype(np.float32)
+
+
+class SpectrumEmbedder:
+    """Files to windows; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, paths: list[Path]) -> list[list[Window] | Exception]:
+        self.seen += [path.name for path in paths]
+        return [self._one(path) for path in paths]
+
+    def _one(self, path: Path) -> list[Window] | Exception:
+        try:
+            wave_N, rate = soundfile.read(path, dtype="float32")
+        except soundfile.LibsndfileError:
+            return AudioError(f"{path.name}: cannot be decoded. Is it damaged?")
+        parts = [wave_N[first : first + rate] for first in range(0, len(wave_N), rate)]
+        return [Window(float(i), i + len(part) / rate, spectrum(part)) for i, part in enumerate(parts)]
+
+
+def describe(path: Path) -> tuple[float, int, int]:
+    info = soundfile.info(path)
+    return info.duration, info.samplerate, info.channels
+
+
+def paths_in(index: Index) -> set[str]:
+    with index.writing() as writer:
+        return set(writer.known())
+
+
+def report(**counts: int) -> ScanReport:
+    zero = {"added": 0, "unchanged": 0, "moved": 0, "removed": 0}
+    return ScanReport(**{**zero, **counts}, skipped=[])
+
+
+def row(path: str, digest: str, **facts: Any) -> FileRow:
+    return FileRow(path, digest, size=1, mtime_ns=1, duration_s=1.0, rate=RATE, channels=1, **facts)
+
+
+def axis(i: int) -> np.ndarray:
+    return np.eye(DIM, dtype=np.float32)[i]
+
+
+def fill(index: Index, vectors_by_file: list[np.ndarray]) -> None:
+    """File i is /s/i.wav, with a window each second."""
+    files = [row(f"/s/{i}.wav", f"{i:064x}") for i in range(len(vectors_by_file))]
+    windows = {
+        file.hash: [Window(float(at), at + 1.0, vector) for at, vector in enumerate(vectors)]
+        for file, vectors in zip(files, vectors_by_file, strict=True)
+    }
+    index.add(files, windows)
+
+
+def fingerprint(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Size, mtime and content of every file under a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path): (
+            path.stat().st_size,
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for path in files
+    }
+
+
+def main(folder: str, sounds: str, batch: str, seconds: str) -> None:
+    embed = SpectrumEmbedder()
+
+    def slowly(paths: list[Path]) -> list[list[Window] | Exception]:
+        print("embedding", flush=True)
+        time.sleep(float(seconds))
+        return embed(paths)
+
+    try:
+        report = add(Index.open_or_create(folder, IDENTITY), [sounds], slowly, describe, batch=int(batch))
+    except OpenClapError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(json.dumps({**asdict(report), "embedded": len(embed.seen)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from openclap import presets
+from openclap.checkpoints import folder
+from openclap.errors import CheckpointError, IndexMismatchError
+from openclap.library import Library
+from openclap.sources import read_table
+from tiny import PRESET, make_tokenizer
+
+
+def test_sounds_are_found_by_words_and_by_sound(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    library = Library.open_or_create(tmp_path / "index", str(tiny_model))
+    report = library.add([sounds], records=read_table(sounds / "sounds.csv"))
+    assert (report.added, report.skipped) == (6, [])
+    found = Library.open(tmp_path / "index").search("a low tone", 10)
+    assert len(found) == 6 and [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+    assert {hit.caption for hit in found} == {"a low tone", "a high tone", "a noise tone"}
+    assert {hit.licence for hit in found} == {"CC0-1.0"}
+    similar = library.similar(sounds / "low-0.wav", 5)
+    assert len(similar) == 5 and str(sounds / "low-0.wav") not in {hit.path for hit in similar}
+    assert Path(similar[0].path).name == "low-3.wav"
+
+
+def test_scores_are_the_cosines_of_the_model(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    library = Library.open_or_create(tmp_path / "index", str(tiny_model))
+    library.add([sounds])
+    text = library.embedder.embed_text(["rain"])[0]
+    for hit in library.search("rain", 6):
+        best = max(window.vector @ text for window in library.embedder.windows(hit.path))
+        assert abs(hit.score - best) < 2e-3  # vectors are stored as float16
+
+
+def test_another_model_is_refused(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    Library.open_or_create(tmp_path / "index", str(tiny_model)).add([sounds])
+    torch.manual_seed(1)
+    folder.save(tmp_path / "other", presets.build(PRESET), PRESET, make_tokenizer())
+    with pytest.raises(IndexMismatchError):
+        Library.open_or_create(tmp_path / "index", str(tmp_path / "other"))
+
+
+def test_a_model_that_changed_or_went_is_told(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(tiny_model, tmp_path / "mine"))
+    Library.open_or_create(tmp_path / "index", str(mine)).add([sounds])
+    torch.manual_seed(1)
+    folder.save(mine, presets.build(PRESET), PRESET, make_tokenizer())
+    with pytest.raises(IndexMismatchError):
+        Library.open(tmp_path / "index")
+    shutil.rmtree(mine)
+    with pytest.raises(CheckpointError, match="no such model"):
+        Library.open(tmp_path / "index")
