@@ -1,0 +1,73 @@
+"""The command line: one file a verb; each parses, calls and prints.
+
+Results go to stdout, progress and notes to stderr; a user's mistake is one sentence and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App, CycloptsError
+
+import openclap
+from openclap.cli import dataset, demo, doctor, embed, eval, index, search, train
+from openclap.cli.console import complain
+from openclap.errors import OpenClapError
+
+app = App(
+    name="openclap",
+    help="Find sounds by describing them; train and measure the models that do it.",
+    help_epilogue="`openclap demo` shows all of it on bundled sounds.",
+    version=openclap.__version__,
+    print_error=False,
+    exit_on_error=False,
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+dataset_app = App(name="dataset", help="Prepare sounds and captions for training.")
+index_app = App(name="index", help="Build and look at search indexes.")
+
+app.command(demo.demo)
+app.command(dataset_app)
+dataset_app.command(dataset.pack)
+app.command(train.train)
+app.command(eval.evaluate, name="eval")
+app.command(embed.embed)
+app.command(index_app)
+index_app.command(index.add)
+index_app.command(index.status)
+app.command(search.search)
+app.command(search.similar)
+app.command(doctor.doctor)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code: 0 done, 2 a user's mistake, 130 interrupted."""
+    try:
+        code = app(arguments)
+        sys.stdout.flush()
+    except OpenClapError as error:
+        complain(str(error))
+        return 2
+    except CycloptsError as error:
+        complain(f"{str(error).strip()} See: openclap {' '.join(_verb(arguments))}--help")
+        return 2
+    except KeyboardInterrupt:
+        complain("interrupted. Run the same command to go on.")
+        return 130
+    except BrokenPipeError:  # `openclap search … | head`
+        sys.stdout = None
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _verb(arguments: list[str]) -> list[str]:
+    known = [
+        word for word in arguments[:1] if word in ("demo", "train", "eval", "embed", "search", "similar", "doctor")
+    ]
+    return [f"{word} " for word in known]

@@ -1,0 +1,22 @@
+"""Which model and which index a command means when none is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from openclap import paths
+from openclap.errors import CheckpointError
+
+
+def default_model() -> str:
+    """The demo's trained model. Raises CheckpointError when the demo has not run."""
+    model = paths.home() / "demo" / "run" / "model"
+    if not model.is_dir():
+        raise CheckpointError("No model was named and the demo has not made one. Run: openclap demo, or pass --model.")
+    return str(model)
+
+
+def default_index() -> Path:
+    """The user's own index, or the demo's while there is no other."""
+    own, demo = paths.home() / "index", paths.home() / "demo" / "index"
+    return demo if demo.is_dir() and not own.is_dir() else own

@@ -1,0 +1,75 @@
+"""`openclap doctor`: what is installed, on what device, and what is missing."""
+
+from __future__ import annotations
+
+import platform
+import re
+from importlib import metadata
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from openclap.cli.console import note, print_json, print_table
+
+
+def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Say what is installed, which device is used, and which extras are missing.
+
+    Parameters
+    ----------
+    json
+        Print one JSON object instead of a table.
+    """
+    facts = examine()
+    if json:
+        print_json(facts)
+        return
+    rows = [[name, version or "missing", extra] for name, version, extra in facts["packages"]]
+    print_table(["package", "version", "needed by"], rows)
+    note("")
+    for name in ("openclap", "python", "device", "threads", "home", "demo"):
+        note(f"{name:9} {facts[name]}")
+    for extra in facts["missing_extras"]:
+        note(f"Missing: pip install 'openclap[{extra}]'")
+    if not facts["missing_extras"]:
+        note("Everything is there.")
+
+
+def examine() -> dict[str, Any]:
+    """The facts that `doctor` prints."""
+    import torch
+
+    import openclap
+    from openclap import paths
+
+    packages = [(name, _version(name), extra) for extra, names in _requirements().items() for name in names]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "openclap": openclap.__version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "device": f"cuda ({gpu})" if gpu else "cpu",
+        "threads": torch.get_num_threads(),
+        "home": str(paths.home()),
+        "demo": "done" if (paths.home() / "demo" / "index").is_dir() else "not run yet: openclap demo",
+        "packages": packages,
+        "missing_extras": sorted({extra for _, version, extra in packages if version is None and extra != "core"}),
+    }
+
+
+def _requirements() -> dict[str, list[str]]:
+    """The names that openclap's own metadata asks for: {"core": [...], extra: [...]}, developers' tools left out."""
+    wanted: dict[str, list[str]] = {}
+    for line in metadata.requires("openclap") or []:
+        name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
+        marker = re.search(r"extra\s*==\s*['\"](\w+)['\"]", line)
+        extra = marker.group(1) if marker else "core"
+        if extra not in ("all", "dev"):
+            wanted.setdefault(extra, []).append(name)
+    return wanted
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

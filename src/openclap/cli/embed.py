@@ -1,0 +1,69 @@
+"""`openclap embed`: sound files to vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from cyclopts import Parameter
+
+from openclap.cli.console import list_skipped, note, progress
+from openclap.cli.defaults import default_model
+
+
+def embed(
+    files: list[Path],
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    model: str | None = None,
+    batch_size: int = 16,
+) -> None:
+    """Turn sound files into unit vectors.
+
+    Writes a float32 array (files, D) to the `.npy` file and, beside it, the paths in the same order, one a line, to
+    a `.txt` file. Files that cannot be decoded are listed and left out of both.
+
+    Parameters
+    ----------
+    files
+        Sound files, or folders of them.
+    output
+        The `.npy` file to write.
+    model
+        A model folder or name; the demo's model without it.
+    batch_size
+        Windows in one forward pass.
+    """
+    import openclap
+    from openclap.errors import AudioError, ConfigError
+    from openclap.search.walk import walk
+
+    if output.suffix != ".npy":
+        raise ConfigError(f"{output}: vectors are written as .npy; give a name that ends so.")
+    found = walk(files)
+    sounds, skipped = list(found.files), [*found.skipped, *((name, "no such file") for name in found.missing)]
+    if not sounds:
+        list_skipped(skipped)
+        raise AudioError(f"No sound was found in {', '.join(map(str, files))}.")
+    embedder = openclap.load(model or default_model())
+    vectors, names = [], []
+    with progress("Embedding") as advance:
+        for done, path in enumerate(sounds, start=1):
+            try:
+                vectors.append(embedder.embed_audio([path], batch_size=batch_size))
+                names.append(path)
+            except AudioError as error:
+                skipped.append((path, str(error)))
+            advance(done, len(sounds))
+    list_skipped(skipped)
+    if not vectors:
+        raise AudioError(f"None of the {len(sounds)} files could be embedded, so {output} was not written.")
+    array = np.concatenate(vectors)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        np.save(output, array)
+        output.with_suffix(".txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{output}: cannot be written ({error.strerror}).") from None
+    note(f"Wrote {array.shape[0]} vectors of {array.shape[1]} numbers to {output}")

@@ -1,0 +1,78 @@
+"""`openclap index`: keep a search index up to date with folders of sound."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from openclap import paths
+from openclap.cli.console import list_skipped, note, print_json, print_table, progress
+from openclap.cli.defaults import default_index, default_model
+
+
+def add(
+    sounds: list[Path],
+    *,
+    index: Path | None = None,
+    model: str | None = None,
+    table: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Add folders or files to a search index, or bring it up to date with them.
+
+    Only new and changed files are embedded; moved ones keep their vectors; vanished ones leave. Files are read,
+    never written. Stopped half-way, the same command goes on.
+
+    Parameters
+    ----------
+    sounds
+        Folders or sound files.
+    index
+        The index folder; ~/.cache/openclap/index without it.
+    model
+        A model folder or name; the demo's model without it.
+    table
+        A table as `openclap dataset pack` reads, whose captions, tags and licences are shown with hits.
+    json
+        Print one JSON object instead of a table.
+    """
+    from openclap.library import Library
+    from openclap.sources.table import read_table
+
+    records = read_table(table) if table else []
+    library = Library.open_or_create(index or paths.home() / "index", model or default_model())
+    with progress("Indexing") as advance:
+        report = library.add(sounds, records=records, progress=advance)
+    list_skipped(report.skipped)
+    if json:
+        print_json(asdict(report))
+        return
+    counts = {name: getattr(report, name) for name in ("added", "unchanged", "moved", "removed")}
+    print_table(list(counts), [[str(count) for count in counts.values()]], right=range(4))
+
+
+def status(*, index: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Say what an index holds and which model made it.
+
+    Parameters
+    ----------
+    index
+        The index folder; your own or else the demo's.
+    json
+        Print one JSON object instead of lines.
+    """
+    from openclap.search.index import Index
+
+    where = index or default_index()
+    opened = Index.open(where)
+    files, windows = opened.count()
+    facts = {"index": str(where), "files": files, "windows": windows, "model": opened.identity.model}
+    if json:
+        print_json(facts)
+    else:
+        print_table(["", ""], [[name, str(value)] for name, value in facts.items()])
+    if not files:
+        note("Add sounds with: openclap index add FOLDER")

@@ -1,0 +1,73 @@
+"""`openclap search` and `openclap similar`: words or a sound to sounds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from openclap.cli.console import note, print_json, print_table
+from openclap.cli.defaults import default_index
+
+if TYPE_CHECKING:
+    from openclap.types import Hit
+
+K = Annotated[int, Parameter(name=["--k", "-k"])]
+Json = Annotated[bool, Parameter(negative="")]
+
+
+def search(query: str, *, index: Path | None = None, k: K = 10, json: Json = False) -> None:
+    """Find sounds by describing them.
+
+    Parameters
+    ----------
+    query
+        What to listen for, in plain words: "rain on a tin roof".
+    index
+        The index folder; your own (`openclap index add`) or else the demo's.
+    k
+        How many sounds to show.
+    json
+        Print one JSON array of hits instead of a table.
+    """
+    from openclap.errors import ConfigError
+    from openclap.library import Library
+
+    if not query.strip():
+        raise ConfigError("The query is empty, expected a few words such as 'rain on a tin roof'.")
+    show(Library.open(index or default_index()).search(query, k), json=json)
+
+
+def similar(file: Path, *, index: Path | None = None, k: K = 10, json: Json = False) -> None:
+    """Find sounds that are like a sound.
+
+    Parameters
+    ----------
+    file
+        The sound to start from; it need not be in the index.
+    index
+        The index folder; your own (`openclap index add`) or else the demo's.
+    k
+        How many sounds to show.
+    json
+        Print one JSON array of hits instead of a table.
+    """
+    from openclap.library import Library
+
+    show(Library.open(index or default_index()).similar(file, k), json=json)
+
+
+def show(hits: list[Hit], *, json: bool) -> None:
+    """Print hits: score, place in the file, path and caption."""
+    if json:
+        print_json([asdict(hit) for hit in hits])
+        return
+    rows = [
+        [f"{hit.score:.3f}", f"{hit.start_s:.1f}–{hit.end_s:.1f} s", Path(hit.path).name, hit.caption or ""]
+        for hit in hits
+    ]
+    print_table(["score", "where", "file", "caption"], rows, right=[0, 1])
+    if not hits:
+        note("Nothing found: the index is empty. Add sounds with: openclap index add FOLDER")

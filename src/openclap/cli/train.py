@@ -1,0 +1,66 @@
+"""`openclap train`: a recipe and some shards to a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from openclap.cli.console import note, print_json
+from openclap.cli.live import training_line
+
+
+def train(
+    recipe: str,
+    *options: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    out: Path,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Train a model as a recipe says. Any value of the recipe can be replaced: --epochs 5 --optim.lr 3e-4.
+
+    Stopped with Ctrl-C or killed, the same command goes on from the last saved state. The model is written to
+    OUT/model, the log to OUT/log.jsonl and OUT/tensorboard.
+
+    Parameters
+    ----------
+    recipe
+        A recipe's name ("demo") or the path of a Python file with a function `config()`.
+    out
+        Folder of the run.
+    json
+        Print one JSON object about the outcome.
+    """
+    from openclap.recipes import recipe as find
+    from openclap.train.config import override
+    from openclap.train.loop import train as run
+
+    config = override(find(recipe), _pairs(options))
+    with training_line() as watch:
+        outcome = run(config, out, watch=watch)
+    if json:
+        print_json({"model": str(outcome.model), "step": outcome.step, "total_steps": outcome.total_steps})
+    for reason in outcome.skipped[:20]:
+        note(f"Skipped {reason}")
+    if outcome.stopped:
+        note(f"Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run the same command to go on.")
+        return 130
+    note(f"Trained {outcome.total_steps} steps; the model is in {outcome.model}")
+    return 0
+
+
+def _pairs(options: tuple[str, ...]) -> dict[str, str]:
+    """`--name value` and `--name=value` to a dict. Raises ConfigError for anything else."""
+    from openclap.errors import ConfigError
+
+    pairs: dict[str, str] = {}
+    words = iter(options)
+    for word in words:
+        if not word.startswith("--"):
+            raise ConfigError(f"{word!r} was not expected here; options are written --name value.")
+        name, given, value = word[2:].partition("=")
+        after = value if given else next(words, None)
+        if after is None:
+            raise ConfigError(f"--{name} has no value.")
+        pairs[name] = after
+    return pairs

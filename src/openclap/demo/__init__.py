@@ -1,0 +1,1 @@
+"""The line through all rooms, on bundled sounds: pack, train, measure, search."""

@@ -1,0 +1,112 @@
+"""The demo, step by step. Each step leaves a folder behind and is passed over when that folder is up to date.
+
+shards/  the bundled sounds, packed, a quarter of their groups held out
+run/     the training run, with the model in run/model
+report/  index.html and report.json
+index/   the search index of all the sounds
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import openclap
+from openclap.data.pack import pack
+from openclap.evals.clips import load_clips
+from openclap.evals.evaluation import table
+from openclap.evals.report import write_report
+from openclap.evals.suite import evaluate
+from openclap.library import Library
+from openclap.recipes import demo as recipe
+from openclap.search.scan import ScanReport
+from openclap.sources.table import read_table
+from openclap.train.config import TrainConfig
+from openclap.train.loop import Outcome, Row, read_log, train
+
+SOUNDS = Path(__file__).parent / "sounds"
+TABLE = SOUNDS / "sounds.csv"
+SPLITS = {"train": 0.7, "test": 0.3}
+SPLIT_SEED = 0
+
+Advance = Callable[[int, int], None]
+
+
+class Demo:
+    """The demo in one folder. Its methods are the steps, in their order.
+
+    A folder that another version of openclap made is started over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shards, self.run, self.report = (
+            folder / "shards",
+            folder / "run",
+            folder / "report" / "index.html",
+        )
+        self.config: TrainConfig = replace(recipe.config(), data=str(self.shards / "train"))
+        self.records = read_table(TABLE)
+
+    def claim(self) -> bool:
+        """Make the folder this version's own; say whether something of another version had to go."""
+        mark, made_by = (
+            self.folder / "made-by.json",
+            {"source": source_digest(), "config": asdict(self.config)},
+        )
+        wanted = json.dumps(made_by, indent=2)
+        old = mark.is_file() and mark.read_text(encoding="utf-8") != wanted
+        if old:
+            for part in (self.shards, self.run, self.report.parent, self.folder / "index"):
+                shutil.rmtree(part, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(wanted, encoding="utf-8")
+        return old
+
+    def pack(self, progress: Advance) -> dict[str, int]:
+        """Clips in each split."""
+        return pack(self.records, self.shards, splits=SPLITS, seed=SPLIT_SEED, progress=progress).packed
+
+    def train(self, watch: Callable[[Row], None]) -> Outcome:
+        """The finished run, or where it was stopped."""
+        return train(self.config, self.run, watch=watch)
+
+    def measure(self, progress: Callable[[str, int, int], None]) -> list[Sequence[str]]:
+        """The trained model beside what it started from, on groups it has not heard: the table, heading first.
+
+        Written to report/ once, together with the page and every rank.
+        """
+        rows_file = self.report.with_name("table.json")
+        if rows_file.is_file() and self.report.is_file():
+            stored: list[Sequence[str]] = json.loads(rows_file.read_text(encoding="utf-8"))
+            return stored
+        test, learnt = load_clips(self.shards / "test"), load_clips(self.shards / "train")
+        model, untrained = openclap.load(self.run / "model"), openclap.load(self.config.start)
+        evaluation = evaluate(model, test, learnt, untrained=untrained, progress=progress)
+        log = read_log(self.run / "log.jsonl")
+        write_report(self.report, evaluation, title="The openclap demo", training_log=log, clips=test)
+        self.report.with_name("report.json").write_text(evaluation.to_json() + "\n", encoding="utf-8")
+        rows = [*table(evaluation)]
+        rows_file.write_text(json.dumps(rows), encoding="utf-8")
+        return [*rows]
+
+    def index(self, progress: Advance) -> ScanReport:
+        """Index every bundled sound with the trained model."""
+        return self.library().add([SOUNDS], records=self.records, progress=progress)
+
+    def library(self) -> Library:
+        """The demo's index with its model."""
+        return Library.open_or_create(self.folder / "index", str(self.run / "model"))
+
+
+def source_digest() -> str:
+    """A SHA-256 of openclap's own code and of the demo's table, so that a change starts the demo over."""
+    root = Path(openclap.__file__).parent
+    sha = hashlib.sha256()
+    for path in sorted([*root.rglob("*.py"), *root.rglob("*.html"), TABLE]):
+        sha.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return sha.hexdigest()

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openclap.cli import run as run_here
+from openclap.errors import MissingExtraError, require
+
+
+class Said:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def openclap(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command line in this process."""
+
+    def call(*words: object) -> Said:
+        capsys.readouterr()
+        code = run_here([str(word) for word in words])
+        said = capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+    return call
+
+
+def script(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the console script in a process of its own."""
+    command = [str(Path(sys.executable).with_name("openclap")), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+def test_the_whole_line_in_miniature(openclap: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    shards, run, index = tmp_path / "shards", tmp_path / "run", tmp_path / "index"
+    packed = openclap("dataset", "pack", sounds / "sounds.csv", shards, "--test", "0.4", "--json")
+    assert packed.code == 0 and sum(json.loads(packed.out)["packed"].values()) == 6
+
+    recipe = ["demo", "--start", tiny_model, "--data", shards / "train", "--batch-size", "2", "--epochs=2"]
+    trained = openclap("train", *recipe, "--frozen", "", "--out", run, "--json")
+    assert trained.code == 0 and Path(json.loads(trained.out)["model"]) == run / "model"
+    assert "Trained" in trained.err
+
+    report = tmp_path / "report.json"
+    options = ["--data", shards, "--suite", "quick", "--baseline", tiny_model]
+    measured = openclap("eval", run / "model", *options, "--json", report, "--html", tmp_path / "page.html")
+    assert measured.code == 0 and "text→audio" in measured.out and "untrained" in measured.out
+    assert json.loads(report.read_text())["figures"] and "<html" in (tmp_path / "page.html").read_text()
+
+    added = openclap("index", "add", sounds, "--index", index, "--model", run / "model", "--json")
+    assert added.code == 0 and json.loads(added.out)["added"] == 6
+    assert json.loads(openclap("index", "status", "--index", index, "--json").out)["files"] == 6
+
+    found = openclap("search", "a low tone", "--index", index, "-k", "3", "--json")
+    hits = json.loads(found.out)
+    assert found.code == 0 and len(hits) == 3
+    assert hits[0].keys() == {"path", "start_s", "end_s", "score", "duration_s", "caption", "tags", "licence"}
+    table = openclap("search", "a low tone", "--index", index, "-k", "3")
+    assert table.code == 0 and len(table.out.splitlines()) == 4
+    assert all(Path(hit["path"]).name in table.out for hit in hits)
+    like = json.loads(openclap("similar", sounds / "low-0.wav", "--index", index, "-k", "2", "--json").out)
+    assert len(like) == 2 and like[0]["path"].endswith("low-3.wav")
+
+    vectors = tmp_path / "v" / "vectors.npy"
+    embedded = openclap("embed", sounds, "-o", vectors, "--model", run / "model")
+    assert embedded.code == 0 and np.load(vectors).shape == (6, 16)
+    assert len(vectors.with_suffix(".txt").read_text().splitlines()) == 6
+
+
+def test_damaged_files_are_listed_and_the_rest_is_done(
+    openclap, tiny_model: Path, sounds: Path, tmp_path: Path
+) -> None:
+    (sounds / "empty.wav").write_bytes(b"")
+    (sounds / "text.wav").write_text("not a sound", encoding="utf-8")
+    with (sounds / "sounds.csv").open("a", encoding="utf-8") as table:
+        table.write("empty.wav,a,b,c,d\ntext.wav,a,b,c,d\nmissing.wav,a,b,c,d\nlow-0.wav,,b,c,d\n")
+    packed = openclap("dataset", "pack", sounds / "sounds.csv", tmp_path / "shards")
+    assert packed.code == 0 and "Skipped 4:" in packed.err
+    assert len((tmp_path / "shards" / "skipped.jsonl").read_text().splitlines()) == 4
+    added = openclap("index", "add", sounds, "--index", tmp_path / "index", "--model", tiny_model)
+    assert added.code == 0 and "Skipped 2:" in added.err
+    embedded = openclap("embed", sounds, "-o", tmp_path / "v.npy", "--model", tiny_model)
+    assert embedded.code == 0 and "Skipped 2:" in embedded.err and len(np.load(tmp_path / "v.npy")) == 6
+
+
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(
+    openclap, tiny_model: Path, sounds: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.csv").write_text("", encoding="utf-8")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    csv = sounds / "sounds.csv"
+    for words in [
+        ["dataset", "pack", tmp_path / "none.csv", tmp_path / "out"],
+        ["dataset", "pack", tmp_path / "empty.csv", tmp_path / "out"],
+        ["dataset", "pack", tmp_path / "other.csv", tmp_path / "out"],
+        ["dataset", "pack", tmp_path / "empty", tmp_path / "out"],
+        ["dataset", "pack", csv, tmp_path / "out", "--test", "1.5"],
+        ["dataset", "pack", csv, csv],
+        ["train", "dmeo", "--out", tmp_path / "run"],
+        ["train", "demo", "--out", tmp_path / "run", "--epoch", "3"],
+        ["train", "demo", "--out", tmp_path / "run", "--epochs"],
+        ["train", "demo", "--out", tmp_path / "run", "--start", tmp_path / "none"],
+        ["train", "demo", "--out", tmp_path / "run2", "--start", tiny_model, "--data", tmp_path / "empty"],
+        ["eval", tmp_path / "none"],
+        ["eval", tiny_model, "--data", tmp_path / "empty"],
+        ["eval", tiny_model, "--suite", "slow"],
+        ["embed", tmp_path / "empty", "-o", tmp_path / "v.npy", "--model", tiny_model],
+        ["embed", sounds, "-o", tmp_path / "v.csv", "--model", tiny_model],
+        ["embed", sounds, "-o", tmp_path / "v.npy"],
+        ["index", "add", tmp_path / "empty", "--index", tmp_path / "index", "--model", tiny_model],
+        ["index", "add", sounds, "--index", sounds, "--model", tiny_model],
+        ["search", "rain", "--index", tmp_path / "none"],
+        ["search", " "],
+        ["search", "rain", "-k", "many"],
+        ["similar", tmp_path / "none.wav"],
+        ["serch", "rain"],
+        ["search", "rain", "--kk", "3"],
+    ]:
+        said = openclap(*words)
+        assert said.code == 2, (words, said.err)
+        assert said.err.startswith("openclap: ") and len(said.err.strip().splitlines()) == 1, (words, said.err)
+        assert "Traceback" not in said.err and not said.out
+    assert sorted(path.name for path in sounds.iterdir() if path.suffix != ".wav") == ["sounds.csv"]
+
+
+def test_k_must_be_positive(openclap: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    openclap("index", "add", sounds, "--index", tmp_path / "index", "--model", tiny_model)
+    assert openclap("search", "rain", "--index", tmp_path / "index", "-k", "0").code == 2
+
+
+def test_every_verb_explains_itself() -> None:
+    listing = script("--help").stdout
+    for verb in ("demo", "dataset", "train", "eval", "embed", "index", "search", "similar", "doctor"):
+        assert verb in listing
+        said = script(verb, "--help")
+        assert said.returncode == 0 and "Usage:" in said.stdout and not said.stderr, verb
+    for words in (["dataset", "pack"], ["index", "add"], ["index", "status"]):
+        assert script(*words, "--help").returncode == 0
+    assert script("--version").stdout.strip() == "0.1.0"
+
+
+def test_doctor_names_what_is_there(openclap: Call) -> None:
+    facts = json.loads(openclap("doctor", "--json").out)
+    versions = {name: version for name, version, _ in facts["packages"]}
+    assert versions["torch"].startswith("2.") and versions["lancedb"] and facts["missing_extras"] == []
+    assert "torch" in openclap("doctor").out
+
+
+def test_a_missing_extra_says_what_to_install() -> None:
+    with pytest.raises(MissingExtraError, match=r"pip install 'openclap\[search\]'"):
+        require("no_such_module_here", "search")
+
+
+def test_a_closed_pipe_is_no_error_to_read_about(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    script("index", "add", sounds, "--index", tmp_path / "index", "--model", tiny_model)
+    openclap = Path(sys.executable).with_name("openclap")
+    for flag in ("", "--json"):
+        piped = f"{openclap} search rain --index {tmp_path / 'index'} {flag} | true"
+        said = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, check=False)
+        assert said.stderr == ""

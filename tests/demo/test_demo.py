@@ -1,0 +1,109 @@
+"""The demo as a newcomer runs it, on the real sounds and the real pretrained towers."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import openclap
+from demo_runner import run_demo
+from openclap.demo.run import Demo
+from openclap.library import Library
+from openclap.train.loop import read_log
+
+
+def test_interrupted_and_killed_it_went_on(demo_home: Path) -> None:
+    assert re.search(r"Stopped at step \d+ of \d+, saved\. Run it again", (demo_home / "first.err").read_text())
+    steps = [row["step"] for row in read_log(demo_home / "demo" / "run" / "log.jsonl")]
+    assert steps == list(range(1, steps[-1] + 1)) and len(steps) > 50
+    assert "Traceback" not in "".join((demo_home / f"{n}.err").read_text() for n in ("first", "second", "demo"))
+
+
+def test_it_is_above_chance_on_groups_it_has_not_heard(demo_home: Path) -> None:
+    report = json.loads((demo_home / "demo" / "report" / "report.json").read_text(encoding="utf-8"))
+    verdicts = {(f["task"], f["metric"]): f["above_chance"] for f in report["figures"]}
+    for task in ("text_to_audio", "audio_to_text"):
+        assert verdicts[task, "R@10"] == verdicts[task, "mAP@10"] == "yes"
+    assert verdicts["zero_shot", "accuracy"] == verdicts["zero_shot", "balanced_accuracy"] == "yes"
+    assert verdicts["probe", "accuracy"] == "yes"
+    for figure in report["figures"]:
+        assert figure["untrained"] is not None and figure["n"] > 80
+    groups = [
+        {json.loads(line)["group"] for line in _originals(demo_home / "demo" / "shards" / split)}
+        for split in ("train", "test")
+    ]
+    assert groups[0].isdisjoint(groups[1])
+
+
+def _originals(folder: Path) -> list[str]:
+    from openclap.data.shards import index_shards
+
+    index = index_shards(folder)
+    return [json.dumps(index.read_sample(number).original) for number in range(len(index))]
+
+
+def test_run_again_it_reuses_what_is_done(demo_home: Path) -> None:
+    def times() -> dict[str, int]:
+        kept = ("shards", "run", "report", "index/windows.lance/data")
+        return {str(p): p.stat().st_mtime_ns for k in kept for p in (demo_home / "demo" / k).rglob("*.*") if _kept(p)}
+
+    before, started = times(), time.monotonic()
+    assert run_demo(demo_home, "again") == 0
+    assert time.monotonic() - started < 60
+    assert times() == before
+    assert (demo_home / "again.out").read_text() == (demo_home / "demo.out").read_text()
+
+
+def _kept(path: Path) -> bool:
+    return path.is_file() and path.name not in (".lock", "log.jsonl") and "tensorboard" not in path.parts
+
+
+def test_described_sounds_are_found(demo_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCLAP_HOME", str(demo_home))
+    library = Library.open(demo_home / "demo" / "index")
+    assert Path(library.search("wolf howling", 1)[0].path).name == "scratch-wolf-howl.ogg"
+    assert library.index.count()[0] == len(Demo(demo_home / "demo").records)
+    assert "wolf" in (demo_home / "demo.out").read_text()
+
+
+def test_the_model_is_an_ordinary_folder(demo_home: Path) -> None:
+    model = openclap.load(demo_home / "demo" / "run" / "model")
+    rng = np.random.default_rng(0)
+    probabilities = model.classify([(rng.standard_normal(44100) * 0.1, 44100)], ["dog", "white noise", "flute"])
+    assert probabilities.argmax() == 1
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.players = 0
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.players += tag == "audio"
+        loads = {"img", "script", "link", "iframe", "source", "audio"}
+        self.fetched += [v for k, v in attributes if k in ("src", "href") and tag in loads and v and v[:5] != "data:"]
+
+
+def test_the_report_is_one_page_with_sounds(demo_home: Path) -> None:
+    html = (demo_home / "demo" / "report" / "index.html").read_text(encoding="utf-8")
+    page = _Page()
+    page.feed(html)
+    assert page.players >= 18 and not page.fetched and len(html) < 6_000_000
+    for words in ("Training", "Confusion", "chance", "untrained", "CC"):
+        assert words.lower() in html.lower()
+
+
+def test_another_version_starts_over(tmp_path: Path) -> None:
+    line = Demo(tmp_path / "demo")
+    assert not line.claim() and not line.claim()
+    (line.run / "model").mkdir(parents=True)
+    mark = tmp_path / "demo" / "made-by.json"
+    mark.write_text(mark.read_text(encoding="utf-8").replace('"source": "', '"source": "0'), encoding="utf-8")
+    assert line.claim() and not line.run.exists()
