@@ -37,4 +37,4 @@ bench: setup  ## the numbers of docs/benchmarks.md
 	$(BIN)/python benchmarks/line.py
 
 lock: setup  ## write down what was tested
-	$(BIN)/python scripts/lock.py > requirements.lock
+	$(BIN)/python scripts/lock.py > requirements.lock.new && mv requirements.lock.new requirements.lock

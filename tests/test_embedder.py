@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import openclap
 from openclap.embedder import Embedder
-from openclap.errors import AudioError, CheckpointError, ConfigError
+from openclap.errors import AudioError, CheckpointError, ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,12 @@ def test_integers_are_scaled_by_their_type(model: Embedder) -> None:
     wave = noise(0.4, 16000)
     as_int = np.round(wave * 32768).astype(np.int16)
     np.testing.assert_allclose(model.embed_audio([(as_int, 16000)]), model.embed_audio([(wave, 16000)]), atol=1e-3)
+
+
+def test_unsigned_samples_have_their_middle_at_zero(model: Embedder) -> None:
+    wave = noise(0.4, 16000)
+    as_uint8 = np.clip(np.round(wave * 128 + 128), 0, 255).astype(np.uint8)
+    assert (model.embed_audio([(as_uint8, 16000)]) @ model.embed_audio([(wave, 16000)]).T).item() > 0.99
 
 
 def test_a_long_clip_is_the_mean_of_its_windows(model: Embedder) -> None:
@@ -136,6 +142,9 @@ def test_silence_and_one_sample_have_vectors(model: Embedder) -> None:
         ((np.zeros((2, 16000), np.float32), 16000), "transpose"),
         ((np.full(100, np.nan, np.float32), 16000), "NaN"),
         ((np.zeros(100, np.float32), 0), "at 0 Hz"),
+        ((np.zeros(100, bool), 16000), "of bool"),
+        ((np.full(100, 1e30, np.float32), 16000), "no finite vector"),
+        (np.zeros(100, np.float32), "without its rate"),
         ("missing.wav", "no such file"),
     ],
 )
@@ -155,8 +164,18 @@ def test_what_cannot_be_loaded_is_told(tiny_model: Path, tmp_path: Path) -> None
         openclap.load(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="precision"):
         openclap.load(tiny_model, precision="fp8")
-    with pytest.raises(ConfigError, match="wrap the one string"):
+    with pytest.raises(ConfigError, match="wrap one string"):
         openclap.load(tiny_model).embed_text("a dog")
+    for wrong in ({"batch_size": 0}, {"batch_size": -3}):
+        with pytest.raises(ConfigError, match="expected 1 or more"):
+            openclap.load(tiny_model).embed_audio([(noise(0.3, 16000), 16000)], **wrong)
+    with pytest.raises(ConfigError, match="list of strings"):
+        openclap.load(tiny_model).classify([(noise(0.3, 16000), 16000)], "dog")
+    for device in ("foo", "cuda:99"):
+        with pytest.raises(ConfigError, match="cannot use"):
+            openclap.load(tiny_model, device=device)
+    with pytest.raises(DataError, match="not valid UTF-8"):
+        openclap.load(tiny_model).embed_text(["\ud800"])
     bare = Path(shutil.copytree(tiny_model, tmp_path / "bare"))
     (bare / "tokenizer.json").unlink()
     model = openclap.load(bare)  # sounds need no tokenizer

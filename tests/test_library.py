@@ -54,3 +54,26 @@ def test_a_model_that_changed_or_went_is_told(tiny_model: Path, sounds: Path, tm
     shutil.rmtree(mine)
     with pytest.raises(CheckpointError, match="no such model"):
         Library.open(tmp_path / "index")
+
+
+def test_captions_come_with_a_table_and_stay_without_it(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    library = Library.open_or_create(tmp_path / "index", str(tiny_model))
+
+    def captions() -> dict[str, str | None]:
+        return {Path(hit.path).name: hit.caption for hit in library.search("rain", 10)}
+
+    library.add([sounds])
+    assert set(captions().values()) == {None}
+    report = library.add([sounds], records=read_table(sounds / "sounds.csv"))  # later, nothing is embedded again
+    assert (report.added, report.unchanged) == (0, 6) and captions()["low-0.wav"] == "a low tone"
+    (sounds / "low-0.wav").touch()
+    (sounds / "high-1.wav").rename(sounds / "moved.wav")
+    library.add([sounds])
+    assert captions()["low-0.wav"] == "a low tone" and captions()["moved.wav"] == "a high tone"
+
+
+def test_a_file_is_not_similar_to_itself_under_another_name(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    library = Library.open_or_create(tmp_path / "index", str(tiny_model))
+    library.add([sounds])
+    (tmp_path / "link").symlink_to(sounds)
+    assert "low-0.wav" not in {Path(hit.path).name for hit in library.similar(tmp_path / "link" / "low-0.wav", 9)}

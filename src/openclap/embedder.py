@@ -19,7 +19,7 @@ from torch import Tensor
 
 from openclap.audio.clips import window_starts
 from openclap.audio.frontend import FrontEnd
-from openclap.audio.io import Source, Wave, read_mono, resample, to_mono
+from openclap.audio.io import Source, Wave, name_of, read_mono, resample, to_mono
 from openclap.checkpoints import folder as model_folder
 from openclap.checkpoints import starts
 from openclap.errors import AudioError, CheckpointError, ConfigError
@@ -57,13 +57,14 @@ def load(
     """
     if precision != "fp32":
         raise ConfigError(f"precision is {precision!r}, expected 'fp32'.")
-    path = starts.start(str(source)) if source in starts.STARTS else Path(source)
+    path = starts.start(str(source)) if source in starts.STARTS else Path(source).expanduser()
     if not path.is_dir():
         raise CheckpointError(
             f"{source}: no such model. Expected a folder written by openclap, or one of: {', '.join(starts.STARTS)}."
         )
+    where = _device(device)
     clap, found, words = model_folder.read(path, preset)
-    return Embedder(clap, found, Path(tokenizer) if tokenizer else words, device=device)
+    return Embedder(clap, found, Path(tokenizer) if tokenizer else words, device=where)
 
 
 class Embedder:
@@ -82,9 +83,9 @@ class Embedder:
         preset: Preset,
         tokenizer: Tokenizer | Path,
         *,
-        device: str | torch.device | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = device or _device(None)
         self.clap = clap.eval().to(self.device)
         self.preset = preset
         self.frontend = FrontEnd(preset.frontend).to(self.device)
@@ -115,6 +116,7 @@ class Embedder:
 
         Raises AudioError for a sound that cannot be decoded or is no waveform, naming it.
         """
+        _check_batch(batch_size)
         sums_ND = np.zeros((len(sounds), self.preset.embedding_size), np.float32)
         queue: list[tuple[int, Wave]] = []
         for owner, sound in enumerate(sounds):
@@ -123,12 +125,15 @@ class Embedder:
                 self._add(queue[:batch_size], sums_ND)
                 queue = queue[batch_size:]
         self._add(queue, sums_ND)
+        for sound in (sounds[owner] for owner in np.flatnonzero(~np.isfinite(sums_ND).all(axis=1)).tolist()):
+            name = "A waveform" if isinstance(sound, tuple) else name_of(sound)
+            raise AudioError(f"{name}: gives no finite vector. Are its samples far beyond -1..1?")
         return _unit(sums_ND)
 
     def embed_text(self, texts: Sequence[str], batch_size: int = 64) -> Vectors:
         """(N, D) float32 unit vectors, in the order of `texts`."""
-        if isinstance(texts, str):
-            raise ConfigError("embed_text takes a list of strings; wrap the one string in [ ].")
+        _check_batch(batch_size)
+        _check_strings(texts, "texts")
         batches = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
         with torch.inference_mode():
             vectors = [self._encode_text(self.tokenizer(batch)).cpu().numpy() for batch in batches]
@@ -136,6 +141,7 @@ class Embedder:
 
     def classify(self, sounds: Sequence[Sound], labels: Sequence[str], template: str = SOUND) -> Vectors:
         """(N, C) probabilities: softmax over labels of the scaled cosine between sound and `template` with label."""
+        _check_strings(labels, "labels")
         text_CD = self.embed_text(prompts(labels, template))
         logits_NC = torch.from_numpy(self.embed_audio(sounds) @ text_CD.T) * self.clap.scale.detach().cpu()
         probabilities: Vectors = logits_NC.softmax(dim=-1).numpy()
@@ -151,10 +157,10 @@ class Embedder:
         """
         rate = self.frontend.sample_rate
         wave = self.read(sound)
+        if not all(value is None or 1 / rate <= value < np.inf for value in (length_s, hop_s)):
+            raise ConfigError(f"length_s={length_s} and hop_s={hop_s} must both be longer than one sample.")
         length = self.frontend.samples if length_s is None else round(length_s * rate)
         hop = length if hop_s is None else round(hop_s * rate)
-        if length < 1 or hop < 1:
-            raise ConfigError(f"length_s={length_s} and hop_s={hop_s} must both be longer than one sample.")
         starts_ = window_starts(len(wave), length, hop)
         ends = [min(start + length, len(wave)) for start in starts_]
         vectors = self.embed_audio([(wave[start:end], rate) for start, end in zip(starts_, ends, strict=True)])
@@ -202,6 +208,8 @@ class Embedder:
     def read(self, sound: Sound) -> Wave:
         """Any sound as (S,) mono float32 at the model's rate. Raises AudioError."""
         rate = self.frontend.sample_rate
+        if isinstance(sound, np.ndarray):
+            raise AudioError("A waveform without its rate was given, expected (waveform, rate in Hz).")
         if isinstance(sound, tuple):
             return resample(_checked(*sound), int(sound[1]), rate)
         return read_mono(sound, rate)
@@ -224,6 +232,24 @@ class Embedder:
         return self.clap.encode_text(batch.to(self.device))
 
 
+def _device(name: str | torch.device | None) -> torch.device:
+    """The device of that name, a GPU where there is one without it. Raises ConfigError when it cannot be used."""
+    try:
+        return torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
+    except (RuntimeError, AssertionError):
+        raise ConfigError(f"device is {str(name)!r}, which this machine's torch cannot use. Expected: cpu.") from None
+
+
+def _check_batch(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}, expected 1 or more.")
+
+
+def _check_strings(texts: Sequence[str], what: str) -> None:
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"{what} must be a list of strings; wrap one string in [ ].")
+
+
 def _checked(wave: NDArray[Any], rate: int) -> Wave:
     """A waveform from a caller: mono float32; integers are scaled to -1..1 by their type."""
     array = np.asarray(wave)
@@ -234,7 +260,10 @@ def _checked(wave: NDArray[Any], rate: int) -> Wave:
     if array.ndim == 2 and array.shape[1] > array.shape[0]:
         raise AudioError(f"A waveform of shape {array.shape} was given, expected (samples, channels): transpose it.")
     if np.issubdtype(array.dtype, np.integer):
-        array = array / -float(np.iinfo(array.dtype).min or -1)
+        half = (int(np.iinfo(array.dtype).max) - int(np.iinfo(array.dtype).min) + 1) / 2
+        array = (array.astype(np.float64) - (half if array.dtype.kind == "u" else 0.0)) / half
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise AudioError(f"A waveform of {array.dtype} was given, expected floating-point or integer samples.")
     mono = to_mono(array.astype(np.float32, copy=False))
     if not np.isfinite(mono).all():
         raise AudioError("A waveform with NaN or infinite samples was given.")

@@ -4,6 +4,7 @@
     ├── AudioError           a sound that cannot be decoded, or holds nothing usable
     ├── CheckpointError      weights, presets and folders that do not fit or are damaged
     ├── DataError            tables, shards and captions
+    ├── TrainingError        a run that went astray
     ├── ConfigError          a choice that cannot be: an unknown name, an impossible combination
     ├── IndexMismatchError   a search index built with another model
     └── MissingExtraError    an optional dependency that is not installed
@@ -31,6 +32,10 @@ class CheckpointError(OpenClapError):
 
 class DataError(OpenClapError):
     """Tables, shards and captions."""
+
+
+class TrainingError(OpenClapError):
+    """A run that went astray."""
 
 
 class ConfigError(OpenClapError):

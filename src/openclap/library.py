@@ -75,9 +75,9 @@ class Library:
 
     def similar(self, file: str | os.PathLike[str], k: int) -> list[Hit]:
         """The k sounds most like `file`, best first; the file itself is left out. Raises AudioError."""
-        own = absolute(Path(file))
+        own = os.path.realpath(file)
         vector = self.embedder.embed_audio([own])[0]
-        return self.index.search(vector, k, keep=lambda row: row.path != own)
+        return self.index.search(vector, k, keep=lambda row: os.path.realpath(row.path) != own)
 
 
 def identity_of(embedder: Embedder, name: str) -> IndexIdentity:
@@ -91,8 +91,8 @@ def identity_of(embedder: Embedder, name: str) -> IndexIdentity:
     )
 
 
-def _facts(known: Mapping[str, Record], path: Path) -> tuple[str | None, tuple[str, ...], str | None]:
+def _facts(known: Mapping[str, Record], path: Path) -> tuple[str | None, tuple[str, ...], str | None] | None:
     record = known.get(str(path))
     if record is None:
-        return None, (), None
+        return None
     return (record.captions[0] if record.captions else None), record.tags, record.licence

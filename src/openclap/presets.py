@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from openclap.audio.frontend import FrontEndConfig
 from openclap.audio.mel import MelConfig
-from openclap.errors import CheckpointError, ConfigError
+from openclap.errors import CheckpointError
 from openclap.models.pann import PANN, PANNConfig
 from openclap.models.text_tower import TextTower, TextTowerConfig
 
@@ -78,13 +78,6 @@ def build(preset: Preset) -> CLAP:
         preset.text.hidden_size,
         preset.embedding_size,
     )
-
-
-def named(name: str) -> Preset:
-    """A preset by name. Raises ConfigError listing the names there are."""
-    if name not in PRESETS:
-        raise ConfigError(f"There is no preset {name!r}. There are: {', '.join(sorted(PRESETS))}.")
-    return PRESETS[name]
 
 
 def to_dict(preset: Preset) -> dict[str, Any]:

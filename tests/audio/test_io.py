@@ -86,6 +86,15 @@ def test_damage_is_one_sentence_that_names_the_file(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_header_that_promises_hours_takes_no_memory(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", STEREO, RATE)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21] |= 0x0F  # STREAMINFO: the highest bits of the number of samples
+    content[22:26] = b"\xff" * 4
+    with pytest.raises(AudioError, match=r"truncated|damaged"):
+        decode(bytes(content))
+
+
 def test_a_url_is_not_fetched() -> None:
     with pytest.raises(AudioError, match="URL"):
         decode("https://example.org/a.wav")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from openclap import presets
 from openclap.checkpoints import folder
 from openclap.errors import CheckpointError
 from tiny import PRESET, make_tokenizer
+
+ODD = json.dumps(
+    {"format_version": 1, "preset": presets.to_dict(replace(PRESET, text=replace(PRESET.text, model_type="zzz")))}
+).encode()
 
 
 def copy(model: Path, tmp_path: Path) -> Path:
@@ -68,6 +73,7 @@ def test_a_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, mo
         ("config.json", b"{", "is damaged"),
         ("config.json", b'{"format_version": 9, "preset": {}}', "Upgrade openclap"),
         ("config.json", b'{"format_version": 1, "preset": {"name": "x"}}', "does not fit this openclap"),
+        ("config.json", ODD, "describes no model that can be built"),
         ("model.safetensors", None, "is not complete"),
         ("model.safetensors", b"\x00" * 100, "is damaged"),
     ],

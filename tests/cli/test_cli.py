@@ -74,7 +74,7 @@ def test_the_whole_line_in_miniature(openclap: Call, tiny_model: Path, sounds: P
     vectors = tmp_path / "v" / "vectors.npy"
     embedded = openclap("embed", sounds, "-o", vectors, "--model", run / "model")
     assert embedded.code == 0 and np.load(vectors).shape == (6, 16)
-    assert len(vectors.with_suffix(".txt").read_text().splitlines()) == 6
+    assert len(json.loads((tmp_path / "v" / "vectors.npy.json").read_text())) == 6
 
 
 def test_damaged_files_are_listed_and_the_rest_is_done(
@@ -99,7 +99,8 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    csv = sounds / "sounds.csv"
+    csv, index = sounds / "sounds.csv", tmp_path / "made"
+    openclap("index", "add", sounds, "--index", index, "--model", tiny_model)
     for words in [
         ["dataset", "pack", tmp_path / "none.csv", tmp_path / "out"],
         ["dataset", "pack", tmp_path / "empty.csv", tmp_path / "out"],
@@ -122,6 +123,10 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(
         ["index", "add", sounds, "--index", sounds, "--model", tiny_model],
         ["search", "rain", "--index", tmp_path / "none"],
         ["search", " "],
+        ["search", "rain", "--index", tmp_path / "[/]b"],
+        ["search", "\udcff", "--index", index],
+        ["embed", sounds, "-o", tmp_path, "--model", tiny_model],
+        ["embed", sounds, "-o", tmp_path / "v.npy", "--model", tiny_model, "--batch-size", "0"],
         ["search", "rain", "-k", "many"],
         ["similar", tmp_path / "none.wav"],
         ["serch", "rain"],
@@ -162,10 +167,11 @@ def test_a_missing_extra_says_what_to_install() -> None:
         require("no_such_module_here", "search")
 
 
-def test_a_closed_pipe_is_no_error_to_read_about(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
-    script("index", "add", sounds, "--index", tmp_path / "index", "--model", tiny_model)
-    openclap = Path(sys.executable).with_name("openclap")
-    for flag in ("", "--json"):
-        piped = f"{openclap} search rain --index {tmp_path / 'index'} {flag} | true"
-        said = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, check=False)
-        assert said.stderr == ""
+def test_odd_terminals_and_closed_pipes(openclap: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    index, program = tmp_path / "index", Path(sys.executable).with_name("openclap")
+    openclap("index", "add", sounds, "--index", index, "--model", tiny_model)
+    ascii_only = script("search", "rain", "--index", index, PYTHONIOENCODING="ascii")
+    assert ascii_only.returncode == 0 and "low-0.wav" in ascii_only.stdout
+    for line in (f"{program} search rain --index {index} --json | true", f"{program} --version >&-"):
+        said = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+        assert said.stderr == "", line

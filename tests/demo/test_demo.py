@@ -8,12 +8,12 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import openclap
 from demo_runner import run_demo
-from openclap.demo.run import Demo
+from openclap.demo.run import SOUNDS, Demo
+from openclap.errors import DataError
 from openclap.library import Library
 from openclap.train.loop import read_log
 
@@ -74,9 +74,9 @@ def test_described_sounds_are_found(demo_home: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_model_is_an_ordinary_folder(demo_home: Path) -> None:
     model = openclap.load(demo_home / "demo" / "run" / "model")
-    rng = np.random.default_rng(0)
-    probabilities = model.classify([(rng.standard_normal(44100) * 0.1, 44100)], ["dog", "white noise", "flute"])
-    assert probabilities.argmax() == 1
+    sounds = [SOUNDS / "scratch-wolf-howl.ogg", SOUNDS / "supersonic-bd-808.ogg"]
+    probabilities = model.classify(sounds, ["howling wolf", "kick drum"])
+    assert probabilities.argmax(axis=1).tolist() == [0, 1]
 
 
 class _Page(HTMLParser):
@@ -102,8 +102,13 @@ def test_the_report_is_one_page_with_sounds(demo_home: Path) -> None:
 
 def test_another_version_starts_over(tmp_path: Path) -> None:
     line = Demo(tmp_path / "demo")
-    assert not line.claim() and not line.claim()
+    for _ in range(2):
+        with line.claimed() as anew:
+            assert not anew
+            with pytest.raises(DataError, match="another process"), Demo(tmp_path / "demo").claimed():
+                pass
     (line.run / "model").mkdir(parents=True)
     mark = tmp_path / "demo" / "made-by.json"
     mark.write_text(mark.read_text(encoding="utf-8").replace('"source": "', '"source": "0'), encoding="utf-8")
-    assert line.claim() and not line.run.exists()
+    with line.claimed() as anew:
+        assert anew and not line.run.exists()

@@ -56,7 +56,7 @@ def test_a_second_scan_reads_nothing(index: Index, embed: SpectrumEmbedder, soun
     def never(*_: object) -> None:
         raise AssertionError("an unchanged file was read")
 
-    assert add(index, [sounds], never, never, facts=never) == report(unchanged=4)
+    assert add(index, [sounds], never, never) == report(unchanged=4)
 
 
 def test_a_touched_file_is_hashed_but_not_embedded(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:

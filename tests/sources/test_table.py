@@ -136,3 +136,10 @@ def test_no_such_table(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "folder.csv")
+
+
+def test_one_file_is_one_group_however_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    table = tmp_path / "in" / "t.csv"
+    table.write_text(f"file,caption\na.wav,x\n../in/a.wav,y\n{tmp_path}/in/a.wav,z\n", encoding="utf-8")
+    assert {record.group for record in read_table(table)} == {"a.wav"}

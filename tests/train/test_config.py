@@ -31,7 +31,8 @@ def test_options_replace_values_by_their_kind() -> None:
     assert changed.frozen == ("audio_tower", "text_tower") and CONFIG.epochs == 3
     assert override(CONFIG, {"batch-size": "8", "optim.weight-decay": "0"}).batch_size == 8
     for name in option_names(CONFIG):
-        assert name in ("start", "data") or override(CONFIG, {name: "5"})
+        value = "0.5,0.5" if name == "optim.betas" else "5"
+        assert name in ("start", "data") or override(CONFIG, {name: value})
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,13 @@ def test_options_replace_values_by_their_kind() -> None:
         ({"epochs": "three"}, "expected something like 3"),
         ({"epochs": "0"}, "expected 1 or more"),
         ({"batch_size": "1"}, "expected 2 or more"),
+        ({"seed": "-1"}, "below 2"),
+        ({"optim.lr": "-1"}, "expected 0 or more"),
+        ({"optim.lr": "nan"}, "expected 0 or more"),
+        ({"optim.warmup_steps": "-4"}, "expected 0 or more"),
+        ({"optim.betas": "0.9"}, "expected two numbers"),
+        ({"optim.betas": "2,3"}, "expected two numbers"),
+        ({"optim.clip_norm": "0"}, "more than 0"),
     ],
 )
 def test_wrong_options_are_told(options: dict[str, str], said: str) -> None:

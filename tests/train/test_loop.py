@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from runs import MakeConfig
+from safetensors import SafetensorError
 
 import openclap
 from openclap.data.shards import index_shards
-from openclap.errors import CheckpointError, ConfigError, DataError
+from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
 from openclap.locks import only_writer
 from openclap.train.config import OptimConfig, TrainConfig
 from openclap.train.loop import Row, read_log, train
@@ -127,12 +128,37 @@ def test_another_configuration_or_folder_is_refused(make_config: MakeConfig, tmp
     train(make_config(epochs=1), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"another configuration \(epochs, seed\)"):
         train(make_config(epochs=2, seed=1), tmp_path / "run")
+    with pytest.raises(DataError):  # what fails at once leaves nothing behind
+        train(make_config(data=str(tmp_path / "typo")), tmp_path / "fresh")
+    train(make_config(epochs=1), tmp_path / "fresh")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError, match="holds no run"):
         train(make_config(), tmp_path / "mine")
     with only_writer(tmp_path / "run"), pytest.raises(DataError, match="another process"):
         train(make_config(epochs=1), tmp_path / "run")
+
+
+def test_other_data_in_the_same_place_is_refused(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
+    train(make_config(epochs=1), tmp_path / "run")
+    (shards / "2.tar").unlink()
+    with pytest.raises(ConfigError, match=r"another configuration \(data_digest\)"):
+        train(make_config(epochs=1), tmp_path / "run")
+
+
+def test_a_run_that_diverges_stops_and_keeps_what_was_good(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(epochs=4, save_every=1, optim=OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1))
+    with pytest.raises(TrainingError, match=r"step \d+: the loss is .*on clips .*lower --optim\.lr"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+    assert all(np.isfinite(row["loss"]) for row in read_log(tmp_path / "run" / "log.jsonl"))
+
+
+def test_a_cut_tar_is_told(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
+    whole = (shards / "0.tar").read_bytes()
+    (shards / "0.tar").write_bytes(whole[: len(whole) // 2])
+    outcome = train(make_config(epochs=1), tmp_path / "run")
+    assert any(line.startswith("0.tar: ") for line in outcome.skipped)
 
 
 def test_damaged_samples_are_left_out_and_told(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
@@ -160,7 +186,7 @@ def test_a_full_disk_leaves_the_earlier_state(
         calls.append(folder)
         if len(calls) == 2:
             (Path(folder) / "model.safetensors").write_bytes(b"half")
-            raise OSError(28, "No space left on device")
+            raise SafetensorError("I/O error: No space left on device (os error 28)")  # what a full tmpfs gives
         return str(real(self, folder))
 
     monkeypatch.setattr(Accelerator, "save_state", full)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,9 @@ from openclap.errors import AudioError
 
 Wave = NDArray[np.float32]
 Source = str | os.PathLike[str] | bytes | BinaryIO
+
+BLOCK = 1 << 20
+"""Samples of each channel that are decoded at once."""
 
 _EXACT_LENGTH = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "CAF"})
 """Formats whose header states the number of samples; MP3 and Ogg headers only estimate it."""
@@ -33,7 +37,10 @@ def decode(source: Source) -> tuple[Wave, int]:
     data = _in_memory(source)
     if data.getbuffer().nbytes == 0:
         raise AudioError(f"{name}: the file is empty (0 bytes), expected a sound.")
-    wave_NC, rate = _by_soundfile(data, name) or _by_av(data, name)
+    try:
+        wave_NC, rate = _by_soundfile(data, name) or _by_av(data, name)
+    except (MemoryError, ValueError) as error:  # damage that a decoder did not foresee
+        raise AudioError(f"{name}: cannot be decoded ({error}).") from None
     if wave_NC.shape[0] == 0:
         raise AudioError(f"{name}: no samples in it, expected a sound.")
     if not np.isfinite(wave_NC).all():
@@ -103,6 +110,8 @@ def _in_memory(source: Source) -> io.BytesIO:
         raise AudioError(f"{path}: is a folder, expected one sound file.") from None
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}).") from None
+    except ValueError as error:
+        raise AudioError(f"{path}: is no name that a file can have ({error}).") from None
 
 
 def _read_all(file: BinaryIO) -> bytes:
@@ -120,7 +129,7 @@ def _by_soundfile(data: io.BytesIO, name: str) -> tuple[Wave, int] | None:
     try:
         with soundfile.SoundFile(data) as file:
             expected, exact = file.frames, file.format in _EXACT_LENGTH
-            wave_NC: Wave = file.read(dtype="float32", always_2d=True)
+            wave_NC: Wave = np.concatenate([*_blocks(file), np.zeros((0, file.channels), np.float32)])
             rate = int(file.samplerate)
     except soundfile.LibsndfileError as error:
         if _starts_like_flac(data):
@@ -131,6 +140,12 @@ def _by_soundfile(data: io.BytesIO, name: str) -> tuple[Wave, int] | None:
             f"{name}: truncated, {wave_NC.shape[0] / rate:.2f} s of {expected / rate:.2f} s could be decoded."
         )
     return wave_NC, rate
+
+
+def _blocks(file: Any) -> Iterator[Wave]:
+    """The sound piece by piece, so that a damaged header that promises hours takes no memory."""
+    while len(block_NC := file.read(BLOCK, dtype="float32", always_2d=True)):
+        yield block_NC
 
 
 def _starts_like_flac(data: io.BytesIO) -> bool:
@@ -153,6 +168,6 @@ def _by_av(data: io.BytesIO, name: str) -> tuple[Wave, int]:
         if not frames:
             raise AudioError(f"{name}: no samples could be decoded.")
         wave_CN = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
-    except (av.FFmpegError, ValueError):  # ValueError: the number of channels changes half-way
+    except av.FFmpegError:
         raise AudioError(f"{name}: is not audio that libsndfile or FFmpeg can decode.") from None
     return np.ascontiguousarray(wave_CN.T, dtype=np.float32), int(frames[0].sample_rate)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclap import presets
+from openclap.audio.frontend import FrontEnd
 from openclap.errors import CheckpointError
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer
@@ -62,7 +63,13 @@ def read(folder: Path, preset: Preset | None = None) -> tuple[CLAP, Preset, Path
     weights that do not fit, naming what was found and what was missing.
     """
     preset = preset or _preset(folder)
-    clap = presets.build(preset)
+    try:
+        clap = presets.build(preset)
+        FrontEnd(preset.frontend)
+    except Exception as error:  # sizes that no network can have fail in as many ways as there are sizes
+        raise CheckpointError(
+            f"{folder / CONFIG}: describes no model that can be built ({type(error).__name__}: {error})."
+        ) from None
     fill(clap, _weights(folder / WEIGHTS), folder.name)
     return clap.eval(), preset, folder / TOKENIZER
 

@@ -5,6 +5,7 @@ Results go to stdout, progress and notes to stderr; a user's mistake is one sent
 
 from __future__ import annotations
 
+import io
 import sys
 
 from cyclopts import App, CycloptsError
@@ -43,6 +44,11 @@ app.command(doctor.doctor)
 
 def main() -> None:
     """The console script."""
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = io.StringIO()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot write an en dash
     sys.exit(run(sys.argv[1:]))
 
 
@@ -55,19 +61,27 @@ def run(arguments: list[str]) -> int:
         complain(str(error))
         return 2
     except CycloptsError as error:
-        complain(f"{str(error).strip()} See: openclap {' '.join(_verb(arguments))}--help")
+        complain(f"{str(error).strip()} See: openclap {_verb(arguments)}--help")
         return 2
-    except KeyboardInterrupt:
-        complain("interrupted. Run the same command to go on.")
-        return 130
     except BrokenPipeError:  # `openclap search … | head`
         sys.stdout = None
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        complain(f"{error.filename or 'the system'}: {error.strerror}. Check the path, its permissions and the disk.")
+        return 2
+    except KeyboardInterrupt:
+        complain("interrupted.")
+        return 130
     return code if isinstance(code, int) else 0
 
 
-def _verb(arguments: list[str]) -> list[str]:
-    known = [
-        word for word in arguments[:1] if word in ("demo", "train", "eval", "embed", "search", "similar", "doctor")
-    ]
-    return [f"{word} " for word in known]
+def _verb(arguments: list[str]) -> str:
+    """The part of a command line that names a verb, with a space behind each word."""
+    words: list[str] = []
+    place = app
+    for word in arguments:
+        if word not in place:
+            break
+        words.append(f"{word} ")
+        place = place[word]
+    return "".join(words)

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.text import Text
 
 Advance = Callable[[int, int], None]
 """Told (done, total) as work goes on."""
-
-WIDE = 1_000
 
 results = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -24,12 +23,12 @@ notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def complain(sentence: str) -> None:
     """One sentence about what went wrong, to stderr."""
-    notes.print(f"[bold red]openclap:[/] {_plain(sentence)}")
+    notes.print(Text("openclap: ", style="bold red").append(" ".join(sentence.split()), style="not bold default"))
 
 
 def note(line: str) -> None:
     """A line about what is going on, to stderr."""
-    notes.print(_plain(line))
+    notes.print(line, markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -38,13 +37,17 @@ def print_json(value: Any) -> None:
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """A result as a table, to stdout; columns in `right` are aligned right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number in right else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(_plain(cell) for cell in row))
-    Console(width=WIDE, highlight=False).print(table, crop=False)  # no cell is cut: a terminal folds long lines
+    """A result as aligned columns, to stdout; columns in `right` are aligned right. No cell is cut or padded
+    behind its end, so long lines fold in a terminal and stay whole in a pipe."""
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = [(heads, "bold"), *((row, "") for row in rows)]
+    for line, style in lines if any(heads) else lines[1:]:
+        cells = [
+            " " * (width - cell_len(cell)) + cell if number in right else set_cell_size(cell, width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        results.print("  ".join(cells).rstrip(), style=style, markup=False)
 
 
 def list_skipped(skipped: Sequence[tuple[str, str]], most: int = 20) -> None:
@@ -64,7 +67,3 @@ def progress(what: str) -> Iterator[Advance]:
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")

@@ -32,9 +32,9 @@ def pack(
     out
         Folder to write.
     test
-        Share of the groups that is held out for testing.
+        Share of the clips that is held out for testing, in whole groups.
     seed
-        Which groups those are.
+        Which groups are held out.
     json
         Print one JSON object instead of a table.
     """

@@ -9,11 +9,14 @@ from openclap.errors import CheckpointError
 
 
 def default_model() -> str:
-    """The demo's trained model. Raises CheckpointError when the demo has not run."""
-    model = paths.home() / "demo" / "run" / "model"
-    if not model.is_dir():
-        raise CheckpointError("No model was named and the demo has not made one. Run: openclap demo, or pass --model.")
-    return str(model)
+    """The last model that the demo published. Raises CheckpointError when the demo has not run."""
+    models = paths.home() / "models"
+    try:
+        return str(models / (models / "default.txt").read_text(encoding="utf-8"))
+    except OSError:
+        raise CheckpointError(
+            "No model was named and the demo has not made one. Run: openclap demo, or pass --model."
+        ) from None
 
 
 def default_index() -> Path:

@@ -37,9 +37,10 @@ def demo(*, prepare: Annotated[bool, Parameter(negative="")] = False) -> int:
     from openclap.demo.run import Demo
 
     line = Demo(paths.home() / "demo")
-    if line.claim():
-        note("The demo was made by another version and is made anew.")
-    return _through(line)
+    with line.claimed() as anew:
+        if anew:
+            note("The demo was made by another version and is made anew.")
+        return _through(line)
 
 
 def _through(line: Demo) -> int:

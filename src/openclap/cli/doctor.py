@@ -50,7 +50,7 @@ def examine() -> dict[str, Any]:
         "device": f"cuda ({gpu})" if gpu else "cpu",
         "threads": torch.get_num_threads(),
         "home": str(paths.home()),
-        "demo": "done" if (paths.home() / "demo" / "index").is_dir() else "not run yet: openclap demo",
+        "demo": "done" if (paths.home() / "demo" / "report" / "table.json").is_file() else "not run yet: openclap demo",
         "packages": packages,
         "missing_extras": sorted({extra for _, version, extra in packages if version is None and extra != "core"}),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +22,8 @@ def embed(
 ) -> None:
     """Turn sound files into unit vectors.
 
-    Writes a float32 array (files, D) to the `.npy` file and, beside it, the paths in the same order, one a line, to
-    a `.txt` file. Files that cannot be decoded are listed and left out of both.
+    Writes a float32 array (files, D) to OUTPUT and, beside it, the paths in the same order as a JSON array to
+    OUTPUT.json. Files that cannot be decoded are listed and left out of both.
 
     Parameters
     ----------
@@ -36,11 +37,15 @@ def embed(
         Windows in one forward pass.
     """
     import openclap
+    from openclap.data.files import new_file, write_bytes
     from openclap.errors import AudioError, ConfigError
     from openclap.search.walk import walk
 
     if output.suffix != ".npy":
         raise ConfigError(f"{output}: vectors are written as .npy; give a name that ends so.")
+    if output.is_dir():
+        raise ConfigError(f"{output}: is a folder, expected the name of a file to write.")
+    output.parent.mkdir(parents=True, exist_ok=True)
     found = walk(files)
     sounds, skipped = list(found.files), [*found.skipped, *((name, "no such file") for name in found.missing)]
     if not sounds:
@@ -60,10 +65,12 @@ def embed(
     if not vectors:
         raise AudioError(f"None of the {len(sounds)} files could be embedded, so {output} was not written.")
     array = np.concatenate(vectors)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        np.save(output, array)
-        output.with_suffix(".txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{output}: cannot be written ({error.strerror}).") from None
-    note(f"Wrote {array.shape[0]} vectors of {array.shape[1]} numbers to {output}")
+    with new_file(output) as file:
+        np.save(file, array)
+    write_bytes(names_of(output), json.dumps(names, indent=0, ensure_ascii=False).encode() + b"\n")
+    note(f"Wrote {array.shape[0]} vectors of {array.shape[1]} numbers to {output}, their paths to {names_of(output)}")
+
+
+def names_of(output: Path) -> Path:
+    """Where the paths of the vectors in `output` stand: "a.npy" has "a.npy.json"."""
+    return output.with_name(output.name + ".json")

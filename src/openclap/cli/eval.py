@@ -49,10 +49,14 @@ def evaluate(
         Of the resamples and chance draws.
     """
     import openclap
+    from openclap.errors import ConfigError
     from openclap.evals.clips import load_clips
     from openclap.evals.report import write_report
     from openclap.evals.suite import evaluate as measure
 
+    for wanted in (json, html):
+        if wanted and wanted.is_dir():
+            raise ConfigError(f"{wanted}: is a folder, expected the name of a file to write.")
     shards = data or paths.home() / "demo" / "shards"
     embedder = openclap.load(checkpoint)
     other = openclap.load(baseline) if baseline else None

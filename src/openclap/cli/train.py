@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from openclap.cli.console import note, print_json
+from openclap.cli.console import list_skipped, note, print_json
 from openclap.cli.live import training_line
 
 
@@ -40,8 +40,7 @@ def train(
         outcome = run(config, out, watch=watch)
     if json:
         print_json({"model": str(outcome.model), "step": outcome.step, "total_steps": outcome.total_steps})
-    for reason in outcome.skipped[:20]:
-        note(f"Skipped {reason}")
+    list_skipped([(reason.partition(": ")[0], reason) for reason in outcome.skipped])
     if outcome.stopped:
         note(f"Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run the same command to go on.")
         return 130

@@ -41,11 +41,17 @@ def clean(record: Record) -> Clean | Skipped:
     captions = [caption.strip() for caption in record.captions if caption.strip()]
     if not captions:
         return _skipped(record, "has no caption")
+    if any(_surrogates(caption) for caption in captions):
+        return _skipped(record, "has a caption that is not valid text (UTF-8)")
     try:
         wave_N = read_mono(record.audio, RATE)
-    except (AudioError, OSError, ValueError) as error:  # ValueError: damage a decoder did not foresee
+    except AudioError as error:
         return _skipped(record, str(error))
     return Clean(to_flac(wave_N), _metadata(record, captions))
+
+
+def _surrogates(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def to_flac(wave_N: Wave) -> bytes:

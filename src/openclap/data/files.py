@@ -48,6 +48,15 @@ def append_line(path: Path, line: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def sync_tree(folder: Path) -> None:
+    """Wait until every file under `folder` is on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in `folder` are on the disk, where the system has such a thing."""
     if sys.platform == "win32":

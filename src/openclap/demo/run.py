@@ -1,6 +1,6 @@
 """The demo, step by step. Each step leaves a folder behind and is passed over when that folder is up to date.
 
-shards/  the bundled sounds, packed, a quarter of their groups held out
+shards/  the bundled sounds, packed, three in ten held out, in whole groups
 run/     the training run, with the model in run/model
 report/  index.html and report.json
 index/   the search index of all the sounds
@@ -11,17 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import openclap
+from openclap import paths
+from openclap.data.files import write_bytes
 from openclap.data.pack import pack
 from openclap.evals.clips import load_clips
 from openclap.evals.evaluation import table
 from openclap.evals.report import write_report
 from openclap.evals.suite import evaluate
 from openclap.library import Library
+from openclap.locks import only_writer
 from openclap.recipes import demo as recipe
 from openclap.search.scan import ScanReport
 from openclap.sources.table import read_table
@@ -52,19 +56,24 @@ class Demo:
         self.config: TrainConfig = replace(recipe.config(), data=str(self.shards / "train"))
         self.records = read_table(TABLE)
 
-    def claim(self) -> bool:
-        """Make the folder this version's own; say whether something of another version had to go."""
-        mark, made_by = (
-            self.folder / "made-by.json",
-            {"source": source_digest(), "config": asdict(self.config)},
-        )
-        wanted = json.dumps(made_by, indent=2)
+    @contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """Hold the folder for this process and this version of openclap.
+
+        Yields whether something of another version had to go. Raises DataError when another demo is running.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with only_writer(self.folder):
+            yield self._renew()
+
+    def _renew(self) -> bool:
+        mark = self.folder / "made-by.json"
+        wanted = json.dumps({"source": source_digest(), "config": asdict(self.config)}, indent=2)
         old = mark.is_file() and mark.read_text(encoding="utf-8") != wanted
         if old:
             for part in (self.shards, self.run, self.report.parent, self.folder / "index"):
                 shutil.rmtree(part, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(wanted, encoding="utf-8")
+        write_bytes(mark, wanted.encode())
         return old
 
     def pack(self, progress: Advance) -> dict[str, int]:
@@ -75,13 +84,22 @@ class Demo:
         """The finished run, or where it was stopped."""
         return train(self.config, self.run, watch=watch)
 
+    def publish(self) -> Path:
+        """The trained model under a name of its own, which no later demo takes away from indexes that use it."""
+        model = openclap.load(self.run / "model")
+        place = paths.home() / "models" / f"demo-{model.digest()[:12]}"
+        if not place.is_dir():
+            model.save(place)
+        write_bytes(paths.home() / "models" / "default.txt", place.name.encode())
+        return place
+
     def measure(self, progress: Callable[[str, int, int], None]) -> list[Sequence[str]]:
         """The trained model beside what it started from, on groups it has not heard: the table, heading first.
 
         Written to report/ once, together with the page and every rank.
         """
         rows_file = self.report.with_name("table.json")
-        if rows_file.is_file() and self.report.is_file():
+        if rows_file.is_file():  # it is written last
             stored: list[Sequence[str]] = json.loads(rows_file.read_text(encoding="utf-8"))
             return stored
         test, learnt = load_clips(self.shards / "test"), load_clips(self.shards / "train")
@@ -89,9 +107,9 @@ class Demo:
         evaluation = evaluate(model, test, learnt, untrained=untrained, progress=progress)
         log = read_log(self.run / "log.jsonl")
         write_report(self.report, evaluation, title="The openclap demo", training_log=log, clips=test)
-        self.report.with_name("report.json").write_text(evaluation.to_json() + "\n", encoding="utf-8")
+        write_bytes(self.report.with_name("report.json"), evaluation.to_json().encode() + b"\n")
         rows = [*table(evaluation)]
-        rows_file.write_text(json.dumps(rows), encoding="utf-8")
+        write_bytes(rows_file, json.dumps(rows).encode())
         return [*rows]
 
     def index(self, progress: Advance) -> ScanReport:
@@ -99,8 +117,8 @@ class Demo:
         return self.library().add([SOUNDS], records=self.records, progress=progress)
 
     def library(self) -> Library:
-        """The demo's index with its model."""
-        return Library.open_or_create(self.folder / "index", str(self.run / "model"))
+        """The demo's index with the published model."""
+        return Library.open_or_create(self.folder / "index", str(self.publish()))
 
 
 def source_digest() -> str:

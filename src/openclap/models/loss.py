@@ -10,6 +10,8 @@ from torch import Tensor
 def contrastive_loss(audio_BD: Tensor, text_BD: Tensor, scale: Tensor | float) -> Tensor:
     """Symmetric InfoNCE: each clip picks its caption among the batch's, each caption its clip.
 
+    Equal captions of two clips count as negatives of each other, as in LAION-CLAP.
+
     Args:
         audio_BD, text_BD: unit vectors, row i of each being a pair.
         scale: the inverse temperature, already exp'd.

@@ -64,6 +64,7 @@ class PANN(nn.Module):
         pools = [POOLS[config.pool](2) for _ in config.widths[:-1]]
         steps = zip((1, *config.widths[:-1]), config.widths, [*pools, nn.Identity()], strict=True)
         self.blocks = nn.ModuleList(ConvBlock(*step) for step in steps)
+        self.blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.3 × faster on CPUs
 
     def forward(self, batch: AudioBatch) -> AudioFeatures:
         x_BCTF = batch.mel_BVTF[:, :1]

@@ -2,7 +2,7 @@
 
 Command:   openclap demo, or: openclap train demo --data SHARDS/train --out RUN
 Hardware:  two CPU cores, 1.5 GB of memory
-Time:      two minutes
+Time:      a minute and a half
 Expected:  see docs/benchmarks.md
 """
 
@@ -13,11 +13,11 @@ from openclap.train.config import OptimConfig, TrainConfig
 
 
 def config() -> TrainConfig:
-    """Twelve passes over the demo's training split."""
+    """Eight passes over the demo's training split."""
     return TrainConfig(
         start="demo-start",
         data=str(paths.home() / "demo" / "shards" / "train"),
-        epochs=12,
+        epochs=8,
         batch_size=32,
         optim=OptimConfig(lr=1e-3, warmup_steps=10),
         frozen=("audio_tower", "text_tower"),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openclap.errors import ConfigError, DataError
@@ -21,15 +21,15 @@ from openclap.search.index import Index
 from openclap.search.paths import is_gone, prefixes
 from openclap.search.rows import FileRow, unit_vectors
 from openclap.search.walk import Stamp, Walk, stamp, walk
-from openclap.search.writer import Known, Writer
+from openclap.search.writer import Writer
 from openclap.types import Window
 
 # Files -> for each, its windows with (D,) vectors, or the exception that says why there are none.
 Embed = Callable[[list[Path]], Sequence[Sequence[Window] | Exception]]
 # File -> duration in seconds, sample rate in Hz, channels.
 Describe = Callable[[Path], tuple[float, int, int]]
-# File -> caption, tags, licence.
-Facts = Callable[[Path], tuple[str | None, Sequence[str], str | None]]
+# File -> caption, tags, licence; None where nothing is known, and what the index knows stays.
+Facts = Callable[[Path], tuple[str | None, Sequence[str], str | None] | None]
 # Files done, files to read.
 Progress = Callable[[int, int], None]
 
@@ -63,8 +63,8 @@ def add(
 
     A file that cannot be read, described or embedded is skipped with its reason, and tried again next time.
     Files under a root that are gone leave the index; a root that is missing or holds no sound at all may be
-    a drive that is not there, so it is reported in `skipped` and its files stay. `facts` are asked for when
-    a file is read.
+    a drive that is not there, so it is reported in `skipped` and its files stay. `facts` are asked for every
+    file, read or not, and replace what the index shows of it.
 
     Raises ConfigError for batch < 1, DataError when no root exists, none holds a sound, or another process is
     writing to the index, and IndexMismatchError when vectors have another dimension than the index.
@@ -75,6 +75,7 @@ def add(
     with index.writing() as writer:
         readers = _Readers(embed, describe, facts or _no_facts)
         scan = _Scan(writer, index.identity.dim, found, readers)
+        scan.refresh()
         paths = scan.to_read
         for first in range(0, len(paths), batch):
             if progress is not None:
@@ -104,6 +105,7 @@ class _Scan:
         self._readers = readers
         self._known = writer.known()
         self._gone = _gone(self._known, found)
+        self._moved_from = {self._known[path].hash: self._known[path] for path in self._gone}
         self._homeless = Counter(self._known[path].hash for path in self._gone)
         self._skipped = found.skipped + [(root, "it does not exist") for root in found.missing]
         self._skipped += [(root, "it holds no sound; what is indexed of it stays") for root in found.empty]
@@ -179,12 +181,37 @@ class _Scan:
         """The row of a file, or why it has none. What its header does to a reader stops this file alone."""
         try:
             duration_s, rate, channels = self._readers.describe(Path(path))
-            caption, tags, licence = self._readers.facts(Path(path))
+            now = self._found.files[path]
+            row = FileRow(path, digest, now.size, now.mtime_ns, float(duration_s), int(rate), int(channels))
+            return self._with_facts(self._with_past(row))
         except Exception as error:
             return _sentence(error)
-        now = self._found.files[path]
-        about = (float(duration_s), int(rate), int(channels), caption, tuple(tags), licence)
-        return FileRow(path, digest, now.size, now.mtime_ns, *about)
+
+    def _with_past(self, row: FileRow) -> FileRow:
+        """What the index shows of this content, at this path or at one that is gone, still holds."""
+        past = self._known.get(row.path)
+        if past is None or past.hash != row.hash:
+            past = self._moved_from.get(row.hash)
+        return replace(row, caption=past.caption, tags=past.tags, licence=past.licence) if past else row
+
+    def _with_facts(self, row: FileRow) -> FileRow:
+        facts = self._readers.facts(Path(row.path))
+        if facts is None:
+            return row
+        caption, tags, licence = facts
+        return replace(row, caption=caption, tags=tuple(tags), licence=licence)
+
+    def refresh(self) -> None:
+        """Give files that did not change the facts that did."""
+        rows = []
+        for path in self._found.files:
+            if not self._is_new(path):
+                try:
+                    rows.append(self._with_facts(self._known[path]))
+                except Exception as error:
+                    self._skipped.append((path, _sentence(error)))
+        if changed := [row for row in rows if row != self._known[row.path]]:
+            self._writer.put(changed, {})
 
     def _count(self, row: FileRow) -> None:
         known = self._known.get(row.path)
@@ -217,7 +244,7 @@ def _found(roots: Sequence[str | Path]) -> Walk:
     return found
 
 
-def _gone(known: dict[str, Known], found: Walk) -> list[str]:
+def _gone(known: dict[str, FileRow], found: Walk) -> list[str]:
     """Paths of the index that were under the folders walked, and are certainly gone."""
     under = prefixes(found.roots)
     return [path for path in known if path not in found.files and path.startswith(under) and is_gone(path)]
@@ -230,8 +257,8 @@ def _is_same(path: str, then: Stamp) -> bool:
         return False
 
 
-def _no_facts(_: Path) -> tuple[None, tuple[str, ...], None]:
-    return None, (), None
+def _no_facts(_: Path) -> None:
+    return None
 
 
 def _sentence(error: Exception) -> str:

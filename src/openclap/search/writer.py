@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from openclap.errors import DataError
 from openclap.search.paths import is_storable
-from openclap.search.rows import FileRow, among, files_table, windows_table
+from openclap.search.rows import FileRow, among, file_rows, files_table, windows_table
 from openclap.types import Window
 
 # A reader holds a version for one query; what older versions alone use can go after this time.
@@ -22,15 +21,6 @@ _KEEP_VERSIONS = timedelta(minutes=10)
 _COMMITS_PER_CHECK = 16
 _FRAGMENTS = 64
 _ROWS_PER_FRAGMENT = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the index knows of a path without reading it: size in bytes, mtime, content hash."""
-
-    size: int
-    mtime_ns: int
-    hash: str
 
 
 class Writer:
@@ -51,15 +41,10 @@ class Writer:
         """The hashes whose vectors are stored."""
         return self._contents
 
-    def known(self) -> dict[str, Known]:
+    def known(self) -> dict[str, FileRow]:
         """Every file of the index by path."""
-        known: dict[str, Known] = {}
         with self._storage("read"):
-            for batch in self._files.search().select(["path", "size", "mtime_ns", "hash"]).to_batches():
-                columns = batch.to_pydict()
-                values = map(Known, columns["size"], columns["mtime_ns"], columns["hash"])
-                known.update(zip(columns["path"], values, strict=True))
-        return known
+            return {row.path: row for row in file_rows(self._files.search().to_arrow())}
 
     def put(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
         """Store `files`, each in place of what its path held, and the windows of contents that are new.

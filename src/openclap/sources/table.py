@@ -20,7 +20,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from openclap.errors import DataError, require
@@ -100,7 +100,7 @@ class _Layout:
             source=self._text(row, "source") or table.stem,
             tags=tuple(self._texts(row, "tags")),
             label=self._text(row, "label"),
-            group=self._text(row, "group") or str(PurePosixPath(file)),
+            group=self._text(row, "group") or _place(table, file),
             title=self._text(row, "original_title", "title"),
             licence=self._text(row, "licence", "license"),
             author=self._text(row, "author"),
@@ -114,6 +114,12 @@ class _Layout:
 
     def _texts(self, row: Row, name: str) -> list[str]:
         return _texts(row.get(self.names[name]), _SEPARATORS.get(name)) if name in self.names else []
+
+
+def _place(table: Path, file: str) -> str:
+    """One name for one file, however the table writes it: its path from the table's folder."""
+    folder = table.parent.absolute()
+    return Path(os.path.relpath(folder / file, folder)).as_posix()
 
 
 def _text(value: Any) -> str | None:
@@ -177,6 +183,8 @@ def _json_lines(table: Path) -> tuple[list[str], Rows]:
                     raise DataError(f'{table}: line {number} is not an object, expected {{"file": …, "caption": …}}.')
     except UnicodeDecodeError as error:
         raise DataError(f"{table}: cannot be read as UTF-8 ({error.reason}). Save it again as UTF-8.") from error
+    except RecursionError:
+        raise DataError(f"{table}: line {number} is nested too deeply, expected one plain object a line.") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{table}: line {number} is not JSON ({error.msg}), expected one object a line.") from error
     return list(dict.fromkeys(column for row in rows for column in row)), rows

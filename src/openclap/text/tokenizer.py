@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer as FastTokenizer
 
-from openclap.errors import CheckpointError
+from openclap.errors import CheckpointError, DataError
 from openclap.types import TextBatch
 
 FILE = "tokenizer.json"
@@ -41,7 +41,10 @@ class Tokenizer:
 
     def __call__(self, captions: Sequence[str]) -> TextBatch:
         """(B, L) ids and mask, L the longest caption of this batch."""
-        encodings = self._fast.encode_batch(list(captions))
+        try:
+            encodings = self._fast.encode_batch(list(captions))
+        except TypeError:
+            raise DataError("A text that is not valid UTF-8 was given; it cannot be tokenized.") from None
         return TextBatch(
             torch.tensor([encoding.ids for encoding in encodings]),
             torch.tensor([encoding.attention_mask for encoding in encodings]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
@@ -26,6 +27,16 @@ class OptimConfig:
     weight_decay: float = 0.1
     warmup_steps: int = 20
     clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        rates = {"lr": self.lr, "tower_lr": self.tower_lr, "weight_decay": self.weight_decay}
+        for name, value in (rates | {"warmup_steps": self.warmup_steps}).items():
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"optim.{name} is {value}, expected 0 or more.")
+        if not self.clip_norm > 0:
+            raise ConfigError(f"optim.clip_norm is {self.clip_norm}, expected more than 0.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optim.betas is {self.betas}, expected two numbers from 0 to below 1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        if not 0 <= self.seed < 2**32 or self.workers < 0:
+            raise ConfigError(f"seed is {self.seed}, workers {self.workers}; expected 0 or more, the seed below 2**32.")
         if self.batch_size < 2:
             raise ConfigError("batch_size is 1, expected 2 or more: a pair is told apart from the rest of its batch.")
 

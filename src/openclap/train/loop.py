@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openclap.data.files import write_bytes
 from openclap.data.loader import PairLoader
 from openclap.data.shards import index_shards
 from openclap.embedder import Embedder, load
-from openclap.errors import ConfigError, require
+from openclap.errors import ConfigError, TrainingError, require
 from openclap.locks import only_writer
 from openclap.train import state
 from openclap.train.config import TrainConfig
@@ -45,13 +47,18 @@ def train(config: TrainConfig, out: Path, *, watch: Callable[[Row], None] = lamb
     Args:
         watch: told every row: step, total_steps, epoch, loss, scale, grad_norm, lr, pairs_per_s, seconds_left.
 
-    Raises ConfigError when `out` holds a run of another configuration, DataError for shards that cannot be used.
+    Raises ConfigError when `out` holds a run of another configuration or other data, DataError for shards that cannot
+    be used, TrainingError when the loss is no longer finite.
     """
     require("accelerate", "train")
     require("tensorboard", "train")
-    _claim(out, config)
+    if out.is_file() or (out.is_dir() and not (out / "config.json").exists() and any(out.iterdir())):
+        raise ConfigError(f"{out}: is there already and holds no run. Choose another folder.")
+    run = _Run(config, out)
+    out.mkdir(parents=True, exist_ok=True)
     with only_writer(out):
-        run = _Run(config, out)
+        run.claim()
+        run.restore()
         try:
             return run.through(watch)
         finally:
@@ -73,8 +80,9 @@ class _Run:
         self.embedder: Embedder = load(config.start, device=self.accelerator.device)
         self.model = self.embedder.clap.train()
         freeze(self.model, config.frozen)
+        self.shards = index_shards(Path(config.data))
         self.loader = PairLoader(
-            index_shards(Path(config.data)),
+            self.shards,
             self.embedder.frontend,
             self.embedder.tokenizer,
             batch_size=config.batch_size,
@@ -85,7 +93,36 @@ class _Run:
         )
         self.total_steps = self.loader.batches_per_epoch * config.epochs
         self.wrapped, self.optimizer = self.accelerator.prepare(self.model, build_optimizer(self.model, config.optim))
-        self.step = state.restore(self.accelerator, out / "states")
+        self.step = 0
+
+    def claim(self) -> None:
+        """Make `out` this run's folder, or see that it already is: the same choices, data and start."""
+        written = self.out / "config.json"
+        wanted = json.loads(json.dumps(self.identity()))
+        if not written.exists():
+            write_bytes(written, json.dumps(wanted, indent=2).encode() + b"\n")
+            return
+        try:
+            found = dict(json.loads(written.read_text(encoding="utf-8")))
+        except ValueError:
+            raise ConfigError(f"{written}: is damaged. Choose another folder, or delete this one.") from None
+        if other := sorted(key for key in wanted if found.get(key) != wanted[key]):
+            raise ConfigError(
+                f"{self.out}: holds a run with another configuration ({', '.join(other)}). "
+                "Choose another folder, or give the same options and data to go on with it."
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """The configuration, its paths from the root, and digests of what they lead to."""
+        config = self.config.to_dict() | {"data": str(self.shards.folder.absolute())}
+        if Path(self.config.start).exists():
+            config["start"] = str(Path(self.config.start).absolute())
+        return config | {"data_digest": self.shards.digest(), "start_digest": self.embedder.digest()}
+
+    def restore(self) -> None:
+        """Go to the newest saved state, if there is one, and open the trackers there."""
+        self.step = state.restore(self.accelerator, self.out / "states")
+        self.resumed_done = self.step >= self.total_steps
         self.accelerator.init_trackers("", init_kwargs={"tensorboard": {"purge_step": self.step, "flush_secs": 10}})
 
     def through(self, watch: Callable[[Row], None]) -> Outcome:
@@ -102,18 +139,28 @@ class _Run:
                     self.accelerator, self.wrapped, self.optimizer, batch, self.config.optim.clip_norm
                 )
                 self.step = epoch * self.loader.batches_per_epoch + self.loader.position
+                self.check(result, batch)
                 row = {"step": self.step, "total_steps": self.total_steps, "epoch": epoch + 1, **result}
                 row |= {"lr": self.config.optim.lr * share, **clock.step_done(self.step)}
                 write(row)
                 watch(row)
                 self.accelerator.log({key: row[key] for key in _TRACKED}, step=self.step)
-                if stop or self.step % self.config.save_every == 0 or self.step == self.total_steps:
+                stopping = bool(stop)
+                if stopping or self.step % self.config.save_every == 0 or self.step == self.total_steps:
                     state.save(self.accelerator, self.out / "states", self.step, self.config.keep)
-                if stop:
+                if stopping:
                     break
             else:
                 self.step = self.total_steps  # the last batches may have been passed over, all of them unreadable
         return self.outcome()
+
+    def check(self, result: dict[str, float], batch: PairBatch) -> None:
+        """Raise TrainingError when the step just taken has left the numbers; nothing of it is saved."""
+        if not all(math.isfinite(value) for value in result.values()):
+            raise TrainingError(
+                f"step {self.step}: the loss is {result['loss']}, the gradient's norm {result['grad_norm']}, on clips "
+                f"{', '.join(batch.keys[:4])} and others. Start a new run with a lower --optim.lr."
+            )
 
     def batches(self) -> Iterator[tuple[int, PairBatch]]:
         """What is left of the data from this step on, with its epoch (from 0)."""
@@ -123,13 +170,14 @@ class _Run:
                 yield epoch, batch.to(self.accelerator.device)
 
     def outcome(self) -> Outcome:
-        """Save the finished model, once."""
+        """Save the finished model."""
         model = self.out / "model"
         done = self.step >= self.total_steps
-        if done and self.accelerator.is_main_process and not model.exists():
+        if done and self.accelerator.is_main_process and not (self.resumed_done and model.exists()):
             self.embedder.save(model)
-        skipped = tuple(f"{sample.key}: {sample.reason}" for sample in self.loader.skipped)
-        return Outcome(model, self.step, self.total_steps, not done, skipped)
+        damaged = [f"{tar}: {reason}" for tar, reason in self.shards.damaged]
+        left_out = {sample.key: f"{sample.key}: {sample.reason}" for sample in self.loader.skipped}
+        return Outcome(model, self.step, self.total_steps, not done, (*damaged, *left_out.values()))
 
 
 _TRACKED = ("loss", "scale", "grad_norm", "lr", "pairs_per_s", "data_wait")
@@ -157,31 +205,6 @@ class _Clock:
             "data_wait": wait,
             "seconds_left": self.smooth_s * (self.total_steps - step),
         }
-
-
-def _claim(out: Path, config: TrainConfig) -> None:
-    """Make `out` this run's folder, or see that it already is."""
-    written = out / "config.json"
-    wanted = json.loads(json.dumps(config.to_dict()))
-    if written.exists():
-        try:
-            found = json.loads(written.read_text(encoding="utf-8"))
-        except ValueError:
-            raise ConfigError(f"{written}: is damaged. Choose another folder, or delete this one.") from None
-        if found != wanted:
-            other = sorted(key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key])
-            raise ConfigError(
-                f"{out}: holds a run with another configuration ({', '.join(other)}). "
-                "Choose another folder, or give the same options to go on with it."
-            )
-        return
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out}: is not empty and holds no run. Choose another folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        written.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be written ({error.strerror}).") from None
 
 
 @contextmanager

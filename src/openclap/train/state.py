@@ -10,6 +10,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
+from openclap.data.files import sync_tree
 from openclap.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -32,20 +35,23 @@ def save(accelerator: Accelerator, folder: Path, step: int, keep: int) -> Path:
         accelerator.save_state(str(draft))
         (draft / "progress.json").write_text(json.dumps({"step": step}), encoding="utf-8")
         shutil.rmtree(place, ignore_errors=True)
+        sync_tree(draft)
         draft.rename(place)
-    except (OSError, RuntimeError) as error:  # torch's own writer reports a full disk as RuntimeError
+        for old in _saved(folder)[:-keep]:
+            shutil.rmtree(old)
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk: each library has its own way to say so
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
             f"{place}: the state of step {step} could not be saved ({error}). Earlier states are whole; "
             "free some space and run the same command to go on."
         ) from None
-    for old in _saved(folder)[:-keep]:
-        shutil.rmtree(old)
     return place
 
 
 def restore(accelerator: Accelerator, folder: Path) -> int:
     """Load the newest saved state and return its step; 0 when there is none. Raises CheckpointError if damaged."""
+    for draft in folder.glob(".draft-*"):
+        shutil.rmtree(draft, ignore_errors=True)
     saved = _saved(folder)
     if not saved:
         return 0
