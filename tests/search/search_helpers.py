@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -125,4 +126,5 @@ def main(folder: str, sounds: str, batch: str, seconds: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with it ignored
     main(*sys.argv[1:])
