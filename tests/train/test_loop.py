@@ -131,6 +131,10 @@ def test_another_configuration_or_folder_is_refused(make_config: MakeConfig, tmp
     with pytest.raises(DataError):  # what fails at once leaves nothing behind
         train(make_config(data=str(tmp_path / "typo")), tmp_path / "fresh")
     train(make_config(epochs=1), tmp_path / "fresh")
+    (tmp_path / "early").mkdir()  # killed before its configuration was written
+    for name in (".lock", ".config.json.partial"):
+        (tmp_path / "early" / name).touch()
+    train(make_config(epochs=1), tmp_path / "early")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError, match="holds no run"):

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openclap.data.files import write_bytes
+from openclap.data.files import partial_of, write_bytes
 from openclap.data.loader import PairLoader
 from openclap.data.shards import index_shards
 from openclap.embedder import Embedder, load
 from openclap.errors import ConfigError, TrainingError, require
-from openclap.locks import only_writer
+from openclap.locks import LOCK, only_writer
 from openclap.train import state
 from openclap.train.config import TrainConfig
 from openclap.train.optim import build_optimizer, freeze, set_rate, warmup_cosine
@@ -25,6 +25,7 @@ from openclap.train.step import training_step
 from openclap.types import PairBatch
 
 Row = dict[str, Any]
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ def train(config: TrainConfig, out: Path, *, watch: Callable[[Row], None] = lamb
     """
     require("accelerate", "train")
     require("tensorboard", "train")
-    if out.is_file() or (out.is_dir() and not (out / "config.json").exists() and any(out.iterdir())):
+    ours = {CONFIG, LOCK, partial_of(out / CONFIG).name}  # a kill may leave the last two alone
+    if out.is_file() or (out.is_dir() and not (out / CONFIG).exists() and {path.name for path in out.iterdir()} - ours):
         raise ConfigError(f"{out}: is there already and holds no run. Choose another folder.")
     run = _Run(config, out)
     out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,7 @@ class _Run:
 
     def claim(self) -> None:
         """Make `out` this run's folder, or see that it already is: the same choices, data and start."""
-        written = self.out / "config.json"
+        written = self.out / CONFIG
         wanted = json.loads(json.dumps(self.identity()))
         if not written.exists():
             write_bytes(written, json.dumps(wanted, indent=2).encode() + b"\n")
