@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -23,3 +26,34 @@ def wave(name: str, n: int) -> NDArray[np.float32]:
     chirp = 0.4 * np.sin(2 * np.pi * (low * t + (high - low) * t**2 / (2 * length_s)))
     tone = 0.2 * np.sin(2 * np.pi * g.uniform(200, 2000) * t)
     return (chirp + tone + 0.05 * g.standard_normal(n)).astype(np.float32)
+
+
+@functools.cache
+def _keys() -> dict[str, list[tuple[str, list[int], str]]]:
+    keys: dict[str, list[tuple[str, list[int], str]]] = json.loads((GOLDEN / "keys.json").read_text(encoding="utf-8"))
+    return keys
+
+
+def all_names(model: str) -> set[str]:
+    """Every name of the reference's state dict, buffers that it computes included."""
+    return {name for name, _, _ in _keys()[model]}
+
+
+def state(model: str, *prefixes: str) -> dict[str, torch.Tensor]:
+    """The made-up weights of a model of keys.json, in the reference's names; those that begin so, if any is given."""
+    return {
+        name: torch.from_numpy(np.asarray(_weight(name, shape, kind), np.float32))
+        for name, shape, kind in _keys()[model]
+        if kind != "keep" and (not prefixes or name.startswith(prefixes))
+    }
+
+
+def _weight(name: str, shape: list[int], kind: str) -> NDArray[np.float64]:
+    g = rng(name)
+    if kind == "var":
+        return g.uniform(0.5, 1.5, shape)
+    if kind == "scale":
+        return np.full(shape, np.log(1 / 0.07))
+    noise = g.standard_normal(shape)
+    scales = {"mean": 0.1, "gain": 0.1, "bias": 0.02, "matrix": 1 / np.sqrt(max(1, np.prod(shape[1:])))}
+    return noise * scales[kind] + (1 if kind == "gain" else 0)

@@ -5,28 +5,38 @@ A preset is saved beside its weights as `config.json`. What a run chooses is a r
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from openclap.audio.frontend import FrontEndConfig
 from openclap.audio.mel import MelConfig
 from openclap.errors import CheckpointError
-from openclap.models.pann import PANN, PANNConfig
+from openclap.models.htsat import HTSAT, HTSAT_BASE, HTSAT_LARGE, HTSAT_TINY, HTSATConfig
+from openclap.models.pann import PANN, PANN_6, PANN_10, PANN_14, PANNConfig
 from openclap.models.text_tower import TextTower, TextTowerConfig
 
 if TYPE_CHECKING:
     from openclap.models.clap import CLAP
 
 
+AudioConfig = HTSATConfig | PANNConfig
+
+
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Everything that weights need to be used as they were trained."""
+    """Everything that weights need to be used as they were trained.
+
+    Attributes:
+        temperatures, transforms: parts of LAION's four-term loss (see `openclap.models.clap.CLAP`).
+    """
 
     name: str
     frontend: FrontEndConfig
-    audio: PANNConfig
+    audio: AudioConfig
     text: TextTowerConfig
     embedding_size: int = 512
+    temperatures: int = 1
+    transforms: bool = False
 
 
 DEMO = Preset(
@@ -64,40 +74,149 @@ DEMO = Preset(
 )
 """aiSFX's convolutional tower (100 frames, 2.3 s) and the MiniLM sentence encoder."""
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (DEMO,)}
+_SLANEY = MelConfig(48000, 1024, 480, 64, 50.0, 14000.0, scale="slaney", norm="area", compression="db")
+_HTK = replace(_SLANEY, scale="htk", norm="none")
+LAION_PLAIN = FrontEndConfig(_SLANEY, samples=480000, fill="repeatpad", int16=True)
+LAION_FUSION = FrontEndConfig(_HTK, samples=480000, fill="repeatpad", int16=True, long="fusion")
+"""LAION-CLAP's two front ends. They differ in the mel scale too: fusion models were trained on another one."""
+
+ROBERTA = TextTowerConfig(
+    "roberta",
+    pooling="pooler",
+    context=77,
+    hidden_size=768,
+    sizes={
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "vocab_size": 50265,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+    },
+    tokenizer="roberta-base",
+)
+BERT = TextTowerConfig(
+    "bert",
+    pooling="pooler",
+    context=77,
+    hidden_size=768,
+    sizes={
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "vocab_size": 30522,
+        "layer_norm_eps": 1e-12,
+    },
+    tokenizer="bert-base-uncased",
+)
+BART = TextTowerConfig(
+    "bart",
+    pooling="mean_padded",
+    context=77,
+    hidden_size=768,
+    sizes={
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "encoder_attention_heads": 12,
+        "decoder_attention_heads": 12,
+        "encoder_ffn_dim": 3072,
+        "decoder_ffn_dim": 3072,
+        "vocab_size": 50265,
+        "max_position_embeddings": 1024,
+    },
+    tokenizer="facebook/bart-base",
+)
+CLIP_TEXT = TextTowerConfig(
+    "clip_text_model",
+    pooling="eot",
+    context=77,
+    hidden_size=512,
+    sizes={
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "intermediate_size": 2048,
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+    },
+    tokenizer="openai/clip-vit-base-patch32",
+)
+"""LAION-CLAP's text towers, at the sizes of the paper. `layer_norm_eps` is in no key of a checkpoint."""
+
+
+def laion(audio: AudioConfig, text: TextTowerConfig = ROBERTA, name: str = "laion") -> Preset:
+    """A model of the paper: the front end that the tower's fusion asks for, two temperatures and the MLPs."""
+    frontend = LAION_FUSION if audio.fusion else LAION_PLAIN
+    return Preset(name, frontend, audio, text, temperatures=2, transforms=True)
+
+
+AUDIO_TOWERS: dict[str, AudioConfig] = {
+    "htsat-tiny": HTSAT_TINY,
+    "htsat-base": HTSAT_BASE,
+    "htsat-large": HTSAT_LARGE,
+    "pann-6": PANN_6,
+    "pann-10": PANN_10,
+    "pann-14": PANN_14,
+}
+TEXT_TOWERS: dict[str, TextTowerConfig] = {"roberta": ROBERTA, "bert": BERT, "bart": BART, "clip": CLIP_TEXT}
+
+PRESETS: dict[str, Preset] = {
+    "demo": DEMO,
+    **{
+        f"{audio}-{text}": laion(AUDIO_TOWERS[audio], TEXT_TOWERS[text], f"{audio}-{text}")
+        for audio in AUDIO_TOWERS
+        for text in TEXT_TOWERS
+    },
+    "htsat-tiny-fusion-roberta": laion(replace(HTSAT_TINY, fusion="aff_2d"), name="htsat-tiny-fusion-roberta"),
+}
+
+_CONFIGS: dict[str, type[Any]] = {"htsat": HTSATConfig, "pann": PANNConfig}
 
 
 def build(preset: Preset) -> CLAP:
     """The networks of a preset, with fresh weights."""
     from openclap.models.clap import CLAP
 
+    tower = HTSAT(preset.audio) if isinstance(preset.audio, HTSATConfig) else PANN(preset.audio)
     return CLAP(
-        PANN(preset.audio),
+        tower,
         TextTower(preset.text),
         preset.audio.embedding_size,
         preset.text.hidden_size,
         preset.embedding_size,
+        temperatures=preset.temperatures,
+        transforms=preset.transforms,
     )
 
 
 def to_dict(preset: Preset) -> dict[str, Any]:
     """Plain data for `config.json`."""
-    return asdict(preset)
+    kind = next(kind for kind, config in _CONFIGS.items() if isinstance(preset.audio, config))
+    plain = asdict(preset)
+    return plain | {"audio": {"tower": kind, **plain["audio"]}}
 
 
 def from_dict(data: dict[str, Any]) -> Preset:
     """The inverse of `to_dict`. Raises CheckpointError for missing or unknown fields."""
     try:
-        frontend = dict(data["frontend"])
-        audio = dict(data["audio"])
+        fields = dict(data)
+        frontend, audio = dict(fields.pop("frontend")), _tuples(fields.pop("audio"))
         return Preset(
-            name=data["name"],
             frontend=FrontEndConfig(**frontend | {"mel": MelConfig(**frontend["mel"])}),
-            audio=PANNConfig(**audio | {"widths": tuple(audio["widths"])}),
-            text=TextTowerConfig(**data["text"]),
-            embedding_size=data["embedding_size"],
+            audio=_CONFIGS[audio.pop("tower", "pann")](**audio),
+            text=TextTowerConfig(**fields.pop("text")),
+            **fields,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"config.json: the preset does not fit this openclap ({error}). Was it written by a newer version?"
         ) from None
+
+
+def _tuples(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}

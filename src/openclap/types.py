@@ -28,6 +28,15 @@ class AudioBatch:
         frames_B = None if self.frames_B is None else self.frames_B.to(device)
         return AudioBatch(self.mel_BVTF.to(device), self.is_long_B.to(device), frames_B)
 
+    def split(self, clips: int) -> list[AudioBatch]:
+        """The same clips in batches of at most `clips`."""
+        starts = range(0, len(self.is_long_B), clips)
+        rows = [slice(start, start + clips) for start in starts]
+        frames = [None if self.frames_B is None else self.frames_B[row] for row in rows]
+        return [
+            AudioBatch(self.mel_BVTF[row], self.is_long_B[row], part) for row, part in zip(rows, frames, strict=True)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
@@ -65,12 +74,13 @@ class PairBatch:
 
 @dataclass(frozen=True, slots=True)
 class AudioFeatures:
-    """An audio tower's output before projection: (B, D) embedding, and, where the tower has a
-    tagging head, (B, C) clipwise and (B, T, C) framewise class scores."""
+    """An audio tower's output before projection: (B, D) embedding; where the tower has a tagging head, (B, C)
+    clipwise and (B, T, C) framewise class scores in 0..1; where it keeps time, (B, T, D) fine latent vectors."""
 
     embedding: Tensor
     clipwise: Tensor | None = None
     framewise: Tensor | None = None
+    fine: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

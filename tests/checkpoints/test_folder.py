@@ -30,10 +30,28 @@ def test_what_is_saved_comes_back_bit_equal(tmp_path: Path) -> None:
         "model.safetensors",
         "tokenizer.json",
     ]
-    again, preset, words = folder.read(tmp_path / "a" / "model")
-    assert preset == PRESET and words.is_file()
+    found = folder.read(tmp_path / "a" / "model")
+    assert found.preset == PRESET and found.tokenizer is not None and found.unused == {}
+    again = folder.network(found, "model")
     for name, tensor in clap.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_what_nothing_reads_is_kept(tmp_path: Path) -> None:
+    unused = {"audio_branch.head.weight": torch.arange(6.0)}
+    folder.save(tmp_path / "model", presets.build(PRESET), PRESET, make_tokenizer(), unused)
+    assert torch.equal(folder.read(tmp_path / "model").unused["audio_branch.head.weight"], torch.arange(6.0))
+
+
+def test_no_time_goes_into_random_weights() -> None:
+    with folder.WithoutRandomWeights():
+        layer = torch.nn.Linear(3, 3)
+        torch.nn.init.trunc_normal_(layer.bias)
+        assert not layer.weight.any() and not layer.bias.any()
+        torch.nn.init.constant_(layer.weight, 7.0)
+    assert layer.weight.eq(7.0).all()
+    torch.nn.init.kaiming_uniform_(layer.weight)
+    assert layer.weight.std() > 0
 
 
 def test_every_preset_survives_json() -> None:
@@ -86,7 +104,7 @@ def test_damage_is_told_in_one_sentence(
     if content is not None:
         (place / file).write_bytes(content)
     with pytest.raises(CheckpointError, match=said):
-        folder.read(place)
+        folder.network(folder.read(place), place.name)
 
 
 def test_weights_that_do_not_fit_are_named(tiny_model: Path, tmp_path: Path) -> None:
@@ -99,7 +117,7 @@ def test_weights_that_do_not_fit_are_named(tiny_model: Path, tmp_path: Path) -> 
     weights["audio_head.0.bias"] = torch.zeros(3)
     save_file(weights, place / "model.safetensors")
     with pytest.raises(CheckpointError) as caught:
-        folder.read(place)
+        folder.network(folder.read(place), place.name)
     said = str(caught.value)
     assert "1 missing (logit_scale)" in said
     assert "1 not known (surplus)" in said

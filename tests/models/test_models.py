@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from openclap import presets
 from openclap.models.clap import CLAP
 from openclap.models.loss import contrastive_loss
 from openclap.models.pann import PANN, PANNConfig
-from openclap.models.text_tower import cls_pool, mean_pool
+from openclap.models.text_tower import POOLINGS
 from openclap.types import AudioBatch, TextBatch
 from reference import GOLDEN
 from tiny import PRESET
@@ -51,16 +53,19 @@ def test_padding_changes_no_text_vector() -> None:
 
 def test_poolings_by_hand() -> None:
     states = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]]])
-    mask = torch.tensor([[1, 1, 0]])
-    assert mean_pool(states, mask).tolist() == [[2.0, 3.0]]
-    assert cls_pool(states, mask).tolist() == [[1.0, 2.0]]
+    batch = TextBatch(torch.tensor([[5, 9, 0]]), torch.tensor([[1, 1, 0]]))
+    output = SimpleNamespace(last_hidden_state=states)
+    assert POOLINGS["mean"](output, batch).tolist() == [[2.0, 3.0]]
+    assert POOLINGS["cls"](output, batch).tolist() == [[1.0, 2.0]]
+    assert POOLINGS["eot"](output, batch).tolist() == [[3.0, 4.0]]
+    torch.testing.assert_close(POOLINGS["mean_padded"](output, batch), torch.tensor([[104 / 3, 106 / 3]]))
 
 
 def test_pann_reads_any_number_of_frames() -> None:
     tower = PANN(PANNConfig((4, 8, 16), "average")).eval()
     for frames in (8, 33, 100):
         batch = AudioBatch(torch.rand(2, 1, frames, 24), torch.zeros(2, dtype=torch.bool))
-        assert tower(batch).embedding.shape == (2, 16)
+        assert tower(batch).shape == (2, 16)
 
 
 def test_the_loss_and_its_gradient_are_the_references() -> None:

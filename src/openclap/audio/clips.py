@@ -5,10 +5,11 @@ N samples of the clip, M samples the model reads. Tensors, so that gradients rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -49,3 +50,31 @@ def window_starts(length: int, window: int, hop: int) -> list[int]:
         return [0]
     starts = list(range(0, length - window + 1, hop))
     return starts if starts[-1] + window >= length else [*starts, length - window]
+
+
+Cut = tuple[int, int, NDArray[np.float32]]
+"""A window of a recording: where it starts and ends, in samples, and its waveform."""
+
+
+def cut(blocks: Iterable[NDArray[np.float32]], length: int, hop: int) -> Iterator[Cut]:
+    """The windows of `window_starts`, from a recording that comes in blocks; no more of it is held than a window and
+    a block. An empty recording gives one sample of silence."""
+    held, first, start, end = np.zeros(0, np.float32), 0, 0, 0  # `held` begins at sample `first`
+    for block in blocks:
+        held, end = np.concatenate([held, block]), end + len(block)
+        while start + length <= end:
+            yield start, start + length, held[start - first : start - first + length].copy()
+            start += hop
+        keep = max(min(start, end - length), first)  # the last window is anchored at the end
+        held, first = held[keep - first :], keep
+    if end <= length and start == 0:
+        yield 0, max(end, 1), held if end else np.zeros(1, np.float32)
+    elif start - hop + length < end:
+        yield end - length, end, held[end - length - first :].copy()
+
+
+def quantise(wave_N: Tensor) -> Tensor:
+    """LAION-CLAP's round trip through 16 bits: clipped to ±1, times 32767, cut towards zero. Gradients pass."""
+    clipped_N = wave_N.clamp(-1.0, 1.0)
+    rounded_N = (clipped_N * 32767.0).trunc() / 32767.0
+    return clipped_N + (rounded_N - clipped_N).detach() if wave_N.requires_grad else rounded_N

@@ -1,22 +1,25 @@
 """Waveforms to what an audio tower reads.
 
-B clips, V views, T frames, F mel bins, N samples.
+B clips, V views, T frames of the input, L frames of a whole long clip, F mel bins, N samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from openclap.audio.clips import FILLS, crop
+from openclap.audio.clips import FILLS, crop, quantise
 from openclap.audio.io import Wave
 from openclap.audio.mel import LogMel, MelConfig
 from openclap.types import AudioBatch
+
+Views = Callable[[Sequence[Tensor], np.random.Generator | None], AudioBatch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +29,27 @@ class FrontEndConfig:
     Attributes:
         samples: how many samples the tower reads.
         fill: what happens to a shorter clip (see `openclap.audio.clips`).
+        int16: round samples to 16 bits first, as LAION-CLAP does.
+        long: what a longer clip gives: "windows", one view, a stretch of it; "fusion", four views, the whole of it
+            resized and a stretch of each third (Wu et al. 2023, section 3.2).
+        antialias: filter before the whole view is resized. Weights are no help in choosing (docs/decisions/0008).
     """
 
     mel: MelConfig
     samples: int
     fill: Literal["pad", "repeat", "repeatpad"]
+    int16: bool = False
+    long: Literal["windows", "fusion"] = "windows"
+    antialias: bool = False
+
+    @property
+    def frames(self) -> int:
+        """T, of one view."""
+        return self.mel.frames(self.samples)
 
 
 class FrontEnd:
-    """Deterministic without `rng`; with it, clips longer than the input are cropped at random (training)."""
+    """Deterministic without `rng`; with it, long clips give random stretches (training)."""
 
     def __init__(self, config: FrontEndConfig) -> None:
         self.config = config
@@ -42,23 +57,68 @@ class FrontEnd:
         self.samples = config.samples
         self.logmel = LogMel(config.mel)
         self._fill = FILLS[config.fill]
+        self._round = quantise if config.int16 else _as_it_is
+        self._views: Views = {"windows": self._one_view, "fusion": self._four_views}[config.long]
 
     def __call__(self, waves: Sequence[Wave | Tensor], *, rng: np.random.Generator | None = None) -> AudioBatch:
-        """Mono waveforms at `sample_rate`, each (N,) with N ≥ 1, to an AudioBatch of one view each.
+        """Mono waveforms at `sample_rate`, each (N,) with N ≥ 1, to an AudioBatch on the front end's device.
 
-        Longer clips give their middle (a random stretch with `rng`); shorter ones are filled. Where the
-        waveforms are tensors, gradients reach them.
+        Where the waveforms are tensors, gradients reach them; rounding to 16 bits lets them pass.
         """
-        wave_BN = torch.stack([self._fit(torch.as_tensor(wave_N), rng) for wave_N in waves])
-        is_long_B = torch.tensor([len(wave_N) > self.samples for wave_N in waves])
-        return AudioBatch(self.logmel(wave_BN).unsqueeze(1), is_long_B)
+        device = self.logmel.window.device
+        return self._views([self._round(torch.as_tensor(wave_N).to(device)) for wave_N in waves], rng)
 
     def to(self, device: torch.device) -> FrontEnd:
         """Move the filterbank and the window to `device`."""
         self.logmel.to(device)
         return self
 
+    def _one_view(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
+        """V = 1: what is longer than the input gives its middle, or a random stretch."""
+        wave_BN = torch.stack([self._fit(wave_N, rng) for wave_N in waves])
+        is_long_B = torch.tensor([len(wave_N) > self.samples for wave_N in waves], device=wave_BN.device)
+        return AudioBatch(self.logmel(wave_BN).unsqueeze(1), is_long_B)
+
+    def _four_views(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
+        """V = 4: whole, front, middle, back. A clip of no more frames than the input gives one view four times."""
+        mels = self._log_mels([self._fill(w, self.samples) if len(w) < self.samples else w for w in waves])
+        long = [len(mel_LF) > self.config.frames for mel_LF in mels]
+        views = [
+            self._thirds(mel_LF, rng) if is_long else mel_LF.expand(4, -1, -1)
+            for mel_LF, is_long in zip(mels, long, strict=True)
+        ]
+        return AudioBatch(torch.stack(views), torch.tensor(long, device=views[0].device))
+
+    def _log_mels(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """(L, F) of each, those of one length computed together."""
+        lengths = [len(wave_N) for wave_N in waves]
+        groups = {
+            length: [i for i, other in enumerate(lengths) if other == length] for length in dict.fromkeys(lengths)
+        }
+        mels: dict[int, Tensor] = {}
+        for group in groups.values():
+            mels |= zip(group, self.logmel(torch.stack([waves[i] for i in group])), strict=True)
+        return [mels[i] for i in range(len(waves))]
+
+    def _thirds(self, mel_LF: Tensor, rng: np.random.Generator | None) -> Tensor:
+        """(4, T, F): the whole resized to T frames, and T frames from each third of the possible starts."""
+        frames = self.config.frames
+        starts = np.array_split(np.arange(len(mel_LF) - frames + 1), 3)
+        chosen = [
+            0 if len(part) == 0 else int(part[len(part) // 2] if rng is None else rng.choice(part)) for part in starts
+        ]
+        whole = F.interpolate(
+            mel_LF[None, None],
+            (frames, mel_LF.shape[1]),
+            mode="bilinear",
+            align_corners=False,
+            antialias=self.config.antialias,
+        )[0, 0]
+        return torch.stack([whole, *(mel_LF[start : start + frames] for start in chosen)])
+
     def _fit(self, wave_N: Tensor, rng: np.random.Generator | None) -> Tensor:
-        if len(wave_N) > self.samples:
-            return crop(wave_N, self.samples, rng)
-        return self._fill(wave_N, self.samples)
+        return crop(wave_N, self.samples, rng) if len(wave_N) > self.samples else self._fill(wave_N, self.samples)
+
+
+def _as_it_is(wave_N: Tensor) -> Tensor:
+    return wave_N

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,19 +34,45 @@ def decode(source: Source) -> tuple[Wave, int]:
     Raises AudioError when nothing can be decoded, when the file ends before its header says, or when it
     holds NaN or infinite samples.
     """
+    pieces = list(decoded(source))
+    return np.concatenate([wave_NC for wave_NC, _ in pieces]), pieces[0][1]
+
+
+def decoded(source: Source) -> Iterator[tuple[Wave, int]]:
+    """A sound piece by piece, as (N, C) and its rate; no more than BLOCK samples of it are held. Raises as `decode`."""
     name = name_of(source)
-    data = _in_memory(source)
-    if data.getbuffer().nbytes == 0:
-        raise AudioError(f"{name}: the file is empty (0 bytes), expected a sound.")
-    try:
-        wave_NC, rate = _by_soundfile(data, name) or _by_av(data, name)
-    except (MemoryError, ValueError) as error:  # damage that a decoder did not foresee
-        raise AudioError(f"{name}: cannot be decoded ({error}).") from None
-    if wave_NC.shape[0] == 0:
+    samples = 0
+    with _opened(source) as data:
+        if not data.read(1):
+            raise AudioError(f"{name}: the file is empty (0 bytes), expected a sound.")
+        data.seek(0)
+        try:
+            for wave_NC, rate in _by_either(data, name):
+                if not np.isfinite(wave_NC).all():
+                    raise AudioError(f"{name}: holds NaN or infinite samples. Export the sound again or leave it out.")
+                samples += len(wave_NC)
+                yield wave_NC, rate
+        except (MemoryError, ValueError) as error:  # damage that a decoder did not foresee
+            raise AudioError(f"{name}: cannot be decoded ({error}).") from None
+    if samples == 0:
         raise AudioError(f"{name}: no samples in it, expected a sound.")
-    if not np.isfinite(wave_NC).all():
-        raise AudioError(f"{name}: holds NaN or infinite samples. Export the sound again or leave it out.")
-    return wave_NC, rate
+
+
+def read_blocks(source: Source, rate: int) -> Iterator[Wave]:
+    """`read_mono` piece by piece: for recordings that are longer than memory. Raises as `decode`."""
+    stream: Any = None
+    for wave_NC, from_rate in decoded(source):
+        mono_N = to_mono(wave_NC)
+        if from_rate == rate:
+            yield mono_N
+            continue
+        if stream is None:
+            import soxr
+
+            stream = soxr.ResampleStream(from_rate, rate, 1, dtype="float32", quality="HQ")
+        yield stream.resample_chunk(mono_N)
+    if stream is not None:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def resample(wave_N: Wave, from_rate: int, to_rate: int) -> Wave:
@@ -64,9 +91,9 @@ def to_mono(wave: Wave) -> Wave:
 
 
 def read_mono(source: Source, rate: int) -> Wave:
-    """Decode, average the channels and resample: (N,) float32 at `rate` Hz. Raises as `decode`."""
-    wave_NC, from_rate = decode(source)
-    return resample(to_mono(wave_NC), from_rate, rate)
+    """Decode, average the channels and resample: (N,) float32 at `rate` Hz, N ≥ 1. Raises as `decode`."""
+    wave_N: Wave = np.concatenate(list(read_blocks(source, rate)))
+    return wave_N if len(wave_N) else np.zeros(1, np.float32)
 
 
 def describe(source: Source) -> tuple[float, int, int]:
@@ -94,16 +121,20 @@ def _openable(source: Source) -> Any:
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
-def _in_memory(source: Source) -> io.BytesIO:
+@contextmanager
+def _opened(source: Source) -> Iterator[BinaryIO]:
+    """The bytes of a source, as a file that can be sought in."""
     if isinstance(source, bytes):
-        return io.BytesIO(source)
+        yield io.BytesIO(source)
+        return
     if not isinstance(source, (str, os.PathLike)):
-        return io.BytesIO(_read_all(source))
+        yield io.BytesIO(_read_all(source))
+        return
     path = Path(source)
     if "://" in str(source):
         raise AudioError(f"{source}: is a URL, expected a file. Download it first.")
     try:
-        return io.BytesIO(path.read_bytes())
+        file = path.open("rb")
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file.") from None
     except IsADirectoryError:
@@ -112,6 +143,8 @@ def _in_memory(source: Source) -> io.BytesIO:
         raise AudioError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValueError as error:
         raise AudioError(f"{path}: is no name that a file can have ({error}).") from None
+    with file:
+        yield file
 
 
 def _read_all(file: BinaryIO) -> bytes:
@@ -123,51 +156,58 @@ def _read_all(file: BinaryIO) -> bytes:
     return data
 
 
-def _by_soundfile(data: io.BytesIO, name: str) -> tuple[Wave, int] | None:
+def _by_either(data: BinaryIO, name: str) -> Iterator[tuple[Wave, int]]:
+    """libsndfile's pieces; FFmpeg's where libsndfile cannot read the first."""
     import soundfile
 
+    started = False
     try:
-        with soundfile.SoundFile(data) as file:
-            expected, exact = file.frames, file.format in _EXACT_LENGTH
-            wave_NC: Wave = np.concatenate([*_blocks(file), np.zeros((0, file.channels), np.float32)])
-            rate = int(file.samplerate)
+        for piece in _by_soundfile(data, name):
+            started = True
+            yield piece
     except soundfile.LibsndfileError as error:
-        if _starts_like_flac(data):
-            raise AudioError(f"{name}: damaged FLAC ({error.error_string.rstrip('.')}).") from None
-        return None
-    if exact and wave_NC.shape[0] < expected:
-        raise AudioError(
-            f"{name}: truncated, {wave_NC.shape[0] / rate:.2f} s of {expected / rate:.2f} s could be decoded."
-        )
-    return wave_NC, rate
+        data.seek(0)
+        if started or data.read(4) == b"fLaC":
+            raise AudioError(f"{name}: damaged ({error.error_string.rstrip('.')}).") from None
+        data.seek(0)
+        yield from _by_av(data, name)
 
 
-def _blocks(file: Any) -> Iterator[Wave]:
-    """The sound piece by piece, so that a damaged header that promises hours takes no memory."""
-    while len(block_NC := file.read(BLOCK, dtype="float32", always_2d=True)):
-        yield block_NC
+def _by_soundfile(data: BinaryIO, name: str) -> Iterator[tuple[Wave, int]]:
+    import soundfile
+
+    with soundfile.SoundFile(data) as file:
+        expected, exact, rate = file.frames, file.format in _EXACT_LENGTH, int(file.samplerate)
+        done = 0
+        while len(block_NC := file.read(BLOCK, dtype="float32", always_2d=True)):
+            done += len(block_NC)
+            yield block_NC, rate
+    if exact and done < expected:
+        raise AudioError(f"{name}: truncated, {done / rate:.2f} s of {expected / rate:.2f} s could be decoded.")
 
 
-def _starts_like_flac(data: io.BytesIO) -> bool:
-    return bytes(data.getbuffer()[:4]) == b"fLaC"
-
-
-def _by_av(data: io.BytesIO, name: str) -> tuple[Wave, int]:
+def _by_av(data: BinaryIO, name: str) -> Iterator[tuple[Wave, int]]:
     import av
 
-    data.seek(0)
     try:
         with av.open(data, mode="r") as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: has no audio stream, expected a sound.")
             resampler = av.AudioResampler(format="fltp")
-            frames = [
-                piece for frame in container.decode(container.streams.audio[0]) for piece in resampler.resample(frame)
-            ]
-            frames += resampler.resample(None)
-        if not frames:
-            raise AudioError(f"{name}: no samples could be decoded.")
-        wave_CN = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+            held: list[Wave] = []
+            rate, samples = 0, 0
+            for frame in container.decode(container.streams.audio[0]):
+                for piece in resampler.resample(frame):
+                    rate = int(piece.sample_rate)
+                    held.append(np.asarray(piece.to_ndarray().T, np.float32))
+                    samples += piece.samples
+                if samples >= BLOCK:
+                    yield np.ascontiguousarray(np.concatenate(held), dtype=np.float32), rate
+                    held, samples = [], 0
+            held += [np.asarray(piece.to_ndarray().T, np.float32) for piece in resampler.resample(None)]
+            if held:
+                yield np.ascontiguousarray(np.concatenate(held), dtype=np.float32), rate
+            if rate == 0:
+                raise AudioError(f"{name}: no samples could be decoded.")
     except av.FFmpegError:
         raise AudioError(f"{name}: is not audio that libsndfile or FFmpeg can decode.") from None
-    return np.ascontiguousarray(wave_CN.T, dtype=np.float32), int(frames[0].sample_rate)

@@ -11,7 +11,23 @@ import sys
 from cyclopts import App, CycloptsError
 
 import openclap
-from openclap.cli import dataset, demo, doctor, embed, eval, index, search, train
+from openclap.cli import (
+    classify,
+    convert,
+    dataset,
+    demo,
+    doctor,
+    embed,
+    eval,
+    fad,
+    index,
+    inspect,
+    models,
+    push,
+    score,
+    search,
+    train,
+)
 from openclap.cli.console import complain
 from openclap.errors import OpenClapError
 
@@ -34,11 +50,18 @@ dataset_app.command(dataset.pack)
 app.command(train.train)
 app.command(eval.evaluate, name="eval")
 app.command(embed.embed)
+app.command(classify.classify)
+app.command(score.score)
+app.command(fad.fad)
 app.command(index_app)
 index_app.command(index.add)
 index_app.command(index.status)
 app.command(search.search)
 app.command(search.similar)
+app.command(models.models)
+app.command(inspect.inspect)
+app.command(convert.convert)
+app.command(push.push)
 app.command(doctor.doctor)
 
 

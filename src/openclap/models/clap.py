@@ -25,13 +25,22 @@ class ProjectionHead(nn.Sequential):
         super().__init__(nn.Linear(size_in, size_out), nn.ReLU(), nn.Linear(size_out, size_out))
 
 
+class MLPTransform(nn.Sequential):
+    """Linear, ReLU, dropout, Linear: what LAION's four-term loss compares across (its `audio_transform`)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(nn.Linear(size, size), nn.ReLU(), nn.Dropout(0.1), nn.Linear(size, size))
+
+
 class CLAP(nn.Module):
-    """Audio tower and text tower, a projection head on each, and one learned temperature.
+    """Audio tower and text tower, a projection head on each, and a learned temperature.
 
     Args:
-        audio_tower: AudioBatch -> AudioFeatures whose embedding has `audio_size` numbers.
-        text_tower: TextBatch -> (B, text_size).
+        audio_tower: AudioBatch -> (B, `audio_size`); its `features` gives AudioFeatures.
+        text_tower: TextBatch -> (B, `text_size`).
         embedding_size: D, the size of the shared space.
+        temperatures: 2 for a second one, which LAION's four-term loss uses on the text side.
+        transforms: an MLP on each side of the shared space, for that loss.
     """
 
     def __init__(
@@ -41,22 +50,28 @@ class CLAP(nn.Module):
         audio_size: int,
         text_size: int,
         embedding_size: int,
+        *,
+        temperatures: int = 1,
+        transforms: bool = False,
     ) -> None:
         super().__init__()
         self.audio_tower = audio_tower
         self.text_tower = text_tower
         self.audio_head = ProjectionHead(audio_size, embedding_size)
         self.text_head = ProjectionHead(text_size, embedding_size)
+        self.audio_transform = MLPTransform(embedding_size) if transforms else None
+        self.text_transform = MLPTransform(embedding_size) if transforms else None
         self.logit_scale = nn.Parameter(torch.tensor(INITIAL_SCALE))
+        self.logit_scale_text = nn.Parameter(torch.tensor(INITIAL_SCALE)) if temperatures == 2 else None
 
     def audio_features(self, batch: AudioBatch) -> AudioFeatures:
-        """The audio tower's output, before projection."""
-        features: AudioFeatures = self.audio_tower(batch)
+        """The audio tower's output before projection, with class scores where it has a tagging head."""
+        features: AudioFeatures = self.audio_tower.features(batch)  # type: ignore[operator]
         return features
 
     def encode_audio(self, batch: AudioBatch) -> Tensor:
         """(B, D), unit norm."""
-        return F.normalize(self.audio_head(self.audio_features(batch).embedding), dim=-1)
+        return F.normalize(self.audio_head(self.audio_tower(batch)), dim=-1)
 
     def encode_text(self, batch: TextBatch) -> Tensor:
         """(B, D), unit norm."""

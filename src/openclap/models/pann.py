@@ -1,6 +1,6 @@
 """Convolutional audio towers in the manner of PANN (Kong et al. 2020, arXiv:1912.10211).
 
-B clips, C channels, T frames, F mel bins, D embedding.
+B clips, V views, C channels, T frames, F mel bins, D embedding, K classes.
 """
 
 from __future__ import annotations
@@ -13,64 +13,181 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openclap.models.fusion import FUSIONS, FusionKind, end_to_end, replaced, view_module
 from openclap.types import AudioBatch, AudioFeatures
 
 
 @dataclass(frozen=True, slots=True)
 class PANNConfig:
-    """A stack of double 3×3 convolution blocks, then pooling over what is left of time and frequency.
+    """A stack of convolution blocks, then pooling over what is left of time and frequency.
 
     Attributes:
-        widths: channels of each block; the last is the embedding's size.
-        pool: "max" or "average", over 2×2 after each block but the last.
+        widths: channels of each block.
+        pool: "max" or "average", over 2×2 after each block.
+        pooled: how many blocks are pooled; None for all but the last.
+        kernels: side of each convolution of a block: two of 3×3, or one of 5×5 (PANN-6).
+        n_mels: mel bins that a first batch norm reads; None for no such layer.
+        over_time: the maximum, or maximum plus mean (PANN).
+        dropout: between blocks and, more, around the last layer, in training.
+        linear: a layer of the last width, with ReLU, after pooling.
+        classes: of the tagging head; 0 for none.
+        fusion: how the views of a long clip are joined; None reads the first view alone.
     """
 
     widths: tuple[int, ...]
     pool: Literal["max", "average"]
+    pooled: int | None = None
+    kernels: tuple[int, ...] = (3, 3)
+    n_mels: int | None = None
+    over_time: Literal["max", "max+mean"] = "max"
+    dropout: float = 0.0
+    linear: bool = False
+    classes: int = 0
+    fusion: FusionKind | None = None
 
     @property
     def embedding_size(self) -> int:
         return self.widths[-1]
 
 
-class ConvBlock(nn.Module):
-    """Twice: 3×3 convolution, batch norm, ReLU; then `pool`. (B, C, T, F) to (B, C', T', F')."""
+def _pann(widths: tuple[int, ...], pooled: int, kernels: tuple[int, ...] = (3, 3)) -> PANNConfig:
+    return PANNConfig(
+        widths,
+        pool="average",
+        pooled=pooled,
+        kernels=kernels,
+        n_mels=64,
+        over_time="max+mean",
+        dropout=0.2,
+        linear=True,
+        classes=527,
+    )
 
-    def __init__(self, width_in: int, width_out: int, pool: nn.Module) -> None:
+
+PANN_14 = _pann((64, 128, 256, 512, 1024, 2048), pooled=5)
+PANN_10 = _pann((64, 128, 256, 512, 1024), pooled=5)
+PANN_6 = _pann((64, 128, 256, 512), pooled=4, kernels=(5,))
+"""LAION's: its PANN-10 has five blocks, the published Cnn10 four (`PANN_10_AUDIOSET`)."""
+PANN_10_AUDIOSET = _pann((64, 128, 256, 512), pooled=4)
+
+LAST_DROPOUT = 2.5
+"""PANN drops 0.5 around the last layer where it drops 0.2 between blocks."""
+
+
+class ConvBlock(nn.Module):
+    """Convolution, batch norm and ReLU for each kernel; then `pool`. (B, C, T, F) to (B, C', T', F')."""
+
+    def __init__(self, width_in: int, width_out: int, kernels: tuple[int, ...], pool: nn.Module) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width_out)
-        self.bn2 = nn.BatchNorm2d(width_out)
+        self.steps = len(kernels)
+        for step, kernel in enumerate(kernels, start=1):
+            conv = nn.Conv2d(width_in, width_out, kernel, padding=kernel // 2, bias=False)
+            self.add_module(f"conv{step}", conv)
+            width_in = width_out
+        for step in range(1, self.steps + 1):
+            self.add_module(f"bn{step}", nn.BatchNorm2d(width_out))
         self.pool = pool
 
     def forward(self, x_BCTF: Tensor) -> Tensor:
-        x_BCTF = F.relu_(self.bn1(self.conv1(x_BCTF)))
-        x_BCTF = F.relu_(self.bn2(self.conv2(x_BCTF)))
+        for step in range(1, self.steps + 1):
+            conv, norm = self.get_submodule(f"conv{step}"), self.get_submodule(f"bn{step}")
+            x_BCTF = F.relu_(norm(conv(x_BCTF)))
         pooled: Tensor = self.pool(x_BCTF)
         return pooled
 
 
 class PANN(nn.Module):
-    """Log-mels of any number of frames to one embedding: mean over frequency, then maximum over time.
+    """Log-mels (B, V, T, F) of any number of frames to (B, D) embeddings: mean over frequency, then pooled over time.
 
-    The last block is not pooled and there is no layer after it, as in the "Cnn_9layers" of Kong et al.'s
-    DCASE baselines (arXiv:1808.00773), which aiSFX (Ma & Lerch, ISMIR 2022) trained on sound-effect libraries.
+    Without linear layer and first norm it is the "Cnn_9layers" of Kong et al.'s DCASE baselines (arXiv:1808.00773),
+    which aiSFX (Ma & Lerch, ISMIR 2022) trained on sound-effect libraries.
     """
 
     def __init__(self, config: PANNConfig) -> None:
         super().__init__()
         self.config = config
-        pools = [POOLS[config.pool](2) for _ in config.widths[:-1]]
-        steps = zip((1, *config.widths[:-1]), config.widths, [*pools, nn.Identity()], strict=True)
-        self.blocks = nn.ModuleList(ConvBlock(*step) for step in steps)
+        pooled = len(config.widths) - 1 if config.pooled is None else config.pooled
+        pools = [POOLS[config.pool](2) if block < pooled else nn.Identity() for block in range(len(config.widths))]
+        views = 4 if config.fusion == "channel_map" else 1
+        steps = zip((views, *config.widths[:-1]), config.widths, pools, strict=True)
+        self.bn0 = nn.BatchNorm2d(config.n_mels) if config.n_mels else None
+        self.views = view_module(config.fusion, config.n_mels or 0)
+        self.blocks = nn.ModuleList(ConvBlock(i, o, config.kernels, pool) for i, o, pool in steps)
+        self.fuse = map_fusion(config)
+        self.over_time = OVER_TIME[config.over_time]
+        self.linear = nn.Linear(config.embedding_size, config.embedding_size) if config.linear else None
+        self.tagger = nn.Linear(config.embedding_size, config.classes) if config.classes else None
+        self.between, self.around = nn.Dropout(config.dropout), nn.Dropout(config.dropout * LAST_DROPOUT)
         self.blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.3 × faster on CPUs
 
-    def forward(self, batch: AudioBatch) -> AudioFeatures:
-        x_BCTF = batch.mel_BVTF[:, :1]
-        for block in self.blocks:
-            x_BCTF = block(x_BCTF)
-        return AudioFeatures(embedding=torch.amax(x_BCTF.mean(dim=3), dim=2))
+    def forward(self, batch: AudioBatch) -> Tensor:
+        """(B, D) embedding."""
+        mel_BVTF = batch.mel_BVTF
+        if self.bn0 is not None:
+            mel_BVTF = self.bn0(mel_BVTF.transpose(1, 3)).transpose(1, 3)
+        views_BVTF = self.views(mel_BVTF, batch.is_long_B)
+        x_BCTF = self.fuse(self.blocks[0](views_BVTF[:, : self.fuse.read]), views_BVTF, batch.is_long_B)
+        for block in self.blocks[1:]:
+            x_BCTF = block(self.between(x_BCTF))
+        pooled_BC = self.over_time(self.between(x_BCTF).mean(dim=3))
+        if self.linear is None:
+            return pooled_BC
+        embedding_BD: Tensor = self.around(F.relu_(self.linear(self.around(pooled_BC))))
+        return embedding_BD
+
+    def features(self, batch: AudioBatch) -> AudioFeatures:
+        """The embedding and, where there is a tagging head, the class scores of the clip."""
+        embedding_BD = self(batch)
+        clipwise = None if self.tagger is None else self.tagger(embedding_BD).sigmoid()
+        return AudioFeatures(embedding=embedding_BD, clipwise=clipwise)
+
+
+class FirstMap(nn.Module):
+    """No fusion after the first block, which reads `read` views."""
+
+    def __init__(self, read: int) -> None:
+        super().__init__()
+        self.read = read
+
+    def forward(self, map_BCTF: Tensor, views_BVTF: Tensor, is_long_B: Tensor) -> Tensor:
+        return map_BCTF
+
+
+class FusedMap(nn.Module):
+    """2-D fusion after the first block: local views through a convolution of their own, laid end to end in time."""
+
+    read = 1
+
+    def __init__(self, width: int, fusion: str) -> None:
+        super().__init__()
+        self.mel_conv2d = nn.Sequential(
+            nn.Conv2d(1, width, kernel_size=5, stride=(6, 2), padding=2), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.fusion_model = FUSIONS[fusion](width, nn.Conv2d)
+
+    def forward(self, map_BCTF: Tensor, views_BVTF: Tensor, is_long_B: Tensor) -> Tensor:
+        long = is_long_B.nonzero().squeeze(1)
+        if len(long) == 0:
+            return map_BCTF
+        views_BCFT = self.mel_conv2d(views_BVTF[long, 1:].flatten(0, 1).unsqueeze(1)).transpose(2, 3)
+        local_BCTF = end_to_end(views_BCFT, map_BCTF.shape[2]).transpose(2, 3)
+        return replaced(map_BCTF, is_long_B, self.fusion_model(map_BCTF[long], local_BCTF))
+
+
+def map_fusion(config: PANNConfig) -> FirstMap | FusedMap:
+    """What stands after the first block."""
+    if config.fusion is not None and config.fusion.endswith("_2d"):
+        return FusedMap(config.widths[0], config.fusion.removesuffix("_2d"))
+    return FirstMap(read=4 if config.fusion == "channel_map" else 1)
+
+
+def _max(x_BCT: Tensor) -> Tensor:
+    return torch.amax(x_BCT, dim=2)
+
+
+def _max_and_mean(x_BCT: Tensor) -> Tensor:
+    return torch.amax(x_BCT, dim=2) + x_BCT.mean(dim=2)
 
 
 POOLS: dict[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+OVER_TIME: dict[str, Callable[[Tensor], Tensor]] = {"max": _max, "max+mean": _max_and_mean}

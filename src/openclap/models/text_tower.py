@@ -12,7 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from openclap.errors import ConfigError
 from openclap.types import TextBatch
+
+Pooling = Literal["pooler", "mean", "cls", "eot", "mean_padded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +23,26 @@ class TextTowerConfig:
     """An encoder by its transformers `model_type` and sizes.
 
     Attributes:
-        sizes: what is handed to that type's configuration class (`hidden_size`, `vocab_size`, …).
-        pooling: "mean" over the tokens that are not padding, or "cls", the first token's state.
+        model_type: "roberta", "bert", "bart", "clip_text_model", or any other that transformers knows.
+        pooling: "pooler", the encoder's own layer over the first token's state (BERT, RoBERTa); "mean" over the
+            tokens that are not padding; "cls", the first token's state; "eot", the state at the highest token id
+            (CLIP); "mean_padded", the mean over all `context` positions, padding included (LAION's BART).
         context: captions are cut to this many tokens.
+        sizes: what is handed to that type's configuration class (`vocab_size`, `num_hidden_layers`, …).
+        tokenizer: the hub name that its tokenizer is fetched by where none lies beside the weights.
     """
 
     model_type: str
-    pooling: Literal["mean", "cls"]
+    pooling: Pooling
     context: int
     hidden_size: int
     sizes: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
+
+    @property
+    def padded(self) -> bool:
+        """Must captions be padded to the whole context?"""
+        return self.pooling == "mean_padded"
 
 
 class TextTower(nn.Module):
@@ -37,28 +50,66 @@ class TextTower(nn.Module):
 
     def __init__(self, config: TextTowerConfig) -> None:
         super().__init__()
-        from transformers import AutoConfig, AutoModel
-
         self.config = config
-        sizes = dict(config.sizes) | {"hidden_size": config.hidden_size}
-        self.encoder = AutoModel.from_config(AutoConfig.for_model(config.model_type, **sizes))
-        self.encoder.pooler = None  # BERT's extra layer, which neither pooling reads
+        self.encoder = encoder(config)
         self.pool = POOLINGS[config.pooling]
 
     def forward(self, batch: TextBatch) -> Tensor:
-        states_BLD = self.encoder(input_ids=batch.ids_BL, attention_mask=batch.mask_BL).last_hidden_state
-        return self.pool(states_BLD, batch.mask_BL)
+        """A batch without padding is read without a mask, which is faster and changes nothing."""
+        padded = not bool(batch.mask_BL.all())
+        output = self.encoder(input_ids=batch.ids_BL, attention_mask=batch.mask_BL if padded else None)
+        return self.pool(output, batch)
 
 
-def mean_pool(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+def encoder(config: TextTowerConfig) -> nn.Module:
+    """The transformers encoder, without parts that nothing reads: a decoder, a pooler that is not asked for."""
+    from transformers import AutoConfig, AutoModel
+
+    settings = AutoConfig.for_model(config.model_type, **dict(config.sizes) | {"hidden_size": config.hidden_size})
+    whole = AutoModel.from_config(settings)
+    network: nn.Module = whole.get_encoder() if settings.is_encoder_decoder else whole
+    if config.pooling != "pooler" and getattr(network, "pooler", None) is not None:
+        network.pooler = None  # type: ignore[assignment]
+    if config.pooling == "pooler" and getattr(network, "pooler", None) is None:
+        raise ConfigError(f"{config.model_type} has no pooler; choose the pooling mean, cls or eot.")
+    return network
+
+
+def pooler(output: Any, batch: TextBatch) -> Tensor:
+    """The encoder's own pooling layer."""
+    pooled: Tensor = output.pooler_output
+    return pooled
+
+
+def mean_pool(output: Any, batch: TextBatch) -> Tensor:
     """The mean over tokens that are not padding (Reimers & Gurevych 2019)."""
-    weight_BL1 = mask_BL.unsqueeze(-1).to(states_BLD.dtype)
-    return (states_BLD * weight_BL1).sum(dim=1) / weight_BL1.sum(dim=1).clamp_min(1.0)
+    weight_BL1 = batch.mask_BL.unsqueeze(-1).to(output.last_hidden_state.dtype)
+    total_BD: Tensor = (output.last_hidden_state * weight_BL1).sum(dim=1)
+    return total_BD / weight_BL1.sum(dim=1).clamp_min(1.0)
 
 
-def cls_pool(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+def mean_padded(output: Any, batch: TextBatch) -> Tensor:
+    """The mean over all positions."""
+    mean_BD: Tensor = output.last_hidden_state.mean(dim=1)
+    return mean_BD
+
+
+def cls_pool(output: Any, batch: TextBatch) -> Tensor:
     """The first token's state."""
-    return torch.select(states_BLD, 1, 0)
+    return torch.select(output.last_hidden_state, 1, 0)
 
 
-POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean_pool, "cls": cls_pool}
+def eot_pool(output: Any, batch: TextBatch) -> Tensor:
+    """The state at the highest token id, which is CLIP's end of text."""
+    states_BLD: Tensor = output.last_hidden_state
+    place_B11 = batch.ids_BL.argmax(dim=1)[:, None, None]
+    return states_BLD.take_along_dim(place_B11, dim=1).squeeze(1)
+
+
+POOLINGS: dict[str, Callable[[Any, TextBatch], Tensor]] = {
+    "pooler": pooler,
+    "mean": mean_pool,
+    "mean_padded": mean_padded,
+    "cls": cls_pool,
+    "eot": eot_pool,
+}

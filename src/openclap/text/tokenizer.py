@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer as FastTokenizer
@@ -17,21 +19,22 @@ FILE = "tokenizer.json"
 class Tokenizer:
     """A `tokenizer.json` (Hugging Face tokenizers) with captions cut to `context` tokens.
 
-    Special tokens are added as the file says; a batch is padded to its longest caption.
+    Special tokens are added as the file says; a batch is padded to its longest caption, or, where `padded`, to the
+    whole context.
     """
 
-    def __init__(self, definition: str, context: int) -> None:
-        self.definition, self.context = definition, context
+    def __init__(self, definition: str, context: int, *, padded: bool = False) -> None:
+        self.definition, self.context, self.padded = definition, context, padded
         self._fast: FastTokenizer = FastTokenizer.from_str(definition)
-        pad = dict(self._fast.padding or {})
+        pad_id, pad_token = _padding(self._fast)
         self._fast.enable_truncation(context)
-        self._fast.enable_padding(pad_id=int(pad.get("pad_id", 0)), pad_token=str(pad.get("pad_token", "[PAD]")))
+        self._fast.enable_padding(pad_id=pad_id, pad_token=pad_token, length=context if padded else None)
 
     @classmethod
-    def read(cls, path: Path, context: int) -> Tokenizer:
+    def read(cls, path: Path, context: int, *, padded: bool = False) -> Tokenizer:
         """From a `tokenizer.json` file. Raises CheckpointError when it is missing or damaged."""
         try:
-            return cls(path.read_text(encoding="utf-8"), context)
+            return cls(path.read_text(encoding="utf-8"), context, padded=padded)
         except FileNotFoundError:
             raise CheckpointError(
                 f"{path}: no such file; text cannot be embedded without its tokenizer. Put it there, or pass tokenizer="
@@ -50,5 +53,21 @@ class Tokenizer:
             torch.tensor([encoding.attention_mask for encoding in encodings]),
         )
 
-    def __reduce__(self) -> tuple[type[Tokenizer], tuple[str, int]]:
-        return Tokenizer, (self.definition, self.context)
+    def __reduce__(self) -> tuple[Any, tuple[str, int]]:
+        return partial(Tokenizer, padded=self.padded), (self.definition, self.context)
+
+
+def _padding(fast: FastTokenizer) -> tuple[int, str]:
+    """The padding that the file states; else its padding token: "[PAD]" of BERT, "<pad>" of RoBERTa and BART, and for
+    CLIP, which has none, id 0 as OpenAI pads."""
+    stated = fast.padding
+    if stated:
+        return int(stated["pad_id"]), str(stated["pad_token"])
+    for token in PAD_TOKENS:
+        found = fast.token_to_id(token)
+        if found is not None:
+            return found, token
+    return 0, fast.id_to_token(0) or PAD_TOKENS[0]
+
+
+PAD_TOKENS = ("[PAD]", "<pad>")

@@ -1,0 +1,129 @@
+"""The model card of a folder: what the hub shows of a model, as Markdown under a YAML head.
+
+No licence is written: that is for the person to choose who publishes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openclap import presets
+from openclap.errors import CheckpointError
+from openclap.models.htsat import HTSATConfig
+from openclap.presets import Preset
+
+CARD, CONFIG, EVALUATION = "README.md", "config.json", "evaluation.json"
+TAGS = ("audio", "clap", "contrastive-language-audio-pretraining", "text-to-audio-retrieval")
+
+
+def write(folder: Path, repo: str) -> Path | None:
+    """Write the card beside the weights and return its path; None where a card stands already.
+
+    Raises CheckpointError when the folder is no model of ours or its `evaluation.json` is damaged.
+    """
+    place = folder / CARD
+    if place.exists():
+        return None
+    place.write_text(card(folder, repo), encoding="utf-8")
+    return place
+
+
+def card(folder: Path, repo: str) -> str:
+    """The text: how to load the model, what it is made of and, where `evaluation.json` lies there, what it reached."""
+    preset = presets.from_dict(_read(folder / CONFIG)["preset"])
+    parts = [_head(), _what(repo, preset), _parts(preset)]
+    if (folder / EVALUATION).is_file():
+        parts.append(_figures(_read(folder / EVALUATION)))
+    parts.append("## Licence\n\nNot stated yet. Add `license:` and its identifier to the head of this card.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _head() -> str:
+    tags = "\n".join(f"- {tag}" for tag in TAGS)
+    return f"---\nlibrary_name: openclap\npipeline_tag: zero-shot-audio-classification\ntags:\n{tags}\n---"
+
+
+def _what(repo: str, preset: Preset) -> str:
+    return f"""# {repo.rpartition("/")[2]}
+
+A CLAP model (contrastive language-audio pretraining): it turns sounds and sentences into unit vectors of
+{preset.embedding_size} numbers, close to each other where the sentence describes the sound.
+
+```python
+import openclap
+
+model = openclap.load("{repo}")
+sounds_ND = model.embed_audio(["dog.wav", "rain.wav"])
+texts_ND = model.embed_text(["a dog barking", "rain on a tin roof"])
+chances_NC = model.classify(["dog.wav"], ["dog", "rain"])
+```
+
+`pip install openclap` brings the library."""
+
+
+def _parts(preset: Preset) -> str:
+    mel = preset.frontend.mel
+    rows = [
+        ("audio tower", _audio(preset)),
+        ("reads", f"{preset.frontend.samples / mel.rate:.4g} s of mono sound at {mel.rate / 1000:.4g} kHz"),
+        (
+            "front end",
+            f"{mel.n_mels} log-mel bins of {mel.f_min:.0f}–{mel.f_max:.0f} Hz, a frame every {mel.hop} samples",
+        ),
+        ("longer clips", LONG[preset.frontend.long]),
+        ("text tower", f"{preset.text.model_type}, {preset.text.context} tokens at most"),
+        ("vectors", f"{preset.embedding_size} numbers"),
+        ("preset", preset.name),
+    ]
+    return _table(("", ""), rows)
+
+
+LONG = {"windows": "windows end to end, averaged", "fusion": "the whole and three crops, fused"}
+
+
+def _audio(preset: Preset) -> str:
+    audio = preset.audio
+    fused = f", fusion {audio.fusion}" if audio.fusion else ""
+    if isinstance(audio, HTSATConfig):
+        return f"HTSAT, width {audio.width}, depths {'-'.join(map(str, audio.depths))}{fused}"
+    return f"convolutional (PANN), widths {'-'.join(map(str, audio.widths))}{fused}"
+
+
+def _figures(evaluation: dict[str, Any]) -> str:
+    """The figures that `openclap eval --json` wrote, with the intervals and the protocol that they stand on."""
+    try:
+        rows = [_figure(figure) for figure in evaluation["figures"]]
+        protocol = [f"- {name}: {sentence}" for name, sentence in evaluation["protocol"].items()]
+        data = evaluation["data"]
+        on = f"{data['clips']} clips with {data['captions']} captions, split {data['split']!r}."
+    except (KeyError, TypeError, AttributeError):
+        raise CheckpointError(
+            f"{EVALUATION}: was not written by `openclap eval --json`. Remove it, or measure again."
+        ) from None
+    return "\n\n".join(
+        ["## Evaluation", f"On {on}", _table(("task", "metric", "value", "95 %", "chance"), rows), "\n".join(protocol)]
+    )
+
+
+def _figure(figure: dict[str, Any]) -> list[str]:
+    places = 1 if figure["metric"].endswith("rank") else 3
+    numbers = [figure["value"], figure["low"], figure["high"], figure["chance"]["value"]]
+    value, low, high, chance = ("–" if number is None else f"{number:.{places}f}" for number in numbers)
+    return [figure["task"].replace("_", " "), figure["metric"].replace("_", " "), value, f"{low} to {high}", chance]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"preset": content["preset"]} if path.name == CONFIG else dict(content)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent}: has no {path.name}, expected a folder written by openclap.") from None
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path}: is damaged or was not written by openclap.") from None

@@ -1,0 +1,152 @@
+"""Models that others trained and published, by name: where they lie, what they are, what they reached.
+
+Files, towers and domains are those that the README of LAION-CLAP (github.com/LAION-AI/CLAP) and the cards of the
+Hugging Face models state, licences and sizes those that the pages of the repositories show. What is not known is
+left out. A LAION file holds the optimizer's state too, hence its size.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from openclap.checkpoints import hub
+
+LAION_FILES = "lukewys/laion_clap"
+README = "README of LAION-CLAP"
+FIRST_SPLIT = "README of LAION-CLAP, on its first split of ESC-50"
+PAPER = "paper (arXiv:2211.06687), the model trained on the same data"
+MTEB = "MTEB's board"
+
+Domain = Literal["sound", "music", "music+speech", "any"]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A checkpoint on the hub.
+
+    Attributes:
+        file: its name in `repo`; None where the whole repository is the model.
+        revision: the commit to use; None for the main branch.
+        audio: the audio tower, as in `openclap.presets.AUDIO_TOWERS`. The text tower is RoBERTa in all.
+        fusion: does it read a long clip as a whole and three crops?
+        domain: what it was trained for.
+        megabytes: of the download, in millions of bytes.
+        scores: as published, by data set: accuracy of zero-shot labels, or "R@1" of text → audio retrieval. Protocols
+            differ between sources.
+        source: who measured it.
+    """
+
+    name: str
+    repo: str
+    audio: str
+    domain: Domain
+    licence: str
+    megabytes: int
+    format: Literal["laion", "huggingface"]
+    file: str | None = None
+    revision: str | None = None
+    fusion: bool = False
+    scores: Mapping[str, float] = field(default_factory=dict)
+    source: str | None = None
+
+    @property
+    def cached(self) -> bool:
+        """Are its weights in the hub's cache?"""
+        files = [self.file] if self.file else hub.WEIGHTS
+        return any(hub.is_cached(self.repo, file, self.revision) for file in files)
+
+
+def _laion(
+    name: str,
+    domain: Domain,
+    scores: Mapping[str, float],
+    source: str,
+    *,
+    base: bool = False,
+    fusion: bool = False,
+) -> Published:
+    return Published(
+        name=name,
+        repo=LAION_FILES,
+        file=f"{name}.pt",
+        audio="htsat-base" if base else "htsat-tiny",
+        domain=domain,
+        licence="CC0-1.0",
+        megabytes=2352 if base else 1860,
+        format="laion",
+        fusion=fusion,
+        scores=scores,
+        source=source,
+    )
+
+
+def _hugging_face(
+    name: str,
+    domain: Domain,
+    scores: Mapping[str, float] | None = None,
+    source: str | None = None,
+    *,
+    base: bool = False,
+    fusion: bool = False,
+) -> Published:
+    return Published(
+        name=name,
+        repo=name,
+        audio="htsat-base" if base else "htsat-tiny",
+        domain=domain,
+        licence="Apache-2.0",
+        megabytes=776 if base else 615,
+        format="huggingface",
+        fusion=fusion,
+        scores=scores or {},
+        source=source,
+    )
+
+
+PUBLISHED: dict[str, Published] = {
+    one.name: one
+    for one in (
+        _laion("630k-audioset-best", "sound", {"ESC-50": 0.9275}, FIRST_SPLIT),
+        _laion("630k-audioset-fusion-best", "sound", {"ESC-50": 0.9050}, FIRST_SPLIT, fusion=True),
+        _laion("630k-best", "sound", {"ESC-50": 0.891}, PAPER),
+        _laion("630k-fusion-best", "sound", {"AudioCaps R@1": 0.362, "Clotho R@1": 0.172}, PAPER, fusion=True),
+        _laion("music_speech_audioset_epoch_15_esc_89.98", "any", {"ESC-50": 0.8998, "GTZAN": 0.73}, README, base=True),
+        _laion("music_audioset_epoch_15_esc_90.14", "music", {"ESC-50": 0.9014, "GTZAN": 0.64}, README, base=True),
+        _laion("music_speech_epoch_15_esc_89.25", "music+speech", {"ESC-50": 0.8925, "GTZAN": 0.73}, README, base=True),
+        # by what LAION-CLAP's authors say, the weights of 630k-audioset-best, measured by another protocol
+        _hugging_face("laion/clap-htsat-unfused", "sound", {"ESC-50": 0.817}, MTEB),
+        _hugging_face("laion/clap-htsat-fused", "sound", fusion=True),
+        _hugging_face("laion/larger_clap_general", "any", base=True),
+        _hugging_face("laion/larger_clap_music", "music", base=True),
+        _hugging_face("laion/larger_clap_music_and_speech", "music+speech", base=True),
+    )
+}
+
+
+def find(source: str) -> Published | None:
+    """The checkpoint of this name, with or without ".pt"."""
+    return PUBLISHED.get(source.removesuffix(".pt"))
+
+
+def closest(source: str) -> list[str]:
+    """Up to three names that `source` may have meant, the likeliest first."""
+    wanted = source.removesuffix(".pt").casefold()
+    known = {name.casefold(): name for name in PUBLISHED} | {
+        name.rpartition("/")[2].casefold(): name for name in PUBLISHED
+    }
+    near = difflib.get_close_matches(wanted, known, n=6, cutoff=0.6)
+    return list(dict.fromkeys(known[name] for name in near))[:3]
+
+
+def fetch(published: Published, *, revision: str | None = None, offline: bool = False) -> Path:
+    """The file (LAION) or folder (Hugging Face) in the hub's cache, fetched if it is not there.
+
+    Raises CheckpointError as `hub.download` does.
+    """
+    files = [published.file] if published.file else None
+    folder = hub.download(published.repo, revision=revision or published.revision, offline=offline, files=files)
+    return folder / published.file if published.file else folder

@@ -1,0 +1,156 @@
+"""`openclap classify`: sound files to labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from openclap.cli.console import list_skipped, print_json, print_table, progress
+from openclap.cli.defaults import default_model
+from openclap.text.prompts import SOUND, prompts
+
+if TYPE_CHECKING:
+    from openclap.embedder import Embedder, Vectors
+    from openclap.search.walk import Stamp
+
+Skipped = list[tuple[str, str]]
+
+
+def classify(
+    files: Annotated[list[Path], Parameter(negative="")],
+    *,
+    labels: str | None = None,
+    labels_file: Path | None = None,
+    template: str = SOUND,
+    top: int = 3,
+    model: str | None = None,
+    precision: str = "fp32",
+    batch_size: int = 16,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Say which of some labels fit a sound best, without training on them (zero-shot).
+
+    The probabilities of a sound add up to 1 over the labels that are given, whether or not one of them is heard in it.
+
+    Parameters
+    ----------
+    files
+        Sound files, or folders of them.
+    labels
+        Two labels or more with commas between: dog,rain,"car horn".
+    labels_file
+        A text file with a label a line, in place of --labels.
+    template
+        The sentence that a label becomes, with {} where it goes.
+    top
+        How many labels of each sound to show, the most probable first.
+    model
+        A model folder or name; the demo's model without it.
+    precision
+        What the model computes in: "fp32", or another that it can.
+    batch_size
+        Sounds in one forward pass.
+    json
+        Print one JSON array instead of a table.
+    """
+    import openclap
+    from openclap.errors import AudioError, ConfigError
+
+    if top < 1:
+        raise ConfigError(f"--top is {top}, expected 1 or more.")
+    names = _labels(labels, labels_file)
+    sentences = prompts(names, template)
+    sounds, skipped = find_sounds(files)
+    embedder = openclap.load(model or default_model(), precision=precision)
+    text_CD, scale = embedder.embed_text(sentences), embedder.clap.scale.item()
+    vectors = vectors_each(embedder, list(sounds), skipped, batch_size, "Classifying")
+    found = {path: _best(scale * (text_CD @ vector), names, top) for path, vector in vectors}
+    list_skipped(skipped)
+    if not found:
+        raise AudioError("None of the sounds could be decoded, so none has labels.")
+    if json:
+        print_json(
+            [
+                {"path": path, "labels": [{"label": name, "probability": chance} for name, chance in best]}
+                for path, best in found.items()
+            ]
+        )
+        return
+    rows = [
+        ["" if place else shown(path), name, f"{chance:.3f}"]
+        for path, best in found.items()
+        for place, (name, chance) in enumerate(best)
+    ]
+    print_table(["file", "label", "probability"], rows, right=[2])
+
+
+def find_sounds(roots: Sequence[Path]) -> tuple[dict[str, Stamp], Skipped]:
+    """The sounds under folders and files by path, and what was left out and why. Raises AudioError for none."""
+    from openclap.errors import AudioError
+    from openclap.search.walk import walk
+
+    found = walk(roots)
+    left_out = [*found.skipped, *((path, "no such file or folder") for path in found.missing)]
+    left_out += [(path, "there is no sound in this folder") for path in found.empty]
+    if not found.files:
+        path, reason = left_out[0]
+        raise AudioError(f"{shown(path)}: {reason}. Give sound files, or folders of them.")
+    return found.files, left_out
+
+
+def vectors_each(
+    embedder: Embedder, paths: Sequence[str], skipped: Skipped, batch_size: int, what: str
+) -> Iterator[tuple[str, Vectors]]:
+    """Each file that can be embedded with its vector (D,), while a bar shows how far; the others go to `skipped`."""
+    from openclap.errors import AudioError
+
+    results = zip(paths, embedder.embed_each(paths, batch_size=batch_size), strict=True)
+    with progress(what) as advance:
+        for done, (path, result) in enumerate(results, start=1):
+            if isinstance(result, AudioError):
+                skipped.append((path, str(result)))
+            else:
+                yield path, result
+            advance(done, len(paths))
+
+
+def shown(path: str | Path) -> str:
+    """A path as one would type it: from the working folder on, where it is in there."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
+
+
+def _labels(labels: str | None, file: Path | None) -> list[str]:
+    """The labels asked about, each once. Raises ConfigError for fewer than two."""
+    from openclap.errors import ConfigError
+
+    if (labels is None) == (file is None):
+        raise ConfigError("Give the labels with --labels dog,rain or with --labels-file FILE: one of the two.")
+    try:
+        words = (
+            labels.split(",") if labels is not None else Path(file or "").read_text(encoding="utf-8-sig").split("\n")
+        )
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file, expected a text file with a label a line.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: is not text in UTF-8, expected a label a line.") from None
+    names = list(dict.fromkeys(word.strip() for word in words if word.strip()))
+    if not names:
+        raise ConfigError(f"{file or '--labels'} holds no labels, expected two or more.")
+    if len(names) == 1:
+        raise ConfigError(
+            f"{names[0]!r} is the only label, and its probability would always be 1. Give two or more, or ask how "
+            "well words fit a sound with: openclap score FILE TEXT."
+        )
+    return names
+
+
+def _best(logit_C: Vectors, names: Sequence[str], top: int) -> list[tuple[str, float]]:
+    """The `top` labels and their probabilities (softmax over all C), the most probable first."""
+    import numpy as np
+
+    weight_C = np.exp(logit_C - logit_C.max(), dtype=np.float64)
+    return [(names[place], float(weight_C[place] / weight_C.sum())) for place in np.argsort(-weight_C)[:top]]

@@ -1,0 +1,216 @@
+"""`openclap fad`: how far apart two folders of sounds are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from openclap.cli.classify import Skipped, find_sounds, shown
+from openclap.cli.console import list_skipped, note, print_json, print_table, progress, results
+from openclap.cli.defaults import default_model
+
+if TYPE_CHECKING:
+    from openclap.embedder import Embedder, Sound, Vectors
+    from openclap.errors import AudioError
+    from openclap.evals.fad import Extrapolation
+    from openclap.types import Window
+
+
+def fad(
+    dir_a: Path,
+    dir_b: Path,
+    *,
+    seed: int = 0,
+    model: str | None = None,
+    precision: str = "fp32",
+    batch_size: int = 16,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Say how far apart two folders of sounds are as wholes: the Fréchet audio distance.
+
+    FAD is the distance between Gaussians laid over the unit vectors of all windows of each folder (Kilgour et al.
+    2019, arXiv:1812.08466); few sounds make it too large. FAD∞ is what it would be with endless sounds in DIR-B: a
+    line fitted to random subsets over 1/n (Gui et al. 2024, arXiv:2311.01616), and R² says how well it fits.
+    Compare figures of one model and precision only, and with one and the same DIR-A.
+
+    Parameters
+    ----------
+    dir_a
+        The reference: a folder of sounds as they should be.
+    dir_b
+        The folder to judge, such as generated sounds.
+    seed
+        Of the random subsets.
+    model
+        A model folder or name; the demo's model without it.
+    precision
+        What the model computes in: "fp32", or another that it can.
+    batch_size
+        Windows in one forward pass.
+    json
+        Print one JSON object instead of a table.
+    """
+    import openclap
+    from openclap.evals.fad import FEWEST, frechet_distance, frechet_distance_infinity
+
+    (sounds_a, skipped_a), (sounds_b, skipped_b) = find_sounds([dir_a]), find_sounds([dir_b])
+    skipped = skipped_a + skipped_b
+    name = model or default_model()
+    embedder = openclap.load(name, precision=precision)
+    a = _side(embedder, dir_a, list(sounds_a), skipped, batch_size)
+    b = _side(embedder, dir_b, list(sounds_b), skipped, batch_size)
+    list_skipped(skipped)
+    outcome = Outcome(
+        frechet_distance(a.vectors_ND, b.vectors_ND),
+        frechet_distance_infinity(a.vectors_ND, b.vectors_ND, seed=seed) if b.windows >= FEWEST else None,
+        a,
+        b,
+    )
+    facts = {"model": name, "precision": precision, "window_s": embedder.window_s, "seed": seed}
+    if json:
+        print_json(outcome.facts() | facts)
+    else:
+        outcome.show()
+        results.print(f"windows of {embedder.window_s:.2f} s, {precision}, model {name}", style="dim", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A folder, how many of its files were read, and the vectors of their N windows."""
+
+    folder: Path
+    files: int
+    vectors_ND: Vectors
+
+    @property
+    def windows(self) -> int:
+        return len(self.vectors_ND)
+
+    def facts(self) -> dict[str, Any]:
+        return {"folder": str(self.folder), "files": self.files, "windows": self.windows}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The two figures and what they were made of; `endless` is None where b has too few windows for it."""
+
+    distance: float
+    endless: Extrapolation | None
+    a: Side
+    b: Side
+
+    def facts(self) -> dict[str, Any]:
+        figures = {
+            "fad": self.distance,
+            "fad_infinity": self.endless.value if self.endless else None,
+            "r_squared": self.endless.r_squared if self.endless else None,
+        }
+        return figures | {"a": self.a.facts(), "b": self.b.facts(), "dimension": self.a.vectors_ND.shape[1]}
+
+    def show(self) -> None:
+        """The figures, and below them what they were made of."""
+        value, fit = ("–", "too few windows in B")
+        if self.endless:
+            value, fit = f"{self.endless.value:.4f}", f"R² {self.endless.r_squared:.3f}"
+        print_table(["", "", ""], [["FAD", f"{self.distance:.4f}", ""], ["FAD∞", value, fit]], right=[1])
+        sides = [
+            [name, str(side.windows), str(side.files), shown(side.folder)]
+            for name, side in (("A", self.a), ("B", self.b))
+        ]
+        print_table(["", "windows", "files", "folder"], sides, right=[1, 2])
+
+
+def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipped, batch_size: int) -> Side:
+    """Embed a folder's windows. Notes where they are few; raises AudioError for fewer than 2."""
+    import numpy as np
+
+    from openclap.errors import AudioError
+
+    vectors: list[Vectors] = []
+    files = 0
+    with progress("Embedding") as advance:
+        for done, (path, result) in enumerate(windows_each(embedder, paths, batch_size=batch_size), start=1):
+            if isinstance(result, AudioError):
+                skipped.append((path, str(result)))
+            else:
+                vectors += [window.vector for window in result]
+                files += 1
+            advance(done, len(paths))
+    dimension = embedder.preset.embedding_size
+    if len(vectors) < 2:
+        list_skipped(skipped)
+        raise AudioError(f"{shown(folder)}: {len(vectors)} of the 2 windows that a distance needs could be embedded.")
+    if len(vectors) < dimension:
+        note(f"{shown(folder)}: {len(vectors)} windows for vectors of {dimension} numbers are few: FAD is too large.")
+    return Side(folder, files, np.stack(vectors))
+
+
+def windows_each(
+    embedder: Embedder,
+    paths: Iterable[str],
+    *,
+    length_s: float | None = None,
+    hop_s: float | None = None,
+    batch_size: int = 16,
+) -> Iterator[tuple[str, list[Window] | AudioError]]:
+    """Each file with its windows, as `Embedder.windows` cuts them, or with the error that says why it has none.
+
+    Windows of several files share a forward pass, so files come in any order.
+    """
+    from openclap.errors import AudioError
+
+    waiting: dict[str, list[_Stretch]] = {}
+    for path in paths:
+        try:
+            waiting[path] = _stretches(embedder, path, length_s, hop_s)
+        except AudioError as error:
+            yield path, error
+        if sum(map(len, waiting.values())) >= batch_size:
+            yield from _embedded(embedder, waiting, batch_size)
+            waiting = {}
+    yield from _embedded(embedder, waiting, batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    start_s: float
+    end_s: float
+    sound: Sound
+
+
+def _stretches(embedder: Embedder, path: str, length_s: float | None, hop_s: float | None) -> list[_Stretch]:
+    from openclap.audio.clips import window_starts
+    from openclap.errors import ConfigError
+
+    rate = embedder.frontend.sample_rate
+    if not all(value is None or 1 / rate <= value < float("inf") for value in (length_s, hop_s)):
+        raise ConfigError(f"--length-s {length_s} and --hop-s {hop_s} cannot be: both are seconds, above 0.")
+    length = embedder.frontend.samples if length_s is None else round(length_s * rate)
+    hop = length if hop_s is None else round(hop_s * rate)
+    wave = embedder.read(path)
+    spans = [(start, min(start + length, len(wave))) for start in window_starts(len(wave), length, hop)]
+    return [_Stretch(start / rate, end / rate, (wave[start:end], rate)) for start, end in spans]
+
+
+def _embedded(
+    embedder: Embedder, waiting: Mapping[str, Sequence[_Stretch]], batch_size: int
+) -> Iterator[tuple[str, list[Window] | AudioError]]:
+    from openclap.errors import AudioError
+    from openclap.types import Window
+
+    sounds = [stretch.sound for stretches in waiting.values() for stretch in stretches]
+    vectors = iter(embedder.embed_each(sounds, batch_size=batch_size))
+    for path, stretches in waiting.items():
+        windows: list[Window] = []
+        failed: list[AudioError] = []
+        for stretch, result in zip(stretches, islice(vectors, len(stretches)), strict=True):
+            if isinstance(result, AudioError):
+                failed.append(result)
+            else:
+                windows.append(Window(stretch.start_s, stretch.end_s, result))
+        yield path, failed[0] if failed else windows

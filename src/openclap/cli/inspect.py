@@ -1,0 +1,36 @@
+"""`openclap inspect`: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from openclap.cli.console import print_json, print_table
+
+
+def inspect(model: str, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Say what a checkpoint holds: towers, sizes, front end, and whether anything is missing.
+
+    Parameters
+    ----------
+    model
+        A file or folder in any format that openclap reads, or a published name that has been fetched.
+    json
+        Print one JSON object instead of a table.
+    """
+    from openclap.checkpoints import recognise
+    from openclap.embedder import located
+
+    facts = recognise.describe(located(model) if not Path(model).exists() else Path(model))
+    if json:
+        print_json(facts)
+        return
+    print_table(["", ""], [[name, _shown(value)] for name, value in facts.items()])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return f"{', '.join(map(str, value[:3]))}{f' and {len(value) - 3} more' if len(value) > 3 else ''}" or "nothing"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

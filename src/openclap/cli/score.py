@@ -1,0 +1,107 @@
+"""`openclap score`: how well sounds and sentences fit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from openclap.cli.classify import Skipped, shown, vectors_each
+from openclap.cli.console import list_skipped, print_json, print_table
+from openclap.cli.defaults import default_model
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A sound, what is said of it, and the cosine between the two."""
+
+    path: str
+    text: str
+    score: float
+
+
+def score(
+    audio: Path | None = None,
+    text: str | None = None,
+    *,
+    pairs: Path | None = None,
+    model: str | None = None,
+    precision: str = "fp32",
+    batch_size: int = 16,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Say how well sounds fit what is said of them: the CLAP score.
+
+    It is the cosine between a sound's vector and a sentence's, from -1 to 1: neither multiplied by the model's scale
+    nor cut off at 0. The model is Wu et al.'s (2023, arXiv:2211.06687); the score judges text-to-audio generation as
+    in Make-An-Audio (Huang et al. 2023, arXiv:2301.12661). Compare scores of one model and precision only.
+
+    Parameters
+    ----------
+    audio
+        A sound file.
+    text
+        A sentence: "rain on a tin roof".
+    pairs
+        In place of AUDIO and TEXT, a CSV, TSV, JSONL or parquet table with columns `path` (or `audio`, `file`; relative
+        to the table) and `caption`. The mean of all its pairs is printed too.
+    model
+        A model folder or name; the demo's model without it.
+    precision
+        What the model computes in: "fp32", or another that it can.
+    batch_size
+        Sounds in one forward pass.
+    json
+        Print one JSON object instead of a table.
+    """
+    import openclap
+    from openclap.errors import AudioError
+
+    skipped: Skipped = []
+    wanted = _wanted(audio, text, pairs, skipped)
+    name = model or default_model()
+    embedder = openclap.load(name, precision=precision)
+    paths, texts = list(dict.fromkeys(path for path, _ in wanted)), list(dict.fromkeys(said for _, said in wanted))
+    text_D = dict(zip(texts, embedder.embed_text(texts), strict=True))
+    audio_D = dict(vectors_each(embedder, paths, skipped, batch_size, "Scoring"))
+    scored = [Pair(path, said, float(audio_D[path] @ text_D[said])) for path, said in wanted if path in audio_D]
+    if not scored:
+        raise AudioError(
+            f"{skipped[0][1]}" if len(skipped) == 1 else f"None of the {len(paths)} sounds can be decoded."
+        )
+    list_skipped(skipped)
+    mean = sum(pair.score for pair in scored) / len(scored)
+    if json and pairs is None:
+        print_json(asdict(scored[0]) | {"model": name, "precision": precision})
+    elif json:
+        facts = {"mean": mean, "n": len(scored), "model": name, "precision": precision}
+        print_json(facts | {"pairs": [asdict(pair) for pair in scored]})
+    else:
+        rows = [[f"{pair.score:.3f}", shown(pair.path), pair.text] for pair in scored]
+        total = [] if pairs is None else [[f"{mean:.3f}", f"mean of {len(scored)}", ""]]
+        print_table(["score", "file", "text"], [*rows, *total], right=[0])
+
+
+def _wanted(audio: Path | None, text: str | None, pairs: Path | None, skipped: Skipped) -> list[tuple[str, str]]:
+    """Sounds and what is said of them. Raises ConfigError for neither one pair nor a table, or blank words."""
+    from openclap.errors import ConfigError, DataError
+    from openclap.sources.table import read_table
+
+    if pairs is None:
+        if audio is None or text is None:
+            raise ConfigError(
+                "Give a sound and a sentence, as in: openclap score rain.wav 'rain on a roof', or --pairs."
+            )
+        if not text.strip():
+            raise ConfigError("The sentence is empty, expected a few words such as 'rain on a tin roof'.")
+        return [(str(audio), text)]
+    if audio is not None:
+        raise ConfigError(f"Both {audio} and --pairs were given, expected one of the two.")
+    records = read_table(pairs)
+    skipped += [(str(record.audio), "no caption") for record in records if not record.captions]
+    wanted = [(str(record.audio), caption) for record in records for caption in record.captions]
+    if not wanted:
+        raise DataError(f"{pairs}: none of the {len(records)} rows has a caption, so there is nothing to score.")
+    return wanted

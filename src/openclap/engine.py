@@ -1,0 +1,243 @@
+"""What runs the networks: torch in a chosen precision, or OpenVINO where it is installed and faster.
+
+B clips or captions, V views, T frames, F mel bins, L tokens, D embedding.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openclap import paths
+from openclap.errors import ConfigError
+from openclap.types import AudioBatch, TextBatch
+
+if TYPE_CHECKING:
+    from openclap.models.clap import CLAP
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+COSINE_BOUNDS: dict[Precision, float] = {"fp32": 0.999999, "bf16": 0.9995, "int8": 0.99}
+"""How near a vector is, at least, to the one that torch gives in fp32."""
+
+CPU_CLIPS = 4
+"""Clips that go through an audio tower together on a CPU: more fall out of its caches (see docs/benchmarks.md)."""
+
+
+class Engine(Protocol):
+    """Runs a CLAP model without gradients.
+
+    Attributes:
+        name: the software and the precision, for people.
+        precision: of the arithmetic.
+    """
+
+    name: str
+    precision: Precision
+
+    def encode_audio(self, batch: AudioBatch) -> Tensor:
+        """(B, D) float32 unit vectors."""
+        ...
+
+    def encode_text(self, batch: TextBatch) -> Tensor:
+        """(B, D) float32 unit vectors."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An engine and a precision, not yet built."""
+
+    engine: Literal["torch", "openvino"]
+    precision: Precision
+
+
+FP32 = Choice("torch", "fp32")
+
+
+def choose(precision: str, device: torch.device) -> Choice:
+    """What `precision` means on `device`; "auto" is the fastest that keeps a cosine of 0.9995, from this table:
+
+    ====================  =============================  ==================
+    device                feature                        choice
+    ====================  =============================  ==================
+    CUDA                  bfloat16 units (Ampere on)     torch bf16
+    CPU, with OpenVINO    bfloat16 units (AMX, AVX-512)  OpenVINO bf16
+    CPU, with OpenVINO                                   OpenVINO fp32
+    CPU                   bfloat16 units                 torch bf16
+    any other                                            torch fp32
+    ====================  =============================  ==================
+
+    Raises ConfigError for a precision that is none, or that the device does not have.
+    """
+    if precision == "auto":
+        return _fastest(device)
+    if precision not in COSINE_BOUNDS:
+        raise ConfigError(f"precision is {precision!r}, expected one of: {', '.join([*COSINE_BOUNDS, 'auto'])}.")
+    if precision == "int8" and device.type != "cpu":
+        raise ConfigError(f"precision 'int8' runs on a CPU only, not on {device}. Choose 'bf16' or 'auto'.")
+    return Choice("torch", precision)
+
+
+def _fastest(device: torch.device) -> Choice:
+    if device.type == "cuda":
+        return Choice("torch", "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32")
+    if device.type != "cpu":
+        return Choice("torch", "fp32")
+    precision: Precision = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    return Choice("openvino" if importlib.util.find_spec("openvino") else "torch", precision)
+
+
+def build(choice: Choice, clap: CLAP, device: torch.device, *, compile: bool, digest: Callable[[], str]) -> Engine:
+    """The engine of a choice. `digest` names the model, should something be kept on disk for it."""
+    if choice.engine == "openvino" and not compile:
+        return OpenVinoEngine(clap, choice.precision, digest)
+    return TorchEngine(clap, choice.precision, device, compile=compile)
+
+
+class TorchEngine:
+    """torch: fp32 as the weights are, bf16 by autocast, int8 by dynamic quantisation of the linear layers."""
+
+    def __init__(self, clap: CLAP, precision: Precision, device: torch.device, *, compile: bool = False) -> None:
+        self.precision: Precision = precision
+        self.name = f"torch {precision}{' compiled' if compile else ''}"
+        self._device = device
+        self._clips = CPU_CLIPS if device.type == "cpu" and not compile else None
+        model = _quantised(clap) if precision == "int8" else clap
+        self._audio: Callable[[AudioBatch], Tensor] = model.encode_audio
+        self._text: Callable[[TextBatch], Tensor] = model.encode_text
+        if compile:
+            self._audio = torch.compile(self._audio, dynamic=True)
+            self._text = torch.compile(self._text, dynamic=True)
+
+    def encode_audio(self, batch: AudioBatch) -> Tensor:
+        with torch.inference_mode(), self._arithmetic():
+            parts = [self._audio(part) for part in batch.split(self._clips or len(batch.is_long_B))]
+            return F.normalize(torch.cat(parts).float(), dim=-1)
+
+    def encode_text(self, batch: TextBatch) -> Tensor:
+        with torch.inference_mode(), self._arithmetic():
+            return F.normalize(self._text(batch).float(), dim=-1)
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def _quantised(clap: CLAP) -> CLAP:
+    """A copy whose linear layers hold int8 weights and quantise what they read, a tensor at a time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        from torch.ao.quantization import quantize_dynamic
+
+        quantised: CLAP = quantize_dynamic(clap, {nn.Linear}, dtype=torch.qint8)
+    return quantised
+
+
+class OpenVinoEngine:
+    """OpenVINO on a CPU. Each side is converted when it is first used and kept under openclap's home, by digest."""
+
+    def __init__(self, clap: CLAP, precision: Precision, digest: Callable[[], str]) -> None:
+        self.precision: Precision = precision
+        self.name = f"OpenVINO {precision}"
+        self._clap, self._digest = clap, digest
+        self._torch = TorchEngine(clap, precision, torch.device("cpu"))
+        self._fuses = getattr(clap.audio_tower.config, "fusion", None) is not None
+        self._graphs: dict[str, Any] = {}
+
+    def encode_audio(self, batch: AudioBatch) -> Tensor:
+        return torch.cat([self._encode(part) for part in batch.split(CPU_CLIPS)])
+
+    def encode_text(self, batch: TextBatch) -> Tensor:
+        return self._run("text", batch.ids_BL, batch.mask_BL)
+
+    def _encode(self, batch: AudioBatch) -> Tensor:
+        """Batches that a model must fuse go through torch: OpenVINO's conversion of the fusion fails."""
+        if self._fuses and bool(batch.is_long_B.any()):
+            return self._torch.encode_audio(batch)
+        return self._run("audio", batch.mel_BVTF.contiguous())
+
+    def _run(self, side: str, *inputs: Tensor) -> Tensor:
+        if side not in self._graphs:
+            self._graphs[side] = self._compiled(side, inputs)
+        return torch.from_numpy(self._graphs[side]([tensor.numpy() for tensor in inputs])[0].copy())
+
+    def _compiled(self, side: str, inputs: tuple[Tensor, ...]) -> Any:
+        import openvino
+
+        core = openvino.Core()
+        place = paths.home() / "engines" / f"{self._digest()[:32]}-{openvino.__version__.split('-')[0]}" / f"{side}.xml"
+        if not place.is_file():
+            _convert(SIDES[side](self._clap), inputs, place)
+        options = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        return core.compile_model(core.read_model(place), "CPU", options)
+
+
+class _Audio(nn.Module):
+    """The audio side, no clip being long."""
+
+    def __init__(self, clap: CLAP) -> None:
+        super().__init__()
+        self.clap = clap
+
+    def forward(self, mel_BVTF: Tensor) -> Tensor:
+        return self.clap.encode_audio(AudioBatch(mel_BVTF, torch.zeros(len(mel_BVTF), dtype=torch.bool)))
+
+    @staticmethod
+    def example(mel_BVTF: Tensor) -> tuple[Tensor, ...]:
+        return (mel_BVTF[:1].repeat(2, 1, 1, 1),)
+
+
+class _Text(nn.Module):
+    """The text side over ids and mask."""
+
+    def __init__(self, clap: CLAP) -> None:
+        super().__init__()
+        self.clap = clap
+
+    def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        return self.clap.encode_text(TextBatch(ids_BL, mask_BL))
+
+    @staticmethod
+    def example(ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, ...]:
+        """Two captions, one of which ends in padding: without any, no mask would be traced."""
+        mask_2L = torch.ones_like(mask_BL[:1]).repeat(2, 1)
+        mask_2L[1, -1] = 0
+        return ids_BL[:1].repeat(2, 1), mask_2L
+
+
+SIDES: dict[str, Callable[[CLAP], _Audio | _Text]] = {"audio": _Audio, "text": _Text}
+
+
+def _convert(network: _Audio | _Text, inputs: tuple[Tensor, ...], place: Path) -> None:
+    """Trace a network at two items and write it as OpenVINO's files, which appear whole or not at all."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # or each conversion would phone home
+    import openvino
+
+    shapes = [([-1] * tensor.ndim, getattr(openvino.Type, TYPES[tensor.dtype])) for tensor in inputs]
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = openvino.convert_model(network, example_input=network.example(*inputs), input=shapes)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        draft = Path(scratch) / place.name
+        openvino.save_model(graph, draft, compress_to_fp16=False)
+        draft.with_suffix(".bin").replace(place.with_suffix(".bin"))
+        draft.replace(place)
+
+
+TYPES = {torch.int64: "i64", torch.float32: "f32"}

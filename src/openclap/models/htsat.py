@@ -1,0 +1,198 @@
+"""HTSAT, the hierarchical token-semantic audio transformer (Chen et al. 2022, arXiv:2202.00874).
+
+A log-mel is folded into a square image, which a Swin transformer reads; its last map gives the embedding, and a
+convolution over it gives class scores for every moment.
+
+B clips, V views, T frames, F mel bins, S side of the image, N tokens, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openclap.models.fusion import FUSIONS, FusionKind, end_to_end, replaced, view_module
+from openclap.models.swin import SwinStage, gather_index, row_order, window_order
+from openclap.types import AudioBatch, AudioFeatures
+
+PATCH = 4
+DROP_PATH = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class HTSATConfig:
+    """Sizes of the transformer.
+
+    Attributes:
+        width: channels of the first stage; each stage doubles them.
+        depths, heads: blocks and attention heads of each stage.
+        image: side of the square that `n_mels` bins and the frames are folded into.
+        classes: of the tagging head (AudioSet has 527); 0 for none.
+        fusion: how the views of a long clip are joined; None reads the first view alone.
+    """
+
+    width: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    n_mels: int = 64
+    image: int = 256
+    window: int = 8
+    classes: int = 527
+    fusion: FusionKind | None = None
+
+    @property
+    def embedding_size(self) -> int:
+        return int(self.width * 2 ** (len(self.depths) - 1))
+
+
+HTSAT_TINY = HTSATConfig(width=96, depths=(2, 2, 6, 2), heads=(4, 8, 16, 32))
+HTSAT_BASE = HTSATConfig(width=128, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
+HTSAT_LARGE = HTSATConfig(width=256, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
+
+
+class HTSAT(nn.Module):
+    """Log-mels (B, V, T, F) to (B, C) embeddings: the mean over the last map."""
+
+    to_windows: Tensor
+
+    def __init__(self, config: HTSATConfig) -> None:
+        super().__init__()
+        self.config = config
+        sides = [config.image // PATCH // 2**stage for stage in range(len(config.depths))]
+        rates = torch.linspace(0, DROP_PATH, sum(config.depths)).tolist()
+        starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
+        self.bn0 = nn.BatchNorm2d(config.n_mels)
+        self.views = view_module(config.fusion, config.n_mels)
+        self.fold = Fold(config.image, config.n_mels)
+        self.patch_embed = patch_embedding(config)
+        self.layers = nn.ModuleList(
+            SwinStage(
+                side,
+                config.width * 2**stage,
+                config.heads[stage],
+                config.window,
+                rates[starts[stage] : starts[stage] + config.depths[stage]],
+                last=stage == len(config.depths) - 1,
+            )
+            for stage, side in enumerate(sides)
+        )
+        self.norm = nn.LayerNorm(config.embedding_size)
+        bands = config.image // config.n_mels
+        self.tagger = Tagger(config.embedding_size, config.classes, sides[-1] // bands) if config.classes else None
+        order = gather_index(row_order(sides[0]), window_order(sides[0], config.window, 0))
+        self.register_buffer("to_windows", order, persistent=False)
+
+    def forward(self, batch: AudioBatch) -> Tensor:
+        """(B, C) embedding."""
+        return self.last_map(batch).mean(dim=1)
+
+    def features(self, batch: AudioBatch) -> AudioFeatures:
+        """The embedding, and the latent vector and class scores of every frame of the image.
+
+        The last map has one moment for 32 frames, which stand repeated, as in the reference.
+        """
+        map_BNC = self.last_map(batch)
+        grid_BTFC = self.fold.undo(map_BNC)
+        fine_BTC = self.to_frames(grid_BTFC.mean(dim=2))
+        if self.tagger is None:
+            return AudioFeatures(embedding=map_BNC.mean(dim=1), fine=fine_BTC)
+        logits_BTK = self.tagger(grid_BTFC)
+        return AudioFeatures(
+            embedding=map_BNC.mean(dim=1),
+            clipwise=logits_BTK.mean(dim=1).sigmoid(),
+            framewise=self.to_frames(logits_BTK.sigmoid()),
+            fine=fine_BTC,
+        )
+
+    def to_frames(self, moments_BTK: Tensor) -> Tensor:
+        """Moments repeated to as many frames as the image has."""
+        frames = self.config.image * self.fold.pieces
+        return moments_BTK.repeat_interleave(frames // moments_BTK.shape[1], dim=1)
+
+    def last_map(self, batch: AudioBatch) -> Tensor:
+        """(B, N, C): the normalised tokens of the last stage, row by row."""
+        mel_BVTF = self.bn0(batch.mel_BVTF.transpose(1, 3)).transpose(1, 3)
+        image_BVSS = self.fold(self.views(mel_BVTF, batch.is_long_B))
+        x_BNC = self.patch_embed(image_BVSS, batch.is_long_B)[:, self.to_windows]
+        for stage in self.layers:
+            x_BNC = stage(x_BNC)
+        normed: Tensor = self.norm(x_BNC)
+        return normed
+
+
+class Fold(nn.Module):
+    """(B, V, T, F) to a square (B, V, S, S): time is stretched to S·S/F frames, cut in S/F pieces, and the pieces
+    are stacked along frequency."""
+
+    def __init__(self, image: int, n_mels: int) -> None:
+        super().__init__()
+        self.image, self.pieces = image, image // n_mels
+
+    def forward(self, mel_BVTF: Tensor) -> Tensor:
+        size = (self.image * self.pieces, mel_BVTF.shape[-1])
+        if mel_BVTF.shape[-2:] != size:
+            mel_BVTF = F.interpolate(mel_BVTF, size, mode="bicubic", align_corners=True)
+        image_BVSS: Tensor = mel_BVTF.unflatten(2, (self.pieces, self.image)).transpose(3, 4).flatten(2, 3)
+        return image_BVSS
+
+    def undo(self, map_BNC: Tensor) -> Tensor:
+        """(B, N, C) tokens of a square map to (B, time, frequency, C)."""
+        side = round(map_BNC.shape[1] ** 0.5)
+        grid: Tensor = map_BNC.unflatten(1, (self.pieces, side // self.pieces, side))  # (B, piece, frequency, time, C)
+        return grid.transpose(2, 3).flatten(1, 2)
+
+
+class PatchEmbed(nn.Module):
+    """Each 4×4 pixels to one token: (B, V, S, S) to (B, N, C), row by row."""
+
+    def __init__(self, width: int, views: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(views, width, PATCH, PATCH)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, image_BVSS: Tensor, is_long_B: Tensor) -> Tensor:
+        return self.tokens(self.proj(image_BVSS))
+
+    def tokens(self, map_BCSS: Tensor) -> Tensor:
+        normed: Tensor = self.norm(map_BCSS.flatten(2).transpose(1, 2))
+        return normed
+
+
+class FusedPatchEmbed(PatchEmbed):
+    """2-D fusion: local views are embedded with patches three times as long, laid side by side, and fused with the
+    whole view's map."""
+
+    def __init__(self, width: int, fusion: str) -> None:
+        super().__init__(width, 1)
+        local = (PATCH, 3 * PATCH)
+        self.mel_conv2d = nn.Conv2d(1, width, local, local)
+        self.fusion_model = FUSIONS[fusion](width, nn.Conv2d)
+
+    def forward(self, image_BVSS: Tensor, is_long_B: Tensor) -> Tensor:
+        whole = self.proj(image_BVSS[:, :1])
+        long = is_long_B.nonzero().squeeze(1)
+        if len(long):
+            views = self.mel_conv2d(image_BVSS[long, 1:].flatten(0, 1).unsqueeze(1))
+            local = end_to_end(views, whole.shape[-1])
+            whole = replaced(whole, is_long_B, self.fusion_model(whole[long], local))
+        return self.tokens(whole)
+
+
+def patch_embedding(config: HTSATConfig) -> PatchEmbed:
+    """The first layer that a kind of fusion needs."""
+    if config.fusion is not None and config.fusion.endswith("_2d"):
+        return FusedPatchEmbed(config.width, config.fusion.removesuffix("_2d"))
+    return PatchEmbed(config.width, views=4 if config.fusion == "channel_map" else 1)
+
+
+class Tagger(nn.Conv2d):
+    """The token-semantic head: (B, T, F, C) to the classes' logits of every moment (B, T, K)."""
+
+    def __init__(self, width: int, classes: int, bands: int) -> None:
+        super().__init__(width, classes, kernel_size=(bands, 3), padding=(0, 1))
+
+    def forward(self, moments_BTFC: Tensor) -> Tensor:
+        return super().forward(moments_BTFC.permute(0, 3, 2, 1)).flatten(2).transpose(1, 2)

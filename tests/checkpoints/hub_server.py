@@ -1,0 +1,285 @@
+"""A hub on this machine's loopback: as much of the Hugging Face hub's HTTP as its client uses for models.
+
+Files are downloaded whole or by range; small ones are uploaded inside a commit, others by LFS first. Connections can
+be cut in the middle of a file.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+TOKEN = "hf_right"
+CHUNK = 1 << 16
+
+
+@dataclass
+class Repo:
+    """Commits (files by path) and what names them."""
+
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+    private: bool = False
+    gated: bool = False
+    status: int | None = None
+    messages: list[str] = field(default_factory=list)
+
+    def commit(self, files: Mapping[str, bytes], ref: str = "main", message: str = "") -> str:
+        """Add files on top of `ref` and return the commit's name."""
+        whole = {**self.commits.get(self.refs.get(ref, ""), {}), **files}
+        digest = hashlib.sha1(repr((sorted(whole.items()), len(self.commits))).encode())
+        name = digest.hexdigest()
+        self.commits[name], self.refs[ref] = whole, name
+        self.messages.append(message)
+        return name
+
+    def resolve(self, revision: str) -> str | None:
+        return self.refs.get(revision, revision if revision in self.commits else None)
+
+
+class Hub:
+    """The server; `with Hub() as hub:` runs it at `hub.url`."""
+
+    def __init__(self, *, lfs_from: int = 1 << 20) -> None:
+        self.repos: dict[str, Repo] = {}
+        self.uploads: dict[str, bytes] = {}
+        self.log: list[str] = []
+        self.cuts: list[int] = []
+        """Each of the next downloads breaks off after so many bytes; a negative number ends it without an error."""
+        self.owner = "me"
+        self.lfs_from = lfs_from
+        hub = self
+
+        class Handler(_Handler):
+            server_hub = hub
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Hub:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def add(self, name: str, files: Mapping[str, bytes], **options: bool) -> Repo:
+        repo = self.repos[name] = Repo(**options)
+        repo.commit(files)
+        return repo
+
+    def bodies(self) -> list[str]:
+        """The files whose content was asked for."""
+        return [line.split("/")[-1] for line in self.log if line.startswith("GET ") and "/resolve/" in line]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_hub: Hub
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._route()
+
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def _route(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        asked = self.headers.get("Range")
+        self.server_hub.log.append(f"{self.command} {path}" + (f" {asked}" if asked else ""))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        for method, pattern, action in ROUTES:
+            if self.command in method.split() and (found := re.fullmatch(pattern, path)):
+                action(self, *found.groups(), *([body] if self.command in ("POST", "PUT") else []))
+                return
+        self._send(404, b"{}")
+
+    # -- answers
+
+    def _send(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _json(self, value: Any, status: int = 200) -> None:
+        self._send(status, json.dumps(value).encode(), Content_Type="application/json")
+
+    def _refuse(self, status: int, code: str) -> None:
+        self._send(status, b"{}", X_Error_Code=code, X_Error_Message=code)
+
+    # -- rights
+
+    def _token(self) -> str | None:
+        return (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+
+    def _readable(self, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        repo = self.server_hub.repos.get(name)
+        if self._token() not in (None, TOKEN, "hf_reader"):
+            self._send(401, b"{}", X_Error_Message="Invalid credentials in Authorization header")
+        elif repo is None or (repo.private and self._token() != TOKEN):
+            self._refuse(401 if self._token() is None else 404, "RepoNotFound")
+        elif repo.status:
+            self._send(repo.status, b"{}")
+        elif repo.gated and self._token() != TOKEN:
+            self._refuse(403, "GatedRepo")
+        elif (commit := repo.resolve(revision)) is None:
+            self._refuse(404, "RevisionNotFound")
+        else:
+            return commit, repo.commits[commit]
+        return None
+
+    def _writable(self) -> bool:
+        if self._token() != TOKEN:
+            self._send(403 if self._token() else 401, b"{}", X_Error_Message="no right to write")
+            return False
+        return True
+
+    # -- reading
+
+    def model(self, name: str, revision: str | None = None) -> None:
+        if found := self._readable(name, revision or "main"):
+            commit, files = found
+            self._json({"id": name, "sha": commit, "siblings": [{"rfilename": path} for path in files]})
+
+    def tree(self, name: str, revision: str) -> None:
+        if found := self._readable(name, revision):
+            self._json(
+                [
+                    {"type": "file", "path": path, "size": len(data), "oid": _etag(data)}
+                    for path, data in found[1].items()
+                ]
+            )
+
+    def resolve(self, name: str, revision: str, path: str) -> None:
+        found = self._readable(name, revision)
+        if not found:
+            return
+        commit, files = found
+        if path not in files:
+            self._send(404, b"", X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+            return
+        data = files[path]
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        cut = self.server_hub.cuts.pop(0) if self.command == "GET" and self.server_hub.cuts else None
+        self.send_response(206 if start else 200)
+        for header, value in {
+            "ETag": f'"{_etag(data)}"',
+            "X-Repo-Commit": commit,
+            "Accept-Ranges": "bytes",
+            "Content-Length": str(-cut if cut is not None and cut < 0 else len(data) - start),
+        }.items():
+            self.send_header(header, value)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data[start:] if cut is None else data[start : start + abs(cut)])
+            self.close_connection = cut is not None
+
+    # -- writing
+
+    def create(self, body: bytes) -> None:
+        wanted = json.loads(body)
+        owner = wanted.get("organization") or self.server_hub.owner
+        name = f"{owner}/{wanted['name']}"
+        if not self._writable():
+            return
+        if owner != self.server_hub.owner:
+            self._send(403, b"{}", X_Error_Message="no right to write")
+        elif name in self.server_hub.repos:
+            self._json({"url": f"{self.server_hub.url}/{name}"}, 409)
+        else:
+            self.server_hub.add(name, {".gitattributes": b""}, private=wanted.get("visibility") == "private")
+            self._json({"url": f"{self.server_hub.url}/{name}"})
+
+    def validate(self, body: bytes) -> None:
+        head = json.loads(body)["content"].split("---")
+        bad = len(head) < 3 or "license: [" in head[1]
+        self._json({"errors": [{"message": "license is not a string"}], "warnings": []}, 400 if bad else 200)
+
+    def branch(self, name: str, branch: str, body: bytes) -> None:
+        if self._writable():
+            repo = self.server_hub.repos[name]
+            known = branch in repo.refs
+            repo.refs.setdefault(branch, repo.refs["main"])
+            self._json({}, 409 if known else 200)
+
+    def preupload(self, name: str, revision: str, body: bytes) -> None:
+        if self._writable():
+            limit = self.server_hub.lfs_from
+            modes = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["size"] >= limit else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in json.loads(body)["files"]
+            ]
+            self._json({"files": modes})
+
+    def batch(self, name: str, body: bytes) -> None:
+        if self._writable():
+            wanted = json.loads(body)["objects"]
+            action = {"upload": {"href": f"{self.server_hub.url}/storage/"}}
+            objects = [
+                {**one, "actions": {"upload": {"href": action["upload"]["href"] + one["oid"]}}} for one in wanted
+            ]
+            self._json({"transfer": "basic", "objects": objects})
+
+    def store(self, oid: str, body: bytes) -> None:
+        self.server_hub.uploads[oid] = body
+        self._send(200)
+
+    def commit(self, name: str, revision: str, body: bytes) -> None:
+        if not self._writable():
+            return
+        lines = [json.loads(line) for line in body.splitlines()]
+        files, message = {}, ""
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                message = value["summary"]
+            elif line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                data = self.server_hub.uploads[value["oid"]]
+                assert (hashlib.sha256(data).hexdigest(), len(data)) == (value["oid"], value["size"])
+                files[value["path"]] = data
+        commit = self.server_hub.repos[name].commit(files, revision, message)
+        self._json({"commitUrl": f"{self.server_hub.url}/{name}/commit/{commit}", "commitOid": commit})
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha1(data).hexdigest()
+
+
+NAME = r"([\w.-]+(?:/[\w.-]+)?)"
+ROUTES: list[tuple[str, str, Any]] = [
+    ("GET", rf"/api/models/{NAME}", _Handler.model),
+    ("GET", rf"/api/models/{NAME}/revision/(.+)", _Handler.model),
+    ("GET", rf"/api/models/{NAME}/tree/([^/]+)", _Handler.tree),
+    ("GET HEAD", rf"/{NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
+    ("POST", r"/api/repos/create", _Handler.create),
+    ("POST", r"/api/validate-yaml", _Handler.validate),
+    ("POST", rf"/api/models/{NAME}/branch/(.+)", _Handler.branch),
+    ("POST", rf"/api/models/{NAME}/preupload/(.+)", _Handler.preupload),
+    ("POST", rf"/{NAME}\.git/info/lfs/objects/batch", _Handler.batch),
+    ("PUT", r"/storage/(\w+)", _Handler.store),
+    ("POST", rf"/api/models/{NAME}/commit/(.+)", _Handler.commit),
+]

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor, pipeline
+
+import openclap
+from openclap import presets
+from openclap.checkpoints import folder, huggingface, recognise
+from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.errors import CheckpointError
+from openclap.models.htsat import HTSAT_BASE
+from openclap.types import AudioBatch, TextBatch
+from reference import wave
+
+AUDIO = {
+    "tiny": {},
+    "base": {"patch_embeds_hidden_size": 128, "depths": [2, 2, 12, 2], "hidden_size": 1024},
+}
+TEXT = {"num_hidden_layers": 2, "vocab_size": 60, "layer_norm_eps": 1e-5}
+
+
+def theirs(size: str, fused: bool) -> ClapModel:
+    torch.manual_seed(1)
+    config = ClapConfig(text_config=TEXT, audio_config={**AUDIO[size], "enable_fusion": fused})
+    model = ClapModel(config).eval()
+    for name, buffer in model.named_buffers():
+        if "running_" in name:
+            buffer.uniform_(0.5, 1.5)
+    return model
+
+
+def tokenizer(place: Path) -> Path:
+    """A RoBERTa-like tokenizer.json: words to ids, <s> before and </s> behind."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+
+    words = ["<s>", "<pad>", "</s>", "<unk>", "this", "is", "a", "sound", "of", ".", "rain", "wolf", "dog"]
+    fast = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    fast.pre_tokenizer = Whitespace()
+    fast.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    fast.save(str(place))
+    return place
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("size", ["tiny", "base"])
+def test_vectors_and_logits_are_transformers(size: str, fused: bool, tmp_path: Path) -> None:
+    model = theirs(size, fused)
+    model.save_pretrained(tmp_path / "hf")
+    extractor = ClapFeatureExtractor(frequency_min=50, truncation="fusion" if fused else "rand_trunc")
+    extractor.save_pretrained(tmp_path / "hf")
+    embedder = openclap.load(tmp_path / "hf")
+    mel = 10 * torch.randn(2, 4 if fused else 1, 1001, 64) - 25
+    is_long = torch.tensor([fused, False])
+    ids = torch.tensor([[0, 10, 11, 2], [0, 12, 2, 1]])
+    mask = ids.ne(1).long()
+    expected = model(input_ids=ids, attention_mask=mask, input_features=mel, is_longer=is_long.unsqueeze(1))
+    audio = embedder.clap.encode_audio(AudioBatch(mel, is_long))
+    text = embedder.clap.encode_text(TextBatch(ids, mask))
+    torch.testing.assert_close(audio, expected.audio_embeds, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(text, expected.text_embeds, rtol=1e-4, atol=1e-5)
+    logits = audio @ text.T * embedder.clap.scale
+    torch.testing.assert_close(logits, expected.logits_per_audio, rtol=1e-4, atol=1e-4)
+    sounds = [(wave("a", 480000), 48000), (wave("b", 90000), 48000)]
+    features = extractor([sound for sound, _ in sounds], sampling_rate=48000, return_tensors="pt")
+    features["is_longer"] = torch.zeros(2, 1, dtype=torch.bool)  # transformers calls one of them long
+    output = model.get_audio_features(**features)
+    vectors = torch.nn.functional.normalize(getattr(output, "pooler_output", output), dim=-1)
+    np.testing.assert_allclose(embedder.embed_audio(sounds), vectors, rtol=1e-3, atol=1e-4)  # their own log-mel
+
+
+def test_there_and_back_is_bit_equal(tmp_path: Path) -> None:
+    model = theirs("tiny", True)
+    model.save_pretrained(tmp_path / "hf")
+    tokenizer(tmp_path / "hf" / "tokenizer.json")
+    found = recognise.read(tmp_path / "hf")
+    folder.write(found, tmp_path / "ours", None)
+    assert huggingface.write(folder.read(tmp_path / "ours"), tmp_path / "back") == []
+    before, after = load_file(tmp_path / "hf" / "model.safetensors"), load_file(tmp_path / "back" / "model.safetensors")
+    assert set(after) == set(before)
+    assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+def laion_like(audio: presets.AudioConfig = presets.HTSAT_TINY) -> Checkpoint:
+    text = replace(presets.ROBERTA, sizes=dict(presets.ROBERTA.sizes) | {"num_hidden_layers": 1, "vocab_size": 60})
+    preset = presets.laion(audio, text)
+    torch.manual_seed(2)
+    return Checkpoint(
+        "laion", preset, dict(presets.build(preset).state_dict()), {"audio_branch.head.bias": torch.ones(2)}
+    )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "audio", [presets.HTSAT_TINY, replace(HTSAT_BASE, fusion="aff_2d")], ids=["tiny", "base fused"]
+)
+def test_ours_load_in_transformers(audio: presets.AudioConfig, tmp_path: Path) -> None:
+    checkpoint = replace(laion_like(audio), tokenizer=tokenizer(tmp_path / "tokenizer.json"))
+    dropped = huggingface.write(checkpoint, tmp_path / "hf")
+    assert {name.split(".")[0] for name in dropped} == {
+        "audio_branch",
+        "audio_tower",
+        "audio_transform",
+        "text_transform",
+    }
+    assert all(name.startswith("audio_tower.tagger.") for name in dropped if name.startswith("audio_tower."))
+    model, info = ClapModel.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert model.config.text_config.layer_norm_eps == 1e-5
+    clap = folder.network(checkpoint, "x")
+    mel, is_long = (
+        10 * torch.randn(2, 4 if audio.fusion else 1, 1001, 64) - 25,
+        torch.tensor([bool(audio.fusion), False]),
+    )
+    ids = torch.tensor([[0, 10, 11, 2], [0, 12, 2, 1]])
+    mask = ids.ne(1).long()
+    expected = model.eval()(input_ids=ids, attention_mask=mask, input_features=mel, is_longer=is_long.unsqueeze(1))
+    torch.testing.assert_close(clap.encode_audio(AudioBatch(mel, is_long)), expected.audio_embeds, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(clap.encode_text(TextBatch(ids, mask)), expected.text_embeds, rtol=1e-4, atol=1e-5)
+    settings = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text(encoding="utf-8"))
+    assert (settings["frequency_min"], settings["sampling_rate"], settings["fft_window_size"]) == (50.0, 48000, 1024)
+    assert settings["truncation"] == ("fusion" if audio.fusion else "rand_trunc")
+
+
+def test_transformers_pipeline_agrees(tmp_path: Path) -> None:
+    checkpoint = replace(laion_like(), tokenizer=tokenizer(tmp_path / "tokenizer.json"))
+    huggingface.write(checkpoint, tmp_path / "hf")
+    processor = ClapProcessor.from_pretrained(tmp_path / "hf")
+    assert processor.feature_extractor.frequency_min == 50
+    sound, labels = wave("ten", 480000), ["rain", "wolf", "dog"]
+    found = pipeline("zero-shot-audio-classification", model=str(tmp_path / "hf"))(sound, candidate_labels=labels)
+    ours = openclap.load(tmp_path / "hf").classify([(sound, 48000)], labels)[0]
+    assert {entry["label"]: round(entry["score"], 3) for entry in found} == {
+        label: pytest.approx(float(p), abs=2e-3) for label, p in zip(labels, ours, strict=True)
+    }
+
+
+@pytest.mark.parametrize("name", ["pann-6-roberta", "htsat-tiny-bart", "htsat-tiny-clip", "demo"])
+def test_what_clapmodel_has_no_place_for(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no place for"):
+        huggingface.write(Checkpoint("laion", presets.PRESETS[name], {}), tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_a_folder_without_weights_and_a_damaged_one(tmp_path: Path) -> None:
+    place = tmp_path / "hf"
+    place.mkdir()
+    (place / "config.json").write_text('{"model_type": "clap"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"neither model.safetensors nor pytorch_model.bin; found config.json"):
+        recognise.read(place)
+    (place / "model.safetensors").write_bytes(b"0" * 20)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        recognise.read(place)
+    (place / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is no model folder"):
+        recognise.read(place)
+
+
+def test_a_tokenizer_that_is_not_there_is_fetched_when_text_comes(tmp_path: Path) -> None:
+    theirs("tiny", False).save_pretrained(tmp_path / "hf")
+    embedder = openclap.load(tmp_path / "hf", offline=True)
+    assert embedder.embed_audio([(wave("a", 4000), 48000)]).shape == (1, 512)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        embedder.embed_text(["rain"])

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from openclap import presets
+from openclap.checkpoints import audioset, folder, laion, recognise
+from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.errors import CheckpointError
+from openclap.models.htsat import HTSATConfig
+from reference import GOLDEN, all_names, state
+from tiny import PRESET, make_tokenizer
+
+SMALL = HTSATConfig(width=16, depths=(2, 2), heads=(2, 4), n_mels=16, image=64, classes=5)
+SMALL_PANN = replace(presets.PANN_14, widths=(4, 8, 8), pooled=3, n_mels=16, classes=5)
+ROBERTA_SIZES = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32, "vocab_size": 40}
+
+
+def small(audio: presets.AudioConfig = SMALL) -> tuple[presets.Preset, dict[str, torch.Tensor]]:
+    text = replace(presets.ROBERTA, hidden_size=64, sizes=dict(presets.ROBERTA.sizes) | ROBERTA_SIZES)
+    whole = presets.laion(audio, text, "small")
+    frontend = replace(whole.frontend, mel=replace(whole.frontend.mel, n_mels=audio.n_mels))
+    preset = replace(whole, frontend=frontend, embedding_size=24)
+    torch.manual_seed(3)
+    return preset, dict(presets.build(preset).state_dict())
+
+
+def small_state(audio: presets.AudioConfig = SMALL) -> dict[str, torch.Tensor]:
+    preset, weights = small(audio)
+    return dict(laion.to_state(Checkpoint("laion", preset, weights)))
+
+
+REST = "htsat-tiny+roberta"
+PARTS = ("text-bart", "text-transformer", "htsat-tiny-iaff_2d", "PANN-6")
+
+
+def joined(part: str) -> tuple[dict[str, torch.Tensor], set[str]]:
+    """A whole model: the part of that name, and what it lacks from the whole one."""
+    others = ("audio_", "logit_") if part.startswith("text") else ("text_", "logit_")
+    mine = state(part)
+    other = state(REST, *others)
+    names = all_names(part) | {name for name in all_names(REST) if name.startswith(others)}
+    return other | mine, names
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_there_and_back_is_bit_equal(part: str) -> None:
+    learned, names = joined(part)
+    again = laion.to_state(laion.read(learned, part))
+    for name, tensor in learned.items():
+        assert torch.equal(again[name], tensor), name
+    counters = {name for name in names if name.endswith("num_batches_tracked")}
+    assert set(again) == names - counters  # the made-up weights have no counters
+
+
+def test_a_whole_model_is_recognised() -> None:
+    preset = laion.read(state("htsat-tiny+roberta"), "x").preset
+    assert preset == replace(presets.PRESETS["htsat-tiny-roberta"], text=preset.text)
+    assert dict(preset.text.sizes) == dict(presets.ROBERTA.sizes)
+
+
+@pytest.mark.parametrize(
+    "audio", [SMALL, replace(SMALL, fusion="aff_2d"), replace(SMALL, fusion="daf_1d"), SMALL_PANN], ids=str
+)
+def test_sizes_are_found_out(audio: presets.AudioConfig, tmp_path: Path) -> None:
+    preset, weights = small(audio)
+    laion.write(Checkpoint("laion", preset, weights), tmp_path / "a.pt")
+    found = recognise.read(tmp_path / "a.pt")
+    assert found.preset.audio == audio and found.preset.embedding_size == 24
+    assert found.preset.frontend.long == ("fusion" if audio.fusion else "windows")
+    clap = folder.network(found, "a.pt")
+    for name, tensor in clap.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_the_stored_stft_and_filterbank_are_the_references() -> None:
+    buffers = laion.computed(presets.PRESETS["htsat-tiny-roberta"])
+    golden = np.load(GOLDEN / "mel.npz")
+    bank = next(golden[name] for name in golden if golden[name].shape == (513, 64))
+    np.testing.assert_allclose(buffers["audio_branch.logmel_extractor.melW"], bank, atol=1e-6)
+    wave = torch.randn(1, 1, 1024)
+    real = torch.nn.functional.conv1d(wave, buffers["audio_branch.spectrogram_extractor.stft.conv_real.weight"])
+    imag = torch.nn.functional.conv1d(wave, buffers["audio_branch.spectrogram_extractor.stft.conv_imag.weight"])
+    expected = torch.fft.rfft(wave[0, 0] * torch.hann_window(1024))
+    torch.testing.assert_close(torch.complex(real[0, :, 0], imag[0, :, 0]), expected, rtol=1e-4, atol=1e-4)
+
+
+def saved(content: Any, path: Path, **options: Any) -> Path:
+    torch.save(content, path, **options)
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_files_in_the_wild(protocol: int, legacy: bool, tmp_path: Path) -> None:
+    tensors = small_state()
+    tensors["text_branch.embeddings.position_ids"] = torch.arange(5)
+    content = {
+        "epoch": np.int64(45),
+        "name": "run",
+        "best": np.float64(0.5),
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-4}]},
+        "state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()},
+    }
+    path = saved(content, tmp_path / "epoch_45.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
+    assert recognise.read(path).preset.audio == SMALL
+
+
+def test_a_bare_state_dict_and_safetensors(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = small_state()
+    assert recognise.read(saved(tensors, tmp_path / "bare.pt")).preset.audio == SMALL
+    save_file(tensors, tmp_path / "bare.safetensors")
+    assert recognise.read(tmp_path / "bare.safetensors").preset.audio == SMALL
+
+
+class Runs:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return eval, ("open('executed', 'w')",)
+
+
+def test_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for content in ({"state_dict": Runs()}, [Runs()]):
+        with pytest.raises(CheckpointError, match="Nothing was executed"):
+            recognise.read(saved(content, tmp_path / "bad.pt"))
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Runs()))
+    with pytest.raises(CheckpointError):
+        recognise.read(tmp_path / "raw.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_wrong_files_say_what_was_found(tmp_path: Path) -> None:
+    tensors = small_state()
+    path = saved({"state_dict": tensors}, tmp_path / "whole.pt")
+    (tmp_path / "cut.pt").write_bytes(path.read_bytes()[:-5000])
+    (tmp_path / "text.pt").write_bytes(b"hello")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    cases = {
+        "cut.pt": "Is it truncated",
+        "text.pt": "Is it truncated",
+        "empty.pt": "Is it truncated",
+        "none.pt": "no such file",
+        "other.pt": r"holds 1 tensors \(weight\), expected the names of a LAION-CLAP model",
+        "things.pt": "holds no tensors",
+        "lacks.pt": "lacks text_branch.embeddings.word_embeddings.weight",
+    }
+    saved({"weight": torch.zeros(3)}, tmp_path / "other.pt")
+    saved({"epoch": 3}, tmp_path / "things.pt")
+    saved({n: t for n, t in tensors.items() if "word_embeddings" not in n}, tmp_path / "lacks.pt")
+    for name, said in cases.items():
+        with pytest.raises(CheckpointError, match=said):
+            recognise.read(tmp_path / name)
+
+
+def test_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
+    tensors = small_state()
+    del tensors["audio_branch.norm.weight"]
+    tensors["audio_projection.0.weight"] = torch.zeros(3, 3)
+    tensors["audio_branch.surplus"] = torch.zeros(1)
+    with pytest.raises(CheckpointError) as caught:
+        folder.network(laion.read(tensors, "file.pt"), "file.pt")
+    said = str(caught.value)
+    assert "1 missing (audio_tower.norm.weight)" in said
+    assert "audio_head.0.weight is (3, 3), expected (24, 32)" in said
+    assert "1 not known (audio_tower.surplus)" in said
+
+
+def test_an_htsat_tower_alone(tmp_path: Path) -> None:
+    tower = {n.removeprefix("audio_branch."): t for n, t in small_state().items() if n.startswith("audio_branch.")}
+    path = saved({"state_dict": {f"sed_model.{n}": t for n, t in tower.items()}}, tmp_path / "htsat.ckpt")
+    found = audioset.read(path)
+    assert found.config == SMALL and found.frontend.mel.rate == 48000
+    network, frontend = found.build()
+    features = network.features(frontend([np.random.default_rng(0).standard_normal(48000).astype(np.float32)]))
+    assert features.clipwise.shape == (1, 5) and features.framewise.shape[2] == 5
+    with pytest.raises(CheckpointError, match="holds an audio tower alone"):
+        recognise.read(path)
+
+
+def test_pann_as_it_is_published(tmp_path: Path) -> None:
+    """`Cnn10_mAP=0.380.pth`: four blocks, 32 kHz, beside an iteration and a sampler's state."""
+    config = replace(presets.PANN_14, widths=(4, 8, 8, 8), pooled=4, n_mels=64, classes=7)
+    _, weights = small(config)
+    state_ = laion.to_state(Checkpoint("laion", small(config)[0], weights))
+    tower = {n.removeprefix("audio_branch."): t for n, t in state_.items() if n.startswith("audio_branch.")}
+    tower["logmel_extractor.melW"] = laion.mel_filterbank(laion.at_rate(32000))
+    path = saved({"iteration": 1, "model": tower, "sampler": {"seed": 3}}, tmp_path / "Cnn10.pth")
+    found = audioset.read(path)
+    assert found.config == config
+    assert (found.frontend.mel.rate, found.frontend.mel.hop) == (32000, 320)
+    network, frontend = found.build()
+    assert network.features(frontend([np.ones(8000, np.float32)])).clipwise.shape == (1, 7)
+    assert recognise.describe(path)["audio tower"] == "pann-4"
+
+
+def test_unused_weights_travel_with_the_embedder(tmp_path: Path) -> None:
+    import openclap
+
+    tensors = small_state() | {"audio_branch.head.weight": torch.arange(25.0).view(5, 5)}
+    path = saved({"state_dict": tensors}, tmp_path / "a.pt")
+    (tmp_path / "tokenizer.json").write_text(make_tokenizer().definition, encoding="utf-8")
+    openclap.load(path, tokenizer=tmp_path / "tokenizer.json").save(tmp_path / "ours")
+    again = laion.to_state(folder.read(tmp_path / "ours"))
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+
+
+def test_what_laion_has_no_place_for() -> None:
+    with pytest.raises(CheckpointError, match="Convert to openclap"):
+        laion.write(Checkpoint("openclap", replace(PRESET, text=replace(PRESET.text, model_type="t5")), {}), Path("x"))
+
+
+def test_nothing_is_missing_from_a_whole_file(tmp_path: Path) -> None:
+    facts = recognise.describe(saved(small_state(), tmp_path / "a.pt"))
+    assert facts["missing"] == facts["not known"] == []
+    assert facts["audio tower"] == "htsat-16" and facts["pooling"] == "pooler"

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openclap import presets
+from openclap.checkpoints import hub, published
+from openclap.checkpoints.published import PUBLISHED, closest, fetch, find
+from openclap.errors import CheckpointError
+
+NAMES = {
+    "630k-best",
+    "630k-audioset-best",
+    "630k-fusion-best",
+    "630k-audioset-fusion-best",
+    "music_audioset_epoch_15_esc_90.14",
+    "music_speech_epoch_15_esc_89.25",
+    "music_speech_audioset_epoch_15_esc_89.98",
+    "laion/clap-htsat-unfused",
+    "laion/clap-htsat-fused",
+    "laion/larger_clap_general",
+    "laion/larger_clap_music",
+    "laion/larger_clap_music_and_speech",
+}
+
+
+def test_every_published_name_is_known_with_and_without_its_ending() -> None:
+    assert PUBLISHED.keys() == NAMES
+    for name, one in PUBLISHED.items():
+        assert one.name == name and find(name) is one and find(f"{name}.pt") is one
+        assert (one.format == "laion") == (one.file == f"{name}.pt")
+        assert one.audio in presets.AUDIO_TOWERS
+        assert bool(one.scores) <= (one.source is not None)
+        assert all(0 < score < 1 for score in one.scores.values())
+    assert find("630k") is None
+
+
+def test_names_that_carry_their_score_have_it() -> None:
+    for name, one in PUBLISHED.items():
+        if "_esc_" in name:
+            assert one.scores["ESC-50"] == pytest.approx(float(name.rpartition("_")[2]) / 100)
+
+
+def test_fusion_is_where_the_name_says_so() -> None:
+    assert {name for name, one in PUBLISHED.items() if one.fusion} == {
+        "630k-fusion-best",
+        "630k-audioset-fusion-best",
+        "laion/clap-htsat-fused",
+    }
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("630k-audioset-bets.pt", "630k-audioset-best"),
+        ("clap-htsat-unfused", "laion/clap-htsat-unfused"),
+        ("LAION/larger_clap_musik", "laion/larger_clap_music"),
+        ("music_audioset_epoch_15_esc_90.41", "music_audioset_epoch_15_esc_90.14"),
+    ],
+)
+def test_a_misspelt_name_finds_the_one_that_was_meant(typed: str, meant: str) -> None:
+    near = closest(typed)
+    assert near[0] == meant and len(near) <= 3 and len(set(near)) == len(near)
+
+
+def test_nothing_is_close_to_something_else() -> None:
+    assert closest("runs/demo/model") == []
+
+
+def test_fetching_asks_for_a_file_or_for_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def download(repo: str, **options: object) -> Path:
+        asked.append((repo, options))
+        return tmp_path
+
+    monkeypatch.setattr(hub, "download", download)
+    laion, face = PUBLISHED["630k-best"], PUBLISHED["laion/clap-htsat-fused"]
+    assert fetch(laion) == tmp_path / "630k-best.pt"
+    assert fetch(face, revision="abc", offline=True) == tmp_path
+    assert asked == [
+        ("lukewys/laion_clap", {"revision": None, "offline": False, "files": ["630k-best.pt"]}),
+        ("laion/clap-htsat-fused", {"revision": "abc", "offline": True, "files": None}),
+    ]
+
+
+def test_offline_the_sentence_names_the_file_and_the_cache() -> None:
+    with pytest.raises(CheckpointError, match=r"lukewys/laion_clap: the cache \(.*\) lacks 630k-best\.pt"):
+        fetch(PUBLISHED["630k-best"], offline=True)
+
+
+def test_a_model_is_cached_when_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {("lukewys/laion_clap", "630k-best.pt"), ("laion/larger_clap_music", "pytorch_model.bin")}
+    monkeypatch.setattr(published.hub, "is_cached", lambda repo, file, revision: (repo, file) in there)
+    assert {name for name, one in PUBLISHED.items() if one.cached} == {"630k-best", "laion/larger_clap_music"}

@@ -1,0 +1,281 @@
+"""`openclap embed`: what it writes, and going on after it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import pyarrow.parquet
+import pytest
+
+import openclap
+from openclap.cli import run
+from openclap.cli.fad import windows_each
+from openclap.embedder import Embedder
+from openclap.errors import AudioError
+
+Call = Callable[..., tuple[int, str]]
+SOUNDS = Path(openclap.__file__).parent / "demo" / "sounds"
+
+
+@pytest.fixture
+def embed(capsys: pytest.CaptureFixture[str], tiny_model: Path) -> Call:
+    """Run `openclap embed` with the tiny model: (exit code, what it said)."""
+
+    def call(*words: object) -> tuple[int, str]:
+        model = [] if "--model" in words else ["--model", str(tiny_model)]
+        code = run(["embed", *map(str, words), *model])
+        said = capsys.readouterr()
+        assert not said.out
+        return code, said.err
+
+    return call
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the sounds that are embedded."""
+    names: list[str] = []
+    real = Embedder.embed_each
+
+    def noted(self: Embedder, sounds: list[Any], **options: Any) -> Iterator[Any]:
+        names.extend(Path(sound).name for sound in sounds)
+        return real(self, sounds, **options)
+
+    monkeypatch.setattr(Embedder, "embed_each", noted)
+    return names
+
+
+def test_parquet_holds_what_python_gives(embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    output, real = tmp_path / "new" / "v.parquet", sorted(SOUNDS.glob("scratch-d*.ogg"))[:4]
+    code, said = embed(sounds, *real, "-o", output)
+    assert code == 0 and said == f"Wrote 10 vectors of 16 numbers to {output}\n"
+    table = polars.read_parquet(output)
+    assert table.schema == {"path": polars.String, "vector": polars.Array(polars.Float32, 16)}
+    assert table["path"].to_list() == [*map(str, sorted(sounds.glob("*.wav"))), *map(str, real)]
+    model = openclap.load(tiny_model)
+    np.testing.assert_allclose(table["vector"].to_numpy(), model.embed_audio(table["path"].to_list()), atol=1e-6)
+    file = pyarrow.parquet.ParquetFile(output)
+    facts = {key.decode(): value.decode() for key, value in file.schema_arrow.metadata.items()}
+    assert facts == {
+        "openclap.model": str(tiny_model),
+        "openclap.digest": model.digest(),
+        "openclap.precision": "fp32",
+        "openclap.dimension": "16",
+        "openclap.windows": "null",
+    }
+    assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+    assert sorted(path.name for path in output.parent.iterdir()) == ["v.parquet"]
+
+
+@pytest.mark.parametrize("cut", [[], ["--length-s", "0.8", "--hop-s", "0.3"]])
+def test_windows_are_those_of_python(
+    cut: list[str], embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path
+) -> None:
+    (sounds / "broken.wav").write_bytes(b"RIFF")
+    options = {"length_s": float(cut[1]) if cut else None, "hop_s": float(cut[3]) if cut[3:] else None}
+    code, said = embed(sounds, "-o", tmp_path / "v.parquet", "--windows", "--batch-size", 4, *cut)
+    assert code == 0 and "Skipped 1:" in said and "broken.wav" in said
+    model = openclap.load(tiny_model)
+    wanted = [
+        (str(path), window) for path in sorted(sounds.glob("*[0-9].wav")) for window in model.windows(path, **options)
+    ]
+    table = polars.read_parquet(tmp_path / "v.parquet")
+    assert table.columns == ["path", "start_s", "end_s", "vector"]
+    assert [row[:3] for row in table.rows()] == [(path, each.start_s, each.end_s) for path, each in wanted]
+    np.testing.assert_allclose(table["vector"].to_numpy(), [each.vector for _, each in wanted], atol=1e-6)
+    assert embed(sounds, "-o", tmp_path / "v.npy", "--windows", *cut)[0] == 0
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), table["vector"].to_numpy(), atol=1e-6)
+    assert json.loads((tmp_path / "v.npy.json").read_text()) == table.drop("vector").to_dicts()
+
+
+def test_a_window_that_fails_takes_its_file_out(
+    tiny_model: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Embedder.embed_each
+
+    def failing(self: Embedder, waves: list[Any], **options: Any) -> Iterator[Any]:
+        results = list(real(self, waves, **options))
+        return iter([*results[:-1], AudioError("its last window is odd")])
+
+    monkeypatch.setattr(Embedder, "embed_each", failing)
+    paths = [str(path) for path in sorted(sounds.glob("*.wav"))]
+    results = dict(windows_each(openclap.load(tiny_model), paths, batch_size=10_000))
+    assert list(results) == paths and isinstance(results.pop(paths[-1]), AudioError)
+    assert all(isinstance(windows, list) for windows in results.values())
+
+
+KILLED = """
+    import os, signal, sys
+    from openclap.cli import embed, run
+
+    real, done = embed.Part.add, []
+
+    def add(self, *fields):
+        real(self, *fields)
+        done.append(fields)
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    embed.Part.add = add
+    run(sys.argv[1:])
+"""
+
+
+def test_a_kill_costs_no_finished_file(
+    embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path, read: list[str]
+) -> None:
+    output, part = tmp_path / "v.parquet", tmp_path / "v.parquet.part"
+    words = ["embed", str(sounds), "-o", str(output), "--model", str(tiny_model)]
+    child = [sys.executable, "-c", textwrap.dedent(KILLED), *words]
+    assert subprocess.run(child, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert part.is_dir() and not output.exists()
+    with (part / "rows.jsonl").open("ab") as rows:
+        rows.write(b'{"path": "torn')  # a line that the kill cut
+    code, said = embed(sounds, "-o", output)
+    assert code == 0 and "Going on: 3 of 6 files are done." in said
+    assert read == ["low-3.wav", "noise-2.wav", "noise-5.wav"] and not part.exists()
+    assert embed(sounds, "-o", tmp_path / "whole.parquet")[0] == 0
+    resumed, whole = (polars.read_parquet(place) for place in (output, tmp_path / "whole.parquet"))
+    assert resumed["path"].equals(whole["path"])
+    np.testing.assert_allclose(resumed["vector"].to_numpy(), whole["vector"].to_numpy(), atol=1e-5)  # other batches
+
+
+def test_ctrl_c_says_how_to_go_on(
+    embed: Call, sounds: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Embedder.embed_each
+
+    def interrupted(self: Embedder, paths: list[str], **options: Any) -> Iterator[Any]:
+        yield from real(self, paths[:2], **options)
+        raise KeyboardInterrupt
+
+    output, part = tmp_path / "v.npy", tmp_path / "v.npy.part"
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "embed_each", interrupted)
+        code, said = embed(sounds, "-o", output)
+    assert code == 130 and f"2 files are done and wait in {part}. Run the same command" in said
+    read.clear()
+    assert embed(sounds, "-o", output)[0] == 0
+    assert len(read) == 4 and len(np.load(output)) == 6 and not part.exists()
+
+
+def stop_after_two(embed: Call, sounds: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a part with two files."""
+    real = Embedder.embed_each
+
+    def full(self: Embedder, paths: list[str], **options: Any) -> Iterator[Any]:
+        yield from real(self, paths[:2], **options)
+        raise OSError(28, "No space left on device", str(output))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "embed_each", full)
+        code, said = embed(sounds, "-o", output)
+    assert code == 2 and "No space left" in said
+
+
+def test_only_what_did_not_change_is_kept(
+    embed: Call, sounds: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "v.npy"
+    stop_after_two(embed, sounds, output, monkeypatch)
+    first, second = sorted(sounds.glob("*.wav"))[:2]
+    os.utime(second, ns=(1, 1))
+    read.clear()
+    assert embed(sounds, "-o", output)[0] == 0
+    assert first.name not in read and second.name in read and len(read) == 5
+
+
+def test_another_model_or_other_windows_start_anew(
+    embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, other = openclap.load(tiny_model), tmp_path / "other"
+    changed.clap.audio_head[0].weight.data *= 2
+    changed.save(other)
+    for name, words in (("a.npy", ["--model", other]), ("b.npy", ["--windows"])):
+        stop_after_two(embed, sounds, tmp_path / name, monkeypatch)
+        code, said = embed(sounds, "-o", tmp_path / name, *words)
+        assert code == 0 and "starting anew" in said and "Going on" not in said
+        assert len(np.load(tmp_path / name)) >= 6 and not (tmp_path / f"{name}.part").exists()
+
+
+def test_windows_go_on_too(embed: Call, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, real = tmp_path / "v.npy", Embedder.read
+
+    def interrupted(self: Embedder, sound: Any) -> Any:
+        if Path(str(sound)).name == "noise-2.wav":
+            raise KeyboardInterrupt
+        return real(self, sound)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "read", interrupted)
+        code, said = embed(sounds, "-o", output, "--windows", "--batch-size", 1)
+    assert code == 130 and "4 files are done" in said
+    code, said = embed(sounds, "-o", output, "--windows", "--batch-size", 1)
+    assert code == 0 and "Going on: 4 of 6" in said
+    assert embed(sounds, "-o", tmp_path / "whole.npy", "--windows", "--batch-size", 1)[0] == 0
+    for end in (".npy", ".npy.json"):
+        assert (tmp_path / f"v{end}").read_bytes() == (tmp_path / f"whole{end}").read_bytes()
+
+
+def test_what_cannot_be_decoded_is_left_out(embed: Call, sounds: Path, tmp_path: Path) -> None:
+    (sounds / "text.wav").write_text("not a sound", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    code, said = embed(sounds, tmp_path / "none.wav", tmp_path / "empty", "-o", tmp_path / "v.parquet")
+    assert code == 0 and "Skipped 3:" in said and "Wrote 6 vectors" in said
+    for path in sounds.glob("*.wav"):
+        path.write_bytes(b"")
+    code, said = embed(sounds, "-o", tmp_path / "w.parquet")
+    assert code == 2 and "None of the 7 files could be embedded" in said
+    assert not list(tmp_path.glob("w.parquet*"))
+
+
+def test_mistakes_are_one_sentence_and_touch_nothing(embed: Call, sounds: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    for name in ("page.parquet", "page.npy", "note.npy.part", "busy.npy.part/letter"):
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text("precious", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    new = mine / "v.parquet"
+    for words, what in [
+        (["-o", new], "requires an argument"),
+        ([sounds, "-o", mine / "v.csv"], ".npy or .parquet"),
+        ([sounds, "-o", mine], "is a folder"),
+        ([sounds, "-o", mine / "page.parquet"], "no .parquet data"),
+        ([sounds, "-o", mine / "page.npy"], "no .npy data"),
+        ([sounds, "-o", mine / "note.npy"], "something else"),
+        ([sounds, "-o", mine / "busy.npy"], "something else"),
+        ([tmp_path / "none.wav", "-o", new], "no such file or folder"),
+        ([tmp_path / "empty", "-o", new], "there is no sound in this folder"),
+        ([sounds, "-o", new, "--hop-s", "1"], "--windows"),
+        ([sounds, "-o", new, "--windows", "--hop-s", "0"], "above 0"),
+        ([sounds, "-o", new, "--windows", "--length-s", "nan"], "above 0"),
+        ([sounds, "-o", new, "--precision", "fp7"], "precision"),
+        ([sounds, "-o", new, "--batch-size", "0"], "batch_size"),
+        ([sounds, "-o", new, "--windows", "--batch-size", "0"], "batch_size"),
+    ]:
+        code, said = embed(*words)
+        assert code == 2 and what in said, (words, said)
+        assert said.startswith("openclap: ") and len(said.splitlines()) == 1, said
+    left = {str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file()}
+    assert left == {"page.parquet", "page.npy", "note.npy.part", "busy.npy.part/letter"}
+
+
+def test_a_second_process_is_refused(embed: Call, sounds: Path, tmp_path: Path) -> None:
+    from openclap.locks import only_writer
+
+    part = tmp_path / "v.npy.part"
+    part.mkdir()
+    with only_writer(part):
+        code, said = embed(sounds, "-o", tmp_path / "v.npy")
+    assert code == 2 and "another process" in said
+    assert embed(sounds, "-o", tmp_path / "v.npy")[0] == 0 and not part.exists()

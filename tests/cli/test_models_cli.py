@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from openclap.checkpoints import hub
+from openclap.checkpoints.published import PUBLISHED
+from openclap.checkpoints.starts import STARTS
+from openclap.cli import run
+
+
+@pytest.fixture
+def here(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with one published model, the start, and two models of its own, one the default."""
+    cached = {("lukewys/laion_clap", "630k-best.pt")}
+    monkeypatch.setattr(hub, "is_cached", lambda repo, file, revision=None: (repo, file) in cached)
+    for place in ("starts/demo-start", "models/aaa", "models/bbb"):
+        shutil.copytree(tiny_model, home / place)
+    (home / "models" / "bbb" / "config.json").write_text("{", encoding="utf-8")
+    (home / "models" / "default.txt").write_text("aaa", encoding="utf-8")
+    return home
+
+
+def test_models_lists_what_is_published_and_what_is_here(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models"]) == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    marks = {line[2:].split()[0]: line[0] for line in lines if line[:2] in ("● ", "· ")}
+    assert PUBLISHED.keys() | STARTS.keys() <= marks.keys()
+    assert {name for name in PUBLISHED if marks[name] == "●"} == {"630k-best"}
+    assert max(len(line) for line in lines[: lines.index("")]) <= 100
+    assert "tiny, the default" in next(line for line in lines if "models/aaa" in line)
+    assert "damaged" in next(line for line in lines if "models/bbb" in line)
+    assert "openclap classify --model 630k-audioset-best" in said.err.splitlines()[-1]
+    assert "a: README of LAION-CLAP, on its first split of ESC-50" in said.err
+
+
+def test_models_as_json_hold_the_sources(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "--json"]) == 0
+    said = capsys.readouterr()
+    rows = {row["name"]: row for row in json.loads(said.out)}
+    assert said.err == ""
+    assert {row["kind"] for row in rows.values()} == {"published", "start", "local"}
+    assert {name for name, row in rows.items() if row["kind"] == "start"} == set(STARTS)
+    assert rows["630k-best"]["here"] and not rows["630k-audioset-best"]["here"]
+    assert rows["laion/clap-htsat-unfused"] == {
+        "name": "laion/clap-htsat-unfused",
+        "kind": "published",
+        "here": False,
+        "repo": "laion/clap-htsat-unfused",
+        "file": None,
+        "revision": None,
+        "format": "huggingface",
+        "audio": "htsat-tiny",
+        "fusion": False,
+        "domain": "sound",
+        "licence": "Apache-2.0",
+        "megabytes": 615,
+        "scores": {"ESC-50": 0.817},
+        "source": "MTEB's board",
+    }
+    assert rows["demo-start"]["here"] and "CC-BY-4.0" in rows["demo-start"]["licence"]
+    assert rows[str(here / "models" / "aaa")]["default"] and rows[str(here / "models" / "aaa")]["made_of"] == "tiny"

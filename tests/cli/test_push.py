@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoints"))
+
+from hub_server import TOKEN, Hub
+
+from openclap.checkpoints import card
+from openclap.cli import run
+from openclap.errors import CheckpointError
+
+FIGURES = {
+    "figures": [
+        {
+            "task": "text_to_audio",
+            "metric": "R@1",
+            "value": 0.25,
+            "low": 0.2,
+            "high": None,
+            "chance": {"value": 0.01, "low": 0.0, "high": 0.02},
+        },
+        {
+            "task": "text_to_audio",
+            "metric": "median_rank",
+            "value": 11,
+            "low": 7,
+            "high": 15,
+            "chance": {"value": 57.7},
+        },
+    ],
+    "protocol": {"Clips": "Windows, averaged."},
+    "data": {"split": "test", "clips": 114, "captions": 228},
+}
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def script(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("openclap")), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+def test_push_writes_a_card_uploads_and_prints_the_url(model: Path, tmp_path: Path) -> None:
+    (model / "evaluation.json").write_text(json.dumps(FIGURES), encoding="utf-8")
+    with Hub() as hub:
+        online = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_TOKEN": TOKEN,
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1"),
+        }
+        done = script("push", model, "me/tiny", "--private", "--message", "a tiny one", **online)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{hub.url}/me/tiny\n"
+        assert "Wrote" in done.stderr and "states no licence yet" in done.stderr
+        repo = hub.repos["me/tiny"]
+        assert repo.private and "a tiny one" in repo.messages
+        arrived = repo.commits[repo.refs["main"]]
+        names = {"README.md", "config.json", "evaluation.json", "model.safetensors", "tokenizer.json"}
+        assert {name: arrived[name] for name in names} == {name: (model / name).read_bytes() for name in names}
+
+
+def test_the_card_says_what_the_model_is_and_how_to_load_it(model: Path) -> None:
+    text = card.card(model, "me/tiny")
+    _, head, body = text.split("---\n", 2)
+    assert head.splitlines()[:3] == ["library_name: openclap", "pipeline_tag: zero-shot-audio-classification", "tags:"]
+    assert "license:" not in head and "Not stated yet" in body
+    for fact in (
+        'openclap.load("me/tiny")',
+        "unit vectors of\n16 numbers",
+        "| audio tower | convolutional (PANN), widths 4-8 |",
+        "0.5 s of mono sound at 16 kHz",
+        "24 log-mel bins of 50–8000 Hz",
+        "bert, 16 tokens at most",
+    ):
+        assert fact in body
+    assert "## Evaluation" not in body
+    (model / "evaluation.json").write_text(json.dumps(FIGURES), encoding="utf-8")
+    measured = card.card(model, "me/tiny")
+    assert "| text to audio | R@1 | 0.250 | 0.200 to – | 0.010 |" in measured
+    assert "| text to audio | median rank | 11.0 | 7.0 to 15.0 | 57.7 |" in measured
+    assert "On 114 clips with 228 captions, split 'test'." in measured and "- Clips: Windows, averaged." in measured
+
+
+def test_a_card_that_stands_is_kept(model: Path) -> None:
+    (model / "README.md").write_text("mine", encoding="utf-8")
+    assert card.write(model, "me/tiny") is None
+    assert (model / "README.md").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("evaluation.json", "{}", "was not written by `openclap eval --json`"),
+        ("evaluation.json", "{", "is damaged"),
+        ("config.json", "[]", "is damaged"),
+    ],
+)
+def test_a_damaged_folder_gets_no_card(model: Path, file: str, content: str, said: str) -> None:
+    (model / file).write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=said):
+        card.write(model, "me/tiny")
+    assert not (model / "README.md").exists()
+
+
+def test_what_is_no_model_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run(["push", str(tmp_path / "empty"), "me/tiny"]) == 2
+    assert "is no model folder" in capsys.readouterr().err
+    assert list((tmp_path / "empty").iterdir()) == []
