@@ -134,13 +134,13 @@ class TorchEngine:
 
 
 def _quantised(clap: CLAP) -> CLAP:
-    """A copy whose linear layers hold int8 weights and quantise what they read, a tensor at a time."""
+    """A copy whose linear layers hold int8 weights and quantise what they read as they read it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", UserWarning)
-        from torch.ao.quantization import quantize_dynamic
+        from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
-        quantised: CLAP = quantize_dynamic(clap, {nn.Linear}, dtype=torch.qint8)
+        quantised: CLAP = quantize_dynamic(clap, {nn.Linear: per_channel_dynamic_qconfig})
     return quantised
 
 

@@ -13,28 +13,9 @@ from openclap import presets
 from openclap.checkpoints import audioset, folder, laion, recognise
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.errors import CheckpointError
-from openclap.models.htsat import HTSATConfig
 from reference import GOLDEN, all_names, state
+from small_laion import SMALL, SMALL_PANN, small, small_state
 from tiny import PRESET, make_tokenizer
-
-SMALL = HTSATConfig(width=16, depths=(2, 2), heads=(2, 4), n_mels=16, image=64, classes=5)
-SMALL_PANN = replace(presets.PANN_14, widths=(4, 8, 8), pooled=3, n_mels=16, classes=5)
-ROBERTA_SIZES = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32, "vocab_size": 40}
-
-
-def small(audio: presets.AudioConfig = SMALL) -> tuple[presets.Preset, dict[str, torch.Tensor]]:
-    text = replace(presets.ROBERTA, hidden_size=64, sizes=dict(presets.ROBERTA.sizes) | ROBERTA_SIZES)
-    whole = presets.laion(audio, text, "small")
-    frontend = replace(whole.frontend, mel=replace(whole.frontend.mel, n_mels=audio.n_mels))
-    preset = replace(whole, frontend=frontend, embedding_size=24)
-    torch.manual_seed(3)
-    return preset, dict(presets.build(preset).state_dict())
-
-
-def small_state(audio: presets.AudioConfig = SMALL) -> dict[str, torch.Tensor]:
-    preset, weights = small(audio)
-    return dict(laion.to_state(Checkpoint("laion", preset, weights)))
-
 
 REST = "htsat-tiny+roberta"
 PARTS = ("text-bart", "text-transformer", "htsat-tiny-iaff_2d", "PANN-6")

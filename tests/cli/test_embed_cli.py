@@ -19,9 +19,7 @@ import pytest
 
 import openclap
 from openclap.cli import run
-from openclap.cli.fad import windows_each
 from openclap.embedder import Embedder
-from openclap.errors import AudioError
 
 Call = Callable[..., tuple[int, str]]
 SOUNDS = Path(openclap.__file__).parent / "demo" / "sounds"
@@ -96,22 +94,6 @@ def test_windows_are_those_of_python(
     assert embed(sounds, "-o", tmp_path / "v.npy", "--windows", *cut)[0] == 0
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), table["vector"].to_numpy(), atol=1e-6)
     assert json.loads((tmp_path / "v.npy.json").read_text()) == table.drop("vector").to_dicts()
-
-
-def test_a_window_that_fails_takes_its_file_out(
-    tiny_model: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = Embedder.embed_each
-
-    def failing(self: Embedder, waves: list[Any], **options: Any) -> Iterator[Any]:
-        results = list(real(self, waves, **options))
-        return iter([*results[:-1], AudioError("its last window is odd")])
-
-    monkeypatch.setattr(Embedder, "embed_each", failing)
-    paths = [str(path) for path in sorted(sounds.glob("*.wav"))]
-    results = dict(windows_each(openclap.load(tiny_model), paths, batch_size=10_000))
-    assert list(results) == paths and isinstance(results.pop(paths[-1]), AudioError)
-    assert all(isinstance(windows, list) for windows in results.values())
 
 
 KILLED = """

@@ -72,7 +72,6 @@ def embed(
     """
     import openclap
     from openclap.cli.classify import find_sounds
-    from openclap.cli.fad import windows_each
     from openclap.errors import AudioError, ConfigError
 
     write = _writer(output)
@@ -83,7 +82,7 @@ def embed(
     embedder = openclap.load(name, precision=precision)
     made_by = {
         "digest": embedder.digest(),
-        "precision": precision,
+        "precision": embedder.engine.precision,
         "dimension": embedder.preset.embedding_size,
         "windows": [length_s, hop_s] if windows else None,
     }
@@ -92,12 +91,12 @@ def embed(
         before = len(sounds) - len(paths)
         if before:
             note(f"Going on: {before} of {len(sounds)} files are done.")
-        results: Iterator[tuple[str, Vectors | list[Window] | AudioError]]
-        if windows:
-            results = windows_each(embedder, paths, length_s=length_s, hop_s=hop_s, batch_size=batch_size)
-        else:
-            results = zip(paths, embedder.embed_each(paths, batch_size=batch_size), strict=True)
-        for done, (path, result) in enumerate(results, start=before + 1):
+        results: Iterator[Vectors | list[Window] | AudioError] = (
+            embedder.windows_each(paths, length_s, hop_s, batch_size)
+            if windows
+            else embedder.embed_each(paths, batch_size)
+        )
+        for done, (path, result) in enumerate(zip(paths, results, strict=True), start=before + 1):
             if isinstance(result, AudioError):
                 skipped.append((path, str(result)))
             else:

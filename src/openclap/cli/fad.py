@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +14,8 @@ from openclap.cli.console import list_skipped, note, print_json, print_table, pr
 from openclap.cli.defaults import default_model
 
 if TYPE_CHECKING:
-    from openclap.embedder import Embedder, Sound, Vectors
-    from openclap.errors import AudioError
+    from openclap.embedder import Embedder, Vectors
     from openclap.evals.fad import Extrapolation
-    from openclap.types import Window
 
 
 def fad(
@@ -134,7 +131,8 @@ def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipp
     vectors: list[Vectors] = []
     files = 0
     with progress("Embedding") as advance:
-        for done, (path, result) in enumerate(windows_each(embedder, paths, batch_size=batch_size), start=1):
+        results = zip(paths, embedder.windows_each(paths, batch_size=batch_size), strict=True)
+        for done, (path, result) in enumerate(results, start=1):
             if isinstance(result, AudioError):
                 skipped.append((path, str(result)))
             else:
@@ -148,69 +146,3 @@ def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipp
     if len(vectors) < dimension:
         note(f"{shown(folder)}: {len(vectors)} windows for vectors of {dimension} numbers are few: FAD is too large.")
     return Side(folder, files, np.stack(vectors))
-
-
-def windows_each(
-    embedder: Embedder,
-    paths: Iterable[str],
-    *,
-    length_s: float | None = None,
-    hop_s: float | None = None,
-    batch_size: int = 16,
-) -> Iterator[tuple[str, list[Window] | AudioError]]:
-    """Each file with its windows, as `Embedder.windows` cuts them, or with the error that says why it has none.
-
-    Windows of several files share a forward pass, so files come in any order.
-    """
-    from openclap.errors import AudioError
-
-    waiting: dict[str, list[_Stretch]] = {}
-    for path in paths:
-        try:
-            waiting[path] = _stretches(embedder, path, length_s, hop_s)
-        except AudioError as error:
-            yield path, error
-        if sum(map(len, waiting.values())) >= batch_size:
-            yield from _embedded(embedder, waiting, batch_size)
-            waiting = {}
-    yield from _embedded(embedder, waiting, batch_size)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    start_s: float
-    end_s: float
-    sound: Sound
-
-
-def _stretches(embedder: Embedder, path: str, length_s: float | None, hop_s: float | None) -> list[_Stretch]:
-    from openclap.audio.clips import window_starts
-    from openclap.errors import ConfigError
-
-    rate = embedder.frontend.sample_rate
-    if not all(value is None or 1 / rate <= value < float("inf") for value in (length_s, hop_s)):
-        raise ConfigError(f"--length-s {length_s} and --hop-s {hop_s} cannot be: both are seconds, above 0.")
-    length = embedder.frontend.samples if length_s is None else round(length_s * rate)
-    hop = length if hop_s is None else round(hop_s * rate)
-    wave = embedder.read(path)
-    spans = [(start, min(start + length, len(wave))) for start in window_starts(len(wave), length, hop)]
-    return [_Stretch(start / rate, end / rate, (wave[start:end], rate)) for start, end in spans]
-
-
-def _embedded(
-    embedder: Embedder, waiting: Mapping[str, Sequence[_Stretch]], batch_size: int
-) -> Iterator[tuple[str, list[Window] | AudioError]]:
-    from openclap.errors import AudioError
-    from openclap.types import Window
-
-    sounds = [stretch.sound for stretches in waiting.values() for stretch in stretches]
-    vectors = iter(embedder.embed_each(sounds, batch_size=batch_size))
-    for path, stretches in waiting.items():
-        windows: list[Window] = []
-        failed: list[AudioError] = []
-        for stretch, result in zip(stretches, islice(vectors, len(stretches)), strict=True):
-            if isinstance(result, AudioError):
-                failed.append(result)
-            else:
-                windows.append(Window(stretch.start_s, stretch.end_s, result))
-        yield path, failed[0] if failed else windows

@@ -1,0 +1,30 @@
+"""Small models of the paper's making, in LAION-CLAP's names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from openclap import presets
+from openclap.checkpoints import laion
+from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.models.htsat import HTSATConfig
+
+SMALL = HTSATConfig(width=16, depths=(2, 2), heads=(2, 4), n_mels=16, image=64, classes=5)
+SMALL_PANN = replace(presets.PANN_14, widths=(4, 8, 8), pooled=3, n_mels=16, classes=5)
+ROBERTA_SIZES = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32, "vocab_size": 40}
+
+
+def small(audio: presets.AudioConfig = SMALL) -> tuple[presets.Preset, dict[str, torch.Tensor]]:
+    text = replace(presets.ROBERTA, hidden_size=64, sizes=dict(presets.ROBERTA.sizes) | ROBERTA_SIZES)
+    whole = presets.laion(audio, text, "small")
+    frontend = replace(whole.frontend, mel=replace(whole.frontend.mel, n_mels=audio.n_mels))
+    preset = replace(whole, frontend=frontend, embedding_size=24)
+    torch.manual_seed(3)
+    return preset, dict(presets.build(preset).state_dict())
+
+
+def small_state(audio: presets.AudioConfig = SMALL) -> dict[str, torch.Tensor]:
+    preset, weights = small(audio)
+    return dict(laion.to_state(Checkpoint("laion", preset, weights)))

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from openclap import engine, presets
+from openclap.errors import ConfigError
+from openclap.models.clap import CLAP
+from openclap.models.htsat import HTSATConfig
+from openclap.types import AudioBatch, TextBatch
+from tiny import PRESET
+
+CPU = torch.device("cpu")
+SMALL = HTSATConfig(width=24, depths=(2, 2), heads=(2, 4), n_mels=16, image=64, classes=5, fusion="aff_2d")
+
+
+@pytest.fixture(scope="module")
+def clap() -> CLAP:
+    torch.manual_seed(0)
+    return presets.build(replace(PRESET, audio=SMALL)).eval()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("OPENCLAP_HOME", str(tmp_path))
+    yield tmp_path
+
+
+def batches() -> tuple[AudioBatch, TextBatch]:
+    generator = torch.Generator().manual_seed(1)
+    is_long = torch.tensor([0, 0, 0, 0, 1, 0, 1], dtype=torch.bool)
+    ids = torch.randint(4, 30, (5, 9), generator=generator)
+    mask = torch.ones_like(ids)
+    ids[2, 4:], mask[2, 4:] = 0, 0
+    return AudioBatch(torch.randn(7, 4, 100, 16, generator=generator), is_long), TextBatch(ids, mask)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_precisions_keep_their_bound(clap: CLAP, precision: engine.Precision) -> None:
+    audio, text = batches()
+    exact, coarse = (engine.TorchEngine(clap, kind, CPU) for kind in ("fp32", precision))
+    for one, other in (
+        (exact.encode_audio(audio), coarse.encode_audio(audio)),
+        (exact.encode_text(text), coarse.encode_text(text)),
+    ):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(other.norm(dim=1), torch.ones(len(other)))
+        cosine = (one * other).sum(dim=1).min().item()
+        assert engine.COSINE_BOUNDS[precision] <= cosine < 1 - 1e-8
+
+
+def test_parts_of_a_batch_change_nothing(clap: CLAP) -> None:
+    audio, _ = batches()
+    vectors = engine.TorchEngine(clap, "fp32", CPU).encode_audio(audio)
+    with torch.inference_mode():
+        torch.testing.assert_close(vectors, clap.encode_audio(audio), rtol=0, atol=1e-6)
+
+
+def test_openvino_agrees_and_is_kept(clap: CLAP, home: Path) -> None:
+    pytest.importorskip("openvino")
+    audio, text = batches()
+    fast, exact = engine.OpenVinoEngine(clap, "fp32", lambda: "d" * 64), engine.TorchEngine(clap, "fp32", CPU)
+    torch.testing.assert_close(fast.encode_audio(audio), exact.encode_audio(audio), rtol=0, atol=1e-5)
+    torch.testing.assert_close(fast.encode_text(text), exact.encode_text(text), rtol=0, atol=1e-5)
+    other = TextBatch(text.ids_BL[:2, :5], text.mask_BL[:2, :5])
+    torch.testing.assert_close(fast.encode_text(other), exact.encode_text(other), rtol=0, atol=1e-5)
+    kept = {path.name: path.stat().st_mtime_ns for path in (home / "engines").rglob("*") if path.is_file()}
+    assert set(kept) == {"audio.xml", "audio.bin", "text.xml", "text.bin"}
+    again = engine.OpenVinoEngine(clap, "fp32", lambda: "d" * 64)
+    torch.testing.assert_close(again.encode_text(other), exact.encode_text(other), rtol=0, atol=1e-5)
+    assert kept == {path.name: path.stat().st_mtime_ns for path in (home / "engines").rglob("*") if path.is_file()}
+
+
+def test_auto_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(*, bf16: bool, openvino: bool) -> engine.Choice:
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: bf16)
+        monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: object() if openvino else None)
+        return engine.choose("auto", CPU)
+
+    assert chosen(bf16=True, openvino=True) == engine.Choice("openvino", "bf16")
+    assert chosen(bf16=False, openvino=True) == engine.Choice("openvino", "fp32")
+    assert chosen(bf16=True, openvino=False) == engine.Choice("torch", "bf16")
+    assert chosen(bf16=False, openvino=False) == engine.Choice("torch", "fp32")
+
+
+def test_impossible_precisions_are_told() -> None:
+    with pytest.raises(ConfigError, match="expected one of: fp32, bf16, int8, auto"):
+        engine.choose("fp64", CPU)
+    with pytest.raises(ConfigError, match="runs on a CPU only"):
+        engine.choose("int8", torch.device("cuda"))
+
+
+@pytest.mark.long
+def test_compiled_networks_agree(clap: CLAP) -> None:
+    audio, text = batches()
+    exact, fast = (engine.TorchEngine(clap, "fp32", CPU, compile=compiled) for compiled in (False, True))
+    torch.testing.assert_close(fast.encode_audio(audio), exact.encode_audio(audio), rtol=0, atol=1e-5)
+    torch.testing.assert_close(fast.encode_text(text), exact.encode_text(text), rtol=0, atol=1e-5)
