@@ -94,7 +94,7 @@ def embed(
         results: Iterator[Vectors | list[Window] | AudioError] = (
             embedder.windows_each(paths, length_s, hop_s, batch_size)
             if windows
-            else embedder.embed_each(paths, batch_size)
+            else embedder.embed_each(paths, batch_size=batch_size)
         )
         for done, (path, result) in enumerate(zip(paths, results, strict=True), start=before + 1):
             if isinstance(result, AudioError):
