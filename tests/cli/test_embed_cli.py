@@ -191,15 +191,15 @@ def test_another_model_or_other_windows_start_anew(
 
 
 def test_windows_go_on_too(embed: Call, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output, real = tmp_path / "v.npy", Embedder.read
+    output, real = tmp_path / "v.npy", Embedder._blocks
 
     def interrupted(self: Embedder, sound: Any) -> Any:
         if Path(str(sound)).name == "noise-2.wav":
             raise KeyboardInterrupt
-        return real(self, sound)
+        yield from real(self, sound)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Embedder, "read", interrupted)
+        patch.setattr(Embedder, "_blocks", interrupted)
         code, said = embed(sounds, "-o", output, "--windows", "--batch-size", 1)
     assert code == 130 and "4 files are done" in said
     code, said = embed(sounds, "-o", output, "--windows", "--batch-size", 1)
@@ -239,8 +239,8 @@ def test_mistakes_are_one_sentence_and_touch_nothing(embed: Call, sounds: Path, 
         ([tmp_path / "none.wav", "-o", new], "no such file or folder"),
         ([tmp_path / "empty", "-o", new], "there is no sound in this folder"),
         ([sounds, "-o", new, "--hop-s", "1"], "--windows"),
-        ([sounds, "-o", new, "--windows", "--hop-s", "0"], "above 0"),
-        ([sounds, "-o", new, "--windows", "--length-s", "nan"], "above 0"),
+        ([sounds, "-o", new, "--windows", "--hop-s", "0"], "longer than one sample"),
+        ([sounds, "-o", new, "--windows", "--length-s", "nan"], "longer than one sample"),
         ([sounds, "-o", new, "--precision", "fp7"], "precision"),
         ([sounds, "-o", new, "--batch-size", "0"], "batch_size"),
         ([sounds, "-o", new, "--windows", "--batch-size", "0"], "batch_size"),
