@@ -110,7 +110,8 @@ def _fetched(preset: Preset, offline: bool) -> Path:
     """The tokenizer that a preset names, from the hub."""
     if preset.text.tokenizer is None:
         raise CheckpointError(
-            "No tokenizer.json lies beside this model, and text cannot be embedded without one. Pass tokenizer=."
+            "No tokenizer.json lies beside this model, and text cannot be embedded without one. Pass one as tokenizer= "
+            "or --tokenizer."
         )
     return hub.tokenizer_file(preset.text.tokenizer, offline=offline)
 

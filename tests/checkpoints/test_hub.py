@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import TOKEN, Hub
 
+from hub_server import TOKEN, Hub
 from openclap.checkpoints import hub as client
 from openclap.errors import CheckpointError
 
@@ -50,22 +50,12 @@ def run(hub: Hub, tmp_path: Path) -> Run:
                 f"try: said.append(str({statement}))\nexcept CheckpointError as error: said.append(f'! {{error}}')\n"
             )
         code += "print(json.dumps(said))"
-        variables = {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_TOKEN": "",
-            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1"),
-        }
         done = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
             check=False,
-            env=os.environ | variables | environment,
+            env=os.environ | hub.environment(tmp_path / "hf") | environment,
             timeout=60,
         )
         assert done.returncode == 0, done.stderr

@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoints"))
-
 from hub_server import TOKEN, Hub
-
 from openclap.checkpoints import card
 from openclap.cli import run
 from openclap.errors import CheckpointError
@@ -54,14 +51,7 @@ def script(*words: object, **environment: str) -> subprocess.CompletedProcess[st
 def test_push_writes_a_card_uploads_and_prints_the_url(model: Path, tmp_path: Path) -> None:
     (model / "evaluation.json").write_text(json.dumps(FIGURES), encoding="utf-8")
     with Hub() as hub:
-        online = {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_TOKEN": TOKEN,
-            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1"),
-        }
+        online = hub.environment(tmp_path / "hf") | {"HF_TOKEN": TOKEN}
         done = script("push", model, "me/tiny", "--private", "--message", "a tiny one", **online)
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"{hub.url}/me/tiny\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, print_json, print_table, progress
-from openclap.cli.defaults import default_model
+from openclap.cli.using import Using
 from openclap.text.prompts import SOUND, prompts
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def classify(
     labels_file: Path | None = None,
     template: str = SOUND,
     top: int = 3,
-    model: str | None = None,
-    precision: str = "fp32",
+    using: Using = Using(),
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -47,16 +46,11 @@ def classify(
         The sentence that a label becomes, with {} where it goes.
     top
         How many labels of each sound to show, the most probable first.
-    model
-        A model folder or name; the demo's model without it.
-    precision
-        What the model computes in: "fp32", or another that it can.
     batch_size
         Sounds in one forward pass.
     json
         Print one JSON array instead of a table.
     """
-    import openclap
     from openclap.errors import AudioError, ConfigError
 
     if top < 1:
@@ -64,7 +58,7 @@ def classify(
     names = _labels(labels, labels_file)
     sentences = prompts(names, template)
     sounds, skipped = find_sounds(files)
-    embedder = openclap.load(model or default_model(), precision=precision)
+    embedder = using.load()
     text_CD, scale = embedder.embed_text(sentences), embedder.clap.scale.item()
     vectors = vectors_each(embedder, list(sounds), skipped, batch_size, "Classifying")
     found = {path: _best(scale * (text_CD @ vector), names, top) for path, vector in vectors}

@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 from openclap.cli.console import note
+from openclap.cli.using import Offline
 
 
 def convert(
-    source: str, destination: Path, *, to: Literal["openclap", "hf", "laion"], tokenizer: Path | None = None
+    source: str,
+    destination: Path,
+    *,
+    to: Literal["openclap", "hf", "laion"],
+    tokenizer: Path | None = None,
+    revision: str | None = None,
+    offline: Offline = False,
 ) -> None:
     """Write a checkpoint in another format, every weight as it is.
 
@@ -24,18 +31,22 @@ def convert(
         "openclap", "hf" (transformers' ClapModel) or "laion" (LAION-CLAP's `.pt`).
     tokenizer
         A `tokenizer.json` to put beside the weights, where the source has none.
+    revision
+        The branch, tag or commit of a source on the hub.
+    offline
+        Take what the hub's cache has, and ask the network for nothing.
     """
     from openclap.checkpoints import folder, huggingface, laion, recognise
     from openclap.embedder import located
     from openclap.errors import CheckpointError, ConfigError
     from openclap.text.tokenizer import Tokenizer
 
-    path = located(source)
+    path = located(source, revision=revision, offline=offline)
     if destination.exists() and destination.resolve() == path.resolve():
         raise ConfigError(f"{destination}: is the source itself. Choose another place.")
     checkpoint = recognise.read(path)
     folder.network(checkpoint, path.name)  # says what is missing before anything is written
-    words = tokenizer or checkpoint.tokenizer or _fetched(checkpoint.preset.text.tokenizer)
+    words = tokenizer or checkpoint.tokenizer or _fetched(checkpoint.preset.text.tokenizer, offline)
     text = checkpoint.preset.text
     read = None if words is None else Tokenizer.read(words, text.context, padded=text.padded)
     checkpoint = replace(checkpoint, tokenizer=words)
@@ -56,13 +67,13 @@ def convert(
         note(f"No tokenizer lies beside it: {text.tokenizer or 'one'} is fetched when text is first embedded.")
 
 
-def _fetched(name: str | None) -> Path | None:
+def _fetched(name: str | None, offline: bool) -> Path | None:
     """The tokenizer of that name where the hub or its cache has it."""
     from openclap.checkpoints import hub
     from openclap.errors import CheckpointError
 
     try:
-        return hub.tokenizer_file(name) if name else None
+        return hub.tokenizer_file(name, offline=offline) if name else None
     except CheckpointError:
         return None
 

@@ -19,7 +19,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, note, progress
-from openclap.cli.defaults import default_model
+from openclap.cli.using import Using
 
 if TYPE_CHECKING:
     from openclap.embedder import Vectors
@@ -39,8 +39,7 @@ def embed(
     windows: Annotated[bool, Parameter(negative="")] = False,
     length_s: float | None = None,
     hop_s: float | None = None,
-    model: str | None = None,
-    precision: str = "fp32",
+    using: Using = Using(),
     batch_size: int = 16,
 ) -> None:
     """Turn sound files into unit vectors.
@@ -63,14 +62,9 @@ def embed(
         Seconds of a window; what the model reads at once without it.
     hop_s
         Seconds from one window's start to the next one's; a window's length without it.
-    model
-        A model folder or name; the demo's model without it.
-    precision
-        What the model computes in: "fp32", or another that it can.
     batch_size
         Sounds, or windows, in one forward pass.
     """
-    import openclap
     from openclap.cli.classify import find_sounds
     from openclap.errors import AudioError, ConfigError
 
@@ -78,8 +72,7 @@ def embed(
     if not windows and (length_s, hop_s) != (None, None):
         raise ConfigError("--length-s and --hop-s say how windows are cut: give --windows with them.")
     sounds, skipped = find_sounds(files)
-    name = model or default_model()
-    embedder = openclap.load(name, precision=precision)
+    embedder = using.load()
     made_by = {
         "digest": embedder.digest(),
         "precision": embedder.engine.precision,
@@ -104,7 +97,7 @@ def embed(
             advance(done, len(sounds))
         whole = [path for path, stamp in sounds.items() if part.has(path, stamp)]
         if whole:
-            write(output, part, whole, {"model": name, **made_by})
+            write(output, part, whole, {"model": using.name, **made_by})
             part.is_written = True
     list_skipped(skipped)
     if not whole:

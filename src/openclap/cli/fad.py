@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from openclap.cli.classify import Skipped, find_sounds, shown
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress, results
-from openclap.cli.defaults import default_model
+from openclap.cli.using import Using
 
 if TYPE_CHECKING:
     from openclap.embedder import Embedder, Vectors
@@ -23,8 +23,7 @@ def fad(
     dir_b: Path,
     *,
     seed: int = 0,
-    model: str | None = None,
-    precision: str = "fp32",
+    using: Using = Using(),
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -43,22 +42,16 @@ def fad(
         The folder to judge, such as generated sounds.
     seed
         Of the random subsets.
-    model
-        A model folder or name; the demo's model without it.
-    precision
-        What the model computes in: "fp32", or another that it can.
     batch_size
         Windows in one forward pass.
     json
         Print one JSON object instead of a table.
     """
-    import openclap
     from openclap.evals.fad import FEWEST, frechet_distance, frechet_distance_infinity
 
     (sounds_a, skipped_a), (sounds_b, skipped_b) = find_sounds([dir_a]), find_sounds([dir_b])
     skipped = skipped_a + skipped_b
-    name = model or default_model()
-    embedder = openclap.load(name, precision=precision)
+    embedder = using.load()
     a = _side(embedder, dir_a, list(sounds_a), skipped, batch_size)
     b = _side(embedder, dir_b, list(sounds_b), skipped, batch_size)
     list_skipped(skipped)
@@ -68,12 +61,14 @@ def fad(
         a,
         b,
     )
-    facts = {"model": name, "precision": precision, "window_s": embedder.window_s, "seed": seed}
+    precision = embedder.engine.precision
+    facts = {"model": using.name, "precision": precision, "window_s": embedder.window_s, "seed": seed}
     if json:
         print_json(outcome.facts() | facts)
     else:
         outcome.show()
-        results.print(f"windows of {embedder.window_s:.2f} s, {precision}, model {name}", style="dim", markup=False)
+        made_by = f"windows of {embedder.window_s:.2f} s, {precision}, model {using.name}"
+        results.print(made_by, style="dim", markup=False)
 
 
 @dataclass(frozen=True, slots=True)

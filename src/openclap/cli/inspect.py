@@ -8,22 +8,34 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from openclap.cli.console import print_json, print_table
+from openclap.cli.using import Offline
 
 
-def inspect(model: str, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def inspect(
+    model: str,
+    *,
+    revision: str | None = None,
+    offline: Offline = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Say what a checkpoint holds: towers, sizes, front end, and whether anything is missing.
 
     Parameters
     ----------
     model
         A file or folder in any format that openclap reads, or a published name that has been fetched.
+    revision
+        The branch, tag or commit of a source on the hub.
+    offline
+        Take what the hub's cache has, and ask the network for nothing.
     json
         Print one JSON object instead of a table.
     """
     from openclap.checkpoints import recognise
     from openclap.embedder import located
 
-    facts = recognise.describe(located(model) if not Path(model).exists() else Path(model))
+    path = Path(model) if Path(model).exists() else located(model, revision=revision, offline=offline)
+    facts = recognise.describe(path)
     if json:
         print_json(facts)
         return

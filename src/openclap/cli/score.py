@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from openclap.cli.classify import Skipped, shown, vectors_each
 from openclap.cli.console import list_skipped, print_json, print_table
-from openclap.cli.defaults import default_model
+from openclap.cli.using import Using
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,7 @@ def score(
     text: str | None = None,
     *,
     pairs: Path | None = None,
-    model: str | None = None,
-    precision: str = "fp32",
+    using: Using = Using(),
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -47,22 +46,16 @@ def score(
     pairs
         In place of AUDIO and TEXT, a CSV, TSV, JSONL or parquet table with columns `path` (or `audio`, `file`; relative
         to the table) and `caption`. The mean of all its pairs is printed too.
-    model
-        A model folder or name; the demo's model without it.
-    precision
-        What the model computes in: "fp32", or another that it can.
     batch_size
         Sounds in one forward pass.
     json
         Print one JSON object instead of a table.
     """
-    import openclap
     from openclap.errors import AudioError
 
     skipped: Skipped = []
     wanted = _wanted(audio, text, pairs, skipped)
-    name = model or default_model()
-    embedder = openclap.load(name, precision=precision)
+    embedder = using.load()
     paths, texts = list(dict.fromkeys(path for path, _ in wanted)), list(dict.fromkeys(said for _, said in wanted))
     text_D = dict(zip(texts, embedder.embed_text(texts), strict=True))
     audio_D = dict(vectors_each(embedder, paths, skipped, batch_size, "Scoring"))
@@ -72,12 +65,12 @@ def score(
             f"{skipped[0][1]}" if len(skipped) == 1 else f"None of the {len(paths)} sounds can be decoded."
         )
     list_skipped(skipped)
+    facts = {"model": using.name, "precision": embedder.engine.precision}
     mean = sum(pair.score for pair in scored) / len(scored)
     if json and pairs is None:
-        print_json(asdict(scored[0]) | {"model": name, "precision": precision})
+        print_json(asdict(scored[0]) | facts)
     elif json:
-        facts = {"mean": mean, "n": len(scored), "model": name, "precision": precision}
-        print_json(facts | {"pairs": [asdict(pair) for pair in scored]})
+        print_json({"mean": mean, "n": len(scored)} | facts | {"pairs": [asdict(pair) for pair in scored]})
     else:
         rows = [[f"{pair.score:.3f}", shown(pair.path), pair.text] for pair in scored]
         total = [] if pairs is None else [[f"{mean:.3f}", f"mean of {len(scored)}", ""]]

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -72,6 +73,19 @@ class Hub:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def environment(self, cache: Path) -> dict[str, str]:
+        """What makes the client, started in a process of its own, ask this hub and keep its files in `cache`."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(cache),
+            "HF_HUB_CACHE": str(cache / "hub"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_TOKEN": "",
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1"),
+        }
 
     def add(self, name: str, files: Mapping[str, bytes], **options: bool) -> Repo:
         repo = self.repos[name] = Repo(**options)

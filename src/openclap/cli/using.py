@@ -1,0 +1,53 @@
+"""Which model a command works with, and how: the options that commands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from openclap.cli.defaults import default_model
+
+if TYPE_CHECKING:
+    from openclap.embedder import Embedder
+
+Offline = Annotated[bool, Parameter(negative="")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Using:
+    """A model by name, and how it is loaded; `openclap.load` says more."""
+
+    model: str | None = None
+    """A model folder, file or name (`openclap models`), or USER/NAME on the hub; the demo's model without it."""
+    revision: str | None = None
+    """The branch, tag or commit of a model on the hub."""
+    offline: Offline = False
+    """Take models from the hub's cache alone, and ask the network for nothing."""
+    tokenizer: Path | None = None
+    """A `tokenizer.json`, for a model that has none beside it."""
+    precision: str = "fp32"
+    """What the model computes in: fp32, bf16, int8, or auto, the fastest that stays true to fp32."""
+    device: str | None = None
+    """Where it computes: cpu, cuda, …; a GPU without it, when there is one."""
+
+    @property
+    def name(self) -> str:
+        """The model that is meant. Raises CheckpointError when none is named and there is no default."""
+        return self.model or default_model()
+
+    def load(self) -> Embedder:
+        """The model. Raises CheckpointError and ConfigError as `openclap.load` does."""
+        import openclap
+
+        return openclap.load(
+            self.name,
+            revision=self.revision,
+            offline=self.offline,
+            tokenizer=self.tokenizer,
+            precision=self.precision,
+            device=self.device,
+        )

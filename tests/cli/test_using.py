@@ -1,0 +1,60 @@
+"""The options by which commands choose a model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hub_server import Hub
+from openclap.cli import run
+
+
+def test_a_model_of_the_hub_is_fetched_pinned_and_used_offline(
+    tiny_model: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    words = [str(Path(sys.executable).with_name("openclap")), "score", str(sounds / "low-0.wav"), "low tone", "--json"]
+    with Hub() as hub:
+        repo = hub.add("me/tiny", files)
+        repo.refs["v1"] = repo.refs["main"]
+        repo.commit({"config.json": b"{}"})
+        environment = os.environ | hub.environment(tmp_path / "hf")
+
+        def score(*options: str) -> subprocess.CompletedProcess[str]:
+            command = [*words, "--model", "me/tiny", *options]
+            return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+        early = score("--offline", "--revision", "v1")
+        assert early.returncode == 2 and "nothing is fetched offline" in early.stderr and not hub.log
+        online = score("--revision", "v1")
+        assert online.returncode == 0, online.stderr
+        asked = len(hub.log)
+        offline = score("--offline", "--revision", "v1")
+        assert offline.stdout == online.stdout and len(hub.log) == asked
+    assert run([*words[1:], "--model", str(tiny_model)]) == 0
+    local, fetched = json.loads(capsys.readouterr().out), json.loads(offline.stdout)
+    assert fetched["score"] == pytest.approx(local["score"], abs=1e-6)
+
+
+def test_tokenizer_precision_and_device(
+    tiny_model: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = shutil.copytree(tiny_model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer.json"))
+    words = ["score", str(sounds / "low-0.wav"), "low tone", "--json", "--model"]
+    assert run([*words, str(tiny_model)]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert run([*words, str(bare)]) == 2
+    assert "--tokenizer" in capsys.readouterr().err
+    given = ["--tokenizer", str(tiny_model / "tokenizer.json"), "--device", "cpu", "--precision", "int8"]
+    assert run([*words, str(bare), *given]) == 0
+    coarse = json.loads(capsys.readouterr().out)
+    assert plain["precision"] == "fp32" and coarse["precision"] == "int8"
+    assert coarse["score"] == pytest.approx(plain["score"], abs=0.05) and coarse["score"] != plain["score"]
+    assert run([*words, str(tiny_model), "--device", "abacus"]) == 2
+    assert "abacus" in capsys.readouterr().err
