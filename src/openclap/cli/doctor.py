@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from dataclasses import astuple
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     rows = [[name, version or "missing", extra] for name, version, extra in facts["packages"]]
     print_table(["package", "version", "needed by"], rows)
     note("")
-    for name in ("openclap", "python", "device", "threads", "home", "demo"):
+    for name in ("openclap", "python", "device", "fastest", "threads", "home", "hub_cache", "demo"):
         note(f"{name:9} {facts[name]}")
     for extra in facts["missing_extras"]:
         note(f"Missing: pip install 'openclap[{extra}]'")
@@ -38,9 +39,10 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
 def examine() -> dict[str, Any]:
     """The facts that `doctor` prints."""
     import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     import openclap
-    from openclap import paths
+    from openclap import engine, paths
 
     packages = [(name, _version(name), extra) for extra, names in _requirements().items() for name in names]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -48,8 +50,10 @@ def examine() -> dict[str, Any]:
         "openclap": openclap.__version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "device": f"cuda ({gpu})" if gpu else "cpu",
+        "fastest": " ".join(astuple(engine.choose("auto", torch.device("cuda" if gpu else "cpu")))),
         "threads": torch.get_num_threads(),
         "home": str(paths.home()),
+        "hub_cache": HF_HUB_CACHE,
         "demo": "done" if (paths.home() / "demo" / "report" / "table.json").is_file() else "not run yet: openclap demo",
         "packages": packages,
         "missing_extras": sorted({extra for _, version, extra in packages if version is None and extra != "core"}),
