@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -69,12 +70,12 @@ def _metadata(record: Record, captions: list[str]) -> bytes:
         "id": record.id,
         "title": record.title,
         "label": record.label,
-        "group": record.group or record.audio.name,
+        "group": record.group or Path(record.audio).name,
         "licence": record.licence,
         "author": record.author,
         "link": record.link,
         "source": record.source,
-        "file": record.audio.name,  # without its folder, which says more of a machine than of the sound
+        "file": Path(record.audio).name,  # without its folder, which says more of a machine than of the sound
     }
     return json.dumps({"text": captions, "tag": list(record.tags), "original_data": original}).encode()
 

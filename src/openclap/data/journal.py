@@ -95,7 +95,8 @@ def identity_of(records: Iterable[Record], splits: Mapping[str, float], seed: in
     digest = hashlib.sha256()
     count = 0
     for record in records:
-        fields = asdict(record) | {"audio": record.audio.name, "bytes": _size(record.audio)}
+        path = Path(record.audio)
+        fields = asdict(record) | {"audio": path.name, "bytes": _size(path)}
         digest.update(json.dumps(fields, sort_keys=True).encode())
         count += 1
     return {

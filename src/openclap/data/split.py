@@ -39,7 +39,7 @@ def split_by_group(
 
 def group_of(record: Record) -> str:
     """What must stay together: the record's group, or its file where it has none."""
-    return record.group or record.audio.as_posix()
+    return record.group or str(record.audio)
 
 
 def _share_out(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int) -> dict[str, list[str]]:
