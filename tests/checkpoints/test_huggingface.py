@@ -172,3 +172,18 @@ def test_a_tokenizer_that_is_not_there_is_fetched_when_text_comes(tmp_path: Path
     assert embedder.embed_audio([(wave("a", 4000), 48000)]).shape == (1, 512)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
         embedder.embed_text(["rain"])
+
+
+def test_vocabulary_and_merges_are_a_tokenizer_too(tmp_path: Path, home: Path) -> None:
+    model = theirs("tiny", False)
+    model.save_pretrained(tmp_path / "hf")
+    words = {word: number for number, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", "r", "a", "Ġr", "Ġra", "ra"])}
+    merges = "#version: 0.2\nĠ r\nĠr a\nr a\n"
+    (tmp_path / "hf" / "vocab.json").write_text(json.dumps(words | {"Ġ": 9}), encoding="utf-8")
+    (tmp_path / "hf" / "merges.txt").write_text(merges, encoding="utf-8")
+    (tmp_path / "hf" / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}', encoding="utf-8")
+    first, again = (openclap.load(tmp_path / "hf") for _ in range(2))
+    batch = first.tokenizer(["ra ra r", "a"])
+    assert batch.ids_BL.tolist() == [[0, 8, 7, 6, 2], [0, 5, 2, 1, 1]]
+    np.testing.assert_array_equal(first.embed_text(["ra ra r"]), again.embed_text(["ra ra r"]))
+    assert len(list((home / "tokenizers").iterdir())) == 1

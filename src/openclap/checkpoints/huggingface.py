@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -13,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openclap import presets
+from openclap import paths, presets
 from openclap.audio.frontend import FrontEndConfig
 from openclap.audio.mel import MelConfig
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.laion import tower_name
 from openclap.checkpoints.names import Table, few, translate
 from openclap.checkpoints.unpickle import read_pickled
+from openclap.data.files import write_bytes
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSATConfig
 from openclap.models.swin import relative_positions
@@ -333,11 +335,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _tokenizer(folder: Path) -> Path | None:
-    """Its `tokenizer.json`; made from vocabulary and merges where only these are there."""
+    """Its `tokenizer.json`; where only vocabulary and merges are there, one made of them under openclap's home."""
     if (folder / TOKENIZER).is_file() or not (folder / "vocab.json").is_file():
         return folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
     from transformers import AutoTokenizer
 
-    made = Path(tempfile.mkdtemp(prefix="openclap-tokenizer-")) / TOKENIZER
-    AutoTokenizer.from_pretrained(folder).backend_tokenizer.save(str(made))
+    content = AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str().encode()
+    made = paths.home() / "tokenizers" / f"{hashlib.sha256(content).hexdigest()[:32]}.json"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(made, content)
     return made
