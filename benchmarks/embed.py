@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,7 +29,7 @@ import openclap
 from openclap.types import AudioBatch, TextBatch
 
 RATE, CLIPS, CAPTIONS, BATCH = 48000, 16, 256, 32
-FORMATS = {"wav": "pcm_s16le", "flac": "flac", "ogg": "libvorbis", "mp3": "libmp3lame", "m4a": "aac"}
+FORMATS = {"wav": "pcm_s16le", "flac": "flac", "ogg": "vorbis", "mp3": "libmp3lame", "m4a": "aac"}
 RATES = (8000, 16000, 22050, 32000, 44100, 48000, 96000)
 
 
@@ -134,6 +135,9 @@ def write_file(path: Path, number: int) -> Path:
     rates = [rate for rate in RATES if path.suffix != ".mp3" or rate <= 48000]
     rate = int(draw.choice(rates))
     wave = (8000 * draw.standard_normal((1, int(rate * draw.uniform(1, 10))))).clip(-32768, 32767).astype(np.int16)
+    if path.suffix == ".ogg":  # PyAV has no encoder for it
+        soundfile.write(path, wave[0], rate)
+        return path
     with av.open(str(path), "w") as container:
         stream = container.add_stream(FORMATS[path.suffix[1:]], rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
