@@ -1,49 +1,193 @@
 """Reading other people's `.pt` and `.pth` files without running their code.
 
-A pickle can name any function and call it. This reader resolves what tensors are rebuilt from, and nothing
-else: torch's rebuilding functions and storages, OrderedDict, numpy scalars, dtypes and arrays. Real LAION files
-hold numpy scalars and protocol 4, which torch's own `weights_only=True` refuses.
+A pickle can name any function, call it, and change what it named. This reader knows a literal table of names. Each
+stands for an inert value or for a `Rebuild`, which only this file can call; what a pickle builds is plain data and
+tensors. Everything else is refused: other names, state set on anything but containers and arrays, persistent ids that
+are no storages, TorchScript archives (torch would run what they hold) and the tars of torch before 0.1.10.
+
+Real LAION files hold numpy scalars and protocol 4, which torch's own `weights_only=True` refuses.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
+import sys
+import tarfile
 import types
-from pathlib import Path
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Any, ClassVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from openclap.errors import CheckpointError
 
-ALLOWED: dict[str, frozenset[str]] = {
-    "collections": frozenset({"OrderedDict"}),
-    "torch._utils": frozenset({"_rebuild_tensor_v2", "_rebuild_parameter"}),
-    "torch": frozenset(
-        {
-            *("FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage", "LongStorage", "IntStorage"),
-            *("ShortStorage", "CharStorage", "ByteStorage", "BoolStorage", "Size", "device"),
-        }
-    ),
-    "torch.storage": frozenset({"UntypedStorage", "TypedStorage"}),
-    "numpy": frozenset({"dtype", "ndarray"}),
-    "numpy.core.multiarray": frozenset({"scalar", "_reconstruct"}),
-    "numpy._core.multiarray": frozenset({"scalar", "_reconstruct"}),
-    "numpy.core.numeric": frozenset({"_frombuffer"}),
-    "numpy._core.numeric": frozenset({"_frombuffer"}),
-    "_codecs": frozenset({"encode"}),
+YOURS = (
+    "If you trust the file, load it with torch yourself and save its weights alone: "
+    "torch.save(content['state_dict'], 'weights.pt')."
+)
+
+
+class RefusedError(CheckpointError):
+    """The file asks for something that rebuilds no data."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"refused: the file wants to {what}. Nothing was executed. {YOURS}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """A name that a pickle may call. The file never gets hold of the function itself."""
+
+    make: Callable[..., Any]
+
+
+def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Tensor:
+    """`torch._utils._rebuild_tensor_v2`; hooks and gradients are left out."""
+    return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, size, stride)
+
+
+def _typed_tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Tensor:
+    """`torch._utils._rebuild_tensor_v3`, for types that have no storage class: uint16, float8."""
+    return torch.empty(0, dtype=rest[2]).set_(storage._untyped_storage, offset, size, stride)
+
+
+def _first(value: Any, *rest: Any) -> Any:
+    """A parameter is its tensor."""
+    return value
+
+
+def _numpy_type(name: str, *rest: Any) -> np.dtype[Any]:
+    """Numbers, text, bytes and objects; no structures, whose layout a file could lie about."""
+    kind = np.dtype(name)
+    if kind.kind not in "?biufcSUO" or kind.fields or kind.subdtype:
+        raise RefusedError(f"make a numpy type {name!r}")
+    return kind
+
+
+def _numpy_scalar(kind: np.dtype[Any], content: Any = None) -> Any:
+    if kind.hasobject:
+        return content
+    return np.frombuffer(_latin(content), kind)[0] if kind.itemsize else kind.type()
+
+
+def _numpy_array(content: Any, kind: np.dtype[Any], shape: tuple[int, ...], order: Any, axes: Any = None) -> Any:
+    flat = np.frombuffer(content, kind)
+    return flat.reshape(shape, order=order) if axes is None else flat.reshape(shape).transpose(axes)
+
+
+def _latin(text: Any, encoding: str = "latin1") -> bytes:
+    """Bytes, which protocol 2 writes as text."""
+    return text if isinstance(text, bytes) else bytes(text.encode("latin1"))
+
+
+_ARRAYS: dict[str, Any] = {"scalar": Rebuild(_numpy_scalar), "_reconstruct": Rebuild(lambda *_: np.empty(0))}
+_BUFFERS: dict[str, Any] = {"_frombuffer": Rebuild(_numpy_array)}
+_PATHS: dict[str, Any] = {
+    **dict.fromkeys(("Path", "PosixPath", "PurePath", "PurePosixPath"), Rebuild(PurePosixPath)),
+    **dict.fromkeys(("WindowsPath", "PureWindowsPath"), Rebuild(PureWindowsPath)),
 }
+_BUILTINS: dict[str, Any] = {
+    **{kind.__name__: Rebuild(kind) for kind in (set, frozenset, complex, slice)},
+    "bytes": Rebuild(lambda content=b"", *_: _latin(content)),
+    "bytearray": Rebuild(lambda content=b"", *_: bytearray(_latin(content))),
+    "range": Rebuild(lambda *bounds: bounds),
+    **{name: name for name in ("dict", "list", "tuple", "int", "float", "str", "bool")},
+}
+KNOWN: Mapping[str, Mapping[str, Any]] = {
+    "collections": {
+        "OrderedDict": Rebuild(OrderedDict),
+        "defaultdict": Rebuild(lambda *_: {}),
+        "Counter": Rebuild(dict),
+    },
+    "builtins": _BUILTINS,
+    "argparse": {"Namespace": Rebuild(dict)},
+    "types": {"SimpleNamespace": Rebuild(dict)},
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,
+    "torch._utils": {
+        "_rebuild_tensor_v2": Rebuild(_tensor),
+        "_rebuild_tensor_v3": Rebuild(_typed_tensor),
+        "_rebuild_parameter": Rebuild(_first),
+        "_rebuild_parameter_with_state": Rebuild(_first),
+    },
+    "torch": {
+        **{name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
+        "Size": Rebuild(torch.Size),
+        "device": Rebuild(torch.device),
+    },
+    "torch.storage": {"UntypedStorage": torch.UntypedStorage},
+    "numpy": {"dtype": Rebuild(_numpy_type), "ndarray": np.ndarray},
+    "numpy.core.multiarray": _ARRAYS,
+    "numpy._core.multiarray": _ARRAYS,
+    "numpy.core.numeric": _BUFFERS,
+    "numpy._core.numeric": _BUFFERS,
+    "_codecs": {"encode": Rebuild(_latin)},
+}
+"""What a file may name. torch's own wrapper resolves its storage classes ("FloatStorage", …) to their types."""
 
 
-class RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that refuses every name outside ALLOWED."""
+def _call(reader: Any) -> None:
+    """REDUCE and NEWOBJ: the name below the arguments is called."""
+    arguments, target = reader.stack.pop(), reader.stack.pop()
+    if not isinstance(target, Rebuild):
+        raise RefusedError(f"call a {type(target).__name__}")
+    reader.append(target.make(*arguments))
+
+
+def _build(reader: Any) -> None:
+    """BUILD: what lies on top is given its state. Attributes are left out, but for those of a namespace."""
+    state, target = reader.stack.pop(), reader.stack[-1]
+    if type(target) is np.ndarray:
+        target.__setstate__(state)
+    elif isinstance(target, np.dtype):
+        if state[1] not in ("|", "=", "<" if sys.byteorder == "little" else ">"):
+            raise RefusedError("read numbers whose bytes are in the other order")
+    elif type(target) is dict:
+        target.update(state)
+    elif type(target) is not OrderedDict and not isinstance(target, Tensor):
+        raise RefusedError(f"set the state of a {type(target).__name__}")
+
+
+def _stored(reader: Any) -> None:
+    """BINPERSID: a storage, which torch reads. For a "module" torch would compare source files, and write one."""
+    saved = reader.stack.pop()
+    if not (type(saved) is tuple and saved and saved[0] in ("storage", b"storage")):
+        raise RefusedError("be given what is no storage")
+    reader.append(reader.persistent_load(saved))
+
+
+def _refuse(reader: Any) -> None:
+    raise RefusedError("use a part of pickle's language that no checkpoint needs")
+
+
+_UNUSED = (pickle.PERSID, pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4)
+
+
+class RestrictedUnpickler(pickle._Unpickler):
+    """Python's own unpickler in Python, with every step replaced that could run code or change what is named."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.REDUCE[0]: _call,
+        pickle.NEWOBJ[0]: _call,
+        pickle.BUILD[0]: _build,
+        pickle.BINPERSID[0]: _stored,
+        **{code[0]: _refuse for code in _UNUSED},
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        if name not in ALLOWED.get(module, ()):
-            raise CheckpointError(
-                f"refused: the file wants to run {module}.{name}, which holds no weights. Nothing was executed."
-            )
-        return super().find_class(module, name)
+        """What stands for a name. Raises RefusedError for one that is not KNOWN."""
+        module = "builtins" if module == "__builtin__" else module  # as protocol 2 writes it
+        try:
+            return KNOWN[module][name]
+        except KeyError:
+            raise RefusedError(f"use {module}.{name}, which holds no weights") from None
 
 
 def _load(file: Any, **options: Any) -> Any:
@@ -55,17 +199,40 @@ _MODULE.__dict__.update(Unpickler=RestrictedUnpickler, load=_load)
 
 
 def read_pickled(path: Path) -> Any:
-    """What a `.pt` file holds, its tensors on the CPU.
+    """What a `.pt` file holds, its tensors on the CPU: plain data, without gradients.
 
     Raises CheckpointError for a missing or damaged file and for one that would run code.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
     try:
-        return torch.load(path, map_location="cpu", pickle_module=_MODULE, weights_only=False)
+        with path.open("rb") as file:
+            _check_container(file)
+            return torch.load(file, map_location="cpu", pickle_module=_MODULE, weights_only=False)
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from None
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         raise CheckpointError(
             f"{path.name}: is not a checkpoint that torch can read ({type(error).__name__}: {error}). Is it truncated?"
         ) from None
+
+
+def _check_container(file: IO[bytes]) -> None:
+    """Raises CheckpointError for what torch would not hand to our unpickler; the file is left at its beginning."""
+    if os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "").lower() in ("1", "y", "yes", "true"):
+        raise CheckpointError(
+            "cannot be read while TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, with which torch takes no reader but its own. "
+            "Unset it; openclap's reader runs no code either."
+        )
+    if file.read(4) == b"PK\x03\x04":
+        file.seek(0)
+        if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():  # as torch.load asks
+            raise CheckpointError(
+                "is a TorchScript program, which would run when it is read. Expected a state dict: "
+                "torch.save(model.state_dict(), path)."
+            )
+    else:
+        file.seek(0)
+        if tarfile.is_tarfile(file):
+            raise CheckpointError("is a tar, expected a file that torch 0.1.10 or newer has saved.")
+    file.seek(0)
