@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from openclap.checkpoints.destination import Kind, drafted
+from openclap.errors import CheckpointError
+
+FOLDER = Kind("note", ("config.json", "text"), lambda path: (path / "config.json").is_file())
+FILE = Kind("letter", (), lambda path: path.is_file() and path.read_text(encoding="utf-8").startswith("letter"))
+
+
+def write(place: Path, text: str = "new", source: Path | None = None) -> None:
+    with drafted(place, FOLDER, source) as draft:
+        draft.mkdir()
+        (draft / "config.json").write_text("{}", encoding="utf-8")
+        (draft / "text").write_text(text, encoding="utf-8")
+        (draft / "text").chmod(0o600)
+
+
+def held(place: Path) -> dict[str, str]:
+    """Every file under a folder, hidden ones too."""
+    found = (path for path in sorted(place.rglob("*")) if not path.is_dir())
+    return {path.relative_to(place).as_posix(): path.read_text(encoding="utf-8") for path in found}
+
+
+NEW, OLD = {"config.json": "{}", "text": "new"}, {"config.json": "{}", "text": "old"}
+
+
+def test_a_folder_appears_whole_and_readable_and_is_replaced(tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "folder"
+    write(place, "old")
+    assert held(tmp_path) == {f"deep/folder/{name}": text for name, text in OLD.items()}
+    write(place)
+    assert held(place) == NEW and [path.name for path in place.parent.iterdir()] == ["folder"]
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {stat.S_IMODE((place / name).stat().st_mode) for name in NEW} == {stat.S_IMODE(plain.stat().st_mode)}
+
+
+@pytest.mark.parametrize("strange", ["README.md", "thesis.txt", ".git/HEAD", "sub/x"])
+def test_a_folder_that_holds_anything_else_is_refused(tmp_path: Path, strange: str) -> None:
+    place = tmp_path / "folder"
+    write(place, "old")
+    (place / strange).parent.mkdir(exist_ok=True)
+    (place / strange).write_text("mine", encoding="utf-8")
+    with pytest.raises(
+        CheckpointError, match=rf"holds {Path(strange).parts[0]} beside the note that would be replaced"
+    ):
+        write(place)
+    assert held(place) == OLD | {strange: "mine"} and [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_links_and_folders_under_the_writers_names_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine", encoding="utf-8")
+    for number, make in enumerate((lambda path: path.symlink_to(tmp_path / "mine"), Path.mkdir)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        (place / "config.json").write_text("{}", encoding="utf-8")
+        make(place / "text")
+        with pytest.raises(CheckpointError, match="holds text beside the note"):
+            write(place)
+
+
+def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "text").write_text("mine", encoding="utf-8")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for name in ("folder", "file"):
+        with pytest.raises(CheckpointError, match=f"{name}: is there already and is no note"):
+            write(tmp_path / name)
+    assert held(tmp_path) == {"folder/text": "mine", "file": "mine"}
+
+
+def test_a_place_that_cannot_be_written_is_named_itself(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"file/folder: cannot be written \("):
+        write(tmp_path / "file" / "folder")
+    assert held(tmp_path) == {"file": "mine"}
+
+
+def test_the_source_is_never_replaced(tmp_path: Path) -> None:
+    place = tmp_path / "folder"
+    write(place, "old")
+    with pytest.raises(CheckpointError, match="is the source itself"):
+        write(place, source=tmp_path / "." / "folder")
+    with pytest.raises(CheckpointError, match="holds the source beside the note"):
+        write(place, source=place / "text")
+    assert held(place) == OLD
+
+
+def test_a_file_replaces_its_own_kind_alone(tmp_path: Path) -> None:
+    place = tmp_path / "a.pt"
+    for text in ("letter 1", "letter 2"):
+        with drafted(place, FILE) as draft:
+            draft.write_text(text, encoding="utf-8")
+    assert held(tmp_path) == {"a.pt": "letter 2"}
+    place.write_text("mine", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    for name in ("a.pt", "empty"):
+        with pytest.raises(CheckpointError, match="is no letter"), drafted(tmp_path / name, FILE):
+            pass
+    assert held(tmp_path) == {"a.pt": "mine"}
+
+
+def test_an_empty_folder_is_filled_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be where the user is, or a disk of its own."""
+    place = tmp_path / "empty"
+    place.mkdir()
+    inode = place.stat().st_ino
+    monkeypatch.chdir(place)
+    write(Path())
+    assert held(tmp_path) == {f"empty/{name}": text for name, text in NEW.items()}
+    assert place.stat().st_ino == inode and held(Path()) == NEW
+
+
+def test_links_to_the_place_stay_links(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "dangling").symlink_to(tmp_path / "far" / "away")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name, real in (("link", "real"), ("link", "real"), ("dangling", "far/away")):
+        write(tmp_path / name)
+        assert (tmp_path / name).is_symlink() and held(tmp_path / real) == NEW
+    with pytest.raises(CheckpointError, match="is a link that leads to itself"):
+        write(tmp_path / "loop")
+
+
+class Stop(BaseException):
+    """Whatever ends a process early."""
+
+
+def test_an_early_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    place = tmp_path / "folder"
+    with pytest.raises(Stop), drafted(place, FOLDER) as draft:
+        draft.mkdir()
+        hidden = [path.name for path in tmp_path.iterdir()]
+        raise Stop
+    assert len(hidden) == 1 and hidden[0].startswith(".folder.partial-")
+    write(place, "old")
+    with pytest.raises(Stop), drafted(place, FOLDER) as draft:
+        raise Stop
+    assert held(tmp_path) == {f"folder/{name}": text for name, text in OLD.items()}
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_what_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: bool) -> None:
+    place = tmp_path / "folder"
+    write(place, "old")
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if Path(target) == place and (".partial-" in str(self) or not back):
+            raise OSError(28, "No space left on device", str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    if back:
+        with pytest.raises(OSError, match="No space"):
+            write(place)
+        assert held(tmp_path) == {f"folder/{name}": text for name, text in OLD.items()}
+        return
+    with pytest.raises(CheckpointError, match=r"could not be replaced .*What stood there lies in (.*)\.") as caught:
+        write(place)
+    assert held(Path(str(caught.value).split("lies in ")[1].removesuffix("."))) == OLD
+
+
+def test_a_folder_half_filled_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name == "config.json":
+            raise OSError(28, "No space left on device", str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "empty")
+    assert held(tmp_path) == {} and (tmp_path / "empty").is_dir()
+
+
+def test_what_comes_there_meanwhile_stays(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        place = tmp_path / name
+        with pytest.raises(CheckpointError, match="mine"), drafted(place, FOLDER) as draft:
+            draft.mkdir()
+            place.mkdir(exist_ok=True)
+            (place / "mine").write_text("dear", encoding="utf-8")
+    assert held(tmp_path) == {"new/mine": "dear", "empty/mine": "dear"}
