@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from openclap import presets
+from openclap.checkpoints.exchange import changes
+from openclap.errors import CheckpointError
+
+LAION = presets.PRESETS["htsat-tiny-roberta"]
+
+
+def sized(**sizes: Any) -> presets.Preset:
+    return replace(LAION, text=replace(LAION.text, sizes=dict(LAION.text.sizes) | sizes))
+
+
+def test_the_same_model_loses_nothing() -> None:
+    again = replace(sized(hidden_act="gelu"), name="other", temperatures=1, transforms=False)
+    assert changes(LAION, again, "it") == ()
+    assert changes(LAION, replace(again, audio=replace(LAION.audio, classes=0)), "it") == ()
+
+
+def test_what_hardly_matters_is_told() -> None:
+    again = replace(sized(layer_norm_eps=1e-12), frontend=replace(LAION.frontend, int16=False))
+    assert changes(LAION, again, "it") == (
+        "frontend.int16 True (it would read back as False)",
+        "text.sizes.layer_norm_eps 1e-05 (it would read back as 1e-12)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("again", "said"),
+    [
+        (replace(LAION, frontend=replace(LAION.frontend, samples=240000)), "frontend.samples 480000 .* 240000"),
+        (
+            replace(LAION, frontend=replace(LAION.frontend, mel=presets.DEMO.frontend.mel)),
+            "frontend.mel.hop 480 .* 1024",
+        ),
+        (replace(LAION, audio=presets.HTSAT_BASE), "audio.width 96 .* 128"),
+        (replace(LAION, audio=presets.PANN_14), "audio.tower htsat .* pann"),
+        (replace(LAION, text=presets.BERT), "text.model_type roberta .* bert"),
+        (replace(LAION, text=replace(LAION.text, pooling="mean")), "text.pooling pooler .* mean"),
+        (replace(LAION, text=replace(LAION.text, tokenizer="me/words")), "text.tokenizer roberta-base .* me/words"),
+        (sized(layer_norm_eps=1e-3), "text.sizes.layer_norm_eps 1e-05 .* 0.001"),
+        (sized(hidden_act="relu"), "text.sizes.hidden_act gelu .* relu"),
+    ],
+)
+def test_another_model_is_refused(again: presets.Preset, said: str) -> None:
+    with pytest.raises(
+        CheckpointError, match=rf"htsat-tiny-roberta: it has no place for .*{said}.*Convert to openclap"
+    ):
+        changes(LAION, again, "it")
+
+
+def test_what_lies_beside_the_model_can_be_set_apart() -> None:
+    again = replace(LAION, text=replace(LAION.text, tokenizer=None))
+    assert changes(LAION, again, "it", apart=("text.tokenizer",)) == ()
