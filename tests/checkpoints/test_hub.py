@@ -93,6 +93,31 @@ def test_pickled_weights_are_fetched_where_there_are_no_others(hub: Hub, run: Ru
     assert run("hub.download('me/old')", HF_ENDPOINT="http://127.0.0.1:1") == [folder]  # no network, but a copy
 
 
+def test_weights_in_parts_are_fetched_all_and_alone(hub: Hub, run: Run) -> None:
+    parts = {f"model-0000{number}-of-00003.safetensors": b"s" * number for number in (1, 2, 3)}
+    settings = {"config.json": b"{}", "processor_config.json": b"{}"}
+    index = {"model.safetensors.index.json": b"{}"}
+    pickled = {"pytorch_model.bin.index.json": b"{}", "pytorch_model-00001-of-00001.bin": PICKLED}
+    repo = hub.add("me/parts", settings | parts | index | pickled | {"pytorch_model.bin": PICKLED})
+    hub.add("me/old", settings | pickled | {"model-00001-of-00002.safetensors": b"no index names it"})
+    first, old = run("hub.download('me/parts')", "hub.download('me/old')")
+    assert held(first) == settings | parts | index and held(old) == settings | pickled
+    (Path(first) / "model-00002-of-00003.safetensors").unlink()
+    (said,) = run("hub.download('me/parts', offline=True)")
+    assert "lacks model-00002-of-00003.safetensors, and nothing is fetched offline" in said
+    del repo.commits[repo.refs["main"]]["model-00003-of-00003.safetensors"]
+    assert "holds no model-00003-of-00003.safetensors" in run("hub.download('me/parts')")[0]
+
+
+def test_vocabulary_and_merges_are_fetched_where_there_is_no_other_tokenizer(hub: Hub, run: Run) -> None:
+    words = {"vocab.json": b"{}", "merges.txt": b"", "tokenizer_config.json": b"{}"}
+    rest = {name: MODEL[name] for name in ("config.json", "model.safetensors")}
+    hub.add("me/words", rest | words)
+    hub.add("me/both", MODEL | words)
+    alone, both = run("hub.download('me/words')", "hub.download('me/both')")
+    assert held(alone) == rest | words and held(both) == rest | {"tokenizer.json": MODEL["tokenizer.json"]}
+
+
 def test_a_revision_is_a_branch_a_tag_or_a_commit(hub: Hub, run: Run) -> None:
     repo = hub.repos["me/clap"]
     old = repo.refs["main"]

@@ -15,17 +15,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
 
+from openclap.checkpoints.hub_files import TOKENIZER, UNUSED, WEIGHTS, choose, lacking
 from openclap.errors import CheckpointError
 
-TOKENIZER = "tokenizer.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Weights by preference: of these, the first that a repository holds is the only one that is fetched."""
-UNUSED = "unused.safetensors"
-FILES = ("config.json", "preprocessor_config.json", TOKENIZER, *WEIGHTS, UNUSED)
-"""What a model consists of, ours or Hugging Face's."""
 PUSHED = ("config.json", WEIGHTS[0], TOKENIZER, UNUSED, "evaluation.json", "README.md")
 
 TIMEOUT_S = 10.0
@@ -40,15 +34,15 @@ def download(
         revision: a branch, a tag or a commit; the main branch without it.
         offline: look in the cache alone, as with HF_HUB_OFFLINE=1.
         files: names and patterns; what a model consists of (`FILES`) without it. A name must be there, a pattern
-            may match nothing, and of `WEIGHTS` one is enough.
+            may match nothing.
 
     Without a network, what is cached serves. Raises CheckpointError when files are missing or cannot be had.
     """
     import huggingface_hub
 
     cached = _cached_folder(repo, revision)
-    missing = _lacking(_names(cached) if cached else [], files)
-    if offline or huggingface_hub.is_offline_mode():
+    missing = lacking(_names(cached) if cached else [], files)
+    if offline or is_offline():
         if cached and not missing:
             return cached
         raise CheckpointError(_not_cached(repo, missing))
@@ -59,10 +53,10 @@ def download(
         if cached and not missing:
             return cached
         raise
-    if lacking := _lacking(names, files):
+    if missing := lacking(names, files):
         there = f"it has {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "it is empty"
-        raise CheckpointError(f"{repo}: holds no {' and no '.join(lacking)}; {there}. Is it the right repository?")
-    chosen = _choose(names, files)
+        raise CheckpointError(f"{repo}: holds no {' and no '.join(missing)}; {there}. Is it the right repository?")
+    chosen = choose(names, files)
     if cached and cached.name == commit and all((cached / name).is_file() for name in chosen):
         return cached
     with _one_sentence(repo, revision), _full_disks_are_errors(), _bars_on_terminals_alone():
@@ -92,6 +86,26 @@ def is_cached(repo: str, file: str, revision: str | None = None) -> bool:
         return False
 
 
+def is_offline() -> bool:
+    """Does HF_HUB_OFFLINE say so?"""
+    import huggingface_hub
+
+    return bool(huggingface_hub.is_offline_mode())
+
+
+def check_push(repo: str) -> None:
+    """Raises CheckpointError for what can be known before anything is sent: no such name, no network, no token."""
+    import huggingface_hub
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    with _one_sentence(repo, None, writing=True):
+        validate_repo_id(repo)
+    if is_offline():
+        raise CheckpointError(f"{repo}: cannot be written while HF_HUB_OFFLINE is set. Unset it to publish.")
+    if huggingface_hub.get_token() is None:
+        raise CheckpointError(f"{repo}: publishing needs a token of yours with the right to write: {_LOG_IN}")
+
+
 def push(folder: Path, repo: str, *, private: bool = False, message: str, revision: str | None = None) -> str:
     """Upload a model folder of ours, and return the URL of its page.
 
@@ -101,10 +115,7 @@ def push(folder: Path, repo: str, *, private: bool = False, message: str, revisi
     import huggingface_hub
 
     check_model(folder)
-    if huggingface_hub.is_offline_mode():
-        raise CheckpointError(f"{repo}: cannot be written while HF_HUB_OFFLINE is set. Unset it to publish.")
-    if huggingface_hub.get_token() is None:
-        raise CheckpointError(f"{repo}: publishing needs a token of yours with the right to write: {_LOG_IN}")
+    check_push(repo)
     api = huggingface_hub.HfApi(library_name="openclap")
     with _one_sentence(repo, revision, writing=True), _bars_on_terminals_alone():
         page = api.create_repo(repo, private=private or None, exist_ok=True)
@@ -132,20 +143,6 @@ def _list(repo: str, revision: str | None) -> tuple[str, list[str]]:
 
     info = huggingface_hub.HfApi(library_name="openclap").model_info(repo, revision=revision, timeout=TIMEOUT_S)
     return str(info.sha), [file.rfilename for file in info.siblings or []]
-
-
-def _choose(names: Sequence[str], files: Sequence[str] | None) -> list[str]:
-    wanted = [name for name in names if any(fnmatchcase(name, pattern) for pattern in files or FILES)]
-    passed_over = [name for name in WEIGHTS if name in wanted][1:]
-    return [name for name in wanted if name not in passed_over]
-
-
-def _lacking(names: Sequence[str], files: Sequence[str] | None) -> list[str]:
-    """What must be among `names` and is not."""
-    asked = ["config.json", *WEIGHTS] if files is None else [file for file in files if not glob.has_magic(file)]
-    weights = [file for file in asked if file in WEIGHTS]
-    lacking = [file for file in asked if file not in weights and file not in names]
-    return lacking + ([" or ".join(weights)] if weights and not set(weights) & set(names) else [])
 
 
 def _cached_folder(repo: str, revision: str | None) -> Path | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from openclap.checkpoints import hub
+from openclap.checkpoints.hub_files import WEIGHTS
 
 LAION_FILES = "lukewys/laion_clap"
 README = "README of LAION-CLAP"
@@ -56,7 +57,7 @@ class Published:
     @property
     def cached(self) -> bool:
         """Are its weights in the hub's cache?"""
-        files = [self.file] if self.file else hub.WEIGHTS
+        files = [self.file] if self.file else WEIGHTS
         return any(hub.is_cached(self.repo, file, self.revision) for file in files)
 
 
