@@ -89,21 +89,33 @@ def load(
     )
 
 
-def located(source: str, *, revision: str | None = None, offline: bool = False) -> Path:
-    """Where a model lies, fetched if need be. Raises CheckpointError when there is none."""
+def located(
+    source: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Where a model lies, fetched if need be; `report` is told what takes long. Raises CheckpointError when there is
+    none."""
     path = Path(source).expanduser()
     if source in starts.STARTS:
-        return starts.start(source)
+        return starts.start(source, report, offline=offline or hub.is_offline())
     if path.exists():
         return path
     known = published.find(source)
     if known is not None:
         return published.fetch(known, revision=revision, offline=offline)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.suffix and not source.startswith("."):
+    if REPOSITORY.fullmatch(source) and path.suffix not in FILES:
         return hub.download(source, revision=revision, offline=offline)
     near = published.closest(source)
     hint = f" Did you mean {' or '.join(near)}?" if near else " `openclap models` lists those that have names."
     raise CheckpointError(f"{source}: no such model. Expected a file, a folder or a name.{hint}")
+
+
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".json")
+"""How paths of checkpoints end, and names on the hub do not."""
 
 
 def _fetched(preset: Preset, offline: bool) -> Path:

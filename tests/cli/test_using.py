@@ -58,3 +58,16 @@ def test_tokenizer_precision_and_device(
     assert coarse["score"] == pytest.approx(plain["score"], abs=0.05) and coarse["score"] != plain["score"]
     assert run([*words, str(tiny_model), "--device", "abacus"]) == 2
     assert "abacus" in capsys.readouterr().err
+
+
+def test_names_on_the_hub_may_hold_dots(tiny_model: Path, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    with Hub() as hub:
+        hub.add("me/clap-v1.5", files)
+        environment = os.environ | hub.environment(tmp_path / "hf")
+        for name, code in (("me/clap-v1.5", 0), ("me/clap.pt", 2), ("me/weights.safetensors", 2)):
+            words = [str(Path(sys.executable).with_name("openclap")), "inspect", name, "--json"]
+            done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+            assert done.returncode == code, done.stderr
+            assert code == 0 or "no such model" in done.stderr
+        assert all("/me/clap-v1.5" in line for line in hub.log)

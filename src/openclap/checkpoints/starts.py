@@ -23,11 +23,20 @@ if TYPE_CHECKING:
 HEAD_SEED = 3407
 
 
-def start(name: str, report: Callable[[str], None] = lambda line: None) -> Path:
-    """The model folder of a start, made if it is not there. `report` is told what takes long."""
+def start(name: str, report: Callable[[str], None] = lambda line: None, *, offline: bool = False) -> Path:
+    """The model folder of a start, made if it is not there. `report` is told what takes long.
+
+    Raises CheckpointError when it cannot be had, or must be fetched and `offline` says that nothing is.
+    """
     place = paths.home() / "starts" / name
-    if not model_folder.is_folder(place):
-        STARTS[name](place, report)
+    if model_folder.is_folder(place):
+        return place
+    if offline:
+        raise CheckpointError(
+            f"{name}: is not at {place} yet, and nothing is fetched offline. Go online once (without --offline and "
+            "HF_HUB_OFFLINE), or copy that folder from where it is."
+        )
+    STARTS[name](place, report)
     return place
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from openclap.cli.console import print_json, print_table
+from openclap.cli.console import note, print_json, print_table
 from openclap.cli.using import Offline
 
 
@@ -34,7 +34,7 @@ def inspect(
     from openclap.checkpoints import recognise
     from openclap.embedder import located
 
-    path = Path(model) if Path(model).exists() else located(model, revision=revision, offline=offline)
+    path = Path(model) if Path(model).exists() else located(model, revision=revision, offline=offline, report=note)
     facts = recognise.describe(path)
     if json:
         print_json(facts)

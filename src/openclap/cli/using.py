@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from openclap.cli.console import note
 from openclap.cli.defaults import default_model
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ class Using:
     def load(self) -> Embedder:
         """The model. Raises CheckpointError and ConfigError as `openclap.load` does."""
         import openclap
+        from openclap.embedder import located
 
+        where = located(self.name, revision=self.revision, offline=self.offline, report=note)
         return openclap.load(
-            self.name,
-            revision=self.revision,
+            where,
             offline=self.offline,
             tokenizer=self.tokenizer,
             precision=self.precision,
