@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -28,3 +29,9 @@ def small(audio: presets.AudioConfig = SMALL) -> tuple[presets.Preset, dict[str,
 def small_state(audio: presets.AudioConfig = SMALL) -> dict[str, torch.Tensor]:
     preset, weights = small(audio)
     return dict(laion.to_state(Checkpoint("laion", preset, weights)))
+
+
+def small_clap(**changes: Any) -> Checkpoint:
+    """A model that a ClapModel can be; `changes` go to its preset."""
+    preset, weights = small(replace(SMALL, n_mels=64, image=256))
+    return Checkpoint("laion", replace(preset, **changes), weights)

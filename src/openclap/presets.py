@@ -212,7 +212,7 @@ def from_dict(data: dict[str, Any]) -> Preset:
             text=TextTowerConfig(**fields.pop("text")),
             **fields,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"config.json: the preset does not fit this openclap ({error}). Was it written by a newer version?"
         ) from None

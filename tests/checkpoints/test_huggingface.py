@@ -1,23 +1,28 @@
 from __future__ import annotations
 
 import json
+import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor, pipeline
 
 import openclap
 from openclap import presets
 from openclap.checkpoints import folder, huggingface, recognise
 from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.checkpoints.exchange import Losses
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSAT_BASE
 from openclap.types import AudioBatch, TextBatch
 from reference import wave
+from small_laion import SMALL, small, small_clap
 
 AUDIO = {
     "tiny": {},
@@ -85,7 +90,7 @@ def test_there_and_back_is_bit_equal(tmp_path: Path) -> None:
     tokenizer(tmp_path / "hf" / "tokenizer.json")
     found = recognise.read(tmp_path / "hf")
     folder.write(found, tmp_path / "ours", None)
-    assert huggingface.write(folder.read(tmp_path / "ours"), tmp_path / "back") == []
+    assert huggingface.write(folder.read(tmp_path / "ours"), tmp_path / "back") == Losses()
     before, after = load_file(tmp_path / "hf" / "model.safetensors"), load_file(tmp_path / "back" / "model.safetensors")
     assert set(after) == set(before)
     assert all(torch.equal(before[name], after[name]) for name in after)
@@ -106,7 +111,7 @@ def laion_like(audio: presets.AudioConfig = presets.HTSAT_TINY) -> Checkpoint:
 )
 def test_ours_load_in_transformers(audio: presets.AudioConfig, tmp_path: Path) -> None:
     checkpoint = replace(laion_like(audio), tokenizer=tokenizer(tmp_path / "tokenizer.json"))
-    dropped = huggingface.write(checkpoint, tmp_path / "hf")
+    dropped = huggingface.write(checkpoint, tmp_path / "hf").left_out
     assert {name.split(".")[0] for name in dropped} == {
         "audio_branch",
         "audio_tower",
@@ -186,4 +191,151 @@ def test_vocabulary_and_merges_are_a_tokenizer_too(tmp_path: Path, home: Path) -
     batch = first.tokenizer(["ra ra r", "a"])
     assert batch.ids_BL.tolist() == [[0, 8, 7, 6, 2], [0, 5, 2, 1, 1]]
     np.testing.assert_array_equal(first.embed_text(["ra ra r"]), again.embed_text(["ra ra r"]))
-    assert len(list((home / "tokenizers").iterdir())) == 1
+    assert first.tokenizer.definition == again.tokenizer.definition and list(home.iterdir()) == []
+
+
+@pytest.fixture
+def hf(tmp_path: Path) -> Path:
+    huggingface.write(small_clap(), tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+def edited(file: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    edit(content)
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+Q = "audio_model.audio_encoder.layers.0.blocks.0.attention.self.{}.weight"
+
+
+def weights(edit: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
+    def apply(place: Path) -> None:
+        state = load_file(place / "model.safetensors")
+        edit(state)
+        save_file(state, place / "model.safetensors")
+
+    return apply
+
+
+def pickled(content: Any) -> Callable[[Path], None]:
+    def apply(place: Path) -> None:
+        (place / "model.safetensors").unlink()
+        torch.save(content, place / "pytorch_model.bin")
+
+    return apply
+
+
+def config(edit: Callable[[dict[str, Any]], Any], file: str = "config.json") -> Callable[[Path], None]:
+    return lambda place: edited(place / file, edit)
+
+
+def index(content: str) -> Callable[[Path], Any]:
+    return lambda place: (place / "model.safetensors.index.json").write_text(content, encoding="utf-8")
+
+
+PREPROCESSOR = "preprocessor_config.json"
+DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no key": (weights(lambda state: state.pop(Q.format("key"))), "lacks .*key.weight"),
+    "no query": (weights(lambda state: state.pop(Q.format("query"))), "qkv.weight"),
+    "misshapen key": (weights(lambda state: state.update({Q.format("key"): torch.zeros(3, 3)})), "damaged"),
+    "audio number": (config(lambda c: c.update(audio_config=5)), "damaged"),
+    "depths text": (config(lambda c: c["audio_config"].update(depths="x")), "damaged"),
+    "heads none": (config(lambda c: c["audio_config"].update(num_attention_heads=None)), "damaged"),
+    "text list": (config(lambda c: c.update(text_config=[1])), "damaged"),
+    "rate text": (config(lambda c: c.update(sampling_rate="abc"), PREPROCESSOR), "damaged"),
+    "hop 0": (config(lambda c: c.update(hop_length=0), PREPROCESSOR), "hop 0, expected whole numbers"),
+    "padding": (config(lambda c: c.update(padding="zz"), PREPROCESSOR), "no model that can be built"),
+    "seconds": (config(lambda c: c.update(max_length_s=float("nan")), PREPROCESSOR), "damaged"),
+    "index number": (index('{"weight_map": 5}'), "expected a weight_map"),
+    "index numbers": (index('{"weight_map": {"a": 5}}'), "expected a weight_map"),
+    "index elsewhere": (index('{"weight_map": {"a": "../hf/model.safetensors"}}'), "the folder is not complete"),
+    "index to nothing": (index('{"weight_map": {"a": "gone.safetensors"}}'), "the folder is not complete"),
+    "index damaged": (index("{"), "is damaged, expected JSON"),
+    "bin list": (pickled([1]), "found list alone"),
+    "bin tensor": (pickled(torch.zeros(2)), "found Tensor alone"),
+    "bin numbers": (pickled({1: torch.zeros(2)}), "no tensors by name"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_every_damage_is_one_sentence(hf: Path, what: str) -> None:
+    edit, said = DAMAGED[what]
+    edit(hf)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        openclap.load(hf)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("before", ["", "module."])
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_weights_in_parts_and_wrapped(hf: Path, kind: str, before: str) -> None:
+    state = {f"{before}{name}": tensor for name, tensor in load_file(hf / "model.safetensors").items()}
+    expected = recognise.read(hf).weights
+    (hf / "model.safetensors").unlink()
+    whole, stem = ("model.safetensors", "model") if kind == "safetensors" else ("pytorch_model.bin", "pytorch_model")
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for number, (name, tensor) in enumerate(state.items()):
+        parts.setdefault(f"{stem}-0000{1 + number % 2}-of-00002.{kind}", {})[name] = tensor
+    for file, part in parts.items():
+        (save_file if kind == "safetensors" else torch.save)(part, hf / file)
+    places = {name: file for file, part in parts.items() for name in part}
+    (hf / f"{whole}.index.json").write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+    found = recognise.read(hf).weights
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_that_share_memory_and_other_precisions(tmp_path: Path, dtype: torch.dtype) -> None:
+    checkpoint = small_clap()
+    one = {name: t.to(dtype) if t.is_floating_point() else t for name, t in checkpoint.weights.items()}
+    one["logit_scale_text"] = one["logit_scale"] = torch.tensor(2.5, dtype=dtype)
+    huggingface.write(replace(checkpoint, weights=one), tmp_path / "hf")
+    found = recognise.read(tmp_path / "hf").weights
+    assert all(torch.equal(found[name], one[name]) and found[name].dtype == one[name].dtype for name in found)
+    folder.write(recognise.read(tmp_path / "hf"), tmp_path / "ours", None)
+    assert all(torch.equal(found[name], tensor) for name, tensor in folder.read(tmp_path / "ours").weights.items())
+    ClapModel.from_pretrained(tmp_path / "hf")
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "hf").iterdir()}
+    (tmp_path / "plain").touch()
+    assert modes == {stat.S_IMODE((tmp_path / "plain").stat().st_mode)}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"vocab.json": '{"a": 0}'}, r"merges\.txt: no such file"),
+        ({"vocab.json": "{", "merges.txt": ""}, "is not a vocab.json that tokenizers can read"),
+        ({"vocab.json": '{"a": 0}', "merges.txt": "", "tokenizer_config.json": "{"}, "is not a vocab.json that"),
+        ({"tokenizer.json": "{"}, "is not a tokenizer.json that tokenizers can read"),
+    ],
+)
+def test_a_damaged_tokenizer_hinders_text_alone(hf: Path, files: dict[str, str], said: str) -> None:
+    for name, content in files.items():
+        (hf / name).write_text(content, encoding="utf-8")
+    assert recognise.describe(hf)["tokenizer"] == str(hf / next(iter(files)))
+    with pytest.raises(CheckpointError, match=said):
+        _ = openclap.load(hf).tokenizer
+
+
+def test_no_code_of_a_tokenizers_is_run(hf: Path) -> None:
+    (hf / "vocab.json").write_text('{"<s>": 0, "a": 1}', encoding="utf-8")
+    (hf / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    settings = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", "mine.Mine"]}}
+    (hf / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (hf / "mine.py").write_text(f"open({str(hf / 'executed')!r}, 'w')\nclass Mine: pass\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"is not a vocab\.json that tokenizers can read"):
+        _ = openclap.load(hf).tokenizer
+    assert not (hf / "executed").exists()
+
+
+def test_a_fused_pipeline_agrees_with_transformers(tmp_path: Path) -> None:
+    preset, fused = small(replace(SMALL, n_mels=64, image=256, fusion="aff_2d"))
+    words = tokenizer(tmp_path / "tokenizer.json")
+    huggingface.write(Checkpoint("laion", preset, fused, tokenizer=words), tmp_path / "hf")
+    labels, sound = ["rain", "wolf", "dog"], wave("long", 480000)
+    found = pipeline("zero-shot-audio-classification", model=str(tmp_path / "hf"))(sound, candidate_labels=labels)
+    ours = openclap.load(tmp_path / "hf").classify([(sound, 48000)], labels)[0]
+    assert {entry["label"]: entry["score"] for entry in found} == {
+        label: pytest.approx(float(p), abs=5e-3) for label, p in zip(labels, ours, strict=True)
+    }

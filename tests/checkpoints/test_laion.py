@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from openclap import presets
+from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints import audioset, folder, laion, recognise
 from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.checkpoints.shapes import at_rate
 from openclap.errors import CheckpointError
 from reference import GOLDEN, all_names, state
 from small_laion import SMALL, SMALL_PANN, small, small_state
@@ -130,7 +132,7 @@ def test_wrong_files_say_what_was_found(tmp_path: Path) -> None:
         "empty.pt": "Is it truncated",
         "none.pt": "no such file",
         "other.pt": r"holds 1 tensors \(weight\), expected the names of a LAION-CLAP model",
-        "things.pt": "holds no tensors",
+        "things.pt": "no tensors by name.*found the keys epoch",
         "lacks.pt": "lacks text_branch.embeddings.word_embeddings.weight",
     }
     saved({"weight": torch.zeros(3)}, tmp_path / "other.pt")
@@ -172,7 +174,7 @@ def test_pann_as_it_is_published(tmp_path: Path) -> None:
     _, weights = small(config)
     state_ = laion.to_state(Checkpoint("laion", small(config)[0], weights))
     tower = {n.removeprefix("audio_branch."): t for n, t in state_.items() if n.startswith("audio_branch.")}
-    tower["logmel_extractor.melW"] = laion.mel_filterbank(laion.at_rate(32000))
+    tower["logmel_extractor.melW"] = mel_filterbank(at_rate(32000))
     path = saved({"iteration": 1, "model": tower, "sampler": {"seed": 3}}, tmp_path / "Cnn10.pth")
     found = audioset.read(path)
     assert found.config == config
@@ -193,12 +195,85 @@ def test_unused_weights_travel_with_the_embedder(tmp_path: Path) -> None:
     assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
 
 
-def test_what_laion_has_no_place_for() -> None:
+def test_what_laion_has_no_place_for(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Convert to openclap"):
         laion.write(Checkpoint("openclap", replace(PRESET, text=replace(PRESET.text, model_type="t5")), {}), Path("x"))
+    weights = dict(presets.build(PRESET).state_dict())
+    with pytest.raises(CheckpointError, match=r"LAION's format has no place for it: .*Convert to openclap"):
+        laion.write(Checkpoint("openclap", PRESET, weights), tmp_path / "a.pt")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_model_that_would_read_back_as_another_is_refused(tmp_path: Path) -> None:
+    preset, weights = small()
+    mel, text = preset.frontend.mel, preset.text
+    without_pooler = {name: tensor for name, tensor in weights.items() if ".pooler." not in name}
+    for other, tensors, said in (
+        (replace(preset, frontend=replace(preset.frontend, samples=240000)), weights, "frontend.samples 240000"),
+        (
+            replace(preset, frontend=replace(preset.frontend, mel=replace(mel, hop=240))),
+            weights,
+            "frontend.mel.hop 240",
+        ),
+        (replace(preset, frontend=replace(preset.frontend, mel=replace(mel, scale="htk"))), weights, "scale htk"),
+        (replace(preset, text=replace(text, context=32)), weights, "text.context 32"),
+        (replace(preset, text=replace(text, pooling="mean")), without_pooler, "text.pooling mean"),
+        (replace(preset, frontend=replace(preset.frontend, mel=replace(mel, f_min=0.0))), weights, "its filterbank"),
+    ):
+        with pytest.raises(CheckpointError, match=f"has no place for .*{said}.*Convert to openclap"):
+            laion.write(Checkpoint("openclap", other, tensors), tmp_path / "a.pt")
+    assert not any(tmp_path.iterdir())
+    close = replace(preset, frontend=replace(preset.frontend, int16=False))
+    assert len(laion.write(Checkpoint("openclap", close, weights), tmp_path / "a.pt").changed) == 1
+
+
+@pytest.mark.parametrize("part", [REST, *PARTS])
+def test_what_the_reference_asks_for_and_a_file_lacks_is_named(part: str) -> None:
+    """The names are those of LAION-CLAP's own state dicts."""
+    learned, names = joined(part) if part != REST else (state(REST), all_names(REST))
+    whole = laion.read(learned, part)
+    assert laion.absent(laion.to_state(whole), whole.preset) == ()
+    head = ("audio_tower.tagger.", "audio_transform.", "text_transform.", "logit_scale_text")
+    bare = replace(
+        whole, weights={name: t for name, t in whole.weights.items() if not name.startswith(head)}, unused={}
+    )
+    written = laion.to_state(bare)
+    lacking = {name for name in names - written.keys() if not name.endswith("num_batches_tracked")}
+    parts = laion.absent(written, bare.preset)
+    assert lacking and all(any(part in name for name in lacking) for part in parts)
+    assert all(any(part in name for part in parts) for name in lacking)
+
+
+@pytest.mark.parametrize("audio", [SMALL, SMALL_PANN])
+def test_a_tower_without_a_tagger_comes_back(audio: presets.AudioConfig, tmp_path: Path) -> None:
+    preset, weights = small(replace(audio, classes=0))
+    losses = laion.write(Checkpoint("openclap", preset, weights), tmp_path / "a.pt")
+    assert losses.absent[0].startswith(("audio_branch.tscam_conv", "audio_branch.fc_audioset"))
+    facts = recognise.describe(tmp_path / "a.pt")
+    assert facts["classes"] == 0 and facts["missing"] == facts["not known"] == []
+
+
+def test_no_file_but_our_own_is_replaced(tmp_path: Path) -> None:
+    preset, weights = small()
+    tower = {n.removeprefix("audio_branch."): t for n, t in small_state().items() if n.startswith("audio_branch.")}
+    others = (
+        saved({"epoch": 0, "name": "run", "state_dict": small_state()}, tmp_path / "laion.pt"),
+        saved({"model": tower, "optimizer": {"a": torch.zeros(3)}}, tmp_path / "Cnn.pth"),
+    )
+    for path in others:
+        before = path.read_bytes()
+        with pytest.raises(CheckpointError, match="is there already and is no checkpoint that openclap wrote"):
+            laion.write(Checkpoint("laion", preset, weights), path)
+        assert path.read_bytes() == before
+    for epoch in range(2):
+        weights["logit_scale"] = torch.tensor(float(epoch))
+        laion.write(Checkpoint("laion", preset, weights), tmp_path / "ours.pt")
+        assert recognise.read(tmp_path / "ours.pt").weights["logit_scale"] == epoch
+    assert torch.load(tmp_path / "ours.pt", weights_only=True)["name"] == "small"  # what LAION-CLAP's loader can read
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Cnn.pth", "laion.pt", "ours.pt"]
 
 
 def test_nothing_is_missing_from_a_whole_file(tmp_path: Path) -> None:
     facts = recognise.describe(saved(small_state(), tmp_path / "a.pt"))
-    assert facts["missing"] == facts["not known"] == []
+    assert facts["missing"] == facts["not known"] == facts["of another shape"] == []
     assert facts["audio tower"] == "htsat-16" and facts["pooling"] == "pooler"

@@ -149,8 +149,14 @@ ATTACKS = {
     "a function's state": (REBUILD + b"N" + code({"__name__": "x"}) + b"\x86b", "set the state of a Rebuild"),
     "a class's state": (STORAGE + b"N" + code({"__len__": 3}) + b"\x86b", "set the state of a "),
     "a list's state": (code([]) + code({"a": 1}) + b"b", "set the state of a list"),
-    "a storage type's state": (b"ctorch\nFloatStorage\n" + code({"_dtype": 3}) + b"b", "set the state of a StorageType"),
-    "a persistent module": (b"(" + code("module") + REBUILD + code("a") + code("b") + b"tQ", "given what is no storage"),
+    "a storage type's state": (
+        b"ctorch\nFloatStorage\n" + code({"_dtype": 3}) + b"b",
+        "set the state of a StorageType",
+    ),
+    "a persistent module": (
+        b"(" + code("module") + REBUILD + code("a") + code("b") + b"tQ",
+        "given what is no storage",
+    ),
     "a persistent name": (b"Pmodule\n", "part of pickle's language"),
     "an old instance": (b"(ios\nsystem\n", "part of pickle's language"),
     "structured numpy": (b"cnumpy\ndtype\n" + code(("i4,i4", False, True)) + b"R", "numpy type"),

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from openclap.audio.frontend import FrontEnd
-from openclap.checkpoints import laion
+from openclap.checkpoints import laion, shapes
 from openclap.checkpoints.folder import WithoutRandomWeights, fill
+from openclap.checkpoints.names import translate
 from openclap.models.clap import MLPTransform, ProjectionHead
 from openclap.models.htsat import HTSAT, HTSATConfig
 from openclap.models.pann import PANN
@@ -44,12 +45,12 @@ def views() -> AudioBatch:
 
 def tower(model: str) -> tuple[HTSAT | PANN, dict[str, torch.Tensor]]:
     weights = state(model, "audio_")
-    config = laion.audio_of(weights, model)
+    config = shapes.audio_of(weights, model)
     with WithoutRandomWeights():
         network = HTSAT(config) if isinstance(config, HTSATConfig) else PANN(config)
     mine = laion.audio_table(config)
     learned = {
-        laion.translate(name, (mine,)).removeprefix("audio_tower."): tensor
+        translate(name, (mine,)).removeprefix("audio_tower."): tensor
         for name, tensor in weights.items()
         if name.startswith("audio_branch.") and not name.startswith("audio_branch.head.") and "global_att2" not in name
     }
@@ -152,7 +153,7 @@ def test_fused_pann() -> None:
 )
 def test_text_towers(model: str, file: str) -> None:
     golden, weights = np.load(GOLDEN / f"{file}.npz"), state(model, "text_", "token_", "positional_", "ln_final")
-    config = laion.text_of(weights, model)
+    config = shapes.text_of(weights, model)
     with WithoutRandomWeights():
         network = TextTower(config).eval()
     found = {name: tensor for name, tensor in weights.items() if "_projection" not in name and "_transform" not in name}

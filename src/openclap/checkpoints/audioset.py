@@ -17,7 +17,8 @@ from openclap.audio.frontend import FrontEnd, FrontEndConfig
 from openclap.checkpoints import laion
 from openclap.checkpoints.folder import WithoutRandomWeights, fill
 from openclap.checkpoints.names import translate
-from openclap.checkpoints.unpickle import read_pickled
+from openclap.checkpoints.shapes import audio_of, frontend_of, tower_name
+from openclap.checkpoints.tensors import in_one_sentence, read_tensors
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSAT, HTSATConfig
 from openclap.models.pann import PANN
@@ -42,14 +43,18 @@ class AudioTower:
 
     @property
     def name(self) -> str:
-        return laion.tower_name(self.config)
+        return tower_name(self.config)
 
     def build(self) -> tuple[nn.Module, FrontEnd]:
         """The network in evaluation mode, whose `features(frontend(waves)).clipwise` are AudioSet's 527 scores."""
-        with WithoutRandomWeights():
-            tower = HTSAT(self.config) if isinstance(self.config, HTSATConfig) else PANN(self.config)
+        tower = self.skeleton()
         fill(tower, self.weights, self.name)
         return tower.eval(), FrontEnd(self.frontend)
+
+    def skeleton(self) -> nn.Module:
+        """The network, its weights not set."""
+        with WithoutRandomWeights():
+            return HTSAT(self.config) if isinstance(self.config, HTSATConfig) else PANN(self.config)
 
 
 def holds_tower(state: Mapping[str, Any]) -> bool:
@@ -59,18 +64,19 @@ def holds_tower(state: Mapping[str, Any]) -> bool:
 
 def read(path: Path) -> AudioTower:
     """A tower from its file. Raises CheckpointError for any other file."""
-    state = inner(read_pickled(path))
-    if not holds_tower(state):
-        raise CheckpointError(
-            f"{path.name}: holds no audio tower; expected {' or '.join(FIRST_LAYERS)} among its names."
-        )
-    return from_state(state, path.name)
+    with in_one_sentence(path.name):
+        state = read_tensors(path)
+        if not holds_tower(state):
+            raise CheckpointError(
+                f"{path.name}: holds no audio tower; expected {' or '.join(FIRST_LAYERS)} among its names."
+            )
+        return from_state(state, path.name)
 
 
 def from_state(state: Mapping[str, Tensor], source: str) -> AudioTower:
     """A tower from a state dict, its names with or without `sed_model.`."""
     branch = {f"audio_branch.{name.removeprefix(PREFIX)}": tensor for name, tensor in state.items()}
-    config = laion.audio_of(branch, source)
+    config = audio_of(branch, source)
     weights: dict[str, Tensor] = {}
     unused: dict[str, Tensor] = {}
     for name, tensor in branch.items():
@@ -80,15 +86,5 @@ def from_state(state: Mapping[str, Tensor], source: str) -> AudioTower:
             unused[name.removeprefix("audio_branch.")] = tensor
         else:
             weights[translate(name, (laion.audio_table(config),)).removeprefix("audio_tower.")] = tensor
-    frontend = replace(laion.frontend_of(branch, fusion=False), int16=False)
+    frontend = replace(frontend_of(branch, fusion=False, source=source), int16=False)
     return AudioTower(config, frontend, weights, unused)
-
-
-def inner(content: Any) -> dict[str, Tensor]:
-    """The state dict of a file: itself, or what stands under one of the names that trainers use."""
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        return {}
-    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}

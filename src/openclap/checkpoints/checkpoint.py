@@ -21,7 +21,9 @@ class Checkpoint:
         weights: every tensor that the preset's networks read, by the names of their state dict.
         unused: learned tensors that came along and nothing here reads (LAION's second global branch of iAFF, BART's
             decoder), under the names of LAION's files; kept so that the way back loses nothing.
-        tokenizer: a `tokenizer.json`; None where it must be fetched by the preset's `text.tokenizer`.
+        tokenizer: a `tokenizer.json`, or a `vocab.json` with merges beside it; None where it must be fetched by the
+            preset's `text.tokenizer`.
+        source: the file or folder that it was read from.
     """
 
     format: str
@@ -29,3 +31,4 @@ class Checkpoint:
     weights: dict[str, Tensor]
     unused: dict[str, Tensor] = field(default_factory=dict)
     tokenizer: Path | None = None
+    source: Path | None = None

@@ -1,15 +1,12 @@
 """Our own folder: `config.json` (the preset), `model.safetensors`, `tokenizer.json`, and, where the weights came from
 a file that held more than the networks read, `unused.safetensors`.
 
-A folder is complete or absent: it is written beside its place and moved there.
+A folder is complete or absent: it is written beside its place and moved there (`destination`).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +18,10 @@ from torch.overrides import TorchFunctionMode
 from openclap import presets
 from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints.checkpoint import Checkpoint
-from openclap.checkpoints.huggingface import read_safetensors
-from openclap.checkpoints.names import few
+from openclap.checkpoints.destination import Kind, drafted
+from openclap.checkpoints.exchange import Losses
+from openclap.checkpoints.names import few, why
+from openclap.checkpoints.tensors import read_safetensors
 from openclap.errors import CheckpointError
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer
@@ -40,9 +39,10 @@ CONFIG, WEIGHTS, UNUSED = "config.json", "model.safetensors", "unused.safetensor
 def is_folder(path: Path) -> bool:
     """Does `path` look like a model folder of ours?"""
     try:
-        return "format_version" in json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+    return isinstance(config, dict) and "format_version" in config
 
 
 def save(
@@ -54,33 +54,26 @@ def save(
 ) -> None:
     """Write the folder whole; one that stands there is replaced only when the new one is complete.
 
-    Raises CheckpointError when `folder` is something else (a file, or a folder without our config.json).
+    Raises CheckpointError when `folder` is something else: a file, or a folder without our config.json or with files
+    that are not ours.
     """
     write(Checkpoint("openclap", preset, clap.state_dict(), dict(unused or {})), folder, tokenizer)
 
 
-def write(checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer | None) -> list[str]:
-    """A checkpoint as our folder, which drops nothing; see `save`."""
+def write(checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer | None) -> Losses:
+    """A checkpoint as our folder, which has a place for everything; see `save`."""
     from safetensors.torch import save_file
 
-    if folder.exists() and not is_folder(folder) and (folder.is_file() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder}: is there already and is no openclap model. Choose another place.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with drafted(folder, KIND, checkpoint.source) as draft:
+        draft.mkdir()
         config = {"format_version": FORMAT_VERSION, "preset": presets.to_dict(checkpoint.preset)}
         (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for file, tensors in ((WEIGHTS, checkpoint.weights), (UNUSED, checkpoint.unused)):
             if tensors:
                 save_file({name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}, draft / file)
-                (draft / file).chmod(0o666 & ~_umask())  # safetensors and mkdtemp write for the owner alone
         if tokenizer is not None:
             (draft / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
-        draft.chmod(0o777 & ~_umask())
-        _put(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return []
+    return Losses()
 
 
 def read(folder: Path, preset: Preset | None = None) -> Checkpoint:
@@ -108,13 +101,21 @@ def network(checkpoint: Checkpoint, source: str) -> CLAP:
 def skeleton(preset: Preset, source: str) -> CLAP:
     """The networks of a preset, their weights not set. Raises CheckpointError where none can be built."""
     try:
+        _check_sizes(preset)
         FrontEnd(preset.frontend)
         with WithoutRandomWeights():
             return presets.build(preset)
     except Exception as error:  # sizes that no network can have fail in as many ways as there are sizes
-        raise CheckpointError(
-            f"{source}: describes no model that can be built ({type(error).__name__}: {error})."
-        ) from None
+        raise CheckpointError(f"{source}: describes no model that can be built ({why(error)}).") from None
+
+
+def _check_sizes(preset: Preset) -> None:
+    """Raises ValueError for sizes that would fail when the first sound or sentence comes."""
+    mel = preset.frontend.mel
+    sizes = {"rate": mel.rate, "n_fft": mel.n_fft, "hop": mel.hop, "n_mels": mel.n_mels}
+    sizes |= {"samples": preset.frontend.samples, "context": preset.text.context}
+    if wrong := [f"{name} {size!r}" for name, size in sizes.items() if not isinstance(size, int) or size < 1]:
+        raise ValueError(f"{few(wrong)}, expected whole numbers from 1")
 
 
 class WithoutRandomWeights(TorchFunctionMode):
@@ -132,29 +133,52 @@ class WithoutRandomWeights(TorchFunctionMode):
 RANDOM_FILLS = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_"})
 
 
-def fill(network: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+def fill(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     """Load `weights` into `network`, every name and shape accounted for. Raises CheckpointError naming the rest."""
-    wanted = network.state_dict()
-    weights = {key: tensor for key, tensor in wanted.items() if key.endswith(COUNTER)} | weights
-    missing = sorted(wanted.keys() - weights.keys())
-    unknown = sorted(weights.keys() - wanted.keys())
-    other = [
-        f"{key} is {tuple(weights[key].shape)}, expected {tuple(wanted[key].shape)}"
-        for key in sorted(wanted.keys() & weights.keys())
-        if weights[key].shape != wanted[key].shape
-    ]
-    if missing or unknown or other:
-        facts = [*_few("missing", missing), *_few("not known", unknown), *_few("of another shape", other)]
+    found = misfits(network, weights)
+    if any(found.values()):
+        facts = [f"{len(names)} {what} ({few(names)})" for what, names in found.items() if names]
         raise CheckpointError(f"{name}: the weights do not fit the model: {'; '.join(facts)}.")
-    network.load_state_dict(weights)
+    counters = {key: tensor for key, tensor in network.state_dict().items() if key.endswith(COUNTER)}
+    network.load_state_dict(counters | dict(weights))
+
+
+def misfits(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """What `network` asks for and `weights` lack, what they hold beside that, and what has another shape."""
+    wanted = network.state_dict()
+    return {
+        "missing": sorted(name for name in wanted.keys() - weights.keys() if not name.endswith(COUNTER)),
+        "not known": sorted(weights.keys() - wanted.keys()),
+        "of another shape": [
+            f"{name} is {tuple(weights[name].shape)}, expected {tuple(wanted[name].shape)}"
+            for name in sorted(wanted.keys() & weights.keys())
+            if weights[name].shape != wanted[name].shape
+        ],
+    }
 
 
 COUNTER = ".num_batches_tracked"
 """How often a batch norm has learned: no weight, and not in every file."""
 
 
-def _few(what: str, names: list[str]) -> list[str]:
-    return [f"{len(names)} {what} ({few(names)})"] if names else []
+def check(folder: Path) -> None:
+    """Raises CheckpointError for what is no whole model of ours, saying why."""
+    if not is_folder(folder):
+        raise CheckpointError(
+            f"{folder}: is no model folder of openclap. Where it is another model, 'openclap convert {folder} OUT --to "
+            "openclap' makes one of it."
+        )
+    network(read(folder), str(folder))
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return is_folder(folder) and bool(_preset(folder))
+    except CheckpointError:
+        return False
+
+
+KIND = Kind("openclap model", (CONFIG, WEIGHTS, UNUSED, TOKENIZER), _is_whole)
 
 
 def _preset(folder: Path) -> Preset:
@@ -166,23 +190,7 @@ def _preset(folder: Path) -> Preset:
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{folder / CONFIG}: is damaged or was not written by openclap.") from None
     if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder}: has format {version}; this openclap reads {FORMAT_VERSION}. Upgrade openclap."
-        )
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        way = "Upgrade openclap." if newer else f"Is {CONFIG} damaged?"
+        raise CheckpointError(f"{folder}: has format {version!r}; this openclap reads {FORMAT_VERSION}. {way}")
     return presets.from_dict(stored)
-
-
-def _put(draft: Path, place: Path) -> None:
-    if not place.exists():
-        draft.rename(place)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
-    place.rename(old / "model")
-    draft.rename(place)
-    shutil.rmtree(old)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclap.checkpoints import audioset, folder, huggingface, laion
+from openclap.checkpoints.audioset import AudioTower
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.names import few
-from openclap.checkpoints.unpickle import read_pickled
+from openclap.checkpoints.shapes import tower_name
+from openclap.checkpoints.tensors import in_one_sentence, read_tensors
 from openclap.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -23,11 +26,30 @@ def read(path: Path, preset: Preset | None = None) -> Checkpoint:
 
     `preset` takes the place of what is found out. Raises CheckpointError saying what was found.
     """
+    with in_one_sentence(path):
+        found = _found(path, preset)
+    if isinstance(found, AudioTower):
+        raise CheckpointError(
+            f"{path.name}: holds an audio tower alone ({found.name}), expected a model with text. In Python, "
+            "openclap.checkpoints.audioset reads it."
+        )
+    return replace(found, source=path)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What `openclap inspect` prints. Raises CheckpointError for what is no checkpoint."""
+    with in_one_sentence(path):
+        found = _found(path, None)
+        return _tower_facts(found) if isinstance(found, AudioTower) else _facts(found, path.name)
+
+
+def _found(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
     if path.is_dir():
         return _read_folder(path, preset)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file or folder.")
-    state = _state(path)
+        what = "is neither a file nor a folder" if path.exists() else "no such file or folder"
+        raise CheckpointError(f"{path}: {what}.")
+    state = read_tensors(path)
     if laion.is_laion(state):
         return laion.read(state, path.name, preset)
     if huggingface.is_huggingface(state):
@@ -35,57 +57,14 @@ def read(path: Path, preset: Preset | None = None) -> Checkpoint:
             raise CheckpointError(
                 f"{path.name}: holds a ClapModel's weights without its config.json. Give the whole folder, or a preset."
             )
-        return Checkpoint("huggingface", preset, huggingface.from_state(state))
+        return Checkpoint("huggingface", preset, huggingface.from_state(state, path.name))
     if audioset.holds_tower(state):
-        name = audioset.from_state(state, path.name).name
-        raise CheckpointError(
-            f"{path.name}: holds an audio tower alone ({name}), expected a model with text. Train one that starts from "
-            "it, or read it with openclap.checkpoints.audioset."
-        )
+        return audioset.from_state(state, path.name)
     names = sorted(state)
-    found = f"{len(names)} tensors ({few(names)})" if names else "no tensors"
     raise CheckpointError(
-        f"{path.name}: holds {found}, expected the names of a LAION-CLAP model (audio_branch.…) or of a ClapModel "
-        "(audio_model.…)."
+        f"{path.name}: holds {len(names)} tensors ({few(names)}), expected the names of a LAION-CLAP model "
+        "(audio_branch.…) or of a ClapModel (audio_model.…)."
     )
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """What `openclap inspect` prints. Raises CheckpointError for what is no checkpoint."""
-    tower = _tower(path)
-    if tower is not None:
-        return {
-            "format": "audio tower",
-            "audio tower": tower.name,
-            "audio embedding": tower.config.embedding_size,
-            "classes": tower.config.classes,
-            "sample rate": tower.frontend.mel.rate,
-            **_counts(tower.weights, tower.unused),
-        }
-    checkpoint = read(path)
-    preset = checkpoint.preset
-    networks = set(folder.skeleton(preset, path.name).state_dict())
-    return {
-        "format": checkpoint.format,
-        "preset": preset.name,
-        "audio tower": laion.tower_name(preset.audio),
-        "fusion": preset.audio.fusion or "none",
-        "audio embedding": preset.audio.embedding_size,
-        "classes": preset.audio.classes,
-        "text tower": f"{preset.text.model_type}, {_layers(preset)} layers of {preset.text.hidden_size}",
-        "pooling": preset.text.pooling,
-        "embedding": preset.embedding_size,
-        "temperatures": preset.temperatures,
-        "MLP transforms": "yes" if preset.transforms else "no",
-        "sample rate": preset.frontend.mel.rate,
-        "seconds": preset.frontend.samples / preset.frontend.mel.rate,
-        "mel": f"{preset.frontend.mel.n_mels} bands, {preset.frontend.mel.f_min:g}–{preset.frontend.mel.f_max:g} Hz, "
-        f"{preset.frontend.mel.scale}",
-        "tokenizer": str(checkpoint.tokenizer or f"to be fetched: {preset.text.tokenizer}"),
-        **_counts(checkpoint.weights, checkpoint.unused),
-        "missing": sorted(name for name in networks - checkpoint.weights.keys() if not name.endswith(folder.COUNTER)),
-        "not known": sorted(checkpoint.weights.keys() - networks),
-    }
 
 
 def _read_folder(path: Path, preset: Preset | None) -> Checkpoint:
@@ -100,19 +79,40 @@ def _read_folder(path: Path, preset: Preset | None) -> Checkpoint:
     )
 
 
-def _tower(path: Path) -> audioset.AudioTower | None:
-    if not path.is_file():
-        return None
-    state = _state(path)
-    if laion.is_laion(state) or huggingface.is_huggingface(state) or not audioset.holds_tower(state):
-        return None
-    return audioset.from_state(state, path.name)
+def _tower_facts(tower: AudioTower) -> dict[str, Any]:
+    return {
+        "format": "audio tower",
+        "audio tower": tower.name,
+        "audio embedding": tower.config.embedding_size,
+        "classes": tower.config.classes,
+        "sample rate": tower.frontend.mel.rate,
+        **_counts(tower.weights, tower.unused),
+        **folder.misfits(tower.skeleton(), tower.weights),
+    }
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return huggingface.read_safetensors(path)
-    return audioset.inner(read_pickled(path))
+def _facts(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
+    preset, mel = checkpoint.preset, checkpoint.preset.frontend.mel
+    network = folder.skeleton(preset, source)
+    return {
+        "format": checkpoint.format,
+        "preset": preset.name,
+        "audio tower": tower_name(preset.audio),
+        "fusion": preset.audio.fusion or "none",
+        "audio embedding": preset.audio.embedding_size,
+        "classes": preset.audio.classes,
+        "text tower": f"{preset.text.model_type}, {_layers(preset)} layers of {preset.text.hidden_size}",
+        "pooling": preset.text.pooling,
+        "embedding": preset.embedding_size,
+        "temperatures": preset.temperatures,
+        "MLP transforms": "yes" if preset.transforms else "no",
+        "sample rate": mel.rate,
+        "seconds": preset.frontend.samples / mel.rate,
+        "mel": f"{mel.n_mels} bands, {mel.f_min:g}–{mel.f_max:g} Hz, {mel.scale}",
+        "tokenizer": str(checkpoint.tokenizer or f"to be fetched: {preset.text.tokenizer}"),
+        **_counts(checkpoint.weights, checkpoint.unused),
+        **folder.misfits(network, checkpoint.weights),
+    }
 
 
 def _layers(preset: Preset) -> int:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openclap.checkpoints.names import why
 from openclap.errors import CheckpointError
 
 YOURS = (
@@ -213,7 +214,7 @@ def read_pickled(path: Path) -> Any:
         raise CheckpointError(f"{path.name}: {error}") from None
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         raise CheckpointError(
-            f"{path.name}: is not a checkpoint that torch can read ({type(error).__name__}: {error}). Is it truncated?"
+            f"{path.name}: is not a checkpoint that torch can read ({why(error)}). Is it truncated?"
         ) from None
 
 

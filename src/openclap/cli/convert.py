@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from openclap.cli.console import note
 from openclap.cli.using import Offline
+
+if TYPE_CHECKING:
+    from openclap.checkpoints.exchange import Losses
 
 
 def convert(
@@ -20,6 +24,9 @@ def convert(
     offline: Offline = False,
 ) -> None:
     """Write a checkpoint in another format, every weight as it is.
+
+    What the format has no place for is named, and a model that would read back as another one is refused. Where the
+    destination stands already, it is replaced only if it is a model of that format and holds nothing else.
 
     Parameters
     ----------
@@ -38,33 +45,38 @@ def convert(
     """
     from openclap.checkpoints import folder, huggingface, laion, recognise
     from openclap.embedder import located
-    from openclap.errors import CheckpointError, ConfigError
     from openclap.text.tokenizer import Tokenizer
 
-    path = located(source, revision=revision, offline=offline)
-    if destination.exists() and destination.resolve() == path.resolve():
-        raise ConfigError(f"{destination}: is the source itself. Choose another place.")
+    path = located(source, revision=revision, offline=offline, report=note)
     checkpoint = recognise.read(path)
     folder.network(checkpoint, path.name)  # says what is missing before anything is written
-    words = tokenizer or checkpoint.tokenizer or _fetched(checkpoint.preset.text.tokenizer, offline)
     text = checkpoint.preset.text
+    words = tokenizer or checkpoint.tokenizer or _fetched(text.tokenizer, offline)
     read = None if words is None else Tokenizer.read(words, text.context, padded=text.padded)
     checkpoint = replace(checkpoint, tokenizer=words)
     if to == "laion":
-        if destination.is_dir() or (destination.exists() and not _is_checkpoint(destination)):
-            raise CheckpointError(f"{destination}: is there already and is no checkpoint. Choose another place.")
-        dropped = laion.write(checkpoint, destination)
+        losses = laion.write(checkpoint, destination)
     elif to == "hf":
-        dropped = huggingface.write(checkpoint, destination)
+        losses = huggingface.write(checkpoint, destination)
     else:
-        dropped = folder.write(checkpoint, destination, read)
+        losses = folder.write(checkpoint, destination, read)
     note(f"Wrote {destination}: {checkpoint.preset.name}, {len(checkpoint.weights)} tensors")
-    if dropped:
-        note(f"Left out {len(dropped)} tensors that this format has no place for:")
-        for part, number in _parts(dropped).items():
-            note(f"  {part} ({number})")
+    _tell(losses)
     if words is None and to != "laion":
         note(f"No tokenizer lies beside it: {text.tokenizer or 'one'} is fetched when text is first embedded.")
+
+
+def _tell(losses: Losses) -> None:
+    if losses.left_out:
+        note(f"Left out {len(losses.left_out)} tensors that this format has no place for:")
+        for part, number in _parts(losses.left_out).items():
+            note(f"  {part} ({number})")
+    if losses.absent:
+        note("The format's own loader asks for parts that this model does not have, and embedding does not need:")
+        for part in losses.absent:
+            note(f"  {part}")
+    for change in losses.changed:
+        note(f"This format cannot say {change}.")
 
 
 def _fetched(name: str | None, offline: bool) -> Path | None:
@@ -78,17 +90,7 @@ def _fetched(name: str | None, offline: bool) -> Path | None:
         return None
 
 
-def _is_checkpoint(path: Path) -> bool:
-    from openclap.checkpoints import recognise
-    from openclap.errors import CheckpointError
-
-    try:
-        return bool(recognise.describe(path))
-    except CheckpointError:
-        return False
-
-
-def _parts(names: list[str]) -> dict[str, int]:
+def _parts(names: Sequence[str]) -> dict[str, int]:
     """How many tensors of each module: "audio_tower.tagger" 2."""
     parts = [".".join(name.split(".")[:2]) for name in names]
     return {part: parts.count(part) for part in dict.fromkeys(parts)}

@@ -14,6 +14,7 @@ from openclap.errors import CheckpointError, DataError
 from openclap.types import TextBatch
 
 FILE = "tokenizer.json"
+VOCABULARY, MERGES = "vocab.json", "merges.txt"
 
 
 class Tokenizer:
@@ -32,15 +33,19 @@ class Tokenizer:
 
     @classmethod
     def read(cls, path: Path, context: int, *, padded: bool = False) -> Tokenizer:
-        """From a `tokenizer.json` file. Raises CheckpointError when it is missing or damaged."""
+        """From a `tokenizer.json` file, or from a `vocab.json` with `merges.txt` and settings beside it.
+
+        Raises CheckpointError when it is missing or damaged.
+        """
         try:
-            return cls(path.read_text(encoding="utf-8"), context, padded=padded)
-        except FileNotFoundError:
+            return cls(_definition(path), context, padded=padded)
+        except FileNotFoundError as error:
             raise CheckpointError(
-                f"{path}: no such file; text cannot be embedded without its tokenizer. Put it there, or pass tokenizer="
+                f"{error.filename}: no such file; text cannot be embedded without its tokenizer. Put it there, or pass "
+                "tokenizer="
             ) from None
         except Exception as error:  # tokenizers raises plain Exception for every kind of damage
-            raise CheckpointError(f"{path}: is not a tokenizer.json that tokenizers can read ({error}).") from None
+            raise CheckpointError(f"{path}: is not a {path.name} that tokenizers can read ({error}).") from None
 
     def __call__(self, captions: Sequence[str]) -> TextBatch:
         """(B, L) ids and mask, L the longest caption of this batch."""
@@ -55,6 +60,18 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[Any, tuple[str, int]]:
         return partial(Tokenizer, padded=self.padded), (self.definition, self.context)
+
+
+def _definition(path: Path) -> str:
+    """The content of a `tokenizer.json`; of vocabulary and merges, what transformers makes of them."""
+    if path.name != VOCABULARY:
+        return path.read_text(encoding="utf-8")
+    from transformers import AutoTokenizer
+
+    path.with_name(MERGES).open("rb").close()  # or it would be taken for a vocabulary without merges
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
+    made: str = tokenizer.backend_tokenizer.to_str()
+    return made
 
 
 def _padding(fast: FastTokenizer) -> tuple[int, str]:

@@ -1,0 +1,116 @@
+"""The tensors of one file, whatever it is called: safetensors, or what torch saved. The first bytes tell which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from openclap.checkpoints.names import few, why
+from openclap.checkpoints.unpickle import read_pickled
+from openclap.errors import CheckpointError, OpenClapError
+
+NESTED = ("state_dict", "model", "model_state_dict")
+"""Where trainers put the weights beside other things."""
+WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
+"""What DistributedDataParallel and torch.compile put before every name."""
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A file's tensors by name, taken out of what a trainer saved around them.
+
+    Raises CheckpointError for a file that is missing, damaged or something else.
+    """
+    return read_safetensors(path) if _is_safetensors(path) else state_dict(read_pickled(path), path.name)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, and of nothing else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; the folder is not complete.")
+    if not _is_safetensors(path):
+        raise CheckpointError(f"{path}: is damaged, or was not written by safetensors.")
+    try:
+        return unwrapped(load_file(path), path.name)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: is damaged ({why(error)}).") from None
+
+
+def state_dict(content: Any, source: str) -> dict[str, Tensor]:
+    """The named tensors of what a file holds. Raises CheckpointError, saying what is there, where there are none."""
+    found = content
+    for key in NESTED:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    named = found.items() if isinstance(found, dict) else ()
+    tensors = {name: value for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        keys = few([str(key) for key in content]) if isinstance(content, dict) else ""
+        what = f"the keys {keys}" if keys else f"{type(content).__name__} alone"
+        raise CheckpointError(
+            f"{source}: has no tensors by name, neither at its top nor under {', '.join(NESTED)}; found {what}. "
+            "Save the model's state dict by itself."
+        )
+    return unwrapped(tensors, source)
+
+
+def unwrapped(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Names without what wrappers of modules put before them."""
+    plain = {WRAPPERS.sub("", name): tensor for name, tensor in state.items()}
+    if len(plain) < len(state):
+        twice = sorted({WRAPPERS.sub("", name) for name in state if WRAPPERS.match(name)} & state.keys())
+        raise CheckpointError(f"{source}: holds {few(twice)} twice, with and without a prefix such as module.")
+    return plain
+
+
+@contextmanager
+def in_one_sentence(source: object) -> Iterator[None]:
+    """Whatever goes wrong in understanding `source` comes out as one CheckpointError: a damaged file has as many ways
+    to be wrong as there are bytes in it."""
+    try:
+        yield
+    except OpenClapError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or source}: cannot be read ({error.strerror or error}).") from error
+    except Exception as error:
+        raise CheckpointError(
+            f"{source}: holds what no model of its kind can hold ({why(error)}). Is it damaged?"
+        ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Do the first bytes say so? Raises CheckpointError for what is no file, or plainly something else."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {'is no file of bytes' if path.exists() else 'no such file'}.")
+    with path.open("rb") as file:
+        head = file.read(64)
+    for beginning, what in BEGINNINGS.items():
+        if head.startswith(beginning):
+            raise CheckpointError(f"{path}: {what}")
+    if not head.strip(b"\0"):
+        raise CheckpointError(
+            f"{path}: is damaged: it holds {'nothing but zeros' if head else 'no bytes'}. Is it truncated?"
+        )
+    if head[8:9] != b"{" and not head.startswith(TORCH):
+        raise CheckpointError(f"{path}: is damaged, or neither torch nor safetensors wrote it. Is it truncated?")
+    return not head.startswith(TORCH)
+
+
+TORCH = (b"PK\x03\x04", b"\x80")
+"""A zip, or a pickle of protocol 2 or newer."""
+
+
+BEGINNINGS = {
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file. Run 'git lfs pull' in its repository.",
+    b"<!DOCTYPE": "is a web page, not the file. Download it again, by the link to the file itself.",
+    b"<html": "is a web page, not the file. Download it again, by the link to the file itself.",
+}
+"""What stands in place of a file that was not fetched rightly."""

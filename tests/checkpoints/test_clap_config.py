@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import ClapFeatureExtractor, ClapProcessor
+
+from openclap.checkpoints import huggingface, recognise
+from openclap.errors import CheckpointError
+from small_laion import small_clap
+
+
+@pytest.fixture
+def hf(tmp_path: Path) -> Path:
+    huggingface.write(small_clap(), tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+def words(place: Path) -> Path:
+    """A tokenizer.json of RoBERTa's special tokens."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    Tokenizer(WordLevel({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}, unk_token="<unk>")).save(str(place))
+    return place
+
+
+def test_the_processors_own_file_says_what_the_front_end_is(hf: Path) -> None:
+    """transformers 5 saves a processor as one file."""
+    extractor = ClapFeatureExtractor(
+        sampling_rate=16000, frequency_min=0, frequency_max=8000, hop_length=160, fft_window_size=512, max_length_s=5
+    )
+    huggingface.write(replace(small_clap(), tokenizer=words(hf.parent / "tokenizer.json")), hf)
+    tokenizer = ClapProcessor.from_pretrained(hf).tokenizer
+    (hf / "preprocessor_config.json").unlink()
+    ClapProcessor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(hf)
+    assert (hf / "processor_config.json").is_file() and not (hf / "preprocessor_config.json").exists()
+    found = recognise.read(hf).preset.frontend
+    assert (found.mel.rate, found.mel.hop, found.mel.n_fft, found.samples) == (16000, 160, 512, 80000)
+    assert (found.mel.f_min, found.mel.f_max) == (0.0, 8000.0)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda c: c.update(projection_hidden_act="gelu"), "projection_hidden_act is gelu.* have relu"),
+        (lambda c: c["audio_config"].update(hidden_act="relu"), "audio_config.hidden_act is relu.* have gelu"),
+        (lambda c: c["audio_config"].update(layer_norm_eps=1e-2), "audio_config.layer_norm_eps is 0.01"),
+        (lambda c: c["audio_config"].update(patch_stride=[2, 4]), "audio_config.patch_stride is"),
+        (lambda c: c["audio_config"].update(mlp_ratio=2.0), "audio_config.mlp_ratio is 2.0"),
+        (lambda c: c["audio_config"].update(qkv_bias=False), "audio_config.qkv_bias is False"),
+    ],
+)
+def test_choices_that_are_not_built_are_refused(hf: Path, edit: Callable[[dict[str, Any]], Any], said: str) -> None:
+    config = json.loads((hf / "config.json").read_text(encoding="utf-8"))
+    edit(config)
+    (hf / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=said):
+        recognise.read(hf)
+
+
+def test_a_model_that_would_read_back_as_another_is_refused(tmp_path: Path) -> None:
+    whole = small_clap().preset
+    frontend, mel, text = whole.frontend, whole.frontend.mel, whole.text
+    for changes, said in (
+        ({"frontend": replace(frontend, samples=120000)}, "frontend.samples 120000 .* 96000"),
+        ({"frontend": replace(frontend, mel=replace(mel, scale="htk", norm="none"))}, "frontend.mel.norm none .* area"),
+        ({"frontend": replace(frontend, antialias=True)}, "frontend.antialias True"),
+        ({"text": replace(text, context=32)}, "text.context 32 .* 77"),
+        ({"text": replace(text, tokenizer=None)}, "text.tokenizer None .* roberta-base"),
+    ):
+        with pytest.raises(CheckpointError, match=f"ClapModel has no place for .*{said}"):
+            huggingface.write(small_clap(**changes), tmp_path / "hf")
+    assert not any(tmp_path.iterdir())
+    own = replace(small_clap(text=replace(text, tokenizer=None)), tokenizer=words(tmp_path / "tokenizer.json"))
+    assert huggingface.write(own, tmp_path / "hf").changed == ("frontend.int16 True (it would read back as False)",)
+
+
+def test_five_seconds_at_another_rate_come_back(tmp_path: Path) -> None:
+    whole = small_clap().preset
+    mel = replace(whole.frontend.mel, rate=16000, hop=160, n_fft=512, f_max=8000.0)
+    frontend = replace(whole.frontend, mel=mel, samples=80000, int16=False)
+    assert huggingface.write(small_clap(frontend=frontend), tmp_path / "hf").changed == ()
+    assert recognise.read(tmp_path / "hf").preset.frontend == frontend

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import openclap
+from openclap.checkpoints import audioset, recognise
+from openclap.checkpoints import unpickle as unpickled
+from openclap.errors import CheckpointError
+from small_laion import SMALL_PANN, small_state
+
+
+def tower(**more: torch.Tensor) -> dict[str, torch.Tensor]:
+    branch = {n.removeprefix("audio_branch."): t for n, t in small_state(SMALL_PANN).items() if n.startswith("audio_")}
+    return {
+        name: tensor for name, tensor in branch.items() if "projection" not in name and "transform" not in name
+    } | more
+
+
+def saved(content: Any, place: Path) -> Path:
+    torch.save(content, place)
+    return place
+
+
+def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Path] = []
+    read = unpickled.torch.load
+    monkeypatch.setattr(
+        unpickled.torch, "load", lambda file, **options: reads.append(file.name) or read(file, **options)
+    )
+    for content in (small_state(), tower()):
+        reads.clear()
+        recognise.describe(saved(content, tmp_path / "a.pt"))
+        assert len(reads) == 1
+
+
+@pytest.mark.parametrize("before", ["", "sed_model.", "module.", "module._orig_mod.sed_model."])
+def test_what_a_tower_lacks_is_listed(tmp_path: Path, before: str) -> None:
+    state = tower(surplus=torch.ones(1), **{"conv_block2.bn1.weight": torch.ones(3)})
+    del state["bn0.bias"]
+    path = saved({"model": {f"{before}{name}": tensor for name, tensor in state.items()}}, tmp_path / "a.pth")
+    facts = recognise.describe(path)
+    assert facts["format"] == "audio tower" and facts["missing"] == ["bn0.bias"] and facts["not known"] == ["surplus"]
+    assert facts["of another shape"] == ["blocks.1.bn1.weight is (3,), expected (8,)"]
+    with pytest.raises(CheckpointError, match=r"holds an audio tower alone .*openclap.checkpoints.audioset reads it"):
+        recognise.read(path)
+
+
+def test_misshapen_weights_are_listed(tmp_path: Path) -> None:
+    state = small_state() | {"audio_projection.0.weight": torch.zeros(3, 3), "audio_branch.surplus": torch.ones(1)}
+    del state["audio_branch.norm.weight"]
+    facts = recognise.describe(saved(state, tmp_path / "a.pt"))
+    assert facts["missing"] == ["audio_tower.norm.weight"] and facts["not known"] == ["audio_tower.surplus"]
+    assert facts["of another shape"] == ["audio_head.0.weight is (3, 3), expected (24, 32)"]
+
+
+def test_a_checkpoint_knows_where_it_came_from(tmp_path: Path, tiny_model: Path) -> None:
+    assert recognise.read(saved(small_state(), tmp_path / "a.pt")).source == tmp_path / "a.pt"
+    assert recognise.read(tiny_model).source == tiny_model
+
+
+def damage(edit: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def damaged(config: dict[str, Any]) -> dict[str, Any]:
+        edit(config["preset"])
+        return config
+
+    return damaged
+
+
+DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a number": lambda config: 5,
+    "a list": lambda config: ["format_version"],
+    "nothing": lambda config: {"format_version": 1},
+    "audio list": damage(lambda preset: preset.update(audio=[])),
+    "audio none": damage(lambda preset: preset.update(audio=None)),
+    "text none": damage(lambda preset: preset.update(text=None)),
+    "mel text": damage(lambda preset: preset["frontend"].update(mel="x")),
+    "sizes list": damage(lambda preset: preset["text"].update(sizes=[1])),
+    "samples text": damage(lambda preset: preset["frontend"].update(samples="x")),
+    "rate 0": damage(lambda preset: preset["frontend"]["mel"].update(rate=0)),
+    "hop text": damage(lambda preset: preset["frontend"]["mel"].update(hop="x")),
+    "context": damage(lambda preset: preset["text"].update(context="x")),
+    "fill": damage(lambda preset: preset["frontend"].update(fill="zz")),
+    "pooling": damage(lambda preset: preset["text"].update(pooling="zz")),
+    "widths": damage(lambda preset: preset["audio"].update(widths=[])),
+    "type": damage(lambda preset: preset["text"].update(model_type=None)),
+    "version": lambda config: config | {"format_version": "1"},
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_every_damage_to_a_configuration_is_one_sentence(tiny_model: Path, tmp_path: Path, what: str) -> None:
+    place = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    (place / "config.json").write_text(json.dumps(DAMAGED[what](config)), encoding="utf-8")
+    with pytest.raises(CheckpointError) as caught:
+        recognise.describe(place)
+    assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+    with pytest.raises(CheckpointError):
+        openclap.load(place)
+
+
+def test_only_a_newer_format_asks_for_an_upgrade(tiny_model: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    for version, said in ((2, "has format 2; this openclap reads 1. Upgrade"), ("1", "has format '1'.*damaged")):
+        (place / "config.json").write_text(json.dumps(config | {"format_version": version}), encoding="utf-8")
+        with pytest.raises(CheckpointError, match=said):
+            recognise.read(place)
+
+
+def test_paths_that_hold_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_bytes(b"\xff\xfe\x00")
+    for name, said in (
+        ("pipe", "pipe: is neither a file nor a folder"),
+        ("link", "link: no such file or folder"),
+        ("empty", "empty: is no model folder.*it is empty"),
+        ("odd", "is damaged, expected JSON"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            recognise.read(tmp_path / name)
+
+
+def test_other_contents_of_a_readable_file(tmp_path: Path) -> None:
+    state = small_state()
+    clip = {"token_embedding.weight": torch.zeros(40, 64), "text_branch.resblocks.0.attn.in_proj_bias": torch.zeros(2)}
+    for edit, said in (
+        ({"audio_branch.layers.300000000.blocks.0.x": torch.zeros(1)}, "lacks|do not fit"),
+        (clip, "lacks text_branch.resblocks.0.mlp.c_fc.weight"),
+        ({"text_branch.embeddings.word_embeddings.weight": torch.zeros(40, 63)}, "do not fit|no model"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            openclap.load(saved(state | edit, tmp_path / "a.pt"))
+    for name in ("sed_model.patch_embed.proj.weight", "conv_block1.conv1.weight"):
+        with pytest.raises(CheckpointError, match=r"dimensions|lacks"):
+            audioset.read(saved({name: torch.zeros(3)}, tmp_path / "a.pt"))
+    with pytest.raises(CheckpointError, match="holds no audio tower"):
+        audioset.read(saved({"x": torch.zeros(3)}, tmp_path / "a.pt"))
+
+
+def test_a_damaged_safetensors_file(tiny_model: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    weights = load_file(place / "model.safetensors")
+    torch.save(weights, place / "model.safetensors")
+    with pytest.raises(CheckpointError, match="was not written by safetensors"):
+        recognise.read(place)
+    save_file(weights, place / "model.safetensors")
+    content = (place / "model.safetensors").read_bytes()
+    (place / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        recognise.read(place)

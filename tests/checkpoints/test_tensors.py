@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from openclap.checkpoints.tensors import in_one_sentence, read_safetensors, read_tensors
+from openclap.errors import CheckpointError
+
+STATE = {"a.weight": torch.arange(3.0), "b": torch.ones(1)}
+
+
+def saved(content: Any, place: Path) -> Path:
+    torch.save(content, place)
+    return place
+
+
+def test_the_first_bytes_tell_the_kind_of_a_file(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "weights.bin")
+    shutil.copy(saved(STATE, tmp_path / "a.pt"), tmp_path / "weights.safetensors")
+    for name in ("weights.bin", "weights.safetensors"):
+        found = read_tensors(tmp_path / name)
+        assert found.keys() == STATE.keys() and torch.equal(found["a.weight"], STATE["a.weight"])
+    assert read_safetensors(tmp_path / "weights.bin").keys() == STATE.keys()
+    with pytest.raises(CheckpointError, match="was not written by safetensors"):
+        read_safetensors(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "pointer of Git LFS.*git lfs pull"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "is a web page, not the file. Download it again"),
+        (b"", r"holds no bytes. Is it truncated\?"),
+        (bytes(5000), r"nothing but zeros. Is it truncated\?"),
+        (b"hello", r"Is it truncated\?"),
+        (b"\x10\0\0\0\0\0\0\0{not json", "is damaged"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff{}", "is damaged"),
+    ],
+)
+def test_what_is_no_file_of_tensors_says_what_it_is(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"a\.pt: .*{said}"):
+        read_tensors(tmp_path / "a.pt")
+
+
+def test_what_is_no_file_at_all(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    for name, said in (("pipe.pt", "no file of bytes"), ("none.pt", "no such file")):
+        with pytest.raises(CheckpointError, match=rf"{name}: (is )?{said}"):
+            read_tensors(tmp_path / name)
+    with pytest.raises(CheckpointError, match="the folder is not complete"):
+        read_safetensors(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("around", [(), ("state_dict",), ("model",), ("model_state_dict",), ("state_dict", "model")])
+@pytest.mark.parametrize("before", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_what_trainers_put_around_the_weights_goes(tmp_path: Path, around: tuple[str, ...], before: str) -> None:
+    content: Any = {f"{before}{name}": tensor for name, tensor in STATE.items()} | {"step": 3, 7: torch.zeros(1)}
+    for key in reversed(around):
+        content = {key: content, "epoch": 4}
+    assert read_tensors(saved(content, tmp_path / "a.pt")).keys() == STATE.keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"ema": STATE, "epoch": 3}, r"neither at its top nor under state_dict, .*; found the keys ema, epoch\. Save"),
+        ({"net": STATE}, "found the keys net"),
+        ([STATE], "found list alone"),
+        (torch.zeros(3), "found Tensor alone"),
+        ({}, "found dict alone"),
+        (STATE | {"module.b": torch.zeros(1)}, "holds b twice"),
+    ],
+)
+def test_other_contents_are_named(tmp_path: Path, content: Any, said: str) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        read_tensors(saved(content, tmp_path / "a.pt"))
+
+
+def test_whatever_goes_wrong_is_one_short_sentence() -> None:
+    for error in (KeyError("x"), RuntimeError("many\nlines " * 100), ZeroDivisionError(), RecursionError("deep")):
+        with pytest.raises(CheckpointError, match=r"a\.pt: .*\. Is it damaged\?$") as caught, in_one_sentence("a.pt"):
+            raise error
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    with pytest.raises(CheckpointError, match=r"/x: cannot be read \(Permission denied\)"), in_one_sentence("a.pt"):
+        raise PermissionError(13, "Permission denied", "/x")
+    with pytest.raises(CheckpointError, match=r"^mine$"), in_one_sentence("a.pt"):
+        raise CheckpointError("mine")
