@@ -5,14 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from hub_server import TOKEN, Hub
-from openclap.checkpoints import card
+from openclap.checkpoints import card, huggingface
+from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.cli import run
 from openclap.errors import CheckpointError
+from small_laion import SMALL, small
 
 FIGURES = {
     "figures": [
@@ -107,9 +111,40 @@ def test_a_damaged_folder_gets_no_card(model: Path, file: str, content: str, sai
 
 
 def test_what_is_no_model_is_refused_before_anything_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert run(["push", str(tmp_path / "empty"), "me/tiny"]) == 2
-    assert "is no model folder" in capsys.readouterr().err
-    assert list((tmp_path / "empty").iterdir()) == []
+    junk = Path(shutil.copytree(model, tmp_path / "junk"))
+    (junk / "model.safetensors").write_bytes(b"junk")
+    partial = Path(shutil.copytree(model, tmp_path / "partial"))
+    weights = load_file(partial / "model.safetensors")
+    del weights["logit_scale"]
+    save_file(weights, partial / "model.safetensors")
+    preset, state = small(replace(SMALL, n_mels=64, image=256))
+    huggingface.write(Checkpoint("laion", preset, state), tmp_path / "hf")
+    for name, said in (
+        ("empty", "is no model folder"),
+        ("nothing", "is no model folder"),
+        ("junk", "is damaged, or"),
+        ("partial", "1 missing (logit_scale)"),
+        ("hf", "openclap convert"),
+    ):
+        before = sorted(path.name for path in (tmp_path / name).glob("*"))
+        assert run(["push", str(tmp_path / name), "me/tiny"]) == 2
+        assert said in capsys.readouterr().err, name
+        assert sorted(path.name for path in (tmp_path / name).glob("*")) == before
+
+
+def test_no_card_is_written_where_nothing_can_be_sent(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    for offline, name, said in (
+        (True, "me/tiny", "while HF_HUB_OFFLINE is set"),
+        (False, "me/tiny", "needs a token"),
+        (False, "bad name", "expected USER/NAME"),
+    ):
+        monkeypatch.setattr("openclap.checkpoints.hub.is_offline", lambda offline=offline: offline)
+        assert run(["push", str(model), name]) == 2
+        assert said in capsys.readouterr().err
+    assert not (model / "README.md").exists()

@@ -41,8 +41,10 @@ def push(
         Print one JSON object instead of the URL.
     """
     from openclap.checkpoints import card, hub
+    from openclap.checkpoints import folder as model_folder
 
-    hub.check_model(folder)
+    model_folder.check(folder)
+    hub.check_push(repo)
     if written := card.write(folder, repo):
         note(f"Wrote {written}. It states no licence yet: add one there, or on the hub.")
     note(f"Uploading {folder} to {repo}")
