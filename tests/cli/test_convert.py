@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from openclap import presets
+from openclap.checkpoints import folder, recognise
+from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.checkpoints.starts import STARTS
 from openclap.cli import run
-from small_laion import small_state
+from small_laion import SMALL, small, small_state
+from tiny import PRESET, make_tokenizer
 
 
 @pytest.fixture
@@ -25,9 +34,92 @@ def test_from_laion_to_ours_and_back(source: Path, tmp_path: Path, capsys: pytes
     assert all(torch.equal(back[f"module.{name}"], tensor) for name, tensor in small_state().items())
 
 
-def test_what_is_left_out_is_named(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A file of the kind that ClapModel has a place for."""
+    state = small_state(replace(SMALL, n_mels=64, image=256)) | {"audio_branch.head.bias": torch.ones(5)}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "published.pt")
+    return tmp_path / "published.pt"
+
+
+def test_what_is_left_out_is_named(
+    source: Path, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["convert", str(source), str(tmp_path / "hf"), "--to", "hf"]) == 2
     assert "a log-mel of another kind" in capsys.readouterr().err and not (tmp_path / "hf").exists()
+    assert run(["convert", str(published), str(tmp_path / "hf"), "--to", "hf"]) == 0
+    said = capsys.readouterr().err
+    assert "Left out 11 tensors that this format has no place for:" in said
+    assert [line.strip() for line in said.splitlines() if line.startswith("  ")] == [
+        *("audio_tower.tagger (2)", "audio_transform.0 (2)", "audio_transform.3 (2)"),
+        *("text_transform.0 (2)", "text_transform.3 (2)", "audio_branch.head (1)"),
+    ]
+    assert "This format cannot say frontend.int16 True (it would read back as False)." in said
+    expected, found = recognise.read(published).weights, recognise.read(tmp_path / "hf").weights
+    assert len(expected) - len(found) == 10 and all(torch.equal(found[name], expected[name]) for name in found)
+    assert run(["convert", str(tmp_path / "hf"), str(tmp_path / "back.pt"), "--to", "laion"]) == 0
+    said = capsys.readouterr().err
+    assert [line.strip() for line in said.splitlines() if line.startswith("  ")] == [
+        *("audio_transform", "text_transform", "audio_branch.tscam_conv", "audio_branch.head")
+    ]
+
+
+def test_a_model_that_a_format_cannot_say_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preset, weights = small()
+    short = replace(preset, frontend=replace(preset.frontend, samples=240000))
+    folder.write(Checkpoint("openclap", short, weights), tmp_path / "ours", None)
+    assert run(["convert", str(tmp_path / "ours"), str(tmp_path / "a.pt"), "--to", "laion"]) == 2
+    assert "frontend.samples 240000 (it would read back as 480000)" in capsys.readouterr().err
+    assert not (tmp_path / "a.pt").exists()
+
+
+def test_files_of_the_users_stay(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for to, mine in (("openclap", "README.md"), ("hf", "notes/thesis.txt")):
+        place = tmp_path / to
+        assert run(["convert", str(published), str(place), "--to", to]) == 0
+        assert run(["convert", str(published), str(place), "--to", to]) == 0  # replaces what it wrote
+        (place / mine).parent.mkdir(exist_ok=True)
+        (place / mine).write_text("dear", encoding="utf-8")
+        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        capsys.readouterr()
+        assert run(["convert", str(published), str(place), "--to", to]) == 2
+        assert f"holds {Path(mine).parts[0]} beside the" in capsys.readouterr().err
+        assert before == {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "config.json").write_text('{"format_version": 2}', encoding="utf-8")
+    for place in ("project", "published.pt"):
+        for to in ("openclap", "hf", "laion"):
+            assert run(["convert", str(tmp_path / "openclap"), str(tmp_path / place), "--to", to]) == 2
+    source = Path(published.rename(tmp_path / "hf" / "model.pt"))
+    assert run(["convert", str(source), str(tmp_path / "hf"), "--to", "hf"]) == 2
+    assert source.exists() and (tmp_path / "project" / "config.json").exists()
+    assert not list(tmp_path.rglob(".*"))
+
+
+SLOW = """
+import sys, time, torch, safetensors.torch
+def slow(save):
+    def run(*args, **options):
+        save(*args, **options)
+        print("saved", flush=True)
+        time.sleep(60)
+    return run
+torch.save, safetensors.torch.save_file = slow(torch.save), slow(safetensors.torch.save_file)
+from openclap.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("to", ["laion", "hf"])
+def test_a_signal_leaves_nothing_behind(published: Path, tmp_path: Path, to: str) -> None:
+    place = tmp_path / "out"
+    words = [sys.executable, "-c", SLOW, "convert", str(published), str(place / "a"), "--to", to, "--offline"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "saved\n"
+    assert [path.name.startswith(".a.partial-") for path in place.iterdir()] == [True]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and list(place.iterdir()) == []
 
 
 def test_mistakes_cost_nothing(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +129,7 @@ def test_mistakes_cost_nothing(source: Path, tmp_path: Path, capsys: pytest.Capt
         ([str(source), str(mine), "--to", "laion"], "is no checkpoint"),
         ([str(source), str(source), "--to", "laion"], "is the source itself"),
         ([str(source), str(tmp_path), "--to", "openclap"], "is no openclap model"),
-        ([str(mine), str(tmp_path / "x"), "--to", "openclap"], "is not a checkpoint"),
+        ([str(mine), str(tmp_path / "x"), "--to", "openclap"], "is damaged, or neither torch nor safetensors"),
         ([str(source), str(tmp_path / "x"), "--to", "onnx"], "openclap convert --help"),
     ):
         assert run(["convert", *words]) == 2
@@ -57,3 +149,32 @@ def test_inspect(source: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.
     assert run(["inspect", str(tmp_path / "empty")]) == 2
     assert run(["inspect", "no-such-model"]) == 2
     assert "openclap models" in capsys.readouterr().err
+
+
+def test_inspect_lists_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(small_state() | {"audio_projection.0.weight": torch.zeros(3, 3)}, tmp_path / "a.pt")
+    assert run(["inspect", str(tmp_path / "a.pt")]) == 0
+    shown = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("of another shape"))
+    assert "audio_head.0.weight is (3, 3), expected (24, 32)" in shown
+
+
+def test_a_start_that_is_not_here_is_not_fetched_offline(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+
+    def make(place: Path, report: object) -> None:
+        fetched.append(place.name)
+        report("Fetching it")  # type: ignore[operator]
+        folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+
+    monkeypatch.setitem(STARTS, "demo-start", make)
+    for words in (["inspect", "demo-start"], ["convert", "demo-start", str(home / "x"), "--to", "openclap"]):
+        assert run([*words, "--offline"]) == 2 and fetched == []
+        assert "demo-start: is not at" in (said := capsys.readouterr().err) and "nothing is fetched offline" in said
+    assert run(["inspect", "demo-start"]) == 2 and fetched == []  # the tests set HF_HUB_OFFLINE
+    monkeypatch.setattr("openclap.checkpoints.hub.is_offline", lambda: False)
+    capsys.readouterr()
+    assert run(["inspect", "demo-start"]) == 0 and fetched == ["demo-start"]
+    assert "Fetching it" in capsys.readouterr().err
+    assert run(["inspect", "demo-start", "--offline"]) == 0 and fetched == ["demo-start"]

@@ -6,7 +6,9 @@ Results go to stdout, progress and notes to stderr; a user's mistake is one sent
 from __future__ import annotations
 
 import io
+import signal
 import sys
+from types import FrameType
 
 from cyclopts import App, CycloptsError
 
@@ -72,7 +74,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot write an en dash
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(run(sys.argv[1:]))
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """On SIGTERM, leave by way of every clean-up: no draft stays behind."""
+    sys.exit(128 + number)
 
 
 def run(arguments: list[str]) -> int:
