@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import io
+import struct
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from openclap.audio.io import decode, describe, read_mono, resample
+from openclap.audio.io import BLOCK, decode, decoded, describe, read_blocks, read_mono, resample
 from openclap.errors import AudioError
 
 RATE = 22050
@@ -96,5 +98,84 @@ def test_a_header_that_promises_hours_takes_no_memory(tmp_path: Path) -> None:
 
 
 def test_a_url_is_not_fetched() -> None:
-    with pytest.raises(AudioError, match="URL"):
-        decode("https://example.org/a.wav")
+    for address in ("https://example.org/a.wav", Path("https://example.org/a.wav"), "file:/a.wav"):
+        with pytest.raises(AudioError, match="URL"):
+            decode(address)
+
+
+def wav(rate: int, content: bytes, promised: int | None = None) -> bytes:
+    """16 bits, mono, by the letter of the format."""
+    size = len(content) if promised is None else promised
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + len(content), b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return head + struct.pack("<4sI", b"data", size) + content
+
+
+@pytest.mark.parametrize("rate", [1, 48, 999, 2**31 - 1])
+def test_impossible_rates_are_told(rate: int) -> None:
+    with pytest.raises(AudioError, match=r"Hz|decode"):
+        read_mono(wav(rate, b"\0\1" * 50000), 48000)
+
+
+def test_upsampling_is_done_in_blocks() -> None:
+    longest = max(map(len, read_blocks(wav(1000, b"\0\1" * 100_000), 48000)))
+    assert longest < 2 * BLOCK
+
+
+def test_no_other_file_is_opened(tmp_path: Path) -> None:
+    """Text that FFmpeg would follow to another file, or to a host."""
+    write_m4a(tmp_path / "secret.m4a")
+    secret = tmp_path / "secret.m4a"
+    for text in (
+        f"ffconcat version 1.0\nfile {secret}\n",
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:1.0,\nfile://{secret}\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 50004 RTP/AVP 0\na=rtpmap:0 PCMU/8000\n",
+    ):
+        (tmp_path / "text.wav").write_text(text, encoding="utf-8")
+        began = time.monotonic()
+        with pytest.raises(AudioError, match="is not audio"):
+            decode(tmp_path / "text.wav")
+        assert time.monotonic() - began < 5
+
+
+def test_a_truncated_wav_is_told() -> None:
+    content = (np.arange(3 * RATE) % 999).astype("<i2").tobytes()
+    with pytest.raises(AudioError, match=r"truncated, 1\.50 s of 3\.00 s"):
+        decode(wav(RATE, content[: len(content) // 2], len(content)))
+    aiff = io.BytesIO()
+    soundfile.write(aiff, STEREO, RATE, format="AIFF")
+    with pytest.raises(AudioError, match="truncated"):
+        decode(aiff.getvalue()[:40000])
+    for written_to_a_pipe in (0xFFFFFFFF, 0x7FFFF000, len(content) + 44):
+        assert len(decode(wav(RATE, content, written_to_a_pipe))[0]) == 3 * RATE
+
+
+def test_samples_far_beyond_one_are_told(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "loud.wav", STEREO * 32768, RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match="Divide by 32768"):
+        decode(tmp_path / "loud.wav")
+
+
+class Piped(io.BytesIO):
+    def seekable(self) -> bool:
+        return False
+
+
+def test_open_files_are_read_in_pieces_and_left_where_they_stood(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.tile(STEREO, (40, 1)), RATE)
+    with path.open("rb") as file:
+        first = next(decoded(file))[0]
+        assert file.tell() == 0 and len(first) < 20 * RATE
+        file.seek(0, 2)
+        with pytest.raises(AudioError, match="empty"):
+            decode(file)
+    behind = io.BytesIO(b"something" + path.read_bytes())
+    behind.seek(9)
+    np.testing.assert_array_equal(decode(behind)[0], decode(path)[0])
+    assert behind.tell() == 9 and len(decode(Piped(path.read_bytes()))[0]) == 40 * RATE
+    with path.open(encoding="latin-1") as text, pytest.raises(AudioError, match="rb"):
+        decode(text)  # type: ignore[arg-type]
+    with pytest.raises(AudioError, match="closed"):
+        decode(file)
+    with pytest.raises(AudioError, match="empty file name"):
+        decode("")

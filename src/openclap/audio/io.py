@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.errors import AudioError
+from openclap.paths import is_url
 
 Wave = NDArray[np.float32]
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
-BLOCK = 1 << 20
-"""Samples of each channel that are decoded at once."""
+BLOCK = 1 << 18
+"""Samples, those of all channels counted, that are decoded or resampled at once."""
+
+LOWEST_RATE, HIGHEST_RATE = 1000, 10_000_000
+"""Hz that a sound may have. What says less is damaged, or says kHz: it would be stretched a thousandfold."""
+
+LOUDEST = 100.0
+"""Samples beyond this are integers that lost their type."""
 
 _EXACT_LENGTH = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "CAF"})
 """Formats whose header states the number of samples; MP3 and Ogg headers only estimate it."""
@@ -39,7 +48,7 @@ def decode(source: Source) -> tuple[Wave, int]:
 
 
 def decoded(source: Source) -> Iterator[tuple[Wave, int]]:
-    """A sound piece by piece, as (N, C) and its rate; no more than BLOCK samples of it are held. Raises as `decode`."""
+    """A sound piece by piece, as (N, C) and its rate; no more than about BLOCK samples are held. Raises as `decode`."""
     name = name_of(source)
     samples = 0
     with _opened(source) as data:
@@ -48,8 +57,8 @@ def decoded(source: Source) -> Iterator[tuple[Wave, int]]:
         data.seek(0)
         try:
             for wave_NC, rate in _by_either(data, name):
-                if not np.isfinite(wave_NC).all():
-                    raise AudioError(f"{name}: holds NaN or infinite samples. Export the sound again or leave it out.")
+                check_rate(rate, name)
+                check_samples(wave_NC, name)
                 samples += len(wave_NC)
                 yield wave_NC, rate
         except (MemoryError, ValueError) as error:  # damage that a decoder did not foresee
@@ -58,11 +67,38 @@ def decoded(source: Source) -> Iterator[tuple[Wave, int]]:
         raise AudioError(f"{name}: no samples in it, expected a sound.")
 
 
+def check_rate(rate: Any, name: str) -> None:
+    """Raises AudioError for what is no number of Hz that a sound can have."""
+    is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+    if is_number and LOWEST_RATE <= rate <= HIGHEST_RATE and rate == int(rate):
+        return
+    given = f"{rate:g} Hz" if is_number else f"a rate of type {type(rate).__name__}"
+    meant = f" Did you mean {1000 * rate:.0f}?" if is_number and 1 < rate < LOWEST_RATE else ""
+    raise AudioError(
+        f"{name}: is at {given}, expected a whole number of Hz from {LOWEST_RATE} to {HIGHEST_RATE}.{meant}"
+    )
+
+
+def check_samples(wave: NDArray[Any], name: str) -> None:
+    """Raises AudioError for floating-point samples that are not finite, or far beyond -1..1."""
+    low, high = (float(wave.min()), float(wave.max())) if wave.size else (0.0, 0.0)  # NaN where any sample is
+    if not np.isfinite([low, high]).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples. Export the sound again or leave it out.")
+    if (peak := max(-low, high)) > LOUDEST:
+        raise AudioError(
+            f"{name}: has samples up to {peak:.4g}, expected about -1..1. Divide by 32768 if these are 16-bit samples."
+        )
+
+
 def read_blocks(source: Source, rate: int) -> Iterator[Wave]:
     """`read_mono` piece by piece: for recordings that are longer than memory. Raises as `decode`."""
+    return resampled(((to_mono(wave_NC), from_rate) for wave_NC, from_rate in decoded(source)), rate)
+
+
+def resampled(pieces: Iterator[tuple[Wave, int]], rate: int) -> Iterator[Wave]:
+    """Mono pieces (N,) of one sound, each with the rate they have, at `rate` Hz, by soxr's high quality."""
     stream: Any = None
-    for wave_NC, from_rate in decoded(source):
-        mono_N = to_mono(wave_NC)
+    for mono_N, from_rate in pieces:
         if from_rate == rate:
             yield mono_N
             continue
@@ -70,7 +106,9 @@ def read_blocks(source: Source, rate: int) -> Iterator[Wave]:
             import soxr
 
             stream = soxr.ResampleStream(from_rate, rate, 1, dtype="float32", quality="HQ")
-        yield stream.resample_chunk(mono_N)
+        step = max(1, BLOCK * from_rate // max(from_rate, rate))
+        for start in range(0, len(mono_N), step):
+            yield stream.resample_chunk(mono_N[start : start + step])
     if stream is not None:
         yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
@@ -128,14 +166,16 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
         yield io.BytesIO(source)
         return
     if not isinstance(source, (str, os.PathLike)):
-        yield io.BytesIO(_read_all(source))
+        yield _view(source)
         return
+    if not os.fspath(source):
+        raise AudioError("An empty file name was given, expected the path of a sound.")
     path = Path(source)
-    if "://" in str(source):
-        raise AudioError(f"{source}: is a URL, expected a file. Download it first.")
     try:
         file = path.open("rb")
     except FileNotFoundError:
+        if is_url(source):
+            raise AudioError(f"{source}: is a URL, expected a file. Download it first.") from None
         raise AudioError(f"{path}: no such file.") from None
     except IsADirectoryError:
         raise AudioError(f"{path}: is a folder, expected one sound file.") from None
@@ -147,13 +187,52 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
         yield file
 
 
-def _read_all(file: BinaryIO) -> bytes:
-    """The rest of a file object, which is left where it stood, so that it can be read again."""
-    start = file.tell() if file.seekable() else None
-    data = file.read()
-    if start is not None:
-        file.seek(start)
-    return data
+_TURN = threading.Lock()
+"""Held while an open file of a caller is read: threads may be reading the same one."""
+
+
+class _View(io.RawIOBase):
+    """The rest of a caller's open file with a place of its own: the file is always left where it stood."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        with _TURN:
+            self._file, self._place, self._begin = file, 0, file.tell()
+            self._end = max(file.seek(0, os.SEEK_END), self._begin) - self._begin
+            file.seek(self._begin)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = max(0, offset + (0, self._place, self._end)[whence])
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        with _TURN:
+            stood = self._file.tell()
+            self._file.seek(self._begin + self._place)
+            data = self._file.read(len(buffer))
+            self._file.seek(stood)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+
+def _view(file: BinaryIO) -> BinaryIO:
+    """An open file of a caller, to be read by several threads, or again; read whole only if it cannot be sought in."""
+    name = name_of(file)
+    try:
+        if isinstance(file.read(0), str):
+            raise AudioError(f"{name}: is open as text, expected binary: open it with mode 'rb'.")
+        if file.seekable():
+            return io.BufferedReader(_View(file), 1 << 16)
+        with _TURN:
+            return io.BytesIO(file.read())
+    except (ValueError, OSError) as error:
+        raise AudioError(f"{name}: cannot be read ({error}).") from None
 
 
 def _by_either(data: BinaryIO, name: str) -> Iterator[tuple[Wave, int]]:
@@ -176,21 +255,48 @@ def _by_either(data: BinaryIO, name: str) -> Iterator[tuple[Wave, int]]:
 def _by_soundfile(data: BinaryIO, name: str) -> Iterator[tuple[Wave, int]]:
     import soundfile
 
+    whole = _promised(data)
     with soundfile.SoundFile(data) as file:
-        expected, exact, rate = file.frames, file.format in _EXACT_LENGTH, int(file.samplerate)
-        done = 0
-        while len(block_NC := file.read(BLOCK, dtype="float32", always_2d=True)):
+        expected, exact, rate = file.frames * whole, file.format in _EXACT_LENGTH, int(file.samplerate)
+        done, step = 0, max(1, BLOCK // file.channels)
+        while len(block_NC := file.read(step, dtype="float32", always_2d=True)):
             done += len(block_NC)
             yield block_NC, rate
     if exact and done < expected:
         raise AudioError(f"{name}: truncated, {done / rate:.2f} s of {expected / rate:.2f} s could be decoded.")
 
 
+_SAMPLES = {b"RIFF": ("<", b"data"), b"RIFX": (">", b"data"), b"FORM": (">", b"SSND")}
+"""By how a file begins: the order of bytes, and the chunk that holds the samples."""
+
+
+def _promised(data: BinaryIO) -> float:
+    """How many times as long as what is there the header says that a WAV or AIFF is: 1.0 for a whole one.
+
+    libsndfile takes the end of the file for the end of the sound. Sizes just below 2 GiB and 4 GiB, and 0, are what
+    writers to a pipe put down; a few bytes too many are the header's own, counted by mistake.
+    """
+    end = data.seek(0, os.SEEK_END)
+    data.seek(0)
+    order, wanted = _SAMPLES.get(data.read(12)[:4], ("<", b""))
+    promised = 1.0
+    while wanted and len(head := data.read(8)) == 8:
+        kind, size = struct.unpack(f"{order}4sI", head)
+        there = end - data.tell()
+        if kind == wanted:
+            is_stream = size % (1 << 31) in (0, *range((1 << 31) - (1 << 16), 1 << 31))
+            promised = 1.0 if is_stream or size <= there + 64 or there < 1 else size / there
+            break
+        data.seek(size + size % 2, os.SEEK_CUR)
+    data.seek(0)
+    return promised
+
+
 def _by_av(data: BinaryIO, name: str) -> Iterator[tuple[Wave, int]]:
     import av
 
     try:
-        with av.open(data, mode="r") as container:
+        with av.open(data, mode="r", options={"protocol_whitelist": "pipe"}) as container:  # no other file or host
             if not container.streams.audio:
                 raise AudioError(f"{name}: has no audio stream, expected a sound.")
             resampler = av.AudioResampler(format="fltp")
