@@ -49,6 +49,19 @@ def test_the_ceiling_is_a_full_scale_tone() -> None:
     assert 0.9 < LogMel(DEMO.frontend.mel)(tone[None]).max().item() < 1.0
 
 
+@pytest.mark.parametrize("shift", [-513, -1, 0, 1, 255, 512])
+def test_long_waveforms_give_in_blocks_what_they_give_as_a_whole(monkeypatch: pytest.MonkeyPatch, shift: int) -> None:
+    logmel = LogMel(MelConfig(**LAION, scale="htk", norm="none", compression="db"))  # type: ignore[arg-type]
+    wave_BN = 0.1 * torch.randn(2, 64 * 480 + shift, generator=torch.Generator().manual_seed(0))
+    spectrum = torch.stft(wave_BN, 1024, 480, window=torch.hann_window(1024), return_complex=True)  # centred, reflected
+    wanted = 10 * (spectrum.abs().square().transpose(1, 2) @ logmel.filterbank_KF).clamp_min(1e-10).log10()
+    whole = logmel(wave_BN)
+    for frames in (7, 16, 61):
+        monkeypatch.setattr("openclap.audio.mel.FRAMES", frames)
+        torch.testing.assert_close(logmel(wave_BN), whole, rtol=0, atol=1e-5)
+        torch.testing.assert_close(logmel(wave_BN), wanted, rtol=0, atol=1e-4)
+
+
 def test_frames_and_short_clips() -> None:
     logmel = LogMel(DEMO.frontend.mel)
     for samples in (1, 500, 1024, 1025, 99 * 1024):

@@ -5,6 +5,7 @@ N samples of the clip, M samples the model reads. Tensors, so that gradients rea
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -59,18 +60,24 @@ Cut = tuple[int, int, NDArray[np.float32]]
 def cut(blocks: Iterable[NDArray[np.float32]], length: int, hop: int) -> Iterator[Cut]:
     """The windows of `window_starts`, from a recording that comes in blocks; no more of it is held than a window and
     a block. An empty recording gives one sample of silence."""
-    held, first, start, end = np.zeros(0, np.float32), 0, 0, 0  # `held` begins at sample `first`
+    held, first, start, end = deque[NDArray[np.float32]](), 0, 0, 0  # what is held begins at sample `first`
     for block in blocks:
-        held, end = np.concatenate([held, block]), end + len(block)
-        while start + length <= end:
-            yield start, start + length, held[start - first : start - first + length].copy()
-            start += hop
-        keep = max(min(start, end - length), first)  # the last window is anchored at the end
-        held, first = held[keep - first :], keep
+        held.append(block)
+        end += len(block)
+        if start + length <= end:
+            whole = np.concatenate(held)
+            while start + length <= end:
+                yield start, start + length, whole[start - first : start - first + length].copy()
+                start += hop
+            keep = max(min(start, end - length), first)  # the last window is anchored at the end
+            held, first = deque([whole[keep - first :].copy()]), keep
+        while held and first + len(held[0]) <= min(start, end - length):
+            first += len(held.popleft())
+    rest = np.concatenate([*held, np.zeros(0, np.float32)])
     if end <= length and start == 0:
-        yield 0, max(end, 1), held if end else np.zeros(1, np.float32)
+        yield 0, max(end, 1), rest if end else np.zeros(1, np.float32)
     elif start - hop + length < end:
-        yield end - length, end, held[end - length - first :].copy()
+        yield end - length, end, rest[end - length - first :].copy()
 
 
 def quantise(wave_N: Tensor) -> Tensor:

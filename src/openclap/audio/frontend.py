@@ -97,7 +97,8 @@ class FrontEnd:
         }
         mels: dict[int, Tensor] = {}
         for group in groups.values():
-            mels |= zip(group, self.logmel(torch.stack([waves[i] for i in group])), strict=True)
+            wave_BN = torch.stack([waves[i] for i in group]) if len(group) > 1 else waves[group[0]][None]
+            mels |= zip(group, self.logmel(wave_BN), strict=True)
         return [mels[i] for i in range(len(waves))]
 
     def _thirds(self, mel_LF: Tensor, rng: np.random.Generator | None) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -43,6 +44,10 @@ class MelConfig:
         return samples // self.hop + 1
 
 
+FRAMES = 8192
+"""Frames of a long waveform that are computed at once."""
+
+
 class LogMel(nn.Module):
     """(B, N) waveform in -1..1 to (B, T, F) log-mel, T = N // hop + 1.
 
@@ -61,14 +66,26 @@ class LogMel(nn.Module):
         self.register_buffer("filterbank_KF", mel_filterbank(config), persistent=False)
 
     def forward(self, wave_BN: Tensor) -> Tensor:
-        config = self.config
+        """In blocks of frames, so that an hour needs little more memory than what comes of it."""
+        margin = self.config.n_fft // self.config.hop + 1  # the last block is longer than what is reflected
+        frames = self.config.frames(wave_BN.shape[-1])
+        starts = list(range(0, max(frames - margin, 1), FRAMES))
+        parts = [self._frames(wave_BN, *bounds) for bounds in zip(starts, [*starts[1:], frames], strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _frames(self, wave_BN: Tensor, start: int, stop: int) -> Tensor:
+        """Frames from `start` to before `stop`; the waveform is reflected, or filled up, at its own two ends only."""
+        config, samples = self.config, wave_BN.shape[-1]
+        half = config.n_fft // 2
+        first, last = start * config.hop - half, (stop - 1) * config.hop + half
+        beyond = (max(-first, 0), max(last - samples, 0))
+        mode = "reflect" if samples > half else "constant"
         spectrum_BKT = torch.stft(
-            wave_BN,
+            F.pad(wave_BN[:, max(first, 0) : last], beyond, mode=mode),
             config.n_fft,
             config.hop,
             window=self.window,
-            center=True,
-            pad_mode="reflect" if wave_BN.shape[-1] > config.n_fft // 2 else "constant",
+            center=False,
             return_complex=True,
         )
         power_BTK = spectrum_BKT.abs().square().transpose(1, 2)
