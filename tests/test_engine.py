@@ -6,9 +6,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import openclap
 from openclap import engine, paths, presets
 from openclap.errors import ConfigError
 from openclap.models.clap import CLAP
@@ -39,14 +41,34 @@ def batches() -> tuple[AudioBatch, TextBatch]:
 def test_precisions_keep_their_bound(clap: CLAP, precision: engine.Precision) -> None:
     audio, text = batches()
     exact, coarse = (engine.TorchEngine(clap, kind, CPU) for kind in ("fp32", precision))
-    for one, other in (
-        (exact.encode_audio(audio), coarse.encode_audio(audio)),
-        (exact.encode_text(text), coarse.encode_text(text)),
+    for one, other, is_exact in (
+        (exact.encode_audio(audio), coarse.encode_audio(audio), False),
+        (exact.encode_text(text), coarse.encode_text(text), precision == "int8"),
     ):
         assert other.dtype == torch.float32
         torch.testing.assert_close(other.norm(dim=1), torch.ones(len(other)))
         cosine = (one * other).sum(dim=1).min().item()
-        assert engine.COSINE_BOUNDS[precision] <= cosine < 1 - 1e-8
+        assert engine.COSINE_BOUNDS[precision] <= cosine
+        assert torch.equal(one, other) if is_exact else cosine < 1 - 1e-8
+
+
+def test_int8_keeps_its_bound_on_a_pretrained_text_tower(start_home: Path) -> None:
+    """With real weights, whose outliers random ones do not have; alone and beside others."""
+    captions = ["a dog", "rain on a tin roof in the middle of the night", "footsteps", "an old bus pulls away"]
+    exact, coarse = (openclap.load("demo-start", precision=kind) for kind in ("fp32", "int8"))
+    together = coarse.embed_text(captions)
+    assert (together * exact.embed_text(captions)).sum(axis=1).min() >= engine.COSINE_BOUNDS["int8"]
+    np.testing.assert_allclose(together[:1], coarse.embed_text(captions[:1]), atol=1e-5)
+
+
+def test_int8_does_not_depend_on_the_batch(clap: CLAP) -> None:
+    """A loud clip does not coarsen a quiet one beside it."""
+    audio, _ = batches()
+    mixed = AudioBatch(audio.mel_BVTF * torch.tensor([1.0, 30, 1, 1, 1, 30, 1])[:, None, None, None], audio.is_long_B)
+    coarse = engine.TorchEngine(clap, "int8", CPU)
+    together = coarse.encode_audio(mixed)
+    alone = torch.cat([coarse.encode_audio(clip) for clip in mixed.split(1)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
 def test_parts_of_a_batch_change_nothing(clap: CLAP) -> None:

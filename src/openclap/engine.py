@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "int8"]
 
 COSINE_BOUNDS: dict[Precision, float] = {"fp32": 0.999999, "bf16": 0.9995, "int8": 0.99}
-"""How near a vector is, at least, to the one that torch gives in fp32."""
+"""How near a vector is, at least, to the one that torch gives in fp32 (measured: docs/benchmarks.md)."""
 
 CPU_CLIPS = 4
 """Clips that go through an audio tower together on a CPU: more fall out of its caches (see docs/benchmarks.md)."""
@@ -106,16 +106,21 @@ def build(choice: Choice, clap: CLAP, device: torch.device, *, compile: bool, di
 
 
 class TorchEngine:
-    """torch: fp32 as the weights are, bf16 by autocast, int8 by dynamic quantisation of the linear layers."""
+    """torch: fp32 as the weights are, bf16 by autocast, int8 in the linear layers of the audio side.
+
+    Under int8 clips go through one at a time, because torch takes one scale for all that a layer reads. Captions stay
+    in fp32: a few channels of a pretrained text tower are so much larger than the others that eight bits for all of
+    them leave a cosine of 0.94 (docs/benchmarks.md).
+    """
 
     def __init__(self, clap: CLAP, precision: Precision, device: torch.device, *, compile: bool = False) -> None:
         self.precision: Precision = precision
         self.name = f"torch {precision}{' compiled' if compile else ''}"
         self._device = device
-        self._clips = CPU_CLIPS if device.type == "cpu" and not compile else None
-        model = _quantised(clap) if precision == "int8" else clap
-        self._audio: Callable[[AudioBatch], Tensor] = model.encode_audio
-        self._text: Callable[[TextBatch], Tensor] = model.encode_text
+        self._clips = 1 if precision == "int8" else CPU_CLIPS if device.type == "cpu" and not compile else None
+        hearing = _quantised(clap) if precision == "int8" else clap
+        self._audio: Callable[[AudioBatch], Tensor] = hearing.encode_audio
+        self._text: Callable[[TextBatch], Tensor] = clap.encode_text
         if compile:
             self._audio = torch.compile(self._audio, dynamic=True)
             self._text = torch.compile(self._text, dynamic=True)
@@ -134,13 +139,14 @@ class TorchEngine:
 
 
 def _quantised(clap: CLAP) -> CLAP:
-    """A copy whose linear layers hold int8 weights and quantise what they read as they read it."""
+    """A copy whose audio side has linear layers with int8 weights, which quantise what they read as they read it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", UserWarning)
         from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
-        quantised: CLAP = quantize_dynamic(clap, {nn.Linear: per_channel_dynamic_qconfig})
+        sides = dict.fromkeys(("audio_tower", "audio_head"), per_channel_dynamic_qconfig)
+        quantised: CLAP = quantize_dynamic(clap, sides)
     return quantised
 
 
