@@ -144,16 +144,70 @@ def test_silence_and_one_sample_have_vectors(model: Embedder) -> None:
         ((np.zeros(100, np.float32), 0), "at 0 Hz"),
         ((np.zeros(100, bool), 16000), "of bool"),
         ((np.full(100, 1e30, np.float32), 16000), "Divide by 32768"),
-        ((np.full(100, 900, np.int32), 16000), "int16 first"),
-        ((np.full(100, 900, np.int64), 16000), "int64 was given"),
+        ((np.full(100, 900, np.int32), 16000), "16-bit samples in a 32-bit type"),
+        ((np.full(100, 900, np.int64), 16000), "of int64"),
         ((np.zeros(100, np.float32), 16000.5), "whole number of Hz"),
+        ((np.zeros(100, np.float32), 48), "at 48 Hz.*Did you mean 48000"),
+        ((np.zeros(100, np.float32), float("nan")), "at nan Hz"),
+        ((np.zeros(100, np.float32), float("inf")), "at inf Hz"),
+        ((np.zeros(100, np.float32), "16000"), "rate of type str"),
+        ((16000, np.zeros(100, np.float32)), "rate of type ndarray"),
+        ((np.zeros(100, np.float32), 16000, 1), "a tuple of 3"),
+        ([np.zeros(100, np.float32), 16000], "a list of 2"),
+        (([[0.0, 0.1], [0.2]], 16000), "no array of numbers"),
+        ((torch.zeros(100, requires_grad=True), 16000), "no array of numbers.*detach"),
+        ((np.arange(-8388607, 8388607, 999, dtype=np.int32), 16000), "24-bit samples in a 32-bit type"),
+        (None, "a NoneType"),
+        ({"array": np.zeros(100), "sampling_rate": 16000}, "a dict"),
         (np.zeros(100, np.float32), "without its rate"),
         ("missing.wav", "no such file"),
     ],
 )
 def test_unusable_sounds_are_told(model: Embedder, sound: object, said: str) -> None:
+    good = (noise(0.3, 16000), 16000)
     with pytest.raises(AudioError, match=said):
         model.embed_audio([sound])  # type: ignore[list-item]
+    found = list(model.embed_each([good, sound, good]))  # type: ignore[list-item]
+    assert [isinstance(each, AudioError) for each in found] == [False, True, False]
+    assert str(found[1]).startswith(("sounds[1]: ", "missing.wav: "))
+
+
+def test_what_is_no_list_of_sounds_is_told(model: Embedder) -> None:
+    wave = noise(0.3, 16000)
+    for one in ("a.wav", Path("a.wav"), b"RIFF", wave, (wave, 16000), io.BytesIO(b"RIFF"), {"array": wave}, None, 5):
+        with pytest.raises(ConfigError, match="must be a list"):
+            model.embed_audio(one)  # type: ignore[arg-type]
+    with pytest.raises(AudioError, match="a list of 1"):
+        model.windows([Path("a.wav")])  # type: ignore[arg-type]
+    for texts in ("a dog", None, ["a", 1]):
+        with pytest.raises(ConfigError, match="list of strings"):
+            model.embed_text(texts)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(model.embed_text(text for text in ["a dog"]), model.embed_text(["a dog"]))
+
+
+def test_buffers_and_rows_of_stereo_are_sounds(model: Embedder) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, noise(0.3, 16000), 16000, format="WAV")
+    vectors = model.embed_audio([bytearray(file.getvalue()), memoryview(file.getvalue()), file.getvalue()])
+    np.testing.assert_allclose(vectors, vectors[[2, 2, 2]], atol=1e-6)
+    assert model.embed_audio([(np.ones((1, 2), np.float32), 16000)]).shape == (1, 16)  # one sample of two channels
+    quiet = np.full(8000, 256, np.int32)  # the lowest bit of 24, in 32
+    assert model.read((quiet, 16000)).max() == np.float32(256 / 2**31)
+
+
+def test_audio_tensor_says_what_it_takes(model: Embedder) -> None:
+    assert model.audio_tensor([]).shape == (0, 16)
+    wave = torch.tensor(noise(0.3, 16000))
+    torch.testing.assert_close(model.audio_tensor([wave.double()]), model.audio_tensor([wave]))
+    for waves in ([noise(0.3, 16000)], [torch.zeros(9, dtype=torch.int16)], [[0.0]], [torch.zeros(2, 9)]):
+        with pytest.raises(ConfigError, match="mono float tensors"):
+            model.audio_tensor(waves)  # type: ignore[arg-type]
+
+
+def test_lengths_that_cannot_be_are_told(model: Embedder) -> None:
+    for length in (float("nan"), float("inf"), 1e305, -1.0, "5"):
+        with pytest.raises(ConfigError, match="longer than one sample"):
+            model.windows((noise(0.3, 16000), 16000), length_s=length)  # type: ignore[arg-type]
 
 
 def test_one_bad_sound_stops_no_other(model: Embedder, tmp_path: Path) -> None:
@@ -169,13 +223,13 @@ def test_what_cannot_be_loaded_is_told(tiny_model: Path, tmp_path: Path) -> None
         openclap.load(tiny_model, precision="fp8")
     with pytest.raises(ConfigError, match="wrap one string"):
         openclap.load(tiny_model).embed_text("a dog")
-    for wrong in ({"batch_size": 0}, {"batch_size": -3}):
+    for wrong in ({"batch_size": 0}, {"batch_size": -3}, {"batch_size": 1.5}, {"batch_size": "4"}):
         with pytest.raises(ConfigError, match="expected 1 or more"):
             openclap.load(tiny_model).embed_audio([(noise(0.3, 16000), 16000)], **wrong)
     with pytest.raises(ConfigError, match="list of strings"):
         openclap.load(tiny_model).classify([(noise(0.3, 16000), 16000)], "dog")
-    for device in ("foo", "cuda:99"):
-        with pytest.raises(ConfigError, match="cannot use"):
+    for device in ("foo", "cuda:99", "meta"):
+        with pytest.raises(ConfigError, match=r"cannot use\. Expected: cpu"):
             openclap.load(tiny_model, device=device)
     with pytest.raises(DataError, match="not valid UTF-8"):
         openclap.load(tiny_model).embed_text(["\ud800"])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openclap import presets
+from openclap.ahead import Ahead, Span
 from openclap.audio.clips import cut, window_starts
+from openclap.audio.frontend import FrontEnd
 from openclap.embedder import Embedder
 from openclap.errors import AudioError
 from openclap.models.htsat import HTSATConfig
+from openclap.types import AudioBatch
 from tiny import PRESET, make_tokenizer
 
 HTSAT = HTSATConfig(width=24, depths=(2, 2), heads=(2, 4), n_mels=24, image=96, window=6, classes=0)
@@ -80,6 +84,72 @@ def test_bad_sounds_stop_no_others(tmp_path: Path) -> None:
     found = list(MODELS[False].embed_each([tmp_path / "bad.wav", good, cut_short, good, "missing.wav"], batch_size=2))
     assert [isinstance(vector, AudioError) for vector in found] == [True, False, True, False, True]
     np.testing.assert_allclose(found[1], found[3], atol=1e-6)
+
+
+def write_wav(path: Path, seconds: float, rate: int = 16000) -> Path:
+    soundfile.write(path, make(seconds, rate, 1, 0)[0], rate)
+    return path
+
+
+def test_one_open_file_many_times(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", 12.0)
+    [wanted] = MODELS[False].embed_audio([path])
+    with path.open("rb") as file:
+        np.testing.assert_allclose(MODELS[False].embed_audio([file] * 6), [wanted] * 6, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+@pytest.mark.parametrize("length_s", [None, 10.0])
+def test_batches_are_bounded_by_samples(tmp_path: Path, fusion: bool, length_s: float | None) -> None:
+    """What goes through together, and what is read ahead, does not grow with the length of the recordings."""
+    model = MODELS[fusion]
+    paths = [write_wav(tmp_path / f"{number}.wav", 20.0) for number in range(3)]
+    batches: list[list[int]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = model.frontend
+        patch.setattr(model, "frontend", Watched(real, batches))
+        if length_s:
+            assert [len(windows) for windows in model.windows_each(paths, length_s=length_s)] == [2] * 3
+        else:
+            assert len(model.embed_audio(paths)) == 3
+    longest = max(map(max, batches))
+    assert longest == (real.samples if not fusion else round((length_s or 20) * 16000))
+    assert max(map(sum, batches)) < 16 * real.samples + longest
+
+
+class Watched:
+    """A front end that notes how many samples it is given at once."""
+
+    def __init__(self, frontend: FrontEnd, batches: list[list[int]]) -> None:
+        self.frontend, self.batches = frontend, batches
+        self.samples, self.sample_rate = frontend.samples, frontend.sample_rate
+
+    def __call__(self, waves: list[torch.Tensor]) -> AudioBatch:
+        self.batches.append([len(wave) for wave in waves])
+        return self.frontend(waves)
+
+
+def test_little_is_read_ahead() -> None:
+    asked: list[int] = []
+
+    def endless(number: int) -> Iterator[np.ndarray]:
+        while True:
+            asked.append(number)
+            yield np.zeros(1000, np.float32)
+
+    sounds = ((str(number), endless(number)) for number in range(99))
+    with Ahead(sounds, lambda blocks: ((Span(), block) for block in blocks), 8, 3500) as ahead:
+        jobs = iter(ahead)
+        assert next(jobs).name == "0"
+        for _ in range(10):
+            next(jobs)
+    assert sorted(set(asked)) == list(range(8)) and len(asked) <= 10 + 7 * 4
+
+
+def test_seconds_that_were_heard_are_told(tmp_path: Path) -> None:
+    told: list[float] = []
+    list(MODELS[False].embed_each([write_wav(tmp_path / "a.wav", 20.0)], heard=told.append))
+    assert len(told) > 2 and sum(told) == pytest.approx(20.0)
 
 
 def test_stopping_early_stops_the_threads() -> None:

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from types import TracebackType
 from typing import Any
 
-from openclap.audio.clips import Cut
-from openclap.errors import AudioError
-from openclap.types import Window
+import numpy as np
+from numpy.typing import NDArray
 
-FIRST = 4
-"""Windows of a sound that are cut ahead."""
+from openclap.errors import AudioError
+
+Wave = NDArray[np.float32]
+
+
+class Span:
+    """A stretch of a sound, in samples, that gets one vector: the sum of those of its pieces, of unit length."""
+
+    def __init__(self, start: int = 0, end: int = 0) -> None:
+        self.start, self.end = start, end
+        self.total_D: Wave | float = 0.0
+
+    def vector(self) -> Wave:
+        """(D,), unit norm."""
+        unit: Wave = self.total_D / np.maximum(np.linalg.norm(self.total_D), np.float32(1e-12))
+        return unit
+
+
+Piece = tuple[Span, Wave]
+"""What the network reads at once, and the stretch it is of."""
 
 
 class Job:
-    """One sound on its way: the windows that have their vectors, how many are still open, and what went wrong."""
+    """One sound on its way: its stretches, how many pieces have no vector yet, and what went wrong."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.windows: list[Window] = []
+        self.spans: list[Span] = []
         self.open = 0
         self.read = False
         self.error: AudioError | None = None
@@ -32,19 +49,23 @@ class Job:
     def done(self) -> bool:
         return self.read and self.open == 0
 
-    def result(self) -> list[Window] | AudioError:
-        return self.error or self.windows
-
 
 class Ahead:
-    """Iterates, in order, over a Job for each sound and then (Job, window) for each of its windows.
+    """Iterates, in order, over a Job for each sound and then (Job, Piece) for each of its pieces.
 
-    The first windows of the next `sounds_ahead` sounds are cut in threads. The others of a longer recording are read
-    when they are asked for, so that it is never held whole.
+    Of the next `sounds_ahead` sounds about `samples_ahead` samples each are decoded in threads. The rest of a longer
+    recording is read when it is asked for, so that memory does not grow with its length.
     """
 
-    def __init__(self, sounds: Iterable[tuple[str, Iterator[Cut]]], sounds_ahead: int) -> None:
-        self._sounds, self._ahead = iter(sounds), max(2, sounds_ahead)
+    def __init__(
+        self,
+        sounds: Iterable[tuple[str, Iterator[Wave]]],
+        pieces: Callable[[Iterator[Wave]], Iterator[Piece]],
+        sounds_ahead: int,
+        samples_ahead: int,
+    ) -> None:
+        self._sounds, self._pieces = iter(sounds), pieces
+        self._ahead, self._samples = max(2, sounds_ahead), samples_ahead
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
 
     def __enter__(self) -> Ahead:
@@ -56,20 +77,33 @@ class Ahead:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[Any]:
-        started: deque[tuple[Job, Iterator[Cut], Future[list[Cut]]]] = deque()
+        started: deque[tuple[Job, Iterator[Wave], Future[list[Wave]]]] = deque()
         while True:
-            for name, windows in islice(self._sounds, self._ahead - len(started)):
-                started.append((Job(name), windows, self._pool.submit(self._first, windows)))
+            for name, blocks in islice(self._sounds, self._ahead - len(started)):
+                started.append((Job(name), blocks, self._pool.submit(self._first, blocks)))
             if not started:
                 return
-            job, windows, first = started.popleft()
+            job, blocks, first = started.popleft()
             yield job
             try:
-                for window in chain(first.result(), windows):
-                    yield job, window
+                for piece in self._pieces(chain(_taken(first.result()), blocks)):
+                    yield job, piece
             except AudioError as error:
                 job.error = error
             job.read = True
 
-    def _first(self, windows: Iterator[Cut]) -> list[Cut]:
-        return list(islice(windows, FIRST))
+    def _first(self, blocks: Iterator[Wave]) -> list[Wave]:
+        """The first blocks of a sound, as many as hold `samples_ahead` samples. What fails later fails then."""
+        held: list[Wave] = []
+        left = self._samples
+        while left > 0 and (block := next(blocks, None)) is not None:
+            held.append(block)
+            left -= len(block)
+        return held
+
+
+def _taken(blocks: list[Wave]) -> Iterator[Wave]:
+    """Each block, held here no longer."""
+    blocks.reverse()
+    while blocks:
+        yield blocks.pop()

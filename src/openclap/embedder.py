@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openclap import engine as engines
-from openclap.ahead import Ahead, Job
-from openclap.audio.clips import Cut, cut, window_starts
+from openclap.ahead import Ahead, Job, Piece, Span
+from openclap.audio.clips import cut, window_starts
 from openclap.audio.frontend import FrontEnd
-from openclap.audio.io import Source, Wave, name_of, read_blocks, resample, to_mono
+from openclap.audio.io import Wave
 from openclap.checkpoints import folder as model_folder
 from openclap.checkpoints import hub, published, recognise, starts
 from openclap.errors import AudioError, CheckpointError, ConfigError
+from openclap.sounds import Sound, blocks, named
 from openclap.text.prompts import SOUND, prompts
 from openclap.text.tokenizer import Tokenizer
 from openclap.types import TextBatch, Window
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 W = TypeVar("W", Wave, Tensor)
-Sound = Source | tuple[NDArray[Any], int]
-"""A file, its bytes, an open file, or (waveform (S,) or (S, channels), rate in Hz)."""
+Heard = Callable[[float], None]
+"""Told how many seconds of sound were embedded, batch by batch."""
+FIRST = 4
+"""Inputs of the network that are decoded ahead of each sound."""
 Words = Path | Callable[[], Path]
 """A `tokenizer.json`, or what fetches one."""
 
@@ -194,28 +197,25 @@ class Embedder:
             vectors.append(vector)
         return np.stack(vectors) if vectors else np.zeros((0, self.preset.embedding_size), np.float32)
 
-    def embed_each(self, sounds: Iterable[Sound], batch_size: int = 16) -> Iterator[Vectors | AudioError]:
+    def embed_each(
+        self, sounds: Iterable[Sound], batch_size: int = 16, *, heard: Heard | None = None
+    ) -> Iterator[Vectors | AudioError]:
         """For each sound, in order, its (D,) unit vector, or the error that says why it has none.
 
-        One bad sound stops no other. Threads decode ahead of the network; windows of several sounds share batches.
+        One bad sound stops no other. Threads decode ahead of the network; pieces of several sounds share batches. What
+        is held of all sounds together is bounded by `batch_size`, not by how long they are; models that fuse need one
+        recording whole.
         """
-        _check_batch(batch_size)
-        covers = ((name, self._cover(sound)) for name, sound in _named(sounds))
-        for windows in self._streamed(covers, batch_size):
-            if isinstance(windows, AudioError):
-                yield windows
-                continue
-            total_D = np.asarray([window.vector for window in windows], np.float32).sum(axis=0)
-            vector: Vectors = _unit(total_D[None])[0]
-            yield vector
+        for job in self._streamed(sounds, self._cover, batch_size, heard):
+            yield job.error or job.spans[0].vector()
 
     def embed_text(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
         """(N, D) float32 unit vectors, in the order of `texts`. Texts of like length go through the network together,
         so that little of it is spent on padding."""
         _check_batch(batch_size)
-        _check_strings(texts, "texts")
+        texts = _strings(texts, "texts")
         vectors = np.zeros((len(texts), self.preset.embedding_size), np.float32)
-        if not len(texts):
+        if not texts:
             return vectors
         tokens = self.tokenizer(texts)
         lengths = tokens.mask_BL.sum(dim=1)
@@ -227,8 +227,7 @@ class Embedder:
 
     def classify(self, sounds: Sequence[Sound], labels: Sequence[str], template: str = SOUND) -> Vectors:
         """(N, C) probabilities: softmax over labels of the scaled cosine between sound and `template` with label."""
-        _check_strings(labels, "labels")
-        text_CD = self.embed_text(prompts(labels, template))
+        text_CD = self.embed_text(prompts(_strings(labels, "labels"), template))
         logits_NC = torch.from_numpy(self.embed_audio(sounds) @ text_CD.T) * self.clap.scale.detach().cpu()
         probabilities: Vectors = logits_NC.softmax(dim=-1).numpy()
         return probabilities
@@ -236,7 +235,7 @@ class Embedder:
     def windows(self, sound: Sound, length_s: float | None = None, hop_s: float | None = None) -> list[Window]:
         """A recording as overlapping or touching stretches, each with its unit vector.
 
-        A file is read in pieces: ten hours need no more memory than ten minutes.
+        A file is read in pieces: ten hours need no more memory than ten minutes, beside one window's waveform.
 
         Args:
             length_s: seconds of each window; the model's input length without it. A window longer than the
@@ -254,16 +253,15 @@ class Embedder:
         length_s: float | None = None,
         hop_s: float | None = None,
         batch_size: int = 16,
+        *,
+        heard: Heard | None = None,
     ) -> Iterator[list[Window] | AudioError]:
         """For each sound, in order, what `windows` gives, or the error that says why it has none."""
-        _check_batch(batch_size)
         rate = self.frontend.sample_rate
-        if not all(value is None or 1 / rate <= value < np.inf for value in (length_s, hop_s)):
-            raise ConfigError(f"length_s={length_s} and hop_s={hop_s} must both be longer than one sample.")
-        length = self.frontend.samples if length_s is None else round(length_s * rate)
-        hop = length if hop_s is None else round(hop_s * rate)
-        cuts = ((name, cut(self._blocks(sound), length, hop)) for name, sound in _named(sounds))
-        yield from self._streamed(cuts, batch_size)
+        length = self.frontend.samples if length_s is None else _samples(length_s, rate, "length_s")
+        hop = length if hop_s is None else _samples(hop_s, rate, "hop_s")
+        for job in self._streamed(sounds, partial(self._windows, length, hop), batch_size, heard):
+            yield job.error or [Window(span.start / rate, span.end / rate, span.vector()) for span in job.spans]
 
     def windows_of(self, sounds: Sequence[Sound]) -> list[list[Window] | AudioError]:
         """For each sound its windows, or the error that says why it has none; one bad sound stops no other."""
@@ -272,9 +270,14 @@ class Embedder:
     def audio_tensor(self, waves: Sequence[Tensor]) -> Tensor:
         """(N, D) unit vectors with gradients to the waveforms: mono float tensors (S,) at the model's rate, of any
         length. The vectors are those of `embed_audio`."""
-        if any(wave.ndim != 1 or len(wave) == 0 for wave in waves):
-            raise ConfigError(f"audio_tensor takes mono waveforms (samples,) at {self.frontend.sample_rate} Hz.")
-        pieces = [(owner, piece) for owner, wave in enumerate(waves) for piece in self._pieces(wave)]
+        if not all(
+            torch.is_tensor(wave) and wave.ndim == 1 and len(wave) and wave.is_floating_point() for wave in waves
+        ):
+            rate = self.frontend.sample_rate
+            raise ConfigError(f"audio_tensor takes a list of mono float tensors (samples,) at {rate} Hz.")
+        if not len(waves):
+            return torch.zeros(0, self.preset.embedding_size, device=self.device)
+        pieces = [(owner, piece) for owner, wave in enumerate(waves) for piece in self._pieces(wave.float())]
         vectors = self.clap.encode_audio(self.frontend([piece for _, piece in pieces]))
         owners = torch.tensor([owner for owner, _ in pieces], device=self.device)
         sums_ND = torch.zeros(len(waves), vectors.shape[1], device=self.device).index_add(0, owners, vectors)
@@ -298,30 +301,24 @@ class Embedder:
 
     def read(self, sound: Sound) -> Wave:
         """Any sound as (S,) mono float32 at the model's rate. Raises AudioError."""
-        wave: Wave = np.concatenate(list(self._blocks(sound)))
-        return wave if len(wave) else np.zeros(1, np.float32)
+        return _whole(blocks(sound, self.frontend.sample_rate))
 
     @property
     def _fuses(self) -> bool:
         return self.preset.frontend.long == "fusion"
 
-    def _blocks(self, sound: Sound) -> Iterator[Wave]:
-        """`read` piece by piece."""
-        rate = self.frontend.sample_rate
-        if isinstance(sound, np.ndarray):
-            raise AudioError("A waveform without its rate was given, expected (waveform, rate in Hz).")
-        if isinstance(sound, tuple):
-            yield resample(_checked(*sound), int(sound[1]), rate)
-        else:
-            yield from read_blocks(sound, rate)
+    def _cover(self, sound: Iterator[Wave]) -> Iterator[Piece]:
+        """The pieces that `embed_audio` averages."""
+        span, samples = Span(), self.frontend.samples
+        pieces = iter([_whole(sound)]) if self._fuses else (wave for _, _, wave in cut(sound, samples, samples))
+        return ((span, piece) for piece in pieces)
 
-    def _cover(self, sound: Sound) -> Iterator[Cut]:
-        """The windows that `embed_audio` averages."""
-        if self._fuses:
-            wave = self.read(sound)
-            yield 0, len(wave), wave
-        else:
-            yield from cut(self._blocks(sound), self.frontend.samples, self.frontend.samples)
+    def _windows(self, length: int, hop: int, sound: Iterator[Wave]) -> Iterator[Piece]:
+        """The pieces of each window. One that is longer than the input is itself covered by pieces."""
+        for start, end, wave in cut(sound, length, hop):
+            span = Span(start, end)
+            for piece in self._pieces(wave):
+                yield span, piece
 
     def _pieces(self, wave: W) -> Iterator[W]:
         samples = len(wave) if self._fuses else self.frontend.samples
@@ -329,123 +326,87 @@ class Embedder:
             yield wave[start : start + samples]
 
     def _streamed(
-        self, sounds: Iterable[tuple[str, Iterator[Cut]]], batch_size: int
-    ) -> Iterator[list[Window] | AudioError]:
-        """Each sound's windows with their vectors, in order, decoded ahead and embedded in shared batches."""
+        self,
+        sounds: Iterable[Sound],
+        pieces: Callable[[Iterator[Wave]], Iterator[Piece]],
+        batch_size: int,
+        heard: Heard | None,
+    ) -> Iterator[Job]:
+        """Each sound with the vectors of its spans, in order, decoded ahead and embedded in shared batches.
+
+        A batch has `batch_size` pieces at most, and no more samples than as many inputs of the network have: a long
+        recording that is fused goes through almost alone.
+        """
+        _check_batch(batch_size)
+        most, rate = batch_size * self.frontend.samples, self.frontend.sample_rate
         waiting: deque[Job] = deque()
-        queue: list[tuple[Job, Cut]] = []
-        with Ahead(sounds, batch_size) as ahead:
+        queue: list[tuple[Job, Piece]] = []
+        coming = ((name, blocks(sound, rate, name)) for name, sound in named(sounds))
+        with Ahead(coming, pieces, batch_size, FIRST * self.frontend.samples) as ahead:
             for item in ahead:
                 if isinstance(item, Job):
                     waiting.append(item)
                 else:
                     queue.append(item)
                     item[0].open += 1
-                if len(queue) >= batch_size:
-                    self._embed(queue)
-                    queue = []
+                if len(queue) >= batch_size or sum(len(wave) for _, (_, wave) in queue) >= most:
+                    self._embed(queue, heard)
+                    queue.clear()
                 while waiting and waiting[0].done:
-                    yield waiting.popleft().result()
-            self._embed(queue)
-            while waiting:
-                yield waiting.popleft().result()
+                    yield waiting.popleft()
+            self._embed(queue, heard)
+            yield from waiting
 
-    def _embed(self, queue: list[tuple[Job, Cut]]) -> None:
-        """Give each job its window's vector. A window longer than the input is itself covered by windows."""
+    def _embed(self, queue: list[tuple[Job, Piece]], heard: Heard | None) -> None:
+        """Give each span its pieces' vectors."""
         if not queue:
             return
-        rate = self.frontend.sample_rate
-        pieces = [(row, piece) for row, (_, (_, _, wave)) in enumerate(queue) for piece in self._pieces(wave)]
-        sums_ND = np.zeros((len(queue), self.preset.embedding_size), np.float32)
-        for start in range(0, len(pieces), len(queue)):
-            part = pieces[start : start + len(queue)]
-            with torch.inference_mode():
-                batch = self.frontend([torch.from_numpy(piece) for _, piece in part])
-                vectors = self.engine.encode_audio(batch).cpu().numpy()
-            np.add.at(sums_ND, [row for row, _ in part], vectors)
-        for (job, (start, end, _)), vector in zip(queue, _unit(sums_ND), strict=True):
-            job.windows.append(Window(start / rate, end / rate, vector))
+        with torch.inference_mode():
+            batch = self.frontend([torch.from_numpy(wave) for _, (_, wave) in queue])
+            vectors = self.engine.encode_audio(batch).cpu().numpy()
+        for (job, (span, _)), vector in zip(queue, vectors, strict=True):
+            if not job.spans or job.spans[-1] is not span:
+                job.spans.append(span)
+            span.total_D = span.total_D + vector
             job.open -= 1
             if not np.isfinite(vector).all():
                 job.error = AudioError(f"{job.name}: gives no finite vector. Are its samples far beyond -1..1?")
+        if heard:
+            heard(sum(len(wave) for _, (_, wave) in queue) / self.frontend.sample_rate)
 
 
 def _device(name: str | torch.device | None) -> torch.device:
     """The device of that name, a GPU where there is one without it. Raises ConfigError when it cannot be used."""
     try:
-        return torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
-    except (RuntimeError, AssertionError):
-        raise ConfigError(f"device is {str(name)!r}, which this machine's torch cannot use. Expected: cpu.") from None
+        device = torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
+        if device.type != "meta":
+            return device
+    except (RuntimeError, AssertionError, TypeError):
+        pass
+    kinds = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "mps": torch.mps.is_available()}
+    here = " or ".join(["cpu", *(kind for kind, is_there in kinds.items() if is_there)])
+    raise ConfigError(f"device is {str(name)!r}, which this machine's torch cannot use. Expected: {here}.") from None
 
 
 def _check_batch(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}, expected 1 or more.")
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size!r}, expected 1 or more.")
 
 
-def _check_strings(texts: Sequence[str], what: str) -> None:
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+def _samples(seconds: float, rate: int, what: str) -> int:
+    """Seconds as samples. Raises ConfigError for less than one, and for ages."""
+    if not isinstance(seconds, (int, float, np.number)) or not 1 <= seconds * rate < 1 << 53:
+        raise ConfigError(f"{what} is {seconds!r}, expected seconds that are longer than one sample, and no ages.")
+    return round(float(seconds) * rate)
+
+
+def _strings(texts: Iterable[str], what: str) -> list[str]:
+    found = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
+    if not all(isinstance(text, str) for text in found):
         raise ConfigError(f"{what} must be a list of strings; wrap one string in [ ].")
+    return [str(text) for text in found]
 
 
-LOUDEST = 100.0
-"""Floating-point samples beyond this are integers that lost their type."""
-
-
-def _checked(wave: NDArray[Any], rate: int) -> Wave:
-    """A waveform from a caller: mono float32; integers are scaled to -1..1 by their type."""
-    array = np.asarray(wave)
-    if not (
-        isinstance(rate, (int, float, np.integer, np.floating)) and rate == int(rate) and 1 <= rate <= HIGHEST_RATE
-    ):
-        raise AudioError(f"A waveform at {rate} Hz was given, expected a whole number of Hz from 1 to {HIGHEST_RATE}.")
-    if array.ndim not in (1, 2) or array.size == 0:
-        raise AudioError(
-            f"A waveform of shape {array.shape} at {rate} Hz was given, expected (samples,) or (samples, channels)."
-        )
-    if array.ndim == 2 and array.shape[1] > array.shape[0]:
-        raise AudioError(f"A waveform of shape {array.shape} was given, expected (samples, channels): transpose it.")
-    if np.issubdtype(array.dtype, np.integer):
-        array = _scaled(array)
-    elif not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(f"A waveform of {array.dtype} was given, expected floating-point or integer samples.")
-    mono = to_mono(array.astype(np.float32, copy=False))
-    if not np.isfinite(mono).all():
-        raise AudioError("A waveform with NaN or infinite samples was given.")
-    if np.abs(mono).max() > LOUDEST:
-        raise AudioError(
-            f"A waveform of {array.dtype} with samples up to {np.abs(mono).max():.0f} was given, expected about -1..1. "
-            "Divide by 32768 if these are 16-bit samples."
-        )
-    return mono
-
-
-HIGHEST_RATE = 10_000_000
-
-
-def _scaled(array: NDArray[Any]) -> NDArray[Any]:
-    """Integers to -1..1. Types that no recorder writes, and samples that do not use theirs, are mistakes."""
-    if array.dtype.itemsize > 4:
-        raise AudioError(f"A waveform of {array.dtype} was given, expected int16, int32, uint8 or floating point.")
-    half = (int(np.iinfo(array.dtype).max) - int(np.iinfo(array.dtype).min) + 1) / 2
-    middle = half if array.dtype.kind == "u" else 0.0
-    centred = array.astype(np.float64) - middle
-    loudest = float(np.abs(centred).max())
-    if array.dtype.itemsize == 4 and 1 < loudest <= 32768:
-        raise AudioError(
-            f"A waveform of {array.dtype} with samples up to {loudest:.0f} was given: 16-bit samples in a 32-bit type. "
-            "Convert it to int16 first."
-        )
-    return centred / half
-
-
-def _named(sounds: Iterable[Sound]) -> Iterator[tuple[str, Sound]]:
-    for sound in sounds:
-        named = not isinstance(sound, (tuple, np.ndarray))
-        yield name_of(sound) if named else "A waveform", sound  # type: ignore[arg-type]
-
-
-def _unit(sums_ND: Vectors) -> Vectors:
-    norms_N1 = np.linalg.norm(sums_ND, axis=1, keepdims=True)
-    unit: Vectors = sums_ND / np.maximum(norms_N1, 1e-12)
-    return unit
+def _whole(sound: Iterator[Wave]) -> Wave:
+    wave: Wave = np.concatenate(list(sound))
+    return wave if len(wave) else np.zeros(1, np.float32)

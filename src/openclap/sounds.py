@@ -1,0 +1,109 @@
+"""What callers may hand in as sounds, and how each becomes mono blocks at the model's rate.
+
+S samples of a waveform.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclap.audio.io import BLOCK, Source, Wave, check_rate, check_samples, name_of, read_blocks, resampled, to_mono
+from openclap.errors import AudioError, ConfigError
+
+Sound = Source | tuple[NDArray[Any], int]
+"""A file, its bytes, an open file, or (waveform (S,) or (S, channels), rate in Hz)."""
+
+KINDS = "a path, bytes, an open file, or (waveform, rate in Hz)"
+
+
+def named(sounds: Iterable[Sound]) -> Iterator[tuple[str, Sound]]:
+    """Each sound with what to call it in a message. Raises ConfigError at once for what is one sound, or none."""
+    if not isinstance(sounds, Iterable) or _is_one(sounds):
+        raise ConfigError(f"sounds must be a list, each {KINDS}; wrap one sound in [ ].")
+    return ((_name(sound, f"sounds[{place}]"), sound) for place, sound in enumerate(sounds))
+
+
+def blocks(sound: Sound, rate: int, name: str = "the sound") -> Iterator[Wave]:
+    """A sound as mono float32 at `rate` Hz, piece by piece: what a sound may be is said here, and only here.
+
+    Raises AudioError for anything else, and for what cannot be decoded.
+    """
+    if isinstance(sound, (bytearray, memoryview)):
+        sound = bytes(sound)
+    if isinstance(sound, tuple) and len(sound) == 2:
+        wave, from_rate = sound
+        yield from resampled(_pieces(wave, from_rate, name), rate)
+    elif isinstance(sound, (str, os.PathLike, bytes)) or (hasattr(sound, "read") and hasattr(sound, "seekable")):
+        yield from read_blocks(sound, rate)
+    elif isinstance(sound, np.ndarray):
+        raise AudioError(f"{name}: is a waveform without its rate, expected (waveform, rate in Hz).")
+    else:
+        size = f" of {len(sound)}" if isinstance(sound, (tuple, list)) else ""
+        raise AudioError(f"{name}: is a {type(sound).__name__}{size}, expected {KINDS}.")
+
+
+def _is_one(sounds: object) -> bool:
+    """Whether this is itself a sound, though one can iterate over it."""
+    if isinstance(sounds, tuple) and len(sounds) == 2:
+        return isinstance(sounds[1], (int, float, np.number))
+    one = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Mapping)
+    return isinstance(sounds, one) or hasattr(sounds, "read")
+
+
+def _name(sound: Sound, otherwise: str) -> str:
+    if isinstance(sound, (str, os.PathLike)) or isinstance(getattr(sound, "name", None), str):
+        return name_of(sound) or otherwise  # type: ignore[arg-type]
+    return otherwise
+
+
+def _pieces(wave: Any, rate: Any, name: str) -> Iterator[tuple[Wave, int]]:
+    """A caller's waveform as mono float32; integers are scaled to -1..1 by their type."""
+    check_rate(rate, name)
+    try:
+        array = np.asarray(wave)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(f"{name}: its waveform is no array of numbers ({str(error).rstrip('.')}).") from None
+    if array.ndim not in (1, 2) or array.size == 0:
+        raise AudioError(
+            f"{name}: is a waveform of shape {array.shape} at {rate} Hz, expected (samples,) or (samples, channels)."
+        )
+    if array.ndim == 2 and array.shape[1] > max(array.shape[0], 2):
+        raise AudioError(f"{name}: is a waveform of shape {array.shape}, expected (samples, channels): transpose it.")
+    middle, half = _range(array, name)
+    step = max(1, BLOCK * len(array) // array.size)
+    for start in range(0, len(array), step):
+        piece = array[start : start + step]
+        if half != 1.0:
+            piece = (piece.astype(np.float64) - middle) / half
+        check_samples(piece, name)
+        yield to_mono(piece.astype(np.float32, copy=False)), int(rate)
+
+
+def _range(array: NDArray[Any], name: str) -> tuple[float, float]:
+    """The middle of a type's numbers, and how far they reach from there: (0, 1) for floating point.
+
+    Types that no recorder writes, and samples that do not use theirs, are mistakes. A quiet sound of 16 or 24 bits in
+    a 32-bit type has zeros below its bits.
+    """
+    if np.issubdtype(array.dtype, np.floating):
+        return 0.0, 1.0
+    if not np.issubdtype(array.dtype, np.integer):
+        raise AudioError(f"{name}: is a waveform of {array.dtype}, expected floating-point or integer samples.")
+    if array.dtype.itemsize > 4:
+        raise AudioError(f"{name}: is a waveform of {array.dtype}, expected int16, int32, uint8 or floating point.")
+    info = np.iinfo(array.dtype)
+    half = (int(info.max) - int(info.min) + 1) / 2
+    middle = half if array.dtype.kind == "u" else 0.0
+    loudest = max(abs(int(array.min()) - middle), abs(int(array.max()) - middle))
+    if array.dtype.itemsize == 4 and 1 < loudest <= 1 << 23 and (array & 0xFF).any():
+        bits = 16 if loudest <= 1 << 15 else 24
+        raise AudioError(
+            f"{name}: is a waveform of {array.dtype} with samples up to {loudest:.0f}: {bits}-bit samples in a 32-bit "
+            f"type. Divide them by {1 << (bits - 1)} first; by {1 << 31} if it is as quiet as that."
+        )
+    return middle, half
