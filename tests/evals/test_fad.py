@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.stats import special_ortho_group
 
-from openclap.errors import DataError
+from openclap.errors import ConfigError, DataError
 from openclap.evals.fad import frechet_distance, frechet_distance_infinity
 
 
@@ -88,7 +88,8 @@ def test_extrapolation_is_a_line_through_distances_and_repeats() -> None:
     solved = np.linalg.lstsq(np.stack([over, np.ones_like(over)], 1), np.array(fit.distance_S))[0]
     np.testing.assert_allclose([fit.slope, fit.value], solved, rtol=1e-8)
     np.testing.assert_allclose(fit.r_squared, np.corrcoef(over, fit.distance_S)[0, 1] ** 2, rtol=1e-8)
-    assert frechet_distance_infinity(a, np.ones((20, 8))).r_squared <= 1  # all subsets alike
+    for alike in (np.ones((20, 8)), np.repeat(b[:1], 20, axis=0)):  # no spread but that of rounding
+        assert frechet_distance_infinity(a, alike).r_squared == 1
 
 
 def test_subsets_begin_at_500_where_there_are_enough() -> None:
@@ -116,3 +117,9 @@ def test_what_has_no_distance_is_one_sentence(a: np.ndarray, b: np.ndarray) -> N
 def test_too_few_to_extrapolate() -> None:
     with pytest.raises(DataError, match="10 or more"):
         frechet_distance_infinity(np.eye(20), np.eye(20)[:9])
+
+
+def test_a_line_needs_two_points_and_a_seed_is_no_negative_number() -> None:
+    for choice in ({"subsets": 0}, {"subsets": 1}, {"seed": -1}):
+        with pytest.raises(ConfigError, match="expected 2 or more subsets and a seed of 0 or more"):
+            frechet_distance_infinity(np.eye(20), np.eye(20), **choice)

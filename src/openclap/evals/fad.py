@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from openclap.errors import DataError
+from openclap.errors import ConfigError, DataError
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +28,8 @@ class Extrapolation:
     """FAD∞: the distance read off where 1 / M is 0.
 
     `value` can fall below 0, which says that the distance is lost in the noise. `r_squared` is the share of the
-    spread between subsets that the line explains, `distance_S` the distance at each of `size_S` vectors.
+    spread between subsets that the line explains (1 where there is none), `distance_S` the distance at each of `size_S`
+    vectors.
     """
 
     value: float
@@ -77,9 +78,11 @@ def frechet_distance_infinity(
     """The Fréchet distance to `b_MD` as if M were endless; `a_ND` is the reference and stays whole.
 
     Random subsets of b, of evenly spaced sizes up to M, are each compared with all of a, and a line is fitted to the
-    distances over 1 / size. The same seed gives the same result. Raises as `frechet_distance`, and DataError for
-    fewer than 10 vectors in b.
+    distances over 1 / size. The same seed gives the same result. Raises as `frechet_distance`, DataError for fewer than
+    10 vectors in b, and ConfigError for fewer than two subsets or a seed below 0.
     """
+    if subsets < 2 or seed < 0:
+        raise ConfigError(f"subsets is {subsets} and seed {seed}, expected 2 or more subsets and a seed of 0 or more.")
     reference, b_MD = Gaussian.of(_checked(a_ND, "a")), _checked(b_MD, "b", a_ND)
     count = len(b_MD)
     if count < FEWEST:
@@ -91,10 +94,12 @@ def frechet_distance_infinity(
     slope, value = np.polyfit(1 / size_S, distance_S, 1)
     unexplained = np.square(distance_S - (value + slope / size_S)).sum()
     total = np.square(distance_S - distance_S.mean()).sum()
+    spread = np.square(reference.mean_D).sum() + np.square(reference.root_RD).sum() + distance_S.max()
+    is_level = np.ptp(distance_S) <= 1e-9 * spread  # what is left is rounding, which no line explains
     return Extrapolation(
         value=float(value),
         slope=float(slope),
-        r_squared=float(1 - unexplained / total) if total > 0 else 1.0,
+        r_squared=1.0 if is_level else float(1 - unexplained / total),
         size_S=tuple(size_S.tolist()),
         distance_S=tuple(distance_S.tolist()),
     )
