@@ -1,5 +1,19 @@
-"""`python -m openclap` is the console script."""
+"""`python -m openclap`, and the console script: almost nothing is imported before Ctrl-C is answered."""
 
-from openclap.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from openclap.cli import main as run
+    except KeyboardInterrupt:  # while the libraries are imported
+        sys.stderr.write("openclap: interrupted.\n")
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -41,6 +41,11 @@ def test_probabilities_are_those_of_python(classify: Call, tiny_model: Path, sou
         assert sum(chances.values()) == pytest.approx(1)
 
 
+def test_quotes_keep_a_comma(classify: Call, sounds: Path) -> None:
+    code, out, _ = classify(sounds / "low-0.wav", "--labels", 'dog, "low, tone",bell', "--json")
+    assert code == 0 and {each["label"] for each in json.loads(out)[0]["labels"]} == {"dog", "low, tone", "bell"}
+
+
 def test_the_table_names_a_file_once(classify: Call, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(sounds.parent)
     code, out, _ = classify("sounds", "--labels", ",".join(LABELS), "--top", 2)
@@ -64,7 +69,9 @@ def test_template_and_labels_file(classify: Call, tiny_model: Path, sounds: Path
 def test_damaged_files_do_not_stop_the_rest(classify: Call, sounds: Path) -> None:
     (sounds / "text.wav").write_text("not a sound", encoding="utf-8")
     code, out, err = classify(sounds, sounds / "none.wav", "--labels", "dog,bell", "--json")
-    assert code == 0 and len(json.loads(out)) == 6
+    found = {Path(each["path"]).name: each for each in json.loads(out)}
+    assert code == 0 and len(found) == 8 and all(each["labels"] for each in found.values() if "error" not in each)
+    assert found["none.wav"]["error"] == "no such file or folder" and found["text.wav"]["labels"] == []
     assert "Skipped 2:" in err and "text.wav" in err and "none.wav: no such file or folder" in err
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from openclap.cli import console
 from openclap.cli import run as run_here
 from openclap.errors import MissingExtraError, require
 
@@ -175,3 +176,41 @@ def test_odd_terminals_and_closed_pipes(openclap: Call, tiny_model: Path, sounds
     for line in (f"{program} search rain --index {index} --json | true", f"{program} --version >&-"):
         said = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
         assert said.stderr == "", line
+
+
+INTERRUPTED = """
+import sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "cyclopts":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+from openclap.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_libraries_are_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and done.stderr == "openclap: interrupted.\n"
+
+
+def test_long_work_says_how_far_it_is_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with console.progress("Embedding") as line:
+        for minute in range(3):
+            clock[0] = 60.0 * minute
+            line.heard(1800.0)  # of one long recording
+        clock[0] += 1.0
+        line(1, 2)
+        clock[0] += 60.0
+        line(2, 2)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "Embedding, 1:00:00 of sound",
+        "Embedding, 1:30:00 of sound",
+        "Embedding 2/2, 1:30:00 of sound",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,12 @@ import pyarrow.parquet
 import pytest
 
 import openclap
+from openclap import embedder
 from openclap.cli import run
+from openclap.cli.part import unfinished
 from openclap.embedder import Embedder
+from openclap.errors import DataError
+from openclap.search.walk import Stamp
 
 Call = Callable[..., tuple[int, str]]
 SOUNDS = Path(openclap.__file__).parent / "demo" / "sounds"
@@ -45,9 +50,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = Embedder.embed_each
 
-    def noted(self: Embedder, sounds: list[Any], **options: Any) -> Iterator[Any]:
+    def noted(self: Embedder, sounds: list[Any], *sizes: int, **options: Any) -> Iterator[Any]:
         names.extend(Path(sound).name for sound in sounds)
-        return real(self, sounds, **options)
+        return real(self, sounds, *sizes, **options)
 
     monkeypatch.setattr(Embedder, "embed_each", noted)
     return names
@@ -98,9 +103,9 @@ def test_windows_are_those_of_python(
 
 KILLED = """
     import os, signal, sys
-    from openclap.cli import embed, run
+    from openclap.cli import part, run
 
-    real, done = embed.Part.add, []
+    real, done = part.Part.add, []
 
     def add(self, *fields):
         real(self, *fields)
@@ -108,7 +113,7 @@ KILLED = """
         if len(done) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    embed.Part.add = add
+    part.Part.add = add
     run(sys.argv[1:])
 """
 
@@ -137,8 +142,8 @@ def test_ctrl_c_says_how_to_go_on(
 ) -> None:
     real = Embedder.embed_each
 
-    def interrupted(self: Embedder, paths: list[str], **options: Any) -> Iterator[Any]:
-        yield from real(self, paths[:2], **options)
+    def interrupted(self: Embedder, paths: list[str], *sizes: int, **options: Any) -> Iterator[Any]:
+        yield from real(self, paths[:2], *sizes, **options)
         raise KeyboardInterrupt
 
     output, part = tmp_path / "v.npy", tmp_path / "v.npy.part"
@@ -155,8 +160,8 @@ def stop_after_two(embed: Call, sounds: Path, output: Path, monkeypatch: pytest.
     """Leave a part with two files."""
     real = Embedder.embed_each
 
-    def full(self: Embedder, paths: list[str], **options: Any) -> Iterator[Any]:
-        yield from real(self, paths[:2], **options)
+    def full(self: Embedder, paths: list[str], *sizes: int, **options: Any) -> Iterator[Any]:
+        yield from real(self, paths[:2], *sizes, **options)
         raise OSError(28, "No space left on device", str(output))
 
     with monkeypatch.context() as patch:
@@ -177,29 +182,36 @@ def test_only_what_did_not_change_is_kept(
     assert first.name not in read and second.name in read and len(read) == 5
 
 
-def test_another_model_or_other_windows_start_anew(
+def test_another_model_or_other_options_take_nothing_away(
     embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed, other = openclap.load(tiny_model), tmp_path / "other"
     changed.clap.audio_head[0].weight.data *= 2
     changed.save(other)
-    for name, words in (("a.npy", ["--model", other]), ("b.npy", ["--windows"])):
+    for name, words, what in (
+        ("a.npy", ["--model", other], "the model"),
+        ("b.npy", ["--windows"], "windows"),
+        ("c.npy", ["--precision", "bf16"], "precision"),
+    ):
         stop_after_two(embed, sounds, tmp_path / name, monkeypatch)
+        rows = (tmp_path / f"{name}.part" / "rows.jsonl").read_bytes()
         code, said = embed(sounds, "-o", tmp_path / name, *words)
-        assert code == 0 and "starting anew" in said and "Going on" not in said
-        assert len(np.load(tmp_path / name)) >= 6 and not (tmp_path / f"{name}.part").exists()
+        assert code == 2 and f"{name}.part: holds 2 finished files" in said and f"differs in: {what}. " in said
+        assert (tmp_path / f"{name}.part" / "rows.jsonl").read_bytes() == rows
+        code, said = embed(sounds, "-o", tmp_path / name)
+        assert code == 0 and "Going on: 2 of 6" in said and not (tmp_path / f"{name}.part").exists()
 
 
 def test_windows_go_on_too(embed: Call, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output, real = tmp_path / "v.npy", Embedder._blocks
+    output, real = tmp_path / "v.npy", embedder.blocks
 
-    def interrupted(self: Embedder, sound: Any) -> Any:
+    def interrupted(sound: Any, *rest: Any) -> Any:
         if Path(str(sound)).name == "noise-2.wav":
             raise KeyboardInterrupt
-        yield from real(self, sound)
+        yield from real(sound, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Embedder, "_blocks", interrupted)
+        patch.setattr(embedder, "blocks", interrupted)
         code, said = embed(sounds, "-o", output, "--windows", "--batch-size", 1)
     assert code == 130 and "4 files are done" in said
     code, said = embed(sounds, "-o", output, "--windows", "--batch-size", 1)
@@ -221,9 +233,48 @@ def test_what_cannot_be_decoded_is_left_out(embed: Call, sounds: Path, tmp_path:
     assert not list(tmp_path.glob("w.parquet*"))
 
 
+def test_json_says_what_was_written(
+    sounds: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sounds / "more").mkdir()
+    for folder in (sounds, sounds / "more"):
+        (folder / "bad.wav").write_bytes(b"")
+    output = tmp_path / "v.npy"
+    assert run(["embed", str(sounds), "-o", str(output), "--model", str(tiny_model), "--json"]) == 0
+    said = capsys.readouterr()
+    facts = json.loads(said.out)
+    assert facts["output"] == str(output) and facts["names"] == f"{output}.json"
+    assert (facts["rows"], facts["files"], facts["dimension"]) == (6, 6, 16)
+    bad = [str(sounds / "bad.wav"), str(sounds / "more" / "bad.wav")]
+    assert facts["skipped"] == [
+        {"path": path, "reason": "the file is empty (0 bytes), expected a sound."} for path in bad
+    ]
+    assert all(f"  {path}: the file is empty" in said.err for path in bad)  # each told apart from the other
+
+
+def test_what_is_done_is_removed_before_another_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, refused = tmp_path / "v.npy", []
+    real = shutil.rmtree
+
+    def late(folder: Path, **options: Any) -> None:
+        with pytest.raises(DataError, match="another process"), unfinished(output, {}):
+            pass
+        refused.append(folder)
+        real(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", late)
+    with unfinished(output, {}) as part:
+        part.add("a.wav", Stamp(1, 1), np.ones(2, np.float32))
+        part.is_written = True
+    assert refused == [tmp_path / "v.npy.part"] and not refused[0].exists()
+
+
+KEPT = {"page.parquet", "page.npy", "note.npy.part", "busy.npy.part/letter", "list.npy.json", "deep.npy.json/letter"}
+
+
 def test_mistakes_are_one_sentence_and_touch_nothing(embed: Call, sounds: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
-    for name in ("page.parquet", "page.npy", "note.npy.part", "busy.npy.part/letter"):
+    for name in KEPT:
         (mine / name).parent.mkdir(parents=True, exist_ok=True)
         (mine / name).write_text("precious", encoding="utf-8")
     (tmp_path / "empty").mkdir()
@@ -235,6 +286,12 @@ def test_mistakes_are_one_sentence_and_touch_nothing(embed: Call, sounds: Path, 
         ([sounds, "-o", mine / "page.parquet"], "no .parquet data"),
         ([sounds, "-o", mine / "page.npy"], "no .npy data"),
         ([sounds, "-o", mine / "note.npy"], "something else"),
+        ([sounds, "-o", mine / "list.npy"], "list.npy.json: is there"),
+        ([sounds, "-o", mine / "deep.npy"], "deep.npy.json: is there"),
+        (["https://example.com/a.wav", "-o", new], "https:/example.com/a.wav: is a URL"),
+        (["-", "-o", new], "standard input is not read"),
+        ([sounds, "-o", new, "--windows", "--length-s", "1e305"], "longer than one sample"),
+        ([sounds, "-o", new, "--device", "meta"], "Expected: cpu"),
         ([sounds, "-o", mine / "busy.npy"], "something else"),
         ([tmp_path / "none.wav", "-o", new], "no such file or folder"),
         ([tmp_path / "empty", "-o", new], "there is no sound in this folder"),
@@ -249,7 +306,7 @@ def test_mistakes_are_one_sentence_and_touch_nothing(embed: Call, sounds: Path, 
         assert code == 2 and what in said, (words, said)
         assert said.startswith("openclap: ") and len(said.splitlines()) == 1, said
     left = {str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file()}
-    assert left == {"page.parquet", "page.npy", "note.npy.part", "busy.npy.part/letter"}
+    assert left == KEPT
 
 
 def test_a_second_process_is_refused(embed: Call, sounds: Path, tmp_path: Path) -> None:

@@ -69,6 +69,10 @@ def test_a_table(score: Call, tiny_model: Path, sounds: Path) -> None:
     assert [(Path(pair["path"]).name, pair["text"]) for pair in said["pairs"]] == wanted
     scores = [cosine(tiny_model, sounds / name, text) for name, text in wanted]
     np.testing.assert_allclose([pair["score"] for pair in said["pairs"]], scores, atol=1e-5)
+    assert [(Path(each["path"]).name, each["reason"][:10]) for each in said["skipped"]] == [
+        ("high-4.wav", "no caption"),
+        ("broken.wav", "the file i"),
+    ]
     assert said["n"] == 3 and said["mean"] == pytest.approx(np.mean(scores), abs=1e-5)
     head, *lines, last = score("--pairs", table)[1].splitlines()
     assert head.split() == ["score", "file", "text"] and len(lines) == 3
@@ -91,6 +95,7 @@ def test_mistakes_are_one_sentence(score: Call, sounds: Path, tmp_path: Path) ->
         ([tmp_path / "none.wav", "a dog"], "no such file"),
         ([tmp_path / "broken.wav", "a dog"], "empty"),
         ([sounds, "a dog"], "is a folder"),
+        (["https://example.com/a.wav", "a dog"], "is a URL"),
         ([sound, "a dog", "--precision", "fp7"], "precision"),
         ([sound, "a dog", "--batch-size", "0"], "batch_size"),
     ]:

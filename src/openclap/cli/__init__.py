@@ -92,7 +92,8 @@ def run(arguments: list[str]) -> int:
         complain(str(error))
         return 2
     except CycloptsError as error:
-        complain(f"{str(error).strip()} See: openclap {_verb(arguments)}--help")
+        is_stdin = "-" in arguments and "standard input is not read: name files or folders."
+        complain(is_stdin or f"{str(error).strip()} See: openclap {_verb(arguments)}--help")
         return 2
     except BrokenPipeError:  # `openclap search … | head`
         sys.stdout = None

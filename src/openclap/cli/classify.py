@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from openclap.cli.console import list_skipped, print_json, print_table, progress
+from openclap.cli.console import list_skipped, print_json, print_table, progress, shown, skipped_facts
 from openclap.cli.using import Using
 from openclap.text.prompts import SOUND, prompts
 
@@ -37,9 +38,9 @@ def classify(
     Parameters
     ----------
     files
-        Sound files, or folders of them.
+        Sound files, or folders of them; each file once, however often and in whatever spelling it is named.
     labels
-        Two labels or more with commas between: dog,rain,"car horn".
+        Two labels or more with commas between, as in a line of CSV: 'dog,car horn,"wind, rain"'.
     labels_file
         A text file with a label a line, in place of --labels.
     template
@@ -49,7 +50,7 @@ def classify(
     batch_size
         Sounds in one forward pass.
     json
-        Print one JSON array instead of a table.
+        Print one JSON array instead of a table; a file that was left out has an `error` and no labels.
     """
     from openclap.errors import AudioError, ConfigError
 
@@ -71,6 +72,7 @@ def classify(
                 {"path": path, "labels": [{"label": name, "probability": chance} for name, chance in best]}
                 for path, best in found.items()
             ]
+            + [{"path": each["path"], "labels": [], "error": each["reason"]} for each in skipped_facts(skipped)]
         )
         return
     rows = [
@@ -81,13 +83,19 @@ def classify(
     print_table(["file", "label", "probability"], rows, right=[2])
 
 
+ADDRESS = "is a URL, expected a file or a folder. Download it first"
+
+
 def find_sounds(roots: Sequence[Path]) -> tuple[dict[str, Stamp], Skipped]:
     """The sounds under folders and files by path, and what was left out and why. Raises AudioError for none."""
     from openclap.errors import AudioError
+    from openclap.paths import is_url
     from openclap.search.walk import walk
 
-    found = walk(roots)
-    left_out = [*found.skipped, *((path, "no such file or folder") for path in found.missing)]
+    roots = list(roots)
+    addresses = [(str(root), ADDRESS) for root in roots if is_url(root) and not root.exists()]
+    found = walk(root for root in roots if (str(root), ADDRESS) not in addresses)
+    left_out = [*addresses, *found.skipped, *((path, "no such file or folder") for path in found.missing)]
     left_out += [(path, "there is no sound in this folder") for path in found.empty]
     if not found.files:
         path, reason = left_out[0]
@@ -101,20 +109,14 @@ def vectors_each(
     """Each file that can be embedded with its vector (D,), while a bar shows how far; the others go to `skipped`."""
     from openclap.errors import AudioError
 
-    results = zip(paths, embedder.embed_each(paths, batch_size=batch_size), strict=True)
     with progress(what) as advance:
+        results = zip(paths, embedder.embed_each(paths, batch_size, heard=advance.heard), strict=True)
         for done, (path, result) in enumerate(results, start=1):
             if isinstance(result, AudioError):
                 skipped.append((path, str(result)))
             else:
                 yield path, result
             advance(done, len(paths))
-
-
-def shown(path: str | Path) -> str:
-    """A path as one would type it: from the working folder on, where it is in there."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
 
 
 def _labels(labels: str | None, file: Path | None) -> list[str]:
@@ -125,10 +127,14 @@ def _labels(labels: str | None, file: Path | None) -> list[str]:
         raise ConfigError("Give the labels with --labels dog,rain or with --labels-file FILE: one of the two.")
     try:
         words = (
-            labels.split(",") if labels is not None else Path(file or "").read_text(encoding="utf-8-sig").split("\n")
+            next(csv.reader([labels], skipinitialspace=True), [])
+            if labels is not None
+            else Path(file or "").read_text(encoding="utf-8-sig").split("\n")
         )
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file, expected a text file with a label a line.") from None
+    except csv.Error as error:
+        raise ConfigError(f"--labels cannot be read as a line of CSV ({error}). Try --labels-file.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: is not text in UTF-8, expected a label a line.") from None
     names = list(dict.fromkeys(word.strip() for word in words if word.strip()))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-Advance = Callable[[int, int], None]
-"""Told (done, total) as work goes on."""
+Skipped = Sequence[tuple[str, str]]
+"""Files that were left out, and why."""
+
+PLAIN_EVERY_S = 30.0
 
 results = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -50,20 +54,70 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequ
         results.print("  ".join(cells).rstrip(), style=style, markup=False)
 
 
-def list_skipped(skipped: Sequence[tuple[str, str]], most: int = 20) -> None:
+def list_skipped(skipped: Skipped, most: int = 20) -> None:
     """The files that were left out and why, to stderr."""
     if skipped:
         note(f"Skipped {len(skipped)}:")
     for name, reason in skipped[:most]:
-        note(f"  {reason if Path(name).name in reason else f'{name}: {reason}'}")
+        note(f"  {shown(name)}: {_bare(name, reason)}")
     if len(skipped) > most:
         note(f"  … and {len(skipped) - most} more.")
 
 
+def skipped_facts(skipped: Skipped) -> list[dict[str, str]]:
+    """The files that were left out and why, for `--json`."""
+    return [{"path": name, "reason": _bare(name, reason)} for name, reason in skipped]
+
+
+def _bare(name: str, reason: str) -> str:
+    """A reason without the file's name before it."""
+    for start in (f"{name}: ", f"{Path(name).name}: "):
+        reason = reason.removeprefix(start)
+    return reason
+
+
+def shown(path: str | Path) -> str:
+    """A path as one would type it: from the working folder on, where it is in there."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
+
+
+def counted(number: int, what: str) -> str:
+    """ "1 vector", "2 vectors"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+class Line:
+    """How far some work is: a bar in a terminal, elsewhere a line every now and then."""
+
+    def __init__(self, what: str, bar: Progress) -> None:
+        self._what, self._bar, self._task = what, bar, bar.add_task(what, total=None)
+        self._said, self._how_far, self._heard_s = time.monotonic(), "", 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many of so many are done."""
+        self._bar.update(self._task, completed=done, total=total)
+        self._how_far = f" {done}/{total}"
+        self._say()
+
+    def heard(self, seconds: float) -> None:
+        """So many more seconds of sound are embedded."""
+        self._heard_s += seconds
+        self._bar.update(self._task, description=f"{self._what}, {self._heard()}")
+        self._say()
+
+    def _heard(self) -> str:
+        return f"{timedelta(seconds=int(self._heard_s))} of sound"
+
+    def _say(self) -> None:
+        if self._bar.disable and time.monotonic() - self._said >= PLAIN_EVERY_S:
+            self._said = time.monotonic()
+            note(f"{self._what}{self._how_far}{f', {self._heard()}' if self._heard_s else ''}")
+
+
 @contextmanager
-def progress(what: str) -> Iterator[Advance]:
-    """A bar on stderr while work goes on; nothing where stderr is no terminal."""
+def progress(what: str) -> Iterator[Line]:
+    """A bar on stderr while work goes on; where stderr is no terminal, a line every PLAIN_EVERY_S seconds."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield Line(what, bar)

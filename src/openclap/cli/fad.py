@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from openclap.cli.classify import Skipped, find_sounds, shown
-from openclap.cli.console import list_skipped, note, print_json, print_table, progress, results
+from openclap.cli.classify import Skipped, find_sounds
+from openclap.cli.console import (
+    counted,
+    list_skipped,
+    note,
+    print_json,
+    print_table,
+    progress,
+    results,
+    shown,
+    skipped_facts,
+)
 from openclap.cli.using import Using
 
 if TYPE_CHECKING:
@@ -47,14 +57,18 @@ def fad(
     json
         Print one JSON object instead of a table.
     """
+    from openclap.errors import ConfigError
     from openclap.evals.fad import FEWEST, frechet_distance, frechet_distance_infinity
 
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}, expected 0 or more.")
     (sounds_a, skipped_a), (sounds_b, skipped_b) = find_sounds([dir_a]), find_sounds([dir_b])
     skipped = skipped_a + skipped_b
     embedder = using.load()
     a = _side(embedder, dir_a, list(sounds_a), skipped, batch_size)
     b = _side(embedder, dir_b, list(sounds_b), skipped, batch_size)
     list_skipped(skipped)
+    _warn(a, b)
     outcome = Outcome(
         frechet_distance(a.vectors_ND, b.vectors_ND),
         frechet_distance_infinity(a.vectors_ND, b.vectors_ND, seed=seed) if b.windows >= FEWEST else None,
@@ -64,7 +78,7 @@ def fad(
     precision = embedder.engine.precision
     facts = {"model": using.name, "precision": precision, "window_s": embedder.window_s, "seed": seed}
     if json:
-        print_json(outcome.facts() | facts)
+        print_json(outcome.facts() | facts | {"skipped": skipped_facts(skipped)})
     else:
         outcome.show()
         made_by = f"windows of {embedder.window_s:.2f} s, {precision}, model {using.name}"
@@ -82,6 +96,11 @@ class Side:
     @property
     def windows(self) -> int:
         return len(self.vectors_ND)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether there are fewer windows than a vector has numbers: too few for a covariance."""
+        return self.windows < int(self.vectors_ND.shape[1])
 
     def facts(self) -> dict[str, Any]:
         return {"folder": str(self.folder), "files": self.files, "windows": self.windows}
@@ -108,7 +127,8 @@ class Outcome:
         """The figures, and below them what they were made of."""
         value, fit = ("–", "too few windows in B")
         if self.endless:
-            value, fit = f"{self.endless.value:.4f}", f"R² {self.endless.r_squared:.3f}"
+            few = ", few windows" if self.b.is_small else ""
+            value, fit = f"{self.endless.value:.4f}", f"R² {self.endless.r_squared:.3f}{few}"
         print_table(["", "", ""], [["FAD", f"{self.distance:.4f}", ""], ["FAD∞", value, fit]], right=[1])
         sides = [
             [name, str(side.windows), str(side.files), shown(side.folder)]
@@ -117,8 +137,18 @@ class Outcome:
         print_table(["", "windows", "files", "folder"], sides, right=[1, 2])
 
 
+def _warn(a: Side, b: Side) -> None:
+    """Note the sides with too few windows for figures that mean much."""
+    small = [f"{name} has {counted(side.windows, 'window')}" for name, side in (("A", a), ("B", b)) if side.is_small]
+    if small:
+        note(
+            f"{' and '.join(small)}, fewer than the {a.vectors_ND.shape[1]} numbers of a vector: FAD between different "
+            "sounds comes out too large, and FAD∞ is not to be trusted, whatever its R²."
+        )
+
+
 def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipped, batch_size: int) -> Side:
-    """Embed a folder's windows. Notes where they are few; raises AudioError for fewer than 2."""
+    """Embed a folder's windows. Raises AudioError for fewer than 2."""
     import numpy as np
 
     from openclap.errors import AudioError
@@ -126,18 +156,15 @@ def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipp
     vectors: list[Vectors] = []
     files = 0
     with progress("Embedding") as advance:
-        results = zip(paths, embedder.windows_each(paths, batch_size=batch_size), strict=True)
-        for done, (path, result) in enumerate(results, start=1):
+        found = embedder.windows_each(paths, batch_size=batch_size, heard=advance.heard)
+        for done, (path, result) in enumerate(zip(paths, found, strict=True), start=1):
             if isinstance(result, AudioError):
                 skipped.append((path, str(result)))
             else:
                 vectors += [window.vector for window in result]
                 files += 1
             advance(done, len(paths))
-    dimension = embedder.preset.embedding_size
     if len(vectors) < 2:
         list_skipped(skipped)
         raise AudioError(f"{shown(folder)}: {len(vectors)} of the 2 windows that a distance needs could be embedded.")
-    if len(vectors) < dimension:
-        note(f"{shown(folder)}: {len(vectors)} windows for vectors of {dimension} numbers are few: FAD is too large.")
     return Side(folder, files, np.stack(vectors))

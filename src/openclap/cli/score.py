@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from openclap.cli.classify import Skipped, shown, vectors_each
-from openclap.cli.console import list_skipped, print_json, print_table
+from openclap.cli.classify import Skipped, vectors_each
+from openclap.cli.console import list_skipped, print_json, print_table, shown, skipped_facts
 from openclap.cli.using import Using
 
 
@@ -70,7 +70,8 @@ def score(
     if json and pairs is None:
         print_json(asdict(scored[0]) | facts)
     elif json:
-        print_json({"mean": mean, "n": len(scored)} | facts | {"pairs": [asdict(pair) for pair in scored]})
+        done = {"pairs": [asdict(pair) for pair in scored], "skipped": skipped_facts(skipped)}
+        print_json({"mean": mean, "n": len(scored)} | facts | done)
     else:
         rows = [[f"{pair.score:.3f}", shown(pair.path), pair.text] for pair in scored]
         total = [] if pairs is None else [[f"{mean:.3f}", f"mean of {len(scored)}", ""]]
