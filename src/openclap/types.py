@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+# fmt: off
+AUDIO_SUFFIXES = frozenset({
+    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".bwf", ".caf", ".flac",
+    ".m4a", ".m4b", ".mka", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
+    ".wave", ".wma", ".wv",
+})
+# fmt: on
+"""What sound files are called."""
+
 
 @dataclass(frozen=True, slots=True)
 class AudioBatch:

@@ -35,7 +35,7 @@ def test_every_column_of_a_csv(tmp_path: Path) -> None:
             label="rain",
             group="take1",
             title="Rain",
-            licence="CC0",
+            licence="CC0-1.0",
             author="Ada",
             link="https://x.org/a",
         )
@@ -54,7 +54,7 @@ def test_other_names_of_columns(tmp_path: Path) -> None:
         'Audio , title,license,url,Tags:,caption_10,caption2,Caption1\na.wav,T,BY,u,"x,,y",ten,two,one\n',
     )
     [record] = read_table(path)
-    assert (record.title, record.licence, record.link) == ("T", "BY", "u")
+    assert (record.title, record.licence, record.link) == ("T", "CC-BY", "u")
     assert record.tags == ("x", "y")
     assert record.captions == ("one", "two", "ten")
 

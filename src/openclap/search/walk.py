@@ -13,14 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from openclap.search.paths import absolute, is_gone, is_storable, printable
-
-# fmt: off
-AUDIO_SUFFIXES = frozenset({
-    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".bwf", ".caf", ".flac",
-    ".m4a", ".m4b", ".mka", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
-    ".wave", ".wma", ".wv",
-})
-# fmt: on
+from openclap.types import AUDIO_SUFFIXES
 
 _FolderId = tuple[int, int]
 

@@ -1,0 +1,77 @@
+"""Any folder of sounds: what is known of each stands in its name, or in a file beside it.
+
+Beside `rain.wav`: `rain.txt`, a caption a line; or `rain.json`, either in LAION's layout (`text`, `tag`,
+`original_data`) or with keys such as `caption`, `tags`, `title`, `label`, `licence`, `author` (`fields`). The name is
+the title, from which captions can be made later. Numbered takes in one folder are one group.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from openclap.sources.fields import Fields
+from openclap.sources.identity import without_take
+from openclap.sources.layout import inside, log, sounds
+from openclap.sources.record import Record
+from openclap.sources.source import Root, Source
+from openclap.sources.splits import split_of
+
+
+def read(root: Root) -> Iterator[Record]:
+    """Records in the order of the names. A damaged file beside a sound is logged; the sound stays."""
+    folder = Path(root)
+    if next(sounds(folder), None) is None:
+        raise SOURCE.missing(root, "sounds")
+    return _records(folder)
+
+
+def _records(root: Path) -> Iterator[Record]:
+    for path in sounds(root):
+        name = inside(root, path)
+        yield Record(
+            **{
+                "id": name,
+                "source": root.resolve().name,
+                "title": path.name,
+                "group": f"{root.resolve().name}:{Path(name).parent.as_posix()}/{without_take(path.stem)}",
+                "split": split_of(name),
+                **_beside(path),
+                "audio": path,
+            }
+        )
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """What the files beside a sound say of it."""
+    said: dict[str, Any] = {"captions": ()}
+    try:
+        if (notes := path.with_suffix(".json")).exists():
+            said = from_json(json.loads(notes.read_bytes()))
+        if (notes := path.with_suffix(".txt")).exists():
+            lines = notes.read_text(encoding="utf-8-sig").splitlines()
+            said["captions"] = (*said["captions"], *[line.strip() for line in lines if line.strip()])
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning("%s: cannot be used (%s); the sound stays, without it.", notes, error)
+    return said
+
+
+def from_json(content: Any) -> dict[str, Any]:
+    """What a record takes from an object in LAION's layout or any other. Raises ValueError when it is no object."""
+    if not isinstance(content, dict):
+        raise ValueError('expected an object such as {"caption": …}')
+    original = content.get("original_data")
+    said = {**original, **content} if isinstance(original, dict) else content
+    return Fields.of(said, ("text",)).values(said)
+
+
+SOURCE = Source(
+    name="folder",
+    title="A folder of sounds",
+    read=read,
+    page="docs/howto/add-a-source.md",
+    needs="sound files in any folders, each with what is said of it in NAME.txt or NAME.json, if anything is.",
+    licence="as the files beside the sounds say",
+)

@@ -1,0 +1,52 @@
+"""One short name a licence, however the source writes it.
+
+Names are SPDX's where it has one (https://spdx.org/licenses/): "CC0-1.0", "CC-BY-4.0". Where a source gives no
+version there is none: "CC-BY". Creative Commons' retired sampling licences, which SPDX lacks, are "Sampling+" and
+"NC-Sampling+". Terms that are one shop's own have a name that begins with "LicenseRef-", as SPDX wants it.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_URL = re.compile(r"creativecommons\.org/(?:licenses|publicdomain)/([a-z+-]+)(?:/(\d\.\d))?(?:/([a-z]{2})(?![a-z]))?")
+_VERSION = re.compile(r"(?<![\d.])([1-4]\.[05])(?![\d.])")
+_ZERO = re.compile(r"\b(?:cc[\s-]?0|creative commons (?:0|zero))\b")
+_CODE = re.compile(r"(?:cc[\s-]*)?(by(?:[\s-]+(?:nc|sa|nd))*)")
+_TERMS = (("nc", re.compile("non-?commercial")), ("sa", re.compile("share-?alike")), ("nd", re.compile("no-?deriv")))
+
+
+@lru_cache(maxsize=4096)
+def normalise(text: str | None) -> str | None:
+    """The short name of a licence given as an address, a name or a short name; None where nothing is given.
+
+    What is not recognised comes back as it was, without the spaces around it: nothing is guessed, nothing is lost.
+    """
+    plain = " ".join((text or "").split())
+    lower = plain.lower()
+    if found := _URL.search(lower):
+        return _short(found[1], found[2], found[3]) or plain
+    if "sampling+" in lower or "sampling plus" in lower:
+        return "NC-Sampling+" if lower.startswith("nc") or "noncommercial" in lower else "Sampling+"
+    if _ZERO.search(lower):
+        return "CC0-1.0"
+    version = found[1] if (found := _VERSION.search(lower)) else None
+    if found := _CODE.fullmatch(_VERSION.sub("", lower).strip(" -")):
+        return _short("-".join(re.split(r"[\s-]+", found[1])), version)
+    if re.match(r"(?:creative commons |cc )?attribution\b", lower):
+        return _short("-".join(["by", *(code for code, word in _TERMS if word.search(lower))]), version)
+    return plain or None
+
+
+def _short(code: str, version: str | None, country: str | None = None) -> str | None:
+    """The name of Creative Commons' licence `code`, as it stands in their addresses."""
+    if code == "zero":
+        return "CC0-1.0"
+    if code == "mark":
+        return "CC-PDM-1.0"
+    if code in ("sampling+", "nc-sampling+"):
+        return "Sampling+" if code == "sampling+" else "NC-Sampling+"
+    if not re.fullmatch(r"by(?:-(?:nc|sa|nd))*", code):
+        return None
+    return "-".join(part.upper() for part in ("cc", code, version, country) if part)

@@ -1,0 +1,54 @@
+"""VGGSound: ten seconds each of 200,000 YouTube videos, one of 309 labels each.
+
+`vggsound.csv`, without a header: YouTube id, first second, label, `train` or `test`. Clips are searched for anywhere
+under the root by the names of `identity.youtube_clip` (as published: `ID_000030.mp4`); one that is not there keeps its
+record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from openclap.sources.identity import youtube_clip, youtube_page, youtube_video
+from openclap.sources.layout import csv_rows, number, sounds_by_stem
+from openclap.sources.record import Record
+from openclap.sources.source import Published, Root, Source
+
+CLIP_S = 10.0
+_COLUMNS = ["youtube_id", "start", "label", "split"]
+
+
+def read(root: Root) -> Iterator[Record]:
+    """Records in the order of the table. A video's clips are one group."""
+    return _records(Path(root), SOURCE.find(root, "vggsound.csv"))
+
+
+def _records(root: Path, table: Path) -> Iterator[Record]:
+    found = sounds_by_stem(root)
+    for youtube_id, start, label, split in csv_rows(table, _COLUMNS, header=_COLUMNS):
+        start_s = number(start) or 0.0
+        clip = youtube_clip(found, youtube_id, start_s, start_s + CLIP_S)
+        yield Record(
+            id=f"{youtube_id}_{start_s:g}",
+            audio=clip or root / "audio" / f"{youtube_id}_{int(start_s):06d}.wav",
+            captions=(),
+            source=SOURCE.name,
+            label=label.strip(),
+            group=youtube_video(youtube_id),
+            link=youtube_page(youtube_id, start_s),
+            split=split.strip() or None,
+            length_s=CLIP_S,
+            youtube_id=youtube_id,
+        )
+
+
+SOURCE = Source(
+    name="vggsound",
+    title="VGGSound",
+    read=read,
+    page="https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
+    needs="vggsound.csv, and the clips by YouTube id and second.",
+    licence="labels CC-BY-4.0; sounds belong to who uploaded them to YouTube",
+    published=Published(199_176, 550.0),
+)
