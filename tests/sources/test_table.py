@@ -9,7 +9,7 @@ import polars
 import pytest
 
 from openclap.errors import DataError
-from openclap.sources import Record, read_table
+from openclap.sources import SOURCES, Record, read_table
 
 
 def table(folder: Path, name: str, text: str | bytes) -> Path:
@@ -143,3 +143,50 @@ def test_one_file_is_one_group_however_it_is_written(tmp_path: Path) -> None:
     table = tmp_path / "in" / "t.csv"
     table.write_text(f"file,caption\na.wav,x\n../in/a.wav,y\n{tmp_path}/in/a.wav,z\n", encoding="utf-8")
     assert {record.group for record in read_table(table)} == {"a.wav"}
+
+
+def test_columns_beside_the_usual(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "t.csv",
+        "file,caption,description,split,start_s,length_s,rate,freesound_id,youtube_id\n"
+        "a.wav,A dog.,A dog in a yard.,valid,1.5,4,44100,64760,r1nicOVtvkQ\n"
+        "b.wav,A cat.,,,,n/a,,,\n",
+    )
+    first, second = read_table(path)
+    assert (first.description, first.split, first.start_s, first.length_s) == ("A dog in a yard.", "valid", 1.5, 4.0)
+    assert (first.rate, first.freesound_id, first.youtube_id) == (44_100, 64760, "r1nicOVtvkQ")
+    assert second == Record("b.wav", tmp_path / "b.wav", ("A cat.",), "t", group="b.wav")
+
+
+def test_the_released_form_of_laion_audio_630k(tmp_path: Path) -> None:
+    """Addresses in `url`, captions in numbered columns, and the Freesound id as metadata."""
+    address = "https://freesound.org/apiv2/sounds/158824/download/"
+    path = table(
+        tmp_path,
+        "freesound.csv",
+        f",url,caption1,caption2,freesound_id\n0,{address},futuresoundfx-795.,Sci-Fi Effects.,158824\n",
+    )
+    assert read_table(path) == [
+        Record(
+            id=address,
+            audio=address,
+            captions=("futuresoundfx-795.", "Sci-Fi Effects."),
+            source="freesound",
+            group=address,
+            freesound_id=158824,
+        )
+    ]
+
+
+def test_addresses_beside_files(tmp_path: Path) -> None:
+    path = table(tmp_path, "t.csv", "file,caption,url\nhttps://x.org/a.wav,A.,https://freesound.org/s/7/\nb.wav,B.,\n")
+    first, second = read_table(path)
+    assert (first.audio, first.link, first.freesound_id) == ("https://x.org/a.wav", "https://freesound.org/s/7/", 7)
+    assert second.audio == tmp_path / "b.wav"
+
+
+def test_as_a_source_a_table_needs_no_captions(tmp_path: Path) -> None:
+    path = table(tmp_path, "t.csv", 'file,title,tags\na.wav,Door creak 2,"door, creak"\n')
+    [record] = SOURCES["table"].read(path)
+    assert (record.captions, record.title, record.tags) == ((), "Door creak 2", ("door", "creak"))

@@ -56,5 +56,5 @@ SOURCE = Source(
     page="https://github.com/cdjkim/audiocaps",
     needs="train.csv, val.csv and test.csv (or one of them), and the clips by YouTube id.",
     licence="captions MIT; sounds belong to who uploaded them to YouTube",
-    published=Published(49_274),
+    published=Published(51_308),
 )

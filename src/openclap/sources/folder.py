@@ -17,7 +17,6 @@ from openclap.sources.identity import without_take
 from openclap.sources.layout import inside, log, sounds
 from openclap.sources.record import Record
 from openclap.sources.source import Root, Source
-from openclap.sources.splits import split_of
 
 
 def read(root: Root) -> Iterator[Record]:
@@ -37,7 +36,6 @@ def _records(root: Path) -> Iterator[Record]:
                 "source": root.resolve().name,
                 "title": path.name,
                 "group": f"{root.resolve().name}:{Path(name).parent.as_posix()}/{without_take(path.stem)}",
-                "split": split_of(name),
                 **_beside(path),
                 "audio": path,
             }

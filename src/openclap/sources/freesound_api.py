@@ -193,10 +193,10 @@ def _own(folder: Path, wanted: Mapping[str, str]) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with only_writer(folder):
-            if not note.exists():
-                _write(note, wanted)
-            elif json.loads(note.read_bytes()) != wanted:
+            known = json.loads(note.read_bytes()) if note.exists() else None
+            if known != wanted and any(folder.glob("page-*.json")):
                 raise DataError(f"{folder}: holds pages of another search, see {_QUERY} there. Choose another folder.")
+            _write(note, wanted)
             yield
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: cannot be written ({error}). Mend that or choose another folder.") from error

@@ -2,8 +2,10 @@
 
 Parquet, as `push_to_hub` and `to_parquet` write it: a column of structures `{bytes, path}` holds the sounds, the rest
 is matched by name (`fields`; `text` is a caption too); numbers of a ClassLabel become its names. Sounds inside are
-written out once (`embedded`). `audiofolder`: `metadata.csv` or `metadata.jsonl` with `file_name`, from its own folder; without
-one, the folder that a sound lies in is its label, as `datasets` has it. Splits are read from names (`splits`).
+written out once (`embedded`).
+
+`audiofolder`: `metadata.csv` or `metadata.jsonl` with `file_name`, from its own folder; without one, the folder that a
+sound lies in is its label, as `datasets` has it. Splits are read from names (`splits`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from openclap.sources.fields import Fields
 from openclap.sources.layout import DamagedTableError, inside, log, parquet_columns, parquet_rows, sounds
 from openclap.sources.record import Record
 from openclap.sources.source import Root, Source
-from openclap.sources.splits import WORDS, split_of
+from openclap.sources.splits import WORDS, split_of, split_of_folders
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 _CAPTIONS = ("text",)
@@ -113,7 +115,7 @@ def _from_metadata(root: Path, metadata: Path) -> Iterator[Record]:
             continue
         name = (metadata.parent.relative_to(root) / file).as_posix()
         values = Fields.of(row, _CAPTIONS).values(row)
-        identity = {"id": name, "source": root.resolve().name, "split": split_of(name)}
+        identity = {"id": name, "source": root.resolve().name, "split": split_of_folders(name)}
         yield Record(**{**identity, **values, "audio": metadata.parent / file})
     if lost:
         log.warning("%s: %d rows have no file_name and were left out.", metadata, lost)
@@ -150,7 +152,7 @@ def _from_folders(root: Path, found: Sequence[Path]) -> Iterator[Record]:
             source=root.resolve().name,
             label=path.parent.name if labelled else None,
             title=path.name,
-            split=split_of(name),
+            split=split_of_folders(name),
         )
 
 

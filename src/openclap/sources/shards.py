@@ -7,11 +7,9 @@ folders. Each sound is written out once (`embedded`). A split is read from the f
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from openclap.sources.embedded import default_folder, write_out
 from openclap.sources.folder import from_json
@@ -41,19 +39,15 @@ def read(root: Root, *, cache: Path | None = None) -> Iterator[Record]:
 
 def _records(root: Path, tar: Path, cache: Path) -> Iterator[Record]:
     shard = inside(root, tar)
-    if not os.access(tar, os.R_OK):
-        log.warning("%s: cannot be read and was left out. Check its permissions.", tar)
-        return
-    with tar.open("rb") as file:
-        for key, sound, text in _pairs(tar):
-            try:
-                said = from_json(json.loads(_content(file, text)))
-            except (ValueError, RecursionError) as error:
-                log.warning("%s: %s is damaged (%s) and was left out.", tar, text[0], error)
-                continue
-            identity = {"id": f"{shard}/{key}", "source": root.resolve().name, "split": split_of(shard)}
-            audio = write_out(_content(file, sound), sound[0], cache)
-            yield Record(**{**identity, **said, "audio": audio})
+    for key, sound, text in _pairs(tar):
+        try:
+            said = from_json(json.loads(_content(tar, text)))
+        except (ValueError, RecursionError) as error:
+            log.warning("%s: %s is damaged (%s) and was left out.", tar, text[0], error)
+            continue
+        identity = {"id": f"{shard}/{key}", "source": root.resolve().name, "split": split_of(shard)}
+        audio = write_out(_content(tar, sound), sound[0], cache)
+        yield Record(**{**identity, **said, "audio": audio})
 
 
 def _pairs(tar: Path) -> Iterator[tuple[str, _Member, _Member]]:
@@ -74,9 +68,8 @@ def _pairs(tar: Path) -> Iterator[tuple[str, _Member, _Member]]:
 
 def _members(tar: Path) -> Iterator[_Member]:
     """The complete sounds and JSON files of a tar."""
-    length = tar.stat().st_size
-    end = 0
     try:
+        length = tar.stat().st_size
         with tarfile.open(tar, "r:") as opened:
             while (member := opened.next()) is not None:
                 if member.offset_data + member.size > length:
@@ -87,16 +80,16 @@ def _members(tar: Path) -> Iterator[_Member]:
                     yield member.name, member.offset_data, member.size
                 opened.members.clear()  # type: ignore[attr-defined]  # or a tar of 100,000 members keeps them all
             end = opened.offset
-        with tar.open("rb") as file:  # tarfile takes a bad header for the end; a real end is a block of zeros
-            if _content(file, ("", end, _BLOCK)) != bytes(_BLOCK):
-                log.warning("%s: is cut off or damaged at byte %d; what comes before it was read.", tar, end)
+        if _content(tar, ("", end, _BLOCK)) != bytes(_BLOCK):  # tarfile takes a bad header for the end
+            log.warning("%s: is cut off or damaged at byte %d; what comes before it was read.", tar, end)
     except (tarfile.TarError, OSError, ValueError) as error:
         log.warning("%s: cannot be read to its end (%s); what comes before was read.", tar, error)
 
 
-def _content(file: BinaryIO, member: _Member) -> bytes:
-    file.seek(member[1])
-    return file.read(member[2])
+def _content(tar: Path, member: _Member) -> bytes:
+    with tar.open("rb") as file:
+        file.seek(member[1])
+        return file.read(member[2])
 
 
 def _natural(root: Path, path: Path) -> tuple[str, int, str]:

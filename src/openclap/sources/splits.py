@@ -24,8 +24,12 @@ def split_of(path: str) -> str | None:
 
     A folder counts before the file, and the folder next to the file before those around it.
     """
-    *folders, name = PurePosixPath(path).parts
-    return _first(tuple(reversed(folders))) or _first((name,))
+    return split_of_folders(path) or _first((PurePosixPath(path).name,))
+
+
+def split_of_folders(path: str) -> str | None:
+    """The split that the folders of a path name. For sounds, whose own names may speak of trains and tests."""
+    return _first(PurePosixPath(path).parts[-2::-1])
 
 
 @lru_cache(maxsize=4096)

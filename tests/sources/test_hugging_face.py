@@ -1,0 +1,123 @@
+"""Folders of the library `datasets`: parquet with sounds inside, and sounds with metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars
+import pytest
+from layouts import decodable, put, records, write
+
+from openclap.errors import DataError
+
+
+def parquet(path: Path, columns: dict[str, Any], features: dict[str, Any] | None = None) -> Path:
+    """A file as `datasets` writes it: sounds as {bytes, path}, features in the file's notes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kinds = {"audio": polars.Struct({"bytes": polars.Binary, "path": polars.String})}
+    notes = {"huggingface": json.dumps({"info": {"features": features or {}}})}
+    polars.DataFrame(columns, schema_overrides=kinds).write_parquet(path, metadata=notes, row_group_size=2)
+    return path
+
+
+def embedded(folder: Path, *numbers: int) -> list[dict[str, Any]]:
+    return [
+        {"bytes": put(folder / f"made-{number}.flac", number).read_bytes(), "path": f"{number}.flac"}
+        for number in numbers
+    ]
+
+
+def test_parquet_with_sounds_inside(tmp_path: Path) -> None:
+    root = tmp_path / "birds"
+    features = {
+        "audio": {"_type": "Audio"},
+        "label": {"names": ["crow", "robin"], "_type": "ClassLabel"},
+        "tags": {"feature": {"names": ["loud", "near"], "_type": "ClassLabel"}, "_type": "List"},
+    }
+    columns = {
+        "audio": embedded(tmp_path, 0, 1, 2),
+        "text": ["A crow.", "A robin.", None],
+        "caption_1": ["It caws.", None, None],
+        "label": [0, 1, -1],
+        "tags": [[0, 1], [], None],
+        "license": ["cc-by-4.0", "cc0-1.0", None],
+    }
+    parquet(root / "data" / "train-00000-of-00001.parquet", columns, features)
+    parquet(root / "data" / "validation-00000-of-00001.parquet", {"audio": embedded(tmp_path, 3)})
+    first, second, third, fourth = found = records("hugging_face", root, cache=tmp_path / "cache")
+    assert (first.id, first.source, first.split) == ("0.flac", "birds", "train")
+    assert (first.captions, first.label, first.tags) == (("A crow.", "It caws."), "crow", ("loud", "near"))
+    assert (second.captions, second.label, second.licence) == (("A robin.",), "robin", "CC0-1.0")
+    assert (third.captions, third.label, third.tags, third.licence) == ((), None, (), None)
+    assert fourth.split == "valid"
+    assert decodable(found)
+    assert Path(first.audio).read_bytes() == columns["audio"][0]["bytes"]
+    assert Path(first.audio).is_relative_to(tmp_path / "cache")
+
+
+def test_parquet_that_names_files(tmp_path: Path) -> None:
+    put(tmp_path / "sounds" / "a.wav")
+    parquet(tmp_path / "t.parquet", {"audio": [{"bytes": None, "path": "sounds/a.wav"}], "caption": ["A."]})
+    found = records("hugging_face", tmp_path)
+    assert (found[0].audio, found[0].captions) == (tmp_path / "sounds" / "a.wav", ("A.",))
+    assert decodable(found)
+
+
+def test_damaged_files_and_rows_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "set"
+    parquet(root / "a.parquet", {"audio": [{"bytes": None, "path": None}, None, *embedded(tmp_path, 0)]})
+    (root / "b.parquet").write_bytes(b"PAR1 not really")
+    polars.DataFrame({"text": ["no sound"]}).write_parquet(root / "c.parquet")
+    assert [record.id for record in records("hugging_face", root)] == ["0.flac"]
+    for words in ("a.parquet: row 0", "b.parquet: cannot be read", "c.parquet: has no column of sounds"):
+        assert words in caplog.text
+
+
+def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"in the way")
+    parquet(tmp_path / "set" / "a.parquet", {"audio": embedded(tmp_path, 0)})
+    with pytest.raises(DataError, match="cannot be written out"):
+        records("hugging_face", tmp_path / "set", cache=tmp_path / "cache")
+
+
+def test_audiofolder_with_metadata_csv(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path / "train" / "clips" / "a.wav")
+    write(
+        tmp_path / "train" / "metadata.csv",
+        "file_name,text,category\nclips/a.wav,A dog.,dog\n,lost,\nclips/b.wav,A cat.,cat,more,cells\n",
+    )
+    first, second = records("hugging_face", tmp_path)
+    assert (first.id, first.split, first.label) == ("train/clips/a.wav", "train", "dog")
+    assert first.captions == ("A dog.",)
+    assert second.audio == tmp_path / "train" / "clips" / "b.wav"
+    assert decodable([first])
+    assert "1 rows have no file_name" in caplog.text
+
+
+def test_audiofolder_with_metadata_jsonl(tmp_path: Path) -> None:
+    put(tmp_path / "a.wav")
+    lines = [{"file_name": "a.wav", "captions": ["A dog.", "Barking."], "tags": ["dog"]}]
+    write(tmp_path / "metadata.jsonl", "\n".join([*map(json.dumps, lines), "", "{damaged", "[1]"]))
+    [record] = records("hugging_face", tmp_path)
+    assert (record.captions, record.tags, record.split) == (("A dog.", "Barking."), ("dog",), None)
+
+
+def test_audiofolder_with_folders_as_labels(tmp_path: Path) -> None:
+    for name in ("train/dog/1.wav", "train/cat/1.wav", "test/dog/freight train.wav"):
+        put(tmp_path / name)
+    found = records("hugging_face", tmp_path)
+    assert [(record.split, record.label) for record in found] == [("test", "dog"), ("train", "cat"), ("train", "dog")]
+
+
+def test_folders_that_are_only_splits_are_no_labels(tmp_path: Path) -> None:
+    for name in ("train/1.wav", "test/1.wav"):
+        put(tmp_path / name)
+    assert {record.label for record in records("hugging_face", tmp_path)} == {None}
+
+
+def test_arrow_files_say_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "data-00000-of-00001.arrow").write_bytes(b"")
+    with pytest.raises(DataError, match="to_parquet"):
+        records("hugging_face", tmp_path)

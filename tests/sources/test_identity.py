@@ -1,0 +1,55 @@
+"""Who and what belongs together: takes, ids in addresses, clips under the names that are in use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openclap.sources.identity import freesound_id, without_take, youtube_clip
+
+
+@pytest.mark.parametrize(
+    ("title", "without"),
+    [
+        ("DoorCreak-01_take2", "DoorCreak"),
+        ("Wrestling Crowd 5", "Wrestling Crowd"),
+        ("Bubble 02", "Bubble"),
+        ("Glass (3)", "Glass"),
+        ("Rain tk 12", "Rain"),
+        ("mistake 4", "mistake"),
+        ("Retake", "Retake"),
+        ("Boeing 747 take-off", "Boeing 747 take-off"),
+        ("1234", "1234"),
+        ("", ""),
+    ],
+)
+def test_titles_without_their_takes(title: str, without: str) -> None:
+    assert without_take(title) == without
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://freesound.org/apiv2/sounds/282776/download/",
+        "https://freesound.org/people/modularsamples/sounds/282776/",
+        "http://www.freesound.org/people/modularsamples/sounds/282776",
+        "https://freesound.org/s/282776/",
+    ],
+)
+def test_freesound_ids_in_addresses(address: str) -> None:
+    assert freesound_id(address) == 282776
+
+
+def test_no_freesound_id() -> None:
+    assert freesound_id("https://example.org/sounds/12") is None
+    assert freesound_id(None) is None
+
+
+@pytest.mark.parametrize(
+    "stem", ["-0RWZT-miFs", "Y-0RWZT-miFs", "-0RWZT-miFs_000030", "-0RWZT-miFs_30", "-0RWZT-miFs_30000_40000"]
+)
+def test_clips_under_the_names_in_use(stem: str) -> None:
+    path = Path(f"audio/{stem}.wav")
+    assert youtube_clip({stem: path}, "-0RWZT-miFs", 30.0, 40.0) == path
+    assert youtube_clip({stem: path}, "-0RWZT-miFt", 30.0, 40.0) is None

@@ -1,0 +1,72 @@
+"""The registry, and what each source says of a folder that is not what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from openclap.errors import DataError
+from openclap.sources import SOURCES
+
+LAION = {
+    "bbc_sound_effects": 15_973,
+    "free_to_use_sounds": 6_370,
+    "sonniss_game_effects": 5_049,
+    "we_sound_effects": 488,
+    "paramount_motion": 4_420,
+    "audiostock": 10_000,
+    "freesound": 515_581,
+    "epidemic_sound_effects": 75_645,
+}
+"""The samples that the paper's table states for each."""
+
+
+def test_every_source_has_its_own_name() -> None:
+    assert {name: source.name for name, source in SOURCES.items()} == {name: name for name in SOURCES}
+    with pytest.raises(FrozenInstanceError):
+        SOURCES["esc50"].name = "esc"  # type: ignore[misc]
+
+
+def test_the_published_samples_add_up_to_the_papers_sum() -> None:
+    published = {name: source.published.samples for name in LAION if (source := SOURCES[name]).published}
+    assert published == LAION
+    assert sum(published.values()) == 633_526
+
+
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"table"}))
+def test_a_folder_that_is_not_there(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        SOURCES[name].read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"table"}))
+def test_an_empty_folder(name: str, tmp_path: Path) -> None:
+    """One sentence or two: what is missing, what is needed, and where it is published. At the call, not later."""
+    with pytest.raises(DataError) as caught:
+        SOURCES[name].read(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}: no ")
+    assert SOURCES[name].needs in message
+    assert SOURCES[name].page in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "columns"),
+    [
+        ("bbc_sound_effects", "BBCSoundEffects.csv", ["location", "description"]),
+        ("audiostock", "audiostock_meta.csv", ["audio_url", "title"]),
+        ("esc50", "meta/esc50.csv", ["filename", "fold", "category"]),
+        ("urbansound8k", "metadata/UrbanSound8K.csv", ["slice_file_name", "fsID"]),
+        ("audiocaps", "train.csv", ["youtube_id", "start_time", "caption"]),
+    ],
+)
+def test_a_table_with_other_columns(name: str, file: str, columns: list[str], tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        list(SOURCES[name].read(tmp_path))
+    assert "Found: a, b" in str(caught.value)
+    assert all(column in str(caught.value) for column in columns)

@@ -1,0 +1,130 @@
+"""Shards of LAION's layout as a source: sounds come out of the tars once, damage takes nothing whole with it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from layouts import decodable, put, records
+
+from openclap.data.pack import pack
+from openclap.errors import DataError
+from openclap.sources import SOURCES, Record
+from openclap.sources.embedded import write_out
+
+
+def tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as opened:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+    return path
+
+
+def said(text: object, **original: object) -> bytes:
+    return json.dumps({"text": text, "tag": ["t"], "original_data": original}).encode()
+
+
+def flac(folder: Path, number: int) -> bytes:
+    return put(folder / f"made-{number}.flac", number).read_bytes()
+
+
+def test_pairs_in_any_order_and_tars_by_number(tmp_path: Path, home: Path) -> None:
+    first, second, third = (flac(tmp_path, number) for number in range(3))
+    root = tmp_path / "freesound"
+    tar(root / "train" / "10.tar", {"0.flac": third, "0.json": said("three")})
+    tar(
+        root / "train" / "2.tar",
+        {
+            "./0.json": said(["one"], title="a.wav", username="ada", download_url="https://freesound.org/s/7/"),
+            "./1.json": said("two"),
+            "./1.flac": second,
+            "./0.flac": first,
+        },
+    )
+    tar(root / "test" / "0.tar", {"a/0.flac": first, "a/0.json": said(["held out"])})
+    found = records("shards", root)
+    assert [(record.split, record.captions) for record in found] == [
+        ("test", ("held out",)),
+        ("train", ("two",)),
+        ("train", ("one",)),
+        ("train", ("three",)),
+    ]
+    assert found[2].id == "train/2.tar/0"
+    assert (found[2].title, found[2].author, found[2].freesound_id) == ("a.wav", "ada", 7)
+    assert [Path(record.audio).read_bytes() for record in found] == [first, second, first, third]
+    assert decodable(found)
+    assert len([path for path in (home / "sounds").rglob("*") if path.is_file()]) == 3  # equal sounds are one file
+
+
+def test_what_pack_writes_is_read_back(tmp_path: Path) -> None:
+    rows = [
+        Record(f"id{number}", put(tmp_path / f"{number}.wav", number), (f"sound {number}",), "mine", licence="CC0-1.0")
+        for number in range(3)
+    ]
+    pack(rows, tmp_path / "shards", splits={"train": 1.0})
+    found = records("shards", tmp_path / "shards", cache=tmp_path / "cache")
+    assert [(record.id, record.captions, record.licence) for record in found] == [
+        (row.id, row.captions, row.licence) for row in rows
+    ]
+    assert decodable(found)
+    assert {record.split for record in found} == {"train"}
+
+
+def test_one_tar_by_itself(tmp_path: Path) -> None:
+    path = tar(tmp_path / "0.tar", {"0.flac": flac(tmp_path, 0), "0.json": said("one")})
+    assert [record.captions for record in records("shards", path)] == [("one",)]
+
+
+def test_damage_takes_only_what_it_hit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sound = flac(tmp_path, 0)
+    root = tmp_path / "shards"
+    whole = {"0.flac": sound, "0.json": said("zero"), "1.flac": sound, "1.json": said("one")}
+    cut = tar(root / "0.tar", whole).read_bytes()
+    (root / "0.tar").write_bytes(cut[: cut.index(b"1.flac") + 600])
+    (root / "1.tar").write_bytes(b"no tar at all")
+    tar(root / "2.tar", {"0.flac": sound, "0.json": b"{", "1.flac": sound, "1.json": said("good"), "2.flac": sound})
+    (root / "3.tar").write_bytes(b"")
+    found = records("shards", root)
+    assert [record.captions for record in found] == [("zero",), ("good",)]
+    for words in (
+        "0.tar: is cut off in 1.flac",
+        "1.tar: cannot be read",
+        "2.tar: 0.json is damaged",
+        "2.tar: 1 sounds",
+    ):
+        assert words in caplog.text
+
+
+def test_reading_tars_is_lazy(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    tar(tmp_path / "s" / "0.tar", {"0.flac": flac(tmp_path, 0), "0.json": said("a"), "1.flac": flac(tmp_path, 1),
+                                   "1.json": said("b")})  # fmt: skip
+    found = SOURCES["shards"].read(tmp_path / "s", cache=cache)
+    assert not cache.exists()
+    next(found)
+    assert len([path for path in cache.rglob("*") if path.is_file()]) == 1
+
+
+def test_sounds_written_out_are_whole_and_written_once(tmp_path: Path) -> None:
+    path = write_out(b"sound", "x/a.FLAC", tmp_path)
+    assert path.read_bytes() == b"sound"
+    assert path.suffix == ".flac"
+    before = path.stat().st_mtime_ns
+    assert write_out(b"sound", "b.flac", tmp_path) == path
+    assert path.stat().st_mtime_ns == before
+    path.write_bytes(b"so")  # the machine lost power
+    assert write_out(b"sound", "b.flac", tmp_path).read_bytes() == b"sound"
+    assert write_out(b"sound", "../../etc/passwd.x", tmp_path).parent == path.parent
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"a file")
+    with pytest.raises(DataError, match="cache: a sound cannot be written out"):
+        write_out(b"sound", "a.wav", tmp_path / "cache")
