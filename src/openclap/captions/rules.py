@@ -1,0 +1,185 @@
+"""Sentences from what a source says of a sound: its title, description, tags and labels.
+
+The rules are those by which LAION-Audio-630K was written (its data card, https://github.com/LAION-AI/audio-dataset, and
+Wu et al. 2023, https://arxiv.org/abs/2211.06687). `RULES` lists them by source. Where a rule would give no words, such
+as a title of dots or a list without its first tag, it says nothing here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from openclap.sources.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A sentence, and what it was made of.
+
+    Attributes:
+        text: one line, never blank.
+        made: "given", "title", "description", "tags", "labels", "file name", "transcript" or "keywords:MAKER".
+    """
+
+    text: str
+    made: str
+
+
+Rule = Callable[[Record], Iterator[Caption]]
+
+
+def captions_of(record: Record) -> tuple[Caption, ...]:
+    """All captions of a record, those that people wrote first, none twice.
+
+    Where they and the rules of its source give nothing, title, description and labels speak for it; () where those
+    say nothing either.
+    """
+    found = {text: Caption(text, "given") for caption in record.captions if (text := clean(caption))}
+    for rules in (RULES.get(record.source, ()), _ANYTHING):
+        for caption in (caption for rule in rules for caption in rule(record)):
+            text = clean(caption.text)
+            if _SPEAKS.search(text):
+                found.setdefault(text, Caption(text, caption.made))
+        if found:
+            break
+    return tuple(found.values())
+
+
+def labels_of(record: Record) -> tuple[str, ...]:
+    """The tags, or else the label, as words, none twice."""
+    named = record.tags or ((record.label,) if record.label else ())
+    return tuple(dict.fromkeys(text for name in named if (text := clean(name.replace("_", " ")))))
+
+
+def clean(text: str) -> str:
+    """One line of valid UTF-8: runs of white space and control characters are one space."""
+    if not text.isprintable():
+        text = _UNPRINTABLE.sub(" ", text)
+    return " ".join(text.split())
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+_SPEAKS = re.compile(r"[^\W_]")
+_LETTER = re.compile(r"[^\W\d_]")
+_EXTENSION = re.compile(
+    r"\.(?:wave?|w64|rf64|bwf|aiff?|aifc|flac|mp[1234]|m4a|aac|wma|og[ga]|opus|weba|webm|au|snd|caf|amr|gsm|ape|alac)$",
+    re.IGNORECASE,
+)
+_LAST_NUMBER = re.compile(r"[\s_#-]*\d+\s*$")
+_FIRST_NUMBER = re.compile(r"^\s*\d+[\s._:)-]+(?=\S)")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})|(?<=[^\W\d_]{3})(?=\d)")
+_PARTING = re.compile(r"[_\-.]+")
+_SEGMENTS = re.compile(r"(\s*[:;]\s*|\s*,\s+|\s+[-–—]\s+)")
+
+
+def _freesound_title(record: Record) -> Iterator[Caption]:
+    """ "futuresoundfx-795.mp3" → "futuresoundfx-795." """
+    title = clean(_EXTENSION.sub("", (record.title or "").strip()).replace("_", " "))
+    yield Caption(title if title.endswith((".", "!", "?")) else f"{title}.", "title")
+
+
+def _first_sentence(record: Record) -> Iterator[Caption]:
+    """To the first full stop, which is put back; not where it holds markup."""
+    sentence = (record.description or "").split(".", 1)[0].strip()
+    if "<" not in sentence and ">" not in sentence:
+        yield Caption(f"{sentence}.", "description")
+
+
+def _epidemic_title(record: Record) -> Iterator[Caption]:
+    """ "Door Creak 12" → "Door Creak" """
+    yield Caption(_LAST_NUMBER.sub("", record.title or ""), "title")
+
+
+def _epidemic_tags(record: Record) -> Iterator[Caption]:
+    """ "the sounds of door, creak, and wood." """
+    *others, last = labels_of(record) or ("",)
+    if last:
+        yield Caption(f"the sounds of {', '.join(others)}, and {last}." if others else f"the sounds of {last}.", "tags")
+
+
+def _bbc_title(record: Record) -> Iterator[Caption]:
+    """Without the class names at either end: "Rivers: Water - Small stream, babbling" → "Small stream, babbling"."""
+    title = record.title or ""
+    classes = {name.strip().casefold() for name in (*record.tags, *_SEGMENTS.split(record.label or ""))}
+    parts = _SEGMENTS.split(title)  # segment, separator, segment, …
+    while len(parts) > 1 and parts[0].strip().casefold() in classes:
+        parts = parts[2:]
+    while len(parts) > 1 and parts[-1].strip(" .").casefold() in classes:
+        parts = parts[:-2]
+    yield Caption("".join(parts), "title")
+
+
+def _audiostock_title(record: Record) -> Iterator[Caption]:
+    """ "1150 Wind in the trees" → "Wind in the trees" """
+    yield Caption(_FIRST_NUMBER.sub("", record.title or ""), "title")
+
+
+def _file_name(record: Record) -> Iterator[Caption]:
+    """ "WolfHowl_distant-02.wav" → "Wolf Howl distant" """
+    name = record.title or re.split(r"[/\\]", record.id)[-1]
+    words = _CAMEL.sub(" ", _PARTING.sub(" ", _EXTENSION.sub("", name.strip())))
+    text = _LAST_NUMBER.sub("", words)
+    if _LETTER.search(text):
+        yield Caption(text, "file name")
+
+
+def _title(record: Record) -> Iterator[Caption]:
+    """Without its extension, otherwise as it is."""
+    yield Caption(_EXTENSION.sub("", (record.title or "").strip()).replace("_", " "), "title")
+
+
+def _labels(record: Record) -> Iterator[Caption]:
+    """ "The sounds of A, B and C"; of one label, "The sound of A"."""
+    *others, last = labels_of(record) or ("",)
+    if last:
+        yield Caption(f"The sounds of {', '.join(others)} and {last}" if others else f"The sound of {last}", "labels")
+
+
+def _label(record: Record) -> Iterator[Caption]:
+    """ "The sound of A", for sets that have one class a clip, whatever else is among the tags."""
+    if record.label:
+        yield Caption(f"The sound of {record.label.replace('_', ' ')}", "labels")
+    else:
+        yield from _labels(record)
+
+
+def _transcript(record: Record) -> Iterator[Caption]:
+    """'The person is saying "…"': the description is what is said, or else the title."""
+    said = clean(record.description or record.title or "").replace('"', "'")
+    if _SPEAKS.search(said):
+        yield Caption(f'The person is saying "{said}"', "transcript")
+
+
+_ANYTHING: tuple[Rule, ...] = (_title, _first_sentence, _labels)
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "freesound": (_freesound_title, _first_sentence),
+    "epidemic_sound_effects": (_epidemic_title, _epidemic_tags),
+    "bbc_sound_effects": (_bbc_title,),
+    "audiostock": (_audiostock_title,),
+    "free_to_use_sounds": (_file_name,),
+    "sonniss_game_effects": (_file_name,),
+    "paramount_motion": (_file_name,),
+    "we_sound_effects": (_file_name,),
+    "audioset": (_labels,),
+    "fsd50k": (_labels,),
+    "vggsound": (_label,),
+    "esc50": (_label,),
+    "urbansound8k": (_label,),
+    "gtzan": (_label,),
+    "nsynth": (_label,),
+    "speech": (_transcript,),
+    "common_voice": (_transcript,),
+    "gigaspeech": (_transcript,),
+    "librispeech": (_transcript,),
+    "ljspeech": (_transcript,),
+    "vctk": (_transcript,),
+    "folder": (_file_name, _labels),
+    "audiocaps": (),
+    "clotho": (),
+    "macs": (),
+    "wavtext5k": (),
+}
+"""Beside the captions that are given, by source; rules speak in this order."""

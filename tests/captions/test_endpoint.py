@@ -1,0 +1,166 @@
+"""Against a real server on the loopback: what it may answer, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_server import ChatServer, completion, keywords_in
+from openclap.captions.endpoint import Endpoint, Patience, retry_after, sentences
+from openclap.captions.makers import Counts, augment
+from openclap.errors import ConfigError
+from openclap.sources.record import Record
+
+QUICK = Patience(attempts=3, requests=2, first_pause_s=0.01, longest_pause_s=0.2, timeout_s=5)
+WORDS = [(f"word{chr(97 + n)}", "rain") for n in range(20)]
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+
+
+def endpoint(server: ChatServer, **changes: Any) -> Endpoint:
+    return Endpoint(server.url, "small", **{"patience": QUICK, **changes})
+
+
+def expected(words: list[tuple[str, ...]]) -> list[str]:
+    return [f"There is {' and '.join(each)}." for each in words]
+
+
+def test_sentences_come_in_order_several_a_request_and_some_at_once() -> None:
+    with ChatServer(delay_s=0.05) as server:
+        assert endpoint(server, key="secret", per_request=3, at_once=4).make(WORDS) == expected(WORDS)
+    assert len(server.asked) == 7
+    assert 2 <= server.most_at_once <= 4
+    assert server.headers["Authorization"] == "Bearer secret"
+    assert {body["model"] for body in server.asked} == {"small"}
+    assert {body["temperature"] for body in server.asked} == {0}
+    assert sorted(words for body in server.asked for words in keywords_in(body)) == sorted(map(list, WORDS))
+
+
+def test_without_a_key_none_is_sent_and_no_key_is_shown() -> None:
+    with ChatServer() as server:
+        assert endpoint(server).make([]) == []
+        endpoint(server).make(WORDS[:1])
+    assert "Authorization" not in server.headers
+    shown = Endpoint("http://127.0.0.1/v1", "small", "secret")
+    assert "secret" not in repr(shown) + shown.identity + shown.name
+
+
+@pytest.mark.parametrize("trouble", [429, 500, 502, 503, 408, (429, {"Retry-After": "0"})])
+def test_a_server_that_stumbles_is_asked_again(trouble: Any) -> None:
+    with ChatServer(trouble, trouble) as server:
+        assert endpoint(server).make(WORDS[:2]) == expected(WORDS[:2])
+    assert len(server.asked) == 3
+
+
+def test_it_is_left_alone_as_long_as_it_asks_for() -> None:
+    with ChatServer((503, {"Retry-After": "1"})) as server:
+        patience = Patience(attempts=2, first_pause_s=0.0, longest_pause_s=0.4)
+        assert endpoint(server, patience=patience).make(WORDS[:1]) == expected(WORDS[:1])
+    assert 0.4 <= server.times[1] - server.times[0] < 1.0  # a second is more than we wait at most
+
+
+def test_what_retry_after_says() -> None:
+    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert retry_after({"Retry-After": "7"}) == 7
+    assert 55 < (retry_after({"Retry-After": in_a_minute}) or 0) <= 60
+    assert retry_after({"Retry-After": "Thu, 01 Jan 2015 00:00:00 GMT"}) == 0
+    assert retry_after({"Retry-After": "soon"}) is None
+    assert retry_after({}) is None
+
+
+def test_one_that_goes_on_failing_costs_sentences_then_stops_the_run() -> None:
+    with ChatServer(*[503] * 6) as server:
+        maker = endpoint(server)
+        assert maker.make(WORDS[:2]) == [None, None]
+        with pytest.raises(ConfigError, match="2 requests in a row failed, 3 times each"):
+            maker.make(WORDS[:2])
+        assert len(server.asked) == 6
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        400,
+        b"",
+        b"<html>busy</html>",
+        b"{}",
+        b'{"choices": []}',
+        b"\xff",
+        completion("I cannot help with that."),
+        completion(None),
+        completion('{"captions": "one"}'),
+        completion('{"captions": ["one", "too", "many"]}'),
+        completion('{"captions": ["a", "b"]}', finish_reason="length"),
+        completion('{"captions": ["a", "b"'),
+        completion("}{"),
+    ],
+)
+def test_what_is_refused_or_malformed_is_asked_for_alone_and_then_counted(answer: Any) -> None:
+    with ChatServer(answer, answer) as server:
+        assert endpoint(server).make(WORDS[:2]) == [None, expected(WORDS)[1]]
+    assert [len(keywords_in(body)) for body in server.asked] == [2, 1, 1]
+
+
+def test_single_captions_that_are_none() -> None:
+    bad = ["", "...", None, 3, "x" * 401, "A dog\nbarks"]
+    assert sentences(completion(json.dumps({"captions": bad})), 6) == [None] * 5 + ["A dog barks"]
+    fenced = '```json\n{"captions": ["A dog {barks}"]}\n```'
+    assert sentences(completion(fenced), 1) == ["A dog {barks}"]
+
+
+@pytest.mark.parametrize(("status", "word"), [(401, "KEY"), (403, "KEY"), (404, "URL")])
+def test_a_users_mistake_ends_at_once_with_one_sentence(status: int, word: str) -> None:
+    with ChatServer(*[status] * 9) as server:
+        with pytest.raises(ConfigError, match=f"OPENCLAP_CHAT_{word}.*{status}"):
+            endpoint(server, at_once=1).make(WORDS)
+        assert len(server.asked) <= 2  # the next may be under way
+
+
+def test_no_server_there() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ConfigError, match=r"cannot be reached.*tried 3 times"):
+        Endpoint(f"http://127.0.0.1:{port}/v1", "small", patience=QUICK).make(WORDS[:1])
+    for url in ("127.0.0.1/v1", "ftp://127.0.0.1", "http://[", ""):
+        with pytest.raises(ConfigError, match="OPENCLAP_CHAT_URL"):
+            Endpoint(url, "small", patience=QUICK).make(WORDS[:1])
+
+
+def test_a_server_that_hangs() -> None:
+    with ChatServer(delay_s=0.5) as server:
+        patience = Patience(attempts=2, first_pause_s=0.0, timeout_s=0.1)
+        with pytest.raises(ConfigError, match="Timeout"):
+            endpoint(server, patience=patience).make(WORDS[:1])
+
+
+def test_from_the_environment() -> None:
+    with pytest.raises(ConfigError, match=r"OPENCLAP_CHAT_MODEL not set"):
+        Endpoint.from_environment({"OPENCLAP_CHAT_URL": "http://127.0.0.1/v1"})
+    names = {"OPENCLAP_CHAT_URL": "http://127.0.0.1/v1", "OPENCLAP_CHAT_MODEL": "m", "OPENCLAP_CHAT_KEY": "k"}
+    made = Endpoint.from_environment(names)
+    assert (made.url, made.model, made.key) == ("http://127.0.0.1/v1", "m", "k")
+    with pytest.raises(ConfigError, match="without line ends") as failed:
+        Endpoint.from_environment({**names, "OPENCLAP_CHAT_KEY": "hidden\n"})
+    assert "hidden" not in str(failed.value)
+
+
+def test_what_failed_is_counted_and_tried_again_by_the_next_run(tmp_path: Path) -> None:
+    records = [Record("1", Path("a.wav"), (), "freesound", tags=words) for words in WORDS[:2]]
+    seen: list[Counts] = []
+    with ChatServer(b"{}", b"{}") as server:
+        for _ in range(2):
+            made = augment(records, endpoint(server), cache=tmp_path / "captions.jsonl", progress=seen.append)
+            found = [caption and (caption.text, caption.made) for caption in made]
+    assert found == [(text, "keywords:small") for text in expected(WORDS[:2])]
+    assert seen == [Counts(done=2, made=1, failed=1), Counts(done=2, made=1, cached=1)]

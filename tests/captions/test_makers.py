@@ -1,0 +1,145 @@
+"""Sentences are made once, kept, and given to the right record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from openclap.captions.cache import Cache
+from openclap.captions.makers import Counts, augment, keywords_of, with_made
+from openclap.captions.rules import Caption, captions_of
+from openclap.errors import DataError
+from openclap.sources.record import Record
+
+
+@dataclass
+class Joiner:
+    """A maker as small as can be; it writes nothing of "silence" and counts what it is asked."""
+
+    name: str = "joiner"
+    identity: str = "joiner 1"
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+    stop_after: int | None = None
+
+    def make(self, keywords: Sequence[tuple[str, ...]]) -> list[str | None]:
+        if self.stop_after is not None and len(self.asked) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.asked += keywords
+        return [None if "silence" in words else f"A man with {' and '.join(words)}" for words in keywords]
+
+
+def record(*tags: str, length_s: float | None = None, source: str = "freesound") -> Record:
+    return Record("1", Path("a.wav"), (), source, tags=tags, length_s=length_s)
+
+
+def test_each_record_gets_its_own_sentence() -> None:
+    maker, seen = Joiner(), list[Counts]()
+    records = [
+        record("dog", "rain"),
+        record("rain", "dog"),
+        record("dog", "rain", length_s=1.99),
+        record("dog", "rain", length_s=2.0),
+        record("silence"),
+        record(),
+        record("12", "…"),
+    ]
+    found = list(augment(records, maker, progress=seen.append))
+    texts = [caption and caption.text for caption in found]
+    first, second = "A person with dog and rain", "A person with rain and dog"
+    assert texts == [first, second, None, first, None, None, None]
+    assert found[0] == Caption(first, "keywords:joiner")
+    assert seen == [Counts(done=7, made=3, cached=0, failed=1, left_out=3)]
+    assert maker.asked == [("dog", "rain"), ("rain", "dog"), ("silence",)]
+
+
+def test_neutral_is_a_choice_and_the_cache_keeps_what_was_made(tmp_path: Path) -> None:
+    cache = tmp_path / "new" / "captions.jsonl"
+    assert [c and c.text for c in augment([record("dog")], Joiner(), cache=cache, neutral=False)] == ["A man with dog"]
+    maker, seen = Joiner(), list[Counts]()
+    again = list(augment([record("dog")], maker, cache=cache, progress=seen.append))
+    assert [c and c.text for c in again] == ["A person with dog"]
+    assert maker.asked == []
+    assert seen == [Counts(done=1, cached=1)]
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+    cache = tmp_path / "captions.jsonl"
+    records = [record(f"word {number}x") for number in range(1200)]
+    with pytest.raises(KeyboardInterrupt):
+        list(augment(records, Joiner(stop_after=1024), cache=cache))
+    maker = Joiner()
+    assert all(augment(records, maker, cache=cache))
+    assert len(maker.asked) == 1200 - 1024
+
+
+def test_another_maker_or_another_order_is_made_anew(tmp_path: Path) -> None:
+    cache = tmp_path / "captions.jsonl"
+    list(augment([record("dog", "rain")], Joiner(), cache=cache))
+    for maker, one in ((Joiner(identity="joiner 2"), record("dog", "rain")), (Joiner(), record("rain", "dog"))):
+        list(augment([one], maker, cache=cache))
+        assert len(maker.asked) == 1
+    maker = Joiner()
+    list(augment([record("dog", "rain")], maker, cache=cache))
+    assert maker.asked == []
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.97])
+def test_a_torn_last_line_costs_its_sentence_alone(tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "captions.jsonl"
+    Cache(path, "m").add([(("dog",), "A dog — barks"), (("cat",), "A cat purrs")])
+    whole, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(whole + last[: int(len(last) * kept)])
+    torn = path.read_bytes()
+    cache = Cache(path, "m")
+    assert cache.get(("dog",)) == "A dog — barks"
+    assert cache.get(("cat",)) is None
+    cache.add([(("cat",), "A cat hisses")])
+    cache.add([(("cow",), "A cow moos")])
+    assert path.read_bytes().startswith(torn)
+    assert [Cache(path, "m").get((word,)) for word in ("dog", "cat", "cow")] == [
+        "A dog — barks", "A cat hisses", "A cow moos",
+    ]  # fmt: skip
+
+
+def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "captions.jsonl"
+    Cache(path, "m").add([(("dog",), "A dog")])
+    damage = [b"\xff\xfe", b"{}", b"[]", b'{"maker": "m", "keywords": 3, "text": "x"}', b"", b"[" * 100_000]
+    damage += [json.dumps({"maker": "m", "keywords": ["a"], "text": None}).encode()]
+    with path.open("ab") as file:
+        file.write(b"\n".join(damage) + b"\n")
+    Cache(path, "m").add([(("cat",), "A cat")])
+    assert len(Cache(path, "m")) == 2
+
+
+def test_a_file_that_is_something_else_is_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("file,caption\n", encoding="utf-8")
+    with pytest.raises(DataError, match="nothing was written"):
+        list(augment([record("dog")], Joiner(), cache=path))
+    assert path.read_text(encoding="utf-8") == "file,caption\n"
+    with pytest.raises(DataError, match="cannot be read"):
+        Cache(tmp_path, "m")
+    with pytest.raises(DataError, match="cannot be written"):
+        Cache(path / "in" / "a file", "m").add([(("dog",), "A dog")])
+
+
+def test_keywords() -> None:
+    assert keywords_of(record("dog_bark", " rain ", "dog bark", "44", "")) == ("dog bark", "rain")
+    assert len(keywords_of(record(*(f"tag{n}" for n in range(40))))) == 12
+    assert keywords_of(Record("1", Path("a.wav"), (), "esc50", label="door_wood_knock")) == ("door wood knock",)
+
+
+def test_made_sentences_join_the_others_and_replace_audioset_labels() -> None:
+    made = Caption("A dog barks.", "keywords:joiner")
+    one = Record("1", Path("a.wav"), (), "freesound", title="dog.wav", tags=("Dog", "Rain"))
+    assert with_made(one, made) == (*captions_of(one), made)
+    assert with_made(one, None) == captions_of(one)
+    assert with_made(record("Dog", "Rain", source="audioset"), made) == (made,)
+    assert [c.text for c in with_made(record("Dog", source="audioset"), None)] == ["The sound of Dog"]
+    same = Record("1", Path("a.wav"), ("A dog barks.",), "freesound")
+    assert [c.made for c in with_made(same, made)] == ["given"]
