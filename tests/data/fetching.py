@@ -1,0 +1,49 @@
+"""What the tests of fetching share; run as a program, it fetches files of a server until it is stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from openclap.data.fetch import Failed, Fetched, Limits, Wanted, fetch
+
+QUICK = Limits(private=True, wait_s=0.005, idle_s=0.5, seconds=3.0, bytes=1 << 20, attempts=4)
+
+
+def outcome(wanted: Wanted, limits: Limits = QUICK, **options: Any) -> Fetched | Failed:
+    """What comes of one file."""
+    [result] = fetch([wanted], limits=limits, **options)
+    return result
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def left_over(folder: Path) -> list[str]:
+    """Hidden files of unfinished downloads."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def environment() -> dict[str, str]:
+    """Of a process that runs this file."""
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def main(folder: str, *urls: str) -> None:
+    """Fetch to `folder`, one line of JSON a result, for as long as it takes."""
+    limits = replace(QUICK, idle_s=10.0, seconds=60.0, per_host=8)
+    wanted = (Wanted(url, Path(folder) / url.rpartition("/")[2]) for url in urls)
+    print("begun", flush=True)
+    for result in fetch(wanted, limits=limits):
+        print(json.dumps(asdict(result), default=str), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
