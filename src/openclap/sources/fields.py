@@ -32,17 +32,26 @@ TEXTS: dict[str, tuple[str, ...]] = {
 """Fields of a record that hold one text, and the names of columns for each, by preference."""
 
 TAGS = ("tags", "tag", "keywords")
+NUMBERS = ("start_s", "length_s")
+WHOLE_NUMBERS = ("rate", "freesound_id")
 CAPTIONS = ("captions", "caption")
+_ADDRESSES = ("link", "url", "download_url")
 _NUMBERED_CAPTION = re.compile(r"caption_?(\d+)")
-_SEPARATORS = {"captions": " | ", "tags": ",", "tag": ",", "keywords": ","}
+_SEPARATORS = {"captions": " | ", **dict.fromkeys(TAGS, ",")}
+
+_Columns = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Columns by their plain names, and which of them hold captions."""
+    """Columns by their plain names, and which of them fill which field of a record."""
 
     names: Mapping[str, str]
-    captions: tuple[str, ...]
+    captions: _Columns
+    texts: tuple[tuple[str, _Columns], ...]
+    tags: _Columns
+    numbers: _Columns
+    addresses: _Columns
 
     @classmethod
     def of(cls, columns: Iterable[str], more_captions: tuple[str, ...] = ()) -> Fields:
@@ -51,33 +60,32 @@ class Fields:
 
     def values(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What a record takes from a row; all of it but `audio`, and only what the row fills."""
-        values: dict[str, Any] = {field: text for field, names in TEXTS.items() if (text := self.text(row, *names))}
-        values["captions"] = tuple(text for name in self.captions for text in self.texts(row, name))
-        values["tags"] = tuple(next((texts for name in TAGS if (texts := self.texts(row, name))), ()))
-        if "licence" in values:
-            values["licence"] = normalise(values["licence"])
-        numbers = {
-            "start_s": number(self.cell(row, "start_s")),
-            "length_s": number(self.cell(row, "length_s")),
-            "rate": whole(self.cell(row, "rate")),
-            "freesound_id": whole(self.cell(row, "freesound_id")) or self._linked_id(row),
+        values: dict[str, Any] = {
+            "captions": tuple([text for name in self.captions for text in self._several(row, name)]),
+            "tags": tuple(next((tags for name in self.tags if (tags := self._several(row, name))), ())),
         }
-        return values | {field: value for field, value in numbers.items() if value is not None}
-
-    def cell(self, row: Mapping[str, Any], name: str) -> Any:
-        """What a row holds under a plain name; None where there is no such column."""
-        return row.get(self.names[name]) if name in self.names else None
+        for field, names in self.texts:
+            if text := self.text(row, *names):
+                values[field] = normalise(text) if field == "licence" else text
+        for name in self.numbers:
+            cell = row.get(self.names[name])
+            if (value := number(cell) if name in NUMBERS else whole(cell)) is not None:
+                values[name] = value
+        if self.addresses and "freesound_id" not in values:
+            found = (freesound_id(self.text(row, name)) for name in self.addresses)
+            if (identity := next(filter(None, found), None)) is not None:
+                values["freesound_id"] = identity
+        return values
 
     def text(self, row: Mapping[str, Any], *names: str) -> str | None:
-        """The first of the columns `names` that this row fills."""
-        return next((text for name in names if (text := as_text(self.cell(row, name)))), None)
+        """The first of the columns `names`, which must be there, that this row fills."""
+        for name in names:
+            if text := as_text(row.get(self.names[name])):
+                return text
+        return None
 
-    def texts(self, row: Mapping[str, Any], name: str) -> list[str]:
-        """A column that may hold several texts."""
-        return as_texts(self.cell(row, name), _SEPARATORS.get(name))
-
-    def _linked_id(self, row: Mapping[str, Any]) -> int | None:
-        return freesound_id(self.text(row, "link")) or freesound_id(self.text(row, "url", "download_url"))
+    def _several(self, row: Mapping[str, Any], name: str) -> list[str]:
+        return as_texts(row.get(self.names[name]), _SEPARATORS.get(name))
 
 
 @lru_cache(maxsize=256)
@@ -85,20 +93,32 @@ def _fields_of(columns: tuple[str, ...], more_captions: tuple[str, ...]) -> Fiel
     names: dict[str, str] = {}
     for column in columns:
         names.setdefault(column.strip().lower().removesuffix(":").rstrip(), column)
+
+    def there(wanted: Iterable[str]) -> _Columns:
+        return tuple(name for name in wanted if name in names)
+
     numbered = {name: int(found[1]) for name in names if (found := _NUMBERED_CAPTION.fullmatch(name))}
-    captions = [name for name in (*CAPTIONS, *more_captions) if name in names]
-    return Fields(names, (*captions, *sorted(numbered, key=lambda name: numbered[name])))
+    return Fields(
+        names,
+        captions=there((*CAPTIONS, *more_captions, *sorted(numbered, key=lambda name: numbered[name]))),
+        texts=tuple((field, here) for field, wanted in TEXTS.items() if (here := there(wanted))),
+        tags=there(TAGS),
+        numbers=there((*NUMBERS, *WHOLE_NUMBERS)),
+        addresses=there(_ADDRESSES),
+    )
 
 
 def as_text(value: Any) -> str | None:
     """A cell as text; None for null, NaN, blanks and what is no text. Whole numbers lose the `.0` that nulls bring."""
+    if isinstance(value, str):
+        return value.strip() or None
     if value is None or isinstance(value, (list, tuple, dict, bytes)):
         return None
     if isinstance(value, float):
         if math.isnan(value):
             return None
         value = int(value) if value.is_integer() else value
-    return str(value).strip() or None
+    return str(value)
 
 
 def as_texts(value: Any, separator: str | None = None) -> list[str]:

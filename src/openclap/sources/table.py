@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +87,16 @@ def _record(fields: Fields, files: tuple[str, ...], row: Row, table: Path) -> Re
     if file is None:
         return None
     remote = "://" in file
-    record = Record(
-        **{
-            "id": file,
-            "source": table.stem,
-            "group": file if remote else _place(table, file),
-            **fields.values(row),
-            "audio": file if remote else table.parent / file,
-        }
-    )
-    return replace(record, link=None) if files == ("url",) and record.link == file else record
+    values = {
+        "id": file,
+        "source": table.stem,
+        "group": file if remote else _place(table, file),
+        **fields.values(row),
+        "audio": file if remote else table.parent / file,
+    }
+    if values.get("link") == file:
+        del values["link"]  # where the sound is, not a page about it
+    return Record(**values)
 
 
 def _place(table: Path, file: str) -> str:
