@@ -52,6 +52,7 @@ def test_parquet_with_sounds_inside(tmp_path: Path) -> None:
     assert (second.captions, second.label, second.licence) == (("A robin.",), "robin", "CC0-1.0")
     assert (third.captions, third.label, third.tags, third.licence) == ((), None, (), None)
     assert fourth.split == "valid"
+    assert first.group == f"sha256:{Path(first.audio).stem}"
     assert decodable(found)
     assert Path(first.audio).read_bytes() == columns["audio"][0]["bytes"]
     assert Path(first.audio).is_relative_to(tmp_path / "cache")
@@ -91,6 +92,7 @@ def test_audiofolder_with_metadata_csv(tmp_path: Path, caplog: pytest.LogCapture
     first, second = records("hugging_face", tmp_path)
     assert (first.id, first.split, first.label) == ("train/clips/a.wav", "train", "dog")
     assert first.captions == ("A dog.",)
+    assert first.group == f"{tmp_path.name}:train/clips/a.wav"
     assert second.audio == tmp_path / "train" / "clips" / "b.wav"
     assert decodable([first])
     assert "1 rows have no file_name" in caplog.text

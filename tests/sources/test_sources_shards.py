@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -58,6 +59,8 @@ def test_pairs_in_any_order_and_tars_by_number(tmp_path: Path, home: Path) -> No
     assert found[2].id == "train/2.tar/0"
     assert (found[2].title, found[2].author, found[2].freesound_id) == ("a.wav", "ada", 7)
     assert [Path(record.audio).read_bytes() for record in found] == [first, second, first, third]
+    assert found[2].group == "freesound:ada"
+    assert found[0].group == f"sha256:{hashlib.sha256(first).hexdigest()}"
     assert decodable(found)
     assert len([path for path in (home / "sounds").rglob("*") if path.is_file()]) == 3  # equal sounds are one file
 

@@ -156,6 +156,7 @@ def test_columns_beside_the_usual(tmp_path: Path) -> None:
     first, second = read_table(path)
     assert (first.description, first.split, first.start_s, first.length_s) == ("A dog in a yard.", "valid", 1.5, 4.0)
     assert (first.rate, first.freesound_id, first.youtube_id) == (44_100, 64760, "r1nicOVtvkQ")
+    assert first.group == "youtube:r1nicOVtvkQ"
     assert second == Record("b.wav", tmp_path / "b.wav", ("A cat.",), "t", group="b.wav")
 
 

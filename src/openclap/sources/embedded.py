@@ -22,6 +22,11 @@ def default_folder() -> Path:
     return home() / "sounds"
 
 
+def group_of(path: Path) -> str:
+    """A group of one for a sound that was written out; the same on every machine, wherever the folder is."""
+    return f"sha256:{path.stem}"
+
+
 def write_out(content: bytes, name: str, folder: Path) -> Path:
     """The file under `folder` that holds `content`; its suffix is that of `name` where it is one of sounds.
 

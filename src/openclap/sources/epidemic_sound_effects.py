@@ -31,7 +31,7 @@ def _records(tables: Sequence[Path], local: dict[str, Path]) -> Iterator[Record]
     for table in tables:
         try:
             for url, identity, title, tags, length in parquet_rows(table, _COLUMNS, ["length"]):
-                name = str(whole(identity) or identity)
+                name = str(whole(identity) or identity or url)
                 yield Record(
                     id=name,
                     audio=local.get(name) or url,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from openclap.sources.identity import freesound_id
+from openclap.sources.identity import freesound_id, freesound_user, youtube_video
 from openclap.sources.layout import number, whole
 from openclap.sources.licence import normalise
 
@@ -59,7 +59,10 @@ class Fields:
         return _fields_of(tuple(columns), more_captions)
 
     def values(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What a record takes from a row; all of it but `audio`, and only what the row fills."""
+        """What a record takes from a row; all of it but `audio`, and only what the row fills.
+
+        Without a group of its own, the group is the Freesound user or the YouTube video where the row tells.
+        """
         values: dict[str, Any] = {
             "captions": tuple([text for name in self.captions for text in self._several(row, name)]),
             "tags": tuple(next((tags for name in self.tags if (tags := self._several(row, name))), ())),
@@ -75,6 +78,8 @@ class Fields:
             found = (freesound_id(self.text(row, name)) for name in self.addresses)
             if (identity := next(filter(None, found), None)) is not None:
                 values["freesound_id"] = identity
+        if "group" not in values and (group := _upload(values)):
+            values["group"] = group
         return values
 
     def text(self, row: Mapping[str, Any], *names: str) -> str | None:
@@ -86,6 +91,13 @@ class Fields:
 
     def _several(self, row: Mapping[str, Any], name: str) -> list[str]:
         return as_texts(row.get(self.names[name]), _SEPARATORS.get(name))
+
+
+def _upload(values: Mapping[str, Any]) -> str | None:
+    """The group by where a sound was uploaded."""
+    if "youtube_id" in values:
+        return youtube_video(values["youtube_id"])
+    return freesound_user(values.get("author")) if "freesound_id" in values else None
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,8 @@
 Two forms of its metadata are read from one folder: the parquet file of LAION-Audio-630K (`id, title, tags:,
 description, username, download_url`; tags are one text split at ","), and pages of Freesound's own API, which
 `freesound_api.fetch_pages` writes. Sounds lie in `audio/` under the root as `ID.*` or as Freesound names them,
-`ID__user__title.*`; what is not there is given by its address. Shards that hold sounds already
+`ID__user__title.*`; what is not there is given by its address: in the parquet file that of the original, which
+Freesound gives to logged-in users alone, and in the API's pages that of the preview. Shards that hold sounds already
 (huggingface.co/datasets/Meranti/CLAP_freesound) are read by `shards`.
 """
 

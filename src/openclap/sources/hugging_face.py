@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from openclap.errors import DataError
-from openclap.sources.embedded import default_folder, write_out
+from openclap.sources.embedded import default_folder, group_of, write_out
 from openclap.sources.fields import Fields
 from openclap.sources.layout import DamagedTableError, inside, log, parquet_columns, parquet_rows, sounds
 from openclap.sources.record import Record
@@ -66,9 +66,10 @@ def _from_parquet(root: Path, table: Path, cache: Path) -> Iterator[Record]:
                 log.warning("%s: row %d holds no sound and was left out.", table, place)
                 continue
             row = {column: _named(value, classes.get(column)) for column, value in zip(rest, cells, strict=True)}
-            identity = {"id": path or f"{name}/{place}", "source": root.resolve().name, "split": split_of(name)}
             audio = write_out(content, path, cache) if content else table.parent / path
-            yield Record(**{**identity, **fields.values(row), "audio": audio})
+            group = group_of(audio) if content else f"{root.resolve().name}:{path}"
+            identity = {"id": path or f"{name}/{place}", "source": root.resolve().name, "group": group}
+            yield Record(**{**identity, "split": split_of(name), **fields.values(row), "audio": audio})
     except DamagedTableError as error:
         log.warning("%s", error)
 
@@ -115,8 +116,8 @@ def _from_metadata(root: Path, metadata: Path) -> Iterator[Record]:
             continue
         name = (metadata.parent.relative_to(root) / file).as_posix()
         values = Fields.of(row, _CAPTIONS).values(row)
-        identity = {"id": name, "source": root.resolve().name, "split": split_of_folders(name)}
-        yield Record(**{**identity, **values, "audio": metadata.parent / file})
+        identity = {"id": name, "source": root.resolve().name, "group": f"{root.resolve().name}:{name}"}
+        yield Record(**{**identity, "split": split_of_folders(name), **values, "audio": metadata.parent / file})
     if lost:
         log.warning("%s: %d rows have no file_name and were left out.", metadata, lost)
 
@@ -151,6 +152,7 @@ def _from_folders(root: Path, found: Sequence[Path]) -> Iterator[Record]:
             captions=(),
             source=root.resolve().name,
             label=path.parent.name if labelled else None,
+            group=f"{root.resolve().name}:{name}",
             title=path.name,
             split=split_of_folders(name),
         )

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from openclap.sources.embedded import default_folder, write_out
+from openclap.sources.embedded import default_folder, group_of, write_out
 from openclap.sources.folder import from_json
 from openclap.sources.layout import SUFFIXES, inside, log
 from openclap.sources.record import Record
@@ -45,9 +45,9 @@ def _records(root: Path, tar: Path, cache: Path) -> Iterator[Record]:
         except (ValueError, RecursionError) as error:
             log.warning("%s: %s is damaged (%s) and was left out.", tar, text[0], error)
             continue
-        identity = {"id": f"{shard}/{key}", "source": root.resolve().name, "split": split_of(shard)}
         audio = write_out(_content(tar, sound), sound[0], cache)
-        yield Record(**{**identity, **said, "audio": audio})
+        identity = {"id": f"{shard}/{key}", "source": root.resolve().name, "group": group_of(audio)}
+        yield Record(**{**identity, "split": split_of(shard), **said, "audio": audio})
 
 
 def _pairs(tar: Path) -> Iterator[tuple[str, _Member, _Member]]:

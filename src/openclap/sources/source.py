@@ -29,7 +29,7 @@ class Source:
         name: as the registry and the command line call it.
         title: as people call it.
         read: (root) to records, one after the other; what is missing raises DataError at the call, before the first.
-        page: where it is published.
+        page: where it is published, or described.
         needs: one sentence on what must lie under the root.
         licence: of the sounds where all have one, otherwise a few words on where it stands.
         published: samples and hours as published; None where it is a layout, or nothing is stated.
@@ -53,4 +53,4 @@ class Source:
     def missing(self, root: Root, *places: str) -> DataError:
         """What to raise when none of `places` is under the root: what, where it was looked for, how to get it."""
         what = f"no {' and no '.join(places)} in it" if Path(root).is_dir() else "no such folder"
-        return DataError(f"{root}: {what}. {self.title} needs {self.needs} It is published at {self.page}.")
+        return DataError(f"{root}: {what}. {self.title} needs {self.needs} See {self.page}.")

@@ -38,8 +38,9 @@ _FILE = ("file", "path", "audio")
 def read_table(path: str | os.PathLike[str], *, captions_needed: bool = True) -> list[Record]:
     """Read one record a row, in row order.
 
-    The group defaults to the file, the id to the file as the table writes it, the source to the table's
-    name. A row without a caption gives a record with captions=(); wholly blank rows are passed over.
+    The group defaults to the Freesound user or the YouTube video where the row tells, otherwise to the file; the id to
+    the file as the table writes it, the source to the table's name. A row without a caption gives a record with
+    captions=(); wholly blank rows are passed over.
 
     Raises DataError when there is no such table, it cannot be read, has no rows, has no column for files
     or captions, or has rows that name no file.
