@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,14 @@ def environment() -> dict[str, str]:
 
 
 def main(folder: str, *urls: str) -> None:
-    """Fetch to `folder`, one line of JSON a result, for as long as it takes."""
+    """Fetch to `folder`, one line of JSON a result. After "pause.wav" it does nothing for a minute."""
     limits = replace(QUICK, idle_s=10.0, seconds=60.0, per_host=8)
     wanted = (Wanted(url, Path(folder) / url.rpartition("/")[2]) for url in urls)
     print("begun", flush=True)
     for result in fetch(wanted, limits=limits):
         print(json.dumps(asdict(result), default=str), flush=True)
+        if result.wanted.to.name == "pause.wav":
+            time.sleep(60)
 
 
 if __name__ == "__main__":

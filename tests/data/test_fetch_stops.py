@@ -85,6 +85,18 @@ def test_an_interrupt_ends_it_soon_and_keeps_the_beginning(server: Misbehaving, 
     assert left_over(tmp_path) == [".900000.wav.partial", ".900000.wav.partial.json"]
 
 
+def test_an_interrupt_between_two_results_waits_for_no_download(server: Misbehaving, tmp_path: Path) -> None:
+    server.files["pause.wav"] = b"RIFF"
+    process = start(tmp_path, [server.url("ok", "pause.wav"), server.url("steady", "900000.wav")])
+    assert process.stdout is not None and "pause.wav" in process.stdout.readline()
+    _wait_for(partial_of(tmp_path / "900000.wav"), 50_000)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert time.monotonic() - begun < 1.5
+    assert partial_of(tmp_path / "900000.wav").stat().st_size < 900_000
+
+
 def test_a_closed_iterator_stops_at_once(server: Misbehaving, tmp_path: Path) -> None:
     wanted = [Wanted(server.url("ok"), tmp_path / "a.wav"), Wanted(server.url("steady", "900000.wav"), tmp_path / "b")]
     iterator = fetch(wanted, limits=QUICK)

@@ -87,7 +87,7 @@ def look(job: Job) -> Outcome:
 def ask(job: Job, wire: Wire, limits: Limits, headers: Mapping[str, str], progress: Progress) -> Outcome:
     """Go on with the file from where it stands. `headers` are for the host of the wanted address alone.
 
-    Raises DataError when the disk is full, Stopped when the run has ended.
+    Raises DataError when the disk is full, StoppedError when the run has ended.
     """
     wanted = job.wanted
     begun = time.monotonic()

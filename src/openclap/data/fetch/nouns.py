@@ -64,7 +64,7 @@ class Failed:
     Attributes:
         reason: its kind, to be counted.
         detail: one line for a person, without the query of the URL, which may hold a token.
-        attempts: requests that failed; 0 where none was made.
+        attempts: that failed; 0 where none was made.
         permanent: asking again within the same limits is no use.
     """
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from openclap.data.fetch.nouns import Failed, Fetched, Limits, Wanted
@@ -46,7 +50,8 @@ def fetch(
         progress: called with the number of bytes of each piece that arrives, from several threads.
         seed: of the jitter of waits. Give each of several processes another one.
 
-    Raises DataError when the disk is full, MissingExtraError without httpx2.
+    Raises DataError when the disk is full, ConfigError for a proxy of an unknown kind, and MissingExtraError without
+    httpx2.
     """
     require("httpx2", "data")
     run = _Run(wanted, limits, headers or {}, progress or (lambda count: None), seed)
@@ -74,7 +79,7 @@ class _Run:
         self._rng = random.Random(seed)
         self._hosts: Hosts[Job] = Hosts(limits, self._rng)
         self._wire: Wire = Wire(limits.at_once)
-        self._pool = ThreadPoolExecutor(limits.at_once, thread_name_prefix="fetch")
+        self._threads = _Threads(limits.at_once)
         self._running: dict[Future[Outcome], tuple[str, Job]] = {}
         self._results: deque[Fetched | Failed] = deque()
 
@@ -95,7 +100,7 @@ class _Run:
     def stop(self) -> None:
         """Break off what is on its way; its bytes stay."""
         self._wire.end()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._threads.stop()
         self._wire.close()
 
     def _begin(self) -> None:
@@ -112,7 +117,7 @@ class _Run:
                 continue
             host, job = turn
             if host == DISK:
-                future = self._pool.submit(look, job)
+                future = self._threads.submit(partial(look, job))
             elif reason := self._hosts.given_up(host, now):
                 self._hosts.done(host, now)
                 detail = (
@@ -121,7 +126,9 @@ class _Run:
                 self._results.append(Failed(job.wanted, reason, detail, job.attempts, False))
                 continue
             else:
-                future = self._pool.submit(ask, job, self._wire, self._limits, self._headers, self._progress)
+                future = self._threads.submit(
+                    partial(ask, job, self._wire, self._limits, self._headers, self._progress)
+                )
             self._running[future] = turn
 
     def _draw(self) -> None:
@@ -186,6 +193,41 @@ class _Run:
             return
         job.url, job.private, job.hops = httpx2.URL(job.wanted.url), self._limits.private, 0
         self._hosts.add(job.url.host, job, now + backoff(self._limits, job.attempts, self._rng))
+
+
+class _Threads:
+    """Threads that the end of the program does not wait for: what they write may be cut off anywhere.
+
+    Those of a ThreadPoolExecutor would finish their downloads first, however long they take.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._calls: SimpleQueue[tuple[Future[Outcome], Callable[[], Outcome]] | None] = SimpleQueue()
+        self._threads = [Thread(target=self._work, name=f"fetch-{n}", daemon=True) for n in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, call: Callable[[], Outcome]) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def stop(self) -> None:
+        """Wait until the calls at hand have returned; not when Python itself ends, and no thread runs any more."""
+        if sys.is_finalizing():
+            return
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (given := self._calls.get()) is not None:
+            future, call = given
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
 
 
 def _shown(url: str) -> str:

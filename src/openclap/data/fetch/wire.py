@@ -44,7 +44,7 @@ class TimeIsOverError(httpcore2.ReadTimeout):
     """All the seconds that a request had are spent."""
 
 
-class Stopped(Exception):  # noqa: N818
+class StoppedError(Exception):
     """The run has ended; what was on its way is to be left as it is."""
 
 
@@ -64,7 +64,7 @@ class Wire:
     ) -> Iterator[httpx2.Response]:
         """GET `url`: its answer, of which the body is still to be read, within `seconds` from now.
 
-        Raises PrivateAddressError, Stopped, httpx2.InvalidURL and the exceptions of httpcore2.
+        Raises PrivateAddressError, StoppedError, httpx2.InvalidURL and the exceptions of httpcore2.
         """
         if (kind := kind_of_host(url.host)) == "never" or (kind == "private" and not private):
             raise PrivateAddressError(f"{url.host} is not a public host")
@@ -76,7 +76,7 @@ class Wire:
             yield response
 
     def end(self) -> None:
-        """Break every connection, in whatever thread it is read; later reads and requests raise Stopped."""
+        """Break every connection, in whatever thread it is read; later reads and requests raise StoppedError."""
         self._lines.end()
 
     def close(self) -> None:
@@ -146,9 +146,9 @@ class _Lines:
                     stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     def left(self, timeout: float | None) -> float:
-        """Seconds that this thread may wait. Raises Stopped, or TimeIsOverError when there are none."""
+        """Seconds that this thread may wait. Raises StoppedError, or TimeIsOverError when there are none."""
         if self._ended:
-            raise Stopped
+            raise StoppedError
         left = float(self.clock.end - time.monotonic())
         if left <= 0:
             raise TimeIsOverError
