@@ -4,20 +4,21 @@
 
 Content words are those that `stopwords.txt` does not list. Neighbours sometimes stay together as one keyword,
 some words lose their ending, some keywords are left out, and the order is lost: so are the tags that people
-write. `invent` swaps a word of the caption for another, known or made up, so that copying is learnt and not
-only the words of this set.
+write. Words may be hidden behind stand-ins, in keywords and caption alike, which a captioner then only has to place.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 
 STOPWORDS = frozenset((Path(__file__).parent / "stopwords.txt").read_text(encoding="utf-8").split())
+NOTHING: Mapping[str, str] = MappingProxyType({})
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 _ENDINGS = (("ies", "y"), ("ing", ""), ("ing", "e"), ("ed", ""), ("ed", "e"), ("es", ""), ("s", ""))
 
@@ -47,43 +48,33 @@ class Vocabulary:
     def __init__(self, captions: Iterable[str]) -> None:
         self.counts = Counter(word for caption in captions for word in words(caption))
         self.bare = {word: self._bare(word) for word in self.counts}
-        self.common = sorted(
-            word for word, count in self.counts.items() if count >= 3 and word not in STOPWORDS and len(word) > 2
-        )
 
     def _bare(self, word: str) -> str:
         """Without its ending, where what is left is a word that occurs too: "barking" → "bark", "bus" → "bus"."""
         found = [form for form in _without_endings(word) if self.counts[form] >= 3 and form not in STOPWORDS]
         return max(found, key=lambda form: self.counts[form], default=word)
 
-    def word(self, random: Random) -> str:
-        """A word at random: known, or two halves of known ones."""
-        if random.random() < 0.5:
-            return random.choice(self.common)
-        first, second = random.choice(self.common), random.choice(self.common)
-        return first[: max(2, len(first) // 2)] + second[len(second) // 2 :]
 
+def keywords(
+    caption: str, vocabulary: Vocabulary, random: Random, habits: Habits, hidden: Mapping[str, str] = NOTHING
+) -> list[str]:
+    """Keywords of a caption in a random order; at least one, unless the caption has no content words.
 
-def keywords(caption: str, vocabulary: Vocabulary, random: Random, habits: Habits) -> list[str]:
-    """Keywords of a caption in a random order; at least one, unless the caption has no content words."""
+    What is hidden behind a stand-in keeps its ending and is never left out: nobody could guess it.
+    """
+
+    def written(word: str) -> str:
+        return hidden.get(word) or (vocabulary.bare.get(word, word) if random.random() < habits.bare else word)
+
     found = list(_phrases(caption, random, habits.join))
-    kept = [phrase for phrase in found if random.random() >= habits.drop] or found[:1]
+    kept = [phrase for phrase in found if hidden.keys() & set(phrase) or random.random() >= habits.drop] or found[:1]
     random.shuffle(kept)
-    return list(
-        dict.fromkeys(
-            " ".join(vocabulary.bare.get(word, word) if random.random() < habits.bare else word for word in phrase)
-            for phrase in kept
-        )
-    )
+    return list(dict.fromkeys(" ".join(map(written, phrase)) for phrase in kept))
 
 
-def invent(caption: str, vocabulary: Vocabulary, random: Random) -> str:
-    """The caption with one of its content words swapped for another."""
-    candidates = content_words(caption)
-    if not candidates:
-        return caption
-    old, new = random.choice(candidates), vocabulary.word(random)
-    return re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new, caption, flags=re.IGNORECASE)
+def hide(caption: str, hidden: Mapping[str, str]) -> str:
+    """The caption with words behind their stand-ins."""
+    return _WORD.sub(lambda match: hidden.get(match[0].lower(), match[0]), caption)
 
 
 def _phrases(caption: str, random: Random, join: float) -> Iterator[list[str]]:

@@ -53,6 +53,7 @@ def test_without_a_key_none_is_sent_and_no_key_is_shown() -> None:
     assert "Authorization" not in server.headers
     shown = Endpoint("http://127.0.0.1/v1", "small", "secret")
     assert "secret" not in repr(shown) + shown.identity + shown.name
+    assert "secret" not in Endpoint("http://me:secret@127.0.0.1/v1", "small").identity
 
 
 @pytest.mark.parametrize("trouble", [429, 500, 502, 503, 408, (429, {"Retry-After": "0"})])

@@ -14,12 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from threading import Event
 from typing import Any
 
 from openclap.captions.cache import Keywords
@@ -89,7 +90,12 @@ class Endpoint:
     @property
     def identity(self) -> str:
         asked = hashlib.sha256(INSTRUCTIONS.encode()).hexdigest()[:16]
-        return f"{self.url.rstrip('/')} {self.model} {asked}"
+        return f"{self._place} {self.model} {asked}"
+
+    @property
+    def _place(self) -> str:
+        """The address without a user's name and password."""
+        return re.sub(r"//[^/@]*@", "//", self.url.rstrip("/"))
 
     def __post_init__(self) -> None:
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
@@ -107,25 +113,28 @@ class Endpoint:
             httpx2.Client(headers=headers, timeout=self.patience.timeout_s) as client,
             ThreadPoolExecutor(self.at_once) as pool,
         ):
-            waiting = [pool.submit(self._sentences, client, part) for part in parts]
+            stopped = Event()
+            waiting = [pool.submit(self._sentences, client, part, stopped) for part in parts]
             try:
                 return [sentence for future in waiting for sentence in future.result()]
             except BaseException:
+                stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _sentences(self, client: Any, keywords: Sequence[Keywords]) -> list[str | None]:
+    def _sentences(self, client: Any, keywords: Sequence[Keywords], stopped: Event) -> list[str | None]:
         """One request; those that its answer leaves without a sentence once more, each alone."""
-        answer = self._ask(client, keywords)
+        answer = self._ask(client, keywords, stopped)
         if answer is None:
             return [None] * len(keywords)
         made = sentences(answer, len(keywords))
         if len(keywords) == 1:
             return made
-        return [text or self._sentences(client, [words])[0] for words, text in zip(keywords, made, strict=True)]
+        pairs = zip(keywords, made, strict=True)
+        return [text or self._sentences(client, [words], stopped)[0] for words, text in pairs]
 
-    def _ask(self, client: Any, keywords: Sequence[Keywords]) -> bytes | None:
-        """The body of the answer, b"" for a refusal; None when the server had enough chances."""
+    def _ask(self, client: Any, keywords: Sequence[Keywords], stopped: Event) -> bytes | None:
+        """The body of the answer, b"" for a refusal; None when the server had enough chances, or all is stopped."""
         listed = json.dumps([list(words) for words in keywords], ensure_ascii=False)
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": listed}]
         request = {"model": self.model, "messages": messages, "temperature": 0}
@@ -135,19 +144,19 @@ class Endpoint:
             answer = self._post(client, request, last)
             if answer is not None:
                 if answer.status_code in _YOURS:
-                    raise ConfigError(f"{self.url} {_YOURS[answer.status_code]} It answered {answer.status_code}.")
+                    raise ConfigError(f"{self._place} {_YOURS[answer.status_code]} It answered {answer.status_code}.")
                 if answer.status_code not in _AGAIN:
                     self._gave_up = 0
                     return bytes(answer.content) if answer.status_code == 200 else b""
                 asked = retry_after(answer.headers)
                 pause = pause if asked is None else asked
-            if not last:
-                time.sleep(min(pause, self.patience.longest_pause_s))
+            if stopped.wait(0 if last else min(pause, self.patience.longest_pause_s)):
+                return None
         self._gave_up += 1
         if self._gave_up >= self.patience.requests:
             raise ConfigError(
-                f"{self.url}: {self._gave_up} requests in a row failed, {self.patience.attempts} times each. Run the "
-                "same again when it works; captions that were made are kept."
+                f"{self._place}: {self._gave_up} requests in a row failed, {self.patience.attempts} times each. Run "
+                "the same again when it works; captions that were made are kept."
             )
         return None
 
@@ -158,7 +167,9 @@ class Endpoint:
         try:
             return client.post(f"{self.url.rstrip('/')}/chat/completions", json=request)
         except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
-            raise ConfigError(f"{self.url}: is no address of a server ({error}). Check OPENCLAP_CHAT_URL.") from error
+            raise ConfigError(
+                f"{self._place}: is no address of a server ({error}). Check OPENCLAP_CHAT_URL."
+            ) from error
         except httpx2.HTTPError as error:
             if last:
                 raise ConfigError(self._unreachable(error)) from error
@@ -166,8 +177,8 @@ class Endpoint:
 
     def _unreachable(self, error: Exception) -> str:
         return (
-            f"{self.url}: cannot be reached ({type(error).__name__}: {error}), tried {self.patience.attempts} times. "
-            "Start the server or check OPENCLAP_CHAT_URL; captions that were made are kept."
+            f"{self._place}: cannot be reached ({type(error).__name__}: {error}), tried {self.patience.attempts} "
+            "times. Start the server or check OPENCLAP_CHAT_URL; captions that were made are kept."
         )
 
 

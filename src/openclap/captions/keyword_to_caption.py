@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from openclap.errors import CheckpointError, ConfigError
 BUNDLED = "bundled"
 PUBLISHED = "mrm8488/t5-base-finetuned-common_gen"
 MODEL = Path(__file__).parent / "model"
+STAND_INS = tuple(f"<{number}>" for number in range(8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Form:
             likeliest.
         no_repeat: no run of so many tokens occurs twice; 0 lets it.
         capital: begin with a capital letter, for a model that writes none.
+        stand_ins: tokens that the model was taught to place, put for words that its tokenizer would break up and
+            turned back in its answer; words beyond their number are left out.
     """
 
     before: str = ""
@@ -48,6 +53,7 @@ class Form:
     covering: bool = False
     no_repeat: int = 0
     capital: bool = False
+    stand_ins: tuple[str, ...] = ()
 
 
 FORMS: dict[str, Form] = {
@@ -71,15 +77,30 @@ class Writer:
 
     def make(self, keywords: Sequence[Keywords]) -> list[str | None]:
         """A sentence for each; None where the model writes no word, or keywords are ()."""
-        prompts = [self._form.before + self._form.between.join(words) for words in keywords]
+        hidden = [self._stand_ins(words) for words in keywords]
+        prompts = [self._prompt(*pair) for pair in zip(keywords, hidden, strict=True)]
         by_length = sorted((n for n, words in enumerate(keywords) if words), key=lambda n: len(prompts[n]))
         made: list[str | None] = [None] * len(keywords)
         for start in range(0, len(by_length), self._batch_size):
             numbers = by_length[start : start + self._batch_size]
             beams = self._beams([prompts[number] for number in numbers])
             for number, texts in zip(numbers, beams, strict=True):
-                made[number] = self._choose(keywords[number], texts)
+                made[number] = self._choose(keywords[number], [shown(text, hidden[number]) for text in texts])
         return made
+
+    def _stand_ins(self, keywords: Keywords) -> dict[str, str]:
+        """What to put for which words; "" for those there is no stand-in for."""
+        names = self._form.stand_ins
+        if not names:
+            return {}
+        broken = dict.fromkeys(
+            word for keyword in keywords for word in keyword.split() if len(self._tokenizer.tokenize(word)) != 1
+        )
+        return dict(zip_longest(broken, names[: len(broken)], fillvalue=""))
+
+    def _prompt(self, keywords: Keywords, hidden: dict[str, str]) -> str:
+        shown = (" ".join(filter(None, (hidden.get(word, word) for word in keyword.split()))) for keyword in keywords)
+        return self._form.before + self._form.between.join(filter(None, shown))
 
     def _beams(self, prompts: list[str]) -> list[list[str]]:
         """For each prompt what the model writes, likeliest first."""
@@ -103,9 +124,19 @@ class Writer:
         return [texts[start : start + kept] for start in range(0, len(texts), kept)]
 
     def _choose(self, keywords: Keywords, texts: Sequence[str]) -> str | None:
-        usable = [text for text in map(clean, texts) if "\ufffd" not in text and any(map(str.isalpha, text))]
+        odd = ("\ufffd", *self._form.stand_ins)
+        usable = [
+            text for text in map(clean, texts) if any(map(str.isalpha, text)) and not any(sign in text for sign in odd)
+        ]
         best = max(usable, key=lambda text: coverage(keywords, text), default=None)
         return best[0].upper() + best[1:] if best and self._form.capital else best
+
+
+def shown(text: str, hidden: dict[str, str]) -> str:
+    """The words in place of their stand-ins."""
+    for word, name in hidden.items():
+        text = text.replace(name, f" {word}") if name else text
+    return re.sub(r"\s+(?=[,.;:!?])", "", text)
 
 
 def load(
@@ -127,7 +158,7 @@ def load(
     if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise CheckpointError(f"{name}: no such folder, expected a model of transformers', or a name on the hub.")
     place = str(folder) if local else name
-    with _one_sentence(name):
+    with _one_sentence(name), _bars_on_terminals_alone():
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
@@ -176,6 +207,21 @@ def _moved(model: Any, device: str | None) -> Any:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"device {device!r} cannot be used ({reason}). Expected cpu, cuda or cuda:N.") from error
+
+
+@contextmanager
+def _bars_on_terminals_alone() -> Iterator[None]:
+    """transformers draws progress bars even where stderr is a file."""
+    from transformers.utils import logging
+
+    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 @contextmanager

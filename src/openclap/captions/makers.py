@@ -17,21 +17,23 @@ from openclap.sources.record import Record
 SHORTEST_S = 2.0
 """LAION-Audio-630K writes no sentences for clips that are shorter."""
 MOST_KEYWORDS = 12
-CHUNK = 512
+CHUNK = 256
 REPLACED = {"audioset": "labels"}
 """Where a made sentence takes the place of the one that a rule made of the labels (same data card)."""
 
 
 class Maker(Protocol):
-    """Keywords to sentences.
+    """Keywords to sentences."""
 
-    Attributes:
-        name: for people; goes into Caption.made as "keywords:NAME".
-        identity: names weights and settings so that two makers with one identity write the same; keys the cache.
-    """
+    @property
+    def name(self) -> str:
+        """For people; goes into Caption.made as "keywords:NAME"."""
+        ...
 
-    name: str
-    identity: str
+    @property
+    def identity(self) -> str:
+        """Names weights and settings: two makers of one identity write the same. It keys the cache."""
+        ...
 
     def make(self, keywords: Sequence[Keywords]) -> list[str | None]:
         """A sentence for each, in order; None where it could not be had."""
@@ -70,7 +72,7 @@ def augment(
         cache: a file of sentences made before; what it holds is not made again, so a stopped run goes on. What
             failed is not kept, and is tried again by the next run.
         neutral: say "person" for "man" and "woman" (`debias`); the cache keeps sentences as they were made.
-        progress: called after every 512 records.
+        progress: called after every 256 records.
 
     A record whose length is not known is taken to be long enough. Raises DataError when `cache` is not usable.
     """

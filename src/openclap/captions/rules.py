@@ -126,8 +126,12 @@ def _file_name(record: Record) -> Iterator[Caption]:
 
 
 def _title(record: Record) -> Iterator[Caption]:
-    """Without its extension, otherwise as it is."""
-    yield Caption(_EXTENSION.sub("", (record.title or "").strip()).replace("_", " "), "title")
+    """Without its extension, otherwise as it is; one without a space is a file's name."""
+    title = _EXTENSION.sub("", (record.title or "").strip())
+    if " " in title:
+        yield Caption(title.replace("_", " "), "title")
+    elif title:
+        yield from _file_name(record)
 
 
 def _labels(record: Record) -> Iterator[Caption]:

@@ -1,0 +1,150 @@
+"""Any sequence-to-sequence model writes, the same each time; the one that comes along writes sense."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openclap.captions.keyword_to_caption import (
+    BUNDLED,
+    FORMS,
+    MODEL,
+    PUBLISHED,
+    Form,
+    Writer,
+    coverage,
+    load,
+    stem,
+)
+from openclap.captions.makers import Counts, augment
+from openclap.errors import CheckpointError, ConfigError
+from openclap.sources.record import Record
+
+WORDS = [("dog", "bark"), ("rain",), ("car horn", "street", "traffic"), ("rain",), ("wind", "leaves", "bird")]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in transformers' layout: T5 with fresh weights, and the tokenizer that comes along."""
+    import torch
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("seq2seq") / "tiny-t5"
+    tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Writer:
+    return load(BUNDLED)
+
+
+def test_a_folder_of_transformers_is_a_maker(tiny: Path) -> None:
+    maker = load(str(tiny), form=Form(most_tokens=8), batch_size=2)
+    made = maker.make([*WORDS, ()])
+    assert made[1] == made[3]
+    assert made[5] is None
+    assert all(text is None or text.strip() for text in made)
+    assert load(str(tiny), form=Form(most_tokens=8)).make([*WORDS, ()]) == made
+    assert maker.name == "tiny-t5"
+    assert maker.make([]) == []
+
+
+def test_the_prompt_is_what_the_form_says(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = load(str(tiny), form=Form(before="say: ", between=" | ", most_tokens=2))
+    asked: list[str] = []
+    inner: Any = maker._tokenizer
+
+    class Spy:
+        def __call__(self, prompts: Sequence[str], **options: Any) -> Any:
+            asked.extend(prompts)
+            return inner(prompts, **options)
+
+        def batch_decode(self, *ids: Any, **options: Any) -> Any:
+            return inner.batch_decode(*ids, **options)
+
+    monkeypatch.setattr(maker, "_tokenizer", Spy())
+    maker.make([("tree", "hole dig")])
+    assert asked == ["say: tree | hole dig"]
+
+
+def test_the_published_model_is_asked_as_its_card_says() -> None:
+    form = FORMS[PUBLISHED]
+    assert form.before + form.between.join(["tree", "plant", "ground", "hole", "dig"]) == "tree plant ground hole dig"
+    assert form.most_tokens == 32
+
+
+def test_identity_is_weights_and_form_wherever_the_folder_lies(tiny: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(tiny, moved)
+    form = Form(most_tokens=8)
+    identity = load(str(tiny), form=form).identity
+    assert load(str(moved), form=form).identity == identity
+    assert load(str(moved), form=Form(most_tokens=9)).identity != identity
+    config = json.loads((moved / "config.json").read_text(encoding="utf-8"))
+    (moved / "config.json").write_text(json.dumps({**config, "note": 1}), encoding="utf-8")
+    assert load(str(moved), form=form).identity != identity
+
+
+def test_a_second_run_calls_no_model(bundled: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [Record("1", Path("a.wav"), (), "freesound", tags=words) for words in WORDS]
+    cache = tmp_path / "captions.jsonl"
+    first = list(augment(records, bundled, cache=cache))
+    monkeypatch.setattr(bundled, "_model", None)
+    seen: list[Counts] = []
+    assert list(augment(records, bundled, cache=cache, progress=seen.append)) == first
+    assert seen == [Counts(done=5, cached=5)]
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "no/such/folder", "nobody/no-such-model", "", "a b"])
+def test_a_model_that_is_not_there(name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"such folder|cannot be loaded") as failed:
+        load(name)
+    assert "\n" not in str(failed.value)
+
+
+def test_folders_and_devices_that_will_not_do(tiny: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load(str(empty))
+    torn = tmp_path / "torn"
+    shutil.copytree(tiny, torn)
+    weights = (torn / "model.safetensors").read_bytes()
+    (torn / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(CheckpointError, match="torn: cannot be loaded"):
+        load(str(torn))
+    with pytest.raises(ConfigError, match="'warp' cannot be used"):
+        load(str(tiny), device="warp")
+
+
+def test_coverage() -> None:
+    assert coverage(["dogs barking", "rain"], "A dog barks") == pytest.approx(2 / 3)
+    assert coverage(["car"], "A cart rolls") == 0
+    assert coverage([], "A dog") == 1
+    assert {stem(word) for word in ("idle", "idles", "idling", "idled")} == {"idl"}
+    assert {stem(word) for word in ("run", "runs", "running")} == {"run"}
+    assert {stem(word) for word in ("cry", "cries", "crying", "cried")} == {"cri"}
+    assert stem("bus") == stem("buses") == "bus"
+    assert stem("sing") == stem("singing") == "sing"
+
+
+def test_the_bundled_model_writes_sentences_of_its_keywords(bundled: Writer) -> None:
+    keywords = [("dog", "bark"), ("water", "stream", "birds"), ("wolf", "howl"), ("engine", "car")]
+    made = bundled.make(keywords)
+    assert made == bundled.make(keywords)
+    assert [bundled.make([each])[0] for each in keywords] == made
+    for words, sentence in zip(keywords, made, strict=True):
+        assert sentence is not None and len(sentence.split()) > len(words)
+        assert sentence[0].isupper() and all(word[:3] in sentence.lower() for word in words), sentence
