@@ -52,16 +52,16 @@ def decoded(source: Source) -> Iterator[tuple[Wave, int]]:
     name = name_of(source)
     samples = 0
     with _opened(source) as data:
-        if not data.read(1):
-            raise AudioError(f"{name}: the file is empty (0 bytes), expected a sound.")
-        data.seek(0)
         try:
+            if not data.read(1):
+                raise AudioError(f"{name}: the file is empty (0 bytes), expected a sound.")
+            data.seek(0)
             for wave_NC, rate in _by_either(data, name):
                 check_rate(rate, name)
                 check_samples(wave_NC, name)
                 samples += len(wave_NC)
                 yield wave_NC, rate
-        except (MemoryError, ValueError) as error:  # damage that a decoder did not foresee
+        except (MemoryError, OSError, ValueError) as error:  # damage that a decoder did not foresee
             raise AudioError(f"{name}: cannot be decoded ({error}).") from None
     if samples == 0:
         raise AudioError(f"{name}: no samples in it, expected a sound.")
@@ -172,6 +172,8 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
         raise AudioError("An empty file name was given, expected the path of a sound.")
     path = Path(source)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise AudioError(f"{path}: is no regular file, expected one sound file.")
         file = path.open("rb")
     except FileNotFoundError:
         if is_url(source):

@@ -50,3 +50,17 @@ def _short(code: str, version: str | None, country: str | None = None) -> str | 
     if not re.fullmatch(r"by(?:-(?:nc|sa|nd))*", code):
         return None
     return "-".join(part.upper() for part in ("cc", code, version, country) if part)
+
+
+@lru_cache(maxsize=4096)
+def family(name: str | None) -> str | None:
+    """What a short name's licences have in common, whatever the version and country: "cc0", "by", "by-nc-sa",
+    "sampling+". Terms of a shop's own are their name without "LicenseRef-"; None where nothing is known."""
+    if name is None:
+        return None
+    plain = name.lower().removeprefix("licenseref-")
+    found = _FAMILY.match(plain)
+    return "cc0" if plain.startswith("cc0") else found[1] if found else plain
+
+
+_FAMILY = re.compile(r"(?:cc-)?(by(?:-(?:nc|sa|nd))*)(?=-|$)")
