@@ -12,7 +12,7 @@ MakeRecords = Callable[[int], list[Record]]
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """All that packing left, without the lock, which holds nothing."""
+    """All that packing left, but for the lock, which holds nothing."""
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in sorted(out.rglob("*"))

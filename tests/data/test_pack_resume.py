@@ -55,9 +55,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, e
 STEPS = [
     ("openclap.data.files.os.fsync", os, "fsync"),
     ("rename", Path, "replace"),
-    ("a record", sys.modules["openclap.data.pack"], "clean"),
+    ("a record", sys.modules["openclap.data.examine"], "facts_of"),
+    ("a sample", sys.modules["openclap.data.write"], "flac_of"),
     ("a member", tarfile.TarFile, "addfile"),
-    ("the journal", sys.modules["openclap.data.journal"], "append_line"),
+    ("a table", sys.modules["openclap.data.write"], "write_table"),
 ]
 
 
@@ -78,7 +79,7 @@ def test_stopped_at_every_step_and_run_again(
                 assert isinstance(caught, Stop) or "No space left" in str(caught)
             else:
                 break
-        assert not [path for path in out.rglob("*.partial") if path.name != ".pack.json.partial"]
+        assert not list(out.rglob("*.partial"))
         for tar in out.rglob("*.tar"):
             assert not index_shards(tar.parent).damaged
         pack(records, out, shard_size=3, seed=1)
@@ -89,8 +90,9 @@ def test_stopped_at_every_step_and_run_again(
 def test_a_second_run_does_nothing(tmp_path: Path, make_records: MakeRecords, monkeypatch: pytest.MonkeyPatch) -> None:
     records = mixed(make_records, tmp_path)
     first = pack(records, tmp_path / "out", shard_size=3)
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.name != LOCK}
-    stop_at(monkeypatch, sys.modules["openclap.data.pack"], "clean", 1, Stop())
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    stop_at(monkeypatch, sys.modules["openclap.data.examine"], "facts_of", 1, Stop())
+    stop_at(monkeypatch, sys.modules["openclap.data.write"], "flac_of", 1, Stop())
     assert pack(records, tmp_path / "out", shard_size=3) == first
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
@@ -107,21 +109,21 @@ def test_a_lost_or_cut_tar_is_made_again(tmp_path: Path, make_records: MakeRecor
     assert contents(out) == whole
 
 
-def test_a_torn_journal_line_is_forgotten(tmp_path: Path, make_records: MakeRecords) -> None:
+@pytest.mark.parametrize("lost", ["work/written/train/1.parquet", "work/selection.parquet", "work/examined/0.parquet"])
+def test_a_lost_table_is_made_again(tmp_path: Path, make_records: MakeRecords, lost: str) -> None:
     records, out = make_records(8), tmp_path / "out"
     pack(records, out, shard_size=2)
     whole = contents(out)
-    for kept in (-1, -10, 5, 0):
-        (out / "train/pack.jsonl").write_bytes(whole["train/pack.jsonl"][:kept])
-        pack(records, out, shard_size=2)
-        assert contents(out) == whole
+    (out / lost).unlink()
+    pack(records, out, shard_size=2)
+    assert contents(out) == whole
 
 
 PACK_AND_BE_KILLED = """
 import os, pickle, signal, sys
 from openclap.data.pack import pack
 def progress(done, total):
-    if done == int(sys.argv[3]):
+    if done >= int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 pack(pickle.load(open(sys.argv[1], "rb")), sys.argv[2], shard_size=3, seed=1, progress=progress)
 """
@@ -132,7 +134,7 @@ def test_killed_and_run_again(tmp_path: Path, make_records: MakeRecords) -> None
     pack(records, tmp_path / "whole", shard_size=3, seed=1)
     (tmp_path / "records.pickle").write_bytes(pickle.dumps(records))
     out = tmp_path / "out"
-    for done in (2, 9, 16):
+    for done in (0, 18, 19, 22):
         command = [sys.executable, "-c", PACK_AND_BE_KILLED, tmp_path / "records.pickle", out, str(done)]
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
         for tar in out.rglob("*.tar"):

@@ -1,84 +1,129 @@
-"""A record to a clean sample: 48 kHz mono 16-bit FLAC, and JSON in LAION's layout.
+"""A record to a sample: 48 kHz mono 16-bit FLAC, and JSON in LAION's layout.
 
 N samples of sound.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from openclap.audio.io import Wave, read_mono
+from openclap.audio.io import Source, Wave, decode, decoded, name_of, resample, to_mono
+from openclap.data.records import Captioned
 from openclap.errors import AudioError
-from openclap.sources.record import Record
 
+Pcm = NDArray[np.int16]
+KEYWORDS = "keywords:"
 RATE = 48_000
 """Hz; what LAION-CLAP's shards hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clean:
-    """The two members of a sample."""
+def stretch(source: Source, start_s: float = 0.0, length_s: float | None = None) -> Iterator[tuple[Wave, int]]:
+    """A sound piece by piece, as (N, C) and its rate, or, where it begins later in its file, `length_s` from there.
 
-    flac: bytes
-    json: bytes
+    Raises AudioError for what cannot be decoded, and for a stretch that lies behind the end.
+    """
+    if start_s <= 0:
+        yield from decoded(source)
+        return
+    at, yielded = 0, 0
+    for wave_NC, rate in decoded(source):
+        first, last = round(start_s * rate), len(wave_NC) + at
+        end = last if length_s is None else min(last, round((start_s + length_s) * rate))
+        piece_NC = wave_NC[max(0, first - at) : max(0, end - at)]
+        at, yielded = last, yielded + len(piece_NC)
+        if len(piece_NC):
+            yield piece_NC, rate
+    if not yielded:
+        raise AudioError(f"{name_of(source)}: ends before {start_s:g} s, where its sound should begin.")
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A record that was left out, and why, in one line."""
+def flac_of(
+    source: Source, start_s: float = 0.0, length_s: float | None = None, pcm_sha256: str | None = None
+) -> bytes:
+    """Decode a sound and encode it.
 
-    id: str
-    file: str
-    reason: str
-
-
-def clean(record: Record) -> Clean | Skipped:
-    """Decode and encode one record, or say why it cannot be used."""
-    captions = [caption.strip() for caption in record.captions if caption.strip()]
-    if not captions:
-        return _skipped(record, "has no caption")
-    if any(_surrogates(caption) for caption in captions):
-        return _skipped(record, "has a caption that is not valid text (UTF-8)")
+    Raises AudioError when it cannot be decoded, has other samples than `pcm_sha256` says, or does not come back as it
+    went.
+    """
     try:
-        wave_N = read_mono(record.audio, RATE)
-    except AudioError as error:
-        return _skipped(record, str(error))
-    return Clean(to_flac(wave_N), _metadata(record, captions))
+        sha = PcmHash()
+        pieces = [(to_mono(sha.update(wave_NC, rate)), rate) for wave_NC, rate in stretch(source, start_s, length_s)]
+        if pcm_sha256 not in (None, sha.hexdigest()):
+            raise AudioError(f"{name_of(source)}: has changed since it was decoded first. Run: dataset fetch --again")
+        pcm_N = to_pcm(resample(np.concatenate([wave_N for wave_N, _ in pieces]), pieces[0][1], RATE))
+        flac = to_flac(pcm_N)
+        again_N1, _ = decode(flac)
+    except MemoryError:
+        raise AudioError(f"{name_of(source)}: is too long for this machine's memory.") from None
+    if not np.array_equal(to_pcm(again_N1[:, 0]), pcm_N):
+        raise AudioError("the FLAC that was made of it decodes to other samples. Is the memory or the disk failing?")
+    return flac
 
 
-def _surrogates(text: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+class PcmHash:
+    """A SHA-256 of rate, channels and decoded samples (float32, little endian): equal for equal sounds in any lossless
+    file."""
+
+    def __init__(self) -> None:
+        self._sha: Any = None
+
+    def update(self, wave_NC: Wave, rate: int) -> Wave:
+        """Take in a piece, and give it back."""
+        if self._sha is None:
+            self._sha = hashlib.sha256(f"{rate} {wave_NC.shape[1]}".encode())
+        self._sha.update(np.ascontiguousarray(wave_NC, "<f4").data)
+        return wave_NC
+
+    def hexdigest(self) -> str:
+        return str(self._sha.hexdigest())
 
 
-def to_flac(wave_N: Wave) -> bytes:
-    """(N,) in -1..1 at 48 kHz to FLAC. 16-bit originals come back bit for bit; what is louder is clipped."""
+def to_pcm(wave_N: Wave) -> Pcm:
+    """(N,) in -1..1 to 16 bits. 16-bit originals come back bit for bit; what is louder is clipped."""
+    pcm_N: Pcm = np.clip(np.rint(wave_N * 32768.0), -32768, 32767).astype(np.int16)
+    return pcm_N
+
+
+def to_flac(pcm_N: Pcm) -> bytes:
+    """(N,) at 48 kHz to FLAC."""
     import soundfile
 
-    pcm_N = np.clip(np.rint(wave_N * 32768.0), -32768, 32767).astype(np.int16)
     file = io.BytesIO()
     soundfile.write(file, pcm_N, RATE, format="FLAC", subtype="PCM_16")
     return file.getvalue()
 
 
-def _metadata(record: Record, captions: list[str]) -> bytes:
+def json_of(row: Captioned) -> bytes:
+    """What stands beside a sound: all its captions, and how each was made. Sentences that a model made of keywords
+    stand under LAION's names for them too."""
+    record = row.record
     original = {
         "id": record.id,
         "title": record.title,
         "label": record.label,
-        "group": record.group or Path(record.audio).name,
+        "group": record.group or _name(record.audio),
         "licence": record.licence,
         "author": record.author,
         "link": record.link,
         "source": record.source,
-        "file": Path(record.audio).name,  # without its folder, which says more of a machine than of the sound
+        "file": _name(record.audio),  # without its folder, which says more of a machine than of the sound
+        "made": [caption.made for caption in row.captions],
     }
-    return json.dumps({"text": captions, "tag": list(record.tags), "original_data": original}).encode()
+    texts = [caption.text for caption in row.captions]
+    content: dict[str, Any] = {"text": texts, "tag": list(record.tags), "original_data": original}
+    keywords = [caption.text for caption in row.captions if caption.made.startswith(KEYWORDS)]
+    if keywords:
+        content |= {"text_augment_t5": keywords[0], "text_augment_all": texts}
+    return json.dumps(content).encode()
 
 
-def _skipped(record: Record, reason: str) -> Skipped:
-    return Skipped(record.id, str(record.audio), " ".join(reason.split()))
+def _name(audio: Path | str) -> str:
+    return PurePosixPath(audio).name if isinstance(audio, str) else audio.name

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from openclap.errors import require
+from openclap.locks import open_alone
+
+Place = Path
+"""A path, or, for addresses such as "s3://bucket/set", what universal_pathlib puts in its place."""
+
+
+def place_of(text: str | os.PathLike[str]) -> Place:
+    """Where `text` points: a path on this machine, or in any store that fsspec knows. Raises MissingExtraError."""
+    if not isinstance(text, str | os.PathLike):
+        return text  # a place in another store already
+    if "://" not in os.fspath(text):
+        return Path(text)
+    place: Place = require("upath", "scale").UPath(text)
+    return place
 
 
 def partial_of(path: Path) -> Path:
@@ -17,19 +36,45 @@ def partial_of(path: Path) -> Path:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears under its name complete and on the disk, or not at all."""
-    partial = partial_of(path)
-    try:
-        with partial.open("wb") as file:
+    """A binary file that appears under its name complete and on the disk, or not at all.
+
+    Who writes it has it alone: another process or thread waits until it is done, and then writes its own.
+    """
+    if not isinstance(path, Path):
+        with _stored(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+        return
+    partial = partial_of(path)
+    while (alone := open_alone(partial)) is None:
+        time.sleep(_BUSY_S)
+    with alone:
+        try:
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if sys.platform == "win32":
+                alone.close()  # an open file cannot be renamed there
+            partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
+
+
+_BUSY_S = 0.05
+"""Between two looks at a file that another process is writing."""
+
+
+@contextmanager
+def _stored(path: Place) -> Iterator[BinaryIO]:
+    """The same in another store: written here, and sent there when it is complete."""
+    with tempfile.TemporaryFile() as file:
+        yield file
+        file.seek(0)
+        with path.open("wb") as there:
+            shutil.copyfileobj(file, there)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -41,11 +86,34 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line and wait until it is on the disk. A kill leaves at most a line without its end."""
-    with path.open("ab") as file:
+    """Append one line and wait until it is on the disk. A lost machine leaves at most a line without its end, which
+    the next one does not go on with."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
         file.write(line + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def remove_folder(folder: Place) -> None:
+    """All of a folder, if it is there."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        folder.fs.rm(folder.path, recursive=True)
+
+
+def move_files(source: Place, target: Place) -> None:
+    """Give a folder of files another name; in another store, where folders have none, one file after the other."""
+    if isinstance(source, Path):
+        source.rename(target)
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        write_bytes(target / path.name, path.read_bytes())
+    remove_folder(source)
 
 
 def sync_tree(folder: Path) -> None:

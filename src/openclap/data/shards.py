@@ -12,12 +12,13 @@ import os
 import re
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from openclap.data.files import Place, place_of
 from openclap.errors import DataError
 from openclap.types import Sample
 
@@ -52,7 +53,7 @@ class ShardIndex:
         unpaired: how many sounds have no JSON, or JSON no sound; these are left out.
     """
 
-    folder: Path
+    folder: Place
     tars: tuple[str, ...]
     keys: tuple[str, ...]
     tar_S: NDArray[np.int64]
@@ -94,13 +95,13 @@ class ShardIndex:
         return _parse(self.keys[i], audio, text, where)
 
 
-def index_shards(folder: str | os.PathLike[str]) -> ShardIndex:
-    """Index every `*.tar` in a split's folder; no sound is read.
+def index_shards(folder: str | os.PathLike[str], only: str = "*.tar") -> ShardIndex:
+    """Index every tar in a split's folder, or those that `only` matches; no sound is read.
 
     A damaged tar is listed and does not raise. Raises DataError when the folder holds no tar.
     """
-    root = Path(folder)
-    tars = sorted((path for path in root.glob("*.tar") if path.is_file()), key=lambda path: _natural(path.name))
+    root = place_of(folder)
+    tars = sorted((path for path in root.glob(only) if path.is_file()), key=lambda path: _natural(path.name))
     if not tars:
         raise DataError(_no_tars(root))
     keys: list[str] = []
@@ -127,13 +128,13 @@ def index_shards(folder: str | os.PathLike[str]) -> ShardIndex:
     )
 
 
-def _scan(path: Path) -> tuple[dict[str, Span], dict[str, Span], str | None]:
+def _scan(path: Place) -> tuple[dict[str, Span], dict[str, Span], str | None]:
     """Spans of complete sounds and of complete JSON members by key, and what is wrong with the tar."""
     sounds: dict[str, Span] = {}
     texts: dict[str, Span] = {}
     try:
         length = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 if member.offset_data + member.size > length:
                     return sounds, texts, f"cut off in {member.name}"
@@ -148,7 +149,7 @@ def _scan(path: Path) -> tuple[dict[str, Span], dict[str, Span], str | None]:
         return sounds, texts, f"cannot be read as a tar to its end ({error})"
 
 
-def _end_damage(path: Path, end: int) -> str | None:
+def _end_damage(path: Place, end: int) -> str | None:
     """tarfile takes a bad header for the end; a real end is marked by a block of zeros."""
     with path.open("rb") as file:
         file.seek(end)
@@ -187,7 +188,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _no_tars(root: Path) -> str:
+def _no_tars(root: Place) -> str:
     inside = sorted({path.parent.name for path in root.glob("*/*.tar")})
     hint = f"did you mean {root / inside[0]}?" if inside else "pack a table into shards first."
     return f"{root}: no .tar file in this folder, expected the shards of one split; {hint}"

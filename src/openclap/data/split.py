@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from types import MappingProxyType
 
 from openclap.errors import ConfigError
-from openclap.sources.record import Record
 
 DOMINANT_CLIPS, DOMINANT_SHARE = 8, 0.1
 TRAIN_AND_TEST: Mapping[str, float] = MappingProxyType({"train": 0.8, "test": 0.2})
 
 
 def split_by_group(
-    records: Sequence[Record], splits: Mapping[str, float] = TRAIN_AND_TEST, seed: int = 0
-) -> dict[str, list[Record]]:
-    """Share records out so that no group crosses splits; within a split they stay in the order given.
+    groups: Iterable[str], splits: Mapping[str, float] = TRAIN_AND_TEST, seed: int = 0
+) -> dict[str, str]:
+    """Each group's split, from the group of every record.
 
     Groups are put in the order of a hash keyed by `seed`, and each goes where its middle falls among the shares of
-    `splits`: the row order plays no part. A dominant group, one of more than eight clips that would be more than a
-    tenth of a smaller split, goes to the largest split, so that no one session decides what is measured (FSD50K
+    `splits`: the order of records plays no part. A dominant group, one of more than eight clips that would be more
+    than a tenth of a smaller split, goes to the largest split, so that no one session decides what is measured (FSD50K
     keeps its largest uploaders for development, Fonseca et al. 2022). A split that would get nothing is given the
     smallest group of the split that has most of them, if that one can spare it.
 
     Raises ConfigError when shares are not positive numbers that add up to 1, or a name is no folder name.
     """
-    _check(splits)
-    sizes: dict[str, int] = {}
-    for record in records:
-        sizes[group_of(record)] = sizes.get(group_of(record), 0) + 1
-    members = _share_out(sizes, splits, seed)
-    home = {group: name for name, groups in members.items() for group in groups}
-    return {name: [record for record in records if home[group_of(record)] == name] for name in splits}
-
-
-def group_of(record: Record) -> str:
-    """What must stay together: the record's group, or its file where it has none."""
-    return record.group or str(record.audio)
+    check_shares(splits)
+    members = _share_out(Counter(groups), splits, seed)
+    return {group: name for name, part in members.items() for group in part}
 
 
 def _share_out(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int) -> dict[str, list[str]]:
@@ -83,7 +74,8 @@ def _hash(group: str, seed: int) -> tuple[bytes, str]:
     return hashlib.blake2b(text, key=str(seed).encode(), digest_size=16).digest(), group
 
 
-def _check(splits: Mapping[str, float]) -> None:
+def check_shares(splits: Mapping[str, float]) -> None:
+    """Raises ConfigError for what `split_by_group` cannot share out by."""
     shares = list(splits.values())
     if not shares or not all(share > 0 for share in shares) or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
         raise ConfigError(

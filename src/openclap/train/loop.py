@@ -82,7 +82,7 @@ class _Run:
         self.embedder: Embedder = load(config.start, device=self.accelerator.device)
         self.model = self.embedder.clap.train()
         freeze(self.model, config.frozen)
-        self.shards = index_shards(Path(config.data))
+        self.shards = index_shards(config.data)
         self.loader = PairLoader(
             self.shards,
             self.embedder.frontend,

@@ -1,0 +1,118 @@
+"""Records as rows of a table, and back.
+
+`n`, a record's place among all records of a data set, is its name in every later step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openclap.captions.rules import Caption
+from openclap.errors import require
+from openclap.sources.record import Record
+
+if TYPE_CHECKING:
+    import polars
+
+AT_ONCE = 50_000
+"""Rows that are Python objects at one time."""
+FIELDS = tuple(field.name for field in dataclasses.fields(Record) if field.name not in ("audio", "captions"))
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """A record and all that can be said of it, sentences made of its title and tags included."""
+
+    record: Record
+    captions: tuple[Caption, ...]
+
+
+def schema() -> dict[str, Any]:
+    """The columns of a table of records: those of `Record`, and how each caption was made."""
+    pl = require("polars", "data")
+    texts = dict.fromkeys(("id", "audio", "source"), pl.String)
+    facts = dict.fromkeys(("label", "group", "title", "licence", "author", "link", "description", "split"), pl.String)
+    return {
+        "n": pl.UInt32,
+        **texts,
+        **dict.fromkeys(("captions", "made", "tags"), pl.List(pl.String)),
+        **facts,
+        "start_s": pl.Float64,
+        "length_s": pl.Float64,
+        "rate": pl.Int64,
+        "freesound_id": pl.Int64,
+        "youtube_id": pl.String,
+    }
+
+
+def frames(rows: Iterable[Captioned]) -> Iterator[polars.DataFrame]:
+    """Tables of at most AT_ONCE rows, and `valid`: is all text of a row UTF-8? What is not stands as "?"."""
+    source, count = iter(rows), 0
+    while (part := list(islice(source, AT_ONCE))) or not count:  # no rows at all are one empty table
+        try:
+            yield _frame(part, count).with_columns(valid=True)
+        except UnicodeEncodeError:
+            plain = [_valid(row) for row in part]
+            yield _frame(plain, count).with_columns(
+                valid=require("polars", "data").Series([row == other for row, other in zip(part, plain, strict=True)])
+            )
+        count += len(part)
+        if len(part) < AT_ONCE:
+            return
+
+
+def _frame(rows: list[Captioned], start: int) -> polars.DataFrame:
+    pl = require("polars", "data")
+    values: dict[str, list[Any]] = {
+        "n": list(range(start, start + len(rows))),
+        "audio": [os.fspath(row.record.audio) for row in rows],
+        "captions": [_joined(caption.text for caption in row.captions) for row in rows],
+        "made": [_joined(caption.made for caption in row.captions) for row in rows],
+        **{name: [getattr(row.record, name) for row in rows] for name in FIELDS if name != "tags"},
+        "tags": [_joined(row.record.tags) for row in rows],
+    }
+    columns = schema()
+    lists = [name for name, kind in columns.items() if kind == pl.List(pl.String)]
+    flat = columns | dict.fromkeys(lists, pl.String)
+    frame: polars.DataFrame = pl.DataFrame([pl.Series(name, values[name], kind) for name, kind in flat.items()])
+    return frame.with_columns(pl.col(lists).str.split(SEPARATOR).fill_null([]))
+
+
+SEPARATOR = "\x1f"
+"""Between the texts of a list while a table is made: lists of Python objects would take five times as long."""
+
+
+def _joined(texts: Iterable[str]) -> str | None:
+    return SEPARATOR.join(text.replace(SEPARATOR, " ") for text in texts) or None
+
+
+def _valid(row: Captioned) -> Captioned:
+    plain = {name: _replaced(getattr(row.record, name)) for name in FIELDS}
+    name = os.fspath(row.record.audio)
+    audio = row.record.audio if _replaced(name) == name else _replaced(name)
+    record = dataclasses.replace(row.record, audio=audio, **plain)
+    return Captioned(record, tuple(Caption(_replaced(each.text), each.made) for each in row.captions))
+
+
+def _replaced(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_replaced(part) for part in value)
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def captioned(frame: polars.DataFrame) -> Iterator[tuple[int, Captioned]]:
+    """Each row's `n` and what it was made of."""
+    for row in frame.select(list(schema())).iter_rows(named=True):
+        n, captions, made = row.pop("n"), row.pop("captions"), row.pop("made")
+        audio = row.pop("audio")
+        given = tuple(text for text, how in zip(captions, made, strict=True) if how == "given")
+        record = Record(
+            **row | {"audio": audio if "://" in audio else Path(audio), "captions": given, "tags": tuple(row["tags"])}
+        )
+        yield n, Captioned(record, tuple(map(Caption, captions, made)))

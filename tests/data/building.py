@@ -1,0 +1,124 @@
+"""A data set that takes a second to build, in a process that says how far it is: to be killed there.
+
+Imports of what takes long stand here, for the process that forks the builders; polars, which has threads, does not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import httpx2  # noqa: F401
+from misbehaving import Misbehaving
+
+from openclap.audio.io import decode
+from openclap.captions import makers
+from openclap.data import augmented, examine, fetched
+from openclap.data.clean import to_flac, to_pcm
+from openclap.data.config import DataConfig
+from openclap.data.fetch import Limits, attempt  # noqa: F401
+from openclap.data.held import Held, held_in
+from openclap.data.pack import build
+from openclap.sources import Record
+
+SOUNDS = sorted((Path(__file__).parents[2] / "src/openclap/demo/sounds").glob("scratch-*.ogg"))
+STEPS = ("plan", "fetch", "decode", "caption", "pack", "finish")
+QUICK = Limits(private=True, wait_s=0.005, idle_s=5.0, seconds=60.0, attempts=4)
+CONFIG = DataConfig(
+    splits={"train": 0.7, "test": 0.3}, licences=("cc0",), quietest_db=-90.0, drop_duplicates=True, shard_size=3
+)
+SMALL = 6
+"""Records in each piece of work, in place of hundreds."""
+RECORDS = 40
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """Writes the keywords as a sentence; nothing of "13"."""
+
+    name: str = "spelled"
+    identity: str = "spelled 1"
+
+    def make(self, keywords: Sequence[tuple[str, ...]]) -> list[str | None]:
+        time.sleep(0.01)
+        return [None if "take 13" in words else f"The sound of {' and '.join(words)}" for words in keywords]
+
+
+def serve(server: Misbehaving) -> None:
+    """Put a sound of over two seconds there for each record: 17 is silent, 18 is none, 20 is 19 once more."""
+    for n in range(RECORDS):
+        wave_NC, _ = decode(SOUNDS[n % len(SOUNDS)])
+        wave_N = wave_NC[:, 0].repeat(-(-110_000 // len(wave_NC)))[:110_000]
+        server.files[f"{n}.flac"] = to_flac(to_pcm(wave_N * (0 if n == 17 else 0.5)))
+    server.files["18.flac"] = b"some text, which nobody can hear\n" * 50
+    server.files["20.flac"] = server.files["19.flac"]
+
+
+def records(server: str, local: Path) -> Iterator[Record]:
+    """The first four lie in a folder, the others on the server, which does not have them all."""
+    does = {5: "once-500", 6: "404", 7: "html", 8: "steady", 9: "loop", 10: "403", 11: "steady", 12: "chunked"}
+    for n in range(RECORDS):
+        yield Record(
+            id=str(n),
+            audio=local / f"{n}.flac" if n < 4 else f"{server}/{does.get(n, 'ok')}/{n}.flac",
+            captions=() if n == 16 else (f"Sound {n}.",),
+            source="test",
+            tags=() if n in (3, 16) else ("sound", f"take {n}"),
+            group=f"group {n // 2}",
+            licence="CC-BY-4.0" if n == 14 else "CC0-1.0",
+            freesound_id=1000 + n,
+        )
+
+
+def held(pcm_sha256: str) -> list[Held]:
+    """A set that holds the upload of 15, and a sound."""
+    import polars
+
+    return [held_in(polars.DataFrame({"freesound_id": [1015, None], "pcm_sha256": [None, pcm_sha256]}), "Held")]
+
+
+LEFT_OUT = {
+    **{"6": "not found", "7": "not audio", "9": "redirect loop", "10": "refused", "14": "licence", "15": "overlap"},
+    **{"16": "no caption", "17": "silent", "18": "not decoded", "20": "duplicate", "21": "overlap"},
+}
+"""The kind of each record that is left out; `held` is given the hash of 21."""
+
+
+def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int, told: Connection) -> None:
+    """Build, and tell which of `STEPS` has begun, and when."""
+    for module in (augmented, examine, fetched, makers):
+        module.CHUNK = SMALL  # type: ignore[attr-defined]
+
+    def tell(step: str) -> None:
+        told.send((step, time.monotonic()))
+
+    def all_records() -> Iterator[Record]:
+        tell("plan")
+        yield from records(server, local)
+
+    def progress(done: int, total: int) -> None:
+        if done == 0:
+            tell("fetch")
+        elif done <= total / 2:
+            tell("decode")
+        else:
+            tell("pack" if done < total else "finish")
+
+    def maker() -> Spelled:
+        tell("caption")
+        return Spelled()
+
+    build(
+        all_records(),
+        out,
+        CONFIG,
+        held=lambda: held(pcm_sha256),
+        limits=QUICK,
+        maker=maker,
+        processes=processes,
+        progress=progress,
+    )
+    tell("done")

@@ -1,0 +1,91 @@
+"""Sentences that a model makes of keywords: where they stand, and that they are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from packs import MakeRecords, contents
+
+from openclap.captions import Counts
+from openclap.data.augmented import caption
+from openclap.data.config import DataConfig
+from openclap.data.finish import finish
+from openclap.data.folder import read_table
+from openclap.data.pack import build, gather, write_tars
+from openclap.data.plan import plan
+from openclap.data.shards import index_shards
+from openclap.data.work import Share
+from openclap.errors import DataError
+from openclap.sources import Record
+
+ALL = DataConfig(splits={"train": 1.0}, shard_size=2)
+
+
+class Lister:
+    """Writes keywords one after the other, and counts what it is asked for."""
+
+    name, identity = "lister", "lister 1"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def make(self, keywords: Sequence[tuple[str, ...]]) -> list[str | None]:
+        self.asked += keywords
+        return [None if "refuse" in words else f"A man hears {' and '.join(words)}." for words in keywords]
+
+
+def records_of(folder: Path, make_records: MakeRecords) -> list[Record]:
+    """Three clips of over two seconds, of which one is refused and one has no tags, and one that is too short."""
+    made = make_records(4)
+    for number in range(3):
+        soundfile.write(made[number].audio, 0.1 * np.sin(np.arange(100_000 + number) / 30), 48_000)
+    tags = [("dog", "bark"), ("refuse",), (), ("tone", "sine")]
+    return [replace(record, tags=each, label=None) for record, each in zip(made, tags, strict=True)]
+
+
+def test_sentences_stand_beside_the_others_and_under_laions_names(tmp_path: Path, make_records: MakeRecords) -> None:
+    maker, out = Lister(), tmp_path / "out"
+    build(records_of(tmp_path, make_records), out, ALL, maker=lambda: maker)
+    assert sorted(maker.asked) == [("dog", "bark"), ("refuse",)]
+    index = index_shards(out / "train")
+    first, *others = [index.read_sample(number) for number in range(4)]
+    assert first.captions == ("Tone 0.", "A tone.", "A person hears dog and bark.")
+    assert first.original["made"] == ["given", "given", "keywords:lister"]
+    assert all(len(sample.captions) == 2 for sample in others)
+    content = (out / "train" / "0.tar").read_bytes()
+    assert b'"text_augment_t5": "A person hears dog and bark."' in content
+    row = read_table(out / "manifest.parquet").row(0, named=True)
+    assert row["captions"][2] == "A person hears dog and bark." and row["made"][2] == "keywords:lister"
+
+
+def test_made_once_by_parts_or_at_once(tmp_path: Path, make_records: MakeRecords) -> None:
+    records = records_of(tmp_path, make_records)
+    build(records, tmp_path / "one", ALL, maker=Lister)
+    out, maker = tmp_path / "two", Lister()
+    plan(records, out, ALL)
+    with pytest.raises(DataError, match="still to be fetched"):
+        caption(out, maker)
+    gather(out)
+    for number in (2, 1):
+        caption(out, maker, Share(number, 2))
+    asked = list(maker.asked)
+    again = caption(out, maker)
+    assert isinstance(again, Counts) and (again.cached, again.failed, again.left_out) == (1, 1, 2)
+    assert maker.asked[len(asked) :] == [("refuse",)]  # what failed is asked again
+    write_tars(out)
+    finish(out)
+    assert contents(out) == contents(tmp_path / "one")
+
+
+def test_captioning_again_writes_only_what_changed(tmp_path: Path, make_records: MakeRecords) -> None:
+    records, out = records_of(tmp_path, make_records), tmp_path / "out"
+    build(records, out, ALL)
+    before = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
+    build(records, out, ALL, maker=Lister)
+    after = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
+    assert before["0.tar"] != after["0.tar"] and before["1.tar"] == after["1.tar"]

@@ -1,0 +1,185 @@
+"""Building that is killed at any moment, and run again: the same bytes as if it had been left alone.
+
+Builders are forked from a process that has imported what they need, and really killed (SIGKILL), each so many
+milliseconds into a step; when they have got through, the whole folder is compared, and another one begun.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import signal
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import building
+import pytest
+from building import LEFT_OUT, RECORDS, STEPS
+from fetching import environment
+from misbehaving import Misbehaving
+from packs import contents
+
+from openclap.data.examine import facts_of
+from openclap.data.folder import read_table
+
+KILLS_A_BUILD = {"plan": 2, "fetch": 3, "decode": 2, "caption": 2, "pack": 3, "finish": 2}
+"""How often each step of one build is stopped."""
+GROWS = ("work/captions.jsonl", "work/fetched/")
+"""Files that a kill leaves lines in which are there twice."""
+
+
+@dataclass
+class Builder:
+    """Starts builders, all of the same data set."""
+
+    server: Misbehaving
+    local: Path
+    pcm_sha256: str
+
+    def run(
+        self, out: Path, kill: tuple[str, float] | None = None, processes: int = 1
+    ) -> tuple[list[tuple[str, float]], bool]:
+        """What it told, and whether it got through; `kill` is in which step, and after how many seconds of it."""
+        context = multiprocessing.get_context("forkserver")
+        ours, theirs = context.Pipe(duplex=False)
+        arguments = (out, self.server.root, self.local, self.pcm_sha256)
+        process = context.Process(target=building.run, args=arguments, kwargs={"processes": processes, "told": theirs})
+        process.start()
+        theirs.close()
+        told: list[tuple[str, float]] = []
+        for step, at in _until_it_ends(ours):
+            told.append((step, at))
+            if kill and step == kill[0]:
+                time.sleep(kill[1])
+                process.kill()
+                kill = None
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        return told, process.exitcode == 0
+
+
+def _until_it_ends(told: Connection) -> Iterator[tuple[str, float]]:
+    with told:
+        while True:
+            try:
+                yield told.recv()
+            except EOFError:
+                return
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "building"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])  # up to Python 3.12, it looks nowhere else
+        forkserver.ensure_running()
+    local = tmp_path_factory.mktemp("local")
+    with Misbehaving() as server:
+        building.serve(server)
+        for n in range(RECORDS):
+            (local / f"{n}.flac").write_bytes(server.files[f"{n}.flac"])
+        server.pause_s = 0.01
+        yield Builder(server, local, facts_of(local / "21.flac").pcm_sha256)
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a run that was left alone made, and how many seconds each step took."""
+
+    files: Mapping[str, bytes]
+    seconds: Mapping[str, float]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    told, through = builder.run(out)
+    assert through
+    begins = dict(reversed(told))  # the first time that each is told
+    assert tuple(begins)[::-1] == (*STEPS, "done")
+    ordered = [begins[step] for step in (*STEPS, "done")]
+    seconds = {step: end - begin for step, (begin, end) in zip(STEPS, pairwise(ordered), strict=True)}
+    return Undisturbed(contents(out), seconds)
+
+
+def test_the_run_that_is_left_alone_is_right(undisturbed: Undisturbed) -> None:
+    lines = [json.loads(line) for line in undisturbed.files["skipped.jsonl"].splitlines()]
+    assert {line["id"]: line["kind"] for line in lines} == LEFT_OUT
+
+
+def kill_and_go_on(
+    builder: Builder, undisturbed: Undisturbed, folder: Path, *, kills: int, processes: int = 1, seed: int = 0
+) -> Counter[str]:
+    """Build again and again, until so many builders were killed; in which step each was."""
+    rng, killed = random.Random(seed), Counter[str]()
+    plan = [step for step in STEPS for _ in range(KILLS_A_BUILD[step])]
+    for number in range(3 * kills):
+        out, through = folder / str(number), False
+        for step in _some(plan, kills, rng):
+            if killed.total() == kills or through:
+                break
+            wait_s = rng.uniform(0, undisturbed.seconds[step])
+            told, through = builder.run(out, (step, wait_s), processes)
+            if not through:
+                killed[told[-1][0]] += 1
+            check_what_is_seen(out, undisturbed)
+        assert through or builder.run(out, None, processes)[1]
+        check_what_is_seen(out, undisturbed)
+        check_all(out, undisturbed)
+        if killed.total() == kills:
+            return killed
+    raise AssertionError(f"only {killed} were killed")
+
+
+def _some(plan: Sequence[str], kills: int, rng: random.Random) -> list[str]:
+    """All of a plan, or as many of its steps as there are kills; in order."""
+    chosen = sorted(rng.sample(range(len(plan)), min(len(plan), kills)))
+    return [plan[place] for place in chosen]
+
+
+def check_what_is_seen(out: Path, undisturbed: Undisturbed) -> None:
+    """Whatever has its name is whole: tars, tables and lists are those of the run that was left alone."""
+    for name, content in contents(out).items():
+        if not Path(name).name.startswith(".") and not name.startswith((*GROWS, "work/planning/")):
+            assert undisturbed.files.get(name) == content, f"{name} is not what it should be"
+
+
+def check_all(out: Path, undisturbed: Undisturbed) -> None:
+    """Nothing is missing, nothing is there twice, nothing is left over but what a kill left unfinished."""
+    found = contents(out)
+    seen = {name for name in found if not name.endswith((".partial", ".partial.json"))}
+    assert seen == set(undisturbed.files)
+    packed = read_table(out / "manifest.parquet")["id"].to_list()
+    skipped = [json.loads(line)["id"] for line in found["skipped.jsonl"].splitlines()]
+    assert sorted(map(int, packed + skipped)) == list(range(RECORDS))
+    inside = []
+    for path in out.glob("*/*.tar"):
+        with tarfile.open(path) as tar:
+            texts = [tar.extractfile(name) for name in tar.getnames() if name.endswith(".json")]
+            inside += [json.load(text)["original_data"]["id"] for text in texts if text]
+    assert sorted(inside) == sorted(packed)
+
+
+def test_a_few_kills(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    assert kill_and_go_on(builder, undisturbed, tmp_path, kills=8).total() == 8
+
+
+@pytest.mark.long
+def test_two_hundred_kills(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    killed = kill_and_go_on(builder, undisturbed, tmp_path, kills=200, seed=1)
+    assert killed.total() == 200
+    assert all(killed[step] >= 10 for step in STEPS), killed
+
+
+@pytest.mark.long
+def test_kills_while_other_processes_work(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Those are ended too, or they would write beside the next run."""
+    assert kill_and_go_on(builder, undisturbed, tmp_path, kills=12, processes=2, seed=2).total() == 12

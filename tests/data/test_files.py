@@ -1,0 +1,58 @@
+"""Files that are whole or not there, whoever writes them and whatever stops that."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from openclap.data.files import append_line, new_file, partial_of
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"before")
+    with pytest.raises(RuntimeError), new_file(tmp_path / "a") as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"before"}
+
+
+def test_two_that_write_one_file_do_so_one_after_the_other(tmp_path: Path) -> None:
+    path, begun, seen = tmp_path / "a", threading.Event(), []
+
+    def first() -> None:
+        with new_file(path) as file:
+            file.write(b"1" * 100_000)
+            begun.set()
+            time.sleep(0.3)
+            seen.append(path.exists())
+            file.write(b"1" * 100_000)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    begun.wait()
+    with new_file(path) as file:
+        seen.append(path.read_bytes() == b"1" * 200_000)  # the first has done its part
+        file.write(b"2")
+    thread.join()
+    assert seen == [False, True]
+    assert path.read_bytes() == b"2"
+    assert not partial_of(path).exists()
+
+
+def test_what_a_kill_left_half_written_is_written_anew(tmp_path: Path) -> None:
+    partial_of(tmp_path / "a").write_bytes(b"x" * 50)
+    with new_file(tmp_path / "a") as file:
+        file.write(b"whole")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"whole"}
+
+
+def test_a_line_does_not_go_on_with_half_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    append_line(path, b"one")
+    path.write_bytes(path.read_bytes() + b"tw")
+    append_line(path, b"three")
+    append_line(path, b"four")
+    assert path.read_bytes() == b"one\ntw\nthree\nfour\n"
