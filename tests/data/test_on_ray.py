@@ -1,0 +1,81 @@
+"""The same work on a real Ray cluster of two machines, both of them this one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fetching import environment
+from packs import MakeRecords, contents
+
+from openclap.data import on_ray
+from openclap.data.config import DataConfig
+from openclap.data.finish import finish
+from openclap.data.folder import CHUNK
+from openclap.data.pack import build, gather, write_tars
+from openclap.data.plan import plan
+from openclap.errors import ConfigError, DataError
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.long  # beginning and ending a cluster takes most of a minute
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two nodes with a core each and as little memory as Ray allows; ended afterwards, and nothing else."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+        node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+        cluster = Cluster(True, head_node_args=node | {"include_dashboard": False, "temp_dir": folder})
+        try:
+            cluster.add_node(**node)
+            patch.setenv("RAY_ADDRESS", cluster.address)
+            yield
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+
+
+def where(seconds: float) -> tuple[int, str]:
+    time.sleep(seconds)
+    return os.getpid(), ray.get_runtime_context().get_node_id()
+
+
+def refuse(thing: tuple[str, int]) -> None:
+    raise DataError(f"{thing[0]}: {thing[1] + 1} is too much.")
+
+
+def test_the_work_is_spread_and_errors_come_back(cluster: None) -> None:
+    found = list(on_ray.each(where, [0.5] * 6))
+    assert len(found) == 6 and os.getpid() not in {pid for pid, _ in found}
+    assert len({node for _, node in found}) == 2
+    with pytest.raises(DataError, match=r"^a: 2 is too much"):
+        list(on_ray.each(refuse, [("a", 1)]))
+    assert list(on_ray.each(where, [])) == []
+
+
+def test_a_cluster_makes_the_same_bytes(cluster: None, tmp_path: Path, make_records: MakeRecords) -> None:
+    records, config = make_records(CHUNK + 40), DataConfig(shard_size=50)
+    records[5].audio.write_bytes(b"no sound")  # type: ignore[union-attr]
+    build(records, tmp_path / "one", config)
+    plan(records, tmp_path / "many", config)
+    gather(tmp_path / "many", each=on_ray.each)
+    write_tars(tmp_path / "many", each=on_ray.each)
+    assert len(finish(tmp_path / "many").skipped) == 1
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+
+
+def test_no_cluster_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(ConfigError, match=r"No Ray cluster can be reached .*refused.* ray start --head"):
+        list(on_ray.each(abs, [1]))
