@@ -1,35 +1,49 @@
-"""Training runs, one a file: what it is, what it needs, what it reached, and the configuration."""
+"""Training runs and data sets, one a file: what it is, what it needs, what it reached, and the configuration."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
+from openclap.data.recipe import DataRecipe
 from openclap.errors import ConfigError
-from openclap.recipes import demo
+from openclap.recipes import demo, laion_630k
 from openclap.train.config import TrainConfig
 
+C = TypeVar("C")
+
 RECIPES: dict[str, ModuleType] = {"demo": demo}
+DATA_RECIPES: dict[str, ModuleType] = {"laion-630k": laion_630k}
 
 
 def recipe(name: str) -> TrainConfig:
-    """The configuration of a recipe by name, or of any Python file with a function `config()`.
+    """The configuration of a training run by name, or of any Python file with a function `config()`.
 
     Raises ConfigError for an unknown name and for a file without a usable `config`.
     """
-    if name in RECIPES:
-        config: TrainConfig = RECIPES[name].config()
+    return _recipe(name, RECIPES, TrainConfig)
+
+
+def data_recipe(name: str) -> DataRecipe:
+    """The recipe of a data set, in the same way."""
+    return _recipe(name, DATA_RECIPES, DataRecipe)
+
+
+def _recipe(name: str, known: dict[str, ModuleType], kind: type[C]) -> C:
+    if name in known:
+        config: C = known[name].config()
         return config
     path = Path(name)
     if path.suffix != ".py" or not path.is_file():
         raise ConfigError(
-            f"There is no recipe {name!r}. Expected one of: {', '.join(RECIPES)}; or the path of a Python file."
+            f"There is no recipe {name!r}. Expected one of: {', '.join(known)}; or the path of a Python file."
         )
-    return _from_file(path)
+    return _from_file(path, kind)
 
 
-def _from_file(path: Path) -> TrainConfig:
+def _from_file(path: Path, kind: type[C]) -> C:
     spec = importlib.util.spec_from_file_location(f"openclap_recipe_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path}: cannot be read as Python.")
@@ -37,8 +51,11 @@ def _from_file(path: Path) -> TrainConfig:
     try:
         spec.loader.exec_module(module)
         made = module.config()
-    except Exception as error:  # a recipe is the user's own code: whatever it raises is told in one sentence
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a recipe is the user's own code
         raise ConfigError(f"{path}: the recipe failed ({type(error).__name__}: {error}).") from error
-    if not isinstance(made, TrainConfig):
-        raise ConfigError(f"{path}: config() returned {type(made).__name__}, expected a TrainConfig.")
+    if not isinstance(made, kind):
+        raise ConfigError(f"{path}: config() returned {type(made).__name__}, expected a {kind.__name__}.")
     return made
