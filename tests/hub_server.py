@@ -1,4 +1,4 @@
-"""A hub on this machine's loopback: as much of the Hugging Face hub's HTTP as its client uses for models.
+"""A hub on this machine's loopback: as much of the Hugging Face hub's HTTP as its client uses for models and data sets.
 
 Files are downloaded whole or by range; small ones are uploaded inside a commit, others by LFS first. Connections can
 be cut in the middle of a file.
@@ -220,7 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"url": f"{self.server_hub.url}/{name}"}, 409)
         else:
             self.server_hub.add(name, {".gitattributes": b""}, private=wanted.get("visibility") == "private")
-            self._json({"url": f"{self.server_hub.url}/{name}"})
+            kind = "datasets/" if wanted.get("type") == "dataset" else ""
+            self._json({"url": f"{self.server_hub.url}/{kind}{name}"})
 
     def validate(self, body: bytes) -> None:
         head = json.loads(body)["content"].split("---")
@@ -283,17 +284,18 @@ def _etag(data: bytes) -> str:
     return hashlib.sha1(data).hexdigest()
 
 
+API = r"/api/(?:models|datasets)"
 NAME = r"([\w.-]+(?:/[\w.-]+)?)"
 ROUTES: list[tuple[str, str, Any]] = [
-    ("GET", rf"/api/models/{NAME}", _Handler.model),
-    ("GET", rf"/api/models/{NAME}/revision/(.+)", _Handler.model),
-    ("GET", rf"/api/models/{NAME}/tree/([^/]+)", _Handler.tree),
+    ("GET", rf"{API}/{NAME}", _Handler.model),
+    ("GET", rf"{API}/{NAME}/revision/(.+)", _Handler.model),
+    ("GET", rf"{API}/{NAME}/tree/([^/]+)", _Handler.tree),
     ("GET HEAD", rf"/{NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
     ("POST", r"/api/repos/create", _Handler.create),
     ("POST", r"/api/validate-yaml", _Handler.validate),
-    ("POST", rf"/api/models/{NAME}/branch/(.+)", _Handler.branch),
-    ("POST", rf"/api/models/{NAME}/preupload/(.+)", _Handler.preupload),
-    ("POST", rf"/{NAME}\.git/info/lfs/objects/batch", _Handler.batch),
+    ("POST", rf"{API}/{NAME}/branch/(.+)", _Handler.branch),
+    ("POST", rf"{API}/{NAME}/preupload/(.+)", _Handler.preupload),
+    ("POST", rf"/(?:datasets/)?{NAME}\.git/info/lfs/objects/batch", _Handler.batch),
     ("PUT", r"/storage/(\w+)", _Handler.store),
-    ("POST", rf"/api/models/{NAME}/commit/(.+)", _Handler.commit),
+    ("POST", rf"{API}/{NAME}/commit/(.+)", _Handler.commit),
 ]

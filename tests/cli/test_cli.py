@@ -44,7 +44,7 @@ def script(*words: object, **environment: str) -> subprocess.CompletedProcess[st
 
 def test_the_whole_line_in_miniature(openclap: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     shards, run, index = tmp_path / "shards", tmp_path / "run", tmp_path / "index"
-    packed = openclap("dataset", "pack", sounds / "sounds.csv", shards, "--test", "0.4", "--json")
+    packed = openclap("dataset", "build", sounds / "sounds.csv", shards, "--test", "0.4", "--json")
     assert packed.code == 0 and sum(json.loads(packed.out)["packed"].values()) == 6
 
     recipe = ["demo", "--start", tiny_model, "--data", shards / "train", "--batch-size", "2", "--epochs=2"]
@@ -84,8 +84,8 @@ def test_damaged_files_are_listed_and_the_rest_is_done(
     (sounds / "empty.wav").write_bytes(b"")
     (sounds / "text.wav").write_text("not a sound", encoding="utf-8")
     with (sounds / "sounds.csv").open("a", encoding="utf-8") as table:
-        table.write("empty.wav,a,b,c,d\ntext.wav,a,b,c,d\nmissing.wav,a,b,c,d\nlow-0.wav,,b,c,d\n")
-    packed = openclap("dataset", "pack", sounds / "sounds.csv", tmp_path / "shards")
+        table.write("empty.wav,a,b,c,d\ntext.wav,a,b,c,d\nmissing.wav,a,b,c,d\nlow-0.wav,,,c,d\n")
+    packed = openclap("dataset", "build", sounds / "sounds.csv", tmp_path / "shards")
     assert packed.code == 0 and "Skipped 4:" in packed.err
     assert len((tmp_path / "shards" / "skipped.jsonl").read_text().splitlines()) == 4
     added = openclap("index", "add", sounds, "--index", tmp_path / "index", "--model", tiny_model)
@@ -103,12 +103,12 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(
     csv, index = sounds / "sounds.csv", tmp_path / "made"
     openclap("index", "add", sounds, "--index", index, "--model", tiny_model)
     for words in [
-        ["dataset", "pack", tmp_path / "none.csv", tmp_path / "out"],
-        ["dataset", "pack", tmp_path / "empty.csv", tmp_path / "out"],
-        ["dataset", "pack", tmp_path / "other.csv", tmp_path / "out"],
-        ["dataset", "pack", tmp_path / "empty", tmp_path / "out"],
-        ["dataset", "pack", csv, tmp_path / "out", "--test", "1.5"],
-        ["dataset", "pack", csv, csv],
+        ["dataset", "build", tmp_path / "none.csv", tmp_path / "out"],
+        ["dataset", "build", tmp_path / "empty.csv", tmp_path / "out"],
+        ["dataset", "build", tmp_path / "other.csv", tmp_path / "out"],
+        ["dataset", "build", tmp_path / "empty", tmp_path / "out"],
+        ["dataset", "build", csv, tmp_path / "out", "--test", "1.5"],
+        ["dataset", "build", csv, csv],
         ["train", "dmeo", "--out", tmp_path / "run"],
         ["train", "demo", "--out", tmp_path / "run", "--epoch", "3"],
         ["train", "demo", "--out", tmp_path / "run", "--epochs"],
@@ -151,7 +151,7 @@ def test_every_verb_explains_itself() -> None:
         assert verb in listing
         said = script(verb, "--help")
         assert said.returncode == 0 and "Usage:" in said.stdout and not said.stderr, verb
-    for words in (["dataset", "pack"], ["index", "add"], ["index", "status"]):
+    for words in (["dataset", "build"], ["index", "add"], ["index", "status"]):
         assert script(*words, "--help").returncode == 0
     assert script("--version").stdout.strip() == "0.1.0"
 

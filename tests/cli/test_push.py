@@ -148,3 +148,21 @@ def test_no_card_is_written_where_nothing_can_be_sent(
         assert run(["push", str(model), name]) == 2
         assert said in capsys.readouterr().err
     assert not (model / "README.md").exists()
+
+
+def test_a_data_set_is_uploaded_without_what_only_its_making_needs(sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(["dataset", "build", str(sounds / "sounds.csv"), str(out)]) == 0
+    with Hub(lfs_from=1 << 12) as hub:
+        online = hub.environment(tmp_path / "hf") | {"HF_TOKEN": TOKEN}
+        done = script("dataset", "push", out, "me/set", **online)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{hub.url}/datasets/me/set\n"
+        repo = hub.repos["me/set"]
+        assert repo.private
+        files = repo.commits[repo.refs["main"]]
+        assert {"README.md", "manifest.parquet", "train/0.tar", "train/sizes.json", "card/lengths.svg"} <= set(files)
+        assert not [name for name in files if name.startswith(("work/", ".lock"))]
+        assert files["train/0.tar"] == (out / "train" / "0.tar").read_bytes()
+        refused = script("dataset", "push", out, "me/set", **(online | {"HF_TOKEN": "hf_other"}))
+        assert refused.returncode == 2 and "Traceback" not in refused.stderr

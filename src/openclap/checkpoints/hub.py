@@ -112,21 +112,46 @@ def push(folder: Path, repo: str, *, private: bool = False, message: str, revisi
     The repository is made if it is not there; one that is keeps its visibility. Other files of the folder stay
     here. Raises CheckpointError when `folder` is no model of ours, and when the hub cannot be reached or refuses.
     """
+    check_model(folder)
+    return _push(folder, repo, "model", private=private or None, message=message, revision=revision, only=PUSHED)
+
+
+def push_dataset(folder: Path, repo: str, *, private: bool, revision: str | None, without: Sequence[str]) -> str:
+    """Upload a data set and return the URL of its page, all but the files that `without` matches.
+
+    What the hub has already is not sent again, so a stopped upload goes on. Raises CheckpointError as `push`.
+    """
+    said = "Upload with openclap"
+    return _push(folder, repo, "dataset", private=private, message=said, revision=revision, without=without)
+
+
+def _push(
+    folder: Path,
+    repo: str,
+    kind: str,
+    *,
+    private: bool | None,
+    message: str,
+    revision: str | None,
+    only: Sequence[str] | None = None,
+    without: Sequence[str] = (),
+) -> str:
     import huggingface_hub
 
-    check_model(folder)
     check_push(repo)
     api = huggingface_hub.HfApi(library_name="openclap")
     with _one_sentence(repo, revision, writing=True), _bars_on_terminals_alone():
-        page = api.create_repo(repo, private=private or None, exist_ok=True)
+        page = api.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
         if revision:
-            api.create_branch(page.repo_id, branch=revision, exist_ok=True)
+            api.create_branch(page.repo_id, repo_type=kind, branch=revision, exist_ok=True)
         api.upload_folder(
             repo_id=page.repo_id,
+            repo_type=kind,
             folder_path=folder,
             revision=revision,
-            allow_patterns=list(PUSHED),
             commit_message=message,
+            allow_patterns=None if only is None else list(only),
+            ignore_patterns=list(without),
         )
     return f"{page}/tree/{revision}" if revision else str(page)
 

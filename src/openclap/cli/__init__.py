@@ -43,12 +43,10 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-dataset_app = App(name="dataset", help="Prepare sounds and captions for training.")
 index_app = App(name="index", help="Build and look at search indexes.")
 
 app.command(demo.demo)
-app.command(dataset_app)
-dataset_app.command(dataset.pack)
+app.command(dataset.app)
 app.command(train.train)
 app.command(eval.evaluate, name="eval")
 app.command(embed.embed)

@@ -34,7 +34,7 @@ def evaluate(
     checkpoint
         A model folder or name.
     data
-        A folder that `openclap dataset pack` wrote; the demo's without it. Its split `train` teaches the probe.
+        A folder that `openclap dataset build` wrote; the demo's without it. Its split `train` teaches the probe.
     split
         The split to measure on.
     suite

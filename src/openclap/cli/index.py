@@ -35,7 +35,7 @@ def add(
     model
         A model folder or name; the demo's model without it.
     table
-        A table as `openclap dataset pack` reads, whose captions, tags and licences are shown with hits.
+        A table as `openclap dataset build` reads, whose captions, tags and licences are shown with hits.
     json
         Print one JSON object instead of a table.
     """

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,8 +93,8 @@ def load_clips(folder: str | os.PathLike[str], *, progress: Progress | None = No
     """
     from openclap.data.shards import index_shards
 
-    index = index_shards(Path(folder))
-    found = clips_from(Path(folder).name, len(index), index.read_sample, progress=progress)
+    index = index_shards(folder)
+    found = clips_from(index.folder.name, len(index), index.read_sample, progress=progress)
     cut_off = tuple(f"{tar}: {reason}" for tar, reason in index.damaged)
     return replace(found, skipped=cut_off + found.skipped)
 

@@ -1,0 +1,20 @@
+"""`openclap dataset`: from collections of sounds to shards, one file a verb."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from openclap.cli.dataset import build, caption, card, check, steps
+
+app = App(name="dataset", help="Make data sets: clean, licensed, free of overlap, in shards.")
+app.command(build.build)
+app.command(steps.plan)
+app.command(steps.fetch)
+app.command(caption.caption)
+app.command(steps.pack)
+app.command(steps.merge)
+app.command(check.check)
+app.command(card.sources)
+app.command(card.stats)
+app.command(card.card)
+app.command(card.push)

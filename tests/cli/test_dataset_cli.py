@@ -1,0 +1,158 @@
+"""`openclap dataset`: every verb, on sounds that a person might have."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from openclap.cli import run
+
+SOUNDS = Path(__file__).parents[2] / "src" / "openclap" / "demo" / "sounds"
+
+
+def openclap(*words: object) -> int:
+    return run([str(word) for word in words])
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """Real recordings under names that say what they are, in two folders; one has a caption of its own beside it."""
+    folder = tmp_path / "collection"
+    for name in ("dogs/BigDog_bark-01", "dogs/SmallDog_bark-02", "water/StreamRunning", "water/WaterDrop"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    pairs = {
+        "dogs/BigDog_bark-01.ogg": "scratch-dog1.ogg",
+        "dogs/SmallDog_bark-02.ogg": "scratch-dog2.ogg",
+        "water/StreamRunning.ogg": "scratch-water-running.ogg",
+        "water/WaterDrop.ogg": "scratch-water-drop.ogg",
+    }
+    for name, source in pairs.items():
+        shutil.copy(SOUNDS / source, folder / name)
+    (folder / "water" / "WaterDrop.txt").write_text("A single drop falls into water.\n", encoding="utf-8")
+    return folder
+
+
+def test_a_folder_of_sounds_becomes_a_data_set(
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert openclap("dataset", "build", collection, out, "--test", "0.5", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert sum(report["packed"].values()) == 4 and report["skipped"] == []
+    assert openclap("dataset", "stats", out, "--json") == 0
+    stats = json.loads(capsys.readouterr().out)
+    assert stats["samples"] == 4 and stats["made"]["given"] == 1
+    import polars
+
+    manifest = polars.read_parquet(out / "manifest.parquet")
+    captions = {Path(row["audio"]).stem: row["captions"] for row in manifest.iter_rows(named=True)}
+    assert "A single drop falls into water." in captions["WaterDrop"]
+    assert any("Big Dog bark" in caption for caption in captions["BigDog_bark-01"])
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlicense: other") and "| **sum** | 4 |" in card
+    assert (out / "card" / "lengths.svg").read_bytes().startswith(b"<?xml")
+    assert openclap("dataset", "check", out) == 0
+
+
+def test_steps_shared_among_jobs_make_the_same(collection: Path, tmp_path: Path) -> None:
+    assert openclap("dataset", "build", collection, tmp_path / "one") == 0
+    many = tmp_path / "many"
+    assert openclap("dataset", "plan", collection, many) == 0
+    assert openclap("dataset", "pack", many, "--part", "1/2") == 2  # nothing is decoded yet
+    for part in ("2/2", "1/2"):
+        assert openclap("dataset", "fetch", many, "--part", part) == 0
+    assert openclap("dataset", "merge", many) == 2
+    for part in ("1/2", "2/2"):
+        assert openclap("dataset", "pack", many, "--part", part) == 0
+    assert openclap("dataset", "merge", many) == 0
+    names = {path.relative_to(many) for path in many.rglob("*.tar")}
+    assert names == {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.tar")}
+    assert all((many / name).read_bytes() == (tmp_path / "one" / name).read_bytes() for name in names)
+
+
+def test_a_set_that_is_measured_on_stays_apart(
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    esc50 = tmp_path / "ESC-50"
+    (esc50 / "meta").mkdir(parents=True)
+    (esc50 / "audio").mkdir()
+    wave, rate = soundfile.read(collection / "dogs" / "BigDog_bark-01.ogg", dtype="float32")
+    soundfile.write(esc50 / "audio" / "1-77-A-0.wav", wave, rate, subtype="FLOAT")
+    (esc50 / "meta" / "esc50.csv").write_text(
+        "filename,fold,target,category,esc10,src_file,take\n1-77-A-0.wav,1,0,dog,True,77,A\n", encoding="utf-8"
+    )
+    out = tmp_path / "out"
+    assert openclap("dataset", "build", collection, out, "--apart", f"esc50={esc50}", "--json") == 0
+    [skipped] = json.loads(capsys.readouterr().out)["skipped"]
+    assert skipped["kind"] == "overlap" and "BigDog" in skipped["file"] and skipped["reason"] == "is in ESC-50"
+    assert "| ESC-50 | " in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_damage_is_named_and_mended(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert openclap("dataset", "build", collection, out) == 0
+    tar = out / "train" / "0.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: len(whole) // 2])
+    assert openclap("dataset", "check", out) == 1
+    assert "train/0.tar" in capsys.readouterr().out
+    assert openclap("dataset", "check", out, "--repair") == 0
+    assert tar.read_bytes() == whole
+
+
+def test_a_recipe_of_ones_own(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "mine.py"
+    recipe.write_text(
+        "from openclap.data.config import DataConfig\nfrom openclap.data.recipe import DataRecipe\n\n"
+        'def config():\n    return DataRecipe("mine", {"folder": "collection", "clotho": "Clotho"}, '
+        "DataConfig(by_source=True, splits={'train': 1.0}))\n",
+        encoding="utf-8",
+    )
+    words = ["dataset", "build", recipe, tmp_path / "out", "--root", tmp_path]
+    assert openclap(*words) == 2
+    assert "Clotho: no such folder" in " ".join(capsys.readouterr().err.split())
+    assert openclap(*words, "--missing-ok") == 0
+    assert (tmp_path / "out" / "collection" / "train" / "0.tar").is_file()
+
+
+def test_a_readme_of_ones_own_is_left_alone(collection: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert openclap("dataset", "build", collection, out) == 0
+    (out / "README.md").write_text("Mine.", encoding="utf-8")
+    assert openclap("dataset", "card", out) == 0
+    assert (out / "README.md").read_text(encoding="utf-8") == "Mine." and (out / "DATASET.md").is_file()
+
+
+def test_mistakes_are_one_sentence(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    for words, said in (
+        (["build", "no-such-recipe", out], "is neither a recipe"),
+        (["build", collection, out, "--source", "nonsense"], "expected one of: freesound"),
+        (["build", collection, out, "--source", "esc50"], "esc50.csv"),
+        (["build", collection, out, "--apart", "esc50"], "expected NAME=FOLDER"),
+        (["build", collection, out, "--test", "1"], "expected a share from 0"),
+        (["build", collection, out, "--processes", "0"], "expected 1 or more"),
+        (["build", collection, out, "--caption", tmp_path], "no"),
+        (["fetch", tmp_path], "holds no dataset.json"),
+        (["fetch", tmp_path, "--part", "5/4"], "expected I/N"),
+        (["merge", tmp_path], "holds no"),
+        (["stats", tmp_path], "expected a finished data set"),
+        (["card", tmp_path / "nothing"], "expected a finished data set"),
+        (["check", tmp_path / "nothing"], "holds no tar"),
+        (["push", tmp_path, "me/set"], "expected a finished data set"),
+    ):
+        assert openclap("dataset", *words) == 2, words
+        error = " ".join(capsys.readouterr().err.split())
+        assert said in error and "Traceback" not in error, (words, error)
+
+
+def test_sources_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert openclap("dataset", "sources") == 0
+    out = capsys.readouterr().out
+    assert "freesound" in out and "515,581" in out
+    assert openclap("dataset", "sources", "--json") == 0
+    assert {"name", "needs", "page"} <= set(json.loads(capsys.readouterr().out)[0])
