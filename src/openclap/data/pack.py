@@ -25,7 +25,7 @@ from openclap.data.fetch import Limits
 from openclap.data.fetched import fetch_all
 from openclap.data.files import Place, place_of
 from openclap.data.finish import PackReport, finish
-from openclap.data.folder import alone, check_claim, identity, work, write_table
+from openclap.data.folder import CHUNK, alone, check_claim, identity, work, write_table
 from openclap.data.held import Held
 from openclap.data.near import Near, mark
 from openclap.data.plan import plan
@@ -85,7 +85,12 @@ def build(
         with alone(folder):
             count = plan(records, folder, config, held=held)
             tell(0, 2 * count)
-            gather(folder, limits=limits, processes=processes, progress=lambda done: tell(done, 2 * count))
+            gather(
+                folder,
+                limits=limits,
+                processes=processes,
+                progress=lambda done, total: tell(count * done // total, 2 * count),
+            )
             if near is not None:
                 mark(folder, near)
             if maker is not None:
@@ -103,18 +108,26 @@ def gather(
     processes: int = 1,
     each: Each = each,
     again: bool = False,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Fetch and decode a share of the records; `again`, also those that could not be. `each` is who does the work:
-    processes of this machine, or a cluster (`openclap.data.on_ray`)."""
+    processes of this machine, or a cluster (`openclap.data.on_ray`). A sound to be fetched counts twice in
+    `progress`: when it is there, and when it is decoded."""
     if again:
         forget_failures(folder, share)
-    left = waiting(folder, share)
-    fetch_all(folder, left, share, limits=limits, again=again)
-    done = 0
+    left, fetched = waiting(folder, share), [0]
+    whole = identity(folder)["records"]
+    records = sum(min(CHUNK, whole - chunk * CHUNK) for chunk in left)
+
+    def told(done: int, total: int) -> None:
+        fetched.append(total)
+        progress(done, total + records)
+
+    fetch_all(folder, left, share, limits=limits, again=again, progress=told)
+    done = fetched[-1]
     for count in each(examine, [(str(folder), chunk) for chunk in left], processes):
         done += count
-        progress(done)
+        progress(done, fetched[-1] + records)
 
 
 def write_tars(

@@ -94,7 +94,7 @@ def fetch(
             processes=processes,
             each=_runner(ray),
             again=again,
-            progress=lambda done: advance(done, done),
+            progress=advance,
         )
     if alike:
         with progress("Listening for near duplicates") as advance, told_when_stopped(folder):
