@@ -16,7 +16,8 @@ from misbehaving import Misbehaving
 
 from openclap.audio.io import decode
 from openclap.captions import makers
-from openclap.data import augmented, examine, fetched
+from openclap.data import augmented, examine, fetched, write
+from openclap.data import pack as packing
 from openclap.data.clean import to_flac, to_pcm
 from openclap.data.config import DataConfig
 from openclap.data.fetch import Limits, attempt  # noqa: F401
@@ -89,7 +90,7 @@ LEFT_OUT = {
 
 def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int, told: Connection) -> None:
     """Build, and tell which of `STEPS` has begun, and when."""
-    for module in (augmented, examine, fetched, makers):
+    for module in (augmented, examine, fetched, makers, packing, write):
         module.CHUNK = SMALL  # type: ignore[attr-defined]
 
     def tell(step: str) -> None:

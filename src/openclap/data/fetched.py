@@ -38,7 +38,7 @@ def sound_of(folder: Place, audio: str | os.PathLike[str]) -> Source:
             return place
         content = io.BytesIO(place.read_bytes())
     except FileNotFoundError:
-        raise AudioError(f"{audio}: no such file.") from None
+        raise AudioError(f"{PurePosixPath(audio).name}: no such file.") from None
     except (ImportError, OSError, ValueError) as error:  # as many as there are stores
         raise AudioError(f"{audio}: cannot be opened ({error or type(error).__name__}).") from None
     content.name = place.name
