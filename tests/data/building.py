@@ -89,9 +89,9 @@ LEFT_OUT = {
 
 
 def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int, told: Connection) -> None:
-    """Build, and tell which of `STEPS` has begun, and when."""
+    """Build, and tell which of `STEPS` has begun, and when. Other processes know nothing of small pieces of work."""
     for module in (augmented, examine, fetched, makers, packing, write):
-        module.CHUNK = SMALL  # type: ignore[attr-defined]
+        module.CHUNK = SMALL if processes == 1 else module.CHUNK  # type: ignore[attr-defined]
 
     def tell(step: str) -> None:
         told.send((step, time.monotonic()))

@@ -98,16 +98,19 @@ class Undisturbed:
     seconds: Mapping[str, float]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    told, through = builder.run(out)
+def left_alone(builder: Builder, out: Path, processes: int = 1) -> Undisturbed:
+    told, through = builder.run(out, processes=processes)
     assert through
     begins = dict(reversed(told))  # the first time that each is told
     assert tuple(begins)[::-1] == (*STEPS, "done")
     ordered = [begins[step] for step in (*STEPS, "done")]
     seconds = {step: end - begin for step, (begin, end) in zip(STEPS, pairwise(ordered), strict=True)}
     return Undisturbed(contents(out), seconds)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    return left_alone(builder, tmp_path_factory.mktemp("undisturbed") / "out")
 
 
 def test_the_run_that_is_left_alone_is_right(undisturbed: Undisturbed) -> None:
@@ -180,6 +183,7 @@ def test_two_hundred_kills(builder: Builder, undisturbed: Undisturbed, tmp_path:
 
 
 @pytest.mark.long
-def test_kills_while_other_processes_work(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_kills_while_other_processes_work(builder: Builder, tmp_path: Path) -> None:
     """Those are ended too, or they would write beside the next run."""
+    undisturbed = left_alone(builder, tmp_path / "undisturbed", processes=2)
     assert kill_and_go_on(builder, undisturbed, tmp_path, kills=12, processes=2, seed=2).total() == 12
