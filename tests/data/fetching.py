@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from dataclasses import asdict, replace
@@ -39,6 +40,7 @@ def environment() -> dict[str, str]:
 
 def main(folder: str, *urls: str) -> None:
     """Fetch to `folder`, one line of JSON a result. After "pause.wav" it does nothing for a minute."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     limits = replace(QUICK, idle_s=10.0, seconds=60.0, per_host=8)
     wanted = (Wanted(url, Path(folder) / url.rpartition("/")[2]) for url in urls)
     print("begun", flush=True)
