@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,9 @@ def test_little_is_read_ahead() -> None:
         assert next(jobs).name == "0"
         for _ in range(10):
             next(jobs)
+        end = time.monotonic() + 20
+        while len(set(asked)) < 8 and time.monotonic() < end:  # threads begin when they can
+            time.sleep(0.01)
     assert sorted(set(asked)) == list(range(8)) and len(asked) <= 10 + 7 * 4
 
 
