@@ -26,7 +26,8 @@ def test_the_wheel_carries_what_the_demo_needs(wheel: Path) -> None:
     assert {"openclap/py.typed", "openclap/evals/report.html", "openclap/demo/sounds/sounds.csv"} <= set(names)
     assert sum(name.endswith(".ogg") for name in names) >= 300
     assert any(name.endswith("ATTRIBUTION.md") for name in names) and any("LICENSE" in name for name in names)
-    assert not [name for name in names if name.endswith((".safetensors", ".pth", ".pt", ".pyc"))]
+    weights = [name for name in names if name.endswith((".safetensors", ".pth", ".pt", ".pyc"))]
+    assert weights == ["openclap/captions/model/model.safetensors"], "the captioner is ours; no other weights travel"
     assert {name.split("/")[0] for name in names} == {
         "openclap",
         next(n for n in names if "dist-info" in n).split("/")[0],
