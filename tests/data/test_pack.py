@@ -18,7 +18,7 @@ from openclap.data.clean import to_flac, to_pcm
 from openclap.data.pack import pack
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError
-from openclap.sources import Record
+from openclap.sources import Record, read_table
 
 ALL = {"train": 1.0}
 
@@ -186,3 +186,15 @@ def test_impossible_shard_size(tmp_path: Path, make_records: MakeRecords) -> Non
     with pytest.raises(ConfigError, match="shard_size 0"):
         pack(make_records(1), tmp_path / "out", shard_size=0)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_row_with_a_start_is_that_stretch_of_its_file(tmp_path: Path) -> None:
+    wave_N = np.random.default_rng(0).uniform(-0.5, 0.5, 48_000).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", wave_N, 48_000, subtype="PCM_16")
+    rows = ["long.wav,First.,0,0.25", "long.wav,Second.,0.25,0.5", "long.wav,Whole.,,0.9"]
+    (tmp_path / "table.csv").write_text("\n".join(["file,caption,start_s,length_s", *rows]) + "\n")
+    pack(read_table(tmp_path / "table.csv"), tmp_path / "out", splits=ALL)
+    index, whole_NC = index_shards(tmp_path / "out/train"), decode(tmp_path / "long.wav")[0]
+    found = [decode(index.read_sample(number).audio)[0] for number in range(3)]
+    for wave_NC, stretch in zip(found, (slice(0, 12_000), slice(12_000, 36_000), slice(None)), strict=True):
+        np.testing.assert_array_equal(wave_NC, whole_NC[stretch])

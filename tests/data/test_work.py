@@ -24,7 +24,7 @@ def test_shares_are_all_of_it_once() -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/2", "1/2/3"])
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/2", "1/2/3", "1/" + "9" * 5000])
 def test_a_part_that_is_none(text: str) -> None:
     with pytest.raises(ConfigError, match="expected I/N"):
         Share.parse(text)

@@ -25,12 +25,12 @@ RATE = 48_000
 """Hz; what LAION-CLAP's shards hold."""
 
 
-def stretch(source: Source, start_s: float = 0.0, length_s: float | None = None) -> Iterator[tuple[Wave, int]]:
-    """A sound piece by piece, as (N, C) and its rate, or, where it begins later in its file, `length_s` from there.
+def stretch(source: Source, start_s: float | None = None, length_s: float | None = None) -> Iterator[tuple[Wave, int]]:
+    """A sound piece by piece, as (N, C) and its rate, or, where a start is given, `length_s` from there.
 
     Raises AudioError for what cannot be decoded, and for a stretch that lies behind the end.
     """
-    if start_s <= 0:
+    if start_s is None:
         yield from decoded(source)
         return
     at, yielded = 0, 0
@@ -46,7 +46,7 @@ def stretch(source: Source, start_s: float = 0.0, length_s: float | None = None)
 
 
 def flac_of(
-    source: Source, start_s: float = 0.0, length_s: float | None = None, pcm_sha256: str | None = None
+    source: Source, start_s: float | None = None, length_s: float | None = None, pcm_sha256: str | None = None
 ) -> bytes:
     """Decode a sound and encode it.
 

@@ -42,7 +42,7 @@ class Facts:
     pcm_sha256: str
 
 
-def facts_of(source: Source, start_s: float = 0.0, length_s: float | None = None) -> Facts:
+def facts_of(source: Source, start_s: float | None = None, length_s: float | None = None) -> Facts:
     """Decode a sound piece by piece. Raises AudioError for what cannot be decoded."""
     samples, values, over, peak, sha, rate, channels = 0, 0, 0, 0.0, PcmHash(), 0, 0
     for wave_NC, rate_of_it in stretch(source, start_s, length_s):
@@ -93,7 +93,9 @@ def columns() -> dict[str, Any]:
     return {"n": pl.UInt32, **numbers, **texts}
 
 
-def _row(folder: Place, audio: str, start_s: float, length_s: float | None, failure: Failure | None) -> dict[str, Any]:
+def _row(
+    folder: Place, audio: str, start_s: float | None, length_s: float | None, failure: Failure | None
+) -> dict[str, Any]:
     try:
         return asdict(facts_of(sound_of(folder, audio), start_s, length_s))
     except AudioError as error:

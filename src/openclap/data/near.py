@@ -144,7 +144,7 @@ def _sounds(folder: Place, wanted: list[int]) -> Iterator[Sound]:
     for audio, start_s, length_s in rows.iter_rows():
         try:
             sound = sound_of(folder, audio)
-            if start_s > 0:
+            if start_s is not None:
                 pieces = list(stretch(sound, start_s, length_s))
                 yield np.concatenate([wave_NC for wave_NC, _ in pieces]), pieces[0][1]
             else:

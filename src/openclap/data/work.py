@@ -29,7 +29,7 @@ class Share:
     @classmethod
     def parse(cls, text: str) -> Share:
         """ "3/100" is the third of a hundred. Raises ConfigError for anything else."""
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
         share = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
         if not 1 <= share.number <= share.of:
             raise ConfigError(f"--part is {text!r}, expected I/N with I from 1 to N, such as 3/100.")

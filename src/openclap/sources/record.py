@@ -20,7 +20,7 @@ class Record:
         source: the name of the collection.
         split: where the source itself puts it ("train", "valid", "test"); None where it has no splits.
         title, description: as the source writes them, extensions and markup included.
-        start_s: where in `audio` the sound begins.
+        start_s: where in `audio` the sound begins, which then lasts `length_s`; None for the whole of `audio`.
         length_s: seconds of it, as the source states; None where it does not say.
         rate: of the recording, in Hz, as the source states.
         freesound_id, youtube_id: of the original upload, by which sets overlap.
@@ -39,7 +39,7 @@ class Record:
     link: str | None = None
     description: str | None = None
     split: str | None = None
-    start_s: float = 0.0
+    start_s: float | None = None
     length_s: float | None = None
     rate: int | None = None
     freesound_id: int | None = None

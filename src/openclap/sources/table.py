@@ -10,7 +10,7 @@
     (or license), link (or url),
     description, split, youtube_id      text
     start_s, length_s, rate,
-    freesound_id                        numbers
+    freesound_id                        numbers; with a start_s, 0 too, a row is that stretch of its file alone
 
 Files and captions are needed, the rest is optional. Names are matched without regard to case, surrounding spaces or a
 final colon. The CSV files that LAION-Audio-630K was released as (url, caption1, caption2, …) are such tables.
