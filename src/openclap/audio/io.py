@@ -125,7 +125,9 @@ def resample(wave_N: Wave, from_rate: int, to_rate: int) -> Wave:
 
 def to_mono(wave: Wave) -> Wave:
     """(N,) or (N, C) to (N,): the mean over channels."""
-    return wave if wave.ndim == 1 else wave.mean(axis=1, dtype=np.float32)
+    if wave.ndim == 1:
+        return wave
+    return wave[:, 0] if wave.shape[1] == 1 else wave.mean(axis=1, dtype=np.float32)
 
 
 def read_mono(source: Source, rate: int) -> Wave:
@@ -286,7 +288,7 @@ def _promised(data: BinaryIO) -> float:
         kind, size = struct.unpack(f"{order}4sI", head)
         there = end - data.tell()
         if kind == wanted:
-            is_stream = size % (1 << 31) in (0, *range((1 << 31) - (1 << 16), 1 << 31))
+            is_stream = size % (1 << 31) == 0 or size % (1 << 31) >= (1 << 31) - (1 << 16)
             promised = 1.0 if is_stream or size <= there + 64 or there < 1 else size / there
             break
         data.seek(size + size % 2, os.SEEK_CUR)

@@ -58,7 +58,7 @@ class Form:
 
 FORMS: dict[str, Form] = {
     PUBLISHED: Form(),
-    BUNDLED: Form(between=", ", most_tokens=48, covering=True, no_repeat=3, capital=True),
+    BUNDLED: Form(between=", ", most_tokens=48, covering=True, no_repeat=3, capital=True, stand_ins=STAND_INS),
 }
 """By name; a model that is not here is asked as `PUBLISHED` is."""
 

@@ -48,10 +48,10 @@ def facts_of(source: Source, start_s: float | None = None, length_s: float | Non
     for wave_NC, rate_of_it in stretch(source, start_s, length_s):
         if not samples:
             rate, channels = rate_of_it, wave_NC.shape[1]
-        loud_NC = np.abs(wave_NC)
+        loudest = max(float(wave_NC.max()), -float(wave_NC.min()))
         samples, values = samples + len(wave_NC), values + wave_NC.size
-        over += int((loud_NC >= FULL_SCALE).sum())
-        peak = max(peak, float(loud_NC.max()))
+        over += int((np.abs(wave_NC) >= FULL_SCALE).sum()) if loudest >= FULL_SCALE else 0
+        peak = max(peak, loudest)
         sha.update(wave_NC, rate_of_it)
     return Facts(samples / rate, rate, channels, peak, over / values, sha.hexdigest())
 
