@@ -1,13 +1,13 @@
 """What training asks of the two towers.
 
-B clips, T captions, D embedding. An objective is given the features of this process (`own`)
-and of the whole global batch (`everyone`) and returns this process's share of the loss: the sum of all processes' shares
-is the loss of the global batch. Anchors are own clips and own captions, candidates are everyone's, so no process
-computes what another one does. With one process, `own` is `everyone` and the share is the loss.
+B clips, T captions, D embedding. An objective is given the features of this process (`own`) and of the whole global
+batch (`everyone`) and returns this process's share of the loss: the shares of all processes sum to the loss of the
+global batch. Anchors are own clips and own captions, candidates are everyone's, so no process computes what another one
+does. With one process, `own` is `everyone` and the share is the loss.
 
-A clip may have several captions, and all of them are its positives. A caption, which has one clip, is answered by it
-alone. A clip's target is spread evenly over its captions, so its loss is the mean of their cross-entropies, each against
-all captions of the batch. The loss is the mean over clips and the mean over captions, halved.
+A clip may have several captions, and all of them are its positives: its target is spread evenly over them, so its loss
+is the mean of their cross-entropies, each against all captions of the batch. A caption's target is its one clip. The
+loss is the mean over clips plus the mean over captions, halved.
 """
 
 from __future__ import annotations
@@ -177,10 +177,10 @@ def build_objective(config: ObjectiveConfig, clap: CLAP) -> Objective:
     """
     objective = OBJECTIVES[config.kind](config)
     extras = (clap.audio_transform, clap.text_transform, clap.logit_scale_text)
-    if objective.transforms and None in extras:
+    if objective.transforms and any(extra is None for extra in extras):
         raise ConfigError(
-            "objective.kind is mlp, which needs a model with transforms and two temperatures. Choose infonce or siglip, "
-            "or start from a LAION-CLAP checkpoint."
+            "objective.kind is mlp, which needs a model with transforms and two temperatures. "
+            "Choose infonce or siglip, or start from a LAION-CLAP checkpoint."
         )
     for extra in extras:
         if extra is not None and not objective.transforms:

@@ -1,12 +1,12 @@
 """Features of all processes on each of them, with exact gradients.
 
-Why it is exact. Process p computes its share S_p of the global loss L = Σ S_p, from own features and from gathered ones.
-Backward, the gather adds up, over processes, what each share asks of the gathered rows and hands every process its own
-rows; so whatever reaches a process's features is ∂L/∂(those features), and what reaches its parameters is that,
-carried through its own clips and captions: its part of ∂L/∂θ. What is not gathered (the scale) gets ∂S_p/∂(it), which
-is a part, too. The parts sum to ∂L/∂θ. DistributedDataParallel takes the mean of the processes' gradients where a sum is
-wanted, so each process runs backward from `share × processes`, and the mean of those is ∂L/∂θ exactly, however
-unevenly clips and captions lie on the processes.
+Why it is exact. Process p computes its share S_p of the global loss L = Σ S_p, from own features and gathered ones.
+Backward, the gather adds up over processes what each share asks of the gathered rows, and hands every process its own
+rows. So what reaches a process's features is ∂L/∂(those features), and what reaches its parameters is that, carried on
+through its own clips and captions: its part of ∂L/∂θ. What is not gathered (the scale) gets ∂S_p/∂(it), a part, too.
+All parts sum to ∂L/∂θ. DistributedDataParallel takes the mean of the processes' gradients where this sum is wanted, so
+each process runs backward from share × processes, and the mean of those is ∂L/∂θ, however unevenly clips and captions
+lie on the processes.
 
 N rows, P processes, B clips, T captions, D embedding.
 """

@@ -1,9 +1,9 @@
 """One optimisation step, over one or several batches, whole or in chunks.
 
-Several batches accumulate: the step's loss is the mean of their losses. That is the loss of one large batch only as far
-as the objective is a mean over clips that do not see each other; a contrastive one compares each clip with its own batch
-alone, so accumulating makes gradients less noisy but brings no new negatives. For more negatives in the same memory
-there are chunks, which change nothing of the loss.
+Several batches accumulate: the step's loss is the mean of their losses. That would be the loss of one large batch if
+clips did not see each other, but these objectives compare each clip with its own batch: accumulating makes gradients
+less noisy and brings no new negatives. For more negatives in the same memory there are chunks, which change nothing of
+the loss.
 
 Chunks cache gradients (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"):
 the features of all clips are computed `chunk` clips at a time without a graph, the objective is taken over all of them,
