@@ -37,7 +37,10 @@ def main() -> None:
     if args.json:
         print(json.dumps(found))
         return
-    for name, one in ((f"{args.batch} clips in chunks of {args.chunk}", chunked), (f"{args.chunk} clips, plain", small)):
+    for name, one in (
+        (f"{args.batch} clips in chunks of {args.chunk}", chunked),
+        (f"{args.chunk} clips, plain", small),
+    ):
         print(f"{name:28}{one['bytes'] / 2**30:8.2f} GiB{one['seconds']:8.1f} s a step   loss {one['loss']:.4f}")
     print(f"{'ratio':28}{chunked['bytes'] / small['bytes']:8.3f}")
 

@@ -158,9 +158,9 @@ def written_out(config: ObjectiveConfig, f: Features, bias: Tensor) -> Tensor:
     assert f.audio_mlp_BD is not None and f.text_mlp_TD is not None and f.scale_text is not None
     by_audio, by_text = _weights(config, f)
     if config.kind == "mlp":
-        one = _both_ways(config, f, f.scale, f.audio_BD, f.text_mlp_TD, by_audio, by_audio)
-        return (one + _both_ways(config, f, f.scale_text, f.audio_mlp_BD, f.text_TD, by_text, by_text)) / 2
-    return _both_ways(config, f, f.scale, f.audio_BD, f.text_TD, by_audio, by_text)
+        one, other = replace(f, text_TD=f.text_mlp_TD), replace(f, audio_BD=f.audio_mlp_BD, scale=f.scale_text)
+        return (_both_ways(config, one, by_audio, by_audio) + _both_ways(config, other, by_text, by_text)) / 2
+    return _both_ways(config, f, by_audio, by_text)
 
 
 def _cut(f: Features, size: int) -> Features:
@@ -181,10 +181,9 @@ def _siglip(config: ObjectiveConfig, f: Features, bias: Tensor) -> Tensor:
     return total / len(f.owner_T)
 
 
-def _both_ways(
-    config: ObjectiveConfig, f: Features, scale: Tensor, audio: Tensor, text: Tensor, w: list[float], v: list[float]
-) -> Tensor:
+def _both_ways(config: ObjectiveConfig, f: Features, w: list[float], v: list[float]) -> Tensor:
     """The mean of the weighted means over clips (captions weigh `w`) and over captions (they weigh `v`)."""
+    audio, text, scale = f.audio_BD, f.text_TD, f.scale
     owners, clips = f.owner_T.tolist(), range(len(audio))
     captions = {i: [c for c, owner in enumerate(owners) if owner == i] for i in clips}
     of_clips, of_captions, total = [], [], 0.0

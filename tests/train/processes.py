@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from step_cases import CASES, Case, make_batch, part_of, step_results
 
 from features import CAPTIONS, CONFIGS, deal, make_features
-from models import CASES, Case, make_batch, part_of, step_results
 from openclap import presets
+from openclap.models.clap import CLAP
 from openclap.models.objectives import build_objective
 from openclap.train.gather import gather
 from tiny import PRESET
@@ -30,17 +31,17 @@ DEALS = {2: [4, 2], 3: [2, 0, 4], 4: [1, 0, 3, 2]}
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 LAION = replace(PRESET, embedding_size=8, temperatures=2, transforms=True)
 
+PRELOADED = ["accelerate", "openclap.presets", "openclap.train.step", "transformers.models.bert.modeling_bert"]
+"""What takes long to import; the processes are forked from one that has."""
+
 Results = dict[str, Any]
 
 
 def run_groups(folder: Path) -> None:
     """Everything that is computed on several processes, into `folder`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["processes"])
-    workers = [context.Process(target=_work, args=(rank, folder, port)) for rank in range(max(DEALS))]
+    context.set_forkserver_preload(PRELOADED)
+    workers = [context.Process(target=_work, args=(rank, folder)) for rank in range(max(DEALS))]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -56,23 +57,23 @@ def results(folder: Path, kind: str, world: int) -> list[Results]:
     return [torch.load(folder / f"{kind}-{world}-{rank}.pt") for rank in range(world)]
 
 
-def _work(rank: int, folder: Path, port: int) -> None:
+def _work(rank: int, folder: Path) -> None:
     from accelerate.state import AcceleratorState
 
     torch.set_num_threads(1)
     for world in DEALS:
         if rank < world:
-            _group(rank, world, port, folder / f"meet-{world}")
+            _group(rank, world, folder / f"meet-{world}")
             torch.save(_objectives(rank, world), folder / f"objectives-{world}-{rank}.pt")
             torch.save(_steps(rank, world), folder / f"steps-{world}-{rank}.pt")
             AcceleratorState._reset_state(reset_partial_state=True)  # it remembers how many there were
             dist.destroy_process_group()
 
 
-def _group(rank: int, world: int, port: int, meeting: Path) -> None:
+def _group(rank: int, world: int, meeting: Path) -> None:
     """Join a group as torchrun's processes do, but meet at a file."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "1"}
     dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=world)
 
 
@@ -88,13 +89,18 @@ def _objectives(rank: int, world: int) -> Results:
 def objective_results(name: str, dtype: torch.dtype, part: Callable[[Any], Any] = lambda whole: whole) -> Results:
     """The share and the gradients of a part of the made-up features; of all of them, the loss and all gradients."""
     own = part(make_features(CAPTIONS, dtype=dtype))
-    objective = build_objective(CONFIGS[name], presets.build(LAION)).to(dtype)
+    objective = build_objective(CONFIGS[name], _clap()).to(dtype)
     share = objective(*gather(own))
     share.backward()
     vectors = {"audio": own.audio_BD, "text": own.text_TD, "audio_mlp": own.audio_mlp_BD, "text_mlp": own.text_mlp_TD}
     sums = {"scale": own.scale.grad, "scale_text": own.scale_text.grad}
     sums |= {key: parameter.grad for key, parameter in objective.named_parameters()}
     return {"share": share.detach(), "rows": {key: x.grad for key, x in vectors.items()}, "sums": sums}
+
+
+@cache
+def _clap() -> CLAP:
+    return presets.build(LAION)
 
 
 def _steps(rank: int, world: int) -> Results:

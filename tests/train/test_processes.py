@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import CASES, make_batch, step_results
 from processes import DEALS, DTYPES, objective_results, results, run_groups
+from step_cases import CASES, make_batch, step_results
 
 from features import CONFIGS
 
@@ -49,9 +49,9 @@ def test_a_models_step_is_that_of_one_process(groups: Path, name: str, world: in
     one = step_results(case, [make_batch(seed, long=case.fusion) for seed in range(case.batches)])
     for found in (process[name] for process in results(groups, "steps", world)):
         for key, value in one["report"].items():
-            assert found["report"][key] == pytest.approx(value, rel=1e-5), key
+            assert found["report"][key] == pytest.approx(value, rel=1e-6), key
         assert one["gradients"].keys() <= found["gradients"].keys()
         for key, gradient in found["gradients"].items():  # of a part that nobody uses: none, or zeros
             expected = one["gradients"].get(key, torch.zeros_like(gradient))
-            torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-9)
     assert any(gradient.abs().max() > 1e-3 for gradient in one["gradients"].values())

@@ -55,6 +55,7 @@ class CLAP(nn.Module):
         transforms: bool = False,
     ) -> None:
         super().__init__()
+        self.embedding_size = embedding_size
         self.audio_tower = audio_tower
         self.text_tower = text_tower
         self.audio_head = ProjectionHead(audio_size, embedding_size)

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from openclap.types import Features
 
@@ -92,14 +92,13 @@ class SpareEqualCaptions:
         return (alike_TB > 0) & (own.owner_T[:, None] != everyone.clip_B)
 
 
-class Contrast(nn.Module):
+class Contrast:
     """Cross-entropies from own clips to everyone's captions and from own captions to everyone's clips."""
 
     def __init__(self, label_smoothing: float, spare: Spare) -> None:
-        super().__init__()
         self.label_smoothing, self.spare = label_smoothing, spare
 
-    def forward(self, own: Features, everyone: Features, clips: CaptionWeights, captions: CaptionWeights) -> Tensor:
+    def __call__(self, own: Features, everyone: Features, clips: CaptionWeights, captions: CaptionWeights) -> Tensor:
         """The mean of the two directions; `clips` are the weights of the first and `captions` of the second."""
         return (self.from_clips(own, everyone, clips) + self.from_captions(own, everyone, captions)) / 2
 

@@ -195,7 +195,7 @@ def build_objective(config: ObjectiveConfig, clap: CLAP) -> Objective:
 
 def _nested(objective: Objective, sizes: tuple[int, ...], clap: CLAP) -> Objective:
     """`objective` over these sizes and the whole, where there are any."""
-    whole = clap.audio_head[-1].out_features
+    whole = clap.embedding_size
     if not sizes:
         return objective
     if max(sizes) > whole:

@@ -39,14 +39,20 @@ def gather(own: Features) -> tuple[Features, Features]:
     owners = _rows(torch.stack([own.owner_T, own.caption_id_T], dim=1), captions)
     return own, replace(
         own,
-        audio_BD=_AllGather.apply(own.audio_BD, clips),
-        text_TD=_AllGather.apply(own.text_TD, captions),
+        audio_BD=_everyones(own.audio_BD, clips),
+        text_TD=_everyones(own.text_TD, captions),
         clip_B=torch.arange(sum(clips), device=own.clip_B.device),
         owner_T=owners[:, 0],
         caption_id_T=owners[:, 1],
-        audio_mlp_BD=None if own.audio_mlp_BD is None else _AllGather.apply(own.audio_mlp_BD, clips),
-        text_mlp_TD=None if own.text_mlp_TD is None else _AllGather.apply(own.text_mlp_TD, captions),
+        audio_mlp_BD=None if own.audio_mlp_BD is None else _everyones(own.audio_mlp_BD, clips),
+        text_mlp_TD=None if own.text_mlp_TD is None else _everyones(own.text_mlp_TD, captions),
     )
+
+
+def _everyones(own_ND: Tensor, counts: list[int]) -> Tensor:
+    """Everyone's rows, with gradients; process p holds `counts[p]` of them."""
+    rows_ND: Tensor = _AllGather.apply(own_ND, counts)  # type: ignore[no-untyped-call]
+    return rows_ND
 
 
 class _AllGather(torch.autograd.Function):
@@ -59,7 +65,7 @@ class _AllGather(torch.autograd.Function):
         return _rows(own_ND, counts)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor, None]:
         total_ND = gradient_ND.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total_ND)

@@ -63,7 +63,7 @@ def make_batch(seed: int = 0, captions: tuple[int, ...] = CAPTIONS, *, long: boo
     ids_BL = torch.randint(4, 30, (total, 6), generator=generator)
     mask_BL = (torch.arange(6) < torch.randint(3, 7, (total, 1), generator=generator)).long()
     return PairBatch(
-        AudioBatch(torch.rand(clips, 4 if long else 1, 32, 24, generator=generator), is_long_B),
+        AudioBatch(torch.rand(clips, 4 if long else 1, 32, 24, generator=generator, dtype=torch.float64), is_long_B),
         TextBatch(ids_BL * mask_BL, mask_BL),
         torch.repeat_interleave(torch.arange(clips), torch.tensor(captions, dtype=torch.long)),
         torch.randint(4, (total,), generator=generator),
@@ -81,16 +81,16 @@ def part_of(batch: PairBatch, clips: list[int], rank: int) -> PairBatch:
 
 
 def step_results(case: Case, batches: list[PairBatch], *, training: bool = False) -> dict[str, Any]:
-    """One step's report, gradients, and the model's buffers after it; weights stay, for the rate is 0.
+    """One step's report, gradients, and the model's buffers after it, in float64; weights stay, for the rate is 0.
 
     Batch norm is frozen and dropout off unless `training`.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     torch.manual_seed(0)
-    model = presets.build(case.preset()).train(training)
+    model = presets.build(case.preset()).double().train(training)
     freeze(model, case.frozen)
-    objective = build_objective(case.objective, model)
+    objective = build_objective(case.objective, model).double()
     parameters = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=True, kwargs_handlers=[unused])
@@ -103,7 +103,6 @@ def step_results(case: Case, batches: list[PairBatch], *, training: bool = False
         "report": report,
         "gradients": gradients_of(model) | gradients_of(objective),
         "buffers": {name: buffer.clone() for name, buffer in model.named_buffers()},
-        "random": torch.get_rng_state(),
     }
 
 
