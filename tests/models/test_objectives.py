@@ -254,6 +254,7 @@ def test_a_batch_in_which_nobody_has_anything_costs_nothing() -> None:
         ({"kind": "sigclip"}, r"no objective 'sigclip'\. Did you mean 'siglip'"),
         ({"kind": "?"}, "There are: infonce, mlp, siglip"),
         ({"kappa": -1.0}, "kappa is -1.0"),
+        ({"kappa": 0.01}, "expected 0.02 or more, or 0"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"matryoshka": (0,)}, "matryoshka is"),
         ({"matryoshka": (4, 4)}, "different sizes"),

@@ -80,7 +80,9 @@ def part_of(batch: PairBatch, clips: list[int], rank: int) -> PairBatch:
     return PairBatch(audio, text, batch.owner_T[mine_T] - first, batch.caption_id_T[mine_T], batch.keys[first:last])
 
 
-def step_results(case: Case, batches: list[PairBatch], *, training: bool = False) -> dict[str, Any]:
+def step_results(
+    case: Case, batches: list[PairBatch], *, training: bool = False, scaler: torch.amp.GradScaler | None = None
+) -> dict[str, Any]:
     """One step's report, gradients, and the model's buffers after it, in float64; weights stay, for the rate is 0.
 
     Batch norm is frozen and dropout off unless `training`.
@@ -94,6 +96,7 @@ def step_results(case: Case, batches: list[PairBatch], *, training: bool = False
     parameters = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=True, kwargs_handlers=[unused])
+    accelerator.scaler = scaler
     wrapped, optimizer = accelerator.prepare(model, torch.optim.SGD(parameters, lr=0.0))
     torch.manual_seed(1)
     step = TrainingStep(accelerator, wrapped, objective, optimizer, clip_norm=1e9, chunk=case.chunk)

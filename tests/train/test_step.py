@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from step_cases import CASES, Case, gradients_of, make_batch, step_results
 from torch import nn
 
@@ -144,6 +146,15 @@ def test_frozen_parts_get_no_gradient_in_chunks() -> None:
         assert not any(key.startswith(case.frozen) for key in chunked["gradients"])
 
 
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_scaled_gradients_are_scaled_once(chunk: int) -> None:
+    """With a GradScaler, as in fp16: its factor is in every gradient, the objective's own too, and out again."""
+    case, scaler = Case(ObjectiveConfig("siglip"), chunk=chunk), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    scaled, plain = step_results(case, [make_batch()], scaler=scaler), step_results(case, [make_batch()])
+    assert scaled["report"]["grad_norm"] == pytest.approx(2**10 * plain["report"]["grad_norm"], rel=1e-6)
+    assert_equal_gradients(scaled["gradients"], plain["gradients"])
+
+
 def test_half_precision_ends_at_the_features() -> None:
     """Under autocast the towers compute in bf16, and features, objective and loss in fp32."""
     torch.manual_seed(0)
@@ -158,6 +169,29 @@ def test_half_precision_ends_at_the_features() -> None:
     assert not torch.equal(features.audio_BD, exact.audio_BD)
     close = objective(features, features).item()
     assert close == pytest.approx(objective(exact, exact).item(), rel=0.05)
+
+
+@pytest.fixture
+def bf16() -> Iterator[Accelerator]:
+    """An accelerator of mixed precision; accelerate keeps one state a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(cpu=True, mixed_precision="bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_chunks_in_mixed_precision_are_the_whole_in_mixed_precision(bf16: Accelerator) -> None:
+    batch = make_batch()
+    batch = replace(batch, audio=replace(batch.audio, mel_BVTF=batch.audio.mel_BVTF.float()))
+    gradients = []
+    for chunk in (0, 2):
+        torch.manual_seed(0)
+        model = presets.build(CASES["mlp"].preset()).eval()
+        objective = build_objective(ObjectiveConfig("mlp"), model)
+        wrapped, optimizer = bf16.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
+        TrainingStep(bf16, wrapped, objective, optimizer, clip_norm=1e9, chunk=chunk)([batch])
+        gradients.append(torch.cat([gradient.flatten() for gradient in gradients_of(model).values()]))
+    torch.testing.assert_close(*gradients, rtol=0, atol=0.02 * gradients[0].abs().max().item())
+    assert gradients[0].dtype == torch.float32 and gradients[0].norm() > 1e-2
 
 
 def test_chunks_hold_the_activations_of_one_chunk() -> None:

@@ -54,8 +54,8 @@ class ObjectiveConfig:
             near = get_close_matches(self.kind, OBJECTIVES, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(OBJECTIVES)}."
             raise ConfigError(f"There is no objective {self.kind!r}. {hint}")
-        if not 0 <= self.kappa < math.inf:
-            raise ConfigError(f"objective.kappa is {self.kappa}, expected 0 (off) or more.")
+        if self.kappa and not 0.02 <= self.kappa < math.inf:  # below, e^(1/κ) leaves float32
+            raise ConfigError(f"objective.kappa is {self.kappa}, expected 0.02 or more, or 0 (off).")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"objective.label_smoothing is {self.label_smoothing}, expected 0 or more and below 1.")
         if any(size < 1 for size in self.matryoshka) or len(set(self.matryoshka)) < len(self.matryoshka):
