@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 
 VECTORS = ("audio_BD", "text_TD", "audio_mlp_BD", "text_mlp_TD")
 SCALES = ("scale", "scale_text")
+
+
+class Taken(NamedTuple):
+    """This process's share of a batch's loss, and the scale that it was taken at."""
+
+    share: Tensor
+    scale: Tensor
 
 
 class TrainingStep:
@@ -62,31 +69,29 @@ class TrainingStep:
     ) -> None:
         self.accelerator, self.model, self.objective, self.optimizer = accelerator, model, objective, optimizer
         self.clip_norm, self.chunk = clip_norm, chunk
-        self.backward: Callable[[PairBatch, float, bool], Features] = self._in_chunks if chunk else self._whole
-        self.share: Tensor  # of the loss, summed over the batches so far
+        self.backward: Callable[[PairBatch, float, bool], Taken] = self._in_chunks if chunk else self._whole
 
     def __call__(self, batches: Sequence[PairBatch]) -> dict[str, float]:
         """Take the step; the global loss, the scale that it was taken at and the gradient's norm, equal everywhere."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.share = torch.zeros((), device=self.accelerator.device)
-        for number, batch in enumerate(batches, start=1):
-            features = self.backward(batch, 1 / len(batches), number == len(batches))
+        taken = [
+            self.backward(batch, 1 / len(batches), number == len(batches))
+            for number, batch in enumerate(batches, start=1)
+        ]
         own = list(self.objective.parameters())
         for parameter in own:
             parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
         norm = self.accelerator.clip_grad_norm_([*self.model.parameters(), *own], self.clip_norm)
         self.optimizer.step()
-        loss = self.accelerator.reduce(self.share, "sum")
-        return {"loss": loss.item(), "scale": features.scale.item(), "grad_norm": float(norm)}
+        loss = self.accelerator.reduce(torch.stack([share for share, _ in taken]).sum(), "sum")
+        return {"loss": loss.item(), "scale": taken[-1].scale.item(), "grad_norm": float(norm)}
 
-    def _whole(self, batch: PairBatch, weight: float, last: bool) -> Features:
+    def _whole(self, batch: PairBatch, weight: float, last: bool) -> Taken:
         """Add this batch's gradients; `last` lets the processes exchange them."""
         with _exchanging(self.accelerator, self.model, last):
-            features = features_of(self.model, batch)
-            self._objective(features, weight)
-        return features
+            return self._through_objective(features_of(self.model, batch), weight)
 
-    def _in_chunks(self, batch: PairBatch, weight: float, last: bool) -> Features:
+    def _in_chunks(self, batch: PairBatch, weight: float, last: bool) -> Taken:
         """The same for the batch in chunks."""
         chunks = batch.split(self.chunk)
         generators = _Generators(self.accelerator.device)
@@ -96,20 +101,20 @@ class TrainingStep:
                 states.append(generators.states())
                 parts.append(features_of(self.model, piece))
         cached = _join(parts)
-        self._objective(cached, weight)
+        taken = self._through_objective(cached, weight)
         gradients = _per_chunk(cached, parts)
         with statistics_kept(self.model):
             for number, (piece, state, gradient) in enumerate(zip(chunks, states, gradients, strict=True), start=1):
                 generators.set(state)
                 with _exchanging(self.accelerator, self.model, last and number == len(chunks)):
                     _carry_on(features_of(self.model, piece), gradient)
-        return cached
+        return taken
 
-    def _objective(self, features: Features, weight: float) -> None:
+    def _through_objective(self, features: Features, weight: float) -> Taken:
         """Backward from this process's share, times the processes, of whose gradients a mean will be taken."""
         share = self.objective(*gather(features)) * weight
-        self.share += share.detach()
         self.accelerator.backward(share * self.accelerator.num_processes)
+        return Taken(share.detach(), features.scale.detach())
 
 
 def features_of(model: nn.Module, batch: PairBatch) -> Features:
