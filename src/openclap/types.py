@@ -62,7 +62,7 @@ class TextBatch:
 @dataclass(frozen=True, slots=True)
 class PairBatch:
     """Clips and their captions. Of T captions, `owner_T` is each one's clip in this batch, and
-    `caption_id_T` is equal for equal captions. `keys` name the clips as the shards do."""
+    `caption_id_T` is equal for equal captions, on whatever process they are. `keys` name the clips as the shards do."""
 
     audio: AudioBatch
     text: TextBatch
@@ -79,6 +79,43 @@ class PairBatch:
             owner_T=self.owner_T.to(device),
             caption_id_T=self.caption_id_T.to(device),
         )
+
+    def split(self, clips: int) -> list[PairBatch]:
+        """The same pairs in batches of at most `clips` clips, each with its captions; never none at all."""
+        pieces = []
+        for number, audio in enumerate(self.audio.split(clips)):
+            rows = slice(number * clips, (number + 1) * clips)
+            mine_T = (self.owner_T >= rows.start) & (self.owner_T < rows.stop)
+            text = TextBatch(self.text.ids_BL[mine_T], self.text.mask_BL[mine_T])
+            owner_T, caption_id_T = self.owner_T[mine_T] - rows.start, self.caption_id_T[mine_T]
+            pieces.append(PairBatch(audio, text, owner_T, caption_id_T, self.keys[rows]))
+        return pieces or [self]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the two towers make of a batch, and all that an objective reads.
+
+    `clip_B` numbers the clips and `owner_T` names each caption's clip by that number. Of one process's batch alone the
+    numbers run from 0; `openclap.train.gather` numbers the clips of all processes through.
+
+    Attributes:
+        audio_BD, text_TD: unit vectors.
+        caption_id_T: equal for equal captions, on whatever process they are.
+        scale: what similarities are multiplied by, exp'd and clamped.
+        scale_text: the second one of LAION's four-term loss, where the model has it.
+        audio_mlp_BD, text_mlp_TD: the same vectors after the transforms of that loss, where the model has them.
+    """
+
+    audio_BD: Tensor
+    text_TD: Tensor
+    clip_B: Tensor
+    owner_T: Tensor
+    caption_id_T: Tensor
+    scale: Tensor
+    scale_text: Tensor | None = None
+    audio_mlp_BD: Tensor | None = None
+    text_mlp_TD: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from openclap.models.clap import CLAP
 from openclap.models.loss import contrastive_loss
 from openclap.models.pann import PANN, PANNConfig
 from openclap.models.text_tower import POOLINGS
-from openclap.types import AudioBatch, TextBatch
+from openclap.types import AudioBatch, PairBatch, TextBatch
 from reference import GOLDEN
 from tiny import PRESET
 
@@ -29,11 +29,12 @@ def tiny() -> CLAP:
 
 
 def test_both_sides_are_unit_vectors() -> None:
-    audio, text, scale = tiny()(*batches())
-    assert audio.shape == text.shape == (3, 16)
-    torch.testing.assert_close(audio.norm(dim=1), torch.ones(3))
-    torch.testing.assert_close(text.norm(dim=1), torch.ones(3))
-    torch.testing.assert_close(scale, torch.tensor(1 / 0.07))
+    one_each = torch.arange(3)
+    features = tiny()(PairBatch(*batches(), owner_T=one_each, caption_id_T=one_each, keys=("a", "b", "c")))
+    assert features.audio_BD.shape == features.text_TD.shape == (3, 16)
+    torch.testing.assert_close(features.audio_BD.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(features.text_TD.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(features.scale, torch.tensor(1 / 0.07))
 
 
 def test_the_temperature_is_clamped() -> None:

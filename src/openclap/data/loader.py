@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal, Protocol
 
 import numpy as np
@@ -176,14 +177,18 @@ class _Collate:
 
     def _batch(self, clips: list[_Clip]) -> PairBatch:
         captions = [clip.caption for clip in clips]
-        numbers = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
         return PairBatch(
             audio=_join([clip.audio for clip in clips]),
             text=self.tokenize(captions),
             owner_T=torch.arange(len(clips)),
-            caption_id_T=torch.tensor([numbers[caption] for caption in captions]),
+            caption_id_T=torch.tensor([_caption_id(caption) for caption in captions]),
             keys=tuple(clip.key for clip in clips),
         )
+
+
+def _caption_id(caption: str) -> int:
+    """63 bits that are the same for the same caption on every process."""
+    return int.from_bytes(blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _join(parts: list[AudioBatch]) -> AudioBatch:

@@ -1,6 +1,6 @@
 """The two-tower model: sounds and words in one space.
 
-B clips or captions, D embedding.
+B clips or captions, T captions of a batch, D embedding.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openclap.types import AudioBatch, AudioFeatures, TextBatch
+from openclap.types import AudioBatch, AudioFeatures, Features, PairBatch, TextBatch
 
 INITIAL_SCALE = math.log(1 / 0.07)
 LARGEST_SCALE = math.log(100.0)
@@ -55,6 +55,7 @@ class CLAP(nn.Module):
         transforms: bool = False,
     ) -> None:
         super().__init__()
+        self.embedding_size = embedding_size
         self.audio_tower = audio_tower
         self.text_tower = text_tower
         self.audio_head = ProjectionHead(audio_size, embedding_size)
@@ -77,11 +78,30 @@ class CLAP(nn.Module):
         """(B, D), unit norm."""
         return F.normalize(self.text_head(self.text_tower(batch)), dim=-1)
 
-    def forward(self, audio: AudioBatch, text: TextBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, D) audio, (B, D) text, and the temperature's scale, already exp'd and clamped."""
-        return self.encode_audio(audio), self.encode_text(text), self.scale
+    def forward(self, batch: PairBatch) -> Features:
+        """All that training reads of a batch, in fp32 or finer: what half precision is enough for ends here."""
+        audio_BD, text_TD = _fine(self.encode_audio(batch.audio)), _fine(self.encode_text(batch.text))
+        return Features(
+            audio_BD=audio_BD,
+            text_TD=text_TD,
+            clip_B=torch.arange(len(audio_BD), device=audio_BD.device),
+            owner_T=batch.owner_T,
+            caption_id_T=batch.caption_id_T,
+            scale=self.scale,
+            scale_text=None if self.logit_scale_text is None else _positive(self.logit_scale_text),
+            audio_mlp_BD=None if self.audio_transform is None else _fine(self.audio_transform(audio_BD)),
+            text_mlp_TD=None if self.text_transform is None else _fine(self.text_transform(text_TD)),
+        )
 
     @property
     def scale(self) -> Tensor:
         """What similarities are multiplied by: exp(logit_scale), between 1 and 100."""
-        return self.logit_scale.clamp(0.0, LARGEST_SCALE).exp()
+        return _positive(self.logit_scale)
+
+
+def _positive(logit_scale: Tensor) -> Tensor:
+    return logit_scale.clamp(0.0, LARGEST_SCALE).exp()
+
+
+def _fine(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -18,10 +18,11 @@ from openclap.data.shards import index_shards
 from openclap.embedder import Embedder, load
 from openclap.errors import ConfigError, TrainingError, require
 from openclap.locks import LOCK, only_writer
+from openclap.models.objectives import ObjectiveConfig, build_objective
 from openclap.train import state
 from openclap.train.config import TrainConfig
 from openclap.train.optim import build_optimizer, freeze, set_rate, warmup_cosine
-from openclap.train.step import training_step
+from openclap.train.step import TrainingStep
 from openclap.types import PairBatch
 
 Row = dict[str, Any]
@@ -94,7 +95,9 @@ class _Run:
             workers=config.workers,
         )
         self.total_steps = self.loader.batches_per_epoch * config.epochs
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.model, build_optimizer(self.model, config.optim))
+        objective = build_objective(ObjectiveConfig(), self.model)
+        wrapped, self.optimizer = self.accelerator.prepare(self.model, build_optimizer(self.model, config.optim))
+        self.take = TrainingStep(self.accelerator, wrapped, objective, self.optimizer, clip_norm=config.optim.clip_norm)
         self.step = 0
 
     def claim(self) -> None:
@@ -137,9 +140,7 @@ class _Run:
                     self.step, warmup_steps=self.config.optim.warmup_steps, total_steps=self.total_steps
                 )
                 set_rate(self.optimizer, share)
-                result = training_step(
-                    self.accelerator, self.wrapped, self.optimizer, batch, self.config.optim.clip_norm
-                )
+                result = self.take([batch])
                 self.step = epoch * self.loader.batches_per_epoch + self.loader.position
                 self.check(result, batch)
                 row = {"step": self.step, "total_steps": self.total_steps, "epoch": epoch + 1, **result}

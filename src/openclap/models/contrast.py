@@ -1,0 +1,130 @@
+"""Softmaxes from own anchors over everyone's candidates: targets, weights, and who is spared.
+
+B clips, T captions, A anchors, C candidates, D embedding; `own` features and `everyone`'s, see `objectives`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from openclap.types import Features
+
+
+class CaptionWeights(NamedTuple):
+    """How much each caption's pair counts: of own captions, and of everyone's."""
+
+    own_T: Tensor
+    everyone_T: Tensor
+
+
+class Weights(Protocol):
+    """Weights of captions' pairs, from audio or from text."""
+
+    def by_audio(self, own: Features, everyone: Features) -> CaptionWeights: ...
+
+    def by_text(self, own: Features, everyone: Features) -> CaptionWeights: ...
+
+
+class Even:
+    """All pairs weigh the same."""
+
+    def by_audio(self, own: Features, everyone: Features) -> CaptionWeights:
+        return CaptionWeights(torch.ones_like(own.text_TD[:, 0]), torch.ones_like(everyone.text_TD[:, 0]))
+
+    by_text = by_audio
+
+
+class Crowding:
+    """A pair weighs exp(mean similarity to everyone's / κ), so pairs with many neighbours in the batch count more.
+
+    LAION-CLAP's class weights (`weight_loss_kappa`): no gradient flows through them.
+    """
+
+    def __init__(self, kappa: float) -> None:
+        self.kappa = kappa
+
+    def by_audio(self, own: Features, everyone: Features) -> CaptionWeights:
+        weight_B = self.weigh(everyone.audio_BD, everyone.audio_BD)
+        return CaptionWeights(weight_B[own.owner_T], weight_B[everyone.owner_T])
+
+    def by_text(self, own: Features, everyone: Features) -> CaptionWeights:
+        return CaptionWeights(self.weigh(own.text_TD, everyone.text_TD), self.weigh(everyone.text_TD, everyone.text_TD))
+
+    @torch.no_grad()
+    def weigh(self, own_ND: Tensor, everyone_ND: Tensor) -> Tensor:
+        return (own_ND @ everyone_ND.mean(dim=0) / self.kappa).exp()
+
+
+class Spare(Protocol):
+    """Which candidates are left out of an anchor's negatives: masks, true where spared."""
+
+    def of_clips(self, own: Features, everyone: Features) -> Tensor: ...
+
+    def of_captions(self, own: Features, everyone: Features) -> Tensor: ...
+
+
+class SpareNone:
+    """Every other's is a negative, as in LAION-CLAP."""
+
+    def of_clips(self, own: Features, everyone: Features) -> Tensor:
+        return own.clip_B.new_zeros((len(own.clip_B), len(everyone.owner_T)), dtype=torch.bool)
+
+    def of_captions(self, own: Features, everyone: Features) -> Tensor:
+        return own.clip_B.new_zeros((len(own.owner_T), len(everyone.clip_B)), dtype=torch.bool)
+
+
+class SpareEqualCaptions:
+    """Two clips that share a caption are not each other's negatives through it: a clip spares others' captions that
+    equal one of its own, and a caption spares others' clips that have an equal one."""
+
+    def of_clips(self, own: Features, everyone: Features) -> Tensor:
+        equal_TT = (own.caption_id_T[:, None] == everyone.caption_id_T).float()
+        alike_BT = equal_TT.new_zeros(len(everyone.clip_B), len(everyone.owner_T)).index_add(0, own.owner_T, equal_TT)
+        return (alike_BT[own.clip_B] > 0) & (own.clip_B[:, None] != everyone.owner_T)
+
+    def of_captions(self, own: Features, everyone: Features) -> Tensor:
+        equal_TT = (own.caption_id_T[:, None] == everyone.caption_id_T).float()
+        alike_TB = equal_TT.new_zeros(len(own.owner_T), len(everyone.clip_B)).index_add(1, everyone.owner_T, equal_TT)
+        return (alike_TB > 0) & (own.owner_T[:, None] != everyone.clip_B)
+
+
+class Contrast:
+    """Cross-entropies from own clips to everyone's captions and from own captions to everyone's clips."""
+
+    def __init__(self, label_smoothing: float, spare: Spare) -> None:
+        self.label_smoothing, self.spare = label_smoothing, spare
+
+    def __call__(self, own: Features, everyone: Features, clips: CaptionWeights, captions: CaptionWeights) -> Tensor:
+        """The mean of the two directions; `clips` are the weights of the first and `captions` of the second."""
+        return (self.from_clips(own, everyone, clips) + self.from_captions(own, everyone, captions)) / 2
+
+    def from_clips(self, own: Features, everyone: Features, weights: CaptionWeights) -> Tensor:
+        """The weighted mean over clips, a clip's weight being its captions' mean."""
+        logits_BT = own.scale * own.audio_BD @ everyone.text_TD.T
+        captions_B = torch.bincount(everyone.owner_T, minlength=len(everyone.clip_B))
+        weight_T = weights.everyone_T / captions_B[everyone.owner_T]
+        weight_BT = (own.clip_B[:, None] == everyone.owner_T) * weight_T
+        return self.cross_entropy(logits_BT, weight_BT, self.spare.of_clips(own, everyone)) / _total(weight_T)
+
+    def from_captions(self, own: Features, everyone: Features, weights: CaptionWeights) -> Tensor:
+        """The weighted mean over captions."""
+        logits_TB = own.scale * own.text_TD @ everyone.audio_BD.T
+        weight_TB = (own.owner_T[:, None] == everyone.clip_B) * weights.own_T[:, None]
+        spared_TB = self.spare.of_captions(own, everyone)
+        return self.cross_entropy(logits_TB, weight_TB, spared_TB) / _total(weights.everyone_T)
+
+    def cross_entropy(self, logits_AC: Tensor, weight_AC: Tensor, spared_AC: Tensor) -> Tensor:
+        """Σ −weight · log softmax over the candidates that are not spared, with smoothed weights."""
+        allowed_AC = ~spared_AC
+        even_AC = weight_AC.sum(1, keepdim=True) * allowed_AC / allowed_AC.sum(1, keepdim=True)
+        target_AC = torch.lerp(weight_AC, even_AC, self.label_smoothing)
+        lowest = torch.finfo(logits_AC.dtype).min  # and not -inf, of which 0 times is no number
+        return -(target_AC * F.log_softmax(logits_AC.masked_fill(spared_AC, lowest), dim=1)).sum()
+
+
+def _total(weight_T: Tensor) -> Tensor:
+    return weight_T.sum().clamp_min(torch.finfo(weight_T.dtype).tiny)  # no captions at all: a loss of 0

@@ -1,0 +1,203 @@
+"""What training asks of the two towers.
+
+B clips, T captions, D embedding. An objective is given the features of this process (`own`) and of the whole global
+batch (`everyone`) and returns this process's share of the loss: the shares of all processes sum to the loss of the
+global batch. Anchors are own clips and own captions, candidates are everyone's, so no process computes what another one
+does. With one process, `own` is `everyone` and the share is the loss.
+
+A clip may have several captions, and all of them are its positives: its target is spread evenly over them, so its loss
+is the mean of their cross-entropies, each against all captions of the batch. A caption's target is its one clip. The
+loss is the mean over clips plus the mean over captions, halved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openclap.errors import ConfigError
+from openclap.models.clap import CLAP
+from openclap.models.contrast import Contrast, Crowding, Even, Spare, SpareEqualCaptions, SpareNone, Weights
+from openclap.types import Features
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveConfig:
+    """Which objective a run has.
+
+    Attributes:
+        kind: "infonce", "mlp" or "siglip" (see `InfoNCE`, `FourTerms`, `SigLIP`).
+        kappa: weigh crowded pairs more, the more the smaller it is (see `Crowding`); 0 weighs all alike.
+        label_smoothing: the part of each target that is spread evenly over all candidates.
+        matryoshka: shorter sizes that are trained along with the whole (see `Matryoshka`).
+        spare_equal_captions: a clip with the same caption as another is no negative of that other's.
+        initial_scale: where the temperature's scale begins (SigLIP's paper: 10); 0 leaves it as the model has it.
+
+    Raises ConfigError for values out of range and for combinations that nothing defines.
+    """
+
+    kind: str = "infonce"
+    kappa: float = 0.0
+    label_smoothing: float = 0.0
+    matryoshka: tuple[int, ...] = ()
+    spare_equal_captions: bool = False
+    initial_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in OBJECTIVES:
+            near = get_close_matches(self.kind, OBJECTIVES, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(OBJECTIVES)}."
+            raise ConfigError(f"There is no objective {self.kind!r}. {hint}")
+        if self.kappa and not 0.02 <= self.kappa < math.inf:  # below, e^(1/κ) leaves float32
+            raise ConfigError(f"objective.kappa is {self.kappa}, expected 0.02 or more, or 0 (off).")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"objective.label_smoothing is {self.label_smoothing}, expected 0 or more and below 1.")
+        if any(size < 1 for size in self.matryoshka) or len(set(self.matryoshka)) < len(self.matryoshka):
+            raise ConfigError(f"objective.matryoshka is {self.matryoshka}, expected different sizes, each 1 or more.")
+        if self.initial_scale and not 1 <= self.initial_scale <= 100:
+            raise ConfigError(f"objective.initial_scale is {self.initial_scale}, expected 1 to 100, or 0 (unchanged).")
+        if self.kind == "siglip" and (self.kappa or self.label_smoothing):
+            raise ConfigError("objective.kappa and objective.label_smoothing are for softmaxes; siglip has none.")
+        if self.kind == "mlp" and self.matryoshka:
+            raise ConfigError("objective.matryoshka goes with infonce and siglip; mlp compares whole vectors only.")
+
+
+class Objective(nn.Module):
+    """The contract: `forward(own, everyone)` is a scalar, this process's share of the global batch's loss."""
+
+    transforms = False
+    """Whether it reads `scale_text`, `audio_mlp_BD` and `text_mlp_TD`."""
+
+    def forward(self, own: Features, everyone: Features) -> Tensor:
+        raise NotImplementedError
+
+
+class InfoNCE(Objective):
+    """Each clip picks its captions among everyone's, each caption its clip (Radford et al. 2021, figure 3)."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        super().__init__()
+        self.contrast = Contrast(config.label_smoothing, _spare(config))
+        self.weights = _weights(config)
+
+    def forward(self, own: Features, everyone: Features) -> Tensor:
+        return self.contrast(own, everyone, self.weights.by_audio(own, everyone), self.weights.by_text(own, everyone))
+
+
+class FourTerms(Objective):
+    """LAION's two-temperature loss over MLP transforms: audio against transformed text at one scale, transformed audio
+    against text at the other, each in both directions; the mean of the four (LAION-CLAP's `ClipLoss`, `mlp_loss`)."""
+
+    transforms = True
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        super().__init__()
+        self.contrast = Contrast(config.label_smoothing, _spare(config))
+        self.weights = _weights(config)
+
+    def forward(self, own: Features, everyone: Features) -> Tensor:
+        by_audio, by_text = self.weights.by_audio(own, everyone), self.weights.by_text(own, everyone)
+        plain = self.contrast(_text_transformed(own), _text_transformed(everyone), by_audio, by_audio)
+        return (plain + self.contrast(_audio_transformed(own), _audio_transformed(everyone), by_text, by_text)) / 2
+
+
+def _text_transformed(features: Features) -> Features:
+    assert features.text_mlp_TD is not None
+    return replace(features, text_TD=features.text_mlp_TD)
+
+
+def _audio_transformed(features: Features) -> Features:
+    assert features.audio_mlp_BD is not None and features.scale_text is not None
+    return replace(features, audio_BD=features.audio_mlp_BD, scale=features.scale_text)
+
+
+class SigLIP(Objective):
+    """Every caption and clip are asked whether they belong together (Zhai et al. 2023): −log σ(±(s·similarity + b)),
+    summed over all pairs and divided by the number of captions. `bias`, b, is learned; it begins at −10, and the paper
+    begins with the scale at 10."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor(-10.0))
+        self.spare = _spare(config)
+
+    def forward(self, own: Features, everyone: Features) -> Tensor:
+        logits_TB = own.scale * own.text_TD @ everyone.audio_BD.T + self.bias
+        yes_TB = own.owner_T[:, None] == everyone.clip_B
+        losses_TB = -F.logsigmoid(torch.where(yes_TB, logits_TB, -logits_TB))
+        spared_TB = self.spare.of_captions(own, everyone)
+        return losses_TB.masked_fill(spared_TB, 0.0).sum() / max(1, len(everyone.owner_T))
+
+
+class Matryoshka(Objective):
+    """The mean of an objective over several sizes: the first n numbers of each vector, at unit length again (Kusupati
+    et al. 2022). It is a mean and not the paper's sum so that the loss and its gradient stay as large as without."""
+
+    def __init__(self, inner: Objective, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.inner, self.sizes = inner, sizes
+
+    def forward(self, own: Features, everyone: Features) -> Tensor:
+        return torch.stack([self.inner(_first(own, size), _first(everyone, size)) for size in self.sizes]).mean()
+
+
+def _first(features: Features, size: int) -> Features:
+    audio_BD = F.normalize(features.audio_BD[:, :size], dim=-1)
+    return replace(features, audio_BD=audio_BD, text_TD=F.normalize(features.text_TD[:, :size], dim=-1))
+
+
+def _weights(config: ObjectiveConfig) -> Weights:
+    return Crowding(config.kappa) if config.kappa else Even()
+
+
+def _spare(config: ObjectiveConfig) -> Spare:
+    return SpareEqualCaptions() if config.spare_equal_captions else SpareNone()
+
+
+OBJECTIVES: dict[str, Callable[[ObjectiveConfig], Objective]] = {
+    "infonce": InfoNCE,
+    "mlp": FourTerms,
+    "siglip": SigLIP,
+}
+
+
+def build_objective(config: ObjectiveConfig, clap: CLAP) -> Objective:
+    """The objective, and `clap` made ready for it, which is to come before optimizer and processes are set up.
+
+    Parts of `clap` that the objective does not read stop learning (data-parallel training waits for every gradient),
+    and its scales begin where the configuration says. The objective's own parameters are to be optimised, too.
+
+    Raises ConfigError when `clap` lacks what the objective reads.
+    """
+    objective = OBJECTIVES[config.kind](config)
+    extras = (clap.audio_transform, clap.text_transform, clap.logit_scale_text)
+    if objective.transforms and any(extra is None for extra in extras):
+        raise ConfigError(
+            "objective.kind is mlp, which needs a model with transforms and two temperatures. "
+            "Choose infonce or siglip, or start from a LAION-CLAP checkpoint."
+        )
+    for extra in extras:
+        if extra is not None and not objective.transforms:
+            extra.requires_grad_(False)
+    if config.initial_scale:
+        with torch.no_grad():
+            for scale in (clap.logit_scale, clap.logit_scale_text):
+                if scale is not None:
+                    scale.fill_(math.log(config.initial_scale))
+    return _nested(objective, config.matryoshka, clap).to(clap.logit_scale.device)
+
+
+def _nested(objective: Objective, sizes: tuple[int, ...], clap: CLAP) -> Objective:
+    """`objective` over these sizes and the whole, where there are any."""
+    whole = clap.embedding_size
+    if not sizes:
+        return objective
+    if max(sizes) > whole:
+        raise ConfigError(f"objective.matryoshka has {max(sizes)}, but the model's vectors have {whole} numbers.")
+    return Matryoshka(objective, tuple(sorted({*sizes, whole})))
