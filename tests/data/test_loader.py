@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import threading
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,11 @@ import pytest
 import torch
 from packs import MakeRecords
 
+from openclap.audio.augment import AugmentConfig
 from openclap.audio.frontend import FrontEnd, FrontEndConfig
 from openclap.audio.io import Wave, read_mono
 from openclap.audio.mel import MelConfig
+from openclap.data.clip import CHOICES
 from openclap.data.loader import PairLoader
 from openclap.data.pack import pack
 from openclap.data.shards import ShardIndex, index_shards
@@ -94,6 +100,36 @@ def spell(captions: list[str]) -> TextBatch:
     return TextBatch(ids_BL, torch.ones_like(ids_BL))
 
 
+def test_all_captions_of_a_clip(shards: ShardIndex) -> None:
+    for batch in loader_of(shards, batch_size=5, caption="all").batches(0):
+        assert batch.owner_T.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+        said = [caption for key in batch.keys for caption in shards.read_sample(int(key)).captions]
+        assert batch.text.ids_BL.tolist() == tokenize(said).ids_BL.tolist()
+        assert len(set(batch.caption_id_T[1::2].tolist())) == 1  # "A tone." is said of every one
+        assert len(set(batch.caption_id_T.tolist())) == 6
+
+
+def test_captions_beyond_the_most_are_drawn_evenly_in_their_order() -> None:
+    captions, drawn = tuple("abcdefg"), Counter[str]()
+    for seed in range(2100):
+        chosen = CHOICES["all"](captions, 3, np.random.default_rng(seed))
+        assert len(chosen) == 3 and sorted(chosen) == list(chosen)
+        drawn.update(chosen)
+    assert all(abs(count - 900) < 100 for count in drawn.values()) and len(drawn) == 7
+    assert CHOICES["all"](captions, 7, np.random.default_rng(0)) == captions
+
+
+def test_clips_with_different_numbers_of_captions(tmp_path: Path, make_records: MakeRecords) -> None:
+    records = [replace(record, captions=record.captions[: 1 + n % 2]) for n, record in enumerate(make_records(6))]
+    pack(records, tmp_path / "out", splits={"train": 1.0})
+    shards = index_shards(tmp_path / "out/train")
+    [batch] = loader_of(shards, batch_size=6, caption="all").batches(0)
+    counts = [len(shards.read_sample(int(key)).captions) for key in batch.keys]
+    assert sorted(counts) == [1, 1, 1, 2, 2, 2]
+    assert torch.bincount(batch.owner_T).tolist() == counts
+    assert batch.owner_T.tolist() == sorted(batch.owner_T.tolist())
+
+
 def test_equal_captions_have_equal_numbers(shards: ShardIndex) -> None:
     """In all batches and on all processes, and other captions have others."""
     numbers: dict[bytes, int] = {}
@@ -136,12 +172,200 @@ def test_the_position_counts_the_batches_in_hand(shards: ShardIndex) -> None:
     assert [loader.position for _ in loader.batches(0, start=2)] == [3, 4, 5, 6, 7]
 
 
+def test_epochs_follow_each_other(shards: ShardIndex) -> None:
+    loader = loader_of(shards)
+    read = [(loader.epoch, loader.position, flat(batch)) for batch in loader.batches(3, 5, epochs=3)]
+    assert [place[:2] for place in read] == [(3, 6), (3, 7), *((epoch, n) for epoch in (4, 5) for n in range(1, 8))]
+    apart = [*all_of(loader, 3, 5), *all_of(loader, 4), *all_of(loader, 5)]
+    assert [batch for _, _, batch in read] == apart
+    assert [flat(batch) for batch in loader.batches(0, 7, epochs=2)] == all_of(loader, 1)
+
+
 def test_workers_change_nothing(shards: ShardIndex) -> None:
     broken = [break_sample(shards, number) for number in (2, 11)]
     alone, helped = loader_of(shards), loader_of(shards, workers=2)
     assert all_of(alone, epoch=1) == all_of(helped, epoch=1)
     assert alone.skipped == helped.skipped
     assert {skipped.key for skipped in helped.skipped} <= set(broken)
+
+
+EVERYTHING = AugmentConfig(
+    gain_db=6, shift=0.2, mixup=0.5, time_stripes=2, time_width=3, mel_stripes=1, mel_width=4, patch_dropout=0.5
+)
+
+
+def augmented(shards: ShardIndex, **options: Any) -> PairLoader:
+    mel = MelConfig(RATE, 256, 40, 16, 50, 8000, "slaney", "area", "db")
+    frontend = FrontEnd(FrontEndConfig(mel=mel, samples=200, fill="repeatpad", int16=True))
+    chosen = {"batch_size": 3, "seed": 5, "caption": "all", "augment": EVERYTHING} | options
+    return PairLoader(shards, frontend, tokenize, **chosen)
+
+
+def test_workers_change_no_byte_of_augmented_batches(shards: ShardIndex) -> None:
+    alone = all_of(augmented(shards), epoch=2)
+    for workers in (1, 2):
+        assert all_of(augmented(shards, workers=workers), epoch=2) == alone
+
+
+def test_augmented_batches_can_be_resumed_and_differ_from_epoch_to_epoch(shards: ShardIndex) -> None:
+    whole = all_of(augmented(shards), epoch=1)
+    for start in (0, 1, 4, 7):
+        assert all_of(augmented(shards, workers=start % 2), 1, start) == whole[start:]
+    mels = [
+        {key: mel for batch in all_of(augmented(shards), epoch) for key, mel in zip(batch[0], batch[1], strict=True)}
+        for epoch in (1, 2)
+    ]
+    both = mels[0].keys() & mels[1].keys()
+    assert len(both) > 15 and all(mels[0][key] != mels[1][key] for key in both)
+
+
+def test_what_a_sample_becomes_does_not_depend_on_its_rank(shards: ShardIndex) -> None:
+    whole: dict[str, Any] = {}
+    for world in (1, 2, 3):
+        for rank in range(world):
+            for batch in all_of(augmented(shards, world=world, rank=rank), epoch=3):
+                for key, mel in zip(batch[0], batch[1], strict=True):
+                    assert whole.setdefault(key, mel) == mel
+    assert len(whole) >= 21
+
+
+def test_a_mixed_clip_is_two_of_one_shard_with_both_captions(shards: ShardIndex) -> None:
+    class Whole(CropFrontEnd):
+        def __call__(self, waves: Sequence[Wave], *, rng: np.random.Generator | None = None) -> AudioBatch:
+            padded = np.zeros((len(waves), 400), np.float32)
+            padded[0, : len(waves[0])] = waves[0]
+            return AudioBatch(torch.from_numpy(padded).view(1, 1, 20, 20), torch.zeros(1, dtype=torch.bool))
+
+    said: list[str] = []
+
+    def listen(captions: list[str]) -> TextBatch:
+        said.extend(captions)
+        return tokenize(captions)
+
+    loader = PairLoader(
+        shards, Whole(), listen, batch_size=23, seed=0, caption="first", augment=AugmentConfig(mixup=1.0)
+    )
+    [batch] = loader.batches(0)
+    own = {shards.read_sample(n).captions[0]: n for n in range(23)}
+    partners = set()
+    for place, key in enumerate(batch.keys):
+        number = int(key)
+        own_caption, theirs = said[place].split(" and ")
+        assert own_caption == shards.read_sample(number).captions[0].rstrip(".")
+        if theirs in own:
+            partner = own[theirs]
+            assert partner != number and shards.tar_S[partner] == shards.tar_S[number]
+            partners.add(partner)
+            waves = [read_mono(shards.read_sample(n).audio, RATE).astype(np.float64) for n in (number, partner)]
+            mixed = batch.audio.mel_BVTF[place].flatten().numpy()[: len(waves[0])]
+            assert is_made_of(mixed, *waves)
+    assert len(partners) > 5
+
+
+def is_made_of(mixed: np.ndarray, one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether it is a weighted sum of one sound and some stretch of the other, which is repeated if it is shorter."""
+    stretches = [np.resize(other, len(one))]
+    if len(other) > len(one):
+        stretches = [other[start : start + len(one)] for start in range(len(other) - len(one) + 1)]
+    fits = (np.linalg.lstsq(np.stack([one, stretch], 1), mixed, rcond=None) for stretch in stretches)
+    return any(residual.size and residual[0] < 1e-8 and min(weights) > 0 for weights, residual, *_ in fits)
+
+
+def test_a_sample_alone_in_its_shard_or_beside_damage_stays_alone(tmp_path: Path, make_records: MakeRecords) -> None:
+    pack(make_records(4), tmp_path / "out", splits={"train": 1.0}, shard_size=1)
+    lonely = index_shards(tmp_path / "out/train")
+    mixing = AugmentConfig(mixup=1.0)
+    assert all_of(loader_of(lonely, augment=mixing)) == all_of(loader_of(lonely, augment=AugmentConfig()))
+    pack(make_records(2), tmp_path / "two", splits={"train": 1.0})
+    pair = index_shards(tmp_path / "two/train")
+    break_sample(pair, 1)
+    loader = loader_of(pair, batch_size=2, augment=mixing)
+    [[keys, *_]] = all_of(loader)
+    assert keys == ("0",) and [skipped.key for skipped in loader.skipped] == ["1"]
+
+
+def test_the_next_batch_is_read_while_this_one_is_used(shards: ShardIndex) -> None:
+    read = [threading.Event() for _ in range(2)]
+
+    class Telling(CropFrontEnd):
+        calls = 0
+
+        def __call__(self, waves: Sequence[Wave], *, rng: np.random.Generator | None = None) -> AudioBatch:
+            assert threading.current_thread() is not threading.main_thread()
+            Telling.calls += 1
+            if Telling.calls % 3 == 0:
+                read[Telling.calls // 3 - 1].set()
+            return super().__call__(waves, rng=rng)
+
+    batches = PairLoader(shards, Telling(), tokenize, batch_size=3, seed=0).batches(0)
+    next(batches)
+    assert read[1].wait(timeout=30)  # though nobody has asked for the second
+    batches.close()  # type: ignore[attr-defined]
+    assert Telling.calls == 6
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+class Failing(CropFrontEnd):
+    """Fails at the sound of one length, as a defect would, or as the system does that kills."""
+
+    def __init__(self, length: int, *, killed: bool) -> None:
+        self.length, self.killed = length, killed
+
+    def __call__(self, waves: Sequence[Wave], *, rng: np.random.Generator | None = None) -> AudioBatch:
+        if len(waves[0]) == self.length:
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ZeroDivisionError("no such luck")
+        return super().__call__(waves, rng=rng)
+
+
+def length_of(shards: ShardIndex, number: int) -> int:
+    return len(read_mono(shards.read_sample(number).audio, RATE))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_failure_nobody_foresaw_names_the_sample(shards: ShardIndex, workers: int) -> None:
+    frontend = Failing(length_of(shards, 9), killed=False)
+    loader = PairLoader(shards, frontend, tokenize, batch_size=3, seed=0, workers=workers)
+    with pytest.raises(DataError) as raised:
+        all_of(loader)
+    assert str(raised.value).startswith(f"{shards.where(9)}: could not be read (ZeroDivisionError: no such luck).")
+    assert "Traceback" not in str(raised.value) and "in __call__" in raised.value.__notes__[0]
+
+
+def test_a_failing_tokenizer_names_the_batch(shards: ShardIndex) -> None:
+    def fail(captions: list[str]) -> TextBatch:
+        raise KeyError("tone")
+
+    loader = PairLoader(shards, CropFrontEnd(), fail, batch_size=3, seed=0)
+    with pytest.raises(DataError, match=r"the batch of \d+, \d+, \d+: could not be read \(KeyError: 'tone'\)"):
+        all_of(loader)
+
+
+def test_a_killed_worker_names_the_sample(shards: ShardIndex) -> None:
+    """In a step of training the message would come with the next batch, not in the middle of the step."""
+    frontend = Failing(length_of(shards, 9), killed=True)
+    loader = PairLoader(shards, frontend, tokenize, batch_size=3, seed=0, workers=2)
+    with pytest.raises(DataError, match=f"a process that reads data was killed at {shards.where(9)} ") as raised:
+        all_of(loader)
+    assert "\n" not in str(raised.value)
+    assert loader.position == [9 in map(int, batch[0]) for batch in all_of(loader_of(shards))].index(True)
+
+
+def test_samples_of_a_shard_that_is_gone_are_left_out_until_a_batch_is_gone(shards: ShardIndex) -> None:
+    batches = all_of(loader_of(shards, batch_size=8))
+    tars = [{int(shards.tar_S[int(key)]) for key in batch[0]} for batch in batches]
+    assert all(len(of_batch) > 1 for of_batch in tars)
+    lost = sorted(tars[1])
+    (shards.folder / shards.tars[lost[0]]).unlink()
+    loader = loader_of(shards, batch_size=8)
+    assert len(all_of(loader)) == 2
+    assert len(loader.skipped) == sum(shards.tar_S[int(key)] == lost[0] for batch in batches for key in batch[0])
+    for tar in lost[1:]:
+        (shards.folder / shards.tars[tar]).unlink()
+    names = ", ".join(shards.tars[tar] for tar in lost[:4])
+    with pytest.raises(DataError, match=f"gone since reading began: {names}"):
+        all_of(loader_of(shards, batch_size=8))
 
 
 def test_reading_leaves_the_global_generators_alone(shards: ShardIndex) -> None:
@@ -177,8 +401,8 @@ def test_a_batch_of_which_nothing_is_left_is_passed_over(shards: ShardIndex) -> 
 
 
 def test_an_epoch_of_which_nothing_can_be_read_is_an_error(shards: ShardIndex) -> None:
-    for tar in shards.tars:
-        (shards.folder / tar).unlink()
+    for number in range(len(shards)):
+        break_sample(shards, number)
     with pytest.raises(DataError, match="no sample of epoch 0 could be read"):
         all_of(loader_of(shards))
 
@@ -196,7 +420,14 @@ def test_a_batch_larger_than_the_data(shards: ShardIndex, batch_size: int, world
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch_size": 0}, {"rank": 2, "world": 2}, {"workers": -1}, {"seed": -1}, {"caption": "last"}],
+    [
+        {"batch_size": 0},
+        {"rank": 2, "world": 2},
+        {"workers": -1},
+        {"seed": -1},
+        {"caption": "last"},
+        {"most_captions": 0},
+    ],
 )
 def test_impossible_choices(shards: ShardIndex, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected"):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from openclap.data.order import batches_per_epoch, epoch_order, rank_batches, sample_rng
+from openclap.data.order import batches_per_epoch, epoch_order, neighbour, rank_batches, sample_rng
 
 tars = st.lists(st.integers(0, 30), max_size=60).map(lambda counts: np.repeat(np.arange(len(counts)), counts))
 
@@ -51,3 +51,14 @@ def test_epochs_and_seeds_differ_and_shards_are_permuted() -> None:
 def test_the_order_and_the_first_sample_do_not_share_a_stream() -> None:
     order_S = epoch_order(np.zeros(50, np.int64), 5, 2)
     assert order_S.tolist() != sample_rng(5, 2, 0).permutation(50).tolist()
+
+
+def test_a_neighbour_is_another_sample_of_the_shard_drawn_evenly() -> None:
+    tar_S = np.repeat([0, 1, 2, 4], [5, 1, 7, 2])
+    for sample in range(len(tar_S)):
+        drawn = [neighbour(tar_S, sample, np.random.default_rng(seed)) for seed in range(1200)]
+        others = [other for other in np.flatnonzero(tar_S == tar_S[sample]).tolist() if other != sample]
+        if not others:
+            assert set(drawn) == {None}
+        for other in others:
+            assert abs(drawn.count(other) - 1200 / len(others)) < 75

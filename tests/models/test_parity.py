@@ -86,7 +86,7 @@ def test_htsat_tiny_stage_by_stage() -> None:
     vector = projected(features.embedding, weights, "audio")
     close(vector, golden["projected"])
     close(transformed(vector, weights, "audio"), golden["transformed"])
-    map_BNC = network.last_map(plain())
+    map_BNC = network.last_map(plain(), network.whole)
     close(map_BNC.flatten(1).flatten()[:4096], golden["norm"].flatten())
 
 
@@ -98,11 +98,11 @@ def test_htsat_stages_keep_the_order_of_windows() -> None:
     mel = network.bn0(plain().mel_BVTF.transpose(1, 3)).transpose(1, 3)
     x = network.patch_embed(network.fold(mel), plain().is_long_B)
     close(x.flatten()[:4096], golden["patch_embed"].flatten())
-    x = x[:, network.to_windows]
-    for stage, layer in enumerate(network.layers):
-        x = layer(x)
-        side = 64 // 2 ** min(stage + 1, 3)
-        order = window_order(side, 8, 0) if stage < 3 else row_order(side)
+    x = network.whole(x)
+    for stage, (layer, layout) in enumerate(zip(network.layers, network.whole.layouts, strict=True)):
+        x = layer(x, layout)
+        size = (64 // 2 ** min(stage + 1, 3),) * 2
+        order = window_order(size, (8, 8)) if stage < 3 else row_order(size)
         rows = x[:, torch.from_numpy(np.argsort(order))]
         close(rows.flatten()[:4096], golden[f"stage{stage}"].flatten())
 
@@ -197,6 +197,6 @@ def test_a_lone_long_clip_can_be_learned_from() -> None:
 
 
 def test_merging_groups_neighbours() -> None:
-    order = merge_order(16, 8).reshape(-1, 4)
+    order = merge_order((16, 16), (8, 8)).reshape(-1, 4)
     for top_left, bottom_left, top_right, bottom_right in order[:20]:
         assert (bottom_left, top_right, bottom_right) == (top_left + 16, top_left + 1, top_left + 17)

@@ -5,71 +5,57 @@ B clips, V views, T frames (of a mel) or captions (of a batch), F mel bins, L to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal, Protocol
+from itertools import chain
+from typing import Literal
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from openclap.audio.io import Wave, read_mono
-from openclap.data.order import batches_per_epoch, epoch_order, rank_batches, sample_rng
+from openclap.audio.augment import UNCHANGED, AugmentConfig
+from openclap.data.clip import CHOICES, Clip, ClipReader, FrontEndLike, SkippedSample
+from openclap.data.order import batches_per_epoch, epoch_order, rank_batches
+from openclap.data.reading import InHand, WorkersError, one_ahead, read_by_workers
 from openclap.data.shards import ShardIndex
-from openclap.errors import AudioError, ConfigError, DataError
+from openclap.errors import ConfigError, DataError
 from openclap.types import AudioBatch, PairBatch, TextBatch
 
-
-class FrontEndLike(Protocol):
-    """What makes of waveforms the input of an audio tower (`openclap.audio.frontend.FrontEnd`)."""
-
-    sample_rate: int
-
-    def __call__(self, waves: Sequence[Wave], *, rng: np.random.Generator | None = None) -> AudioBatch: ...
-
-
 Tokenize = Callable[[list[str]], TextBatch]
-Choose = Callable[[tuple[str, ...], np.random.Generator], str]
 
 
 @dataclass(frozen=True, slots=True)
-class SkippedSample:
-    """A sample that was left out of its batch in training, and why."""
+class _Asked:
+    """One batch of the plan."""
 
-    key: str
     epoch: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Clip:
-    """One sample, ready to be put in a batch."""
-
-    key: str
-    audio: AudioBatch
-    caption: str
+    numbers: list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """What a worker sends back for one batch; `batch` is None when none of its samples could be read."""
+    """What came of it: `batch` is None when none of its samples could be read; `error` is what nobody foresaw."""
 
+    asked: _Asked
     batch: PairBatch | None
     skipped: list[SkippedSample]
+    error: str | None = None
+    trace: str = ""
 
 
 class PairLoader:
-    """Batches of clips, one caption each, for one rank of `world`.
+    """Batches of clips and their captions, for one rank of `world`.
 
-    What a batch holds depends on (seed, epoch, rank, world, batch_size) alone: not on `workers`, not on where
-    reading began. A sample that cannot be read is left out of its batch and listed in `skipped`; a batch of
-    which nothing is left is passed over.
+    What a batch holds depends on (seed, epoch, rank, world, batch_size) and on the choices about captions and
+    augmentation alone: not on `workers`, not on where reading began. A sample that cannot be read is left out of its
+    batch and listed in `skipped`; a batch of which nothing is left is passed over. The next batch is read while the
+    caller is at this one: by `workers` processes, or without them by a thread.
 
     Attributes:
         batches_per_epoch: the same for every rank; the few samples left over differ from epoch to epoch.
-        position: batches of the current epoch consumed so far, those passed over included. It is what to
-            save, and to give back as `start`.
+        epoch, position: the current epoch, and batches of it consumed so far, those passed over included. They are
+            what to save, and to give back as `epoch` and `start`.
         skipped: samples left out so far.
     """
 
@@ -84,103 +70,129 @@ class PairLoader:
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
-        caption: Literal["random", "first"] = "random",
+        caption: Literal["random", "first", "all"] = "random",
+        most_captions: int = 5,
+        augment: AugmentConfig = UNCHANGED,
     ) -> None:
         """Raises DataError when the shards do not fill one batch on every rank, ConfigError for odd choices.
 
         With workers, `frontend` and `tokenize` must be picklable where the platform starts processes afresh.
+
+        Args:
+            caption: one of a clip's captions at random, the first, or all: then `owner_T` says whose each is.
+            most_captions: with "all", so many of a clip at most, drawn at random where there are more.
+            augment: what is made different in each epoch.
         """
         _check(batch_size=batch_size, seed=seed, rank=rank, world=world, workers=workers)
         _check_enough(len(shards), batch_size, world)
-        if caption not in CHOICES:
-            raise ConfigError(f"caption {caption!r}: expected one of: {', '.join(CHOICES)}.")
-        self.shards, self.frontend, self.tokenize = shards, frontend, tokenize
-        self.batch_size, self.seed, self.rank, self.world, self.workers = (
-            batch_size,
-            seed,
-            rank,
-            world,
-            workers,
-        )
-        self.choose = CHOICES[caption]
+        if caption not in CHOICES or most_captions < 1:
+            raise ConfigError(
+                f"caption {caption!r}, most_captions {most_captions}: expected one of {', '.join(CHOICES)}, "
+                "and a number from 1 on."
+            )
+        self.shards, self.seed, self.workers = shards, seed, workers
+        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.clips = ClipReader(shards, frontend, CHOICES[caption], most_captions, augment, seed)
+        self.tokenize = tokenize
         self.batches_per_epoch = batches_per_epoch(len(shards), batch_size, world)
-        self.position = 0
+        self.epoch = self.position = 0
         self.skipped: list[SkippedSample] = []
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[PairBatch]:
-        """The batches of one epoch from position `start` on.
+    def batches(self, epoch: int, start: int = 0, *, epochs: int = 1) -> Iterator[PairBatch]:
+        """The batches of so many epochs, those of the first from position `start` on.
 
-        Raises ConfigError when `start` is not in the epoch, DataError when a whole epoch cannot be read.
+        Raises ConfigError when `start` is not in the epoch. The iterator raises DataError when a whole epoch cannot
+        be read or shards are gone that a whole batch stood in, and, naming the sample, when reading fails in a way
+        that nobody foresaw or a worker is killed.
         """
-        if epoch < 0 or not 0 <= start <= self.batches_per_epoch:
+        if epoch < 0 or epochs < 1 or not 0 <= start <= self.batches_per_epoch:
             raise ConfigError(
-                f"epoch {epoch}, start {start}: expected an epoch from 0 on, "
-                f"and a start from 0 to {self.batches_per_epoch}."
+                f"epoch {epoch}, start {start}, epochs {epochs}: expected an epoch from 0 on, "
+                f"a start from 0 to {self.batches_per_epoch}, and 1 epoch or more."
             )
-        order_S = epoch_order(self.shards.tar_S, self.seed, epoch)
-        plan = rank_batches(order_S, self.batch_size, self.rank, self.world)[start:]
-        return self._fetch(plan.tolist(), epoch, start)
+        return self._fetch(epoch, start, epochs)
 
-    def _fetch(self, plan: list[list[int]], epoch: int, start: int) -> Iterator[PairBatch]:
-        yielded = 0
-        self.position = start
-        for fetched in self._read(plan, epoch):
+    def _fetch(self, epoch: int, start: int, epochs: int) -> Iterator[PairBatch]:
+        self.epoch, self.position, some = epoch, start, start > 0
+        plans = (self._plan(each, start if each == epoch else 0) for each in range(epoch, epoch + epochs))
+        for fetched in one_ahead(self._read(chain.from_iterable(plans))):
+            if fetched.asked.epoch != self.epoch:
+                self.epoch, self.position, some = fetched.asked.epoch, 0, False
+            self._check_read(fetched)
             self.position += 1
             self.skipped += fetched.skipped
             if fetched.batch is not None:
-                yielded += 1
+                some = True
                 yield fetched.batch
-        if not yielded and start == 0:
-            reason = self.skipped[-1].reason
-            raise DataError(f"{self.shards.folder}: no sample of epoch {epoch} could be read. The last: {reason}")
+            if self.position == self.batches_per_epoch and not some:
+                raise DataError(
+                    f"{self.shards.folder}: no sample of epoch {self.epoch} could be read. "
+                    f"The last: {self.skipped[-1].reason}"
+                )
 
-    def _read(self, plan: list[list[int]], epoch: int) -> Iterator[_Fetched]:
-        clips = _Clips(self.shards, self.frontend, self.choose, self.seed, epoch)
-        yield from DataLoader(
-            clips,
-            batch_sampler=plan,
-            num_workers=self.workers,
-            collate_fn=_Collate(self.tokenize),
-            generator=torch.Generator(),  # of its own, or every epoch would draw from the global one
-        )
+    def _plan(self, epoch: int, start: int) -> Iterator[_Asked]:
+        order_S = epoch_order(self.shards.tar_S, self.seed, epoch)
+        batches = rank_batches(order_S, self.batch_size, self.rank, self.world)[start:]
+        return (_Asked(epoch, numbers) for numbers in batches.tolist())
 
-
-class _Clips(Dataset["_Clip | SkippedSample"]):
-    """Samples by number, as they are in one epoch."""
-
-    def __init__(self, shards: ShardIndex, frontend: FrontEndLike, choose: Choose, seed: int, epoch: int) -> None:
-        self.shards, self.frontend, self.choose, self.seed, self.epoch = shards, frontend, choose, seed, epoch
-
-    def __getitem__(self, number: int) -> _Clip | SkippedSample:
-        rng = sample_rng(self.seed, self.epoch, number)
+    def _read(self, plan: Iterable[_Asked]) -> Iterator[_Fetched]:
+        in_hand = InHand(self.workers)
+        read = _BatchReader(self.clips, self.tokenize, in_hand)
         try:
-            sample = self.shards.read_sample(number)
-            wave_N = read_mono(sample.audio, self.frontend.sample_rate)
-        except DataError as error:
-            return SkippedSample(self.shards.keys[number], self.epoch, str(error))
-        except AudioError as error:
-            return SkippedSample(self.shards.keys[number], self.epoch, f"{self.shards.where(number)}: {error}")
-        caption = self.choose(sample.captions, rng)
-        return _Clip(sample.key, self.frontend([wave_N], rng=rng), caption)
+            yield from read_by_workers(read, plan, self.workers, in_hand) if self.workers else map(read, plan)
+        except WorkersError as error:
+            at = [self.shards.where(number) for number in error.samples]
+            raise DataError(
+                f"{self.shards.folder}: a process that reads data was killed"
+                f"{f' at {_listed(at)}' if at else ''} ({error}). Was memory short? Choose fewer workers; if it is "
+                "always the same sample, take it out of its shard."
+            ) from error
+
+    def _check_read(self, fetched: _Fetched) -> None:
+        if fetched.error is not None:
+            error = DataError(fetched.error)
+            error.add_note(fetched.trace)
+            raise error
+        if fetched.batch is None:
+            tars = {self.shards.tars[self.shards.tar_S[number]] for number in fetched.asked.numbers}
+            gone = [tar for tar in self.shards.tars if tar in tars and not (self.shards.folder / tar).exists()]
+            if gone:
+                raise DataError(
+                    f"{self.shards.folder}: gone since reading began: {_listed(gone)}. A whole batch stood there. "
+                    "Put it back and run the same command to go on."
+                )
 
 
 @dataclass(frozen=True, slots=True)
-class _Collate:
-    """Clips to a batch, in the worker."""
+class _BatchReader:
+    """Clips to a batch, in the process or thread that reads."""
 
+    clips: ClipReader
     tokenize: Tokenize
+    in_hand: InHand
 
-    def __call__(self, results: list[_Clip | SkippedSample]) -> _Fetched:
-        clips = [result for result in results if isinstance(result, _Clip)]
-        skipped = [result for result in results if isinstance(result, SkippedSample)]
-        return _Fetched(self._batch(clips) if clips else None, skipped)
+    def __call__(self, asked: _Asked) -> _Fetched:
+        results: list[Clip | SkippedSample] = []
+        where = ""
+        try:
+            for number in asked.numbers:
+                where = self.clips.shards.where(number)
+                self.in_hand.take(number)
+                results.append(self.clips.read(asked.epoch, number))
+            clips = [result for result in results if isinstance(result, Clip)]
+            skipped = [result for result in results if isinstance(result, SkippedSample)]
+            where = f"the batch of {_listed([clip.key for clip in clips])}"
+            return _Fetched(asked, self._batch(clips) if clips else None, skipped)
+        except Exception as error:
+            reason = f"{where}: could not be read ({type(error).__name__}: {error}). Take it out or repair it."
+            return _Fetched(asked, None, [], reason, traceback.format_exc())
 
-    def _batch(self, clips: list[_Clip]) -> PairBatch:
-        captions = [clip.caption for clip in clips]
+    def _batch(self, clips: list[Clip]) -> PairBatch:
+        captions = [caption for clip in clips for caption in clip.captions]
         return PairBatch(
             audio=_join([clip.audio for clip in clips]),
             text=self.tokenize(captions),
-            owner_T=torch.arange(len(clips)),
+            owner_T=torch.arange(len(clips)).repeat_interleave(torch.tensor([len(clip.captions) for clip in clips])),
             caption_id_T=torch.tensor([_caption_id(caption) for caption in captions]),
             keys=tuple(clip.key for clip in clips),
         )
@@ -201,18 +213,6 @@ def _join(parts: list[AudioBatch]) -> AudioBatch:
     )
 
 
-def _random(captions: tuple[str, ...], rng: np.random.Generator) -> str:
-    return captions[int(rng.integers(len(captions)))]
-
-
-def _first(captions: tuple[str, ...], rng: np.random.Generator) -> str:
-    return captions[0]
-
-
-CHOICES: dict[str, Choose] = {"random": _random, "first": _first}
-"""LAION draws one of a clip's captions at random."""
-
-
 def _check(*, batch_size: int, seed: int, rank: int, world: int, workers: int) -> None:
     if batch_size < 1 or world < 1 or not 0 <= rank < world or workers < 0 or seed < 0:
         raise ConfigError(
@@ -227,3 +227,7 @@ def _check_enough(samples: int, batch_size: int, world: int) -> None:
             f"{samples} samples are fewer than one batch of {batch_size} on each of {world} ranks. "
             "Choose a smaller batch, or add data."
         )
+
+
+def _listed(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -39,6 +39,16 @@ def rank_batches(order_S: NDArray[np.int64], batch_size: int, rank: int, world: 
     return order_S[: steps * world * batch_size].reshape(steps, world, batch_size)[:, rank]
 
 
+def neighbour(tar_S: NDArray[np.int64], sample: int, rng: np.random.Generator) -> int | None:
+    """Another sample of the same shard, drawn evenly, so that a second one is read where the first stands; None for a
+    sample that is alone there. `tar_S` ascends, as `ShardIndex` has it."""
+    first, end = np.searchsorted(tar_S, tar_S[sample] + np.arange(2))
+    if end - first < 2:
+        return None
+    drawn = int(first + rng.integers(end - first - 1))
+    return drawn + (drawn >= sample)
+
+
 def sample_rng(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """What one sample's caption and crop are drawn from, whoever reads it and whenever."""
+    """What one sample's captions, crop and augmentation are drawn from, whoever reads it and whenever."""
     return np.random.default_rng((seed, epoch, sample))

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openclap.models.fusion import FUSIONS, FusionKind, end_to_end, replaced, view_module
-from openclap.models.swin import SwinStage, gather_index, row_order, window_order
+from openclap.models.patch_dropout import PartOfMap, WholeMap
+from openclap.models.swin import SwinStage
 from openclap.types import AudioBatch, AudioFeatures
 
 PATCH = 4
@@ -56,12 +57,10 @@ HTSAT_LARGE = HTSATConfig(width=256, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
 class HTSAT(nn.Module):
     """Log-mels (B, V, T, F) to (B, C) embeddings: the mean over the last map."""
 
-    to_windows: Tensor
-
     def __init__(self, config: HTSATConfig) -> None:
         super().__init__()
         self.config = config
-        sides = [config.image // PATCH // 2**stage for stage in range(len(config.depths))]
+        side = config.image // PATCH
         rates = torch.linspace(0, DROP_PATH, sum(config.depths)).tolist()
         starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
         self.bn0 = nn.BatchNorm2d(config.n_mels)
@@ -70,31 +69,39 @@ class HTSAT(nn.Module):
         self.patch_embed = patch_embedding(config)
         self.layers = nn.ModuleList(
             SwinStage(
-                side,
                 config.width * 2**stage,
                 config.heads[stage],
                 config.window,
                 rates[starts[stage] : starts[stage] + config.depths[stage]],
                 last=stage == len(config.depths) - 1,
             )
-            for stage, side in enumerate(sides)
+            for stage in range(len(config.depths))
         )
         self.norm = nn.LayerNorm(config.embedding_size)
-        bands = config.image // config.n_mels
-        self.tagger = Tagger(config.embedding_size, config.classes, sides[-1] // bands) if config.classes else None
-        order = gather_index(row_order(sides[0]), window_order(sides[0], config.window, 0))
-        self.register_buffer("to_windows", order, persistent=False)
+        last, bands = side // 2 ** (len(config.depths) - 1), config.image // config.n_mels
+        self.tagger = Tagger(config.embedding_size, config.classes, last // bands) if config.classes else None
+        self.whole = WholeMap(side, config.window, config.depths)
+        self.learned_from: WholeMap | PartOfMap = self.whole
+
+    def drop_patches(self, share: float) -> None:
+        """From now on leave out this share of the time in training, to the nearest of as many parts as the last map
+        has columns (eight); 0 for none. Evaluation and `features` read everything."""
+        side, depths = self.config.image // PATCH, self.config.depths
+        columns = side // 2 ** (len(depths) - 1)
+        kept = max(1, round(columns * (1 - share)))
+        part = PartOfMap(side, self.config.window, depths, kept) if kept < columns else self.whole
+        self.learned_from = part.to(self.norm.weight.device)
 
     def forward(self, batch: AudioBatch) -> Tensor:
         """(B, C) embedding."""
-        return self.last_map(batch).mean(dim=1)
+        return self.last_map(batch, self.learned_from if self.training else self.whole).mean(dim=1)
 
     def features(self, batch: AudioBatch) -> AudioFeatures:
         """The embedding, and the latent vector and class scores of every frame of the image.
 
         The last map has one moment for 32 frames, which stand repeated, as in the reference.
         """
-        map_BNC = self.last_map(batch)
+        map_BNC = self.last_map(batch, self.whole)
         grid_BTFC = self.fold.undo(map_BNC)
         fine_BTC = self.to_frames(grid_BTFC.mean(dim=2))
         if self.tagger is None:
@@ -112,13 +119,13 @@ class HTSAT(nn.Module):
         frames = self.config.image * self.fold.pieces
         return moments_BTK.repeat_interleave(frames // moments_BTK.shape[1], dim=1)
 
-    def last_map(self, batch: AudioBatch) -> Tensor:
+    def last_map(self, batch: AudioBatch, tokens: WholeMap | PartOfMap) -> Tensor:
         """(B, N, C): the normalised tokens of the last stage, row by row."""
         mel_BVTF = self.bn0(batch.mel_BVTF.transpose(1, 3)).transpose(1, 3)
         image_BVSS = self.fold(self.views(mel_BVTF, batch.is_long_B))
-        x_BNC = self.patch_embed(image_BVSS, batch.is_long_B)[:, self.to_windows]
-        for stage in self.layers:
-            x_BNC = stage(x_BNC)
+        x_BNC = tokens(self.patch_embed(image_BVSS, batch.is_long_B))
+        for stage, layout in zip(self.layers, tokens.layouts, strict=True):
+            x_BNC = stage(x_BNC, layout)
         normed: Tensor = self.norm(x_BNC)
         return normed
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openclap.models.fusion import FUSIONS, FusionKind, end_to_end, replaced, view_module
+from openclap.models.patch_dropout import TimeCrop
 from openclap.types import AudioBatch, AudioFeatures
 
 
@@ -114,6 +115,8 @@ class PANN(nn.Module):
         self.views = view_module(config.fusion, config.n_mels or 0)
         self.blocks = nn.ModuleList(ConvBlock(i, o, config.kernels, pool) for i, o, pool in steps)
         self.fuse = map_fusion(config)
+        self.crop, as_it_is = TimeCrop(), nn.Identity()
+        self.crop_views, self.crop_map = (as_it_is, self.crop) if self.fuse.fuses else (self.crop, as_it_is)
         self.over_time = OVER_TIME[config.over_time]
         self.linear = nn.Linear(config.embedding_size, config.embedding_size) if config.linear else None
         self.tagger = nn.Linear(config.embedding_size, config.classes) if config.classes else None
@@ -125,8 +128,9 @@ class PANN(nn.Module):
         mel_BVTF = batch.mel_BVTF
         if self.bn0 is not None:
             mel_BVTF = self.bn0(mel_BVTF.transpose(1, 3)).transpose(1, 3)
-        views_BVTF = self.views(mel_BVTF, batch.is_long_B)
+        views_BVTF = self.crop_views(self.views(mel_BVTF, batch.is_long_B))
         x_BCTF = self.fuse(self.blocks[0](views_BVTF[:, : self.fuse.read]), views_BVTF, batch.is_long_B)
+        x_BCTF = self.crop_map(x_BCTF)
         for block in self.blocks[1:]:
             x_BCTF = block(self.between(x_BCTF))
         pooled_BC = self.over_time(self.between(x_BCTF).mean(dim=3))
@@ -134,6 +138,11 @@ class PANN(nn.Module):
             return pooled_BC
         embedding_BD: Tensor = self.around(F.relu_(self.linear(self.around(pooled_BC))))
         return embedding_BD
+
+    def drop_patches(self, share: float) -> None:
+        """From now on read a random stretch of each clip in training that is shorter by this share; 0 for all of it.
+        2-D fusion lays views side by side in time, so there the map is cropped after it."""
+        self.crop.share = share
 
     def features(self, batch: AudioBatch) -> AudioFeatures:
         """The embedding and, where there is a tagging head, the class scores of the clip."""
@@ -144,6 +153,8 @@ class PANN(nn.Module):
 
 class FirstMap(nn.Module):
     """No fusion after the first block, which reads `read` views."""
+
+    fuses = False
 
     def __init__(self, read: int) -> None:
         super().__init__()
@@ -156,7 +167,7 @@ class FirstMap(nn.Module):
 class FusedMap(nn.Module):
     """2-D fusion after the first block: local views through a convolution of their own, laid end to end in time."""
 
-    read = 1
+    read, fuses = 1, True
 
     def __init__(self, width: int, fusion: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Swin transformer stages (Liu et al. 2021, arXiv:2103.14030) over a square map of tokens.
+"""Swin transformer stages (Liu et al. 2021, arXiv:2103.14030) over a map of tokens.
 
 Tokens are kept in the order of their windows: (B, windows · window², C). Norms, projections and MLPs do not mind
 the order, attention then needs no rearranging, and a shift, an un-shift or a merge is one gather with an index
@@ -18,22 +18,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Order = NDArray[np.int64]
-"""Which token of the map, row by row, stands at each place: a permutation of range(side²)."""
+"""Which token of the map, row by row, stands at each place: a permutation of all its tokens."""
+
+Size = tuple[int, int]
+"""Height and width in tokens."""
 
 MASKED = -100.0
 """What is added to the score of two tokens that a cyclic shift made neighbours."""
 
 
-def row_order(side: int) -> Order:
+def row_order(size: Size) -> Order:
     """Row by row."""
-    return np.arange(side * side)
+    return np.arange(size[0] * size[1])
 
 
-def window_order(side: int, window: int, shift: int) -> Order:
+def window_order(size: Size, window: Size, shift: Size = (0, 0)) -> Order:
     """Window by window, the map rolled by `shift` towards the top left before it is cut."""
-    grid = np.roll(row_order(side).reshape(side, side), (-shift, -shift), axis=(0, 1))
-    tiles = grid.reshape(side // window, window, side // window, window).transpose(0, 2, 1, 3)
-    return tiles.reshape(-1)
+    grid = np.roll(row_order(size).reshape(size), (-shift[0], -shift[1]), axis=(0, 1))
+    return _tiles(grid, window).reshape(-1)
 
 
 def gather_index(source: Order, target: Order) -> Tensor:
@@ -43,43 +45,113 @@ def gather_index(source: Order, target: Order) -> Tensor:
     return torch.from_numpy(place[target])
 
 
-def shift_mask(side: int, window: int, shift: int) -> Tensor:
+def shift_mask(size: Size, window: Size, shift: Size) -> Tensor:
     """(W, M, M): 0 where two tokens of a shifted window were neighbours on the map, MASKED where they were not."""
-    edges = np.digitize(np.arange(side), [side - window, side - shift])
-    # rows and columns of the rolled map come from one of three bands each
-    bands = torch.from_numpy(edges[:, None] * 3 + edges[None, :])
-    tiles = bands.reshape(side // window, window, side // window, window).transpose(1, 2).reshape(-1, window * window)
+    rows, columns = (
+        np.digitize(np.arange(length), [length - side, length - by])
+        for length, side, by in zip(size, window, shift, strict=True)
+    )  # rows and columns of the rolled map come from one of three bands each; without a shift, from one
+    bands = np.where(shift[0], rows, 0)[:, None] * 3 + np.where(shift[1], columns, 0)[None, :]
+    tiles = torch.from_numpy(_tiles(bands, window)).flatten(1)
     return (tiles.unsqueeze(1) != tiles.unsqueeze(2)).float() * MASKED
 
 
-def relative_positions(window: int) -> Tensor:
-    """(M · M,) rows of the bias table, one for each offset between two tokens of a window."""
-    coordinates = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")).flatten(1)
-    offset = coordinates[:, :, None] - coordinates[:, None, :] + window - 1
-    return (offset[0] * (2 * window - 1) + offset[1]).flatten()
+def relative_positions(window: Size, largest: int) -> Tensor:
+    """(M · M,) rows of a bias table made for square windows of side `largest`, one for each offset of two tokens."""
+    coordinates = torch.stack(torch.meshgrid(*map(torch.arange, window), indexing="ij")).flatten(1)
+    offset = coordinates[:, :, None] - coordinates[:, None, :] + largest - 1
+    return (offset[0] * (2 * largest - 1) + offset[1]).flatten()
+
+
+def merge_order(size: Size, next_window: Size) -> Order:
+    """The order that puts each 2×2 neighbours side by side, (top left, bottom left, top right, bottom right), the
+    groups in window order of the half-sized map."""
+    half = (size[0] // 2, size[1] // 2)
+    grid = row_order(size).reshape(half[0], 2, half[1], 2)
+    groups = grid.transpose(0, 2, 3, 1).reshape(-1, 4)
+    order: Order = groups[window_order(half, next_window)].reshape(-1)
+    return order
+
+
+def window_of(size: Size, largest: int) -> Size:
+    """The largest window that a map can be cut in, no side longer than `largest`."""
+    height, width = (max(side for side in range(1, largest + 1) if length % side == 0) for length in size)
+    return height, width
+
+
+def _tiles(grid: NDArray[np.int64], window: Size) -> NDArray[np.int64]:
+    """(H, W) to (windows, window height, window width)."""
+    height, width = window
+    tiles = grid.reshape(grid.shape[0] // height, height, grid.shape[1] // width, width).transpose(0, 2, 1, 3)
+    return tiles.reshape(-1, height, width)
+
+
+class Layout(nn.Module):
+    """Where the tokens of one stage's map stand, block by block, and how they see each other.
+
+    Attributes:
+        to_shifted, to_windows: from windows as they are to windows shifted by half, and back; None where one window
+            holds the whole map.
+        to_next: from the last block's order to what comes after, a merge or, after the last stage, row by row.
+        mask, no_mask: (W, M, M), what is added to scores in shifted windows, and nothing.
+        positions: rows of the bias table.
+    """
+
+    to_shifted: Tensor | None
+    to_windows: Tensor | None
+    to_next: Tensor
+    mask: Tensor
+    no_mask: Tensor
+    positions: Tensor
+
+    def __init__(self, size: Size, largest: int, depth: int, *, last: bool) -> None:
+        super().__init__()
+        window = window_of(size, largest)
+        by = [side // 2 if length > side else 0 for length, side in zip(size, window, strict=True)]
+        shift, windows = (by[0], by[1]), size[0] * size[1] // (window[0] * window[1])
+        plain, shifted = window_order(size, window), window_order(size, window, shift)
+        end = shifted if depth % 2 == 0 else plain
+        after = row_order(size) if last else merge_order(size, window_of((size[0] // 2, size[1] // 2), largest))
+        indices = {
+            "to_shifted": gather_index(plain, shifted) if any(shift) else None,
+            "to_windows": gather_index(shifted, plain) if any(shift) else None,
+            "to_next": gather_index(end, after),
+            "mask": shift_mask(size, window, shift) if any(shift) else torch.zeros(windows, 1, 1),
+            "no_mask": torch.zeros(windows, 1, 1),
+            "positions": relative_positions(window, largest),
+        }
+        for name, tensor in indices.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+
+def layouts(size: Size, largest: int, depths: Sequence[int]) -> nn.ModuleList:
+    """Those of all stages, each with half the height and width of the one before."""
+    stages = [(size[0] // 2**stage, size[1] // 2**stage) for stage in range(len(depths))]
+    return nn.ModuleList(
+        Layout(stage, largest, depth, last=number == len(depths))
+        for number, (stage, depth) in enumerate(zip(stages, depths, strict=True), start=1)
+    )
 
 
 class WindowAttention(nn.Module):
     """Attention within windows, with a learned bias for each relative position."""
 
-    positions: Tensor
-
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
-        self.heads, self.tokens = heads, window * window
+        self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
-        self.register_buffer("positions", relative_positions(window), persistent=False)
 
-    def forward(self, x_BNC: Tensor, mask_WMM: Tensor) -> Tensor:
+    def forward(self, x_BNC: Tensor, mask_WMM: Tensor, positions: Tensor) -> Tensor:
         """`mask_WMM` is added to the scores. Windows and heads share a dimension, so that bias and mask are the
         same for every clip and are laid out once for all of them."""
-        windows = x_BNC.shape[1] // self.tokens
-        bias_HMM = self.relative_position_bias_table[self.positions].T.unflatten(1, (self.tokens, self.tokens))
+        windows = len(mask_WMM)
+        tokens = x_BNC.shape[1] // windows
+        bias_HMM = self.relative_position_bias_table[positions].T.unflatten(1, (tokens, tokens))
         scores_WHMM = mask_WMM.unsqueeze(1) + bias_HMM
-        qkv = self.qkv(x_BNC).unflatten(1, (windows, self.tokens)).unflatten(3, (3, self.heads, -1))
+        qkv = self.qkv(x_BNC).unflatten(1, (windows, tokens)).unflatten(3, (3, self.heads, -1))
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=scores_WHMM.flatten(0, 1).unsqueeze(0))
         out = out.unflatten(1, (windows, self.heads)).transpose(2, 3).flatten(3).flatten(1, 2)
@@ -126,8 +198,8 @@ class SwinBlock(nn.Module):
         self.mlp = MLP(width, 4 * width)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x_BNC: Tensor, mask_WMM: Tensor) -> Tensor:
-        attended_BNC: Tensor = x_BNC + self.drop_path(self.attn(self.norm1(x_BNC), mask_WMM))
+    def forward(self, x_BNC: Tensor, mask_WMM: Tensor, positions: Tensor) -> Tensor:
+        attended_BNC: Tensor = x_BNC + self.drop_path(self.attn(self.norm1(x_BNC), mask_WMM, positions))
         out_BNC: Tensor = attended_BNC + self.drop_path(self.mlp(self.norm2(attended_BNC)))
         return out_BNC
 
@@ -148,48 +220,21 @@ class PatchMerging(nn.Module):
 class SwinStage(nn.Module):
     """Blocks in pairs, windows as they are and shifted by half; then, but for the last stage, a merge.
 
-    (B, side², C) in window order of this map, to (B, side²/4, 2C) in window order of the next map; the last stage
-    keeps map and width and gives row order.
+    (B, N, C) in window order of this map, to (B, N/4, 2C) in window order of the next map; the last stage keeps map
+    and width and gives row order. The layout says which map it is.
     """
 
-    to_shifted: Tensor
-    to_windows: Tensor
-    to_next: Tensor
-    mask: Tensor
-    no_mask: Tensor
-
-    def __init__(
-        self, side: int, width: int, heads: int, window: int, drop_paths: Sequence[float], *, last: bool
-    ) -> None:
+    def __init__(self, width: int, heads: int, window: int, drop_paths: Sequence[float], *, last: bool) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(SwinBlock(width, heads, window, rate) for rate in drop_paths)
         self.downsample = nn.Identity() if last else PatchMerging(width)
-        self.shifts = side > window
-        shift = window // 2 if self.shifts else 0
-        plain, shifted = window_order(side, window, 0), window_order(side, window, shift)
-        end = shifted if len(drop_paths) % 2 == 0 else plain
-        after = row_order(side) if last else merge_order(side, window)
-        mask = shift_mask(side, window, shift) if shift else torch.zeros(1, 1, 1)
-        self.register_buffer("to_shifted", gather_index(plain, shifted), persistent=False)
-        self.register_buffer("to_windows", gather_index(shifted, plain), persistent=False)
-        self.register_buffer("to_next", gather_index(end, after), persistent=False)
-        self.register_buffer("mask", mask, persistent=False)
-        self.register_buffer("no_mask", torch.zeros((side // window) ** 2, 1, 1), persistent=False)
 
-    def forward(self, x_BNC: Tensor) -> Tensor:
+    def forward(self, x_BNC: Tensor, layout: Layout) -> Tensor:
         for number, block in enumerate(self.blocks):
-            shifted = self.shifts and number % 2 == 1
-            if self.shifts and number > 0:
-                x_BNC = x_BNC[:, self.to_shifted if shifted else self.to_windows]
-            x_BNC = block(x_BNC, self.mask if shifted else self.no_mask)
-        next_map: Tensor = self.downsample(x_BNC[:, self.to_next])
+            shifted = number % 2 == 1
+            reorder = layout.to_shifted if shifted else layout.to_windows
+            if reorder is not None and number > 0:
+                x_BNC = x_BNC[:, reorder]
+            x_BNC = block(x_BNC, layout.mask if shifted else layout.no_mask, layout.positions)
+        next_map: Tensor = self.downsample(x_BNC[:, layout.to_next])
         return next_map
-
-
-def merge_order(side: int, window: int) -> Order:
-    """The order that puts each 2×2 neighbours side by side, (top left, bottom left, top right, bottom right), the
-    groups in window order of the half-sized map."""
-    grid = row_order(side).reshape(side // 2, 2, side // 2, 2)
-    groups = grid.transpose(0, 2, 3, 1).reshape(-1, 4)
-    order: Order = groups[window_order(side // 2, window, 0)].reshape(-1)
-    return order

@@ -1,0 +1,142 @@
+"""Sounds and log-mels made a little different each time they are trained on.
+
+N samples, M samples of another sound, B clips, V views, T frames, F mel bins.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openclap.audio.io import Wave
+from openclap.errors import ConfigError
+from openclap.types import AudioBatch
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """What is made different in training; everything is off unless it is asked for. In this order:
+
+    Attributes:
+        gain_db: each sound louder or softer by up to so many decibels, drawn evenly. What goes beyond ±1 is clipped
+            by those front ends that round to 16 bits.
+        shift: each sound begins up to this share of its length earlier or later, 0.5 at most; what leaves at one end
+            comes in at the other (circular), so that everything a caption speaks of is still heard.
+        mixup: with this probability a sound is mixed with another of its shard (`mix`) and their captions are joined.
+        time_stripes, mel_stripes: SpecAugment (Park et al. 2019, arXiv:1904.08779): so many stripes of frames and of
+            mel bins are hidden (`hide_stripes`); LAION-CLAP hides two of each.
+        time_width, mel_width: the widest stripe, in frames and in bins; each width is drawn from 0 on.
+        patch_dropout: the share of time that the audio tower leaves out (`openclap.models.patch_dropout`); it is no
+            part of a batch, and whoever trains hands it to the tower.
+    """
+
+    gain_db: float = 0.0
+    shift: float = 0.0
+    mixup: float = 0.0
+    time_stripes: int = 0
+    time_width: int = 64
+    mel_stripes: int = 0
+    mel_width: int = 8
+    patch_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a value that cannot be."""
+        if not 0 <= self.gain_db < math.inf:
+            raise ConfigError(f"augment.gain_db is {self.gain_db}, expected a number of decibels from 0 on.")
+        for name, most in (("shift", 0.5), ("mixup", 1.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"augment.{name} is {getattr(self, name)}, expected 0 to {most:g}.")
+        if not 0 <= self.patch_dropout < 1:
+            raise ConfigError(f"augment.patch_dropout is {self.patch_dropout}, expected 0 to below 1.")
+        for name in ("time_stripes", "time_width", "mel_stripes", "mel_width"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"augment.{name} is {getattr(self, name)}, expected 0 or more.")
+
+
+UNCHANGED = AugmentConfig()
+LAION_STRIPES = AugmentConfig(time_stripes=2, mel_stripes=2)
+"""Nothing made different, and what LAION-CLAP trains with."""
+
+LEAST_SHARE = 0.25
+"""Each of two mixed sounds has at least this share of their summed amplitudes: both are to be heard."""
+
+
+def vary(wave_N: Wave, config: AugmentConfig, rng: np.random.Generator) -> Wave:
+    """Gain, then shift, each where it is asked for; otherwise nothing is drawn."""
+    if config.gain_db:
+        wave_N = amplify(wave_N, rng.uniform(-config.gain_db, config.gain_db))
+    if config.shift:
+        wave_N = np.roll(wave_N, round(rng.uniform(-config.shift, config.shift) * len(wave_N)))
+    return wave_N
+
+
+def amplify(wave_N: Wave, gain_db: float) -> Wave:
+    """Louder by `gain_db` decibels."""
+    return wave_N * np.float32(10 ** (gain_db / 20))
+
+
+def draw_mix(wave_N: Wave, other_M: Wave, rng: np.random.Generator) -> Wave | None:
+    """(N,): `mix` at a random share, with a random stretch of the other sound; None where either is silent, for then
+    nothing of its caption would be heard. The shorter other is repeated, so that any stretch of the result holds both.
+    """
+    if len(other_M) > len(wave_N):
+        start = int(rng.integers(len(other_M) - len(wave_N) + 1))
+        other_N = other_M[start : start + len(wave_N)]
+    else:
+        other_N = np.resize(other_M, len(wave_N))
+    share = rng.uniform(LEAST_SHARE, 1 - LEAST_SHARE)
+    return mix(wave_N, other_N, share) if wave_N.any() and other_N.any() else None
+
+
+def mix(wave_N: Wave, other_N: Wave, share: float) -> Wave:
+    """Two sounds that are not silent, so weighted that their levels (RMS) are as `share` to 1 − `share`.
+
+    Tokozume et al. 2018 (arXiv:1711.10282, section 3.2): (p·x + (1 − p)·y) / √(p² + (1 − p)²), which is as loud as its
+    parts where they are equally loud.
+    """
+    level, other_level = _rms(wave_N), _rms(other_N)
+    weight = share * other_level / (share * other_level + (1 - share) * level)
+    total = math.hypot(weight, 1 - weight)
+    mixed: Wave = np.float32(weight / total) * wave_N + np.float32((1 - weight) / total) * other_N
+    return mixed
+
+
+def join_captions(caption: str, other: str) -> str:
+    """What is heard where two sounds are mixed: "A dog barks and Rain falls."."""
+    return f"{caption.rstrip('. ')} and {other}"
+
+
+def hide_stripes(audio: AudioBatch, config: AugmentConfig, rng: np.random.Generator) -> AudioBatch:
+    """The log-mels with stripes of frames and of bins hidden, the same ones in all views of all clips.
+
+    A hidden place is given the mean of its view: that is SpecAugment's choice, whose zero is the mean of a normalised
+    log-mel. LAION-CLAP zeroes after its first batch norm, which also means "the mean", of the whole training set; zero
+    in the log-mel itself would be 0 dB, louder than anything around it.
+    """
+    if not (config.time_stripes or config.mel_stripes):
+        return audio
+    mel_BVTF = audio.mel_BVTF
+    frames, bins = mel_BVTF.shape[-2:]
+    hidden_T = _stripes(frames, config.time_stripes, config.time_width, rng)
+    hidden_F = _stripes(bins, config.mel_stripes, config.mel_width, rng)
+    hidden_TF = hidden_T[:, None] | hidden_F[None, :]
+    mean = mel_BVTF.mean(dim=(-2, -1), keepdim=True)
+    return replace(audio, mel_BVTF=torch.where(hidden_TF, mean, mel_BVTF))
+
+
+def _stripes(length: int, count: int, widest: int, rng: np.random.Generator) -> Tensor:
+    """(length,) True within `count` stripes; each has a width from 0 to `widest` and a place where all of it fits."""
+    hidden = torch.zeros(length, dtype=torch.bool)
+    for _ in range(count):
+        width = int(rng.integers(min(widest, length) + 1))
+        start = int(rng.integers(length - width + 1))
+        hidden[start : start + width] = True
+    return hidden
+
+
+def _rms(wave_N: Wave) -> float:
+    return math.sqrt(float(np.mean(np.square(wave_N, dtype=np.float64))))
