@@ -35,7 +35,7 @@ def train(
     from openclap.train.config import override
     from openclap.train.loop import train as run
 
-    config = override(find(recipe), _pairs(options))
+    config = override(find(recipe), options_given(options))
     with training_line() as watch:
         outcome = run(config, out, watch=watch)
     if json:
@@ -48,7 +48,7 @@ def train(
     return 0
 
 
-def _pairs(options: tuple[str, ...]) -> dict[str, str]:
+def options_given(options: tuple[str, ...]) -> dict[str, str]:
     """`--name value` and `--name=value` to a dict. Raises ConfigError for anything else."""
     from openclap.errors import ConfigError
 
