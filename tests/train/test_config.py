@@ -87,7 +87,7 @@ class Outer:
         ({"epochs": "three"}, "expected something like 3"),
         ({"epochs": "0"}, "expected 1 or more"),
         ({"batch_size": "1"}, "expected 2 or more"),
-        ({"seed": "-1"}, "below 2"),
+        ({"seed": "-1"}, "expected 0 or more"),
         ({"optim.lr": "-1"}, "expected 0 or more"),
         ({"compile": "perhaps"}, "expected yes or no"),
         ({"precision": "fp8"}, "expected one of: fp32, bf16, fp16"),

@@ -24,7 +24,7 @@ from openclap.models.swin import SwinBlock
 from openclap.models.text_tower import TextTower
 from openclap.train.config import TrainConfig
 from openclap.train.lora import adapt
-from openclap.train.optim import fix_norms, freeze, thaw
+from openclap.train.optim import fix_norms, freeze, hold_still, thaw
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,8 +45,9 @@ def accelerator_for(config: TrainConfig, out: Path) -> Accelerator:
     _check_precision(config)
     AcceleratorState._reset_state()  # or the first run's precision would be every later one's in this process
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # without it, processes on a machine without a GPU are strangers
         mixed_precision="no" if config.precision == "fp32" else config.precision,
-        log_with=list(config.trackers),
+        log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(logging_dir=str(out / "tensorboard")),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # tagging heads learn nothing
     )
@@ -101,7 +102,7 @@ def set_modes(clap: nn.Module, config: TrainConfig, step: int) -> None:
     if config.unfreeze_at and step >= config.unfreeze_at:
         thaw(clap, config.frozen)
     else:
-        freeze(clap, config.frozen)
+        hold_still(clap, config.frozen)
     if config.fixed_norms:
         fix_norms(clap)
 
@@ -120,8 +121,9 @@ def save_memory(clap: CLAP) -> None:
     tower = clap.text_tower
     assert isinstance(tower, TextTower)
     encoder: Any = tower.encoder
+    enable = getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)
     try:
-        encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        enable({"use_reentrant": False})
     except ValueError:
         raise ConfigError(
             f"--checkpointing does not apply: transformers has none for {tower.config.model_type}. Leave it out."
@@ -136,10 +138,12 @@ def _forward_and_again(block: nn.Module) -> tuple[AbstractContextManager[None], 
 def statistics_kept(block: nn.Module) -> Iterator[None]:
     """Batch norms count a batch once, though it is computed twice."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]

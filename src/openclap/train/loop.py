@@ -200,8 +200,8 @@ class _Run:
                     state.save(self.accelerator, self.out / "states", self.progress, self.config.keep)
                 if stopping or self.is_over():
                     break
-            else:  # the last batches may have been passed over, all of them unreadable
-                self.progress = replace(self.progress, step=max(self.progress.step, self.total_steps))
+            if not self.is_over() and not stop:  # the last batches were passed over, all of them unreadable
+                self.progress = replace(self.progress, step=self.total_steps)
         return self.outcome()
 
     def logging(self) -> Any:

@@ -55,24 +55,27 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
 
     Raises ConfigError for a prefix that names nothing.
     """
-    _set_learning(model, prefixes, learns=False)
-
-
-def thaw(model: nn.Module, prefixes: Sequence[str]) -> None:
-    """Let the named parts learn again."""
-    _set_learning(model, prefixes, learns=True)
-
-
-def _set_learning(model: nn.Module, prefixes: Sequence[str], *, learns: bool) -> None:
     for prefix in prefixes:
         named = [p for name, p in model.named_parameters() if _under(name, prefix)]
         if not named:
             raise ConfigError(f"frozen names {prefix!r}, which is no part of the model.")
         for parameter in named:
-            parameter.requires_grad_(learns)
-        for name, module in model.named_modules():
-            if _under(name, prefix):
-                module.train(learns)
+            parameter.requires_grad_(False)
+    hold_still(model, prefixes)
+
+
+def hold_still(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Batch norms and dropouts of the named parts as in evaluation."""
+    for name, module in model.named_modules():
+        if any(_under(name, prefix) for prefix in prefixes):
+            module.eval()
+
+
+def thaw(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Let the named parts learn."""
+    for name, parameter in model.named_parameters():
+        if any(_under(name, prefix) for prefix in prefixes):
+            parameter.requires_grad_(True)
 
 
 def fix_norms(model: nn.Module) -> None:
