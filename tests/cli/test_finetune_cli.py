@@ -67,7 +67,7 @@ def test_a_folder_becomes_a_better_model_and_is_packed_once(
     packed = {path: path.stat().st_mtime_ns for path in (out / "shards").rglob("*.tar")}
     assert finetune(*given) == 0
     printed = capsys.readouterr()
-    assert "text→audio" in printed.out and "epoch" not in printed.err
+    assert "text→audio" in printed.out and "score 0" not in printed.err
     assert packed == {path: path.stat().st_mtime_ns for path in (out / "shards").rglob("*.tar")}
 
 

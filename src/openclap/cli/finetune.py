@@ -68,6 +68,8 @@ def finetune(
 
     if not 0 < held_out < 1:
         raise ConfigError(f"--held-out is {held_out}, expected a share between 0 and 1.")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("openclap finetune is for one process. Make shards, and give several to openclap train.")
     with progress("Reading sounds") as advance:
         pairs = pairs_of(
             sounds.expanduser(),
@@ -121,11 +123,13 @@ def _interval(estimate: Any, form: str) -> str:
 
 
 def _plan(config: TrainConfig, learns: int, held: int) -> str:
-    what = f"LoRA of rank {config.lora}" if config.lora else "all weights" if not config.frozen else "some weights"
-    what = "the heads" if config.frozen == ("audio_tower", "text_tower") and not config.lora else what
+    towers = {("audio_tower", "text_tower"): "the heads", (): "all of it"}
+    what = towers.get(config.frozen, "the parts that are not frozen")
+    if config.lora:
+        what = f"the heads, and updates of rank {config.lora} to attention"
     return (
-        f"Learning from {learns} pairs, {held} held out. Of the model learn: {what}; up to {config.epochs} epochs, "
-        f"{config.batch_size} pairs a batch."
+        f"Learning from {learns} pairs, {held} held out. What learns of the model: {what}. Up to {config.epochs} "
+        f"epochs, {config.batch_size} pairs a batch."
     )
 
 

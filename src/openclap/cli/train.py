@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,8 @@ def train(
     config = override(find(recipe), options_given(options))
     with training_line() as watch:
         outcome = run(config, out, watch=watch)
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
+        return 130 if outcome.stopped else 0
     if json:
         print_json({"model": str(outcome.model), "step": outcome.step, "total_steps": outcome.total_steps})
     list_skipped([(reason.partition(": ")[0], reason) for reason in outcome.skipped])

@@ -47,7 +47,7 @@ DEFAULTS: Mapping[int, Defaults] = {
     5_000: Defaults("all", epochs=10, batch_size=64, patience=3),
     50_000: Defaults("all", epochs=5, batch_size=128, patience=2),
 }
-"""By the number of pairs to learn from, from which on they hold."""
+"""By the number of pairs to learn from, from which on they hold. A batch is half of the pairs at most."""
 
 RATES: Mapping[Mode, tuple[float, float]] = {
     "heads": (5e-4, 0.0),
@@ -86,7 +86,7 @@ def configure(
         start,
         data,
         epochs=usual.epochs,
-        batch_size=min(usual.batch_size, pairs),
+        batch_size=max(2, min(usual.batch_size, pairs // 2)),
         optim=OptimConfig(lr=lr, tower_lr=tower_lr, weight_decay=0.01),
         frozen=frozen_in(load(start).clap, mode),
         lora=LORA_RANK if mode == "lora" else 0,

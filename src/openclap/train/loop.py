@@ -82,6 +82,7 @@ def train(
     if out.is_file() or (out.is_dir() and not (out / CONFIG).exists() and {path.name for path in out.iterdir()} - ours):
         raise ConfigError(f"{out}: is there already and holds no run. Choose another folder.")
     run = _Run(config, out, shards, validate)
+    watch = watch if run.accelerator.is_main_process else lambda row: None
     out.mkdir(parents=True, exist_ok=True)
     with only_writer(out) if run.accelerator.is_main_process else nullcontext():
         run.claim()
@@ -175,10 +176,10 @@ class _Run:
 
     def through(self, watch: Watch) -> Outcome:
         """Step until the end or a signal; then leave the model, or the state, behind."""
-        clock = Clock(self.pairs_per_step, self.total_steps)
         with signals() as stop, self.logging() as write:
             if self.validate and self.progress.best is None:
                 watch({"step": 0, "total_steps": self.total_steps, "epoch": 0, **self.score()})
+            clock = Clock(self.pairs_per_step, self.total_steps)
             for step, batches in self.steps():
                 clock.data_ready()
                 share = self.rate_at(step - 1)
