@@ -78,6 +78,27 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture(scope="session")
+def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same small model with a Swin transformer, whose attention LoRA can adapt."""
+    from dataclasses import replace
+
+    import torch
+
+    from openclap import presets
+    from openclap.checkpoints import folder
+    from openclap.models.htsat import HTSATConfig
+    from tiny import PRESET, make_tokenizer
+
+    frontend = replace(PRESET.frontend, mel=replace(PRESET.frontend.mel, n_mels=16))
+    audio = HTSATConfig(width=8, depths=(2, 2), heads=(2, 2), n_mels=16, image=64, classes=0)
+    preset = replace(PRESET, name="tiny-swin", frontend=frontend, audio=audio)
+    place = tmp_path_factory.mktemp("swin") / "model"
+    torch.manual_seed(0)
+    folder.save(place, presets.build(preset), preset, make_tokenizer())
+    return place
+
+
 @pytest.fixture
 def sounds(tmp_path: Path) -> Path:
     """A folder of six short sounds of three kinds, and `sounds.csv` beside them."""

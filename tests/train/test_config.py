@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from openclap import presets
 from openclap.errors import ConfigError
 from openclap.recipes import RECIPES, recipe
 from openclap.train.config import OptimConfig, TrainConfig, option_names, override
-from openclap.train.optim import build_optimizer, freeze, parameter_groups, warmup_cosine
+from openclap.train.optim import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
 from reference import GOLDEN
 from tiny import PRESET
 
@@ -23,6 +24,13 @@ def test_the_schedule_is_the_references() -> None:
     np.testing.assert_allclose(ours, golden["lr"], rtol=1e-9, atol=1e-12)
 
 
+def test_all_schedules_warm_up_alike_and_end_where_they_should() -> None:
+    shares = {name: [f(step, warmup_steps=4, total_steps=12) for step in range(12)] for name, f in SCHEDULES.items()}
+    assert all(share[:4] == [0.25, 0.5, 0.75, 1.0] for share in shares.values())
+    assert shares["linear"][4:] == pytest.approx([1 - n / 8 for n in range(8)])
+    assert shares["constant"][4:] == [1.0] * 8
+
+
 def test_options_replace_values_by_their_kind() -> None:
     changed = override(
         CONFIG, {"epochs": "7", "optim.lr": "3e-4", "frozen": "audio_tower,text_tower", "optim.betas": "0.8,0.9"}
@@ -30,9 +38,42 @@ def test_options_replace_values_by_their_kind() -> None:
     assert (changed.epochs, changed.optim.lr, changed.optim.betas) == (7, 3e-4, (0.8, 0.9))
     assert changed.frozen == ("audio_tower", "text_tower") and CONFIG.epochs == 3
     assert override(CONFIG, {"batch-size": "8", "optim.weight-decay": "0"}).batch_size == 8
+    others = {"optim.betas": "0.5,0.5", "optim.schedule": "linear", "precision": "bf16"}
+    flags = dict.fromkeys(("fixed_norms", "compile", "checkpointing"), "yes")
     for name in option_names(CONFIG):
-        value = "0.5,0.5" if name == "optim.betas" else "5"
-        assert name in ("start", "data") or override(CONFIG, {name: value})
+        assert override(CONFIG, {name: (others | flags).get(name, "5")}) != CONFIG, name
+
+
+def test_options_are_read_by_type_in_groups_of_any_depth() -> None:
+    assert override(CONFIG, {"compile": "no", "trackers": ""}).trackers == ()
+    deep = override(Outer(), {"inner.most": "0.5", "inner.core.note": "None", "inner.core.sizes": "3, 4", "limit": "7"})
+    assert deep == Outer(limit=7, inner=Inner(most=0.5, core=Core(note=None, sizes=(3, 4))))
+    assert option_names(deep) == ["limit", "inner.most", "inner.core.note", "inner.core.sizes"]
+    assert override(deep, {"limit": "none", "inner.core.note": "7"}) == Outer(
+        limit=None, inner=Inner(most=0.5, core=Core(note="7", sizes=(3, 4)))
+    )
+    with pytest.raises(ConfigError, match=r"Did you mean --inner\.core\.sizes"):
+        override(deep, {"inner.core.size": "3"})
+    with pytest.raises(ConfigError, match="There is no option --inner"):
+        override(deep, {"inner.core": "3"})
+
+
+@dataclass(frozen=True)
+class Core:
+    note: str | None = "x"
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inner:
+    most: float = 1.0
+    core: Core = field(default_factory=Core)
+
+
+@dataclass(frozen=True)
+class Outer:
+    limit: int | None = 3
+    inner: Inner = field(default_factory=Inner)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +87,13 @@ def test_options_replace_values_by_their_kind() -> None:
         ({"epochs": "three"}, "expected something like 3"),
         ({"epochs": "0"}, "expected 1 or more"),
         ({"batch_size": "1"}, "expected 2 or more"),
-        ({"seed": "-1"}, "below 2"),
+        ({"seed": "-1"}, "expected 0 or more"),
         ({"optim.lr": "-1"}, "expected 0 or more"),
+        ({"compile": "perhaps"}, "expected yes or no"),
+        ({"precision": "fp8"}, "expected one of: fp32, bf16, fp16"),
+        ({"optim.schedule": "cosin"}, "expected one of: cosine"),
+        ({"accumulate": "0"}, "expected 1 or more"),
+        ({"patience": "-1"}, "expected 0 or more"),
         ({"optim.lr": "nan"}, "expected 0 or more"),
         ({"optim.warmup_steps": "-4"}, "expected 0 or more"),
         ({"optim.betas": "0.9"}, "expected two numbers"),

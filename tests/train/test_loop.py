@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import MakeConfig
+from runs import MakeConfig, assert_equal_runs, weights
 from safetensors import SafetensorError
 
 import openclap
@@ -21,18 +21,6 @@ from openclap.errors import CheckpointError, ConfigError, DataError, TrainingErr
 from openclap.locks import only_writer
 from openclap.train.config import OptimConfig, TrainConfig
 from openclap.train.loop import Row, read_log, train
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return openclap.load(run / "model").clap.state_dict()
-
-
-def assert_equal_runs(one: Path, other: Path) -> None:
-    theirs = weights(other)
-    for name, tensor in weights(one).items():
-        assert torch.equal(tensor, theirs[name]), name
-    what = [(row["step"], row["loss"], row["lr"]) for row in read_log(one / "log.jsonl")]
-    assert what == [(row["step"], row["loss"], row["lr"]) for row in read_log(other / "log.jsonl")]
 
 
 def test_a_run_writes_a_model_a_log_and_curves(make_config: MakeConfig, tmp_path: Path) -> None:

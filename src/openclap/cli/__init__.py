@@ -22,6 +22,7 @@ from openclap.cli import (
     embed,
     eval,
     fad,
+    finetune,
     index,
     inspect,
     models,
@@ -48,6 +49,7 @@ index_app = App(name="index", help="Build and look at search indexes.")
 app.command(demo.demo)
 app.command(dataset.app)
 app.command(train.train)
+app.command(finetune.finetune)
 app.command(eval.evaluate, name="eval")
 app.command(embed.embed)
 app.command(classify.classify)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +36,11 @@ def train(
     from openclap.train.config import override
     from openclap.train.loop import train as run
 
-    config = override(find(recipe), _pairs(options))
+    config = override(find(recipe), options_given(options))
     with training_line() as watch:
         outcome = run(config, out, watch=watch)
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
+        return 130 if outcome.stopped else 0
     if json:
         print_json({"model": str(outcome.model), "step": outcome.step, "total_steps": outcome.total_steps})
     list_skipped([(reason.partition(": ")[0], reason) for reason in outcome.skipped])
@@ -48,7 +51,7 @@ def train(
     return 0
 
 
-def _pairs(options: tuple[str, ...]) -> dict[str, str]:
+def options_given(options: tuple[str, ...]) -> dict[str, str]:
     """`--name value` and `--name=value` to a dict. Raises ConfigError for anything else."""
     from openclap.errors import ConfigError
 

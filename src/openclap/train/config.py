@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from openclap.audio.augment import UNCHANGED, AugmentConfig
 from openclap.errors import ConfigError
+from openclap.models.objectives import ObjectiveConfig
+
+C = TypeVar("C")
+Precision = Literal["fp32", "bf16", "fp16"]
+Schedule = Literal["cosine", "linear", "constant"]
 
 
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
-    """AdamW (Loshchilov & Hutter 2019) with linear warm-up and cosine decay to zero.
+    """AdamW (Loshchilov & Hutter 2019) with linear warm-up, then a schedule.
 
     Attributes:
         lr: of the heads and the temperature.
         tower_lr: of those tower parameters that learn.
+        schedule: after warm-up: "cosine" or "linear" to zero, or "constant".
         weight_decay: on matrices and filters alone; gains, biases and the temperature have none.
         clip_norm: largest norm of the whole gradient.
     """
@@ -27,6 +36,7 @@ class OptimConfig:
     weight_decay: float = 0.1
     warmup_steps: int = 20
     clip_norm: float = 1.0
+    schedule: Schedule = "cosine"
 
     def __post_init__(self) -> None:
         rates = {"lr": self.lr, "tower_lr": self.tower_lr, "weight_decay": self.weight_decay}
@@ -46,7 +56,21 @@ class TrainConfig:
     Attributes:
         start: a model that `openclap.load` reads, whose weights training begins with.
         data: a folder of shards (one split).
+        batch_size: pairs that one process puts through the model together.
+        accumulate: batches whose gradients make one step.
+        chunk: pairs whose activations are held at a time: gradient caching, the same step in less memory and a third
+            more time; 0 holds the whole batch's.
+        caption: which of a clip's captions are learnt from: one at "random", the "first", or "all" at once.
+        objective, augment: what is minimised, and how sounds are varied.
         frozen: parts of the model that do not learn, by the beginning of their names.
+        unfreeze_at: the step from which they learn too; 0 for never.
+        fixed_norms: the towers' batch norms use the statistics that they came with, whatever is in the batch.
+        lora: rank of the low-rank updates that the towers' attention learns (Hu et al. 2021); 0 for none.
+        precision: "bf16" and "fp16" compute most of the forward pass in 16 bits (fp16 needs a GPU).
+        compile: translate the towers with `torch.compile`: slow at first, faster from then on.
+        checkpointing: compute the towers' activations again in the backward pass, for less memory.
+        patience: validations without a better score after which training stops; 0 for never.
+        trackers: who is told the curves: "tensorboard", or any other that accelerate knows and is installed.
         save_every: steps between saved states.
         keep: how many saved states stay.
         workers: processes that decode; 0 decodes in the training process.
@@ -56,19 +80,35 @@ class TrainConfig:
     data: str
     epochs: int
     batch_size: int
+    accumulate: int = 1
+    chunk: int = 0
+    caption: Literal["random", "first", "all"] = "random"
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    augment: AugmentConfig = UNCHANGED
     optim: OptimConfig = field(default_factory=OptimConfig)
     frozen: tuple[str, ...] = ()
+    unfreeze_at: int = 0
+    fixed_norms: bool = False
+    lora: int = 0
+    precision: Precision = "fp32"
+    compile: bool = False
+    checkpointing: bool = False
+    patience: int = 0
+    trackers: tuple[str, ...] = ("tensorboard",)
     seed: int = 3407
     save_every: int = 50
     keep: int = 2
     workers: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
-        if not 0 <= self.seed < 2**32 or self.workers < 0:
-            raise ConfigError(f"seed is {self.seed}, workers {self.workers}; expected 0 or more, the seed below 2**32.")
+        at_least = dict.fromkeys(("epochs", "batch_size", "accumulate", "save_every", "keep"), 1)
+        for name, least in (
+            at_least | dict.fromkeys(("chunk", "unfreeze_at", "lora", "patience", "workers", "seed"), 0)
+        ).items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected {least} or more.")
+        if self.seed >= 2**32:
+            raise ConfigError(f"seed is {self.seed}, expected a number below 2**32.")
         if self.batch_size < 2:
             raise ConfigError("batch_size is 1, expected 2 or more: a pair is told apart from the rest of its batch.")
 
@@ -77,46 +117,87 @@ class TrainConfig:
         return asdict(self)
 
 
-def override(config: TrainConfig, options: dict[str, str]) -> TrainConfig:
+def override(config: C, options: dict[str, str]) -> C:
     """`config` with some values replaced, named as on the command line: "epochs", "optim.lr".
 
-    Raises ConfigError for a name that is not there, naming the nearest, and for a value of another kind.
+    A value that is itself a frozen dataclass is a group, whose values are named after a dot. Text is read as the type
+    that the field has. Raises ConfigError for a name that is not there, naming the nearest, and for a value of another
+    kind.
     """
     for name, text in options.items():
-        group, _, leaf = name.replace("-", "_").rpartition(".")
-        if group not in ("", "optim") or leaf not in _names(config, group) or name == "optim":
+        path = name.replace("-", "_").split(".")
+        if ".".join(path) not in option_names(config):
             raise ConfigError(f"There is no option --{name}. {_nearest(name, config)}")
-        if group:
-            config = replace(config, optim=replace(config.optim, **{leaf: _parse(name, text, config.optim, leaf)}))
-        else:
-            config = replace(config, **{leaf: _parse(name, text, config, leaf)})
+        config = _replaced(config, path, name, text)
     return config
 
 
-def option_names(config: TrainConfig) -> list[str]:
-    """Every name that `override` takes."""
-    return [name for name in _names(config, "") if name != "optim"] + [
-        f"optim.{name}" for name in _names(config, "optim")
-    ]
+def option_names(config: Any) -> list[str]:
+    """Every name that `override` takes: plain values first, then those of groups."""
+    return sorted(_names(config), key=lambda name: name.count("."))
 
 
-def _names(config: TrainConfig, group: str) -> list[str]:
-    return [field.name for field in fields(config.optim if group else config)]
+def _names(holder: Any, before: str = "") -> Iterator[str]:
+    for each in fields(holder):
+        value = getattr(holder, each.name)
+        if is_dataclass(value):
+            yield from _names(value, f"{before}{each.name}.")
+        else:
+            yield before + each.name
 
 
-def _nearest(name: str, config: TrainConfig) -> str:
+def _replaced(holder: Any, path: list[str], name: str, text: str) -> Any:
+    first, *rest = path
+    now = getattr(holder, first)
+    value = _replaced(now, rest, name, text) if rest else _parse(name, text, get_type_hints(type(holder))[first], now)
+    return replace(holder, **{first: value})
+
+
+def _nearest(name: str, config: Any) -> str:
     names = option_names(config)
     near = get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.5)
     return f"Did you mean --{near[0].replace('_', '-')}?" if near else f"There are: {', '.join(names)}."
 
 
-def _parse(name: str, text: str, holder: Any, leaf: str) -> Any:
-    """`text` as the kind of value that stands there now."""
-    now = getattr(holder, leaf)
+def _parse(name: str, text: str, kind: Any, now: Any) -> Any:
     try:
-        if isinstance(now, tuple):
-            kind = type(now[0]) if now else str
-            return tuple(kind(part) for part in text.split(",") if part)
-        return type(now)(text)
-    except ValueError:
-        raise ConfigError(f"--{name} is {text!r}, expected something like {now!r}.") from None
+        return _read(text, kind)
+    except ValueError as error:
+        expected = str(error) if get_origin(kind) is Literal or kind is bool else f"something like {now!r}"
+        raise ConfigError(f"--{name} is {text!r}, expected {expected}.") from None
+
+
+def _read(text: str, kind: Any) -> Any:
+    """`text` as a value of `kind`: a plain type, a Literal, a tuple, or a choice of these. Raises ValueError."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if text not in kinds:
+            raise ValueError(f"one of: {', '.join(map(str, kinds))}")
+        return text
+    if origin is tuple:
+        return tuple(_read(part.strip(), kinds[0]) for part in text.split(",") if part.strip())
+    if origin in (Union, UnionType):
+        if NoneType in kinds and text.lower() == "none":
+            return None
+        return _first_that_reads(text, [each for each in kinds if each is not NoneType])
+    if kind is bool:
+        return _truth(text)
+    return kind(text)
+
+
+def _first_that_reads(text: str, kinds: list[Any]) -> Any:
+    for kind in kinds[:-1]:
+        try:
+            return _read(text, kind)
+        except ValueError:
+            continue
+    return _read(text, kinds[-1])
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in _TRUTHS:
+        raise ValueError("yes or no")
+    return _TRUTHS[text.lower()]
+
+
+_TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

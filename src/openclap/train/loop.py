@@ -4,62 +4,88 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
+
 from openclap.data.files import partial_of, write_bytes
 from openclap.data.loader import PairLoader
-from openclap.data.shards import index_shards
+from openclap.data.shards import ShardIndex, index_shards
 from openclap.embedder import Embedder, load
-from openclap.errors import ConfigError, TrainingError, require
+from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
 from openclap.locks import LOCK, only_writer
-from openclap.models.objectives import ObjectiveConfig, build_objective
+from openclap.models.objectives import build_objective
 from openclap.train import state
 from openclap.train.config import TrainConfig
-from openclap.train.optim import build_optimizer, freeze, set_rate, warmup_cosine
+from openclap.train.engine import PROJECT, accelerator_for, prepare_networks, set_modes
+from openclap.train.live import Clock, Row, log, read_log, signals
+from openclap.train.lora import merged
+from openclap.train.optim import SCHEDULES, build_optimizer, set_rate
 from openclap.train.step import TrainingStep
 from openclap.types import PairBatch
 
-Row = dict[str, Any]
-CONFIG = "config.json"
+__all__ = ["Outcome", "Row", "Validate", "read_log", "train"]
+
+Validate = Callable[[Embedder], float]
+"""The score of a model on held-out pairs; more is better, and the same model always gets the same."""
+Watch = Callable[[Row], None]
+CONFIG, SHARDS, NON_FINITE = "config.json", "shards", "non-finite.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run came to: the model's folder, the steps taken in all, and whether it was stopped on the way."""
+    """What a run came to: the model's folder, the steps taken in all, and whether it was stopped on the way.
+
+    With a validation, the model is the one that scored `best`, after `best_step` steps; `start` is what it began with.
+    """
 
     model: Path
     step: int
     total_steps: int
     stopped: bool
     skipped: tuple[str, ...]
+    start: float | None = None
+    best: float | None = None
+    best_step: int = 0
 
 
-def train(config: TrainConfig, out: Path, *, watch: Callable[[Row], None] = lambda row: None) -> Outcome:
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    shards: ShardIndex | None = None,
+    validate: Validate | None = None,
+    watch: Watch = lambda row: None,
+) -> Outcome:
     """Train as `config` says, in the folder `out`; run again, it goes on from the last saved state.
 
     Writes `out/config.json`, `out/log.jsonl` (a row a step), `out/tensorboard/`, `out/states/` and, when done,
-    the model at `out/model/`. SIGINT and SIGTERM save the state and return with `stopped=True`.
+    the model at `out/model/`. SIGINT and SIGTERM save the state and return with `stopped=True`. Under `torchrun` each
+    process learns from its own part of every step's data, and the first one alone writes.
 
     Args:
-        watch: told every row: step, total_steps, epoch, loss, scale, grad_norm, lr, pairs_per_s, seconds_left.
+        shards: samples to learn from, in place of all of `config.data`.
+        validate: scores the model before the first step and after every epoch. The best model is kept, and
+            `config.patience` ends a run that gets no better.
+        watch: told every row: step, total_steps, epoch, loss, scale, grad_norm, lr, pairs_per_s, seconds_left, and
+            score and best after an epoch; and, for the start, step 0 with a score alone.
 
     Raises ConfigError when `out` holds a run of another configuration or other data, DataError for shards that cannot
-    be used, TrainingError when the loss is no longer finite.
+    be used, TrainingError when the loss is no longer finite (`out/non-finite.json` names the batch).
     """
-    require("accelerate", "train")
-    require("tensorboard", "train")
-    ours = {CONFIG, LOCK, partial_of(out / CONFIG).name}  # a kill may leave the last two alone
+    ours = {CONFIG, LOCK, SHARDS, partial_of(out / CONFIG).name}  # a kill may leave these alone
     if out.is_file() or (out.is_dir() and not (out / CONFIG).exists() and {path.name for path in out.iterdir()} - ours):
         raise ConfigError(f"{out}: is there already and holds no run. Choose another folder.")
-    run = _Run(config, out)
+    run = _Run(config, out, shards, validate)
+    watch = watch if run.accelerator.is_main_process else lambda row: None
     out.mkdir(parents=True, exist_ok=True)
-    with only_writer(out):
+    with only_writer(out) if run.accelerator.is_main_process else nullcontext():
         run.claim()
         run.restore()
         try:
@@ -71,19 +97,16 @@ def train(config: TrainConfig, out: Path, *, watch: Callable[[Row], None] = lamb
 class _Run:
     """Everything that lives as long as one call of `train`."""
 
-    def __init__(self, config: TrainConfig, out: Path) -> None:
-        from accelerate import Accelerator
-        from accelerate.utils import ProjectConfiguration, set_seed
+    def __init__(self, config: TrainConfig, out: Path, shards: ShardIndex | None, validate: Validate | None) -> None:
+        from accelerate.utils import set_seed
 
-        self.config, self.out = config, out
-        self.accelerator = Accelerator(
-            log_with="tensorboard", project_config=ProjectConfiguration(logging_dir=str(out / "tensorboard"))
-        )
+        self.config, self.out, self.validate = config, out, validate
+        self.accelerator = accelerator_for(config, out)
         set_seed(config.seed)
         self.embedder: Embedder = load(config.start, device=self.accelerator.device)
-        self.model = self.embedder.clap.train()
-        freeze(self.model, config.frozen)
-        self.shards = index_shards(config.data)
+        self.start_digest = self.embedder.digest()
+        self.model = self.embedder.clap = prepare_networks(self.embedder.clap, config, self.accelerator)
+        self.shards = shards or index_shards(config.data)
         self.loader = PairLoader(
             self.shards,
             self.embedder.frontend,
@@ -93,17 +116,43 @@ class _Run:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
             workers=config.workers,
+            caption=config.caption,
+            augment=config.augment,
         )
-        self.total_steps = self.loader.batches_per_epoch * config.epochs
-        objective = build_objective(ObjectiveConfig(), self.model)
-        wrapped, self.optimizer = self.accelerator.prepare(self.model, build_optimizer(self.model, config.optim))
-        self.take = TrainingStep(self.accelerator, wrapped, objective, self.optimizer, clip_norm=config.optim.clip_norm)
-        self.step = 0
+        self.steps_per_epoch = self._steps_per_epoch()
+        self.total_steps = self.steps_per_epoch * config.epochs
+        later = config.frozen if config.unfreeze_at else ()
+        objective = build_objective(config.objective, self.model)
+        optimizer = build_optimizer(self.model, config.optim, also=later, objective=objective)
+        wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        if list(objective.parameters()):
+            self.accelerator.register_for_checkpointing(objective)
+        self.take = TrainingStep(
+            self.accelerator,
+            wrapped,
+            objective,
+            self.optimizer,
+            clip_norm=config.optim.clip_norm,
+            chunk=config.chunk,
+        )
+        self.progress = state.Progress()
+
+    def _steps_per_epoch(self) -> int:
+        batches, together = self.loader.batches_per_epoch, self.config.accumulate
+        if batches < together:
+            raise DataError(
+                f"{self.shards.folder}: {batches} batches are fewer than the {together} that make one step. Choose a "
+                "smaller accumulate or batch, or add data."
+            )
+        return batches // together
 
     def claim(self) -> None:
         """Make `out` this run's folder, or see that it already is: the same choices, data and start."""
         written = self.out / CONFIG
         wanted = json.loads(json.dumps(self.identity()))
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
         if not written.exists():
             write_bytes(written, json.dumps(wanted, indent=2).encode() + b"\n")
             return
@@ -122,138 +171,185 @@ class _Run:
         config = self.config.to_dict() | {"data": str(self.shards.folder.absolute())}
         if Path(self.config.start).exists():
             config["start"] = str(Path(self.config.start).absolute())
-        return config | {"data_digest": self.shards.digest(), "start_digest": self.embedder.digest()}
+        made = {"data_digest": self.shards.digest(), "start_digest": self.start_digest}
+        return config | made | {"processes": self.accelerator.num_processes}
 
     def restore(self) -> None:
         """Go to the newest saved state, if there is one, and open the trackers there."""
-        self.step = state.restore(self.accelerator, self.out / "states")
-        self.resumed_done = self.step >= self.total_steps
-        self.accelerator.init_trackers("", init_kwargs={"tensorboard": {"purge_step": self.step, "flush_secs": 10}})
+        self.progress = state.restore(self.accelerator, self.out / "states")
+        self.resumed_done = self.is_over()
+        set_modes(self.model, self.config, self.progress.step)
+        places = {"tensorboard": {"purge_step": self.progress.step, "flush_secs": 10}}
+        self.accelerator.init_trackers(PROJECT, init_kwargs=places)
 
-    def through(self, watch: Callable[[Row], None]) -> Outcome:
+    def is_over(self) -> bool:
+        """Is every step taken, or has it been long enough that nothing got better?"""
+        given_up = bool(self.config.patience) and self.progress.waited >= self.config.patience
+        return given_up or self.progress.step >= self.total_steps
+
+    def through(self, watch: Watch) -> Outcome:
         """Step until the end or a signal; then leave the model, or the state, behind."""
-        clock = _Clock(self.config.batch_size * self.accelerator.num_processes, self.total_steps)
-        with _signals() as stop, _log(self.out / "log.jsonl", self.step) as write:
-            for epoch, batch in self.batches():
+        with signals() as stop, self.logging() as write:
+            if self.validate and self.progress.best is None:
+                watch({"step": 0, "total_steps": self.total_steps, "epoch": 0, **self.score()})
+            clock = Clock(self.pairs_per_step, self.total_steps)
+            for step, batches in self.steps():
                 clock.data_ready()
-                share = warmup_cosine(
-                    self.step, warmup_steps=self.config.optim.warmup_steps, total_steps=self.total_steps
-                )
-                set_rate(self.optimizer, share)
-                result = self.take([batch])
-                self.step = epoch * self.loader.batches_per_epoch + self.loader.position
-                self.check(result, batch)
-                row = {"step": self.step, "total_steps": self.total_steps, "epoch": epoch + 1, **result}
-                row |= {"lr": self.config.optim.lr * share, **clock.step_done(self.step)}
+                share = self.rate_at(step - 1)
+                result = self.take(batches)
+                self.progress = replace(self.progress, step=step)
+                self.check(result, batches)
+                epoch = (step - 1) // self.steps_per_epoch + 1
+                row = {"step": step, "total_steps": self.total_steps, "epoch": epoch, **result}
+                row |= {"lr": self.config.optim.lr * share, **clock.step_done(step)}
+                scored = self.validate is not None and step % self.steps_per_epoch == 0
+                if scored:
+                    row |= self.score()
+                    clock.leave_out()
                 write(row)
                 watch(row)
-                self.accelerator.log({key: row[key] for key in _TRACKED}, step=self.step)
-                stopping = bool(stop)
-                if stopping or self.step % self.config.save_every == 0 or self.step == self.total_steps:
-                    state.save(self.accelerator, self.out / "states", self.step, self.config.keep)
-                if stopping:
+                self.accelerator.log({key: row[key] for key in _TRACKED if key in row}, step=step)
+                stopping = self.anybody(bool(stop))
+                if stopping or scored or self.is_over() or step % self.config.save_every == 0:
+                    state.save(self.accelerator, self.out / "states", self.progress, self.config.keep)
+                if stopping or self.is_over():
                     break
-            else:
-                self.step = self.total_steps  # the last batches may have been passed over, all of them unreadable
+            if not self.is_over() and not stop:  # the last batches were passed over, all of them unreadable
+                self.progress = replace(self.progress, step=self.total_steps)
         return self.outcome()
 
-    def check(self, result: dict[str, float], batch: PairBatch) -> None:
+    def logging(self) -> Any:
+        """Who writes rows down: the first process."""
+        if self.accelerator.is_main_process:
+            return log(self.out / "log.jsonl", self.progress.step)
+        return nullcontext(lambda row: None)
+
+    @property
+    def pairs_per_step(self) -> int:
+        """Of all processes."""
+        processes: int = self.accelerator.num_processes
+        return self.config.batch_size * self.config.accumulate * processes
+
+    def rate_at(self, step: int) -> float:
+        """Make the optimizer, and what learns, as they are after `step` steps; the share of the base rate."""
+        if step == self.config.unfreeze_at and step:
+            set_modes(self.model, self.config, step)
+        warmup = self.config.optim.warmup_steps
+        share = SCHEDULES[self.config.optim.schedule](step, warmup_steps=warmup, total_steps=self.total_steps)
+        set_rate(self.optimizer, share)
+        return share
+
+    def score(self) -> Row:
+        """Validate, and keep the model if it is the best so far."""
+        assert self.validate is not None
+        self.model.eval()
+        score = self.validate(self.embedder) if self.accelerator.is_main_process else 0.0
+        score = self.from_first(score)
+        set_modes(self.model, self.config, self.progress.step)
+        self.progress = self.progress.scored(score)
+        if self.progress.best_step == self.progress.step and self.accelerator.is_main_process:
+            self.keep_best()
+        return {"score": score, "best": self.progress.best, "best_step": self.progress.best_step}
+
+    def keep_best(self) -> None:
+        """Write the model to `out/best`, in place of the one before. Raises CheckpointError, which leaves that one."""
+        try:
+            merged(self.embedder).save(self.out / "best")
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{self.out / 'best'}: the best model so far could not be saved ({error}). The one before is whole, "
+                "and so are saved states; free some space and run the same command to go on."
+            ) from None
+
+    def from_first(self, number: float) -> float:
+        """What the first process has."""
+        if self.accelerator.num_processes == 1:
+            return number
+        from accelerate.utils import broadcast
+
+        told = torch.tensor(number, dtype=torch.float64, device=self.accelerator.device)
+        return float(broadcast(told))
+
+    def anybody(self, fact: bool) -> bool:
+        """Is it so for any process?"""
+        if self.accelerator.num_processes == 1:
+            return fact
+        return bool(self.accelerator.reduce(torch.tensor(int(fact), device=self.accelerator.device)))
+
+    def check(self, result: dict[str, float], batches: Sequence[PairBatch]) -> None:
         """Raise TrainingError when the step just taken has left the numbers; nothing of it is saved."""
-        if not all(math.isfinite(value) for value in result.values()):
-            raise TrainingError(
-                f"step {self.step}: the loss is {result['loss']}, the gradient's norm {result['grad_norm']}, on clips "
-                f"{', '.join(batch.keys[:4])} and others. Start a new run with a lower --optim.lr."
+        if self.accelerator.optimizer_step_was_skipped and math.isfinite(result["loss"]):
+            result["grad_norm"] = 0.0  # fp16: the scale was too large, is halved now, and no update was made
+        if all(math.isfinite(value) for value in result.values()):
+            return
+        keys = [key for batch in batches for key in batch.keys]
+        facts = {"step": self.progress.step, **{name: str(value) for name, value in result.items()}, "keys": keys}
+        rank = self.accelerator.process_index
+        place = self.out / (NON_FINITE if rank == 0 else f"non-finite-{rank}.json")
+        write_bytes(place, json.dumps(facts, indent=1, ensure_ascii=False).encode())
+        raise TrainingError(
+            f"step {self.progress.step}: the loss is {result['loss']}, the gradient's norm {result['grad_norm']}, on "
+            f"clips {', '.join(keys[:4])} and others ({place} names all). Start a new run with a lower --optim.lr."
+        )
+
+    def steps(self) -> Iterator[tuple[int, list[PairBatch]]]:
+        """What is left to learn from: the number of each step (from 1), and its batches."""
+        if self.is_over():
+            return
+        together, per_epoch = self.config.accumulate, self.steps_per_epoch
+        first, start = divmod(self.progress.step, per_epoch)
+        for epoch in range(first, self.config.epochs):
+            held: list[PairBatch] = []
+            begin = (start if epoch == first else 0) * together
+            expected = begin
+            for batch in self.loader.batches(epoch, begin):
+                expected += 1
+                self.check_data(expected)
+                held.append(batch.to(self.accelerator.device))
+                if self.loader.position % together == 0:
+                    yield epoch * per_epoch + self.loader.position // together, held
+                    held = []
+                if self.loader.position == per_epoch * together:
+                    break
+                expected = self.loader.position
+            self.check_data(self.loader.position)
+
+    def check_data(self, expected: int) -> None:
+        """Raise DataError when shards have gone, or one of several processes found nothing in a whole batch."""
+        if self.loader.skipped and (gone := [tar for tar in self.shards.tars if not self._is_there(tar)]):
+            raise DataError(
+                f"{self.shards.folder}: {len(gone)} of {len(self.shards.tars)} tars have gone since the run began (the "
+                f"first is {gone[0]}). Put them back and run the same command to go on; saved states are whole."
+            )
+        if self.accelerator.num_processes > 1 and self.loader.position > expected:
+            raise DataError(
+                f"{self.shards.folder}: none of a batch's samples could be read, so that one process has nothing to "
+                f"learn from ({self.loader.skipped[-1].reason}). Run: openclap dataset check"
             )
 
-    def batches(self) -> Iterator[tuple[int, PairBatch]]:
-        """What is left of the data from this step on, with its epoch (from 0)."""
-        first, start = divmod(self.step, self.loader.batches_per_epoch)
-        for epoch in range(first, self.config.epochs):
-            for batch in self.loader.batches(epoch, start if epoch == first else 0):
-                yield epoch, batch.to(self.accelerator.device)
+    def _is_there(self, tar: str) -> bool:
+        return bool((self.shards.folder / tar).exists())
 
     def outcome(self) -> Outcome:
-        """Save the finished model."""
-        model = self.out / "model"
-        done = self.step >= self.total_steps
+        """Leave the finished model."""
+        model, done = self.out / "model", self.is_over()
         if done and self.accelerator.is_main_process and not (self.resumed_done and model.exists()):
-            self.embedder.save(model)
+            self.leave(model)
         damaged = [f"{tar}: {reason}" for tar, reason in self.shards.damaged]
         left_out = {sample.key: f"{sample.key}: {sample.reason}" for sample in self.loader.skipped}
-        return Outcome(model, self.step, self.total_steps, not done, (*damaged, *left_out.values()))
+        now = self.progress
+        skipped = (*damaged, *left_out.values())
+        return Outcome(model, now.step, self.total_steps, not done, skipped, now.start, now.best, now.best_step)
+
+    def leave(self, model: Path) -> None:
+        best = self.out / "best"
+        if self.validate is None:
+            merged(self.embedder).save(model)
+        elif best.exists():
+            shutil.rmtree(model, ignore_errors=True)
+            best.rename(model)
+        else:
+            raise CheckpointError(f"{model}: was deleted, and the best model with it. Start a new run elsewhere.")
 
 
-_TRACKED = ("loss", "scale", "grad_norm", "lr", "pairs_per_s", "data_wait")
-
-
-class _Clock:
-    """Pairs a second, the share of time spent waiting for data, and the time left."""
-
-    def __init__(self, pairs: int, total_steps: int) -> None:
-        self.pairs, self.total_steps = pairs, total_steps
-        self.last = self.ready = time.monotonic()
-        self.smooth_s: float | None = None
-
-    def data_ready(self) -> None:
-        self.ready = time.monotonic()
-
-    def step_done(self, step: int) -> Row:
-        now = time.monotonic()
-        took = max(now - self.last, 1e-9)
-        wait = (self.ready - self.last) / took
-        self.smooth_s = took if self.smooth_s is None else 0.9 * self.smooth_s + 0.1 * took
-        self.last = now
-        return {
-            "pairs_per_s": self.pairs / took,
-            "data_wait": wait,
-            "seconds_left": self.smooth_s * (self.total_steps - step),
-        }
-
-
-@contextmanager
-def _log(path: Path, step: int) -> Iterator[Callable[[Row], None]]:
-    """Append rows to the log; rows after `step`, which a killed run took but did not save, are dropped first."""
-    rows = read_log(path) if path.exists() else []
-    draft = path.with_suffix(".draft")
-    draft.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step), encoding="utf-8")
-    draft.replace(path)
-    with path.open("a", encoding="utf-8") as file:
-
-        def write(row: Row) -> None:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-
-        yield write
-
-
-def read_log(path: Path) -> list[Row]:
-    """The rows of a run's `log.jsonl`; a last line that a kill cut short is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list, so that the step in hand is finished and saved; a second SIGINT
-    interrupts at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: Any) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: the caller's own signals stay
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+_TRACKED = ("loss", "scale", "grad_norm", "lr", "pairs_per_s", "data_wait", "score")

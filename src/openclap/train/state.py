@@ -1,4 +1,4 @@
-"""What a run needs to go on exactly: model, optimizer, random states (accelerate keeps these) and the step.
+"""What a run needs to go on exactly: model, optimizer, random states (accelerate keeps these) and how far it is.
 
 The position in the data is a function of the step, so it needs no state of its own.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,50 +20,83 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PREFIX = "step-"
+PROGRESS = "progress.json"
 
 
-def save(accelerator: Accelerator, folder: Path, step: int, keep: int) -> Path:
-    """Write the state of `step` whole, then remove all but the newest `keep`.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: steps taken.
+        start: the score on held-out pairs before the first.
+        best: the highest score on held-out pairs so far.
+        best_step: the step after which it was reached.
+        waited: validations since then.
+    """
+
+    step: int = 0
+    start: float | None = None
+    best: float | None = None
+    best_step: int = 0
+    waited: int = 0
+
+    def scored(self, score: float) -> Progress:
+        """After one more validation; the first is of the start."""
+        if self.best is None:
+            return replace(self, start=score, best=score, best_step=self.step)
+        if score > self.best:
+            return replace(self, best=score, best_step=self.step, waited=0)
+        return replace(self, waited=self.waited + 1)
+
+
+def save(accelerator: Accelerator, folder: Path, progress: Progress, keep: int) -> Path:
+    """Write the state whole, then remove all but the newest `keep`. Every process calls this; the first one writes.
 
     It is written beside its place and renamed, so a kill or a full disk leaves the older ones as they were.
     Raises CheckpointError when it cannot be written.
     """
-    place = folder / f"{PREFIX}{step:08d}"
-    draft = folder / f".draft-{step:08d}"
-    shutil.rmtree(draft, ignore_errors=True)
+    place = folder / f"{PREFIX}{progress.step:08d}"
+    draft = folder / f".draft-{progress.step:08d}"
     try:
-        draft.mkdir(parents=True)
-        accelerator.save_state(str(draft))
-        (draft / "progress.json").write_text(json.dumps({"step": step}), encoding="utf-8")
-        shutil.rmtree(place, ignore_errors=True)
-        sync_tree(draft)
-        draft.rename(place)
-        for old in _saved(folder)[:-keep]:
-            shutil.rmtree(old)
+        if accelerator.is_main_process:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(draft))  # each process adds its own random state
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            (draft / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            shutil.rmtree(place, ignore_errors=True)
+            sync_tree(draft)
+            draft.rename(place)
+            for old in _saved(folder)[:-keep]:
+                shutil.rmtree(old)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk: each library has its own way to say so
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
-            f"{place}: the state of step {step} could not be saved ({error}). Earlier states are whole; "
+            f"{place}: the state of step {progress.step} could not be saved ({error}). Earlier states are whole; "
             "free some space and run the same command to go on."
         ) from None
     return place
 
 
-def restore(accelerator: Accelerator, folder: Path) -> int:
-    """Load the newest saved state and return its step; 0 when there is none. Raises CheckpointError if damaged."""
-    for draft in folder.glob(".draft-*"):
-        shutil.rmtree(draft, ignore_errors=True)
+def restore(accelerator: Accelerator, folder: Path) -> Progress:
+    """Load the newest saved state and say how far it is. Raises CheckpointError if damaged."""
+    if accelerator.is_main_process:
+        for draft in folder.glob(".draft-*"):
+            shutil.rmtree(draft, ignore_errors=True)
+    accelerator.wait_for_everyone()
     saved = _saved(folder)
     if not saved:
-        return 0
+        return Progress()
     try:
         accelerator.load_state(str(saved[-1]))
-        step: int = json.loads((saved[-1] / "progress.json").read_text(encoding="utf-8"))["step"]
+        return Progress(**json.loads((saved[-1] / PROGRESS).read_text(encoding="utf-8")))
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         raise CheckpointError(
             f"{saved[-1]}: cannot be read ({type(error).__name__}: {error}). Delete it to go on from the one before."
         ) from None
-    return step
 
 
 def _saved(folder: Path) -> list[Path]:

@@ -1,0 +1,148 @@
+"""`openclap finetune` on what people have: folders, tables, shards; stopped, repeated, and got wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import openclap
+from openclap.cli import run
+from openclap.data.pack import pack
+from openclap.sources import read_table
+
+KINDS = {"low tone": 150, "high tone": 3000, "noise": 0}
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """Eighteen short sounds under names that say what they are."""
+    folder = tmp_path / "named"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(18):
+        kind, hz = list(KINDS.items())[number % 3]
+        seconds = np.arange(int(16000 * (0.3 + 0.02 * number))) / 16000
+        tone = np.sin(2 * np.pi * hz * seconds) if hz else rng.standard_normal(len(seconds))
+        soundfile.write(folder / f"{'abcdefghijklmnopqr'[number]} {kind}.wav", 0.4 * tone / np.abs(tone).max(), 16000)
+    return folder
+
+
+def words(*given: object) -> list[str]:
+    return [str(word) for word in given]
+
+
+def finetune(*given: object) -> int:
+    return run(words("finetune", *given, "--processes", 1))
+
+
+FAST = ("--mode", "all", "--optim.lr", "1e-2", "--optim.tower-lr", "1e-2")
+
+
+def test_a_folder_becomes_a_better_model_and_is_packed_once(
+    named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    given = (named, "--from", tiny_model, "--out", out, "--epochs", "8", *FAST)
+    assert finetune(*given, "--json") == 0
+    printed = capsys.readouterr()
+    facts = json.loads(printed.out)
+    assert facts["best"] >= facts["start"] and not facts["stopped"] and facts["model"] == str(out / "model")
+    figures = {(one["task"], one["metric"]): one for one in facts["held_out"]}
+    both = [figures[way, "mAP@10"] for way in ("text_to_audio", "audio_to_text")]
+    for when, score in (("before", facts["start"]), ("after", facts["best"])):
+        assert np.mean([one[when]["value"] for one in both]) == pytest.approx(score, abs=1e-4)
+    assert "pairs, " in printed.err and "before: score" in printed.err and "epoch 1: score" in printed.err
+    assert openclap.load(out / "model").embed_text(["a low tone"]).shape == (1, 16)
+    packed = {path: path.stat().st_mtime_ns for path in (out / "shards").rglob("*.tar")}
+    assert finetune(*given) == 0
+    printed = capsys.readouterr()
+    assert "text→audio" in printed.out and "score 0" not in printed.err
+    assert packed == {path: path.stat().st_mtime_ns for path in (out / "shards").rglob("*.tar")}
+
+
+def test_killed_it_ends_the_same(named: Path, tmp_path: Path, tiny_model: Path) -> None:
+    def given(name: str) -> list[str]:
+        options = ("--epochs", 40, "--patience", 0, "--save-every", 2, "--processes", 1)
+        return words("finetune", named, "--from", tiny_model, "--out", tmp_path / name, *FAST, *options)
+
+    assert run(given("whole")) == 0
+    log = tmp_path / "killed" / "log.jsonl"
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen([sys.executable, "-m", "openclap", *given("killed")], env=environment)
+    while not log.exists() or len(log.read_text(encoding="utf-8").splitlines()) < 7:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "model").exists()
+    assert run(given("killed")) == 0
+    whole, killed = (openclap.load(tmp_path / name / "model").clap.state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(tensor, killed[name]) for name, tensor in whole.items())
+    told = [(tmp_path / name / "log.jsonl").read_text(encoding="utf-8").splitlines() for name in ("whole", "killed")]
+    scores = [[(row["step"], row["loss"], row.get("score")) for row in map(json.loads, lines)] for lines in told]
+    assert scores[0] == scores[1]
+
+
+def test_shards_are_used_where_they_are(
+    sounds: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = read_table(sounds / "sounds.csv")
+    pack(records, tmp_path / "split", splits={"train": 0.5, "test": 0.5})
+    pack(records, tmp_path / "flat", splits={"all": 1.0}, shard_size=2)
+    for name, place in (("split", tmp_path / "split"), ("flat", tmp_path / "flat" / "all")):
+        out = tmp_path / f"run-{name}"
+        more = ("--held-out", "0.34") if name == "flat" else ()
+        assert finetune(place, "--from", tiny_model, "--out", out, "--epochs", 1, *more) == 0, capsys.readouterr().err
+        assert not (out / "shards").exists()
+        config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        assert config["data"] == str(place / "train" if name == "split" else place)
+        assert config["frozen"] == ["audio_tower", "text_tower"] and config["fixed_norms"]
+
+
+def test_a_table_with_a_batch_larger_than_the_data(
+    sounds: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--from", tiny_model, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", "64", "--held-out", "0.34")
+    assert finetune(sounds / "sounds.csv", *given) == 0
+    assert "The batch is 4 pairs, for there are no more" in capsys.readouterr().err
+
+
+def test_what_cannot_be_is_told_in_one_sentence(
+    named: Path, tmp_path: Path, tiny_model: Path, tiny_swin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent, lonely, hollow = tmp_path / "silent", tmp_path / "lonely", tmp_path / "hollow.csv"
+    for folder, names in ((silent, ("001", "002", "003")), (lonely, ("a low tone",))):
+        folder.mkdir()
+        for name in names:
+            shutil.copy(next(named.glob("*.wav")), folder / f"{name}.wav")
+    hollow.write_text("file,caption\nrain.wav,rain\nwind.wav,wind\n", encoding="utf-8")
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((tmp_path / "nowhere",), "no such file or folder. Expected a folder of sounds"),
+        ((silent,), "caption"),
+        ((hollow,), "none of 2 records could be packed"),
+        ((lonely,), "1 usable pair of sound and caption, and 4 at least are needed"),
+        ((named, "--mode", "lora"), "LoRA does not apply to this model: its audio tower (PANN) has no attention"),
+        ((named, "--epoch", "3"), "Did you mean --epochs"),
+        ((named, "--held-out", "2"), "expected a share between 0 and 1"),
+        ((named, "--from", tmp_path / "no-model"), "no such model"),
+    ]
+    for number, (given, said) in enumerate(cases):
+        start = () if "--from" in given else ("--from", tiny_model)
+        assert finetune(*given, *start, "--out", tmp_path / f"out-{number}") == 2, given
+        printed = capsys.readouterr()
+        assert said in " ".join(printed.err.split()) and "Traceback" not in printed.err and not printed.out
+    done = ("--out", tmp_path / "run", "--epochs", "1")
+    assert finetune(named, "--from", tiny_model, *done) == 0
+    assert finetune(named, "--from", tiny_swin, *done) == 2
+    assert "another configuration (start, start_digest)" in capsys.readouterr().err
