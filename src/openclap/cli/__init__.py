@@ -23,6 +23,7 @@ from openclap.cli import (
     eval,
     fad,
     index,
+    init,
     inspect,
     models,
     push,
@@ -47,6 +48,7 @@ index_app = App(name="index", help="Build and look at search indexes.")
 
 app.command(demo.demo)
 app.command(dataset.app)
+app.command(init.init)
 app.command(train.train)
 app.command(eval.evaluate, name="eval")
 app.command(embed.embed)
