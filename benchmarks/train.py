@@ -103,7 +103,8 @@ def compare(options: argparse.Namespace, precision: str) -> None:
     for name, seconds in best.items():
         print(
             f"{name:13} {len(batches) * options.batch / seconds:8.2f} pairs/s  "
-            f"{best['transformers'] / seconds:5.2f} ×  {work / seconds / peak:4.0%} of the peak  {memory[name] / 1e6:8,.0f} MB"
+            f"{best['transformers'] / seconds:5.2f} ×  {work / seconds / peak:4.0%} of the peak  "
+            f"{memory[name] / 1e6:8,.0f} MB"
         )
 
 
@@ -202,7 +203,7 @@ def fresh(options: argparse.Namespace, name: str, precision: str, batch: int | N
     flags = [f"--{flag}" for flag in ("fusion", "compile") if getattr(options, flag)]
     command = [sys.executable, __file__, "--only", name, "--precision", precision, "--device", options.device]
     command += ["--batch", str(batch or options.batch), "--preset", options.preset, *flags]
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode and "out of memory" in done.stderr.lower():
         raise MemoryError
     if done.returncode:

@@ -39,7 +39,9 @@ def test_work_is_that_of_the_layers() -> None:
     assert forward * 2.9 < work.token <= forward * 3.0  # each product twice more, backward
     freeze(clap, ("text_tower",))
     frozen = count_work(clap, PRESET.frontend)
-    assert frozen.token == pytest.approx(linear + attention + head * 2.5, rel=1e-3)  # the first layer's input needs none
+    assert frozen.token == pytest.approx(
+        linear + attention + head * 2.5, rel=1e-3
+    )  # the first layer's input needs none
     assert frozen.clip == work.clip
 
 

@@ -14,7 +14,9 @@ from openclap.cli.live import training_line
 def train(
     recipe: str,
     *options: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
-    out: Path,
+    out: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    processes: int = 1,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Train a model as a recipe says. Any value of the recipe can be replaced: --epochs 5 --optim.lr 3e-4.
@@ -25,17 +27,31 @@ def train(
     Parameters
     ----------
     recipe
-        A recipe's name ("demo") or the path of a Python file with a function `config()`.
+        A recipe's name ("demo"; any other word lists them) or the path of a Python file with a function `config()`.
     out
         Folder of the run.
+    dry_run
+        Print what the run would take, and begin nothing.
+    processes
+        Of a dry run: how many processes share the batch, as under torchrun.
     json
-        Print one JSON object about the outcome.
+        Print one JSON object about the outcome, or about the plan.
     """
+    from openclap.errors import ConfigError
+    from openclap.recipes import given
     from openclap.recipes import recipe as find
     from openclap.train.config import override
     from openclap.train.loop import train as run
 
     config = override(find(recipe), _pairs(options))
+    if dry_run:
+        from openclap.cli.plan import show
+        from openclap.train.plan import plan
+
+        show(plan(config, given(recipe), processes=processes), json=json)
+        return 0
+    if out is None:
+        raise ConfigError("A run needs a folder: --out RUN. (--dry-run needs none.)")
     with training_line() as watch:
         outcome = run(config, out, watch=watch)
     if json:
