@@ -26,6 +26,7 @@ from openclap.cli import (
     init,
     inspect,
     models,
+    page,
     push,
     score,
     search,
@@ -50,6 +51,7 @@ app.command(demo.demo)
 app.command(dataset.app)
 app.command(init.init)
 app.command(train.train)
+app.command(page.page)
 app.command(eval.evaluate, name="eval")
 app.command(embed.embed)
 app.command(classify.classify)

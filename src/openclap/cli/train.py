@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from openclap.cli.console import list_skipped, note, print_json
+from openclap.cli.console import list_skipped, note, print_json, shown
 from openclap.cli.live import training_line
 
 
@@ -22,7 +22,7 @@ def train(
     """Train a model as a recipe says. Any value of the recipe can be replaced: --epochs 5 --optim.lr 3e-4.
 
     Stopped with Ctrl-C or killed, the same command goes on from the last saved state. The model is written to
-    OUT/model, the log to OUT/log.jsonl and OUT/tensorboard.
+    OUT/model, the log to OUT/log.jsonl and OUT/tensorboard, its curves to OUT/report.html.
 
     Parameters
     ----------
@@ -42,6 +42,7 @@ def train(
     from openclap.recipes import recipe as find
     from openclap.train.config import override
     from openclap.train.loop import train as run
+    from openclap.train.page import write_page
 
     config = override(find(recipe), _pairs(options))
     if dry_run:
@@ -56,6 +57,7 @@ def train(
         outcome = run(config, out, watch=watch)
     if json:
         print_json({"model": str(outcome.model), "step": outcome.step, "total_steps": outcome.total_steps})
+    note(f"The curves are in {shown(write_page(out))}")
     list_skipped([(reason.partition(": ")[0], reason) for reason in outcome.skipped])
     if outcome.stopped:
         note(f"Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run the same command to go on.")
