@@ -47,7 +47,7 @@ def test_an_interrupted_run_with_scores(tmp_path: Path) -> None:
         log.write('{"step": 61, "lo')  # a kill cut it short
     html = write_page(run).read_text(encoding="utf-8")
     assert score_keys(rows) == ["validation_map10"] and "Validation map10" in titles(html)
-    assert "60 of 100 steps are taken" in html and "from 0.200 to 0.400" in html and "0:01:15" in html
+    assert "60 of 100 steps are taken" in html and "from 0.200 to 0.400 at best" in html and "0:01:15" in html
     assert "&lt;b&gt;" in html and "<b>" not in html
 
 

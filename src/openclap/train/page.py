@@ -57,7 +57,7 @@ def _claim(log: Sequence[LogRow]) -> str:
     claim = f"The loss went from {losses[0]:.2f} to {_end(losses):.2f}"
     for key in score_keys(log)[:1]:
         scores = _values(log, key)
-        claim += f", {_spoken(key)} from {scores[0]:.3f} to {max(scores):.3f}"
+        claim += f", {_spoken(key)} from {scores[0]:.3f} to {max(scores):.3f} at best"
     return f"{claim}."
 
 
@@ -91,8 +91,8 @@ def _groups(log: Sequence[LogRow]) -> list[dict[str, Any]]:
     near = "{first:.3g} at first, {last:.3g} at the end."
     learning: list[Panel] = [
         *curve(log, "loss", "Loss", lead="From {first:.2f} to {last:.2f} over {steps:,} steps.", y_label="loss"),
-        *curve(log, "lr", "Learning rate", lead="Of the heads: " + near, y_label="rate"),
-        *curve(log, "scale", "Temperature", lead=near, y_label="temperature", change=np.reciprocal),
+        *curve(log, "lr", "Learning rate", lead="Of the heads: " + near, y_label=""),
+        *curve(log, "scale", "Temperature", lead=near, y_label="", change=np.reciprocal),
         *curve(log, "grad_norm", "Gradient norm", lead="Before clipping: " + near, y_label="norm"),
     ]
     quality = [
