@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from openclap.audio.frontend import FrontEndConfig
 from openclap.audio.mel import MelConfig
-from openclap.errors import CheckpointError
+from openclap.errors import CheckpointError, ConfigError
 from openclap.models.htsat import HTSAT, HTSAT_BASE, HTSAT_LARGE, HTSAT_TINY, HTSATConfig
 from openclap.models.pann import PANN, PANN_6, PANN_10, PANN_14, PANNConfig
 from openclap.models.text_tower import TextTower, TextTowerConfig
@@ -174,6 +174,14 @@ PRESETS: dict[str, Preset] = {
     },
     "htsat-tiny-fusion-roberta": laion(replace(HTSAT_TINY, fusion="aff_2d"), name="htsat-tiny-fusion-roberta"),
 }
+
+
+def named(name: str) -> Preset:
+    """A preset by its name. Raises ConfigError for one that is not there."""
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset {name!r}. Expected one of: {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
 
 _CONFIGS: dict[str, type[Any]] = {"htsat": HTSATConfig, "pann": PANNConfig}
 

@@ -14,12 +14,13 @@ import pytest
 import soundfile
 from evals_helpers import BandEmbedder
 
-from openclap.evals.charts import log_ticks, most_frequent, nice_ticks
+from openclap.evals.charts import most_frequent
 from openclap.evals.clips import EvalClips
 from openclap.evals.evaluation import Evaluation
 from openclap.evals.examples import choose_queries, encode, kind_counts, queries
 from openclap.evals.report import headline, write_report
 from openclap.evals.suite import evaluate
+from openclap.pages.charts import log_ticks, nice_ticks
 
 EVIL = '<script>alert("caption")</script> & <img src=x onerror=alert(1)>'
 LOG = [

@@ -132,8 +132,8 @@ def test_freezing_stops_gradients_and_batch_norms() -> None:
 
 
 def test_recipes_by_name_and_by_file(tmp_path: Path) -> None:
-    for name, module in RECIPES.items():
-        assert isinstance(recipe(name), TrainConfig) and "Hardware:" in (module.__doc__ or "")
+    for name in RECIPES:
+        assert isinstance(recipe(name), TrainConfig)
     mine = tmp_path / "mine.py"
     mine.write_text(
         "from openclap.train.config import TrainConfig\n"

@@ -24,8 +24,10 @@ from openclap.cli import (
     fad,
     finetune,
     index,
+    init,
     inspect,
     models,
+    page,
     push,
     score,
     search,
@@ -48,8 +50,10 @@ index_app = App(name="index", help="Build and look at search indexes.")
 
 app.command(demo.demo)
 app.command(dataset.app)
+app.command(init.init)
 app.command(train.train)
 app.command(finetune.finetune)
+app.command(page.page)
 app.command(eval.evaluate, name="eval")
 app.command(embed.embed)
 app.command(classify.classify)

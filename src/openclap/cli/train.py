@@ -8,41 +8,59 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from openclap.cli.console import list_skipped, note, print_json
+from openclap.cli.console import list_skipped, note, print_json, shown
 from openclap.cli.live import training_line
 
 
 def train(
     recipe: str,
     *options: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
-    out: Path,
+    out: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    processes: int = 1,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Train a model as a recipe says. Any value of the recipe can be replaced: --epochs 5 --optim.lr 3e-4.
 
     Stopped with Ctrl-C or killed, the same command goes on from the last saved state. The model is written to
-    OUT/model, the log to OUT/log.jsonl and OUT/tensorboard.
+    OUT/model, the log to OUT/log.jsonl and OUT/tensorboard, its curves to OUT/report.html.
 
     Parameters
     ----------
     recipe
-        A recipe's name ("demo") or the path of a Python file with a function `config()`.
+        A recipe's name ("demo"; any other word lists them) or the path of a Python file with a function `config()`.
     out
         Folder of the run.
+    dry_run
+        Print what the run would take, and begin nothing.
+    processes
+        Of a dry run: how many processes share the batch, as under torchrun.
     json
-        Print one JSON object about the outcome.
+        Print one JSON object about the outcome, or about the plan.
     """
+    from openclap.errors import ConfigError
+    from openclap.recipes import given
     from openclap.recipes import recipe as find
     from openclap.train.config import override
     from openclap.train.loop import train as run
+    from openclap.train.page import write_page
 
     config = override(find(recipe), options_given(options))
+    if dry_run:
+        from openclap.cli.plan import show
+        from openclap.train.plan import plan
+
+        show(plan(config, given(recipe), processes=processes), json=json)
+        return 0
+    if out is None:
+        raise ConfigError("A run needs a folder: --out RUN. (--dry-run needs none.)")
     with training_line() as watch:
         outcome = run(config, out, watch=watch)
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
         return 130 if outcome.stopped else 0
     if json:
         print_json({"model": str(outcome.model), "step": outcome.step, "total_steps": outcome.total_steps})
+    note(f"The curves are in {shown(write_page(out))}")
     list_skipped([(reason.partition(": ")[0], reason) for reason in outcome.skipped])
     if outcome.stopped:
         note(f"Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run the same command to go on.")

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from openclap.errors import require
 from openclap.evals.answers import Answers
-from openclap.evals.charts import Line, confusion_chart, line_chart, most_frequent
+from openclap.evals.charts import confusion_chart, most_frequent
 from openclap.evals.evaluation import TASK_NAMES, Evaluation
 from openclap.evals.metrics import Floats, Ints
 from openclap.evals.retrieval import Retrieval
 from openclap.evals.uncertainty import chance_recall
-
-Panel = dict[str, Any]
-LogRow = Mapping[str, Any]
+from openclap.pages.charts import Line, line_chart
+from openclap.pages.curves import LogRow, Panel, curve
+from openclap.pages.render import markup
 
 CURVE_POINTS = 60
-LOSS_POINTS = 240
 MISTAKES = 8
-LOG_KEYS = ("step", "loss")
 
 
 def recall_panel(found: Retrieval) -> Panel:
@@ -43,34 +38,15 @@ def recall_panel(found: Retrieval) -> Panel:
     return {
         "title": "Retrieval",
         "lead": "The share of queries whose answer is among the first k.",
-        "svg": svg(chart),
+        "svg": markup(chart),
         "key": [(line.name, line.style) for line in lines[2:] + lines[:2]],
     }
 
 
 def loss_panels(log: Sequence[LogRow]) -> list[Panel]:
-    """No chart, or one: the logged loss and, where rows are many, its mean over stretches."""
-    rows = [row for row in log if all(is_number(row.get(key)) for key in LOG_KEYS)]
-    if len(rows) < 2:
-        return []
-    step, loss = (np.array([float(row[key]) for row in rows]) for key in LOG_KEYS)
-    width = math.ceil(len(rows) / LOSS_POINTS)
-    lines = [Line("loss", _means(step, width), _means(loss, width), "line-a")]
-    if len(rows) > 40:
-        smooth = math.ceil(len(rows) / 24)
-        raw = Line("logged", lines[0].x, lines[0].y, "line-raw")
-        lines = [raw, Line("smoothed", _rolling(step, smooth), _rolling(loss, smooth), "line-a")]
-    last = float(loss[-max(1, len(loss) // 50) :].mean())
-    told = f"Training loss from {loss[0]:.2f} to {last:.2f} over {int(step[-1]):,} steps."
-    chart = line_chart(lines, alt=told, x_label="step", y_label="loss")
-    return [
-        {
-            "title": "Training loss",
-            "lead": told,
-            "svg": svg(chart),
-            "key": [(x.name, x.style) for x in lines],
-        }
-    ]
+    """No chart, or one: the logged loss."""
+    lead = "Training loss from {first:.2f} to {last:.2f} over {steps:,} steps."
+    return curve(log, "loss", "Training loss", lead=lead, y_label="loss")
 
 
 def confusion_panels(evaluation: Evaluation) -> list[Panel]:
@@ -93,7 +69,7 @@ def _matrix(title: str, answers: Answers) -> Panel:
         "title": f"{title}: {right}",
         "note": cut,
         "many": len(labels) > 12,
-        "svg": svg(confusion_chart(labels, part_CC, alt=f"Confusion of {len(labels)} labels. {right}.")),
+        "svg": markup(confusion_chart(labels, part_CC, alt=f"Confusion of {len(labels)} labels. {right}.")),
         "mistakes": [
             f"{_spoken(answers.labels[row])} named {_spoken(answers.labels[column])}: "
             f"{count_CC[row, column]} of {count_CC[row].sum()}"
@@ -102,28 +78,9 @@ def _matrix(title: str, answers: Answers) -> Panel:
     }
 
 
-def is_number(value: Any) -> bool:
-    """Whether a log's value can be drawn."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
 def _share_within(rank_N: Ints, k: Ints) -> Floats:
     return np.asarray((rank_N[:, None] <= k).mean(0), np.float64)
 
 
-def _means(values: Floats, width: int) -> Floats:
-    starts = np.arange(0, len(values), width)
-    return np.asarray(np.add.reduceat(values, starts) / np.diff([*starts, len(values)]), np.float64)
-
-
-def _rolling(values: Floats, width: int) -> Floats:
-    return np.convolve(values, np.full(width, 1 / width), mode="valid")
-
-
 def _spoken(label: str) -> str:
     return label.replace("_", " ")
-
-
-def svg(markup: str) -> Any:
-    """Mark SVG that `charts` has escaped as safe for the template."""
-    return require("markupsafe", "eval").Markup(markup)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from openclap.errors import require
 from openclap.evals.charts import interval_bar
 from openclap.evals.clips import EvalClips
 from openclap.evals.evaluation import METRIC_NAMES, TASK_NAMES, Evaluation, Figure, shown, span
 from openclap.evals.examples import KINDS, PLAYED_S, Hit, kind_counts, queries
-from openclap.evals.panels import LogRow, confusion_panels, is_number, loss_panels, recall_panel, svg
+from openclap.evals.panels import confusion_panels, loss_panels, recall_panel
 from openclap.evals.retrieval import Retrieval
+from openclap.pages.curves import LogRow, is_number
+from openclap.pages.render import markup, render, write
 
 
 def write_report(
@@ -37,14 +37,8 @@ def write_report(
     The page stays below 6 MB: players are left out, and say so, once there is no room. Raises
     MissingExtraError without jinja2.
     """
-    source = resources.files("openclap.evals").joinpath("report.html").read_text(encoding="utf-8")
-    jinja2 = require("jinja2", "eval")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    html = page.from_string(source).render(**_content(evaluation, title, training_log, clips))
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(html, encoding="utf-8")
-    return target
+    html = render("openclap.evals", "report.html", "eval", **_content(evaluation, title, training_log, clips))
+    return write(Path(path), html)
 
 
 def _content(evaluation: Evaluation, title: str, log: Sequence[LogRow] | None, clips: EvalClips) -> dict[str, Any]:
@@ -134,7 +128,7 @@ def _row(figure: Figure) -> dict[str, Any]:
         "metric": metric[:1].upper() + metric[1:] if not metric.startswith("mAP") else metric,
         "value": value,
         "span": span(figure.estimate, rank),
-        "bar": "" if rank else svg(interval_bar(figure.estimate, figure.chance, figure.untrained, told)),
+        "bar": "" if rank else markup(interval_bar(figure.estimate, figure.chance, figure.untrained, told)),
         "chance": chance,
         "chance_span": span(figure.chance, rank),
         "untrained": shown(figure.untrained.value, rank) if figure.untrained else "–",

@@ -1,20 +1,30 @@
-"""Training runs and data sets, one a file: what it is, what it needs, what it reached, and the configuration."""
+"""Training runs and data sets, one a file, or a table of a kind: what it is, what it needs, what it reached, and the
+configuration."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from openclap.data.recipe import DataRecipe
 from openclap.errors import ConfigError
-from openclap.recipes import demo, laion_630k
+from openclap.recipes import demo, laion, laion_630k, small
 from openclap.train.config import TrainConfig
+from openclap.train.plan import Given
 
 C = TypeVar("C")
 
-RECIPES: dict[str, ModuleType] = {"demo": demo}
+
+class Recipe(Protocol):
+    """A file's module, or a row of a table."""
+
+    def config(self) -> TrainConfig: ...
+
+
+RECIPES: dict[str, Recipe] = {"demo": demo, "small": small, **laion.ROWS}
 DATA_RECIPES: dict[str, ModuleType] = {"laion-630k": laion_630k}
 
 
@@ -26,12 +36,17 @@ def recipe(name: str) -> TrainConfig:
     return _recipe(name, RECIPES, TrainConfig)
 
 
+def given(name: str) -> Given | None:
+    """What the recipe of that name knows without its start and data."""
+    return laion.ROWS[name].given() if name in laion.ROWS else None
+
+
 def data_recipe(name: str) -> DataRecipe:
     """The recipe of a data set, in the same way."""
     return _recipe(name, DATA_RECIPES, DataRecipe)
 
 
-def _recipe(name: str, known: dict[str, ModuleType], kind: type[C]) -> C:
+def _recipe(name: str, known: Mapping[str, Any], kind: type[C]) -> C:
     if name in known:
         config: C = known[name].config()
         return config

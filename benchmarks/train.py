@@ -1,0 +1,241 @@
+"""A training step beside transformers' ClapModel: the same random weights, in one run.
+
+    python benchmarks/train.py [--device cpu] [--batch 8] [--steps 2] [--rounds 4] [--preset tiny|base] [--fusion]
+                               [--compile] [--largest]
+
+A step is forward, loss, backward, clipping of the gradient's norm and AdamW, in training mode. Ours is
+`openclap.train.step.training_step`, as the loop calls it. Theirs is `ClapModel(…, return_loss=True)` with its own
+loss, captions padded to the longest of the batch, and torch's fused AdamW, which transformers' Trainer takes. Clips of
+10 s come as log-mels that were made once for both, so no front end is in these times; captions have 8 to 16 words.
+Times are the best of the rounds, in which the contestants take turns; peak memory is that of a fresh process for each.
+Before all that both must give the same vectors. (ClapModel's loss counts the direction from text to audio twice, and
+the other not at all; it costs the same.)
+
+The models are HTSAT of `--preset` and RoBERTa; `--fusion` gives every clip four views. bf16 is autocast, where the
+device has units for it. `--largest` looks for the largest batch that a GPU has room for, in place of times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import ClapConfig, ClapModel
+
+from openclap import presets
+from openclap.audio.frontend import FrontEndConfig
+from openclap.checkpoints.clap_config import config_of, preprocessor_of, preset_of
+from openclap.checkpoints.folder import fill
+from openclap.checkpoints.huggingface import from_state
+from openclap.models.clap import CLAP
+from openclap.train.config import OptimConfig
+from openclap.train.optim import build_optimizer
+from openclap.train.step import training_step
+from openclap.train.watch import count_work, matmul_peak, peak_memory
+from openclap.types import AudioBatch, PairBatch, TextBatch
+
+AUDIO = {"tiny": presets.HTSAT_TINY, "base": presets.HTSAT_BASE}
+OPTIM = OptimConfig(lr=1e-4, tower_lr=1e-4, weight_decay=0.0)
+WORDS = (8, 16)
+Step = Callable[[PairBatch], float]
+
+
+def main() -> None:
+    options = parse()
+    if options.only:
+        print(json.dumps(alone(options)))
+        return
+    precisions = ["fp32"] + (["bf16"] if has_bf16(options.device) else [])
+    views = "four views" if options.fusion else "one view"
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.device}; HTSAT-{options.preset}")
+    print(f"  and RoBERTa, batches of {options.batch}, {views}, {WORDS[0]} to {WORDS[1]} words, log-mels ready")
+    if options.largest:
+        for precision in precisions:
+            for name in CONTESTANTS:
+                print(f"{precision} {name:13} largest batch {largest(options, name, precision):5}")
+        return
+    for precision in precisions:
+        compare(options, precision)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--preset", choices=AUDIO, default="tiny")
+    parser.add_argument("--fusion", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--largest", action="store_true")
+    parser.add_argument("--only", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", default="fp32", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def compare(options: argparse.Namespace, precision: str) -> None:
+    """Each alone for its memory, before this process grows, since a child's peak begins at its parent's; then both in
+    turns."""
+    memory = {name: fresh(options, name, precision)["memory"] for name in CONTESTANTS}
+    theirs, ours, frontend = models(options)
+    batches = [pairs(options, frontend, seed) for seed in range(options.steps)]
+    check(theirs, ours, batches[0])
+    work = sum(count_work(ours, frontend).of(batch) for batch in batches)
+    peak = matmul_peak(torch.device(options.device), torch.bfloat16 if precision == "bf16" else torch.float32)
+    steps = {"transformers": CONTESTANTS["transformers"](theirs, options, precision)}
+    steps |= {"openclap": CONTESTANTS["openclap"](ours, options, precision)}
+    best = dict.fromkeys(steps, float("inf"))
+    for turn in range(options.rounds + 1):  # the first, in which memory is asked for, is not counted
+        for name, step in steps.items():
+            started = time.perf_counter()
+            for batch in batches:
+                step(batch)
+            best[name] = min(best[name], time.perf_counter() - started) if turn else best[name]
+    print(f"\n{precision}: {work / len(batches) / 1e9:,.0f} GFLOP a step; peak {peak / 1e9:,.0f} GFLOP/s")
+    for name, seconds in best.items():
+        print(
+            f"{name:13} {len(batches) * options.batch / seconds:8.2f} pairs/s  "
+            f"{best['transformers'] / seconds:5.2f} ×  {work / seconds / peak:4.0%} of the peak  "
+            f"{memory[name] / 1e6:8,.0f} MB"
+        )
+
+
+def models(options: argparse.Namespace) -> tuple[ClapModel, CLAP, FrontEndConfig]:
+    """ClapModel with fresh weights, and ours with the same; branches are dropped at the same rates."""
+    torch.manual_seed(0)
+    audio = replace(AUDIO[options.preset], fusion="aff_2d" if options.fusion else None)
+    config: ClapConfig = config_of(presets.laion(audio))
+    config.audio_config.drop_path_rate = 0.1
+    theirs = ClapModel(config)
+    preset = preset_of(config.to_dict(), preprocessor_of(presets.laion(audio).frontend))
+    ours = presets.build(preset)
+    fill(ours, from_state(theirs.state_dict(), "ClapModel"), "ours")
+    return theirs.to(options.device), ours.to(options.device), preset.frontend
+
+
+def pairs(options: argparse.Namespace, frontend: FrontEndConfig, seed: int) -> PairBatch:
+    draw = torch.Generator().manual_seed(seed)
+    batch, views = options.batch, 4 if options.fusion else 1
+    mel_BVTF = 20 * torch.randn(batch, views, frontend.frames, frontend.mel.n_mels, generator=draw) - 40
+    lengths = torch.randint(WORDS[0] + 2, WORDS[1] + 3, (batch,), generator=draw)  # and two special tokens
+    mask_BL = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    ids_BL = torch.randint(3, 50265, mask_BL.shape, generator=draw).where(mask_BL.bool(), 1)
+    number_B = torch.arange(batch)
+    audio = AudioBatch(mel_BVTF, torch.full((batch,), options.fusion))
+    whole = PairBatch(audio, TextBatch(ids_BL, mask_BL), number_B, number_B, tuple(map(str, range(batch))))
+    return whole.to(torch.device(options.device))
+
+
+def inputs(batch: PairBatch) -> dict[str, torch.Tensor]:
+    """A batch as ClapModel takes it."""
+    return {
+        "input_features": batch.audio.mel_BVTF,
+        "is_longer": batch.audio.is_long_B[:, None],
+        "input_ids": batch.text.ids_BL,
+        "attention_mask": batch.text.mask_BL,
+    }
+
+
+def check(theirs: ClapModel, ours: CLAP, batch: PairBatch) -> None:
+    """Without dropout both must give the same vectors, or they are not compared."""
+    theirs.eval(), ours.eval()
+    with torch.no_grad():
+        audio_BD, text_BD, _ = ours(batch.audio, batch.text)
+        reference = theirs(**inputs(batch))
+    apart = max((audio_BD - reference.audio_embeds).abs().max(), (text_BD - reference.text_embeds).abs().max())
+    if apart > 1e-4:
+        sys.exit(f"The vectors are {apart:.1e} apart: these are not the same model.")
+    theirs.train(), ours.train()
+
+
+def our_step(model: CLAP, options: argparse.Namespace, precision: str) -> Step:
+    accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision=PRECISIONS[precision])
+    built = torch.compile(model) if options.compile else model
+    wrapped, optimizer = accelerator.prepare(built, build_optimizer(model, OPTIM))
+    return lambda batch: training_step(accelerator, wrapped, optimizer, batch, OPTIM.clip_norm)["loss"]
+
+
+def their_step(model: ClapModel, options: argparse.Namespace, precision: str) -> Step:
+    built: nn.Module = torch.compile(model) if options.compile else model
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=OPTIM.lr, betas=OPTIM.betas, weight_decay=OPTIM.weight_decay, fused=True
+    )
+
+    def step(batch: PairBatch) -> float:
+        with torch.autocast(options.device, torch.bfloat16, enabled=precision == "bf16"):
+            loss = built(**inputs(batch), return_loss=True).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIM.clip_norm)
+        optimizer.step()
+        return float(loss.item())
+
+    return step
+
+
+CONTESTANTS = {"transformers": their_step, "openclap": our_step}
+PRECISIONS = {"fp32": "no", "bf16": "bf16"}
+
+
+def alone(options: argparse.Namespace) -> dict[str, float]:
+    """One contestant in this process: two steps, and the most memory it held."""
+    theirs, ours, frontend = models(options)
+    model = {"transformers": theirs, "openclap": ours}[options.only].train()
+    del theirs, ours
+    if options.device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    step = CONTESTANTS[options.only](model, options, options.precision)
+    loss = [step(pairs(options, frontend, seed)) for seed in range(2)][-1]
+    return {"memory": peak_memory(torch.device(options.device)), "loss": loss}
+
+
+def fresh(options: argparse.Namespace, name: str, precision: str, batch: int | None = None) -> dict[str, float]:
+    """`alone` in a fresh process. Raises MemoryError where it did not come back."""
+    flags = [f"--{flag}" for flag in ("fusion", "compile") if getattr(options, flag)]
+    command = [sys.executable, __file__, "--only", name, "--precision", precision, "--device", options.device]
+    command += ["--batch", str(batch or options.batch), "--preset", options.preset, *flags]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode and "out of memory" in done.stderr.lower():
+        raise MemoryError
+    if done.returncode:
+        sys.exit(done.stderr)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def largest(options: argparse.Namespace, name: str, precision: str) -> int:
+    """By doubling, then by halving the gap down to eight."""
+
+    def fits(batch: int) -> bool:
+        try:
+            fresh(options, name, precision, batch)
+        except MemoryError:
+            return False
+        return True
+
+    good, bad = 0, 8
+    while fits(bad):
+        good, bad = bad, 2 * bad
+    while bad - good > 8:
+        middle = (good + bad) // 16 * 8
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def has_bf16(device: str) -> bool:
+    """Units for it, not its emulation, which takes minutes a step."""
+    if device == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.cuda.get_device_capability() >= (8, 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""A run for two cores in which everything learns: the demo's towers and heads, on the demo's training split.
+
+Command:   openclap demo, then: openclap train small --out RUN
+Hardware:  two CPU cores, TODO of memory
+Time:      TODO
+Expected:  TODO
+"""
+
+from __future__ import annotations
+
+from openclap import paths
+from openclap.train.config import OptimConfig, TrainConfig
+
+
+def config() -> TrainConfig:
+    """Six passes, the towers at a hundredth of the heads' rate."""
+    return TrainConfig(
+        start="demo-start",
+        data=str(paths.home() / "demo" / "shards" / "train"),
+        epochs=6,
+        batch_size=32,
+        optim=OptimConfig(lr=1e-3, tower_lr=1e-5, warmup_steps=10),
+        save_every=10,
+    )

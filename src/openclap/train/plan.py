@@ -1,0 +1,282 @@
+"""What a run would take, before it is begun: parameters, steps, memory and time.
+
+Nothing is read of the data but where samples stand.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openclap.audio.frontend import FrontEnd, FrontEndConfig
+from openclap.audio.io import read_mono
+from openclap.checkpoints import folder as model_folder
+from openclap.checkpoints import recognise
+from openclap.data.shards import index_shards
+from openclap.embedder import located
+from openclap.errors import DataError, OpenClapError
+from openclap.models.clap import CLAP
+from openclap.presets import Preset
+from openclap.train.config import TrainConfig
+from openclap.train.optim import build_optimizer, freeze
+from openclap.train.watch import PROBED, TOKENS, count_work, matmul_peak, peak_memory, probe
+
+UTILISATION = {"cpu": 0.5, "cuda": 0.35}
+"""The share of the largest matrix product that a step comes to: measured on a CPU (docs/benchmarks.md), assumed of a
+GPU."""
+LONG_S = 30 * 24 * 3600.0
+ADAM_MOMENTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a recipe knows of a run whose start or data are not there yet."""
+
+    preset: Preset
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the model, and how many of its parameters learn."""
+
+    name: str
+    parameters: int
+    learning: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one process.
+
+    Attributes:
+        activations: what the forward pass keeps for the backward pass, for a whole batch: the tensors that PROBED
+            pairs save on their way, counted once each, times the batch.
+        process: what this process holds without a model: Python and its libraries; 0 on a GPU.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    process: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.process
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run comes to.
+
+    Attributes:
+        pairs: of one epoch; `counted` says whether they were found in the shards, or stated by the recipe.
+        flops: of one step on all processes: matrix products and convolutions of clips with captions of TOKENS.
+        peak: FLOP/s of a large matrix product, as measured here.
+        compute_s, data_s: seconds of a step, in the networks, and in reading, decoding and log-mels; one after the
+            other without workers, side by side with them.
+    """
+
+    parts: tuple[Part, ...]
+    pairs: int
+    counted: bool
+    processes: int
+    batch: int
+    steps_per_epoch: int
+    steps: int
+    memory: Memory
+    flops: float
+    peak: float
+    utilisation: float
+    compute_s: float
+    data_s: float
+    seconds: float
+    device: str
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def plan(config: TrainConfig, given: Given | None = None, *, processes: int = 1) -> Plan:
+    """The plan of `config` on this machine, for so many processes of its kind.
+
+    Args:
+        given: stands in for a start or data that are not there; the plan then says so.
+
+    Raises what `openclap.train.loop.train` would raise for a start, data or frozen parts that cannot be.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    notes: list[str] = []
+    process = 0 if device.type == "cuda" else resident()
+    clap, preset = _model(config, given, notes)
+    freeze(clap.to(device).train(), config.frozen)
+    build_optimizer(clap, config.optim)  # is there anything to learn?
+    pairs, counted = _pairs(config, given, notes)
+    batch = config.batch_size * processes
+    steps_per_epoch = pairs // batch
+    steps = steps_per_epoch * config.epochs
+    memory = _memory(clap, preset.frontend, config.batch_size, process)
+    work = count_work(clap, preset.frontend)
+    flops = config.batch_size * (work.clip + TOKENS * work.token)
+    peak, share = matmul_peak(device), UTILISATION[device.type]
+    compute_s, data_s = flops / (peak * share), config.batch_size * _seconds_a_clip(preset.frontend)
+    data_s /= max(1, min(config.workers, os.cpu_count() or 1))
+    step_s = max(compute_s, data_s) if config.workers else compute_s + data_s
+    made = Plan(
+        parts=_parts(clap),
+        pairs=pairs,
+        counted=counted,
+        processes=processes,
+        batch=batch,
+        steps_per_epoch=steps_per_epoch,
+        steps=steps,
+        memory=memory,
+        flops=flops * processes,
+        peak=peak,
+        utilisation=share,
+        compute_s=compute_s,
+        data_s=data_s,
+        seconds=step_s * steps,
+        device=torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads",
+        notes=tuple(notes),
+        warnings=(),
+    )
+    return replace(made, warnings=tuple(_warnings(made, config, device)))
+
+
+def _model(config: TrainConfig, given: Given | None, notes: list[str]) -> tuple[CLAP, Preset]:
+    """The start's networks; without the start, those of the recipe's preset."""
+    try:
+        path = located(config.start, offline=True)
+    except OpenClapError:
+        if given is None:
+            raise
+        notes.append(f"{config.start} is not there: the plan is that of the preset {given.preset.name}.")
+        return model_folder.skeleton(given.preset, given.preset.name), given.preset
+    checkpoint = recognise.read(path)
+    return model_folder.network(checkpoint, path.name), checkpoint.preset
+
+
+def _pairs(config: TrainConfig, given: Given | None, notes: list[str]) -> tuple[int, bool]:
+    try:
+        return len(index_shards(config.data)), True
+    except DataError:
+        if given is None:
+            raise
+        notes.append(f"{config.data} is not there: {given.pairs:,} pairs are the recipe's own number.")
+        return given.pairs, False
+
+
+def _parts(clap: CLAP) -> tuple[Part, ...]:
+    return tuple(
+        Part(
+            name,
+            sum(parameter.numel() for parameter in module.parameters()),
+            sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+        )
+        for name, module in clap.named_children()
+    )
+
+
+def _memory(clap: CLAP, frontend: FrontEndConfig, batch_size: int, process: int) -> Memory:
+    weights = sum(tensor.nbytes for tensor in (*clap.parameters(), *clap.buffers()))
+    learning = sum(parameter.nbytes for parameter in clap.parameters() if parameter.requires_grad)
+    return Memory(
+        weights=weights,
+        gradients=learning,
+        optimizer=ADAM_MOMENTS * learning,
+        activations=activations(clap, frontend) * batch_size,
+        process=process,
+    )
+
+
+def activations(clap: CLAP, frontend: FrontEndConfig) -> int:
+    """Bytes that the forward pass of one pair keeps for the backward pass: the storages that autograd saves for PROBED
+    pairs in training mode, those of weights left out, over PROBED. Statistics of batch norms move."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*clap.parameters(), *clap.buffers())}
+    saved: dict[int, int] = {}
+    kept: list[Tensor] = []  # or an address would be used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor.detach())
+        return tensor
+
+    audio, text = probe(clap, frontend)
+    with torch.random.fork_rng(), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        clap(audio, text)
+    return sum(saved.values()) // PROBED
+
+
+def _seconds_a_clip(frontend: FrontEndConfig, tries: int = 3) -> float:
+    """What one process takes to decode a clip of noise in FLAC, as long as the model's input, and to make its log-mel:
+    the best of a few."""
+    import soundfile
+
+    made, encoded = FrontEnd(frontend), io.BytesIO()
+    noise = np.random.default_rng(0).standard_normal(frontend.samples).astype(np.float32)
+    soundfile.write(encoded, 0.1 * noise, made.sample_rate, format="FLAC")
+    best = math.inf
+    for _ in range(tries):
+        started = time.perf_counter()
+        made([read_mono(encoded.getvalue(), made.sample_rate)])
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _warnings(made: Plan, config: TrainConfig, device: torch.device) -> Iterator[str]:
+    """What cannot be, or will not be what was meant."""
+    if not made.steps_per_epoch:
+        yield (
+            f"{made.pairs:,} pairs are fewer than one batch of {made.batch:,}: there is no step to take. Choose a "
+            "smaller batch_size, or add data."
+        )
+    elif config.optim.warmup_steps >= made.steps:
+        yield (
+            f"{config.optim.warmup_steps:,} steps of warm-up are not over after {made.steps:,} steps: the full rate is "
+            "never reached. Choose fewer with --optim.warmup-steps."
+        )
+    room = free_memory(device)
+    if made.memory.total > room:
+        yield (
+            f"{made.memory.total / 1e9:.1f} GB are more than the {room / 1e9:.1f} GB that are free here. Choose a "
+            "smaller batch_size, or freeze more."
+        )
+    if made.seconds > LONG_S:
+        yield f"{made.seconds / 86400:,.0f} days are long: this run is made for more, or faster, devices."
+    if config.workers > (os.cpu_count() or 1):
+        yield f"{config.workers} workers are more than the {os.cpu_count()} cores here."
+    if config.workers and made.data_s > made.compute_s:
+        yield "Decoding takes longer than the networks: more workers would help, if there are cores for them."
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had: of the device, or of the machine with what this process holds."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # no Linux
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return available + resident()
+
+
+def resident() -> int:
+    """Bytes that this process holds now; where the system does not say, at most so far."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_memory(torch.device("cpu"))

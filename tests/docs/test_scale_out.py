@@ -1,0 +1,54 @@
+"""The job of docs/howto/scale-out.md, as SLURM would start it: torchrun is the real one, on one node."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from test_readme import ROOT, blocks
+
+from openclap.cli import run
+
+RECIPE = """
+from openclap.train.config import TrainConfig
+def config():
+    return TrainConfig(start="x", data="y", epochs=2, batch_size=2)
+"""
+
+
+def test_the_job_trains(tmp_path: Path, sounds: Path, tiny_model: Path) -> None:
+    [(_, script)] = blocks(ROOT / "docs" / "howto" / "scale-out.md", "slurm")
+    assert run(["dataset", "build", str(sounds / "sounds.csv"), str(tmp_path / "set")]) == 0
+    (tmp_path / "recipe.py").write_text(RECIPE, encoding="utf-8")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, does in (("srun", 'exec "$@"'), ("scontrol", "echo localhost")):
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
+        (programs / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_NNODES": "1",
+        "SLURM_JOB_ID": "7",
+        "GPUS": "1",
+        "RECIPE": str(tmp_path / "recipe.py"),
+        "START": str(tiny_model),
+        "DATA": str(tmp_path / "set" / "train"),
+        "RUN": str(tmp_path / "run"),
+    }
+    done = subprocess.run(
+        ["bash", "-eu"],
+        input=script.replace("29500", str(port)),
+        text=True,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "model" / "config.json").is_file() and (tmp_path / "run" / "report.html").is_file()
