@@ -1,65 +1,197 @@
-"""`openclap eval`: a model's quality as one table."""
+"""`openclap eval`: the quality of models as one table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from openclap import paths
 from openclap.cli.console import note, print_table, progress, results
+from openclap.cli.defaults import default_model
 
 if TYPE_CHECKING:
+    from openclap.evals.bench import Table
     from openclap.evals.evaluation import Evaluation
+
+NOTED = 3
+"""Notes on one task that are shown; JSON and Markdown have all."""
 
 
 def evaluate(
-    checkpoint: str,
-    *,
+    *checkpoints: str,
+    suite: str = "quick",
     data: Path | None = None,
     split: str = "test",
-    suite: Literal["quick"] = "quick",
     baseline: str | None = None,
+    training: Path | None = None,
+    processes: int = 1,
+    batch_size: int = 16,
+    precision: str = "fp32",
+    device: str | None = None,
     json: Path | None = None,
+    markdown: Path | None = None,
     html: Path | None = None,
     seed: int = 0,
 ) -> None:
-    """Measure a model: retrieval both ways, zero-shot labels and a linear probe, each against chance.
+    """Measure models: how well they find sounds by words and words by sounds, name sounds, and can be learnt from.
 
-    Prints each figure with its 95 % interval over groups, what chance gives, and, with --baseline, another model's.
+    The suite "quick" measures one model on packed shards, each figure with its 95 % interval over groups, what chance
+    gives, and, with --baseline, another model's. The suite "paper" stands beside what papers report; several
+    checkpoints are compared in pairs. Vectors are kept in $OPENCLAP_HOME/evals: the same command goes on where it was
+    stopped, and takes seconds the next time.
 
     Parameters
     ----------
-    checkpoint
-        A model folder or name.
-    data
-        A folder that `openclap dataset build` wrote; the demo's without it. Its split `train` teaches the probe.
-    split
-        The split to measure on.
+    checkpoints
+        Model folders, files or names; the demo's model without any.
     suite
-        Which tasks: "quick" is all three on packed shards.
+        "quick", "paper", or a TOML file of tasks (docs/howto/evaluate.md).
+    data
+        quick: a folder that `openclap dataset build` wrote; the demo's without it. Its split `train` teaches the
+        probe. Otherwise: the folder that holds the published sets, each in a folder of its own;
+        $OPENCLAP_HOME/datasets without it.
+    split
+        quick: the split to measure on.
     baseline
-        A model to stand beside it, such as what training started from.
+        quick: a model to stand beside it, such as what training started from.
+    training
+        A `manifest.parquet` of what the models were trained on; clips of its uploads are left out.
+    processes
+        Processes that embed, each with a model of its own. The table is the same with any number.
+    batch_size
+        Windows in one forward pass. The table is the same with any number.
+    precision
+        What the models compute in: fp32, bf16, int8 or auto.
+    device
+        Where they compute: cpu, cuda, …; a GPU without it, when there is one.
     json
-        Write everything, every rank included, as JSON to this file.
+        Write everything as JSON to this file.
+    markdown
+        Write the table as Markdown to this file.
     html
         Write a self-contained page with plots and sounds to this file.
     seed
-        Of the resamples and chance draws.
+        Of resamples, draws and networks.
     """
-    import openclap
     from openclap.errors import ConfigError
+
+    for wanted in (json, markdown, html):
+        if wanted and wanted.is_dir():
+            raise ConfigError(f"{wanted}: is a folder, expected the name of a file to write.")
+    for name, number in (("--processes", processes), ("--batch-size", batch_size)):
+        if number < 1:
+            raise ConfigError(f"{name} is {number}, expected 1 or more.")
+    models = checkpoints or (default_model(),)
+    outputs = {"json": json, "markdown": markdown, "html": html}
+    load = {"precision": precision, "device": device}
+    if suite == "quick":
+        if len(models) > 1 or training or processes > 1:
+            raise ConfigError(
+                "The suite quick measures one model in one process. Give another beside it as --baseline, or a suite "
+                "that takes several: --suite paper."
+            )
+        _quick(models[0], baseline, data, split, seed, batch_size, load, outputs)
+        return
+    if baseline or split != "test":
+        raise ConfigError("--baseline and --split belong to the suite quick. Name every model as a checkpoint.")
+    if twice := next((name for name in models if models.count(name) > 1), None):
+        raise ConfigError(f"{twice} is named twice, expected different checkpoints.")
+    _suite(suite, models, data or paths.home() / "datasets", training, processes, batch_size, seed, load, outputs)
+
+
+def _suite(
+    suite: str,
+    models: Sequence[str],
+    data: Path,
+    training: Path | None,
+    processes: int,
+    batch_size: int,
+    seed: int,
+    load: dict[str, str | None],
+    outputs: dict[str, Path | None],
+) -> None:
+    """Run a suite of tasks and show it. Raises DataError when no task could be done."""
+    import openclap
+    from openclap.errors import DataError
+    from openclap.evals.bench import run_suite
+    from openclap.evals.bench_table import to_json, to_markdown
+    from openclap.evals.hearing import open_listener
+    from openclap.evals.tasks import PAPER, read_suite
+
+    tasks = PAPER if suite == "paper" else read_suite(Path(suite))
+    name = "paper" if suite == "paper" else Path(suite).stem
+    with progress("Measuring") as advance:
+        listeners = [
+            open_listener(
+                model,
+                partial(openclap.load, model, **load),
+                paths.home() / "evals",
+                batch_size=batch_size,
+                processes=processes,
+                progress=lambda _, done, total: advance(done, total),
+            )
+            for model in models
+        ]
+        table = run_suite(name, tasks, listeners, data, training=training, seed=seed, note=note)
+    if not table.rows:
+        raise DataError(f"No task of the suite {name} could be done. First: {next(iter(table.missing.values()))}")
+    _show_suite(table)
+    if path := outputs["json"]:
+        _write(path, to_json(table))
+    if path := outputs["markdown"]:
+        _write(path, to_markdown(table).rstrip("\n"))
+    if path := outputs["html"]:
+        from openclap.evals.bench_report import write_suite_report
+
+        write_suite_report(path, table)
+        note(f"Wrote {path}")
+
+
+def _show_suite(table: Table) -> None:
+    """Figures and comparisons to stdout, what there is to say about them to stderr."""
+    from openclap.evals.bench_table import compared, protocols_of, rows_of
+
+    head, *rows = rows_of(table)
+    print_table(head, rows, right=[3, 4, 5, 7, 10])
+    for number, protocol in enumerate(protocols_of(table), start=1):
+        results.print(f"[{number}] {protocol}.", style="dim", markup=False)
+    if table.comparisons:
+        results.print()
+        head, *rows = compared(table)
+        print_table(head, rows, right=[3, 5])
+    for task, reason in table.missing.items():
+        note(f"{task} was left out: {reason}")
+    said: dict[str, int] = {}
+    for task, sentence in table.notes:
+        said[task] = said.get(task, 0) + 1
+        if said[task] <= NOTED:
+            note(f"{task}: {sentence}")
+
+
+def _quick(
+    checkpoint: str,
+    baseline: str | None,
+    data: Path | None,
+    split: str,
+    seed: int,
+    batch_size: int,
+    load: dict[str, str | None],
+    outputs: dict[str, Path | None],
+) -> None:
+    """The three tasks on packed shards, beside chance."""
+    import openclap
+    from openclap.evals.bench_table import grid
     from openclap.evals.clips import load_clips
+    from openclap.evals.evaluation import table
     from openclap.evals.report import write_report
     from openclap.evals.suite import evaluate as measure
 
-    for wanted in (json, html):
-        if wanted and wanted.is_dir():
-            raise ConfigError(f"{wanted}: is a folder, expected the name of a file to write.")
     shards = data or paths.home() / "demo" / "shards"
-    embedder = openclap.load(checkpoint)
-    other = openclap.load(baseline) if baseline else None
+    embedder = openclap.load(checkpoint, **load)  # type: ignore[arg-type]
+    other = openclap.load(baseline, **load) if baseline else None  # type: ignore[arg-type]
     test = load_clips(shards / split)
     train = load_clips(shards / "train") if split != "train" and (shards / "train").is_dir() else None
     with progress("Measuring") as advance:
@@ -69,14 +201,17 @@ def evaluate(
             train,
             untrained=other,
             seed=seed,
+            batch_size=batch_size,
             progress=lambda _, done, total: advance(done, total),
         )
     show(evaluation)
-    if json:
-        _write(json, evaluation.to_json())
-    if html:
-        write_report(html, evaluation, title=f"{checkpoint} on {split}", training_log=None, clips=test)
-        note(f"Wrote {html}")
+    if path := outputs["json"]:
+        _write(path, evaluation.to_json())
+    if path := outputs["markdown"]:
+        _write(path, grid(table(evaluation)))
+    if path := outputs["html"]:
+        write_report(path, evaluation, title=f"{checkpoint} on {split}", training_log=None, clips=test)
+        note(f"Wrote {path}")
 
 
 def show(evaluation: Evaluation) -> None:

@@ -13,7 +13,7 @@ from html import escape
 
 import numpy as np
 
-from openclap.evals.metrics import Floats, Ints
+from openclap.evals.ranks import Floats, Ints
 from openclap.evals.uncertainty import Estimate
 
 WIDTH, HEIGHT = 460, 280

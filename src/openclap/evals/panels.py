@@ -12,7 +12,7 @@ from openclap.errors import require
 from openclap.evals.answers import Answers
 from openclap.evals.charts import Line, confusion_chart, line_chart, most_frequent
 from openclap.evals.evaluation import TASK_NAMES, Evaluation
-from openclap.evals.metrics import Floats, Ints
+from openclap.evals.ranks import Floats, Ints
 from openclap.evals.retrieval import Retrieval
 from openclap.evals.uncertainty import chance_recall
 
