@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,9 @@ from openclap.cli.console import note, print_table, progress, results
 from openclap.cli.defaults import default_model
 
 if TYPE_CHECKING:
+    from openclap.embedder import Embedder
     from openclap.evals.bench import Table
+    from openclap.evals.clips import EvalClips
     from openclap.evals.evaluation import Evaluation
 
 NOTED = 3
@@ -76,7 +79,11 @@ def evaluate(
     seed
         Of resamples, draws and networks.
     """
-    from openclap.errors import ConfigError
+    import openclap
+    from openclap.errors import ConfigError, DataError
+    from openclap.evals.bench import run_suite
+    from openclap.evals.hearing import open_listener
+    from openclap.evals.tasks import PAPER, read_suite
 
     for wanted in (json, markdown, html):
         if wanted and wanted.is_dir():
@@ -85,49 +92,30 @@ def evaluate(
         if number < 1:
             raise ConfigError(f"{name} is {number}, expected 1 or more.")
     models = checkpoints or (default_model(),)
-    outputs = {"json": json, "markdown": markdown, "html": html}
-    load = {"precision": precision, "device": device}
+    outputs = _Outputs(json, markdown, html)
+    load = partial(openclap.load, precision=precision, device=device)
     if suite == "quick":
         if len(models) > 1 or training or processes > 1:
             raise ConfigError(
                 "The suite quick measures one model in one process. Give another beside it as --baseline, or a suite "
                 "that takes several: --suite paper."
             )
-        _quick(models[0], baseline, data, split, seed, batch_size, load, outputs)
+        shards = data or paths.home() / "demo" / "shards"
+        evaluation, test = _quick(
+            load(models[0]), load(baseline) if baseline else None, shards, split, seed, batch_size
+        )
+        show(evaluation)
+        outputs.write_quick(evaluation, test, f"{models[0]} on {split}")
         return
     if baseline or split != "test":
         raise ConfigError("--baseline and --split belong to the suite quick. Name every model as a checkpoint.")
     if twice := next((name for name in models if models.count(name) > 1), None):
         raise ConfigError(f"{twice} is named twice, expected different checkpoints.")
-    _suite(suite, models, data or paths.home() / "datasets", training, processes, batch_size, seed, load, outputs)
-
-
-def _suite(
-    suite: str,
-    models: Sequence[str],
-    data: Path,
-    training: Path | None,
-    processes: int,
-    batch_size: int,
-    seed: int,
-    load: dict[str, str | None],
-    outputs: dict[str, Path | None],
-) -> None:
-    """Run a suite of tasks and show it. Raises DataError when no task could be done."""
-    import openclap
-    from openclap.errors import DataError
-    from openclap.evals.bench import run_suite
-    from openclap.evals.bench_table import to_json, to_markdown
-    from openclap.evals.hearing import open_listener
-    from openclap.evals.tasks import PAPER, read_suite
-
-    tasks = PAPER if suite == "paper" else read_suite(Path(suite))
-    name = "paper" if suite == "paper" else Path(suite).stem
     with progress("Measuring") as advance:
         listeners = [
             open_listener(
                 model,
-                partial(openclap.load, model, **load),
+                partial(load, model),
                 paths.home() / "evals",
                 batch_size=batch_size,
                 processes=processes,
@@ -135,19 +123,43 @@ def _suite(
             )
             for model in models
         ]
-        table = run_suite(name, tasks, listeners, data, training=training, seed=seed, note=note)
+        tasks = PAPER if suite == "paper" else read_suite(Path(suite))
+        name, folder = Path(suite).stem, data or paths.home() / "datasets"
+        table = run_suite(name, tasks, listeners, folder, training=training, seed=seed, note=note)
     if not table.rows:
         raise DataError(f"No task of the suite {name} could be done. First: {next(iter(table.missing.values()))}")
     _show_suite(table)
-    if path := outputs["json"]:
-        _write(path, to_json(table))
-    if path := outputs["markdown"]:
-        _write(path, to_markdown(table).rstrip("\n"))
-    if path := outputs["html"]:
-        from openclap.evals.bench_report import write_suite_report
+    outputs.write_suite(table)
 
-        write_suite_report(path, table)
-        note(f"Wrote {path}")
+
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """The files that were asked for."""
+
+    json: Path | None
+    markdown: Path | None
+    html: Path | None
+
+    def write_suite(self, table: Table) -> None:
+        from openclap.evals.bench_report import write_suite_report
+        from openclap.evals.bench_table import to_json, to_markdown
+
+        _write(self.json, lambda: to_json(table))
+        _write(self.markdown, lambda: to_markdown(table).rstrip("\n"))
+        if self.html:
+            write_suite_report(self.html, table)
+            note(f"Wrote {self.html}")
+
+    def write_quick(self, evaluation: Evaluation, clips: EvalClips, title: str) -> None:
+        from openclap.evals.bench_table import grid
+        from openclap.evals.evaluation import table
+        from openclap.evals.report import write_report
+
+        _write(self.json, evaluation.to_json)
+        _write(self.markdown, lambda: grid(table(evaluation)))
+        if self.html:
+            write_report(self.html, evaluation, title=title, training_log=None, clips=clips)
+            note(f"Wrote {self.html}")
 
 
 def _show_suite(table: Table) -> None:
@@ -171,27 +183,13 @@ def _show_suite(table: Table) -> None:
             note(f"{task}: {sentence}")
 
 
-def _quick(
-    checkpoint: str,
-    baseline: str | None,
-    data: Path | None,
-    split: str,
-    seed: int,
-    batch_size: int,
-    load: dict[str, str | None],
-    outputs: dict[str, Path | None],
-) -> None:
+def _quick(  # noqa: PLR0917
+    embedder: Embedder, other: Embedder | None, shards: Path, split: str, seed: int, batch_size: int
+) -> tuple[Evaluation, EvalClips]:
     """The three tasks on packed shards, beside chance."""
-    import openclap
-    from openclap.evals.bench_table import grid
     from openclap.evals.clips import load_clips
-    from openclap.evals.evaluation import table
-    from openclap.evals.report import write_report
     from openclap.evals.suite import evaluate as measure
 
-    shards = data or paths.home() / "demo" / "shards"
-    embedder = openclap.load(checkpoint, **load)  # type: ignore[arg-type]
-    other = openclap.load(baseline, **load) if baseline else None  # type: ignore[arg-type]
     test = load_clips(shards / split)
     train = load_clips(shards / "train") if split != "train" and (shards / "train").is_dir() else None
     with progress("Measuring") as advance:
@@ -204,14 +202,7 @@ def _quick(
             batch_size=batch_size,
             progress=lambda _, done, total: advance(done, total),
         )
-    show(evaluation)
-    if path := outputs["json"]:
-        _write(path, evaluation.to_json())
-    if path := outputs["markdown"]:
-        _write(path, grid(table(evaluation)))
-    if path := outputs["html"]:
-        write_report(path, evaluation, title=f"{checkpoint} on {split}", training_log=None, clips=test)
-        note(f"Wrote {path}")
+    return evaluation, test
 
 
 def show(evaluation: Evaluation) -> None:
@@ -233,12 +224,14 @@ def show_table(rows: Sequence[Sequence[str]]) -> None:
     results.print("above: is the whole interval better than chance's?", style="dim")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path | None, text: Callable[[], str]) -> None:
     from openclap.errors import ConfigError
 
+    if path is None:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        path.write_text(text() + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}).") from None
     note(f"Wrote {path}")

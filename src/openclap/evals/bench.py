@@ -125,7 +125,8 @@ def run_suite(
                 found[listener.name, task.name] = asked
                 whose = f"{listener.name}: " if len(listeners) > 1 else ""
                 notes += [(task.name, whose + sentence) for sentence in (*asked.notes, *_of_lost(asked))]
-                rows += _rows(task, listener, asked, collected, time.perf_counter() - started, seed)
+                seconds = time.perf_counter() - started
+                rows += _rows(task, listener, asked, collected, seconds=seconds, seed=seed)
         except (DataError, ConfigError) as error:
             missing[task.name] = str(error)
     lost = {(task, clip, reason): None for (_, task), each in found.items() for clip, reason in each.lost}
@@ -134,7 +135,7 @@ def run_suite(
 
 
 def _rows(
-    task: Task, listener: Listener, asked: Asked, collected: Collected, seconds: float, seed: int
+    task: Task, listener: Listener, asked: Asked, collected: Collected, *, seconds: float, seed: int
 ) -> Iterator[Row]:
     protocol = protocol_of(task, listener, collected, bool(asked.lost))
     for metric, measure in asked.measures.items():

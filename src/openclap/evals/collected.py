@@ -152,8 +152,8 @@ def _untrained(found: Sequence[_Found], training: Path, notes: list[str]) -> lis
         ours.clips.select(polars.all_horizontal(polars.col("freesound_id", "youtube_id").is_null())).sum().item()
     )
     notes.append(
-        f"{len(found) - len(kept)} of {len(found)} clips come from uploads that the model was trained on, and were left "
-        f"out; of {unknown} clips the upload is not known."
+        f"{len(found) - len(kept)} of {len(found)} clips come from uploads that the model was trained on and were "
+        f"left out; of {unknown} clips the upload is not known."
     )
     if not kept:
         raise DataError(f"All {len(found)} clips come from uploads that are in {training}: nothing is left to ask.")

@@ -168,8 +168,7 @@ class Listener:
             return
         with self._mapper() as mapped:
             sounds = ([_place(clips, wanted[name]) for name in chunk] for chunk in chunks)
-            for chunk, outcomes in zip(chunks, mapped(sounds), strict=True):
-                yield chunk, outcomes
+            yield from zip(chunks, mapped(sounds), strict=True)
 
     def _mapper(self) -> AbstractContextManager[Callable[[Iterator[list[_Place]]], Iterator[list[Outcome]]]]:
         if self.processes == 1 or self._load is None:

@@ -68,9 +68,9 @@ def retrieval_metrics(similarity_AT: ArrayLike, owner_T: ArrayLike) -> dict[str,
 
     Text → audio asks with every caption: R@k is the share whose clip ranks within k, mAP@10 the mean of
     1/rank within 10. Audio → text asks with every clip: R@k and the two ranks take its best-placed caption, mAP@10 is
-    the sum of i/rank_i over its captions within 10, divided by the count of its captions. With one caption a clip this is
-    the plain form. The median rank is floor(median of 0-based ranks) + 1. Ties stand against us. Raises DataError as
-    `rank_retrieval` does.
+    the sum of i/rank_i over its captions within 10, divided by the count of its captions. With one caption a clip this
+    is the plain form. The median rank is floor(median of 0-based ranks) + 1. Ties stand against us. Raises DataError
+    as `rank_retrieval` does.
 
     One surprise: with several captions a clip the published mAP@10 of audio → text depends on the order the
     captions are listed in (see `Ranks.published_average_precision`). `retrieval_measures`, which

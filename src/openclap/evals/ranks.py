@@ -250,7 +250,7 @@ class _Counts:
 
 def _count(mask_RC: NDArray[np.bool_], axis: int) -> NDArray[np.uint16]:
     """How many are set along an axis; blocks are small enough for 16 bits."""
-    return mask_RC.view(np.uint8).sum(axis, dtype=np.uint16)
+    return np.asarray(mask_RC.view(np.uint8).sum(axis, dtype=np.uint16))
 
 
 def _check_owners(owner_T: Ints, clips: int) -> None:

@@ -37,10 +37,18 @@ def write_report(
     The page stays below 6 MB: players are left out, and say so, once there is no room. Raises
     MissingExtraError without jinja2.
     """
-    source = resources.files("openclap.evals").joinpath("report.html").read_text(encoding="utf-8")
+    return write_page(path, "report.html", _content(evaluation, title, training_log, clips))
+
+
+def write_page(path: str | os.PathLike[str], template: str, content: dict[str, Any]) -> Path:
+    """A page of this folder's `template`, in the style of all reports. Raises MissingExtraError without jinja2."""
+    parts = resources.files("openclap.evals")
     jinja2 = require("jinja2", "eval")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    html = page.from_string(source).render(**_content(evaluation, title, training_log, clips))
+    css = svg(parts.joinpath("page.css").read_text(encoding="utf-8"))
+    found = page.from_string(parts.joinpath("found.html").read_text(encoding="utf-8")).module.found
+    body = page.from_string(parts.joinpath(template).read_text(encoding="utf-8"))
+    html = body.render(css=css, found=found, **content)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(html, encoding="utf-8")
@@ -60,7 +68,7 @@ def _content(evaluation: Evaluation, title: str, log: Sequence[LogRow] | None, c
             *(f"{_task(name)}: left out, {why}" for name, why in evaluation.left_out.items()),
         ],
         "charts": ([recall_panel(found)] if found else []) + loss_panels(log or []),
-        "queries": [_shown_query(query) for query in queries(found, clips, seed=evaluation.seed)] if found else [],
+        "queries": [shown_query(query) for query in queries(found, clips, seed=evaluation.seed)] if found else [],
         "chosen": _how_chosen(found, evaluation.seed) if found else "",
         "pool": found.ranks.clips if found else 0,
         "matrices": confusion_panels(evaluation),
@@ -143,7 +151,8 @@ def _row(figure: Figure) -> dict[str, Any]:
     }
 
 
-def _shown_query(query: Any) -> dict[str, Any]:
+def shown_query(query: Any) -> dict[str, Any]:
+    """What a page shows of an `examples.Query`."""
     return {
         "caption": query.caption,
         "rank": query.rank,

@@ -111,4 +111,4 @@ def _area(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:
 
 
 def _share(part_R: Floats, whole_R: Floats) -> Floats:
-    return np.divide(part_R, whole_R, out=np.full(len(part_R), np.nan), where=whole_R > 0)
+    return np.asarray(np.divide(part_R, whole_R, out=np.full(len(part_R), np.nan), where=whole_R > 0))
