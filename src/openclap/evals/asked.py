@@ -121,10 +121,12 @@ def _probe_of_splits(task: Task, collected: Collected, heard: Heard, listener: L
     lost = learning.lost + (choosing.lost if choosing else ())
     score_NC = scorer(heard.clips, heard.vectors_ND)
     if task.many:
-        asked = _tags(heard.clips, tag(score_NC, _truth(task, heard.clips, collected.classes)), collected.classes)
+        asked = _tags(
+            heard.clips, tag(score_NC, _truth(task, heard.clips, collected.classes), tie=TIE), collected.classes
+        )
     else:
         clip_N, label_N = _labelled(task, heard.clips, collected.classes)
-        asked = _answered(task, heard.clips, collected.classes, clip_N, classify(score_NC[clip_N], label_N))
+        asked = _answered(task, heard.clips, collected.classes, clip_N, classify(score_NC[clip_N], label_N, tie=TIE))
     return replace(asked, notes=(chosen,), lost=lost)
 
 
@@ -139,7 +141,7 @@ def _probe_of_folds(task: Task, collected: Collected, heard: Heard, listener: Li
         scorer, told = LEARNERS[task.learner](lesson(whole.at(rest), None, many=False, seed=seed))
         chosen.append(told)
         score_NC[held_N] = scorer(heard.clips, heard.vectors_ND[held_N])
-    asked = _answered(task, heard.clips, collected.classes, clip_N, classify(score_NC[clip_N], label_N))
+    asked = _answered(task, heard.clips, collected.classes, clip_N, classify(score_NC[clip_N], label_N, tie=TIE))
     return replace(asked, notes=tuple(dict.fromkeys(chosen)))
 
 
@@ -161,7 +163,7 @@ def _few_shot(task: Task, collected: Collected, heard: Heard, listener: Listener
         for draw in range(DRAWS):
             few = part.at(shots(part, SHOTS, np.random.default_rng([seed, draw])))
             score_NC = learnt(few, _as_maeb, False)(heard.clips, heard.vectors_ND[clip_N[held]])
-            right_N[held] += (classify(score_NC, label_N[held]).rank_N == 1) / DRAWS
+            right_N[held] += (classify(score_NC, label_N[held], tie=TIE).rank_N == 1) / DRAWS
     mean = balanced_of(right_N, _fold_numbers(heard.clips, clip_N)) if task.folds else mean_of(right_N)
     return Asked(heard.clips, {"accuracy": Measure(mean, clip_N)}, classes=collected.classes)
 

@@ -15,21 +15,22 @@ import json
 import logging
 import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from openclap.errors import DataError
 from openclap.evals.clips import Vector
 
 log = logging.getLogger("openclap.evals")
 
 _TABLES = """
-create table if not exists made_by (identity text primary key) strict;
-create table if not exists vectors (key text primary key, vector blob, checksum integer) strict, without rowid;
-create table if not exists files (path text primary key, size integer, mtime_ns integer, sha256 text) strict,
+create table if not exists made_by (identity text primary key);
+create table if not exists vectors (key text primary key, vector blob, checksum integer) without rowid;
+create table if not exists files (path text primary key, size integer, mtime_ns integer, sha256 text)
     without rowid;
 """
 _ASKED_AT_ONCE = 500
@@ -37,18 +38,13 @@ _WAIT_S = 60.0
 
 
 class VectorCache:
-    """The vectors of one model. Raises nothing for what is damaged; OSError where the folder cannot be written."""
+    """The vectors of one model. Damage is logged and made good; raises DataError where nothing can be written."""
 
     def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
         self.identity = json.dumps(dict(identity), sort_keys=True)
         self.path = folder / f"{hashlib.sha256(self.identity.encode()).hexdigest()[:24]}.sqlite"
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            self._begin_anew(f"is damaged ({error})")
+        self._safely(self._open)
 
     def get(self, keys: Sequence[str]) -> dict[str, Vector]:
         """The vectors that are there and whole."""
@@ -67,8 +63,7 @@ class VectorCache:
         """Keep vectors; when this returns they are on the disk, all of them."""
         blobs = [(key, np.ascontiguousarray(vector, "<f4").tobytes()) for key, vector in made]
         rows = [(key, blob, zlib.crc32(blob)) for key, blob in blobs]
-        with self._database as database:
-            database.executemany("insert or replace into vectors values (?, ?, ?)", rows)
+        self._safely(lambda: self._write("insert or replace into vectors values (?, ?, ?)", rows))
 
     def known_files(self, paths: Sequence[str]) -> dict[str, tuple[int, int, str]]:
         """(size, time in ns, SHA-256) of files whose bytes were read before."""
@@ -77,25 +72,43 @@ class VectorCache:
 
     def add_files(self, files: Iterable[tuple[str, int, int, str]]) -> None:
         """Keep what was read of files."""
-        with self._database as database:
-            database.executemany("insert or replace into files values (?, ?, ?, ?)", files)
+        rows = list(files)
+        self._safely(lambda: self._write("insert or replace into files values (?, ?, ?, ?)", rows))
 
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
 
-    def _rows(self, select: str, keys: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+    def _rows(self, select: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
-        try:
+
+        def read() -> None:
+            rows.clear()
             for start in range(0, len(keys), _ASKED_AT_ONCE):
                 part = keys[start : start + _ASKED_AT_ONCE]
                 marks = ",".join("?" * len(part))
                 with closing(self._database.execute(f"{select} ({marks})", part)) as found:
-                    rows += found.fetchall()
-        except sqlite3.DatabaseError as error:
-            self._begin_anew(f"is damaged ({error})")
-            return []
+                    rows.extend(found.fetchall())
+
+        self._safely(read)
         return rows
+
+    def _write(self, insert: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        with self._database as database:
+            database.executemany(insert, rows)
+
+    def _safely(self, work: Callable[[], None]) -> None:
+        """Do it; where the file proves damaged, begin it anew and do it again."""
+        try:
+            try:
+                work()
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:
+                self._begin_anew(f"is damaged ({error})")
+                work()
+        except sqlite3.Error as error:
+            raise DataError(f"{self.path}: vectors cannot be kept there ({error}). Check the disk.") from error
 
     def _open(self) -> None:
         self._database = sqlite3.connect(self.path, timeout=_WAIT_S)
