@@ -174,7 +174,8 @@ def test_torch_tensors_and_lists_are_taken() -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     similarity, owner = np.random.default_rng(1).random((31, 90)), np.arange(90) % 31
     whole = retrieval_metrics(similarity, owner)
-    monkeypatch.setattr("openclap.evals.metrics.BLOCK", 200)
+    monkeypatch.setattr("openclap.evals.ranks.ROWS", 7)
+    monkeypatch.setattr("openclap.evals.ranks.COLUMNS", 11)
     assert retrieval_metrics(similarity, owner) == whole
 
 

@@ -1,65 +1,195 @@
-"""`openclap eval`: a model's quality as one table."""
+"""`openclap eval`: the quality of models as one table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from openclap import paths
 from openclap.cli.console import note, print_table, progress, results
+from openclap.cli.defaults import default_model
 
 if TYPE_CHECKING:
+    from openclap.embedder import Embedder
+    from openclap.evals.bench import Table
+    from openclap.evals.clips import EvalClips
     from openclap.evals.evaluation import Evaluation
+
+NOTED = 3
+"""Notes on one task that are shown; JSON and Markdown have all."""
 
 
 def evaluate(
-    checkpoint: str,
-    *,
+    *checkpoints: str,
+    suite: str = "quick",
     data: Path | None = None,
     split: str = "test",
-    suite: Literal["quick"] = "quick",
     baseline: str | None = None,
+    training: Path | None = None,
+    processes: int = 1,
+    batch_size: int = 16,
+    precision: str = "fp32",
+    device: str | None = None,
     json: Path | None = None,
+    markdown: Path | None = None,
     html: Path | None = None,
     seed: int = 0,
 ) -> None:
-    """Measure a model: retrieval both ways, zero-shot labels and a linear probe, each against chance.
+    """Measure models: how well they find sounds by words and words by sounds, name sounds, and can be learnt from.
 
-    Prints each figure with its 95 % interval over groups, what chance gives, and, with --baseline, another model's.
+    The suite "quick" measures one model on packed shards, each figure with its 95 % interval over groups, what chance
+    gives, and, with --baseline, another model's. The suite "paper" stands beside what papers report; several
+    checkpoints are compared in pairs. Vectors are kept in $OPENCLAP_HOME/evals: the same command goes on where it was
+    stopped, and takes seconds the next time.
 
     Parameters
     ----------
-    checkpoint
-        A model folder or name.
-    data
-        A folder that `openclap dataset build` wrote; the demo's without it. Its split `train` teaches the probe.
-    split
-        The split to measure on.
+    checkpoints
+        Model folders, files or names; the demo's model without any.
     suite
-        Which tasks: "quick" is all three on packed shards.
+        "quick", "paper", or a TOML file of tasks (docs/howto/evaluate.md).
+    data
+        quick: a folder that `openclap dataset build` wrote; the demo's without it. Its split `train` teaches the
+        probe. Otherwise: the folder that holds the published sets, each in a folder of its own;
+        $OPENCLAP_HOME/datasets without it.
+    split
+        quick: the split to measure on.
     baseline
-        A model to stand beside it, such as what training started from.
+        quick: a model to stand beside it, such as what training started from.
+    training
+        A `manifest.parquet` of what the models were trained on; clips of its uploads are left out.
+    processes
+        Processes that embed, each with a model of its own. The table is the same with any number.
+    batch_size
+        Windows in one forward pass. The table is the same with any number.
+    precision
+        What the models compute in: fp32, bf16, int8 or auto.
+    device
+        Where they compute: cpu, cuda, …; a GPU without it, when there is one.
     json
-        Write everything, every rank included, as JSON to this file.
+        Write everything as JSON to this file.
+    markdown
+        Write the table as Markdown to this file.
     html
         Write a self-contained page with plots and sounds to this file.
     seed
-        Of the resamples and chance draws.
+        Of resamples, draws and networks.
     """
     import openclap
-    from openclap.errors import ConfigError
-    from openclap.evals.clips import load_clips
-    from openclap.evals.report import write_report
-    from openclap.evals.suite import evaluate as measure
+    from openclap.errors import ConfigError, DataError
+    from openclap.evals.bench import run_suite
+    from openclap.evals.hearing import open_listener
+    from openclap.evals.tasks import PAPER, read_suite
 
-    for wanted in (json, html):
+    for wanted in (json, markdown, html):
         if wanted and wanted.is_dir():
             raise ConfigError(f"{wanted}: is a folder, expected the name of a file to write.")
-    shards = data or paths.home() / "demo" / "shards"
-    embedder = openclap.load(checkpoint)
-    other = openclap.load(baseline) if baseline else None
+    for name, number in (("--processes", processes), ("--batch-size", batch_size)):
+        if number < 1:
+            raise ConfigError(f"{name} is {number}, expected 1 or more.")
+    models = checkpoints or (default_model(),)
+    outputs = _Outputs(json, markdown, html)
+    load = partial(openclap.load, precision=precision, device=device)
+    if suite == "quick":
+        if len(models) > 1 or training or processes > 1:
+            raise ConfigError(
+                "The suite quick measures one model in one process. Give another beside it as --baseline, or a suite "
+                "that takes several: --suite paper."
+            )
+        shards = data or paths.home() / "demo" / "shards"
+        evaluation, test = _quick(
+            load(models[0]), load(baseline) if baseline else None, shards, split, seed, batch_size
+        )
+        show(evaluation)
+        outputs.write_quick(evaluation, test, f"{models[0]} on {split}")
+        return
+    if baseline or split != "test":
+        raise ConfigError("--baseline and --split belong to the suite quick. Name every model as a checkpoint.")
+    if twice := next((name for name in models if models.count(name) > 1), None):
+        raise ConfigError(f"{twice} is named twice, expected different checkpoints.")
+    with progress("Measuring") as advance:
+        listeners = [
+            open_listener(
+                model,
+                partial(load, model),
+                paths.home() / "evals",
+                batch_size=batch_size,
+                processes=processes,
+                progress=lambda _, done, total: advance(done, total),
+            )
+            for model in models
+        ]
+        tasks = PAPER if suite == "paper" else read_suite(Path(suite))
+        name, folder = Path(suite).stem, data or paths.home() / "datasets"
+        table = run_suite(name, tasks, listeners, folder, training=training, seed=seed, note=note)
+    if not table.rows:
+        raise DataError(f"No task of the suite {name} could be done. First: {next(iter(table.missing.values()))}")
+    _show_suite(table)
+    outputs.write_suite(table)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """The files that were asked for."""
+
+    json: Path | None
+    markdown: Path | None
+    html: Path | None
+
+    def write_suite(self, table: Table) -> None:
+        from openclap.evals.bench_report import write_suite_report
+        from openclap.evals.bench_table import to_json, to_markdown
+
+        _write(self.json, lambda: to_json(table))
+        _write(self.markdown, lambda: to_markdown(table).rstrip("\n"))
+        if self.html:
+            write_suite_report(self.html, table)
+            note(f"Wrote {self.html}")
+
+    def write_quick(self, evaluation: Evaluation, clips: EvalClips, title: str) -> None:
+        from openclap.evals.bench_table import grid
+        from openclap.evals.evaluation import table
+        from openclap.evals.report import write_report
+
+        _write(self.json, evaluation.to_json)
+        _write(self.markdown, lambda: grid(table(evaluation)))
+        if self.html:
+            write_report(self.html, evaluation, title=title, training_log=None, clips=clips)
+            note(f"Wrote {self.html}")
+
+
+def _show_suite(table: Table) -> None:
+    """Figures and comparisons to stdout, what there is to say about them to stderr."""
+    from openclap.evals.bench_table import compared, protocols_of, rows_of
+
+    head, *rows = rows_of(table)
+    print_table(head, rows, right=[3, 4, 5, 7, 10])
+    for number, protocol in enumerate(protocols_of(table), start=1):
+        results.print(f"[{number}] {protocol}.", style="dim", markup=False)
+    if table.comparisons:
+        results.print()
+        head, *rows = compared(table)
+        print_table(head, rows, right=[3, 5])
+    for task, reason in table.missing.items():
+        note(f"{task} was left out: {reason}")
+    said: dict[str, int] = {}
+    for task, sentence in table.notes:
+        said[task] = said.get(task, 0) + 1
+        if said[task] <= NOTED:
+            note(f"{task}: {sentence}")
+
+
+def _quick(  # noqa: PLR0917
+    embedder: Embedder, other: Embedder | None, shards: Path, split: str, seed: int, batch_size: int
+) -> tuple[Evaluation, EvalClips]:
+    """The three tasks on packed shards, beside chance."""
+    from openclap.evals.clips import load_clips
+    from openclap.evals.suite import evaluate as measure
+
     test = load_clips(shards / split)
     train = load_clips(shards / "train") if split != "train" and (shards / "train").is_dir() else None
     with progress("Measuring") as advance:
@@ -69,14 +199,10 @@ def evaluate(
             train,
             untrained=other,
             seed=seed,
+            batch_size=batch_size,
             progress=lambda _, done, total: advance(done, total),
         )
-    show(evaluation)
-    if json:
-        _write(json, evaluation.to_json())
-    if html:
-        write_report(html, evaluation, title=f"{checkpoint} on {split}", training_log=None, clips=test)
-        note(f"Wrote {html}")
+    return evaluation, test
 
 
 def show(evaluation: Evaluation) -> None:
@@ -98,12 +224,14 @@ def show_table(rows: Sequence[Sequence[str]]) -> None:
     results.print("above: is the whole interval better than chance's?", style="dim")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path | None, text: Callable[[], str]) -> None:
     from openclap.errors import ConfigError
 
+    if path is None:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        path.write_text(text() + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}).") from None
     note(f"Wrote {path}")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from openclap.evals.clips import EvalClips
-from openclap.evals.metrics import Classified, Ints, Measure, classification_measures
+from openclap.evals.metrics import Classified, Measure, classification_measures
+from openclap.evals.ranks import Ints
 
 
 @dataclass(frozen=True, slots=True)

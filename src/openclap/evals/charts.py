@@ -8,7 +8,7 @@ from html import escape
 
 import numpy as np
 
-from openclap.evals.metrics import Ints
+from openclap.evals.ranks import Ints
 from openclap.evals.uncertainty import Estimate
 from openclap.pages.charts import Scale, svg, text
 

@@ -20,6 +20,7 @@ from openclap.audio.io import decode
 from openclap.errors import AudioError, DataError, OpenClapError
 from openclap.types import Sample
 
+Vector = NDArray[np.float32]
 Vectors = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and of how much."""
@@ -44,7 +45,13 @@ class SoundEmbedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EvalClip:
-    """One clip without its sound. Clips of one `group` (takes of one recording) are one piece of evidence."""
+    """One clip without its sound. Clips of one `group` (takes of one recording) are one piece of evidence.
+
+    Attributes:
+        tags: its labels, where it has several.
+        fold: the official fold it is in, where its set has such.
+        path: of the file it lies in, "" for one that lies in a shard; its sound is all of it, or begins at `start_s`.
+    """
 
     key: str
     captions: tuple[str, ...]
@@ -56,6 +63,10 @@ class EvalClip:
     licence: str = ""
     link: str = ""
     source: str = ""
+    tags: tuple[str, ...] = ()
+    fold: str | None = None
+    path: str = ""
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,18 @@ def kind_counts(retrieval: Retrieval) -> list[tuple[int, str]]:
 
 def queries(retrieval: Retrieval, clips: EvalClips, *, seed: int = 0) -> list[Query]:
     """The chosen queries with players, as long as there is room for them."""
-    player = _players(clips, PLAYERS_BYTES)
+    player = players(clips, PLAYERS_BYTES)
     return [_query(retrieval, clips, t, player) for t in choose_queries(retrieval, seed=seed)]
+
+
+def hardest(retrieval: Retrieval, clips: EvalClips, count: int, player: Callable[[int], str | None]) -> list[Query]:
+    """The captions of different clips whose clip was found last, the last one first."""
+    order = np.argsort(-retrieval.ranks.text_to_audio_T, kind="stable").tolist()
+    first: dict[int, int] = {}
+    for t in order:
+        first.setdefault(int(retrieval.ranks.owner_T[t]), t)
+    worst = [t for t in first.values() if retrieval.ranks.text_to_audio_T[t] > 1][:count]
+    return [_query(retrieval, clips, t, player) for t in worst]
 
 
 def encode(audio: bytes) -> str:
@@ -120,7 +130,7 @@ def _query(retrieval: Retrieval, clips: EvalClips, t: int, player: Callable[[int
     return Query(caption, rank, hits, hit(own, rank, float(retrieval.own_score_T[t])) if missed else None)
 
 
-def _players(clips: EvalClips, room: int) -> Callable[[int], str | None]:
+def players(clips: EvalClips, room: int) -> Callable[[int], str | None]:
     """A function from a clip's position to its player, giving none once `room` bytes are used."""
     made: dict[int, str | None] = {}
     left = room

@@ -9,7 +9,7 @@ import numpy as np
 from openclap.evals.answers import Answers
 from openclap.evals.charts import confusion_chart, most_frequent
 from openclap.evals.evaluation import TASK_NAMES, Evaluation
-from openclap.evals.metrics import Floats, Ints
+from openclap.evals.ranks import Floats, Ints
 from openclap.evals.retrieval import Retrieval
 from openclap.evals.uncertainty import chance_recall
 from openclap.pages.charts import Line, line_chart

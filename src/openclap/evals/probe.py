@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from openclap.errors import require
 from openclap.evals.answers import Answers, LeftOut, labelled, labels_of
 from openclap.evals.clips import EvalClips, Vectors
-from openclap.evals.metrics import Ints, classify
+from openclap.evals.metrics import classify
+from openclap.evals.ranks import Ints
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 """Inverse regularisation C, weakest model first: on a tie the simpler one wins."""

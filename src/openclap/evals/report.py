@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from openclap.evals.evaluation import METRIC_NAMES, TASK_NAMES, Evaluation, Figu
 from openclap.evals.examples import KINDS, PLAYED_S, Hit, kind_counts, queries
 from openclap.evals.panels import confusion_panels, loss_panels, recall_panel
 from openclap.evals.retrieval import Retrieval
+from openclap.errors import require
 from openclap.pages.curves import LogRow, is_number
 from openclap.pages.render import markup, render, write
 
@@ -37,8 +39,15 @@ def write_report(
     The page stays below 6 MB: players are left out, and say so, once there is no room. Raises
     MissingExtraError without jinja2.
     """
-    html = render("openclap.evals", "report.html", "eval", **_content(evaluation, title, training_log, clips))
-    return write(Path(path), html)
+    return write_page(path, "report.html", _content(evaluation, title, training_log, clips))
+
+
+def write_page(path: str | os.PathLike[str], template: str, content: dict[str, Any]) -> Path:
+    """A page of this folder's `template`, with a macro for what was found. Raises MissingExtraError without jinja2."""
+    found = require("jinja2", "eval").Environment(autoescape=True).from_string(
+        resources.files("openclap.evals").joinpath("found.html").read_text(encoding="utf-8")
+    )
+    return write(Path(path), render("openclap.evals", template, "eval", found=found.module.found, **content))
 
 
 def _content(evaluation: Evaluation, title: str, log: Sequence[LogRow] | None, clips: EvalClips) -> dict[str, Any]:
@@ -54,7 +63,7 @@ def _content(evaluation: Evaluation, title: str, log: Sequence[LogRow] | None, c
             *(f"{_task(name)}: left out, {why}" for name, why in evaluation.left_out.items()),
         ],
         "charts": ([recall_panel(found)] if found else []) + loss_panels(log or []),
-        "queries": [_shown_query(query) for query in queries(found, clips, seed=evaluation.seed)] if found else [],
+        "queries": [shown_query(query) for query in queries(found, clips, seed=evaluation.seed)] if found else [],
         "chosen": _how_chosen(found, evaluation.seed) if found else "",
         "pool": found.ranks.clips if found else 0,
         "matrices": confusion_panels(evaluation),
@@ -137,7 +146,8 @@ def _row(figure: Figure) -> dict[str, Any]:
     }
 
 
-def _shown_query(query: Any) -> dict[str, Any]:
+def shown_query(query: Any) -> dict[str, Any]:
+    """What a page shows of an `examples.Query`."""
     return {
         "caption": query.caption,
         "rank": query.rank,

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from openclap.evals.clips import EvalClips, SoundEmbedder, Vectors, embed_sentences
-from openclap.evals.metrics import Floats, Ints, Measure, Ranks, rank_retrieval, retrieval_measures
+from openclap.evals.metrics import Measure, retrieval_measures
+from openclap.evals.ranks import TIE, Floats, Ints, Ranks, rank_vectors
 
 KEPT = 10  # hits remembered for each caption: what a report shows
+TOGETHER = 256  # captions whose cosines with all clips are in memory together
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +49,30 @@ def retrieve(embedder: SoundEmbedder, clips: EvalClips, audio_ND: Vectors) -> Re
         return None
     owner_T = np.repeat(np.arange(len(clip_A)), [len(clips.clips[i].captions) for i in clip_A])
     text_UD, which_T = embed_sentences(embedder, captions)
-    cosine_AT = (audio_ND[clip_A] @ text_UD.T)[:, which_T]
-    ranks = rank_retrieval(cosine_AT, owner_T)
-    hits_TK = np.stack([_best_clips(cosine_AT[:, t], int(owner_T[t])) for t in range(len(captions))])
-    column_T = np.arange(len(captions))
+    audio_AD, text_TD = audio_ND[clip_A], text_UD[which_T]
+    blocks = [_hits(audio_AD, text_TD[part], owner_T[part]) for part in _parts(len(captions))]
     return Retrieval(
         captions=captions,
-        ranks=ranks,
+        ranks=rank_vectors(audio_AD, text_TD, owner_T),
         clip_A=clip_A,
-        hits_TK=hits_TK,
-        scores_TK=cosine_AT[hits_TK, column_T[:, None]].astype(np.float64),
-        own_score_T=cosine_AT[owner_T, column_T].astype(np.float64),
+        hits_TK=np.concatenate([hits for hits, _ in blocks]),
+        scores_TK=np.concatenate([scores for _, scores in blocks]).astype(np.float64),
+        own_score_T=np.einsum("td,td->t", audio_AD[owner_T], text_TD).astype(np.float64),
     )
 
 
-def _best_clips(cosine_A: Vectors, own: int) -> Ints:
-    """The first KEPT clips; on a tie the own clip stands last, as its rank has it."""
-    order = np.lexsort((np.arange(len(cosine_A)) == own, -cosine_A))
-    return order[:KEPT].astype(np.int64)
+def _parts(captions: int) -> list[slice]:
+    return [slice(start, start + TOGETHER) for start in range(0, captions, TOGETHER)]
+
+
+def _hits(audio_AD: Vectors, text_CD: Vectors, owner_C: Ints) -> tuple[Ints, Vectors]:
+    """(C, K) the best clips of some captions, and their cosines; on a tie the own clip stands last, as its rank has
+    it."""
+    cosine_CA = text_CD @ audio_AD.T
+    row_C = np.arange(len(owner_C))
+    placed_CA = cosine_CA.copy()
+    placed_CA[row_C, owner_C] -= TIE
+    is_own_CA = np.zeros(placed_CA.shape, bool)
+    is_own_CA[row_C, owner_C] = True
+    hits_CK = np.lexsort((is_own_CA, -placed_CA))[:, :KEPT].astype(np.int64)
+    return hits_CK, np.take_along_axis(cosine_CA, hits_CK, 1)

@@ -58,6 +58,10 @@ class Tokenizer:
             torch.tensor([encoding.attention_mask for encoding in encodings]),
         )
 
+    def too_long(self, captions: Sequence[str]) -> list[bool]:
+        """Which captions have more tokens than the context, and are cut."""
+        return [bool(encoding.overflowing) for encoding in self._fast.encode_batch(list(captions))]
+
     def __reduce__(self) -> tuple[Any, tuple[str, int]]:
         return partial(Tokenizer, padded=self.padded), (self.definition, self.context)
 

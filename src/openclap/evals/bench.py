@@ -1,0 +1,194 @@
+"""A suite of tasks for one model or several: one table, beside what papers report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+from openclap.errors import ConfigError, DataError
+from openclap.evals.asked import Asked, ask
+from openclap.evals.collected import Collected, collect
+from openclap.evals.hearing import Listener
+from openclap.evals.learners import HIDDEN
+from openclap.evals.protocol import UNKNOWN_POLICY
+from openclap.evals.tasks import Published, Task
+from openclap.evals.uncertainty import RESAMPLES, Difference, Estimate, bootstrap_interval, paired_difference
+
+TAGGING_RESAMPLES = 200
+"""Of figures that are sums over hundreds of classes."""
+SHOWN = {
+    "retrieval": tuple(
+        f"{task}_{metric}"
+        for task in ("text_to_audio", "audio_to_text")
+        for metric in ("R@1", "R@5", "R@10", "mAP@10", "median_rank")
+    ),
+    "zero_shot": ("accuracy", "mAP@10"),
+    "few_shot": ("accuracy",),
+    "tagging": ("mAP", "AUC"),
+    "probe": ("accuracy", "mAP", "AUC"),
+}
+"""The metrics of each kind of task that a table has rows for; a record as JSON has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of one model. Shares are of 1, ranks count from 1; `published` are in percent.
+
+    Attributes:
+        n: how many clips, or captions, were asked about.
+        data_hash: a SHA-256 of the clips: ids, captions, labels, groups, folds and sounds.
+        seconds: that the whole task took.
+    """
+
+    model: str
+    task: str
+    metric: str
+    estimate: Estimate
+    published: tuple[Published, ...]
+    n: int
+    protocol: str
+    data_hash: str
+    seconds: float
+    is_shown: bool
+
+    @property
+    def is_rank(self) -> bool:
+        """Ranks are better when lower, and are no percentages."""
+        return self.metric.endswith("rank")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How much better model `a` is than `b` in one figure."""
+
+    task: str
+    metric: str
+    a: str
+    b: str
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a suite came to.
+
+    Attributes:
+        missing: by task, why it could not be done.
+        notes: (task, sentence).
+        lost: (task, clip, reason) of every clip that could not be heard.
+        asked: by (model, task), what a report draws.
+    """
+
+    suite: str
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    missing: dict[str, str]
+    notes: tuple[tuple[str, str], ...]
+    lost: tuple[tuple[str, str, str], ...]
+    seed: int
+    asked: dict[tuple[str, str], Asked] = field(repr=False)
+
+
+def run_suite(
+    name: str,
+    tasks: Sequence[Task],
+    listeners: Sequence[Listener],
+    data: Path,
+    *,
+    training: Path | None = None,
+    seed: int = 0,
+    note: Callable[[str], None] = lambda line: None,
+) -> Table:
+    """Ask every model every task. A set that is missing or unusable is told in `missing`, and the others are done.
+
+    Args:
+        data: the folder that holds the sets, each in a folder of its own as it is published.
+        training: a `manifest.parquet` of training data; clips of its uploads are left out.
+        seed: of resamples, draws and networks: the same seed, the same table.
+        note: told what is being done.
+    """
+    rows: list[Row] = []
+    missing: dict[str, str] = {}
+    notes: list[tuple[str, str]] = []
+    found: dict[tuple[str, str], Asked] = {}
+    for task in tasks:
+        note(f"{task.name}: {task.kind.replace('_', ' ')}")
+        try:
+            collected = collect(task, data, training)
+            notes += [(task.name, sentence) for sentence in collected.notes]
+            for listener in listeners:
+                started = time.perf_counter()
+                asked = ask(task, collected, listener, seed=seed)
+                found[listener.name, task.name] = asked
+                whose = f"{listener.name}: " if len(listeners) > 1 else ""
+                notes += [(task.name, whose + sentence) for sentence in (*asked.notes, *_of_lost(asked))]
+                seconds = time.perf_counter() - started
+                rows += _rows(task, listener, asked, collected, seconds=seconds, seed=seed)
+        except (DataError, ConfigError) as error:
+            missing[task.name] = str(error)
+    lost = {(task, clip, reason): None for (_, task), each in found.items() for clip, reason in each.lost}
+    comparisons = tuple(_comparisons(tasks, listeners, found, seed))
+    return Table(name, tuple(rows), comparisons, missing, tuple(dict.fromkeys(notes)), tuple(lost), seed, found)
+
+
+def _rows(
+    task: Task, listener: Listener, asked: Asked, collected: Collected, *, seconds: float, seed: int
+) -> Iterator[Row]:
+    protocol = protocol_of(task, listener, collected, bool(asked.lost))
+    for metric, measure in asked.measures.items():
+        groups = [asked.clips.clips[i].group for i in measure.clip_N]
+        resamples = RESAMPLES if asked.tagged is None else TAGGING_RESAMPLES
+        estimate = bootstrap_interval(measure.statistic, groups, resamples=resamples, seed=seed)
+        yield Row(
+            model=listener.name,
+            task=task.name,
+            metric=metric,
+            estimate=estimate,
+            published=tuple(each for each in task.published if each.metric == metric),
+            n=len(measure.clip_N),
+            protocol=protocol,
+            data_hash=asked.clips.digest,
+            seconds=seconds,
+            is_shown=metric in SHOWN[task.kind],
+        )
+
+
+def protocol_of(task: Task, listener: Listener, collected: Collected, is_partial: bool) -> str:
+    """How a figure was made, in one line: what is asked, with which words, and what becomes of long clips."""
+    split = f"split {task.split}" if task.split else f"{task.folds} folds averaged" if task.folds else "all clips"
+    parts = [f"{task.kind.replace('_', '-')}, {split}{', some clips missing' if is_partial else ''}"]
+    if task.kind in ("zero_shot", "tagging"):
+        words = " and ".join(f"“{template}”" for template in task.templates)
+        parts.append(f"{len(collected.classes)} classes as {words}{', words from a file' if task.classes else ''}")
+    if task.kind == "probe":
+        learner = {"linear": "logistic regression", "mlp": f"one hidden layer of {HIDDEN:,}"}[task.learner]
+        where = f"split {task.valid}" if task.valid else "held-out groups of the training clips"
+        parts.append(f"frozen unit vectors; {learner}; choices made on {where}")
+    if task.kind == "few_shot":
+        parts.append("8 clips a label, 10 draws, logistic regression (MAEB)")
+    parts.append(f"long clips: {listener.clip_policy or UNKNOWN_POLICY}")
+    return "; ".join(parts).rstrip(".")
+
+
+def _of_lost(asked: Asked) -> Iterator[str]:
+    if asked.lost:
+        clip, reason = asked.lost[0]
+        yield f"{len(asked.lost)} clips could not be heard and were left out. First: {clip} ({reason.rstrip('.')})."
+
+
+def _comparisons(
+    tasks: Sequence[Task], listeners: Sequence[Listener], found: dict[tuple[str, str], Asked], seed: int
+) -> Iterator[Comparison]:
+    """Each pair of models, on every figure that is shown and that both were asked the same for."""
+    for task in tasks:
+        for a, b in combinations([each.name for each in listeners], 2):
+            ours, theirs = found.get((a, task.name)), found.get((b, task.name))
+            if ours is None or theirs is None or ours.clips.digest != theirs.clips.digest:
+                continue
+            for metric in SHOWN[task.kind]:
+                if metric in ours.measures:
+                    pair = ours.measures[metric], theirs.measures[metric]
+                    yield Comparison(task.name, metric, a, b, paired_difference(*pair, ours.clips.groups, seed=seed))

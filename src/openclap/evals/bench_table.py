@@ -1,0 +1,159 @@
+"""A suite's table as rows of words, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from openclap.evals.bench import Comparison, Row, Table
+from openclap.evals.uncertainty import Estimate
+
+HEAD = ("model", "task", "metric", "ours", "published", "difference", "95 %", "n", "protocol", "data", "seconds")
+COMPARED = ("task", "metric", "models", "difference", "95 %", "p")
+NAMES = {"text_to_audio": "text→audio", "audio_to_text": "audio→text"}
+
+
+def rows_of(table: Table) -> list[tuple[str, ...]]:
+    """The shown figures, heading first. Shares are in percent, as papers write them; `published` and the difference
+    are of the first row that is known, and the others stand in `published_of`. Protocols are numbered as in
+    `protocols_of`."""
+    protocols = protocols_of(table)
+    return [HEAD, *(_words(row, protocols.index(row.protocol) + 1) for row in table.rows if row.is_shown)]
+
+
+def protocols_of(table: Table) -> list[str]:
+    """The different protocols of the figures, in their order."""
+    return list(dict.fromkeys(row.protocol for row in table.rows))
+
+
+def compared(table: Table) -> list[tuple[str, ...]]:
+    """The pairs of models, heading first."""
+    return [COMPARED, *(_pair(each) for each in table.comparisons)]
+
+
+def published_of(table: Table) -> list[str]:
+    """Every published row of the figures that are shown, a line each."""
+    lines: dict[str, None] = {}
+    for row in table.rows:
+        for each in row.published:
+            lines[f"{row.task}, {named(row.metric)}: {each.value:.1f} ({each.system})"] = None
+    return list(lines)
+
+
+def to_markdown(table: Table) -> str:
+    """The table, comparisons, published rows and everything worth knowing."""
+    parts = [f"# Suite {table.suite}", grid(rows_of(table))]
+    if table.comparisons:
+        parts += ["## Models in pairs", grid(compared(table))]
+    parts += ["## Protocols", "\n".join(f"{n}. {line}." for n, line in enumerate(protocols_of(table), start=1))]
+    for title, lines in (
+        ("Published", published_of(table)),
+        ("Not done", [f"{task}: {reason}" for task, reason in table.missing.items()]),
+        ("Worth knowing", [f"{task}: {sentence}" for task, sentence in table.notes]),
+    ):
+        if lines:
+            parts += [f"## {title}", "\n".join(f"- {line}" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_json(table: Table) -> str:
+    """Everything: each figure with its interval, the published rows, notes, and every clip that was left out."""
+    record = {
+        "suite": table.suite,
+        "seed": table.seed,
+        "figures": [_figure(row) for row in table.rows],
+        "comparisons": [
+            {
+                "task": each.task,
+                "metric": each.metric,
+                "models": [each.a, each.b],
+                **_estimate(each.difference.estimate),
+                "p": each.difference.p,
+            }
+            for each in table.comparisons
+        ],
+        "missing": table.missing,
+        "notes": [{"task": task, "note": sentence} for task, sentence in table.notes],
+        "left_out": [{"task": task, "clip": clip, "reason": reason} for task, clip, reason in table.lost],
+    }
+    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def named(metric: str) -> str:
+    """ "text_to_audio_R@1" as "text→audio R@1"."""
+    for task, name in NAMES.items():
+        if metric.startswith(f"{task}_"):
+            return f"{name} {named(metric[len(task) + 1 :])}"
+    return metric.replace("_", " ")
+
+
+def shown(value: float, row: Row) -> str:
+    """Percent with one decimal, or a rank with one."""
+    return "–" if math.isnan(value) else f"{value if row.is_rank else 100 * value:.1f}"
+
+
+def span(row: Row) -> str:
+    """The interval, or a dash."""
+    low, high = row.estimate.low, row.estimate.high
+    return "–" if math.isnan(low) else f"{shown(low, row)}–{shown(high, row)}"
+
+
+def difference(row: Row) -> str:
+    """Ours less the first published, in points."""
+    return _signed(100 * row.estimate.value - row.published[0].value) if row.published else "–"
+
+
+def _words(row: Row, protocol: int) -> tuple[str, ...]:
+    published = f"{row.published[0].value:.1f}" if row.published else "–"
+    return (
+        row.model,
+        row.task,
+        named(row.metric),
+        shown(row.estimate.value, row),
+        published,
+        difference(row),
+        span(row),
+        f"{row.n:,}",
+        f"[{protocol}]",
+        row.data_hash[:12],
+        f"{row.seconds:.1f}",
+    )
+
+
+def _pair(each: Comparison) -> tuple[str, ...]:
+    value, scale = each.difference.estimate, 1.0 if each.metric.endswith("rank") else 100.0
+    low, middle, high = (_signed(scale * number) for number in (value.low, value.value, value.high))
+    interval = "–" if math.isnan(value.low) else f"{low} to {high}"
+    return each.task, named(each.metric), f"{each.a} − {each.b}", middle, interval, f"{each.difference.p:.3f}"
+
+
+def _signed(number: float) -> str:
+    return f"{round(number, 1) + 0.0:+.1f}"
+
+
+def _figure(row: Row) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "task": row.task,
+        "metric": row.metric,
+        **_estimate(row.estimate),
+        "published": [{"value": each.value / 100, "system": each.system} for each in row.published],
+        "n": row.n,
+        "protocol": row.protocol,
+        "data_sha256": row.data_hash,
+        "seconds": round(row.seconds, 3),
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, float | None]:
+    record = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return {name: None if math.isnan(value) else value for name, value in record.items()}
+
+
+def grid(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words as a Markdown table, the first as its head."""
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,246 @@
+"""What can be asked of a model, as data: the suite of the papers, and suites that a file describes."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from openclap.errors import ConfigError
+from openclap.text.prompts import SOUND
+
+GENRE = "This is a {} song."
+"""The template of LAION-CLAP for genres of music."""
+KINDS = ("retrieval", "zero_shot", "tagging", "probe", "few_shot")
+LEARNERS = ("linear", "mlp")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a paper reports, in percent."""
+
+    metric: str
+    value: float
+    system: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One question to a model.
+
+    Attributes:
+        kind: one of KINDS. "retrieval" needs captions, "zero_shot" one label a clip, "tagging" any number of them;
+            "probe" learns from other splits or folds, "few_shot" from 8 clips a label.
+        source: what reads the set: a name in `openclap.sources.SOURCES`, or "classes": a folder of sounds a class.
+        folders: where it may lie under the data folder; the first one there is taken.
+        split: of the set that is asked about; all of it without one.
+        train, valid: splits that a probe learns from and chooses with.
+        folds: how many official folds there are, which figures are averaged over; 0 for none.
+        many: whether a probe's clips have any number of labels.
+        learner: one of LEARNERS.
+        templates: sentences for labels; the vectors of several are averaged.
+        classes: a file of what to say of each class, a line each: the label, then after a tab the words for it.
+        options: handed on to the source.
+    """
+
+    name: str
+    kind: str
+    source: str
+    folders: tuple[str, ...] = ()
+    split: str | None = None
+    train: str | None = None
+    valid: str | None = None
+    folds: int = 0
+    many: bool = False
+    learner: str = "linear"
+    templates: tuple[str, ...] = (SOUND,)
+    classes: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    published: tuple[Published, ...] = ()
+
+    def __post_init__(self) -> None:
+        from openclap.sources import SOURCES
+
+        for what, value, allowed in (
+            ("kind", self.kind, KINDS),
+            ("learner", self.learner, LEARNERS),
+            ("source", self.source, (*SOURCES, "classes")),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"{self.name}: {what} is {value!r}, expected one of: {', '.join(allowed)}.")
+        if not self.templates or any(template.count("{}") != 1 for template in self.templates):
+            raise ConfigError(f"{self.name}: each of its templates must hold {{}} once, where the label goes.")
+        if self.kind in ("probe", "few_shot") and not (self.train or self.folds):
+            raise ConfigError(f"{self.name}: names no split `train` to learn from, and no number of `folds`.")
+
+
+def _retrieval(system: str, *rows: tuple[str, tuple[float, ...]]) -> tuple[Published, ...]:
+    return tuple(
+        Published(f"{task}_R@{k}", value, system)
+        for task, values in rows
+        for k, value in zip((1, 5, 10), values, strict=False)
+    )
+
+
+_630K, _KEYWORDS = "LAION-CLAP, LAION-Audio-630K, fusion", "LAION-CLAP, with keyword captions of AudioSet, fusion"
+
+
+def _later(audiocaps: bool) -> tuple[Published, ...]:
+    rows = {
+        "WavCaps": (42.2, 19.7),
+        "MGA-CLAP": (41.8, 20.4),
+        "ONE-PEACE": (42.5, 22.4),
+        "WavLink-L": (46.7, 22.4),
+        "VAST": (52.0, 26.9),
+    }
+    return tuple(Published("text_to_audio_R@1", row[not audiocaps], name) for name, row in rows.items())
+
+
+PAPER: tuple[Task, ...] = (
+    Task(
+        name="AudioCaps",
+        kind="retrieval",
+        source="audiocaps",
+        folders=("audiocaps", "AudioCaps"),
+        split="test",
+        published=(
+            *_retrieval(_630K, ("text_to_audio", (36.2, 70.3, 82.5)), ("audio_to_text", (45.0, 76.7, 88.0))),
+            *_retrieval(_KEYWORDS, ("text_to_audio", (35.1, 71.5, 83.6)), ("audio_to_text", (45.8, 80.9, 91.6))),
+            *_later(True),
+        ),
+    ),
+    Task(
+        name="Clotho",
+        kind="retrieval",
+        source="clotho",
+        folders=("clotho", "Clotho"),
+        split="test",
+        published=(
+            *_retrieval(_630K, ("text_to_audio", (17.2, 42.9, 55.4)), ("audio_to_text", (24.2, 51.1, 66.9))),
+            *_retrieval(_KEYWORDS, ("text_to_audio", (18.2, 42.5, 54.4)), ("audio_to_text", (25.7, 51.5, 63.4))),
+            *_later(False),
+        ),
+    ),
+    Task(
+        name="ESC-50",
+        kind="zero_shot",
+        source="esc50",
+        folders=("esc50", "ESC-50", "ESC-50-master"),
+        folds=5,
+        published=(
+            Published("accuracy", 89.1, _630K),
+            Published("accuracy", 91.0, _KEYWORDS),
+            Published("accuracy", 92.75, "LAION-CLAP's README, unfused weights"),
+            Published("accuracy", 81.70, "MTEB's board, the same unfused weights"),
+            Published("accuracy", 94.9, "MGA-CLAP"),
+            Published("accuracy", 95.5, "SLAP"),
+            Published("mAP@10", 95.56, "LAION-CLAP's README, unfused weights"),
+        ),
+    ),
+    Task(
+        name="UrbanSound8K",
+        kind="zero_shot",
+        source="urbansound8k",
+        folders=("urbansound8k", "UrbanSound8K"),
+        folds=10,
+        published=(Published("accuracy", 73.2, _630K), Published("accuracy", 77.0, _KEYWORDS)),
+    ),
+    Task(
+        name="VGGSound",
+        kind="zero_shot",
+        source="vggsound",
+        folders=("vggsound", "VGGSound"),
+        split="test",
+        published=(Published("accuracy", 29.1, _630K), Published("accuracy", 46.2, _KEYWORDS)),
+    ),
+    Task(name="FSD50K", kind="tagging", source="fsd50k", folders=("fsd50k", "FSD50K"), split="test"),
+    Task(
+        name="GTZAN",
+        kind="zero_shot",
+        source="gtzan",
+        folders=("gtzan", "GTZAN"),
+        templates=(GENRE,),
+    ),
+    Task(
+        name="AudioSet",
+        kind="tagging",
+        source="audioset",
+        folders=("audioset", "AudioSet"),
+        split="test",
+        options={"parts": ("eval",)},
+    ),
+    *(
+        Task(
+            name=f"FSD50K, {words} probe",
+            kind="probe",
+            source="fsd50k",
+            folders=("fsd50k", "FSD50K"),
+            split="test",
+            train="train",
+            valid="valid",
+            many=True,
+            learner=learner,
+            published=(Published("mAP", 64.9, "LAION-CLAP, fine-tuned"),),
+        )
+        for learner, words in (("linear", "linear"), ("mlp", "MLP"))
+    ),
+    *(
+        Task(
+            name=f"VGGSound, {words} probe",
+            kind="probe",
+            source="vggsound",
+            folders=("vggsound", "VGGSound"),
+            split="test",
+            train="train",
+            learner=learner,
+            published=(Published("accuracy", 75.4, "LAION-CLAP, fine-tuned"),),
+        )
+        for learner, words in (("linear", "linear"), ("mlp", "MLP"))
+    ),
+)
+
+
+def read_suite(path: Path) -> tuple[Task, ...]:
+    """The tasks of a TOML file: a table `[[task]]` each, with the attributes of `Task`, `folder` for one folder, and
+    `template` for one template. Relative folders and files are looked for from the data folder and the file's own.
+
+    Raises ConfigError for a file that is not there, or says something else.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such suite. Expected paper, quick or a TOML file of tasks.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML ({error}).") from None
+    tables = content.get("task")
+    if not isinstance(tables, list) or not tables or set(content) != {"task"}:
+        raise ConfigError(f"{path}: describes no tasks. Expected a table [[task]] for each, and nothing else.")
+    tasks = tuple(_task(path, number, table) for number, table in enumerate(tables, start=1))
+    names = [task.name for task in tasks]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"{path}: two tasks are called {twice!r}; tables tell them apart by their names.")
+    return tasks
+
+
+def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
+    said = dict(table)
+    for one, several in (("folder", "folders"), ("template", "templates")):
+        if one in said:
+            said[several] = [said.pop(one)]
+    known = {each.name for each in fields(Task)} - {"published"}
+    missing = {"name", "kind", "source"} - set(said)
+    if missing or not set(said) <= known:
+        wrong = f"has no {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(set(said) - known))}"
+        raise ConfigError(f"{path}: task {number} {wrong}; a task may have: {', '.join(sorted(known))}.")
+    for several in ("folders", "templates"):
+        if several in said:
+            said[several] = tuple(said[several])
+    if "classes" in said:
+        said["classes"] = path.parent / said["classes"]
+    said["folders"] = (
+        *said.get("folders", ()),
+        *(str(path.parent.resolve() / name) for name in said.get("folders", ())),
+    )
+    return Task(**said)

@@ -1,0 +1,393 @@
+"""The suite of the papers, whole, on miniatures of the published sets, with a small real model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import miniatures
+import numpy as np
+import polars
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+
+import openclap
+from openclap.errors import ConfigError, DataError
+from openclap.evals.bench import Table, run_suite
+from openclap.evals.bench_report import write_suite_report
+from openclap.evals.bench_table import compared, published_of, rows_of, to_json, to_markdown
+from openclap.evals.collected import collect
+from openclap.evals.hearing import Listener, open_listener
+from openclap.evals.learners import LEARNERS, Part, lesson
+from openclap.evals.metrics import retrieval_metrics
+from openclap.evals.tasks import PAPER, Task, read_suite
+from openclap.evals.uncertainty import paired_difference
+
+TASKS = {task.name: task for task in PAPER}
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniatures.all_sets(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    from openclap import presets
+    from openclap.checkpoints import folder
+    from tiny import PRESET, make_tokenizer
+
+    place = tmp_path_factory.mktemp("other") / "model"
+    torch.manual_seed(1)
+    folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    return place
+
+
+def listener(model: Path, home: Path, name: str = "tiny", **choices: Any) -> Listener:
+    return open_listener(name, partial(openclap.load, model), home, **choices)
+
+
+@pytest.fixture(scope="session")
+def paper(tiny_model: Path, other_model: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
+    home = tmp_path_factory.mktemp("cache")
+    yield run_suite("paper", PAPER, [listener(tiny_model, home), listener(other_model, home, "other")], sets)
+
+
+def words(table: Table) -> list[tuple[str, ...]]:
+    """The table without how long it took."""
+    return [row[:-1] for row in rows_of(table)]
+
+
+def test_the_paper_suite_is_whole(paper: Table) -> None:
+    assert paper.missing == {} and paper.lost == ()
+    assert {row.task for row in paper.rows} == set(TASKS)
+    value = {(row.task, row.metric): row for row in paper.rows if row.model == "tiny"}
+    assert value["Clotho", "text_to_audio_R@1"].published[0].value == 17.2
+    assert value["ESC-50", "accuracy"].published[0].value == 89.1
+    assert value["FSD50K, linear probe", "mAP"].published[0].value == 64.9
+    assert "5 folds averaged" in value["ESC-50", "accuracy"].protocol
+    assert "This is a {} song." in value["GTZAN", "accuracy"].protocol
+    assert all("Windows of 0.50 s" in row.protocol for row in paper.rows)
+    for row in paper.rows:
+        assert row.estimate.low <= row.estimate.value <= row.estimate.high and len(row.data_hash) == 64
+
+
+def test_retrieval_equals_the_bare_metrics(paper: Table, tiny_model: Path, sets: Path) -> None:
+    model, clips = openclap.load(tiny_model), collect(TASKS["Clotho"], sets).test.clips
+    audio = model.embed_audio([clip.path for clip in clips])
+    text = model.embed_text([caption for clip in clips for caption in clip.captions])
+    wanted = retrieval_metrics(audio @ text.T, np.repeat(np.arange(len(clips)), 5))
+    ours = {row.metric: row.estimate.value for row in paper.rows if (row.model, row.task) == ("tiny", "Clotho")}
+    for metric in ("text_to_audio_R@1", "text_to_audio_R@5", "audio_to_text_R@5", "audio_to_text_median_rank"):
+        assert ours[metric] == pytest.approx(wanted[metric])
+
+
+def test_zero_shot_and_tagging_equal_working_by_hand(paper: Table, tiny_model: Path, sets: Path) -> None:
+    model = openclap.load(tiny_model)
+    ours = {(row.task, row.metric): row.estimate.value for row in paper.rows if row.model == "tiny"}
+    found = collect(TASKS["UrbanSound8K"], sets)
+    score = model.embed_audio([clip.path for clip in found.test.clips]) @ model.embed_text(
+        [f"This is a sound of {label}." for label in found.classes]
+    ).T  # fmt: skip
+    right = np.array([found.classes[score[n].argmax()] == clip.label for n, clip in enumerate(found.test.clips)])
+    fold = np.array([clip.fold for clip in found.test.clips])
+    assert ours["UrbanSound8K", "accuracy"] == pytest.approx(np.mean([right[fold == f].mean() for f in set(fold)]))
+    found = collect(TASKS["FSD50K"], sets)
+    assert found.classes == ("Animal", "Bell", "Dog", "Rain", "Wolf")
+    score = model.embed_audio([clip.path for clip in found.test.clips]) @ model.embed_text(
+        [f"This is a sound of {label}." for label in found.classes]
+    ).T  # fmt: skip
+    truth = np.array([[label in clip.tags for label in found.classes] for clip in found.test.clips])
+    assert ours["FSD50K", "mAP"] == pytest.approx(average_precision_score(truth, score, average="macro"))
+
+
+def test_outputs_say_the_same(paper: Table, tmp_path: Path) -> None:
+    record = json.loads(to_json(paper))
+    assert len(record["figures"]) == len(paper.rows) and record["figures"][0]["published"][0]["value"] == 0.362
+    markdown = to_markdown(paper)
+    assert "| tiny | Clotho | text→audio R@1 |" in markdown and "VAST" in markdown and "## Models in pairs" in markdown
+    assert any("MTEB's board" in line for line in published_of(paper))
+    assert "-0.0" not in {cell for row in [*rows_of(paper), *compared(paper)] for cell in row}
+    page = write_suite_report(tmp_path / "page.html", paper).read_text(encoding="utf-8")
+    assert "The hardest for tiny" in page and page.count("<audio") > 5 and "Calibration error" in page
+    assert "<script" not in page and len(page) < 6_000_000
+
+
+def test_a_second_run_embeds_nothing_and_says_the_same(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
+    tasks = [TASKS["ESC-50"], TASKS["Clotho"], TASKS["FSD50K, linear probe"]]
+    first = run_suite("three", tasks, [listener(tiny_model, tmp_path, batch_size=1)], sets)
+    again = listener(tiny_model, tmp_path, batch_size=64)
+    again.embedder = _Deaf(again.embedder)
+    assert words(run_suite("three", tasks, [again], sets)) == words(first)
+    fresh = run_suite("three", tasks, [listener(tiny_model, tmp_path / "other", batch_size=64)], sets)
+    assert words(fresh) == words(first)
+
+
+class _Deaf:
+    """A model that may say who it is, and embed nothing."""
+
+    def __init__(self, model: Any) -> None:
+        self.tokenizer, self.clip_policy, self.clap = model.tokenizer, model.clip_policy, model.clap
+
+    def embed_each(self, sounds: Sequence[Any], batch_size: int) -> Iterator[Any]:
+        raise AssertionError("was asked to embed sounds")
+
+    def embed_text(self, texts: Sequence[str]) -> Any:
+        raise AssertionError("was asked to embed texts")
+
+
+def test_two_processes_give_the_same_table(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
+    tasks = [TASKS["UrbanSound8K"]]
+    one = run_suite("one", tasks, [listener(tiny_model, tmp_path / "1")], sets)
+    two = run_suite("one", tasks, [listener(tiny_model, tmp_path / "2", processes=2)], sets)
+    assert words(one) == words(two)
+
+
+def test_what_was_embedded_before_a_stop_is_not_embedded_again(
+    tiny_model: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openclap.evals.hearing.CHUNK", 4)
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done >= 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite("one", [TASKS["ESC-50"]], [listener(tiny_model, tmp_path, progress=stop)], sets)
+    told: list[int] = []
+    going_on = listener(tiny_model, tmp_path, progress=lambda what, done, total: told.append(done))
+    run_suite("one", [TASKS["ESC-50"]], [going_on], sets)
+    assert told[0] == 12 and told[-1] == 20
+
+
+def test_vectors_of_another_model_are_never_taken(
+    tiny_model: Path, other_model: Path, sets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = listener(tiny_model, tmp_path), listener(other_model, tmp_path)
+    clips = collect(TASKS["GTZAN"], sets).test
+    wanted = theirs.hear(clips).vectors_ND
+    assert ours.cache is not None and theirs.cache is not None and ours.cache.path != theirs.cache.path
+    ours.hear(clips)
+    for each in (ours, theirs):
+        assert each.cache is not None
+        each.cache.close()
+    shutil.copy(ours.cache.path, theirs.cache.path)
+    np.testing.assert_array_equal(listener(other_model, tmp_path).hear(clips).vectors_ND, wanted)
+    assert "holds vectors of another model" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["bytes", "row"])
+def test_damage_of_the_cache_is_found_and_made_good(
+    tiny_model: Path, sets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    clips, first = collect(TASKS["GTZAN"], sets).test, listener(tiny_model, tmp_path)
+    wanted = first.hear(clips).vectors_ND
+    assert first.cache is not None
+    first.cache.close()
+    if damage == "bytes":
+        first.cache.path.write_bytes(b"no database" * 1000)
+    else:
+        with sqlite3.connect(first.cache.path) as database:
+            database.execute("update vectors set vector = zeroblob(64) where key = (select min(key) from vectors)")
+    np.testing.assert_allclose(listener(tiny_model, tmp_path).hear(clips).vectors_ND, wanted, atol=1e-5)
+    assert "damaged" in caplog.text
+
+
+def test_a_missing_set_says_how_to_get_it_and_the_table_goes_on(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
+    table = run_suite("paper", [*PAPER[:2], TASKS["GTZAN"]], [listener(tiny_model, tmp_path)], tmp_path / "none")
+    assert not table.rows and "github.com/cdjkim/audiocaps" in table.missing["AudioCaps"]
+    assert str(tmp_path / "none" / "Clotho") in table.missing["Clotho"]
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "GTZAN").symlink_to(sets / "gtzan")
+    table = run_suite("paper", [PAPER[0], TASKS["GTZAN"]], [listener(tiny_model, tmp_path)], tmp_path / "some")
+    assert {row.task for row in table.rows} == {"GTZAN"} and set(table.missing) == {"AudioCaps"}
+
+
+def test_clips_that_cannot_be_heard_are_named_and_the_rest_is_asked(tiny_model: Path, tmp_path: Path) -> None:
+    root = tmp_path / "sets" / "esc50"
+    miniatures.esc50(root, folds=4)
+    (root / "audio" / "1-1000-A-0.wav").write_bytes(b"no sound")
+    (root / "audio" / "2-2001-A-1.wav").unlink()
+    table = root / "meta" / "esc50.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines, lines[-1], "4-9-A-9.wav,4,9,,False,9,A"]) + "\n")
+    miniatures.put(root / "audio" / "4-9-A-9.wav", "dog", 9)
+    result = run_suite("one", [TASKS["ESC-50"]], [listener(tiny_model, tmp_path)], tmp_path / "sets")
+    assert {clip for _, clip, _ in result.lost} == {"1-1000-A-0.wav", "2-2001-A-1.wav"}
+    notes = " ".join(sentence for _, sentence in result.notes)
+    assert "2 clips could not be heard" in notes and "1 clips have the id of an earlier one" in notes
+    assert "Only 4 of 5 folds are there" in notes and "1 clips have no label" in notes
+    assert "some clips missing" in result.rows[0].protocol and result.rows[0].n == 14
+
+
+def test_captions_that_are_too_long_or_not_there_are_counted(tiny_model: Path, tmp_path: Path) -> None:
+    root = tmp_path / "sets" / "clotho"
+    miniatures.clotho(root)
+    table = root / "clotho_captions_evaluation.csv"
+    head, first, second, *rest = table.read_text().splitlines()
+    long = second.split(",")
+    long[1] = "a dog and " * 30
+    table.write_text("\n".join([head, first.split(",")[0] + ",,,,,", ",".join(long), *rest]) + "\n")
+    result = run_suite("one", [TASKS["Clotho"]], [listener(tiny_model, tmp_path)], tmp_path / "sets")
+    notes = [sentence for _, sentence in result.notes]
+    assert notes == [
+        "1 clips have no caption and took no part.",
+        "1 of 25 captions are longer than the model reads, and were cut.",
+    ]
+
+
+def test_clips_of_the_training_data_are_left_out(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.parquet"
+    polars.DataFrame({"freesound_id": [7000, 7001, 99], "youtube_id": [None, None, "x"]}).write_parquet(manifest)
+    model = [listener(tiny_model, tmp_path)]
+    result = run_suite("one", [TASKS["Clotho"]], model, sets, training=manifest)
+    assert {row.n for row in result.rows if row.metric.startswith("audio_to_text")} == {4}
+    assert "2 of 6 clips come from uploads that the model was trained on" in result.notes[0][1]
+    (tmp_path / "bad").write_text("no table")
+    result = run_suite("one", [TASKS["Clotho"]], model, sets, training=tmp_path / "bad")
+    assert "cannot be read as a manifest" in result.missing["Clotho"]
+
+
+def test_a_file_describes_any_suite(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("bell\tthe bell\ndog\na big cat\t\nrain\twolf howling\nwolf\n")
+    (tmp_path / "suite.toml").write_text(
+        """
+        [[task]]
+        name = "genres as classes"
+        kind = "zero_shot"
+        source = "classes"
+        folder = "gtzan/genres"
+        templates = ["This is a sound of {}.", "the noise of {}"]
+        classes = "words.txt"
+
+        [[task]]
+        name = "few"
+        kind = "few_shot"
+        source = "esc50"
+        folder = "esc50"
+        folds = 5
+
+        [[task]]
+        name = "folds"
+        kind = "probe"
+        source = "esc50"
+        folder = "esc50"
+        folds = 5
+        """
+    )
+    tasks = read_suite(tmp_path / "suite.toml")
+    result = run_suite("mine", tasks, [listener(tiny_model, tmp_path)], sets)
+    assert result.missing == {} and {row.task for row in result.rows} == {"genres as classes", "few", "folds"}
+    notes = " ".join(sentence for _, sentence in result.notes)
+    assert "1 of 5 classes have no clip here: a big cat." in notes and "Logistic regression with C = " in notes
+    (tmp_path / "words.txt").write_text("bells\ndog\n")
+    result = run_suite("mine", tasks[:1], [listener(tiny_model, tmp_path)], sets)
+    assert "3 labels of genres as classes are not in it: bell, rain, wolf" in result.missing["genres as classes"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "describes no tasks"),
+        ("[[task]", "cannot be read as TOML"),
+        ('[[task]]\nname = "a"\nkind = "zero_shot"', "has no source"),
+        ('[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\nwords = 1', "has words"),
+        ('[[task]]\nname = "a"\nkind = "guess"\nsource = "esc50"', "kind is 'guess'"),
+        ('[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc51"', "source is 'esc51'"),
+        ('[[task]]\nname = "a"\nkind = "probe"\nsource = "esc50"', "names no split `train`"),
+        ('[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\ntemplate = "x"', "must hold {} once"),
+        ('[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\n' * 2, "two tasks are called"),
+    ],
+)
+def test_a_suite_that_cannot_be(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "suite.toml").write_text(text)
+    with pytest.raises(ConfigError, match=says.replace("{}", r"\{\}")):
+        read_suite(tmp_path / "suite.toml")
+    with pytest.raises(ConfigError, match="no such suite"):
+        read_suite(tmp_path / "none")
+
+
+def part(seed: int, rows: int, many: bool) -> Part:
+    """Vectors that tell their classes, not without doubt."""
+    rng = np.random.default_rng(seed)
+    middle = np.random.default_rng(9).standard_normal((4, 12))
+    truth = rng.random((rows, 4)) < 0.4 if many else np.eye(4, dtype=bool)[rng.integers(0, 4, rows)]
+    vectors = (truth @ middle + 1.5 * rng.standard_normal((rows, 12))).astype(np.float32)
+    from openclap.evals.clips import EvalClip, EvalClips
+
+    clips = tuple(EvalClip(f"{seed}-{n}", (), None, f"{seed}-{n}", 1.0) for n in range(rows))
+    return Part(EvalClips(f"part {seed}", clips, "", lambda index: b""), vectors, truth)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_the_linear_probe_equals_scikit_learn(many: bool) -> None:
+    train, valid, test = part(0, 120, many), part(1, 40, many), part(2, 60, many)
+    scorer, told = LEARNERS["linear"](lesson(train, valid, many=many))
+    ours = scorer(test.clips, test.vectors_PD)
+    strength = float(told.split("C = ")[1].split(",")[0])
+    vectors = np.concatenate([train.vectors_PD, valid.vectors_PD]).astype(np.float64)
+    truth = np.concatenate([train.truth_PC, valid.truth_PC])
+    if many:
+        own = [LogisticRegression(C=strength, max_iter=2000).fit(vectors, truth[:, c]) for c in range(4)]
+        wanted = np.stack([model.decision_function(test.vectors_PD.astype(np.float64)) for model in own], axis=1)
+    else:
+        own = LogisticRegression(C=strength, max_iter=2000).fit(vectors, truth.argmax(1))
+        wanted = own.decision_function(test.vectors_PD.astype(np.float64))
+    np.testing.assert_allclose(ours, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_the_network_learns(many: bool) -> None:
+    train, valid, test = part(0, 120, many), part(1, 40, many), part(2, 60, many)
+    scorer, told = LEARNERS["mlp"](lesson(train, valid, many=many))
+    score = scorer(test.clips, test.vectors_PD)
+    assert "chosen on part 1" in told and score.shape == (60, 4)
+    if many:
+        assert average_precision_score(test.truth_PC, score, average="macro") > 0.6
+    else:
+        assert (score.argmax(1) == test.truth_PC.argmax(1)).mean() > 0.6
+
+
+def test_a_class_that_was_never_shown_scores_least() -> None:
+    train, test = part(0, 60, False), part(2, 20, False)
+    train = train.at(train.truth_PC.argmax(1) != 3)
+    scorer, _ = LEARNERS["linear"](lesson(train, None, many=False))
+    assert (scorer(test.clips, test.vectors_PD)[:, 3] == -np.inf).all()
+
+
+def test_pairs_of_models(paper: Table) -> None:
+    found = {(each.task, each.metric): each.difference for each in paper.comparisons}
+    ours, theirs = (paper.asked[name, "Clotho"] for name in ("tiny", "other"))
+    metric = "text_to_audio_R@1"
+    gap = ours.measures[metric].value - theirs.measures[metric].value
+    assert found["Clotho", metric].estimate.value == pytest.approx(gap) and 0 < found["Clotho", metric].p <= 1
+    same = paired_difference(ours.measures[metric], ours.measures[metric], ours.clips.groups)
+    assert (same.estimate.low, same.estimate.high, same.p) == (0.0, 0.0, 1.0)
+    with pytest.raises(DataError, match="not asked about the same clips"):
+        paired_difference(ours.measures[metric], ours.measures["audio_to_text_R@1"], ours.clips.groups)
+
+
+def test_a_task_of_nothing_says_so(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
+    tasks = [
+        Task(name="no captions", kind="retrieval", source="esc50", folders=("esc50",)),
+        Task(name="no split", kind="zero_shot", source="clotho", folders=("clotho",), split="later"),
+        Task(name="one class", kind="zero_shot", source="classes", folders=("gtzan/genres/dog",)),
+    ]
+    table = run_suite("nothing", tasks, [listener(tiny_model, tmp_path)], sets)
+    assert "no clip has a caption" in table.missing["no captions"]
+    assert "no clip is in its split 'later'. Found: test, train, valid" in table.missing["no split"]
+    assert "naming needs two or more" in table.missing["one class"]
+
+
+def test_the_suite_that_the_guide_shows_is_the_demos() -> None:
+    root = Path(__file__).parents[2]
+    suite = (root / "src" / "openclap" / "demo" / "suite.toml").read_text(encoding="utf-8")
+    assert f"```toml\n{suite}```" in (root / "docs" / "howto" / "evaluate.md").read_text(encoding="utf-8")

@@ -1,0 +1,134 @@
+"""Ranks from vectors, in blocks, against the full matrix and against sorting lists."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openclap.errors import DataError
+from openclap.evals.metrics import classify, per_class, reciprocal_measures
+from openclap.evals.ranks import TIE, Ranks, rank_retrieval, rank_vectors
+
+Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def same(a: Ranks, b: Ranks) -> None:
+    """Equal but for the order of captions of one clip, which may have the very same score."""
+    np.testing.assert_array_equal(a.text_to_audio_T, b.text_to_audio_T)
+    orders = [np.lexsort((ranks.audio_to_text_T, ranks.owner_T)) for ranks in (a, b)]
+    np.testing.assert_array_equal(a.audio_to_text_T[orders[0]], b.audio_to_text_T[orders[1]])
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@st.composite
+def vectors(draw: st.DrawFn) -> Problem:
+    """Vectors of few different directions, so that many tie; one to seven captions a clip, in any order."""
+    counts = draw(st.lists(st.integers(1, 7), min_size=1, max_size=8))
+    owner = np.array(draw(st.permutations([clip for clip, n in enumerate(counts) for _ in range(n)])))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    few = unit(rng.standard_normal((draw(st.integers(1, 6)), 16)))
+    noise = draw(st.sampled_from([0.0, 1e-7, 1e-3]))
+    audio = few[rng.integers(0, len(few), len(counts))] + noise * rng.standard_normal((len(counts), 16))
+    text = few[rng.integers(0, len(few), len(owner))] + noise * rng.standard_normal((len(owner), 16))
+    return unit(audio), unit(text), owner
+
+
+def by_sorting(audio: np.ndarray, text: np.ndarray, owner: np.ndarray, tie: float) -> tuple[list[int], list[int]]:
+    """Both ranks of every caption, one at a time: what is wrong and not clearly worse stands before."""
+    score = audio.astype(np.float64) @ text.astype(np.float64).T
+    found, placed = [], []
+    for t, own in enumerate(owner):
+        found.append(1 + sum(score[a, t] >= score[own, t] - tie for a in range(len(audio)) if a != own))
+        wrong = sum(score[own, s] >= score[own, t] - tie for s in range(len(text)) if owner[s] != own)
+        siblings = sorted((s for s in range(len(text)) if owner[s] == own), key=lambda s: -score[own, s])
+        placed.append(1 + wrong + siblings.index(t))
+    return found, placed
+
+
+@settings(max_examples=120, deadline=None)
+@given(vectors(), st.integers(1, 5), st.integers(1, 9))
+def test_blocks_of_any_size_equal_sorting(problem: Problem, rows: int, columns: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("openclap.evals.ranks.ROWS", rows)
+        patch.setattr("openclap.evals.ranks.COLUMNS", columns)
+        ranks = rank_vectors(*problem)
+    found, placed = by_sorting(*problem, TIE)
+    audio, text, owner = problem
+    assert ranks.text_to_audio_T.tolist() == found
+    same(ranks, Ranks(ranks.text_to_audio_T, np.array(placed), owner, len(audio)))
+    same(ranks, rank_retrieval(audio.astype(np.float64) @ text.astype(np.float64).T, owner, tie=TIE))
+
+
+def test_vectors_of_real_size_equal_the_full_matrix() -> None:
+    rng = np.random.default_rng(0)
+    audio, text = unit(rng.standard_normal((1100, 64))), unit(rng.standard_normal((9000, 64)))
+    owner = rng.integers(0, 1100, 9000)
+    exact = audio.astype(np.float64) @ text.astype(np.float64).T
+    same(rank_vectors(audio, text, owner, tie=0.0), rank_retrieval(exact, owner))
+
+
+def test_vectors_of_another_batch_give_the_same_ranks_of_equal_sounds() -> None:
+    rng = np.random.default_rng(1)
+    audio, owner = np.repeat(unit(rng.standard_normal((20, 32))), 2, axis=0), np.arange(40)
+    text = audio[rng.permutation(40)]
+    other = unit(audio + 1e-7 * rng.standard_normal(audio.shape))
+    ranks = rank_vectors(other, text, owner)
+    same(ranks, rank_vectors(audio, text, owner))
+    assert (ranks.text_to_audio_T > 1).all()  # its twin stands before every clip
+    with pytest.raises(AssertionError):
+        same(rank_vectors(other, text, owner, tie=0.0), rank_vectors(audio, text, owner, tie=0.0))
+
+
+def test_a_model_that_says_nothing_finds_nothing() -> None:
+    ranks = rank_vectors(np.ones((9, 4)) / 2, np.ones((18, 4)) / 2, np.repeat(np.arange(9), 2))
+    assert set(ranks.text_to_audio_T) == {9}
+    assert ranks.best().tolist() == [17] * 9
+
+
+def test_one_clip_alone() -> None:
+    ranks = rank_vectors([[1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]], [0, 0])
+    assert ranks.text_to_audio_T.tolist() == [1, 1] and ranks.audio_to_text_T.tolist() == [2, 1]
+    assert {name: each.value for name, each in reciprocal_measures(ranks).items()} == {
+        "text_to_audio_MRR": 1.0,
+        "audio_to_text_MRR": 1.0,
+    }
+
+
+def test_reciprocal_ranks_by_hand() -> None:
+    ranks = Ranks(np.array([1, 2, 20]), np.array([4, 2, 5]), np.array([0, 0, 1]), 30)
+    values = {name: each.value for name, each in reciprocal_measures(ranks).items()}
+    assert values["text_to_audio_MRR"] == pytest.approx((1 + 1 / 2 + 1 / 20) / 3)
+    assert values["audio_to_text_MRR"] == pytest.approx((1 / 2 + 1 / 5) / 2)
+
+
+@pytest.mark.parametrize(
+    ("audio", "text", "owner", "says"),
+    [
+        (np.zeros((2, 3)), np.zeros((2, 4)), [0, 1], "do not fit"),
+        (np.zeros((0, 3)), np.zeros((2, 3)), [0, 1], "do not fit"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), [0], "one owner a caption"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), [0, 2], "2 clips"),
+        (np.full((2, 3), np.nan), np.zeros((2, 3)), [0, 1], "NaN"),
+    ],
+)
+def test_vectors_that_cannot_be_ranked(audio: np.ndarray, text: np.ndarray, owner: list[int], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        rank_vectors(audio, text, owner)
+
+
+def test_classes_one_by_one() -> None:
+    rows = per_class(classify([[2, 1, 0], [0, 2, 1], [2, 1, 0], [0, 1, 2]], [0, 1, 1, 1]))
+    assert [(row.label, row.clips) for row in rows] == [(0, 1), (1, 3)]
+    assert (rows[0].recall, rows[0].precision) == (1.0, 0.5)
+    assert (rows[1].recall, rows[1].precision, rows[1].f1) == pytest.approx((1 / 3, 1.0, 0.5))
+
+
+def test_close_class_scores_are_a_tie() -> None:
+    assert classify([[1.0, 1.0 - 1e-6]], [0]).rank_N.tolist() == [1]
+    answers = classify([[1.0, 1.0 - 1e-6]], [0], tie=TIE)
+    assert answers.rank_N.tolist() == [2] and answers.predicted_N.tolist() == [1]
