@@ -73,6 +73,10 @@ class LogMel(nn.Module):
         parts = [self._frames(wave_BN, *bounds) for bounds in zip(starts, [*starts[1:], frames], strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
+    def at_once(self, wave_BN: Tensor) -> Tensor:
+        """The same in one piece, for graphs, whose steps may not hang on the length."""
+        return self._frames(wave_BN, 0, self.config.frames(wave_BN.shape[-1]))
+
     def _frames(self, wave_BN: Tensor, start: int, stop: int) -> Tensor:
         """Frames from `start` to before `stop`; the waveform is reflected, or filled up, at its own two ends only."""
         config, samples = self.config, wave_BN.shape[-1]

@@ -18,7 +18,7 @@ def convert(
     source: str,
     destination: Path,
     *,
-    to: Literal["openclap", "hf", "laion"],
+    to: Literal["openclap", "hf", "laion", "onnx", "sentence-transformers"],
     tokenizer: Path | None = None,
     revision: str | None = None,
     offline: Offline = False,
@@ -33,9 +33,10 @@ def convert(
     source
         A file or folder in any format that openclap reads, or a published name.
     destination
-        The folder (openclap, hf) or `.pt` file (laion) to write.
+        The folder, or `.pt` file (laion), to write.
     to
-        "openclap", "hf" (transformers' ClapModel) or "laion" (LAION-CLAP's `.pt`).
+        "openclap", "hf" (transformers' ClapModel), "laion" (LAION-CLAP's `.pt`), "onnx" (graphs for onnxruntime,
+        written only where it gives the same vectors) or "sentence-transformers" (a folder that this library loads).
     tokenizer
         A `tokenizer.json` to put beside the weights, where the source has none.
     revision
@@ -54,7 +55,15 @@ def convert(
     words = tokenizer or checkpoint.tokenizer or _fetched(text.tokenizer, offline)
     read = None if words is None else Tokenizer.read(words, text.context, padded=text.padded)
     checkpoint = replace(checkpoint, tokenizer=words)
-    if to == "laion":
+    if to == "onnx":
+        from openclap.interop import onnx
+
+        losses = onnx.write(checkpoint, destination, read)
+    elif to == "sentence-transformers":
+        from openclap.interop import sentence_transformers
+
+        losses = sentence_transformers.write(checkpoint, destination, read)
+    elif to == "laion":
         losses = laion.write(checkpoint, destination)
     elif to == "hf":
         losses = huggingface.write(checkpoint, destination)

@@ -44,8 +44,10 @@ def write_report(
 
 def write_page(path: str | os.PathLike[str], template: str, content: dict[str, Any]) -> Path:
     """A page of this folder's `template`, with a macro for what was found. Raises MissingExtraError without jinja2."""
-    found = require("jinja2", "eval").Environment(autoescape=True).from_string(
-        resources.files("openclap.evals").joinpath("found.html").read_text(encoding="utf-8")
+    found = (
+        require("jinja2", "eval")
+        .Environment(autoescape=True)
+        .from_string(resources.files("openclap.evals").joinpath("found.html").read_text(encoding="utf-8"))
     )
     return write(Path(path), render("openclap.evals", template, "eval", found=found.module.found, **content))
 

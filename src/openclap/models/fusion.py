@@ -8,6 +8,7 @@ B clips, V views (whole, front, middle, back), T frames, F mel bins, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -120,16 +121,18 @@ class FusedViews(nn.Module):
             nn.Conv1d(n_mels, n_mels, kernel_size=5, stride=3, padding=2), nn.BatchNorm1d(n_mels)
         )
         self.fusion_model = FUSIONS[fusion](n_mels, nn.Conv1d)
+        self.where_long: WhereLong = only_long
 
     def forward(self, mel_BVTF: Tensor, is_long_B: Tensor) -> Tensor:
-        long = is_long_B.nonzero().squeeze(1)
-        if len(long) == 0:
-            return mel_BVTF[:, :1]
         whole_BFT = mel_BVTF[:, 0].transpose(1, 2)
-        views_BVFT = mel_BVTF[long, 1:].transpose(2, 3)
-        local_BFT = end_to_end(self.mel_conv1d(views_BVFT.flatten(0, 1)), whole_BFT.shape[-1])
-        fused_BFT = replaced(whole_BFT, is_long_B, self.fusion_model(whole_BFT[long], local_BFT))
-        return fused_BFT.transpose(1, 2).unsqueeze(1)
+
+        def fused(clips: Tensor) -> Tensor:
+            views_BVFT = mel_BVTF[clips, 1:].transpose(2, 3)
+            local_BFT = end_to_end(self.mel_conv1d(views_BVFT.flatten(0, 1)), whole_BFT.shape[-1])
+            fused_BFT: Tensor = self.fusion_model(whole_BFT[clips], local_BFT)
+            return fused_BFT
+
+        return self.where_long(whole_BFT, is_long_B, fused).transpose(1, 2).unsqueeze(1)
 
 
 def end_to_end(views: Tensor, width: int) -> Tensor:
@@ -137,6 +140,22 @@ def end_to_end(views: Tensor, width: int) -> Tensor:
     is zero-padded or cut to `width`."""
     row = torch.cat(views.unflatten(0, (-1, LOCAL_VIEWS)).unbind(1), dim=-1)
     return F.pad(row, (0, max(0, width - row.shape[-1])))[..., :width]
+
+
+WhereLong = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor]
+"""Maps, which of them are of long clips, and what fuses the clips at some places, to maps that are fused there."""
+
+
+def only_long(maps: Tensor, is_long_B: Tensor, fused: Callable[[Tensor], Tensor]) -> Tensor:
+    """Fuses what is long and nothing else."""
+    long = is_long_B.nonzero().squeeze(1)
+    return replaced(maps, is_long_B, fused(long)) if len(long) else maps
+
+
+def every_clip(maps: Tensor, is_long_B: Tensor, fused: Callable[[Tensor], Tensor]) -> Tensor:
+    """The same result for graphs, whose shapes may not hang on values: fuses every clip and takes what is long."""
+    is_long = is_long_B.reshape(-1, *[1] * (maps.ndim - 1))
+    return torch.where(is_long, fused(torch.arange(maps.shape[0], device=maps.device)), maps)
 
 
 def replaced(maps: Tensor, is_long_B: Tensor, values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openclap.models.fusion import FUSIONS, FusionKind, end_to_end, replaced, view_module
+from openclap.models.fusion import FUSIONS, FusionKind, WhereLong, end_to_end, only_long, view_module
 from openclap.models.patch_dropout import PartOfMap, WholeMap
 from openclap.models.swin import SwinStage
 from openclap.types import AudioBatch, AudioFeatures
@@ -177,15 +177,17 @@ class FusedPatchEmbed(PatchEmbed):
         local = (PATCH, 3 * PATCH)
         self.mel_conv2d = nn.Conv2d(1, width, local, local)
         self.fusion_model = FUSIONS[fusion](width, nn.Conv2d)
+        self.where_long: WhereLong = only_long
 
     def forward(self, image_BVSS: Tensor, is_long_B: Tensor) -> Tensor:
         whole = self.proj(image_BVSS[:, :1])
-        long = is_long_B.nonzero().squeeze(1)
-        if len(long):
-            views = self.mel_conv2d(image_BVSS[long, 1:].flatten(0, 1).unsqueeze(1))
-            local = end_to_end(views, whole.shape[-1])
-            whole = replaced(whole, is_long_B, self.fusion_model(whole[long], local))
-        return self.tokens(whole)
+
+        def fused(clips: Tensor) -> Tensor:
+            views = self.mel_conv2d(image_BVSS[clips, 1:].flatten(0, 1).unsqueeze(1))
+            both: Tensor = self.fusion_model(whole[clips], end_to_end(views, whole.shape[-1]))
+            return both
+
+        return self.tokens(self.where_long(whole, is_long_B, fused))
 
 
 def patch_embedding(config: HTSATConfig) -> PatchEmbed:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openclap.models.fusion import FUSIONS, FusionKind, end_to_end, replaced, view_module
+from openclap.models.fusion import FUSIONS, FusionKind, WhereLong, end_to_end, only_long, view_module
 from openclap.models.patch_dropout import TimeCrop
 from openclap.types import AudioBatch, AudioFeatures
 
@@ -175,14 +175,16 @@ class FusedMap(nn.Module):
             nn.Conv2d(1, width, kernel_size=5, stride=(6, 2), padding=2), nn.BatchNorm2d(width), nn.ReLU()
         )
         self.fusion_model = FUSIONS[fusion](width, nn.Conv2d)
+        self.where_long: WhereLong = only_long
 
     def forward(self, map_BCTF: Tensor, views_BVTF: Tensor, is_long_B: Tensor) -> Tensor:
-        long = is_long_B.nonzero().squeeze(1)
-        if len(long) == 0:
-            return map_BCTF
-        views_BCFT = self.mel_conv2d(views_BVTF[long, 1:].flatten(0, 1).unsqueeze(1)).transpose(2, 3)
-        local_BCTF = end_to_end(views_BCFT, map_BCTF.shape[2]).transpose(2, 3)
-        return replaced(map_BCTF, is_long_B, self.fusion_model(map_BCTF[long], local_BCTF))
+        def fused(clips: Tensor) -> Tensor:
+            views_BCFT = self.mel_conv2d(views_BVTF[clips, 1:].flatten(0, 1).unsqueeze(1)).transpose(2, 3)
+            local_BCTF = end_to_end(views_BCFT, map_BCTF.shape[2]).transpose(2, 3)
+            both: Tensor = self.fusion_model(map_BCTF[clips], local_BCTF)
+            return both
+
+        return self.where_long(map_BCTF, is_long_B, fused)
 
 
 def map_fusion(config: PANNConfig) -> FirstMap | FusedMap:

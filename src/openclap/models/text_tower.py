@@ -103,7 +103,7 @@ def eot_pool(output: Any, batch: TextBatch) -> Tensor:
     """The state at the highest token id, which is CLIP's end of text."""
     states_BLD: Tensor = output.last_hidden_state
     place_B11 = batch.ids_BL.argmax(dim=1)[:, None, None]
-    return states_BLD.take_along_dim(place_B11, dim=1).squeeze(1)
+    return states_BLD.gather(1, place_B11.expand(-1, -1, states_BLD.shape[2])).squeeze(1)
 
 
 POOLINGS: dict[str, Callable[[Any, TextBatch], Tensor]] = {

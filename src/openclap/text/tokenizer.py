@@ -47,6 +47,11 @@ class Tokenizer:
         except Exception as error:  # tokenizers raises plain Exception for every kind of damage
             raise CheckpointError(f"{path}: is not a {path.name} that tokenizers can read ({error}).") from None
 
+    @property
+    def settled(self) -> str:
+        """The definition with truncation and padding stated, for readers who know nothing of the context."""
+        return str(self._fast.to_str(pretty=True))
+
     def __call__(self, captions: Sequence[str]) -> TextBatch:
         """(B, L) ids and mask, L the longest caption of this batch."""
         try:

@@ -1,0 +1,308 @@
+"""Models as ONNX graphs, for onnxruntime and whatever else runs them: no torch and no openclap.
+
+A folder holds `audio.onnx` and `text.onnx`, which give unit vectors, `tokenizer.json`, and `onnx.json`, which says
+what goes in. Models that read a window at a time take its waveform: the log-mel is in the graph. Models that fuse take
+the log-mels of four views, and `logmel.onnx` beside them makes one of a waveform of any length.
+
+B clips or captions, N samples, V views, T frames, F mel bins, L tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from openclap.audio.clips import quantise
+from openclap.audio.mel import LogMel
+from openclap.checkpoints import folder
+from openclap.checkpoints.destination import Kind, drafted
+from openclap.checkpoints.exchange import Losses
+from openclap.errors import CheckpointError, require
+from openclap.models.fusion import every_clip
+from openclap.text.tokenizer import FILE as TOKENIZER
+from openclap.types import AudioBatch, TextBatch
+
+if TYPE_CHECKING:
+    from openclap.audio.frontend import FrontEndConfig
+    from openclap.checkpoints.checkpoint import Checkpoint
+    from openclap.models.clap import CLAP
+    from openclap.presets import Preset
+    from openclap.text.tokenizer import Tokenizer
+
+FORMAT_VERSION = 1
+DESCRIPTION = "onnx.json"
+EXTRA = "export"
+TOLERANCE = 1e-4
+"""How far a number of a unit vector may be from torch's; of other outputs, in parts of the largest."""
+
+
+def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> Losses:
+    """The folder, whole, and only when onnxruntime gives what torch gives.
+
+    Raises CheckpointError where it does not, or where `place` is something else (see `checkpoints.destination`), and
+    MissingExtraError without onnx, onnxscript and onnxruntime.
+    """
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        require(module, EXTRA)
+    clap = for_graphs(folder.network(checkpoint, checkpoint.preset.name))
+    graphs = graphs_of(clap, checkpoint.preset)
+    with drafted(place, KIND, checkpoint.source) as draft:
+        draft.mkdir()
+        for graph in graphs:
+            export(graph, draft / graph.file)
+            check(graph, draft / graph.file)
+        description = describe(graphs, checkpoint.preset, clap.scale.item())
+        (draft / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            (draft / TOKENIZER).write_text(tokenizer.settled, encoding="utf-8")
+    return Losses(left_out=tuple(name for name in [*checkpoint.weights, *checkpoint.unused] if not _is_read(name)))
+
+
+def for_graphs(clap: CLAP) -> CLAP:
+    """The same networks, which fuse every clip and choose afterwards: no shape of a graph may hang on a value."""
+    for module in clap.modules():
+        if hasattr(module, "where_long"):
+            module.where_long = every_clip
+    return clap
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One file.
+
+    Attributes:
+        inputs: each input's name, and the names of its sizes; a number is a fixed size.
+        output: the output's name.
+        examples: what the network is traced with, then what the graph is checked with.
+    """
+
+    file: str
+    network: nn.Module
+    inputs: dict[str, tuple[str | int, ...]]
+    output: str
+    examples: Sequence[tuple[Tensor, ...]]
+
+
+def graphs_of(clap: CLAP, preset: Preset) -> list[Graph]:
+    """The graphs of a model, with examples of several sizes."""
+    random = torch.Generator().manual_seed(0)
+    front = preset.frontend
+
+    def waves(clips: int, samples: int) -> tuple[Tensor, ...]:
+        """Noise that ends in silence, as clips do that were filled up."""
+        wave_BN = 0.1 * torch.randn(clips, samples, generator=random)
+        wave_BN[:, samples - samples // 4 :] = 0
+        return (wave_BN,)
+
+    def views(clips: int) -> tuple[Tensor, ...]:
+        mel_BVTF = torch.randn(clips, 4, front.frames, front.mel.n_mels, generator=random)
+        return mel_BVTF, torch.arange(clips) % 2 == 0
+
+    def captions(texts: int, tokens: int) -> tuple[Tensor, ...]:
+        """The last one ends in padding: without any, no mask would be traced."""
+        ids_BL = torch.randint(int(preset.text.sizes.get("vocab_size", 100)), (texts, tokens), generator=random)
+        mask_BL = torch.ones_like(ids_BL)
+        mask_BL[-1, tokens - tokens // 3 :] = 0
+        return ids_BL, mask_BL
+
+    lengths = (
+        [preset.text.context] * 3 if preset.text.padded else [max(preset.text.context // 2, 3), 3, preset.text.context]
+    )
+    text_sizes = ("batch", "tokens")
+    text = Graph(
+        "text.onnx",
+        Captions(clap),
+        {"ids": text_sizes, "mask": text_sizes},
+        "vector",
+        [captions(texts, tokens) for texts, tokens in zip((2, 1, 3), lengths, strict=True)],
+    )
+    if front.long == "windows":
+        examples = [waves(clips, front.samples) for clips in (2, 1, 3)]
+        return [Graph("audio.onnx", Waves(clap, front), {"wave": ("batch", front.samples)}, "vector", examples), text]
+    sizes = {"mel": ("batch", 4, front.frames, front.mel.n_mels), "is_long": ("batch",)}
+    lengths = [front.samples + front.samples // 3, front.samples, 2 * front.samples + 1]
+    examples = [waves(clips, samples) for clips, samples in zip((2, 1, 3), lengths, strict=True)]
+    return [
+        Graph("audio.onnx", Views(clap), sizes, "vector", [views(clips) for clips in (2, 1, 3)]),
+        Graph("logmel.onnx", Mels(front), {"wave": ("batch", "samples")}, "mel", examples),
+        text,
+    ]
+
+
+class Mels(nn.Module):
+    """(B, N) waveforms of any length to (B, T, F) log-mels."""
+
+    def __init__(self, config: FrontEndConfig) -> None:
+        super().__init__()
+        self.logmel = LogMel(config.mel)
+        self.round = quantise if config.int16 else nn.Identity()
+
+    def forward(self, wave_BN: Tensor) -> Tensor:
+        return self.logmel.at_once(self.round(wave_BN))
+
+
+class Waves(nn.Module):
+    """(B, N) waveforms of the model's input length to vectors."""
+
+    def __init__(self, clap: CLAP, config: FrontEndConfig) -> None:
+        super().__init__()
+        self.clap, self.mels = clap, Mels(config)
+
+    def forward(self, wave_BN: Tensor) -> Tensor:
+        mel_BVTF = self.mels(wave_BN).unsqueeze(1)
+        return self.clap.encode_audio(AudioBatch(mel_BVTF, mel_BVTF.new_zeros(mel_BVTF.shape[0], dtype=torch.bool)))
+
+
+class Views(nn.Module):
+    """(B, 4, T, F) log-mels, and which clips are long, to vectors."""
+
+    def __init__(self, clap: CLAP) -> None:
+        super().__init__()
+        self.clap = clap
+
+    def forward(self, mel_BVTF: Tensor, is_long_B: Tensor) -> Tensor:
+        return self.clap.encode_audio(AudioBatch(mel_BVTF, is_long_B))
+
+
+class Captions(nn.Module):
+    """(B, L) token ids and mask to vectors. The mask is always read, where `TextTower` looks at what it holds."""
+
+    def __init__(self, clap: CLAP) -> None:
+        super().__init__()
+        self.tower, self.head = clap.text_tower, clap.text_head
+
+    def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        output = self.tower.encoder(input_ids=ids_BL, attention_mask=mask_BL)  # type: ignore[operator]
+        pooled_BC = self.tower.pool(output, TextBatch(ids_BL, mask_BL))  # type: ignore[operator]
+        return F.normalize(self.head(pooled_BC), dim=-1)
+
+
+def export(graph: Graph, path: Path) -> None:
+    """Write one graph. Attention is exported as its products and softmax. Raises CheckpointError where torch cannot."""
+    shapes = tuple(
+        {place: size for place, size in enumerate(sizes) if isinstance(size, str)} for sizes in graph.inputs.values()
+    )
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _quietly():
+            program = torch.onnx.export(
+                graph.network.eval(),
+                graph.examples[0],
+                dynamo=True,
+                dynamic_shapes=shapes,
+                input_names=list(graph.inputs),
+                output_names=[graph.output],
+                verbose=False,
+            )
+            program.save(path)  # type: ignore[union-attr]
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path.name}: torch cannot export this model as ONNX ({reason[0]}).") from error
+
+
+def check(graph: Graph, path: Path) -> None:
+    """Raises CheckpointError where onnxruntime gives other numbers than torch."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for example in graph.examples:
+        with torch.inference_mode():
+            expected = graph.network(*example)
+        feed = {name: tensor.numpy() for name, tensor in zip(graph.inputs, example, strict=True)}
+        found = torch.from_numpy(session.run([graph.output], feed)[0])
+        furthest = float((found - expected).abs().max() / max(1.0, float(expected.abs().max())))
+        if not furthest <= TOLERANCE:
+            shapes = " and ".join(str(tuple(tensor.shape)) for tensor in example)
+            raise CheckpointError(
+                f"{path.name}: onnxruntime differs from torch by {furthest:.1e} for inputs of {shapes}, expected at "
+                f"most {TOLERANCE:.0e}. Nothing was written."
+            )
+
+
+def describe(graphs: Sequence[Graph], preset: Preset, scale: float) -> dict[str, Any]:
+    """What `onnx.json` says."""
+    front, text = preset.frontend, preset.text
+    facts: dict[str, dict[str, Any]] = {
+        "audio": {
+            "rate": front.mel.rate,
+            "samples": front.samples,
+            "short": SHORT[front.fill],
+            "long": LONG[front.long],
+        },
+        "logmel": {"rate": front.mel.rate, "hop": front.mel.hop},
+        "text": {"tokenizer": TOKENIZER, "context": text.context, "padded": text.padded},
+    }
+    return {
+        "format_version": FORMAT_VERSION,
+        "preset": preset.name,
+        "embedding_size": preset.embedding_size,
+        "scale": scale,
+        **{Path(graph.file).stem: _face(graph) | facts[Path(graph.file).stem] for graph in graphs},
+    }
+
+
+def _face(graph: Graph) -> dict[str, Any]:
+    tensors = zip(graph.inputs.items(), graph.examples[0], strict=True)
+    return {
+        "file": graph.file,
+        "inputs": {name: {"type": TYPES[tensor.dtype], "shape": list(sizes)} for (name, sizes), tensor in tensors},
+        "output": graph.output,
+    }
+
+
+TYPES = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
+SHORT = {
+    "pad": "zeros after it",
+    "repeat": "copies end to end, the last one cut",
+    "repeatpad": "as many whole copies as fit, then zeros",
+}
+LONG = {
+    "windows": "windows end to end, the last one anchored at the end; the mean of their vectors, normalised",
+    "fusion": (
+        "is_long, and four views: the log-mel of all of it, resized to the frames of the input (bilinear, half-pixel "
+        "centres), then as many frames from the middle start of each third of the possible starts (numpy.array_split); "
+        "a clip that is not long is one view four times"
+    ),
+}
+"""What becomes of clips that are shorter or longer than the input, for whoever feeds the graphs."""
+
+NOT_READ = ("audio_transform.", "text_transform.", "audio_tower.tagger.", "logit_scale_text")
+
+
+def _is_read(name: str) -> bool:
+    return name.startswith(("audio_", "text_", "logit_scale")) and not name.startswith(NOT_READ)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return "format_version" in json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+FILES = ("audio.onnx", "logmel.onnx", "text.onnx", *(f"{name}.onnx.data" for name in ("audio", "logmel", "text")))
+KIND = Kind("ONNX folder of openclap", (*FILES, DESCRIPTION, TOKENIZER), _is_folder)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporter's notes on libraries that are not needed here."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,87 @@
+"""Folders as sentence-transformers itself loads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import openclap
+from openclap.cli import run
+from openclap.errors import AudioError
+
+library = pytest.importorskip("sentence_transformers")
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    place = tmp_path_factory.mktemp("st") / "model"
+    assert run(["convert", str(tiny_model), str(place), "--to", "sentence-transformers"]) == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(converted: Path) -> library.SentenceTransformer:
+    return library.SentenceTransformer(str(converted), trust_remote_code=True, device="cpu")
+
+
+TEXTS = ["rain", "a wolf howling in the rain on a big roof", "the sound of a dog"]
+
+
+def test_texts_and_sounds_are_the_embedders(model: library.SentenceTransformer, tiny_model: Path, sounds: Path) -> None:
+    embedder = openclap.load(tiny_model, device="cpu")
+    assert model.modalities == ["text", "audio"] and model.get_embedding_dimension() == 16
+    np.testing.assert_allclose(model.encode(TEXTS), embedder.embed_text(TEXTS), atol=1e-5)
+    files = [str(file) for file in sorted(sounds.glob("*.wav"))]  # 0.3 to 1.3 s; the model reads 0.5 s
+    heard = embedder.embed_audio(files)
+    np.testing.assert_allclose(model.encode(files, batch_size=4), heard, atol=1e-5)
+    stereo = np.random.default_rng(0).uniform(-1, 1, (2, 30000)).astype(np.float32)
+    expected = embedder.embed_audio([(stereo.T, 22050)])
+    for array in (stereo, stereo.T, torch.from_numpy(stereo)):
+        np.testing.assert_allclose(model.encode([{"array": array, "sampling_rate": 22050}]), expected, atol=1e-5)
+    np.testing.assert_allclose(model.encode({"audio": files[1]}), heard[1], atol=1e-5)
+    scores = model.similarity(model.encode(TEXTS), model.encode(files))
+    np.testing.assert_allclose(scores, embedder.embed_text(TEXTS) @ heard.T, atol=1e-5)
+
+
+def test_a_prompt_goes_before_texts(model: library.SentenceTransformer, tiny_model: Path) -> None:
+    expected = openclap.load(tiny_model, device="cpu").embed_text(["this is rain"])
+    np.testing.assert_allclose(model.encode(["rain"], prompt="this is "), expected, atol=1e-5)
+
+
+def test_the_library_saves_and_openclap_loads(
+    model: library.SentenceTransformer, tmp_path: Path, tiny_model: Path
+) -> None:
+    model.save(str(tmp_path / "again"))
+    again = library.SentenceTransformer(str(tmp_path / "again"), trust_remote_code=True, device="cpu")
+    np.testing.assert_array_equal(again.encode(TEXTS), model.encode(TEXTS))
+    ours = openclap.load(tmp_path / "again", device="cpu")
+    assert ours.digest() == openclap.load(tiny_model, device="cpu").digest()
+
+
+def test_it_can_be_trained(converted: Path) -> None:
+    model = library.SentenceTransformer(str(converted), trust_remote_code=True, device="cpu")
+    wave = torch.rand(9000) - 0.5
+    for batch in (model.preprocess(TEXTS), model.preprocess([{"array": wave, "sampling_rate": 16000}])):
+        model(batch)["sentence_embedding"].sum().backward()
+    gradients = {name.split(".")[2] for name, weight in model.named_parameters() if weight.grad is not None}
+    assert gradients == {"audio_tower", "audio_head", "text_tower", "text_head"}
+
+
+def test_mistakes_are_told(
+    model: library.SentenceTransformer, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(AudioError, match="without its rate"):
+        model.encode([np.zeros(100, np.float32)])
+    with pytest.raises(AudioError, match="NaN"):
+        model.encode([{"array": np.full(100, np.nan, np.float32), "sampling_rate": 16000}])
+    with pytest.raises(AudioError, match="0 Hz, expected"):
+        model.encode([{"array": np.zeros(100, np.float32), "sampling_rate": 0}])
+    with pytest.raises(ValueError, match="mixes multiple modalities"):
+        model.encode(["rain", {"array": np.zeros(100, np.float32), "sampling_rate": 16000}])
+    assert len(model.encode([])) == 0
+    (tmp_path / "mine.txt").write_text("keep")
+    assert run(["convert", str(tiny_model), str(tmp_path), "--to", "sentence-transformers"]) == 2
+    assert "is no sentence-transformers folder of openclap" in capsys.readouterr().err
