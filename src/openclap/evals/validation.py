@@ -12,7 +12,8 @@ import numpy as np
 from openclap.data.shards import ShardIndex
 from openclap.errors import DataError
 from openclap.evals.clips import EvalClips, Progress, SoundEmbedder, clips_from, embed_clips
-from openclap.evals.metrics import Floats, Measure
+from openclap.evals.metrics import Measure
+from openclap.evals.ranks import Floats
 from openclap.evals.retrieval import retrieve
 from openclap.evals.uncertainty import Estimate, bootstrap_interval
 

@@ -104,7 +104,7 @@ def configure(
     return config
 
 
-def frozen_in(clap: nn.Module, mode: Mode) -> tuple[str, ...]:
+def frozen_in(clap: CLAP, mode: Mode) -> tuple[str, ...]:
     """The parts that do not learn, by name. Raises ConfigError for a mode that does not apply."""
     if mode == "lora":
         for tower in TOWERS:
