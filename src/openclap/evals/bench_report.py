@@ -17,12 +17,12 @@ from openclap.evals.calibration import Reliability
 from openclap.evals.charts import confusion_chart, interval_bar, most_frequent
 from openclap.evals.examples import hardest, players
 from openclap.evals.panels import recall_panel
-from openclap.pages.render import markup
 from openclap.evals.report import shown_query, write_page
 from openclap.evals.tagging import Tagged, areas, average_precisions
 from openclap.evals.uncertainty import Estimate
 from openclap.pages.charts import Line, line_chart
 from openclap.pages.curves import Panel
+from openclap.pages.render import markup
 
 HARDEST = 3
 """Cases a task that can be listened to."""

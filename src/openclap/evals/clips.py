@@ -66,7 +66,7 @@ class EvalClip:
     tags: tuple[str, ...] = ()
     fold: str | None = None
     path: str = ""
-    start_s: float = 0.0
+    start_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

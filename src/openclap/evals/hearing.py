@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from openclap.audio.io import decode
+from openclap.data.clean import stretch
 from openclap.errors import AudioError, DataError
 from openclap.evals.clips import EvalClip, EvalClips, Progress, SoundEmbedder, Vector, Vectors, embed_sentences
 from openclap.evals.vector_cache import VectorCache
@@ -154,7 +154,7 @@ class Listener:
             except (OSError, DataError) as error:
                 lost[index] = f"{clip.path or clip.key}: cannot be read ({error})."
             else:
-                prints[index] = f"{sha256}@{clip.start_s}+{clip.duration_s}" if clip.start_s else sha256
+                prints[index] = f"{sha256}@{clip.start_s}+{clip.duration_s}" if clip.start_s is not None else sha256
         if self.cache and fresh:
             self.cache.add_files(fresh)
         return prints, lost
@@ -269,14 +269,10 @@ def _one_by_one(embedder: SoundEmbedder, sounds: list[Any]) -> Iterator[Vector |
 
 def _sound(clip: EvalClip) -> Any:
     """A file, or the stretch of it that the clip is."""
-    if not clip.start_s:
+    if clip.start_s is None:
         return clip.path
-    wave_NC, rate = decode(clip.path)
-    first = round(clip.start_s * rate)
-    last = first + round(clip.duration_s * rate) if clip.duration_s else len(wave_NC)
-    if first >= len(wave_NC):
-        raise AudioError(f"{clip.path}: ends before {clip.start_s:g} s, where {clip.key} begins.")
-    return wave_NC[first:last], rate
+    pieces = list(stretch(clip.path, clip.start_s, clip.duration_s or None))
+    return np.concatenate([wave_NC for wave_NC, _ in pieces]), pieces[0][1]
 
 
 def _stamp(clip: EvalClip) -> tuple[int, int] | None:

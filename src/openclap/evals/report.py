@@ -9,13 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from openclap.errors import require
 from openclap.evals.charts import interval_bar
 from openclap.evals.clips import EvalClips
 from openclap.evals.evaluation import METRIC_NAMES, TASK_NAMES, Evaluation, Figure, shown, span
 from openclap.evals.examples import KINDS, PLAYED_S, Hit, kind_counts, queries
 from openclap.evals.panels import confusion_panels, loss_panels, recall_panel
 from openclap.evals.retrieval import Retrieval
-from openclap.errors import require
 from openclap.pages.curves import LogRow, is_number
 from openclap.pages.render import markup, render, write
 

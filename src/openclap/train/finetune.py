@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import nn
 
@@ -18,6 +18,9 @@ from openclap.errors import ConfigError
 from openclap.train.config import OptimConfig, TrainConfig, override
 from openclap.train.lora import projections
 from openclap.train.optim import TOWERS
+
+if TYPE_CHECKING:
+    from openclap.models.clap import CLAP
 
 Mode = Literal["heads", "last", "lora", "all"]
 MODES: tuple[Mode, ...] = get_args(Mode)
