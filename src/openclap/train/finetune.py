@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import nn
 
@@ -18,6 +18,9 @@ from openclap.errors import ConfigError
 from openclap.train.config import OptimConfig, TrainConfig, override
 from openclap.train.lora import projections
 from openclap.train.optim import TOWERS
+
+if TYPE_CHECKING:
+    from openclap.models.clap import CLAP
 
 Mode = Literal["heads", "last", "lora", "all"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -104,7 +107,7 @@ def configure(
     return config
 
 
-def frozen_in(clap: nn.Module, mode: Mode) -> tuple[str, ...]:
+def frozen_in(clap: CLAP, mode: Mode) -> tuple[str, ...]:
     """The parts that do not learn, by name. Raises ConfigError for a mode that does not apply."""
     if mode == "lora":
         for tower in TOWERS:
