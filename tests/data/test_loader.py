@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -350,6 +351,20 @@ def test_a_killed_worker_names_the_sample(shards: ShardIndex) -> None:
         all_of(loader)
     assert "\n" not in str(raised.value)
     assert loader.position == [9 in map(int, batch[0]) for batch in all_of(loader_of(shards))].index(True)
+
+
+class Interrupting(CropFrontEnd):
+    """Gets the SIGINT that Ctrl-C sends to all processes of a terminal."""
+
+    def __call__(self, waves: Sequence[Wave], *, rng: np.random.Generator | None = None) -> AudioBatch:
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().__call__(waves, rng=rng)
+
+
+def test_an_interrupt_stops_no_worker(shards: ShardIndex) -> None:
+    loader = PairLoader(shards, Interrupting(), tokenize, batch_size=3, seed=0, workers=1)
+    assert all_of(loader) == all_of(loader_of(shards))
 
 
 def test_samples_of_a_shard_that_is_gone_are_left_out_until_a_batch_is_gone(shards: ShardIndex) -> None:

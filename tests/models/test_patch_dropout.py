@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from openclap.models.htsat import HTSAT, HTSATConfig
 from openclap.models.pann import PANN, PANNConfig
 from openclap.models.patch_dropout import PartOfMap, TimeCrop, WholeMap
-from openclap.models.swin import SwinBlock, SwinStage
+from openclap.models.swin import Permutation, SwinBlock, SwinStage
 from openclap.types import AudioBatch
 
 SMALL = HTSATConfig(width=8, depths=(2, 2, 2), heads=(1, 2, 4), n_mels=32, image=128, classes=0)
@@ -134,13 +134,13 @@ def test_nothing_left_out_is_nothing_changed_in_training() -> None:
 def test_leaving_out_makes_steps_cheaper() -> None:
     tower = network().train()
     work = {}
-    for share in (0.0, 0.25, 0.5, 0.75):
+    for share in (0.0, 0.5, 0.75):
         tower.drop_patches(share)
         with FlopCounterMode(display=False) as counter:
-            tower(clips()).sum().backward()
+            tower(clips(1)).sum().backward()
         work[share] = counter.get_total_flops()
     for share, flops in work.items():
-        assert (1 - share) * 0.95 < flops / work[0.0] < (1 - share) + 0.06
+        assert abs(flops / work[0.0] - (1 - share)) < 0.05
 
 
 def test_what_is_left_out_is_replayed() -> None:
@@ -181,3 +181,14 @@ def test_a_crop_in_time_is_one_stretch_from_anywhere() -> None:
     assert torch.equal(cropped, (first_B[:, None] + torch.arange(3))[:, None, :, None].expand(600, 2, 3, 3))
     counts = torch.bincount(first_B.long(), minlength=10)
     assert len(counts) == 10 and counts.min() > 35 and counts.max() < 90
+
+
+def test_a_permutation_and_its_gradients_are_those_of_an_index() -> None:
+    generator = torch.Generator().manual_seed(4)
+    source, target = (torch.randperm(12, generator=generator).numpy() for _ in range(2))
+    permute = Permutation(source, target)
+    tokens = torch.from_numpy(source).double().view(1, 12, 1)
+    assert permute(tokens).flatten().tolist() == target.tolist()
+    x = torch.randn(2, 12, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    torch.testing.assert_close(permute(x), x[:, permute.order], rtol=0, atol=0)
+    assert torch.autograd.gradcheck(permute, x) and torch.autograd.gradgradcheck(permute, x)

@@ -149,7 +149,7 @@ def computed(preset: Preset) -> dict[str, Tensor]:
     """The indices that ClapModel keeps among its weights."""
     audio = preset.audio
     assert isinstance(audio, HTSATConfig)
-    index = relative_positions(audio.window).view(audio.window**2, -1)
+    index = relative_positions((audio.window, audio.window), audio.window).view(audio.window**2, -1)
     positions = torch.arange(preset.text.sizes["max_position_embeddings"]).unsqueeze(0)
     text = {"position_ids": positions, "token_type_ids": torch.zeros_like(positions)}
     return {f"text_model.embeddings.{name}": tensor for name, tensor in text.items()} | {

@@ -226,14 +226,15 @@ def computed(preset: Preset) -> dict[str, Tensor]:
     audio = preset.audio
     if not isinstance(audio, HTSATConfig):
         return buffers
+    window, shift = (audio.window, audio.window), (audio.window // 2, audio.window // 2)
     for stage, depth in enumerate(audio.depths):
         side = audio.image // 4 // 2**stage
         for block in range(depth):
             attention = f"audio_branch.layers.{stage}.blocks.{block}."
-            index = relative_positions(audio.window).view(audio.window**2, -1)
+            index = relative_positions(window, audio.window).view(audio.window**2, -1)
             buffers[f"{attention}attn.relative_position_index"] = index
             if block % 2 and side > audio.window:
-                buffers[f"{attention}attn_mask"] = shift_mask(side, audio.window, audio.window // 2)
+                buffers[f"{attention}attn_mask"] = shift_mask((side, side), window, shift)
     return buffers
 
 

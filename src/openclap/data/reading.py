@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import Array, c_int64
@@ -57,6 +58,7 @@ def read_by_workers(
         sampler=plan,
         num_workers=workers,
         collate_fn=_as_it_is,
+        worker_init_fn=_leave_interrupts,
         generator=torch.Generator(),  # of its own, or every epoch would draw from the global one
     )
     try:
@@ -73,6 +75,11 @@ class _Indexed(Dataset[Read], Generic[Asked, Read]):
 
     def __getitem__(self, asked: Asked) -> Read:
         return self.read(asked)
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C in a terminal reaches every process; what happens then is for the one that trains to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(read: Read) -> Read:

@@ -115,9 +115,9 @@ class PANN(nn.Module):
         self.views = view_module(config.fusion, config.n_mels or 0)
         self.blocks = nn.ModuleList(ConvBlock(i, o, config.kernels, pool) for i, o, pool in steps)
         self.fuse = map_fusion(config)
-        self.crop, as_it_is = TimeCrop(), nn.Identity()
-        self.crop_views: nn.Module = as_it_is if self.fuse.fuses else self.crop
-        self.crop_map: nn.Module = self.crop if self.fuse.fuses else as_it_is
+        self.crop = TimeCrop()
+        self.crop_views: nn.Module = nn.Identity() if self.fuse.fuses else self.crop
+        self.crop_map: nn.Module = self.crop if self.fuse.fuses else nn.Identity()
         self.over_time = OVER_TIME[config.over_time]
         self.linear = nn.Linear(config.embedding_size, config.embedding_size) if config.linear else None
         self.tagger = nn.Linear(config.embedding_size, config.classes) if config.classes else None

@@ -1,6 +1,7 @@
 """Towers that read part of the time in training: steps get cheaper, and no two epochs see the same sound.
 
-B clips, V views, T frames, F bins or columns, N tokens of a map, K blocks of columns, C channels.
+B clips, V views, T frames, F mel bins, N tokens of a map, R rows of a map, K blocks of columns that are kept,
+C channels.
 """
 
 from __future__ import annotations
@@ -8,22 +9,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from openclap.models.swin import gather_index, layouts, row_order, window_of, window_order
+from openclap.models.swin import Permutation, layouts, row_order, window_of, window_order
 
 
 class WholeMap(nn.Module):
     """All tokens of a square map, from row by row to window by window, and the layouts of the stages that read them."""
 
-    to_windows: Tensor
-
     def __init__(self, side: int, window: int, depths: tuple[int, ...]) -> None:
         super().__init__()
-        self.layouts = layouts((side, side), window, depths)
-        order = window_order((side, side), window_of((side, side), window))
-        self.register_buffer("to_windows", gather_index(row_order((side, side)), order), persistent=False)
+        size = (side, side)
+        self.layouts = layouts(size, window, depths)
+        self.to_windows = Permutation(row_order(size), window_order(size, window_of(size, window)))
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        return x_BNC[:, self.to_windows]
+        in_windows: Tensor = self.to_windows(x_BNC)
+        return in_windows
 
 
 class PartOfMap(nn.Module):
@@ -36,28 +36,25 @@ class PartOfMap(nn.Module):
     stages are made narrower where the map no longer divides by their width; their biases are those of the same offsets.
     """
 
-    rows: Tensor
-    columns: Tensor
-    to_windows: Tensor
-
     def __init__(self, side: int, window: int, depths: tuple[int, ...], kept: int) -> None:
         super().__init__()
         block = 2 ** (len(depths) - 1)
-        self.blocks, self.kept = side // block, kept
+        self.side, self.blocks, self.kept = side, side // block, kept
         size = (side, kept * block)
         self.layouts = layouts(size, window, depths)
-        order = window_order(size, window_of(size, window))
-        self.register_buffer("rows", torch.arange(side)[:, None] * side, persistent=False)
-        self.register_buffer("columns", torch.arange(block), persistent=False)
-        self.register_buffer("to_windows", gather_index(row_order(size), order), persistent=False)
+        self.to_windows = Permutation(row_order(size), window_order(size, window_of(size, window)))
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         """Drawn from torch's own generator of the device, which gradient caching and resuming replay."""
-        drawn_BK = torch.rand(len(x_BNC), self.blocks, device=x_BNC.device).argsort(dim=1)[:, : self.kept]
-        first_BK = drawn_BK.sort(dim=1).values * len(self.columns)
-        columns_BF = (first_BK.unsqueeze(2) + self.columns).flatten(1)
-        tokens_BN = (self.rows + columns_BF.unsqueeze(1)).flatten(1)[:, self.to_windows]
-        return x_BNC.gather(1, tokens_BN.unsqueeze(2).expand(-1, -1, x_BNC.shape[2]))
+        clips, tokens, _ = x_BNC.shape
+        drawn_BK = torch.rand(clips, self.blocks, device=x_BNC.device).argsort(dim=1)[:, : self.kept]
+        kept_BK = drawn_BK.sort(dim=1).values
+        first_R = torch.arange(0, clips * self.side * self.blocks, self.blocks, device=x_BNC.device)
+        kept_BRK = first_R.view(clips, self.side, 1) + kept_BK.unsqueeze(1)
+        pieces = x_BNC.reshape(clips * self.side * self.blocks, -1)  # one block of columns of one row each
+        narrow_BNC = pieces.index_select(0, kept_BRK.flatten()).view(clips, tokens * self.kept // self.blocks, -1)
+        in_windows: Tensor = self.to_windows(narrow_BNC)
+        return in_windows
 
 
 class TimeCrop(nn.Module):

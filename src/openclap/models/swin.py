@@ -10,6 +10,7 @@ B clips, N tokens of the map, W windows, M tokens of a window (window²), H head
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,11 +39,42 @@ def window_order(size: Size, window: Size, shift: Size = (0, 0)) -> Order:
     return _tiles(grid, window).reshape(-1)
 
 
-def gather_index(source: Order, target: Order) -> Tensor:
-    """The index that takes tokens in `source` order to `target` order."""
-    place = np.empty_like(source)
-    place[source] = np.arange(len(source))
-    return torch.from_numpy(place[target])
+class Permutation(nn.Module):
+    """(B, N, C) tokens in `source` order to `target` order.
+
+    Its gradient is the inverse permutation. Indexing has none of its own: torch adds up gradients token by token,
+    which takes longer than attention does.
+    """
+
+    order: Tensor
+    inverse: Tensor
+
+    def __init__(self, source: Order, target: Order) -> None:
+        super().__init__()
+        place = np.argsort(source)
+        self.register_buffer("order", torch.from_numpy(place[target]), persistent=False)
+        self.register_buffer("inverse", torch.from_numpy(np.argsort(place[target])), persistent=False)
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        if not (x_BNC.requires_grad and torch.is_grad_enabled()):
+            return x_BNC.index_select(1, self.order)
+        permuted: Tensor = _Permute.apply(x_BNC, self.order, self.inverse)
+        return permuted
+
+
+class _Permute(torch.autograd.Function):
+    @staticmethod
+    def forward(x_BNC: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        return x_BNC.index_select(1, order)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad_BNC: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        order, inverse = ctx.saved_tensors
+        return _Permute.apply(grad_BNC, inverse, order), None, None
 
 
 def shift_mask(size: Size, window: Size, shift: Size) -> Tensor:
@@ -90,16 +122,13 @@ class Layout(nn.Module):
     """Where the tokens of one stage's map stand, block by block, and how they see each other.
 
     Attributes:
-        to_shifted, to_windows: from windows as they are to windows shifted by half, and back; None where one window
-            holds the whole map.
+        to_shifted, to_windows: from windows as they are to windows shifted by half, and back; neither does anything
+            where one window holds the whole map.
         to_next: from the last block's order to what comes after, a merge or, after the last stage, row by row.
         mask, no_mask: (W, M, M), what is added to scores in shifted windows, and nothing.
         positions: rows of the bias table.
     """
 
-    to_shifted: Tensor | None
-    to_windows: Tensor | None
-    to_next: Tensor
     mask: Tensor
     no_mask: Tensor
     positions: Tensor
@@ -112,16 +141,13 @@ class Layout(nn.Module):
         plain, shifted = window_order(size, window), window_order(size, window, shift)
         end = shifted if depth % 2 == 0 else plain
         after = row_order(size) if last else merge_order(size, window_of((size[0] // 2, size[1] // 2), largest))
-        indices = {
-            "to_shifted": gather_index(plain, shifted) if any(shift) else None,
-            "to_windows": gather_index(shifted, plain) if any(shift) else None,
-            "to_next": gather_index(end, after),
-            "mask": shift_mask(size, window, shift) if any(shift) else torch.zeros(windows, 1, 1),
-            "no_mask": torch.zeros(windows, 1, 1),
-            "positions": relative_positions(window, largest),
-        }
-        for name, tensor in indices.items():
-            self.register_buffer(name, tensor, persistent=False)
+        mask = shift_mask(size, window, shift) if any(shift) else torch.zeros(windows, 1, 1)
+        self.to_shifted = Permutation(plain, shifted) if any(shift) else nn.Identity()
+        self.to_windows = Permutation(shifted, plain) if any(shift) else nn.Identity()
+        self.to_next = Permutation(end, after)
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("no_mask", torch.zeros(windows, 1, 1), persistent=False)
+        self.register_buffer("positions", relative_positions(window, largest), persistent=False)
 
 
 def layouts(size: Size, largest: int, depths: Sequence[int]) -> nn.ModuleList:
@@ -183,7 +209,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         kept = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
-        scaled: Tensor = x * kept / (1 - self.rate)
+        scaled: Tensor = x * (kept / (1 - self.rate))
         return scaled
 
 
@@ -232,9 +258,8 @@ class SwinStage(nn.Module):
     def forward(self, x_BNC: Tensor, layout: Layout) -> Tensor:
         for number, block in enumerate(self.blocks):
             shifted = number % 2 == 1
-            reorder = layout.to_shifted if shifted else layout.to_windows
-            if reorder is not None and number > 0:
-                x_BNC = x_BNC[:, reorder]
+            if number > 0:
+                x_BNC = (layout.to_shifted if shifted else layout.to_windows)(x_BNC)
             x_BNC = block(x_BNC, layout.mask if shifted else layout.no_mask, layout.positions)
-        next_map: Tensor = self.downsample(x_BNC[:, layout.to_next])
+        next_map: Tensor = self.downsample(layout.to_next(x_BNC))
         return next_map
