@@ -20,19 +20,18 @@ def forget(name: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(interop, name, raising=False)
 
 
-@pytest.mark.parametrize(
-    ("format", "library", "extra"),
-    [("onnx", "onnxruntime", "export"), ("sentence-transformers", "sentence_transformers", "interop")],
-)
+CASES = [("onnx", "onnxruntime", "export"), ("sentence-transformers", "sentence_transformers", "interop")]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_convert_says_what_to_install(
-    format: str,
-    library: str,
-    extra: str,
+    case: tuple[str, str, str],
     tiny_model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    format, library, extra = case
     forget(format.replace("-", "_"), library, monkeypatch)
     assert run(["convert", str(tiny_model), str(tmp_path / "out"), "--to", format]) == 2
     said = capsys.readouterr().err

@@ -3,7 +3,8 @@
     model = encoder("laion/clap-htsat-unfused")
     mteb.evaluate(model, mteb.get_task("ESC50_Zeroshot"))
 
-Sounds of its data sets are decoded as everywhere in openclap: neither torchaudio nor torchcodec is needed.
+Sounds of its data sets are decoded as everywhere in openclap: neither torchaudio nor torchcodec is needed. (mteb asks
+for torchaudio where it builds a model that hears from a `ModelMeta`; hand it the encoder.)
 """
 
 from __future__ import annotations
