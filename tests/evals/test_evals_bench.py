@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 import openclap
+from openclap.cli import run
 from openclap.errors import ConfigError, DataError
 from openclap.evals.bench import Table, run_suite
 from openclap.evals.bench_report import write_suite_report
@@ -58,11 +59,11 @@ def listener(model: Path, home: Path, name: str = "tiny", **choices: Any) -> Lis
 
 
 @pytest.fixture(scope="session")
-def paper(tiny_model: Path, other_model: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
+def paper(tiny_model: Path, other_model: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Table:
     home = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("openclap.evals.learners.EPOCHS", 3)
-        yield run_suite("paper", PAPER, [listener(tiny_model, home), listener(other_model, home, "other")], sets)
+        return run_suite("paper", PAPER, [listener(tiny_model, home), listener(other_model, home, "other")], sets)
 
 
 def words(table: Table) -> list[tuple[str, ...]]:
@@ -392,6 +393,34 @@ def test_a_task_of_nothing_says_so(tiny_model: Path, sets: Path, tmp_path: Path)
     assert "no clip has a caption" in table.missing["no captions"]
     assert "no clip is in its split 'later'. Found: test, train, valid" in table.missing["no split"]
     assert "naming needs two or more" in table.missing["one class"]
+
+
+def test_the_command_prints_writes_and_refuses(
+    tiny_model: Path, other_model: Path, sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = tmp_path / "genres.toml"
+    suite.write_text(
+        '[[task]]\nname = "genres"\nkind = "zero_shot"\nsource = "gtzan"\nfolder = "gtzan"\n'
+        '[[task]]\nname = "gone"\nkind = "retrieval"\nsource = "clotho"\nfolder = "gone"\n'
+    )
+    files = {kind: tmp_path / "out" / f"table.{kind}" for kind in ("json", "markdown", "html")}
+    outputs = [word for kind, path in files.items() for word in (f"--{kind}", str(path))]
+    models = [str(tiny_model), str(other_model)]
+    asked = ["eval", *models, "--suite", str(suite), "--data", str(sets)]
+    assert run([*asked, *outputs]) == 0
+    said = capsys.readouterr()
+    assert "accuracy" in said.out and "zero-shot, all clips; 4 classes" in said.out and "gone was left out" in said.err
+    assert all(path.stat().st_size > 500 for path in files.values())
+    for words, says in [
+        (["eval", *models], "measures one model"),
+        ([*asked, "--processes", "0"], "expected 1 or more"),
+        ([*asked, "--baseline", models[0]], "belong to the suite quick"),
+        (["eval", models[0], models[0], "--suite", "paper"], "is named twice"),
+        (["eval", models[0], "--suite", "paper", "--data", str(tmp_path)], "No task of the suite paper could be done"),
+        (["eval", models[0], "--suite", "slow"], "no such suite"),
+    ]:
+        assert run(words) == 2
+        assert says in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_suite_that_the_guide_shows_is_the_demos() -> None:
