@@ -50,7 +50,7 @@ def by_sorting(audio: np.ndarray, text: np.ndarray, owner: np.ndarray, tie: floa
     return found, placed
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(vectors(), st.integers(1, 5), st.integers(1, 9))
 def test_blocks_of_any_size_equal_sorting(problem: Problem, rows: int, columns: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

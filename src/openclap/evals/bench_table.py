@@ -139,7 +139,7 @@ def _figure(row: Row) -> dict[str, Any]:
         "task": row.task,
         "metric": row.metric,
         **_estimate(row.estimate),
-        "published": [{"value": each.value / 100, "system": each.system} for each in row.published],
+        "published": [{"value": round(each.value / 100, 6), "system": each.system} for each in row.published],
         "n": row.n,
         "protocol": row.protocol,
         "data_sha256": row.data_hash,

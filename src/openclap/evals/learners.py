@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from openclap.errors import require
 from openclap.evals.clips import EvalClips, Vectors
 from openclap.evals.metrics import classify
-from openclap.evals.probe import ITERATIONS, STRENGTHS, group_folds
+from openclap.evals.probe import STRENGTHS, group_folds, logistic, scores
 from openclap.evals.ranks import Floats
 from openclap.evals.tagging import average_precisions, tag
 
@@ -77,11 +77,10 @@ def lesson(train: Part, valid: Part | None, *, many: bool, seed: int = 0) -> Les
 def linear(lesson: Lesson) -> tuple[Scorer, str]:
     """scikit-learn's logistic regression, one against the rest where there are many labels. C is chosen on
     `lesson.valid`; the last fit is on both parts."""
-    models, several = require("sklearn.linear_model", "eval"), require("sklearn.multiclass", "eval")
+    several = require("sklearn.multiclass", "eval")
 
     def made(strength: float, target: NDArray[Any]) -> Any:
-        model = models.LogisticRegression(C=strength, max_iter=ITERATIONS)
-        return several.OneVsRestClassifier(model) if target.ndim == 2 else model
+        return several.OneVsRestClassifier(logistic(strength)) if target.ndim == 2 else logistic(strength)
 
     strength, scorer = _chosen(lesson, made, STRENGTHS)
     return scorer, f"Logistic regression with C = {strength:g}, chosen on {lesson.valid.clips.name}."
@@ -158,12 +157,10 @@ def learnt(part: Part, made: Callable[[NDArray[Any]], Any], many: bool) -> Score
 
 def _scores(model: Any, vectors_ND: Vectors) -> Floats:
     """(N, classes) of a classifier: decision values, or logarithms of probabilities."""
-    vectors = vectors_ND.astype(np.float64)
-    if not hasattr(model, "decision_function"):
-        with np.errstate(divide="ignore"):
-            return np.asarray(model.predict_log_proba(vectors), np.float64)
-    value = np.asarray(model.decision_function(vectors), np.float64)
-    return np.stack([-value, value], axis=1) if value.ndim == 1 else value
+    if hasattr(model, "decision_function"):
+        return scores(model, vectors_ND)
+    with np.errstate(divide="ignore"):
+        return np.asarray(model.predict_log_proba(vectors_ND.astype(np.float64)), np.float64)
 
 
 @contextmanager

@@ -51,8 +51,12 @@ def probe(
 
 def fit(vector_PD: Vectors, label_P: Ints, strength: float) -> Any:
     """scikit-learn's LogisticRegression on these vectors, in float64."""
-    linear = require("sklearn.linear_model", "eval")
-    return linear.LogisticRegression(C=strength, max_iter=ITERATIONS).fit(vector_PD.astype(np.float64), label_P)
+    return logistic(strength).fit(vector_PD.astype(np.float64), label_P)
+
+
+def logistic(strength: float) -> Any:
+    """scikit-learn's LogisticRegression with C = `strength`, which has learnt nothing yet."""
+    return require("sklearn.linear_model", "eval").LogisticRegression(C=strength, max_iter=ITERATIONS)
 
 
 def scores(model: Any, vector_ND: Vectors) -> NDArray[np.float64]:
