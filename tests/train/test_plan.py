@@ -44,7 +44,7 @@ def test_processes_share_a_batch(make_config: MakeConfig) -> None:
 
 
 def test_activations_by_hand() -> None:
-    """Three heads as a model would have: what a linear layer reads and what ReLU gives is kept."""
+    """Two linear layers: what each reads is kept, ReLU's output once; the first reads 24 numbers and gives 10."""
 
     class Heads(torch.nn.Module):
         def __init__(self) -> None:
@@ -58,7 +58,7 @@ def test_activations_by_hand() -> None:
     # the log-mel's own storage, which the first layer reads; the ten numbers that ReLU gave
     frontend = PRESET.frontend
     mel = frontend.frames * frontend.mel.n_mels * 4
-    assert activations(Heads(), frontend) == mel + 10 * 4  # type: ignore[arg-type]
+    assert activations(Heads(), frontend) == (mel + 10 * 4, 24 * 4 + 10 * 4)  # type: ignore[arg-type]
     assert PROBED == 2
 
 

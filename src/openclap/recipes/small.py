@@ -13,11 +13,11 @@ from openclap.train.config import OptimConfig, TrainConfig
 
 
 def config() -> TrainConfig:
-    """Six passes, the towers at a hundredth of the heads' rate."""
+    """Three passes, the towers at a hundredth of the heads' rate."""
     return TrainConfig(
         start="demo-start",
         data=str(paths.home() / "demo" / "shards" / "train"),
-        epochs=6,
+        epochs=3,
         batch_size=32,
         optim=OptimConfig(lr=1e-3, tower_lr=1e-5, warmup_steps=10),
         save_every=10,

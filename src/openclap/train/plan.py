@@ -5,17 +5,20 @@ Nothing is read of the data but where samples stand.
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from openclap.audio.frontend import FrontEnd, FrontEndConfig
 from openclap.audio.io import read_mono
@@ -59,20 +62,21 @@ class Memory:
     """Bytes of one process.
 
     Attributes:
-        activations: what the forward pass keeps for the backward pass, for a whole batch: the tensors that PROBED
-            pairs save on their way, counted once each, times the batch.
-        process: what this process holds without a model: Python and its libraries; 0 on a GPU.
+        activations: what the forward pass of a batch keeps for the backward pass.
+        working: what the largest layer reads and gives, for a batch.
+        process: Python and the libraries of a run, as this process holds them without a model; 0 on a GPU.
     """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    working: int
     process: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.process
+        return self.weights + self.gradients + self.optimizer + self.activations + self.working + self.process
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ def plan(config: TrainConfig, given: Given | None = None, *, processes: int = 1)
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     notes: list[str] = []
-    process = 0 if device.type == "cuda" else resident()
+    process = 0 if device.type == "cuda" else _libraries()
     clap, preset = _model(config, given, notes)
     freeze(clap.to(device).train(), config.frozen)
     build_optimizer(clap, config.optim)  # is there anything to learn?
@@ -189,34 +193,50 @@ def _parts(clap: CLAP) -> tuple[Part, ...]:
 
 def _memory(clap: CLAP, frontend: FrontEndConfig, batch_size: int, process: int) -> Memory:
     weights = sum(tensor.nbytes for tensor in (*clap.parameters(), *clap.buffers()))
+    kept, working = activations(clap, frontend)
     learning = sum(parameter.nbytes for parameter in clap.parameters() if parameter.requires_grad)
     return Memory(
         weights=weights,
         gradients=learning,
         optimizer=ADAM_MOMENTS * learning,
-        activations=activations(clap, frontend) * batch_size,
+        activations=batch_size * kept,
+        working=batch_size * working,
         process=process,
     )
 
 
-def activations(clap: CLAP, frontend: FrontEndConfig) -> int:
-    """Bytes that the forward pass of one pair keeps for the backward pass: the storages that autograd saves for PROBED
-    pairs in training mode, those of weights left out, over PROBED. Statistics of batch norms move."""
+def activations(clap: CLAP, frontend: FrontEndConfig) -> tuple[int, int]:
+    """Bytes that one pair asks for, of PROBED that go forward in training mode: those of storages that autograd keeps,
+    each counted once and weights left out; and the most that one layer reads and gives. Statistics of batch norms
+    move."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*clap.parameters(), *clap.buffers())}
-    saved: dict[int, int] = {}
-    kept: list[Tensor] = []  # or an address would be used twice
+    saved: dict[int, Tensor] = {}  # held, or an address would be used twice
+    working = 0
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
-            kept.append(tensor.detach())
+        if tensor.untyped_storage().data_ptr() not in own:
+            saved.setdefault(tensor.untyped_storage().data_ptr(), tensor.detach())
         return tensor
 
-    audio, text = probe(clap, frontend)
+    def weigh(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal working
+        working = max(working, sum(value.nbytes for value in (*inputs, output) if isinstance(value, Tensor)))
+
+    layers = [module for module in clap.modules() if not any(module.children())]
+    hooks = [layer.register_forward_hook(weigh) for layer in layers]
     with torch.random.fork_rng(), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        clap(audio, text)
-    return sum(saved.values()) // PROBED
+        clap(*probe(clap, frontend))
+    for hook in hooks:
+        hook.remove()
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) // PROBED, working // PROBED
+
+
+def _libraries() -> int:
+    """Bytes of this process when what a run imports is there."""
+    for name in ("accelerate", "torch.utils.tensorboard", "transformers.modeling_utils"):
+        with suppress(ImportError):
+            importlib.import_module(name)
+    return resident()
 
 
 def _seconds_a_clip(frontend: FrontEndConfig, tries: int = 3) -> float:
