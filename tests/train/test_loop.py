@@ -63,10 +63,14 @@ def test_frozen_parts_stay_as_they_were(make_config: MakeConfig, tmp_path: Path,
 RUN = """
 import json, sys
 from pathlib import Path
+from openclap.audio.augment import AugmentConfig
+from openclap.models.objectives import ObjectiveConfig
 from openclap.train.config import OptimConfig, TrainConfig
 from openclap.train.loop import train
 given = json.loads(sys.argv[1])
-config = TrainConfig(**given | {"optim": OptimConfig(**given["optim"]), "frozen": tuple(given["frozen"])})
+groups = {"optim": OptimConfig, "objective": ObjectiveConfig, "augment": AugmentConfig}
+groups = {name: group(**given[name]) for name, group in groups.items()}
+config = TrainConfig(**given | groups | {"frozen": tuple(given["frozen"])})
 outcome = train(config, Path(sys.argv[2]), watch=lambda row: print(row["step"], flush=True))
 sys.exit(130 if outcome.stopped else 0)
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import Array, c_int64
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 Asked = TypeVar("Asked")
 Read = TypeVar("Read")
 NOTHING = -1
+SEEN_WITHIN_S = 2.0
 
 
 class InHand:
@@ -31,7 +33,13 @@ class InHand:
             self._pid_sample[2 * worker.id : 2 * worker.id + 2] = [os.getpid(), sample]
 
     def dropped(self) -> list[int]:
-        """What those workers were at that are no more."""
+        """What those workers were at that are no more; one of them may take a moment to be seen to have ended."""
+        until = time.monotonic() + SEEN_WITHIN_S
+        while not (samples := self._of_the_dead()) and time.monotonic() < until:
+            time.sleep(0.02)
+        return samples
+
+    def _of_the_dead(self) -> list[int]:
         alive = {child.pid for child in multiprocessing.active_children()}
         pairs = zip(self._pid_sample[::2], self._pid_sample[1::2], strict=True)
         return [sample for pid, sample in pairs if pid not in alive and sample != NOTHING]
@@ -63,8 +71,8 @@ def read_by_workers(
     )
     try:
         yield from loader
-    except RuntimeError as error:
-        raise WorkersError(in_hand.dropped(), str(error).splitlines()[0]) from error
+    except (RuntimeError, OSError, EOFError) as error:  # the last two: it died while a batch of its was unpacked
+        raise WorkersError(in_hand.dropped(), f"{error or type(error).__name__}".splitlines()[0]) from error
 
 
 class _Indexed(Dataset[Read], Generic[Asked, Read]):
