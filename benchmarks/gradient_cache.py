@@ -22,8 +22,8 @@ TOKENS = 32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="htsat-tiny-roberta")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--chunk", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--chunk", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print one object and nothing else")
     parser.add_argument("--one", nargs=2, type=int, metavar=("BATCH", "CHUNK"), help="measure in this process")
