@@ -18,12 +18,13 @@ from openclap.data.files import partial_of, write_bytes
 from openclap.data.loader import PairLoader
 from openclap.data.shards import ShardIndex, index_shards
 from openclap.embedder import Embedder, load
-from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
+from openclap.errors import CheckpointError, ConfigError, DataError
 from openclap.locks import LOCK, only_writer
 from openclap.models.objectives import build_objective
 from openclap.train import state
 from openclap.train.config import TrainConfig
 from openclap.train.engine import PROJECT, accelerator_for, prepare_networks, set_modes
+from openclap.train.guards import check_data, check_finite
 from openclap.train.live import Clock, Row, log, read_log, signals
 from openclap.train.lora import merged
 from openclap.train.optim import SCHEDULES, build_optimizer, set_rate
@@ -35,7 +36,7 @@ __all__ = ["Outcome", "Row", "Validate", "read_log", "train"]
 Validate = Callable[[Embedder], float]
 """The score of a model on held-out pairs; more is better, and the same model always gets the same."""
 Watch = Callable[[Row], None]
-CONFIG, SHARDS, NON_FINITE = "config.json", "shards", "non-finite.json"
+CONFIG, SHARDS = "config.json", "shards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,17 +281,9 @@ class _Run:
         """Raise TrainingError when the step just taken has left the numbers; nothing of it is saved."""
         if self.accelerator.optimizer_step_was_skipped and math.isfinite(result["loss"]):
             result["grad_norm"] = 0.0  # fp16: the scale was too large, is halved now, and no update was made
-        if all(math.isfinite(value) for value in result.values()):
-            return
-        keys = [key for batch in batches for key in batch.keys]
-        facts = {"step": self.progress.step, **{name: str(value) for name, value in result.items()}, "keys": keys}
         rank = self.accelerator.process_index
-        place = self.out / (NON_FINITE if rank == 0 else f"non-finite-{rank}.json")
-        write_bytes(place, json.dumps(facts, indent=1, ensure_ascii=False).encode())
-        raise TrainingError(
-            f"step {self.progress.step}: the loss is {result['loss']}, the gradient's norm {result['grad_norm']}, on "
-            f"clips {', '.join(keys[:4])} and others ({place} names all). Start a new run with a lower --optim.lr."
-        )
+        name = "non-finite.json" if rank == 0 else f"non-finite-{rank}.json"
+        check_finite(result, self.progress.step, batches, self.out / name)
 
     def steps(self) -> Iterator[tuple[int, list[PairBatch]]]:
         """What is left to learn from: the number of each step (from 1), and its batches."""
@@ -304,7 +297,7 @@ class _Run:
             expected = begin
             for batch in self.loader.batches(epoch, begin):
                 expected += 1
-                self.check_data(expected)
+                check_data(self.loader, expected)
                 held.append(batch.to(self.accelerator.device))
                 if self.loader.position % together == 0:
                     yield epoch * per_epoch + self.loader.position // together, held
@@ -312,23 +305,7 @@ class _Run:
                 if self.loader.position == per_epoch * together:
                     break
                 expected = self.loader.position
-            self.check_data(self.loader.position)
-
-    def check_data(self, expected: int) -> None:
-        """Raise DataError when shards have gone, or one of several processes found nothing in a whole batch."""
-        if self.loader.skipped and (gone := [tar for tar in self.shards.tars if not self._is_there(tar)]):
-            raise DataError(
-                f"{self.shards.folder}: {len(gone)} of {len(self.shards.tars)} tars have gone since the run began (the "
-                f"first is {gone[0]}). Put them back and run the same command to go on; saved states are whole."
-            )
-        if self.accelerator.num_processes > 1 and self.loader.position > expected:
-            raise DataError(
-                f"{self.shards.folder}: none of a batch's samples could be read, so that one process has nothing to "
-                f"learn from ({self.loader.skipped[-1].reason}). Run: openclap dataset check"
-            )
-
-    def _is_there(self, tar: str) -> bool:
-        return bool((self.shards.folder / tar).exists())
+            check_data(self.loader, self.loader.position)
 
     def outcome(self) -> Outcome:
         """Leave the finished model."""

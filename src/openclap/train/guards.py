@@ -1,0 +1,42 @@
+"""What stops a run: numbers that are none, and shards that have gone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from openclap.data.files import write_bytes
+from openclap.data.loader import PairLoader
+from openclap.errors import DataError, TrainingError
+from openclap.types import PairBatch
+
+
+def check_finite(result: Mapping[str, float], step: int, batches: Sequence[PairBatch], place: Path) -> None:
+    """Raise TrainingError when the step just taken has left the numbers; `place` then names its batch."""
+    if all(math.isfinite(value) for value in result.values()):
+        return
+    keys = [key for batch in batches for key in batch.keys]
+    facts = {"step": step, **{name: str(value) for name, value in result.items()}, "keys": keys}
+    write_bytes(place, json.dumps(facts, indent=1, ensure_ascii=False).encode())
+    raise TrainingError(
+        f"step {step}: the loss is {result['loss']}, the gradient's norm {result['grad_norm']}, on clips "
+        f"{', '.join(keys[:4])} and others ({place} names all). Start a new run with a lower --optim.lr."
+    )
+
+
+def check_data(loader: PairLoader, expected: int) -> None:
+    """Raise DataError when shards have gone, or one of several processes found nothing in a whole batch, which should
+    have been the `expected`-th."""
+    shards = loader.shards
+    if loader.skipped and (gone := [tar for tar in shards.tars if not (shards.folder / tar).exists()]):
+        raise DataError(
+            f"{shards.folder}: {len(gone)} of {len(shards.tars)} tars have gone since the run began (the first is "
+            f"{gone[0]}). Put them back and run the same command to go on; saved states are whole."
+        )
+    if loader.world > 1 and loader.position > expected:
+        raise DataError(
+            f"{shards.folder}: none of a batch's samples could be read, so that one process has nothing to learn from "
+            f"({loader.skipped[-1].reason}). Run: openclap dataset check"
+        )
