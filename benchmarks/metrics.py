@@ -87,8 +87,8 @@ def vectors(clips: int, captions: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     text_TD *= 6
     for start in range(0, captions, 10_000):
         text_TD[start : start + 10_000] += audio_AD[owner_T[start : start + 10_000]]
-    audio_AD /= np.linalg.norm(audio_AD, axis=1, keepdims=True)
-    text_TD /= np.linalg.norm(text_TD, axis=1, keepdims=True)
+    audio_AD /= np.sqrt(np.einsum("nd,nd->n", audio_AD, audio_AD))[:, None]
+    text_TD /= np.sqrt(np.einsum("nd,nd->n", text_TD, text_TD))[:, None]
     return audio_AD, text_TD, owner_T
 
 

@@ -118,6 +118,9 @@ def test_zero_shot_and_tagging_equal_working_by_hand(paper: Table, tiny_model: P
 def test_outputs_say_the_same(paper: Table, tmp_path: Path) -> None:
     record = json.loads(to_json(paper))
     assert len(record["figures"]) == len(paper.rows) and record["figures"][0]["published"][0]["value"] == 0.362
+    by_task = {each["task"]: each["classes"] for each in record["classes"] if each["model"] == "tiny"}
+    assert [row["label"] for row in by_task["FSD50K"]] == ["Animal", "Bell", "Dog", "Rain", "Wolf"]
+    assert sum(row["clips"] for row in by_task["ESC-50"]) == 20 and by_task["ESC-50"][0]["recall"] <= 1
     markdown = to_markdown(paper)
     assert "| tiny | Clotho | text→audio R@1 |" in markdown and "VAST" in markdown and "## Models in pairs" in markdown
     assert any("MTEB's board" in line for line in published_of(paper))

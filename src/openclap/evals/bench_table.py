@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from openclap.evals.asked import Asked
 from openclap.evals.bench import Comparison, Row, Table
+from openclap.evals.metrics import per_class
+from openclap.evals.tagging import areas, average_precisions
 from openclap.evals.uncertainty import Estimate
 
 HEAD = ("model", "task", "metric", "ours", "published", "difference", "95 %", "n", "protocol", "data", "seconds")
@@ -73,6 +77,11 @@ def to_json(table: Table) -> str:
                 "p": each.difference.p,
             }
             for each in table.comparisons
+        ],
+        "classes": [
+            {"model": model, "task": task, "classes": rows}
+            for (model, task), asked in table.asked.items()
+            if (rows := _classes(asked))
         ],
         "missing": table.missing,
         "notes": [{"task": task, "note": sentence} for task, sentence in table.notes],
@@ -145,6 +154,25 @@ def _figure(row: Row) -> dict[str, Any]:
         "data_sha256": row.data_hash,
         "seconds": round(row.seconds, 3),
     }
+
+
+def _classes(asked: Asked) -> list[dict[str, Any]]:
+    """How each class fares, where there are classes; those that cannot be judged are left out."""
+    if asked.answers is not None:
+        rows = per_class(asked.answers.classified)
+        return [asdict(row) | {"label": asked.classes[row.label]} for row in rows]
+    if asked.tagged is None:
+        return []
+    precision_C, area_C = average_precisions(asked.tagged), areas(asked.tagged)
+    return [
+        {
+            "label": asked.classes[c],
+            "clips": int(asked.tagged.truth_NC[:, c].sum()),
+            "average_precision": float(precision_C[c]),
+            "AUC": float(area_C[c]),
+        }
+        for c in asked.tagged.occurring.tolist()
+    ]
 
 
 def _estimate(estimate: Estimate) -> dict[str, float | None]:

@@ -166,8 +166,8 @@ class _Products:
     @property
     def error(self) -> float:
         """What a float32 product of D terms can be off, in any order of summation, for vectors of these lengths."""
-        longest = max(1.0, *(float(np.linalg.norm(each, axis=1).max()) for each in (self.audio_AD, self.text_TD)))
-        return float((self.audio_AD.shape[1] + 2) * np.finfo(np.float32).eps * longest**2)
+        squares = (float(np.einsum("nd,nd->n", each, each).max()) for each in (self.audio_AD, self.text_TD))
+        return float((self.audio_AD.shape[1] + 2) * np.finfo(np.float32).eps * max(1.0, *squares))
 
     def block(self, rows: slice, columns: slice) -> Scores:
         return self.audio_AD[rows] @ self.text_TD[columns].T
@@ -229,7 +229,7 @@ class _Counts:
             return np.asarray(block_RC >= wanted)
         surely = block_RC >= (wanted + self.error).astype(np.float32)
         perhaps = block_RC >= (wanted - self.error).astype(np.float32)
-        row_N, column_N = np.nonzero(surely != perhaps)
+        row_N, column_N = np.divmod(np.flatnonzero(surely != perhaps), block_RC.shape[1])
         clip_N, caption_N = clip_R[row_N], caption_C[column_N]
         asked_N = np.broadcast_to(ask, block_RC.shape)[row_N, column_N]
         surely[row_N, column_N] = self._score(clip_N, caption_N) >= self.wanted_T[asked_N]
