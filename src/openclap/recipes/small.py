@@ -1,9 +1,9 @@
 """A run for two cores in which everything learns: the demo's towers and heads, on the demo's training split.
 
 Command:   openclap demo, then: openclap train small --out RUN
-Hardware:  two CPU cores, TODO of memory
-Time:      TODO
-Expected:  TODO
+Hardware:  two CPU cores, 2 GB of memory
+Time:      two minutes, at 5.3 s a step
+Expected:  not measured yet; the demo's, in which heads alone learn, is in `openclap.recipes.demo`
 """
 
 from __future__ import annotations
