@@ -340,13 +340,13 @@ def test_a_failing_tokenizer_names_the_batch(shards: ShardIndex) -> None:
 
 
 def test_a_killed_worker_names_the_sample(shards: ShardIndex) -> None:
-    """In a step of training the message would come with the next batch, not in the middle of the step."""
     frontend = Failing(length_of(shards, 9), killed=True)
     loader = PairLoader(shards, frontend, tokenize, batch_size=3, seed=0, workers=2)
     with pytest.raises(DataError, match=f"a process that reads data was killed at {shards.where(9)} ") as raised:
         all_of(loader)
     assert "\n" not in str(raised.value)
-    assert loader.position == [9 in map(int, batch[0]) for batch in all_of(loader_of(shards))].index(True)
+    fatal = [9 in map(int, batch[0]) for batch in all_of(loader_of(shards))].index(True)
+    assert loader.position <= fatal  # what the worker had ready may be lost with it
 
 
 class Interrupting(CropFrontEnd):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import Array, c_int64
@@ -31,7 +32,14 @@ class InHand:
             self._pid_sample[2 * worker.id : 2 * worker.id + 2] = [os.getpid(), sample]
 
     def dropped(self) -> list[int]:
-        """What those workers were at that are no more."""
+        """What those workers were at that are no more; they get a second to be gone, for their pipes break first."""
+        for _ in range(10):
+            if found := self._of_the_dead():
+                return found
+            time.sleep(0.1)
+        return []
+
+    def _of_the_dead(self) -> list[int]:
         alive = {child.pid for child in multiprocessing.active_children()}
         pairs = zip(self._pid_sample[::2], self._pid_sample[1::2], strict=True)
         return [sample for pid, sample in pairs if pid not in alive and sample != NOTHING]
@@ -63,8 +71,9 @@ def read_by_workers(
     )
     try:
         yield from loader
-    except RuntimeError as error:
-        raise WorkersError(in_hand.dropped(), str(error).splitlines()[0]) from error
+    except (RuntimeError, OSError, EOFError) as error:  # the last two where it dies while its batch is handed over
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        raise WorkersError(in_hand.dropped(), reason) from error
 
 
 class _Indexed(Dataset[Read], Generic[Asked, Read]):
