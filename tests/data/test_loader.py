@@ -95,12 +95,6 @@ def test_a_batch_is_clips_with_one_caption_each(shards: ShardIndex) -> None:
         np.testing.assert_array_equal(batch.audio.mel_BVTF[place].flatten(), wave_N[begin : begin + 8])
 
 
-def spell(captions: list[str]) -> TextBatch:
-    """A caption's characters, so that no two captions have the same ids."""
-    ids_BL = torch.tensor([list(caption.ljust(60).encode()) for caption in captions])
-    return TextBatch(ids_BL, torch.ones_like(ids_BL))
-
-
 def test_all_captions_of_a_clip(shards: ShardIndex) -> None:
     for batch in loader_of(shards, batch_size=5, caption="all").batches(0):
         assert batch.owner_T.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
@@ -132,14 +126,16 @@ def test_clips_with_different_numbers_of_captions(tmp_path: Path, make_records: 
 
 
 def test_equal_captions_have_equal_numbers(shards: ShardIndex) -> None:
-    """In all batches and on all processes, and other captions have others."""
-    numbers: dict[bytes, int] = {}
-    for rank in (0, 1):
-        for batch in PairLoader(shards, CropFrontEnd(), spell, batch_size=5, seed=0, rank=rank, world=2).batches(0):
-            for ids, number in zip(batch.text.ids_BL.tolist(), batch.caption_id_T.tolist(), strict=True):
-                assert numbers.setdefault(bytes(ids).strip(), number) == number and 0 <= number < 2**63
-    assert len(set(numbers.values())) == len(numbers)
-    assert b"A tone." in numbers and len(numbers) > 1  # one of each clip's captions is drawn at random
+    numbers = {"A tone.": 0}
+    seen = set()
+    for batch in loader_of(shards, batch_size=11).batches(0):
+        ids = [tuple(row) for row in batch.text.ids_BL.tolist()]
+        for one, one_number in zip(ids, batch.caption_id_T.tolist(), strict=True):
+            for other, other_number in zip(ids, batch.caption_id_T.tolist(), strict=True):
+                assert (one == other) == (one_number == other_number)
+        seen |= set(ids)
+    assert len(seen) > len(numbers)  # a random caption is drawn, not always the same of the two
+    assert tuple(tokenize(["A tone."]).ids_BL[0].tolist()) in seen
 
 
 def test_pure_in_seed_and_epoch(shards: ShardIndex) -> None:
@@ -344,13 +340,13 @@ def test_a_failing_tokenizer_names_the_batch(shards: ShardIndex) -> None:
 
 
 def test_a_killed_worker_names_the_sample(shards: ShardIndex) -> None:
-    """In a step of training the message would come with the next batch, not in the middle of the step."""
     frontend = Failing(length_of(shards, 9), killed=True)
     loader = PairLoader(shards, frontend, tokenize, batch_size=3, seed=0, workers=2)
     with pytest.raises(DataError, match=f"a process that reads data was killed at {shards.where(9)} ") as raised:
         all_of(loader)
     assert "\n" not in str(raised.value)
-    assert loader.position <= [9 in map(int, batch[0]) for batch in all_of(loader_of(shards))].index(True)
+    fatal = [9 in map(int, batch[0]) for batch in all_of(loader_of(shards))].index(True)
+    assert loader.position <= fatal  # what the worker had ready may be lost with it
 
 
 class Interrupting(CropFrontEnd):

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 Asked = TypeVar("Asked")
 Read = TypeVar("Read")
 NOTHING = -1
-SEEN_WITHIN_S = 2.0
 
 
 class InHand:
@@ -33,11 +32,12 @@ class InHand:
             self._pid_sample[2 * worker.id : 2 * worker.id + 2] = [os.getpid(), sample]
 
     def dropped(self) -> list[int]:
-        """What those workers were at that are no more; one of them may take a moment to be seen to have ended."""
-        until = time.monotonic() + SEEN_WITHIN_S
-        while not (samples := self._of_the_dead()) and time.monotonic() < until:
-            time.sleep(0.02)
-        return samples
+        """What those workers were at that are no more; they get a second to be gone, for their pipes break first."""
+        for _ in range(10):
+            if found := self._of_the_dead():
+                return found
+            time.sleep(0.1)
+        return []
 
     def _of_the_dead(self) -> list[int]:
         alive = {child.pid for child in multiprocessing.active_children()}
@@ -71,8 +71,9 @@ def read_by_workers(
     )
     try:
         yield from loader
-    except (RuntimeError, OSError, EOFError) as error:  # the last two: it died while a batch of its was unpacked
-        raise WorkersError(in_hand.dropped(), f"{error or type(error).__name__}".splitlines()[0]) from error
+    except (RuntimeError, OSError, EOFError) as error:  # the last two where it dies while its batch is handed over
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        raise WorkersError(in_hand.dropped(), reason) from error
 
 
 class _Indexed(Dataset[Read], Generic[Asked, Read]):

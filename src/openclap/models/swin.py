@@ -58,7 +58,7 @@ class Permutation(nn.Module):
     def forward(self, x_BNC: Tensor) -> Tensor:
         if not (x_BNC.requires_grad and torch.is_grad_enabled()):
             return x_BNC.index_select(1, self.order)
-        permuted: Tensor = _Permute.apply(x_BNC, self.order, self.inverse)
+        permuted: Tensor = _Permute.apply(x_BNC, self.order, self.inverse)  # type: ignore[no-untyped-call]
         return permuted
 
 
@@ -72,9 +72,9 @@ class _Permute(torch.autograd.Function):
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad_BNC: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_BNC: Tensor) -> tuple[Tensor, None, None]:
         order, inverse = ctx.saved_tensors
-        return _Permute.apply(grad_BNC, inverse, order), None, None
+        return _Permute.apply(grad_BNC, inverse, order), None, None  # type: ignore[no-untyped-call]
 
 
 def shift_mask(size: Size, window: Size, shift: Size) -> Tensor:
