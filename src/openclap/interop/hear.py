@@ -67,7 +67,7 @@ class Model(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Model:
         """Where the weights are moved, by `to` and the like, sounds go too."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.embedder.device = self.logmel.window.device
         return self
 

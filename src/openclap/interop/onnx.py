@@ -73,7 +73,7 @@ def for_graphs(clap: CLAP) -> CLAP:
     """The same networks, which fuse every clip and choose afterwards: no shape of a graph may hang on a value."""
     for module in clap.modules():
         if hasattr(module, "where_long"):
-            module.where_long = every_clip
+            module.where_long = every_clip  # type: ignore[assignment]
     return clap
 
 
