@@ -1,4 +1,4 @@
-"""The page on other tools, run as it stands."""
+"""The page on other tools, run as it stands: each section alone, in order."""
 
 from __future__ import annotations
 
@@ -12,34 +12,71 @@ import numpy as np
 import pytest
 
 from openclap.cli import run
-from openclap.embedder import load
-
-pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
-pytest.importorskip("sentence_transformers")
-pytest.importorskip("mteb")
+from openclap.embedder import Embedder, load
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "use-elsewhere.md"
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NEEDS = {
+    "ONNX": ("onnxruntime", "onnxscript"),
+    "sentence-transformers": ("sentence_transformers",),
+    "MTEB and MAEB": ("mteb",),
+    "HEAR": (),
+}
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
 
 
-def test_the_page_runs(tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command and every line, in one place and one after the other."""
+@pytest.fixture
+def embedder(tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
+    """The model that lies where the page says, with a sound beside it."""
     place = tmp_path / "here"
-    place.mkdir()
-    monkeypatch.chdir(place)
     shutil.copytree(tiny_model, place / "FOLDER")
     shutil.copy(sounds / "low-0.wav", place / "dog.wav")
+    monkeypatch.chdir(place)
+    return load("FOLDER", device="cpu")
+
+
+def read(section: str) -> dict[str, Any]:
+    """What a section's commands and lines leave behind."""
+    for module in NEEDS[section]:
+        pytest.importorskip(module)
     names: dict[str, Any] = {}
-    for kind, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
+    blocks = BLOCK.findall(SECTIONS[section])
+    assert any(kind == "python" for kind, _ in blocks)
+    for kind, text in blocks:
         if kind == "python":
             exec(compile(text, str(PAGE), "exec"), names)
-        for line in re.findall(r"^\$ openclap (.*)$", text, re.MULTILINE) if kind == "console" else ():
+            continue
+        for line in re.findall(r"^\$ openclap (.*)$", text, re.MULTILINE):
             assert run(shlex.split(line)) == 0
-    embedder = load(tiny_model, device="cpu")
+    return names
+
+
+def test_every_section_is_read() -> None:
+    assert list(SECTIONS) == list(NEEDS)
+
+
+def test_onnx(embedder: Embedder) -> None:
+    names = read("ONNX")
+    np.testing.assert_allclose(names["texts"], embedder.embed_text(["rain", "a dog"]), atol=1e-4)
+    expected = embedder.embed_audio([(names["wave"][0], 16000)])
+    np.testing.assert_allclose(names["sounds"], expected, atol=1e-4)
+    assert names["scores"].shape == (1, 2)
+
+
+def test_sentence_transformers(embedder: Embedder) -> None:
+    names = read("sentence-transformers")
     np.testing.assert_allclose(names["texts"], embedder.embed_text(["rain", "a dog"]), atol=1e-5)
     np.testing.assert_allclose(names["sounds"][:1], embedder.embed_audio(["dog.wav"]), atol=1e-5)
-    assert names["scores"].shape == (1, 2)
+
+
+def test_mteb(embedder: Embedder) -> None:
+    names = read("MTEB and MAEB")
     assert names["embeds"].mteb_model_meta.name == "me/my-model"
-    assert names["scenes"].shape == (2, 16) and names["moments"].shape == (2, 61, 16)
-    assert names["milliseconds"][0, -1] == 3000
+    assert names["embeds"].model.digest() == embedder.digest()
+
+
+def test_hear(embedder: Embedder) -> None:
+    names = read("HEAR")
+    expected = embedder.embed_audio([(wave.numpy(), 16000) for wave in names["audio"]])
+    np.testing.assert_allclose(names["scenes"], expected, atol=1e-5)
+    assert names["moments"].shape == (2, 61, 16) and names["milliseconds"][0, -1] == 3000

@@ -60,7 +60,8 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         if len(parts) == 1:
             return parts[0]
         total: Vectors = parts[0] + parts[1]
-        return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+        normed: Vectors = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+        return normed
 
     def _heard(self, sounds: Iterator[Sound], batch_size: int) -> Vectors:
         """As `Embedder.embed_audio`, without holding all sounds at once."""
@@ -119,10 +120,10 @@ def meta(embedder: Embedder, name: str, source: str) -> ModelMeta:
 
 def _columns(inputs: Any) -> set[str]:
     """What the loader's batches hold."""
-    dataset = getattr(inputs, "dataset", None)
+    dataset: Any = getattr(inputs, "dataset", None)
     if hasattr(dataset, "column_names"):
         return set(dataset.column_names)
-    first = next(iter(inputs), {})
+    first: Any = next(iter(inputs), None)
     return set(first) if isinstance(first, Mapping) else set()
 
 
@@ -130,7 +131,7 @@ def _sounds(inputs: Any) -> Iterator[Sound]:
     """Each sound of a loader: from the data set's own bytes or files where it has them, otherwise from its batches."""
     from datasets import Audio
 
-    dataset = getattr(inputs, "dataset", None)
+    dataset: Any = getattr(inputs, "dataset", None)
     if isinstance(getattr(dataset, "features", {}).get("audio"), Audio):
         rows = dataset.select_columns(["audio"]).cast_column("audio", Audio(decode=False))
         return (given.sound(row["audio"]) for row in rows)
