@@ -4,7 +4,7 @@
                                [--compile] [--largest]
 
 A step is forward, loss, backward, clipping of the gradient's norm and AdamW, in training mode. Ours is
-`openclap.train.step.training_step`, as the loop calls it. Theirs is `ClapModel(…, return_loss=True)` with its own
+`openclap.train.step.TrainingStep`, as the loop calls it. Theirs is `ClapModel(…, return_loss=True)` with its own
 loss, captions padded to the longest of the batch, and torch's fused AdamW, which transformers' Trainer takes. Clips of
 10 s come as log-mels that were made once for both, so no front end is in these times; captions have 8 to 16 words.
 Times are the best of the rounds, in which the contestants take turns; peak memory is that of a fresh process for each.
@@ -36,9 +36,10 @@ from openclap.checkpoints.clap_config import config_of, preprocessor_of, preset_
 from openclap.checkpoints.folder import fill
 from openclap.checkpoints.huggingface import from_state
 from openclap.models.clap import CLAP
+from openclap.models.objectives import ObjectiveConfig, build_objective
 from openclap.train.config import OptimConfig
 from openclap.train.optim import build_optimizer
-from openclap.train.step import training_step
+from openclap.train.step import TrainingStep
 from openclap.train.watch import count_work, matmul_peak, peak_memory
 from openclap.types import AudioBatch, PairBatch, TextBatch
 
@@ -148,7 +149,7 @@ def check(theirs: ClapModel, ours: CLAP, batch: PairBatch) -> None:
     """Without dropout both must give the same vectors, or they are not compared."""
     theirs.eval(), ours.eval()
     with torch.no_grad():
-        audio_BD, text_BD, _ = ours(batch.audio, batch.text)
+        audio_BD, text_BD = ours.encode_audio(batch.audio), ours.encode_text(batch.text)
         reference = theirs(**inputs(batch))
     apart = max((audio_BD - reference.audio_embeds).abs().max(), (text_BD - reference.text_embeds).abs().max())
     if apart > 1e-4:
@@ -159,8 +160,10 @@ def check(theirs: ClapModel, ours: CLAP, batch: PairBatch) -> None:
 def our_step(model: CLAP, options: argparse.Namespace, precision: str) -> Step:
     accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision=PRECISIONS[precision])
     built = torch.compile(model) if options.compile else model
+    objective = build_objective(ObjectiveConfig(), model)
     wrapped, optimizer = accelerator.prepare(built, build_optimizer(model, OPTIM))
-    return lambda batch: training_step(accelerator, wrapped, optimizer, batch, OPTIM.clip_norm)["loss"]
+    take = TrainingStep(accelerator, wrapped, objective, optimizer, clip_norm=OPTIM.clip_norm)
+    return lambda batch: take([batch])["loss"]
 
 
 def their_step(model: ClapModel, options: argparse.Namespace, precision: str) -> Step:

@@ -66,7 +66,7 @@ def test_a_gauge_counts_padding_and_waiting() -> None:
         caption_id_T=torch.arange(2),
         keys=("a", "b"),
     )
-    row = gauge.row(batch, seconds=2.0)
+    row = gauge.row([batch], seconds=2.0)
     assert row["mfu"] == pytest.approx((2 * 100 + 10 * 10) / 2.0 / 1000)
     assert 50 < row["memory_mb"] < 100_000
 

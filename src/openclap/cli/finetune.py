@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from openclap.cli.console import list_skipped, note, print_json, print_table, progress
+from openclap.cli.console import list_skipped, note, print_json, print_table, progress, shown
 from openclap.cli.live import training_line
 from openclap.cli.train import options_given
 
@@ -64,6 +64,7 @@ def finetune(
     from openclap.evals.validation import HeldOut
     from openclap.train.finetune import configure
     from openclap.train.loop import train
+    from openclap.train.page import write_page
     from openclap.train.pairs import pairs_of
 
     if not 0 < held_out < 1:
@@ -97,6 +98,7 @@ def finetune(
         print_json(_facts(outcome, changes))
     else:
         show(changes)
+    note(f"The curves are in {shown(write_page(out))}")
     note(_verdict(outcome))
     return 0
 

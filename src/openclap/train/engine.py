@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from openclap.models.clap import CLAP
 
 PROJECT = "openclap"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def accelerator_for(config: TrainConfig, out: Path) -> Accelerator:
@@ -92,10 +93,14 @@ def prepare_networks(clap: CLAP, config: TrainConfig, accelerator: Accelerator) 
         save_memory(clap)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         clap = nn.SyncBatchNorm.convert_sync_batchnorm(clap)
+    return clap
+
+
+def compile_towers(clap: CLAP, config: TrainConfig) -> None:
+    """Translate the towers, where that is asked for."""
     if config.compile:
         clap.audio_tower.compile()
         clap.text_tower.compile()
-    return clap
 
 
 def set_modes(clap: nn.Module, config: TrainConfig, step: int) -> None:

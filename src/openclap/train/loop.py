@@ -23,12 +23,13 @@ from openclap.locks import LOCK, only_writer
 from openclap.models.objectives import build_objective
 from openclap.train import state
 from openclap.train.config import TrainConfig
-from openclap.train.engine import PROJECT, accelerator_for, prepare_networks, set_modes
+from openclap.train.engine import DTYPES, PROJECT, accelerator_for, compile_towers, prepare_networks, set_modes
 from openclap.train.guards import check_data, check_finite
 from openclap.train.live import Clock, Row, log, read_log, signals
 from openclap.train.lora import merged
 from openclap.train.optim import SCHEDULES, build_optimizer, set_rate
 from openclap.train.step import TrainingStep
+from openclap.train.watch import Gauge
 from openclap.types import PairBatch
 
 __all__ = ["Outcome", "Row", "Validate", "read_log", "train"]
@@ -107,6 +108,8 @@ class _Run:
         self.embedder: Embedder = load(config.start, device=self.accelerator.device)
         self.start_digest = self.embedder.digest()
         self.model = self.embedder.clap = prepare_networks(self.embedder.clap, config, self.accelerator)
+        self.gauge = Gauge(self.model, self.embedder.preset.frontend, DTYPES[config.precision])
+        compile_towers(self.model, config)
         self.shards = shards or index_shards(config.data)
         self.loader = PairLoader(
             self.shards,
@@ -203,6 +206,7 @@ class _Run:
                 epoch = (step - 1) // self.steps_per_epoch + 1
                 row = {"step": step, "total_steps": self.total_steps, "epoch": epoch, **result}
                 row |= {"lr": self.config.optim.lr * share, **clock.step_done(step)}
+                row |= self.gauge.row(batches, self.pairs_per_step / row["pairs_per_s"])
                 scored = self.validate is not None and step % self.steps_per_epoch == 0
                 if scored:
                     row |= self.score()
@@ -329,4 +333,7 @@ class _Run:
             raise CheckpointError(f"{model}: was deleted, and the best model with it. Start a new run elsewhere.")
 
 
-_TRACKED = ("loss", "scale", "grad_norm", "lr", "pairs_per_s", "data_wait", "score")
+_TRACKED = (
+    *("loss", "scale", "grad_norm", "lr", "pairs_per_s", "data_wait", "score", "mfu", "memory_mb"),
+    *("alignment", "uniformity_audio", "uniformity_text"),
+)

@@ -28,14 +28,19 @@ from openclap.data.shards import index_shards
 from openclap.embedder import located
 from openclap.errors import DataError, OpenClapError
 from openclap.models.clap import CLAP
+from openclap.models.objectives import build_objective
 from openclap.presets import Preset
 from openclap.train.config import TrainConfig
+from openclap.train.engine import DTYPES
+from openclap.train.lora import adapt
 from openclap.train.optim import build_optimizer, freeze
 from openclap.train.watch import PROBED, TOKENS, count_work, matmul_peak, peak_memory, probe
 
 UTILISATION = {"cpu": 0.5, "cuda": 0.35}
 """The share of the largest matrix product that a step comes to: measured on a CPU (docs/benchmarks.md), assumed of a
 GPU."""
+FORWARD_AGAIN = 4 / 3
+"""What gradient caching and checkpointing cost: a backward pass is two forward passes' work, and they add one more."""
 LONG_S = 30 * 24 * 3600.0
 ADAM_MOMENTS = 2
 
@@ -123,16 +128,21 @@ def plan(config: TrainConfig, given: Given | None = None, *, processes: int = 1)
     process = 0 if device.type == "cuda" else _libraries()
     clap, preset = _model(config, given, notes)
     freeze(clap.to(device).train(), config.frozen)
+    build_objective(config.objective, clap)
+    if config.lora:
+        adapt(clap, config.lora)
     build_optimizer(clap, config.optim)  # is there anything to learn?
     pairs, counted = _pairs(config, given, notes)
-    batch = config.batch_size * processes
-    steps_per_epoch = pairs // batch
+    own = config.batch_size * config.accumulate
+    batch = own * processes
+    steps_per_epoch = pairs // (config.batch_size * processes) // config.accumulate
     steps = steps_per_epoch * config.epochs
-    memory = _memory(clap, preset.frontend, config.batch_size, process)
+    memory = _memory(clap, preset.frontend, min(config.chunk or config.batch_size, config.batch_size), process)
     work = count_work(clap, preset.frontend)
-    flops = config.batch_size * (work.clip + TOKENS * work.token)
-    peak, share = matmul_peak(device), UTILISATION[device.type]
-    compute_s, data_s = flops / (peak * share), config.batch_size * _seconds_a_clip(preset.frontend)
+    again = FORWARD_AGAIN if config.chunk or config.checkpointing else 1.0
+    flops = own * (work.clip + TOKENS * work.token) * again
+    peak, share = matmul_peak(device, DTYPES[config.precision]), UTILISATION[device.type]
+    compute_s, data_s = flops / (peak * share), own * _seconds_a_clip(preset.frontend)
     data_s /= max(1, min(config.workers, os.cpu_count() or 1))
     step_s = max(compute_s, data_s) if config.workers else compute_s + data_s
     made = Plan(
@@ -225,7 +235,8 @@ def activations(clap: CLAP, frontend: FrontEndConfig) -> tuple[int, int]:
     layers = [module for module in clap.modules() if not any(module.children())]
     hooks = [layer.register_forward_hook(weigh) for layer in layers]
     with torch.random.fork_rng(), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        clap(*probe(clap, frontend))
+        audio, text = probe(clap, frontend)
+        clap.encode_audio(audio), clap.encode_text(text)
     for hook in hooks:
         hook.remove()
     return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) // PROBED, working // PROBED

@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from openclap.models.objectives import Objective
 from openclap.train.gather import gather
+from openclap.train.watch import alignment, uniformity
 from openclap.types import AudioBatch, Features, PairBatch, TextBatch
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ SCALES = ("scale", "scale_text")
 
 
 class Taken(NamedTuple):
-    """This process's share of a batch's loss, and the scale that it was taken at."""
+    """This process's share of a batch's loss, the scale that it was taken at, and how its vectors lie."""
 
     share: Tensor
     scale: Tensor
+    lie: dict[str, float]
 
 
 class TrainingStep:
@@ -72,7 +74,8 @@ class TrainingStep:
         self.backward: Callable[[PairBatch, float, bool], Taken] = self._in_chunks if chunk else self._whole
 
     def __call__(self, batches: Sequence[PairBatch]) -> dict[str, float]:
-        """Take the step; the global loss, the scale that it was taken at and the gradient's norm, equal everywhere."""
+        """Take the step; the global loss, the scale that it was taken at and the gradient's norm, equal everywhere,
+        and how this process's vectors lie (`how_they_lie`)."""
         self.optimizer.zero_grad(set_to_none=True)
         taken = [
             self.backward(batch, 1 / len(batches), number == len(batches))
@@ -83,8 +86,9 @@ class TrainingStep:
             parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
         norm = self.accelerator.clip_grad_norm_([*self.model.parameters(), *own], self.clip_norm)
         self.optimizer.step()
-        loss = self.accelerator.reduce(torch.stack([share for share, _ in taken]).sum(), "sum")
-        return {"loss": loss.item(), "scale": taken[-1].scale.item(), "grad_norm": float(norm)}
+        loss = self.accelerator.reduce(torch.stack([each.share for each in taken]).sum(), "sum")
+        last = taken[-1]
+        return {"loss": loss.item(), "scale": last.scale.item(), "grad_norm": float(norm), **last.lie}
 
     def _whole(self, batch: PairBatch, weight: float, last: bool) -> Taken:
         """Add this batch's gradients; `last` lets the processes exchange them."""
@@ -114,7 +118,19 @@ class TrainingStep:
         """Backward from this process's share, times the processes, of whose gradients a mean will be taken."""
         share = self.objective(*gather(features)) * weight
         self.accelerator.backward(share * self.accelerator.num_processes)
-        return Taken(share.detach(), features.scale.detach())
+        return Taken(share.detach(), features.scale.detach(), how_they_lie(features))
+
+
+@torch.no_grad()
+def how_they_lie(own: Features) -> dict[str, float]:
+    """Alignment and uniformity of this process's vectors; nothing of fewer than two pairs."""
+    if len(own.clip_B) < 2 or len(own.owner_T) < 2:
+        return {}
+    return {
+        "alignment": alignment(own.audio_BD[own.owner_T], own.text_TD).item(),
+        "uniformity_audio": uniformity(own.audio_BD).item(),
+        "uniformity_text": uniformity(own.text_TD).item(),
+    }
 
 
 def features_of(model: nn.Module, batch: PairBatch) -> Features:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -104,7 +104,7 @@ def _in_evaluation(network: nn.Module) -> Iterator[None]:
 
 def matmul_peak(device: torch.device, dtype: torch.dtype = torch.float32, *, tries: int = 4) -> float:
     """FLOP/s of the best of a few large matrix products: what this device was seen to do, not what its maker says."""
-    side = 2048 if device.type == "cpu" else 8192
+    side = 1024 if device.type == "cpu" else 8192
     left, right = (torch.full((side, side), 0.5, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(tries):
@@ -131,10 +131,10 @@ class Gauge:
         self.work = count_work(clap, frontend)
         self.peak = matmul_peak(self.device, dtype)
 
-    def row(self, batch: PairBatch, seconds: float) -> dict[str, float]:
+    def row(self, batches: Sequence[PairBatch], seconds: float) -> dict[str, float]:
         """`mfu`, the share of the device's largest matrix product that the step came to, waiting included (Chowdhery
         et al. 2022, appendix B, with a measured peak), and `memory_mb`, the most that was held so far."""
         return {
-            "mfu": self.work.of(batch) / max(seconds, 1e-9) / self.peak,
+            "mfu": sum(map(self.work.of, batches)) / max(seconds, 1e-9) / self.peak,
             "memory_mb": peak_memory(self.device) / 1e6,
         }
