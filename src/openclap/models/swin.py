@@ -42,8 +42,7 @@ def window_order(size: Size, window: Size, shift: Size = (0, 0)) -> Order:
 class Permutation(nn.Module):
     """(B, N, C) tokens in `source` order to `target` order.
 
-    Its gradient is the inverse permutation. Indexing has none of its own: torch adds up gradients token by token,
-    which takes longer than attention does.
+    Its gradient is the inverse permutation, one copy; that of an index, which may name a token twice, is a sum.
     """
 
     order: Tensor
