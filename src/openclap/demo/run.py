@@ -125,6 +125,6 @@ def source_digest() -> str:
     """A SHA-256 of openclap's own code and of the demo's table, so that a change starts the demo over."""
     root = Path(openclap.__file__).parent
     sha = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.html"), TABLE]):
+    for path in sorted([*root.rglob("*.py"), *root.rglob("*.html"), *root.rglob("*.css"), TABLE]):
         sha.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return sha.hexdigest()
