@@ -51,10 +51,10 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo, which takes minutes, first, and last the documents, which need it: other files fill the time between
-    where several processes share the tests."""
-    order = {"demo": 0, "docs": 2}
-    items.sort(key=lambda item: order.get(item.path.parent.name, 1))
+    """The demo, which takes minutes, first, and the documents, which need it, when it has had some: what is left fills
+    the gaps where several processes share the tests."""
+    order = {"demo": 0, "audio": 1, "captions": 1, "checkpoints": 1, "cli": 1, "data": 1, "docs": 2}
+    items.sort(key=lambda item: order.get(item.path.parent.name, 3))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from test_readme import ROOT, blocks
+from documents import ROOT, blocks
 
 from openclap.cli import run
 

@@ -52,8 +52,11 @@ def test_activations_by_hand() -> None:
             self.first, self.second = torch.nn.Linear(24, 10), torch.nn.Linear(10, 3)
             self.logit_scale = torch.nn.Parameter(torch.zeros(()))
 
-        def forward(self, audio, text):  # type: ignore[no-untyped-def]
+        def encode_audio(self, audio):  # type: ignore[no-untyped-def]
             return self.second(self.first(audio.mel_BVTF[:, 0, 0]).relu())
+
+        def encode_text(self, text):  # type: ignore[no-untyped-def]
+            return self.logit_scale
 
     # the log-mel's own storage, which the first layer reads; the ten numbers that ReLU gave
     frontend = PRESET.frontend

@@ -182,7 +182,7 @@ PAPER: tuple[Task, ...] = (
             valid="valid",
             many=True,
             learner=learner,
-            published=(Published("mAP", 64.9, "LAION-CLAP, fine-tuned"),),
+            published=(Published("mAP", 64.9, "LAION-CLAP, supervised"),),
         )
         for learner, words in (("linear", "linear"), ("mlp", "MLP"))
     ),
@@ -195,7 +195,7 @@ PAPER: tuple[Task, ...] = (
             split="test",
             train="train",
             learner=learner,
-            published=(Published("accuracy", 75.4, "LAION-CLAP, fine-tuned"),),
+            published=(Published("accuracy", 75.4, "LAION-CLAP, supervised"),),
         )
         for learner, words in (("linear", "linear"), ("mlp", "MLP"))
     ),

@@ -9,7 +9,8 @@ Expected:  what the row says is the paper's; rows without a figure stand in its 
 
 `PRESET` and `NAME` (roberta-base, bert-base-uncased, openai/clip-vit-base-patch32) are the row's. `FILE` is HTSAT-tiny
 or PANN-14 as trained on AudioSet, from its authors. Adam without decay, the rate 1e-4 for all parts, 3,200 steps of
-warm-up, 45 passes, no clipping of the gradient. The paper says betas of 0.99 and 0.9; its scripts take the ones here.
+warm-up, 45 passes, no clipping of the gradient, two stripes of SpecAugment each way. The paper says betas of 0.99 and
+0.9; its scripts take the ones here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 from dataclasses import dataclass
 
 from openclap import paths
+from openclap.audio.augment import LAION_STRIPES
 from openclap.presets import PRESETS
 from openclap.train.config import OptimConfig, TrainConfig
 from openclap.train.plan import Given
@@ -54,6 +56,7 @@ class Row:
             data=str(paths.home() / "sets" / self.data / "train"),
             epochs=45,
             batch_size=PAIRS_ON_A_GPU,
+            augment=LAION_STRIPES,
             optim=OptimConfig(
                 lr=1e-4, tower_lr=1e-4, betas=(0.9, 0.999), weight_decay=0.0, warmup_steps=3200, clip_norm=math.inf
             ),

@@ -37,7 +37,7 @@ SCALES = ("scale", "scale_text")
 
 
 class Taken(NamedTuple):
-    """This process's share of a batch's loss, the scale that it was taken at, and how its vectors lie."""
+    """This process's share of a batch's loss, the scale that it was taken at, and how everyone's vectors lie."""
 
     share: Tensor
     scale: Tensor
@@ -75,7 +75,7 @@ class TrainingStep:
 
     def __call__(self, batches: Sequence[PairBatch]) -> dict[str, float]:
         """Take the step; the global loss, the scale that it was taken at and the gradient's norm, equal everywhere,
-        and how this process's vectors lie (`how_they_lie`)."""
+        and how the last batch's vectors lie (`how_they_lie`)."""
         self.optimizer.zero_grad(set_to_none=True)
         taken = [
             self.backward(batch, 1 / len(batches), number == len(batches))
@@ -116,20 +116,21 @@ class TrainingStep:
 
     def _through_objective(self, features: Features, weight: float) -> Taken:
         """Backward from this process's share, times the processes, of whose gradients a mean will be taken."""
-        share = self.objective(*gather(features)) * weight
+        own, everyone = gather(features)
+        share = self.objective(own, everyone) * weight
         self.accelerator.backward(share * self.accelerator.num_processes)
-        return Taken(share.detach(), features.scale.detach(), how_they_lie(features))
+        return Taken(share.detach(), features.scale.detach(), how_they_lie(everyone))
 
 
 @torch.no_grad()
-def how_they_lie(own: Features) -> dict[str, float]:
-    """Alignment and uniformity of this process's vectors; nothing of fewer than two pairs."""
-    if len(own.clip_B) < 2 or len(own.owner_T) < 2:
+def how_they_lie(everyone: Features) -> dict[str, float]:
+    """Alignment and uniformity of the global batch's vectors; nothing of fewer than two pairs."""
+    if len(everyone.clip_B) < 2 or len(everyone.owner_T) < 2:
         return {}
     return {
-        "alignment": alignment(own.audio_BD[own.owner_T], own.text_TD).item(),
-        "uniformity_audio": uniformity(own.audio_BD).item(),
-        "uniformity_text": uniformity(own.text_TD).item(),
+        "alignment": alignment(everyone.audio_BD[everyone.owner_T], everyone.text_TD).item(),
+        "uniformity_audio": uniformity(everyone.audio_BD).item(),
+        "uniformity_text": uniformity(everyone.text_TD).item(),
     }
 
 

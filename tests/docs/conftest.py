@@ -1,0 +1,27 @@
+"""The folder that documents run in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from documents import BIN, ROOT
+
+
+@pytest.fixture
+def clone(demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that documents run in, and the environment they find."""
+    folder = tmp_path / "openclap"
+    folder.mkdir()
+    (folder / "src").symlink_to(ROOT / "src")
+    cache = tmp_path / "user" / ".cache"
+    cache.mkdir(parents=True)
+    (cache / "openclap").symlink_to(demo_home)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("OPENCLAP_HOME", str(demo_home))
+    monkeypatch.setenv("PATH", f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(folder)
+    return folder
