@@ -17,12 +17,12 @@ from openclap.evals.calibration import Reliability
 from openclap.evals.charts import confusion_chart, interval_bar, most_frequent
 from openclap.evals.examples import hardest, players
 from openclap.evals.panels import recall_panel
-from openclap.evals.report import shown_query, write_page
+from openclap.evals.report import shown_query
 from openclap.evals.tagging import Tagged, areas, average_precisions
 from openclap.evals.uncertainty import Estimate
 from openclap.pages.charts import Line, line_chart
 from openclap.pages.curves import Panel
-from openclap.pages.render import markup
+from openclap.pages.render import markup, render, write
 
 HARDEST = 3
 """Cases a task that can be listened to."""
@@ -45,7 +45,7 @@ def write_suite_report(path: str | os.PathLike[str], table: Table) -> Path:
         "missing": list(table.missing.items()),
         "compared": compared(table) if table.comparisons else [],
     }
-    return write_page(path, "bench.html", content)
+    return write(Path(path), render("openclap.evals", "bench.html", "eval", **content))
 
 
 def _claim(table: Table, tasks: list[str]) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from openclap.errors import require
 from openclap.evals.charts import interval_bar
 from openclap.evals.clips import EvalClips
 from openclap.evals.evaluation import METRIC_NAMES, TASK_NAMES, Evaluation, Figure, shown, span
@@ -39,17 +37,8 @@ def write_report(
     The page stays below 6 MB: players are left out, and say so, once there is no room. Raises
     MissingExtraError without jinja2.
     """
-    return write_page(path, "report.html", _content(evaluation, title, training_log, clips))
-
-
-def write_page(path: str | os.PathLike[str], template: str, content: dict[str, Any]) -> Path:
-    """A page of this folder's `template`, with a macro for what was found. Raises MissingExtraError without jinja2."""
-    found = (
-        require("jinja2", "eval")
-        .Environment(autoescape=True)
-        .from_string(resources.files("openclap.evals").joinpath("found.html").read_text(encoding="utf-8"))
-    )
-    return write(Path(path), render("openclap.evals", template, "eval", found=found.module.found, **content))
+    content = _content(evaluation, title, training_log, clips)
+    return write(Path(path), render("openclap.evals", "report.html", "eval", **content))
 
 
 def _content(evaluation: Evaluation, title: str, log: Sequence[LogRow] | None, clips: EvalClips) -> dict[str, Any]:

@@ -12,13 +12,23 @@ from openclap.errors import require
 def render(room: str, template: str, extra: str, **content: Any) -> str:
     """The page of a template that lies in a package, such as "openclap.evals", in our style.
 
-    Text is escaped; drawings come through `markup`. Raises MissingExtraError without jinja2, naming `extra`.
+    It may extend `page.html` and use the macros of `drawn.html`, which lie here. Text is escaped; drawings come through
+    `markup`. Raises MissingExtraError without jinja2, naming `extra`.
     """
     jinja2 = require("jinja2", extra)
-    source = resources.files(room).joinpath(template).read_text(encoding="utf-8")
-    style = resources.files("openclap.pages").joinpath("style.css").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return str(page.from_string(source).render(style=markup(style), **content))
+    pages = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        loader=jinja2.FunctionLoader(lambda name: _text(room, name)),
+    )
+    return str(pages.get_template(template).render(style=markup(_text(room, "style.css")), **content))
+
+
+def _text(room: str, name: str) -> str:
+    """A file of a package, or of this one."""
+    ours, theirs = (resources.files(package).joinpath(name) for package in ("openclap.pages", room))
+    return (theirs if theirs.is_file() else ours).read_text(encoding="utf-8")
 
 
 def markup(drawn: str) -> Any:
