@@ -277,7 +277,7 @@ class Embedder:
             raise ConfigError(f"audio_tensor takes a list of mono float tensors (samples,) at {rate} Hz.")
         if not len(waves):
             return torch.zeros(0, self.preset.embedding_size, device=self.device)
-        pieces = [(owner, piece) for owner, wave in enumerate(waves) for piece in self._pieces(wave.float())]
+        pieces = [(owner, piece) for owner, wave in enumerate(waves) for piece in self.pieces(wave.float())]
         vectors = self.clap.encode_audio(self.frontend([piece for _, piece in pieces]))
         owners = torch.tensor([owner for owner, _ in pieces], device=self.device)
         sums_ND = torch.zeros(len(waves), vectors.shape[1], device=self.device).index_add(0, owners, vectors)
@@ -303,6 +303,13 @@ class Embedder:
         """Any sound as (S,) mono float32 at the model's rate. Raises AudioError."""
         return _whole(blocks(sound, self.frontend.sample_rate))
 
+    def pieces(self, wave: W) -> Iterator[W]:
+        """What the networks read one by one of a mono waveform at the model's rate, whose vectors are averaged: all of
+        it where they fuse, windows otherwise."""
+        samples = len(wave) if self._fuses else self.frontend.samples
+        for start in window_starts(len(wave), samples, samples):
+            yield wave[start : start + samples]
+
     @property
     def _fuses(self) -> bool:
         return self.preset.frontend.long == "fusion"
@@ -317,13 +324,8 @@ class Embedder:
         """The pieces of each window. One that is longer than the input is itself covered by pieces."""
         for start, end, wave in cut(sound, length, hop):
             span = Span(start, end)
-            for piece in self._pieces(wave):
+            for piece in self.pieces(wave):
                 yield span, piece
-
-    def _pieces(self, wave: W) -> Iterator[W]:
-        samples = len(wave) if self._fuses else self.frontend.samples
-        for start in window_starts(len(wave), samples, samples):
-            yield wave[start : start + samples]
 
     def _streamed(
         self,

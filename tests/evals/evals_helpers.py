@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from openclap.evals.clips import EvalClip, EvalClips
+from openclap.evals.lesson import Part
+
 RATE = 16_000
 SOUNDS = {
     "low_hum": "a low electric hum",
@@ -134,3 +137,13 @@ class BandEmbedder:
 
 def _unit(vector_ND: np.ndarray) -> np.ndarray:
     return (vector_ND / np.linalg.norm(vector_ND, axis=1, keepdims=True)).astype(np.float32)
+
+
+def vectors_that_tell(seed: int, rows: int, many: bool) -> Part:
+    """Vectors that tell their classes, of four, not without doubt."""
+    rng = np.random.default_rng(seed)
+    middle = np.random.default_rng(9).standard_normal((4, 12))
+    truth = rng.random((rows, 4)) < 0.4 if many else np.eye(4, dtype=bool)[rng.integers(0, 4, rows)]
+    vectors = (truth @ middle + 1.5 * rng.standard_normal((rows, 12))).astype(np.float32)
+    clips = tuple(EvalClip(f"{seed}-{n}", (), None, f"{seed}-{n}", 1.0) for n in range(rows))
+    return Part(EvalClips(f"part {seed}", clips, "", lambda index: b""), vectors, truth)

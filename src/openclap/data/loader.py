@@ -190,7 +190,7 @@ class _BatchReader:
     def _batch(self, clips: list[Clip]) -> PairBatch:
         captions = [caption for clip in clips for caption in clip.captions]
         return PairBatch(
-            audio=_join([clip.audio for clip in clips]),
+            audio=join([clip.audio for clip in clips]),
             text=self.tokenize(captions),
             owner_T=torch.arange(len(clips)).repeat_interleave(torch.tensor([len(clip.captions) for clip in clips])),
             caption_id_T=torch.tensor([_caption_id(caption) for caption in captions]),
@@ -203,7 +203,7 @@ def _caption_id(caption: str) -> int:
     return int.from_bytes(blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def _join(parts: list[AudioBatch]) -> AudioBatch:
+def join(parts: list[AudioBatch]) -> AudioBatch:
     """AudioBatches of equal V, T, F to one over all their clips."""
     frames = [part.frames_B for part in parts if part.frames_B is not None]
     return AudioBatch(

@@ -17,7 +17,8 @@ from openclap.evals.calibration import Reliability, sure_of
 from openclap.evals.clips import EvalClips, embed_sentences
 from openclap.evals.collected import Collected, labels_of_clip
 from openclap.evals.hearing import Heard, Listener
-from openclap.evals.learners import LEARNERS, Part, learnt, lesson
+from openclap.evals.learners import LEARNERS, learnt
+from openclap.evals.lesson import Lesson, Part, lesson
 from openclap.evals.metrics import (
     Classified,
     Measure,
@@ -28,9 +29,10 @@ from openclap.evals.metrics import (
     reciprocal_measures,
 )
 from openclap.evals.ranks import TIE, Floats, Ints
+from openclap.evals.raw import RAW, RawEmbedder
 from openclap.evals.retrieval import Retrieval, retrieve
 from openclap.evals.tagging import Tagged, tag, tagging_measures
-from openclap.evals.tasks import Task
+from openclap.evals.tasks import READS_RAW, Task
 from openclap.text.prompts import prompts
 
 SHOTS, DRAWS = 8, 10
@@ -61,6 +63,8 @@ class Asked:
 
 def ask(task: Task, collected: Collected, listener: Listener, *, seed: int = 0) -> Asked:
     """One model's answers to one task. Raises DataError where nothing can be asked."""
+    if task.kind == "probe" and task.learner in READS_RAW:
+        listener = listener.changed(RawEmbedder, RAW)
     heard = listener.hear(collected.test)
     asked = ASK[task.kind](task, collected, heard, listener, seed)
     return replace(asked, lost=(*heard.lost, *asked.lost))
@@ -116,7 +120,7 @@ def _probe_of_splits(task: Task, collected: Collected, heard: Heard, listener: L
     choosing = listener.hear(collected.valid) if collected.valid is not None else None
     valid = _part(task, choosing, collected.classes) if choosing else None
     scorer, chosen = LEARNERS[task.learner](
-        lesson(_part(task, learning, collected.classes), valid, many=task.many, seed=seed)
+        _lesson(task, _part(task, learning, collected.classes), valid, listener, seed)
     )
     lost = learning.lost + (choosing.lost if choosing else ())
     score_NC = scorer(heard.clips, heard.vectors_ND)
@@ -138,11 +142,17 @@ def _probe_of_folds(task: Task, collected: Collected, heard: Heard, listener: Li
     chosen = []
     for held_N in _folds(heard.clips, task):
         rest = np.setdiff1d(clip_N, np.flatnonzero(held_N))
-        scorer, told = LEARNERS[task.learner](lesson(whole.at(rest), None, many=False, seed=seed))
+        scorer, told = LEARNERS[task.learner](_lesson(task, whole.at(rest), None, listener, seed))
         chosen.append(told)
-        score_NC[held_N] = scorer(heard.clips, heard.vectors_ND[held_N])
+        held = whole.at(held_N)
+        score_NC[held_N] = scorer(held.clips, held.vectors_PD)
     asked = _answered(task, heard.clips, collected.classes, clip_N, classify(score_NC[clip_N], label_N, tie=TIE))
     return replace(asked, notes=tuple(dict.fromkeys(chosen)))
+
+
+def _lesson(task: Task, train: Part, valid: Part | None, listener: Listener, seed: int) -> Lesson:
+    many = task.many and not task.folds
+    return lesson(train, valid, many=many, listener=listener, epochs=task.epochs, seed=seed)
 
 
 def _few_shot(task: Task, collected: Collected, heard: Heard, listener: Listener, seed: int) -> Asked:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from openclap.errors import ConfigError, DataError
+from openclap.errors import ConfigError, DataError, TrainingError
 from openclap.evals.asked import Asked, ask
 from openclap.evals.collected import Collected, collect
 from openclap.evals.hearing import Listener
-from openclap.evals.learners import HIDDEN
 from openclap.evals.protocol import UNKNOWN_POLICY
-from openclap.evals.tasks import Published, Task
+from openclap.evals.tasks import LEARNERS, Published, Task
 from openclap.evals.uncertainty import RESAMPLES, Difference, Estimate, bootstrap_interval, paired_difference
 
 TAGGING_RESAMPLES = 200
@@ -45,6 +44,7 @@ class Row:
 
     model: str
     task: str
+    kind: str
     metric: str
     estimate: Estimate
     published: tuple[Published, ...]
@@ -106,7 +106,8 @@ def run_suite(
 
     Args:
         data: the folder that holds the sets, each in a folder of its own as it is published.
-        training: a `manifest.parquet` of training data; clips of its uploads are left out.
+        training: a `manifest.parquet` of training data; clips of its uploads, and with its sounds, are left
+            out.
         seed: of resamples, draws and networks: the same seed, the same table.
         note: told what is being done.
     """
@@ -127,10 +128,11 @@ def run_suite(
                 notes += [(task.name, whose + sentence) for sentence in (*asked.notes, *_of_lost(asked))]
                 seconds = time.perf_counter() - started
                 rows += _rows(task, listener, asked, collected, seconds=seconds, seed=seed)
-        except (DataError, ConfigError) as error:
+        except (DataError, ConfigError, TrainingError) as error:
             missing[task.name] = str(error)
     lost = {(task, clip, reason): None for (_, task), each in found.items() for clip, reason in each.lost}
-    comparisons = tuple(_comparisons(tasks, listeners, found, seed))
+    kinds = {task.name: task.kind for task in tasks}
+    comparisons = tuple(compare(kinds, [each.name for each in listeners], found, seed))
     return Table(name, tuple(rows), comparisons, missing, tuple(dict.fromkeys(notes)), tuple(lost), seed, found)
 
 
@@ -145,6 +147,7 @@ def _rows(
         yield Row(
             model=listener.name,
             task=task.name,
+            kind=task.kind,
             metric=metric,
             estimate=estimate,
             published=tuple(each for each in task.published if each.metric == metric),
@@ -164,9 +167,8 @@ def protocol_of(task: Task, listener: Listener, collected: Collected, is_partial
         words = " and ".join(f"“{template}”" for template in task.templates)
         parts.append(f"{len(collected.classes)} classes as {words}{', words from a file' if task.classes else ''}")
     if task.kind == "probe":
-        learner = {"linear": "logistic regression", "mlp": f"one hidden layer of {HIDDEN:,}"}[task.learner]
         where = f"split {task.valid}" if task.valid else "held-out groups of the training clips"
-        parts.append(f"frozen unit vectors; {learner}; choices made on {where}")
+        parts.append(f"{LEARNERS[task.learner]}; choices made on {where}")
     if task.kind == "few_shot":
         parts.append("8 clips a label, 10 draws, logistic regression (MAEB)")
     parts.append(f"long clips: {listener.clip_policy or UNKNOWN_POLICY}")
@@ -179,16 +181,21 @@ def _of_lost(asked: Asked) -> Iterator[str]:
         yield f"{len(asked.lost)} clips could not be heard and were left out. First: {clip} ({reason.rstrip('.')})."
 
 
-def _comparisons(
-    tasks: Sequence[Task], listeners: Sequence[Listener], found: dict[tuple[str, str], Asked], seed: int
+def compare(
+    tasks: Mapping[str, str], models: Sequence[str], found: Mapping[tuple[str, str], Asked], seed: int
 ) -> Iterator[Comparison]:
-    """Each pair of models, on every figure that is shown and that both were asked the same for."""
-    for task in tasks:
-        for a, b in combinations([each.name for each in listeners], 2):
-            ours, theirs = found.get((a, task.name)), found.get((b, task.name))
+    """Each pair of models, on every figure that is shown and that both were asked the same for.
+
+    Args:
+        tasks: the kind of each, by name.
+        found: by (model, task).
+    """
+    for task, kind in tasks.items():
+        for a, b in combinations(models, 2):
+            ours, theirs = found.get((a, task)), found.get((b, task))
             if ours is None or theirs is None or ours.clips.digest != theirs.clips.digest:
                 continue
-            for metric in SHOWN[task.kind]:
+            for metric in SHOWN[kind]:
                 if metric in ours.measures:
                     pair = ours.measures[metric], theirs.measures[metric]
-                    yield Comparison(task.name, metric, a, b, paired_difference(*pair, ours.clips.groups, seed=seed))
+                    yield Comparison(task, metric, a, b, paired_difference(*pair, ours.clips.groups, seed=seed))

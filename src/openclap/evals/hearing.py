@@ -6,11 +6,7 @@ N clips, D embedding.
 from __future__ import annotations
 
 import hashlib
-import io
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,15 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from openclap.data.clean import stretch
-from openclap.errors import AudioError, DataError
-from openclap.evals.clips import EvalClip, EvalClips, Progress, SoundEmbedder, Vector, Vectors, embed_sentences
+from openclap.errors import DataError
+from openclap.evals.clips import EvalClip, EvalClips, Progress, SoundEmbedder, Vectors, embed_sentences
+from openclap.evals.outcomes import Outcome, mapper, place_of
 from openclap.evals.vector_cache import VectorCache
 
 CHUNK = 64
 """Clips that are read, embedded and kept as one piece of work."""
-Outcome = Vector | str
-"""A vector, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +55,19 @@ class Listener:
         self.name, self.embedder, self.cache = name, embedder, cache
         self.batch_size, self.processes, self.progress = batch_size, processes, progress
         self._load = load
+
+    def changed(self, change: Callable[[SoundEmbedder], SoundEmbedder], what: str) -> Listener:
+        """The same model with another embedder made of its own; vectors are kept apart, as `what`."""
+        cache = self.cache and VectorCache(self.cache.path.parent, self.cache.made_by | {"vectors": what})
+        return Listener(
+            self.name,
+            change(self.embedder),
+            cache=cache,
+            batch_size=self.batch_size,
+            processes=self.processes,
+            load=partial(_changed, change, self._load) if self._load else None,
+            progress=self.progress,
+        )
 
     @property
     def clip_policy(self) -> str | None:
@@ -166,14 +173,9 @@ class Listener:
         chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
         if not chunks:
             return
-        with self._mapper() as mapped:
-            sounds = ([_place(clips, wanted[name]) for name in chunk] for chunk in chunks)
+        with mapper(self.embedder, self.batch_size, self.processes, self._load) as mapped:
+            sounds = ([place_of(clips, wanted[name]) for name in chunk] for chunk in chunks)
             yield from zip(chunks, mapped(sounds), strict=True)
-
-    def _mapper(self) -> AbstractContextManager[Callable[[Iterator[list[_Place]]], Iterator[list[Outcome]]]]:
-        if self.processes == 1 or self._load is None:
-            return nullcontext(partial(map, partial(_outcomes, self.embedder, self.batch_size)))
-        return _Pool(self._load, self.processes, self.batch_size)
 
 
 def open_listener(
@@ -203,76 +205,8 @@ def identity(embedder: Any) -> dict[str, str] | None:
     return {"weights and preset": digest, "engine": engine, "long clips": policy}
 
 
-_Place = EvalClip | bytes
-
-
-def _place(clips: EvalClips, index: int) -> _Place:
-    """A clip that lies in a file, or the sound of one that does not."""
-    return clips.clips[index] if clips.clips[index].path else clips.audio(index)
-
-
-class _Pool:
-    """Processes that each have a model of their own."""
-
-    def __init__(self, load: Callable[[], SoundEmbedder], processes: int, batch_size: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(processes, context, _begin, (load, batch_size, processes))
-
-    def __enter__(self) -> Callable[[Iterator[list[_Place]]], Iterator[list[Outcome]]]:
-        return partial(self._pool.map, _in_process)
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-_embed: Callable[[list[_Place]], list[Outcome]] | None = None
-
-
-def _begin(load: Callable[[], SoundEmbedder], batch_size: int, processes: int) -> None:
-    global _embed  # noqa: PLW0603 - what a process of the pool keeps between chunks
-    import torch
-
-    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    _embed = partial(_outcomes, load(), batch_size)
-
-
-def _in_process(sounds: list[_Place]) -> list[Outcome]:
-    assert _embed is not None
-    return _embed(sounds)
-
-
-def _outcomes(embedder: SoundEmbedder, batch_size: int, places: list[_Place]) -> list[Outcome]:
-    """A vector of each, or why it has none; one bad sound stops no other."""
-    found: list[Outcome] = []
-    sounds: list[Any] = []
-    for place in places:
-        try:
-            sounds.append(place if isinstance(place, bytes) else _sound(place))
-            found.append("")
-        except (AudioError, OSError) as error:
-            found.append(str(error))
-    good = [index for index, reason in enumerate(found) if not reason]
-    each = getattr(embedder, "embed_each", None)
-    vectors = each(sounds, batch_size) if each else _one_by_one(embedder, sounds)
-    for index, vector in zip(good, vectors, strict=True):
-        found[index] = str(vector) if isinstance(vector, AudioError) else np.asarray(vector, np.float32)
-    return found
-
-
-def _one_by_one(embedder: SoundEmbedder, sounds: list[Any]) -> Iterator[Vector | AudioError]:
-    for sound in sounds:
-        try:
-            yield embedder.embed_audio([io.BytesIO(sound) if isinstance(sound, bytes) else sound])[0]
-        except AudioError as error:
-            yield error
-
-
-def _sound(clip: EvalClip) -> Any:
-    """A file, or the stretch of it that the clip is."""
-    if clip.start_s is None:
-        return clip.path
-    pieces = list(stretch(clip.path, clip.start_s, clip.duration_s or None))
-    return np.concatenate([wave_NC for wave_NC, _ in pieces]), pieces[0][1]
+def _changed(change: Callable[[SoundEmbedder], SoundEmbedder], load: Callable[[], SoundEmbedder]) -> SoundEmbedder:
+    return change(load())
 
 
 def _stamp(clip: EvalClip) -> tuple[int, int] | None:

@@ -1,9 +1,7 @@
-"""What learns labels from vectors: the linear probe and a small network, for one label a clip or for many.
+"""What learns labels from frozen vectors: the linear probe and a small network, for one label a clip or for many.
 
-P clips to learn from, N clips, C classes, D embedding.
-
-A learner is a function from a `Lesson` to a function that scores clips. Those here read the frozen vectors alone; one
-that trains the whole model reads the sounds of `lesson.train.clips` and ignores the vectors.
+P clips to learn from, N clips, C classes, D embedding. `LEARNERS` names these, and those of
+`openclap.evals.supervised`, which train networks in torch.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,59 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.errors import require
+from openclap.evals import supervised
 from openclap.evals.clips import EvalClips, Vectors
-from openclap.evals.metrics import classify
-from openclap.evals.probe import STRENGTHS, group_folds, logistic, scores
+from openclap.evals.lesson import Learner, Lesson, Part, Scorer, figure
+from openclap.evals.probe import STRENGTHS, logistic, scores
 from openclap.evals.ranks import Floats
-from openclap.evals.tagging import average_precisions, tag
 
-HIDDEN, BATCH, EPOCHS = 1024, 160, 100
+HIDDEN, BATCH = 1024, 160
 DECAYS = (1e-1, 1e-2, 1e-4)
 """Weight decay of the network, strongest first: on a tie the simpler model wins."""
 CHOOSE_AMONG = 20_000
 """Clips that the strength is chosen with; the rest joins for the last fit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Clips with their vectors (P, D), and which labels they have (P, C)."""
-
-    clips: EvalClips
-    vectors_PD: Vectors
-    truth_PC: NDArray[np.bool_]
-
-    def at(self, rows: Any) -> Part:
-        """Some of the clips."""
-        places = np.arange(len(self.clips))[rows]
-        return Part(self.clips.select(places.tolist()), self.vectors_PD[places], self.truth_PC[places])
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What to learn: `train`, and `valid` to choose with. `many`: clips may have any number of labels."""
-
-    train: Part
-    valid: Part
-    many: bool
-    seed: int = 0
-
-
-Scorer = Callable[[EvalClips, Vectors], Floats]
-"""Clips and their vectors (N, D) to scores (N, C)."""
-Learner = Callable[[Lesson], tuple[Scorer, str]]
-"""Gives what scores clips, and a sentence on what was chosen."""
-
-
-def lesson(train: Part, valid: Part | None, *, many: bool, seed: int = 0) -> Lesson:
-    """With no split to choose with, whole groups of `train` are held out for it."""
-    if valid is not None:
-        return Lesson(train, valid, many, seed)
-    label_P = train.truth_PC.argmax(1)
-    folds = group_folds(label_P, np.array(train.clips.groups), seed)
-    if not folds:
-        return Lesson(train, train, many, seed)
-    seen, held = folds[0]
-    return Lesson(train.at(seen), train.at(held), many, seed)
 
 
 def linear(lesson: Lesson) -> tuple[Scorer, str]:
@@ -87,21 +43,27 @@ def linear(lesson: Lesson) -> tuple[Scorer, str]:
 
 
 def mlp(lesson: Lesson) -> tuple[Scorer, str]:
-    """One hidden layer of 1,024 (scikit-learn's MLPClassifier; Adam, batches of 160, at most 100 epochs); cross-entropy
-    for one label, binary cross-entropy for many. Weight decay is chosen on `lesson.valid`."""
+    """One hidden layer of 1,024 (scikit-learn's MLPClassifier; Adam, batches of 160, at most `lesson.epochs`);
+    cross-entropy for one label, binary cross-entropy for many. Weight decay is chosen on `lesson.valid`."""
     networks = require("sklearn.neural_network", "eval")
 
     def made(decay: float, target: NDArray[Any]) -> Any:
         batch = min(BATCH, len(target))
         return networks.MLPClassifier(
-            (HIDDEN,), alpha=decay, batch_size=batch, max_iter=EPOCHS, random_state=lesson.seed
+            (HIDDEN,), alpha=decay, batch_size=batch, max_iter=lesson.epochs, random_state=lesson.seed
         )
 
     decay, scorer = _chosen(lesson, made, DECAYS)
     return scorer, f"A network with a hidden layer of {HIDDEN}, decay {decay:g}, chosen on {lesson.valid.clips.name}."
 
 
-LEARNERS: dict[str, Learner] = {"linear": linear, "mlp": mlp}
+LEARNERS: dict[str, Learner] = {
+    "linear": linear,
+    "mlp": mlp,
+    "laion_linear": supervised.laion_linear,
+    "laion_mlp": supervised.laion_mlp,
+    "fine_tune": supervised.fine_tune,
+}
 
 
 _Make = Callable[[float, NDArray[Any]], Any]
@@ -113,7 +75,7 @@ def _chosen(lesson: Lesson, made: _Make, choices: Sequence[float]) -> tuple[floa
     few = lesson.train
     if len(few.clips) > CHOOSE_AMONG:
         few = few.at(np.sort(np.random.default_rng(lesson.seed).permutation(len(few.clips))[:CHOOSE_AMONG]))
-    figures = [_figure(lesson.valid, learnt(few, partial(made, one), lesson.many), lesson.many) for one in choices]
+    figures = [figure(lesson.valid, learnt(few, partial(made, one), lesson.many), lesson.many) for one in choices]
     best = choices[int(np.argmax(figures))]
     everything = lesson.train if lesson.valid is lesson.train else _both(lesson.train, lesson.valid)
     return best, learnt(everything, partial(made, best), lesson.many)
@@ -122,15 +84,6 @@ def _chosen(lesson: Lesson, made: _Make, choices: Sequence[float]) -> tuple[floa
 def _both(a: Part, b: Part) -> Part:
     clips = replace(a.clips, clips=(*a.clips.clips, *b.clips.clips))
     return Part(clips, np.concatenate([a.vectors_PD, b.vectors_PD]), np.concatenate([a.truth_PC, b.truth_PC]))
-
-
-def _figure(part: Part, scorer: Scorer, many: bool) -> float:
-    """Accuracy, or mAP, of a part."""
-    score_NC = scorer(part.clips, part.vectors_PD)
-    if not many:
-        return float((classify(score_NC, part.truth_PC.argmax(1)).rank_N == 1).mean())
-    varied = part.truth_PC.any(0) & ~part.truth_PC.all(0)
-    return float(np.nanmean(average_precisions(tag(score_NC, part.truth_PC)))) if varied.any() else 0.0
 
 
 def learnt(part: Part, made: Callable[[NDArray[Any]], Any], many: bool) -> Scorer:

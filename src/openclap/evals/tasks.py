@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,17 @@ from openclap.text.prompts import SOUND
 GENRE = "This is a {} song."
 """The template of LAION-CLAP for genres of music."""
 KINDS = ("retrieval", "zero_shot", "tagging", "probe", "few_shot")
-LEARNERS = ("linear", "mlp")
+LEARNERS: Mapping[str, str] = {
+    "linear": "frozen unit vectors; logistic regression",
+    "mlp": "frozen unit vectors; one hidden layer of 1,024",
+    "laion_linear": "frozen vectors before they are made unit vectors; one linear layer; AdamW, 1e-4, decay 0.1",
+    "laion_mlp": "frozen vectors before they are made unit vectors; one hidden layer of twice as many numbers; AdamW, "
+    "1e-4, decay 0.1",
+    "fine_tune": "the audio tower is trained with a head of one hidden layer; AdamW, decay 0.1; sounds are varied",
+}
+"""What learns from labels, and what a protocol says of it."""
+READS_RAW = ("laion_linear", "laion_mlp")
+"""Learners that read a model's vectors before they are made unit vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class Task:
         folds: how many official folds there are, which figures are averaged over; 0 for none.
         many: whether a probe's clips have any number of labels.
         learner: one of LEARNERS.
+        epochs: the most that a learner's network gets.
         templates: sentences for labels; the vectors of several are averaged.
         classes: a file of what to say of each class, a line each: the label, then after a tab the words for it.
         options: handed on to the source.
@@ -55,6 +67,7 @@ class Task:
     folds: int = 0
     many: bool = False
     learner: str = "linear"
+    epochs: int = 100
     templates: tuple[str, ...] = (SOUND,)
     classes: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -70,6 +83,8 @@ class Task:
         ):
             if value not in allowed:
                 raise ConfigError(f"{self.name}: {what} is {value!r}, expected one of: {', '.join(allowed)}.")
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise ConfigError(f"{self.name}: epochs is {self.epochs!r}, expected a whole number from 1 on.")
         if not self.templates or any(template.count("{}") != 1 for template in self.templates):
             raise ConfigError(f"{self.name}: each of its templates must hold {{}} once, where the label goes.")
         if self.kind in ("probe", "few_shot") and not (self.train or self.folds):
@@ -96,6 +111,33 @@ def _later(audiocaps: bool) -> tuple[Published, ...]:
         "VAST": (52.0, 26.9),
     }
     return tuple(Published("text_to_audio_R@1", row[not audiocaps], name) for name, row in rows.items())
+
+
+_FSD50K = partial(Task, source="fsd50k", folders=("fsd50k", "FSD50K"), split="test")
+_VGGSOUND = partial(Task, source="vggsound", folders=("vggsound", "VGGSound"), split="test")
+
+
+def _learnt(learner: str, words: str) -> tuple[Task, Task]:
+    """What the papers learn from labels, by one learner."""
+    published = "LAION-CLAP, supervised, the tower fine-tuned"
+    return (
+        _FSD50K(
+            name=f"FSD50K, {words}",
+            kind="probe",
+            train="train",
+            valid="valid",
+            many=True,
+            learner=learner,
+            published=(Published("mAP", 64.9, published),),
+        ),
+        _VGGSOUND(
+            name=f"VGGSound, {words}",
+            kind="probe",
+            train="train",
+            learner=learner,
+            published=(Published("accuracy", 75.4, published),),
+        ),
+    )
 
 
 PAPER: tuple[Task, ...] = (
@@ -147,15 +189,12 @@ PAPER: tuple[Task, ...] = (
         folds=10,
         published=(Published("accuracy", 73.2, _630K), Published("accuracy", 77.0, _KEYWORDS)),
     ),
-    Task(
+    _VGGSOUND(
         name="VGGSound",
         kind="zero_shot",
-        source="vggsound",
-        folders=("vggsound", "VGGSound"),
-        split="test",
         published=(Published("accuracy", 29.1, _630K), Published("accuracy", 46.2, _KEYWORDS)),
     ),
-    Task(name="FSD50K", kind="tagging", source="fsd50k", folders=("fsd50k", "FSD50K"), split="test"),
+    _FSD50K(name="FSD50K", kind="tagging"),
     Task(
         name="GTZAN",
         kind="zero_shot",
@@ -171,35 +210,17 @@ PAPER: tuple[Task, ...] = (
         split="test",
         options={"parts": ("eval",)},
     ),
-    *(
-        Task(
-            name=f"FSD50K, {words} probe",
-            kind="probe",
-            source="fsd50k",
-            folders=("fsd50k", "FSD50K"),
-            split="test",
-            train="train",
-            valid="valid",
-            many=True,
-            learner=learner,
-            published=(Published("mAP", 64.9, "LAION-CLAP, supervised"),),
-        )
-        for learner, words in (("linear", "linear"), ("mlp", "MLP"))
-    ),
-    *(
-        Task(
-            name=f"VGGSound, {words} probe",
-            kind="probe",
-            source="vggsound",
-            folders=("vggsound", "VGGSound"),
-            split="test",
-            train="train",
-            learner=learner,
-            published=(Published("accuracy", 75.4, "LAION-CLAP, supervised"),),
-        )
-        for learner, words in (("linear", "linear"), ("mlp", "MLP"))
-    ),
+    *_learnt("linear", "linear probe"),
+    *_learnt("mlp", "MLP probe"),
 )
+"""What papers ask, but for what takes days."""
+SUPERVISED: tuple[Task, ...] = (
+    *_learnt("laion_linear", "LAION's linear probe"),
+    *_learnt("laion_mlp", "LAION's MLP probe"),
+    *_learnt("fine_tune", "fine-tuned"),
+)
+"""LAION-CLAP's supervised classification: its heads on frozen vectors, and with the audio tower trained."""
+SUITES: Mapping[str, tuple[Task, ...]] = {"paper": PAPER, "supervised": SUPERVISED}
 
 
 def read_suite(path: Path) -> tuple[Task, ...]:
@@ -211,7 +232,9 @@ def read_suite(path: Path) -> tuple[Task, ...]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such suite. Expected paper, quick or a TOML file of tasks.") from None
+        raise ConfigError(
+            f"{path}: no such suite. Expected quick, {', '.join(SUITES)} or a TOML file of tasks."
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML ({error}).") from None
     tables = content.get("task")

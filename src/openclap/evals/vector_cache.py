@@ -41,7 +41,8 @@ class VectorCache:
     """The vectors of one model. Damage is logged and made good; raises DataError where nothing can be written."""
 
     def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
-        self.identity = json.dumps(dict(identity), sort_keys=True)
+        self.made_by = dict(identity)
+        self.identity = json.dumps(self.made_by, sort_keys=True)
         self.path = folder / f"{hashlib.sha256(self.identity.encode()).hexdigest()[:24]}.sqlite"
         folder.mkdir(parents=True, exist_ok=True)
         self._safely(self._open)

@@ -35,8 +35,11 @@ PROJECT = "openclap"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def accelerator_for(config: TrainConfig, out: Path) -> Accelerator:
-    """Devices, processes, precision and trackers. Raises ConfigError for what this machine cannot do."""
+def accelerator_for(config: TrainConfig, out: Path, *, device: torch.device | None = None) -> Accelerator:
+    """Devices, processes, precision and trackers. A GPU is used where there is one, unless `device` is a CPU.
+
+    Raises ConfigError for what this machine cannot do.
+    """
     require("accelerate", "train")
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
@@ -44,9 +47,10 @@ def accelerator_for(config: TrainConfig, out: Path) -> Accelerator:
 
     check_trackers(config.trackers)
     _check_precision(config)
+    on_cpu = not torch.accelerator.is_available() or (device is not None and device.type == "cpu")
     AcceleratorState._reset_state()  # or the first run's precision would be every later one's in this process
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # without it, processes on a machine without a GPU are strangers
+        cpu=on_cpu,  # without it, processes on a machine without a GPU are strangers
         mixed_precision="no" if config.precision == "fp32" else config.precision,
         log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(logging_dir=str(out / "tensorboard")),
