@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from openclap.errors import ConfigError, DataError, require
+from openclap.errors import ConfigError, DataError
 from openclap.evals.clips import EvalClip, EvalClips
 from openclap.evals.tasks import Task
+from openclap.evals.untrained import Found, untrained
 from openclap.sources import SOURCES, Record
 
 NAMED = 5
@@ -43,7 +44,8 @@ def collect(task: Task, data: Path, training: Path | None = None) -> Collected:
     """Read a task's set from the folder `data`.
 
     Args:
-        training: a `manifest.parquet` of what the model was trained on; clips of the same uploads are left out.
+        training: a `manifest.parquet` of what the model was trained on; clips of the same uploads,
+            and of the same sound, are left out.
 
     Raises DataError when the set is not there or has nothing for the task, ConfigError when its file of classes does
     not fit.
@@ -58,7 +60,7 @@ def collect(task: Task, data: Path, training: Path | None = None) -> Collected:
         raise DataError(f"{root}: no clip is in its split {task.split!r}. Found: {', '.join(splits) or 'no clips'}.")
     asked = _once(task, asked, notes)
     if training:
-        asked = _untrained(asked, training, notes)
+        asked = untrained(asked, training, notes)
     test = _clips(task.name, [clip for clip, _, _ in asked])
     learnt = [
         _clips(f"{task.name} {split}", [clip for clip, its, _ in records if its == split]) if split else None
@@ -93,11 +95,7 @@ def _read(task: Task, root: Path) -> Iterator[Record]:
     return (replace(each, label=each.label or Path(each.audio).parent.name) for each in found)
 
 
-_Found = tuple[EvalClip, str | None, Record]
-"""A clip, the split it is in, and its record."""
-
-
-def _as_clip(task: Task, record: Record) -> _Found:
+def _as_clip(task: Task, record: Record) -> Found:
     upload = f"freesound:{record.freesound_id}" if record.freesound_id else None
     group = upload if task.folds and upload else record.group or upload or record.id
     clip = EvalClip(
@@ -123,9 +121,9 @@ def _clips(name: str, clips: Sequence[EvalClip]) -> EvalClips:
     return EvalClips(name, tuple(clips), "", lambda index: Path(clips[index].path).read_bytes())
 
 
-def _once(task: Task, found: Sequence[_Found], notes: list[str]) -> list[_Found]:
+def _once(task: Task, found: Sequence[Found], notes: list[str]) -> list[Found]:
     """Clips of different names; of equal ones the first."""
-    first: dict[str, _Found] = {}
+    first: dict[str, Found] = {}
     for each in found:
         first.setdefault(each[0].key, each)
     if more := len(found) - len(first):
@@ -134,33 +132,7 @@ def _once(task: Task, found: Sequence[_Found], notes: list[str]) -> list[_Found]
     return list(first.values())
 
 
-def _untrained(found: Sequence[_Found], training: Path, notes: list[str]) -> list[_Found]:
-    """The clips whose uploads the model was not trained on. Raises DataError when none are left."""
-    from openclap.data.held import held_from, held_in
-    from openclap.data.overlap import overlapping
-
-    polars = require("polars", "data")
-    try:
-        trained = held_in(polars.read_parquet(training), "training")
-    except (OSError, polars.exceptions.PolarsError) as error:
-        why = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"{training}: cannot be read as a manifest of training data ({why}).") from None
-    ours = held_from((record for _, _, record in found), "test")
-    known = overlapping(ours.clips, [trained]).to_list()
-    kept = [each for each, label in zip(found, known, strict=True) if label is None]
-    unknown = int(
-        ours.clips.select(polars.all_horizontal(polars.col("freesound_id", "youtube_id").is_null())).sum().item()
-    )
-    notes.append(
-        f"{len(found) - len(kept)} of {len(found)} clips come from uploads that the model was trained on and were "
-        f"left out; of {unknown} clips the upload is not known."
-    )
-    if not kept:
-        raise DataError(f"All {len(found)} clips come from uploads that are in {training}: nothing is left to ask.")
-    return kept
-
-
-def _classes(task: Task, records: Sequence[_Found]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _classes(task: Task, records: Sequence[Found]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(classes, what is said of each). Raises ConfigError when the file and the set name different ones."""
     found = {label for clip, _, _ in records for label in labels_of_clip(task, clip)}
     if task.classes is None:

@@ -1,0 +1,88 @@
+"""Which clips a model was not trained on: by the uploads they come from, and by their samples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclap.data.examine import facts_of
+from openclap.data.held import Held, held_from, held_in
+from openclap.data.overlap import overlapping
+from openclap.errors import AudioError, DataError, require
+from openclap.evals.clips import EvalClip
+from openclap.sources import Record
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+Found = tuple[EvalClip, str | None, Record]
+"""A clip, the split it is in, and its record."""
+Truth = NDArray[np.bool_]
+IDS = ("freesound_id", "youtube_id")
+
+
+def untrained(found: Sequence[Found], training: Path, notes: list[str]) -> list[Found]:
+    """The clips of which neither the upload nor the sound is in a manifest of training data; `notes` is told of the
+    others. Sounds are decoded to be compared where the manifest says what its own were.
+
+    Raises DataError for what is no manifest, and when no clip is left.
+    """
+    trained = _manifest(training)
+    ours = held_from((record for _, _, record in found), "test").clips
+    by_id = _in(ours.select(IDS), trained)
+    by_sound = np.zeros(len(found), bool)
+    told = ""
+    if trained.clips["pcm_sha256"].count():
+        others = [each for each, known in zip(found, by_id, strict=True) if not known]
+        by_sound[~by_id], unread = _same_sound(others, trained)
+        told = f", and {by_sound.sum()} more are sounds that it was trained on, sample for sample"
+        told += f" ({unread} could not be decoded)" if unread else ""
+    kept = [each for each, known in zip(found, by_id | by_sound, strict=True) if not known]
+    notes.append(
+        f"{by_id.sum()} of {len(found)} clips come from uploads that the model was trained on{told}; these were left "
+        f"out. Of {_unknown(ours)} clips the upload is not known."
+    )
+    if not kept:
+        raise DataError(f"All {len(found)} clips are in {training}: nothing is left to ask.")
+    return kept
+
+
+def _manifest(training: Path) -> Held:
+    polars = require("polars", "data")
+    try:
+        return held_in(polars.read_parquet(training), "training")
+    except (OSError, polars.exceptions.PolarsError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise DataError(f"{training}: cannot be read as a manifest of training data ({why}).") from None
+
+
+def _in(clips: DataFrame, trained: Held) -> Truth:
+    return np.asarray(overlapping(clips, [trained]).is_not_null().to_numpy(), bool)
+
+
+def _same_sound(found: Sequence[Found], trained: Held) -> tuple[Truth, int]:
+    """(which clips are among the trained sounds, how many could not be decoded)."""
+    polars = require("polars", "data")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashes = list(pool.map(lambda each: _sound(each[2]), found))
+    frame = polars.DataFrame({"pcm_sha256": polars.Series(hashes, dtype=polars.String)})
+    return _in(frame, trained), hashes.count(None)
+
+
+def _sound(record: Record) -> str | None:
+    """The hash of a sound as a manifest has it; None for one that cannot be decoded."""
+    try:
+        return facts_of(record.audio, record.start_s, record.length_s).pcm_sha256
+    except (AudioError, OSError):
+        return None
+
+
+def _unknown(clips: DataFrame) -> int:
+    polars = require("polars", "data")
+    return int(clips.select(polars.all_horizontal(polars.col(IDS).is_null())).sum().item())
