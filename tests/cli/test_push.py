@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from hub_server import TOKEN, Hub
@@ -86,7 +87,51 @@ def test_the_card_says_what_the_model_is_and_how_to_load_it(model: Path) -> None
     measured = card.card(model, "me/tiny")
     assert "| text to audio | R@1 | 0.250 | 0.200 to – | 0.010 |" in measured
     assert "| text to audio | median rank | 11.0 | 7.0 to 15.0 | 57.7 |" in measured
+    assert "metric_type" not in measured and "type: text-to-audio-retrieval" in measured.split("---\n")[1]
     assert "On 114 clips with 228 captions, split 'test'." in measured and "- Clips: Windows, averaged." in measured
+
+
+def suite_of(*models: object) -> dict[str, object]:
+    """What a suite's JSON says of a task for each of some models."""
+    figure = {
+        "task": "ESC-50",
+        "kind": "zero_shot",
+        "metric": "accuracy",
+        "shown": True,
+        "value": 0.875,
+        "low": 0.8,
+        "high": 0.9,
+        "published": [{"value": 0.91, "system": "LAION-CLAP"}],
+        "n": 2000,
+        "protocol": "zero-shot, 5 folds averaged",
+    }
+    found = figure | {"task": "Clotho", "kind": "retrieval", "metric": "text_to_audio_R@1", "published": []}
+    rows = [figure, found, figure | {"metric": "balanced_accuracy", "shown": False}]
+    return {"suite": "paper", "figures": [row | {"model": str(model)} for model in models for row in rows]}
+
+
+def test_the_card_shows_a_suites_figures_and_the_hub_can_read_them(model: Path, tmp_path: Path) -> None:
+    (model / "evaluation.json").write_text(json.dumps(suite_of(tmp_path / "other", model)), encoding="utf-8")
+    text = card.card(model, "me/tiny")
+    assert "| ESC-50 | accuracy | 0.875 | 0.800 to 0.900 | 0.910 (LAION-CLAP) | 2,000 |" in text
+    assert "- ESC-50: zero-shot, 5 folds averaged." in text and "balanced" not in text
+    assert text.count("| Clotho |") == 1
+    (model / "README.md").write_text(text, encoding="utf-8")
+    data = ModelCard.load(model / "README.md").data
+    assert data.model_name == "tiny" and data.library_name == "openclap"
+    found = {(each.dataset_type, each.task_type): each.metric_value for each in data.eval_results}
+    assert found == {
+        ("esc-50", "zero-shot-audio-classification"): 0.875,
+        ("clotho", "text-to-audio-retrieval"): 0.875,
+    }
+
+
+def test_a_suite_that_does_not_measure_the_folder_is_refused(model: Path) -> None:
+    (model / "evaluation.json").write_text(json.dumps(suite_of("one", "two")), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="measures one, two, none of which is"):
+        card.card(model, "me/tiny")
+    (model / "evaluation.json").write_text(json.dumps(suite_of("mine")), encoding="utf-8")
+    assert "| ESC-50 |" in card.card(model, "me/tiny")
 
 
 def test_a_card_that_stands_is_kept(model: Path) -> None:
@@ -99,6 +144,7 @@ def test_a_card_that_stands_is_kept(model: Path) -> None:
     ("file", "content", "said"),
     [
         ("evaluation.json", "{}", "was not written by `openclap eval --json`"),
+        ("evaluation.json", '{"suite": "paper"}', "was not written by `openclap eval --json`"),
         ("evaluation.json", "{", "is damaged"),
         ("config.json", "[]", "is damaged"),
     ],

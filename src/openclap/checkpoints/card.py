@@ -6,11 +6,12 @@ No licence is written: that is for the person to choose who publishes.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from openclap import presets
+from openclap.checkpoints import figures
+from openclap.checkpoints.figures import Measured, table
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSATConfig
 from openclap.presets import Preset
@@ -32,22 +33,35 @@ def write(folder: Path, repo: str) -> Path | None:
 
 
 def card(folder: Path, repo: str) -> str:
-    """The text: how to load the model, what it is made of and, where `evaluation.json` lies there, what it reached."""
+    """The text: how to load the model, what it is made of and, where `evaluation.json` lies there (what `openclap eval
+    --json` wrote, of one model or of a suite), what it reached."""
     preset = presets.from_dict(_read(folder / CONFIG)["preset"])
-    parts = [_head(), _what(repo, preset), _parts(preset)]
-    if (folder / EVALUATION).is_file():
-        parts.append(_figures(_read(folder / EVALUATION)))
+    measured = figures.read(_read(folder / EVALUATION), folder) if (folder / EVALUATION).is_file() else None
+    parts = [_head(repo, measured), _what(repo, preset), _parts(preset), *([measured.text] if measured else [])]
     parts.append("## Licence\n\nNot stated yet. Add `license:` and its identifier to the head of this card.")
     return "\n\n".join(parts) + "\n"
 
 
-def _head() -> str:
-    tags = "\n".join(f"- {tag}" for tag in TAGS)
-    return f"---\nlibrary_name: openclap\npipeline_tag: zero-shot-audio-classification\ntags:\n{tags}\n---"
+def _head(repo: str, measured: Measured | None) -> str:
+    """The YAML that the hub reads, figures as its `model-index`."""
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        library_name="openclap",
+        pipeline_tag="zero-shot-audio-classification",
+        tags=list(TAGS),
+        model_name=_name(repo) if measured else None,
+        eval_results=list(measured.results) if measured else None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _name(repo: str) -> str:
+    return repo.rpartition("/")[2]
 
 
 def _what(repo: str, preset: Preset) -> str:
-    return f"""# {repo.rpartition("/")[2]}
+    return f"""# {_name(repo)}
 
 A CLAP model (contrastive language-audio pretraining): it turns sounds and sentences into unit vectors of
 {preset.embedding_size} numbers, close to each other where the sentence describes the sound.
@@ -78,7 +92,7 @@ def _parts(preset: Preset) -> str:
         ("vectors", f"{preset.embedding_size} numbers"),
         ("preset", preset.name),
     ]
-    return _table(("", ""), rows)
+    return table(("", ""), rows)
 
 
 LONG = {"windows": "windows end to end, averaged", "fusion": "the whole and three crops, fused"}
@@ -90,33 +104,6 @@ def _audio(preset: Preset) -> str:
     if isinstance(audio, HTSATConfig):
         return f"HTSAT, width {audio.width}, depths {'-'.join(map(str, audio.depths))}{fused}"
     return f"convolutional (PANN), widths {'-'.join(map(str, audio.widths))}{fused}"
-
-
-def _figures(evaluation: dict[str, Any]) -> str:
-    """The figures that `openclap eval --json` wrote, with the intervals and the protocol that they stand on."""
-    try:
-        rows = [_figure(figure) for figure in evaluation["figures"]]
-        protocol = [f"- {name}: {sentence}" for name, sentence in evaluation["protocol"].items()]
-        data = evaluation["data"]
-        on = f"{data['clips']} clips with {data['captions']} captions, split {data['split']!r}."
-    except (KeyError, TypeError, AttributeError):
-        raise CheckpointError(
-            f"{EVALUATION}: was not written by `openclap eval --json`. Remove it, or measure again."
-        ) from None
-    return "\n\n".join(
-        ["## Evaluation", f"On {on}", _table(("task", "metric", "value", "95 %", "chance"), rows), "\n".join(protocol)]
-    )
-
-
-def _figure(figure: dict[str, Any]) -> list[str]:
-    places = 1 if figure["metric"].endswith("rank") else 3
-    numbers = [figure["value"], figure["low"], figure["high"], figure["chance"]["value"]]
-    value, low, high, chance = ("–" if number is None else f"{number:.{places}f}" for number in numbers)
-    return [figure["task"].replace("_", " "), figure["metric"].replace("_", " "), value, f"{low} to {high}", chance]
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def push(
 
     Needs a token with the right to write, in HF_TOKEN or from `hf auth login`. The weights, the configuration and the
     tokenizer are uploaded, with the model card README.md, which is written where there is none; an `evaluation.json`
-    from `openclap eval --json` becomes part of it. Other files in the folder stay here.
+    from `openclap eval --json`, of any suite, becomes part of it. Other files in the folder stay here.
 
     Parameters
     ----------

@@ -15,16 +15,22 @@ from openclap.evals.tagging import areas, average_precisions
 from openclap.evals.uncertainty import Estimate
 
 HEAD = ("model", "task", "metric", "ours", "published", "difference", "95 %", "n", "protocol", "data", "seconds")
+BESIDE = ("published", "difference")
+"""Columns that only published figures fill."""
 COMPARED = ("task", "metric", "models", "difference", "95 %", "p")
 NAMES = {"text_to_audio": "text→audio", "audio_to_text": "audio→text"}
 
 
 def rows_of(table: Table) -> list[tuple[str, ...]]:
     """The shown figures, heading first. Shares are in percent, as papers write them; `published` and the difference
-    are of the first row that is known, and the others stand in `published_of`. Protocols are numbered as in
+    are of the first row that is known, and the others stand in `published_of`; where none is, there are no such
+    columns. Protocols are numbered as in
     `protocols_of`."""
     protocols = protocols_of(table)
-    return [HEAD, *(_words(row, protocols.index(row.protocol) + 1) for row in table.rows if row.is_shown)]
+    rows = [HEAD, *(_words(row, protocols.index(row.protocol) + 1) for row in table.rows if row.is_shown)]
+    if any(row.published for row in table.rows):
+        return rows
+    return [tuple(cell for name, cell in zip(HEAD, row, strict=True) if name not in BESIDE) for row in rows]
 
 
 def protocols_of(table: Table) -> list[str]:
@@ -146,7 +152,9 @@ def _figure(row: Row) -> dict[str, Any]:
     return {
         "model": row.model,
         "task": row.task,
+        "kind": row.kind,
         "metric": row.metric,
+        "shown": row.is_shown,
         **_estimate(row.estimate),
         "published": [{"value": round(each.value / 100, 6), "system": each.system} for each in row.published],
         "n": row.n,
