@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,22 @@ import miniatures
 import numpy as np
 import polars
 import pytest
+import soundfile
+from evals_helpers import vectors_that_tell, write_split
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 import openclap
 from openclap.cli import run
+from openclap.data.examine import facts_of
 from openclap.errors import ConfigError, DataError
 from openclap.evals.bench import Table, run_suite
 from openclap.evals.bench_report import write_suite_report
 from openclap.evals.bench_table import compared, published_of, rows_of, to_json, to_markdown
 from openclap.evals.collected import collect
 from openclap.evals.hearing import Listener, open_listener
-from openclap.evals.learners import LEARNERS, Part, lesson
+from openclap.evals.learners import LEARNERS
+from openclap.evals.lesson import lesson
 from openclap.evals.metrics import retrieval_measures
 from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.tagging import tag, tagging_measures
@@ -61,9 +66,8 @@ def listener(model: Path, home: Path, name: str = "tiny", **choices: Any) -> Lis
 @pytest.fixture(scope="session")
 def paper(tiny_model: Path, other_model: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Table:
     home = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("openclap.evals.learners.EPOCHS", 3)
-        return run_suite("paper", PAPER, [listener(tiny_model, home), listener(other_model, home, "other")], sets)
+    tasks = [replace(task, epochs=3) for task in PAPER]
+    return run_suite("paper", tasks, [listener(tiny_model, home), listener(other_model, home, "other")], sets)
 
 
 def words(table: Table) -> list[tuple[str, ...]]:
@@ -261,9 +265,27 @@ def test_clips_of_the_training_data_are_left_out(tiny_model: Path, sets: Path, t
     result = run_suite("one", [TASKS["Clotho"]], model, sets, training=manifest)
     assert {row.n for row in result.rows if row.metric.startswith("audio_to_text")} == {4}
     assert "2 of 6 clips come from uploads that the model was trained on" in result.notes[0][1]
+    assert "sample for sample" not in result.notes[0][1]
     (tmp_path / "bad").write_text("no table")
     result = run_suite("one", [TASKS["Clotho"]], model, sets, training=tmp_path / "bad")
     assert "cannot be read as a manifest" in result.missing["Clotho"]
+
+
+def test_sounds_of_the_training_data_are_left_out_whatever_they_are_called(
+    tiny_model: Path, sets: Path, tmp_path: Path
+) -> None:
+    clips = collect(TASKS["Clotho"], sets).test.clips
+    wave, rate = soundfile.read(clips[2].path, dtype="int16")
+    soundfile.write(tmp_path / "copy.flac", wave, rate)
+    known = facts_of(tmp_path / "copy.flac").pcm_sha256
+    manifest = tmp_path / "manifest.parquet"
+    polars.DataFrame({"freesound_id": [7000, None], "pcm_sha256": ["other", known]}).write_parquet(manifest)
+    found = collect(TASKS["Clotho"], sets, manifest)
+    assert [clip.key for clip in found.test.clips] == [clip.key for clip in (clips[1], *clips[3:])]
+    assert "1 of 6 clips come from uploads that the model was trained on, and 1 more are sounds" in found.notes[0]
+    polars.DataFrame({"freesound_id": range(7000, 7006)}).write_parquet(manifest)
+    with pytest.raises(DataError, match="nothing is left to ask"):
+        collect(TASKS["Clotho"], sets, manifest)
 
 
 def test_a_file_describes_any_suite(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
@@ -325,21 +347,9 @@ def test_a_suite_that_cannot_be(tmp_path: Path, text: str, says: str) -> None:
         read_suite(tmp_path / "none")
 
 
-def part(seed: int, rows: int, many: bool) -> Part:
-    """Vectors that tell their classes, not without doubt."""
-    rng = np.random.default_rng(seed)
-    middle = np.random.default_rng(9).standard_normal((4, 12))
-    truth = rng.random((rows, 4)) < 0.4 if many else np.eye(4, dtype=bool)[rng.integers(0, 4, rows)]
-    vectors = (truth @ middle + 1.5 * rng.standard_normal((rows, 12))).astype(np.float32)
-    from openclap.evals.clips import EvalClip, EvalClips
-
-    clips = tuple(EvalClip(f"{seed}-{n}", (), None, f"{seed}-{n}", 1.0) for n in range(rows))
-    return Part(EvalClips(f"part {seed}", clips, "", lambda index: b""), vectors, truth)
-
-
 @pytest.mark.parametrize("many", [False, True])
 def test_the_linear_probe_equals_scikit_learn(many: bool) -> None:
-    train, valid, test = part(0, 120, many), part(1, 40, many), part(2, 60, many)
+    train, valid, test = vectors_that_tell(0, 120, many), vectors_that_tell(1, 40, many), vectors_that_tell(2, 60, many)
     scorer, told = LEARNERS["linear"](lesson(train, valid, many=many))
     ours = scorer(test.clips, test.vectors_PD)
     strength = float(told.split("C = ")[1].split(",")[0])
@@ -355,10 +365,9 @@ def test_the_linear_probe_equals_scikit_learn(many: bool) -> None:
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_the_network_learns(many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openclap.evals.learners.EPOCHS", 25)
-    train, valid, test = part(0, 120, many), part(1, 40, many), part(2, 60, many)
-    scorer, told = LEARNERS["mlp"](lesson(train, valid, many=many))
+def test_the_network_learns(many: bool) -> None:
+    train, valid, test = vectors_that_tell(0, 120, many), vectors_that_tell(1, 40, many), vectors_that_tell(2, 60, many)
+    scorer, told = LEARNERS["mlp"](lesson(train, valid, many=many, epochs=25))
     score = scorer(test.clips, test.vectors_PD)
     assert "chosen on part 1" in told and score.shape == (60, 4)
     if many:
@@ -368,7 +377,7 @@ def test_the_network_learns(many: bool, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_class_that_was_never_shown_scores_least() -> None:
-    train, test = part(0, 60, False), part(2, 20, False)
+    train, test = vectors_that_tell(0, 60, False), vectors_that_tell(2, 20, False)
     train = train.at(train.truth_PC.argmax(1) != 3)
     scorer, _ = LEARNERS["linear"](lesson(train, None, many=False))
     assert (scorer(test.clips, test.vectors_PD)[:, 3] == -np.inf).all()
@@ -415,7 +424,8 @@ def test_the_command_prints_writes_and_refuses(
     assert "accuracy" in said.out and "zero-shot, all clips; 4 classes" in said.out and "gone was left out" in said.err
     assert all(path.stat().st_size > 500 for path in files.values())
     for words, says in [
-        (["eval", *models], "measures one model"),
+        (["eval", *models, "--baseline", models[0]], "stands beside one model"),
+        (["eval", models[0], "--training", str(suite)], "belongs to suites of published sets"),
         ([*asked, "--processes", "0"], "expected 1 or more"),
         ([*asked, "--baseline", models[0]], "belong to the suite quick"),
         (["eval", models[0], models[0], "--suite", "paper"], "is named twice"),
@@ -424,6 +434,47 @@ def test_the_command_prints_writes_and_refuses(
     ]:
         assert run(words) == 2
         assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_quick_suite_takes_several_models_and_keeps_their_vectors(
+    tiny_model: Path,
+    other_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for split, seed in (("train", 0), ("test", 50)):
+        write_split(tmp_path / "shards" / split, 2, seed)
+    asked = ["eval", "--data", str(tmp_path / "shards"), "--json", str(tmp_path / "one.json")]
+    assert run([*asked, str(tiny_model)]) == 0
+    alone = json.loads((tmp_path / "one.json").read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("openclap.embedder.Embedder.embed_each", _Deaf.embed_each)
+        assert run([*asked, str(tiny_model)]) == 0
+    assert json.loads((tmp_path / "one.json").read_text())["figures"] == alone["figures"]
+    capsys.readouterr()
+    outputs = ["--json", str(tmp_path / "two.json"), "--html", str(tmp_path / "two.html")]
+    assert run([*asked[:3], str(tiny_model), str(other_model), *outputs]) == 0
+    said = capsys.readouterr().out
+    assert "test, retrieval" in said and "chance" in said and "published" not in said
+    record = json.loads((tmp_path / "two.json").read_text())
+    value = {
+        (each["model"], each["task"], each["metric"]): each
+        for each in record["figures"]
+        if each["model"] == str(tiny_model)
+    }
+    of_one = {(each["task"], each["metric"]): each for each in alone["figures"]}
+    for task, metric, name in (
+        ("text_to_audio", "R@1", "test, retrieval"),
+        ("zero_shot", "accuracy", "test, zero-shot labels"),
+        ("probe", "accuracy", "test, linear probe"),
+    ):
+        full = f"{task}_{metric}" if task == "text_to_audio" else metric
+        assert value[str(tiny_model), name, full]["value"] == of_one[task, metric]["value"]
+    assert {(each["task"], tuple(each["models"])) for each in record["comparisons"]} == {
+        (f"test, {name}", (str(tiny_model), str(other_model)))
+        for name in ("retrieval", "zero-shot labels", "linear probe")
+    }
+    assert "Models in pairs" in (tmp_path / "two.html").read_text()
 
 
 def test_the_suite_that_the_guide_shows_is_the_demos() -> None:

@@ -14,11 +14,13 @@ from openclap.cli.console import note, print_table, progress, results
 from openclap.cli.defaults import default_model
 
 if TYPE_CHECKING:
-    from openclap.embedder import Embedder
     from openclap.evals.bench import Table
     from openclap.evals.clips import EvalClips
     from openclap.evals.evaluation import Evaluation
+    from openclap.evals.hearing import Listener
 
+NUMBERS = ("ours", "published", "difference", "n", "seconds")
+"""Columns of a suite's table that stand to the right."""
 NOTED = 3
 """Notes on one task that are shown; JSON and Markdown have all."""
 
@@ -41,9 +43,9 @@ def evaluate(
 ) -> None:
     """Measure models: how well they find sounds by words and words by sounds, name sounds, and can be learnt from.
 
-    The suite "quick" measures one model on packed shards, each figure with its 95 % interval over groups, what chance
-    gives, and, with --baseline, another model's. The suite "paper" stands beside what papers report; several
-    checkpoints are compared in pairs. Vectors are kept in $OPENCLAP_HOME/evals: the same command goes on where it was
+    The suite "quick" measures on packed shards, each figure with its 95 % interval over groups, what chance gives, and,
+    with --baseline, what another model does. The suite "paper" stands beside what papers report. Several checkpoints
+    are compared in pairs. Vectors are kept in $OPENCLAP_HOME/evals: the same command goes on where it was
     stopped, and takes seconds the next time.
 
     Parameters
@@ -51,7 +53,8 @@ def evaluate(
     checkpoints
         Model folders, files or names; the demo's model without any.
     suite
-        "quick", "paper", or a TOML file of tasks (docs/howto/evaluate.md).
+        "quick", "paper", "supervised" (trains networks, fine-tuned towers too: hours), or a TOML file of tasks
+        (docs/howto/evaluate.md).
     data
         quick: a folder that `openclap dataset build` wrote; the demo's without it. Its split `train` teaches the
         probe. Otherwise: the folder that holds the published sets, each in a folder of its own;
@@ -59,9 +62,9 @@ def evaluate(
     split
         quick: the split to measure on.
     baseline
-        quick: a model to stand beside it, such as what training started from.
+        quick, of one model: another to stand beside it, such as what training started from.
     training
-        A `manifest.parquet` of what the models were trained on; clips of its uploads are left out.
+        A `manifest.parquet` of what the models were trained on; clips of its uploads and with its sounds are left out.
     processes
         Processes that embed, each with a model of its own. The table is the same with any number.
     batch_size
@@ -79,55 +82,110 @@ def evaluate(
     seed
         Of resamples, draws and networks.
     """
-    import openclap
-    from openclap.errors import ConfigError, DataError
-    from openclap.evals.bench import run_suite
-    from openclap.evals.hearing import open_listener
-    from openclap.evals.tasks import PAPER, read_suite
+    from openclap.errors import ConfigError
 
-    for wanted in (json, markdown, html):
-        if wanted and wanted.is_dir():
-            raise ConfigError(f"{wanted}: is a folder, expected the name of a file to write.")
-    for name, number in (("--processes", processes), ("--batch-size", batch_size)):
-        if number < 1:
-            raise ConfigError(f"{name} is {number}, expected 1 or more.")
-    models = checkpoints or (default_model(),)
     outputs = _Outputs(json, markdown, html)
-    load = partial(openclap.load, precision=precision, device=device)
-    if suite == "quick":
-        if len(models) > 1 or training or processes > 1:
-            raise ConfigError(
-                "The suite quick measures one model in one process. Give another beside it as --baseline, or a suite "
-                "that takes several: --suite paper."
-            )
-        shards = data or paths.home() / "demo" / "shards"
-        evaluation, test = _quick(
-            load(models[0]), load(baseline) if baseline else None, shards, split, seed, batch_size
-        )
-        show(evaluation)
-        outputs.write_quick(evaluation, test, f"{models[0]} on {split}")
-        return
-    if baseline or split != "test":
-        raise ConfigError("--baseline and --split belong to the suite quick. Name every model as a checkpoint.")
+    outputs.check()
+    models = checkpoints or (default_model(),)
     if twice := next((name for name in models if models.count(name) > 1), None):
         raise ConfigError(f"{twice} is named twice, expected different checkpoints.")
+    computing = _Computing(processes, batch_size, precision, device)
+    if suite == "quick":
+        if training:
+            raise ConfigError("--training belongs to suites of published sets, such as --suite paper.")
+        _quick(models, baseline, data or paths.home() / "demo" / "shards", split, computing, outputs, seed)
+    else:
+        if baseline or split != "test":
+            raise ConfigError("--baseline and --split belong to the suite quick. Name every model as a checkpoint.")
+        _published(models, suite, data or paths.home() / "datasets", training, computing, outputs, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Computing:
+    """How models are computed."""
+
+    processes: int
+    batch_size: int
+    precision: str
+    device: str | None
+
+    def __post_init__(self) -> None:
+        from openclap.errors import ConfigError
+
+        for name, number in (("--processes", self.processes), ("--batch-size", self.batch_size)):
+            if number < 1:
+                raise ConfigError(f"{name} is {number}, expected 1 or more.")
+
+    def listener(self, model: str, advance: Callable[[int, int], None]) -> Listener:
+        """A model that keeps its vectors."""
+        import openclap
+        from openclap.evals.hearing import open_listener
+
+        return open_listener(
+            model,
+            partial(openclap.load, model, precision=self.precision, device=self.device),
+            paths.home() / "evals",
+            batch_size=self.batch_size,
+            processes=self.processes,
+            progress=lambda _, done, total: advance(done, total),
+        )
+
+
+def _quick(  # noqa: PLR0917
+    models: Sequence[str],
+    baseline: str | None,
+    shards: Path,
+    split: str,
+    computing: _Computing,
+    outputs: _Outputs,
+    seed: int,
+) -> None:
+    """The three tasks on packed shards, beside chance."""
+    from openclap.errors import ConfigError
+    from openclap.evals.clips import load_clips
+    from openclap.evals.several import as_table
+    from openclap.evals.suite import evaluate as measure
+
+    if baseline and len(models) > 1:
+        raise ConfigError("--baseline stands beside one model. Name every model as a checkpoint.")
+    test = load_clips(shards / split)
+    train = load_clips(shards / "train") if split != "train" and (shards / "train").is_dir() else None
     with progress("Measuring") as advance:
-        listeners = [
-            open_listener(
-                model,
-                partial(load, model),
-                paths.home() / "evals",
-                batch_size=batch_size,
-                processes=processes,
-                progress=lambda _, done, total: advance(done, total),
-            )
+        other = computing.listener(baseline, advance) if baseline else None
+        found = {
+            model: measure(computing.listener(model, advance), test, train, untrained=other, seed=seed)
             for model in models
-        ]
-        tasks = PAPER if suite == "paper" else read_suite(Path(suite))
-        name, folder = Path(suite).stem, data or paths.home() / "datasets"
-        table = run_suite(name, tasks, listeners, folder, training=training, seed=seed, note=note)
+        }
+    if len(models) > 1:
+        _show_suite(table := as_table(found, test))
+        outputs.write_suite(table)
+    else:
+        show(found[models[0]])
+        outputs.write_quick(found[models[0]], test, f"{models[0]} on {split}")
+
+
+def _published(  # noqa: PLR0917
+    models: Sequence[str],
+    suite: str,
+    data: Path,
+    training: Path | None,
+    computing: _Computing,
+    outputs: _Outputs,
+    seed: int,
+) -> None:
+    """A suite of published sets, or of a file."""
+    from openclap.errors import DataError
+    from openclap.evals.bench import run_suite
+    from openclap.evals.tasks import SUITES, read_suite
+
+    tasks = SUITES[suite] if suite in SUITES else read_suite(Path(suite))
+    with progress("Measuring") as advance:
+        listeners = [computing.listener(model, advance) for model in models]
+        table = run_suite(Path(suite).stem, tasks, listeners, data, training=training, seed=seed, note=note)
     if not table.rows:
-        raise DataError(f"No task of the suite {name} could be done. First: {next(iter(table.missing.values()))}")
+        raise DataError(
+            f"No task of the suite {table.suite} could be done. First: {next(iter(table.missing.values()))}"
+        )
     _show_suite(table)
     outputs.write_suite(table)
 
@@ -139,6 +197,14 @@ class _Outputs:
     json: Path | None
     markdown: Path | None
     html: Path | None
+
+    def check(self) -> None:
+        """Raises ConfigError for a folder."""
+        from openclap.errors import ConfigError
+
+        for wanted in (self.json, self.markdown, self.html):
+            if wanted and wanted.is_dir():
+                raise ConfigError(f"{wanted}: is a folder, expected the name of a file to write.")
 
     def write_suite(self, table: Table) -> None:
         from openclap.evals.bench_report import write_suite_report
@@ -167,7 +233,7 @@ def _show_suite(table: Table) -> None:
     from openclap.evals.bench_table import compared, protocols_of, rows_of
 
     head, *rows = rows_of(table)
-    print_table(head, rows, right=[3, 4, 5, 7, 10])
+    print_table(head, rows, right=[place for place, name in enumerate(head) if name in NUMBERS])
     for number, protocol in enumerate(protocols_of(table), start=1):
         results.print(f"[{number}] {protocol}.", style="dim", markup=False)
     if table.comparisons:
@@ -181,28 +247,6 @@ def _show_suite(table: Table) -> None:
         said[task] = said.get(task, 0) + 1
         if said[task] <= NOTED:
             note(f"{task}: {sentence}")
-
-
-def _quick(  # noqa: PLR0917
-    embedder: Embedder, other: Embedder | None, shards: Path, split: str, seed: int, batch_size: int
-) -> tuple[Evaluation, EvalClips]:
-    """The three tasks on packed shards, beside chance."""
-    from openclap.evals.clips import load_clips
-    from openclap.evals.suite import evaluate as measure
-
-    test = load_clips(shards / split)
-    train = load_clips(shards / "train") if split != "train" and (shards / "train").is_dir() else None
-    with progress("Measuring") as advance:
-        evaluation = measure(
-            embedder,
-            test,
-            train,
-            untrained=other,
-            seed=seed,
-            batch_size=batch_size,
-            progress=lambda _, done, total: advance(done, total),
-        )
-    return evaluation, test
 
 
 def show(evaluation: Evaluation) -> None:

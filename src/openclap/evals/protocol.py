@@ -41,7 +41,7 @@ SPLIT = "By group: no recording is in both the training and the held-out split, 
 def protocol(embedder: SoundEmbedder, seed: int) -> Mapping[str, str]:
     """Sentences by heading. The clip policy is the embedder's own `clip_policy`, where it states one."""
     return {
-        "Clips": str(getattr(embedder, "clip_policy", UNKNOWN_POLICY)),
+        "Clips": getattr(embedder, "clip_policy", None) or UNKNOWN_POLICY,
         "Retrieval": RETRIEVAL,
         "Zero-shot": ZERO_SHOT,
         "Linear probe": PROBE,

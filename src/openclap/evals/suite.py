@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from openclap.errors import DataError
 from openclap.evals.answers import Answers, LeftOut
 from openclap.evals.clips import EvalClips, Progress, SoundEmbedder, Vectors, embed_clips
 from openclap.evals.evaluation import Evaluation, Figure
+from openclap.evals.hearing import Listener
 from openclap.evals.metrics import Measure
 from openclap.evals.probe import impossible, probe
 from openclap.evals.protocol import protocol
@@ -74,7 +76,12 @@ class _Run:
         return probe(train, self._embed(embedder, train), self.test, test_ND, seed=self.seed)
 
     def _embed(self, embedder: SoundEmbedder, clips: EvalClips) -> Vectors:
-        return embed_clips(embedder, clips, batch_size=self.batch_size, progress=self.progress)
+        if not isinstance(embedder, Listener):
+            return embed_clips(embedder, clips, batch_size=self.batch_size, progress=self.progress)
+        heard = embedder.hear(clips)
+        if heard.lost:
+            raise DataError(f"{clips.name}: {len(heard.lost)} clips have no vector. First: {': '.join(heard.lost[0])}")
+        return heard.vectors_ND
 
 
 def evaluate(
@@ -90,11 +97,12 @@ def evaluate(
     """Measure a model on a held-out split.
 
     Args:
+        embedder: an `openclap.Embedder`, or anything that acts like it; a Listener takes the vectors that it kept.
         train_clips: labelled clips the probe learns from; without them it is left out.
         untrained: the same model before training, measured beside it.
         seed: of resamples, chance draws and the probe's folds: the same seed, the same figures.
 
-    Raises OpenClapError when the embedder gives unusable vectors.
+    Raises OpenClapError when the embedder gives unusable vectors, or none for some of the clips.
     """
     started = time.perf_counter()
     run = _Run(test_clips, train_clips, seed, batch_size, progress)
