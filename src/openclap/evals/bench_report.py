@@ -41,6 +41,7 @@ def write_suite_report(path: str | os.PathLike[str], table: Table) -> Path:
     content = {
         "title": f"Suite {table.suite}",
         "claim": _claim(table, tasks),
+        "has_published": any(row.published for row in table.rows),
         "sections": [_section(table, task) for task in tasks],
         "missing": list(table.missing.items()),
         "compared": compared(table) if table.comparisons else [],
@@ -49,36 +50,44 @@ def write_suite_report(path: str | os.PathLike[str], table: Table) -> Path:
 
 
 def _claim(table: Table, tasks: list[str]) -> str:
-    models = len({row.model for row in table.rows})
+    models = len({model for model, _ in table.asked})
     done = f"{len(tasks)} task{'s' if len(tasks) != 1 else ''} for {models} model{'s' if models != 1 else ''}"
     beside = sum(bool(row.published) for row in table.rows if row.is_shown)
-    return f"{done}, {beside} figures beside published ones."
+    return f"{done}, {beside} figures beside published ones." if beside else f"{done}."
 
 
 def _section(table: Table, task: str) -> dict[str, Any]:
     rows = [row for row in table.rows if row.task == task and row.is_shown]
+    several = len({row.model for row in rows}) > 1
     return {
         "name": task,
-        "rows": [_row(row) for row in rows],
+        "head": "Model" if several else "Figure",
+        "groups": _groups(rows) if several else [{"name": "", "rows": [_row(row, named(row.metric)) for row in rows]}],
         "protocols": list(dict.fromkeys(row.protocol for row in rows)),
         "data_hash": rows[0].data_hash,
-        "published": [line for line in published_of(table) if line.startswith(f"{task}, ")],
+        "published": published_of(table, task),
         "notes": [sentence for about, sentence in table.notes if about == task],
         "parts": [_part(model, asked) for (model, about), asked in table.asked.items() if about == task],
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _groups(rows: list[Row]) -> list[dict[str, Any]]:
+    """A figure each, the models beneath one another."""
+    return [
+        {"name": named(metric), "rows": [_row(row, row.model) for row in rows if row.metric == metric]}
+        for metric in dict.fromkeys(row.metric for row in rows)
+    ]
+
+
+def _row(row: Row, name: str) -> dict[str, Any]:
     words = f"{named(row.metric)} {shown(row.estimate.value, row)}, interval {span(row)}"
     published = row.published[0] if row.published else None
     beside = Estimate(published.value / 100, published.value / 100, published.value / 100) if published else None
-    nothing = Estimate(0.0, 0.0, 0.0)
     return {
-        "model": row.model,
-        "metric": named(row.metric),
+        "name": name,
         "value": shown(row.estimate.value, row),
         "span": span(row),
-        "bar": "" if row.is_rank else markup(interval_bar(row.estimate, nothing, beside, words)),
+        "bar": "" if row.is_rank else markup(interval_bar(row.estimate, None, beside, words)),
         "published": f"{published.value:.1f}" if published else "–",
         "system": published.system if published else "",
         "difference": difference(row),

@@ -43,11 +43,11 @@ def compared(table: Table) -> list[tuple[str, ...]]:
     return [COMPARED, *(_pair(each) for each in table.comparisons)]
 
 
-def published_of(table: Table) -> list[str]:
-    """Every published row of the figures that are shown, a line each."""
+def published_of(table: Table, task: str | None = None) -> list[str]:
+    """Every published row of the figures that are shown, a line each; of one task, where it is given."""
     lines: dict[str, None] = {}
     for row in table.rows:
-        for each in row.published:
+        for each in row.published if task in (None, row.task) else ():
             lines[f"{row.task}, {named(row.metric)}: {each.value:.1f} ({each.system})"] = None
     return list(lines)
 

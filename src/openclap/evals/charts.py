@@ -18,16 +18,15 @@ CELLS = ((7, 42), (12, 34), (20, 28), (MOST_LABELS, 17))
 NUMBERED = 28  # cells this large show their percent
 
 
-def interval_bar(estimate: Estimate, chance: Estimate, untrained: Estimate | None, alt: str) -> str:
-    """A figure on 0..1: a band for chance, a ring for the untrained model, a dot on a line for ours."""
+def interval_bar(estimate: Estimate, chance: Estimate | None, other: Estimate | None, alt: str) -> str:
+    """A figure on 0..1: a band for chance, a ring for what it stands beside, a dot on a line for ours."""
     at = Scale(0.0, 1.0, 5, 175)
-    band = max(at(chance.high) - at(chance.low), 2.0)
-    parts = [
-        '<line class="bar-base" x1="5" y1="10" x2="175" y2="10"/>',
-        f'<rect class="bar-chance" x="{at(chance.low):.1f}" y="3" width="{band:.1f}" height="14" rx="2"/>',
-    ]
-    if untrained is not None:
-        parts.append(f'<circle class="bar-untrained" cx="{at(untrained.value):.1f}" cy="10" r="4"/>')
+    parts = ['<line class="bar-base" x1="5" y1="10" x2="175" y2="10"/>']
+    if chance is not None:
+        band = max(at(chance.high) - at(chance.low), 2.0)
+        parts.append(f'<rect class="bar-chance" x="{at(chance.low):.1f}" y="3" width="{band:.1f}" height="14" rx="2"/>')
+    if other is not None:
+        parts.append(f'<circle class="bar-other" cx="{at(other.value):.1f}" cy="10" r="4"/>')
     if not math.isnan(estimate.low):
         ends = f'x1="{at(estimate.low):.1f}" y1="10" x2="{at(estimate.high):.1f}" y2="10"'
         parts.append(f'<line class="bar-span" {ends}/>')

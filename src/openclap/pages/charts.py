@@ -64,8 +64,11 @@ def line_chart(
         f'rotate(-90)">{escape(y_label)}</text>',
     ]
     for line in lines:
-        points = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in zip(line.x, line.y, strict=True))
-        parts.append(f'<polyline class="{line.style}" points="{points}"><title>{escape(line.name)}</title></polyline>')
+        points = [f"{across(x):.1f},{up(y):.1f}" for x, y in zip(line.x, line.y, strict=True)]
+        dot = ' style="stroke-width: 8"' if len(points) == 1 else ""  # which its round ends make of no length
+        drawn = " ".join(points * 2 if dot else points)
+        name = f"<title>{escape(line.name)}</title>"
+        parts.append(f'<polyline class="{line.style}" points="{drawn}"{dot}>{name}</polyline>')
     return svg(WIDTH, HEIGHT, alt, parts)
 
 
