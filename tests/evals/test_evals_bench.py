@@ -454,8 +454,9 @@ def test_the_quick_suite_takes_several_models_and_keeps_their_vectors(
     capsys.readouterr()
     outputs = ["--json", str(tmp_path / "two.json"), "--html", str(tmp_path / "two.html")]
     assert run([*asked[:3], str(tiny_model), str(other_model), *outputs]) == 0
-    said = capsys.readouterr().out
-    assert "test, retrieval" in said and "chance" in said and "published" not in said
+    out, err = capsys.readouterr()
+    assert "test, retrieval" in out and "chance" in out and "published" not in out
+    assert err.count("Only 12 groups") == 1
     record = json.loads((tmp_path / "two.json").read_text())
     value = {
         (each["model"], each["task"], each["metric"]): each

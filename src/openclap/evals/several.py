@@ -43,11 +43,20 @@ def as_table(evaluations: Mapping[str, Evaluation], clips: EvalClips) -> Table:
         rows=tuple(rows),
         comparisons=tuple(compare(tasks, list(evaluations), asked, first.seed)),
         missing={f"{first.split}, {NAMES[kind]}": reason for kind, reason in first.left_out.items()},
-        notes=tuple(dict.fromkeys((first.split, note) for each in evaluations.values() for note in each.notes)),
+        notes=tuple(_notes(evaluations)),
         lost=(),
         seed=first.seed,
         asked=asked,
     )
+
+
+def _notes(evaluations: Mapping[str, Evaluation]) -> Iterator[tuple[str, str]]:
+    """What is said of every model once, and of some with their names."""
+    noted = {model: each.notes for model, each in evaluations.items()}
+    split = next(iter(evaluations.values())).split
+    for note in dict.fromkeys(note for notes in noted.values() for note in notes):
+        of = [model for model, notes in noted.items() if note in notes]
+        yield split, note if len(of) == len(noted) else f"{', '.join(of)}: {note}"
 
 
 def _asked(evaluation: Evaluation, kind: str, clips: EvalClips) -> Asked | None:
@@ -72,7 +81,7 @@ def _of_chance(evaluations: Mapping[str, Evaluation], task: str, kind: str) -> I
     for figures in zip(*(_figures(each, kind) for each in evaluations.values()), strict=True):
         chances = [figure.chance for figure in figures]
         widest = Estimate(chances[0].value, min(each.low for each in chances), max(each.high for each in chances))
-        yield _row(CHANCE, task, kind, replace(figures[0], estimate=widest), first)
+        yield _row(CHANCE, task, kind, replace(figures[0], estimate=widest), replace(first, seconds=0.0))
 
 
 def _figures(evaluation: Evaluation, kind: str) -> Sequence[Figure]:
