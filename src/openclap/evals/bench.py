@@ -13,7 +13,7 @@ from openclap.evals.asked import Asked, ask
 from openclap.evals.collected import Collected, collect
 from openclap.evals.hearing import Listener
 from openclap.evals.protocol import UNKNOWN_POLICY
-from openclap.evals.tasks import LEARNERS, Published, Task
+from openclap.evals.tasks import LEARNERS, READS_RAW, Published, Task
 from openclap.evals.uncertainty import RESAMPLES, Difference, Estimate, bootstrap_interval, paired_difference
 
 TAGGING_RESAMPLES = 200
@@ -171,7 +171,8 @@ def protocol_of(task: Task, listener: Listener, collected: Collected, is_partial
         parts.append(f"{LEARNERS[task.learner]}; choices made on {where}")
     if task.kind == "few_shot":
         parts.append("8 clips a label, 10 draws, logistic regression (MAEB)")
-    parts.append(f"long clips: {listener.clip_policy or UNKNOWN_POLICY}")
+    if not (task.kind == "probe" and task.learner in (*READS_RAW, "fine_tune")):
+        parts.append(f"long clips: {listener.clip_policy or UNKNOWN_POLICY}")
     return "; ".join(parts).rstrip(".")
 
 

@@ -15,13 +15,14 @@ from openclap.text.prompts import SOUND
 GENRE = "This is a {} song."
 """The template of LAION-CLAP for genres of music."""
 KINDS = ("retrieval", "zero_shot", "tagging", "probe", "few_shot")
+_RAW = "frozen vectors before they are made unit vectors, of long clips the mean over windows"
 LEARNERS: Mapping[str, str] = {
     "linear": "frozen unit vectors; logistic regression",
     "mlp": "frozen unit vectors; one hidden layer of 1,024",
-    "laion_linear": "frozen vectors before they are made unit vectors; one linear layer; AdamW, 1e-4, decay 0.1",
-    "laion_mlp": "frozen vectors before they are made unit vectors; one hidden layer of twice as many numbers; AdamW, "
-    "1e-4, decay 0.1",
-    "fine_tune": "the audio tower is trained with a head of one hidden layer; AdamW, decay 0.1; sounds are varied",
+    "laion_linear": f"{_RAW}; one linear layer; AdamW, 1e-4, decay 0.1",
+    "laion_mlp": f"{_RAW}; one hidden layer of twice as many numbers; AdamW, 1e-4, decay 0.1",
+    "fine_tune": "the audio tower is trained with a head of one hidden layer; AdamW, decay 0.1; sounds are varied; of "
+    "long clips a random stretch is learnt from, and the mean over windows answers",
 }
 """What learns from labels, and what a protocol says of it."""
 READS_RAW = ("laion_linear", "laion_mlp")
