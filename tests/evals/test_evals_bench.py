@@ -455,7 +455,7 @@ def test_the_quick_suite_takes_several_models_and_keeps_their_vectors(
     outputs = ["--json", str(tmp_path / "two.json"), "--html", str(tmp_path / "two.html")]
     assert run([*asked[:3], str(tiny_model), str(other_model), *outputs]) == 0
     out, err = capsys.readouterr()
-    assert "test, retrieval" in out and "chance" in out and "published" not in out
+    assert "split test, retrieval" in out and "chance" in out and "published" not in out
     assert err.count("Only 12 groups") == 1
     record = json.loads((tmp_path / "two.json").read_text())
     value = {
@@ -465,14 +465,14 @@ def test_the_quick_suite_takes_several_models_and_keeps_their_vectors(
     }
     of_one = {(each["task"], each["metric"]): each for each in alone["figures"]}
     for task, metric, name in (
-        ("text_to_audio", "R@1", "test, retrieval"),
-        ("zero_shot", "accuracy", "test, zero-shot labels"),
-        ("probe", "accuracy", "test, linear probe"),
+        ("text_to_audio", "R@1", "split test, retrieval"),
+        ("zero_shot", "accuracy", "split test, zero-shot labels"),
+        ("probe", "accuracy", "split test, linear probe"),
     ):
         full = f"{task}_{metric}" if task == "text_to_audio" else metric
         assert value[str(tiny_model), name, full]["value"] == of_one[task, metric]["value"]
     assert {(each["task"], tuple(each["models"])) for each in record["comparisons"]} == {
-        (f"test, {name}", (str(tiny_model), str(other_model)))
+        (f"split test, {name}", (str(tiny_model), str(other_model)))
         for name in ("retrieval", "zero-shot labels", "linear probe")
     }
     assert "Models in pairs" in (tmp_path / "two.html").read_text()

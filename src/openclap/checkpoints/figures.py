@@ -57,7 +57,7 @@ def _of_shards(record: Mapping[str, Any]) -> Measured:
         table(("task", "metric", "value", "95 %", "chance"), rows),
         "\n".join(f"- {name}: {sentence}" for name, sentence in record["protocol"].items()),
     ]
-    name = f"held-out clips, split {data['split']}"
+    name = f"split {data['split']}"
     results = tuple(_result(each, each["task"], each["metric"], name) for each in figures if each["value"] is not None)
     return Measured(_section(parts), results)
 

@@ -26,7 +26,7 @@ HEADINGS = {"retrieval": "Retrieval", "zero_shot": "Zero-shot", "probe": "Linear
 def as_table(evaluations: Mapping[str, Evaluation], clips: EvalClips) -> Table:
     """Evaluations of the same `clips`, by model, beside chance and compared in pairs."""
     first = next(iter(evaluations.values()))
-    tasks = {f"{first.split}, {name}": kind for kind, name in NAMES.items()}
+    tasks = {f"split {first.split}, {name}": kind for kind, name in NAMES.items()}
     asked = {
         (model, task): found
         for task, kind in tasks.items()
@@ -42,7 +42,7 @@ def as_table(evaluations: Mapping[str, Evaluation], clips: EvalClips) -> Table:
         suite="quick",
         rows=tuple(rows),
         comparisons=tuple(compare(tasks, list(evaluations), asked, first.seed)),
-        missing={f"{first.split}, {NAMES[kind]}": reason for kind, reason in first.left_out.items()},
+        missing={f"split {first.split}, {NAMES[kind]}": reason for kind, reason in first.left_out.items()},
         notes=tuple(_notes(evaluations)),
         lost=(),
         seed=first.seed,
@@ -56,7 +56,7 @@ def _notes(evaluations: Mapping[str, Evaluation]) -> Iterator[tuple[str, str]]:
     split = next(iter(evaluations.values())).split
     for note in dict.fromkeys(note for notes in noted.values() for note in notes):
         of = [model for model, notes in noted.items() if note in notes]
-        yield split, note if len(of) == len(noted) else f"{', '.join(of)}: {note}"
+        yield f"split {split}", note if len(of) == len(noted) else f"{', '.join(of)}: {note}"
 
 
 def _asked(evaluation: Evaluation, kind: str, clips: EvalClips) -> Asked | None:
