@@ -57,6 +57,23 @@ def accelerator_for(config: TrainConfig, out: Path) -> Accelerator:
     return accelerator
 
 
+def sums(accelerator: Accelerator, numbers: list[int]) -> list[int]:
+    """Each number's sum over all processes, which are to call this together."""
+    if accelerator.num_processes == 1:
+        return numbers
+    total: list[int] = accelerator.reduce(torch.tensor(numbers, device=accelerator.device), "sum").tolist()
+    return total
+
+
+def from_first(accelerator: Accelerator, number: float) -> float:
+    """What the first process has."""
+    if accelerator.num_processes == 1:
+        return number
+    from accelerate.utils import broadcast
+
+    return float(broadcast(torch.tensor(number, dtype=torch.float64, device=accelerator.device)))
+
+
 def _check_precision(config: TrainConfig) -> None:
     """Raises ConfigError for a precision that this machine has not."""
     if config.precision == "fp16" and not torch.cuda.is_available():
