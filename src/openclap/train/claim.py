@@ -17,8 +17,9 @@ Identity = dict[str, Any]
 
 def identity(config: TrainConfig, shards: ShardIndex, start_digest: str, processes: int) -> Identity:
     """What a run hangs on, as JSON has it: the configuration, its paths from the root, digests of what they lead to,
-    and how many processes there are."""
+    and how many processes there are. Where states are copied to changes nothing of it."""
     chosen = config.to_dict() | {"data": str(shards.folder.absolute())}
+    del chosen["states"]
     if Path(config.start).exists():
         chosen["start"] = str(Path(config.start).absolute())
     chosen |= {"data_digest": shards.digest(), "start_digest": start_digest, "processes": processes}

@@ -19,6 +19,7 @@ from openclap.models.objectives import build_objective
 from openclap.train import state
 from openclap.train.claim import CONFIG, as_text, identity, is_claimed
 from openclap.train.config import TrainConfig
+from openclap.train.copies import Copies
 from openclap.train.engine import (
     DTYPES,
     PROJECT,
@@ -85,7 +86,8 @@ def train(
         watch: told every row: step, total_steps, epoch, loss, scale, grad_norm, lr, pairs_per_s, seconds_left, and
             score and best after an epoch; and, for the start, step 0 with a score alone.
 
-    Raises ConfigError when `out` holds a run of another configuration or other data, DataError for shards that cannot be used, TrainingError when the loss is no longer finite
+    Raises ConfigError when `out` or `config.states` holds a run of another configuration or other data, or cannot be
+    written, DataError for shards that cannot be used, TrainingError when the loss is no longer finite
     (`out/non-finite.json` names the batch).
     """
     ours = {CONFIG, LOCK, SHARDS, partial_of(out / CONFIG).name}  # a kill may leave these alone
@@ -110,6 +112,7 @@ class _Run:
         from accelerate.utils import set_seed
 
         self.config, self.out, self.validate = config, out, validate
+        self.copies = Copies(config.states, out, config.keep) if config.states else None
         self.accelerator = accelerator_for(config, out)
         set_seed(config.seed)
         self.embedder: Embedder = load(config.start, device=self.accelerator.device)
@@ -155,8 +158,12 @@ class _Run:
             return
         wanted = identity(self.config, self.shards, self.start_digest, self.accelerator.num_processes)
         claimed = is_claimed(self.out, wanted)
+        if self.copies:
+            self.copies.claim(wanted)
         if not claimed:
             write_bytes(self.out / CONFIG, as_text(wanted))
+        if self.copies:
+            self.copies.fetch()
 
     def restore(self) -> None:
         """Go to the newest saved state, if there is one, and open the trackers there."""
@@ -225,7 +232,10 @@ class _Run:
         return share
 
     def save(self) -> None:
-        state.save(self.accelerator, self.out / STATES, self.progress, self.config.keep)
+        """The state, here and where it is copied to."""
+        place = state.save(self.accelerator, self.out / STATES, self.progress, self.config.keep)
+        if self.copies and self.accelerator.is_main_process:
+            self.copies.send(place)
 
     def score(self) -> Row:
         """Validate, and keep the model if it is the best so far."""
