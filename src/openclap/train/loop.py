@@ -136,7 +136,8 @@ class _Run:
         self.steps_per_epoch = steps_per_epoch(self.loader, config.accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs
         later = config.frozen if config.unfreeze_at else ()
-        objective = build_objective(config.objective, self.model)
+        objective = build_objective(config.objective, self.model, self.embedder.objective)
+        self.embedder.objective = objective.learned()
         optimizer = build_optimizer(self.model, config.optim, also=later, objective=objective)
         wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         if list(objective.parameters()):
