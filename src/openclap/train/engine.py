@@ -25,6 +25,7 @@ from openclap.models.text_tower import TextTower
 from openclap.train.config import TrainConfig
 from openclap.train.lora import adapt
 from openclap.train.optim import fix_norms, freeze, hold_still, thaw
+from openclap.train.remember import remember
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -108,6 +109,7 @@ def prepare_networks(clap: CLAP, config: TrainConfig, accelerator: Accelerator) 
         adapt(clap, config.lora)
     if config.checkpointing:
         save_memory(clap)
+    remember(clap, config)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         clap = nn.SyncBatchNorm.convert_sync_batchnorm(clap)
     return clap
