@@ -7,9 +7,10 @@ A step is forward, loss, backward, clipping of the gradient's norm and AdamW, in
 `openclap.train.step.TrainingStep`, as the loop calls it. Theirs is `ClapModel(…, return_loss=True)` with its own
 loss, captions padded to the longest of the batch, and torch's fused AdamW, which transformers' Trainer takes. Clips of
 10 s come as log-mels that were made once for both, so no front end is in these times; captions have 8 to 16 words.
-Times are the best of the rounds, in which the contestants take turns; peak memory is that of a fresh process for each.
-Before all that both must give the same vectors. (ClapModel's loss counts the direction from text to audio twice, and
-the other not at all; it costs the same.)
+Each contestant trains in a process of its own, as it would at work: side by side in one, they take each other's memory
+from the allocator, and every step asks the system for its own again. They take turns all the same, some steps each;
+times are the best of the rounds, memory the most that the process held. Before that both must give the same vectors.
+(ClapModel's loss counts the direction from text to audio twice, and the other not at all; it costs the same.)
 
 The models are HTSAT of `--preset` and RoBERTa; `--fusion` gives every clip four views. bf16 is autocast, where the
 device has units for it. `--largest` looks for the largest batch that a GPU has room for, in place of times.
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -46,13 +48,15 @@ from openclap.types import AudioBatch, PairBatch, TextBatch
 AUDIO = {"tiny": presets.HTSAT_TINY, "base": presets.HTSAT_BASE}
 OPTIM = OptimConfig(lr=1e-4, tower_lr=1e-4, weight_decay=0.0)
 WORDS = (8, 16)
+WARM = 3
+"""Rounds that do not count: until then memory is asked for."""
 Step = Callable[[PairBatch], float]
 
 
 def main() -> None:
     options = parse()
     if options.only:
-        print(json.dumps(alone(options)))
+        alone(options)
         return
     precisions = ["fp32"] + (["bf16"] if has_bf16(options.device) else [])
     views = "four views" if options.fusion else "one view"
@@ -83,30 +87,76 @@ def parse() -> argparse.Namespace:
 
 
 def compare(options: argparse.Namespace, precision: str) -> None:
-    """Each alone for its memory, before this process grows, since a child's peak begins at its parent's; then both in
-    turns."""
-    memory = {name: fresh(options, name, precision)["memory"] for name in CONTESTANTS}
+    """Both in turns. They start before this process grows, since a child's peak memory begins at its parent's."""
+    rivals = {name: Rival(options, name, precision) for name in CONTESTANTS}
     theirs, ours, frontend = models(options)
     batches = [pairs(options, frontend, seed) for seed in range(options.steps)]
     check(theirs, ours, batches[0])
     work = sum(count_work(ours, frontend).of(batch) for batch in batches)
-    peak = matmul_peak(torch.device(options.device), torch.bfloat16 if precision == "bf16" else torch.float32)
-    steps = {"transformers": CONTESTANTS["transformers"](theirs, options, precision)}
-    steps |= {"openclap": CONTESTANTS["openclap"](ours, options, precision)}
-    best = dict.fromkeys(steps, float("inf"))
-    for turn in range(options.rounds + 1):  # the first, in which memory is asked for, is not counted
-        for name, step in steps.items():
-            started = time.perf_counter()
-            for batch in batches:
-                step(batch)
-            best[name] = min(best[name], time.perf_counter() - started) if turn else best[name]
+    del theirs, ours
+    best, peak = dict.fromkeys(rivals, float("inf")), 0.0
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    for turn in range(options.rounds + WARM):
+        peak = max(peak, matmul_peak(torch.device(options.device), dtype))
+        for name, rival in rivals.items():
+            seconds = rival.turn()["seconds"]
+            best[name] = min(best[name], seconds) if turn >= WARM else best[name]
     print(f"\n{precision}: {work / len(batches) / 1e9:,.0f} GFLOP a step; peak {peak / 1e9:,.0f} GFLOP/s")
     for name, seconds in best.items():
         print(
             f"{name:13} {len(batches) * options.batch / seconds:8.2f} pairs/s  "
             f"{best['transformers'] / seconds:5.2f} ×  {work / seconds / peak:4.0%} of the peak  "
-            f"{memory[name] / 1e6:8,.0f} MB"
+            f"{rivals[name].turn()['memory'] / 1e6:8,.0f} MB"
         )
+        rivals[name].end()
+
+
+class Rival:
+    """One contestant in a process of its own, which takes its steps when it is its turn.
+
+    Raises MemoryError where the device has no room for it.
+    """
+
+    def __init__(self, options: argparse.Namespace, name: str, precision: str, batch: int | None = None) -> None:
+        flags = [f"--{flag}" for flag in ("fusion", "compile") if getattr(options, flag)]
+        command = [sys.executable, __file__, "--only", name, "--precision", precision, "--device", options.device]
+        command += ["--batch", str(batch or options.batch), "--steps", str(options.steps)]
+        command += ["--preset", options.preset, *flags]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    def turn(self) -> dict[str, float]:
+        """Seconds for its steps, and the most memory that it has held in bytes."""
+        assert self.process.stdin and self.process.stdout and self.process.stderr
+        with suppress(BrokenPipeError):  # why it ended is read below
+            print("go", file=self.process.stdin, flush=True)
+        if line := self.process.stdout.readline():
+            return dict(json.loads(line))
+        said = self.process.stderr.read()
+        if "out of memory" in said.lower():
+            raise MemoryError
+        sys.exit(said)
+
+    def end(self) -> None:
+        self.process.communicate()
+
+
+def alone(options: argparse.Namespace) -> None:
+    """What a rival's process does: some steps for every line that comes in."""
+    theirs, ours, frontend = models(options)
+    model = {"transformers": theirs, "openclap": ours}[options.only].train()
+    del theirs, ours
+    if options.device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    step = CONTESTANTS[options.only](model, options, options.precision)
+    batches = [pairs(options, frontend, seed) for seed in range(options.steps)]
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        for batch in batches:
+            step(batch)
+        seconds = time.perf_counter() - started
+        print(json.dumps({"seconds": seconds, "memory": peak_memory(torch.device(options.device))}), flush=True)
 
 
 def models(options: argparse.Namespace) -> tuple[ClapModel, CLAP, FrontEndConfig]:
@@ -188,40 +238,16 @@ CONTESTANTS = {"transformers": their_step, "openclap": our_step}
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 
 
-def alone(options: argparse.Namespace) -> dict[str, float]:
-    """One contestant in this process: two steps, and the most memory it held."""
-    theirs, ours, frontend = models(options)
-    model = {"transformers": theirs, "openclap": ours}[options.only].train()
-    del theirs, ours
-    if options.device != "cpu":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    step = CONTESTANTS[options.only](model, options, options.precision)
-    loss = [step(pairs(options, frontend, seed)) for seed in range(2)][-1]
-    return {"memory": peak_memory(torch.device(options.device)), "loss": loss}
-
-
-def fresh(options: argparse.Namespace, name: str, precision: str, batch: int | None = None) -> dict[str, float]:
-    """`alone` in a fresh process. Raises MemoryError where it did not come back."""
-    flags = [f"--{flag}" for flag in ("fusion", "compile") if getattr(options, flag)]
-    command = [sys.executable, __file__, "--only", name, "--precision", precision, "--device", options.device]
-    command += ["--batch", str(batch or options.batch), "--preset", options.preset, *flags]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode and "out of memory" in done.stderr.lower():
-        raise MemoryError
-    if done.returncode:
-        sys.exit(done.stderr)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
 def largest(options: argparse.Namespace, name: str, precision: str) -> int:
     """By doubling, then by halving the gap down to eight."""
 
     def fits(batch: int) -> bool:
+        rival = Rival(options, name, precision, batch)
         try:
-            fresh(options, name, precision, batch)
+            rival.turn()
         except MemoryError:
             return False
+        rival.end()
         return True
 
     good, bad = 0, 8
