@@ -73,7 +73,7 @@ def test_nothing_is_computed_twice(make_config: MakeConfig, tiny_model: Path) ->
     texts = ["a low tone", "noise", "a big dog howling in the rain", "noise"]
     plain = model.embed_audio(sounds), model.embed_text(texts)
     freeze(model.clap, TOWERS)
-    remember(model.clap, make_config(frozen=TOWERS))
+    assert remember(model.clap, make_config(frozen=TOWERS)) == list(TOWERS)
     first = model.embed_audio(sounds), model.embed_text(texts)
     passes.clear()
     again = model.embed_audio(sounds[::-1])[::-1], model.embed_text(texts[::-1])[::-1]
@@ -98,17 +98,14 @@ def test_towers_that_change_do_not_remember(make_config: MakeConfig, tiny_model:
     config: TrainConfig = make_config(**{"frozen": TOWERS} | more)
     clap = openclap.load(tiny_model).clap
     freeze(clap, config.frozen)
-    remember(clap, config)
-    assert not any("forward" in vars(tower) for tower in (clap.audio_tower, clap.text_tower))
+    assert remember(clap, config) == []
 
 
 def test_each_tower_for_itself(make_config: MakeConfig, tiny_swin: Path) -> None:
     clap = openclap.load(tiny_swin).clap
     freeze(clap, TOWERS[1:])
-    remember(clap, make_config(frozen=TOWERS[1:]))
-    assert "forward" in vars(clap.text_tower) and "forward" not in vars(clap.audio_tower)
+    assert remember(clap, make_config(frozen=TOWERS[1:])) == ["text_tower"]
     adapted = openclap.load(tiny_swin).clap
     freeze(adapted, TOWERS)
     adapt(adapted, 2)
-    remember(adapted, make_config(frozen=TOWERS, lora=2))
-    assert not any("forward" in vars(tower) for tower in (adapted.audio_tower, adapted.text_tower))
+    assert remember(adapted, make_config(frozen=TOWERS, lora=2)) == []

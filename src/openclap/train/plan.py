@@ -34,6 +34,7 @@ from openclap.train.config import TrainConfig
 from openclap.train.engine import DTYPES
 from openclap.train.lora import adapt
 from openclap.train.optim import build_optimizer, freeze
+from openclap.train.remember import remember
 from openclap.train.watch import PROBED, TOKENS, count_work, matmul_peak, peak_memory, probe
 
 UTILISATION = {"cpu": 0.5, "cuda": 0.35}
@@ -139,6 +140,11 @@ def plan(config: TrainConfig, given: Given | None = None, *, processes: int = 1)
     steps = steps_per_epoch * config.epochs
     memory = _memory(clap, preset.frontend, min(config.chunk or config.batch_size, config.batch_size), process)
     work = count_work(clap, preset.frontend)
+    if "audio_tower" in remember(clap, config):
+        notes.append(
+            f"From the second epoch on, clips of up to {preset.frontend.samples / preset.frontend.mel.rate:.1f} s need "
+            "no audio tower again: the time is the most that it takes."
+        )
     again = FORWARD_AGAIN if config.chunk or config.checkpointing else 1.0
     flops = own * (work.clip + TOKENS * work.token) * again
     peak, share = matmul_peak(device, DTYPES[config.precision]), UTILISATION[device.type]

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from openclap.audio.augment import UNCHANGED
 from openclap.models.clap import CLAP
@@ -30,18 +30,24 @@ ROOM = 1 << 30
 """Bytes of vectors that one tower keeps."""
 
 
-def remember(clap: CLAP, config: TrainConfig) -> None:
-    """Let the towers that are the same all through a run remember."""
+def remember(clap: CLAP, config: TrainConfig) -> list[str]:
+    """Let the towers that are the same all through a run remember; their names."""
     again = config.epochs > 1 and config.augment == UNCHANGED
     plain = config.precision == "fp32" and not (config.compile or config.unfreeze_at)
     if not (again and plain and clap.logit_scale.device.type == "cpu"):
-        return
+        return []
     assert isinstance(clap.text_tower, TextTower)
     texts: Parts = whole_captions if clap.text_tower.config.padded else captions
-    for name, parts in (("audio_tower", clips), ("text_tower", texts)):
+    parts = {"audio_tower": clips, "text_tower": texts}
+    still = [name for name in parts if name in config.frozen and not _learns(clap.get_submodule(name))]
+    for name in still:
         tower = clap.get_submodule(name)
-        if name in config.frozen and not any(parameter.requires_grad for parameter in tower.parameters()):
-            tower.forward = Remembered(tower.forward, parts)
+        tower.forward = Remembered(tower.forward, parts[name])
+    return still
+
+
+def _learns(tower: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in tower.parameters())
 
 
 class Remembered:
