@@ -89,6 +89,7 @@ def load(
         choice=choice,
         compile=compile,
         unused=checkpoint.unused,
+        objective=checkpoint.objective,
     )
 
 
@@ -140,6 +141,7 @@ class Embedder:
     Attributes:
         clap, frontend, preset: the networks, the front end, and what both were built from.
         engine: what runs the networks; its `name` says how.
+        objective: what training learned beside the networks, saved along (see `checkpoints.checkpoint`).
     """
 
     def __init__(
@@ -152,13 +154,14 @@ class Embedder:
         choice: engines.Choice = engines.FP32,
         compile: bool = False,
         unused: Mapping[str, Tensor] | None = None,
+        objective: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.device = device or _device(None)
         self.clap = clap.eval().to(self.device)
         self.preset = preset
         self.frontend = FrontEnd(preset.frontend).to(self.device)
         self.engine = engines.build(choice, self.clap, self.device, compile=compile, digest=self.digest)
-        self._unused = unused or {}
+        self._unused, self.objective = unused or {}, objective or {}
         self._tokenizer = tokenizer
 
     @property
@@ -290,7 +293,8 @@ class Embedder:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write a folder that `load` reads back: config.json, model.safetensors, tokenizer.json."""
-        model_folder.save(Path(folder), self.clap, self.preset, self.tokenizer, self._unused)
+        place, words = Path(folder), self.tokenizer
+        model_folder.save(place, self.clap, self.preset, words, self._unused, objective=self.objective)
 
     def digest(self) -> str:
         """A SHA-256 of weights and preset: what vectors of one model have in common."""

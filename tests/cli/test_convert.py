@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from openclap import presets
 from openclap.checkpoints import folder, recognise
@@ -62,6 +62,24 @@ def test_what_is_left_out_is_named(
     assert [line.strip() for line in said.splitlines() if line.startswith("  ")] == [
         *("audio_transform", "text_transform", "audio_branch.tscam_conv", "audio_branch.head")
     ]
+
+
+def test_what_an_objective_learned_is_left_out_and_nothing_else_is_changed(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["convert", str(published), str(tmp_path / "plain"), "--to", "openclap"]) == 0
+    assert run(["convert", str(tmp_path / "plain"), str(tmp_path / "biased"), "--to", "openclap"]) == 0
+    save_file({"bias": torch.tensor(-7.5)}, tmp_path / "biased" / folder.OBJECTIVE)
+    assert run(["convert", str(tmp_path / "biased"), str(tmp_path / "again"), "--to", "openclap"]) == 0
+    assert recognise.read(tmp_path / "again").objective == {"bias": torch.tensor(-7.5)}
+    for to, name in (("hf", "hf-{}"), ("laion", "{}.pt")):
+        capsys.readouterr()
+        for one in ("plain", "biased"):
+            assert run(["convert", str(tmp_path / one), str(tmp_path / name.format(one)), "--to", to]) == 0
+            assert ("objective.bias (1)" in capsys.readouterr().err) == (one == "biased")
+        plain, biased = (recognise.read(tmp_path / name.format(one)) for one in ("plain", "biased"))
+        for theirs, ours in ((plain.weights, biased.weights), (plain.unused, biased.unused)):
+            assert theirs.keys() == ours.keys() and all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 def test_a_model_that_a_format_cannot_say_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

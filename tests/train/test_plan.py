@@ -35,6 +35,9 @@ def test_what_is_frozen_needs_less(make_config: MakeConfig) -> None:
     assert {part.name for part in heads.parts if part.learning} == {"audio_head", "text_head"}
     assert heads.memory.gradients < whole.memory.gradients / 2 and heads.flops < whole.flops / 2.5
     assert heads.memory.activations < whole.memory.activations / 10
+    assert not whole.notes and ["clips of up to 0.5 s need no audio tower again" in note for note in heads.notes] == [
+        True
+    ]
 
 
 def test_processes_share_a_batch(make_config: MakeConfig) -> None:

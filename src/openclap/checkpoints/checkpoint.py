@@ -24,6 +24,8 @@ class Checkpoint:
         tokenizer: a `tokenizer.json`, or a `vocab.json` with merges beside it; None where it must be fetched by the
             preset's `text.tokenizer`.
         source: the file or folder that it was read from.
+        objective: what its objective learned beside the networks (SigLIP's bias), from which training goes on; our own
+            folder alone has a place for it.
     """
 
     format: str
@@ -32,3 +34,4 @@ class Checkpoint:
     unused: dict[str, Tensor] = field(default_factory=dict)
     tokenizer: Path | None = None
     source: Path | None = None
+    objective: dict[str, Tensor] = field(default_factory=dict)

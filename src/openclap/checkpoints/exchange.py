@@ -5,7 +5,7 @@ A preset is written, read back and compared, so that nothing has to be known her
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,11 @@ class Losses:
     left_out: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+
+
+def of_objective(names: Iterable[str]) -> tuple[str, ...]:
+    """How what an objective learned is called where it is left out."""
+    return tuple(f"objective.{name}" for name in sorted(names))
 
 
 APART = frozenset(

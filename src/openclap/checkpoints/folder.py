@@ -1,5 +1,5 @@
-"""Our own folder: `config.json` (the preset), `model.safetensors`, `tokenizer.json`, and, where the weights came from
-a file that held more than the networks read, `unused.safetensors`.
+"""Our own folder: `config.json` (the preset), `model.safetensors`, `tokenizer.json`; where the weights came from a file
+that held more than the networks read, `unused.safetensors`; and where training learned more, `objective.safetensors`.
 
 A folder is complete or absent: it is written beside its place and moved there (`destination`).
 """
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from openclap.presets import Preset
 
 FORMAT_VERSION = 1
-CONFIG, WEIGHTS, UNUSED = "config.json", "model.safetensors", "unused.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+UNUSED, OBJECTIVE = "unused.safetensors", "objective.safetensors"
 
 
 def is_folder(path: Path) -> bool:
@@ -51,13 +52,16 @@ def save(
     preset: Preset,
     tokenizer: Tokenizer | None,
     unused: Mapping[str, Tensor] | None = None,
+    *,
+    objective: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the folder whole; one that stands there is replaced only when the new one is complete.
 
     Raises CheckpointError when `folder` is something else: a file, or a folder without our config.json or with files
     that are not ours.
     """
-    write(Checkpoint("openclap", preset, clap.state_dict(), dict(unused or {})), folder, tokenizer)
+    learned = dict(objective or {})
+    write(Checkpoint("openclap", preset, clap.state_dict(), dict(unused or {}), objective=learned), folder, tokenizer)
 
 
 def write(checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer | None) -> Losses:
@@ -68,7 +72,8 @@ def write(checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer | None) -> 
         draft.mkdir()
         config = {"format_version": FORMAT_VERSION, "preset": presets.to_dict(checkpoint.preset)}
         (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for file, tensors in ((WEIGHTS, checkpoint.weights), (UNUSED, checkpoint.unused)):
+        parts = {WEIGHTS: checkpoint.weights, UNUSED: checkpoint.unused, OBJECTIVE: checkpoint.objective}
+        for file, tensors in parts.items():
             if tensors:
                 save_file({name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}, draft / file)
         if tokenizer is not None:
@@ -82,10 +87,13 @@ def read(folder: Path, preset: Preset | None = None) -> Checkpoint:
     Raises CheckpointError for a missing, damaged or newer folder.
     """
     preset = preset or _preset(folder)
-    unused = read_safetensors(folder / UNUSED) if (folder / UNUSED).is_file() else {}
+    unused, objective = (
+        read_safetensors(folder / file) if (folder / file).is_file() else {} for file in (UNUSED, OBJECTIVE)
+    )
     tokenizer = folder / TOKENIZER
     weights = read_safetensors(folder / WEIGHTS)
-    return Checkpoint("openclap", preset, weights, unused, tokenizer if tokenizer.is_file() else None)
+    words = tokenizer if tokenizer.is_file() else None
+    return Checkpoint("openclap", preset, weights, unused, words, objective=objective)
 
 
 def network(checkpoint: Checkpoint, source: str) -> CLAP:
@@ -178,7 +186,7 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-KIND = Kind("openclap model", (CONFIG, WEIGHTS, UNUSED, TOKENIZER), _is_whole)
+KIND = Kind("openclap model", (CONFIG, WEIGHTS, UNUSED, OBJECTIVE, TOKENIZER), _is_whole)
 
 
 def _preset(folder: Path) -> Preset:

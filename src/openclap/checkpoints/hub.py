@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from openclap.checkpoints.hub_files import TOKENIZER, UNUSED, WEIGHTS, choose, lacking
+from openclap.checkpoints.hub_files import BESIDE, TOKENIZER, WEIGHTS, choose, lacking
 from openclap.errors import CheckpointError
 
-PUSHED = ("config.json", WEIGHTS[0], TOKENIZER, UNUSED, "evaluation.json", "README.md")
+PUSHED = ("config.json", WEIGHTS[0], TOKENIZER, *BESIDE, "evaluation.json", "README.md")
 
 TIMEOUT_S = 10.0
 

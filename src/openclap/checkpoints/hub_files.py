@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 TOKENIZER = "tokenizer.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-UNUSED = "unused.safetensors"
+BESIDE = ("unused.safetensors", "objective.safetensors")
 ALTERNATIVES = (
     (
         ("model.safetensors",),
@@ -22,7 +22,7 @@ ALTERNATIVES = (
 """Weights, and words: of each, the first that a repository holds is the only one that is fetched. Weights in parts
 have an index that names them."""
 FILES = (
-    *("config.json", "preprocessor_config.json", "processor_config.json", UNUSED),
+    *("config.json", "preprocessor_config.json", "processor_config.json", *BESIDE),
     *(name for choices in ALTERNATIVES for choice in choices for name in choice),
 )
 """What a model consists of, ours or Hugging Face's."""

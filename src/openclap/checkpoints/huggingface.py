@@ -13,7 +13,7 @@ from torch import Tensor
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.clap_config import check, config_of, preprocessor_of, preset_of
 from openclap.checkpoints.destination import Kind, drafted
-from openclap.checkpoints.exchange import Losses
+from openclap.checkpoints.exchange import Losses, of_objective
 from openclap.checkpoints.names import Table, few, translate
 from openclap.checkpoints.tensors import read_tensors
 from openclap.errors import CheckpointError
@@ -134,7 +134,8 @@ def write(checkpoint: Checkpoint, folder: Path) -> Losses:
         save_file(state | computed(checkpoint.preset), draft / WEIGHTS, metadata={"format": "pt"})
         if checkpoint.tokenizer is not None:
             _write_tokenizer(checkpoint.tokenizer, draft, checkpoint.preset.text.context)
-    return Losses(left_out=(*sorted(set(checkpoint.weights) - set(kept)), *sorted(checkpoint.unused)), changed=changed)
+    left_out = (*sorted(set(checkpoint.weights) - set(kept)), *sorted(checkpoint.unused))
+    return Losses(left_out=(*left_out, *of_objective(checkpoint.objective)), changed=changed)
 
 
 KIND = Kind(

@@ -19,7 +19,7 @@ from torch import Tensor
 from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.destination import Kind, drafted
-from openclap.checkpoints.exchange import Losses, changes
+from openclap.checkpoints.exchange import Losses, changes, of_objective
 from openclap.checkpoints.names import Table, translate
 from openclap.checkpoints.shapes import MEL, STFT, preset_of
 from openclap.checkpoints.tensors import unwrapped
@@ -151,7 +151,7 @@ def to_state(checkpoint: Checkpoint) -> OrderedDict[str, Tensor]:
 
 
 def write(checkpoint: Checkpoint, path: Path) -> Losses:
-    """A `.pt` file for LAION-CLAP, which leaves nothing out.
+    """A `.pt` file for LAION-CLAP, which leaves out nothing but what an objective learned.
 
     Raises CheckpointError for a model that would read back as another one, and where `path` is anything but a file
     that was written here.
@@ -176,7 +176,7 @@ def write(checkpoint: Checkpoint, path: Path) -> Losses:
     }
     with drafted(path, KIND, checkpoint.source) as draft:
         torch.save(content, draft)
-    return Losses(absent=absent(state, preset), changed=changed)
+    return Losses(of_objective(checkpoint.objective), absent(state, preset), changed)
 
 
 def absent(state: Mapping[str, Tensor], preset: Preset) -> tuple[str, ...]:

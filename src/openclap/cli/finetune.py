@@ -17,9 +17,10 @@ from openclap.cli.live import training_line
 from openclap.cli.train import options_given
 
 if TYPE_CHECKING:
-    from openclap.evals.validation import Change
+    from openclap.evals.validation import Change, HeldOut
     from openclap.train.config import TrainConfig
     from openclap.train.loop import Outcome
+    from openclap.train.pairs import Pairs
 
 HELD_OUT_SEED = 0
 
@@ -59,28 +60,16 @@ def finetune(
     json
         Print one JSON object in place of a table.
     """
-    import openclap
     from openclap.errors import ConfigError
     from openclap.evals.validation import HeldOut
     from openclap.train.finetune import configure
     from openclap.train.loop import train
-    from openclap.train.page import write_page
-    from openclap.train.pairs import pairs_of
 
     if not 0 < held_out < 1:
         raise ConfigError(f"--held-out is {held_out}, expected a share between 0 and 1.")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("openclap finetune is for one process. Make shards, and give several to openclap train.")
-    with progress("Reading sounds") as advance:
-        pairs = pairs_of(
-            sounds.expanduser(),
-            out / "shards",
-            share=held_out,
-            seed=HELD_OUT_SEED,
-            processes=processes,
-            progress=advance,
-        )
-    list_skipped([(item.file, item.reason) for item in pairs.skipped])
+    pairs = _pairs(sounds, out, held_out, processes)
     data, given = str(pairs.train.folder), options_given(options)
     config = configure(start, data, len(pairs.train), mode=mode, options=given, tell=note)
     held = HeldOut(pairs.held)
@@ -88,11 +77,34 @@ def finetune(
     with _told() as watch:
         outcome = train(config, out, shards=pairs.train, validate=held.score, watch=watch)
     list_skipped([(reason.partition(": ")[0], reason) for reason in outcome.skipped])
-    if outcome.stopped:
-        if json:
-            print_json(_facts(outcome, []))
-        note(f"Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run the same command to go on.")
-        return 130
+    return _stopped(outcome, json) if outcome.stopped else _finished(outcome, held, start, out, json=json)
+
+
+def _pairs(sounds: Path, out: Path, held_out: float, processes: int) -> Pairs:
+    """What there is to learn from, packed into `out` if need be; what is left out is listed."""
+    from openclap.train.pairs import pairs_of
+
+    folder = out / "shards"
+    with progress("Reading sounds") as advance:
+        pairs = pairs_of(
+            sounds.expanduser(), folder, share=held_out, seed=HELD_OUT_SEED, processes=processes, progress=advance
+        )
+    list_skipped([(item.file, item.reason) for item in pairs.skipped])
+    return pairs
+
+
+def _stopped(outcome: Outcome, json: bool) -> int:
+    if json:
+        print_json(_facts(outcome, []))
+    note(f"Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run the same command to go on.")
+    return 130
+
+
+def _finished(outcome: Outcome, held: HeldOut, start: str, out: Path, *, json: bool) -> int:
+    """Both models on the held-out pairs, the curves, and what came of it."""
+    import openclap
+    from openclap.train.page import write_page
+
     changes = held.compare(openclap.load(start), openclap.load(outcome.model))
     if json:
         print_json(_facts(outcome, changes))

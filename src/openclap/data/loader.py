@@ -12,6 +12,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import Literal
 
+import numpy as np
 import torch
 
 from openclap.audio.augment import UNCHANGED, AugmentConfig
@@ -49,13 +50,13 @@ class PairLoader:
 
     What a batch holds depends on (seed, epoch, rank, world, batch_size) and on the choices about captions and
     augmentation alone: not on `workers`, not on where reading began. A sample that cannot be read is left out of its
-    batch and listed in `skipped`; a batch of which nothing is left is passed over. The next batch is read while the
-    caller is at this one: by `workers` processes, or without them by a thread.
+    batch and listed in `skipped`; a batch of which nothing is left is empty. The next batch is read while the caller is
+    at this one: by `workers` processes, or without them by a thread.
 
     Attributes:
         batches_per_epoch: the same for every rank; the few samples left over differ from epoch to epoch.
-        epoch, position: the current epoch, and batches of it consumed so far, those passed over included. They are
-            what to save, and to give back as `epoch` and `start`.
+        epoch, position: the current epoch, and batches of it consumed so far. They are what to save, and to give back
+            as `epoch` and `start`.
         skipped: samples left out so far.
     """
 
@@ -101,9 +102,9 @@ class PairLoader:
     def batches(self, epoch: int, start: int = 0, *, epochs: int = 1) -> Iterator[PairBatch]:
         """The batches of so many epochs, those of the first from position `start` on.
 
-        Raises ConfigError when `start` is not in the epoch. The iterator raises DataError when a whole epoch cannot
-        be read or shards are gone that a whole batch stood in, and, naming the sample, when reading fails in a way
-        that nobody foresaw or a worker is killed.
+        Raises ConfigError when `start` is not in the epoch. The iterator raises DataError when shards are gone that a
+        whole batch stood in, and, naming the sample, when reading fails in a way that nobody foresaw or a worker is
+        killed.
         """
         if epoch < 0 or epochs < 1 or not 0 <= start <= self.batches_per_epoch:
             raise ConfigError(
@@ -113,22 +114,15 @@ class PairLoader:
         return self._fetch(epoch, start, epochs)
 
     def _fetch(self, epoch: int, start: int, epochs: int) -> Iterator[PairBatch]:
-        self.epoch, self.position, some = epoch, start, start > 0
+        self.epoch, self.position = epoch, start
         plans = (self._plan(each, start if each == epoch else 0) for each in range(epoch, epoch + epochs))
         for fetched in one_ahead(self._read(chain.from_iterable(plans))):
             if fetched.asked.epoch != self.epoch:
-                self.epoch, self.position, some = fetched.asked.epoch, 0, False
+                self.epoch, self.position = fetched.asked.epoch, 0
             self._check_read(fetched)
             self.position += 1
             self.skipped += fetched.skipped
-            if fetched.batch is not None:
-                some = True
-                yield fetched.batch
-            if self.position == self.batches_per_epoch and not some:
-                raise DataError(
-                    f"{self.shards.folder}: no sample of epoch {self.epoch} could be read. "
-                    f"The last: {self.skipped[-1].reason}"
-                )
+            yield _nothing_for(self.clips.frontend) if fetched.batch is None else fetched.batch
 
     def _plan(self, epoch: int, start: int) -> Iterator[_Asked]:
         order_S = epoch_order(self.shards.tar_S, self.seed, epoch)
@@ -196,6 +190,15 @@ class _BatchReader:
             caption_id_T=torch.tensor([_caption_id(caption) for caption in captions]),
             keys=tuple(clip.key for clip in clips),
         )
+
+
+def _nothing_for(frontend: FrontEndLike) -> PairBatch:
+    """A batch of no clips, otherwise shaped like those of this front end."""
+    second = frontend([np.zeros(frontend.sample_rate, np.float32)])
+    frames_B = None if second.frames_B is None else second.frames_B[:0]
+    none_T = torch.zeros(0, dtype=torch.long)
+    text = TextBatch(none_T.view(0, 1), none_T.view(0, 1))
+    return PairBatch(AudioBatch(second.mel_BVTF[:0], second.is_long_B[:0], frames_B), text, none_T, none_T, keys=())
 
 
 def _caption_id(caption: str) -> int:

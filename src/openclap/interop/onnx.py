@@ -27,7 +27,7 @@ from openclap.audio.clips import quantise
 from openclap.audio.mel import LogMel
 from openclap.checkpoints import folder
 from openclap.checkpoints.destination import Kind, drafted
-from openclap.checkpoints.exchange import Losses
+from openclap.checkpoints.exchange import Losses, of_objective
 from openclap.errors import CheckpointError, require
 from openclap.models.fusion import every_clip
 from openclap.text.tokenizer import FILE as TOKENIZER
@@ -66,7 +66,8 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
         (draft / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             (draft / TOKENIZER).write_text(tokenizer.settled, encoding="utf-8")
-    return Losses(left_out=tuple(name for name in [*checkpoint.weights, *checkpoint.unused] if not _is_read(name)))
+    left_out = tuple(name for name in [*checkpoint.weights, *checkpoint.unused] if not _is_read(name))
+    return Losses(left_out=(*left_out, *of_objective(checkpoint.objective)))
 
 
 def for_graphs(clap: CLAP) -> CLAP:

@@ -117,7 +117,12 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
         )
     device = torch.device("cpu")
     embedder = Embedder(
-        folder.network(checkpoint, name), checkpoint.preset, tokenizer, device=device, unused=checkpoint.unused
+        folder.network(checkpoint, name),
+        checkpoint.preset,
+        tokenizer,
+        device=device,
+        unused=checkpoint.unused,
+        objective=checkpoint.objective,
     )
     with drafted(place, KIND, checkpoint.source) as draft:
         model = SentenceTransformer(modules=[Clap(embedder)], device="cpu", similarity_fn_name="cosine")

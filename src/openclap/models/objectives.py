@@ -13,7 +13,8 @@ loss is the mean over clips plus the mean over captions, halved.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -37,7 +38,8 @@ class ObjectiveConfig:
         label_smoothing: the part of each target that is spread evenly over all candidates.
         matryoshka: shorter sizes that are trained along with the whole (see `Matryoshka`).
         spare_equal_captions: a clip with the same caption as another is no negative of that other's.
-        initial_scale: where the temperature's scale begins (SigLIP's paper: 10); 0 leaves it as the model has it.
+        initial_scale: where the temperature's scale begins (SigLIP's paper: 10), siglip's bias then at −10; 0 leaves
+            both as the model has them.
 
     Raises ConfigError for values out of range and for combinations that nothing defines.
     """
@@ -68,14 +70,18 @@ class ObjectiveConfig:
             raise ConfigError("objective.matryoshka goes with infonce and siglip; mlp compares whole vectors only.")
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """The contract: `forward(own, everyone)` is a scalar, this process's share of the global batch's loss."""
 
     transforms = False
     """Whether it reads `scale_text`, `audio_mlp_BD` and `text_mlp_TD`."""
 
-    def forward(self, own: Features, everyone: Features) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, own: Features, everyone: Features) -> Tensor: ...
+
+    def learned(self) -> dict[str, Tensor]:
+        """What it learns itself: the tensors that it learns in, not copies."""
+        return dict(self.state_dict())
 
 
 class InfoNCE(Objective):
@@ -119,8 +125,8 @@ def _audio_transformed(features: Features) -> Features:
 
 class SigLIP(Objective):
     """Every caption and clip are asked whether they belong together (Zhai et al. 2023): −log σ(±(s·similarity + b)),
-    summed over all pairs and divided by the number of captions. `bias`, b, is learned; it begins at −10, and the paper
-    begins with the scale at 10."""
+    summed over all pairs and divided by the number of captions. `bias`, b, is learned; it begins at −10 where a model
+    brings none, and the paper begins with the scale at 10."""
 
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
@@ -146,6 +152,9 @@ class Matryoshka(Objective):
     def forward(self, own: Features, everyone: Features) -> Tensor:
         return torch.stack([self.inner(_first(own, size), _first(everyone, size)) for size in self.sizes]).mean()
 
+    def learned(self) -> dict[str, Tensor]:
+        return self.inner.learned()
+
 
 def _first(features: Features, size: int) -> Features:
     audio_BD = F.normalize(features.audio_BD[:, :size], dim=-1)
@@ -167,11 +176,12 @@ OBJECTIVES: dict[str, Callable[[ObjectiveConfig], Objective]] = {
 }
 
 
-def build_objective(config: ObjectiveConfig, clap: CLAP) -> Objective:
+def build_objective(config: ObjectiveConfig, clap: CLAP, learned: Mapping[str, Tensor] | None = None) -> Objective:
     """The objective, and `clap` made ready for it, which is to come before optimizer and processes are set up.
 
     Parts of `clap` that the objective does not read stop learning (data-parallel training waits for every gradient),
-    and its scales begin where the configuration says. The objective's own parameters are to be optimised, too.
+    and its scales begin where the configuration says. The objective's own parameters are to be optimised, too; they
+    begin as `learned`, where that is of the same kind.
 
     Raises ConfigError when `clap` lacks what the objective reads.
     """
@@ -185,6 +195,8 @@ def build_objective(config: ObjectiveConfig, clap: CLAP) -> Objective:
     for extra in extras:
         if extra is not None and not objective.transforms:
             extra.requires_grad_(False)
+    if learned and learned.keys() == objective.learned().keys() and not config.initial_scale:
+        objective.load_state_dict(learned)
     if config.initial_scale:
         with torch.no_grad():
             for scale in (clap.logit_scale, clap.logit_scale_text):

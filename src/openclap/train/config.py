@@ -73,6 +73,8 @@ class TrainConfig:
         trackers: who is told the curves: "tensorboard", or any other that accelerate knows and is installed.
         save_every: steps between saved states.
         keep: how many saved states stay.
+        states: a folder or address ("s3://bucket/run") that each saved state is copied to, and that a run whose own
+            folder is gone goes on from; "" for none.
         workers: processes that decode; 0 decodes in the training process.
     """
 
@@ -98,6 +100,7 @@ class TrainConfig:
     seed: int = 3407
     save_every: int = 50
     keep: int = 2
+    states: str = ""
     workers: int = 0
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ from openclap.models.text_tower import TextTower
 from openclap.train.config import TrainConfig
 from openclap.train.lora import adapt
 from openclap.train.optim import fix_norms, freeze, hold_still, thaw
+from openclap.train.remember import remember
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -61,6 +62,23 @@ def accelerator_for(config: TrainConfig, out: Path, *, device: torch.device | No
     return accelerator
 
 
+def sums(accelerator: Accelerator, numbers: list[int]) -> list[int]:
+    """Each number's sum over all processes, which are to call this together."""
+    if accelerator.num_processes == 1:
+        return numbers
+    total: list[int] = accelerator.reduce(torch.tensor(numbers, device=accelerator.device), "sum").tolist()
+    return total
+
+
+def from_first(accelerator: Accelerator, number: float) -> float:
+    """What the first process has."""
+    if accelerator.num_processes == 1:
+        return number
+    from accelerate.utils import broadcast
+
+    return float(broadcast(torch.tensor(number, dtype=torch.float64, device=accelerator.device)))
+
+
 def _check_precision(config: TrainConfig) -> None:
     """Raises ConfigError for a precision that this machine has not."""
     if config.precision == "fp16" and not torch.cuda.is_available():
@@ -95,6 +113,7 @@ def prepare_networks(clap: CLAP, config: TrainConfig, accelerator: Accelerator) 
         adapt(clap, config.lora)
     if config.checkpointing:
         save_memory(clap)
+    remember(clap, config)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         clap = nn.SyncBatchNorm.convert_sync_batchnorm(clap)
     return clap

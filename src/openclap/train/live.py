@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+LOG = "log.jsonl"
 
 
 class Clock:

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-
 from openclap.data.files import partial_of, write_bytes
 from openclap.data.loader import PairLoader
 from openclap.data.shards import ShardIndex, index_shards
 from openclap.embedder import Embedder, load
-from openclap.errors import CheckpointError, ConfigError, DataError
+from openclap.errors import ConfigError
 from openclap.locks import LOCK, only_writer
 from openclap.models.objectives import build_objective
 from openclap.train import state
+from openclap.train.claim import CONFIG, as_text, identity, is_claimed
 from openclap.train.config import TrainConfig
-from openclap.train.engine import DTYPES, PROJECT, accelerator_for, compile_towers, prepare_networks, set_modes
-from openclap.train.guards import check_data, check_finite
-from openclap.train.live import Clock, Row, log, read_log, signals
-from openclap.train.lora import merged
+from openclap.train.copies import Copies
+from openclap.train.engine import (
+    DTYPES,
+    PROJECT,
+    accelerator_for,
+    compile_towers,
+    from_first,
+    prepare_networks,
+    set_modes,
+    sums,
+)
+from openclap.train.guards import check_finite
+from openclap.train.leave import MODEL, keep_best, leave
+from openclap.train.live import LOG, Clock, Row, log, read_log, signals
 from openclap.train.optim import SCHEDULES, build_optimizer, set_rate
+from openclap.train.state import STATES
 from openclap.train.step import TrainingStep
+from openclap.train.steps import Step, steps, steps_per_epoch
 from openclap.train.watch import Gauge
 from openclap.types import PairBatch
 
@@ -37,7 +45,7 @@ __all__ = ["Outcome", "Row", "Validate", "read_log", "train"]
 Validate = Callable[[Embedder], float]
 """The score of a model on held-out pairs; more is better, and the same model always gets the same."""
 Watch = Callable[[Row], None]
-CONFIG, SHARDS = "config.json", "shards"
+SHARDS = "shards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +86,9 @@ def train(
         watch: told every row: step, total_steps, epoch, loss, scale, grad_norm, lr, pairs_per_s, seconds_left, and
             score and best after an epoch; and, for the start, step 0 with a score alone.
 
-    Raises ConfigError when `out` holds a run of another configuration or other data, DataError for shards that cannot
-    be used, TrainingError when the loss is no longer finite (`out/non-finite.json` names the batch).
+    Raises ConfigError when `out` or `config.states` holds a run of another configuration or other data, or cannot be
+    written, DataError for shards that cannot be used, TrainingError when the loss is no longer finite
+    (`out/non-finite.json` names the batch).
     """
     ours = {CONFIG, LOCK, SHARDS, partial_of(out / CONFIG).name}  # a kill may leave these alone
     if out.is_file() or (out.is_dir() and not (out / CONFIG).exists() and {path.name for path in out.iterdir()} - ours):
@@ -103,6 +112,7 @@ class _Run:
         from accelerate.utils import set_seed
 
         self.config, self.out, self.validate = config, out, validate
+        self.copies = Copies(config.states, out, config.keep) if config.states else None
         self.accelerator = accelerator_for(config, out)
         set_seed(config.seed)
         self.embedder: Embedder = load(config.start, device=self.accelerator.device)
@@ -123,10 +133,11 @@ class _Run:
             caption=config.caption,
             augment=config.augment,
         )
-        self.steps_per_epoch = self._steps_per_epoch()
+        self.steps_per_epoch = steps_per_epoch(self.loader, config.accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs
         later = config.frozen if config.unfreeze_at else ()
-        objective = build_objective(config.objective, self.model)
+        objective = build_objective(config.objective, self.model, self.embedder.objective)
+        self.embedder.objective = objective.learned()
         optimizer = build_optimizer(self.model, config.optim, also=later, objective=objective)
         wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         if list(objective.parameters()):
@@ -141,46 +152,23 @@ class _Run:
         )
         self.progress = state.Progress()
 
-    def _steps_per_epoch(self) -> int:
-        batches, together = self.loader.batches_per_epoch, self.config.accumulate
-        if batches < together:
-            raise DataError(
-                f"{self.shards.folder}: {batches} batches are fewer than the {together} that make one step. Choose a "
-                "smaller accumulate or batch, or add data."
-            )
-        return batches // together
-
     def claim(self) -> None:
         """Make `out` this run's folder, or see that it already is: the same choices, data and start."""
-        written = self.out / CONFIG
-        wanted = json.loads(json.dumps(self.identity()))
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return
-        if not written.exists():
-            write_bytes(written, json.dumps(wanted, indent=2).encode() + b"\n")
-            return
-        try:
-            found = dict(json.loads(written.read_text(encoding="utf-8")))
-        except ValueError:
-            raise ConfigError(f"{written}: is damaged. Choose another folder, or delete this one.") from None
-        if other := sorted(key for key in wanted if found.get(key) != wanted[key]):
-            raise ConfigError(
-                f"{self.out}: holds a run with another configuration ({', '.join(other)}). "
-                "Choose another folder, or give the same options and data to go on with it."
-            )
-
-    def identity(self) -> dict[str, Any]:
-        """The configuration, its paths from the root, and digests of what they lead to."""
-        config = self.config.to_dict() | {"data": str(self.shards.folder.absolute())}
-        if Path(self.config.start).exists():
-            config["start"] = str(Path(self.config.start).absolute())
-        made = {"data_digest": self.shards.digest(), "start_digest": self.start_digest}
-        return config | made | {"processes": self.accelerator.num_processes}
+        wanted = identity(self.config, self.shards, self.start_digest, self.accelerator.num_processes)
+        claimed = is_claimed(self.out, wanted)
+        if self.copies:
+            self.copies.claim(wanted)
+        if not claimed:
+            write_bytes(self.out / CONFIG, as_text(wanted))
+        if self.copies:
+            self.copies.fetch()
 
     def restore(self) -> None:
         """Go to the newest saved state, if there is one, and open the trackers there."""
-        self.progress = state.restore(self.accelerator, self.out / "states")
+        self.progress = state.restore(self.accelerator, self.out / STATES)
         self.resumed_done = self.is_over()
         set_modes(self.model, self.config, self.progress.step)
         places = {"tensorboard": {"purge_step": self.progress.step, "flush_secs": 10}}
@@ -197,7 +185,7 @@ class _Run:
             if self.validate and self.progress.best is None:
                 watch({"step": 0, "total_steps": self.total_steps, "epoch": 0, **self.score()})
             clock = Clock(self.pairs_per_step, self.total_steps)
-            for step, batches in self.steps():
+            for step, batches in self.steps_left():
                 clock.data_ready()
                 share = self.rate_at(step - 1)
                 result = self.take(batches)
@@ -214,9 +202,9 @@ class _Run:
                 write(row)
                 watch(row)
                 self.accelerator.log({key: row[key] for key in _TRACKED if key in row}, step=step)
-                stopping = self.anybody(bool(stop))
+                stopping = any(sums(self.accelerator, [bool(stop)]))
                 if stopping or scored or self.is_over() or step % self.config.save_every == 0:
-                    state.save(self.accelerator, self.out / "states", self.progress, self.config.keep)
+                    self.save()
                 if stopping or self.is_over():
                     break
             if not self.is_over() and not stop:  # the last batches were passed over, all of them unreadable
@@ -226,7 +214,7 @@ class _Run:
     def logging(self) -> Any:
         """Who writes rows down: the first process."""
         if self.accelerator.is_main_process:
-            return log(self.out / "log.jsonl", self.progress.step)
+            return log(self.out / LOG, self.progress.step)
         return nullcontext(lambda row: None)
 
     @property
@@ -244,42 +232,23 @@ class _Run:
         set_rate(self.optimizer, share)
         return share
 
+    def save(self) -> None:
+        """The state, here and where it is copied to."""
+        place = state.save(self.accelerator, self.out / STATES, self.progress, self.config.keep)
+        if self.copies and self.accelerator.is_main_process:
+            self.copies.send(place)
+
     def score(self) -> Row:
         """Validate, and keep the model if it is the best so far."""
         assert self.validate is not None
         self.model.eval()
         score = self.validate(self.embedder) if self.accelerator.is_main_process else 0.0
-        score = self.from_first(score)
+        score = from_first(self.accelerator, score)
         set_modes(self.model, self.config, self.progress.step)
         self.progress = self.progress.scored(score)
         if self.progress.best_step == self.progress.step and self.accelerator.is_main_process:
-            self.keep_best()
+            keep_best(self.embedder, self.out)
         return {"score": score, "best": self.progress.best, "best_step": self.progress.best_step}
-
-    def keep_best(self) -> None:
-        """Write the model to `out/best`, in place of the one before. Raises CheckpointError, which leaves that one."""
-        try:
-            merged(self.embedder).save(self.out / "best")
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{self.out / 'best'}: the best model so far could not be saved ({error}). The one before is whole, "
-                "and so are saved states; free some space and run the same command to go on."
-            ) from None
-
-    def from_first(self, number: float) -> float:
-        """What the first process has."""
-        if self.accelerator.num_processes == 1:
-            return number
-        from accelerate.utils import broadcast
-
-        told = torch.tensor(number, dtype=torch.float64, device=self.accelerator.device)
-        return float(broadcast(told))
-
-    def anybody(self, fact: bool) -> bool:
-        """Is it so for any process?"""
-        if self.accelerator.num_processes == 1:
-            return fact
-        return bool(self.accelerator.reduce(torch.tensor(int(fact), device=self.accelerator.device)))
 
     def check(self, result: dict[str, float], batches: Sequence[PairBatch]) -> None:
         """Raise TrainingError when the step just taken has left the numbers; nothing of it is saved."""
@@ -289,48 +258,22 @@ class _Run:
         name = "non-finite.json" if rank == 0 else f"non-finite-{rank}.json"
         check_finite(result, self.progress.step, batches, self.out / name)
 
-    def steps(self) -> Iterator[tuple[int, list[PairBatch]]]:
-        """What is left to learn from: the number of each step (from 1), and its batches."""
+    def steps_left(self) -> Iterator[Step]:
+        """What is left to learn from."""
         if self.is_over():
-            return
-        together, per_epoch = self.config.accumulate, self.steps_per_epoch
-        first, start = divmod(self.progress.step, per_epoch)
-        for epoch in range(first, self.config.epochs):
-            held: list[PairBatch] = []
-            begin = (start if epoch == first else 0) * together
-            expected = begin
-            for batch in self.loader.batches(epoch, begin):
-                expected += 1
-                check_data(self.loader, expected)
-                held.append(batch.to(self.accelerator.device))
-                if self.loader.position % together == 0:
-                    yield epoch * per_epoch + self.loader.position // together, held
-                    held = []
-                if self.loader.position == per_epoch * together:
-                    break
-                expected = self.loader.position
-            check_data(self.loader, self.loader.position)
+            return iter(())
+        return steps(self.loader, self.accelerator, self.config, self.steps_per_epoch, self.progress.step)
 
     def outcome(self) -> Outcome:
         """Leave the finished model."""
-        model, done = self.out / "model", self.is_over()
+        model, done = self.out / MODEL, self.is_over()
         if done and self.accelerator.is_main_process and not (self.resumed_done and model.exists()):
-            self.leave(model)
+            leave(self.embedder, self.out, chosen=self.validate is not None)
         damaged = [f"{tar}: {reason}" for tar, reason in self.shards.damaged]
         left_out = {sample.key: f"{sample.key}: {sample.reason}" for sample in self.loader.skipped}
         now = self.progress
         skipped = (*damaged, *left_out.values())
         return Outcome(model, now.step, self.total_steps, not done, skipped, now.start, now.best, now.best_step)
-
-    def leave(self, model: Path) -> None:
-        best = self.out / "best"
-        if self.validate is None:
-            merged(self.embedder).save(model)
-        elif best.exists():
-            shutil.rmtree(model, ignore_errors=True)
-            best.rename(model)
-        else:
-            raise CheckpointError(f"{model}: was deleted, and the best model with it. Start a new run elsewhere.")
 
 
 _TRACKED = (

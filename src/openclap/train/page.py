@@ -16,9 +16,10 @@ import numpy as np
 from openclap.errors import DataError
 from openclap.pages.curves import LogRow, Panel, curve, is_number
 from openclap.pages.render import render, write
-from openclap.train.loop import CONFIG, read_log
+from openclap.train.claim import CONFIG
+from openclap.train.live import LOG, read_log
 
-LOG, PAGE = "log.jsonl", "report.html"
+PAGE = "report.html"
 SCORES = ("validation", "score")
 """How keys of rows begin that hold what was measured on held-out pairs."""
 

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import importlib
 import io
-import math
 import os
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,13 +31,16 @@ from openclap.train.config import TrainConfig
 from openclap.train.engine import DTYPES
 from openclap.train.lora import adapt
 from openclap.train.optim import build_optimizer, freeze
-from openclap.train.watch import PROBED, TOKENS, count_work, matmul_peak, peak_memory, probe
+from openclap.train.remember import remember
+from openclap.train.watch import PROBED, TOKENS, count_work, free_memory, matmul_peak, probe, quickest, resident
 
 UTILISATION = {"cpu": 0.5, "cuda": 0.35}
 """The share of the largest matrix product that a step comes to: measured on a CPU (docs/benchmarks.md), assumed of a
 GPU."""
 FORWARD_AGAIN = 4 / 3
 """What gradient caching and checkpointing cost: a backward pass is two forward passes' work, and they add one more."""
+MEASURED_S = 1.0
+"""How long each measurement takes: in less, what else the machine does would be taken for its speed."""
 LONG_S = 30 * 24 * 3600.0
 ADAM_MOMENTS = 2
 
@@ -139,9 +139,14 @@ def plan(config: TrainConfig, given: Given | None = None, *, processes: int = 1)
     steps = steps_per_epoch * config.epochs
     memory = _memory(clap, preset.frontend, min(config.chunk or config.batch_size, config.batch_size), process)
     work = count_work(clap, preset.frontend)
+    if "audio_tower" in remember(clap, config):
+        notes.append(
+            f"From the second epoch on, clips of up to {preset.frontend.samples / preset.frontend.mel.rate:.1f} s need "
+            "no audio tower again: the time is the most that it takes."
+        )
     again = FORWARD_AGAIN if config.chunk or config.checkpointing else 1.0
     flops = own * (work.clip + TOKENS * work.token) * again
-    peak, share = matmul_peak(device, DTYPES[config.precision]), UTILISATION[device.type]
+    peak, share = matmul_peak(device, DTYPES[config.precision], within_s=MEASURED_S), UTILISATION[device.type]
     compute_s, data_s = flops / (peak * share), own * _seconds_a_clip(preset.frontend)
     data_s /= max(1, min(config.workers, os.cpu_count() or 1))
     step_s = max(compute_s, data_s) if config.workers else compute_s + data_s
@@ -250,7 +255,7 @@ def _libraries() -> int:
     return resident()
 
 
-def _seconds_a_clip(frontend: FrontEndConfig, tries: int = 3) -> float:
+def _seconds_a_clip(frontend: FrontEndConfig) -> float:
     """What one process takes to decode a clip of noise in FLAC, as long as the model's input, and to make its log-mel:
     the best of a few."""
     import soundfile
@@ -258,12 +263,7 @@ def _seconds_a_clip(frontend: FrontEndConfig, tries: int = 3) -> float:
     made, encoded = FrontEnd(frontend), io.BytesIO()
     noise = np.random.default_rng(0).standard_normal(frontend.samples).astype(np.float32)
     soundfile.write(encoded, 0.1 * noise, made.sample_rate, format="FLAC")
-    best = math.inf
-    for _ in range(tries):
-        started = time.perf_counter()
-        made([read_mono(encoded.getvalue(), made.sample_rate)])
-        best = min(best, time.perf_counter() - started)
-    return best
+    return quickest(lambda: made([read_mono(encoded.getvalue(), made.sample_rate)]), within_s=MEASURED_S)
 
 
 def _warnings(made: Plan, config: TrainConfig, device: torch.device) -> Iterator[str]:
@@ -290,24 +290,3 @@ def _warnings(made: Plan, config: TrainConfig, device: torch.device) -> Iterator
         yield f"{config.workers} workers are more than the {os.cpu_count()} cores here."
     if config.workers and made.data_s > made.compute_s:
         yield "Decoding takes longer than the networks: more workers would help, if there are cores for them."
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had: of the device, or of the machine with what this process holds."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # no Linux
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return available + resident()
-
-
-def resident() -> int:
-    """Bytes that this process holds now; where the system does not say, at most so far."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return peak_memory(torch.device("cpu"))

@@ -19,8 +19,8 @@ from openclap.errors import CheckpointError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-PREFIX = "step-"
-PROGRESS = "progress.json"
+STATES, PROGRESS = "states", "progress.json"
+PREFIX, DRAFT = "step-", ".draft-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def save(accelerator: Accelerator, folder: Path, progress: Progress, keep: int) 
     Raises CheckpointError when it cannot be written.
     """
     place = folder / f"{PREFIX}{progress.step:08d}"
-    draft = folder / f".draft-{progress.step:08d}"
+    draft = folder / f"{DRAFT}{place.name}"
     try:
         if accelerator.is_main_process:
             shutil.rmtree(draft, ignore_errors=True)
@@ -70,7 +70,7 @@ def save(accelerator: Accelerator, folder: Path, progress: Progress, keep: int) 
             shutil.rmtree(place, ignore_errors=True)
             sync_tree(draft)
             draft.rename(place)
-            for old in _saved(folder)[:-keep]:
+            for old in saved(folder)[:-keep]:
                 shutil.rmtree(old)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk: each library has its own way to say so
         shutil.rmtree(draft, ignore_errors=True)
@@ -84,20 +84,21 @@ def save(accelerator: Accelerator, folder: Path, progress: Progress, keep: int) 
 def restore(accelerator: Accelerator, folder: Path) -> Progress:
     """Load the newest saved state and say how far it is. Raises CheckpointError if damaged."""
     if accelerator.is_main_process:
-        for draft in folder.glob(".draft-*"):
+        for draft in folder.glob(f"{DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
     accelerator.wait_for_everyone()
-    saved = _saved(folder)
-    if not saved:
+    newest = next(iter(saved(folder)[-1:]), None)
+    if newest is None:
         return Progress()
     try:
-        accelerator.load_state(str(saved[-1]))
-        return Progress(**json.loads((saved[-1] / PROGRESS).read_text(encoding="utf-8")))
+        accelerator.load_state(str(newest))
+        return Progress(**json.loads((newest / PROGRESS).read_text(encoding="utf-8")))
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         raise CheckpointError(
-            f"{saved[-1]}: cannot be read ({type(error).__name__}: {error}). Delete it to go on from the one before."
+            f"{newest}: cannot be read ({type(error).__name__}: {error}). Delete it to go on from the one before."
         ) from None
 
 
-def _saved(folder: Path) -> list[Path]:
+def saved(folder: Path) -> list[Path]:
+    """The states in a folder, oldest first."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())

@@ -5,12 +5,14 @@ B clips or captions, D embedding.
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +66,8 @@ def count_work(clap: CLAP, frontend: FrontEndConfig) -> Work:
     """
     audio, text = probe(clap, frontend)
     with _in_evaluation(clap):
+        with torch.no_grad():
+            clap.encode_audio(audio), clap.encode_text(text)  # what towers remember is no work
         clip = _flops(lambda: clap.encode_audio(audio), clap) / PROBED
         token = _flops(lambda: clap.encode_text(text), clap) / text.ids_BL.numel()
     return Work(clip, token)
@@ -102,16 +106,27 @@ def _in_evaluation(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype = torch.float32, *, tries: int = 4) -> float:
+def matmul_peak(device: torch.device, dtype: torch.dtype = torch.float32, *, within_s: float = 0.1) -> float:
     """FLOP/s of the best of a few large matrix products: what this device was seen to do, not what its maker says."""
     side = 1024 if device.type == "cpu" else 8192
     left, right = (torch.full((side, side), 0.5, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(tries):
+
+    def multiply() -> float:
+        return (left @ right)[0, 0].item()  # waits for the device
+
+    return 2 * side**3 / quickest(multiply, within_s=within_s)
+
+
+def quickest(run: Callable[[], object], *, within_s: float) -> float:
+    """Seconds of the quickest of as many tries as fit, three at least: what others take of the machine now and then is
+    not this one's speed."""
+    began = time.perf_counter()
+    took: list[float] = []
+    while len(took) < 3 or time.perf_counter() - began < within_s:
         started = time.perf_counter()
-        (left @ right)[0, 0].item()
-        best = min(best, time.perf_counter() - started)
-    return 2 * side**3 / best
+        run()
+        took.append(time.perf_counter() - started)
+    return min(took)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -120,6 +135,27 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had: of the device, or of the machine with what this process holds."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # no Linux
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return available + resident()
+
+
+def resident() -> int:
+    """Bytes that this process holds now; where the system does not say, at most so far."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_memory(torch.device("cpu"))
 
 
 class Gauge:

@@ -1,0 +1,48 @@
+"""Whose a run's folder is: the same choices, data and start go on in it, and others are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from openclap.data.files import Place
+from openclap.data.shards import ShardIndex
+from openclap.errors import ConfigError
+from openclap.train.config import TrainConfig
+
+CONFIG = "config.json"
+Identity = dict[str, Any]
+
+
+def identity(config: TrainConfig, shards: ShardIndex, start_digest: str, processes: int) -> Identity:
+    """What a run hangs on, as JSON has it: the configuration, its paths from the root, digests of what they lead to,
+    and how many processes there are. Where states are copied to changes nothing of it."""
+    chosen = config.to_dict() | {"data": str(shards.folder.absolute())}
+    del chosen["states"]
+    if Path(config.start).exists():
+        chosen["start"] = str(Path(config.start).absolute())
+    chosen |= {"data_digest": shards.digest(), "start_digest": start_digest, "processes": processes}
+    return dict(json.loads(json.dumps(chosen)))
+
+
+def as_text(wanted: Identity) -> bytes:
+    """How an identity is written down."""
+    return json.dumps(wanted, indent=2).encode() + b"\n"
+
+
+def is_claimed(folder: Place, wanted: Identity) -> bool:
+    """Does the folder hold this run? Raises ConfigError where it holds another, or nobody can tell."""
+    written = folder / CONFIG
+    try:
+        found = dict(json.loads(written.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        raise ConfigError(f"{written}: is damaged. Choose another folder, or delete this one.") from None
+    if other := sorted(key for key in wanted if found.get(key) != wanted[key]):
+        raise ConfigError(
+            f"{folder}: holds a run with another configuration ({', '.join(other)}). "
+            "Choose another folder, or give the same options and data to go on with it."
+        )
+    return True

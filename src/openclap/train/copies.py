@@ -1,0 +1,151 @@
+"""A run's saved states in another place too, for a machine that may be taken away.
+
+    config.json       whose run it is
+    step-00000050/    state/, log.jsonl, best/ where a validation chooses, and, written last, progress.json
+
+A copy without progress.json is half of one, and is passed over.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from openclap.data.files import Place, place_of, remove_folder, sync_tree, write_bytes
+from openclap.errors import CheckpointError, ConfigError, OpenClapError
+from openclap.train.claim import CONFIG, Identity, as_text, is_claimed
+from openclap.train.leave import BEST
+from openclap.train.live import LOG
+from openclap.train.state import DRAFT, PREFIX, PROGRESS, STATES, saved
+
+STATE = "state"
+PROBE = "writable"
+PIECE = 1 << 24
+
+
+class Copies:
+    """The copies of one run's states.
+
+    Args:
+        address: a folder, or what fsspec knows: "s3://bucket/run".
+        out: the run's own folder.
+        keep: how many copies stay.
+
+    Raises ConfigError for an address that is none, MissingExtraError where what reads it is not installed.
+    """
+
+    def __init__(self, address: str, out: Path, keep: int) -> None:
+        self.out, self.keep = out, keep
+        try:
+            self.place = place_of(address)
+        except OpenClapError:
+            raise
+        except Exception as error:  # each kind of store has its own way to say so
+            raise ConfigError(f"--states {address}: is no address of a store here ({_told(error)}).") from None
+        if _is_within(self.place, out):
+            raise ConfigError(f"--states {address}: is in the run's own folder. Choose another place.")
+
+    def claim(self, wanted: Identity) -> None:
+        """Make the place this run's, or see that it already is, and that it can be written. Raises ConfigError where it
+        cannot, or is something else's."""
+        try:
+            self.place.mkdir(parents=True, exist_ok=True)
+            if is_claimed(self.place, wanted):
+                write_bytes(self.place / PROBE, b"")
+                (self.place / PROBE).unlink()
+            elif self._all():
+                raise ConfigError(f"--states {self.place}: holds states of another kind. Choose another place.")
+            else:
+                write_bytes(self.place / CONFIG, as_text(wanted))
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"--states {self.place}: cannot be written ({_told(error)}). Check the address and your rights there."
+            ) from None
+
+    def send(self, state: Path) -> None:
+        """Copy a saved state there, with the log and the best model as they are now; then remove old copies. Raises
+        CheckpointError where that fails; the state itself is whole."""
+        target = self.place / state.name
+        try:
+            _remove(target)
+            for path in state.iterdir():
+                if path.name != PROGRESS:
+                    _copy(path, target / STATE / path.name)
+            for path in self._best():
+                _copy(path, target / BEST / path.name)
+            _copy(self.out / LOG, target / LOG)
+            _copy(state / PROGRESS, target / PROGRESS)
+            whole = [copy.name for copy in self._whole()][-self.keep :]
+            for copy in self._all():
+                if copy.name < state.name and copy.name not in whole:
+                    _remove(copy)
+        except Exception as error:
+            raise CheckpointError(
+                f"{target}: the state could not be copied there ({_told(error)}). It is whole in {state}; run the same "
+                "command to go on."
+            ) from None
+
+    def fetch(self) -> None:
+        """Bring the newest whole copy into the run's folder, where that has no state as new. Raises CheckpointError
+        where it cannot be read."""
+        newest = None
+        try:
+            newest = next(iter(self._whole()[-1:]), None)
+            own = saved(self.out / STATES)
+            if newest is not None and not (own and own[-1].name >= newest.name):
+                self._bring(newest)
+        except Exception as error:
+            raise CheckpointError(
+                f"{newest or self.place}: cannot be read ({_told(error)}). Run the same command again, or delete it "
+                "there to go on from the one before."
+            ) from None
+
+    def _bring(self, copy: Place) -> None:
+        """The state itself comes last, so that what was stopped on the way begins again."""
+        shutil.rmtree(self.out / BEST, ignore_errors=True)
+        draft = self.out / STATES / f"{DRAFT}{copy.name}"
+        shutil.rmtree(draft, ignore_errors=True)
+        for part, target in ((BEST, self.out / BEST), (STATE, draft)):
+            if (copy / part).is_dir():
+                for path in (copy / part).iterdir():
+                    _copy(path, target / path.name)
+        _copy(copy / LOG, self.out / LOG)
+        _copy(copy / PROGRESS, draft / PROGRESS)
+        sync_tree(draft)
+        draft.rename(self.out / STATES / copy.name)
+
+    def _best(self) -> Iterator[Path]:
+        return (self.out / BEST).iterdir() if (self.out / BEST).is_dir() else iter(())
+
+    def _all(self) -> list[Place]:
+        """Every copy, whole or half, oldest first."""
+        return sorted((path for path in self.place.iterdir() if path.name.startswith(PREFIX)), key=lambda p: p.name)
+
+    def _whole(self) -> list[Place]:
+        return [path for path in self._all() if (path / PROGRESS).is_file()]
+
+
+def _is_within(place: Place, folder: Path) -> bool:
+    if getattr(place, "protocol", "") not in ("", "file", "local"):
+        return False
+    here = Path(getattr(place, "path", place)).resolve()
+    return folder.resolve() in (here, *here.parents)
+
+
+def _copy(source: Place, target: Place) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as here, target.open("wb") as there:
+        shutil.copyfileobj(here, there, PIECE)
+
+
+def _remove(copy: Place) -> None:
+    """What makes it whole goes first."""
+    (copy / PROGRESS).unlink(missing_ok=True)
+    remove_folder(copy)
+
+
+def _told(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
