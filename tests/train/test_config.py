@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from openclap import presets
+from openclap.cli.train import options_given
 from openclap.errors import ConfigError
 from openclap.recipes import RECIPES, recipe
-from openclap.train.config import OptimConfig, TrainConfig, option_names, override
+from openclap.train.config import OptimConfig, TrainConfig
 from openclap.train.optim import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
+from openclap.train.options import explained, option_names, override
 from reference import GOLDEN
 from tiny import PRESET
 
@@ -44,6 +46,22 @@ def test_options_replace_values_by_their_kind() -> None:
     others |= flags | shares | {"objective.kind": "siglip", "objective.label_smoothing": "0.5"}
     for name in option_names(CONFIG):
         assert override(CONFIG, {name: others.get(name, "5")}) != CONFIG, name
+
+
+def test_a_choice_of_yes_or_no_needs_no_value() -> None:
+    assert override(CONFIG, {"objective.spare-equal-captions": None}).objective.spare_equal_captions
+    with pytest.raises(ConfigError, match="--epochs has no value, expected something like 3"):
+        override(CONFIG, {"epochs": None})
+    given = ("--compile", "--epochs", "5", "--optim.lr=1", "--checkpointing")
+    assert options_given(given) == {"compile": None, "epochs": "5", "optim.lr": "1", "checkpointing": None}
+
+
+def test_every_option_is_explained_and_written_as_it_is_read() -> None:
+    told = {name: (value, meaning) for name, value, meaning in explained(CONFIG)}
+    assert {name[2:].replace("-", "_") for name in told} == set(option_names(CONFIG))
+    assert all(meaning for _, meaning in told.values())
+    assert override(CONFIG, {name[2:]: value for name, (value, _) in told.items()}) == CONFIG
+    assert told["--optim.betas"][0] == "0.9,0.98" and told["--compile"][0] == "no"
 
 
 def test_options_are_read_by_type_in_groups_of_any_depth() -> None:

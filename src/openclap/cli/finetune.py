@@ -39,7 +39,7 @@ def finetune(
 
     Some pairs are held out, in whole groups, and scored after every epoch. Training ends when they get no better, and
     the best model is left in OUT/model. Stopped with Ctrl-C or killed, the same command goes on. Any value of the run
-    can be replaced: --epochs 5 --optim.lr 3e-4 --batch-size 16 (docs/howto/fine-tune.md lists them).
+    can be replaced: --epochs 5 --optim.lr 3e-4 --batch-size 16. `openclap train small --values` explains them all.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from openclap.cli.console import list_skipped, note, print_json, shown
+from openclap.cli.console import list_skipped, note, print_json, print_table, shown
 from openclap.cli.live import training_line
 
 
@@ -16,6 +16,7 @@ def train(
     recipe: str,
     *options: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     out: Path | None = None,
+    values: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     processes: int = 1,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -31,6 +32,8 @@ def train(
         A recipe's name ("demo"; any other word lists them) or the path of a Python file with a function `config()`.
     out
         Folder of the run.
+    values
+        Print every value of the recipe and what it means, and begin nothing.
     dry_run
         Print what the run would take, and begin nothing.
     processes
@@ -41,11 +44,18 @@ def train(
     from openclap.errors import ConfigError
     from openclap.recipes import given
     from openclap.recipes import recipe as find
-    from openclap.train.config import override
     from openclap.train.loop import train as run
+    from openclap.train.options import explained, override
     from openclap.train.page import write_page
 
     config = override(find(recipe), options_given(options))
+    if values:
+        told = explained(config)
+        if json:
+            print_json([dict(zip(("option", "value", "meaning"), each, strict=True)) for each in told])
+        else:
+            print_table(["option", "value", "meaning"], told)
+        return 0
     if dry_run:
         from openclap.cli.plan import show
         from openclap.train.plan import plan
@@ -53,7 +63,7 @@ def train(
         show(plan(config, given(recipe), processes=processes), json=json)
         return 0
     if out is None:
-        raise ConfigError("A run needs a folder: --out RUN. (--dry-run needs none.)")
+        raise ConfigError("A run needs a folder: --out RUN. (--dry-run and --values need none.)")
     with training_line() as watch:
         outcome = run(config, out, watch=watch)
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
@@ -69,18 +79,18 @@ def train(
     return 0
 
 
-def options_given(options: tuple[str, ...]) -> dict[str, str]:
-    """`--name value` and `--name=value` to a dict. Raises ConfigError for anything else."""
+def options_given(options: tuple[str, ...]) -> dict[str, str | None]:
+    """`--name value`, `--name=value` and, for a choice of yes or no, `--name` alone (None). Raises ConfigError for
+    anything else."""
     from openclap.errors import ConfigError
 
-    pairs: dict[str, str] = {}
-    words = iter(options)
-    for word in words:
+    pairs: dict[str, str | None] = {}
+    words = list(options)
+    while words:
+        word = words.pop(0)
         if not word.startswith("--"):
             raise ConfigError(f"{word!r} was not expected here; options are written --name value.")
         name, given, value = word[2:].partition("=")
-        after = value if given else next(words, None)
-        if after is None:
-            raise ConfigError(f"--{name} has no value.")
-        pairs[name] = after
+        alone = not given and (not words or words[0].startswith("--"))
+        pairs[name] = None if alone else value if given else words.pop(0)
     return pairs

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from openclap.audio.augment import UNCHANGED, AugmentConfig
 from openclap.errors import ConfigError
 from openclap.models.objectives import ObjectiveConfig
 
-C = TypeVar("C")
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
 
@@ -25,6 +21,8 @@ class OptimConfig:
     Attributes:
         lr: of the heads and the temperature.
         tower_lr: of those tower parameters that learn.
+        betas: how slowly AdamW's means of gradients and of their squares follow.
+        warmup_steps: in which the rates rise to these.
         schedule: after warm-up: "cosine" or "linear" to zero, or "constant".
         weight_decay: on matrices and filters alone; gains, biases and the temperature have none.
         clip_norm: largest norm of the whole gradient.
@@ -56,6 +54,7 @@ class TrainConfig:
     Attributes:
         start: a model that `openclap.load` reads, whose weights training begins with.
         data: a folder of shards (one split).
+        epochs: passes over the data.
         batch_size: pairs that one process puts through the model together.
         accumulate: batches whose gradients make one step.
         chunk: pairs whose activations are held at a time: gradient caching, the same step in less memory and a third
@@ -71,6 +70,7 @@ class TrainConfig:
         checkpointing: compute the towers' activations again in the backward pass, for less memory.
         patience: validations without a better score after which training stops; 0 for never.
         trackers: who is told the curves: "tensorboard", or any other that accelerate knows and is installed.
+        seed: of order, captions, crops, augmentation and dropout.
         save_every: steps between saved states.
         keep: how many saved states stay.
         states: a folder or address ("s3://bucket/run") that each saved state is copied to, and that a run whose own
@@ -118,89 +118,3 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, to be written beside the run."""
         return asdict(self)
-
-
-def override(config: C, options: dict[str, str]) -> C:
-    """`config` with some values replaced, named as on the command line: "epochs", "optim.lr".
-
-    A value that is itself a frozen dataclass is a group, whose values are named after a dot. Text is read as the type
-    that the field has. Raises ConfigError for a name that is not there, naming the nearest, and for a value of another
-    kind.
-    """
-    for name, text in options.items():
-        path = name.replace("-", "_").split(".")
-        if ".".join(path) not in option_names(config):
-            raise ConfigError(f"There is no option --{name}. {_nearest(name, config)}")
-        config = _replaced(config, path, name, text)
-    return config
-
-
-def option_names(config: Any) -> list[str]:
-    """Every name that `override` takes: plain values first, then those of groups."""
-    return sorted(_names(config), key=lambda name: name.count("."))
-
-
-def _names(holder: Any, before: str = "") -> Iterator[str]:
-    for each in fields(holder):
-        value = getattr(holder, each.name)
-        if is_dataclass(value):
-            yield from _names(value, f"{before}{each.name}.")
-        else:
-            yield before + each.name
-
-
-def _replaced(holder: Any, path: list[str], name: str, text: str) -> Any:
-    first, *rest = path
-    now = getattr(holder, first)
-    value = _replaced(now, rest, name, text) if rest else _parse(name, text, get_type_hints(type(holder))[first], now)
-    return replace(holder, **{first: value})
-
-
-def _nearest(name: str, config: Any) -> str:
-    names = option_names(config)
-    near = get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.5)
-    return f"Did you mean --{near[0].replace('_', '-')}?" if near else f"There are: {', '.join(names)}."
-
-
-def _parse(name: str, text: str, kind: Any, now: Any) -> Any:
-    try:
-        return _read(text, kind)
-    except ValueError as error:
-        expected = str(error) if get_origin(kind) is Literal or kind is bool else f"something like {now!r}"
-        raise ConfigError(f"--{name} is {text!r}, expected {expected}.") from None
-
-
-def _read(text: str, kind: Any) -> Any:
-    """`text` as a value of `kind`: a plain type, a Literal, a tuple, or a choice of these. Raises ValueError."""
-    origin, kinds = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if text not in kinds:
-            raise ValueError(f"one of: {', '.join(map(str, kinds))}")
-        return text
-    if origin is tuple:
-        return tuple(_read(part.strip(), kinds[0]) for part in text.split(",") if part.strip())
-    if origin in (Union, UnionType):
-        if NoneType in kinds and text.lower() == "none":
-            return None
-        return _first_that_reads(text, [each for each in kinds if each is not NoneType])
-    if kind is bool:
-        return _truth(text)
-    return kind(text)
-
-
-def _first_that_reads(text: str, kinds: list[Any]) -> Any:
-    for kind in kinds[:-1]:
-        try:
-            return _read(text, kind)
-        except ValueError:
-            continue
-    return _read(text, kinds[-1])
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in _TRUTHS:
-        raise ValueError("yes or no")
-    return _TRUTHS[text.lower()]
-
-
-_TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

@@ -15,9 +15,10 @@ from torch import nn
 
 from openclap.embedder import load
 from openclap.errors import ConfigError
-from openclap.train.config import OptimConfig, TrainConfig, override
+from openclap.train.config import OptimConfig, TrainConfig
 from openclap.train.lora import projections
 from openclap.train.optim import TOWERS
+from openclap.train.options import override
 
 if TYPE_CHECKING:
     from openclap.models.clap import CLAP
@@ -72,7 +73,7 @@ def configure(
     pairs: int,
     *,
     mode: Mode | None = None,
-    options: Mapping[str, str] | None = None,
+    options: Mapping[str, str | None] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> TrainConfig:
     """The run that fine-tunes `start` on `pairs` pairs. `options` replace any of its values; a batch that is larger
