@@ -337,6 +337,33 @@ def test_a_file_describes_any_suite(tiny_model: Path, sets: Path, tmp_path: Path
         ('[[task]]\nname = "a"\nkind = "probe"\nsource = "esc50"', "names no split `train`"),
         ('[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\ntemplate = "x"', "must hold {} once"),
         ('[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\n' * 2, "two tasks are called"),
+        (
+            '[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\nclasses = 3',
+            "classes is 3, expected text in quotes",
+        ),
+        (
+            '[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\ntemplates = 5',
+            "templates is 5, expected a list of texts",
+        ),
+        (
+            '[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\nfolds = "five"',
+            "folds is 'five', expected a whole number",
+        ),
+        (
+            '[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\nepochs = true',
+            "epochs is True, expected a whole number",
+        ),
+        ('[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\nlearner = ["mlp"]', "learner is "),
+        (
+            '[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\nfolders = "x"',
+            "folders is 'x', expected a list of texts",
+        ),
+        ('[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\noptions = 3', "options is 3, expected a table"),
+        (
+            '[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\noptions = {foo = 1}',
+            "options do not fit the source esc50",
+        ),
+        ("task = [1]", "task 1 is 1, expected a table"),
     ],
 )
 def test_a_suite_that_cannot_be(tmp_path: Path, text: str, says: str) -> None:
@@ -429,6 +456,8 @@ def test_the_command_prints_writes_and_refuses(
         ([*asked, "--processes", "0"], "expected 1 or more"),
         ([*asked, "--baseline", models[0]], "belong to the suite quick"),
         (["eval", models[0], models[0], "--suite", "paper"], "is named twice"),
+        (["eval", models[0], f"{Path(models[0]).parent}/./{Path(models[0]).name}"], "is named twice"),
+        (["eval", models[0], "--json", f"{models[0]}/config.json/out.json"], "is a file, expected a folder"),
         (["eval", models[0], "--suite", "paper", "--data", str(tmp_path)], "No task of the suite paper could be done"),
         (["eval", models[0], "--suite", "slow"], "no such suite"),
     ]:

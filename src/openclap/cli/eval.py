@@ -87,7 +87,8 @@ def evaluate(
     outputs = _Outputs(json, markdown, html)
     outputs.check()
     models = checkpoints or (default_model(),)
-    if twice := next((name for name in models if models.count(name) > 1), None):
+    places = [str(Path(name).resolve()) if Path(name).exists() else name for name in models]
+    if twice := next((name for name, place in zip(models, places, strict=True) if places.count(place) > 1), None):
         raise ConfigError(f"{twice} is named twice, expected different checkpoints.")
     computing = _Computing(processes, batch_size, precision, device)
     if suite == "quick":
@@ -199,12 +200,14 @@ class _Outputs:
     html: Path | None
 
     def check(self) -> None:
-        """Raises ConfigError for a folder."""
+        """Raises ConfigError for a folder, and for what can be in none."""
         from openclap.errors import ConfigError
 
         for wanted in (self.json, self.markdown, self.html):
             if wanted and wanted.is_dir():
                 raise ConfigError(f"{wanted}: is a folder, expected the name of a file to write.")
+            if wanted and (file := next((place for place in wanted.parents if place.is_file()), None)):
+                raise ConfigError(f"{wanted}: {file} is a file, expected a folder.")
 
     def write_suite(self, table: Table) -> None:
         from openclap.evals.bench_report import write_suite_report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -84,7 +85,12 @@ class Task:
         ):
             if value not in allowed:
                 raise ConfigError(f"{self.name}: {what} is {value!r}, expected one of: {', '.join(allowed)}.")
-        if not isinstance(self.epochs, int) or self.epochs < 1:
+        reader = SOURCES[self.source].read if self.source in SOURCES else lambda root: root
+        try:
+            inspect.signature(reader).bind(None, **self.options)
+        except TypeError as error:
+            raise ConfigError(f"{self.name}: options do not fit the source {self.source} ({error}).") from None
+        if self.epochs < 1:
             raise ConfigError(f"{self.name}: epochs is {self.epochs!r}, expected a whole number from 1 on.")
         if not self.templates or any(template.count("{}") != 1 for template in self.templates):
             raise ConfigError(f"{self.name}: each of its templates must hold {{}} once, where the label goes.")
@@ -249,6 +255,8 @@ def read_suite(path: Path) -> tuple[Task, ...]:
 
 
 def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{path}: task {number} is {table!r}, expected a table [[task]].")
     said = dict(table)
     for one, several in (("folder", "folders"), ("template", "templates")):
         if one in said:
@@ -258,6 +266,8 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
     if missing or not set(said) <= known:
         wrong = f"has no {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(set(said) - known))}"
         raise ConfigError(f"{path}: task {number} {wrong}; a task may have: {', '.join(sorted(known))}.")
+    for name, value in said.items():
+        _check(value, name, f"{path}: task {number}")
     for several in ("folders", "templates"):
         if several in said:
             said[several] = tuple(said[several])
@@ -268,3 +278,22 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
         *(str(path.parent.resolve() / name) for name in said.get("folders", ())),
     )
     return Task(**said)
+
+
+def _check(value: Any, name: str, where: str) -> None:
+    """Raises ConfigError for a value of another kind than `name` has in a file."""
+    kind, told = WRITTEN.get(name, (str, "text in quotes"))
+    texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+    if type(value) is not kind or not texts:
+        raise ConfigError(f"{where}: {name} is {value!r}, expected {told}.")
+
+
+WRITTEN: dict[str, tuple[type, str]] = {
+    "folders": (list, "a list of texts"),
+    "templates": (list, "a list of texts"),
+    "folds": (int, "a whole number"),
+    "epochs": (int, "a whole number"),
+    "many": (bool, "true or false"),
+    "options": (dict, "a table of what its source is told"),
+}
+"""How values are written in a file; all others are text."""

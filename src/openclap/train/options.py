@@ -87,7 +87,8 @@ def _nearest(name: str, config: Any) -> str:
 
 def _parse(name: str, text: str | None, kind: Any, now: Any) -> Any:
     if text is None and kind is not bool:
-        raise ConfigError(f"--{name} has no value, expected something like {now!r}.")
+        like = f", expected something like {now!r}" if now not in ("", ()) else ""
+        raise ConfigError(f"--{name} has no value{like}.")
     if text is None:
         return True
     try:

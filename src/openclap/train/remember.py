@@ -65,7 +65,7 @@ class Remembered:
     def _vector(self, known: Known, one: AudioBatch | TextBatch) -> Tensor:
         if known is not None and known in self.vectors:
             return self.vectors[known]
-        vector_1D = self.forward(one)
+        vector_1D = self.forward(one).clone()  # of its own: a view would keep all states that it is a part of
         if known is not None and vector_1D.nbytes <= self.room:
             self.vectors[known] = vector_1D
             self.room -= vector_1D.nbytes
