@@ -198,7 +198,8 @@ def _tuning(config: TrainConfig, embedder: Embedder) -> TrainConfig:
 
 
 def _told(what: str, progress: Progress, rate: float, lesson: Lesson) -> str:
+    untaught = "" if progress.best_step else ", for none made it better"
     return (
-        f"{what}, learning rate {rate:g}, {progress.best_step} of {lesson.epochs} epochs, chosen on "
+        f"{what}, learning rate {rate:g}, {progress.best_step} of {lesson.epochs} epochs{untaught}, chosen on "
         f"{lesson.valid.clips.name}."
     )
