@@ -266,7 +266,7 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
     if missing or not set(said) <= known:
         wrong = f"has no {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(set(said) - known))}"
         raise ConfigError(f"{path}: task {number} {wrong}; a task may have: {', '.join(sorted(known))}.")
-    for name, value in said.items():
+    for name, value in table.items():
         _check(value, name, f"{path}: task {number}")
     for several in ("folders", "templates"):
         if several in said:
