@@ -58,7 +58,8 @@ class TrainConfig:
         batch_size: pairs that one process puts through the model together.
         accumulate: batches whose gradients make one step.
         chunk: pairs whose activations are held at a time: gradient caching, the same step in less memory and a third
-            more time; 0 holds the whole batch's.
+            more time; 0 holds the whole batch's. The gradients stand beside them, so a chunk holds a little less than
+            the largest batch that fits whole.
         caption: which of a clip's captions are learnt from: one at "random", the "first", or "all" at once.
         objective, augment: what is minimised, and how sounds are varied.
         frozen: parts of the model that do not learn, by the beginning of their names.
