@@ -198,21 +198,34 @@ def test_vectors_of_another_model_are_never_taken(
     assert "holds vectors of another model" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["bytes", "row"])
+DAMAGE = {
+    "vector": "update vectors set vector = zeroblob(64) where key = (select min(key) from vectors)",
+    "no vector": "update vectors set vector = null, checksum = 0",
+    "text for a vector": "update vectors set vector = 'abc'",
+    "other tables": "drop table vectors; create table vectors (sound, numbers)",
+    "two models": "insert into made_by values ('another')",
+    "no hash": "update files set sha256 = null",
+    "no text": "update files set sha256 = cast(x'ff00ff' as text)",
+}
+
+
+@pytest.mark.parametrize("damage", ["bytes", *DAMAGE])
 def test_damage_of_the_cache_is_found_and_made_good(
     tiny_model: Path, sets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     clips, first = collect(TASKS["GTZAN"], sets).test, listener(tiny_model, tmp_path)
-    wanted = first.hear(clips).vectors_ND
+    wanted = first.hear(clips)
     assert first.cache is not None
     first.cache.close()
     if damage == "bytes":
         first.cache.path.write_bytes(b"no database" * 1000)
     else:
         with sqlite3.connect(first.cache.path) as database:
-            database.execute("update vectors set vector = zeroblob(64) where key = (select min(key) from vectors)")
-    np.testing.assert_allclose(listener(tiny_model, tmp_path).hear(clips).vectors_ND, wanted, atol=1e-5)
-    assert "damaged" in caplog.text
+            database.executescript(DAMAGE[damage])
+    found = listener(tiny_model, tmp_path).hear(clips)
+    np.testing.assert_allclose(found.vectors_ND, wanted.vectors_ND, atol=1e-5)
+    assert found.clips.digest == wanted.clips.digest and not found.lost
+    assert "made again" in caplog.text or damage in ("no hash", "no text")
 
 
 def test_a_missing_set_says_how_to_get_it_and_the_table_goes_on(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
