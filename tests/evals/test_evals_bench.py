@@ -39,6 +39,8 @@ from openclap.evals.uncertainty import paired_difference
 
 TASKS = {task.name: task for task in PAPER}
 
+from openclap.evals.untrained import trained_on
+from openclap.pages.render import write
 
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -280,8 +282,16 @@ def test_clips_of_the_training_data_are_left_out(tiny_model: Path, sets: Path, t
     assert "2 of 6 clips come from uploads that the model was trained on" in result.notes[0][1]
     assert "sample for sample" not in result.notes[0][1]
     (tmp_path / "bad").write_text("no table")
-    result = run_suite("one", [TASKS["Clotho"]], model, sets, training=tmp_path / "bad")
-    assert "cannot be read as a manifest" in result.missing["Clotho"]
+    polars.DataFrame({"caption": ["rain"]}).write_parquet(tmp_path / "other.parquet")
+    polars.DataFrame({"freesound_id": [None]}).write_parquet(tmp_path / "empty.parquet")
+    for name, says in {
+        "bad": "cannot be read as a manifest",
+        "none": "No such file",
+        "other.parquet": "other.parquet training: no column says",
+        "empty.parquet": "names no clip",
+    }.items():
+        with pytest.raises(DataError, match=says):
+            run_suite("one", [TASKS["Clotho"]], model, tmp_path / "no sets", training=tmp_path / name)
 
 
 def test_sounds_of_the_training_data_are_left_out_whatever_they_are_called(
@@ -293,12 +303,12 @@ def test_sounds_of_the_training_data_are_left_out_whatever_they_are_called(
     known = facts_of(tmp_path / "copy.flac").pcm_sha256
     manifest = tmp_path / "manifest.parquet"
     polars.DataFrame({"freesound_id": [7000, None], "pcm_sha256": ["other", known]}).write_parquet(manifest)
-    found = collect(TASKS["Clotho"], sets, manifest)
+    found = collect(TASKS["Clotho"], sets, trained_on(manifest))
     assert [clip.key for clip in found.test.clips] == [clip.key for clip in (clips[1], *clips[3:])]
     assert "1 of 6 clips come from uploads that the model was trained on, and 1 more are sounds" in found.notes[0]
     polars.DataFrame({"freesound_id": range(7000, 7006)}).write_parquet(manifest)
     with pytest.raises(DataError, match="nothing is left to ask"):
-        collect(TASKS["Clotho"], sets, manifest)
+        collect(TASKS["Clotho"], sets, trained_on(manifest))
 
 
 def test_a_file_describes_any_suite(tiny_model: Path, sets: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from openclap.evals.hearing import Listener
 from openclap.evals.protocol import UNKNOWN_POLICY
 from openclap.evals.tasks import LEARNERS, READS_RAW, Published, Task
 from openclap.evals.uncertainty import RESAMPLES, Difference, Estimate, bootstrap_interval, paired_difference
+from openclap.evals.untrained import trained_on
 
 TAGGING_RESAMPLES = 200
 """Of figures that are sums over hundreds of classes."""
@@ -110,7 +111,10 @@ def run_suite(
             out.
         seed: of resamples, draws and networks: the same seed, the same table.
         note: told what is being done.
+
+    Raises DataError for what is no manifest.
     """
+    trained = trained_on(training) if training else None
     rows: list[Row] = []
     missing: dict[str, str] = {}
     notes: list[tuple[str, str]] = []
@@ -118,7 +122,7 @@ def run_suite(
     for task in tasks:
         note(f"{task.name}: {task.kind.replace('_', ' ')}")
         try:
-            collected = collect(task, data, training)
+            collected = collect(task, data, trained)
             notes += [(task.name, sentence) for sentence in collected.notes]
             for listener in listeners:
                 started = time.perf_counter()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from openclap.data.held import Held
 from openclap.errors import ConfigError, DataError
 from openclap.evals.clips import EvalClip, EvalClips
 from openclap.evals.tasks import Task
@@ -40,12 +41,11 @@ class Collected:
     notes: tuple[str, ...]
 
 
-def collect(task: Task, data: Path, training: Path | None = None) -> Collected:
+def collect(task: Task, data: Path, trained: Held | None = None) -> Collected:
     """Read a task's set from the folder `data`.
 
     Args:
-        training: a `manifest.parquet` of what the model was trained on; clips of the same uploads,
-            and of the same sound, are left out.
+        trained: what the model was trained on; clips of the same uploads, and of the same sound, are left out.
 
     Raises DataError when the set is not there or has nothing for the task, ConfigError when its file of classes does
     not fit.
@@ -59,8 +59,8 @@ def collect(task: Task, data: Path, training: Path | None = None) -> Collected:
         splits = sorted({str(split) for _, split, _ in records})
         raise DataError(f"{root}: no clip is in its split {task.split!r}. Found: {', '.join(splits) or 'no clips'}.")
     asked = _once(task, asked, notes)
-    if training:
-        asked = untrained(asked, training, notes)
+    if trained:
+        asked = untrained(asked, trained, notes)
     test = _clips(task.name, [clip for clip, _, _ in asked])
     learnt = [
         _clips(f"{task.name} {split}", [clip for clip, its, _ in records if its == split]) if split else None
