@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,11 +39,11 @@ from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.tagging import tag, tagging_measures
 from openclap.evals.tasks import PAPER, Task, read_suite
 from openclap.evals.uncertainty import paired_difference
+from openclap.evals.untrained import trained_on
+from openclap.pages.render import write
 
 TASKS = {task.name: task for task in PAPER}
 
-from openclap.evals.untrained import trained_on
-from openclap.pages.render import write
 
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -483,6 +486,8 @@ def test_the_command_prints_writes_and_refuses(
         (["eval", models[0], "--json", f"{models[0]}/config.json/out.json"], "is a file, expected a folder"),
         (["eval", models[0], "--suite", "paper", "--data", str(tmp_path)], "No task of the suite paper could be done"),
         (["eval", models[0], "--suite", "slow"], "no such suite"),
+        (["eval", models[0], "nothing", "--data", str(tmp_path)], "nothing: no such model"),
+        (["eval", models[0], "--baseline", "nothing", "--data", str(tmp_path)], "nothing: no such model"),
     ]:
         assert run(words) == 2
         assert says in " ".join(capsys.readouterr().err.split())
@@ -528,6 +533,51 @@ def test_the_quick_suite_takes_several_models_and_keeps_their_vectors(
         for name in ("retrieval", "zero-shot labels", "linear probe")
     }
     assert "Models in pairs" in (tmp_path / "two.html").read_text()
+
+
+def test_only_an_evaluation_is_written_over(
+    tiny_model: Path, sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite, weights, kept = tmp_path / "genres.toml", tmp_path / "model.pt", tmp_path / "kept"
+    suite.write_text('[[task]]\nname = "genres"\nkind = "zero_shot"\nsource = "gtzan"\nfolder = "gtzan"\n')
+    asked = ["eval", str(tiny_model), "--suite", str(suite), "--data", str(sets)]
+    for content in (b"PK\x03\x04 weights", b'{"model": 1}', b"{", b"# My notes", b"<p>"):
+        for option in ("--json", "--markdown", "--html"):
+            weights.write_bytes(content)
+            assert run([*asked, option, str(weights)]) == 2 and weights.read_bytes() == content
+            assert "is no evaluation as --" in " ".join(capsys.readouterr().err.split())
+    assert run([*asked, "--json", str(kept), "--html", f"{tmp_path}/./kept"]) == 2
+    assert "name one file" in capsys.readouterr().err
+    for option in ("--json", "--markdown", "--html"):
+        place, link = tmp_path / f"of{option}", tmp_path / f"link{option}"
+        place.touch()
+        link.symlink_to(place)
+        for _ in range(2):
+            assert run([*asked, option, str(link)]) == 0
+            assert place.stat().st_size > 200 and link.is_symlink()
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    write(page, "before")
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ConfigError, match=r"page.html: cannot be written \(No space left"):
+        write(page, "after")
+    assert page.read_text() == "before" and list(tmp_path.iterdir()) == [page]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        write(pipe, "a page")
+        assert read.result(10) == "a page" and pipe.is_fifo()
 
 
 def test_the_suite_that_the_guide_shows_is_the_demos() -> None:
