@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from openclap.errors import ConfigError, DataError, TrainingError
+from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
 from openclap.evals.asked import Asked, ask
 from openclap.evals.collected import Collected, collect
 from openclap.evals.hearing import Listener
@@ -132,7 +132,7 @@ def run_suite(
                 notes += [(task.name, whose + sentence) for sentence in (*asked.notes, *_of_lost(asked))]
                 seconds = time.perf_counter() - started
                 rows += _rows(task, listener, asked, collected, seconds=seconds, seed=seed)
-        except (DataError, ConfigError, TrainingError) as error:
+        except (DataError, ConfigError, TrainingError, CheckpointError) as error:
             missing[task.name] = str(error)
     lost = {(task, clip, reason): None for (_, task), each in found.items() for clip, reason in each.lost}
     kinds = {task.name: task.kind for task in tasks}
