@@ -448,15 +448,28 @@ def test_pairs_of_models(paper: Table) -> None:
         paired_difference(ours.measures[metric], ours.measures["audio_to_text_R@1"], ours.clips.groups)
 
 
-def test_a_task_of_nothing_says_so(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
+def test_a_task_of_nothing_says_so_before_it_embeds(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
+    miniatures.esc50(tmp_path / "sets" / "one fold", folds=1)
+    deaf = listener(tiny_model, tmp_path)
+    deaf.embedder = _Deaf(deaf.embedder)
     tasks = [
-        Task(name="no captions", kind="retrieval", source="esc50", folders=("esc50",)),
-        Task(name="no split", kind="zero_shot", source="clotho", folders=("clotho",), split="later"),
-        Task(name="one class", kind="zero_shot", source="classes", folders=("gtzan/genres/dog",)),
+        Task(name="no captions", kind="retrieval", source="esc50", folders=(str(sets / "esc50"),)),
+        Task(name="no labels", kind="zero_shot", source="clotho", folders=(str(sets / "clotho"),)),
+        Task(name="no tags", kind="tagging", source="esc50", folders=(str(sets / "esc50"),)),
+        Task(name="no split", kind="zero_shot", source="clotho", folders=(str(sets / "clotho"),), split="later"),
+        Task(name="many folds", kind="zero_shot", source="esc50", folders=(str(sets / "esc50"),), folds=3),
+        Task(name="one fold", kind="probe", source="esc50", folders=("one fold",), folds=5),
+        Task(name="few folds", kind="few_shot", source="esc50", folders=("one fold",), folds=5),
     ]
-    table = run_suite("nothing", tasks, [listener(tiny_model, tmp_path)], sets)
+    table = run_suite("nothing", tasks, [deaf], tmp_path / "sets")
     assert "no clip has a caption" in table.missing["no captions"]
+    assert "no clip has a label" in table.missing["no labels"]
+    assert "no clip has a tag" in table.missing["no tags"]
     assert "no clip is in its split 'later'. Found: test, train, valid" in table.missing["no split"]
+    assert "expected 3 folds, and 5 are there: esc50:1, esc50:2" in table.missing["many folds"]
+    assert all("esc50:1 is the only fold of 5" in table.missing[name] for name in ("one fold", "few folds"))
+    one = Task(name="one class", kind="zero_shot", source="classes", folders=("gtzan/genres/dog",))
+    table = run_suite("nothing", [one], [listener(tiny_model, tmp_path)], sets)
     assert "naming needs two or more" in table.missing["one class"]
 
 
