@@ -301,6 +301,6 @@ def _is_ours(path: Path, name: str) -> bool:
         if name == "json" and beginning == "{":
             try:
                 return "figures" in jsons.loads(beginning + file.read())
-            except ValueError:
+            except (ValueError, RecursionError):
                 return False
         return not beginning or (beginning + file.read(20)).startswith(BEGINNINGS.get(name, ()))
