@@ -493,6 +493,8 @@ def test_the_command_prints_writes_and_refuses(
         (["eval", *models, "--baseline", models[0]], "stands beside one model"),
         (["eval", models[0], "--training", str(suite)], "belongs to suites of published sets"),
         ([*asked, "--processes", "0"], "expected 1 or more"),
+        ([*asked, "--seed", "-1"], "--seed is -1, expected a whole number from 0"),
+        ([*asked, "--seed", str(2**32)], "--seed is 4294967296, expected a whole number from 0"),
         ([*asked, "--baseline", models[0]], "belong to the suite quick"),
         (["eval", models[0], models[0], "--suite", "paper"], "is named twice"),
         (["eval", models[0], f"{Path(models[0]).parent}/./{Path(models[0]).name}"], "is named twice"),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NUMBERS = ("ours", "published", "difference", "n", "seconds")
 """Columns of a suite's table that stand to the right."""
+LARGEST_SEED = 2**32 - 1
+"""That numpy and scikit-learn take."""
 NOTED = 3
 """Notes on one task that are shown; JSON and Markdown have all."""
 
@@ -86,6 +88,8 @@ def evaluate(
     """
     from openclap.errors import ConfigError
 
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError(f"--seed is {seed}, expected a whole number from 0 to {LARGEST_SEED}.")
     outputs = _Outputs(json, markdown, html)
     outputs.check()
     models = checkpoints or (default_model(),)
@@ -280,7 +284,7 @@ def show_table(rows: Sequence[Sequence[str]]) -> None:
     """The figures, heading first; a task is named once."""
     head, *figures = rows
     named = [("" if before[0] == row[0] else row[0], *row[1:]) for before, row in pairwise([[""], *figures])]
-    print_table(head, named, right=range(2, 7))
+    print_table(head, named, right=range(2, len(head) - 1))
     results.print("above: is the whole interval better than chance's?", style="dim")
 
 
