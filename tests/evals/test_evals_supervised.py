@@ -119,9 +119,10 @@ def test_a_tower_goes_on_where_it_was_stopped_and_is_not_taught_again(model: Lis
     assert not told
     with only_writer(kept), pytest.raises(DataError, match="another process is writing"):
         fine_tune(wanted)
-    next(kept.glob("best-*.pt")).write_bytes(b"no weights")
-    with pytest.raises(CheckpointError, match="Delete the folder to learn it again"):
-        fine_tune(wanted)
+    for damage in (b"no weights", b"junk\n", b""):
+        next(kept.glob("best-*.pt")).write_bytes(damage)
+        with pytest.raises(CheckpointError, match="Delete the folder to learn it again"):
+            fine_tune(wanted)
     fine_tune(replace(wanted, epochs=4))
     assert len(list(model.cache.path.parent.glob("taught-*"))) == 2
 

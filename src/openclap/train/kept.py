@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -56,17 +55,10 @@ class Kept:
             if progress.best is None:
                 return progress, {}
             return progress, torch.load(_best(self.folder, progress), map_location="cpu", weights_only=True)
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            RuntimeError,
-            EOFError,
-            pickle.UnpicklingError,
-            CheckpointError,
-        ) as error:
+        except Exception as error:  # a damaged file fails in as many ways as there are bytes
             raise CheckpointError(
-                f"{self.folder}: what was learnt there cannot be read ({error}). Delete the folder to learn it again."
+                f"{self.folder}: what was learnt there cannot be read ({type(error).__name__}). Delete the folder to "
+                "learn it again."
             ) from None
 
     def save(self, accelerator: Accelerator, progress: Progress, best: Weights) -> None:
@@ -78,7 +70,7 @@ class Kept:
             if not place.is_file():
                 with new_file(place) as file:
                     torch.save(dict(best), file)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # a damaged file fails in as many ways as there are bytes
             raise CheckpointError(
                 f"{place}: cannot be written ({error}). Free some space and run the same command to go on."
             ) from None
