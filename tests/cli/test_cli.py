@@ -55,7 +55,7 @@ def test_the_whole_line_in_miniature(openclap: Call, tiny_model: Path, sounds: P
     report = tmp_path / "report.json"
     options = ["--data", shards, "--suite", "quick", "--baseline", tiny_model]
     measured = openclap("eval", run / "model", *options, "--json", report, "--html", tmp_path / "page.html")
-    assert measured.code == 0 and "text→audio" in measured.out and "untrained" in measured.out
+    assert measured.code == 0 and "text→audio" in measured.out and "before" in measured.out
     assert json.loads(report.read_text())["figures"] and "<html" in (tmp_path / "page.html").read_text()
 
     added = openclap("index", "add", sounds, "--index", index, "--model", run / "model", "--json")

@@ -134,6 +134,12 @@ def test_a_suite_that_does_not_measure_the_folder_is_refused(model: Path) -> Non
     assert "| ESC-50 |" in card.card(model, "me/tiny")
 
 
+def test_names_do_not_break_a_cards_table(model: Path) -> None:
+    told = json.dumps(suite_of("mine")).replace("ESC-50", "dogs | cats\\n and more")
+    (model / "evaluation.json").write_text(told, encoding="utf-8")
+    assert r"| dogs \| cats and more | accuracy |" in card.card(model, "me/tiny")
+
+
 def test_a_card_that_stands_is_kept(model: Path) -> None:
     (model / "README.md").write_text("mine", encoding="utf-8")
     assert card.write(model, "me/tiny") is None
@@ -145,7 +151,12 @@ def test_a_card_that_stands_is_kept(model: Path) -> None:
     [
         ("evaluation.json", "{}", "was not written by `openclap eval --json`"),
         ("evaluation.json", '{"suite": "paper"}', "was not written by `openclap eval --json`"),
+        ("evaluation.json", '{"suite": "paper", "figures": []}', "holds no figure"),
+        ("evaluation.json", json.dumps(suite_of("m")).replace("0.8,", '"0.8",'), "was not written by"),
+        ("evaluation.json", json.dumps(suite_of("m")).replace("0.8,", f"1{'0' * 400},"), "was not written by"),
+        ("evaluation.json", json.dumps(suite_of("m\0")), "was not written by"),
         ("evaluation.json", "{", "is damaged"),
+        ("evaluation.json", "[" * 100_000, "is damaged"),
         ("config.json", "[]", "is damaged"),
     ],
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +39,8 @@ from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.tagging import tag, tagging_measures
 from openclap.evals.tasks import PAPER, Task, read_suite
 from openclap.evals.uncertainty import paired_difference
+from openclap.evals.untrained import trained_on
+from openclap.pages.render import write
 
 TASKS = {task.name: task for task in PAPER}
 
@@ -198,21 +203,34 @@ def test_vectors_of_another_model_are_never_taken(
     assert "holds vectors of another model" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["bytes", "row"])
+DAMAGE = {
+    "vector": "update vectors set vector = zeroblob(64) where key = (select min(key) from vectors)",
+    "no vector": "update vectors set vector = null, checksum = 0",
+    "text for a vector": "update vectors set vector = 'abc'",
+    "other tables": "drop table vectors; create table vectors (sound, numbers)",
+    "two models": "insert into made_by values ('another')",
+    "no hash": "update files set sha256 = null",
+    "no text": "update files set sha256 = cast(x'ff00ff' as text)",
+}
+
+
+@pytest.mark.parametrize("damage", ["bytes", *DAMAGE])
 def test_damage_of_the_cache_is_found_and_made_good(
     tiny_model: Path, sets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     clips, first = collect(TASKS["GTZAN"], sets).test, listener(tiny_model, tmp_path)
-    wanted = first.hear(clips).vectors_ND
+    wanted = first.hear(clips)
     assert first.cache is not None
     first.cache.close()
     if damage == "bytes":
         first.cache.path.write_bytes(b"no database" * 1000)
     else:
         with sqlite3.connect(first.cache.path) as database:
-            database.execute("update vectors set vector = zeroblob(64) where key = (select min(key) from vectors)")
-    np.testing.assert_allclose(listener(tiny_model, tmp_path).hear(clips).vectors_ND, wanted, atol=1e-5)
-    assert "damaged" in caplog.text
+            database.executescript(DAMAGE[damage])
+    found = listener(tiny_model, tmp_path).hear(clips)
+    np.testing.assert_allclose(found.vectors_ND, wanted.vectors_ND, atol=1e-5)
+    assert found.clips.digest == wanted.clips.digest and not found.lost
+    assert "made again" in caplog.text or damage in ("no hash", "no text")
 
 
 def test_a_missing_set_says_how_to_get_it_and_the_table_goes_on(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
@@ -267,8 +285,16 @@ def test_clips_of_the_training_data_are_left_out(tiny_model: Path, sets: Path, t
     assert "2 of 6 clips come from uploads that the model was trained on" in result.notes[0][1]
     assert "sample for sample" not in result.notes[0][1]
     (tmp_path / "bad").write_text("no table")
-    result = run_suite("one", [TASKS["Clotho"]], model, sets, training=tmp_path / "bad")
-    assert "cannot be read as a manifest" in result.missing["Clotho"]
+    polars.DataFrame({"caption": ["rain"]}).write_parquet(tmp_path / "other.parquet")
+    polars.DataFrame({"freesound_id": [None]}).write_parquet(tmp_path / "empty.parquet")
+    for name, says in {
+        "bad": "cannot be read as a manifest",
+        "none": "No such file",
+        "other.parquet": "other.parquet training: no column says",
+        "empty.parquet": "names no clip",
+    }.items():
+        with pytest.raises(DataError, match=says):
+            run_suite("one", [TASKS["Clotho"]], model, tmp_path / "no sets", training=tmp_path / name)
 
 
 def test_sounds_of_the_training_data_are_left_out_whatever_they_are_called(
@@ -280,12 +306,12 @@ def test_sounds_of_the_training_data_are_left_out_whatever_they_are_called(
     known = facts_of(tmp_path / "copy.flac").pcm_sha256
     manifest = tmp_path / "manifest.parquet"
     polars.DataFrame({"freesound_id": [7000, None], "pcm_sha256": ["other", known]}).write_parquet(manifest)
-    found = collect(TASKS["Clotho"], sets, manifest)
+    found = collect(TASKS["Clotho"], sets, trained_on(manifest))
     assert [clip.key for clip in found.test.clips] == [clip.key for clip in (clips[1], *clips[3:])]
     assert "1 of 6 clips come from uploads that the model was trained on, and 1 more are sounds" in found.notes[0]
     polars.DataFrame({"freesound_id": range(7000, 7006)}).write_parquet(manifest)
     with pytest.raises(DataError, match="nothing is left to ask"):
-        collect(TASKS["Clotho"], sets, manifest)
+        collect(TASKS["Clotho"], sets, trained_on(manifest))
 
 
 def test_a_file_describes_any_suite(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
@@ -422,15 +448,28 @@ def test_pairs_of_models(paper: Table) -> None:
         paired_difference(ours.measures[metric], ours.measures["audio_to_text_R@1"], ours.clips.groups)
 
 
-def test_a_task_of_nothing_says_so(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
+def test_a_task_of_nothing_says_so_before_it_embeds(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
+    miniatures.esc50(tmp_path / "sets" / "one fold", folds=1)
+    deaf = listener(tiny_model, tmp_path)
+    deaf.embedder = _Deaf(deaf.embedder)
     tasks = [
-        Task(name="no captions", kind="retrieval", source="esc50", folders=("esc50",)),
-        Task(name="no split", kind="zero_shot", source="clotho", folders=("clotho",), split="later"),
-        Task(name="one class", kind="zero_shot", source="classes", folders=("gtzan/genres/dog",)),
+        Task(name="no captions", kind="retrieval", source="esc50", folders=(str(sets / "esc50"),)),
+        Task(name="no labels", kind="zero_shot", source="clotho", folders=(str(sets / "clotho"),)),
+        Task(name="no tags", kind="tagging", source="esc50", folders=(str(sets / "esc50"),)),
+        Task(name="no split", kind="zero_shot", source="clotho", folders=(str(sets / "clotho"),), split="later"),
+        Task(name="many folds", kind="zero_shot", source="esc50", folders=(str(sets / "esc50"),), folds=3),
+        Task(name="one fold", kind="probe", source="esc50", folders=("one fold",), folds=5),
+        Task(name="few folds", kind="few_shot", source="esc50", folders=("one fold",), folds=5),
     ]
-    table = run_suite("nothing", tasks, [listener(tiny_model, tmp_path)], sets)
+    table = run_suite("nothing", tasks, [deaf], tmp_path / "sets")
     assert "no clip has a caption" in table.missing["no captions"]
+    assert "no clip has a label" in table.missing["no labels"]
+    assert "no clip has a tag" in table.missing["no tags"]
     assert "no clip is in its split 'later'. Found: test, train, valid" in table.missing["no split"]
+    assert "expected 3 folds, and 5 are there: esc50:1, esc50:2" in table.missing["many folds"]
+    assert all("esc50:1 is the only fold of 5" in table.missing[name] for name in ("one fold", "few folds"))
+    one = Task(name="one class", kind="zero_shot", source="classes", folders=("gtzan/genres/dog",))
+    table = run_suite("nothing", [one], [listener(tiny_model, tmp_path)], sets)
     assert "naming needs two or more" in table.missing["one class"]
 
 
@@ -454,12 +493,16 @@ def test_the_command_prints_writes_and_refuses(
         (["eval", *models, "--baseline", models[0]], "stands beside one model"),
         (["eval", models[0], "--training", str(suite)], "belongs to suites of published sets"),
         ([*asked, "--processes", "0"], "expected 1 or more"),
+        ([*asked, "--seed", "-1"], "--seed is -1, expected a whole number from 0"),
+        ([*asked, "--seed", str(2**32)], "--seed is 4294967296, expected a whole number from 0"),
         ([*asked, "--baseline", models[0]], "belong to the suite quick"),
         (["eval", models[0], models[0], "--suite", "paper"], "is named twice"),
         (["eval", models[0], f"{Path(models[0]).parent}/./{Path(models[0]).name}"], "is named twice"),
         (["eval", models[0], "--json", f"{models[0]}/config.json/out.json"], "is a file, expected a folder"),
         (["eval", models[0], "--suite", "paper", "--data", str(tmp_path)], "No task of the suite paper could be done"),
         (["eval", models[0], "--suite", "slow"], "no such suite"),
+        (["eval", models[0], "nothing", "--data", str(tmp_path)], "nothing: no such model"),
+        (["eval", models[0], "--baseline", "nothing", "--data", str(tmp_path)], "nothing: no such model"),
     ]:
         assert run(words) == 2
         assert says in " ".join(capsys.readouterr().err.split())
@@ -505,6 +548,51 @@ def test_the_quick_suite_takes_several_models_and_keeps_their_vectors(
         for name in ("retrieval", "zero-shot labels", "linear probe")
     }
     assert "Models in pairs" in (tmp_path / "two.html").read_text()
+
+
+def test_only_an_evaluation_is_written_over(
+    tiny_model: Path, sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite, weights, kept = tmp_path / "genres.toml", tmp_path / "model.pt", tmp_path / "kept"
+    suite.write_text('[[task]]\nname = "genres"\nkind = "zero_shot"\nsource = "gtzan"\nfolder = "gtzan"\n')
+    asked = ["eval", str(tiny_model), "--suite", str(suite), "--data", str(sets)]
+    for content in (b"PK\x03\x04 weights", b'{"model": 1}', b"{", b"# My notes", b"<p>"):
+        for option in ("--json", "--markdown", "--html"):
+            weights.write_bytes(content)
+            assert run([*asked, option, str(weights)]) == 2 and weights.read_bytes() == content
+            assert "is no evaluation as --" in " ".join(capsys.readouterr().err.split())
+    assert run([*asked, "--json", str(kept), "--html", f"{tmp_path}/./kept"]) == 2
+    assert "name one file" in capsys.readouterr().err
+    for option in ("--json", "--markdown", "--html"):
+        place, link = tmp_path / f"of{option}", tmp_path / f"link{option}"
+        place.touch()
+        link.symlink_to(place)
+        for _ in range(2):
+            assert run([*asked, option, str(link)]) == 0
+            assert place.stat().st_size > 200 and link.is_symlink()
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    write(page, "before")
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ConfigError, match=r"page.html: cannot be written \(No space left"):
+        write(page, "after")
+    assert page.read_text() == "before" and list(tmp_path.iterdir()) == [page]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        write(pipe, "a page")
+        assert read.result(10) == "a page" and pipe.is_fifo()
 
 
 def test_the_suite_that_the_guide_shows_is_the_demos() -> None:

@@ -14,7 +14,7 @@ from evals_helpers import vectors_that_tell
 
 import openclap
 from openclap.cli import run
-from openclap.errors import AudioError, ConfigError, TrainingError
+from openclap.errors import AudioError, CheckpointError, ConfigError, DataError, TrainingError
 from openclap.evals.asked import _part
 from openclap.evals.bench import run_suite
 from openclap.evals.bench_table import rows_of
@@ -26,6 +26,7 @@ from openclap.evals.raw import RAW, RawEmbedder
 from openclap.evals.supervised import fine_tune
 from openclap.evals.tasks import LEARNERS as TOLD
 from openclap.evals.tasks import SUPERVISED, Task, read_suite
+from openclap.locks import only_writer
 
 TASKS = {task.name: task for task in SUPERVISED}
 
@@ -80,10 +81,54 @@ def test_the_same_seed_gives_the_same_tower(model: Listener, sets: Path) -> None
     wanted = to_learn(TASKS["FSD50K, fine-tuned"], model, sets, epochs=3)
     first, again, other = (
         fine_tune(each)[0](wanted.valid.clips, wanted.valid.vectors_PD)
-        for each in (wanted, wanted, replace(wanted, seed=1))
+        for each in (wanted, replace(wanted, listener=forgetful(model)), replace(wanted, seed=1))
     )
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
+
+
+@pytest.mark.usefixtures("quick_to_learn")
+def test_a_tower_goes_on_where_it_was_stopped_and_is_not_taught_again(model: Listener, sets: Path) -> None:
+    wanted, told = to_learn(TASKS["FSD50K, fine-tuned"], model, sets, epochs=5), list[int]()
+    whole, sentence = fine_tune(replace(wanted, listener=forgetful(model)))
+    assert model.cache is not None
+
+    def stop_at(last: int) -> None:
+        def progress(what: str, done: int, total: int) -> None:
+            told.append(done)
+            if done == last:
+                raise KeyboardInterrupt
+
+        model.progress = progress
+        told.clear()
+
+    for last in (1, 3):
+        stop_at(last)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(wanted)
+        assert told[-1] == last
+    stop_at(0)
+    scorer, again = fine_tune(wanted)
+    assert told == [4, 5] and again == sentence
+    (kept,) = model.cache.path.parent.glob("taught-*")
+    assert {path.suffix for path in kept.iterdir()} <= {".pt", ".json", ".lock", ""} and not (kept / "states").exists()
+    told.clear()
+    for each in (scorer, fine_tune(wanted)[0]):
+        clips, vectors = wanted.valid.clips, wanted.valid.vectors_PD
+        np.testing.assert_array_equal(each(clips, vectors), whole(clips, vectors))
+    assert not told
+    with only_writer(kept), pytest.raises(DataError, match="another process is writing"):
+        fine_tune(wanted)
+    for damage in (b"no weights", b"junk\n", b""):
+        next(kept.glob("best-*.pt")).write_bytes(damage)
+        with pytest.raises(CheckpointError, match="Delete the folder to learn it again"):
+            fine_tune(wanted)
+    fine_tune(replace(wanted, epochs=4))
+    assert len(list(model.cache.path.parent.glob("taught-*"))) == 2
+
+
+def forgetful(model: Listener) -> Listener:
+    return Listener(model.name, model.embedder)
 
 
 def test_no_better_epochs_end_it_and_what_answers_is_the_best(

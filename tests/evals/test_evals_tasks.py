@@ -251,5 +251,9 @@ def test_the_verdict_on_chance(metric: str, ours: tuple[float, ...], chance: tup
 def test_the_table_is_rows_of_words(evaluation: Evaluation) -> None:
     rows = table(evaluation)
     assert len(rows) == 19 and {len(row) for row in rows} == {8}
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    assert sum(widths[:-1]) + len("  ") * 7 + len("above") < 80
+    figures = tuple(replace(figure, untrained=None) for figure in evaluation.figures)
+    assert table(replace(evaluation, figures=figures)) == [(*row[:6], row[7]) for row in rows]
     assert rows[1][:2] == ("text→audio", "R@1")
     assert "nan" not in " ".join(" ".join(row) for row in rows)

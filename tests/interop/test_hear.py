@@ -91,6 +91,7 @@ def test_where_the_model_is_moved_sounds_go_too(tiny_model: Path) -> None:
         (torch.zeros(1, 16000, dtype=torch.int16), "torch.int16"),
         (np.zeros((1, 16000)), "a ndarray"),
         (torch.full((1, 16000), float("nan")), "NaN"),
+        (torch.full((1, 16000), 1e30), "samples up to 1e"),
     ],
 )
 def test_what_is_no_sound_is_told(model: hear.Model, audio: torch.Tensor, said: str) -> None:
@@ -106,5 +107,8 @@ def test_what_is_no_model_is_told(tiny_model: Path, tmp_path: Path) -> None:
         hear.load_model(str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"window_s is 2\.0, expected seconds up to the 0\.5"):
         hear.load_model(str(tiny_model), window_s=2.0)
-    with pytest.raises(ConfigError, match="hop_ms"):
-        hear.load_model(str(tiny_model), hop_ms=0)
+    for hop in (0, float("inf"), "50"):
+        with pytest.raises(ConfigError, match="hop_ms"):
+            hear.load_model(str(tiny_model), hop_ms=hop)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="window_s is '1'"):
+        hear.load_model(str(tiny_model), window_s="1")  # type: ignore[arg-type]

@@ -139,6 +139,7 @@ def test_sounds_that_are_decoded_already(model: Encoder, tiny_model: Path) -> No
     embedder = load(tiny_model, device="cpu")
     heard = embedder.embed_audio([(wave.T, 22050) for wave in waves])
     np.testing.assert_allclose(model.encode(loader(audio=rows)), heard, atol=1e-6)
+    np.testing.assert_allclose(model.encode(iter([{"audio": rows}])), heard, atol=1e-6)
     texts = ["rain", "a dog", "a bell"]
     both = heard + embedder.embed_text(texts)
     both /= np.linalg.norm(both, axis=1, keepdims=True)

@@ -12,6 +12,7 @@ from typing import Any
 from openclap import presets
 from openclap.checkpoints import figures
 from openclap.checkpoints.figures import Measured, table
+from openclap.data.files import write_bytes
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSATConfig
 from openclap.presets import Preset
@@ -28,7 +29,7 @@ def write(folder: Path, repo: str) -> Path | None:
     place = folder / CARD
     if place.exists():
         return None
-    place.write_text(card(folder, repo), encoding="utf-8")
+    write_bytes(place, card(folder, repo).encode())
     return place
 
 
@@ -112,5 +113,5 @@ def _read(path: Path) -> dict[str, Any]:
         return {"preset": content["preset"]} if path.name == CONFIG else dict(content)
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: has no {path.name}, expected a folder written by openclap.") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{path}: is damaged or was not written by openclap.") from None

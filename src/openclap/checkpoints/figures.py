@@ -42,7 +42,7 @@ def read(record: Mapping[str, Any], folder: Path) -> Measured:
     """What a record says of the model in `folder`. Raises CheckpointError where that is nothing."""
     try:
         return _of_suite(record, folder) if "suite" in record else _of_shards(record)
-    except (KeyError, TypeError, AttributeError, IndexError):
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError):
         raise CheckpointError(f"evaluation.json: {MISTAKEN}") from None
 
 
@@ -89,6 +89,8 @@ def _results_of_suite(figures: Sequence[Figure]) -> Iterator[EvalResult]:
 def _of_model(figures: Sequence[Figure], folder: Path) -> list[Figure]:
     """The figures of the model in `folder`: of the only one, or of the one that was named by this folder."""
     names = list(dict.fromkeys(each["model"] for each in figures))
+    if not names:
+        raise CheckpointError("evaluation.json: holds no figure. Remove it, or measure again.")
     ours = [name for name in names if Path(name).expanduser().resolve() == folder.resolve()] or names
     if len(ours) != 1:
         raise CheckpointError(
@@ -143,4 +145,5 @@ def _section(parts: Sequence[str]) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows of words as a Markdown table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
+    lines = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (heads, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * len(heads), *lines[1:]])

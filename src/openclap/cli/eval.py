@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json as jsons
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 NUMBERS = ("ours", "published", "difference", "n", "seconds")
 """Columns of a suite's table that stand to the right."""
+LARGEST_SEED = 2**32 - 1
+"""That numpy and scikit-learn take."""
 NOTED = 3
 """Notes on one task that are shown; JSON and Markdown have all."""
 
@@ -84,6 +88,8 @@ def evaluate(
     """
     from openclap.errors import ConfigError
 
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError(f"--seed is {seed}, expected a whole number from 0 to {LARGEST_SEED}.")
     outputs = _Outputs(json, markdown, html)
     outputs.check()
     models = checkpoints or (default_model(),)
@@ -149,13 +155,13 @@ def _quick(  # noqa: PLR0917
 
     if baseline and len(models) > 1:
         raise ConfigError("--baseline stands beside one model. Name every model as a checkpoint.")
-    test = load_clips(shards / split)
-    train = load_clips(shards / "train") if split != "train" and (shards / "train").is_dir() else None
     with progress("Measuring") as advance:
+        listeners = {model: computing.listener(model, advance) for model in models}
         other = computing.listener(baseline, advance) if baseline else None
+        test = load_clips(shards / split)
+        train = load_clips(shards / "train") if split != "train" and (shards / "train").is_dir() else None
         found = {
-            model: measure(computing.listener(model, advance), test, train, untrained=other, seed=seed)
-            for model in models
+            model: measure(listener, test, train, untrained=other, seed=seed) for model, listener in listeners.items()
         }
     if len(models) > 1:
         _show_suite(table := as_table(found, test))
@@ -200,35 +206,46 @@ class _Outputs:
     html: Path | None
 
     def check(self) -> None:
-        """Raises ConfigError for a folder, and for what can be in none."""
-        from openclap.errors import ConfigError
+        """Raises ConfigError for a folder, what can be in none, and a file that holds something else."""
+        from openclap.errors import ConfigError, require
 
-        for wanted in (self.json, self.markdown, self.html):
-            if wanted and wanted.is_dir():
-                raise ConfigError(f"{wanted}: is a folder, expected the name of a file to write.")
-            if wanted and (file := next((place for place in wanted.parents if place.is_file()), None)):
-                raise ConfigError(f"{wanted}: {file} is a file, expected a folder.")
+        wanted = {name: path for name in ("json", "markdown", "html") if (path := getattr(self, name))}
+        for name, path in wanted.items():
+            if path.is_dir():
+                raise ConfigError(f"{path}: is a folder, expected the name of a file to write.")
+            above = next(place for place in path.absolute().parents if place.exists())
+            if above.is_file():
+                raise ConfigError(f"{path}: {above} is a file, expected a folder.")
+            if not os.access(path if path.exists() else above, os.W_OK):
+                raise ConfigError(f"{path}: may not be written. Choose another place.")
+            if path.is_file() and not _is_ours(path, name):
+                raise ConfigError(
+                    f"{path}: is there, and is no evaluation as --{name} writes it. Choose another name for it."
+                )
+        if len({path.resolve() for path in wanted.values()}) < len(wanted):
+            raise ConfigError(f"{' and '.join(f'--{name}' for name in wanted)} name one file, expected one for each.")
+        if self.html:
+            require("jinja2", "eval")
 
     def write_suite(self, table: Table) -> None:
         from openclap.evals.bench_report import write_suite_report
         from openclap.evals.bench_table import to_json, to_markdown
 
-        _write(self.json, lambda: to_json(table))
-        _write(self.markdown, lambda: to_markdown(table).rstrip("\n"))
+        _write(self.json, lambda: to_json(table) + "\n")
+        _write(self.markdown, lambda: to_markdown(table))
         if self.html:
-            write_suite_report(self.html, table)
-            note(f"Wrote {self.html}")
+            note(f"Wrote {write_suite_report(self.html, table)}")
 
     def write_quick(self, evaluation: Evaluation, clips: EvalClips, title: str) -> None:
         from openclap.evals.bench_table import grid
         from openclap.evals.evaluation import table
         from openclap.evals.report import write_report
 
-        _write(self.json, evaluation.to_json)
-        _write(self.markdown, lambda: grid(table(evaluation)))
+        _write(self.json, lambda: evaluation.to_json() + "\n")
+        _write(self.markdown, lambda: grid(table(evaluation)) + "\n")
         if self.html:
-            write_report(self.html, evaluation, title=title, training_log=None, clips=clips)
-            note(f"Wrote {self.html}")
+            page = write_report(self.html, evaluation, title=title, training_log=None, clips=clips)
+            note(f"Wrote {page}")
 
 
 def _show_suite(table: Table) -> None:
@@ -267,18 +284,27 @@ def show_table(rows: Sequence[Sequence[str]]) -> None:
     """The figures, heading first; a task is named once."""
     head, *figures = rows
     named = [("" if before[0] == row[0] else row[0], *row[1:]) for before, row in pairwise([[""], *figures])]
-    print_table(head, named, right=range(2, 7))
+    print_table(head, named, right=range(2, len(head) - 1))
     results.print("above: is the whole interval better than chance's?", style="dim")
 
 
 def _write(path: Path | None, text: Callable[[], str]) -> None:
-    from openclap.errors import ConfigError
+    from openclap.pages.render import write
 
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text() + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}).") from None
-    note(f"Wrote {path}")
+    if path:
+        note(f"Wrote {write(path, text())}")
+
+
+BEGINNINGS = {"markdown": ("# Suite ", "| task "), "html": ("<!doctype html>",)}
+
+
+def _is_ours(path: Path, name: str) -> bool:
+    """Whether a file is empty, or such an output: `--json` is a flag of other verbs, and what follows it a model."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        beginning = file.read(1)
+        if name == "json" and beginning == "{":
+            try:
+                return "figures" in jsons.loads(beginning + file.read())
+            except (ValueError, RecursionError):
+                return False
+        return not beginning or (beginning + file.read(20)).startswith(BEGINNINGS.get(name, ()))

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from openclap.errors import ConfigError, DataError, TrainingError
+from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
 from openclap.evals.asked import Asked, ask
 from openclap.evals.collected import Collected, collect
 from openclap.evals.hearing import Listener
 from openclap.evals.protocol import UNKNOWN_POLICY
 from openclap.evals.tasks import LEARNERS, READS_RAW, Published, Task
 from openclap.evals.uncertainty import RESAMPLES, Difference, Estimate, bootstrap_interval, paired_difference
+from openclap.evals.untrained import trained_on
 
 TAGGING_RESAMPLES = 200
 """Of figures that are sums over hundreds of classes."""
@@ -110,7 +111,10 @@ def run_suite(
             out.
         seed: of resamples, draws and networks: the same seed, the same table.
         note: told what is being done.
+
+    Raises DataError for what is no manifest.
     """
+    trained = trained_on(training) if training else None
     rows: list[Row] = []
     missing: dict[str, str] = {}
     notes: list[tuple[str, str]] = []
@@ -118,7 +122,7 @@ def run_suite(
     for task in tasks:
         note(f"{task.name}: {task.kind.replace('_', ' ')}")
         try:
-            collected = collect(task, data, training)
+            collected = collect(task, data, trained)
             notes += [(task.name, sentence) for sentence in collected.notes]
             for listener in listeners:
                 started = time.perf_counter()
@@ -128,7 +132,7 @@ def run_suite(
                 notes += [(task.name, whose + sentence) for sentence in (*asked.notes, *_of_lost(asked))]
                 seconds = time.perf_counter() - started
                 rows += _rows(task, listener, asked, collected, seconds=seconds, seed=seed)
-        except (DataError, ConfigError, TrainingError) as error:
+        except (DataError, ConfigError, TrainingError, CheckpointError) as error:
             missing[task.name] = str(error)
     lost = {(task, clip, reason): None for (_, task), each in found.items() for clip, reason in each.lost}
     kinds = {task.name: task.kind for task in tasks}

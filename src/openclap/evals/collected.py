@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from openclap.data.held import Held
 from openclap.errors import ConfigError, DataError
 from openclap.evals.clips import EvalClip, EvalClips
 from openclap.evals.tasks import Task
@@ -40,12 +41,11 @@ class Collected:
     notes: tuple[str, ...]
 
 
-def collect(task: Task, data: Path, training: Path | None = None) -> Collected:
+def collect(task: Task, data: Path, trained: Held | None = None) -> Collected:
     """Read a task's set from the folder `data`.
 
     Args:
-        training: a `manifest.parquet` of what the model was trained on; clips of the same uploads,
-            and of the same sound, are left out.
+        trained: what the model was trained on; clips of the same uploads, and of the same sound, are left out.
 
     Raises DataError when the set is not there or has nothing for the task, ConfigError when its file of classes does
     not fit.
@@ -59,9 +59,10 @@ def collect(task: Task, data: Path, training: Path | None = None) -> Collected:
         splits = sorted({str(split) for _, split, _ in records})
         raise DataError(f"{root}: no clip is in its split {task.split!r}. Found: {', '.join(splits) or 'no clips'}.")
     asked = _once(task, asked, notes)
-    if training:
-        asked = untrained(asked, training, notes)
+    if trained:
+        asked = untrained(asked, trained, notes)
     test = _clips(task.name, [clip for clip, _, _ in asked])
+    _check(task, test)
     learnt = [
         _clips(f"{task.name} {split}", [clip for clip, its, _ in records if its == split]) if split else None
         for split in (task.train, task.valid)
@@ -187,6 +188,18 @@ def _said_of(task: Task, test: EvalClips, classes: Sequence[str]) -> Iterator[st
         yield f"{len(empty)} of {len(classes)} classes have no clip here: {_some(empty)}."
     if bare := [clip.key for clip in test.clips if not labels_of_clip(task, clip)]:
         yield f"{len(bare)} clips have no label: {_some(bare)}."
+
+
+def _check(task: Task, test: EvalClips) -> None:
+    """Raises DataError where nothing can be asked, before any sound is embedded."""
+    wanted = "caption" if task.kind == "retrieval" else "tag" if task.kind == "tagging" or task.many else "label"
+    if not any(clip.captions if wanted == "caption" else labels_of_clip(task, clip) for clip in test.clips):
+        raise DataError(f"{task.name}: no clip has a {wanted}, and without one there is nothing to ask.")
+    there = sorted({str(clip.fold) for clip in test.clips})
+    if task.folds and len(there) > task.folds:
+        raise DataError(f"{task.name}: expected {task.folds} folds, and {len(there)} are there: {_some(there)}.")
+    if task.folds and len(there) < 2 and task.kind in ("probe", "few_shot"):
+        raise DataError(f"{task.name}: {there[0]} is the only fold of {task.folds}: there is none to learn from.")
 
 
 def _some(names: Iterable[str]) -> str:

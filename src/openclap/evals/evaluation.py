@@ -32,6 +32,7 @@ METRIC_NAMES = {
     "mean_rank": "mean rank",
     "balanced_accuracy": "balanced accuracy",
 }
+SHORT_METRICS = {"balanced_accuracy": "balanced"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +117,13 @@ class Evaluation:
 
 
 def table(evaluation: Evaluation) -> list[tuple[str, ...]]:
-    """The figures as rows of strings that fit 80 columns; the first row is the heading. Intervals are 95 %."""
-    head = ("task", "metric", "value", "95 %", "chance", "95 %", "untrained", "above")
+    """The figures as rows of strings that fit 80 columns; the first row is the heading. Intervals are 95 %. `before` is
+    the untrained model, where there was one."""
+    head = ("task", "metric", "value", "95 %", "chance", "95 %", "before", "above")
     rows = [
         (
             SHORT_NAMES[figure.task],
-            METRIC_NAMES.get(figure.metric, figure.metric),
+            SHORT_METRICS.get(figure.metric, METRIC_NAMES.get(figure.metric, figure.metric)),
             shown(figure.estimate.value, figure.is_rank),
             span(figure.estimate, figure.is_rank),
             shown(figure.chance.value, figure.is_rank),
@@ -131,7 +133,9 @@ def table(evaluation: Evaluation) -> list[tuple[str, ...]]:
         )
         for figure in evaluation.figures
     ]
-    return [head, *rows]
+    if any(figure.untrained for figure in evaluation.figures):
+        return [head, *rows]
+    return [(*row[:-2], row[-1]) for row in (head, *rows)]
 
 
 def shown(value: float, is_rank: bool) -> str:

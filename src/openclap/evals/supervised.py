@@ -7,15 +7,18 @@ best on the clips to choose with. P clips to learn from, N clips, S samples, C c
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from openclap import __version__
 from openclap.audio.augment import LAION_STRIPES, hide_stripes
 from openclap.data.loader import join
 from openclap.data.order import epoch_order, sample_rng
@@ -78,7 +81,7 @@ def _head(lesson: Lesson, *, hidden: bool) -> tuple[Scorer, str]:
         logit_NC: Tensor = network(torch.from_numpy(vectors_ND))
         return logit_NC.numpy().astype(np.float64)
 
-    progress = _taught(lesson, network, batches, config, scorer)
+    progress = _taught(lesson, network, batches, config, scorer, None)
     return scorer, _told("A head with a hidden layer" if hidden else "A linear head", progress, RATES[0], lesson)
 
 
@@ -92,7 +95,8 @@ def _tuned(lesson: Lesson, rate: float) -> tuple[Scorer, Progress, float]:
     head = label_head(embedder.preset.embedding_size, lesson.train.truth_PC.shape[1], hidden=True)
     network = AudioSide(embedder.clap, head.to(embedder.device)).requires_grad_(True)
     scorer = _Answers(network, embedder, lesson.listener.batch_size)
-    return scorer, _taught(lesson, network, _Sounds(lesson.train, embedder, config).batches, config, scorer), rate
+    batches = _Sounds(lesson.train, embedder, config).batches
+    return scorer, _taught(lesson, network, batches, config, scorer, _keep(lesson, config)), rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,9 @@ def _in_batches(clips: EvalClips, size: int) -> Iterator[list[object]]:
         yield [sound_at(clips, row) for row in range(start, min(start + size, len(clips)))]
 
 
-def _taught(lesson: Lesson, network: nn.Module, batches: Batches, config: TrainConfig, scorer: Scorer) -> Progress:
+def _taught(  # noqa: PLR0917
+    lesson: Lesson, network: nn.Module, batches: Batches, config: TrainConfig, scorer: Scorer, keep: Path | None
+) -> Progress:
     """Teach it, scored on what there is to choose with."""
 
     def tell(epoch: int) -> None:
@@ -160,7 +166,22 @@ def _taught(lesson: Lesson, network: nn.Module, batches: Batches, config: TrainC
         loss=of_many if lesson.many else of_one,
         score=score,
         tell=tell,
+        keep=keep,
     )
+
+
+def _keep(lesson: Lesson, config: TrainConfig) -> Path | None:
+    """Beside the model's vectors, under a digest of what the lesson hangs on."""
+    cache = lesson.listener.cache if lesson.listener else None
+    if cache is None:
+        return None
+    digest = hashlib.sha256(
+        repr((__version__, cache.identity, replace(config, start="", data=""), lesson.many)).encode()
+    )
+    for part in (lesson.train, lesson.valid):
+        digest.update(repr((part.clips.digest, [clip.key for clip in part.clips.clips], part.truth_PC.shape)).encode())
+        digest.update(np.packbits(part.truth_PC).tobytes())
+    return cache.path.parent / f"taught-{digest.hexdigest()[:24]}"
 
 
 def _shuffled(part: Part, config: TrainConfig, epoch: int) -> list[Ints]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.data.examine import facts_of
-from openclap.data.held import Held, held_from, held_in
+from openclap.data.held import KEYS, Held, held_from, held_in
 from openclap.data.overlap import overlapping
 from openclap.errors import AudioError, DataError, require
 from openclap.evals.clips import EvalClip
@@ -27,13 +27,29 @@ Truth = NDArray[np.bool_]
 IDS = ("freesound_id", "youtube_id")
 
 
-def untrained(found: Sequence[Found], training: Path, notes: list[str]) -> list[Found]:
-    """The clips of which neither the upload nor the sound is in a manifest of training data; `notes` is told of the
-    others. Sounds are decoded to be compared where the manifest says what its own were.
+def trained_on(manifest: Path) -> Held:
+    """What a `manifest.parquet` says of the clips that a model was trained on. Raises DataError for what is none, and
+    for one that names no clip."""
+    polars = require("polars", "data")
+    try:
+        with manifest.open("rb") as file:
+            columns = [name for name in polars.read_parquet_schema(file) if name in KEYS]
+            file.seek(0)
+            trained = held_in(polars.read_parquet(file, columns=columns), str(manifest), "training")
+    except (OSError, polars.exceptions.PolarsError) as error:
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0].rstrip(".")
+        raise DataError(f"{manifest}: cannot be read as a manifest of training data ({why}).") from None
+    if not sum(trained.clips[key].count() for key in KEYS):
+        raise DataError(f"{manifest}: names no clip. Is it the manifest.parquet of a build that is done?")
+    return trained
 
-    Raises DataError for what is no manifest, and when no clip is left.
+
+def untrained(found: Sequence[Found], trained: Held, notes: list[str]) -> list[Found]:
+    """The clips of which neither the upload nor the sound was trained on; `notes` is told of the others. Sounds are
+    decoded to be compared where it is known what those were.
+
+    Raises DataError when no clip is left.
     """
-    trained = _manifest(training)
     ours = held_from((record for _, _, record in found), "test").clips
     by_id = _in(ours.select(IDS), trained)
     by_sound = np.zeros(len(found), bool)
@@ -49,17 +65,8 @@ def untrained(found: Sequence[Found], training: Path, notes: list[str]) -> list[
         f"out. Of {_unknown(ours)} clips the upload is not known."
     )
     if not kept:
-        raise DataError(f"All {len(found)} clips are in {training}: nothing is left to ask.")
+        raise DataError(f"All {len(found)} clips are in {trained.name}: nothing is left to ask.")
     return kept
-
-
-def _manifest(training: Path) -> Held:
-    polars = require("polars", "data")
-    try:
-        return held_in(polars.read_parquet(training), "training")
-    except (OSError, polars.exceptions.PolarsError) as error:
-        why = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"{training}: cannot be read as a manifest of training data ({why}).") from None
 
 
 def _in(clips: DataFrame, trained: Held) -> Truth:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ create table if not exists vectors (key text primary key, vector blob, checksum 
 create table if not exists files (path text primary key, size integer, mtime_ns integer, sha256 text)
     without rowid;
 """
+_SHA256 = re.compile("[0-9a-f]{64}")
 _ASKED_AT_ONCE = 500
 _WAIT_S = 60.0
 
@@ -52,7 +54,7 @@ class VectorCache:
         found: dict[str, Vector] = {}
         damaged: list[str] = []
         for key, blob, checksum in self._rows("select key, vector, checksum from vectors where key in", keys):
-            if zlib.crc32(blob) == checksum and len(blob) % 4 == 0:
+            if isinstance(blob, bytes) and zlib.crc32(blob) == checksum and len(blob) % 4 == 0:
                 found[key] = np.frombuffer(blob, "<f4")
             else:
                 damaged.append(key)
@@ -69,7 +71,11 @@ class VectorCache:
     def known_files(self, paths: Sequence[str]) -> dict[str, tuple[int, int, str]]:
         """(size, time in ns, SHA-256) of files whose bytes were read before."""
         rows = self._rows("select path, size, mtime_ns, sha256 from files where path in", paths)
-        return {path: (size, mtime_ns, sha256) for path, size, mtime_ns, sha256 in rows}
+        return {
+            path: (size, mtime_ns, sha256)
+            for path, size, mtime_ns, sha256 in rows
+            if isinstance(sha256, str) and _SHA256.fullmatch(sha256)
+        }
 
     def add_files(self, files: Iterable[tuple[str, int, int, str]]) -> None:
         """Keep what was read of files."""
@@ -103,9 +109,9 @@ class VectorCache:
         try:
             try:
                 work()
-            except sqlite3.OperationalError:
-                raise
             except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
                 self._begin_anew(f"is damaged ({error})")
                 work()
         except sqlite3.Error as error:
@@ -113,14 +119,14 @@ class VectorCache:
 
     def _open(self) -> None:
         self._database = sqlite3.connect(self.path, timeout=_WAIT_S)
+        self._database.text_factory = lambda text: text.decode("utf-8", "replace")
         self._database.executescript(_TABLES)
         with self._database as database:
             database.execute(
                 "insert into made_by select ? where not exists (select 1 from made_by)",
                 (self.identity,),
             )
-        [(identity,)] = self._database.execute("select identity from made_by").fetchall()
-        if identity != self.identity:
+        if self._database.execute("select identity from made_by").fetchall() != [(self.identity,)]:
             self._begin_anew("holds vectors of another model, which are never taken")
 
     def _begin_anew(self, reason: str) -> None:
@@ -129,3 +135,11 @@ class VectorCache:
         for path in (self.path, *self.path.parent.glob(f"{self.path.name}-*")):
             path.unlink(missing_ok=True)
         self._open()
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Of the file, or tables of another shape in it; not that it is locked, or the disk full."""
+    return (
+        not isinstance(error, sqlite3.OperationalError)
+        or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    )

@@ -12,6 +12,7 @@ S sounds, N samples, T timestamps, D embedding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openclap.audio.io import check_samples
 from openclap.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:
@@ -48,11 +50,11 @@ class Model(nn.Module):
             raise ConfigError(
                 f"The model hears {rate} Hz, and HEAR's recordings come in {', '.join(map(str, RATES))} Hz."
             )
-        if not 1 <= window_s * rate <= embedder.frontend.samples:
+        if not isinstance(window_s, int | float) or not 1 <= window_s * rate <= embedder.frontend.samples:
             raise ConfigError(
                 f"window_s is {window_s!r}, expected seconds up to the {embedder.window_s:g} the model reads."
             )
-        if not hop_ms * rate >= 1000:
+        if not isinstance(hop_ms, int | float) or not 1000 <= hop_ms * rate < math.inf:
             raise ConfigError(f"hop_ms is {hop_ms!r}, expected milliseconds that are longer than one sample.")
         self.clap, self.logmel = embedder.clap, embedder.frontend.logmel
         self.embedder = embedder
@@ -121,5 +123,4 @@ def _check(audio: Tensor) -> None:
     if not torch.is_tensor(audio) or audio.ndim != 2 or not audio.is_floating_point() or 0 in audio.shape:
         found = f"{audio.dtype} of {tuple(audio.shape)}" if torch.is_tensor(audio) else f"a {type(audio).__name__}"
         raise AudioError(f"audio is {found}, expected a floating-point tensor (sounds, samples), none of them 0.")
-    if not bool(audio.isfinite().all()):
-        raise AudioError("audio holds samples that are NaN or infinite, expected numbers in -1..1.")
+    check_samples(audio.detach().float().cpu().numpy(), "audio")

@@ -48,6 +48,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
 
     def encode(self, inputs: Any, *, batch_size: int = 16, **kwargs: Any) -> Vectors:
         """(N, D) float32 unit vectors of mteb's loader, in its order. Raises AudioError for a sound that is none."""
+        inputs = list(inputs) if iter(inputs) is inputs else inputs  # looked at more than once
         columns = _columns(inputs)
         parts = []
         if "text" in columns:
@@ -84,7 +85,9 @@ def encoder(source: str | os.PathLike[str], *, name: str | None = None, device: 
     Its results are kept by mteb under the name and the digest of the weights.
     """
     path = Path(source).expanduser()
-    name = name or (str(source) if str(source).count("/") == 1 and not path.exists() else f"openclap/{path.name}")
+    name = name or (
+        str(source) if str(source).count("/") == 1 and not path.exists() else f"openclap/{path.absolute().name}"
+    )
     if name.count("/") != 1 or not all(name.split("/")):
         raise ConfigError(f"name is {name!r}, expected organization/model.")
     made = Encoder(name, device=device, source=str(source))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from openclap.errors import require
+from openclap.errors import ConfigError, require
 
 
 def render(room: str, template: str, extra: str, **content: Any) -> str:
@@ -38,9 +39,23 @@ def markup(drawn: str) -> Any:
     return Markup(drawn)
 
 
-def write(path: Path, html: str) -> Path:
-    """Put a page in its place, whole, and return where that is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(html, encoding="utf-8")
-    return draft.replace(path)
+def write(path: Path, text: str) -> Path:
+    """Put a page, or another text, in its place, whole, and return where that is. Links are followed; what is no file,
+    such as /dev/stdout, is written to. Raises ConfigError where nothing can be written."""
+    place = path.resolve()
+    draft = place.with_name(f".{place.name}.draft")
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(place)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror}). Check the path, its permissions and the disk."
+        ) from None
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+    return path

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from openclap.errors import TrainingError
 from openclap.train.config import TrainConfig
 from openclap.train.engine import accelerator_for, set_modes
+from openclap.train.kept import Kept
 from openclap.train.optim import SCHEDULES, build_optimizer, set_rate
 from openclap.train.state import Progress
 
@@ -75,6 +76,7 @@ def teach(
     loss: Callable[[Tensor, Tensor], Tensor],
     score: Callable[[], float],
     tell: Callable[[int], None] = lambda epoch: None,
+    keep: Path | None = None,
 ) -> Progress:
     """Teach `network` for `config.epochs` epochs, or until `config.patience` of them were no
     better; then leave it as it was when it was best. What is best is told in epochs, 0 for the start.
@@ -84,28 +86,36 @@ def teach(
         loss: of logits and labels, `of_one` or `of_many`.
         score: of the network as it is, in evaluation mode; more is better.
         tell: told each epoch that is over.
+        keep: a folder (see `Kept`) where it goes on when it was stopped, and is found when it was done.
 
-    Raises TrainingError when the loss is no longer finite, ConfigError for what this machine cannot do.
+    Raises TrainingError when the loss is no longer finite, ConfigError for what this machine cannot do, CheckpointError
+    for what is kept and damaged, or cannot be.
     """
     accelerator = accelerator_for(config, Path(), device=next(network.parameters()).device)
     wrapped, optimizer = accelerator.prepare(network, build_optimizer(network, config.optim))
-    progress, best = _scored(Progress(), network, score), copy.deepcopy(network.state_dict())
-    for epoch in range(config.epochs):
-        set_modes(network, config, epoch)
-        for number, (inputs, truth_BC) in enumerate(batches(epoch), start=epoch * per_epoch):
-            set_rate(optimizer, _share(config, number, per_epoch))
-            optimizer.zero_grad(set_to_none=True)
-            lost = loss(wrapped(inputs.to(accelerator.device)), truth_BC.to(accelerator.device))
-            _check(lost, epoch, config)
-            accelerator.backward(lost)
-            accelerator.clip_grad_norm_(network.parameters(), config.optim.clip_norm)
-            optimizer.step()
-        progress = _scored(replace(progress, step=epoch + 1), network, score)
-        if progress.best_step == progress.step:
-            best = copy.deepcopy(network.state_dict())
-        tell(progress.step)
-        if config.patience and progress.waited >= config.patience:
-            break
+    kept = Kept(keep)
+    with kept.alone():
+        progress, best = kept.begin(accelerator)
+        if not best:
+            progress, best = _scored(progress, network, score), copy.deepcopy(network.state_dict())
+        for epoch in range(progress.step, config.epochs):
+            if config.patience and progress.waited >= config.patience:
+                break
+            set_modes(network, config, epoch)
+            for number, (inputs, truth_BC) in enumerate(batches(epoch), start=epoch * per_epoch):
+                set_rate(optimizer, _share(config, number, per_epoch))
+                optimizer.zero_grad(set_to_none=True)
+                lost = loss(wrapped(inputs.to(accelerator.device)), truth_BC.to(accelerator.device))
+                _check(lost, epoch, config)
+                accelerator.backward(lost)
+                accelerator.clip_grad_norm_(network.parameters(), config.optim.clip_norm)
+                optimizer.step()
+            progress = _scored(replace(progress, step=epoch + 1), network, score)
+            if progress.best_step == progress.step:
+                best = copy.deepcopy(network.state_dict())
+            kept.save(accelerator, progress, best)
+            tell(progress.step)
+        kept.end(progress)
     network.load_state_dict(best)
     network.eval()
     return progress
