@@ -194,9 +194,10 @@ def test_the_input_is_left_alone() -> None:
         (np.zeros((0, 0)), [], "do not fit"),
         (np.zeros((2, 2)), [0, 2], "2 clips"),
         (np.array([[0.0, np.nan]]), [0, 0], "NaN"),
+        (np.zeros((2, 2)), [0.0, 0.5], "Owners .* whole numbers"),
     ],
 )
-def test_what_cannot_be_ranked_is_refused(similarity: np.ndarray, owner: list[int], says: str) -> None:
+def test_what_cannot_be_ranked_is_refused(similarity: np.ndarray, owner: list[float], says: str) -> None:
     with pytest.raises(DataError, match=says):
         retrieval_metrics(similarity, owner)
 
@@ -242,8 +243,9 @@ def test_equal_class_scores_are_wrong() -> None:
         (np.zeros((2, 3)), [0], "do not fit"),
         (np.zeros((1, 3)), [3], "3 classes"),
         (np.array([[np.nan, 0]]), [0], "NaN"),
+        (np.zeros((1, 3)), ["dog"], "Labels .* whole numbers"),
     ],
 )
-def test_what_cannot_be_classified_is_refused(score: np.ndarray, label: list[int], says: str) -> None:
+def test_what_cannot_be_classified_is_refused(score: np.ndarray, label: list[int] | list[str], says: str) -> None:
     with pytest.raises(DataError, match=says):
         classify(score, label)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from openclap.errors import DataError
-from openclap.evals.ranks import CUT, Floats, Ints, Ranks, as_numpy, rank_retrieval
+from openclap.evals.ranks import CUT, Floats, Ints, Ranks, as_numpy, as_places, rank_retrieval
 
 Statistic = Callable[[Floats], Floats]
 
@@ -103,7 +103,7 @@ def classify(scores_NC: ArrayLike, label_N: ArrayLike, *, tie: float = 0.0) -> C
     """Rank the true class of every item. On a tie (scores within `tie`) the wrong class is the prediction.
 
     Raises DataError."""
-    score_NC, labels = as_numpy(scores_NC), as_numpy(label_N).astype(np.int64)
+    score_NC, labels = as_numpy(scores_NC), as_places(label_N, "Labels")
     if score_NC.ndim != 2 or labels.shape != score_NC.shape[:1] or not labels.size:
         raise DataError(
             f"Scores {score_NC.shape} and labels {labels.shape} do not fit: expected (N, C) and (N,), N ≥ 1."

@@ -85,7 +85,7 @@ def rank_retrieval(similarity_AT: ArrayLike, owner_T: ArrayLike, *, tie: float =
     numpy arrays or torch tensors. Clips without captions are found, never asked. Raises DataError where shapes, owners
     or scores cannot be.
     """
-    score_AT, owners = as_numpy(similarity_AT), as_numpy(owner_T).astype(np.int64)
+    score_AT, owners = as_numpy(similarity_AT), as_places(owner_T, "Owners")
     if score_AT.ndim != 2 or owners.shape != score_AT.shape[1:] or not score_AT.size:
         raise DataError(
             f"Similarities {score_AT.shape} and owners {owners.shape} do not fit: "
@@ -102,7 +102,7 @@ def rank_vectors(audio_AD: ArrayLike, text_TD: ArrayLike, owner_T: ArrayLike, *,
     Memory beside the vectors: one block, and three numbers a caption. Raises DataError as `rank_retrieval`.
     """
     audio, text = (np.ascontiguousarray(as_numpy(each), np.float32) for each in (audio_AD, text_TD))
-    owners = as_numpy(owner_T).astype(np.int64)
+    owners = as_places(owner_T, "Owners")
     if audio.ndim != 2 or text.ndim != 2 or audio.shape[1:] != text.shape[1:] or not audio.size or not text.size:
         raise DataError(f"Vectors {audio.shape} and {text.shape} do not fit: expected (clips, D) and (captions, D).")
     if owners.shape != text.shape[:1]:
@@ -119,6 +119,14 @@ def as_numpy(values: Any) -> NDArray[Any]:
         values = values.detach().cpu()
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values
     return np.asarray(values)
+
+
+def as_places(values: Any, what: str) -> Ints:
+    """Rows or columns by number. Raises DataError for anything but whole numbers, which would be cut to some."""
+    found = as_numpy(values)
+    if found.dtype.kind not in "iu" and found.size:
+        raise DataError(f"{what} are of the type {found.dtype}; expected whole numbers, counted from 0.")
+    return found.astype(np.int64)
 
 
 def place_in_run(sorted_N: Ints) -> Ints:
