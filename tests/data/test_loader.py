@@ -186,6 +186,34 @@ def test_workers_change_nothing(shards: ShardIndex) -> None:
     assert {skipped.key for skipped in helped.skipped} <= set(broken)
 
 
+@pytest.mark.filterwarnings("ignore:UPath 'away'")
+def test_workers_read_from_a_store(shards: ShardIndex) -> None:
+    pytest.importorskip("upath")
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    class Away(LocalFileSystem):  # type: ignore[misc]
+        """This machine's disk, with a connection that a forked process cannot share, as s3fs has one."""
+
+        protocol = "away"
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.connected_by = os.getpid()
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return str(LocalFileSystem._strip_protocol(path.removeprefix("away://")))
+
+        def open(self, path: str, mode: str = "rb", **more: Any) -> Any:
+            assert self.connected_by == os.getpid(), "This class is not fork-safe"
+            return super().open(path, mode)
+
+    fsspec.register_implementation("away", Away, clobber=True)
+    stored = index_shards(f"away://{shards.folder}")
+    assert all_of(loader_of(stored, workers=2), epoch=1) == all_of(loader_of(shards), epoch=1)
+
+
 EVERYTHING = AugmentConfig(
     gain_db=6, shift=0.2, mixup=0.5, time_stripes=2, time_width=3, mel_stripes=1, mel_width=4, patch_dropout=0.5
 )

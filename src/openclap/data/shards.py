@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.data.files import Place, place_of
+from openclap.data.files import Place, place_of, unconnected, within_reach
 from openclap.errors import DataError
 from openclap.types import Sample
 
@@ -98,9 +98,14 @@ class ShardIndex:
 def index_shards(folder: str | os.PathLike[str], only: str = "*.tar") -> ShardIndex:
     """Index every tar in a split's folder, or those that `only` matches; no sound is read.
 
-    A damaged tar is listed and does not raise. Raises DataError when the folder holds no tar.
+    A damaged tar is listed and does not raise. Raises DataError when the folder holds no tar or is out of reach.
     """
     root = place_of(folder)
+    with within_reach(root):
+        return _indexed(root, only)
+
+
+def _indexed(root: Place, only: str) -> ShardIndex:
     tars = sorted((path for path in root.glob(only) if path.is_file()), key=lambda path: _natural(path.name))
     if not tars:
         raise DataError(_no_tars(root))
@@ -118,7 +123,7 @@ def index_shards(folder: str | os.PathLike[str], only: str = "*.tar") -> ShardIn
         unpaired += len(sounds.keys() ^ texts.keys())
         damaged += [Damage(tar.name, reason)] if reason else []
     return ShardIndex(
-        folder=root,
+        folder=unconnected(root),  # worker processes read from it, too
         tars=tuple(tar.name for tar in tars),
         keys=tuple(keys),
         tar_S=np.array(tar_of, np.int64),
