@@ -97,12 +97,12 @@ def train(
     watch = watch if run.accelerator.is_main_process else lambda row: None
     out.mkdir(parents=True, exist_ok=True)
     with only_writer(out) if run.accelerator.is_main_process else nullcontext():
-        run.claim()
-        run.restore()
         try:
+            run.claim()
+            run.restore()
             return run.through(watch)
         finally:
-            run.accelerator.end_training()
+            run.end()
 
 
 class _Run:
@@ -165,6 +165,12 @@ class _Run:
             write_bytes(self.out / CONFIG, as_text(wanted))
         if self.copies:
             self.copies.fetch()
+
+    def end(self) -> None:
+        """Close what was opened, however it went."""
+        self.accelerator.end_training()
+        if self.copies and self.accelerator.is_main_process:
+            self.copies.release()
 
     def restore(self) -> None:
         """Go to the newest saved state, if there is one, and open the trackers there."""
