@@ -450,6 +450,13 @@ def test_a_batch_larger_than_the_data(shards: ShardIndex, batch_size: int, world
         loader_of(shards, batch_size=batch_size, world=world)
 
 
+def test_tars_of_which_nothing_is_left(shards: ShardIndex) -> None:
+    for tar in shards.tars:
+        (shards.folder / tar).write_bytes(b"")
+    with pytest.raises(DataError, match=r"0 samples are fewer than .* 6 of 6 tars are not whole; the first is 0\.tar"):
+        loader_of(index_shards(shards.folder))
+
+
 @pytest.mark.parametrize(
     "options",
     [

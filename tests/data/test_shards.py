@@ -113,8 +113,10 @@ def test_no_tar_at_all_is_listed(tmp_path: Path) -> None:
 
 
 def test_folders_without_tars(tmp_path: Path, make_records: MakeRecords) -> None:
-    with pytest.raises(DataError, match=r"no \.tar file in this folder"):
+    with pytest.raises(DataError, match="is no folder"):
         index_shards(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"no \.tar file in this folder"):
+        index_shards(tmp_path)
     pack(make_records(2), tmp_path / "out")
     with pytest.raises(DataError, match=r"did you mean .*test"):
         index_shards(tmp_path / "out")

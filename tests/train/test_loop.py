@@ -131,6 +131,12 @@ def test_another_configuration_or_folder_is_refused(make_config: MakeConfig, tmp
     (tmp_path / "mine" / "notes.txt").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError, match="holds no run"):
         train(make_config(), tmp_path / "mine")
+    model = Path(shutil.copytree(make_config().start, tmp_path / "model"))  # with a config.json of its own
+    with pytest.raises(ConfigError, match="holds no run"):
+        train(make_config(), model)
+    assert not (model / ".lock").exists()
+    with pytest.raises(ConfigError, match="is an address"):
+        train(make_config(), Path("s3://bucket/run"))
     with only_writer(tmp_path / "run"), pytest.raises(DataError, match="another process"):
         train(make_config(epochs=1), tmp_path / "run")
 

@@ -12,7 +12,7 @@ import os
 import re
 import tarfile
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -90,7 +90,7 @@ class ShardIndex:
             ) from error
         if len(audio) < size or len(text) < json_size:
             raise DataError(
-                f"{where}: the tar ends before it, though its headers say otherwise. Index the folder anew."
+                f"{where}: the tar ends before it, though its headers said otherwise. Put the whole tar back."
             )
         return _parse(self.keys[i], audio, text, where)
 
@@ -195,5 +195,6 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _no_tars(root: Place) -> str:
     inside = sorted({path.parent.name for path in root.glob("*/*.tar")})
-    hint = f"did you mean {root / inside[0]}?" if inside else "pack a table into shards first."
-    return f"{root}: no .tar file in this folder, expected the shards of one split; {hint}"
+    hint = f"did you mean {root / inside[0]}?" if inside else "openclap dataset build makes them."
+    here = "is no folder" if isinstance(root, Path) and not root.is_dir() else "no .tar file in this folder"
+    return f"{root}: {here}, expected the shards of one split; {hint}"
