@@ -135,6 +135,8 @@ def test_what_cannot_be_is_told_in_one_sentence(
         ((named, "--mode", "lora"), "LoRA does not apply to this model: its audio tower (PANN) has no attention"),
         ((named, "--epoch", "3"), "Did you mean --epochs"),
         ((named, "--held-out", "2"), "expected a share between 0 and 1"),
+        ((named, "--start", tiny_swin), "--start is for openclap train; here, --from says it"),
+        ((named, "--data", tmp_path), "--data is for openclap train; here, SOUNDS says it"),
         (("--epochs", "3", named), "SOUNDS comes first, then a run's own values: openclap finetune SOUNDS"),
         ((named, "--from", tmp_path / "no-model"), "no such model"),
     ]

@@ -144,9 +144,10 @@ def _plan(config: TrainConfig, learns: int, held: int) -> str:
     what = towers.get(config.frozen, "the parts that are not frozen")
     if config.lora:
         what = f"the heads, and updates of rank {config.lora} to attention"
+    epochs = "1 epoch" if config.epochs == 1 else f"Up to {config.epochs} epochs"
     return (
-        f"Learning from {learns} pairs, {held} held out. What learns of the model: {what}. Up to {config.epochs} "
-        f"epochs, {config.batch_size} pairs a batch."
+        f"Learning from {learns} pairs, {held} held out. What learns of the model: {what}. {epochs}, "
+        f"{config.batch_size} pairs a batch."
     )
 
 

@@ -13,6 +13,7 @@ from openclap.data.files import write_bytes
 from openclap.data.loader import PairLoader
 from openclap.data.shards import ShardIndex, index_shards
 from openclap.embedder import Embedder, load
+from openclap.errors import ConfigError
 from openclap.locks import only_writer
 from openclap.models.objectives import build_objective
 from openclap.train import state
@@ -89,6 +90,8 @@ def train(
     (`out/non-finite.json` names the batch).
     """
     check_folder(out)
+    if config.patience and validate is None:
+        raise ConfigError("patience counts validations, and this run has none. Leave it out, or run openclap finetune.")
     run = _Run(config, out, shards, validate)
     watch = watch if run.accelerator.is_main_process else lambda row: None
     out.mkdir(parents=True, exist_ok=True)
