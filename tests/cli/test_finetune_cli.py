@@ -135,6 +135,9 @@ def test_what_cannot_be_is_told_in_one_sentence(
         ((named, "--mode", "lora"), "LoRA does not apply to this model: its audio tower (PANN) has no attention"),
         ((named, "--epoch", "3"), "Did you mean --epochs"),
         ((named, "--held-out", "2"), "expected a share between 0 and 1"),
+        ((named, "--start", tiny_swin), "--start is for openclap train; here, --from says it"),
+        ((named, "--data", tmp_path), "--data is for openclap train; here, SOUNDS says it"),
+        (("--epochs", "3", named), "SOUNDS comes first, then a run's own values: openclap finetune SOUNDS"),
         ((named, "--from", tmp_path / "no-model"), "no such model"),
     ]
     for number, (given, said) in enumerate(cases):
@@ -142,6 +145,8 @@ def test_what_cannot_be_is_told_in_one_sentence(
         assert finetune(*given, *start, "--out", tmp_path / f"out-{number}") == 2, given
         printed = capsys.readouterr()
         assert said in " ".join(printed.err.split()) and "Traceback" not in printed.err and not printed.out
+    assert finetune(named, "--from", tiny_model, "--out", named) == 2 and not (named / "shards").exists()
+    assert "holds no run" in capsys.readouterr().err
     done = ("--out", tmp_path / "run", "--epochs", "1")
     assert finetune(named, "--from", tiny_model, *done) == 0
     assert finetune(named, "--from", tiny_swin, *done) == 2

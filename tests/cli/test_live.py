@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -50,6 +51,18 @@ def test_a_terminal_shows_the_last_row_and_the_last_score(monkeypatch: pytest.Mo
         "0.3210",
     ):
         assert words in last, words
+
+
+def test_a_note_above_leaves_the_view_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, force_interactive=True, width=100, color_system=None)
+    monkeypatch.setattr(live, "notes", screen)
+    with live.training_line() as watch:
+        watch(ROW)
+        time.sleep(0.4)  # until the view has been drawn with it
+        screen.print("epoch 1: score [0.5]", markup=False)
+    assert isinstance(screen.file, io.StringIO)
+    told = screen.file.getvalue()
+    assert "score [0.5]" in told and "gradient norm" in told and "[dim]" not in told
 
 
 def test_elsewhere_it_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:

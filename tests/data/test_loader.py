@@ -186,6 +186,34 @@ def test_workers_change_nothing(shards: ShardIndex) -> None:
     assert {skipped.key for skipped in helped.skipped} <= set(broken)
 
 
+@pytest.mark.filterwarnings("ignore:UPath 'away'")
+def test_workers_read_from_a_store(shards: ShardIndex) -> None:
+    pytest.importorskip("upath")
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    class Away(LocalFileSystem):  # type: ignore[misc]
+        """This machine's disk, with a connection that a forked process cannot share, as s3fs has one."""
+
+        protocol = "away"
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.connected_by = os.getpid()
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return str(LocalFileSystem._strip_protocol(path.removeprefix("away://")))
+
+        def open(self, path: str, mode: str = "rb", **more: Any) -> Any:
+            assert self.connected_by == os.getpid(), "This class is not fork-safe"
+            return super().open(path, mode)
+
+    fsspec.register_implementation("away", Away, clobber=True)
+    stored = index_shards(f"away://{shards.folder}")
+    assert all_of(loader_of(stored, workers=2), epoch=1) == all_of(loader_of(shards), epoch=1)
+
+
 EVERYTHING = AugmentConfig(
     gain_db=6, shift=0.2, mixup=0.5, time_stripes=2, time_width=3, mel_stripes=1, mel_width=4, patch_dropout=0.5
 )
@@ -420,6 +448,13 @@ def test_the_loader_travels_to_another_process(shards: ShardIndex) -> None:
 def test_a_batch_larger_than_the_data(shards: ShardIndex, batch_size: int, world: int) -> None:
     with pytest.raises(DataError, match=f"23 samples are fewer than one batch of {batch_size}"):
         loader_of(shards, batch_size=batch_size, world=world)
+
+
+def test_tars_of_which_nothing_is_left(shards: ShardIndex) -> None:
+    for tar in shards.tars:
+        (shards.folder / tar).write_bytes(b"")
+    with pytest.raises(DataError, match=r"0 samples are fewer than .* 6 of 6 tars are not whole; the first is 0\.tar"):
+        loader_of(index_shards(shards.folder))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from packs import MakeRecords
 
 from openclap.data.pack import pack
 from openclap.data.shards import index_shards
-from openclap.errors import DataError
+from openclap.errors import ConfigError, DataError
 
 
 def write_tar(path: Path, members: dict[str, bytes], **options: Any) -> None:
@@ -113,8 +113,10 @@ def test_no_tar_at_all_is_listed(tmp_path: Path) -> None:
 
 
 def test_folders_without_tars(tmp_path: Path, make_records: MakeRecords) -> None:
-    with pytest.raises(DataError, match=r"no \.tar file in this folder"):
+    with pytest.raises(DataError, match="is no folder"):
         index_shards(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"no \.tar file in this folder"):
+        index_shards(tmp_path)
     pack(make_records(2), tmp_path / "out")
     with pytest.raises(DataError, match=r"did you mean .*test"):
         index_shards(tmp_path / "out")
@@ -144,3 +146,19 @@ def test_a_tar_that_changed_or_went_after_indexing(tmp_path: Path) -> None:
     (tmp_path / "0.tar").unlink()
     with pytest.raises(DataError, match=r"sample 0 of 0\.tar: the tar cannot be read"):
         index.read_sample(0)
+
+
+def test_a_store_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("upath")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def unplugged(*given: Any, **more: Any) -> None:
+        raise RuntimeError("Could not connect\nto the endpoint")
+
+    with pytest.raises(DataError, match=r"no \.tar file in this folder"):
+        index_shards("memory://nothing")
+    monkeypatch.setattr(MemoryFileSystem, "glob", unplugged)
+    with pytest.raises(DataError, match=r"cannot be read \(Could not connect\)\. Check the address"):
+        index_shards("memory://nothing")
+    with pytest.raises(ConfigError, match="is no address of a store here"):
+        index_shards("nonsense://nothing")

@@ -116,6 +116,12 @@ def test_siglip_by_hand() -> None:
     assert_loss(equal, ObjectiveConfig("siglip", spare_equal_captions=True), math.log(2))
 
 
+@pytest.mark.parametrize("learned", [{"bias": torch.zeros(3)}, {"margin": torch.tensor(1.0)}])
+def test_what_another_objective_learned_is_not_taken(learned: dict[str, Tensor]) -> None:
+    made = build_objective(ObjectiveConfig("siglip"), small(), learned)
+    assert made.learned()["bias"].item() == -10.0
+
+
 def test_matryoshka_by_hand() -> None:
     vectors = [[0.6, 0.8, 0, 0, 0, 0, 0, 0], [-0.6, 0.8, 0, 0, 0, 0, 0, 0]]
     first, whole = math.log1p(math.exp(-4)), math.log1p(math.exp(-2 * 0.72))  # scores 2 and -2; 2 and 2 * 0.28

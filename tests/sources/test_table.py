@@ -64,6 +64,13 @@ def test_tsv_with_byte_order_mark_and_quotes(tmp_path: Path) -> None:
     assert read_table(path)[0].captions == ('A "big" dog, barking',)
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_csv_as_spreadsheets_part_it(tmp_path: Path, mark: str) -> None:
+    path = table(tmp_path, "t.csv", f'\ufefffile{mark}caption{mark}tags\na.wav{mark}"rain; wind, hail"{mark}x\n')
+    [record] = read_table(path)
+    assert (record.captions, record.tags) == (("rain; wind, hail",), ("x",))
+
+
 def test_json_lines_may_mix_lists_and_text(tmp_path: Path) -> None:
     rows = [
         {"file": "a.wav", "captions": ["one", "two"], "tags": ["t"]},
@@ -110,6 +117,7 @@ def test_absolute_files_stay(tmp_path: Path) -> None:
         ("t.csv", "", ["empty (0 bytes)"]),
         ("t.csv", "file,caption\na,b,c\n", ["cannot be read as csv"]),
         ("t.csv", b"file,caption\na,\xe9t\xe9\n", ["cannot be read as csv", "UTF-8"]),
+        ("t.csv", "file,caption\na,b\n".encode("utf-16"), ["is text in UTF-16", "UTF-8"]),
         ("t.csv", "file,caption\na,b\n,c\n,d\n", ["2 rows name no file", "row 2", "'file'"]),
         ("t.jsonl", '{"file": "a"\n', ["line 1 is not JSON"]),
         ("t.jsonl", '{"file": "a", "caption": "b"}\n[1]\n', ["line 2 is not an object"]),

@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 import signal
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from runs import MakeConfig, assert_equal_runs
 from test_loop import signal_at, start_run
 
 from openclap.cli import run as command
 from openclap.data.files import Place, place_of
 from openclap.embedder import Embedder
-from openclap.errors import CheckpointError, ConfigError
+from openclap.errors import CheckpointError, ConfigError, OpenClapError
+from openclap.train import lease
 from openclap.train.config import TrainConfig
 from openclap.train.loop import Row, train
 
@@ -29,6 +33,29 @@ class TakenAwayError(Exception):
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     places = {"memory": f"memory://{tmp_path.name}", "file": f"file://{tmp_path}/store", "folder": f"{tmp_path}/store"}
     return places[request.param]
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether somebody else writes there is seen sooner than in earnest."""
+    for name, seconds in {"BEAT_S": 0.05, "WATCH_S": 1.0, "SETTLE_S": 0.0}.items():
+        monkeypatch.setattr(lease, name, seconds)
+
+
+class Bucket(MemoryFileSystem):
+    """A store without folders: one is there while a name begins with it."""
+
+    protocol, store, pseudo_dirs = "bucket", {}, []
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.removeprefix("bucket://")))
+
+    def mkdir(self, path: str, create_parents: bool = True, **more: object) -> None:
+        pass
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        pass
 
 
 def score(embedder: Embedder) -> float:
@@ -101,9 +128,14 @@ def test_what_cannot_be_written_is_told_before_the_first_step(
         "nonsense://states": "is no address of a store here",
         str(tmp_path / "run" / "copies"): "is in the run's own folder",
         str(tmp_path / "run"): "is in the run's own folder",
+        str(tmp_path / "file"): "is a file, expected a folder",
+        "s3://bucket/run": "cannot be opened .* Run: pip install s3fs",
     }
+    (tmp_path / "file").touch()
+    if find_spec("s3fs"):
+        del cases["s3://bucket/run"]
     for states, said in cases.items():
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(OpenClapError, match=said):
             train(replace(config, states=states), tmp_path / "run", watch=seen.append)
     assert not seen
     own = ["--start", config.start, "--data", config.data, "--batch-size", "2", "--states", "file:///dev/null/states"]
@@ -149,3 +181,44 @@ def test_a_damaged_copy_is_told(make_config: MakeConfig, tmp_path: Path) -> None
         train(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "store" / "step-00000006")
     assert train(config, tmp_path / "run").step == 6
+
+
+@pytest.mark.filterwarnings("ignore:UPath 'bucket'")
+def test_a_store_without_folders(make_config: MakeConfig, tmp_path: Path) -> None:
+    fsspec.register_implementation("bucket", Bucket, clobber=True)
+    config = make_config(save_every=4, trackers=())
+    train(config, tmp_path / "whole", validate=score)
+    copied = replace(config, states="bucket://here/run")
+    for step in (3, 10):  # the first leaves no state
+        taken_away(copied, tmp_path / "run", step)
+    train(copied, tmp_path / "run", validate=score)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+    assert {name.split("/")[3] for name in Bucket.store} == {"config.json", "step-00000028", "step-00000030"}
+
+
+def test_one_run_at_a_time(make_config: MakeConfig, tmp_path: Path, store: str) -> None:
+    config, other = make_config(states=store, epochs=2, trackers=()), lease.Lease(place_of(store))
+    place_of(store).mkdir()
+    other.take()
+    with pytest.raises(ConfigError, match=r"another run \(process \d+ on .*\) is writing there\. Wait until it ends"):
+        train(config, tmp_path / "run")
+    assert names(place_of(store)) == ["running.json"]
+    other.stop.set()  # as a kill leaves it
+    assert train(config, tmp_path / "run").step == 6
+    assert "running.json" not in names(place_of(store))
+
+
+def test_what_sleeps_is_taken_over(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_S", 1000.0)
+    config, other = make_config(states=str(tmp_path / "store"), trackers=()), lease.Lease(tmp_path / "store")
+    train(replace(config, states=""), tmp_path / "whole")
+
+    def watch(row: Row) -> None:
+        if row["step"] == 9:
+            other.take()
+
+    with pytest.raises(CheckpointError, match="another run has taken this place, so this one stops"):
+        train(config, tmp_path / "run", watch=watch)
+    other.release()
+    train(config, tmp_path / "run")
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")

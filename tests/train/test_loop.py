@@ -131,6 +131,12 @@ def test_another_configuration_or_folder_is_refused(make_config: MakeConfig, tmp
     (tmp_path / "mine" / "notes.txt").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError, match="holds no run"):
         train(make_config(), tmp_path / "mine")
+    model = Path(shutil.copytree(make_config().start, tmp_path / "model"))  # with a config.json of its own
+    with pytest.raises(ConfigError, match="holds no run"):
+        train(make_config(), model)
+    assert not (model / ".lock").exists()
+    with pytest.raises(ConfigError, match="is an address"):
+        train(make_config(), Path("s3://bucket/run"))
     with only_writer(tmp_path / "run"), pytest.raises(DataError, match="another process"):
         train(make_config(epochs=1), tmp_path / "run")
 
@@ -202,6 +208,18 @@ def test_a_damaged_state_is_told(make_config: MakeConfig, tmp_path: Path) -> Non
         train(make_config(epochs=2), tmp_path / "run")
     shutil.rmtree(newest)
     train(make_config(epochs=2), tmp_path / "run")
+
+
+def test_a_damaged_log_is_read_as_far_as_it_goes(make_config: MakeConfig, tmp_path: Path) -> None:
+    train(make_config(epochs=2), tmp_path / "run")
+    log = tmp_path / "run" / "log.jsonl"
+    rows = read_log(log)
+    lines = log.read_bytes().splitlines()
+    log.write_bytes(b"\n".join([*lines[:3], b'{"step": 3, "lo', b"[1]", b'{"loss": 1}', b"\xff\x00", *lines[3:]]))
+    assert read_log(log) == rows
+    shutil.rmtree(max((tmp_path / "run" / "states").iterdir()))
+    train(make_config(epochs=2), tmp_path / "run")
+    assert [row["step"] for row in read_log(log)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_data_that_cannot_be_trained_on_is_told(make_config: MakeConfig, tmp_path: Path) -> None:

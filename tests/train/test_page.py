@@ -49,6 +49,9 @@ def test_an_interrupted_run_with_scores(tmp_path: Path) -> None:
     assert score_keys(rows) == ["validation_map10"] and "Validation map10" in titles(html)
     assert "60 of 100 steps are taken" in html and "from 0.200 to 0.400 at best" in html and "0:01:15" in html
     assert "&lt;b&gt;" in html and "<b>" not in html
+    (run / "model").mkdir()  # as patience leaves it
+    html = write_page(run).read_text(encoding="utf-8")
+    assert "It ended after 60 of 100 steps" in html and "the same command goes on" not in html and ">Left<" not in html
 
 
 def test_the_page_is_well_formed(tmp_path: Path) -> None:

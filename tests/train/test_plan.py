@@ -99,6 +99,7 @@ def test_the_rows_of_the_paper() -> None:
         )
         assert ("fusion" in name) == (known.preset.audio.fusion is not None)
     assert given("demo") is None
+    assert list(laion.PAIRS.values()) == [53_113, 573_390, 2_480_539]  # sums of what their authors publish, by hand
 
 
 def test_the_command(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

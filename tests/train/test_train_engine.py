@@ -83,6 +83,16 @@ def test_frozen_parts_learn_from_a_step_on(make_config: MakeConfig, tmp_path: Pa
     assert torch.equal(before[name], weights(tmp_path / "short")[name])
 
 
+@pytest.mark.parametrize(
+    ("choice", "said"), [({"unfreeze_at": 6}, "nothing is frozen until then"), ({"patience": 2}, "this run has none")]
+)
+def test_choices_that_would_do_nothing(
+    make_config: MakeConfig, tmp_path: Path, choice: dict[str, int], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        train(make_config(**choice), tmp_path / "run")
+
+
 def test_sixteen_bits_learn_nearly_the_same(make_config: MakeConfig, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         train(make_config(epochs=3, precision=precision), tmp_path / precision)

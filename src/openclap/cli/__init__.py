@@ -10,7 +10,7 @@ import signal
 import sys
 from types import FrameType
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownOptionError
 
 import openclap
 from openclap.cli import (
@@ -71,6 +71,13 @@ app.command(push.push)
 app.command(doctor.doctor)
 
 
+EARLY = {
+    verb: f"{word} comes first, then a run's own values: openclap {verb} {word} --out RUN --epochs 5."
+    for verb, word in {"train": "RECIPE", "finetune": "SOUNDS"}.items()
+}
+"""Options that only the run knows cannot be told from its subject when they stand before it."""
+
+
 def main() -> None:
     """The console script."""
     if sys.stdout is None:  # closed by the caller
@@ -96,8 +103,10 @@ def run(arguments: list[str]) -> int:
         complain(str(error))
         return 2
     except CycloptsError as error:
+        verb = _verb(arguments)
         is_stdin = "-" in arguments and "standard input is not read: name files or folders."
-        complain(is_stdin or f"{str(error).strip()} See: openclap {_verb(arguments)}--help")
+        is_early = isinstance(error, UnknownOptionError) and EARLY.get(verb.strip())
+        complain(is_stdin or is_early or f"{str(error).strip()} See: openclap {verb}--help")
         return 2
     except BrokenPipeError:  # `openclap search … | head`
         sys.stdout = None

@@ -62,6 +62,7 @@ def finetune(
     """
     from openclap.errors import ConfigError
     from openclap.evals.validation import HeldOut
+    from openclap.train.claim import check_folder
     from openclap.train.finetune import configure
     from openclap.train.loop import train
 
@@ -69,6 +70,7 @@ def finetune(
         raise ConfigError(f"--held-out is {held_out}, expected a share between 0 and 1.")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("openclap finetune is for one process. Make shards, and give several to openclap train.")
+    check_folder(out)
     pairs = _pairs(sounds, out, held_out, processes)
     data, given = str(pairs.train.folder), options_given(options)
     config = configure(start, data, len(pairs.train), mode=mode, options=given, tell=note)
@@ -82,9 +84,10 @@ def finetune(
 
 def _pairs(sounds: Path, out: Path, held_out: float, processes: int) -> Pairs:
     """What there is to learn from, packed into `out` if need be; what is left out is listed."""
+    from openclap.train.claim import SHARDS
     from openclap.train.pairs import pairs_of
 
-    folder = out / "shards"
+    folder = out / SHARDS
     with progress("Reading sounds") as advance:
         pairs = pairs_of(
             sounds.expanduser(), folder, share=held_out, seed=HELD_OUT_SEED, processes=processes, progress=advance
@@ -141,9 +144,10 @@ def _plan(config: TrainConfig, learns: int, held: int) -> str:
     what = towers.get(config.frozen, "the parts that are not frozen")
     if config.lora:
         what = f"the heads, and updates of rank {config.lora} to attention"
+    epochs = "1 epoch" if config.epochs == 1 else f"Up to {config.epochs} epochs"
     return (
-        f"Learning from {learns} pairs, {held} held out. What learns of the model: {what}. Up to {config.epochs} "
-        f"epochs, {config.batch_size} pairs a batch."
+        f"Learning from {learns} pairs, {held} held out. What learns of the model: {what}. {epochs}, "
+        f"{config.batch_size} pairs a batch."
     )
 
 

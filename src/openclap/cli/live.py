@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from openclap.cli.console import note, notes
 
@@ -90,7 +91,7 @@ class _View:
     def drawn(self) -> Group:
         table = Table.grid(padding=(0, 2))
         for name, value in self.lines():
-            table.add_row(f"[dim]{name}[/dim]", value)
+            table.add_row(Text(name, style="dim"), value)  # a note that is printed above would show marks as they are
         return Group(self.bar, table)
 
     def lines(self) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from openclap.data.fetch import Failed, Limits, Wanted, fetch
 from openclap.data.files import Place, append_line, place_of
 from openclap.data.folder import CHUNK, identity, records, work
 from openclap.data.work import ALL, Share
-from openclap.errors import AudioError, DataError, require
+from openclap.errors import AudioError, ConfigError, DataError, require
 
 WEB = ("http://", "https://")
 
@@ -39,7 +39,7 @@ def sound_of(folder: Place, audio: str | os.PathLike[str]) -> Source:
         content = io.BytesIO(place.read_bytes())
     except FileNotFoundError:
         raise AudioError(f"{PurePosixPath(audio).name}: no such file.") from None
-    except (ImportError, OSError, ValueError) as error:  # as many as there are stores
+    except (ConfigError, OSError, ValueError) as error:  # as many as there are stores
         raise AudioError(f"{audio}: cannot be opened ({error or type(error).__name__}).") from None
     content.name = place.name
     return content

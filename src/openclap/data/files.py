@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -10,9 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from openclap.errors import require
+from openclap.errors import ConfigError, DataError, MissingExtraError, OpenClapError, require
 from openclap.locks import open_alone
 
 Place = Path
@@ -20,13 +21,51 @@ Place = Path
 
 
 def place_of(text: str | os.PathLike[str]) -> Place:
-    """Where `text` points: a path on this machine, or in any store that fsspec knows. Raises MissingExtraError."""
+    """Where `text` points: a path on this machine, or in any store that fsspec knows.
+
+    Raises MissingExtraError where what reads such a store is not installed, ConfigError for an address that is none.
+    """
     if not isinstance(text, str | os.PathLike):
         return text  # a place in another store already
     if "://" not in os.fspath(text):
         return Path(text)
-    place: Place = require("upath", "scale").UPath(text)
-    return place
+    upath = require("upath", "scale")
+    try:
+        return _connected(upath.UPath(text))
+    except ImportError as error:
+        module = getattr(error.__cause__ or error, "name", None) or "the package that it names"
+        raise MissingExtraError(f"{text}: cannot be opened ({told(error)}). Run: pip install {module}") from None
+    except Exception as error:  # each kind of store has its own way to say so
+        raise ConfigError(f"{text}: is no address of a store here ({told(error)}).") from None
+
+
+def _connected(place: Any) -> Place:
+    """Raises what the store's file system raises when it is not installed or refuses the address."""
+    _ = place.fs
+    return place  # type: ignore[no-any-return]
+
+
+def unconnected(place: Place) -> Place:
+    """The same place without its connection, which a forked process cannot share: it makes one of its own."""
+    return place if isinstance(place, Path) else pickle.loads(pickle.dumps(place))
+
+
+@contextmanager
+def within_reach(place: Place) -> Iterator[None]:
+    """Raises DataError where a store, or the disk, cannot be read."""
+    try:
+        yield
+    except OpenClapError:
+        raise
+    except Exception as error:
+        if isinstance(place, Path) and not isinstance(error, OSError):
+            raise
+        raise DataError(f"{place}: cannot be read ({told(error)}). Check the address and your rights there.") from error
+
+
+def told(error: Exception) -> str:
+    """An error's first line."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def partial_of(path: Path) -> Path:

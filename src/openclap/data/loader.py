@@ -85,7 +85,7 @@ class PairLoader:
             augment: what is made different in each epoch.
         """
         _check(batch_size=batch_size, seed=seed, rank=rank, world=world, workers=workers)
-        _check_enough(len(shards), batch_size, world)
+        _check_enough(shards, batch_size, world)
         if caption not in CHOICES or most_captions < 1:
             raise ConfigError(
                 f"caption {caption!r}, most_captions {most_captions}: expected one of {', '.join(CHOICES)}, "
@@ -224,12 +224,15 @@ def _check(*, batch_size: int, seed: int, rank: int, world: int, workers: int) -
         )
 
 
-def _check_enough(samples: int, batch_size: int, world: int) -> None:
-    if samples < batch_size * world:
-        raise DataError(
-            f"{samples} samples are fewer than one batch of {batch_size} on each of {world} ranks. "
-            "Choose a smaller batch, or add data."
-        )
+def _check_enough(shards: ShardIndex, batch_size: int, world: int) -> None:
+    if len(shards) >= batch_size * world:
+        return
+    each = f" on each of {world} processes" if world > 1 else ""
+    way = "Choose a smaller batch, or add data."
+    if shards.damaged:
+        tar, reason = shards.damaged[0]
+        way = f"{len(shards.damaged)} of {len(shards.tars)} tars are not whole; the first is {tar}: {reason}."
+    raise DataError(f"{shards.folder}: {len(shards)} samples are fewer than one batch of {batch_size}{each}. {way}")
 
 
 def _listed(names: list[str], most: int = 4) -> str:

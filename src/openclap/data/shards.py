@@ -12,13 +12,13 @@ import os
 import re
 import tarfile
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.data.files import Place, place_of
+from openclap.data.files import Place, place_of, unconnected, within_reach
 from openclap.errors import DataError
 from openclap.types import Sample
 
@@ -90,7 +90,7 @@ class ShardIndex:
             ) from error
         if len(audio) < size or len(text) < json_size:
             raise DataError(
-                f"{where}: the tar ends before it, though its headers say otherwise. Index the folder anew."
+                f"{where}: the tar ends before it, though its headers said otherwise. Put the whole tar back."
             )
         return _parse(self.keys[i], audio, text, where)
 
@@ -98,9 +98,14 @@ class ShardIndex:
 def index_shards(folder: str | os.PathLike[str], only: str = "*.tar") -> ShardIndex:
     """Index every tar in a split's folder, or those that `only` matches; no sound is read.
 
-    A damaged tar is listed and does not raise. Raises DataError when the folder holds no tar.
+    A damaged tar is listed and does not raise. Raises DataError when the folder holds no tar or is out of reach.
     """
     root = place_of(folder)
+    with within_reach(root):
+        return _indexed(root, only)
+
+
+def _indexed(root: Place, only: str) -> ShardIndex:
     tars = sorted((path for path in root.glob(only) if path.is_file()), key=lambda path: _natural(path.name))
     if not tars:
         raise DataError(_no_tars(root))
@@ -118,7 +123,7 @@ def index_shards(folder: str | os.PathLike[str], only: str = "*.tar") -> ShardIn
         unpaired += len(sounds.keys() ^ texts.keys())
         damaged += [Damage(tar.name, reason)] if reason else []
     return ShardIndex(
-        folder=root,
+        folder=unconnected(root),  # worker processes read from it, too
         tars=tuple(tar.name for tar in tars),
         keys=tuple(keys),
         tar_S=np.array(tar_of, np.int64),
@@ -190,5 +195,6 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _no_tars(root: Place) -> str:
     inside = sorted({path.parent.name for path in root.glob("*/*.tar")})
-    hint = f"did you mean {root / inside[0]}?" if inside else "pack a table into shards first."
-    return f"{root}: no .tar file in this folder, expected the shards of one split; {hint}"
+    hint = f"did you mean {root / inside[0]}?" if inside else "openclap dataset build makes them."
+    here = "is no folder" if isinstance(root, Path) and not root.is_dir() else "no .tar file in this folder"
+    return f"{root}: {here}, expected the shards of one split; {hint}"

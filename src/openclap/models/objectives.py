@@ -195,7 +195,7 @@ def build_objective(config: ObjectiveConfig, clap: CLAP, learned: Mapping[str, T
     for extra in extras:
         if extra is not None and not objective.transforms:
             extra.requires_grad_(False)
-    if learned and learned.keys() == objective.learned().keys() and not config.initial_scale:
+    if learned and not config.initial_scale and _shapes(learned) == _shapes(objective.learned()):
         objective.load_state_dict(learned)
     if config.initial_scale:
         with torch.no_grad():
@@ -203,6 +203,10 @@ def build_objective(config: ObjectiveConfig, clap: CLAP, learned: Mapping[str, T
                 if scale is not None:
                     scale.fill_(math.log(config.initial_scale))
     return _nested(objective, config.matryoshka, clap).to(clap.logit_scale.device)
+
+
+def _shapes(learned: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in learned.items()}
 
 
 def _nested(objective: Objective, sizes: tuple[int, ...], clap: CLAP) -> Objective:

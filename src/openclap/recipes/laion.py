@@ -25,12 +25,19 @@ from openclap.train.config import OptimConfig, TrainConfig
 from openclap.train.plan import Given
 
 PAIRS_ON_A_GPU = 96
+_CAPTIONED = 49_274 + 3_839
+"""Clips of AudioCaps and of Clotho that are trained on."""
+_630K = 414_127 + round(0.9 * (633_526 - 515_581))
+"""Of LAION-Audio-630K: Freesound's training split, without clips that evaluation sets hold, and nine tenths of the
+other sources."""
+_AUDIOSET = 1_912_024 - 4_875
+"""AudioSet's unbalanced part without AudioCaps' test clips."""
 PAIRS = {
-    "audiocaps-clotho": 55_000,
-    "audiocaps-clotho-630k": 690_000,
-    "audiocaps-clotho-630k-audioset": 2_590_000,
+    "audiocaps-clotho": _CAPTIONED,
+    "audiocaps-clotho-630k": _CAPTIONED + _630K,
+    "audiocaps-clotho-630k-audioset": _CAPTIONED + _630K + _AUDIOSET,
 }
-"""Training sets, with how many pairs they have, about."""
+"""Training sets, with how many clips they have; an epoch takes one pair of each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ final colon. The CSV files that LAION-Audio-630K was released as (url, caption1,
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -155,8 +156,22 @@ def _json_lines(table: Path) -> tuple[list[str], Rows]:
     return list(dict.fromkeys(column for row in rows for column in row)), rows
 
 
+def _csv(polars: Any, table: Path) -> Any:
+    return polars.read_csv(table, infer_schema=False, separator=_separator(table))
+
+
+def _separator(table: Path) -> str:
+    """What parts the names of the first line: spreadsheets write semicolons where a comma stands in numbers. Raises
+    DataError for text in UTF-16, which they write too."""
+    with table.open("rb") as file:
+        first = file.readline()
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{table}: is text in UTF-16. Save it again as CSV in UTF-8.")
+    return next((mark for mark in ",;\t" if mark.encode() in first), ",")
+
+
 _READERS: dict[str, Callable[[Path], tuple[list[str], Rows]]] = {
-    ".csv": _with_polars(lambda polars, table: polars.read_csv(table, infer_schema=False)),
+    ".csv": _with_polars(_csv),
     ".tsv": _with_polars(lambda polars, table: polars.read_csv(table, infer_schema=False, separator="\t")),
     ".jsonl": _json_lines,
     ".parquet": _with_polars(lambda polars, table: polars.read_parquet(table)),

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from openclap.data.files import Place
+from openclap.data.files import Place, partial_of
 from openclap.data.shards import ShardIndex
 from openclap.errors import ConfigError
+from openclap.locks import LOCK
+from openclap.paths import is_url
 from openclap.train.config import TrainConfig
 
-CONFIG = "config.json"
+CONFIG, SHARDS = "config.json", "shards"
 Identity = dict[str, Any]
 
 
@@ -31,6 +33,24 @@ def as_text(wanted: Identity) -> bytes:
     return json.dumps(wanted, indent=2).encode() + b"\n"
 
 
+def check_folder(out: Path) -> None:
+    """Raises ConfigError for what cannot become the folder of a run, before anything is written there."""
+    if is_url(out):
+        raise ConfigError(f"{out}: is an address, and a run's folder is on this machine. --states copies it elsewhere.")
+    ours = {LOCK, SHARDS, partial_of(out / CONFIG).name}  # a kill may leave these alone
+    strange = out.is_dir() and not (out / CONFIG).exists() and {path.name for path in out.iterdir()} - ours
+    if strange or out.is_file() or _is_other(out / CONFIG):
+        raise ConfigError(f"{out}: is there already and holds no run. Choose another folder.")
+
+
+def _is_other(written: Path) -> bool:
+    """Is it somebody else's file of that name, such as a model's?"""
+    try:
+        return written.is_file() and "data_digest" not in json.loads(written.read_bytes())
+    except (TypeError, ValueError):
+        return False  # damaged, which is told when it is claimed
+
+
 def is_claimed(folder: Place, wanted: Identity) -> bool:
     """Does the folder hold this run? Raises ConfigError where it holds another, or nobody can tell."""
     written = folder / CONFIG
@@ -38,7 +58,7 @@ def is_claimed(folder: Place, wanted: Identity) -> bool:
         found = dict(json.loads(written.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return False
-    except ValueError:
+    except (TypeError, ValueError):
         raise ConfigError(f"{written}: is damaged. Choose another folder, or delete this one.") from None
     if other := sorted(key for key in wanted if found.get(key) != wanted[key]):
         raise ConfigError(

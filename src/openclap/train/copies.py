@@ -1,6 +1,7 @@
 """A run's saved states in another place too, for a machine that may be taken away.
 
     config.json       whose run it is
+    running.json      which process writes there now
     step-00000050/    state/, log.jsonl, best/ where a validation chooses, and, written last, progress.json
 
 A copy without progress.json is half of one, and is passed over.
@@ -12,15 +13,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from openclap.data.files import Place, place_of, remove_folder, sync_tree, write_bytes
-from openclap.errors import CheckpointError, ConfigError, OpenClapError
+from openclap.data.files import Place, place_of, remove_folder, sync_tree, told, write_bytes
+from openclap.errors import CheckpointError, ConfigError
 from openclap.train.claim import CONFIG, Identity, as_text, is_claimed
+from openclap.train.lease import Lease
 from openclap.train.leave import BEST
 from openclap.train.live import LOG
 from openclap.train.state import DRAFT, PREFIX, PROGRESS, STATES, saved
 
 STATE = "state"
-PROBE = "writable"
 PIECE = 1 << 24
 
 
@@ -37,39 +38,41 @@ class Copies:
 
     def __init__(self, address: str, out: Path, keep: int) -> None:
         self.out, self.keep = out, keep
-        try:
-            self.place = place_of(address)
-        except OpenClapError:
-            raise
-        except Exception as error:  # each kind of store has its own way to say so
-            raise ConfigError(f"--states {address}: is no address of a store here ({_told(error)}).") from None
+        self.place = place_of(address)
+        self.lease = Lease(self.place)
         if _is_within(self.place, out):
             raise ConfigError(f"--states {address}: is in the run's own folder. Choose another place.")
 
     def claim(self, wanted: Identity) -> None:
         """Make the place this run's, or see that it already is, and that it can be written. Raises ConfigError where it
-        cannot, or is something else's."""
+        cannot, is something else's, or another process is at it."""
         try:
+            if self.place.is_file():
+                raise ConfigError(f"--states {self.place}: is a file, expected a folder or an address.")
             self.place.mkdir(parents=True, exist_ok=True)
-            if is_claimed(self.place, wanted):
-                write_bytes(self.place / PROBE, b"")
-                (self.place / PROBE).unlink()
-            elif self._all():
+            claimed = is_claimed(self.place, wanted)
+            if not claimed and self._all():
                 raise ConfigError(f"--states {self.place}: holds states of another kind. Choose another place.")
-            else:
+            self.lease.take()
+            if not claimed:
                 write_bytes(self.place / CONFIG, as_text(wanted))
         except ConfigError:
             raise
         except Exception as error:
             raise ConfigError(
-                f"--states {self.place}: cannot be written ({_told(error)}). Check the address and your rights there."
+                f"--states {self.place}: cannot be written ({told(error)}). Check the address and your rights there."
             ) from None
+
+    def release(self) -> None:
+        """Another process may go on there."""
+        self.lease.release()
 
     def send(self, state: Path) -> None:
         """Copy a saved state there, with the log and the best model as they are now; then remove old copies. Raises
-        CheckpointError where that fails; the state itself is whole."""
+        CheckpointError where that fails, or another run is at it; the state itself is whole."""
         target = self.place / state.name
         try:
+            self.lease.check()
             _remove(target)
             for path in state.iterdir():
                 if path.name != PROGRESS:
@@ -82,9 +85,11 @@ class Copies:
             for copy in self._all():
                 if copy.name < state.name and copy.name not in whole:
                     _remove(copy)
+        except CheckpointError:
+            raise
         except Exception as error:
             raise CheckpointError(
-                f"{target}: the state could not be copied there ({_told(error)}). It is whole in {state}; run the same "
+                f"{target}: the state could not be copied there ({told(error)}). It is whole in {state}; run the same "
                 "command to go on."
             ) from None
 
@@ -99,7 +104,7 @@ class Copies:
                 self._bring(newest)
         except Exception as error:
             raise CheckpointError(
-                f"{newest or self.place}: cannot be read ({_told(error)}). Run the same command again, or delete it "
+                f"{newest or self.place}: cannot be read ({told(error)}). Run the same command again, or delete it "
                 "there to go on from the one before."
             ) from None
 
@@ -122,6 +127,8 @@ class Copies:
 
     def _all(self) -> list[Place]:
         """Every copy, whole or half, oldest first."""
+        if not self.place.is_dir():  # where folders are but the beginnings of names, an empty one is not there
+            return []
         return sorted((path for path in self.place.iterdir() if path.name.startswith(PREFIX)), key=lambda p: p.name)
 
     def _whole(self) -> list[Place]:
@@ -145,7 +152,3 @@ def _remove(copy: Place) -> None:
     """What makes it whole goes first."""
     (copy / PROGRESS).unlink(missing_ok=True)
     remove_folder(copy)
-
-
-def _told(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -107,6 +107,8 @@ def prepare_networks(clap: CLAP, config: TrainConfig, accelerator: Accelerator) 
     Raises ConfigError where a choice does not apply to its towers.
     """
     freeze(clap, config.frozen)
+    if config.unfreeze_at and not config.frozen:
+        raise ConfigError(f"unfreeze_at is {config.unfreeze_at}, and nothing is frozen until then. Name it in frozen.")
     if config.augment.patch_dropout:
         clap.audio_tower.drop_patches(config.augment.patch_dropout)  # type: ignore[operator]
     if config.lora:

@@ -79,9 +79,12 @@ def configure(
     """The run that fine-tunes `start` on `pairs` pairs. `options` replace any of its values; a batch that is larger
     than the data is made smaller, which is told.
 
-    Raises ConfigError for an option that is not there, and a mode that does not apply to the model.
+    Raises ConfigError for an option that is not there or given already, and a mode that does not apply to the model.
     """
     usual, options = defaults(pairs), dict(options or {})
+    for name, place in {"start": "--from", "data": "SOUNDS"}.items():
+        if name in options:
+            raise ConfigError(f"--{name} is for openclap train; here, {place} says it.")
     mode = mode or usual.mode
     if mode not in MODES:
         raise ConfigError(f"--mode is {mode!r}, expected one of: {', '.join(MODES)}.")

@@ -59,13 +59,15 @@ def log(path: Path, step: int) -> Iterator[Callable[[Row], None]]:
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows of a run's `log.jsonl`; a last line that a kill cut short is left out."""
+    """The rows of a run's `log.jsonl`; lines that are none, such as a last one that a kill cut short, are left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
-            break
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
     return rows
 
 

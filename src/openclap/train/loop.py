@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openclap.data.files import partial_of, write_bytes
+from openclap.data.files import write_bytes
 from openclap.data.loader import PairLoader
 from openclap.data.shards import ShardIndex, index_shards
 from openclap.embedder import Embedder, load
 from openclap.errors import ConfigError
-from openclap.locks import LOCK, only_writer
+from openclap.locks import only_writer
 from openclap.models.objectives import build_objective
 from openclap.train import state
-from openclap.train.claim import CONFIG, as_text, identity, is_claimed
+from openclap.train.claim import CONFIG, as_text, check_folder, identity, is_claimed
 from openclap.train.config import TrainConfig
 from openclap.train.copies import Copies
 from openclap.train.engine import (
@@ -45,7 +45,6 @@ __all__ = ["Outcome", "Row", "Validate", "read_log", "train"]
 Validate = Callable[[Embedder], float]
 """The score of a model on held-out pairs; more is better, and the same model always gets the same."""
 Watch = Callable[[Row], None]
-SHARDS = "shards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +89,19 @@ def train(
     written, DataError for shards that cannot be used, TrainingError when the loss is no longer finite
     (`out/non-finite.json` names the batch).
     """
-    ours = {CONFIG, LOCK, SHARDS, partial_of(out / CONFIG).name}  # a kill may leave these alone
-    if out.is_file() or (out.is_dir() and not (out / CONFIG).exists() and {path.name for path in out.iterdir()} - ours):
-        raise ConfigError(f"{out}: is there already and holds no run. Choose another folder.")
+    check_folder(out)
+    if config.patience and validate is None:
+        raise ConfigError("patience counts validations, and this run has none. Leave it out, or run openclap finetune.")
     run = _Run(config, out, shards, validate)
     watch = watch if run.accelerator.is_main_process else lambda row: None
     out.mkdir(parents=True, exist_ok=True)
     with only_writer(out) if run.accelerator.is_main_process else nullcontext():
-        run.claim()
-        run.restore()
         try:
+            run.claim()
+            run.restore()
             return run.through(watch)
         finally:
-            run.accelerator.end_training()
+            run.end()
 
 
 class _Run:
@@ -165,6 +164,12 @@ class _Run:
             write_bytes(self.out / CONFIG, as_text(wanted))
         if self.copies:
             self.copies.fetch()
+
+    def end(self) -> None:
+        """Close what was opened, however it went."""
+        self.accelerator.end_training()
+        if self.copies and self.accelerator.is_main_process:
+            self.copies.release()
 
     def restore(self) -> None:
         """Go to the newest saved state, if there is one, and open the trackers there."""

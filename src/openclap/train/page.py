@@ -4,7 +4,6 @@ stopped or was killed."""
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from datetime import timedelta
@@ -17,6 +16,7 @@ from openclap.errors import DataError
 from openclap.pages.curves import LogRow, Panel, curve, is_number
 from openclap.pages.render import render, write
 from openclap.train.claim import CONFIG
+from openclap.train.leave import MODEL
 from openclap.train.live import LOG, read_log
 
 PAGE = "report.html"
@@ -29,15 +29,15 @@ def write_page(run: Path) -> Path:
 
     Raises DataError when the folder holds no run, or one that took no step; MissingExtraError without jinja2.
     """
-    log = _read(run)
+    log, done = _read(run), (run / MODEL).exists()
     html = render(
         "openclap.train",
         "run.html",
         "train",
         title=f"Training run {run.absolute().name}",
         claim=_claim(log),
-        state=_state(log),
-        facts=_facts(log),
+        state=_state(log, done=done),
+        facts=_facts(log, done=done),
         groups=[group for group in _groups(log) if group["charts"]],
         choices=_choices(run / CONFIG),
     )
@@ -62,14 +62,16 @@ def _claim(log: Sequence[LogRow]) -> str:
     return f"{claim}."
 
 
-def _state(log: Sequence[LogRow]) -> str:
+def _state(log: Sequence[LogRow], *, done: bool) -> str:
     step, total = int(log[-1]["step"]), int(log[-1].get("total_steps", 0))
     if step >= total:
         return f"All {step:,} steps are taken."
+    if done:
+        return f"It ended after {step:,} of {total:,} steps, for the score rose no more."
     return f"{step:,} of {total:,} steps are taken; the same command goes on from the last saved state."
 
 
-def _facts(log: Sequence[LogRow]) -> list[tuple[str, str]]:
+def _facts(log: Sequence[LogRow], *, done: bool) -> list[tuple[str, str]]:
     speeds, waits = _values(log, "pairs_per_s"), _values(log, "data_wait")
     facts = [("Steps", f"{int(log[-1]['step']):,}"), ("Epochs", f"{log[-1].get('epoch', 1)}")]
     if speeds:
@@ -82,7 +84,8 @@ def _facts(log: Sequence[LogRow]) -> list[tuple[str, str]]:
         facts.append(("Memory", f"{max(held) / 1e3:,.1f} GB"))
     if scales := _values(log, "scale"):
         facts.append(("Temperature", f"{1 / scales[0]:.3f} → {1 / scales[-1]:.3f}"))
-    if left := _values(log[-1:], "seconds_left"):
+    left = _values(log[-1:], "seconds_left")
+    if left and not done and left[0]:
         facts.append(("Left", str(timedelta(seconds=round(left[0])))))
     return facts
 
@@ -144,8 +147,8 @@ def _values(log: Sequence[LogRow], key: str) -> list[float]:
 
 
 def _end(values: Sequence[float]) -> float:
-    """The mean of the last fiftieth."""
-    return statistics.fmean(values[-math.ceil(len(values) / 50) :])
+    """The mean of the last fiftieth, as under the curves."""
+    return statistics.fmean(values[-max(1, len(values) // 50) :])
 
 
 def _spoken(key: str) -> str:

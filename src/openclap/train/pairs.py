@@ -142,7 +142,8 @@ def _enough(pairs: Pairs, sounds: Path) -> Pairs:
         )
     raise DataError(
         f"{sounds}: {_counted(learns)} to learn from and {held} held out, and each side needs two. Sounds of one group "
-        f"stay together, as numbered takes of one name do; give them groups of their own in a table.{left_out}"
+        "stay together, as numbered takes of one name do; give them groups of their own in a table, or choose another "
+        f"--held-out.{left_out}"
     )
 
 
