@@ -145,6 +145,7 @@ def test_what_cannot_be_is_told_in_one_sentence(
         assert finetune(*given, *start, "--out", tmp_path / f"out-{number}") == 2, given
         printed = capsys.readouterr()
         assert said in " ".join(printed.err.split()) and "Traceback" not in printed.err and not printed.out
+        assert given[0] in {silent, hollow, lonely} or not (tmp_path / f"out-{number}").exists(), "nothing is packed"
     assert finetune(named, "--from", tiny_model, "--out", named) == 2 and not (named / "shards").exists()
     assert "holds no run" in capsys.readouterr().err
     done = ("--out", tmp_path / "run", "--epochs", "1")

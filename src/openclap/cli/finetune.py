@@ -63,7 +63,7 @@ def finetune(
     from openclap.errors import ConfigError
     from openclap.evals.validation import HeldOut
     from openclap.train.claim import check_folder
-    from openclap.train.finetune import configure
+    from openclap.train.finetune import DEFAULTS, configure
     from openclap.train.loop import train
 
     if not 0 < held_out < 1:
@@ -71,9 +71,10 @@ def finetune(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("openclap finetune is for one process. Make shards, and give several to openclap train.")
     check_folder(out)
+    given = options_given(options)
+    configure(start, "", max(DEFAULTS), mode=mode, options=given)  # what cannot be is said before sounds are packed
     pairs = _pairs(sounds, out, held_out, processes)
-    data, given = str(pairs.train.folder), options_given(options)
-    config = configure(start, data, len(pairs.train), mode=mode, options=given, tell=note)
+    config = configure(start, str(pairs.train.folder), len(pairs.train), mode=mode, options=given, tell=note)
     held = HeldOut(pairs.held)
     note(_plan(config, len(pairs.train), len(held.clips)))
     with _told() as watch:
