@@ -105,13 +105,11 @@ def test_sixteen_bits_learn_nearly_the_same(make_config: MakeConfig, tmp_path: P
 
 
 @pytest.mark.long
-def test_compiled_towers_learn_the_same(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled_towers_learn_the_same(make_config: MakeConfig, tmp_path: Path) -> None:
     """With dropout drawn as it is without translation, which has numbers of its own."""
-    monkeypatch.setattr(torch._inductor.config, "fallback_random", True)
-    for name in ("plain", "compiled"):
-        train(make_config(epochs=2, compile=name == "compiled"), tmp_path / name)
+    with torch._inductor.config.patch(fallback_random=True):
+        for name in ("plain", "compiled"):
+            train(make_config(epochs=2, compile=name == "compiled"), tmp_path / name)
     assert np.allclose(losses(tmp_path / "plain"), losses(tmp_path / "compiled"), rtol=1e-3)
 
 
