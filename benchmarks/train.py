@@ -4,12 +4,13 @@
                                [--compile] [--largest]
 
 A step is forward, loss, backward, clipping of the gradient's norm and AdamW, in training mode. Ours is
-`openclap.train.step.TrainingStep`, as the loop calls it. Theirs is `ClapModel(…, return_loss=True)` with its own
-loss, captions padded to the longest of the batch, and torch's fused AdamW, which transformers' Trainer takes. Clips of
-10 s come as log-mels that were made once for both, so no front end is in these times; captions have 8 to 16 words.
-Each contestant trains in a process of its own, as it would at work: side by side in one, they take each other's memory
-from the allocator, and every step asks the system for its own again. They take turns all the same, some steps each;
-times are the best of the rounds, memory the most that the process held. Before that both must give the same vectors.
+`openclap.train.step.TrainingStep`, as the loop calls it, with memory kept as the loop keeps it. Theirs is
+`ClapModel(…, return_loss=True)` with its own loss, captions padded to the longest of the batch, and torch's fused
+AdamW, which transformers' Trainer takes. Clips of 10 s come as log-mels that were made once for both, so no front end
+is in these times; captions have 8 to 16 words. Each contestant trains in a process of its own, as it would at work:
+side by side in one, they take each other's memory from the allocator, and every step asks the system for its own
+again. They take turns all the same, some steps each; times are the best of the rounds, memory the most that the
+process held. Before that both must give the same vectors.
 (ClapModel's loss counts the direction from text to audio twice, and the other not at all; it costs the same.)
 
 The models are HTSAT of `--preset` and RoBERTa; `--fusion` gives every clip four views. bf16 is autocast, where the
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import torch
@@ -37,6 +38,7 @@ from openclap.audio.frontend import FrontEndConfig
 from openclap.checkpoints.clap_config import config_of, preprocessor_of, preset_of
 from openclap.checkpoints.folder import fill
 from openclap.checkpoints.huggingface import from_state
+from openclap.memory import all_memory_kept
 from openclap.models.clap import CLAP
 from openclap.models.objectives import ObjectiveConfig, build_objective
 from openclap.train.config import OptimConfig
@@ -151,12 +153,13 @@ def alone(options: argparse.Namespace) -> None:
         torch.cuda.reset_peak_memory_stats()
     step = CONTESTANTS[options.only](model, options, options.precision)
     batches = [pairs(options, frontend, seed) for seed in range(options.steps)]
-    for _ in sys.stdin:
-        started = time.perf_counter()
-        for batch in batches:
-            step(batch)
-        seconds = time.perf_counter() - started
-        print(json.dumps({"seconds": seconds, "memory": peak_memory(torch.device(options.device))}), flush=True)
+    with all_memory_kept() if options.only == "openclap" else nullcontext():
+        for _ in sys.stdin:
+            started = time.perf_counter()
+            for batch in batches:
+                step(batch)
+            seconds = time.perf_counter() - started
+            print(json.dumps({"seconds": seconds, "memory": peak_memory(torch.device(options.device))}), flush=True)
 
 
 def models(options: argparse.Namespace) -> tuple[ClapModel, CLAP, FrontEndConfig]:

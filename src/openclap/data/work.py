@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import re
@@ -11,11 +10,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from openclap.errors import ConfigError, DataError
+from openclap.memory import keep_freed_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,19 +80,6 @@ def each(work: Callable[[T], R], things: Sequence[T], processes: int = 1) -> Ite
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep 256 MB that are free for the next sound: to give its arrays back and ask for others was a fifth of
-    packing. Other C libraries are left as they are."""
-    with suppress(OSError, TypeError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        library.mallopt(M_TRIM_THRESHOLD, 256 << 20)
-
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""As glibc's malloc.h numbers them."""
 
 
 def _belong() -> None:

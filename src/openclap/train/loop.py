@@ -15,6 +15,7 @@ from openclap.data.shards import ShardIndex, index_shards
 from openclap.embedder import Embedder, load
 from openclap.errors import ConfigError
 from openclap.locks import only_writer
+from openclap.memory import all_memory_kept
 from openclap.models.objectives import build_objective
 from openclap.train import state
 from openclap.train.claim import CONFIG, as_text, check_folder, identity, is_claimed
@@ -95,7 +96,7 @@ def train(
     run = _Run(config, out, shards, validate)
     watch = watch if run.accelerator.is_main_process else lambda row: None
     out.mkdir(parents=True, exist_ok=True)
-    with only_writer(out) if run.accelerator.is_main_process else nullcontext():
+    with only_writer(out) if run.accelerator.is_main_process else nullcontext(), all_memory_kept():
         try:
             run.claim()
             run.restore()

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openclap.errors import TrainingError
+from openclap.memory import all_memory_kept
 from openclap.train.config import TrainConfig
 from openclap.train.engine import accelerator_for, set_modes
 from openclap.train.kept import Kept
@@ -94,7 +95,7 @@ def teach(
     accelerator = accelerator_for(config, Path(), device=next(network.parameters()).device)
     wrapped, optimizer = accelerator.prepare(network, build_optimizer(network, config.optim))
     kept = Kept(keep)
-    with kept.alone():
+    with kept.alone(), all_memory_kept():
         progress, best = kept.begin(accelerator)
         if not best:
             progress, best = _scored(progress, network, score), copy.deepcopy(network.state_dict())
