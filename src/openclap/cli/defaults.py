@@ -15,7 +15,7 @@ def default_model() -> str:
         return str(models / (models / "default.txt").read_text(encoding="utf-8"))
     except OSError:
         raise CheckpointError(
-            "No model was named and the demo has not made one. Run: openclap demo, or pass --model."
+            "No model was named and the demo has not made one. Name one, or run: openclap demo"
         ) from None
 
 
