@@ -70,7 +70,7 @@ class Kept:
             if not place.is_file():
                 with new_file(place) as file:
                     torch.save(dict(best), file)
-        except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        except (OSError, RuntimeError) as error:  # torch's own writer raises the latter for a full disk
             raise CheckpointError(
                 f"{place}: cannot be written ({error}). Free some space and run the same command to go on."
             ) from None
