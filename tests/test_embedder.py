@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import openclap
 from openclap.embedder import Embedder
-from openclap.errors import AudioError, CheckpointError, ConfigError, DataError
+from openclap.errors import AudioError, AudioWarning, CheckpointError, ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -241,3 +241,68 @@ def test_what_cannot_be_loaded_is_told(tiny_model: Path, tmp_path: Path) -> None
         model.embed_text(["a dog"])
     given_one = openclap.load(bare, tokenizer=tiny_model / "tokenizer.json")
     assert given_one.embed_text(["a dog"]).shape == (1, 16)
+
+
+def test_silence_around_a_sound_does_not_move_its_vector(model: Embedder) -> None:
+    wave, nothing = noise(0.5, 16000), np.zeros(40000, np.float32)  # the model reads half a second
+    nothing[::7] = 0.9e-4  # below -80 dBFS
+    [wanted] = model.embed_audio([(wave, 16000)])
+    around = [np.concatenate([nothing[:24000], wave]), np.concatenate([wave, nothing[:32000]]), nothing]
+    found = model.embed_audio([(each, 16000) for each in around], batch_size=2)
+    np.testing.assert_allclose(found[:2], [wanted] * 2, atol=1e-5)
+    tensors = model.audio_tensor([torch.from_numpy(each) for each in around]).detach().numpy()
+    np.testing.assert_allclose(tensors, found, atol=1e-5)
+    parts = model.embed_audio([(nothing[start : start + 8000], 16000) for start in range(0, 40000, 8000)])
+    mean = parts.mean(axis=0)
+    np.testing.assert_allclose(found[2], mean / np.linalg.norm(mean), atol=1e-5)  # all silent: all of them
+    [window] = model.windows((np.concatenate([nothing, wave]), 16000), length_s=3.0)
+    np.testing.assert_allclose(window.vector, wanted, atol=1e-5)
+
+
+def test_silent_ends_are_cut_on_request(model: Embedder, tiny_model: Path, tmp_path: Path) -> None:
+    wave = noise(0.3, 16000)
+    wave[[0, -1]] = 0.1
+    within = np.concatenate([np.zeros(2400, np.float32), wave, np.zeros(800, np.float32)])  # one window holds all
+    soundfile.write(tmp_path / "a.wav", within, 16000, subtype="FLOAT")
+    [wanted], [as_it_is] = model.embed_audio([(wave, 16000)]), model.embed_audio([tmp_path / "a.wav"])
+    trimming = openclap.load(tiny_model, trim_silence=True)
+    with (tmp_path / "a.wav").open("rb") as file:
+        found = trimming.embed_audio([tmp_path / "a.wav", (within, 16000), file])
+    np.testing.assert_allclose(found, [wanted] * 3, atol=1e-6)
+    tensor = trimming.audio_tensor([torch.from_numpy(within)])
+    np.testing.assert_allclose(tensor.detach().numpy(), [wanted], atol=1e-5)
+    assert not np.allclose(as_it_is, wanted, atol=1e-4)
+    [window] = trimming.windows(tmp_path / "a.wav")
+    assert (window.start_s, window.end_s) == pytest.approx((0.15, 0.45))  # of the file, not of what was left of it
+    assert trimming.digest() != model.digest() and "silent ends" in trimming.clip_policy
+
+
+@pytest.mark.parametrize("channels", ["left", "right", "loudest"])
+def test_channels_are_chosen_on_request(model: Embedder, tiny_model: Path, channels: str) -> None:
+    left, right = noise(0.9, 16000), 2 * noise(0.9, 16000, seed=1)
+    choosing = openclap.load(tiny_model, channels=channels)  # type: ignore[arg-type]
+    found = choosing.embed_audio([(np.stack([left, right], axis=1), 16000)])
+    np.testing.assert_allclose(found, model.embed_audio([(left if channels == "left" else right, 16000)]), atol=1e-6)
+    assert choosing.digest() != model.digest() and channels in choosing.clip_policy
+    with pytest.raises(ConfigError):
+        openclap.load(tiny_model, channels="centre")  # type: ignore[arg-type]
+
+
+def test_stereo_with_one_side_inverted_is_said(model: Embedder, tmp_path: Path) -> None:
+    wave = noise(0.9, 16000)
+    soundfile.write(tmp_path / "phone.wav", np.stack([wave, -wave], axis=1), 16000)
+    with pytest.warns(AudioWarning, match=r"phone\.wav"):
+        model.embed_audio([tmp_path / "phone.wav"])
+
+
+def test_columns_of_paths_are_lists_of_sounds(model: Embedder, tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.wav") for number in range(2)]
+    for number, path in enumerate(paths):
+        soundfile.write(path, noise(0.3, 16000, seed=number), 16000)
+    wanted = model.embed_audio(paths)
+    for column in (np.array(paths), np.array(paths, dtype=object), np.array([Path(path) for path in paths])):
+        np.testing.assert_array_equal(model.embed_audio(column), wanted)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(model.embed_text(np.array(["a dog"])), model.embed_text(["a dog"]))  # type: ignore[arg-type]
+    for one in (np.zeros(8000, np.float32), np.array("a.wav"), np.array([[paths[0]]])):
+        with pytest.raises(ConfigError):
+            model.embed_audio(one)  # type: ignore[arg-type]

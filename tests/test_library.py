@@ -3,9 +3,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
+import openclap
 from openclap import presets
 from openclap.checkpoints import folder
 from openclap.errors import CheckpointError, IndexMismatchError
@@ -77,3 +80,19 @@ def test_a_file_is_not_similar_to_itself_under_another_name(tiny_model: Path, so
     library.add([sounds])
     (tmp_path / "link").symlink_to(sounds)
     assert "low-0.wav" not in {Path(hit.path).name for hit in library.similar(tmp_path / "link" / "low-0.wav", 9)}
+
+
+def test_an_index_keeps_to_the_channel_it_was_made_with(tiny_model: Path, tmp_path: Path) -> None:
+    left, right = 0.1 * np.random.default_rng(0).standard_normal((2, 12000))
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 16000, subtype="FLOAT")
+    choices = {"channels": "right", "trim_silence": True}
+    Library.open_or_create(tmp_path / "index", str(tiny_model), **choices).add([tmp_path / "a.wav"])  # type: ignore[arg-type]
+    library = Library.open(tmp_path / "index")
+    assert (library.embedder.mono.channels, library.embedder.mono.trim_silence) == ("right", True)
+    [hit] = library.search("rain", 1)
+    windows = openclap.load(tiny_model).windows((right, 16000))
+    assert hit.score == pytest.approx(
+        max(each.vector @ library.embedder.embed_text(["rain"])[0] for each in windows), abs=2e-3
+    )
+    with pytest.raises(IndexMismatchError):
+        Library.open_or_create(tmp_path / "index", str(tiny_model))

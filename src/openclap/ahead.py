@@ -19,11 +19,21 @@ Wave = NDArray[np.float32]
 
 
 class Span:
-    """A stretch of a sound, in samples, that gets one vector: the sum of those of its pieces, of unit length."""
+    """A stretch of a sound, in samples, that gets one vector: the sum of those of its pieces, of unit length. Pieces
+    that are silent count only where all of them are."""
 
     def __init__(self, start: int = 0, end: int = 0) -> None:
         self.start, self.end = start, end
         self.total_D: Wave | float = 0.0
+        self._sounds = False
+
+    def add(self, vector_D: Wave, *, silent: bool) -> None:
+        """Take in the vector of a piece."""
+        if silent and self._sounds:
+            return
+        if not silent and not self._sounds:
+            self.total_D, self._sounds = 0.0, True  # the silent pieces before it drop out
+        self.total_D = self.total_D + vector_D
 
     def vector(self) -> Wave:
         """(D,), unit norm."""
@@ -38,8 +48,8 @@ Piece = tuple[Span, Wave]
 class Job:
     """One sound on its way: its stretches, how many pieces have no vector yet, and what went wrong."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, blocks: Iterator[Wave]) -> None:
+        self.name, self.blocks = name, blocks
         self.spans: list[Span] = []
         self.open = 0
         self.read = False
@@ -77,16 +87,16 @@ class Ahead:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[Any]:
-        started: deque[tuple[Job, Iterator[Wave], Future[list[Wave]]]] = deque()
+        started: deque[tuple[Job, Future[list[Wave]]]] = deque()
         while True:
             for name, blocks in islice(self._sounds, self._ahead - len(started)):
-                started.append((Job(name), blocks, self._pool.submit(self._first, blocks)))
+                started.append((Job(name, blocks), self._pool.submit(self._first, blocks)))
             if not started:
                 return
-            job, blocks, first = started.popleft()
+            job, first = started.popleft()
             yield job
             try:
-                for piece in self._pieces(chain(_taken(first.result()), blocks)):
+                for piece in self._pieces(chain(_taken(first.result()), job.blocks)):
                     yield job, piece
             except AudioError as error:
                 job.error = error

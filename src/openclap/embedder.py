@@ -25,6 +25,7 @@ from openclap.ahead import Ahead, Job, Piece, Span
 from openclap.audio.clips import cut, window_starts
 from openclap.audio.frontend import FrontEnd
 from openclap.audio.io import Wave
+from openclap.audio.mono import AS_USUAL, SILENCE, Channels, MonoBlocks, MonoConfig, is_silent
 from openclap.checkpoints import folder as model_folder
 from openclap.checkpoints import hub, published, recognise, starts
 from openclap.errors import AudioError, CheckpointError, ConfigError
@@ -43,6 +44,8 @@ Heard = Callable[[float], None]
 """Told how many seconds of sound were embedded, batch by batch."""
 FIRST = 4
 """Inputs of the network that are decoded ahead of each sound."""
+CLIP_POLICY_VERSION = 2
+"""Raised whenever the rule that `Embedder.clip_policy` states changes, so that vectors made by two rules never mix."""
 Words = Path | Callable[[], Path]
 """A `tokenizer.json`, or what fetches one."""
 
@@ -57,6 +60,8 @@ def load(
     revision: str | None = None,
     offline: bool = False,
     compile: bool = False,
+    channels: Channels = "mean",
+    trim_silence: bool = False,
 ) -> Embedder:
     """A model, whatever it is in.
 
@@ -71,10 +76,13 @@ def load(
         revision: of a repository on the hub: a branch, tag or commit.
         offline: use what is in the hub's cache and ask for nothing.
         compile: translate the networks with `torch.compile`: a minute at first use, faster from then on.
+        channels: of recordings with several: "mean", "left", "right" or "loudest" (see `openclap.audio.mono`).
+        trim_silence: cut ends below -80 dBFS before a recording is embedded.
 
     Raises CheckpointError when there is no such model or it is damaged, ConfigError for a choice that cannot be.
     """
     where = _device(device)
+    mono = MonoConfig(channels, trim_silence)
     choice = engines.choose(precision, where)
     path = located(str(source), revision=revision, offline=offline)
     checkpoint = recognise.read(path, preset)
@@ -90,6 +98,7 @@ def load(
         compile=compile,
         unused=checkpoint.unused,
         objective=checkpoint.objective,
+        mono=mono,
     )
 
 
@@ -136,11 +145,13 @@ class Embedder:
     """Embeds deterministically: in fp32 a clip's vector does not depend on its batch (within 1e-5).
 
     A clip longer than the model's input is covered by windows end to end, the last one anchored at the clip's
-    end; their unit vectors are averaged and normalised again. Models that fuse read a long clip as a whole.
+    end; the unit vectors of those that are not silent (peak below -80 dBFS) are averaged and normalised again, or those
+    of all windows where all are silent. Models that fuse read a long clip as a whole.
 
     Attributes:
         clap, frontend, preset: the networks, the front end, and what both were built from.
         engine: what runs the networks; its `name` says how.
+        mono: how recordings become the one channel that the model reads.
         objective: what training learned beside the networks, saved along (see `checkpoints.checkpoint`).
     """
 
@@ -155,12 +166,13 @@ class Embedder:
         compile: bool = False,
         unused: Mapping[str, Tensor] | None = None,
         objective: Mapping[str, Tensor] | None = None,
+        mono: MonoConfig = AS_USUAL,
     ) -> None:
         self.device = device or _device(None)
         self.clap = clap.eval().to(self.device)
-        self.preset = preset
+        self.preset, self.mono = preset, mono
         self.frontend = FrontEnd(preset.frontend).to(self.device)
-        self.engine = engines.build(choice, self.clap, self.device, compile=compile, digest=self.digest)
+        self.engine = engines.build(choice, self.clap, self.device, compile=compile, digest=self._weights_digest)
         self._unused, self.objective = unused or {}, objective or {}
         self._tokenizer = tokenizer
 
@@ -175,13 +187,15 @@ class Embedder:
 
     @property
     def clip_policy(self) -> str:
-        """What becomes of clips that are longer than the model's input, for a protocol to state."""
-        if self._fuses:
-            return "The whole clip resized, and the middle stretch of each third, fused by the model."
-        return (
-            f"Windows of {self.window_s:.2f} s end to end, the last one anchored at the clip's end; the mean of their "
-            "unit vectors, normalised."
+        """How a clip becomes one vector, for a protocol to state: clips longer than the model's input, and channels
+        and silent ends where they are not read as usual."""
+        policy = (
+            "The whole clip resized, and the middle stretch of each third, fused by the model."
+            if self._fuses
+            else f"Windows of {self.window_s:.2f} s end to end, the last one anchored at the clip's end; the mean of "
+            "the unit vectors of those that reach -80 dBFS, or of all where none does, normalised."
         )
+        return f"{policy} {self.mono}".strip()
 
     @property
     def window_s(self) -> float:
@@ -264,7 +278,10 @@ class Embedder:
         length = self.frontend.samples if length_s is None else _samples(length_s, rate, "length_s")
         hop = length if hop_s is None else _samples(hop_s, rate, "hop_s")
         for job in self._streamed(sounds, partial(self._windows, length, hop), batch_size, heard):
-            yield job.error or [Window(span.start / rate, span.end / rate, span.vector()) for span in job.spans]
+            start = job.blocks.start if isinstance(job.blocks, MonoBlocks) else 0  # silence cut from the front
+            yield job.error or [
+                Window((start + span.start) / rate, (start + span.end) / rate, span.vector()) for span in job.spans
+            ]
 
     def windows_of(self, sounds: Sequence[Sound]) -> list[list[Window] | AudioError]:
         """For each sound its windows, or the error that says why it has none; one bad sound stops no other."""
@@ -280,7 +297,8 @@ class Embedder:
             raise ConfigError(f"audio_tensor takes a list of mono float tensors (samples,) at {rate} Hz.")
         if not len(waves):
             return torch.zeros(0, self.preset.embedding_size, device=self.device)
-        pieces = [(owner, piece) for owner, wave in enumerate(waves) for piece in self.pieces(wave.float())]
+        whole = [self._trimmed(wave.float()) for wave in waves]
+        pieces = [(owner, piece) for owner, wave in enumerate(whole) for piece in self.pieces(wave)]
         vectors = self.clap.encode_audio(self.frontend([piece for _, piece in pieces]))
         owners = torch.tensor([owner for owner, _ in pieces], device=self.device)
         sums_ND = torch.zeros(len(waves), vectors.shape[1], device=self.device).index_add(0, owners, vectors)
@@ -297,22 +315,34 @@ class Embedder:
         model_folder.save(place, self.clap, self.preset, words, self._unused, objective=self.objective)
 
     def digest(self) -> str:
-        """A SHA-256 of weights and preset: what vectors of one model have in common."""
+        """A SHA-256 of everything that a vector depends on but the precision: weights, preset, and how clips are read.
+        Vectors of one digest can be compared."""
+        return hashlib.sha256(f"{self._weights_digest()} {CLIP_POLICY_VERSION} {self.mono!r}".encode()).hexdigest()
+
+    def _weights_digest(self) -> str:
         sha = hashlib.sha256(repr(self.preset).encode())
         for name, tensor in sorted(self.clap.state_dict().items()):
             sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()
 
     def read(self, sound: Sound) -> Wave:
-        """Any sound as (S,) mono float32 at the model's rate. Raises AudioError."""
-        return _whole(blocks(sound, self.frontend.sample_rate))
+        """Any sound as (S,) mono float32 at the model's rate, read as `mono` says. Raises AudioError."""
+        return _whole(blocks(sound, self.frontend.sample_rate, mono=self.mono))
 
     def pieces(self, wave: W) -> Iterator[W]:
-        """What the networks read one by one of a mono waveform at the model's rate, whose vectors are averaged: all of
-        it where they fuse, windows otherwise."""
+        """The inputs of the network that cover a mono waveform at the model's rate, for their vectors to be averaged:
+        all of it where the model fuses; otherwise windows, without those that are silent unless all are."""
         samples = len(wave) if self._fuses else self.frontend.samples
-        for start in window_starts(len(wave), samples, samples):
-            yield wave[start : start + samples]
+        starts = window_starts(len(wave), samples, samples)
+        pieces = [wave[start : start + samples] for start in starts]
+        return iter([piece for piece in pieces if len(pieces) == 1 or not is_silent(piece)] or pieces)
+
+    def _trimmed(self, wave_S: Tensor) -> Tensor:
+        """A mono waveform without its silent ends, where these are to be cut."""
+        if not self.mono.trim_silence or is_silent(wave_S):
+            return wave_S
+        sounding = torch.nonzero(wave_S.abs() >= SILENCE)
+        return wave_S[int(sounding[0]) : int(sounding[-1]) + 1]
 
     @property
     def _fuses(self) -> bool:
@@ -320,9 +350,12 @@ class Embedder:
 
     def _cover(self, sound: Iterator[Wave]) -> Iterator[Piece]:
         """The pieces that `embed_audio` averages."""
-        span, samples = Span(), self.frontend.samples
-        pieces = iter([_whole(sound)]) if self._fuses else (wave for _, _, wave in cut(sound, samples, samples))
-        return ((span, piece) for piece in pieces)
+        span, samples, sounds = Span(), self.frontend.samples, False
+        for wave in [_whole(sound)] if self._fuses else (wave for _, _, wave in cut(sound, samples, samples)):
+            silent = is_silent(wave)
+            if not (silent and sounds):  # a silent piece counts only where all are: see Span
+                yield span, wave
+            sounds = sounds or not silent
 
     def _windows(self, length: int, hop: int, sound: Iterator[Wave]) -> Iterator[Piece]:
         """The pieces of each window. One that is longer than the input is itself covered by pieces."""
@@ -347,7 +380,7 @@ class Embedder:
         most, rate = batch_size * self.frontend.samples, self.frontend.sample_rate
         waiting: deque[Job] = deque()
         queue: list[tuple[Job, Piece]] = []
-        coming = ((name, blocks(sound, rate, name)) for name, sound in named(sounds))
+        coming = ((name, blocks(sound, rate, name, self.mono)) for name, sound in named(sounds))
         with Ahead(coming, pieces, batch_size, FIRST * self.frontend.samples) as ahead:
             for item in ahead:
                 if isinstance(item, Job):
@@ -370,10 +403,10 @@ class Embedder:
         with torch.inference_mode():
             batch = self.frontend([torch.from_numpy(wave) for _, (_, wave) in queue])
             vectors = self.engine.encode_audio(batch).cpu().numpy()
-        for (job, (span, _)), vector in zip(queue, vectors, strict=True):
+        for (job, (span, wave)), vector in zip(queue, vectors, strict=True):
             if not job.spans or job.spans[-1] is not span:
                 job.spans.append(span)
-            span.total_D = span.total_D + vector
+            span.add(vector, silent=is_silent(wave))
             job.open -= 1
             if not np.isfinite(vector).all():
                 job.error = AudioError(f"{job.name}: gives no finite vector. Are its samples far beyond -1..1?")

@@ -9,7 +9,8 @@
     ├── IndexMismatchError   a search index built with another model
     └── MissingExtraError    an optional dependency that is not installed
 
-The command line prints the sentence and exits with 2; Python callers catch `OpenClapError`.
+The command line prints the sentence and exits with 2; Python callers catch `OpenClapError`. `AudioWarning` is a Python
+warning beside the tree: the sound is read all the same.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class IndexMismatchError(OpenClapError):
 
 class MissingExtraError(OpenClapError):
     """An optional dependency that is not installed."""
+
+
+class AudioWarning(UserWarning):
+    """A sound that is read, but hardly as intended: channels that cancel each other."""
 
 
 def require(module: str, extra: str) -> ModuleType:

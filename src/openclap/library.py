@@ -8,6 +8,7 @@ from pathlib import Path
 
 import openclap.search.scan as scanning
 from openclap.audio.io import describe
+from openclap.audio.mono import Channels
 from openclap.embedder import Embedder, load
 from openclap.search.index import Index, IndexIdentity
 from openclap.search.paths import absolute
@@ -35,13 +36,23 @@ class Library:
         IndexMismatchError when that model has changed since.
         """
         stored = Index.open(Path(folder)).identity
-        embedder = load(stored.model)
+        embedder = load(stored.model, channels=stored.channels, trim_silence=stored.trim_silence)
         return cls(Index.open(Path(folder), identity_of(embedder, stored.model)), embedder)
 
     @classmethod
-    def open_or_create(cls, folder: str | os.PathLike[str], model: str) -> Library:
-        """Open an index built with `model`, or make an empty one. Raises IndexMismatchError for another's."""
-        embedder = load(model)
+    def open_or_create(
+        cls,
+        folder: str | os.PathLike[str],
+        model: str,
+        *,
+        channels: Channels = "mean",
+        trim_silence: bool = False,
+    ) -> Library:
+        """Open an index built with `model` and these choices (see `openclap.load`), or make an empty one.
+
+        Raises IndexMismatchError for an index built with another model or other choices.
+        """
+        embedder = load(model, channels=channels, trim_silence=trim_silence)
         named = str(Path(model).absolute()) if Path(model).is_dir() else model
         return cls(Index.open_or_create(Path(folder), identity_of(embedder, named)), embedder)
 
@@ -88,6 +99,8 @@ def identity_of(embedder: Embedder, name: str) -> IndexIdentity:
         dim=embedder.preset.embedding_size,
         length_s=embedder.window_s,
         hop_s=embedder.window_s,
+        channels=embedder.mono.channels,
+        trim_silence=embedder.mono.trim_silence,
     )
 
 

@@ -6,13 +6,14 @@ S samples of a waveform.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.io import BLOCK, Source, Wave, check_rate, check_samples, name_of, read_blocks, resampled, to_mono
+from openclap.audio.io import BLOCK, Source, Wave, check_rate, check_samples, decoded, name_of
+from openclap.audio.mono import AS_USUAL, MonoBlocks, MonoConfig
 from openclap.errors import AudioError, ConfigError
 
 Sound = Source | tuple[NDArray[Any], int]
@@ -28,29 +29,52 @@ def named(sounds: Iterable[Sound]) -> Iterator[tuple[str, Sound]]:
     return ((_name(sound, f"sounds[{place}]"), sound) for place, sound in enumerate(sounds))
 
 
-def blocks(sound: Sound, rate: int, name: str = "the sound") -> Iterator[Wave]:
-    """A sound as mono float32 at `rate` Hz, piece by piece: what a sound may be is said here, and only here.
+def blocks(sound: Sound, rate: int, name: str = "the sound", mono: MonoConfig = AS_USUAL) -> MonoBlocks:
+    """A sound as mono float32 at `rate` Hz, piece by piece: the one place that says which objects are sounds.
 
-    Raises AudioError for anything else, and for what cannot be decoded.
+    The first block raises AudioError for anything else, and for a sound that cannot be decoded.
     """
+    return MonoBlocks(_opener(sound, name), rate, mono, name)
+
+
+def _opener(sound: Any, name: str) -> Callable[[], Iterator[tuple[Wave, int]]]:
+    """A function that begins to decode a sound, as often as it is called."""
     if isinstance(sound, (bytearray, memoryview)):
         sound = bytes(sound)
     if isinstance(sound, tuple) and len(sound) == 2:
         wave, from_rate = sound
-        yield from resampled(_pieces(wave, from_rate, name), rate)
-    elif isinstance(sound, (str, os.PathLike, bytes)) or (hasattr(sound, "read") and hasattr(sound, "seekable")):
-        yield from read_blocks(sound, rate)
-    elif isinstance(sound, np.ndarray):
+        return lambda: _pieces(wave, from_rate, name)
+    if isinstance(sound, (str, os.PathLike, bytes)):
+        return lambda: decoded(sound)
+    if hasattr(sound, "read") and hasattr(sound, "seekable"):
+        file = _rereadable(sound)
+        return lambda: decoded(file)
+    return lambda: _refuse(sound, name)
+
+
+def _rereadable(file: Any) -> Any:
+    """The bytes of a pipe, which can be read once only while measuring levels takes a reading of its own; any other
+    file as it is."""
+    try:
+        content = None if file.seekable() else file.read()
+    except (ValueError, OSError):
+        return file  # decoding it will say why it cannot be read
+    return content if isinstance(content, bytes) else file
+
+
+def _refuse(sound: Any, name: str) -> Iterator[tuple[Wave, int]]:
+    if isinstance(sound, np.ndarray):
         raise AudioError(f"{name}: is a waveform without its rate, expected (waveform, rate in Hz).")
-    else:
-        size = f" of {len(sound)}" if isinstance(sound, (tuple, list)) else ""
-        raise AudioError(f"{name}: is a {type(sound).__name__}{size}, expected {KINDS}.")
+    size = f" of {len(sound)}" if isinstance(sound, (tuple, list)) else ""
+    raise AudioError(f"{name}: is a {type(sound).__name__}{size}, expected {KINDS}.")
 
 
 def _is_one(sounds: object) -> bool:
     """Whether this is itself a sound, though one can iterate over it."""
     if isinstance(sounds, tuple) and len(sounds) == 2:
         return isinstance(sounds[1], (int, float, np.number))
+    if isinstance(sounds, np.ndarray) and sounds.ndim == 1 and sounds.dtype.kind in "UO":
+        return False  # a column of paths
     one = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Mapping)
     return isinstance(sounds, one) or hasattr(sounds, "read")
 
@@ -62,7 +86,7 @@ def _name(sound: Sound, otherwise: str) -> str:
 
 
 def _pieces(wave: Any, rate: Any, name: str) -> Iterator[tuple[Wave, int]]:
-    """A caller's waveform as mono float32; integers are scaled to -1..1 by their type."""
+    """A caller's waveform as float32, (S,) or (S, channels); integers are scaled to -1..1 by their type."""
     check_rate(rate, name)
     try:
         array = np.asarray(wave)
@@ -81,7 +105,7 @@ def _pieces(wave: Any, rate: Any, name: str) -> Iterator[tuple[Wave, int]]:
         if half != 1.0:
             piece = (piece.astype(np.float64) - middle) / half
         check_samples(piece, name)
-        yield to_mono(piece.astype(np.float32, copy=False)), int(rate)
+        yield piece.astype(np.float32, copy=False), int(rate)
 
 
 def _range(array: NDArray[Any], name: str) -> tuple[float, float]:

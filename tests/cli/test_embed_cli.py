@@ -17,6 +17,7 @@ import numpy as np
 import polars
 import pyarrow.parquet
 import pytest
+import soundfile
 
 import openclap
 from openclap import embedder
@@ -73,6 +74,8 @@ def test_parquet_holds_what_python_gives(embed: Call, tiny_model: Path, sounds: 
         "openclap.model": str(tiny_model),
         "openclap.digest": model.digest(),
         "openclap.precision": "fp32",
+        "openclap.channels": "mean",
+        "openclap.trim_silence": "false",
         "openclap.dimension": "16",
         "openclap.windows": "null",
     }
@@ -318,3 +321,22 @@ def test_a_second_process_is_refused(embed: Call, sounds: Path, tmp_path: Path) 
         code, said = embed(sounds, "-o", tmp_path / "v.npy")
     assert code == 2 and "another process" in said
     assert embed(sounds, "-o", tmp_path / "v.npy")[0] == 0 and not part.exists()
+
+
+def test_channels_and_silent_ends_are_choices(embed: Call, tiny_model: Path, tmp_path: Path) -> None:
+    wave = (0.2 * np.random.default_rng(0).standard_normal(4000)).astype(np.float32)
+    both = np.pad(np.stack([wave, -wave], axis=1), ((2000, 1000), (0, 0)))
+    soundfile.write(tmp_path / "phone.wav", both, 16000, subtype="FLOAT")
+    code, said = embed(tmp_path / "phone.wav", "-o", tmp_path / "mean.npy")
+    assert code == 0 and "phone.wav: Its channels cancel each other" in said
+    choices = ["--channels", "left", "--trim-silence"]
+    code, said = embed(tmp_path / "phone.wav", "-o", tmp_path / "v.parquet", *choices)
+    assert code == 0 and "cancel" not in said
+    facts = pyarrow.parquet.ParquetFile(tmp_path / "v.parquet").schema_arrow.metadata
+    assert facts[b"openclap.channels"] == b"left" and facts[b"openclap.trim_silence"] == b"true"
+    [vector] = polars.read_parquet(tmp_path / "v.parquet")["vector"].to_numpy()
+    np.testing.assert_allclose(vector, openclap.load(tiny_model).embed_audio([(wave, 16000)])[0], atol=1e-5)
+    for name in range(22):
+        shutil.copy(tmp_path / "phone.wav", tmp_path / f"{name}.wav")
+    code, said = embed(tmp_path, "-o", tmp_path / "many.npy")
+    assert code == 0 and said.count("cancel each other") == 20 and "… and 3 more such notes." in said

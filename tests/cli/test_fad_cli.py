@@ -59,6 +59,8 @@ def test_equals_the_distance_of_the_windows(fad: Call, tiny_model: Path, folders
         "dimension": 16,
         "model": str(tiny_model),
         "precision": "fp32",
+        "channels": "mean",
+        "trim_silence": False,
         "window_s": 0.5,
         "seed": 0,
         "skipped": [],

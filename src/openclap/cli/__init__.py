@@ -33,7 +33,7 @@ from openclap.cli import (
     search,
     train,
 )
-from openclap.cli.console import complain
+from openclap.cli.console import complain, noting_audio_warnings
 from openclap.errors import OpenClapError
 
 app = App(
@@ -97,7 +97,8 @@ def _end(number: int, frame: FrameType | None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code: 0 done, 2 a user's mistake, 130 interrupted."""
     try:
-        code = app(arguments)
+        with noting_audio_warnings():
+            code = app(arguments)
         sys.stdout.flush()
     except OpenClapError as error:
         complain(str(error))

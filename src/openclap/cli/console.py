@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,6 +34,31 @@ def complain(sentence: str) -> None:
 def note(line: str) -> None:
     """A line about what is going on, to stderr."""
     notes.print(line, markup=False)
+
+
+@contextmanager
+def noting_audio_warnings(most: int = 20) -> Iterator[None]:
+    """Print AudioWarnings as notes, one a sound, the first `most` of them; at the end, how many more there were."""
+    from openclap.errors import AudioWarning
+
+    count = 0
+
+    def show(message: Any, category: type[Warning], *where: Any) -> None:
+        nonlocal count
+        if not issubclass(category, AudioWarning):
+            usual(message, category, *where)
+            return
+        count += 1
+        if count <= most:
+            note(f"Note: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", AudioWarning)
+        usual: Any = warnings.showwarning
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+    if count > most:
+        note(f"… and {counted(count - most, 'more such note')}.")
 
 
 def print_json(value: Any) -> None:

@@ -72,9 +72,11 @@ def embed(
         raise ConfigError("--length-s and --hop-s say how windows are cut: give --windows with them.")
     sounds, skipped = find_sounds(files)
     embedder = using.load()
+    facts_of_model = using.facts(embedder)
+    name = facts_of_model.pop("model")
     made_by = {
         "digest": embedder.digest(),
-        "precision": embedder.engine.precision,
+        **facts_of_model,
         "dimension": embedder.preset.embedding_size,
         "windows": [length_s, hop_s] if windows else None,
     }
@@ -96,7 +98,7 @@ def embed(
             advance(done, len(sounds))
         whole = [path for path, stamp in sounds.items() if part.has(path, stamp)]
         if whole:
-            write(output, part, whole, {"model": using.name, **made_by})
+            write(output, part, whole, {"model": name, **made_by})
             part.is_written = True
         rows = part.count(whole)
     list_skipped(skipped)
@@ -107,7 +109,7 @@ def embed(
     note(f"Wrote {counted(rows, 'vector')} of {made_by['dimension']} numbers to {output}{there}")
     if json:
         facts = {"output": str(output), "names": str(names) if names else None, "rows": rows, "files": len(whole)}
-        print_json(facts | {"model": using.name} | made_by | {"skipped": skipped_facts(skipped)})
+        print_json(facts | {"model": name} | made_by | {"skipped": skipped_facts(skipped)})
 
 
 def names_of(output: Path) -> Path:

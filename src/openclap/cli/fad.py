@@ -75,14 +75,13 @@ def fad(
         a,
         b,
     )
-    precision = embedder.engine.precision
-    facts = {"model": using.name, "precision": precision, "window_s": embedder.window_s, "seed": seed}
+    facts = using.facts(embedder) | {"window_s": embedder.window_s, "seed": seed}
     if json:
         print_json(outcome.facts() | facts | {"skipped": skipped_facts(skipped)})
     else:
         outcome.show()
-        made_by = f"windows of {embedder.window_s:.2f} s, {precision}, model {using.name}"
-        results.print(made_by, style="dim", markup=False)
+        made_by = f"windows of {embedder.window_s:.2f} s, {embedder.engine.precision}, model {using.name}"
+        results.print(f"{made_by} {embedder.mono}".strip(), style="dim", markup=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from openclap import paths
+from openclap.audio.mono import Channels
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress
 from openclap.cli.defaults import default_index, default_model
+from openclap.cli.using import TrimSilence
 
 
 def add(
@@ -18,6 +20,8 @@ def add(
     *,
     index: Path | None = None,
     model: str | None = None,
+    channels: Channels = "mean",
+    trim_silence: TrimSilence = False,
     table: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -34,6 +38,11 @@ def add(
         The index folder; ~/.cache/openclap/index without it.
     model
         A model folder or name; the demo's model without it.
+    channels
+        The channel to read of sounds with several: their mean, or the left, the right or the loudest one. An index
+        keeps to what it was made with.
+    trim_silence
+        Cut silent ends (below -80 dBFS) off each sound before it is embedded.
     table
         A table as `openclap dataset build` reads, whose captions, tags and licences are shown with hits.
     json
@@ -43,7 +52,9 @@ def add(
     from openclap.sources.table import read_table
 
     records = read_table(table) if table else []
-    library = Library.open_or_create(index or paths.home() / "index", model or default_model())
+    library = Library.open_or_create(
+        index or paths.home() / "index", model or default_model(), channels=channels, trim_silence=trim_silence
+    )
     with progress("Indexing") as advance:
         report = library.add(sounds, records=records, progress=advance)
     list_skipped(report.skipped)
@@ -69,7 +80,9 @@ def status(*, index: Path | None = None, json: Annotated[bool, Parameter(negativ
     where = index or default_index()
     opened = Index.open(where)
     files, windows = opened.count()
-    facts = {"index": str(where), "files": files, "windows": windows, "model": opened.identity.model}
+    made_by = opened.identity
+    facts = {"index": str(where), "files": files, "windows": windows, "model": made_by.model}
+    facts |= {"channels": made_by.channels, "trim_silence": made_by.trim_silence}
     if json:
         print_json(facts)
     else:

@@ -65,7 +65,7 @@ def score(
             f"{skipped[0][1]}" if len(skipped) == 1 else f"None of the {len(paths)} sounds can be decoded."
         )
     list_skipped(skipped)
-    facts = {"model": using.name, "precision": embedder.engine.precision}
+    facts = using.facts(embedder)
     mean = sum(pair.score for pair in scored) / len(scored)
     if json and pairs is None:
         print_json(asdict(scored[0]) | facts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from openclap.audio.mono import Channels
 from openclap.cli.console import note
 from openclap.cli.defaults import default_model
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from openclap.embedder import Embedder
 
 Offline = Annotated[bool, Parameter(negative="")]
+TrimSilence = Annotated[bool, Parameter(negative="")]
 
 
 @Parameter(name="*")
@@ -34,6 +36,10 @@ class Using:
     """What the model computes in: fp32, bf16, int8, or auto, the fastest that stays true to fp32."""
     device: str | None = None
     """Where it computes: cpu, cuda, …; a GPU without it, when there is one."""
+    channels: Channels = "mean"
+    """The channel to read of sounds with several: their mean, or the left, the right or the loudest one."""
+    trim_silence: TrimSilence = False
+    """Cut silent ends (below -80 dBFS) off each sound before it is embedded."""
 
     @property
     def name(self) -> str:
@@ -52,4 +58,16 @@ class Using:
             tokenizer=self.tokenizer,
             precision=self.precision,
             device=self.device,
+            channels=self.channels,
+            trim_silence=self.trim_silence,
         )
+
+    def facts(self, embedder: Embedder) -> dict[str, str | bool]:
+        """Everything that vectors depend on besides the sounds, for `--json` and for files of vectors."""
+        mono = embedder.mono
+        return {
+            "model": self.name,
+            "precision": embedder.engine.precision,
+            "channels": mono.channels,
+            "trim_silence": mono.trim_silence,
+        }

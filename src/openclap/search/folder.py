@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from openclap.errors import DataError, IndexMismatchError, require
 from openclap.locks import only_writer
@@ -34,7 +34,8 @@ class IndexIdentity:
     """Whose vectors an index holds.
 
     `digest` covers weights, preset, precision and windowing, and decides; `model` is a name for people;
-    `dim` is the length of a vector; `length_s` and `hop_s` are the windows in seconds.
+    `dim` is the length of a vector; `length_s` and `hop_s` are the windows in seconds; `channels` and `trim_silence`
+    say how sounds are read.
     """
 
     digest: str
@@ -42,6 +43,8 @@ class IndexIdentity:
     dim: int
     length_s: float
     hop_s: float
+    channels: Literal["mean", "left", "right", "loudest"] = "mean"
+    trim_silence: bool = False
 
 
 def create(folder: Path, identity: IndexIdentity) -> None:
@@ -182,11 +185,14 @@ def _identity(stored: Any) -> IndexIdentity:
         dim=int(stored["dim"]),
         length_s=float(stored["length_s"]),
         hop_s=float(stored["hop_s"]),
+        channels=stored.get("channels", "mean"),
+        trim_silence=stored.get("trim_silence") is True,
     )
 
 
 def _label(identity: IndexIdentity) -> str:
-    windows = f"windows of {identity.length_s:g} s every {identity.hop_s:g} s"
+    windows = f"windows of {identity.length_s:g} s every {identity.hop_s:g} s, channels {identity.channels}"
+    windows += ", silent ends cut" if identity.trim_silence else ""
     return f"{identity.model} ({windows}, digest {identity.digest[:12]})"
 
 

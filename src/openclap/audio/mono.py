@@ -1,0 +1,195 @@
+"""Recordings of any number of channels to one channel, and their silent ends.
+
+N samples, C channels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclap.audio.io import Wave, resampled, to_mono
+from openclap.errors import AudioWarning, ConfigError
+
+Channels = Literal["mean", "left", "right", "loudest"]
+Piece = tuple[Wave, int]
+"""A stretch of a recording, (N, C) or (N,), and its rate in Hz."""
+
+SILENCE = 1e-4
+"""Peak below which a stretch counts as silence: -80 dBFS, three steps of 16-bit audio."""
+
+CANCELLED = 0.01
+"""Share of the channels' mean power below which their mean counts as cancelled: -20 dB, in stereo a correlation of
+-0.98."""
+
+
+@dataclass(frozen=True, slots=True)
+class MonoConfig:
+    """How a recording becomes the one channel that a model reads.
+
+    Attributes:
+        channels: "mean" averages all channels, as LAION-CLAP does; "left" and "right" take the first and the second;
+            "loudest" takes the one with the most power over the whole recording. A mono recording is left as it is.
+        trim_silence: cut what lies before the first and after the last sample at or above -80 dBFS.
+
+    Raises ConfigError for other values.
+    """
+
+    channels: Channels = "mean"
+    trim_silence: bool = False
+
+    def __post_init__(self) -> None:
+        if self.channels not in get_args(Channels):
+            raise ConfigError(f"channels is {self.channels!r}, expected one of: {', '.join(get_args(Channels))}.")
+        if not isinstance(self.trim_silence, bool):
+            raise ConfigError(f"trim_silence is {self.trim_silence!r}, expected True or False.")
+
+    def __str__(self) -> str:
+        """A sentence for protocols and cards; "" for the defaults, which protocols need not repeat."""
+        parts = [] if self.channels == "mean" else [f"the {self.channels} channel"]
+        parts += ["silent ends (below -80 dBFS) cut"] if self.trim_silence else []
+        return f"Read of each recording: {', '.join(parts)}." if parts else ""
+
+
+AS_USUAL = MonoConfig()
+"""The mean of all channels, ends as they are."""
+
+
+def is_silent(wave: Any) -> bool:
+    """Whether the peak of an array or tensor lies below -80 dBFS."""
+    return bool(wave.max() < SILENCE and wave.min() > -SILENCE)
+
+
+class MonoBlocks:
+    """Iterates once over a recording as mono blocks (N,) at `rate` Hz.
+
+    `pieces` opens the recording; it is called twice where the whole must be measured first (the loudest channel,
+    silent ends), so that no more than a block is ever held.
+
+    Attributes:
+        start: samples at `rate` that were cut from the front as silence; known once a block was read.
+    """
+
+    def __init__(
+        self, pieces: Callable[[], Iterator[Piece]], rate: int, config: MonoConfig = AS_USUAL, name: str = "sound"
+    ) -> None:
+        self.start = 0
+        self._pieces, self._rate, self._config, self._name = pieces, rate, config, name
+        self._blocks = resampled(self._mono(), rate)
+
+    def __iter__(self) -> Iterator[Wave]:
+        return self
+
+    def __next__(self) -> Wave:
+        return next(self._blocks)
+
+    def _mono(self) -> Iterator[Piece]:
+        channels = self._config.channels
+        if channels != "loudest" and not self._config.trim_silence:
+            yield from mixed(self._pieces(), channels, self._name)
+            return
+        levels = Levels()
+        for wave, rate in self._pieces():
+            levels.add(wave, rate)
+        channel = levels.loudest if channels == "loudest" else channels
+        first, end = levels.sounding(channel) if self._config.trim_silence else (0, levels.samples)
+        if first < end:
+            self.start = round(first * self._rate / levels.rate)
+        at = 0
+        for mono_N, rate in mixed(self._pieces(), channel, self._name):
+            piece_N = mono_N if first >= end else mono_N[max(0, first - at) : max(0, end - at)]  # all silent: all of it
+            at += len(mono_N)
+            if len(piece_N):
+                yield piece_N, rate
+
+
+def mixed(pieces: Iterator[Piece], channel: Channels | int, name: str) -> Iterator[Piece]:
+    """Each piece as mono (N,): the mean of the channels, or one of them by name or number ("loudest" is not known
+    here, see `Levels`).
+
+    Warns with AudioWarning when the channels turn out to cancel in their mean.
+    """
+    if channel != "mean":
+        yield from ((_one(wave, channel), rate) for wave, rate in pieces)
+        return
+    cancellation = Cancellation()
+    for wave, rate in pieces:
+        mono_N = to_mono(wave)
+        cancellation.add(wave, mono_N)
+        yield mono_N, rate
+    if cancellation.found:
+        warnings.warn(f"{name}: {cancellation.sentence}", AudioWarning, stacklevel=2)
+
+
+class Cancellation:
+    """Finds channels that cancel in their mean: stereo with the polarity of one side inverted."""
+
+    def __init__(self) -> None:
+        self._mean = self._each = 0.0  # power, times the number of samples
+        self._peak = 0.0
+
+    def add(self, wave: Wave, mono_N: Wave) -> None:
+        """Take in a piece (N, C) and its mean (N,)."""
+        if wave.ndim == 2 and wave.shape[1] > 1 and wave.size:
+            self._mean += float(np.vdot(mono_N, mono_N)) * wave.shape[1]
+            self._each += float(np.vdot(wave, wave))
+            self._peak = max(self._peak, float(wave.max()), -float(wave.min()))
+
+    @property
+    def found(self) -> bool:
+        return self._peak >= SILENCE and self._mean < CANCELLED * self._each
+
+    @property
+    def sentence(self) -> str:
+        """What happened, and what to do."""
+        left = f"{10 * np.log10(self._each / self._mean):.0f} dB quieter than they are" if self._mean else "silence"
+        return (
+            f"Its channels cancel each other: one has inverted polarity, and their mean is {left}. Choose one of them: "
+            "channels left, right or loudest."
+        )
+
+
+class Levels:
+    """Measurements of a whole recording, piece by piece: the power of each channel and where it is not silent."""
+
+    def __init__(self) -> None:
+        self.rate, self.samples = 1, 0
+        self._power_C: NDArray[np.float64] | None = None
+        self._spans: dict[int | str, tuple[int, int]] = {}
+
+    def add(self, wave: Wave, rate: int) -> None:
+        """Take in the next piece."""
+        wave_NC = wave if wave.ndim == 2 else wave[:, None]
+        power_C = np.einsum("nc,nc->c", wave_NC, wave_NC, dtype=np.float64)
+        self._power_C = power_C if self._power_C is None else self._power_C + power_C
+        for channel in ("mean", *range(wave_NC.shape[1])):
+            above = np.flatnonzero(np.abs(_one(wave_NC, channel)) >= SILENCE)
+            if len(above):
+                first, _ = self._spans.get(channel, (self.samples + int(above[0]), 0))
+                self._spans[channel] = first, self.samples + int(above[-1]) + 1
+        self.rate, self.samples = rate, self.samples + len(wave_NC)
+
+    @property
+    def loudest(self) -> int:
+        """The channel with the most power; the first of equals."""
+        return 0 if self._power_C is None else int(self._power_C.argmax())
+
+    def sounding(self, channel: Channels | int) -> tuple[int, int]:
+        """The first sample at or above -80 dBFS, and the one after the last; (0, 0) where there is none."""
+        number = {"left": 0, "right": 1}.get(channel, channel) if isinstance(channel, str) else channel
+        if isinstance(number, int) and self._power_C is not None:
+            number = min(number, len(self._power_C) - 1)
+        return self._spans.get(number, (0, 0))
+
+
+def _one(wave: Wave, channel: str | int) -> Wave:
+    """(N,) of (N, C): the mean, or a channel; the last one where there are fewer."""
+    if channel == "mean" or wave.ndim == 1:
+        return to_mono(wave)
+    number = {"left": 0, "right": 1}[channel] if isinstance(channel, str) else channel
+    return np.ascontiguousarray(wave[:, min(number, wave.shape[1] - 1)])
