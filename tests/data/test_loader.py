@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import pickle
 import signal
+import tarfile
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from packs import MakeRecords
 
@@ -437,6 +440,23 @@ def test_a_batch_of_which_nothing_is_left_is_empty(shards: ShardIndex) -> None:
     assert empty.keys == () and not len(empty.audio.is_long_B) and not len(empty.text.ids_BL) and not len(empty.owner_T)
     assert empty.audio.mel_BVTF.shape[1:] == other.audio.mel_BVTF.shape[1:] and empty.audio.frames_B is not None
     assert (loader.position, [skipped.key for skipped in loader.skipped]) == (7, list(whole[2][0]))
+
+
+@pytest.mark.parametrize("channels", ["mean", "left", "right", "loudest"])
+def test_tars_of_others_may_hold_several_channels(tmp_path: Path, channels: Any) -> None:
+    left, right = 0.1 * np.random.default_rng(0).standard_normal((2, 400))
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for number in range(2):
+            sound = io.BytesIO()
+            soundfile.write(sound, np.stack([left, 2 * right], axis=1), RATE, format="FLAC", subtype="PCM_24")
+            for name, content in ((f"{number}.flac", sound.getvalue()), (f"{number}.json", b'{"text": "A hiss"}')):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    wanted = {"mean": (left + 2 * right) / 2, "left": left}.get(channels, 2 * right)
+    [batch] = loader_of(index_shards(tmp_path), batch_size=2, channels=channels).batches(0)
+    for clip, start in zip(batch.audio.mel_BVTF.flatten(1), batch.audio.frames_B.tolist(), strict=True):
+        np.testing.assert_allclose(clip, wanted[start : start + 8], atol=1e-6)
 
 
 def test_the_loader_travels_to_another_process(shards: ShardIndex) -> None:

@@ -12,11 +12,13 @@ import pytest
 import soundfile
 from packs import MakeRecords, contents
 
+from openclap.audio.io import decode
 from openclap.data.config import DataConfig
 from openclap.data.finish import finish
 from openclap.data.folder import read_table
 from openclap.data.pack import build, gather, write_tars
 from openclap.data.plan import plan
+from openclap.data.shards import index_shards
 from openclap.data.stats import stats_of
 from openclap.data.work import Share
 from openclap.errors import ConfigError, DataError
@@ -87,6 +89,23 @@ def test_what_decoding_shows_is_left_out_too(tmp_path: Path) -> None:
         "short.wav": "too short",
         "old.wav": "low rate",
     }
+
+
+def test_one_channel_is_packed_and_a_cancelled_mean_is_left_out(tmp_path: Path) -> None:
+    left, right = 0.2 * np.random.default_rng(0).standard_normal((2, 48_000)).astype(np.float32)
+    right *= 2
+    records = [sound(tmp_path / "wide.wav", np.stack([left, right], 1)), sound(tmp_path / "mono.wav", left)]
+    records.append(sound(tmp_path / "inverted.wav", np.stack([left, -left], 1)))
+    assert reasons(records, tmp_path / "mean") == {"inverted.wav": "channels cancel"}
+    wanted = {"left": [left, left, left], "right": [right, left, -left], "loudest": [right, left, left]}
+    for channels, waves in wanted.items():
+        assert reasons(records, tmp_path / channels, channels=channels) == {}
+        index = index_shards(tmp_path / channels / "train")
+        for number, wave in enumerate(waves):
+            packed = decode(index.read_sample(number).audio)[0][:, 0]
+            np.testing.assert_allclose(packed, np.clip(wave, -1, 1), atol=1e-4)
+    with pytest.raises(ConfigError):
+        DataConfig(channels="centre")  # type: ignore[arg-type]
 
 
 def test_of_twins_the_first_that_may_stay_stays(tmp_path: Path) -> None:

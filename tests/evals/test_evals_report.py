@@ -134,6 +134,13 @@ def test_long_sounds_are_cut_and_small() -> None:
     assert len(uri) < 140_000, "32 of them stay under the page's limit"
 
 
+def test_inverted_stereo_can_be_heard() -> None:
+    noise, out = np.random.default_rng(0).standard_normal(44_100) * 0.1, io.BytesIO()
+    soundfile.write(out, np.stack([noise, -noise], axis=1), 44_100, format="FLAC")
+    wave, _ = soundfile.read(io.BytesIO(base64.b64decode(encode(out.getvalue()).split(",", 1)[1])))
+    assert np.abs(wave).max() > 0.1
+
+
 def test_players_stop_when_there_is_no_room(
     evaluation: Evaluation, test_clips: EvalClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,13 @@ def test_options_replace_values_by_their_kind() -> None:
     assert (changed.epochs, changed.optim.lr, changed.optim.betas) == (7, 3e-4, (0.8, 0.9))
     assert changed.frozen == ("audio_tower", "text_tower") and CONFIG.epochs == 3
     assert override(CONFIG, {"batch-size": "8", "optim.weight-decay": "0"}).batch_size == 8
-    others = {"optim.betas": "0.5,0.5", "optim.schedule": "linear", "precision": "bf16", "caption": "all"}
+    others = {
+        "optim.betas": "0.5,0.5",
+        "optim.schedule": "linear",
+        "precision": "bf16",
+        "caption": "all",
+        "channels": "left",
+    }
     flags = dict.fromkeys(("fixed_norms", "compile", "checkpointing", "objective.spare_equal_captions"), "yes")
     shares = {f"augment.{name}": "0.5" for name in ("shift", "mixup", "patch_dropout")}
     others |= flags | shares | {"objective.kind": "siglip", "objective.label_smoothing": "0.5"}

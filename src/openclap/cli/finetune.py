@@ -17,6 +17,7 @@ from openclap.cli.live import training_line
 from openclap.cli.train import options_given
 
 if TYPE_CHECKING:
+    from openclap.audio.mono import Channels
     from openclap.evals.validation import Change, HeldOut
     from openclap.train.config import TrainConfig
     from openclap.train.loop import Outcome
@@ -72,18 +73,22 @@ def finetune(
         raise ConfigError("openclap finetune is for one process. Make shards, and give several to openclap train.")
     check_folder(out)
     given = options_given(options)
-    configure(start, "", max(DEFAULTS), mode=mode, options=given)  # what cannot be is said before sounds are packed
-    pairs = _pairs(sounds, out, held_out, processes)
+    channels = configure(
+        start, "", max(DEFAULTS), mode=mode, options=given
+    ).channels  # refuses before sounds are packed
+    pairs = _pairs(sounds, out, held_out, processes, channels)
     config = configure(start, str(pairs.train.folder), len(pairs.train), mode=mode, options=given, tell=note)
     held = HeldOut(pairs.held)
     note(_plan(config, len(pairs.train), len(held.clips)))
     with _told() as watch:
         outcome = train(config, out, shards=pairs.train, validate=held.score, watch=watch)
     list_skipped([(reason.partition(": ")[0], reason) for reason in outcome.skipped])
-    return _stopped(outcome, json) if outcome.stopped else _finished(outcome, held, start, out, json=json)
+    if outcome.stopped:
+        return _stopped(outcome, json)
+    return _finished(outcome, held, start, out, channels, json=json)
 
 
-def _pairs(sounds: Path, out: Path, held_out: float, processes: int) -> Pairs:
+def _pairs(sounds: Path, out: Path, held_out: float, processes: int, channels: Channels) -> Pairs:
     """What there is to learn from, packed into `out` if need be; what is left out is listed."""
     from openclap.train.claim import SHARDS
     from openclap.train.pairs import pairs_of
@@ -91,7 +96,13 @@ def _pairs(sounds: Path, out: Path, held_out: float, processes: int) -> Pairs:
     folder = out / SHARDS
     with progress("Reading sounds") as advance:
         pairs = pairs_of(
-            sounds.expanduser(), folder, share=held_out, seed=HELD_OUT_SEED, processes=processes, progress=advance
+            sounds.expanduser(),
+            folder,
+            share=held_out,
+            seed=HELD_OUT_SEED,
+            channels=channels,
+            processes=processes,
+            progress=advance,
         )
     list_skipped([(item.file, item.reason) for item in pairs.skipped])
     return pairs
@@ -104,12 +115,12 @@ def _stopped(outcome: Outcome, json: bool) -> int:
     return 130
 
 
-def _finished(outcome: Outcome, held: HeldOut, start: str, out: Path, *, json: bool) -> int:
+def _finished(outcome: Outcome, held: HeldOut, start: str, out: Path, channels: Channels, *, json: bool) -> int:
     """Both models on the held-out pairs, the curves, and what came of it."""
     import openclap
     from openclap.train.page import write_page
 
-    changes = held.compare(openclap.load(start), openclap.load(outcome.model))
+    changes = held.compare(*(openclap.load(model, channels=channels) for model in (start, outcome.model)))
     if json:
         print_json(_facts(outcome, changes))
     else:

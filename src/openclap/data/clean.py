@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.io import Source, Wave, decoded, name_of, resample, to_mono
+from openclap.audio.io import Source, Wave, decoded, name_of, resample
+from openclap.audio.mono import Channels, Levels, mixed
 from openclap.data.records import Captioned
 from openclap.errors import AudioError
 
@@ -46,9 +47,13 @@ def stretch(source: Source, start_s: float | None = None, length_s: float | None
 
 
 def flac_of(
-    source: Source, start_s: float | None = None, length_s: float | None = None, pcm_sha256: str | None = None
+    source: Source,
+    start_s: float | None = None,
+    length_s: float | None = None,
+    pcm_sha256: str | None = None,
+    channels: Channels = "mean",
 ) -> bytes:
-    """Decode a sound and encode it.
+    """Decode a sound, make it one channel and encode it.
 
     Raises AudioError when it cannot be decoded, has other samples than `pcm_sha256` says, or does not come back as it
     went.
@@ -56,8 +61,10 @@ def flac_of(
     import soundfile
 
     try:
+        channel = channels if channels != "loudest" else _loudest(stretch(source, start_s, length_s))
         sha = PcmHash()
-        pieces = [(to_mono(sha.update(wave_NC, rate)), rate) for wave_NC, rate in stretch(source, start_s, length_s)]
+        hashed = ((sha.update(wave_NC, rate), rate) for wave_NC, rate in stretch(source, start_s, length_s))
+        pieces = list(mixed(hashed, channel, name_of(source)))
         if pcm_sha256 not in (None, sha.hexdigest()):
             raise AudioError(f"{name_of(source)}: has changed since it was decoded first. Run: dataset fetch --again")
         pcm_N = to_pcm(resample(np.concatenate([wave_N for wave_N, _ in pieces]), pieces[0][1], RATE))
@@ -68,6 +75,13 @@ def flac_of(
     if not np.array_equal(again_N, pcm_N):
         raise AudioError("the FLAC that was made of it decodes to other samples. Is the memory or the disk failing?")
     return flac
+
+
+def _loudest(pieces: Iterator[tuple[Wave, int]]) -> int:
+    levels = Levels()
+    for wave_NC, rate in pieces:
+        levels.add(wave_NC, rate)
+    return levels.loudest
 
 
 class PcmHash:

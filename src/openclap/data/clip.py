@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from openclap.audio.augment import AugmentConfig, draw_mix, hide_stripes, join_captions, vary
-from openclap.audio.io import Wave, read_mono
+from openclap.audio.io import Wave, decoded
+from openclap.audio.mono import Channels, MonoBlocks, MonoConfig
 from openclap.data.order import neighbour, sample_rng
 from openclap.data.shards import ShardIndex
 from openclap.errors import AudioError, DataError
@@ -51,6 +52,7 @@ class ClipReader:
 
     Attributes:
         choose, most_captions: which of a sample's captions are taken (`CHOICES`).
+        channels: read of sounds with several (`openclap.audio.mono`).
     """
 
     shards: ShardIndex
@@ -59,6 +61,7 @@ class ClipReader:
     most_captions: int
     augment: AugmentConfig
     seed: int
+    channels: Channels = "mean"
 
     def read(self, epoch: int, number: int) -> Clip | SkippedSample:
         """Decoded, varied, mixed, made a log-mel, some of it hidden; in this order, everything from one generator."""
@@ -78,7 +81,10 @@ class ClipReader:
 
     def _sound(self, number: int) -> tuple[Wave, Captions]:
         sample = self.shards.read_sample(number)
-        return read_mono(sample.audio, self.frontend.sample_rate), sample.captions
+        name = self.shards.keys[number]
+        blocks = MonoBlocks(lambda: decoded(sample.audio), self.frontend.sample_rate, MonoConfig(self.channels), name)
+        wave_N = np.concatenate(list(blocks))
+        return (wave_N if len(wave_N) else np.zeros(1, np.float32)), sample.captions
 
     def _mixed(self, number: int, wave_N: Wave, captions: Captions, rng: np.random.Generator) -> tuple[Wave, Captions]:
         """With another sample of the shard; as it was where there is none that can be read and heard."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from openclap.audio.mono import Channels, MonoConfig
 from openclap.data.split import TRAIN_AND_TEST, check_shares
 from openclap.errors import ConfigError
 
@@ -24,6 +25,8 @@ class DataConfig:
         lowest_rate: Hz; recordings below it are left out.
         quietest_db: of the loudest sample, in dB below full scale; what is more silent is left out.
         most_clipped: the largest share of samples at full scale.
+        channels: of recordings with several: "mean", "left", "right" or "loudest" (see `openclap.audio.mono`). With
+            "mean", recordings whose channels cancel each other are left out.
         drop_duplicates: of clips with the same samples the first one stays.
         apart: names of the sets to stay apart from, for the record.
         shard_size: samples in each tar.
@@ -38,6 +41,7 @@ class DataConfig:
     lowest_rate: int = 0
     quietest_db: float | None = None
     most_clipped: float = 1.0
+    channels: Channels = "mean"
     drop_duplicates: bool = False
     apart: tuple[str, ...] = ()
     shard_size: int = 512
@@ -45,6 +49,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_shares(self.splits)
+        MonoConfig(self.channels)
         if isinstance(self.licences, str) or not all(self.licences):
             raise ConfigError(f"licences are {self.licences!r}, expected families such as cc0, by, by-sa.")
         if self.shard_size < 1:

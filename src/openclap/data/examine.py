@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from openclap.audio.io import Source
+from openclap.audio.io import Source, to_mono
+from openclap.audio.mono import Cancellation
 from openclap.data.clean import PcmHash, stretch
 from openclap.data.fetched import Failure, failures, sound_of, where
 from openclap.data.files import Place, place_of
@@ -31,6 +32,7 @@ class Facts:
         seconds, rate, channels: of the sound as it was recorded.
         peak: the largest absolute value of a sample; 1 is full scale.
         clipped: the share of samples at full scale.
+        cancelled: whether the channels cancel each other in their mean: stereo with one side inverted.
         pcm_sha256: see `PcmHash`.
     """
 
@@ -39,12 +41,14 @@ class Facts:
     channels: int
     peak: float
     clipped: float
+    cancelled: bool
     pcm_sha256: str
 
 
 def facts_of(source: Source, start_s: float | None = None, length_s: float | None = None) -> Facts:
     """Decode a sound piece by piece. Raises AudioError for what cannot be decoded."""
     samples, values, over, peak, sha, rate, channels = 0, 0, 0, 0.0, PcmHash(), 0, 0
+    cancellation = Cancellation()
     for wave_NC, rate_of_it in stretch(source, start_s, length_s):
         if not samples:
             rate, channels = rate_of_it, wave_NC.shape[1]
@@ -53,7 +57,8 @@ def facts_of(source: Source, start_s: float | None = None, length_s: float | Non
         over += int((np.abs(wave_NC) >= FULL_SCALE).sum()) if loudest >= FULL_SCALE else 0
         peak = max(peak, loudest)
         sha.update(wave_NC, rate_of_it)
-    return Facts(samples / rate, rate, channels, peak, over / values, sha.hexdigest())
+        cancellation.add(wave_NC, to_mono(wave_NC))
+    return Facts(samples / rate, rate, channels, peak, over / values, cancellation.found, sha.hexdigest())
 
 
 def chunks(folder: Place, share: Share = ALL) -> Sequence[int]:
@@ -90,7 +95,7 @@ def columns() -> dict[str, Any]:
     pl = require("polars", "data")
     numbers = {"seconds": pl.Float64, "rate": pl.Int64, "channels": pl.Int64, "peak": pl.Float64, "clipped": pl.Float64}
     texts = dict.fromkeys(("pcm_sha256", "kind", "reason"), pl.String)
-    return {"n": pl.UInt32, **numbers, **texts}
+    return {"n": pl.UInt32, **numbers, "cancelled": pl.Boolean, **texts}
 
 
 def _row(

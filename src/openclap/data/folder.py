@@ -36,7 +36,7 @@ from openclap.locks import LOCK, only_writer
 if TYPE_CHECKING:
     import polars
 
-FORMAT = 2
+FORMAT = 3
 IDENTITY, MANIFEST, SKIPPED, SIZES, WORK = "dataset.json", "manifest.parquet", "skipped.jsonl", "sizes.json", "work"
 CHUNK = 256
 """Records that are examined as one piece of work."""

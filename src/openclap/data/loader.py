@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from openclap.audio.augment import UNCHANGED, AugmentConfig
+from openclap.audio.mono import Channels
 from openclap.data.clip import CHOICES, Clip, ClipReader, FrontEndLike, SkippedSample
 from openclap.data.order import batches_per_epoch, epoch_order, rank_batches
 from openclap.data.reading import InHand, WorkersError, one_ahead, read_by_workers
@@ -74,6 +75,7 @@ class PairLoader:
         caption: Literal["random", "first", "all"] = "random",
         most_captions: int = 5,
         augment: AugmentConfig = UNCHANGED,
+        channels: Channels = "mean",
     ) -> None:
         """Raises DataError when the shards do not fill one batch on every rank, ConfigError for odd choices.
 
@@ -83,6 +85,7 @@ class PairLoader:
             caption: one of a clip's captions at random, the first, or all: then `owner_T` says whose each is.
             most_captions: with "all", so many of a clip at most, drawn at random where there are more.
             augment: what is made different in each epoch.
+            channels: read of sounds with several: "mean", "left", "right" or "loudest".
         """
         _check(batch_size=batch_size, seed=seed, rank=rank, world=world, workers=workers)
         _check_enough(shards, batch_size, world)
@@ -93,7 +96,7 @@ class PairLoader:
             )
         self.shards, self.seed, self.workers = shards, seed, workers
         self.batch_size, self.rank, self.world = batch_size, rank, world
-        self.clips = ClipReader(shards, frontend, CHOICES[caption], most_captions, augment, seed)
+        self.clips = ClipReader(shards, frontend, CHOICES[caption], most_captions, augment, seed, channels)
         self.tokenize = tokenize
         self.batches_per_epoch = batches_per_epoch(len(shards), batch_size, world)
         self.epoch = self.position = 0

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import polars
 
 KEPT = ("n", "shards", "tar", "number", "kind", "reason")
+CANCELLED = (
+    "its channels cancel each other: one has inverted polarity, and their mean is next to silence. Choose one of them: "
+    "channels left, right or loudest"
+)
 NEAR, VECTORS = "near.parquet", "near"
 """What `openclap.data.near` found, and the folder of what it goes by; neither is there where nobody asked for it."""
 
@@ -73,6 +77,8 @@ def judge_sounds(facts: polars.DataFrame, config: DataConfig, held: Sequence[Hel
         rules.append(
             ("silent", level < config.quietest_db, pl.format("its loudest sample is at {} dB", level.round(1)))
         )
+    if config.channels == "mean":
+        rules.append(("channels cancel", pl.col("cancelled"), pl.lit(CANCELLED)))
     clipped = (100 * pl.col("clipped")).round(1)
     rules.append(("clipped", pl.col("clipped") > config.most_clipped, pl.format("{} % of it is clipped", clipped)))
     facts = facts.with_columns(overlap=overlapping(facts.select("pcm_sha256"), held))

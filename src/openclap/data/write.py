@@ -140,12 +140,13 @@ def _write(tar: Tar, samples: Samples, *, losing_none: bool = False) -> None:
 def _write_members(path: Place, folder: Place, samples: Samples, losing_none: bool) -> list[dict[str, Any]]:
     """The rows of the table beside the tar."""
     hashes, rows = hashes_of(folder, [n for _, (n, _) in samples]), []
+    channels = identity(folder)["config"]["channels"]
     with new_file(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for number, (n, row) in samples:
             record = row.record
             try:
                 sound = sound_of(folder, record.audio)
-                flac = flac_of(sound, record.start_s, record.length_s, hashes[n])
+                flac = flac_of(sound, record.start_s, record.length_s, hashes[n], channels)
             except AudioError as error:  # it decoded when it was examined: it has changed since, or is gone
                 if losing_none:
                     raise

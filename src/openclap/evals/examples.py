@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from openclap.audio.io import decode, resample, to_mono
+from openclap.audio.mono import is_silent
 from openclap.errors import AudioError, DataError
 from openclap.evals.clips import EvalClip, EvalClips
 from openclap.evals.retrieval import Retrieval
@@ -105,7 +106,9 @@ def encode(audio: bytes) -> str:
     import soundfile
 
     wave_NC, rate = decode(audio)
-    wave_N = resample(to_mono(wave_NC)[: int(PLAYED_S * rate)], rate, RATE)
+    mono_N = to_mono(wave_NC)
+    mono_N = wave_NC[:, 0] if is_silent(mono_N) else mono_N  # channels of inverted polarity cancel in their mean
+    wave_N = resample(mono_N[: int(PLAYED_S * rate)], rate, RATE)
     out = io.BytesIO()
     with soundfile.SoundFile(
         out, "w", samplerate=RATE, channels=1, format="OGG", subtype="OPUS", compression_level=COMPRESSION

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from openclap.audio.augment import UNCHANGED, AugmentConfig
+from openclap.audio.mono import Channels, MonoConfig
 from openclap.errors import ConfigError
 from openclap.models.objectives import ObjectiveConfig
 
@@ -61,6 +62,7 @@ class TrainConfig:
             more time; 0 holds the whole batch's. The gradients stand beside them, so a chunk holds a little less than
             the largest batch that fits whole.
         caption: which of a clip's captions are learnt from: one at "random", the "first", or "all" at once.
+        channels: of sounds with several: their "mean", or the "left", "right" or "loudest" one.
         objective, augment: what is minimised, and how sounds are varied.
         frozen: parts of the model that do not learn, by the beginning of their names.
         unfreeze_at: the step from which they learn too; 0 for never.
@@ -86,6 +88,7 @@ class TrainConfig:
     accumulate: int = 1
     chunk: int = 0
     caption: Literal["random", "first", "all"] = "random"
+    channels: Channels = "mean"
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     augment: AugmentConfig = UNCHANGED
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -105,6 +108,7 @@ class TrainConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        MonoConfig(self.channels)
         at_least = dict.fromkeys(("epochs", "batch_size", "accumulate", "save_every", "keep"), 1)
         for name, least in (
             at_least | dict.fromkeys(("chunk", "unfreeze_at", "lora", "patience", "workers", "seed"), 0)

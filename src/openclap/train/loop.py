@@ -115,7 +115,7 @@ class _Run:
         self.copies = Copies(config.states, out, config.keep) if config.states else None
         self.accelerator = accelerator_for(config, out)
         set_seed(config.seed)
-        self.embedder: Embedder = load(config.start, device=self.accelerator.device)
+        self.embedder: Embedder = load(config.start, device=self.accelerator.device, channels=config.channels)
         self.start_digest = self.embedder.digest()
         self.model = self.embedder.clap = prepare_networks(self.embedder.clap, config, self.accelerator)
         self.gauge = Gauge(self.model, self.embedder.preset.frontend, DTYPES[config.precision])
@@ -132,6 +132,7 @@ class _Run:
             workers=config.workers,
             caption=config.caption,
             augment=config.augment,
+            channels=config.channels,
         )
         self.steps_per_epoch = steps_per_epoch(self.loader, config.accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs

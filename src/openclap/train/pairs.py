@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from openclap.audio.mono import Channels
 from openclap.data.config import DataConfig
 from openclap.data.finish import Skipped
 from openclap.data.pack import Progress, build
@@ -40,6 +41,7 @@ def pairs_of(
     *,
     share: float = 0.2,
     seed: int = 0,
+    channels: Channels = "mean",
     processes: int = 1,
     progress: Progress | None = None,
 ) -> Pairs:
@@ -47,7 +49,7 @@ def pairs_of(
 
     Shards are used where they are: a folder of splits as it is split, any other divided by group. Everything else is
     packed into `folder`; run again, what is packed already is not packed again. `share` is what is held out of what
-    has no splits.
+    has no splits; `channels` says which channel of sounds with several is packed (`openclap.audio.mono`).
 
     Raises DataError for what holds no pairs, or too few.
     """
@@ -58,7 +60,7 @@ def pairs_of(
         )
     found = _in_place(sounds, share, seed)
     if found is None:
-        config = DataConfig(splits={"train": 1 - share, "test": share}, seed=seed)
+        config = DataConfig(splits={"train": 1 - share, "test": share}, seed=seed, channels=channels)
         found = _packed(sounds, folder, config, processes, progress)
     return _enough(found, sounds)
 

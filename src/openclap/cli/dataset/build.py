@@ -60,7 +60,7 @@ def build(
     from openclap.data.files import place_of
 
     recipe, folder = choices.recipe(what), place_of(out)
-    alike = near_by(near, model)
+    alike = near_by(near, model, recipe.choices.channels)
     records = recipe.records(choices.root, choices.told())
     with progress("Building") as advance:
         report = packing.build(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from openclap.audio.mono import Channels
 from openclap.cli.console import note
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Choices:
     """Which groups are held out."""
     licences: str | None = None
     """Families of licences that may be used, with commas between: cc0,by,by-sa. Any, without it."""
+    channels: Channels | None = None
+    """The channel to read of sounds with several: their mean, or the left, the right or the loudest one. Without it,
+    the mean; sounds whose channels cancel each other are then left out."""
     drop_duplicates: Flag = False
     """Of clips with the same samples, keep the first."""
     apart: Annotated[tuple[str, ...], Parameter(negative="")] = ()
@@ -51,6 +55,8 @@ class Choices:
             changed["seed"] = self.seed
         if self.licences is not None:
             changed["licences"] = tuple(part.strip().lower() for part in self.licences.split(","))
+        if self.channels is not None:
+            changed["channels"] = self.channels
         if self.drop_duplicates:
             changed["drop_duplicates"] = True
         apart = dict(recipe.apart) | dict(map(_name_and_place, self.apart))

@@ -81,11 +81,13 @@ def fetch(
     """
     from openclap.data.fetch import Limits
     from openclap.data.files import place_of
+    from openclap.data.folder import identity
     from openclap.data.near import mark
     from openclap.data.pack import gather, told_when_stopped
     from openclap.data.work import Share
 
-    folder, share, alike = place_of(out), Share.parse(part), near_by(near, model)
+    folder, share = place_of(out), Share.parse(part)
+    alike = near_by(near, model, identity(folder)["config"]["channels"])
     with progress("Fetching and decoding") as advance, told_when_stopped(folder):
         gather(
             folder,
