@@ -1,4 +1,4 @@
-"""The tensors of one file, whatever it is called: safetensors, or what torch saved. The first bytes tell which."""
+"""The tensors of one file, whatever it is called: safetensors, or what torch saved. Its structure tells which."""
 
 from __future__ import annotations
 
@@ -87,11 +87,16 @@ def in_one_sentence(source: object) -> Iterator[None]:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Do the first bytes say so? Raises CheckpointError for what is no file, or plainly something else."""
+    """Is it safetensors' (True) or torch's (False)? Raises CheckpointError for what is no file, or something else."""
     if not path.is_file():
         raise CheckpointError(f"{path}: {'is no file of bytes' if path.exists() else 'no such file'}.")
     with path.open("rb") as file:
         head = file.read(64)
+    # A header's length may begin with any byte, those of a pickle and of a zip among them: it comes first.
+    if int.from_bytes(head[:8], "little") <= LONGEST_HEADER and head[8:9] == b"{":
+        return True
+    if head.startswith(ZIP) or (head[:1] == b"\x80" and head[1:2] in PICKLE_PROTOCOLS):
+        return False
     for beginning, what in BEGINNINGS.items():
         if head.startswith(beginning):
             raise CheckpointError(f"{path}: {what}")
@@ -99,13 +104,14 @@ def _is_safetensors(path: Path) -> bool:
         raise CheckpointError(
             f"{path}: is damaged: it holds {'nothing but zeros' if head else 'no bytes'}. Is it truncated?"
         )
-    if head[8:9] != b"{" and not head.startswith(TORCH):
-        raise CheckpointError(f"{path}: is damaged, or neither torch nor safetensors wrote it. Is it truncated?")
-    return not head.startswith(TORCH)
+    raise CheckpointError(f"{path}: is damaged, or neither torch nor safetensors wrote it. Is it truncated?")
 
 
-TORCH = (b"PK\x03\x04", b"\x80")
-"""A zip, or a pickle of protocol 2 or newer."""
+LONGEST_HEADER = 100_000_000
+"""Bytes of JSON in a safetensors file, by the format's definition. It makes the upper half of the length that comes
+before the "{" zero, which is so in no pickle that torch writes, and in no zip: those bytes are a version and flags."""
+ZIP = b"PK\x03\x04"
+PICKLE_PROTOCOLS = (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 BEGINNINGS = {
