@@ -20,6 +20,11 @@ WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 """What DistributedDataParallel and torch.compile put before every name."""
 
 
+WRITER, UNTRAINED = "openclap", "untrained"
+"""A `.pt` file that openclap wrote says so under "written_by", and under the second key names the tensors that no model
+learned and another library's loader asks for. No other file says so: what else is there is never replaced."""
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A file's tensors by name, taken out of what a trainer saved around them.
 
@@ -44,7 +49,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def state_dict(content: Any, source: str) -> dict[str, Tensor]:
-    """The named tensors of what a file holds. Raises CheckpointError, saying what is there, where there are none."""
+    """The named tensors of what a file holds, without those that its writer names as untrained.
+
+    Raises CheckpointError, saying what is there, where there are none.
+    """
     found = content
     for key in NESTED:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -58,7 +66,8 @@ def state_dict(content: Any, source: str) -> dict[str, Tensor]:
             f"{source}: has no tensors by name, neither at its top nor under {', '.join(NESTED)}; found {what}. "
             "Save the model's state dict by itself."
         )
-    return unwrapped(tensors, source)
+    untrained = set(content.get(UNTRAINED, ())) if content.get("written_by") == WRITER else set()
+    return {name: tensor for name, tensor in unwrapped(tensors, source).items() if name not in untrained}
 
 
 def unwrapped(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

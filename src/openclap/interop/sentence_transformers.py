@@ -124,10 +124,9 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
         unused=checkpoint.unused,
         objective=checkpoint.objective,
     )
-    with drafted(place, KIND, checkpoint.source) as draft:
+    with drafted(place, KIND, lambda draft: _check(draft, embedder), [checkpoint.source]) as draft:
         model = SentenceTransformer(modules=[Clap(embedder)], device="cpu", similarity_fn_name="cosine")
         model.save(str(draft), create_model_card=False)
-        _check(draft, embedder)
     return Losses()
 
 
@@ -140,8 +139,7 @@ def _check(draft: Path, embedder: Embedder) -> None:
     furthest = max(float(np.abs(part).max()) for part in (heard, model.encode(texts) - embedder.embed_text(texts)))
     if not furthest <= TOLERANCE:
         raise CheckpointError(
-            f"{embedder.preset.name}: vectors of the folder differ by {furthest:.1e}, expected at most "
-            f"{TOLERANCE:.0e}. Nothing was written."
+            f"{embedder.preset.name}: vectors of the folder differ by {furthest:.1e}, expected at most {TOLERANCE:.0e}."
         )
 
 
