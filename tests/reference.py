@@ -36,7 +36,12 @@ def _keys() -> dict[str, list[tuple[str, list[int], str]]]:
 
 def all_names(model: str) -> set[str]:
     """Every name of the reference's state dict, buffers that it computes included."""
-    return {name for name, _, _ in _keys()[model]}
+    return set(all_shapes(model))
+
+
+def all_shapes(model: str) -> dict[str, tuple[int, ...]]:
+    """The shape of each."""
+    return {name: tuple(shape) for name, shape, _ in _keys()[model]}
 
 
 def state(model: str, *prefixes: str) -> dict[str, torch.Tensor]:

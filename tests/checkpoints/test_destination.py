@@ -4,16 +4,22 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
 
-from openclap.checkpoints.destination import Kind, drafted
+from openclap.checkpoints.destination import Kind, drafted, same
 from openclap.errors import CheckpointError
 
 FOLDER = Kind("note", ("config.json", "text"), lambda path: (path / "config.json").is_file())
 FILE = Kind("letter", (), lambda path: path.is_file() and path.read_text(encoding="utf-8").startswith("letter"))
 
 
+def reads(draft: Path) -> None:
+    """A reader with nothing to say against the draft."""
+    assert draft.exists()
+
+
 def write(place: Path, text: str = "new", source: Path | None = None) -> None:
-    with drafted(place, FOLDER, source) as draft:
+    with drafted(place, FOLDER, reads, [source]) as draft:
         draft.mkdir()
         (draft / "config.json").write_text("{}", encoding="utf-8")
         (draft / "text").write_text(text, encoding="utf-8")
@@ -91,16 +97,71 @@ def test_the_source_is_never_replaced(tmp_path: Path) -> None:
     assert held(place) == OLD
 
 
+@pytest.mark.parametrize("where", ["source/new", "source/deep/er", "link/new", "way-in"])
+def test_nothing_is_written_inside_the_source(tmp_path: Path, where: str) -> None:
+    source = tmp_path / "source"
+    write(source, "old")
+    (tmp_path / "link").symlink_to(source)
+    (tmp_path / "way-in").symlink_to(source / "new")
+    for given in (source, tmp_path / "link"):
+        with pytest.raises(CheckpointError, match=r"lies inside the source, .*\. Choose a place outside of it\.$"):
+            write(tmp_path / where, source=given)
+    assert held(source) == OLD and len(list(source.iterdir())) == 2
+
+
+def test_what_a_source_links_to_is_a_source(tmp_path: Path) -> None:
+    """As the hub's cache does: a folder of links to files elsewhere."""
+    write(tmp_path / "real", "old")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "text").symlink_to(tmp_path / "real" / "text")
+    with pytest.raises(CheckpointError, match="holds the source beside the note"):
+        write(tmp_path / "real", source=tmp_path / "source")
+    assert held(tmp_path / "real") == OLD
+
+
+def test_what_does_not_read_back_replaces_nothing(tmp_path: Path) -> None:
+    def refuse(draft: Path) -> None:
+        raise CheckpointError(f"{draft / 'text'}: is damaged.")
+
+    for before in ({}, OLD):
+        if before:
+            write(tmp_path / "folder", "old")
+        said = r"folder: does not read back as it should, and was not written: folder/text: is damaged\.$"
+        with (
+            pytest.raises(CheckpointError, match=said),
+            drafted(tmp_path / "folder", FOLDER, refuse) as draft,
+        ):
+            draft.mkdir()
+            (draft / "text").write_text("new", encoding="utf-8")
+        assert held(tmp_path) == {f"folder/{name}": text for name, text in before.items()}
+
+
+def test_tensors_are_the_same_bit_for_bit() -> None:
+    odd = torch.tensor([1.0, float("nan"), -0.0])
+    state = {"a": odd, "b": torch.tensor(3), "c": torch.ones(2, 3).half().T, "d": torch.zeros(0), "e": odd > 0}
+    same({name: tensor.clone() for name, tensor in state.items()}, state)
+    for name, other in (
+        ("a", torch.tensor([1.0, float("nan"), 0.0])),
+        ("b", torch.tensor(3, dtype=torch.int32)),
+        ("c", torch.ones(2, 3).half()),
+        ("e", odd > 1),
+    ):
+        with pytest.raises(CheckpointError, match=f"^{name} came back with other numbers"):
+            same(state | {name: other}, state)
+    with pytest.raises(CheckpointError, match=r"^a is on one side alone\.$"):
+        same({name: tensor for name, tensor in state.items() if name != "a"}, state)
+
+
 def test_a_file_replaces_its_own_kind_alone(tmp_path: Path) -> None:
     place = tmp_path / "a.pt"
     for text in ("letter 1", "letter 2"):
-        with drafted(place, FILE) as draft:
+        with drafted(place, FILE, reads) as draft:
             draft.write_text(text, encoding="utf-8")
     assert held(tmp_path) == {"a.pt": "letter 2"}
     place.write_text("mine", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     for name in ("a.pt", "empty"):
-        with pytest.raises(CheckpointError, match="is no letter"), drafted(tmp_path / name, FILE):
+        with pytest.raises(CheckpointError, match="is no letter"), drafted(tmp_path / name, FILE, reads):
             pass
     assert held(tmp_path) == {"a.pt": "mine"}
 
@@ -134,13 +195,13 @@ class Stop(BaseException):
 
 def test_an_early_end_leaves_nothing_behind(tmp_path: Path) -> None:
     place = tmp_path / "folder"
-    with pytest.raises(Stop), drafted(place, FOLDER) as draft:
+    with pytest.raises(Stop), drafted(place, FOLDER, reads) as draft:
         draft.mkdir()
         hidden = [path.name for path in tmp_path.iterdir()]
         raise Stop
     assert len(hidden) == 1 and hidden[0].startswith(".folder.partial-")
     write(place, "old")
-    with pytest.raises(Stop), drafted(place, FOLDER) as draft:
+    with pytest.raises(Stop), drafted(place, FOLDER, reads) as draft:
         raise Stop
     assert held(tmp_path) == {f"folder/{name}": text for name, text in OLD.items()}
 
@@ -186,7 +247,7 @@ def test_what_comes_there_meanwhile_stays(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
         place = tmp_path / name
-        with pytest.raises(CheckpointError, match="mine"), drafted(place, FOLDER) as draft:
+        with pytest.raises(CheckpointError, match="mine"), drafted(place, FOLDER, reads) as draft:
             draft.mkdir()
             place.mkdir(exist_ok=True)
             (place / "mine").write_text("dear", encoding="utf-8")

@@ -13,9 +13,10 @@ from openclap import presets
 from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints import audioset, folder, laion, recognise
 from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.checkpoints.fresh import COUNTER, fresh
 from openclap.checkpoints.shapes import at_rate
 from openclap.errors import CheckpointError
-from reference import GOLDEN, all_names, state
+from reference import GOLDEN, all_names, all_shapes, state
 from small_laion import SMALL, SMALL_PANN, small, small_state
 from tiny import PRESET, make_tokenizer
 
@@ -38,8 +39,8 @@ def test_there_and_back_is_bit_equal(part: str) -> None:
     again = laion.to_state(laion.read(learned, part))
     for name, tensor in learned.items():
         assert torch.equal(again[name], tensor), name
-    counters = {name for name in names if name.endswith("num_batches_tracked")}
-    assert set(again) == names - counters  # the made-up weights have no counters
+    counters = {name for name in names if name.endswith(COUNTER)}
+    assert set(again) - {laion.POSITIONS} == names - counters  # the made-up weights have no counters
 
 
 def test_a_whole_model_is_recognised() -> None:
@@ -227,28 +228,55 @@ def test_a_model_that_would_read_back_as_another_is_refused(tmp_path: Path) -> N
     assert len(laion.write(Checkpoint("openclap", close, weights), tmp_path / "a.pt").changed) == 1
 
 
-@pytest.mark.parametrize("part", [REST, *PARTS])
-def test_what_the_reference_asks_for_and_a_file_lacks_is_named(part: str) -> None:
-    """The names are those of LAION-CLAP's own state dicts."""
-    learned, names = joined(part) if part != REST else (state(REST), all_names(REST))
+WHOLE = (REST, *PARTS, "text-bert", "htsat-tiny-aff_2d", "htsat-tiny-iaff_1d", "PANN-14-aff_2d", "HTSAT-base")
+
+
+@pytest.mark.parametrize("part", WHOLE)
+def test_the_names_and_shapes_are_the_references(part: str) -> None:
+    """Whatever a source lacks that embedding does not read, LAION-CLAP's strict loader finds all it asks for: its own
+    names and shapes, and the one that it deletes first."""
+    others = ("audio_", "logit_") if part.startswith("text") else ("text_", "logit_")
+    shapes = {name: shape for name, shape in all_shapes(REST).items() if name.startswith(others)} | all_shapes(part)
+    learned = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items() if "logmel_extractor" not in name}
     whole = laion.read(learned, part)
-    assert laion.absent(laion.to_state(whole), whole.preset) == ()
     head = ("audio_tower.tagger.", "audio_transform.", "text_transform.", "logit_scale_text")
-    bare = replace(
-        whole, weights={name: t for name, t in whole.weights.items() if not name.startswith(head)}, unused={}
-    )
-    written = laion.to_state(bare)
-    lacking = {name for name in names - written.keys() if not name.endswith("num_batches_tracked")}
-    parts = laion.absent(written, bare.preset)
-    assert lacking and all(any(part in name for name in lacking) for part in parts)
-    assert all(any(part in name for part in parts) for name in lacking)
+    left = {name: t for name, t in whole.weights.items() if not name.startswith(head)}
+    bare = replace(whole, preset=laion.preset_of(laion.to_state(replace(whole, weights=left)), part), weights=left)
+    parts_of: dict[str, tuple[str, ...]] = {}
+    for name, checkpoint in {"whole": whole, "bare": replace(bare, unused={})}.items():
+        written = laion.to_state(checkpoint)
+        untrained, parts_of[name] = fresh(written, checkpoint.preset)
+        assert not untrained.keys() & written.keys()
+        found = {key: tuple(tensor.shape) for key, tensor in (written | untrained).items()}
+        assert found.pop(laion.POSITIONS)[0] == 1 and found == shapes
+        assert all(any(part in key for part in parts_of[name]) or COUNTER in key for key in untrained)
+        again, _ = fresh(written, checkpoint.preset)
+        assert all(torch.equal(again[key], tensor) for key, tensor in untrained.items())
+    assert parts_of["whole"] == () and {"audio_transform", "text_transform", "logit_scale_t"} <= {*parts_of["bare"]}
+
+
+def test_untrained_parts_have_the_references_initialisation() -> None:
+    """torch's own for convolutions and MLPs, a normal of 0.02 for HTSAT's linear layers, Xavier's for PANN's."""
+    wave_of = presets.PRESETS["htsat-tiny-roberta"], presets.PRESETS["pann-14-roberta"]
+    htsat, pann = (fresh({}, preset)[0] for preset in wave_of)
+    uniform = {"audio_transform.sequential.0.weight": 512, "audio_branch.tscam_conv.weight": 768 * 2 * 3}
+    for name, inputs in uniform.items():
+        assert htsat[name].abs().max() <= inputs**-0.5 < 1.001 * htsat[name].abs().max()
+        assert htsat[name].std().item() == pytest.approx((3 * inputs) ** -0.5, rel=0.01)
+    head = htsat["audio_branch.head.weight"]
+    assert head.shape == (527, 527) and head.std().item() == pytest.approx(0.02, rel=0.01)
+    tagger, most = pann["audio_branch.fc_audioset.weight"], (6 / (2048 + 527)) ** 0.5
+    assert tagger.shape == (527, 2048) and tagger.abs().max() <= most < 1.001 * tagger.abs().max()
+    for zeros in (htsat["audio_branch.head.bias"], pann["audio_branch.fc_audioset.bias"]):
+        assert not zeros.any()
+    assert htsat["logit_scale_t"].exp().item() == pytest.approx(1 / 0.07)
 
 
 @pytest.mark.parametrize("audio", [SMALL, SMALL_PANN])
 def test_a_tower_without_a_tagger_comes_back(audio: presets.AudioConfig, tmp_path: Path) -> None:
     preset, weights = small(replace(audio, classes=0))
     losses = laion.write(Checkpoint("openclap", preset, weights), tmp_path / "a.pt")
-    assert losses.absent[0].startswith(("audio_branch.tscam_conv", "audio_branch.fc_audioset"))
+    assert losses.untrained[0].startswith(("audio_branch.tscam_conv", "audio_branch.fc_audioset"))
     facts = recognise.describe(tmp_path / "a.pt")
     assert facts["classes"] == 0 and facts["missing"] == facts["not known"] == []
 

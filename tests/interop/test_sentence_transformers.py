@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,8 @@ import torch
 
 import openclap
 from openclap.cli import run
-from openclap.errors import AudioError
+from openclap.errors import AudioError, ConfigError
+from openclap.interop import given
 
 library = pytest.importorskip("sentence_transformers")
 
@@ -68,6 +72,51 @@ def test_it_can_be_trained(converted: Path) -> None:
         model(batch)["sentence_embedding"].sum().backward()
     gradients = {name.split(".")[2] for name, weight in model.named_parameters() if weight.grad is not None}
     assert gradients == {"audio_tower", "audio_head", "text_tower", "text_head"}
+
+
+MISSING = ["no-such.wav", "sounds/no-such.FLAC", "./no such.mp3", "/data/a b.m4a", "~/x.opus", "C:\\\\x.wav", "a.mkv"]
+SENTENCES = [
+    *("rain", "a dog barking.", "rock/pop", "AC/DC", "24/7", "and/or", "/kæt/", "km/h", ".wav", "e.g. a wav", "3.5 kHz"),
+    *("A recording called rain.wav", "convert the mp3 / the wav", "Listen: http://example.org is a site", "...", "/"),
+    *("speech and/or music, e.g. in a .flac", "a 4.1 surround mix", "This is version 2.0", "wav", "~", "./"),
+]
+
+
+@pytest.mark.parametrize("path", MISSING)
+def test_a_missing_file_is_no_text(model: library.SentenceTransformer, path: str) -> None:
+    for entry in (path, Path(path)) if "\\" not in path else (path,):
+        with pytest.raises(AudioError, match=re.escape(path.removeprefix("./")) + ".*no such file"):
+            model.encode([entry])
+    assert model.encode([{"text": path}]).shape == (1, 16)
+
+
+def test_a_path_into_a_folder_that_is_there_is_no_text(
+    model: library.SentenceTransformer, sounds: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "my sounds").mkdir()
+    for missing in (tmp_path / "my sounds" / "a b.wav", tmp_path / "no-suffix"):
+        with pytest.raises(AudioError, match="no such file"):
+            model.encode([str(missing)])
+
+
+def test_sentences_are_texts(model: library.SentenceTransformer, tiny_model: Path) -> None:
+    expected = openclap.load(tiny_model, device="cpu").embed_text(SENTENCES)
+    np.testing.assert_allclose(model.encode(SENTENCES), expected, atol=1e-5)
+    bundled = (Path(openclap.__file__).parent / "demo" / "sounds" / "sounds.csv").read_text(encoding="utf-8")
+    captions = {row["captions"] for row in csv.DictReader(bundled.splitlines())}
+    assert len(captions) > 50 and not any(given.is_path(caption) for caption in captions)
+
+
+def test_every_format_is_a_sound(model: library.SentenceTransformer, sounds: Path, tmp_path: Path) -> None:
+    """The library itself knows five suffixes; a file with another one, or none, is no text either."""
+    file = min(sounds.glob("*.wav"))
+    expected = model.encode([str(file)])
+    for name in ("a.aiff", "b.opus", "c.WAVE", "d", "e.2023"):
+        shutil.copy(file, tmp_path / name)
+        np.testing.assert_array_equal(model.encode([str(tmp_path / name)]), expected)
+    np.testing.assert_allclose(model.encode([file, tmp_path / "d"]), np.concatenate([expected] * 2), atol=1e-6)
+    with pytest.raises(ConfigError, match="Encode them in two calls"):
+        model.encode([str(tmp_path / "d"), "rain"])
 
 
 def test_mistakes_are_told(

@@ -20,13 +20,15 @@ class Losses:
 
     Attributes:
         left_out: tensors that the format has no place for, by the names of the checkpoint.
-        absent: parts that the format's own loader asks for and the checkpoint does not have.
+        untrained: parts that the format's own loader asks for and the checkpoint lacks; they hold fresh values.
         changed: settings that read back as others and hardly matter, each with both values.
+        notes: sentences about how the format's own library loads it.
     """
 
     left_out: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def of_objective(names: Iterable[str]) -> tuple[str, ...]:
@@ -38,7 +40,7 @@ APART = frozenset(
     {"name", "audio.classes", "temperatures", "transforms"}
     | {f"text.sizes.decoder_{size}" for size in ("layers", "attention_heads", "ffn_dim")}
 )
-"""A preset's name, and what only counts tensors, which are told as left out or absent."""
+"""A preset's name, and what only counts tensors, which are told as left out or untrained."""
 SMALL_EPSILON = 1e-5
 """The same weights are in use with all epsilons up to this: LAION-CLAP's RoBERTa has it, transformers' ClapModel has
 1e-12."""

@@ -7,7 +7,7 @@ A folder is complete or absent: it is written beside its place and moved there (
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from openclap import presets
 from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints.checkpoint import Checkpoint
-from openclap.checkpoints.destination import Kind, drafted
+from openclap.checkpoints.destination import Kind, drafted, same
 from openclap.checkpoints.exchange import Losses
 from openclap.checkpoints.names import few, why
 from openclap.checkpoints.tensors import read_safetensors
@@ -54,21 +54,41 @@ def save(
     unused: Mapping[str, Tensor] | None = None,
     *,
     objective: Mapping[str, Tensor] | None = None,
+    inputs: Iterable[Path | None] = (),
 ) -> None:
-    """Write the folder whole; one that stands there is replaced only when the new one is complete.
+    """Write the folder whole; one that stands there is replaced only when the new one is complete and reads back.
+
+    Args:
+        inputs: the files and folders that the model was made of, which the folder must not lie in or hold.
 
     Raises CheckpointError when `folder` is something else: a file, or a folder without our config.json or with files
     that are not ours.
     """
     learned = dict(objective or {})
-    write(Checkpoint("openclap", preset, clap.state_dict(), dict(unused or {}), objective=learned), folder, tokenizer)
+    whole = Checkpoint("openclap", preset, clap.state_dict(), dict(unused or {}), objective=learned)
+    write(whole, folder, tokenizer, inputs)
 
 
-def write(checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer | None) -> Losses:
+def write(
+    checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer | None, inputs: Iterable[Path | None] = ()
+) -> Losses:
     """A checkpoint as our folder, which has a place for everything; see `save`."""
     from safetensors.torch import save_file
 
-    with drafted(folder, KIND, checkpoint.source) as draft:
+    def check(draft: Path) -> None:
+        again = read(draft)
+        if again.preset != checkpoint.preset:
+            raise CheckpointError("its preset came back as another one.")
+        for found, written in (
+            (again.weights, checkpoint.weights),
+            (again.unused, checkpoint.unused),
+            (again.objective, checkpoint.objective),
+        ):
+            same(found, written)
+        if tokenizer is not None and (draft / TOKENIZER).read_text(encoding="utf-8") != tokenizer.definition:
+            raise CheckpointError(f"{TOKENIZER} came back with another text. Is the disk damaged?")
+
+    with drafted(folder, KIND, check, [checkpoint.source, *inputs]) as draft:
         draft.mkdir()
         config = {"format_version": FORMAT_VERSION, "preset": presets.to_dict(checkpoint.preset)}
         (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.clap_config import check, config_of, preprocessor_of, preset_of
-from openclap.checkpoints.destination import Kind, drafted
+from openclap.checkpoints.destination import Kind, drafted, same
 from openclap.checkpoints.exchange import Losses, of_objective
 from openclap.checkpoints.names import Table, few, translate
 from openclap.checkpoints.tensors import read_tensors
@@ -127,7 +127,14 @@ def write(checkpoint: Checkpoint, folder: Path) -> Losses:
     if "logit_scale_text" not in kept:
         kept["logit_scale_text"] = kept["logit_scale"]
     state = {name: tensor.contiguous().clone() for name, tensor in to_state(kept).items()}  # no two share memory
-    with drafted(folder, KIND, checkpoint.source) as draft:
+
+    def check_back(draft: Path) -> None:
+        again = read(draft)
+        same(again.weights, kept)
+        if again.tokenizer is not None:
+            Tokenizer.read(again.tokenizer, checkpoint.preset.text.context)
+
+    with drafted(folder, KIND, check_back, [checkpoint.source]) as draft:
         draft.mkdir()
         config_of(checkpoint.preset).save_pretrained(draft)
         ClapFeatureExtractor(**preprocessor_of(checkpoint.preset.frontend)).save_pretrained(draft)

@@ -16,17 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openclap import presets
 from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints.checkpoint import Checkpoint
-from openclap.checkpoints.destination import Kind, drafted
+from openclap.checkpoints.destination import Kind, drafted, same
 from openclap.checkpoints.exchange import Losses, changes, of_objective
+from openclap.checkpoints.fresh import fresh
 from openclap.checkpoints.names import Table, translate
 from openclap.checkpoints.shapes import MEL, STFT, preset_of
-from openclap.checkpoints.tensors import unwrapped
+from openclap.checkpoints.tensors import UNTRAINED, WRITER, read_tensors, unwrapped
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSATConfig
 from openclap.models.swin import relative_positions, shift_mask
+from openclap.models.text_tower import TextTowerConfig
 from openclap.presets import AudioConfig, Preset
 
 SHARED: Table = (
@@ -85,16 +88,8 @@ TIED = ("text_branch.shared.weight", "text_branch.encoder.embed_tokens.weight")
 """BART's embedding stands under three names; the decoder's counts."""
 SECOND_GLOBAL = ".global_att2."
 IN_PROJ = ".attn.in_proj_"
-ASKED = ("logit_scale_t", "audio_transform.", "text_transform.")
-ASKED_OF = {
-    "htsat": ("audio_branch.tscam_conv.", "audio_branch.head."),
-    "pann": ("audio_branch.fc_audioset.",),
-    "iaff": (SECOND_GLOBAL,),
-    "bart": tuple(f"text_branch.decoder.{part}." for part in ("layers", "embed_positions", "layernorm_embedding")),
-}
-"""Parts that LAION-CLAP's loader asks for and a model of ours may lack, because embedding does not read them."""
-WRITER = "openclap"
-"""Stands in the files that are written here, and in no other: what else is there is never replaced."""
+POSITIONS = "text_branch.embeddings.position_ids"
+"""LAION-CLAP's loader deletes this name from every file, whatever the text tower, and fails where it is not there."""
 
 
 def is_laion(state: Mapping[str, Any]) -> bool:
@@ -135,7 +130,7 @@ def read(state: Mapping[str, Tensor], source: str, preset: Preset | None = None)
 
 
 def to_state(checkpoint: Checkpoint) -> OrderedDict[str, Tensor]:
-    """The state dict that LAION-CLAP's loader asks for, learned tensors as they are and buffers computed."""
+    """The checkpoint's tensors under LAION-CLAP's names, learned ones as they are and buffers computed."""
     preset = checkpoint.preset
     state: dict[str, Tensor] = {}
     for name, tensor in checkpoint.weights.items():
@@ -147,11 +142,14 @@ def to_state(checkpoint: Checkpoint) -> OrderedDict[str, Tensor]:
             state[rename(name, preset, back=True)] = tensor
     if preset.text.model_type == "bart":
         state |= dict.fromkeys(TIED, state["text_branch.decoder.embed_tokens.weight"])
-    return OrderedDict(state | checkpoint.unused | computed(preset))
+    return OrderedDict(state | checkpoint.unused | computed(preset) | _positions(state))
 
 
 def write(checkpoint: Checkpoint, path: Path) -> Losses:
-    """A `.pt` file for LAION-CLAP, which leaves out nothing but what an objective learned.
+    """A `.pt` file that LAION-CLAP's `load_ckpt` loads, which leaves out nothing but what an objective learned.
+
+    Parts that the loader asks for and the checkpoint lacks hold fresh values (`fresh`); the file names them, and what
+    reads it here leaves them out.
 
     Raises CheckpointError for a model that would read back as another one, and where `path` is anything but a file
     that was written here.
@@ -168,23 +166,48 @@ def write(checkpoint: Checkpoint, path: Path) -> Losses:
     except CheckpointError as error:
         raise CheckpointError(f"LAION's format has no place for it: {error} Convert to openclap instead.") from None
     changed = changes(preset, again, "LAION's format")
+    untrained, parts = fresh(state, preset)
     content = {
         "epoch": 0,
         "name": preset.name,
         "written_by": WRITER,
-        "state_dict": OrderedDict((f"module.{name}", tensor) for name, tensor in state.items()),
+        UNTRAINED: sorted(untrained),
+        "state_dict": OrderedDict((f"module.{name}", tensor) for name, tensor in (state | untrained).items()),
     }
-    with drafted(path, KIND, checkpoint.source) as draft:
+
+    def check(draft: Path) -> None:
+        found = read_tensors(draft)
+        same(found, state)
+        read(found, path.name)
+
+    with drafted(path, KIND, check, [checkpoint.source]) as draft:
         torch.save(content, draft)
-    return Losses(of_objective(checkpoint.objective), absent(state, preset), changed)
+    return Losses(of_objective(checkpoint.objective), parts, changed, (_loading(preset_of(state | untrained, "")),))
 
 
-def absent(state: Mapping[str, Tensor], preset: Preset) -> tuple[str, ...]:
-    """The parts that LAION-CLAP's loader will miss."""
-    tower = "htsat" if isinstance(preset.audio, HTSATConfig) else "pann"
-    fusion = (preset.audio.fusion or "").partition("_")[0]
-    asked = (*ASKED, *ASKED_OF[tower], *ASKED_OF.get(fusion, ()), *ASKED_OF.get(preset.text.model_type, ()))
-    return tuple(part.strip(".") for part in asked if not any(part in name for name in state))
+def _loading(preset: Preset) -> str:
+    """How the package laion-clap loads a file of this preset, in a sentence."""
+    plain = replace(preset.audio, fusion=None)
+    audio = next((name for name, config in presets.AUDIO_TOWERS.items() if config == plain), None)
+    text = next((name for name, config in presets.TEXT_TOWERS.items() if _as_large(config, preset.text)), None)
+    rate, size = preset.frontend.mel.rate, preset.embedding_size
+    if audio is None or text is None or (rate, size) != (48000, 512):
+        return "The package laion-clap has no model of these sizes: its load_ckpt refuses the file."
+    if preset.audio.fusion not in (None, "aff_2d"):
+        return f"The package laion-clap offers {preset.audio.fusion} fusion in create_model, and not in CLAP_Module."
+    choices = f"enable_fusion={preset.audio.fusion is not None}, amodel={AMODEL[audio]!r}, tmodel={TMODEL[text]!r}"
+    return f"The package laion-clap loads it with CLAP_Module({choices}).load_ckpt(FILE)."
+
+
+AMODEL = {name: name.replace("htsat", "HTSAT").replace("pann", "PANN") for name in presets.AUDIO_TOWERS}
+TMODEL = {"roberta": "roberta", "bert": "bert", "bart": "bart", "clip": "transformer"}
+
+
+def _as_large(one: TextTowerConfig, other: TextTowerConfig) -> bool:
+    both = one.sizes.keys() & other.sizes.keys()
+    return (one.model_type, one.hidden_size) == (other.model_type, other.hidden_size) and all(
+        one.sizes[name] == other.sizes[name] for name in both
+    )
 
 
 def _is_ours(path: Path) -> bool:
@@ -236,6 +259,12 @@ def computed(preset: Preset) -> dict[str, Tensor]:
             if block % 2 and side > audio.window:
                 buffers[f"{attention}attn_mask"] = shift_mask((side, side), window, shift)
     return buffers
+
+
+def _positions(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The text tower's position indices, which transformers kept in the state dicts of BERT and RoBERTa before 4.31."""
+    table = state.get("text_branch.embeddings.position_embeddings.weight")
+    return {POSITIONS: torch.arange(1 if table is None else len(table)).unsqueeze(0)}
 
 
 def _stft(n_fft: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The tensors of one file, whatever it is called: safetensors, or what torch saved. The first bytes tell which."""
+"""The tensors of one file, whatever it is called: safetensors, or what torch saved. Its structure tells which."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ NESTED = ("state_dict", "model", "model_state_dict")
 """Where trainers put the weights beside other things."""
 WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 """What DistributedDataParallel and torch.compile put before every name."""
+
+
+WRITER, UNTRAINED = "openclap", "untrained"
+"""A `.pt` file that openclap wrote says so under "written_by", and under the second key names the tensors that no model
+learned and another library's loader asks for. No other file says so: what else is there is never replaced."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -44,7 +49,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def state_dict(content: Any, source: str) -> dict[str, Tensor]:
-    """The named tensors of what a file holds. Raises CheckpointError, saying what is there, where there are none."""
+    """The named tensors of what a file holds, without those that its writer names as untrained.
+
+    Raises CheckpointError, saying what is there, where there are none.
+    """
     found = content
     for key in NESTED:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -58,7 +66,8 @@ def state_dict(content: Any, source: str) -> dict[str, Tensor]:
             f"{source}: has no tensors by name, neither at its top nor under {', '.join(NESTED)}; found {what}. "
             "Save the model's state dict by itself."
         )
-    return unwrapped(tensors, source)
+    untrained = set(content.get(UNTRAINED, ())) if content.get("written_by") == WRITER else set()
+    return {name: tensor for name, tensor in unwrapped(tensors, source).items() if name not in untrained}
 
 
 def unwrapped(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -87,11 +96,16 @@ def in_one_sentence(source: object) -> Iterator[None]:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Do the first bytes say so? Raises CheckpointError for what is no file, or plainly something else."""
+    """Is it safetensors' (True) or torch's (False)? Raises CheckpointError for what is no file, or something else."""
     if not path.is_file():
         raise CheckpointError(f"{path}: {'is no file of bytes' if path.exists() else 'no such file'}.")
     with path.open("rb") as file:
         head = file.read(64)
+    # A header's length may begin with any byte, those of a pickle and of a zip among them: it comes first.
+    if int.from_bytes(head[:8], "little") <= LONGEST_HEADER and head[8:9] == b"{":
+        return True
+    if head.startswith(ZIP) or (head[:1] == b"\x80" and head[1:2] in PICKLE_PROTOCOLS):
+        return False
     for beginning, what in BEGINNINGS.items():
         if head.startswith(beginning):
             raise CheckpointError(f"{path}: {what}")
@@ -99,13 +113,14 @@ def _is_safetensors(path: Path) -> bool:
         raise CheckpointError(
             f"{path}: is damaged: it holds {'nothing but zeros' if head else 'no bytes'}. Is it truncated?"
         )
-    if head[8:9] != b"{" and not head.startswith(TORCH):
-        raise CheckpointError(f"{path}: is damaged, or neither torch nor safetensors wrote it. Is it truncated?")
-    return not head.startswith(TORCH)
+    raise CheckpointError(f"{path}: is damaged, or neither torch nor safetensors wrote it. Is it truncated?")
 
 
-TORCH = (b"PK\x03\x04", b"\x80")
-"""A zip, or a pickle of protocol 2 or newer."""
+LONGEST_HEADER = 100_000_000
+"""Bytes of JSON in a safetensors file, by the format's definition. It makes the upper half of the length that comes
+before the "{" zero, which is so in no pickle that torch writes, and in no zip: those bytes are a version and flags."""
+ZIP = b"PK\x03\x04"
+PICKLE_PROTOCOLS = (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 BEGINNINGS = {

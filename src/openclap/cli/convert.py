@@ -80,12 +80,15 @@ def _tell(losses: Losses) -> None:
         note(f"Left out {len(losses.left_out)} tensors that this format has no place for:")
         for part, number in _parts(losses.left_out).items():
             note(f"  {part} ({number})")
-    if losses.absent:
-        note("The format's own loader asks for parts that this model does not have, and embedding does not need:")
-        for part in losses.absent:
+    if losses.untrained:
+        note("The format's own loader asks for parts that this model never had and embedding does not read. They hold")
+        note("fresh, untrained values, and openclap leaves them out again:")
+        for part in losses.untrained:
             note(f"  {part}")
     for change in losses.changed:
         note(f"This format cannot say {change}.")
+    for line in losses.notes:
+        note(line)
 
 
 def _fetched(name: str | None, offline: bool) -> Path | None:

@@ -22,7 +22,7 @@ from openclap.checkpoints import folder
 from openclap.checkpoints.destination import Kind, drafted
 from openclap.checkpoints.exchange import Losses
 from openclap.embedder import Embedder, load
-from openclap.errors import CheckpointError, require
+from openclap.errors import CheckpointError, ConfigError, require
 from openclap.interop import given
 from openclap.types import TextBatch
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 require("sentence_transformers", "interop")
 
 from sentence_transformers import SentenceTransformer  # noqa: E402
-from sentence_transformers.base.modality import infer_batch_modality  # noqa: E402
 from sentence_transformers.base.modules import InputModule  # noqa: E402
 
 TOLERANCE = 1e-5
@@ -61,9 +60,13 @@ class Clap(InputModule):  # type: ignore[misc]
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Texts to ids and mask, sounds to waveforms; a prompt goes before each text.
 
-        Raises AudioError for a sound that cannot be decoded or comes without its rate.
+        Raises AudioError for a sound that cannot be decoded or comes without its rate, and for a string that looks
+        like the path of a sound and names no file; ConfigError for sounds and texts in one batch.
         """
-        if infer_batch_modality(inputs, supported_modalities=self.modalities) == "audio":
+        kinds = {_is_sound(entry) for entry in inputs}
+        if len(kinds) > 1:
+            raise ConfigError("Sounds and texts are mixed in one batch. Encode them in two calls.")
+        if kinds == {True}:
             return {"waves": [torch.from_numpy(self.embedder.read(given.sound(_alone(sound)))) for sound in inputs]}
         tokens = self.embedder.tokenizer([(prompt or "") + _alone(text) for text in inputs])
         return {"input_ids": tokens.ids_BL, "attention_mask": tokens.mask_BL}
@@ -100,6 +103,17 @@ class Clap(InputModule):  # type: ignore[misc]
                 file.replace(Path(output_path) / file.name)
 
 
+def _is_sound(entry: Any) -> bool:
+    """Sounds are entries that are no string, {"audio": …}, and strings that are paths.
+
+    The library itself takes a string for a sound only where it ends in one of five suffixes and names a file: a missing
+    file, and a file in any other format, would be embedded as the words of its path.
+    """
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        return "text" not in entry
+    return given.is_path(entry) if isinstance(entry, str) else True
+
+
 def _alone(entry: Any) -> Any:
     """{"text": …} and {"audio": …} are what they hold."""
     return next(iter(entry.values())) if isinstance(entry, Mapping) and len(entry) == 1 else entry
@@ -124,10 +138,9 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
         unused=checkpoint.unused,
         objective=checkpoint.objective,
     )
-    with drafted(place, KIND, checkpoint.source) as draft:
+    with drafted(place, KIND, lambda draft: _check(draft, embedder), [checkpoint.source]) as draft:
         model = SentenceTransformer(modules=[Clap(embedder)], device="cpu", similarity_fn_name="cosine")
         model.save(str(draft), create_model_card=False)
-        _check(draft, embedder)
     return Losses()
 
 
@@ -140,8 +153,7 @@ def _check(draft: Path, embedder: Embedder) -> None:
     furthest = max(float(np.abs(part).max()) for part in (heard, model.encode(texts) - embedder.embed_text(texts)))
     if not furthest <= TOLERANCE:
         raise CheckpointError(
-            f"{embedder.preset.name}: vectors of the folder differ by {furthest:.1e}, expected at most "
-            f"{TOLERANCE:.0e}. Nothing was written."
+            f"{embedder.preset.name}: vectors of the folder differ by {furthest:.1e}, expected at most {TOLERANCE:.0e}."
         )
 
 

@@ -1,0 +1,114 @@
+"""A safetensors file is read whatever its header's length: its low byte comes first, and may be that of a pickle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import openclap
+from headers import LOW_BYTES, begin, save_beginning
+from openclap.checkpoints import audioset, folder, huggingface, recognise, starts
+from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.checkpoints.tensors import read_safetensors, read_tensors
+from openclap.cli import run
+from openclap.errors import CheckpointError
+from small_laion import small, small_clap, small_state
+
+STATE = {"a.weight": torch.arange(3.0), "b": torch.ones(1)}
+PICKLE = 0x80
+
+
+@pytest.mark.parametrize("low", LOW_BYTES)
+def test_every_length_is_read(tmp_path: Path, low: int) -> None:
+    place = tmp_path / "weights"
+    save_beginning(STATE, place, low)
+    for found in (load_file(place), read_tensors(place), read_safetensors(place)):
+        assert found.keys() == STATE.keys() and torch.equal(found["a.weight"], STATE["a.weight"])
+
+
+@pytest.mark.parametrize("low", [0x00, PICKLE])
+def test_a_cut_file_is_damaged_and_no_pickle(tmp_path: Path, low: int) -> None:
+    place = tmp_path / "weights"
+    save_beginning(STATE, place, low)
+    whole = place.read_bytes()
+    for left in (9, 40, len(whole) - 1):
+        place.write_bytes(whole[:left])
+        for read in (read_tensors, read_safetensors):
+            with pytest.raises(CheckpointError, match="is damaged") as caught:
+                read(place)
+            assert "torch can read" not in str(caught.value)
+
+
+def test_a_header_that_spells_a_zip_is_read(tmp_path: Path) -> None:
+    """The first four bytes of a zip are 67,324,752 as a number: a length that a header may have."""
+    place = tmp_path / "weights"
+    save_file(STATE, place)
+    whole, length = place.read_bytes(), int.from_bytes(b"PK\x03\x04", "little")
+    header = whole[8 : 8 + int.from_bytes(whole[:8], "little")]
+    place.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + whole[8 + len(header) :])
+    assert place.read_bytes()[:4] == b"PK\x03\x04"
+    assert torch.equal(read_tensors(place)["a.weight"], STATE["a.weight"])
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_torch_saves_is_no_safetensors(tmp_path: Path, protocol: int, zipped: bool) -> None:
+    torch.save(STATE, tmp_path / "a", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    assert read_tensors(tmp_path / "a").keys() == STATE.keys()
+    with pytest.raises(CheckpointError, match="was not written by safetensors"):
+        read_safetensors(tmp_path / "a")
+
+
+def test_every_file_of_our_folder(tmp_path: Path, tiny_model: Path) -> None:
+    preset, weights = small()
+    unused, learned = {"audio_branch.head.weight": torch.ones(5, 5)}, {"bias": torch.tensor(-7.5)}
+    folder.write(Checkpoint("openclap", preset, weights, unused, objective=learned), tmp_path / "model", None)
+    shutil.copytree(tiny_model, tmp_path / "tiny")
+    expected = openclap.load(tiny_model).digest()
+    for low in LOW_BYTES:
+        for name in (folder.WEIGHTS, folder.UNUSED, folder.OBJECTIVE):
+            begin(tmp_path / "model" / name, low)
+        found = recognise.read(tmp_path / "model")
+        for theirs, ours in ((weights, found.weights), (unused, found.unused), (learned, found.objective)):
+            assert theirs.keys() == ours.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        begin(tmp_path / "tiny" / folder.WEIGHTS, low)
+        assert openclap.load(tmp_path / "tiny").digest() == expected
+    begin(tmp_path / "tiny" / folder.WEIGHTS, PICKLE)
+    assert run(["inspect", str(tmp_path / "tiny")]) == 0
+
+
+def test_one_shard_of_a_divided_clap_model(tmp_path: Path) -> None:
+    place, checkpoint = tmp_path / "hf", small_clap()
+    huggingface.write(checkpoint, place)
+    state = load_file(place / "model.safetensors")
+    (place / "model.safetensors").unlink()
+    names = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(sorted(state))}
+    for file in set(names.values()):
+        save_file({name: state[name] for name in names if names[name] == file}, place / file)
+    (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    for low in LOW_BYTES:
+        begin(place / "model-00002-of-00002.safetensors", low)
+        found = recognise.read(place).weights
+        assert len(found) > 30 and all(torch.equal(found[name], checkpoint.weights[name]) for name in found)
+
+
+def test_single_files(tmp_path: Path) -> None:
+    """LAION-CLAP's names, an audio tower alone, and the text encoder of a start."""
+    state, place = small_state(), tmp_path / "weights"
+    tower = {name.removeprefix("audio_branch."): t for name, t in state.items() if name.startswith("audio_branch.")}
+    readers: list[tuple[dict[str, torch.Tensor], Callable[[Path], object], object]] = [
+        (state, lambda path: recognise.read(path).preset.embedding_size, 24),
+        (tower, lambda path: audioset.read(path).name, "htsat-16"),
+        ({"encoder.x": torch.ones(2)}, lambda path: list(starts.read_minilm(path)), ["text_tower.encoder.encoder.x"]),
+    ]
+    for tensors, read, expected in readers:
+        save_file(tensors, place)
+        for low in LOW_BYTES:
+            begin(place, low)
+            assert read(place) == expected, low

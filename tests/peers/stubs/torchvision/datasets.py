@@ -1,0 +1,1 @@
+"""LAION-CLAP imports it for images and uses nothing of it."""

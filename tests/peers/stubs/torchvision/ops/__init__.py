@@ -1,0 +1,1 @@
+"""Of torchvision's operators, LAION-CLAP imports one class."""

@@ -1,0 +1,147 @@
+"""Files of `convert --to laion` through the door of LAION-CLAP's users: laion-clap 1.1.7, `load_ckpt`, vectors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import openclap
+from openclap import presets
+from openclap.checkpoints import folder
+from openclap.cli import run
+from reference import rng, state, wave
+
+pytestmark = pytest.mark.long
+
+PACKAGES = (
+    *("laion-clap==1.1.7", "torchlibrosa==0.1.0", "librosa==0.11.0", "h5py", "ftfy", "wget", "braceexpand"),
+    *("audioread", "lazy_loader", "msgpack", "pooch", "decorator", "numba", "llvmlite", "wcwidth"),  # theirs
+)
+TEXTS = ["rain on a roof", "a wolf howling in the rain", "dog"]
+WAVES = {"short": 20000, "middle": 150000, "whole": 480000, "long": 700001}
+
+
+@pytest.fixture(scope="session")
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with laion-clap and what it imports beside what the tests have. Skips where no index can be reached."""
+    if known := os.environ.get("OPENCLAP_LAION_CLAP"):
+        return Path(known)
+    place = tmp_path_factory.mktemp("laion-clap")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place), *PACKAGES]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"laion-clap cannot be had from the package index: {done.stderr.strip()[-300:]}")
+    return place
+
+
+def words(place: Path) -> Path:
+    """A tokenizer with RoBERTa's special tokens at their ids."""
+    from tokenizers import Tokenizer as Fast
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+
+    names = ["<s>", "<pad>", "</s>", "<unk>", *sorted({word for text in TEXTS for word in text.split()})]
+    fast = Fast(WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
+    fast.pre_tokenizer = Whitespace()
+    fast.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    fast.save(str(place))
+    return place
+
+
+def noisy(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Numbers that a trained model could have: nothing is 0 or 1 as fresh batch norms and biases are."""
+    return {
+        name: tensor + torch.from_numpy(0.05 * rng(name).standard_normal(tuple(tensor.shape)).astype(np.float32)).abs()
+        if tensor.is_floating_point() and tensor.ndim == 1
+        else tensor
+        for name, tensor in weights.items()
+    }
+
+
+def from_laion(place: Path) -> str:
+    """A whole file in the manner of the published ones: every tensor of the reference, and an optimizer."""
+    named = {f"module.{name}": tensor for name, tensor in state("htsat-tiny+roberta").items()}
+    named["module.text_branch.embeddings.position_ids"] = torch.arange(514)[None]
+    torch.save({"epoch": 45, "name": "run", "optimizer": {"state": {}}, "state_dict": named}, place / "source.pt")
+    assert run(["convert", str(place / "source.pt"), str(place / "ours"), "--to", "openclap"]) == 0
+    return "ours"
+
+
+def from_huggingface(place: Path, *, fused: bool = False, base: bool = False) -> str:
+    """A ClapModel with random weights, as transformers saves it."""
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+    sizes = {"patch_embeds_hidden_size": 128, "depths": [2, 2, 12, 2], "hidden_size": 1024} if base else {}
+    fusion = {"enable_fusion": True, "fusion_type": "aff_2d"} if fused else {}
+    torch.manual_seed(5)
+    model = ClapModel(ClapConfig(audio_config=sizes | fusion, text_config={"layer_norm_eps": 1e-5}))
+    model.load_state_dict(noisy(model.state_dict()))
+    model.save_pretrained(place / "clap")
+    ClapFeatureExtractor(
+        frequency_min=50, frequency_max=14000, truncation="fusion" if fused else "rand_trunc"
+    ).save_pretrained(place / "clap")
+    return "clap"
+
+
+def ours(place: Path, *, fused: bool = False) -> str:
+    """A model of ours without any part that embedding does not read."""
+    preset = presets.PRESETS["htsat-tiny-fusion-roberta" if fused else "htsat-tiny-roberta"]
+    preset = replace(preset, audio=replace(preset.audio, classes=0), temperatures=1, transforms=False)
+    torch.manual_seed(6)
+    clap = presets.build(preset)
+    clap.load_state_dict(noisy(clap.state_dict()))
+    folder.save(place / "own", clap, preset, None)
+    return "own"
+
+
+TINY, BASE = {"amodel": "HTSAT-tiny"}, {"amodel": "HTSAT-base"}
+CASES: dict[str, tuple[Callable[[Path], str], dict[str, Any]]] = {
+    "a LAION file": (from_laion, TINY),
+    "a ClapModel": (from_huggingface, TINY),
+    "a fused ClapModel": (lambda place: from_huggingface(place, fused=True), TINY | {"enable_fusion": True}),
+    "a base ClapModel": (lambda place: from_huggingface(place, base=True), BASE),
+    "ours": (ours, TINY),
+    "ours, fused": (lambda place: ours(place, fused=True), TINY | {"enable_fusion": True}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_load_ckpt_and_its_vectors(name: str, peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, module = CASES[name]
+    tokens = words(tmp_path / "tokenizer.json")
+    source, file = tmp_path / make(tmp_path), tmp_path / "out.pt"
+    capsys.readouterr()
+    assert run(["convert", str(source), str(file), "--to", "laion", "--tokenizer", str(tokens)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    fused = module.get("enable_fusion", False)
+    names = [one for one in WAVES if fused or one != "long"]  # without fusion the reference crops long clips at random
+    request = {
+        "tokenizer": str(tokens),
+        "texts": TEXTS,
+        "sounds": str(tmp_path / "sounds.npz"),
+        "cases": {"it": {"file": str(file), "module": module, "sounds": names}},
+    }
+    np.savez(tmp_path / "sounds.npz", **{one: wave(one, samples) for one, samples in WAVES.items()})
+    (tmp_path / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    script = Path(__file__).parent / "laion_door.py"
+    words_ = [sys.executable, str(script), str(peer), str(tmp_path / "request.json"), str(tmp_path / "found.npz")]
+    done = subprocess.run(words_, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(tmp_path / "found.npz")
+    embedder = openclap.load(source, tokenizer=tokens, device="cpu")
+    np.testing.assert_allclose(found["it/texts"], embedder.embed_text(TEXTS), atol=2e-5)
+    for one in names:
+        heard = embedder.embed_audio([(wave(one, WAVES[one]), 48000)])
+        np.testing.assert_allclose(found[f"it/{one}"], heard, atol=1e-4, err_msg=one)
+    assert f"CLAP_Module(enable_fusion={fused}, amodel='{module['amodel']}', tmodel='roberta').load_ckpt(FILE)" in said
