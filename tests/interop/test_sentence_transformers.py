@@ -76,7 +76,19 @@ def test_it_can_be_trained(converted: Path) -> None:
 
 MISSING = ["no-such.wav", "sounds/no-such.FLAC", "./no such.mp3", "/data/a b.m4a", "~/x.opus", "C:\\\\x.wav", "a.mkv"]
 SENTENCES = [
-    *("rain", "a dog barking.", "rock/pop", "AC/DC", "24/7", "and/or", "/kæt/", "km/h", ".wav", "e.g. a wav", "3.5 kHz"),
+    *(
+        "rain",
+        "a dog barking.",
+        "rock/pop",
+        "AC/DC",
+        "24/7",
+        "and/or",
+        "/kæt/",
+        "km/h",
+        ".wav",
+        "e.g. a wav",
+        "3.5 kHz",
+    ),
     *("A recording called rain.wav", "convert the mp3 / the wav", "Listen: http://example.org is a site", "...", "/"),
     *("speech and/or music, e.g. in a .flac", "a 4.1 surround mix", "This is version 2.0", "wav", "~", "./"),
 ]

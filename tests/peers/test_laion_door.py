@@ -20,6 +20,7 @@ from openclap import presets
 from openclap.checkpoints import folder
 from openclap.cli import run
 from reference import rng, state, wave
+from small_laion import small_words
 
 pytestmark = pytest.mark.long
 
@@ -41,21 +42,6 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"laion-clap cannot be had from the package index: {done.stderr.strip()[-300:]}")
-    return place
-
-
-def words(place: Path) -> Path:
-    """A tokenizer with RoBERTa's special tokens at their ids."""
-    from tokenizers import Tokenizer as Fast
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from tokenizers.processors import TemplateProcessing
-
-    names = ["<s>", "<pad>", "</s>", "<unk>", *sorted({word for text in TEXTS for word in text.split()})]
-    fast = Fast(WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
-    fast.pre_tokenizer = Whitespace()
-    fast.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    fast.save(str(place))
     return place
 
 
@@ -119,7 +105,7 @@ CASES: dict[str, tuple[Callable[[Path], str], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_load_ckpt_and_its_vectors(name: str, peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, module = CASES[name]
-    tokens = words(tmp_path / "tokenizer.json")
+    tokens = small_words(tmp_path / "tokenizer.json")
     source, file = tmp_path / make(tmp_path), tmp_path / "out.pt"
     capsys.readouterr()
     assert run(["convert", str(source), str(file), "--to", "laion", "--tokenizer", str(tokens)]) == 0
@@ -135,8 +121,8 @@ def test_load_ckpt_and_its_vectors(name: str, peer: Path, tmp_path: Path, capsys
     np.savez(tmp_path / "sounds.npz", **{one: wave(one, samples) for one, samples in WAVES.items()})
     (tmp_path / "request.json").write_text(json.dumps(request), encoding="utf-8")
     script = Path(__file__).parent / "laion_door.py"
-    words_ = [sys.executable, str(script), str(peer), str(tmp_path / "request.json"), str(tmp_path / "found.npz")]
-    done = subprocess.run(words_, capture_output=True, text=True, check=False)
+    words = [sys.executable, str(script), str(peer), str(tmp_path / "request.json"), str(tmp_path / "found.npz")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = np.load(tmp_path / "found.npz")
     embedder = openclap.load(source, tokenizer=tokens, device="cpu")
