@@ -90,6 +90,7 @@ SENTENCES = [
         "3.5 kHz",
     ),
     *("A recording called rain.wav", "convert the mp3 / the wav", "Listen: http://example.org is a site", "...", "/"),
+    *("a/b " * 2000, "\0/\0", "~nobody/sings"),
     *("speech and/or music, e.g. in a .flac", "a 4.1 surround mix", "This is version 2.0", "wav", "~", "./"),
 ]
 
