@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import torch
 
 import openclap
+from hub_server import TOKEN, Hub
 from openclap.cli import run
 from openclap.errors import AudioError, ConfigError
 from openclap.interop import given
@@ -63,6 +68,26 @@ def test_the_library_saves_and_openclap_loads(
     np.testing.assert_array_equal(again.encode(TEXTS), model.encode(TEXTS))
     ours = openclap.load(tmp_path / "again", device="cpu")
     assert ours.digest() == openclap.load(tiny_model, device="cpu").digest()
+
+
+FROM_THE_HUB = """
+import sys
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer("me/st", trust_remote_code=True, device="cpu")
+print(model.encode(["rain"]).tolist())
+"""
+
+
+def test_a_pushed_folder_loads_from_the_hub(
+    converted: Path, model: library.SentenceTransformer, tmp_path: Path
+) -> None:
+    place = shutil.copytree(converted, tmp_path / "st")
+    with Hub() as hub:
+        online = os.environ | hub.environment(tmp_path / "hf") | {"HF_TOKEN": TOKEN}
+        for words in (["-m", "openclap", "push", str(place), "me/st"], ["-c", FROM_THE_HUB]):
+            done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, env=online)
+            assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_allclose(json.loads(done.stdout), model.encode(["rain"]), atol=1e-6)
 
 
 def test_it_can_be_trained(converted: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,13 +36,12 @@ WAVES = {"short": 20000, "middle": 150000, "whole": 480000, "long": 700001}
 @pytest.fixture(scope="session")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with laion-clap and what it imports beside what the tests have. Skips where no index can be reached."""
-    if known := os.environ.get("OPENCLAP_LAION_CLAP"):
-        return Path(known)
     place = tmp_path_factory.mktemp("laion-clap")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place), *PACKAGES]
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"laion-clap cannot be had from the package index: {done.stderr.strip()[-300:]}")
+    if done.returncode and re.search(r"Retrying|[Cc]onnection|timed out|resolve", done.stderr):
+        pytest.skip(f"The package index cannot be reached, so nothing went through laion-clap: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stderr
     return place
 
 
