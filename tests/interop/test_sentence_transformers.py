@@ -78,6 +78,7 @@ print(model.encode(["rain"]).tolist())
 """
 
 
+@pytest.mark.long
 def test_a_pushed_folder_loads_from_the_hub(
     converted: Path, model: library.SentenceTransformer, tmp_path: Path
 ) -> None:
