@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,3 +36,21 @@ def small_clap(**changes: Any) -> Checkpoint:
     """A model that a ClapModel can be; `changes` go to its preset."""
     preset, weights = small(replace(SMALL, n_mels=64, image=256))
     return Checkpoint("laion", replace(preset, **changes), weights)
+
+
+WORDS = ("a", "dog", "howling", "in", "is", "of", "on", "rain", "roof", "sound", "the", "this", "wolf")
+
+
+def small_words(place: Path) -> Path:
+    """A tokenizer.json of few words, with RoBERTa's special tokens at their ids."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+
+    numbers = {word: number for number, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *WORDS])}
+    fast = Tokenizer(WordLevel(numbers, unk_token="<unk>"))
+    fast.pre_tokenizer = Whitespace()
+    fast.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    fast.save(str(place))
+    return place

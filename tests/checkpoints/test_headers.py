@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from safetensors.torch import load_file, save_file
 
 import openclap
 from headers import LOW_BYTES, begin, save_beginning
+from openclap import presets
 from openclap.checkpoints import audioset, folder, huggingface, recognise, starts
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.tensors import read_safetensors, read_tensors
 from openclap.cli import run
 from openclap.errors import CheckpointError
 from small_laion import small, small_clap, small_state
+from tiny import PRESET, make_tokenizer
 
 STATE = {"a.weight": torch.arange(3.0), "b": torch.ones(1)}
 PICKLE = 0x80
@@ -81,6 +84,22 @@ def test_every_file_of_our_folder(tmp_path: Path, tiny_model: Path) -> None:
         assert openclap.load(tmp_path / "tiny").digest() == expected
     begin(tmp_path / "tiny" / folder.WEIGHTS, PICKLE)
     assert run(["inspect", str(tmp_path / "tiny")]) == 0
+
+
+def test_a_model_that_begins_like_a_pickle_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names and sizes make the header's length: here, those of a text tower with one layer more or less."""
+    for layers in range(1, 40):
+        preset = replace(
+            PRESET, text=replace(PRESET.text, sizes=dict(PRESET.text.sizes) | {"num_hidden_layers": layers})
+        )
+        folder.save(tmp_path / "model", presets.build(preset), preset, make_tokenizer())
+        if (tmp_path / "model" / folder.WEIGHTS).read_bytes()[0] == PICKLE:
+            break
+    else:
+        pytest.fail("no model begins like a pickle")
+    assert openclap.load(tmp_path / "model", device="cpu").embed_text(["rain"]).shape == (1, 16)
+    for to in ("openclap", "sentence-transformers"):
+        assert run(["convert", str(tmp_path / "model"), str(tmp_path / to), "--to", to]) == 0, capsys.readouterr().err
 
 
 def test_one_shard_of_a_divided_clap_model(tmp_path: Path) -> None:

@@ -219,12 +219,14 @@ def test_the_systems_errors_become_sentences(error: Exception, said: str) -> Non
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "model"
     place.mkdir()
-    for name, data in {**MODEL, "README.md": b"---\nlicense: mit\n---\n# mine\n", "notes.txt": b"private"}.items():
+    beside = {"README.md": b"---\nlicense: mit\n---\n# mine\n", "modules.json": b"[]", "notes.txt": b"private"}
+    for name, data in {**MODEL, **beside}.items():
         (place / name).write_bytes(data)
     return place
 
 
-PUSHED = {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
+NOT_FETCHED = {"README.md", "modules.json"}
+PUSHED = NOT_FETCHED | {"config.json", "model.safetensors", "tokenizer.json"}
 CALL = "hub.push(Path({!r}), {!r}, message='first', {})"
 
 
@@ -239,7 +241,7 @@ def test_a_folder_is_published_whole_and_nothing_else_of_it(hub: Hub, run: Run, 
     assert {name: arrived[name] for name in PUSHED} == {name: (folder / name).read_bytes() for name in PUSHED}
     assert arrived.keys() - PUSHED == {".gitattributes"}
     assert list(hub.uploads.values()) == [SAFE]
-    assert held(back) == {name: (folder / name).read_bytes() for name in PUSHED - {"README.md"}}
+    assert held(back) == {name: (folder / name).read_bytes() for name in PUSHED - NOT_FETCHED}
 
 
 def test_the_pipeline_of_large_uploads_publishes_too(hub: Hub, run: Run, folder: Path, tmp_path: Path) -> None:

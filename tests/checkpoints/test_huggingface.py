@@ -18,11 +18,12 @@ from openclap import presets
 from openclap.checkpoints import folder, huggingface, recognise
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.exchange import Losses
+from openclap.cli import run
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSAT_BASE
 from openclap.types import AudioBatch, TextBatch
 from reference import wave
-from small_laion import SMALL, small, small_clap
+from small_laion import SMALL, small, small_clap, small_words
 
 AUDIO = {
     "tiny": {},
@@ -339,3 +340,30 @@ def test_a_fused_pipeline_agrees_with_transformers(tmp_path: Path) -> None:
     assert {entry["label"]: entry["score"] for entry in found} == {
         label: pytest.approx(float(p), abs=5e-3) for label, p in zip(labels, ours, strict=True)
     }
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_every_door_of_transformers(fused: bool, tmp_path: Path) -> None:
+    """A folder as the command line writes it, through the Auto classes, saved again there, and read by openclap."""
+    from transformers import AutoModel, AutoProcessor, AutoTokenizer
+
+    preset, weights = small(replace(SMALL, n_mels=64, image=256, fusion="aff_2d" if fused else None))
+    folder.write(Checkpoint("laion", preset, weights), tmp_path / "ours", None)
+    words = ["--tokenizer", str(small_words(tmp_path / "words.json"))]
+    assert run(["convert", str(tmp_path / "ours"), str(tmp_path / "hf"), "--to", "hf", *words]) == 0
+    ours = openclap.load(tmp_path / "ours", tokenizer=tmp_path / "words.json", device="cpu")
+    model, processor = AutoModel.from_pretrained(tmp_path / "hf"), AutoProcessor.from_pretrained(tmp_path / "hf")
+    assert isinstance(model, ClapModel) and isinstance(processor, ClapProcessor)
+    texts, sounds = ["rain on the roof", "wolf", "a dog " * 90], [wave("ten", 480000), wave("two", 96001)]
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "hf")(texts, padding=True, truncation=True, return_tensors="pt")
+    inputs = dict(processor(audio=sounds, sampling_rate=48000, return_tensors="pt"))
+    inputs["is_longer"] = torch.zeros(2, 1, dtype=torch.bool)  # of clips that all fit it calls a random one long
+    out = model.eval()(**tokens, **inputs)
+    np.testing.assert_allclose(out.text_embeds.detach(), ours.embed_text(texts), atol=1e-5)
+    heard = ours.embed_audio([(sound, 48000) for sound in sounds])
+    np.testing.assert_allclose(out.audio_embeds.detach(), heard, atol=1e-4)
+    model.save_pretrained(tmp_path / "again")
+    processor.save_pretrained(tmp_path / "again")
+    again, hf = (openclap.load(tmp_path / name, device="cpu") for name in ("again", "hf"))
+    assert again.digest() == hf.digest()
+    np.testing.assert_array_equal(again.embed_text(texts), hf.embed_text(texts))

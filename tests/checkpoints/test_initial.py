@@ -128,3 +128,12 @@ def test_the_command(tmp_path: Path, words: Path, capsys: pytest.CaptureFixture[
     assert run(["init", "demo", "--out", str(tmp_path / "start"), "--tokenizer", str(words)]) == 0
     assert "Fresh: " in capsys.readouterr().err
     assert openclap.load(tmp_path / "start").preset.name == "demo"
+
+
+def test_a_start_is_not_written_into_the_folder_of_a_tower(tmp_path: Path, words: Path) -> None:
+    preset, _ = small()
+    RobertaForMaskedLM(RobertaConfig(**HF)).save_pretrained(tmp_path / "roberta")
+    before = sorted(path.name for path in (tmp_path / "roberta").iterdir())
+    with pytest.raises(CheckpointError, match="lies inside the source"):
+        initial.make(preset, tmp_path / "roberta" / "start", text_tower=str(tmp_path / "roberta"), tokenizer=words)
+    assert sorted(path.name for path in (tmp_path / "roberta").iterdir()) == before

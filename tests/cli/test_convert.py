@@ -16,7 +16,7 @@ from openclap.checkpoints import folder, recognise
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.starts import STARTS
 from openclap.cli import run
-from small_laion import SMALL, small, small_state
+from small_laion import SMALL, small, small_state, small_words
 from tiny import PRESET, make_tokenizer
 
 
@@ -89,6 +89,26 @@ def test_a_model_that_a_format_cannot_say_is_refused(tmp_path: Path, capsys: pyt
     assert run(["convert", str(tmp_path / "ours"), str(tmp_path / "a.pt"), "--to", "laion"]) == 2
     assert "frontend.samples 240000 (it would read back as 480000)" in capsys.readouterr().err
     assert not (tmp_path / "a.pt").exists()
+
+
+@pytest.mark.parametrize("to", ["openclap", "hf", "laion", "onnx", "sentence-transformers"])
+def test_nothing_is_written_inside_a_source(
+    to: str, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--tokenizer", str(small_words(tmp_path / "words.json"))]
+    source = tmp_path / "source"
+    assert run(["convert", str(published), str(source), "--to", "openclap", *words]) == 0
+    (tmp_path / "link").symlink_to(source)
+    before = {path: path.read_bytes() for path in source.iterdir()}
+    for start, place in (("source", "source/sub"), ("link", "source/a/b"), ("source", "link/sub")):
+        capsys.readouterr()
+        assert run(["convert", str(tmp_path / start), str(tmp_path / place), "--to", to, *words]) == 2
+        assert "lies inside the source" in capsys.readouterr().err
+    nested = source / "nested"
+    nested.mkdir()
+    (nested / "epoch_3.pt").write_bytes(published.read_bytes())
+    assert run(["convert", str(nested / "epoch_3.pt"), str(source), "--to", to, *words]) == 2  # the other way round
+    assert {path: path.read_bytes() for path in source.iterdir() if path.is_file()} == before
 
 
 def test_files_of_the_users_stay(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from openclap.checkpoints import folder
 from openclap.cli import run
 from openclap.embedder import Embedder, load
+from openclap.text.tokenizer import Tokenizer
+from small_laion import small_clap, small_words
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "use-elsewhere.md"
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NEEDS = {
     "ONNX": ("onnxruntime", "onnxscript"),
+    "transformers": (),
+    "LAION-CLAP": ("laion_clap",),
     "sentence-transformers": ("sentence_transformers",),
     "MTEB and MAEB": ("mteb",),
     "HEAR": (),
@@ -32,6 +37,16 @@ def embedder(tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest
     shutil.copytree(tiny_model, place / "FOLDER")
     shutil.copy(sounds / "low-0.wav", place / "dog.wav")
     monkeypatch.chdir(place)
+    return load("FOLDER", device="cpu")
+
+
+@pytest.fixture
+def clap(embedder: Embedder) -> Embedder:
+    """In its place, a model that ClapModel and LAION-CLAP have a place for."""
+    shutil.rmtree("FOLDER")
+    checkpoint = small_clap()
+    words = Tokenizer.read(small_words(Path("words.json")), checkpoint.preset.text.context)
+    folder.write(checkpoint, Path("FOLDER"), words)
     return load("FOLDER", device="cpu")
 
 
@@ -61,6 +76,26 @@ def test_onnx(embedder: Embedder) -> None:
     expected = embedder.embed_audio([(names["wave"][0], 16000)])
     np.testing.assert_allclose(names["sounds"], expected, atol=1e-4)
     assert names["scores"].shape == (1, 2)
+
+
+def test_transformers(clap: Embedder) -> None:
+    names = read("transformers")
+    np.testing.assert_allclose(names["out"].text_embeds.detach(), clap.embed_text(["rain", "a dog"]), atol=1e-5)
+    expected = clap.embed_audio([(names["wave"], 48000)])
+    np.testing.assert_allclose(names["out"].audio_embeds.detach(), expected, atol=1e-4)
+    chances = clap.classify([(names["wave"], 48000)], ["rain", "a dog"], template="This is a sound of {}.")
+    found = {answer["label"]: answer["score"] for answer in names["answers"]}
+    np.testing.assert_allclose([found["rain"], found["a dog"]], chances[0], atol=1e-3)
+
+
+def test_laion_clap(clap: Embedder) -> None:
+    """Its lines are run by tests/peers, where the package is."""
+    [command, lines] = [text for _, text in BLOCK.findall(SECTIONS["LAION-CLAP"])]
+    assert run(shlex.split(command.removeprefix("$ openclap "))) == 0
+    compile(lines, str(PAGE), "exec")
+    again = load("out.pt", device="cpu")
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 90000).astype(np.float32)
+    np.testing.assert_array_equal(again.embed_audio([(wave, 48000)]), clap.embed_audio([(wave, 48000)]))
 
 
 def test_sentence_transformers(embedder: Embedder) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import torch
 
 import openclap
+from hub_server import TOKEN, Hub
 from openclap.cli import run
 from openclap.errors import AudioError, ConfigError
 from openclap.interop import given
@@ -65,6 +70,27 @@ def test_the_library_saves_and_openclap_loads(
     assert ours.digest() == openclap.load(tiny_model, device="cpu").digest()
 
 
+FROM_THE_HUB = """
+import sys
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer("me/st", trust_remote_code=True, device="cpu")
+print(model.encode(["rain"]).tolist())
+"""
+
+
+@pytest.mark.long
+def test_a_pushed_folder_loads_from_the_hub(
+    converted: Path, model: library.SentenceTransformer, tmp_path: Path
+) -> None:
+    place = shutil.copytree(converted, tmp_path / "st")
+    with Hub() as hub:
+        online = os.environ | hub.environment(tmp_path / "hf") | {"HF_TOKEN": TOKEN}
+        for words in (["-m", "openclap", "push", str(place), "me/st"], ["-c", FROM_THE_HUB]):
+            done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, env=online)
+            assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_allclose(json.loads(done.stdout), model.encode(["rain"]), atol=1e-6)
+
+
 def test_it_can_be_trained(converted: Path) -> None:
     model = library.SentenceTransformer(str(converted), trust_remote_code=True, device="cpu")
     wave = torch.rand(9000) - 0.5
@@ -76,8 +102,21 @@ def test_it_can_be_trained(converted: Path) -> None:
 
 MISSING = ["no-such.wav", "sounds/no-such.FLAC", "./no such.mp3", "/data/a b.m4a", "~/x.opus", "C:\\\\x.wav", "a.mkv"]
 SENTENCES = [
-    *("rain", "a dog barking.", "rock/pop", "AC/DC", "24/7", "and/or", "/kæt/", "km/h", ".wav", "e.g. a wav", "3.5 kHz"),
+    *(
+        "rain",
+        "a dog barking.",
+        "rock/pop",
+        "AC/DC",
+        "24/7",
+        "and/or",
+        "/kæt/",
+        "km/h",
+        ".wav",
+        "e.g. a wav",
+        "3.5 kHz",
+    ),
     *("A recording called rain.wav", "convert the mp3 / the wav", "Listen: http://example.org is a site", "...", "/"),
+    *("a/b " * 2000, "\0/\0", "~nobody/sings"),
     *("speech and/or music, e.g. in a .flac", "a 4.1 surround mix", "This is version 2.0", "wav", "~", "./"),
 ]
 

@@ -62,5 +62,6 @@ for name, case in REQUEST["cases"].items():
     with torch.no_grad():
         for sound in case["sounds"]:
             found[f"{name}/{sound}"] = module.get_audio_embedding_from_data([waves[sound]])
-        found[f"{name}/texts"] = module.get_text_embedding(REQUEST["texts"])
+        if REQUEST["texts"]:
+            found[f"{name}/texts"] = module.get_text_embedding(REQUEST["texts"])
 np.savez(sys.argv[3], **found)

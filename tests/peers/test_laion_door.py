@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from openclap import presets
 from openclap.checkpoints import folder
 from openclap.cli import run
 from reference import rng, state, wave
+from small_laion import small_words
 
 pytestmark = pytest.mark.long
 
@@ -34,28 +36,12 @@ WAVES = {"short": 20000, "middle": 150000, "whole": 480000, "long": 700001}
 @pytest.fixture(scope="session")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with laion-clap and what it imports beside what the tests have. Skips where no index can be reached."""
-    if known := os.environ.get("OPENCLAP_LAION_CLAP"):
-        return Path(known)
     place = tmp_path_factory.mktemp("laion-clap")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place), *PACKAGES]
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"laion-clap cannot be had from the package index: {done.stderr.strip()[-300:]}")
-    return place
-
-
-def words(place: Path) -> Path:
-    """A tokenizer with RoBERTa's special tokens at their ids."""
-    from tokenizers import Tokenizer as Fast
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from tokenizers.processors import TemplateProcessing
-
-    names = ["<s>", "<pad>", "</s>", "<unk>", *sorted({word for text in TEXTS for word in text.split()})]
-    fast = Fast(WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
-    fast.pre_tokenizer = Whitespace()
-    fast.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    fast.save(str(place))
+    if done.returncode and re.search(r"Retrying|[Cc]onnection|timed out|resolve", done.stderr):
+        pytest.skip(f"The package index cannot be reached, so nothing went through laion-clap: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stderr
     return place
 
 
@@ -94,9 +80,9 @@ def from_huggingface(place: Path, *, fused: bool = False, base: bool = False) ->
     return "clap"
 
 
-def ours(place: Path, *, fused: bool = False) -> str:
-    """A model of ours without any part that embedding does not read."""
-    preset = presets.PRESETS["htsat-tiny-fusion-roberta" if fused else "htsat-tiny-roberta"]
+def ours(place: Path, name: str) -> str:
+    """A model of a preset, without any part that embedding does not read."""
+    preset = presets.PRESETS[name]
     preset = replace(preset, audio=replace(preset.audio, classes=0), temperatures=1, transforms=False)
     torch.manual_seed(6)
     clap = presets.build(preset)
@@ -105,21 +91,27 @@ def ours(place: Path, *, fused: bool = False) -> str:
     return "own"
 
 
-TINY, BASE = {"amodel": "HTSAT-tiny"}, {"amodel": "HTSAT-base"}
+TINY = {"amodel": "HTSAT-tiny", "tmodel": "roberta"}
+BASE = TINY | {"amodel": "HTSAT-base"}
 CASES: dict[str, tuple[Callable[[Path], str], dict[str, Any]]] = {
     "a LAION file": (from_laion, TINY),
     "a ClapModel": (from_huggingface, TINY),
-    "a fused ClapModel": (lambda place: from_huggingface(place, fused=True), TINY | {"enable_fusion": True}),
-    "a base ClapModel": (lambda place: from_huggingface(place, base=True), BASE),
-    "ours": (ours, TINY),
-    "ours, fused": (lambda place: ours(place, fused=True), TINY | {"enable_fusion": True}),
+    "a fused ClapModel": (partial(from_huggingface, fused=True), TINY | {"enable_fusion": True}),
+    "a base ClapModel": (partial(from_huggingface, base=True), BASE),
+    "ours": (partial(ours, name="htsat-tiny-roberta"), TINY),
+    "ours, fused": (partial(ours, name="htsat-tiny-fusion-roberta"), TINY | {"enable_fusion": True}),
+    "PANN": (partial(ours, name="pann-14-roberta"), TINY | {"amodel": "PANN-14"}),
+    # CLAP_Module tokenizes for RoBERTa whatever the text tower: of these, only sounds can be compared
+    "BERT": (partial(ours, name="htsat-tiny-bert"), TINY | {"tmodel": "bert"}),
+    "BART": (partial(ours, name="htsat-tiny-bart"), TINY | {"tmodel": "bart"}),
+    "CLIP": (partial(ours, name="htsat-tiny-clip"), TINY | {"tmodel": "transformer"}),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_load_ckpt_and_its_vectors(name: str, peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, module = CASES[name]
-    tokens = words(tmp_path / "tokenizer.json")
+    tokens = small_words(tmp_path / "tokenizer.json")
     source, file = tmp_path / make(tmp_path), tmp_path / "out.pt"
     capsys.readouterr()
     assert run(["convert", str(source), str(file), "--to", "laion", "--tokenizer", str(tokens)]) == 0
@@ -128,20 +120,22 @@ def test_load_ckpt_and_its_vectors(name: str, peer: Path, tmp_path: Path, capsys
     names = [one for one in WAVES if fused or one != "long"]  # without fusion the reference crops long clips at random
     request = {
         "tokenizer": str(tokens),
-        "texts": TEXTS,
+        "texts": TEXTS if module["tmodel"] == "roberta" else [],
         "sounds": str(tmp_path / "sounds.npz"),
         "cases": {"it": {"file": str(file), "module": module, "sounds": names}},
     }
     np.savez(tmp_path / "sounds.npz", **{one: wave(one, samples) for one, samples in WAVES.items()})
     (tmp_path / "request.json").write_text(json.dumps(request), encoding="utf-8")
     script = Path(__file__).parent / "laion_door.py"
-    words_ = [sys.executable, str(script), str(peer), str(tmp_path / "request.json"), str(tmp_path / "found.npz")]
-    done = subprocess.run(words_, capture_output=True, text=True, check=False)
+    words = [sys.executable, str(script), str(peer), str(tmp_path / "request.json"), str(tmp_path / "found.npz")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = np.load(tmp_path / "found.npz")
     embedder = openclap.load(source, tokenizer=tokens, device="cpu")
-    np.testing.assert_allclose(found["it/texts"], embedder.embed_text(TEXTS), atol=2e-5)
+    if request["texts"]:
+        np.testing.assert_allclose(found["it/texts"], embedder.embed_text(TEXTS), atol=2e-5)
     for one in names:
         heard = embedder.embed_audio([(wave(one, WAVES[one]), 48000)])
         np.testing.assert_allclose(found[f"it/{one}"], heard, atol=1e-4, err_msg=one)
-    assert f"CLAP_Module(enable_fusion={fused}, amodel='{module['amodel']}', tmodel='roberta').load_ckpt(FILE)" in said
+    choices = f"enable_fusion={fused}, amodel={module['amodel']!r}, tmodel={module['tmodel']!r}"
+    assert f"CLAP_Module({choices}).load_ckpt(FILE)" in said

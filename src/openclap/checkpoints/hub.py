@@ -20,7 +20,9 @@ from pathlib import Path
 from openclap.checkpoints.hub_files import BESIDE, TOKENIZER, WEIGHTS, choose, lacking
 from openclap.errors import CheckpointError
 
-PUSHED = ("config.json", WEIGHTS[0], TOKENIZER, *BESIDE, "evaluation.json", "README.md")
+SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
+"""By these, that library loads a folder of ours (see `openclap.interop.sentence_transformers`)."""
+PUSHED = ("config.json", WEIGHTS[0], TOKENIZER, *BESIDE, *SENTENCE_TRANSFORMERS, "evaluation.json", "README.md")
 
 TIMEOUT_S = 10.0
 

@@ -60,7 +60,8 @@ def make(
         tokenizer: a `tokenizer.json`; without it, the text tower's, or the one that the preset names.
         seed: of all that is fresh. The same call gives the same folder.
 
-    Raises CheckpointError when a tower does not fit the preset, or something cannot be had.
+    Raises CheckpointError when a tower does not fit the preset, something cannot be had, or `place` lies in a tower's
+    folder.
     """
     import torch
 
@@ -80,7 +81,7 @@ def make(
         clap = presets.build(preset)
     fresh = clap.state_dict()
     model_folder.fill(clap, fresh | {name: tensor for name, tensor in learned.items() if name in fresh}, place.name)
-    model_folder.save(place, clap, preset, words)
+    model_folder.save(place, clap, preset, words, inputs=[audio_tower, folder])
     return Initial(preset, _fresh(fresh, learned), changed)
 
 

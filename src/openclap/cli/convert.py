@@ -25,8 +25,10 @@ def convert(
 ) -> None:
     """Write a checkpoint in another format, every weight as it is.
 
-    What the format has no place for is named, and a model that would read back as another one is refused. Where the
-    destination stands already, it is replaced only if it is a model of that format and holds nothing else.
+    What the format has no place for is named, and so are parts that its own library asks for and the model never had,
+    which hold fresh values. A model that would read back as another one is refused, and what was written is read back
+    before it takes its place. Where the destination stands already, it is replaced only if it is a model of that format
+    and holds nothing else; it may not lie inside the source.
 
     Parameters
     ----------

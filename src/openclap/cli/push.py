@@ -21,9 +21,10 @@ def push(
 ) -> None:
     """Publish a model folder on the Hugging Face hub, and print the URL of its page.
 
-    Needs a token with the right to write, in HF_TOKEN or from `hf auth login`. The weights, the configuration and the
-    tokenizer are uploaded, with the model card README.md, which is written where there is none; an `evaluation.json`
-    from `openclap eval --json`, of any suite, becomes part of it. Other files in the folder stay here.
+    Needs a token with the right to write, in HF_TOKEN or from `hf auth login`. The weights, the configuration, the
+    tokenizer and, where the folder has them, the two files that sentence-transformers loads it by are uploaded, with
+    the model card README.md, which is written where there is none; an `evaluation.json` from `openclap eval --json`, of
+    any suite, becomes part of it. Other files in the folder stay here.
 
     Parameters
     ----------

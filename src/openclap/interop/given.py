@@ -44,13 +44,13 @@ def is_path(text: str) -> bool:
     suffix = SUFFIX.search(text)
     if not suffix and not re.search(r"[/\\]", text):
         return False
-    path = os.path.expanduser(text)
-    if os.path.isfile(path):
+    path = os.path.expanduser(text)  # noqa: PTH111  pathlib raises for texts that no path can be
+    if os.path.isfile(path):  # noqa: PTH113
         return True
     folder, name = os.path.split(path)
     of_sound = suffix is not None and suffix[1].lower() in AUDIO_SUFFIXES | VIDEO_SUFFIXES
     one_word, anchored = not re.search(r"\s", text), ANCHORED.match(text) is not None
-    inside = bool(name and folder.strip("/\\") and os.path.isdir(folder))
+    inside = bool(name and folder.strip("/\\") and os.path.isdir(folder))  # noqa: PTH112
     if (of_sound and (one_word or anchored or inside)) or (one_word and anchored and inside):
         raise AudioError(
             f"{text}: looks like the path of a sound, and there is no such file. Check the path; to embed these words "

@@ -21,6 +21,7 @@ from torch import Tensor
 from openclap.checkpoints import folder
 from openclap.checkpoints.destination import Kind, drafted
 from openclap.checkpoints.exchange import Losses
+from openclap.checkpoints.hub import SENTENCE_TRANSFORMERS
 from openclap.embedder import Embedder, load
 from openclap.errors import CheckpointError, ConfigError, require
 from openclap.interop import given
@@ -157,9 +158,8 @@ def _check(draft: Path, embedder: Embedder) -> None:
         )
 
 
-OWN = ("modules.json", "config_sentence_transformers.json")
 KIND = Kind(
     "sentence-transformers folder of openclap",
-    (*folder.KIND.files, *OWN),
-    lambda path: folder.is_folder(path) and all((path / name).is_file() for name in OWN),
+    (*folder.KIND.files, *SENTENCE_TRANSFORMERS),
+    lambda path: folder.is_folder(path) and all((path / name).is_file() for name in SENTENCE_TRANSFORMERS),
 )
