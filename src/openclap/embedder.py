@@ -43,6 +43,7 @@ Heard = Callable[[float], None]
 """Told how many seconds of sound were embedded, batch by batch."""
 FIRST = 4
 """Inputs of the network that are decoded ahead of each sound."""
+LOST = "Its weights are damaged, or its training diverged: choose another checkpoint."
 Words = Path | Callable[[], Path]
 """A `tokenizer.json`, or what fetches one."""
 
@@ -226,6 +227,8 @@ class Embedder:
             longest = tokens.ids_BL.shape[1] if self.preset.text.padded else int(lengths[rows].max())
             batch = TextBatch(tokens.ids_BL[rows, :longest], tokens.mask_BL[rows, :longest])
             vectors[rows.numpy()] = self.engine.encode_text(batch.to(self.device)).cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise CheckpointError(f"The model gives no finite vector of a text. {LOST}")
         return vectors
 
     def classify(self, sounds: Sequence[Sound], labels: Sequence[str], template: str = SOUND) -> Vectors:
@@ -376,9 +379,17 @@ class Embedder:
             span.total_D = span.total_D + vector
             job.open -= 1
             if not np.isfinite(vector).all():
+                self._check_weights()
                 job.error = AudioError(f"{job.name}: gives no finite vector. Are its samples far beyond -1..1?")
         if heard:
             heard(sum(len(wave) for _, (_, wave) in queue) / self.frontend.sample_rate)
+
+    def _check_weights(self) -> None:
+        """Raise CheckpointError where the model is at fault, and not a sound: silence has no finite vector either."""
+        with torch.inference_mode():
+            silence = self.frontend([torch.zeros(self.frontend.samples)])
+            if not self.engine.encode_audio(silence).isfinite().all():
+                raise CheckpointError(f"The model gives no finite vector, not even of silence. {LOST}")
 
 
 def _device(name: str | torch.device | None) -> torch.device:

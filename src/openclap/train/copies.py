@@ -68,7 +68,7 @@ class Copies:
         self.lease.release()
 
     def send(self, state: Path) -> None:
-        """Copy a saved state there, with the log and the best model as they are now; then remove old copies. Raises
+        """Copy a saved state there, with the log and the best model as they are now; remove none (`prune` does). Raises
         CheckpointError where that fails, or another run is at it; the state itself is whole."""
         target = self.place / state.name
         try:
@@ -81,16 +81,24 @@ class Copies:
                 _copy(path, target / BEST / path.name)
             _copy(self.out / LOG, target / LOG)
             _copy(state / PROGRESS, target / PROGRESS)
-            whole = [copy.name for copy in self._whole()][-self.keep :]
-            for copy in self._all():
-                if copy.name < state.name and copy.name not in whole:
-                    _remove(copy)
         except CheckpointError:
             raise
         except Exception as error:
             raise CheckpointError(
                 f"{target}: the state could not be copied there ({told(error)}). It is whole in {state}; run the same "
                 "command to go on."
+            ) from None
+
+    def prune(self) -> None:
+        """Remove all copies but the newest `keep` whole ones. Raises CheckpointError where that fails."""
+        try:
+            whole = [copy.name for copy in self._whole()][-self.keep :]
+            for copy in self._all():
+                if whole and copy.name < whole[-1] and copy.name not in whole:
+                    _remove(copy)
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.place}: old states could not be removed there ({told(error)}). Run the same command to go on."
             ) from None
 
     def fetch(self) -> None:
