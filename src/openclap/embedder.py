@@ -27,7 +27,7 @@ from openclap.audio.frontend import FrontEnd
 from openclap.audio.io import Wave
 from openclap.checkpoints import folder as model_folder
 from openclap.checkpoints import hub, published, recognise, starts
-from openclap.errors import AudioError, CheckpointError, ConfigError
+from openclap.errors import AudioError, CheckpointError, ConfigError, MissingTokenizerError
 from openclap.sounds import Sound, blocks, named
 from openclap.text.prompts import SOUND, prompts
 from openclap.text.tokenizer import Tokenizer
@@ -126,9 +126,8 @@ FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".json")
 def _fetched(preset: Preset, offline: bool) -> Path:
     """The tokenizer that a preset names, from the hub."""
     if preset.text.tokenizer is None:
-        raise CheckpointError(
-            "No tokenizer.json lies beside this model, and text cannot be embedded without one. Pass one as tokenizer= "
-            "or --tokenizer."
+        raise MissingTokenizerError(
+            "No tokenizer.json lies beside this model, and text cannot be embedded without one."
         )
     return hub.tokenizer_file(preset.text.tokenizer, offline=offline)
 
@@ -173,6 +172,15 @@ class Embedder:
             text = self.preset.text
             self._tokenizer = Tokenizer.read(file, text.context, padded=text.padded)
         return self._tokenizer
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Is one here already, or would it have to be fetched?"""
+        return isinstance(self._tokenizer, Tokenizer | Path)
+
+    def check_tokenizer(self) -> None:
+        """Read the tokenizer now. Raises CheckpointError where text could not be embedded later."""
+        _ = self.tokenizer
 
     @property
     def clip_policy(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from openclap.search.paths import absolute
 from openclap.search.scan import ScanReport
 from openclap.sources.record import Record
 from openclap.types import Hit
+
+TOKENIZER = "tokenizer.json"
+"""In an index, for a model that has none of its own."""
 
 
 class Library:
@@ -28,22 +32,33 @@ class Library:
         self.index, self.embedder = index, embedder
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Library:
+    def open(cls, folder: str | os.PathLike[str], *, tokenizer: Path | None = None) -> Library:
         """Open an index together with the model it names.
+
+        Args:
+            tokenizer: a `tokenizer.json` for a model that has none; the one in the index without it.
 
         Raises DataError when there is no index, CheckpointError when its model is gone, and
         IndexMismatchError when that model has changed since.
         """
-        stored = Index.open(Path(folder)).identity
-        embedder = load(stored.model)
+        stored, own = Index.open(Path(folder)).identity, Path(folder) / TOKENIZER
+        embedder = load(stored.model, tokenizer=tokenizer or (own if own.is_file() else None))
         return cls(Index.open(Path(folder), identity_of(embedder, stored.model)), embedder)
 
     @classmethod
-    def open_or_create(cls, folder: str | os.PathLike[str], model: str) -> Library:
-        """Open an index built with `model`, or make an empty one. Raises IndexMismatchError for another's."""
-        embedder = load(model)
+    def open_or_create(cls, folder: str | os.PathLike[str], model: str, *, tokenizer: Path | None = None) -> Library:
+        """Open an index built with `model`, or make an empty one; a `tokenizer` is copied into it, for searches.
+
+        Raises IndexMismatchError for another's index, CheckpointError for a tokenizer that cannot be read.
+        """
+        embedder = load(model, tokenizer=tokenizer)
+        if tokenizer:
+            embedder.check_tokenizer()
         named = str(Path(model).absolute()) if Path(model).is_dir() else model
-        return cls(Index.open_or_create(Path(folder), identity_of(embedder, named)), embedder)
+        index = Index.open_or_create(Path(folder), identity_of(embedder, named))
+        if tokenizer and not (Path(folder) / TOKENIZER).exists():
+            shutil.copyfile(tokenizer, Path(folder) / TOKENIZER)
+        return cls(index, embedder)
 
     def add(
         self,

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress, shown
 from openclap.cli.live import training_line
 from openclap.cli.train import options_given
+from openclap.cli.using import Tokenizer
 
 if TYPE_CHECKING:
     from openclap.evals.validation import Change, HeldOut
@@ -30,6 +31,7 @@ def finetune(
     *options: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     start: Annotated[str, Parameter(name="--from")],
     out: Path,
+    tokenizer: Tokenizer = None,
     mode: Literal["heads", "last", "lora", "all"] | None = None,
     held_out: float = 0.2,
     processes: int = os.cpu_count() or 1,
@@ -71,7 +73,7 @@ def finetune(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("openclap finetune is for one process. Make shards, and give several to openclap train.")
     check_folder(out)
-    given = options_given(options)
+    given = options_given(options) | ({"tokenizer": str(tokenizer)} if tokenizer else {})
     configure(start, "", max(DEFAULTS), mode=mode, options=given)  # what cannot be is said before sounds are packed
     pairs = _pairs(sounds, out, held_out, processes)
     config = configure(start, str(pairs.train.folder), len(pairs.train), mode=mode, options=given, tell=note)
@@ -80,7 +82,7 @@ def finetune(
     with _told() as watch:
         outcome = train(config, out, shards=pairs.train, validate=held.score, watch=watch)
     list_skipped([(reason.partition(": ")[0], reason) for reason in outcome.skipped])
-    return _stopped(outcome, json) if outcome.stopped else _finished(outcome, held, start, out, json=json)
+    return _stopped(outcome, json) if outcome.stopped else _finished(outcome, held, config, out, json=json)
 
 
 def _pairs(sounds: Path, out: Path, held_out: float, processes: int) -> Pairs:
@@ -104,12 +106,14 @@ def _stopped(outcome: Outcome, json: bool) -> int:
     return 130
 
 
-def _finished(outcome: Outcome, held: HeldOut, start: str, out: Path, *, json: bool) -> int:
+def _finished(outcome: Outcome, held: HeldOut, config: TrainConfig, out: Path, *, json: bool) -> int:
     """Both models on the held-out pairs, the curves, and what came of it."""
     import openclap
     from openclap.train.page import write_page
 
-    changes = held.compare(openclap.load(start), openclap.load(outcome.model))
+    changes = held.compare(
+        openclap.load(config.start, tokenizer=config.tokenizer or None), openclap.load(outcome.model)
+    )
     if json:
         print_json(_facts(outcome, changes))
     else:

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from openclap import paths
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress
 from openclap.cli.defaults import default_index, default_model
+from openclap.cli.using import Tokenizer
 
 
 def add(
@@ -18,13 +19,14 @@ def add(
     *,
     index: Path | None = None,
     model: str | None = None,
+    tokenizer: Tokenizer = None,
     table: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Add folders or files to a search index, or bring it up to date with them.
 
     Only new and changed files are embedded; moved ones keep their vectors; vanished ones leave. Files are read,
-    never written. Stopped half-way, the same command goes on.
+    never written. Stopped half-way, the same command goes on. A tokenizer that is given is copied into a new index.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ def add(
     from openclap.sources.table import read_table
 
     records = read_table(table) if table else []
-    library = Library.open_or_create(index or paths.home() / "index", model or default_model())
+    library = Library.open_or_create(index or paths.home() / "index", model or default_model(), tokenizer=tokenizer)
     with progress("Indexing") as advance:
         report = library.add(sounds, records=records, progress=advance)
     list_skipped(report.skipped)

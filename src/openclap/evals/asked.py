@@ -36,6 +36,8 @@ from openclap.evals.tasks import READS_RAW, Task
 from openclap.text.prompts import prompts
 
 SHOTS, DRAWS = 8, 10
+READS_TEXT = ("retrieval", "zero_shot", "tagging")
+"""Kinds of task that embed captions or prompts."""
 FEW_SHOT_ITERATIONS = 100
 """MAEB's protocol of few examples: 8 clips a label, drawn 10 times, logistic regression with scikit-learn's C = 1."""
 
@@ -65,6 +67,8 @@ def ask(task: Task, collected: Collected, listener: Listener, *, seed: int = 0) 
     """One model's answers to one task. Raises DataError where nothing can be asked."""
     if task.kind == "probe" and task.learner in READS_RAW:
         listener = listener.changed(RawEmbedder, RAW)
+    if task.kind in READS_TEXT:
+        listener.check_tokenizer()
     heard = listener.hear(collected.test)
     asked = ASK[task.kind](task, collected, heard, listener, seed)
     return replace(asked, lost=(*heard.lost, *asked.lost))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
+from openclap.errors import CheckpointError, ConfigError, DataError, MissingTokenizerError, TrainingError
 from openclap.evals.asked import Asked, ask
 from openclap.evals.collected import Collected, collect
 from openclap.evals.hearing import Listener
@@ -112,7 +112,7 @@ def run_suite(
         seed: of resamples, draws and networks: the same seed, the same table.
         note: told what is being done.
 
-    Raises DataError for what is no manifest.
+    Raises DataError for what is no manifest, MissingTokenizerError for a model that cannot read the words of a task.
     """
     trained = trained_on(training) if training else None
     rows: list[Row] = []
@@ -132,6 +132,8 @@ def run_suite(
                 notes += [(task.name, whose + sentence) for sentence in (*asked.notes, *_of_lost(asked))]
                 seconds = time.perf_counter() - started
                 rows += _rows(task, listener, asked, collected, seconds=seconds, seed=seed)
+        except MissingTokenizerError:
+            raise  # every task of words would fail, and one option mends it
         except (DataError, ConfigError, TrainingError, CheckpointError) as error:
             missing[task.name] = str(error)
     lost = {(task, clip, reason): None for (_, task), each in found.items() for clip, reason in each.lost}

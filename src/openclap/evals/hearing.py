@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from openclap.errors import DataError
-from openclap.evals.clips import EvalClip, EvalClips, Progress, SoundEmbedder, Vectors, embed_sentences
+from openclap.evals.clips import EvalClip, EvalClips, Progress, SoundEmbedder, Vectors, check_text, embed_sentences
 from openclap.evals.outcomes import Outcome, mapper, place_of
 from openclap.evals.vector_cache import VectorCache
 
@@ -68,6 +68,10 @@ class Listener:
             load=partial(_changed, change, self._load) if self._load else None,
             progress=self.progress,
         )
+
+    def check_tokenizer(self) -> None:
+        """Raises CheckpointError where the model cannot read text."""
+        check_text(self.embedder)
 
     @property
     def clip_policy(self) -> str | None:

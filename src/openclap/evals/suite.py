@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from openclap.errors import DataError
 from openclap.evals.answers import Answers, LeftOut
-from openclap.evals.clips import EvalClips, Progress, SoundEmbedder, Vectors, embed_clips
+from openclap.evals.clips import EvalClips, Progress, SoundEmbedder, Vectors, check_text, embed_clips
 from openclap.evals.evaluation import Evaluation, Figure
 from openclap.evals.hearing import Listener
 from openclap.evals.metrics import Measure
@@ -60,6 +60,7 @@ class _Run:
 
     def measure(self, embedder: SoundEmbedder) -> _Results:
         """Embed once, then the three tasks."""
+        check_text(embedder)
         audio_ND = self._embed(embedder, self.test)
         return _Results(
             retrieval=retrieve(embedder, self.test, audio_ND),

@@ -22,7 +22,7 @@ from openclap.checkpoints import folder
 from openclap.checkpoints.destination import Kind, drafted
 from openclap.checkpoints.exchange import Losses
 from openclap.embedder import Embedder, load
-from openclap.errors import CheckpointError, require
+from openclap.errors import CheckpointError, MissingTokenizerError, require
 from openclap.interop import given
 from openclap.types import TextBatch
 
@@ -112,9 +112,7 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
     """
     name = checkpoint.preset.name
     if tokenizer is None:
-        raise CheckpointError(
-            f"{name}: sentence-transformers needs the tokenizer in the folder. Pass one as --tokenizer."
-        )
+        raise MissingTokenizerError(f"{name}: sentence-transformers needs the tokenizer in the folder.")
     device = torch.device("cpu")
     embedder = Embedder(
         folder.network(checkpoint, name),

@@ -54,6 +54,7 @@ class TrainConfig:
     Attributes:
         start: a model that `openclap.load` reads, whose weights training begins with.
         data: a folder of shards (one split).
+        tokenizer: a `tokenizer.json`, for a start that has none beside it; "" for its own.
         epochs: passes over the data.
         batch_size: pairs that one process puts through the model together.
         accumulate: batches whose gradients make one step.
@@ -102,6 +103,7 @@ class TrainConfig:
     save_every: int = 50
     keep: int = 2
     states: str = ""
+    tokenizer: str = ""
     workers: int = 0
 
     def __post_init__(self) -> None:

@@ -41,18 +41,18 @@ class Copies:
         self.place = place_of(address)
         self.lease = Lease(self.place)
         if _is_within(self.place, out):
-            raise ConfigError(f"--states {address}: is in the run's own folder. Choose another place.")
+            raise ConfigError(f"states {address}: is in the run's own folder. Choose another place.")
 
     def claim(self, wanted: Identity) -> None:
         """Make the place this run's, or see that it already is, and that it can be written. Raises ConfigError where it
         cannot, is something else's, or another process is at it."""
         try:
             if self.place.is_file():
-                raise ConfigError(f"--states {self.place}: is a file, expected a folder or an address.")
+                raise ConfigError(f"states {self.place}: is a file, expected a folder or an address.")
             self.place.mkdir(parents=True, exist_ok=True)
             claimed = is_claimed(self.place, wanted)
             if not claimed and self._all():
-                raise ConfigError(f"--states {self.place}: holds states of another kind. Choose another place.")
+                raise ConfigError(f"states {self.place}: holds states of another kind. Choose another place.")
             self.lease.take()
             if not claimed:
                 write_bytes(self.place / CONFIG, as_text(wanted))
@@ -60,7 +60,7 @@ class Copies:
             raise
         except Exception as error:
             raise ConfigError(
-                f"--states {self.place}: cannot be written ({told(error)}). Check the address and your rights there."
+                f"states {self.place}: cannot be written ({told(error)}). Check the address and your rights there."
             ) from None
 
     def release(self) -> None:

@@ -122,7 +122,7 @@ class _Run:
         self.copies = Copies(config.states, out, config.keep) if config.states else None
         self.accelerator = accelerator_for(config, out)
         set_seed(config.seed)
-        self.embedder: Embedder = load(config.start, device=self.accelerator.device)
+        self.embedder: Embedder = load(config.start, device=self.accelerator.device, tokenizer=config.tokenizer or None)
         self.start_digest = self.embedder.digest()
         self.model = self.embedder.clap = prepare_networks(self.embedder.clap, config, self.accelerator)
         self.gauge = Gauge(self.model, self.embedder.preset.frontend, DTYPES[config.precision])

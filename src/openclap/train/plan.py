@@ -276,7 +276,7 @@ def _warnings(made: Plan, config: TrainConfig, device: torch.device) -> Iterator
     elif config.optim.warmup_steps >= made.steps:
         yield (
             f"{config.optim.warmup_steps:,} steps of warm-up are not over after {made.steps:,} steps: the full rate is "
-            "never reached. Choose fewer with --optim.warmup-steps."
+            "never reached. Choose fewer optim.warmup_steps."
         )
     room = free_memory(device)
     if made.memory.total > room:
