@@ -270,7 +270,7 @@ def _show_suite(table: Table) -> None:
     for number, protocol in enumerate(protocols_of(table), start=1):
         results.print(f"[{number}] {protocol}.", style="dim", markup=False)
     if table.comparisons:
-        results.print()
+        results.print("\nChanges from the first model to the second:", style="dim", markup=False)
         head, *rows = compared(table)
         print_table(head, rows, right=[3, 5])
     for task, reason in table.missing.items():

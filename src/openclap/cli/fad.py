@@ -68,7 +68,8 @@ def fad(
     a = _side(embedder, dir_a, list(sounds_a), skipped, batch_size)
     b = _side(embedder, dir_b, list(sounds_b), skipped, batch_size)
     list_skipped(skipped)
-    _warn(a, b)
+    if warning := _warning(a, b):
+        note(warning)
     outcome = Outcome(
         frechet_distance(a.vectors_ND, b.vectors_ND),
         frechet_distance_infinity(a.vectors_ND, b.vectors_ND, seed=seed) if b.windows >= FEWEST else None,
@@ -78,7 +79,7 @@ def fad(
     precision = embedder.engine.precision
     facts = {"model": using.name, "precision": precision, "window_s": embedder.window_s, "seed": seed}
     if json:
-        print_json(outcome.facts() | facts | {"skipped": skipped_facts(skipped)})
+        print_json(outcome.facts() | facts | {"warning": warning, "skipped": skipped_facts(skipped)})
     else:
         outcome.show()
         made_by = f"windows of {embedder.window_s:.2f} s, {precision}, model {using.name}"
@@ -137,14 +138,15 @@ class Outcome:
         print_table(["", "windows", "files", "folder"], sides, right=[1, 2])
 
 
-def _warn(a: Side, b: Side) -> None:
-    """Note the sides with too few windows for figures that mean much."""
+def _warning(a: Side, b: Side) -> str | None:
+    """Name the sides with too few windows for figures that mean much."""
     small = [f"{name} has {counted(side.windows, 'window')}" for name, side in (("A", a), ("B", b)) if side.is_small]
-    if small:
-        note(
-            f"{' and '.join(small)}, fewer than the {a.vectors_ND.shape[1]} numbers of a vector: FAD between different "
-            "sounds comes out too large, and FAD∞ is not to be trusted, whatever its R²."
-        )
+    if not small:
+        return None
+    return (
+        f"{' and '.join(small)}, fewer than the {a.vectors_ND.shape[1]} numbers of a vector: FAD between different "
+        "sounds comes out too large, and FAD∞ is not to be trusted, whatever its R²."
+    )
 
 
 def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipped, batch_size: int) -> Side:

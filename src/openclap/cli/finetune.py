@@ -73,7 +73,11 @@ def finetune(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("openclap finetune is for one process. Make shards, and give several to openclap train.")
     check_folder(out)
-    given = options_given(options) | ({"tokenizer": str(tokenizer)} if tokenizer else {})
+    given = options_given(options)
+    for name, place in {"start": "--from", "data": "SOUNDS"}.items():
+        if name in given:
+            raise ConfigError(f"--{name} is for openclap train; here, {place} says it.")
+    given |= {"tokenizer": str(tokenizer)} if tokenizer else {}
     configure(start, "", max(DEFAULTS), mode=mode, options=given)  # what cannot be is said before sounds are packed
     pairs = _pairs(sounds, out, held_out, processes)
     config = configure(start, str(pairs.train.folder), len(pairs.train), mode=mode, options=given, tell=note)

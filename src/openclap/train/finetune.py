@@ -79,13 +79,10 @@ def configure(
     """The run that fine-tunes `start` on `pairs` pairs. `options` replace any of its values; a batch that is larger
     than the data is made smaller, which is told.
 
-    Raises ConfigError for an option that is not there or given already, and a mode that does not apply to the model;
+    Raises ConfigError for an option that is not there, and a mode that does not apply to the model;
     MissingTokenizerError for a model that cannot read captions.
     """
     usual, options = defaults(pairs), dict(options or {})
-    for name, place in {"start": "the model that fine-tuning begins with", "data": "the sounds"}.items():
-        if name in options:
-            raise ConfigError(f"The value {name} is for openclap train; here, it is {place}.")
     mode = mode or usual.mode
     if mode not in MODES:
         raise ConfigError(f"mode is {mode!r}, expected one of: {', '.join(MODES)}.")
