@@ -28,6 +28,7 @@ from openclap.audio.io import Wave
 from openclap.checkpoints import folder as model_folder
 from openclap.checkpoints import hub, published, recognise, starts
 from openclap.errors import AudioError, CheckpointError, ConfigError, MissingTokenizerError
+from openclap.limits import check_count
 from openclap.sounds import Sound, blocks, named
 from openclap.text.prompts import SOUND, prompts
 from openclap.text.tokenizer import Tokenizer
@@ -224,7 +225,7 @@ class Embedder:
     def embed_text(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
         """(N, D) float32 unit vectors, in the order of `texts`. Texts of like length go through the network together,
         so that little of it is spent on padding."""
-        _check_batch(batch_size)
+        batch_size = check_count("batch_size", batch_size)
         texts = _strings(texts, "texts")
         vectors = np.zeros((len(texts), self.preset.embedding_size), np.float32)
         if not texts:
@@ -354,7 +355,7 @@ class Embedder:
         A batch has `batch_size` pieces at most, and no more samples than as many inputs of the network have: a long
         recording that is fused goes through almost alone.
         """
-        _check_batch(batch_size)
+        batch_size = check_count("batch_size", batch_size)
         most, rate = batch_size * self.frontend.samples, self.frontend.sample_rate
         waiting: deque[Job] = deque()
         queue: list[tuple[Job, Piece]] = []
@@ -411,11 +412,6 @@ def _device(name: str | torch.device | None) -> torch.device:
     kinds = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "mps": torch.mps.is_available()}
     here = " or ".join(["cpu", *(kind for kind, is_there in kinds.items() if is_there)])
     raise ConfigError(f"device is {str(name)!r}, which this machine's torch cannot use. Expected: {here}.") from None
-
-
-def _check_batch(batch_size: int) -> None:
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size!r}, expected 1 or more.")
 
 
 def _samples(seconds: float, rate: int, what: str) -> int:

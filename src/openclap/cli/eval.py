@@ -90,9 +90,9 @@ def evaluate(
         Of resamples, draws and networks.
     """
     from openclap.errors import ConfigError
+    from openclap.limits import check_count
 
-    if not 0 <= seed <= LARGEST_SEED:
-        raise ConfigError(f"--seed is {seed}, expected a whole number from 0 to {LARGEST_SEED}.")
+    check_count("--seed", seed, least=0, most=LARGEST_SEED)
     outputs = _Outputs(json, markdown, html)
     outputs.check()
     models = checkpoints or (default_model(),)
@@ -121,11 +121,10 @@ class _Computing:
     tokenizer: Path | None
 
     def __post_init__(self) -> None:
-        from openclap.errors import ConfigError
+        from openclap.limits import PROCESSES, check_count
 
-        for name, number in (("--processes", self.processes), ("--batch-size", self.batch_size)):
-            if number < 1:
-                raise ConfigError(f"{name} is {number}, expected 1 or more.")
+        check_count("--processes", self.processes, most=PROCESSES)
+        check_count("--batch-size", self.batch_size)
 
     def listener(self, model: str, advance: Callable[[int, int], None]) -> Listener:
         """A model that keeps its vectors."""

@@ -57,11 +57,10 @@ def fad(
     json
         Print one JSON object instead of a table.
     """
-    from openclap.errors import ConfigError
     from openclap.evals.fad import FEWEST, frechet_distance, frechet_distance_infinity
+    from openclap.limits import check_count
 
-    if seed < 0:
-        raise ConfigError(f"--seed is {seed}, expected 0 or more.")
+    check_count("--seed", seed, least=0)
     (sounds_a, skipped_a), (sounds_b, skipped_b) = find_sounds([dir_a]), find_sounds([dir_b])
     skipped = skipped_a + skipped_b
     embedder = using.load()

@@ -64,10 +64,12 @@ def finetune(
     """
     from openclap.errors import ConfigError
     from openclap.evals.validation import HeldOut
+    from openclap.limits import PROCESSES, check_count
     from openclap.train.claim import check_folder
     from openclap.train.finetune import DEFAULTS, configure
     from openclap.train.loop import train
 
+    check_count("--processes", processes, most=PROCESSES)
     if not 0 < held_out < 1:
         raise ConfigError(f"--held-out is {held_out}, expected a share between 0 and 1.")
     if os.environ.get("WORLD_SIZE", "1") != "1":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openclap.errors import ConfigError
+from openclap.limits import check_count
 from openclap.text.prompts import SOUND
 
 GENRE = "This is a {} song."
@@ -95,8 +96,8 @@ class Task:
             inspect.signature(reader).bind(None, **self.options)
         except TypeError as error:
             raise ConfigError(f"{self.name}: options do not fit the source {self.source} ({error}).") from None
-        if self.epochs < 1:
-            raise ConfigError(f"{self.name}: epochs is {self.epochs!r}, expected a whole number from 1 on.")
+        check_count(f"{self.name}: epochs", self.epochs)
+        check_count(f"{self.name}: folds", self.folds, least=0)
         if not self.templates or any(template.count("{}") != 1 for template in self.templates):
             raise ConfigError(f"{self.name}: each of its templates must hold {{}} once, where the label goes.")
         if self.kind in ("probe", "few_shot") and not (self.train or self.folds):

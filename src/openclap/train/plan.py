@@ -24,6 +24,7 @@ from openclap.checkpoints import recognise
 from openclap.data.shards import index_shards
 from openclap.embedder import located
 from openclap.errors import DataError, OpenClapError
+from openclap.limits import COUNT, check_count
 from openclap.models.clap import CLAP
 from openclap.models.objectives import build_objective
 from openclap.presets import Preset
@@ -123,6 +124,7 @@ def plan(config: TrainConfig, given: Given | None = None, *, processes: int = 1)
 
     Raises what `openclap.train.loop.train` would raise for a start, data or frozen parts that cannot be.
     """
+    check_count("processes", processes, most=COUNT)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     notes: list[str] = []
     process = 0 if device.type == "cuda" else _libraries()
