@@ -18,10 +18,11 @@ from openclap.data.shards import index_shards
 from openclap.errors import AudioError, CheckpointError, TrainingError
 from openclap.evals.validation import HeldOut
 from openclap.models.objectives import ObjectiveConfig
-from openclap.train.config import OptimConfig
+from openclap.train.config import OptimConfig, TrainConfig
 from openclap.train.health import doubt
 from openclap.train.loop import read_log, train
 from openclap.train.state import saved
+from openclap.train.supervised import of_one, teach
 
 TOWERS = ("audio_tower", "text_tower")
 
@@ -81,6 +82,15 @@ def test_collapse_is_named_and_leaves_the_state_before_it(make_config: MakeConfi
         train(config, tmp_path / "run")
 
 
+def test_siglips_collapse_is_named_though_its_bias_still_moves(make_config: MakeConfig, tmp_path: Path) -> None:
+    optim = OptimConfig(lr=10.0, tower_lr=10.0, warmup_steps=3)
+    config = make_config(epochs=80, batch_size=6, optim=optim, objective=ObjectiveConfig("siglip"))
+    with pytest.raises(TrainingError, match=r"collapsed: the loss is 2\.7.*optim\.lr 1 and optim\.tower_lr 1"):
+        train(config, tmp_path / "run")
+    last = read_log(tmp_path / "run" / "log.jsonl")[-1]
+    assert last["grad_norm"] > 1e-3 and last["loss"] == pytest.approx(6 * math.log(6) - 5 * math.log(5), rel=0.01)
+
+
 def test_healthy_runs_raise_no_alarm(make_config: MakeConfig, tmp_path: Path) -> None:
     """The first steps, batches of two, rates near 0, frozen towers, and learning by heart."""
     slow = OptimConfig(lr=1e-8, tower_lr=1e-8, warmup_steps=0)
@@ -109,12 +119,17 @@ def test_chance_is_what_equal_embeddings_score(make_config: MakeConfig, tmp_path
 
 def test_doubt_by_hand() -> None:
     chance = math.log(8)
-    assert doubt({"loss": chance, "chance": chance, "grad_norm": 1e-5}, first_loss=3.0)
-    assert not doubt({"loss": chance, "chance": chance, "grad_norm": 0.1}, first_loss=3.0)
-    assert not doubt({"loss": 1e-4, "chance": chance, "grad_norm": 1e-6}, first_loss=3.0)  # learnt by heart
-    assert not doubt({"loss": 8.9, "chance": chance, "grad_norm": 9.0}, first_loss=3.0)
-    assert "diverged" in str(doubt({"loss": 9.1, "chance": chance, "grad_norm": 9.0}, first_loss=3.0))
-    assert not doubt({"loss": 6.0, "chance": chance, "grad_norm": 9.0}, first_loss=0.1)  # no worse than thrice chance
+
+    def doubted(loss: float, grad_norm: float, first: float = 3.0, chance: float = chance) -> str | None:
+        return doubt({"loss": loss, "chance": chance, "grad_norm": grad_norm, "scale": 10.0}, first_loss=first)
+
+    assert "collapsed" in str(doubted(chance, 1e-5))
+    assert not doubted(chance, 0.1)
+    assert not doubted(1e-4, 1e-6)  # learnt by heart
+    assert not doubted(0.0, 0.0, chance=0.0)  # equal captions, all spared
+    assert not doubted(9.9, 9.0)  # below 3 * 3 + 0.1 * 10
+    assert "diverged" in str(doubted(10.1, 9.0))
+    assert not doubted(7.0, 9.0, first=0.1)  # 3 * ln 8 + 1 = 7.2
 
 
 def test_input_is_told_from_weights(tiny_model: Path) -> None:
@@ -130,3 +145,22 @@ def test_input_is_told_from_weights(tiny_model: Path) -> None:
     for embed in (lambda: model.embed_audio([(good, 16000)]), lambda: model.embed_text(["a low tone"])):
         with pytest.raises(CheckpointError, match="weights are damaged, or its training diverged"):
             embed()
+
+
+def test_a_head_whose_weights_overflow_is_not_scored(tmp_path: Path) -> None:
+    """The loss before the update is finite; a score after it would find NaN in every answer."""
+    network, scored = torch.nn.Linear(3, 2), []
+    batch = torch.eye(3), torch.tensor([[1, 0], [0, 1], [1, 0]])
+    config = TrainConfig(
+        "none", "labels", epochs=3, batch_size=3, trackers=(), optim=OptimConfig(lr=1e39, clip_norm=1e9)
+    )
+    with pytest.raises(TrainingError, match="in epoch 1 the weights have become infinite or NaN"):
+        teach(
+            network,
+            lambda epoch: [batch],
+            replace(config, optim=replace(config.optim, warmup_steps=0)),
+            per_epoch=1,
+            loss=of_one,
+            score=lambda: float(len(scored.append(1) or scored)),
+        )
+    assert len(scored) == 1  # of the start

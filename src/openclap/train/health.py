@@ -27,10 +27,17 @@ RUNNING = 10
 """Doubtful steps in a row that end a run; in a short one, half of the steps after warm-up."""
 NO_GRADIENT = 1e-3
 """Norm of the whole gradient. Of small runs, healthy ones at chance had 0.1 and more, collapsed ones below 3e-4."""
+LOW_SCALE = 3.0
+"""Runs begin at 10 or more and rise."""
+ALL_EQUAL = 1e-3
+"""Uniformity of embeddings whose cosines to each other are 0.9997 and more."""
 AT_CHANCE = 0.01
 """Distance of the loss from chance, as a share of chance."""
 EXPLODED = 3.0
 """Times the first loss, or chance where that is more."""
+COSINE_GAP = 0.1
+"""By which right and wrong pairs may differ the wrong way in one batch after the other, times the scale: small batches
+of a model that does not know its sounds yet."""
 PROBED = 4
 """Pairs that are embedded before a state is saved."""
 HEAVY_DECAY = 0.1
@@ -83,14 +90,26 @@ def _not_finite(batch: PairBatch) -> list[str]:
 def doubt(result: Mapping[str, float], first_loss: float) -> str | None:
     """Why a step looks as if the run were lost; None for a healthy one."""
     loss, chance = result["loss"], result["chance"]
-    if loss > EXPLODED * max(first_loss, chance):
+    if loss > EXPLODED * max(first_loss, chance) + COSINE_GAP * result["scale"]:
         return f"diverged: the loss is {loss:.4g}, more than {EXPLODED:g} times the {first_loss:.4g} that it began with"
-    if abs(loss - chance) <= AT_CHANCE * chance and result["grad_norm"] <= NO_GRADIENT:
+    if chance > 0 and abs(loss - chance) <= AT_CHANCE * chance and (_is_still(result) or _is_flat(result)):
         return (
-            f"collapsed: the loss is {loss:.4g}, which a model that gives all clips one embedding has, and the "
-            f"gradient's norm is {result['grad_norm']:.1g}"
+            f"collapsed: the loss is {loss:.4g}, which a model that gives all clips one embedding has, the gradient's "
+            f"norm {result['grad_norm']:.1g}, the scale {result['scale']:.3g}"
         )
     return None
+
+
+def _is_still(result: Mapping[str, float]) -> bool:
+    """Is the gradient gone?"""
+    return result["grad_norm"] <= NO_GRADIENT
+
+
+def _is_flat(result: Mapping[str, float]) -> bool:
+    """Are the embeddings of each side all but equal, and is the scale too low to tell them apart? SigLIP's bias then
+    still moves, and so the gradient never goes."""
+    nearest = min(result.get("uniformity_audio", -1.0), result.get("uniformity_text", -1.0))
+    return result["scale"] <= LOW_SCALE and nearest >= -ALL_EQUAL
 
 
 def is_after_warmup(config: TrainConfig, step: int, total_steps: int) -> bool:
