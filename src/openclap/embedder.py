@@ -28,7 +28,8 @@ from openclap.audio.io import Wave
 from openclap.audio.mono import AS_USUAL, SILENCE, Channels, MonoBlocks, MonoConfig, is_silent
 from openclap.checkpoints import folder as model_folder
 from openclap.checkpoints import hub, published, recognise, starts
-from openclap.errors import AudioError, CheckpointError, ConfigError
+from openclap.errors import AudioError, CheckpointError, ConfigError, MissingTokenizerError
+from openclap.limits import check_count
 from openclap.sounds import Sound, blocks, named
 from openclap.text.prompts import SOUND, prompts
 from openclap.text.tokenizer import Tokenizer
@@ -46,6 +47,7 @@ FIRST = 4
 """Inputs of the network that are decoded ahead of each sound."""
 CLIP_POLICY_VERSION = 2
 """Raised whenever the rule that `Embedder.clip_policy` states changes, so that vectors made by two rules never mix."""
+LOST = "Its weights are damaged, or its training diverged: choose another checkpoint."
 Words = Path | Callable[[], Path]
 """A `tokenizer.json`, or what fetches one."""
 
@@ -134,9 +136,8 @@ FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".json")
 def _fetched(preset: Preset, offline: bool) -> Path:
     """The tokenizer that a preset names, from the hub."""
     if preset.text.tokenizer is None:
-        raise CheckpointError(
-            "No tokenizer.json lies beside this model, and text cannot be embedded without one. Pass one as tokenizer= "
-            "or --tokenizer."
+        raise MissingTokenizerError(
+            "No tokenizer.json lies beside this model, and text cannot be embedded without one."
         )
     return hub.tokenizer_file(preset.text.tokenizer, offline=offline)
 
@@ -186,6 +187,15 @@ class Embedder:
         return self._tokenizer
 
     @property
+    def has_tokenizer(self) -> bool:
+        """Is one here already, or would it have to be fetched?"""
+        return isinstance(self._tokenizer, Tokenizer | Path)
+
+    def check_tokenizer(self) -> None:
+        """Read the tokenizer now. Raises CheckpointError where text could not be embedded later."""
+        _ = self.tokenizer
+
+    @property
     def clip_policy(self) -> str:
         """How a clip becomes one vector, for a protocol to state: clips longer than the model's input, and channels
         and silent ends where they are not read as usual."""
@@ -229,7 +239,7 @@ class Embedder:
     def embed_text(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
         """(N, D) float32 unit vectors, in the order of `texts`. Texts of like length go through the network together,
         so that little of it is spent on padding."""
-        _check_batch(batch_size)
+        batch_size = check_count("batch_size", batch_size)
         texts = _strings(texts, "texts")
         vectors = np.zeros((len(texts), self.preset.embedding_size), np.float32)
         if not texts:
@@ -240,6 +250,8 @@ class Embedder:
             longest = tokens.ids_BL.shape[1] if self.preset.text.padded else int(lengths[rows].max())
             batch = TextBatch(tokens.ids_BL[rows, :longest], tokens.mask_BL[rows, :longest])
             vectors[rows.numpy()] = self.engine.encode_text(batch.to(self.device)).cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise CheckpointError(f"The model gives no finite vector of a text. {LOST}")
         return vectors
 
     def classify(self, sounds: Sequence[Sound], labels: Sequence[str], template: str = SOUND) -> Vectors:
@@ -376,7 +388,7 @@ class Embedder:
         A batch has `batch_size` pieces at most, and no more samples than as many inputs of the network have: a long
         recording that is fused goes through almost alone.
         """
-        _check_batch(batch_size)
+        batch_size = check_count("batch_size", batch_size)
         most, rate = batch_size * self.frontend.samples, self.frontend.sample_rate
         waiting: deque[Job] = deque()
         queue: list[tuple[Job, Piece]] = []
@@ -409,9 +421,17 @@ class Embedder:
             span.add(vector, silent=is_silent(wave))
             job.open -= 1
             if not np.isfinite(vector).all():
+                self._check_weights()
                 job.error = AudioError(f"{job.name}: gives no finite vector. Are its samples far beyond -1..1?")
         if heard:
             heard(sum(len(wave) for _, (_, wave) in queue) / self.frontend.sample_rate)
+
+    def _check_weights(self) -> None:
+        """Raise CheckpointError where the model is at fault, and not a sound: silence has no finite vector either."""
+        with torch.inference_mode():
+            silence = self.frontend([torch.zeros(self.frontend.samples)])
+            if not self.engine.encode_audio(silence).isfinite().all():
+                raise CheckpointError(f"The model gives no finite vector, not even of silence. {LOST}")
 
 
 def _device(name: str | torch.device | None) -> torch.device:
@@ -425,11 +445,6 @@ def _device(name: str | torch.device | None) -> torch.device:
     kinds = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "mps": torch.mps.is_available()}
     here = " or ".join(["cpu", *(kind for kind, is_there in kinds.items() if is_there)])
     raise ConfigError(f"device is {str(name)!r}, which this machine's torch cannot use. Expected: {here}.") from None
-
-
-def _check_batch(batch_size: int) -> None:
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size!r}, expected 1 or more.")
 
 
 def _samples(seconds: float, rate: int, what: str) -> int:

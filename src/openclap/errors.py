@@ -3,6 +3,7 @@
     OpenClapError            one clear sentence: what happened, what was expected, what to do
     ├── AudioError           a sound that cannot be decoded, or holds nothing usable
     ├── CheckpointError      weights, presets and folders that do not fit or are damaged
+    │   └── MissingTokenizerError   text cannot be embedded without a tokenizer.json
     ├── DataError            tables, shards and captions
     ├── TrainingError        a run that went astray
     ├── ConfigError          a choice that cannot be: an unknown name, an impossible combination
@@ -29,6 +30,20 @@ class AudioError(OpenClapError):
 
 class CheckpointError(OpenClapError):
     """Weights, presets and folders that do not fit or are damaged."""
+
+
+class MissingTokenizerError(CheckpointError):
+    """Text cannot be embedded without a tokenizer.json.
+
+    `why` says what is missing. The text tells Python callers what to pass; the command line names its own option.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.why} Pass a tokenizer.json as tokenizer=."
 
 
 class DataError(OpenClapError):

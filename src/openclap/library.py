@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from openclap.search.paths import absolute
 from openclap.search.scan import ScanReport
 from openclap.sources.record import Record
 from openclap.types import Hit
+
+TOKENIZER = "tokenizer.json"
+"""In an index, for a model that has none of its own."""
 
 
 class Library:
@@ -29,14 +33,22 @@ class Library:
         self.index, self.embedder = index, embedder
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Library:
+    def open(cls, folder: str | os.PathLike[str], *, tokenizer: Path | None = None) -> Library:
         """Open an index together with the model it names.
+
+        Args:
+            tokenizer: a `tokenizer.json` for a model that has none; the one in the index without it.
 
         Raises DataError when there is no index, CheckpointError when its model is gone, and
         IndexMismatchError when that model has changed since.
         """
-        stored = Index.open(Path(folder)).identity
-        embedder = load(stored.model, channels=stored.channels, trim_silence=stored.trim_silence)
+        stored, own = Index.open(Path(folder)).identity, Path(folder) / TOKENIZER
+        embedder = load(
+            stored.model,
+            tokenizer=tokenizer or (own if own.is_file() else None),
+            channels=stored.channels,
+            trim_silence=stored.trim_silence,
+        )
         return cls(Index.open(Path(folder), identity_of(embedder, stored.model)), embedder)
 
     @classmethod
@@ -45,16 +57,24 @@ class Library:
         folder: str | os.PathLike[str],
         model: str,
         *,
+        tokenizer: Path | None = None,
         channels: Channels = "mean",
         trim_silence: bool = False,
     ) -> Library:
-        """Open an index built with `model` and these choices (see `openclap.load`), or make an empty one.
+        """Open an index built with `model` and these choices (see `openclap.load`), or make an empty one; a `tokenizer`
+        is copied into it, for searches.
 
-        Raises IndexMismatchError for an index built with another model or other choices.
+        Raises IndexMismatchError for an index built with another model or other choices, CheckpointError for a
+        tokenizer that cannot be read.
         """
-        embedder = load(model, channels=channels, trim_silence=trim_silence)
+        embedder = load(model, tokenizer=tokenizer, channels=channels, trim_silence=trim_silence)
+        if tokenizer:
+            embedder.check_tokenizer()
         named = str(Path(model).absolute()) if Path(model).is_dir() else model
-        return cls(Index.open_or_create(Path(folder), identity_of(embedder, named)), embedder)
+        index = Index.open_or_create(Path(folder), identity_of(embedder, named))
+        if tokenizer and not (Path(folder) / TOKENIZER).exists():
+            shutil.copyfile(tokenizer, Path(folder) / TOKENIZER)
+        return cls(index, embedder)
 
     def add(
         self,

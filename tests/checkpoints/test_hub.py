@@ -152,7 +152,7 @@ def test_what_cannot_be_had_is_one_sentence_with_a_way_on(hub: Hub, run: Run) ->
     assert "it is empty" in empty
     assert "no model.safetensors or pytorch_model.bin; it has config.json, weights.ckpt" in other
     assert "expected USER/NAME" in unnamed
-    assert "roberta-base" in words and "tokenizer.json" in words and "--tokenizer" in words
+    assert "roberta-base" in words and "tokenizer.json" in words and "tokenizer=" in words
     assert "holds no 630k.pt" in file
     assert [held(folder)["config.json"] for folder in rights] == [b"{}", b"{}"]
 
@@ -170,7 +170,7 @@ def test_offline_says_what_is_wanted_and_where_it_was_looked_for(hub: Hub, run: 
     model, words = run("hub.download('me/clap')", "hub.tokenizer_file('roberta-base')", HF_HUB_OFFLINE="1")
     cache = f"the cache ({tmp_path / 'hf' / 'hub'}) lacks"
     assert f"{cache} config.json and model.safetensors or pytorch_model.bin" in model and "HF_HUB_OFFLINE" in model
-    assert words.startswith(f"! roberta-base: {cache} tokenizer.json") and "--tokenizer" in words
+    assert words.startswith(f"! roberta-base: {cache} tokenizer.json") and "tokenizer=" in words
     _, partial = run("hub.download('me/clap', files=['config.json'])", "hub.download('me/clap', offline=True)")
     assert f"{cache} model.safetensors or pytorch_model.bin, and nothing is fetched offline" in partial
     assert not any("roberta" in line for line in hub.log)

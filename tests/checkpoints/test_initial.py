@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path, words: Path) -> None:
         (bert, {"text_tower": str(tmp_path / "roberta")}, "holds a roberta encoder, and the preset asks for bert"),
         (preset, {"text_tower": str(tmp_path / "empty")}, "holds no encoder that transformers reads"),
         (preset, {"text_tower": "nobody/nothing", "offline": True}, "nothing is fetched offline"),
-        (replace(preset, text=replace(preset.text, tokenizer=None)), {"tokenizer": None}, "--tokenizer"),
+        (replace(preset, text=replace(preset.text, tokenizer=None)), {"tokenizer": None}, "tokenizer="),
     ]:
         with pytest.raises(CheckpointError, match=said):
             initial.make(asked, tmp_path / "start", **{"tokenizer": words} | options)  # type: ignore[arg-type]

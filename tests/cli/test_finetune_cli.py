@@ -152,3 +152,31 @@ def test_what_cannot_be_is_told_in_one_sentence(
     assert finetune(named, "--from", tiny_model, *done) == 0
     assert finetune(named, "--from", tiny_swin, *done) == 2
     assert "another configuration (start, start_digest)" in capsys.readouterr().err
+
+
+def test_four_pairs_are_enough_as_the_message_says(
+    named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count, held in ((4, 2), (5, 2), (7, 2)):
+        few = tmp_path / f"few-{count}"
+        few.mkdir()
+        for path in sorted(named.glob("*.wav"))[:count]:
+            shutil.copy(path, few)
+        out = tmp_path / f"out-{count}"
+        assert finetune(few, "--from", tiny_model, "--out", out, "--epochs", 1) == 0, capsys.readouterr().err
+        assert f"Learning from {count - held} pairs, {held} held out" in capsys.readouterr().err
+    assert finetune(tmp_path / "few-4", "--from", tiny_model, "--out", tmp_path / "most", "--held-out", 0.9) == 0
+
+
+@pytest.mark.parametrize("lr", ["1e6", "1e30"])
+def test_a_rate_far_too_high_is_named_as_such(
+    named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], lr: str
+) -> None:
+    """Fourteen pairs in one batch: the first validation follows the first update, and must not blame a sound."""
+    out = tmp_path / "run"
+    rates = ("--mode", "all", "--optim.lr", lr, "--optim.tower-lr", lr, "--batch-size", 14, "--save-every", 1)
+    assert finetune(named, "--from", tiny_model, "--out", out, *rates) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("openclap: step ") and "training has diverged" in told and "sounds[" not in told
+    assert f"optim.lr {float(lr) / 10:g} and optim.tower_lr" in told and f"{out / 'best'}" in told
+    assert openclap.load(out / "best").digest() == openclap.load(tiny_model).digest()

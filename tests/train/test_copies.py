@@ -140,7 +140,7 @@ def test_what_cannot_be_written_is_told_before_the_first_step(
     assert not seen
     own = ["--start", config.start, "--data", config.data, "--batch-size", "2", "--states", "file:///dev/null/states"]
     assert command(["train", "small", *own, "--out", str(tmp_path / "run")]) == 2
-    assert "--states file:///dev/null/states: cannot be written" in " ".join(capsys.readouterr().err.split())
+    assert "states file:///dev/null/states: cannot be written" in " ".join(capsys.readouterr().err.split())
     train(replace(config, epochs=1), tmp_path / "run")  # the folder is as good as new
 
 

@@ -150,7 +150,7 @@ def test_other_data_in_the_same_place_is_refused(make_config: MakeConfig, tmp_pa
 
 def test_a_run_that_diverges_stops_and_keeps_what_was_good(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=4, save_every=1, optim=OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1))
-    with pytest.raises(TrainingError, match=r"step \d+: the loss is .*on clips .*lower --optim\.lr"):
+    with pytest.raises(TrainingError, match=r"step \d+: training has diverged.*optim\.lr 1e\+29"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
     assert all(np.isfinite(row["loss"]) for row in read_log(tmp_path / "run" / "log.jsonl"))

@@ -115,3 +115,14 @@ def test_the_command(make_config: MakeConfig, tmp_path: Path, capsys: pytest.Cap
     assert "135 = 3 an epoch" in captured.out and "Warning: 3,200 steps of warm-up" in captured.err
     assert command(["train", "demo"]) == 2
     assert "--out RUN" in capsys.readouterr().err
+
+
+def test_a_run_without_a_step_has_no_time(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_config()
+    words = ["train", "demo", "--start", config.start, "--data", config.data, "--batch-size", "7", "--dry-run"]
+    assert command(words) == 0
+    printed = capsys.readouterr()
+    assert "time    –, there is no step to take" in printed.out and "0:00:00" not in printed.out
+    assert "6 pairs are fewer than one batch of 7" in printed.err
+    assert command([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seconds"] is None

@@ -123,12 +123,11 @@ def test_trackers_are_chosen_by_name(make_config: MakeConfig, tmp_path: Path) ->
 
 
 def test_a_batch_that_leaves_the_numbers_is_written_down(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(epochs=4, save_every=1, optim=OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1))
-    with pytest.raises(TrainingError, match=r"non-finite\.json names all"):
+    config = make_config(epochs=4, save_every=50, optim=OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1))
+    with pytest.raises(TrainingError, match=r"non-finite\.json names its clips"):
         train(config, tmp_path / "run")
     told = json.loads((tmp_path / "run" / "non-finite.json").read_text(encoding="utf-8"))
-    saved = max(int(path.name.removeprefix("step-")) for path in (tmp_path / "run" / "states").iterdir())
-    assert told["step"] == saved + 1 and len(told["keys"]) == 2 and "nan" in (told["loss"], told["grad_norm"])
+    assert told["step"] == 2 and len(told["keys"]) == 2 and "nan" in (told["loss"], told["grad_norm"])
 
 
 def test_siglips_bias_goes_on_from_the_models_folder(make_config: MakeConfig, tmp_path: Path) -> None:

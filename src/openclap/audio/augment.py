@@ -14,7 +14,11 @@ from torch import Tensor
 
 from openclap.audio.io import Wave
 from openclap.errors import ConfigError
+from openclap.limits import check_count
 from openclap.types import AudioBatch
+
+MOST_DB = 120.0
+"""From the quietest to the loudest that 20 bits hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +49,15 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a value that cannot be."""
-        if not 0 <= self.gain_db < math.inf:
-            raise ConfigError(f"augment.gain_db is {self.gain_db}, expected a number of decibels from 0 on.")
+        if not 0 <= self.gain_db <= MOST_DB:
+            raise ConfigError(f"augment.gain_db is {self.gain_db}, expected decibels from 0 to {MOST_DB:g}.")
         for name, most in (("shift", 0.5), ("mixup", 1.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"augment.{name} is {getattr(self, name)}, expected 0 to {most:g}.")
         if not 0 <= self.patch_dropout < 1:
             raise ConfigError(f"augment.patch_dropout is {self.patch_dropout}, expected 0 to below 1.")
         for name in ("time_stripes", "time_width", "mel_stripes", "mel_width"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"augment.{name} is {getattr(self, name)}, expected 0 or more.")
+            check_count(f"augment.{name}", getattr(self, name), least=0)
 
 
 UNCHANGED = AugmentConfig()

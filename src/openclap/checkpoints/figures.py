@@ -128,7 +128,8 @@ def _published(figure: Figure) -> str:
     if not figure["published"]:
         return "–"
     first = figure["published"][0]
-    return f"{_number(figure, first['value'])} ({first['system']})"
+    short = f"; here {figure['short']}" if figure.get("short") else ""
+    return f"{_number(figure, first['value'])} ({first['system']}{short})"
 
 
 def _number(figure: Figure, number: float | None) -> str:

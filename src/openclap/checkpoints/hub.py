@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from openclap.checkpoints.hub_files import BESIDE, TOKENIZER, WEIGHTS, choose, lacking
-from openclap.errors import CheckpointError
+from openclap.errors import CheckpointError, MissingTokenizerError
 
 SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
 """By these, that library loads a folder of ours (see `openclap.interop.sentence_transformers`)."""
@@ -67,14 +67,11 @@ def download(
 
 
 def tokenizer_file(name: str, *, offline: bool = False) -> Path:
-    """The `tokenizer.json` of a repository such as "roberta-base". Raises CheckpointError saying how to pass one."""
+    """The `tokenizer.json` of a repository such as "roberta-base". Raises MissingTokenizerError."""
     try:
         return download(name, offline=offline, files=[TOKENIZER]) / TOKENIZER
     except CheckpointError as error:
-        raise CheckpointError(
-            f"{error} Text cannot be embedded without the {TOKENIZER} of {name}; one that you have is passed as "
-            "tokenizer= or --tokenizer."
-        ) from None
+        raise MissingTokenizerError(f"{error} Text cannot be embedded without the {TOKENIZER} of {name}.") from None
 
 
 def is_cached(repo: str, file: str, revision: str | None = None) -> bool:

@@ -14,7 +14,7 @@ from openclap.checkpoints import folder as model_folder
 from openclap.checkpoints.folder import COUNTER
 from openclap.checkpoints.names import why
 from openclap.checkpoints.shapes import tower_name
-from openclap.errors import CheckpointError
+from openclap.errors import CheckpointError, MissingTokenizerError
 from openclap.models.text_tower import TextTowerConfig
 from openclap.presets import Preset
 from openclap.text.tokenizer import FILE as TOKENIZER
@@ -149,7 +149,7 @@ def _words(folder: Path | None, preset: Preset, offline: bool) -> Path:
     if folder is not None and (folder / TOKENIZER).is_file():
         return folder / TOKENIZER
     if preset.text.tokenizer is None:
-        raise CheckpointError(f"The preset {preset.name} names no tokenizer. Pass a tokenizer.json with --tokenizer.")
+        raise MissingTokenizerError(f"The preset {preset.name} names no tokenizer.")
     return hub.tokenizer_file(preset.text.tokenizer, offline=offline)
 
 

@@ -33,8 +33,8 @@ def start(name: str, report: Callable[[str], None] = lambda line: None, *, offli
         return place
     if offline:
         raise CheckpointError(
-            f"{name}: is not at {place} yet, and nothing is fetched offline. Go online once (without --offline and "
-            "HF_HUB_OFFLINE), or copy that folder from where it is."
+            f"{name}: is not at {place} yet, and nothing is fetched offline. Go online once, without "
+            "HF_HUB_OFFLINE, or copy that folder from where it is."
         )
     STARTS[name](place, report)
     return place

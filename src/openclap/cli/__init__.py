@@ -34,7 +34,7 @@ from openclap.cli import (
     train,
 )
 from openclap.cli.console import complain, noting_audio_warnings
-from openclap.errors import OpenClapError
+from openclap.errors import MissingTokenizerError, OpenClapError
 
 app = App(
     name="openclap",
@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> int:
             code = app(arguments)
         sys.stdout.flush()
     except OpenClapError as error:
-        complain(str(error))
+        complain(_told(error, _verb(arguments)))
         return 2
     except CycloptsError as error:
         verb = _verb(arguments)
@@ -119,6 +119,18 @@ def run(arguments: list[str]) -> int:
         complain("interrupted.")
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _told(error: OpenClapError, verb: str) -> str:
+    """An error's text; of a missing tokenizer, with the option of `verb`, or, without one, how the model gets it."""
+    if not isinstance(error, MissingTokenizerError):
+        return str(error)
+    place = app
+    for word in verb.split():
+        place = place[word]
+    if "--tokenizer" in (name for argument in place.assemble_argument_collection() for name in argument.names):
+        return f"{error.why} Pass a tokenizer.json with --tokenizer."
+    return f"{error.why} Give the model one: openclap convert MODEL OUT --to openclap --tokenizer FILE."
 
 
 def _verb(arguments: list[str]) -> str:

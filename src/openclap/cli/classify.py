@@ -52,10 +52,10 @@ def classify(
     json
         Print one JSON array instead of a table; a file that was left out has an `error` and no labels.
     """
-    from openclap.errors import AudioError, ConfigError
+    from openclap.errors import AudioError
+    from openclap.limits import check_count
 
-    if top < 1:
-        raise ConfigError(f"--top is {top}, expected 1 or more.")
+    check_count("--top", top)
     names = _labels(labels, labels_file)
     sentences = prompts(names, template)
     sounds, skipped = find_sounds(files)

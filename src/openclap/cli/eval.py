@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openclap import paths
 from openclap.cli.console import note, print_table, progress, results
 from openclap.cli.defaults import default_model
+from openclap.cli.using import Tokenizer
 
 if TYPE_CHECKING:
+    from openclap.embedder import Embedder
     from openclap.evals.bench import Table
     from openclap.evals.clips import EvalClips
     from openclap.evals.evaluation import Evaluation
@@ -40,6 +42,7 @@ def evaluate(
     batch_size: int = 16,
     precision: str = "fp32",
     device: str | None = None,
+    tokenizer: Tokenizer = None,
     json: Path | None = None,
     markdown: Path | None = None,
     html: Path | None = None,
@@ -87,16 +90,16 @@ def evaluate(
         Of resamples, draws and networks.
     """
     from openclap.errors import ConfigError
+    from openclap.limits import check_count
 
-    if not 0 <= seed <= LARGEST_SEED:
-        raise ConfigError(f"--seed is {seed}, expected a whole number from 0 to {LARGEST_SEED}.")
+    check_count("--seed", seed, least=0, most=LARGEST_SEED)
     outputs = _Outputs(json, markdown, html)
     outputs.check()
     models = checkpoints or (default_model(),)
     places = [str(Path(name).resolve()) if Path(name).exists() else name for name in models]
     if twice := next((name for name, place in zip(models, places, strict=True) if places.count(place) > 1), None):
         raise ConfigError(f"{twice} is named twice, expected different checkpoints.")
-    computing = _Computing(processes, batch_size, precision, device)
+    computing = _Computing(processes, batch_size, precision, device, tokenizer)
     if suite == "quick":
         if training:
             raise ConfigError("--training belongs to suites of published sets, such as --suite paper.")
@@ -115,27 +118,36 @@ class _Computing:
     batch_size: int
     precision: str
     device: str | None
+    tokenizer: Path | None
 
     def __post_init__(self) -> None:
-        from openclap.errors import ConfigError
+        from openclap.limits import PROCESSES, check_count
 
-        for name, number in (("--processes", self.processes), ("--batch-size", self.batch_size)):
-            if number < 1:
-                raise ConfigError(f"{name} is {number}, expected 1 or more.")
+        check_count("--processes", self.processes, most=PROCESSES)
+        check_count("--batch-size", self.batch_size)
 
     def listener(self, model: str, advance: Callable[[int, int], None]) -> Listener:
         """A model that keeps its vectors."""
-        import openclap
         from openclap.evals.hearing import open_listener
 
         return open_listener(
             model,
-            partial(openclap.load, model, precision=self.precision, device=self.device),
+            partial(_load, model, self.tokenizer, precision=self.precision, device=self.device),
             paths.home() / "evals",
             batch_size=self.batch_size,
             processes=self.processes,
             progress=lambda _, done, total: advance(done, total),
         )
+
+
+def _load(model: str, tokenizer: Path | None, **options: Any) -> Embedder:
+    """A model; with `tokenizer` where it has none of its own."""
+    import openclap
+
+    embedder = openclap.load(model, **options)
+    return (
+        openclap.load(model, tokenizer=tokenizer, **options) if tokenizer and not embedder.has_tokenizer else embedder
+    )
 
 
 def _quick(  # noqa: PLR0917
@@ -257,7 +269,7 @@ def _show_suite(table: Table) -> None:
     for number, protocol in enumerate(protocols_of(table), start=1):
         results.print(f"[{number}] {protocol}.", style="dim", markup=False)
     if table.comparisons:
-        results.print()
+        results.print("\nChanges from the first model to the second:", style="dim", markup=False)
         head, *rows = compared(table)
         print_table(head, rows, right=[3, 5])
     for task, reason in table.missing.items():

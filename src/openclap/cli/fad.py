@@ -57,18 +57,18 @@ def fad(
     json
         Print one JSON object instead of a table.
     """
-    from openclap.errors import ConfigError
     from openclap.evals.fad import FEWEST, frechet_distance, frechet_distance_infinity
+    from openclap.limits import check_count
 
-    if seed < 0:
-        raise ConfigError(f"--seed is {seed}, expected 0 or more.")
+    check_count("--seed", seed, least=0)
     (sounds_a, skipped_a), (sounds_b, skipped_b) = find_sounds([dir_a]), find_sounds([dir_b])
     skipped = skipped_a + skipped_b
     embedder = using.load()
     a = _side(embedder, dir_a, list(sounds_a), skipped, batch_size)
     b = _side(embedder, dir_b, list(sounds_b), skipped, batch_size)
     list_skipped(skipped)
-    _warn(a, b)
+    if warning := _warning(a, b):
+        note(warning)
     outcome = Outcome(
         frechet_distance(a.vectors_ND, b.vectors_ND),
         frechet_distance_infinity(a.vectors_ND, b.vectors_ND, seed=seed) if b.windows >= FEWEST else None,
@@ -77,7 +77,7 @@ def fad(
     )
     facts = using.facts(embedder) | {"window_s": embedder.window_s, "seed": seed}
     if json:
-        print_json(outcome.facts() | facts | {"skipped": skipped_facts(skipped)})
+        print_json(outcome.facts() | facts | {"warning": warning, "skipped": skipped_facts(skipped)})
     else:
         outcome.show()
         made_by = f"windows of {embedder.window_s:.2f} s, {embedder.engine.precision}, model {using.name}"
@@ -136,14 +136,15 @@ class Outcome:
         print_table(["", "windows", "files", "folder"], sides, right=[1, 2])
 
 
-def _warn(a: Side, b: Side) -> None:
-    """Note the sides with too few windows for figures that mean much."""
+def _warning(a: Side, b: Side) -> str | None:
+    """Name the sides with too few windows for figures that mean much."""
     small = [f"{name} has {counted(side.windows, 'window')}" for name, side in (("A", a), ("B", b)) if side.is_small]
-    if small:
-        note(
-            f"{' and '.join(small)}, fewer than the {a.vectors_ND.shape[1]} numbers of a vector: FAD between different "
-            "sounds comes out too large, and FAD∞ is not to be trusted, whatever its R²."
-        )
+    if not small:
+        return None
+    return (
+        f"{' and '.join(small)}, fewer than the {a.vectors_ND.shape[1]} numbers of a vector: FAD between different "
+        "sounds comes out too large, and FAD∞ is not to be trusted, whatever its R²."
+    )
 
 
 def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipped, batch_size: int) -> Side:

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress, shown
 from openclap.cli.live import training_line
 from openclap.cli.train import options_given
+from openclap.cli.using import Tokenizer
 
 if TYPE_CHECKING:
     from openclap.audio.mono import Channels
@@ -31,6 +32,7 @@ def finetune(
     *options: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     start: Annotated[str, Parameter(name="--from")],
     out: Path,
+    tokenizer: Tokenizer = None,
     mode: Literal["heads", "last", "lora", "all"] | None = None,
     held_out: float = 0.2,
     processes: int = os.cpu_count() or 1,
@@ -63,19 +65,24 @@ def finetune(
     """
     from openclap.errors import ConfigError
     from openclap.evals.validation import HeldOut
+    from openclap.limits import PROCESSES, check_count
     from openclap.train.claim import check_folder
     from openclap.train.finetune import DEFAULTS, configure
     from openclap.train.loop import train
 
+    check_count("--processes", processes, most=PROCESSES)
     if not 0 < held_out < 1:
         raise ConfigError(f"--held-out is {held_out}, expected a share between 0 and 1.")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("openclap finetune is for one process. Make shards, and give several to openclap train.")
     check_folder(out)
     given = options_given(options)
-    channels = configure(
-        start, "", max(DEFAULTS), mode=mode, options=given
-    ).channels  # refuses before sounds are packed
+    for name, place in {"start": "--from", "data": "SOUNDS"}.items():
+        if name in given:
+            raise ConfigError(f"--{name} is for openclap train; here, {place} says it.")
+    given |= {"tokenizer": str(tokenizer)} if tokenizer else {}
+    # Before sounds are packed: what cannot be is refused, and the channel to pack is known.
+    channels = configure(start, "", max(DEFAULTS), mode=mode, options=given).channels
     pairs = _pairs(sounds, out, held_out, processes, channels)
     config = configure(start, str(pairs.train.folder), len(pairs.train), mode=mode, options=given, tell=note)
     held = HeldOut(pairs.held)
@@ -83,9 +90,7 @@ def finetune(
     with _told() as watch:
         outcome = train(config, out, shards=pairs.train, validate=held.score, watch=watch)
     list_skipped([(reason.partition(": ")[0], reason) for reason in outcome.skipped])
-    if outcome.stopped:
-        return _stopped(outcome, json)
-    return _finished(outcome, held, start, out, channels, json=json)
+    return _stopped(outcome, json) if outcome.stopped else _finished(outcome, held, config, out, json=json)
 
 
 def _pairs(sounds: Path, out: Path, held_out: float, processes: int, channels: Channels) -> Pairs:
@@ -115,12 +120,15 @@ def _stopped(outcome: Outcome, json: bool) -> int:
     return 130
 
 
-def _finished(outcome: Outcome, held: HeldOut, start: str, out: Path, channels: Channels, *, json: bool) -> int:
+def _finished(outcome: Outcome, held: HeldOut, config: TrainConfig, out: Path, *, json: bool) -> int:
     """Both models on the held-out pairs, the curves, and what came of it."""
     import openclap
     from openclap.train.page import write_page
 
-    changes = held.compare(*(openclap.load(model, channels=channels) for model in (start, outcome.model)))
+    changes = held.compare(
+        openclap.load(config.start, tokenizer=config.tokenizer or None, channels=config.channels),
+        openclap.load(outcome.model, channels=config.channels),
+    )
     if json:
         print_json(_facts(outcome, changes))
     else:

@@ -12,7 +12,7 @@ from openclap import paths
 from openclap.audio.mono import Channels
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress
 from openclap.cli.defaults import default_index, default_model
-from openclap.cli.using import TrimSilence
+from openclap.cli.using import Tokenizer, TrimSilence
 
 
 def add(
@@ -20,6 +20,7 @@ def add(
     *,
     index: Path | None = None,
     model: str | None = None,
+    tokenizer: Tokenizer = None,
     channels: Channels = "mean",
     trim_silence: TrimSilence = False,
     table: Path | None = None,
@@ -28,7 +29,7 @@ def add(
     """Add folders or files to a search index, or bring it up to date with them.
 
     Only new and changed files are embedded; moved ones keep their vectors; vanished ones leave. Files are read,
-    never written. Stopped half-way, the same command goes on.
+    never written. Stopped half-way, the same command goes on. A tokenizer that is given is copied into a new index.
 
     Parameters
     ----------
@@ -53,7 +54,11 @@ def add(
 
     records = read_table(table) if table else []
     library = Library.open_or_create(
-        index or paths.home() / "index", model or default_model(), channels=channels, trim_silence=trim_silence
+        index or paths.home() / "index",
+        model or default_model(),
+        tokenizer=tokenizer,
+        channels=channels,
+        trim_silence=trim_silence,
     )
     with progress("Indexing") as advance:
         report = library.add(sounds, records=records, progress=advance)

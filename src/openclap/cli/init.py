@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from openclap.cli.console import note
-from openclap.cli.using import Offline
+from openclap.cli.using import Offline, Tokenizer
 
 
 def init(
@@ -14,7 +14,7 @@ def init(
     out: Path,
     audio_tower: Path | None = None,
     text_tower: str | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: Tokenizer = None,
     seed: int = 3407,
     offline: Offline = False,
 ) -> None:
@@ -30,8 +30,6 @@ def init(
         A file of HTSAT or PANN as trained on AudioSet; without it the audio tower is fresh.
     text_tower
         A folder of transformers or a name on the hub, such as roberta-base; without it the text tower is fresh.
-    tokenizer
-        A `tokenizer.json`, where neither the text tower nor the hub has one.
     seed
         Of the fresh weights; the same call gives the same model.
     offline

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def show(plan: Plan, *, json: bool) -> None:
     """A plan as a table on stdout, or as JSON; notes and warnings on stderr."""
     if json:
-        print_json(asdict(plan) | {"memory": asdict(plan.memory) | {"total": plan.memory.total}})
+        memory = asdict(plan.memory) | {"total": plan.memory.total}
+        print_json(asdict(plan) | {"memory": memory, "seconds": plan.seconds if plan.steps else None})
         return
     print_table(["part", "parameters", "learning"], _parts(plan), right=(1, 2))
     note("")
@@ -43,8 +44,15 @@ def _facts(plan: Plan) -> list[list[str]]:
         ["memory", f"{plan.memory.total / 1e9:.2f} GB = " + " + ".join(f"{_size(s)} {n}" for n, s in memory.items())],
         ["a step", f"{plan.flops / 1e12:,.2f} TFLOP"],
         ["device", f"{plan.device}, {plan.peak / 1e9:,.0f} GFLOP/s in a large matrix product"],
-        ["time", f"{timedelta(seconds=round(plan.seconds))} = {plan.steps:,} × {_step(plan)}"],
+        ["time", _time(plan)],
     ]
+
+
+def _time(plan: Plan) -> str:
+    """How long the run takes, made up of its steps; without a step there is no time to state."""
+    if not plan.steps:
+        return "–, there is no step to take"
+    return f"{timedelta(seconds=round(plan.seconds))} = {plan.steps:,} × {_step(plan)}"
 
 
 def _size(size: int) -> str:

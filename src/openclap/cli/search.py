@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from openclap.cli.console import note, print_json, print_table
 from openclap.cli.defaults import default_index
+from openclap.cli.using import Tokenizer
 
 if TYPE_CHECKING:
     from openclap.types import Hit
@@ -18,7 +19,9 @@ K = Annotated[int, Parameter(name=["--k", "-k"])]
 Json = Annotated[bool, Parameter(negative="")]
 
 
-def search(query: str, *, index: Path | None = None, k: K = 10, json: Json = False) -> None:
+def search(
+    query: str, *, index: Path | None = None, tokenizer: Tokenizer = None, k: K = 10, json: Json = False
+) -> None:
     """Find sounds by describing them.
 
     Parameters
@@ -37,10 +40,12 @@ def search(query: str, *, index: Path | None = None, k: K = 10, json: Json = Fal
 
     if not query.strip():
         raise ConfigError("The query is empty, expected a few words such as 'rain on a tin roof'.")
-    show(Library.open(index or default_index()).search(query, k), json=json)
+    show(Library.open(index or default_index(), tokenizer=tokenizer).search(query, k), json=json)
 
 
-def similar(file: Path, *, index: Path | None = None, k: K = 10, json: Json = False) -> None:
+def similar(
+    file: Path, *, index: Path | None = None, tokenizer: Tokenizer = None, k: K = 10, json: Json = False
+) -> None:
     """Find sounds that are like a sound.
 
     Parameters
@@ -56,7 +61,7 @@ def similar(file: Path, *, index: Path | None = None, k: K = 10, json: Json = Fa
     """
     from openclap.library import Library
 
-    show(Library.open(index or default_index()).similar(file, k), json=json)
+    show(Library.open(index or default_index(), tokenizer=tokenizer).similar(file, k), json=json)
 
 
 def show(hits: list[Hit], *, json: bool) -> None:

@@ -10,12 +10,14 @@ from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, shown
 from openclap.cli.live import training_line
+from openclap.cli.using import Tokenizer
 
 
 def train(
     recipe: str,
     *options: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     out: Path | None = None,
+    tokenizer: Tokenizer = None,
     values: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     processes: int = 1,
@@ -48,7 +50,8 @@ def train(
     from openclap.train.options import explained, override
     from openclap.train.page import write_page
 
-    config = override(find(recipe), options_given(options))
+    given_options = options_given(options) | ({"tokenizer": str(tokenizer)} if tokenizer else {})
+    config = override(find(recipe), given_options)
     if values:
         told = explained(config)
         if json:

@@ -19,6 +19,9 @@ Offline = Annotated[bool, Parameter(negative="")]
 TrimSilence = Annotated[bool, Parameter(negative="")]
 
 
+Tokenizer = Annotated[Path | None, Parameter(help="A `tokenizer.json`, for a model that has none beside it.")]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Using:
@@ -30,8 +33,7 @@ class Using:
     """The branch, tag or commit of a model on the hub."""
     offline: Offline = False
     """Take models from the hub's cache alone, and ask the network for nothing."""
-    tokenizer: Path | None = None
-    """A `tokenizer.json`, for a model that has none beside it."""
+    tokenizer: Tokenizer = None
     precision: str = "fp32"
     """What the model computes in: fp32, bf16, int8, or auto, the fastest that stays true to fp32."""
     device: str | None = None

@@ -30,12 +30,14 @@ from openclap.evals.metrics import (
 )
 from openclap.evals.ranks import TIE, Floats, Ints
 from openclap.evals.raw import RAW, RawEmbedder
-from openclap.evals.retrieval import Retrieval, retrieve
+from openclap.evals.retrieval import Retrieval, retrieve, too_few, trivial
 from openclap.evals.tagging import Tagged, tag, tagging_measures
 from openclap.evals.tasks import READS_RAW, Task
 from openclap.text.prompts import prompts
 
 SHOTS, DRAWS = 8, 10
+READS_TEXT = ("retrieval", "zero_shot", "tagging")
+"""Kinds of task that embed captions or prompts."""
 FEW_SHOT_ITERATIONS = 100
 """MAEB's protocol of few examples: 8 clips a label, drawn 10 times, logistic regression with scikit-learn's C = 1."""
 
@@ -65,6 +67,8 @@ def ask(task: Task, collected: Collected, listener: Listener, *, seed: int = 0) 
     """One model's answers to one task. Raises DataError where nothing can be asked."""
     if task.kind == "probe" and task.learner in READS_RAW:
         listener = listener.changed(RawEmbedder, RAW)
+    if task.kind in READS_TEXT:
+        listener.check_tokenizer()
     heard = listener.hear(collected.test)
     asked = ASK[task.kind](task, collected, heard, listener, seed)
     return replace(asked, lost=(*heard.lost, *asked.lost))
@@ -73,12 +77,14 @@ def ask(task: Task, collected: Collected, listener: Listener, *, seed: int = 0) 
 def _retrieval(task: Task, collected: Collected, heard: Heard, listener: Listener, seed: int) -> Asked:
     found = retrieve(listener, heard.clips, heard.vectors_ND)
     if found is None:
-        raise DataError(f"{task.name}: no clip has a caption, and without one there is nothing to find.")
+        raise DataError(f"{task.name}: {too_few(heard.clips)}")
     notes = []
     if silent := len(heard.clips) - len(found.clip_A):
         notes.append(f"{silent} clips have no caption and took no part.")
     if cut := listener.cut_off(found.captions):
         notes.append(f"{cut} of {len(found.captions)} captions are longer than the model reads, and were cut.")
+    if told := trivial(found.ranks):
+        notes.append(told)
     measures = found.measures() | {
         name: Measure(measure.statistic, found.clip_A[measure.clip_N])
         for name, measure in reciprocal_measures(found.ranks).items()

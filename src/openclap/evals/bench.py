@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
+from openclap.errors import CheckpointError, ConfigError, DataError, MissingTokenizerError, TrainingError
 from openclap.evals.asked import Asked, ask
 from openclap.evals.collected import Collected, collect
 from openclap.evals.hearing import Listener
@@ -38,6 +38,7 @@ class Row:
     """One figure of one model. Shares are of 1, ranks count from 1; `published` are in percent.
 
     Attributes:
+        short: what is missing of the clips that `published` was measured on, such as "9 of 975 clips"; "" for nothing.
         n: how many clips, or captions, were asked about.
         data_hash: a SHA-256 of the clips: ids, captions, labels, groups, folds and sounds.
         seconds: that the whole task took.
@@ -49,6 +50,7 @@ class Row:
     metric: str
     estimate: Estimate
     published: tuple[Published, ...]
+    short: str
     n: int
     protocol: str
     data_hash: str
@@ -63,7 +65,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How much better model `a` is than `b` in one figure."""
+    """The change of one figure from model `a` to model `b`: the figure of `b` less that of `a`."""
 
     task: str
     metric: str
@@ -112,7 +114,7 @@ def run_suite(
         seed: of resamples, draws and networks: the same seed, the same table.
         note: told what is being done.
 
-    Raises DataError for what is no manifest.
+    Raises DataError for what is no manifest, MissingTokenizerError for a model that cannot read the words of a task.
     """
     trained = trained_on(training) if training else None
     rows: list[Row] = []
@@ -129,9 +131,13 @@ def run_suite(
                 asked = ask(task, collected, listener, seed=seed)
                 found[listener.name, task.name] = asked
                 whose = f"{listener.name}: " if len(listeners) > 1 else ""
-                notes += [(task.name, whose + sentence) for sentence in (*asked.notes, *_of_lost(asked))]
+                notes += [
+                    (task.name, whose + sentence) for sentence in (*asked.notes, *_of_groups(asked), *_of_lost(asked))
+                ]
                 seconds = time.perf_counter() - started
                 rows += _rows(task, listener, asked, collected, seconds=seconds, seed=seed)
+        except MissingTokenizerError:
+            raise  # every task of words would fail, and one option mends it
         except (DataError, ConfigError, TrainingError, CheckpointError) as error:
             missing[task.name] = str(error)
     lost = {(task, clip, reason): None for (_, task), each in found.items() for clip, reason in each.lost}
@@ -143,7 +149,7 @@ def run_suite(
 def _rows(
     task: Task, listener: Listener, asked: Asked, collected: Collected, *, seconds: float, seed: int
 ) -> Iterator[Row]:
-    protocol = protocol_of(task, listener, collected, bool(asked.lost))
+    protocol, short = protocol_of(task, listener, collected, asked), short_of(task, collected, asked)
     for metric, measure in asked.measures.items():
         groups = [asked.clips.clips[i].group for i in measure.clip_N]
         resamples = RESAMPLES if asked.tagged is None else TAGGING_RESAMPLES
@@ -155,6 +161,7 @@ def _rows(
             metric=metric,
             estimate=estimate,
             published=tuple(each for each in task.published if each.metric == metric),
+            short=short,
             n=len(measure.clip_N),
             protocol=protocol,
             data_hash=asked.clips.digest,
@@ -163,21 +170,43 @@ def _rows(
         )
 
 
-def protocol_of(task: Task, listener: Listener, collected: Collected, is_partial: bool) -> str:
-    """How a figure was made, in one line: what is asked, with which words, and what becomes of long clips."""
-    split = f"split {task.split}" if task.split else f"{task.folds} folds averaged" if task.folds else "all clips"
-    parts = [f"{task.kind.replace('_', '-')}, {split}{', some clips missing' if is_partial else ''}"]
+def short_of(task: Task, collected: Collected, asked: Asked) -> str:
+    """The share of the published set that took part, where that is not all of it."""
+    learnt = sum(len(part) for part in (collected.train, collected.valid) if part is not None)
+    learnt -= len(asked.lost) - (len(collected.test) - len(asked.clips))  # what is lost is lost on either side
+    parts = [f"{len(asked.clips):,} of {task.clips:,} clips"] if len(asked.clips) < task.clips else []
+    parts += [f"{learnt:,} of {task.learns:,} to learn from"] if learnt < task.learns else []
+    return ", ".join(parts)
+
+
+def protocol_of(task: Task, listener: Listener, collected: Collected, asked: Asked) -> str:
+    """How a figure was made, in one line: what was asked, with which words, and what becomes of long clips."""
+    split = f"split {task.split}" if task.split else _folds(task, asked) if task.folds else "all clips"
+    parts = [f"{task.kind.replace('_', '-')}, {split}{', some clips missing' if asked.lost else ''}"]
     if task.kind in ("zero_shot", "tagging"):
         words = " and ".join(f"“{template}”" for template in task.templates)
         parts.append(f"{len(collected.classes)} classes as {words}{', words from a file' if task.classes else ''}")
     if task.kind == "probe":
-        where = f"split {task.valid}" if task.valid else "held-out groups of the training clips"
+        where = (
+            f"split {task.valid}" if task.valid else "groups of the training clips that were held out, if any could be"
+        )
         parts.append(f"{LEARNERS[task.learner]}; choices made on {where}")
     if task.kind == "few_shot":
-        parts.append("8 clips a label, 10 draws, logistic regression (MAEB)")
+        parts.append("up to 8 clips a label, 10 draws, logistic regression (MAEB)")
     if not (task.kind == "probe" and task.learner in (*READS_RAW, "fine_tune")):
         parts.append(f"long clips: {listener.clip_policy or UNKNOWN_POLICY}")
     return "; ".join(parts).rstrip(".")
+
+
+def _folds(task: Task, asked: Asked) -> str:
+    """The folds that figures are averaged over."""
+    there = len({clip.fold for clip in asked.clips.clips})
+    return f"{there if there == task.folds else f'{there} of {task.folds}'} folds averaged"
+
+
+def _of_groups(asked: Asked) -> Iterator[str]:
+    if len(set(asked.clips.groups)) == 1:
+        yield "All clips are one group, so there is no interval, and no p."
 
 
 def _of_lost(asked: Asked) -> Iterator[str]:
@@ -202,5 +231,5 @@ def compare(
                 continue
             for metric in SHOWN[kind]:
                 if metric in ours.measures:
-                    pair = ours.measures[metric], theirs.measures[metric]
+                    pair = theirs.measures[metric], ours.measures[metric]
                     yield Comparison(task, metric, a, b, paired_difference(*pair, ours.clips.groups, seed=seed))

@@ -17,15 +17,18 @@ from openclap.evals.uncertainty import Estimate
 HEAD = ("model", "task", "metric", "ours", "published", "difference", "95 %", "n", "protocol", "data", "seconds")
 BESIDE = ("published", "difference")
 """Columns that only published figures fill."""
-COMPARED = ("task", "metric", "models", "difference", "95 %", "p")
+COMPARED = ("task", "metric", "change", "by", "95 %", "p")
+"""The change is from the first model to the second."""
 NAMES = {"text_to_audio": "text→audio", "audio_to_text": "audio→text"}
 
 
 def rows_of(table: Table) -> list[tuple[str, ...]]:
-    """The shown figures, heading first. Shares are in percent, as papers write them; `published` and the difference
-    are of the first row that is known, and the others stand in `published_of`; where none is, there are no such
-    columns. Protocols are numbered as in
-    `protocols_of`."""
+    """The shown figures, heading first. Shares are in percent, as papers write them.
+
+    `published` and the difference are of the first row that is known, the others stand in `published_of`; where none
+    is, there are no such columns. The share of the published set stands in place of the difference where it is not
+    whole. Protocols are numbered as in `protocols_of`.
+    """
     protocols = protocols_of(table)
     rows = [HEAD, *(_words(row, protocols.index(row.protocol) + 1) for row in table.rows if row.is_shown)]
     if any(row.published for row in table.rows):
@@ -56,7 +59,7 @@ def to_markdown(table: Table) -> str:
     """The table, comparisons, published rows and everything worth knowing."""
     parts = [f"# Suite {table.suite}", grid(rows_of(table))]
     if table.comparisons:
-        parts += ["## Models in pairs", grid(compared(table))]
+        parts += ["## Models in pairs, the change from the first to the second", grid(compared(table))]
     parts += ["## Protocols", "\n".join(f"{n}. {line}." for n, line in enumerate(protocols_of(table), start=1))]
     for title, lines in (
         ("Published", published_of(table)),
@@ -79,8 +82,9 @@ def to_json(table: Table) -> str:
                 "task": each.task,
                 "metric": each.metric,
                 "models": [each.a, each.b],
+                "change": f"from {each.a} to {each.b}",
                 **_estimate(each.difference.estimate),
-                "p": each.difference.p,
+                "p": None if math.isnan(each.difference.p) else each.difference.p,
             }
             for each in table.comparisons
         ],
@@ -116,8 +120,11 @@ def span(row: Row) -> str:
 
 
 def difference(row: Row) -> str:
-    """Ours less the first published, in points."""
-    return _signed(100 * row.estimate.value - row.published[0].value) if row.published else "–"
+    """Ours less the first published, in points; the share of the published set where it is not whole, and a dash where
+    one of the two is not there."""
+    if not row.published or math.isnan(row.estimate.value):
+        return "–"
+    return row.short or _signed(100 * row.estimate.value - row.published[0].value)
 
 
 def _words(row: Row, protocol: int) -> tuple[str, ...]:
@@ -141,7 +148,9 @@ def _pair(each: Comparison) -> tuple[str, ...]:
     value, scale = each.difference.estimate, 1.0 if each.metric.endswith("rank") else 100.0
     low, middle, high = (_signed(scale * number) for number in (value.low, value.value, value.high))
     interval = "–" if math.isnan(value.low) else f"{low} to {high}"
-    return each.task, named(each.metric), f"{each.a} − {each.b}", middle, interval, f"{each.difference.p:.3f}"
+    p = "–" if math.isnan(each.difference.p) else f"{each.difference.p:.3f}"
+    middle = "–" if math.isnan(value.value) else middle
+    return each.task, named(each.metric), f"from {each.a} to {each.b}", middle, interval, p
 
 
 def _signed(number: float) -> str:
@@ -157,6 +166,7 @@ def _figure(row: Row) -> dict[str, Any]:
         "shown": row.is_shown,
         **_estimate(row.estimate),
         "published": [{"value": round(each.value / 100, 6), "system": each.system} for each in row.published],
+        "short": row.short or None,
         "n": row.n,
         "protocol": row.protocol,
         "data_sha256": row.data_hash,

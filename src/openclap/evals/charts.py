@@ -22,7 +22,7 @@ def interval_bar(estimate: Estimate, chance: Estimate | None, other: Estimate | 
     """A figure on 0..1: a band for chance, a ring for what it stands beside, a dot on a line for ours."""
     at = Scale(0.0, 1.0, 5, 175)
     parts = ['<line class="bar-base" x1="5" y1="10" x2="175" y2="10"/>']
-    if chance is not None:
+    if chance is not None and not math.isnan(chance.low):
         band = max(at(chance.high) - at(chance.low), 2.0)
         parts.append(f'<rect class="bar-chance" x="{at(chance.low):.1f}" y="3" width="{band:.1f}" height="14" rx="2"/>')
     if other is not None:

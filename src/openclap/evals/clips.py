@@ -159,6 +159,12 @@ def describe(sample: Sample) -> EvalClip:
     )
 
 
+def check_text(embedder: Any) -> None:
+    """Raise what embedding text would raise for a missing tokenizer, before any sound is embedded."""
+    if check := getattr(embedder, "check_tokenizer", None):
+        check()
+
+
 def embed_clips(
     embedder: SoundEmbedder, clips: EvalClips, *, batch_size: int = 16, progress: Progress | None = None
 ) -> Vectors:

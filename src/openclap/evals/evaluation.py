@@ -53,12 +53,15 @@ class Figure:
 
     @property
     def above_chance(self) -> str:
-        """yes: the whole interval beats chance's. no: not even the figure does. touching: in between."""
+        """yes: the whole interval beats chance's. no: not even the figure does. touching: in between. –: a value or an
+        interval is not defined."""
         sign = -1.0 if self.is_rank else 1.0
         bounds = (sign * self.chance.low, sign * self.chance.high)
         if sign * self.estimate.value <= max(bounds):
             return "no"
         ours = (sign * self.estimate.low, sign * self.estimate.high)
+        if any(math.isnan(number) for number in (self.estimate.value, *bounds, *ours)):
+            return "–"
         return "yes" if min(ours) > max(bounds) else "touching"
 
 
@@ -159,7 +162,7 @@ def _figure_record(figure: Figure) -> dict[str, Any]:
         **_estimate_record(figure.estimate),
         "chance": _estimate_record(figure.chance),
         "untrained": _estimate_record(figure.untrained) if figure.untrained else None,
-        "above_chance": figure.above_chance,
+        "above_chance": None if figure.above_chance == "–" else figure.above_chance,
         "n": figure.n,
     }
 

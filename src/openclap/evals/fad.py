@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from openclap.errors import ConfigError, DataError
+from openclap.limits import check_count
 
 Floats = NDArray[np.float64]
 
@@ -83,6 +84,7 @@ def frechet_distance_infinity(
     """
     if subsets < 2 or seed < 0:
         raise ConfigError(f"subsets is {subsets} and seed {seed}, expected 2 or more subsets and a seed of 0 or more.")
+    check_count("subsets", subsets)
     reference, b_MD = Gaussian.of(_checked(a_ND, "a")), _checked(b_MD, "b", a_ND)
     count = len(b_MD)
     if count < FEWEST:

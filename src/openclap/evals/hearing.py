@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from openclap.errors import DataError
-from openclap.evals.clips import EvalClip, EvalClips, Progress, SoundEmbedder, Vectors, embed_sentences
+from openclap.evals.clips import EvalClip, EvalClips, Progress, SoundEmbedder, Vectors, check_text, embed_sentences
 from openclap.evals.outcomes import Outcome, mapper, place_of
 from openclap.evals.vector_cache import VectorCache
+from openclap.limits import PROCESSES, check_count
 
 CHUNK = 64
 """Clips that are read, embedded and kept as one piece of work."""
@@ -51,7 +52,12 @@ class Listener:
         load: Callable[[], SoundEmbedder] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """With more than one of `processes`, each makes a model of its own with `load`."""
+        """With more than one of `processes`, each makes a model of its own with `load`.
+
+        Raises ConfigError for numbers out of range.
+        """
+        check_count("batch_size", batch_size)
+        check_count("processes", processes, most=PROCESSES)
         self.name, self.embedder, self.cache = name, embedder, cache
         self.batch_size, self.processes, self.progress = batch_size, processes, progress
         self._load = load
@@ -68,6 +74,10 @@ class Listener:
             load=partial(_changed, change, self._load) if self._load else None,
             progress=self.progress,
         )
+
+    def check_tokenizer(self) -> None:
+        """Raises CheckpointError where the model cannot read text."""
+        check_text(self.embedder)
 
     @property
     def clip_policy(self) -> str | None:
@@ -173,7 +183,7 @@ class Listener:
         chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
         if not chunks:
             return
-        with mapper(self.embedder, self.batch_size, self.processes, self._load) as mapped:
+        with mapper(self.embedder, self.batch_size, min(self.processes, len(chunks)), self._load) as mapped:
             sounds = ([place_of(clips, wanted[name]) for name in chunk] for chunk in chunks)
             yield from zip(chunks, mapped(sounds), strict=True)
 

@@ -161,7 +161,7 @@ def per_class(answers: Classified) -> list[ClassRow]:
             c,
             int(true_C[c]),
             float(right_C[c] / true_C[c]),
-            float(right_C[c] / max(said_C[c], 1)),
+            float(right_C[c] / said_C[c]) if said_C[c] else None,
             float(2 * right_C[c] / (said_C[c] + true_C[c])),
         )
         for c in np.flatnonzero(true_C).tolist()
@@ -170,12 +170,12 @@ def per_class(answers: Classified) -> list[ClassRow]:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """How one class fares; `precision` is 0 where nothing was taken for it."""
+    """How one class fares; `precision` is None where nothing was taken for it."""
 
     label: int
     clips: int
     recall: float
-    precision: float
+    precision: float | None
     f1: float
 
 

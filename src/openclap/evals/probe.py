@@ -42,7 +42,9 @@ def probe(
     strength = choose_strength(train_PD[place_P], label_P, group_P, seed=seed)
     model = fit(train_PD[place_P], label_P, strength)
     unknown = sorted(set(wanted) - set(known))
-    notes = [f"Probe: C = {strength:g}, chosen by cross-validation over groups of {train.name}."]
+    folds = len(group_folds(label_P, group_P, seed))
+    how = f"chosen by {folds}-fold cross-validation over" if folds else "not chosen: no fold can be made of the"
+    notes = [f"Probe: C = {strength:g}, {how} groups of {train.name}."]
     if unknown:
         gone = sum(clip.label in unknown for clip in test.clips)
         notes.append(f"Probe: {gone} clips were left out, {train.name} has no example of: {', '.join(unknown)}.")

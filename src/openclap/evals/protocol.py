@@ -20,7 +20,7 @@ RETRIEVAL = (
 ZERO_SHOT = f"One sentence a label, “{SOUND}”, over all labels of the split; _ in labels reads as a space."
 PROBE = (
     "Logistic regression on the frozen unit vectors of the training split; its C is one of "
-    f"{', '.join(f'{strength:g}' for strength in STRENGTHS)}, chosen by {FOLDS}-fold cross-validation "
+    f"{', '.join(f'{strength:g}' for strength in STRENGTHS)}, chosen by cross-validation of up to {FOLDS} folds "
     "over groups of the training split alone; the held-out split is used once."
 )
 TIES = "Broken against the model: what is wrong and scores the same stands first."

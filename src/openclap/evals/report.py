@@ -78,6 +78,7 @@ def headline(evaluation: Evaluation) -> dict[str, str]:
         "yes": "The result is clearly above chance.",
         "touching": "The intervals of the result and of chance touch: it may be chance.",
         "no": "That is not above chance.",
+        "–": "Whether that is above chance cannot be said: all clips are one group, so there is no interval.",
     }[figure.above_chance]
     before = f", this model before training {100 * figure.untrained.value:.0f} %" if figure.untrained else ""
     return {

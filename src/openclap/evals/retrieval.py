@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from openclap.evals.clips import EvalClips, SoundEmbedder, Vectors, embed_sentences
-from openclap.evals.metrics import Measure, retrieval_measures
+from openclap.evals.metrics import RECALL_AT, Measure, retrieval_measures
 from openclap.evals.ranks import TIE, Floats, Ints, Ranks, rank_vectors
 
 KEPT = 10  # hits remembered for each caption: what a report shows
@@ -42,10 +42,11 @@ class Retrieval:
 
 
 def retrieve(embedder: SoundEmbedder, clips: EvalClips, audio_ND: Vectors) -> Retrieval | None:
-    """Rank all captioned clips against all captions; `audio_ND` is the split's. None without captions."""
+    """Rank all captioned clips against all captions; `audio_ND` is the split's. None for fewer than two clips
+    with captions: every figure would be perfect, or there is none (`too_few` says so)."""
     clip_A = np.array([i for i, clip in enumerate(clips.clips) if clip.captions], np.int64)
     captions = tuple(caption for i in clip_A for caption in clips.clips[i].captions)
-    if not captions:
+    if len(clip_A) < 2:
         return None
     owner_T = np.repeat(np.arange(len(clip_A)), [len(clips.clips[i].captions) for i in clip_A])
     text_UD, which_T = embed_sentences(embedder, captions)
@@ -59,6 +60,21 @@ def retrieve(embedder: SoundEmbedder, clips: EvalClips, audio_ND: Vectors) -> Re
         scores_TK=np.concatenate([scores for _, scores in blocks]).astype(np.float64),
         own_score_T=np.einsum("td,td->t", audio_AD[owner_T], text_TD).astype(np.float64),
     )
+
+
+def too_few(clips: EvalClips) -> str:
+    """Why `retrieve` finds nothing to do."""
+    captioned = sum(bool(clip.captions) for clip in clips.clips)
+    return (
+        "no clip has a caption." if not captioned else "1 clip has a caption, and finding one among others needs two."
+    )
+
+
+def trivial(ranks: Ranks) -> str | None:
+    """A note on figures that no model can miss, because what is searched is no larger than their k."""
+    pools = {"text→audio": ranks.clips, "audio→text": len(ranks.owner_T)}
+    told = [f"{way} R@{k}" for way, pool in pools.items() for k in RECALL_AT if k >= pool]
+    return f"{', '.join(told)}: 100 % for any model, with {ranks.clips} clips to search." if told else None
 
 
 def _parts(captions: int) -> list[slice]:

@@ -98,6 +98,7 @@ def _row(model: str, task: str, kind: str, figure: Figure, evaluation: Evaluatio
         metric=metric,
         estimate=figure.estimate,
         published=(),
+        short="",
         n=figure.n,
         protocol=f"{evaluation.protocol[HEADINGS[kind]]} Long clips: {long}".rstrip("."),
         data_hash=evaluation.data_hash,

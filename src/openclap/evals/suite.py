@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from openclap.errors import DataError
 from openclap.evals.answers import Answers, LeftOut
-from openclap.evals.clips import EvalClips, Progress, SoundEmbedder, Vectors, embed_clips
+from openclap.evals.clips import EvalClips, Progress, SoundEmbedder, Vectors, check_text, embed_clips
 from openclap.evals.evaluation import Evaluation, Figure
 from openclap.evals.hearing import Listener
 from openclap.evals.metrics import Measure
 from openclap.evals.probe import impossible, probe
 from openclap.evals.protocol import protocol
-from openclap.evals.retrieval import Retrieval, retrieve
+from openclap.evals.retrieval import Retrieval, retrieve, too_few, trivial
 from openclap.evals.uncertainty import (
     Estimate,
     chance_classification,
@@ -60,6 +60,7 @@ class _Run:
 
     def measure(self, embedder: SoundEmbedder) -> _Results:
         """Embed once, then the three tasks."""
+        check_text(embedder)
         audio_ND = self._embed(embedder, self.test)
         return _Results(
             retrieval=retrieve(embedder, self.test, audio_ND),
@@ -109,7 +110,7 @@ def evaluate(
     results, before = run.measure(embedder), run.measure(untrained) if untrained else None
     return Evaluation(
         figures=tuple(_figures(results, before, test_clips, seed)),
-        left_out=_left_out(results),
+        left_out=_left_out(results, test_clips),
         notes=tuple(_notes(results, test_clips, train_clips)),
         protocol=protocol(embedder, seed),
         split=test_clips.name,
@@ -162,8 +163,8 @@ def _split_name(name: str) -> tuple[str, str]:
     return task, name[len(task) + 1 :]
 
 
-def _left_out(results: _Results) -> dict[str, str]:
-    left = {"retrieval": "no clip has a caption."} if results.retrieval is None else {}
+def _left_out(results: _Results, clips: EvalClips) -> dict[str, str]:
+    left = {"retrieval": too_few(clips)} if results.retrieval is None else {}
     tasks = {"zero_shot": results.zero_shot, "probe": results.probe}
     return left | {name: task.reason for name, task in tasks.items() if isinstance(task, LeftOut)}
 
@@ -187,6 +188,8 @@ def _notes(results: _Results, test: EvalClips, train: EvalClips | None) -> Itera
 
 
 def _caption_notes(retrieval: Retrieval, test: EvalClips) -> Iterator[str]:
+    if told := trivial(retrieval.ranks):
+        yield f"Retrieval: {told}"
     if silent := len(test) - len(retrieval.clip_A):
         yield f"Retrieval: {silent} clips have no caption and took no part."
     owners: dict[str, set[int]] = {}

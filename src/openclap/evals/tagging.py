@@ -80,7 +80,8 @@ def _each(tagged: Tagged, figure: _Figure) -> Floats:
 
 
 def _mean_over(tagged: Tagged, figure: _Figure) -> Statistic:
-    """The mean of a figure over classes, under weights; classes that a resample leaves without a side are left out."""
+    """The mean of a figure over classes, under weights; classes that a resample leaves without a side are left out, and
+    where it leaves none, the mean is NaN."""
 
     def mean(weight_RN: Floats) -> Floats:
         sum_R, count_R = np.zeros(len(weight_RN)), np.zeros(len(weight_RN))
@@ -90,7 +91,7 @@ def _mean_over(tagged: Tagged, figure: _Figure) -> Statistic:
             there_R = ~np.isnan(value_R)
             sum_R[there_R] += value_R[there_R]
             count_R += there_R
-        return np.asarray(sum_R / np.maximum(count_R, 1))
+        return _share(sum_R, count_R)
 
     return mean
 
@@ -99,7 +100,8 @@ def _precision(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:
     at = np.flatnonzero(truth_N)
     wanted_RP = weight_RN[:, at]
     share_RP = wanted_RP.cumsum(1) / np.maximum(weight_RN.cumsum(1)[:, at], 1e-12)
-    return _share((wanted_RP * share_RP).sum(1), wanted_RP.sum(1))
+    total_R = wanted_RP.sum(1) * (weight_RN.sum(1) > wanted_RP.sum(1))  # nothing to tell apart: not defined
+    return _share((wanted_RP * share_RP).sum(1), total_R)
 
 
 def _area(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:

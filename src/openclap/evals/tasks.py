@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from openclap.errors import ConfigError
+from openclap.limits import check_count
 from openclap.text.prompts import SOUND
 
 GENRE = "This is a {} song."
@@ -57,6 +59,8 @@ class Task:
         templates: sentences for labels; the vectors of several are averaged.
         classes: a file of what to say of each class, a line each: the label, then after a tab the words for it.
         options: handed on to the source.
+        clips: how many are asked about where `published` was measured; 0 for a number that is not known.
+        learns: how many are learnt from there, validation included; 0 where nothing is.
     """
 
     name: str
@@ -74,6 +78,8 @@ class Task:
     classes: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
+    clips: int = 0
+    learns: int = 0
 
     def __post_init__(self) -> None:
         from openclap.sources import SOURCES
@@ -90,8 +96,8 @@ class Task:
             inspect.signature(reader).bind(None, **self.options)
         except TypeError as error:
             raise ConfigError(f"{self.name}: options do not fit the source {self.source} ({error}).") from None
-        if self.epochs < 1:
-            raise ConfigError(f"{self.name}: epochs is {self.epochs!r}, expected a whole number from 1 on.")
+        check_count(f"{self.name}: epochs", self.epochs)
+        check_count(f"{self.name}: folds", self.folds, least=0)
         if not self.templates or any(template.count("{}") != 1 for template in self.templates):
             raise ConfigError(f"{self.name}: each of its templates must hold {{}} once, where the label goes.")
         if self.kind in ("probe", "few_shot") and not (self.train or self.folds):
@@ -120,8 +126,8 @@ def _later(audiocaps: bool) -> tuple[Published, ...]:
     return tuple(Published("text_to_audio_R@1", row[not audiocaps], name) for name, row in rows.items())
 
 
-_FSD50K = partial(Task, source="fsd50k", folders=("fsd50k", "FSD50K"), split="test")
-_VGGSOUND = partial(Task, source="vggsound", folders=("vggsound", "VGGSound"), split="test")
+_FSD50K = partial(Task, source="fsd50k", folders=("fsd50k", "FSD50K"), split="test", clips=10_231)
+_VGGSOUND = partial(Task, source="vggsound", folders=("vggsound", "VGGSound"), split="test", clips=15_446)
 
 
 def _learnt(learner: str, words: str) -> tuple[Task, Task]:
@@ -134,6 +140,7 @@ def _learnt(learner: str, words: str) -> tuple[Task, Task]:
             train="train",
             valid="valid",
             many=True,
+            learns=40_966,
             learner=learner,
             published=(Published("mAP", 64.9, published),),
         ),
@@ -142,6 +149,7 @@ def _learnt(learner: str, words: str) -> tuple[Task, Task]:
             kind="probe",
             train="train",
             learner=learner,
+            learns=183_730,
             published=(Published("accuracy", 75.4, published),),
         ),
     )
@@ -154,6 +162,7 @@ PAPER: tuple[Task, ...] = (
         source="audiocaps",
         folders=("audiocaps", "AudioCaps"),
         split="test",
+        clips=975,
         published=(
             *_retrieval(_630K, ("text_to_audio", (36.2, 70.3, 82.5)), ("audio_to_text", (45.0, 76.7, 88.0))),
             *_retrieval(_KEYWORDS, ("text_to_audio", (35.1, 71.5, 83.6)), ("audio_to_text", (45.8, 80.9, 91.6))),
@@ -166,6 +175,7 @@ PAPER: tuple[Task, ...] = (
         source="clotho",
         folders=("clotho", "Clotho"),
         split="test",
+        clips=1_045,
         published=(
             *_retrieval(_630K, ("text_to_audio", (17.2, 42.9, 55.4)), ("audio_to_text", (24.2, 51.1, 66.9))),
             *_retrieval(_KEYWORDS, ("text_to_audio", (18.2, 42.5, 54.4)), ("audio_to_text", (25.7, 51.5, 63.4))),
@@ -178,6 +188,7 @@ PAPER: tuple[Task, ...] = (
         source="esc50",
         folders=("esc50", "ESC-50", "ESC-50-master"),
         folds=5,
+        clips=2_000,
         published=(
             Published("accuracy", 89.1, _630K),
             Published("accuracy", 91.0, _KEYWORDS),
@@ -194,6 +205,7 @@ PAPER: tuple[Task, ...] = (
         source="urbansound8k",
         folders=("urbansound8k", "UrbanSound8K"),
         folds=10,
+        clips=8_732,
         published=(Published("accuracy", 73.2, _630K), Published("accuracy", 77.0, _KEYWORDS)),
     ),
     _VGGSOUND(
@@ -260,8 +272,10 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
     said = dict(table)
     for one, several in (("folder", "folders"), ("template", "templates")):
         if one in said:
+            if isinstance(said[one], list):
+                raise ConfigError(f"{path}: task {number}: {one} is a list; write {several} = {_quoted(said[one])}.")
             said[several] = [said.pop(one)]
-    known = {each.name for each in fields(Task)} - {"published"}
+    known = {each.name for each in fields(Task)} - {"published", "clips", "learns"}
     missing = {"name", "kind", "source"} - set(said)
     if missing or not set(said) <= known:
         wrong = f"has no {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(set(said) - known))}"
@@ -280,12 +294,18 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
     return Task(**said)
 
 
+def _quoted(texts: Sequence[Any]) -> str:
+    """A list as TOML has it."""
+    return json.dumps(texts, ensure_ascii=False, default=str)
+
+
 def _check(value: Any, name: str, where: str) -> None:
     """Raises ConfigError for a value of another kind than `name` has in a file."""
     kind, told = WRITTEN.get(name, (str, "text in quotes"))
     texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
     if type(value) is not kind or not texts:
-        raise ConfigError(f"{where}: {name} is {value!r}, expected {told}.")
+        hint = f" Write {name} = {_quoted([value])}." if kind is list and isinstance(value, str) else ""
+        raise ConfigError(f"{where}: {name} is {value!r}, expected {told}.{hint}")
 
 
 WRITTEN: dict[str, tuple[type, str]] = {

@@ -49,7 +49,8 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Estimate:
-    """The statistic of N items, and its percentile interval when whole groups are drawn with replacement.
+    """The statistic of N items, and its percentile interval when whole groups are drawn with replacement. Resamples in
+    which it is not defined (NaN) are left out.
 
     `group_N` holds any values that can be sorted; equal values are one group. About 0.1 s for 1,000
     resamples of 300 items. With a single group the interval is NaN: there is nothing to resample. Raises
@@ -77,8 +78,8 @@ def measure_interval(measure: Measure, group_A: Sequence[str], *, seed: int = 0)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """By how much one model is better than another on the same clips: the value, its 95 % interval, and how often (of
-    two sides) resamples contradict its sign. NaN, and 1, where there is one group alone."""
+    """By how much one model's figure is above another's on the same clips: the value, its 95 % interval, and how often
+    (of two sides) resamples contradict its sign. Interval and p are NaN where there is one group alone."""
 
     estimate: Estimate
     p: float
@@ -101,7 +102,7 @@ def paired_difference(a: Measure, b: Measure, group_A: Sequence[str], *, seed: i
     estimate = bootstrap_interval(difference, np.asarray(group_A)[a.clip_N], seed=seed)
     drawn = np.concatenate(values[1:]) if len(values) > 1 else np.zeros(0)
     if not len(drawn):
-        return Difference(estimate, 1.0)
+        return Difference(estimate, float("nan"))
     side = min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
     return Difference(estimate, min(1.0, max(2 * side, 1 / len(drawn))))
 
@@ -153,8 +154,11 @@ def chance_classification(
     The value is the best that one fixed answer for every clip reaches: for accuracy the share of the most
     frequent class, for balanced accuracy 1/C, for mAP@10 the classes named from most to least frequent. The
     interval is what these very predictions get against permuted labels (runs of one group stay together),
-    widened to hold the value.
+    widened to hold the value; NaN where there is one group alone, which permutes to itself.
     """
+    if len(set(group_N)) == 1:
+        undefined = float("nan")
+        return {name: Estimate(value, undefined, undefined) for name, value in fixed_answer(answers.label_N).items()}
     rng, tables = np.random.default_rng(seed), []
     for _ in range(draws):
         order = _permuted_by_group(np.asarray(group_N), rng)
@@ -204,5 +208,9 @@ def _spread(values: Floats) -> Estimate:
 
 
 def _percentiles(values: Floats, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    """NaN where no value is defined."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

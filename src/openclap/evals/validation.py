@@ -14,7 +14,7 @@ from openclap.errors import DataError
 from openclap.evals.clips import EvalClips, Progress, SoundEmbedder, clips_from, embed_clips
 from openclap.evals.metrics import Measure
 from openclap.evals.ranks import Floats
-from openclap.evals.retrieval import retrieve
+from openclap.evals.retrieval import retrieve, too_few
 from openclap.evals.uncertainty import Estimate, bootstrap_interval
 
 SCORED = ("text_to_audio_mAP@10", "audio_to_text_mAP@10")
@@ -49,7 +49,7 @@ class HeldOut:
         """Every retrieval figure."""
         found = retrieve(embedder, self.clips, embed_clips(embedder, self.clips))
         if found is None:
-            raise DataError("None of the held-out pairs has a caption.")
+            raise DataError(f"The held-out pairs cannot be ranked: {too_few(self.clips)}")
         return found.measures()
 
     def compare(self, before: SoundEmbedder, after: SoundEmbedder, *, seed: int = 0) -> list[Change]:

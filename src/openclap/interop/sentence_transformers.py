@@ -23,7 +23,7 @@ from openclap.checkpoints.destination import Kind, drafted
 from openclap.checkpoints.exchange import Losses
 from openclap.checkpoints.hub import SENTENCE_TRANSFORMERS
 from openclap.embedder import Embedder, load
-from openclap.errors import CheckpointError, ConfigError, require
+from openclap.errors import CheckpointError, ConfigError, MissingTokenizerError, require
 from openclap.interop import given
 from openclap.types import TextBatch
 
@@ -127,9 +127,7 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
     """
     name = checkpoint.preset.name
     if tokenizer is None:
-        raise CheckpointError(
-            f"{name}: sentence-transformers needs the tokenizer in the folder. Pass one as --tokenizer."
-        )
+        raise MissingTokenizerError(f"{name}: sentence-transformers needs the tokenizer in the folder.")
     device = torch.device("cpu")
     embedder = Embedder(
         folder.network(checkpoint, name),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer as FastTokenizer
 
-from openclap.errors import CheckpointError, DataError
+from openclap.errors import CheckpointError, DataError, MissingTokenizerError
 from openclap.types import TextBatch
 
 FILE = "tokenizer.json"
@@ -40,9 +40,8 @@ class Tokenizer:
         try:
             return cls(_definition(path), context, padded=padded)
         except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{error.filename}: no such file; text cannot be embedded without its tokenizer. Put it there, or pass "
-                "tokenizer="
+            raise MissingTokenizerError(
+                f"{error.filename}: no such file, and text cannot be embedded without its tokenizer."
             ) from None
         except Exception as error:  # tokenizers raises plain Exception for every kind of damage
             raise CheckpointError(f"{path}: is not a {path.name} that tokenizers can read ({error}).") from None

@@ -22,6 +22,10 @@ def identity(config: TrainConfig, shards: ShardIndex, start_digest: str, process
     and how many processes there are. Where states are copied to changes nothing of it."""
     chosen = config.to_dict() | {"data": str(shards.folder.absolute())}
     del chosen["states"]
+    if config.tokenizer:
+        chosen["tokenizer"] = str(Path(config.tokenizer).absolute())
+    else:
+        del chosen["tokenizer"]  # runs of before there was a choice go on
     if Path(config.start).exists():
         chosen["start"] = str(Path(config.start).absolute())
     chosen |= {"data_digest": shards.digest(), "start_digest": start_digest, "processes": processes}
@@ -36,7 +40,9 @@ def as_text(wanted: Identity) -> bytes:
 def check_folder(out: Path) -> None:
     """Raises ConfigError for what cannot become the folder of a run, before anything is written there."""
     if is_url(out):
-        raise ConfigError(f"{out}: is an address, and a run's folder is on this machine. --states copies it elsewhere.")
+        raise ConfigError(
+            f"{out}: is an address, and a run's folder is on this machine. The value states copies it elsewhere."
+        )
     ours = {LOCK, SHARDS, partial_of(out / CONFIG).name}  # a kill may leave these alone
     strange = out.is_dir() and not (out / CONFIG).exists() and {path.name for path in out.iterdir()} - ours
     if strange or out.is_file() or _is_other(out / CONFIG):

@@ -9,8 +9,13 @@ from typing import Any, Literal
 from openclap.audio.augment import UNCHANGED, AugmentConfig
 from openclap.audio.mono import Channels, MonoConfig
 from openclap.errors import ConfigError
+from openclap.limits import COUNT, PROCESSES, check_count
 from openclap.models.objectives import ObjectiveConfig
 
+LARGEST_SEED = 2**32 - 1
+"""Of numpy."""
+LARGEST_RANK = 4096
+"""Of low-rank updates: towers are no wider."""
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
 
@@ -39,7 +44,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         rates = {"lr": self.lr, "tower_lr": self.tower_lr, "weight_decay": self.weight_decay}
-        for name, value in (rates | {"warmup_steps": self.warmup_steps}).items():
+        check_count("optim.warmup_steps", self.warmup_steps, least=0)
+        for name, value in rates.items():
             if not 0 <= value < math.inf:
                 raise ConfigError(f"optim.{name} is {value}, expected 0 or more.")
         if not self.clip_norm > 0:
@@ -55,6 +61,7 @@ class TrainConfig:
     Attributes:
         start: a model that `openclap.load` reads, whose weights training begins with.
         data: a folder of shards (one split).
+        tokenizer: a `tokenizer.json`, for a start that has none beside it; "" for its own.
         epochs: passes over the data.
         batch_size: pairs that one process puts through the model together.
         accumulate: batches whose gradients make one step.
@@ -105,6 +112,7 @@ class TrainConfig:
     save_every: int = 50
     keep: int = 2
     states: str = ""
+    tokenizer: str = ""
     workers: int = 0
 
     def __post_init__(self) -> None:
@@ -113,10 +121,8 @@ class TrainConfig:
         for name, least in (
             at_least | dict.fromkeys(("chunk", "unfreeze_at", "lora", "patience", "workers", "seed"), 0)
         ).items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected {least} or more.")
-        if self.seed >= 2**32:
-            raise ConfigError(f"seed is {self.seed}, expected a number below 2**32.")
+            most = {"workers": PROCESSES, "seed": LARGEST_SEED, "lora": LARGEST_RANK}.get(name, COUNT)
+            check_count(name, getattr(self, name), least=least, most=most)
         if self.batch_size < 2:
             raise ConfigError("batch_size is 1, expected 2 or more: a pair is told apart from the rest of its batch.")
 

@@ -41,18 +41,18 @@ class Copies:
         self.place = place_of(address)
         self.lease = Lease(self.place)
         if _is_within(self.place, out):
-            raise ConfigError(f"--states {address}: is in the run's own folder. Choose another place.")
+            raise ConfigError(f"states {address}: is in the run's own folder. Choose another place.")
 
     def claim(self, wanted: Identity) -> None:
         """Make the place this run's, or see that it already is, and that it can be written. Raises ConfigError where it
         cannot, is something else's, or another process is at it."""
         try:
             if self.place.is_file():
-                raise ConfigError(f"--states {self.place}: is a file, expected a folder or an address.")
+                raise ConfigError(f"states {self.place}: is a file, expected a folder or an address.")
             self.place.mkdir(parents=True, exist_ok=True)
             claimed = is_claimed(self.place, wanted)
             if not claimed and self._all():
-                raise ConfigError(f"--states {self.place}: holds states of another kind. Choose another place.")
+                raise ConfigError(f"states {self.place}: holds states of another kind. Choose another place.")
             self.lease.take()
             if not claimed:
                 write_bytes(self.place / CONFIG, as_text(wanted))
@@ -60,7 +60,7 @@ class Copies:
             raise
         except Exception as error:
             raise ConfigError(
-                f"--states {self.place}: cannot be written ({told(error)}). Check the address and your rights there."
+                f"states {self.place}: cannot be written ({told(error)}). Check the address and your rights there."
             ) from None
 
     def release(self) -> None:
@@ -68,7 +68,7 @@ class Copies:
         self.lease.release()
 
     def send(self, state: Path) -> None:
-        """Copy a saved state there, with the log and the best model as they are now; then remove old copies. Raises
+        """Copy a saved state there, with the log and the best model as they are now; remove none (`prune` does). Raises
         CheckpointError where that fails, or another run is at it; the state itself is whole."""
         target = self.place / state.name
         try:
@@ -81,16 +81,24 @@ class Copies:
                 _copy(path, target / BEST / path.name)
             _copy(self.out / LOG, target / LOG)
             _copy(state / PROGRESS, target / PROGRESS)
-            whole = [copy.name for copy in self._whole()][-self.keep :]
-            for copy in self._all():
-                if copy.name < state.name and copy.name not in whole:
-                    _remove(copy)
         except CheckpointError:
             raise
         except Exception as error:
             raise CheckpointError(
                 f"{target}: the state could not be copied there ({told(error)}). It is whole in {state}; run the same "
                 "command to go on."
+            ) from None
+
+    def prune(self) -> None:
+        """Remove all copies but the newest `keep` whole ones. Raises CheckpointError where that fails."""
+        try:
+            whole = [copy.name for copy in self._whole()][-self.keep :]
+            for copy in self._all():
+                if whole and copy.name < whole[-1] and copy.name not in whole:
+                    _remove(copy)
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.place}: old states could not be removed there ({told(error)}). Run the same command to go on."
             ) from None
 
     def fetch(self) -> None:

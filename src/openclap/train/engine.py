@@ -82,7 +82,7 @@ def from_first(accelerator: Accelerator, number: float) -> float:
 def _check_precision(config: TrainConfig) -> None:
     """Raises ConfigError for a precision that this machine has not."""
     if config.precision == "fp16" and not torch.cuda.is_available():
-        raise ConfigError("--precision fp16 needs a GPU, and there is none here. Choose bf16 or fp32.")
+        raise ConfigError("precision fp16 needs a GPU, and there is none here. Choose bf16 or fp32.")
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
@@ -158,7 +158,7 @@ def save_memory(clap: CLAP) -> None:
         enable({"use_reentrant": False})
     except ValueError:
         raise ConfigError(
-            f"--checkpointing does not apply: transformers has none for {tower.config.model_type}. Leave it out."
+            f"checkpointing does not apply: transformers has none for {tower.config.model_type}. Leave it out."
         ) from None
 
 

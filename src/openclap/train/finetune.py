@@ -79,15 +79,15 @@ def configure(
     """The run that fine-tunes `start` on `pairs` pairs. `options` replace any of its values; a batch that is larger
     than the data is made smaller, which is told.
 
-    Raises ConfigError for an option that is not there or given already, and a mode that does not apply to the model.
+    Raises ConfigError for an option that is not there, and a mode that does not apply to the model;
+    MissingTokenizerError for a model that cannot read captions.
     """
     usual, options = defaults(pairs), dict(options or {})
-    for name, place in {"start": "--from", "data": "SOUNDS"}.items():
-        if name in options:
-            raise ConfigError(f"--{name} is for openclap train; here, {place} says it.")
     mode = mode or usual.mode
     if mode not in MODES:
-        raise ConfigError(f"--mode is {mode!r}, expected one of: {', '.join(MODES)}.")
+        raise ConfigError(f"mode is {mode!r}, expected one of: {', '.join(MODES)}.")
+    model = load(start, tokenizer=options.get("tokenizer"))
+    model.check_tokenizer()
     lr, tower_lr = RATES[mode]
     config = TrainConfig(
         start,
@@ -95,7 +95,7 @@ def configure(
         epochs=usual.epochs,
         batch_size=max(2, min(usual.batch_size, pairs // 2)),
         optim=OptimConfig(lr=lr, tower_lr=tower_lr, weight_decay=0.01),
-        frozen=frozen_in(load(start).clap, mode),
+        frozen=frozen_in(model.clap, mode),
         lora=LORA_RANK if mode == "lora" else 0,
         patience=usual.patience,
     )

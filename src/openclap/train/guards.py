@@ -1,29 +1,9 @@
-"""What stops a run: numbers that are none, and data that are gone or cannot be read."""
+"""Stop a run when its data are gone or cannot be read."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-from openclap.data.files import write_bytes
 from openclap.data.loader import PairLoader
-from openclap.errors import DataError, TrainingError
-from openclap.types import PairBatch
-
-
-def check_finite(result: Mapping[str, float], step: int, batches: Sequence[PairBatch], place: Path) -> None:
-    """Raise TrainingError when the step just taken has left the numbers; `place` then names its batch."""
-    if all(math.isfinite(value) for value in result.values()):
-        return
-    keys = [key for batch in batches for key in batch.keys]
-    facts = {"step": step, **{name: str(value) for name, value in result.items()}, "keys": keys}
-    write_bytes(place, json.dumps(facts, indent=1, ensure_ascii=False).encode())
-    raise TrainingError(
-        f"step {step}: the loss is {result['loss']}, the gradient's norm {result['grad_norm']}, on clips "
-        f"{', '.join(keys[:4])} and others ({place} names all). Start a new run with a lower --optim.lr."
-    )
+from openclap.errors import DataError
 
 
 def check_in_place(loader: PairLoader) -> None:

@@ -74,7 +74,8 @@ class Kept:
             raise CheckpointError(
                 f"{place}: cannot be written ({error}). Free some space and run the same command to go on."
             ) from None
-        state.save(accelerator, self.folder / STATES, progress, keep=1)
+        state.save(accelerator, self.folder / STATES, progress)
+        state.prune(self.folder / STATES, keep=1)
         for other in self.folder.glob("best-*.pt"):
             if other != place:
                 other.unlink()

@@ -102,7 +102,7 @@ class Lease:
 
 
 def _refusal(place: Place, other: bytes) -> str:
-    return f"--states {place}: {_named(other)} is writing there. Wait until it ends, stop it, or choose another place."
+    return f"states {place}: {_named(other)} is writing there. Wait until it ends, stop it, or choose another place."
 
 
 def _named(other: bytes) -> str:

@@ -31,7 +31,14 @@ from openclap.train.engine import (
     set_modes,
     sums,
 )
-from openclap.train.guards import check_finite
+from openclap.train.health import (
+    Place,
+    check_embeddings,
+    check_finite,
+    check_going,
+    doubt,
+    has_finite_embeddings,
+)
 from openclap.train.leave import MODEL, keep_best, leave
 from openclap.train.live import LOG, Clock, Row, log, read_log, signals
 from openclap.train.optim import SCHEDULES, build_optimizer, set_rate
@@ -87,8 +94,8 @@ def train(
             score and best after an epoch; and, for the start, step 0 with a score alone.
 
     Raises ConfigError when `out` or `config.states` holds a run of another configuration or other data, or cannot be
-    written, DataError for shards that cannot be used, TrainingError when the loss is no longer finite
-    (`out/non-finite.json` names the batch).
+    written, DataError for shards that cannot be used, TrainingError for a run that diverges or
+    collapses (see `train.health`); its last good state, and the best model, stay.
     """
     check_folder(out)
     if config.patience and validate is None:
@@ -115,7 +122,12 @@ class _Run:
         self.copies = Copies(config.states, out, config.keep) if config.states else None
         self.accelerator = accelerator_for(config, out)
         set_seed(config.seed)
-        self.embedder: Embedder = load(config.start, device=self.accelerator.device, channels=config.channels)
+        self.embedder: Embedder = load(
+            config.start,
+            device=self.accelerator.device,
+            tokenizer=config.tokenizer or None,
+            channels=config.channels,
+        )
         self.start_digest = self.embedder.digest()
         self.model = self.embedder.clap = prepare_networks(self.embedder.clap, config, self.accelerator)
         self.gauge = Gauge(self.model, self.embedder.preset.frontend, DTYPES[config.precision])
@@ -152,6 +164,7 @@ class _Run:
             chunk=config.chunk,
         )
         self.progress = state.Progress()
+        self.has_unproven = False
 
     def claim(self) -> None:
         """Make `out` this run's folder, or see that it already is: the same choices, data and start."""
@@ -204,13 +217,17 @@ class _Run:
                 row |= self.gauge.row(batches, self.pairs_per_step / row["pairs_per_s"])
                 scored = self.validate is not None and step % self.steps_per_epoch == 0
                 if scored:
+                    self.check_embeddings(batches)
                     row |= self.score()
                     clock.leave_out()
                 write(row)
                 watch(row)
                 self.accelerator.log({key: row[key] for key in _TRACKED if key in row}, step=step)
                 stopping = any(sums(self.accelerator, [bool(stop)]))
-                if stopping or scored or self.is_over() or step % self.config.save_every == 0:
+                due = scored or step % self.config.save_every == 0
+                if stopping or self.is_over() or (due and not self.progress.doubtful):
+                    if not scored:
+                        self.check_embeddings(batches)
                     self.save()
                 if stopping or self.is_over():
                     break
@@ -240,10 +257,19 @@ class _Run:
         return share
 
     def save(self) -> None:
-        """The state, here and where it is copied to."""
-        place = state.save(self.accelerator, self.out / STATES, self.progress, self.config.keep)
+        """The state, here and where it is copied to. Older ones stay until a further step has shown it to be good."""
+        place = state.save(self.accelerator, self.out / STATES, self.progress)
+        self.has_unproven = True
         if self.copies and self.accelerator.is_main_process:
             self.copies.send(place)
+
+    def prune(self) -> None:
+        """Remove old states, here and where they are copied to, if one has been saved since."""
+        if self.has_unproven and self.accelerator.is_main_process:
+            state.prune(self.out / STATES, self.config.keep)
+            if self.copies:
+                self.copies.prune()
+        self.has_unproven = False
 
     def score(self) -> Row:
         """Validate, and keep the model if it is the best so far."""
@@ -258,12 +284,31 @@ class _Run:
         return {"score": score, "best": self.progress.best, "best_step": self.progress.best_step}
 
     def check(self, result: dict[str, float], batches: Sequence[PairBatch]) -> None:
-        """Raise TrainingError when the step just taken has left the numbers; nothing of it is saved."""
-        if self.accelerator.optimizer_step_was_skipped and math.isfinite(result["loss"]):
+        """Raise TrainingError when the step just taken shows that the run has diverged or collapsed; nothing of it is
+        saved."""
+        skipped = self.accelerator.optimizer_step_was_skipped and math.isfinite(result["loss"])
+        if skipped:
             result["grad_norm"] = 0.0  # fp16: the scale was too large, is halved now, and no update was made
         rank = self.accelerator.process_index
         name = "non-finite.json" if rank == 0 else f"non-finite-{rank}.json"
-        check_finite(result, self.progress.step, batches, self.out / name)
+        now = self.progress
+        bad = Place(self.out, now.step, now.doubtful + 1)
+        check_finite(result, batches, self.config, bad, self.out / name)
+        first = result["loss"] if now.first_loss is None else now.first_loss
+        why = None if skipped else doubt(result, first)
+        self.progress = replace(now, first_loss=first, doubtful=bad.bad if why else 0)
+        if why:
+            check_going(why, self.config, self.total_steps, bad)
+        else:
+            self.prune()
+
+    def check_embeddings(self, batches: Sequence[PairBatch]) -> None:
+        """Raise TrainingError when the last update has left a model that gives no finite embeddings: no later step has
+        shown it yet, and it must not become a state or the best model."""
+        broken = not all(has_finite_embeddings(self.model, batch) for batch in batches[:1])
+        set_modes(self.model, self.config, self.progress.step)
+        place = Place(self.out, self.progress.step, self.progress.doubtful)
+        check_embeddings(not any(sums(self.accelerator, [broken])), self.config, place)
 
     def steps_left(self) -> Iterator[Step]:
         """What is left to learn from."""
@@ -274,6 +319,8 @@ class _Run:
     def outcome(self) -> Outcome:
         """Leave the finished model."""
         model, done = self.out / MODEL, self.is_over()
+        if done and not self.progress.doubtful:
+            self.prune()
         if done and self.accelerator.is_main_process and not (self.resumed_done and model.exists()):
             leave(self.embedder, self.out, chosen=self.validate is not None)
         damaged = [f"{tar}: {reason}" for tar, reason in self.shards.damaged]

@@ -48,7 +48,7 @@ def projections(clap: CLAP, tower: str) -> list[str]:
     if not found:
         raise ConfigError(
             f"LoRA does not apply to this model: its {tower.replace('_', ' ')} ({type(part).__name__}) has no "
-            "attention. Choose --mode heads, last or all."
+            "attention. Set lora to 0, or fine-tune with the mode heads, last or all."
         )
     return sorted(found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ TRAIN, HELD = "train", ("valid", "validation", "val", "test", "eval")
 """The names of splits; of several that can be held out, the first that is there is."""
 FEWEST = 4
 """Two pairs to learn from and two held out: of less, nothing can be told apart."""
+FEW = 1000
+"""Records of which a share may be less than two."""
+ROUNDED_TO_TWO = 1.5
+"""Pairs that `split_by_group` rounds to two."""
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 METADATA = ("metadata.csv", "metadata.jsonl")
 
@@ -80,7 +85,11 @@ def _in_place(sounds: Path, share: float, seed: int) -> Pairs | None:
 
 def _packed(sounds: Path, folder: Path, config: DataConfig, processes: int, progress: Progress | None) -> Pairs:
     records = DataRecipe(sounds.stem, {_source(sounds): str(sounds.absolute())}).records(Path())
-    report = build(records, folder, config, processes=processes, progress=progress)
+    first = list(islice(records, FEW))  # more are never held in memory
+    if len(first) < FEW:
+        share = two_each(config.splits["test"], len(first))
+        config = replace(config, splits={"train": 1 - share, "test": share})
+    report = build(chain(first, records), folder, config, processes=processes, progress=progress)
     packed = _in_place(folder, config.splits["test"], config.seed)
     if packed is None:
         raise DataError(f"{sounds}: everything in it is held out, and nothing left to learn from.")
@@ -96,9 +105,20 @@ def _source(sounds: Path) -> str:
     return "shards" if any(sounds.rglob("*.tar")) else "folder"
 
 
+def two_each(share: float, pairs: int) -> float:
+    """`share`, or the nearest at which either side of so many pairs has two, where there are enough for it."""
+    if pairs < FEWEST:
+        return share
+    least = 2 / pairs
+    if share * pairs < ROUNDED_TO_TWO:
+        return least
+    return 1 - least if (1 - share) * pairs < ROUNDED_TO_TWO else share
+
+
 def divide(index: ShardIndex, share: float, seed: int) -> tuple[ShardIndex, ShardIndex]:
     """Samples to learn from and samples held out, whole groups on one side."""
     groups = _groups(index)
+    share = two_each(share, len(groups))
     side = split_by_group(groups, {"train": 1 - share, "test": share}, seed)
     return tuple(  # type: ignore[return-value]
         select(index, [i for i, group in enumerate(groups) if side[group] == name]) for name in ("train", "test")

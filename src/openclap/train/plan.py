@@ -24,6 +24,7 @@ from openclap.checkpoints import recognise
 from openclap.data.shards import index_shards
 from openclap.embedder import located
 from openclap.errors import DataError, OpenClapError
+from openclap.limits import COUNT, check_count
 from openclap.models.clap import CLAP
 from openclap.models.objectives import build_objective
 from openclap.presets import Preset
@@ -123,6 +124,7 @@ def plan(config: TrainConfig, given: Given | None = None, *, processes: int = 1)
 
     Raises what `openclap.train.loop.train` would raise for a start, data or frozen parts that cannot be.
     """
+    check_count("processes", processes, most=COUNT)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     notes: list[str] = []
     process = 0 if device.type == "cuda" else _libraries()
@@ -276,7 +278,7 @@ def _warnings(made: Plan, config: TrainConfig, device: torch.device) -> Iterator
     elif config.optim.warmup_steps >= made.steps:
         yield (
             f"{config.optim.warmup_steps:,} steps of warm-up are not over after {made.steps:,} steps: the full rate is "
-            "never reached. Choose fewer with --optim.warmup-steps."
+            "never reached. Choose fewer optim.warmup_steps."
         )
     room = free_memory(device)
     if made.memory.total > room:

@@ -33,6 +33,8 @@ class Progress:
         best: the highest score on held-out pairs so far.
         best_step: the step after which it was reached.
         waited: validations since then.
+        first_loss: the loss of the first step.
+        doubtful: steps in a row, up to this one, that looked as if the run were lost (see `train.health`).
     """
 
     step: int = 0
@@ -40,6 +42,8 @@ class Progress:
     best: float | None = None
     best_step: int = 0
     waited: int = 0
+    first_loss: float | None = None
+    doubtful: int = 0
 
     def scored(self, score: float) -> Progress:
         """After one more validation; the first is of the start."""
@@ -50,8 +54,8 @@ class Progress:
         return replace(self, waited=self.waited + 1)
 
 
-def save(accelerator: Accelerator, folder: Path, progress: Progress, keep: int) -> Path:
-    """Write the state whole, then remove all but the newest `keep`. Every process calls this; the first one writes.
+def save(accelerator: Accelerator, folder: Path, progress: Progress) -> Path:
+    """Write the state whole, and remove none (`prune` does). Every process calls this; the first one writes.
 
     It is written beside its place and renamed, so a kill or a full disk leaves the older ones as they were.
     Raises CheckpointError when it cannot be written.
@@ -70,8 +74,6 @@ def save(accelerator: Accelerator, folder: Path, progress: Progress, keep: int) 
             shutil.rmtree(place, ignore_errors=True)
             sync_tree(draft)
             draft.rename(place)
-            for old in saved(folder)[:-keep]:
-                shutil.rmtree(old)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk: each library has its own way to say so
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
@@ -79,6 +81,12 @@ def save(accelerator: Accelerator, folder: Path, progress: Progress, keep: int) 
             "free some space and run the same command to go on."
         ) from None
     return place
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all states but the newest `keep`."""
+    for old in saved(folder)[:-keep]:
+        shutil.rmtree(old)
 
 
 def restore(accelerator: Accelerator, folder: Path) -> Progress:
@@ -102,3 +110,8 @@ def restore(accelerator: Accelerator, folder: Path) -> Progress:
 def saved(folder: Path) -> list[Path]:
     """The states in a folder, oldest first."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+
+
+def step_of(state: Path) -> int:
+    """The step that a state was saved after."""
+    return int(state.name.removeprefix(PREFIX))

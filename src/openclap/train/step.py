@@ -37,9 +37,11 @@ SCALES = ("scale", "scale_text")
 
 
 class Taken(NamedTuple):
-    """This process's share of a batch's loss, the scale that it was taken at, and how everyone's vectors lie."""
+    """This process's share of a batch's loss, of the loss that equal embeddings would have, the scale that both were
+    taken at, and how everyone's vectors lie."""
 
     share: Tensor
+    chance: Tensor
     scale: Tensor
     lie: dict[str, float]
 
@@ -74,8 +76,8 @@ class TrainingStep:
         self.backward: Callable[[PairBatch, float, bool], Taken] = self._in_chunks if chunk else self._whole
 
     def __call__(self, batches: Sequence[PairBatch]) -> dict[str, float]:
-        """Take the step; the global loss, the scale that it was taken at and the gradient's norm, equal everywhere,
-        and how the last batch's vectors lie (`how_they_lie`)."""
+        """Take the step; the global loss, `chance` (the loss if all embeddings were equal), the scale that both were
+        taken at and the gradient's norm, equal everywhere, and how the last batch's vectors lie (`how_they_lie`)."""
         self.optimizer.zero_grad(set_to_none=True)
         taken = [
             self.backward(batch, 1 / len(batches), number == len(batches))
@@ -86,9 +88,10 @@ class TrainingStep:
             parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
         norm = self.accelerator.clip_grad_norm_([*self.model.parameters(), *own], self.clip_norm)
         self.optimizer.step()
-        loss = self.accelerator.reduce(torch.stack([each.share for each in taken]).sum(), "sum")
+        shares = torch.stack([torch.stack([each.share, each.chance]) for each in taken]).sum(0)
+        loss, chance = self.accelerator.reduce(shares, "sum").tolist()
         last = taken[-1]
-        return {"loss": loss.item(), "scale": last.scale.item(), "grad_norm": float(norm), **last.lie}
+        return {"loss": loss, "chance": chance, "scale": last.scale.item(), "grad_norm": float(norm), **last.lie}
 
     def _whole(self, batch: PairBatch, weight: float, last: bool) -> Taken:
         """Add this batch's gradients; `last` lets the processes exchange them."""
@@ -118,8 +121,10 @@ class TrainingStep:
         """Backward from this process's share, times the processes, of whose gradients a mean will be taken."""
         own, everyone = gather(features)
         share = self.objective(own, everyone) * weight
+        with torch.no_grad():
+            chance = self.objective(_equal(own), _equal(everyone)) * weight
         self.accelerator.backward(share * self.accelerator.num_processes)
-        return Taken(share.detach(), features.scale.detach(), how_they_lie(everyone))
+        return Taken(share.detach(), chance, features.scale.detach(), how_they_lie(everyone))
 
 
 @torch.no_grad()
@@ -132,6 +137,19 @@ def how_they_lie(everyone: Features) -> dict[str, float]:
         "uniformity_audio": uniformity(everyone.audio_BD).item(),
         "uniformity_text": uniformity(everyone.text_TD).item(),
     }
+
+
+def _equal(features: Features) -> Features:
+    """The same clips and captions with one embedding for all."""
+    return replace(
+        features, **{name: _first_axis(vectors) for name in VECTORS if (vectors := getattr(features, name)) is not None}
+    )
+
+
+def _first_axis(vectors: Tensor) -> Tensor:
+    equal = torch.zeros_like(vectors)
+    equal[:, 0] = 1
+    return equal
 
 
 def features_of(model: nn.Module, batch: PairBatch) -> Features:

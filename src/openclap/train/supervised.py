@@ -111,6 +111,7 @@ def teach(
                 accelerator.backward(lost)
                 accelerator.clip_grad_norm_(network.parameters(), config.optim.clip_norm)
                 optimizer.step()
+            _check_weights(network, epoch, config)
             progress = _scored(replace(progress, step=epoch + 1), network, score)
             if progress.best_step == progress.step:
                 best = copy.deepcopy(network.state_dict())
@@ -131,6 +132,16 @@ def _share(config: TrainConfig, step: int, per_epoch: int) -> float:
     """Of the base rate."""
     schedule = SCHEDULES[config.optim.schedule]
     return schedule(step, warmup_steps=config.optim.warmup_steps, total_steps=config.epochs * per_epoch)
+
+
+def _check_weights(network: nn.Module, epoch: int, config: TrainConfig) -> None:
+    """Raise TrainingError when the epoch's last update has left weights that are not finite: a score would blame the
+    sounds."""
+    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+        raise TrainingError(
+            f"{config.data}: in epoch {epoch + 1} the weights have become infinite or NaN, at a learning rate of "
+            f"{config.optim.lr:g}."
+        )
 
 
 def _check(loss: Tensor, epoch: int, config: TrainConfig) -> None:
