@@ -78,7 +78,9 @@ def fad(
     precision = embedder.engine.precision
     facts = {"model": using.name, "precision": precision, "window_s": embedder.window_s, "seed": seed}
     if json:
-        print_json(outcome.facts() | facts | {"warning": warning, "skipped": skipped_facts(skipped)})
+        print_json(
+            outcome.facts() | facts | ({"warning": warning} if warning else {}) | {"skipped": skipped_facts(skipped)}
+        )
     else:
         outcome.show()
         made_by = f"windows of {embedder.window_s:.2f} s, {precision}, model {using.name}"
