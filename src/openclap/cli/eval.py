@@ -90,9 +90,9 @@ def evaluate(
         Of resamples, draws and networks.
     """
     from openclap.errors import ConfigError
-    from openclap.limits import check_count
 
-    check_count("--seed", seed, least=0, most=LARGEST_SEED)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError(f"--seed is {seed}, expected a whole number from 0 to {LARGEST_SEED}.")
     outputs = _Outputs(json, markdown, html)
     outputs.check()
     models = checkpoints or (default_model(),)

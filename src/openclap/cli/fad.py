@@ -77,7 +77,9 @@ def fad(
     )
     facts = using.facts(embedder) | {"window_s": embedder.window_s, "seed": seed}
     if json:
-        print_json(outcome.facts() | facts | {"warning": warning, "skipped": skipped_facts(skipped)})
+        print_json(
+            outcome.facts() | facts | ({"warning": warning} if warning else {}) | {"skipped": skipped_facts(skipped)}
+        )
     else:
         outcome.show()
         made_by = f"windows of {embedder.window_s:.2f} s, {embedder.engine.precision}, model {using.name}"
