@@ -190,6 +190,7 @@ IN_VBR = Field(b"Xing", 8, 4, "big", large="whole")
 IN_MP4 = Field(b"mdat", -4, 4, "big", unknown=(), small="refused")
 IN_MATROSKA = Field(b"\x18\x53\x80\x67", 4, 8, "big", unknown=((1 << 56) - 1,), bits=56)
 IN_WAVPACK = Field(b"wvpk", 12, 4, unknown=(0xFFFFFFFF,))
+IN_ASF = Field(bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"), 16, 8, unknown=())
 IN_AVI = Field(b"RIFF", 4)
 
 VBR = (("flags", "+qscale"), ("global_quality", str(118 * 4)))
@@ -274,7 +275,7 @@ FORMATS = (
     Format("Matroska, AAC", Coder("matroska", "aac", "fltp", 128_000), "FFmpeg", 0.99, 2500, length=IN_MATROSKA),
     Format("Matroska, live", Coder("matroska", "flac", muxer=(("live", "1"),)), "FFmpeg", exact=False),
     Format("WebM, Opus", Coder("webm", "libopus", "flt", 128_000), "FFmpeg", 0.99, length=IN_MATROSKA),
-    Format("WMA", Coder("asf", "wmav2", "fltp", 128_000), "FFmpeg", 0.98, 2500),
+    Format("WMA", Coder("asf", "wmav2", "fltp", 128_000), "FFmpeg", 0.98, 2500, length=IN_ASF),
     Format("TTA", Coder("tta", "tta"), "FFmpeg"),
     Format("WavPack", Coder("wv", "wavpack", "s16p"), "FFmpeg", length=IN_WAVPACK),
     Format("AVI, 16 bit", Coder("avi", "pcm_s16le"), "FFmpeg", length=IN_AVI),
@@ -329,6 +330,10 @@ def _lags(found_N: Wave, source_N: Wave, at: int, slack: int) -> list[int]:
     return [0, int(product[: 2 * slack + 1].argmax()) - slack]
 
 
+REFUSING_JUNK = ("Ogg", "Matroska", "WebM", "FLAC", "M4A", "MOV", "CAF, ALAC", "TTA", "WavPack")
+"""Names of formats whose structure shows that bytes were put between."""
+
+
 def table() -> str:
     """The rows of `docs/decoding.md`: what the tests assert of each format."""
     heads = (
@@ -355,7 +360,7 @@ def table() -> str:
             field.large if field else "–",
             "whole",
             "whole",
-            "the rest" if made.framed else "refused" if made.name.startswith("Ogg") else "–",
+            "the rest" if made.framed else "refused" if made.name.startswith(REFUSING_JUNK) else "–",
             "refused" if made.exact else "the rest",
         )
         rows.append("| " + " | ".join(cells) + " |")

@@ -18,6 +18,7 @@ from encoded import (
     FORMATS,
     ID3_BYTES,
     IN_WAV,
+    REFUSING_JUNK,
     Coder,
     Field,
     Format,
@@ -125,6 +126,12 @@ def test_junk_inside(made: Format) -> None:
         assert abs(len(wave_NC) - len(source_NC)) <= LENGTH_S * rate
         for first, last in ((0, half - 12_000), (half + 12_000, len(source_NC))):
             assert likeness(wave_NC, source_NC[first:last], first, made.late + 5000)[0] >= made.correlation
+
+
+@pytest.mark.parametrize("name", [name for name in BY_NAME if name.startswith(REFUSING_JUNK)])
+def test_junk_that_loses_more_is_refused(name: str) -> None:
+    with pytest.raises(AudioError, match=r"^[^\n]*(damaged|truncated|is not audio)[^\n]*\.$"):
+        decode(in_the_middle(BY_NAME[name].encode(1), junk()))
 
 
 @pytest.mark.parametrize("name", ["Ogg, Vorbis", "Ogg, Opus", "Ogg, FLAC"])

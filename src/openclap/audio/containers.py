@@ -391,16 +391,20 @@ def _ogg(file: BinaryIO, begin: int, end: int) -> Parts:
         head = _at(file, link[0], 27 + 255 + 8)
         packet = head[27 + head[26] :][:8] if len(head) > 27 else b""
         known = packet.startswith((b"\x01vorbis", b"OpusHead"))
-        damage = "pages of its Ogg stream are missing or broken" if _is_page_lost(file, link[0], following[0]) else None
-        yield Part(link[0], following[0], known and len(link) == 1, "ogg", damage=damage)
+        is_lost, is_ordered = _pages(file, link[0], following[0])
+        damage = "pages of its Ogg stream are missing or broken" if is_lost else None
+        yield Part(link[0], following[0], known and is_ordered and len(link) == 1, "ogg", damage=damage)
     return end
 
 
-def _is_page_lost(file: BinaryIO, begin: int, end: int) -> bool:
-    """Whether a page is missing in front of another, by their numbers; decoders leave out broken pages, of up to a
-    second, without a word. What was cut from a broadcast has the headers, and then pages of any number."""
-    last: dict[bytes, tuple[int, bool]] = {}
-    is_broken = False
+def _pages(file: BinaryIO, begin: int, end: int) -> tuple[bool, bool]:
+    """Whether a page is missing in front of another, by their numbers, and whether their samples only count up.
+
+    Decoders leave out broken pages, of up to a second, without a word; libsndfile ends where the last page says. What
+    was cut from a broadcast has the headers, and then pages of any number.
+    """
+    last: dict[bytes, tuple[int, int]] = {}
+    is_broken, is_ordered = False, True
     while begin < end:
         head = _at(file, begin, 27 + 255)
         size = 27 + head[26] + sum(head[27 : 27 + head[26]]) if head[:4] == b"OggS" and len(head) >= 27 else 0
@@ -408,16 +412,18 @@ def _is_page_lost(file: BinaryIO, begin: int, end: int) -> bool:
         is_whole = 0 < size == len(page)
         if not is_whole or _ogg_checksum(page) != page[22:26]:
             if is_whole and not is_broken:
-                return True
+                return True, is_ordered
             begin, is_broken = next(_find(file, b"OggS\0", begin + 1, end), end), True
             continue
-        serial, number = page[14:18], int.from_bytes(page[18:22], "little")
-        before, had_sound = last.get(serial, (number, False))
-        if number > before + 1 and (had_sound or is_broken):
-            return True
-        last[serial] = number, had_sound or page[6:14].strip(b"\0\xff") != b""
+        serial, number, samples = page[14:18], int.from_bytes(page[18:22], "little"), page[6:14]
+        before, had = last.get(serial, (number, 0))
+        if number > before + 1 and (had or is_broken):
+            return True, is_ordered
+        has = had if samples == b"\xff" * 8 else int.from_bytes(samples, "little")  # all ones: no packet ends here
+        is_ordered = is_ordered and has >= had
+        last[serial] = number, has
         begin, is_broken = begin + size, False
-    return False
+    return False, is_ordered
 
 
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -442,23 +448,67 @@ def _matroska(file: BinaryIO, begin: int, end: int) -> Parts:
     for first, last in _streams(file, begin, end, rb"\x1a\x45\xdf\xa3", is_start):
         head = _at(file, first, 128)
         segment = head.find(b"\x18\x53\x80\x67")
-        stated = 1.0
-        if segment > 0 and head[segment + 4 : segment + 5] > b"\0":
-            width = 9 - head[segment + 4].bit_length()
-            field = int.from_bytes(head[segment + 4 : segment + 4 + width], "big") & ((1 << 7 * width) - 1)
-            if field != (1 << 7 * width) - 1:  # all ones: not known
-                stated = _stated(segment + 4 + width + field, last - first)
-        yield Part(first, last, stated=stated)
+        size, body = _ebml_size(head, segment + 4) if segment > 0 else (None, 0)
+        stated = 1.0 if size is None else _stated(body + size, last - first)
+        stop = first + body + (size or 0)
+        damage = None if segment < 0 or _is_ebml_whole(file, first + body, stop, last) else "its clusters are broken"
+        yield Part(first, last, stated=stated, damage=damage)
     return end
+
+
+def _ebml_size(data: bytes, place: int) -> tuple[int | None, int]:
+    """(a size, the place behind it) as RFC 8794 codes them; None where it is not known."""
+    width = 9 - data[place].bit_length() if place < len(data) and data[place] else 8
+    size = int.from_bytes(data[place : place + width], "big") & ((1 << 7 * width) - 1)
+    return None if size == (1 << 7 * width) - 1 else size, place + width
+
+
+_CLUSTER = b"\x1f\x43\xb6\x75"
+_IN_SEGMENT = (
+    *(_CLUSTER, b"\x11\x4d\x9b\x74", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\x1c\x53\xbb\x6b"),
+    *(b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70", b"\x12\x54\xc3\x67"),
+)
+_IN_CLUSTER = b"\xe7\xa3\xa0\xab\xa7\xa5\xaf\xec\xbf"
+"""Names of one byte: time, blocks, padding, check sums (RFC 9559). Some may stand in a segment too."""
+
+
+def _is_ebml_whole(file: BinaryIO, place: int, stop: int, end: int) -> bool:
+    """Whether the elements of a segment stand one behind the other up to the end, or up to `stop`, where the segment
+    ends by its size; FFmpeg gives up where they do not."""
+    while end - place > SLACK:
+        head = _at(file, place, 12)
+        if head[:1] not in _IN_CLUSTER and head[:4] not in _IN_SEGMENT:
+            return place == stop or _behind_zeros(file, place, end) == end
+        size, body = _ebml_size(head, 1 if head[:1] in _IN_CLUSTER else 4)
+        place += body + (size or 0)  # into clusters of unknown size
+    return True
 
 
 def _asf(file: BinaryIO, begin: int, end: int) -> Parts:
     for first, last in _streams(file, begin, end, re.escape(_ASF)):
-        (header,) = struct.unpack("<Q", _at(file, first + 16, 8).ljust(8, b"\0"))
-        data = _at(file, first + header, 24).ljust(24, b"\0")
-        size = struct.unpack_from("<Q", data, 16)[0] if data[:16] == _ASF_DATA else 0
-        yield Part(first, last, stated=_stated(header + size, last - first))
+        data = first + _asf_object(file, first)[1]
+        name, size = _asf_object(file, data)
+        patches: tuple[tuple[int, bytes], ...] = ()
+        if name == _ASF_DATA and size and not _ends_in_objects(file, data + size, last):
+            patches = ((data + 16 - first, (last - data).to_bytes(8, "little")),)
+        yield Part(first, last, patches=patches, stated=_stated(data + size - first, last - first))
     return end
+
+
+def _asf_object(file: BinaryIO, place: int) -> tuple[bytes, int]:
+    """The name and the size of an object."""
+    head = _at(file, place, 24).ljust(24, b"\0")
+    return head[:16], int.from_bytes(head[16:], "little")
+
+
+def _ends_in_objects(file: BinaryIO, place: int, end: int) -> bool:
+    """Whether nothing but objects, indices for example, stands behind the samples."""
+    while place < end - SLACK:
+        size = _asf_object(file, place)[1]
+        if size < 24:
+            return False
+        place += size
+    return True
 
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -510,22 +560,26 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 
 def _boxes(file: BinaryIO, begin: int, end: int) -> Parts:
     """`ftyp` behind samples begins another file; a box that ends behind the file was cut."""
-    place, seen, stated = begin, False, 1.0
+    names: set[bytes] = set()
+    place, damage = begin, None
     while len(head := _at(file, place, 16)) >= 8:
         size, name = struct.unpack_from(">I4s", head)
         if size == 1 and len(head) == 16:
             (size,) = struct.unpack_from(">Q", head, 8)
-        if (name == b"ftyp" and seen) or (seen and _id3_size(head)):
+        if names & _OF_SAMPLES and (name == b"ftyp" or _id3_size(head)):
             break
         if size < 8 or not _is_name(name):  # 0: to the end
+            if b"moof" in names and size and _behind_zeros(file, place, end) < end:
+                damage = "its boxes are broken"  # FFmpeg ends here; files without fragments have an index
             place = end
             break
-        seen |= name in (b"moov", b"mdat", b"moof")
+        names.add(name)
         place += size
-    if place > end:
-        stated = _stated(place - begin, end - begin)
-    yield Part(begin, min(place, end), stated=stated)
+    yield Part(begin, min(place, end), stated=_stated(place - begin, end - begin), damage=damage)
     return min(place, end)
+
+
+_OF_SAMPLES = {b"moov", b"mdat", b"moof"}
 
 
 # Frames: MP3, MP2, AAC, AC-3
