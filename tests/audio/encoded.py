@@ -9,6 +9,7 @@ import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -148,7 +149,10 @@ class Coder:
             for number, stream in enumerate(streams if default is not None else []):
                 stream.disposition = av.stream.Disposition.default if number == default else 0
             for stream, (wave_NC, rate) in zip(streams, tracks, strict=True):
-                container.mux([*stream.encode(_frame(wave_NC, rate, self.samples)), *stream.encode(None)])
+                for start in range(0, len(wave_NC), 4096):  # so that there are several blocks where each packet is one
+                    frame = _frame(wave_NC[start : start + 4096], rate, self.samples, start)
+                    container.mux(stream.encode(frame))
+                container.mux(stream.encode(None))
         return file.getvalue()
 
     def _stream(self, container: Any, wave_NC: Wave, rate: int) -> Any:
@@ -164,7 +168,7 @@ class Coder:
 LAYOUTS = {1: "mono", 2: "stereo"}
 
 
-def _frame(wave_NC: Wave, rate: int, sample_format: str) -> av.AudioFrame:
+def _frame(wave_NC: Wave, rate: int, sample_format: str, start: int) -> av.AudioFrame:
     scale, dtype = {"s16": (2**15, "i2"), "s32": (2**31, "i4"), "flt": (1, "f4"), "u8": (2**7, "u1")}[
         sample_format.rstrip("p")
     ]
@@ -174,7 +178,7 @@ def _frame(wave_NC: Wave, rate: int, sample_format: str) -> av.AudioFrame:
     values = np.ascontiguousarray(values_NC.T) if planar else values_NC.reshape(1, -1)
     frame = av.AudioFrame.from_ndarray(values, sample_format, LAYOUTS[wave_NC.shape[1]])
     frame.sample_rate = rate
-    frame.pts = 0
+    frame.pts, frame.time_base = start, Fraction(1, rate)
     return frame
 
 
