@@ -1,1 +1,19 @@
 """Sound in: files and arrays to waveforms, waveforms to log-mels, log-mels to batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openclap.audio.io import decode
+
+__all__ = ["decode"]
+
+
+def __getattr__(name: str) -> Any:
+    """`decode` is loaded when it is first used: importing this package does no work."""
+    if name == "decode":
+        from openclap.audio.io import decode
+
+        return decode
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

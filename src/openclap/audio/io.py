@@ -1,40 +1,29 @@
 """Files, bytes and file objects to waveforms.
 
-N samples, C channels. libsndfile reads first (WAV, FLAC, Ogg, MP3, AIFF); what it cannot read goes to
-FFmpeg through PyAV (M4A, AAC, WMA, video containers).
+N samples, C channels. `containers` finds the streams of a file, `decoders` reads each.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from openclap.audio.containers import Part, parts_of
+from openclap.audio.decoders import BLOCK, ESTIMATED, Piece, Wave, pieces_of, stretch_of, truncated
+from openclap.audio.opened import Source, name_of, opened
 from openclap.errors import AudioError
-from openclap.paths import is_url
 
-Wave = NDArray[np.float32]
-Source = str | os.PathLike[str] | bytes | BinaryIO
-
-BLOCK = 1 << 18
-"""Samples, those of all channels counted, that are decoded or resampled at once."""
+__all__ = ["BLOCK", "Source", "Wave", "name_of"]
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 10_000_000
 """Hz that a sound may have. What says less is damaged, or says kHz: it would be stretched a thousandfold."""
 
 LOUDEST = 100.0
 """Samples beyond this are integers that lost their type."""
-
-_EXACT_LENGTH = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "CAF"})
-"""Formats whose header states the number of samples; MP3 and Ogg headers only estimate it."""
 
 
 def decode(source: Source) -> tuple[Wave, int]:
@@ -48,23 +37,77 @@ def decode(source: Source) -> tuple[Wave, int]:
 
 
 def decoded(source: Source) -> Iterator[tuple[Wave, int]]:
-    """A sound piece by piece, as (N, C) and its rate; no more than about BLOCK samples are held. Raises as `decode`."""
-    name = name_of(source)
+    """A sound piece by piece, as (N, C) and its rate; no more than about BLOCK samples are held. Raises as `decode`.
+
+    All pieces have the rate and the number of channels of the first.
+    """
+    with opened(source) as file:
+        yield from _pieces(file, name_of(source))
+
+
+@contextmanager
+def _as_audio_error(name: str) -> Iterator[None]:
+    """Raise AudioError for damage that a decoder did not foresee."""
+    try:
+        yield
+    except (MemoryError, OSError, ValueError) as error:
+        raise AudioError(f"{name}: cannot be decoded ({error}).") from None
+
+
+def _pieces(file: BinaryIO, name: str) -> Iterator[Piece]:
     samples = 0
-    with _opened(source) as data:
-        try:
-            if not data.read(1):
-                raise AudioError(f"{name}: the file is empty (0 bytes), expected a sound.")
-            data.seek(0)
-            for wave_NC, rate in _by_either(data, name):
-                check_rate(rate, name)
-                check_samples(wave_NC, name)
-                samples += len(wave_NC)
+    with _as_audio_error(name):
+        if not file.read(1):
+            raise AudioError(f"{name}: the file is empty (0 bytes), expected a sound.")
+        pieces = (piece for part in parts_of(file) for piece in pieces_of(file, part, name))
+        for wave_NC, rate in _at_one_rate(_checked(pieces, name)):
+            samples += len(wave_NC)
+            if len(wave_NC):
                 yield wave_NC, rate
-        except (MemoryError, OSError, ValueError) as error:  # damage that a decoder did not foresee
-            raise AudioError(f"{name}: cannot be decoded ({error}).") from None
     if samples == 0:
         raise AudioError(f"{name}: no samples in it, expected a sound.")
+
+
+def _checked(pieces: Iterator[Piece], name: str) -> Iterator[Piece]:
+    for wave_NC, rate in pieces:
+        check_rate(rate, name)
+        check_samples(wave_NC, name)
+        yield wave_NC, rate
+
+
+def _at_one_rate(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Resample pieces to the rate of the first, and give them its number of channels: joined recordings differ."""
+    first: tuple[int, int] | None = None
+    stream, stream_rate = None, 0
+    for wave_NC, rate in pieces:
+        first = first or (rate, wave_NC.shape[1])
+        if stream is not None and rate != stream_rate:
+            yield _resampled_NC(stream, wave_NC[:0], first, last=True)
+            stream = None
+        own_NC = _with_channels(wave_NC, first[1])
+        if rate == first[0]:
+            yield own_NC, rate
+            continue
+        if stream is None:
+            import soxr
+
+            stream, stream_rate = soxr.ResampleStream(rate, first[0], first[1], dtype="float32", quality="HQ"), rate
+        yield _resampled_NC(stream, own_NC, first)
+    if stream is not None and first:
+        yield _resampled_NC(stream, np.zeros((0, first[1]), np.float32), first, last=True)
+
+
+def _resampled_NC(stream: Any, wave_NC: Wave, to: tuple[int, int], last: bool = False) -> Piece:
+    """A piece through a soxr stream of (rate, channels)."""
+    given = wave_NC if to[1] > 1 else wave_NC[:, 0]
+    return stream.resample_chunk(np.ascontiguousarray(given), last=last).reshape(-1, to[1]), to[0]
+
+
+def _with_channels(wave_NC: Wave, channels: int) -> Wave:
+    """A piece of another number of channels: their mean, on each."""
+    if wave_NC.shape[1] == channels:
+        return wave_NC
+    return np.repeat(wave_NC.mean(axis=1, keepdims=True, dtype=np.float32), channels, axis=1)
 
 
 def check_rate(rate: Any, name: str) -> None:
@@ -137,187 +180,35 @@ def read_mono(source: Source, rate: int) -> Wave:
 
 
 def describe(source: Source) -> tuple[float, int, int]:
-    """(duration in seconds, rate in Hz, channels), from the header where there is one. Raises AudioError."""
-    import soundfile
+    """(duration in seconds, rate in Hz, channels) of what is decoded, from the header where it can be believed.
 
-    try:
-        with soundfile.SoundFile(_openable(source)) as file:
-            if file.format in _EXACT_LENGTH:
-                return file.frames / file.samplerate, file.samplerate, file.channels
-    except soundfile.LibsndfileError:
-        pass
-    wave_NC, rate = decode(source)
-    return wave_NC.shape[0] / rate, rate, wave_NC.shape[1]
-
-
-def name_of(source: Source) -> str:
-    """What to call a source in a message."""
-    if isinstance(source, (str, os.PathLike)):
-        return Path(source).name
-    return Path(str(getattr(source, "name", "sound in memory"))).name
-
-
-def _openable(source: Source) -> Any:
-    return io.BytesIO(source) if isinstance(source, bytes) else source
-
-
-@contextmanager
-def _opened(source: Source) -> Iterator[BinaryIO]:
-    """The bytes of a source, as a file that can be sought in."""
-    if isinstance(source, bytes):
-        yield io.BytesIO(source)
-        return
-    if not isinstance(source, (str, os.PathLike)):
-        yield _view(source)
-        return
-    if not os.fspath(source):
-        raise AudioError("An empty file name was given, expected the path of a sound.")
-    path = Path(source)
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise AudioError(f"{path}: is no regular file, expected one sound file.")
-        file = path.open("rb")
-    except FileNotFoundError:
-        if is_url(source):
-            raise AudioError(f"{source}: is a URL, expected a file. Download it first.") from None
-        raise AudioError(f"{path}: no such file.") from None
-    except IsADirectoryError:
-        raise AudioError(f"{path}: is a folder, expected one sound file.") from None
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror}).") from None
-    except ValueError as error:
-        raise AudioError(f"{path}: is no name that a file can have ({error}).") from None
-    with file:
-        yield file
-
-
-_TURN = threading.Lock()
-"""Held while an open file of a caller is read: threads may be reading the same one."""
-
-
-class _View(io.RawIOBase):
-    """The rest of a caller's open file with a place of its own: the file is always left where it stood."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        with _TURN:
-            self._file, self._place, self._begin = file, 0, file.tell()
-            self._end = max(file.seek(0, os.SEEK_END), self._begin) - self._begin
-            file.seek(self._begin)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._place = max(0, offset + (0, self._place, self._end)[whence])
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        with _TURN:
-            stood = self._file.tell()
-            self._file.seek(self._begin + self._place)
-            data = self._file.read(len(buffer))
-            self._file.seek(stood)
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
-
-
-def _view(file: BinaryIO) -> BinaryIO:
-    """An open file of a caller, to be read by several threads, or again; read whole only if it cannot be sought in."""
-    name = name_of(file)
-    try:
-        if isinstance(file.read(0), str):
-            raise AudioError(f"{name}: is open as text, expected binary: open it with mode 'rb'.")
-        if file.seekable():
-            return io.BufferedReader(_View(file), 1 << 16)
-        with _TURN:
-            return io.BytesIO(file.read())
-    except (ValueError, OSError) as error:
-        raise AudioError(f"{name}: cannot be read ({error}).") from None
-
-
-def _by_either(data: BinaryIO, name: str) -> Iterator[tuple[Wave, int]]:
-    """libsndfile's pieces; FFmpeg's where libsndfile cannot read the first."""
-    import soundfile
-
-    started = False
-    try:
-        for piece in _by_soundfile(data, name):
-            started = True
-            yield piece
-    except soundfile.LibsndfileError as error:
-        data.seek(0)
-        if started or data.read(4) == b"fLaC":
-            raise AudioError(f"{name}: damaged ({error.error_string.rstrip('.')}).") from None
-        data.seek(0)
-        yield from _by_av(data, name)
-
-
-def _by_soundfile(data: BinaryIO, name: str) -> Iterator[tuple[Wave, int]]:
-    import soundfile
-
-    whole = _promised(data)
-    with soundfile.SoundFile(data) as file:
-        expected, exact, rate = file.frames * whole, file.format in _EXACT_LENGTH, int(file.samplerate)
-        done, step = 0, max(1, BLOCK // file.channels)
-        while len(block_NC := file.read(step, dtype="float32", always_2d=True)):
-            done += len(block_NC)
-            yield block_NC, rate
-    if exact and done < expected:
-        raise AudioError(f"{name}: truncated, {done / rate:.2f} s of {expected / rate:.2f} s could be decoded.")
-
-
-_SAMPLES = {b"RIFF": ("<", b"data"), b"RIFX": (">", b"data"), b"FORM": (">", b"SSND")}
-"""By how a file begins: the order of bytes, and the chunk that holds the samples."""
-
-
-def _promised(data: BinaryIO) -> float:
-    """How many times as long as what is there the header says that a WAV or AIFF is: 1.0 for a whole one.
-
-    libsndfile takes the end of the file for the end of the sound. Sizes just below 2 GiB and 4 GiB, and 0, are what
-    writers to a pipe put down; a few bytes too many are the header's own, counted by mistake.
+    Raises as `decode`, where no decoding is needed to find out.
     """
-    end = data.seek(0, os.SEEK_END)
-    data.seek(0)
-    order, wanted = _SAMPLES.get(data.read(12)[:4], ("<", b""))
-    promised = 1.0
-    while wanted and len(head := data.read(8)) == 8:
-        kind, size = struct.unpack(f"{order}4sI", head)
-        there = end - data.tell()
-        if kind == wanted:
-            is_stream = size % (1 << 31) == 0 or size % (1 << 31) >= (1 << 31) - (1 << 16)
-            promised = 1.0 if is_stream or size <= there + 64 or there < 1 else size / there
-            break
-        data.seek(size + size % 2, os.SEEK_CUR)
-    data.seek(0)
-    return promised
+    name = name_of(source)
+    with opened(source) as file, _as_audio_error(name):
+        parts = list(parts_of(file))
+        facts = _stated(file, parts[0], name) if len(parts) == 1 else None
+        if facts is None:
+            file.seek(0)
+            samples, kind = 0, (0, 0)
+            for wave_NC, rate in _pieces(file, name):
+                samples, kind = samples + len(wave_NC), (rate, wave_NC.shape[1])
+            facts = samples / kind[0], *kind
+    return facts
 
 
-def _by_av(data: BinaryIO, name: str) -> Iterator[tuple[Wave, int]]:
-    import av
+def _stated(file: BinaryIO, part: Part, name: str) -> tuple[float, int, int] | None:
+    """What the header states of a file with one part, if libsndfile reads it and it states a number of samples."""
+    import soundfile
 
+    if not part.by_libsndfile:
+        return None
     try:
-        with av.open(data, mode="r", options={"protocol_whitelist": "pipe"}) as container:  # no other file or host
-            if not container.streams.audio:
-                raise AudioError(f"{name}: has no audio stream, expected a sound.")
-            resampler = av.AudioResampler(format="fltp")
-            held: list[Wave] = []
-            rate, samples = 0, 0
-            for frame in container.decode(container.streams.audio[0]):
-                for piece in resampler.resample(frame):
-                    rate = int(piece.sample_rate)
-                    held.append(np.asarray(piece.to_ndarray().T, np.float32))
-                    samples += piece.samples
-                if samples >= BLOCK:
-                    yield np.ascontiguousarray(np.concatenate(held), dtype=np.float32), rate
-                    held, samples = [], 0
-            held += [np.asarray(piece.to_ndarray().T, np.float32) for piece in resampler.resample(None)]
-            if held:
-                yield np.ascontiguousarray(np.concatenate(held), dtype=np.float32), rate
-            if rate == 0:
-                raise AudioError(f"{name}: no samples could be decoded.")
-    except av.FFmpegError:
-        raise AudioError(f"{name}: is not audio that libsndfile or FFmpeg can decode.") from None
+        with soundfile.SoundFile(stretch_of(file, part)) as sound:
+            seconds, rate, channels = sound.frames / sound.samplerate, int(sound.samplerate), int(sound.channels)
+            is_exact = sound.format not in ESTIMATED and sound.frames > 0
+    except soundfile.LibsndfileError:
+        return None
+    if is_exact and part.stated > 1:
+        raise truncated(name, seconds, seconds * part.stated)
+    return (seconds, rate, channels) if is_exact else None

@@ -1,0 +1,208 @@
+"""One stream to samples, by libsndfile or by FFmpeg (through PyAV).
+
+N samples, C channels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclap.audio.containers import Part
+from openclap.audio.opened import Stretch
+from openclap.errors import AudioError
+
+Wave = NDArray[np.float32]
+Piece = tuple[Wave, int]
+"""(N, C) and its rate in Hz."""
+
+BLOCK = 1 << 18
+"""Samples, those of all channels counted, that are decoded or resampled at once."""
+
+TRIES = 3
+"""Times that FFmpeg is asked to read on behind bytes that it cannot read."""
+
+BUFFER = 1 << 16
+"""Bytes that are read at once."""
+
+MISSING_S = 0.1
+"""Seconds that may be missing where a header states bytes: those of other streams and of indices count too."""
+
+FEW, SHARE = 2, 0.1
+"""Damaged packets that are passed over: a number, and a share of the good ones. More is a damaged file."""
+
+
+def pieces_of(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
+    """A part piece by piece. Raises AudioError when it cannot be decoded, and when it ends before its header says."""
+    if part.damage:
+        raise AudioError(f"{name}: damaged, {part.damage}.")
+    samples, rate = 0, 0
+    for wave_NC, rate in _by_libsndfile(file, part, name) if part.by_libsndfile else _by_ffmpeg(file, part, name):
+        samples += len(wave_NC)
+        yield wave_NC, rate
+    by_bytes = samples * part.stated
+    if rate and (samples < (part.samples or 0) or by_bytes > samples + (0 if part.by_libsndfile else MISSING_S * rate)):
+        raise truncated(name, samples / rate, max(by_bytes, part.samples or 0) / rate)
+
+
+def truncated(name: str, seconds: float, stated_s: float) -> AudioError:
+    return AudioError(f"{name}: truncated, {seconds:.2f} s of {stated_s:.2f} s could be decoded.")
+
+
+def stretch_of(file: BinaryIO, part: Part) -> BinaryIO:
+    """The bytes of a part, as a file."""
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if (part.begin, part.end, part.patches) == (0, end, ()):
+        return file
+    return io.BufferedReader(Stretch(file, part.begin, part.end, part.patches), BUFFER)
+
+
+def _by_libsndfile(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
+    """libsndfile's pieces; FFmpeg's where libsndfile does not know the format."""
+    import soundfile
+
+    started = False
+    try:
+        with soundfile.SoundFile(stretch_of(file, part)) as sound:
+            rate, stated, done = int(sound.samplerate), sound.frames, 0
+            while len(block_NC := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
+                started, done = True, done + len(block_NC)
+                yield block_NC, rate
+            if done < stated and sound.format not in ESTIMATED:
+                raise truncated(name, done / rate, stated * part.stated / rate)
+    except soundfile.LibsndfileError as error:
+        if started or _is_flac(file, part):
+            raise AudioError(f"{name}: damaged ({error.error_string.rstrip('.')}).") from None
+        yield from _by_ffmpeg(file, part, name)
+
+
+ESTIMATED = frozenset({"OGG", "MP3"})
+"""libsndfile's names of formats with headers that state no number of samples."""
+
+
+def _is_flac(file: BinaryIO, part: Part) -> bool:
+    file.seek(part.begin)
+    return file.read(4) == b"fLaC"
+
+
+def _by_ffmpeg(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
+    import av
+
+    options = {"protocol_whitelist": "pipe"}  # no other file or host
+    try:
+        stretch = stretch_of(file, part)
+        with av.open(stretch, mode="r", format=part.format, options=options) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name}: has no audio stream, expected a sound.")
+            yield from _gathered(_steady(_frames(container, stretch, name)))
+    except av.FFmpegError:
+        if part.stated > 1:
+            raise AudioError(f"{name}: truncated, {100 / part.stated:.0f} % of the file is there.") from None
+        if not part.may_be_junk:
+            raise AudioError(f"{name}: is not audio that libsndfile or FFmpeg can decode.") from None
+
+
+def _frames(container: Any, file: BinaryIO, name: str) -> Iterator[Any]:
+    """Decode the first audio stream that is marked default, or else the first; pass over damaged packets."""
+    from av.stream import Disposition
+
+    audio = container.streams.audio
+    stream = next((each for each in audio if each.disposition & Disposition.default), audio[0])
+    if stream.codec_context is None:
+        raise AudioError(f"{name}: is in a coding that neither libsndfile nor FFmpeg knows.")
+    good, bad = 0, 0
+    for packet in _packets(container, stream, file, name):
+        frames = _decoded(stream, packet)
+        good, bad = good + bool(frames), bad + (frames is None)
+        yield from frames or ()
+    if bad > FEW + SHARE * good:
+        raise AudioError(f"{name}: damaged, {bad} of {bad + good} packets cannot be decoded.")
+
+
+def _packets(container: Any, stream: Any, file: BinaryIO, name: str) -> Iterator[Any]:
+    """Read packets to the end of the file, past places that FFmpeg cannot read; the last packet is empty."""
+    import av
+
+    failed = 0
+    while failed < TRIES:
+        try:
+            for packet in container.demux(stream):
+                failed = 0
+                yield packet
+            return
+        except (av.FFmpegError, IndexError):  # IndexError: PyAV, of a stream that was not there at first
+            failed += 1
+    if (place := file.tell()) < (end := file.seek(0, io.SEEK_END)):
+        raise AudioError(f"{name}: damaged, FFmpeg stops at byte {place} of {end}.")
+    yield None
+
+
+def _decoded(stream: Any, packet: Any) -> list[Any] | None:
+    import av
+
+    try:
+        frames: list[Any] = stream.codec_context.decode(packet)
+        return frames
+    except av.FFmpegError:
+        return None
+
+
+STEADY_S = 0.25
+"""Seconds from which a change of rate or channels counts. Shorter ones come from junk that looks like a header."""
+
+
+def _kind(frame: Any) -> tuple[int, int, str]:
+    """Rate, channels and sample format."""
+    return frame.sample_rate, frame.layout.nb_channels, frame.format.name
+
+
+def _steady(frames: Iterator[Any]) -> Iterator[Any]:
+    """Leave out the few frames that differ in rate or channels from those around them."""
+    kind: tuple[int, int, str] | None = None
+    odd: list[Any] = []
+    for frame in frames:
+        its_kind = _kind(frame)
+        if kind in (None, its_kind):
+            kind, odd = its_kind, []
+            yield frame
+            continue
+        odd = [*odd, frame] if odd and its_kind == _kind(odd[0]) else [frame]
+        if sum(each.samples for each in odd) >= STEADY_S * frame.sample_rate:
+            yield from odd
+            kind, odd = its_kind, []
+
+
+def _gathered(frames: Iterator[Any]) -> Iterator[Piece]:
+    """Join frames to pieces of about BLOCK samples, each of one rate and number of channels."""
+    from av import AudioFifo
+
+    fifo, kind = AudioFifo(), None
+    for frame in frames:
+        its_kind = _kind(frame)
+        if fifo.samples and (its_kind != kind or fifo.samples * its_kind[1] >= BLOCK):
+            yield _samples(fifo.read(0))
+        if its_kind != kind:
+            fifo, kind = AudioFifo(), its_kind
+        frame.pts = None  # the queue asks for times without gaps; damaged files have some
+        fifo.write(frame)
+    if fifo.samples:
+        yield _samples(fifo.read(0))
+
+
+_SCALE = {"u8": 1 / (1 << 7), "s16": 1 / (1 << 15), "s32": 1 / (1 << 31)}
+
+
+def _samples(frame: Any) -> Piece:
+    """A frame in any of FFmpeg's sample formats as float32."""
+    values, kind = frame.to_ndarray(), frame.format.name.removesuffix("p")
+    values_NC = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    if kind == "u8":
+        values_NC = values_NC.astype(np.float32) - 128
+    if kind not in ("flt", "dbl"):
+        values_NC = values_NC * np.float32(_SCALE[kind]) if kind != "s32" else values_NC * _SCALE[kind]
+    return np.ascontiguousarray(values_NC, np.float32), int(frame.sample_rate)
