@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -72,6 +73,39 @@ def test_steps_shared_among_jobs_make_the_same(collection: Path, tmp_path: Path)
     names = {path.relative_to(many) for path in many.rglob("*.tar")}
     assert names == {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.tar")}
     assert all((many / name).read_bytes() == (tmp_path / "one" / name).read_bytes() for name in names)
+
+
+def numbered(folder: Path, *captions: str) -> Path:
+    """clip_0000.wav, clip_0001.wav … of a tenth of a second, each with the caption in a file beside it."""
+    folder.mkdir()
+    for number, caption in enumerate(captions):
+        wave = 0.5 * np.sin(np.arange(1600) * (number + 1) * 0.01)
+        soundfile.write(folder / f"clip_{number:04d}.wav", wave, 16000)
+        (folder / f"clip_{number:04d}.txt").write_text(caption, encoding="utf-8")
+    return folder
+
+
+def test_numbered_recordings_with_their_own_captions_fill_both_splits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = numbered(tmp_path / "set", *[f"Sound {word}." for word in "abcdefghijklmnopqrst"])
+    assert openclap("dataset", "build", folder, tmp_path / "out", "--test", "0.2", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["packed"] == {"test": 4, "train": 16}
+
+
+def test_an_empty_split_is_said_and_refused_where_it_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = numbered(tmp_path / "set", "a", "b", "c", "d") / "table.csv"
+    rows = "".join(f"clip_{number:04d}.wav,sound {number},day one\n" for number in range(4))
+    table.write_text(f"file,caption,group\n{rows}", encoding="utf-8")
+    assert openclap("dataset", "build", table, tmp_path / "out") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "No clip is in test: all 4 are of one group (day one)" in said
+    assert openclap("dataset", "build", table, tmp_path / "two", "--test", "0.2") == 2
+    assert "Nothing was packed." in capsys.readouterr().err and not list((tmp_path / "two").rglob("*.tar"))
+    assert openclap("dataset", "build", table, tmp_path / "two", "--test", "0.25") == 2  # other choices, said as such
+    assert openclap("dataset", "build", table, tmp_path / "three", "--test", "0") == 0
 
 
 def test_a_set_that_is_measured_on_stays_apart(

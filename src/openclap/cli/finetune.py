@@ -94,6 +94,8 @@ def _pairs(sounds: Path, out: Path, held_out: float, processes: int) -> Pairs:
             sounds.expanduser(), folder, share=held_out, seed=HELD_OUT_SEED, processes=processes, progress=advance
         )
     list_skipped([(item.file, item.reason) for item in pairs.skipped])
+    for sentence in pairs.notes:
+        note(sentence)
     return pairs
 
 

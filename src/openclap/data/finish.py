@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from openclap.captions import Caption, with_made
 from openclap.data.augmented import CAPTIONED
+from openclap.data.config import DataConfig
 from openclap.data.examine import columns as facts_columns
 from openclap.data.files import Place, write_bytes
 from openclap.data.folder import (
@@ -24,6 +25,7 @@ from openclap.data.folder import (
     write_table,
 )
 from openclap.data.records import captioned
+from openclap.data.select import missed
 from openclap.data.write import SELECTION, Tar, columns, made_of, samples_of, stands, tars
 from openclap.errors import DataError, require
 
@@ -50,6 +52,8 @@ class PackReport:
     packed: dict[str, int]
     tars: dict[str, int]
     skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...] = ()
+    """What did not come out as it was asked for."""
 
 
 def finish(folder: Place) -> PackReport:
@@ -80,7 +84,8 @@ def finish(folder: Place) -> PackReport:
     skipped = tuple(_skipped(whole, selection, written))
     write_bytes(folder / SKIPPED, b"".join(json.dumps(asdict(each)).encode() + b"\n" for each in skipped))
     _remove_others(folder, wanted)
-    return _report(folder, sizes, skipped)
+    notes = tuple(each.sentence for each in missed(folder, selection, DataConfig(**identity(folder)["config"])))
+    return replace(_report(folder, sizes, skipped), notes=notes)
 
 
 def _remove_others(folder: Place, wanted: Sequence[Tar]) -> None:

@@ -2,18 +2,21 @@
 
 Beside `rain.wav`: `rain.txt`, a caption a line; or `rain.json`, either in LAION's layout (`text`, `tag`,
 `original_data`) or with keys such as `caption`, `tags`, `title`, `label`, `licence`, `author` (`fields`). The name is
-the title, from which captions can be made later. Numbered takes in one folder are one group.
+the title, from which captions can be made later. Numbered takes in one folder are one group, as long as the files beside
+them say nothing different (`groups_of_takes`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from openclap.sources.fields import Fields
-from openclap.sources.identity import without_take
+from openclap.sources.identity import groups_of_takes, without_take
 from openclap.sources.layout import inside, log, sounds
 from openclap.sources.record import Record
 from openclap.sources.source import Root, Source
@@ -28,18 +31,26 @@ def read(root: Root) -> Iterator[Record]:
 
 
 def _records(root: Path) -> Iterator[Record]:
-    for path in sounds(root):
-        name = inside(root, path)
-        yield Record(
-            **{
-                "id": name,
-                "source": root.resolve().name,
-                "title": path.name,
-                "group": f"{root.resolve().name}:{Path(name).parent.as_posix()}/{without_take(path.stem)}",
-                **_beside(path),
-                "audio": path,
-            }
+    """Folder by folder, since it takes all recordings of one name to know whether they are takes."""
+    base = root.resolve().name
+    for folder, paths in groupby(sounds(root), key=lambda path: path.parent):
+        found = [_record(root, base, path) for path in paths]
+        place = f"{base}:{folder.relative_to(root).as_posix()}/"
+        names = [Path(record.audio).stem for record in found]
+        groups = groups_of_takes(
+            (without_take(name), name, _written(record)) for name, record in zip(names, found, strict=True)
         )
+        for record, group in zip(found, groups, strict=True):
+            yield record if record.group else replace(record, group=f"{place}{group}")
+
+
+def _record(root: Path, base: str, path: Path) -> Record:
+    return Record(**{"id": inside(root, path), "source": base, "title": path.name, **_beside(path), "audio": path})
+
+
+def _written(record: Record) -> tuple[Any, ...]:
+    """All that the files beside a sound say of what is heard; () where they say nothing."""
+    return (record.captions, record.tags, record.label) if record.captions or record.tags or record.label else ()
 
 
 def _beside(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from openclap.data.finish import Skipped
 from openclap.data.pack import Progress, build
 from openclap.data.recipe import DataRecipe
 from openclap.data.shards import ShardIndex, index_shards
-from openclap.data.split import split_by_group
+from openclap.data.split import shortfalls, split_by_group
 from openclap.errors import DataError
 
 TRAIN, HELD = "train", ("valid", "validation", "val", "test", "eval")
@@ -32,6 +33,8 @@ class Pairs:
     train: ShardIndex
     held: ShardIndex
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What did not come out as it was asked for."""
 
 
 def pairs_of(
@@ -66,14 +69,14 @@ def pairs_of(
 def _in_place(sounds: Path, share: float, seed: int) -> Pairs | None:
     """Shards as they are; None for anything else."""
     if sounds.suffix == ".tar":
-        return Pairs(*divide(index_shards(sounds.parent, sounds.name), share, seed))
+        return divide(index_shards(sounds.parent, sounds.name), share, seed)
     if any(sounds.glob("*.tar")):
-        return Pairs(*divide(index_shards(sounds), share, seed))
+        return divide(index_shards(sounds), share, seed)
     if not any((sounds / TRAIN).glob("*.tar")):
         return None
     held = next((sounds / name for name in HELD if any((sounds / name).glob("*.tar"))), None)
     train = index_shards(sounds / TRAIN)
-    return Pairs(train, index_shards(held)) if held else Pairs(*divide(train, share, seed))
+    return Pairs(train, index_shards(held)) if held else divide(train, share, seed)
 
 
 def _packed(sounds: Path, folder: Path, config: DataConfig, processes: int, progress: Progress | None) -> Pairs:
@@ -82,7 +85,7 @@ def _packed(sounds: Path, folder: Path, config: DataConfig, processes: int, prog
     packed = _in_place(folder, config.splits["test"], config.seed)
     if packed is None:
         raise DataError(f"{sounds}: everything in it is held out, and nothing left to learn from.")
-    return replace(packed, skipped=report.skipped)
+    return replace(packed, skipped=report.skipped, notes=report.notes)
 
 
 def _source(sounds: Path) -> str:
@@ -94,13 +97,15 @@ def _source(sounds: Path) -> str:
     return "shards" if any(sounds.rglob("*.tar")) else "folder"
 
 
-def divide(index: ShardIndex, share: float, seed: int) -> tuple[ShardIndex, ShardIndex]:
+def divide(index: ShardIndex, share: float, seed: int) -> Pairs:
     """Samples to learn from and samples held out, whole groups on one side."""
-    groups = _groups(index)
-    side = split_by_group(groups, {"train": 1 - share, "test": share}, seed)
-    return tuple(  # type: ignore[return-value]
+    groups, splits = _groups(index), {"train": 1 - share, "test": share}
+    side = split_by_group(groups, splits, seed)
+    learns, held = (
         select(index, [i for i, group in enumerate(groups) if side[group] == name]) for name in ("train", "test")
     )
+    sizes = {name: Counter(group for group in groups if side[group] == name) for name in splits}
+    return Pairs(learns, held, notes=tuple(each.sentence for each in shortfalls(splits, sizes) if not each.empty))
 
 
 def select(index: ShardIndex, keep: Sequence[int]) -> ShardIndex:

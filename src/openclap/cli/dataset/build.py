@@ -71,6 +71,7 @@ def build(
             limits=Limits(private=private),
             near=alike,
             maker=partial(made_by, caption) if caption else None,
+            every_split=choices.test is not None,
             processes=processes,
             progress=advance,
         )
@@ -81,6 +82,8 @@ def build(
 def show(report: PackReport, *, json: bool) -> None:
     """What packing came to."""
     list_skipped([(item.file, item.reason) for item in report.skipped])
+    for sentence in report.notes:
+        note(sentence)
     if json:
         print_json(asdict(report) | {"out": str(report.out)})
     else:
