@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,73 @@ def test_an_empty_split_is_said_and_refused_where_it_was_asked_for(
     assert "Nothing was packed." in capsys.readouterr().err and not list((tmp_path / "two").rglob("*.tar"))
     assert openclap("dataset", "build", table, tmp_path / "two", "--test", "0.25") == 2  # other choices, said as such
     assert openclap("dataset", "build", table, tmp_path / "three", "--test", "0") == 0
+
+
+def named_by_ids(folder: Path) -> Path:
+    """Six sounds under names that say nothing, as BBC's in WavCaps."""
+    folder.mkdir(parents=True)
+    for number in range(6):
+        soundfile.write(folder / f"NHU0502401{number}.wav", 0.5 * np.sin(np.arange(1600) * (number + 1) * 0.01), 16000)
+    return folder
+
+
+def test_identifiers_are_no_captions_and_it_stops_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = named_by_ids(tmp_path / "WavCaps" / "BBC"), tmp_path / "out"
+    data = [{"id": f"NHU0502401{number}", "caption": f"Bird {'abcdef'[number]} sings."} for number in range(6)]
+    notes = folder.parent / "bbc_final.json"
+    notes.write_text(json.dumps({"num_captions_per_audio": 1, "data": data}), encoding="utf-8")
+    for verb in ("build", "plan"):
+        assert openclap("dataset", verb, folder, out) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "6 of 6 captions look like identifiers ('NHU'; made of the file name)" in said
+        assert f"{notes} speaks of these sounds (captions in 'caption'): give it in place of the folder." in said
+        assert "To go on all the same, give --any-captions." in said and "Traceback" not in said
+        assert not (out / "dataset.json").exists()
+    assert openclap("dataset", "build", folder, out, "--any-captions") == 0
+    assert "look like identifiers" in capsys.readouterr().err
+    for what in (notes, folder.parent):
+        assert openclap("dataset", "build", what, tmp_path / f"out-{what.stem}", "--test", "0.34", "--json") == 0
+        printed = capsys.readouterr()
+        assert "sound from 'id', caption from 'caption'" in printed.err
+        assert sum(json.loads(printed.out)["packed"].values()) == 6
+
+
+def test_build_reads_what_people_have_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import polars
+
+    sounds = named_by_ids(tmp_path / "sounds")
+    files = sorted(sounds.glob("*.wav"))
+    rows = [
+        {"audio_path": f"sounds/{file.name}", "text": f"Grün {'abcdef'[n]} – “laut”"} for n, file in enumerate(files)
+    ]
+    lines = "".join(f"{row['audio_path']};{row['text']}\n" for row in rows)
+    (tmp_path / "t.csv").write_bytes(f"audio_path;text\n{lines}".encode("cp1252"))
+    (tmp_path / "t.json").write_text(json.dumps(rows), encoding="utf-8")
+    (tmp_path / "u.csv").write_text(f"wo;was\n{lines}", encoding="utf-8")
+    embedded = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    (tmp_path / "hf").mkdir()
+    polars.DataFrame({"audio": embedded, "text": [row["text"] for row in rows]}).write_parquet(
+        tmp_path / "hf/x.parquet"
+    )
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for n, file in enumerate(files):
+            tar.add(file, f"{n}.wav")
+            (tmp_path / "caption.txt").write_text(rows[n]["text"], encoding="utf-8")
+            tar.add(tmp_path / "caption.txt", f"{n}.txt")
+    for what, more, said in (
+        ("t.csv", (), "as a table of 6 rows: sound from 'audio_path', caption from 'text', encoded in cp1252."),
+        ("t.json", (), "as a table of 6 rows: sound from 'audio_path', caption from 'text'."),
+        ("u.csv", ("--audio-column", "wo", "--caption-column", "was"), "sound from 'wo', caption from 'was'."),
+        ("hf", (), "as a Hugging Face data set (1 parquet file: sound from 'audio', caption from 'text')."),
+        ("0.tar", (), "as WebDataset shards (1 tar: sound from .wav, caption from .txt)."),
+    ):
+        out = tmp_path / f"out-{what}"
+        assert openclap("dataset", "build", tmp_path / what, out, *more) == 0
+        assert said in " ".join(capsys.readouterr().err.split()), what
+        captions = polars.read_parquet(out / "manifest.parquet")["captions"].explode().sort().to_list()
+        assert captions == [row["text"] for row in rows], what
 
 
 def test_a_set_that_is_measured_on_stays_apart(

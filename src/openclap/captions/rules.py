@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from openclap.sources.fields import says_nothing
 from openclap.sources.record import Record
 
 
@@ -36,11 +37,12 @@ def captions_of(record: Record) -> tuple[Caption, ...]:
     Where they and the rules of its source give nothing, title, description and labels speak for it; () where those
     say nothing either.
     """
-    found = {text: Caption(text, "given") for caption in record.captions if (text := clean(caption))}
+    given = [text for caption in record.captions if not says_nothing(text := clean(caption))]
+    found = {text: Caption(text, "given") for text in given}
     for rules in (RULES.get(record.source, ()), _ANYTHING):
         for caption in (caption for rule in rules for caption in rule(record)):
             text = clean(caption.text)
-            if _SPEAKS.search(text):
+            if _SPEAKS.search(text) and not says_nothing(text.rstrip(".")):
                 found.setdefault(text, Caption(text, caption.made))
         if found:
             break
@@ -50,7 +52,7 @@ def captions_of(record: Record) -> tuple[Caption, ...]:
 def labels_of(record: Record) -> tuple[str, ...]:
     """The tags, or else the label, as words, none twice."""
     named = record.tags or ((record.label,) if record.label else ())
-    return tuple(dict.fromkeys(text for name in named if (text := clean(name.replace("_", " ")))))
+    return tuple(dict.fromkeys(text for name in named if not says_nothing(text := clean(name.replace("_", " ")))))
 
 
 def clean(text: str) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +15,7 @@ from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress, shown
 from openclap.cli.live import training_line
+from openclap.cli.reading import ReadAs, caption_check
 from openclap.cli.train import options_given
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ def finetune(
     out: Path,
     mode: Literal["heads", "last", "lora", "all"] | None = None,
     held_out: float = 0.2,
+    read_as: ReadAs = ReadAs(),
+    any_captions: Annotated[bool, Parameter(negative="")] = False,
     processes: int = os.cpu_count() or 1,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -44,8 +48,8 @@ def finetune(
     Parameters
     ----------
     sounds
-        A folder of sounds (what they are stands in their names, or in NAME.txt or NAME.json beside them), a table, a
-        Hugging Face data set, or shards.
+        A folder of sounds (what they are stands in their names, in NAME.txt or NAME.json beside them, or in a table), a
+        table, a Hugging Face data set, or shards; what it was recognised as is said.
     start
         The model to begin with: a folder, a file or a name (`openclap models`).
     out
@@ -55,6 +59,8 @@ def finetune(
         attention; "all". Without it, what fits the number of sounds.
     held_out
         The share of pairs that is held out, where the sounds are not split already.
+    any_captions
+        Go on with captions that look like identifiers, or are nearly all the same.
     processes
         How many sounds are decoded at once.
     json
@@ -73,7 +79,7 @@ def finetune(
     check_folder(out)
     given = options_given(options)
     configure(start, "", max(DEFAULTS), mode=mode, options=given)  # what cannot be is said before sounds are packed
-    pairs = _pairs(sounds, out, held_out, processes)
+    pairs = _pairs(sounds, out, held_out, processes, read_as, any_captions=any_captions)
     config = configure(start, str(pairs.train.folder), len(pairs.train), mode=mode, options=given, tell=note)
     held = HeldOut(pairs.held)
     note(_plan(config, len(pairs.train), len(held.clips)))
@@ -83,7 +89,7 @@ def finetune(
     return _stopped(outcome, json) if outcome.stopped else _finished(outcome, held, start, out, json=json)
 
 
-def _pairs(sounds: Path, out: Path, held_out: float, processes: int) -> Pairs:
+def _pairs(sounds: Path, out: Path, held_out: float, processes: int, read_as: ReadAs, *, any_captions: bool) -> Pairs:
     """What there is to learn from, packed into `out` if need be; what is left out is listed."""
     from openclap.train.claim import SHARDS
     from openclap.train.pairs import pairs_of
@@ -91,7 +97,14 @@ def _pairs(sounds: Path, out: Path, held_out: float, processes: int) -> Pairs:
     folder = out / SHARDS
     with progress("Reading sounds") as advance:
         pairs = pairs_of(
-            sounds.expanduser(), folder, share=held_out, seed=HELD_OUT_SEED, processes=processes, progress=advance
+            sounds.expanduser(),
+            folder,
+            recognised=read_as.recognise,
+            check=partial(caption_check, any_captions=any_captions),
+            share=held_out,
+            seed=HELD_OUT_SEED,
+            processes=processes,
+            progress=advance,
         )
     list_skipped([(item.file, item.reason) for item in pairs.skipped])
     for sentence in pairs.notes:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from openclap.captions import Maker
+from openclap.captions.check import CaptionCheck
 from openclap.data.augmented import caption
 from openclap.data.config import DataConfig
 from openclap.data.examine import examine, forget_failures, waiting
@@ -74,18 +75,19 @@ def build(
     limits: Limits = Limits(),
     near: Near | None = None,
     maker: Callable[[], Maker] | None = None,
+    check: CaptionCheck | None = None,
     every_split: bool = False,
     processes: int = 1,
     progress: Progress | None = None,
 ) -> PackReport:
-    """All steps, one after the other, as the only one who writes in `folder`. Raises as `pack`, and with `every_split`
-    where a split would be empty."""
+    """All steps, one after the other, as the only one who writes in `folder`. Raises as `pack`, with `every_split`
+    where a split would be empty, and whatever `check` raises of captions."""
     tell = progress or (lambda done, total: None)
     with told_when_stopped(folder):
         check_claim(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
-            count = plan(records, folder, config, held=held)
+            count = plan(records, folder, config, held=held, check=check)
             tell(0, 2 * count)
             gather(
                 folder,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from openclap.data.files import Place, place_of, unconnected, within_reach
 from openclap.errors import DataError
+from openclap.sources.fields import says_nothing
 from openclap.types import Sample
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
@@ -171,7 +172,7 @@ def _parse(key: str, audio: bytes, text: bytes, where: str) -> Sample:
         raise DataError(f"{where}: its JSON is damaged ({error}). Pack the shard again.") from error
     if not isinstance(fields, dict):
         raise DataError(f'{where}: its JSON is no object, expected {{"text": [captions], …}}. Pack the shard again.')
-    captions = _strings(fields.get("text"))
+    captions = tuple(text for text in _strings(fields.get("text")) if not says_nothing(text))
     if not captions:
         raise DataError(f'{where}: its JSON has no caption under "text". Pack the shard again.')
     original = fields.get("original_data")

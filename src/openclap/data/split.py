@@ -123,18 +123,22 @@ def shortfalls(splits: Mapping[str, float], groups: Mapping[str, Mapping[str, in
         if sizes[name] == 0:
             found.append(Shortfall(name, True, f"No clip is in {name}: {_why(every, clips, own)}"))
         elif missed >= FAR_CLIPS and missed > FAR_OFF * share * clips:
-            what = f"{name} has {sizes[name]} of {clips} clips, {100 * sizes[name] / clips:.0f} % for {100 * share:.0f} %"
+            what = (
+                f"{name} has {sizes[name]} of {clips} clips, {100 * sizes[name] / clips:.0f} % for {100 * share:.0f} %"
+            )
             found.append(Shortfall(name, False, f"{what}: {_large(every)}"))
     return found
 
 
 def _why(sizes: Mapping[str, int], clips: int, own: int) -> str:
     if not clips:
-        return f"the source itself puts all {own} clips in other splits. Ask for none, or name splits in a column 'split'."
+        return (
+            f"the source itself puts all {own} clips in other splits. Ask for none, or name splits in a column 'split'."
+        )
     if len(sizes) == 1:
         return (
-            f"all {clips} are of one group ({next(iter(sizes))}), and clips of one group stay together. Name the groups "
-            "in a column 'group' of a table, or 'group' in NAME.json beside each sound."
+            f"all {clips} are of one group ({next(iter(sizes))}), and clips of one group stay together. Name the "
+            "groups in a column 'group' of a table, or 'group' in NAME.json beside each sound."
         )
     return f"{len(sizes)} groups are too few, and clips of one group stay together."
 

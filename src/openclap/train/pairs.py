@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from openclap.captions.check import CaptionCheck
 from openclap.data.config import DataConfig
 from openclap.data.finish import Skipped
 from openclap.data.pack import Progress, build
-from openclap.data.recipe import DataRecipe
 from openclap.data.shards import ShardIndex, index_shards
 from openclap.data.split import shortfalls, split_by_group
 from openclap.errors import DataError
+from openclap.sources.fields import as_text
+from openclap.sources.recognise import Recognised, recognise
 
 TRAIN, HELD = "train", ("valid", "validation", "val", "test", "eval")
 """The names of splits; of several that can be held out, the first that is there is."""
 FEWEST = 4
 """Two pairs to learn from and two held out: of less, nothing can be told apart."""
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-METADATA = ("metadata.csv", "metadata.jsonl")
+LOOKED_AT = 20
+"""Samples of shards, to know their layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,60 +43,68 @@ def pairs_of(
     sounds: Path,
     folder: Path,
     *,
+    recognised: Callable[[Path], Recognised] = recognise,
+    check: Callable[[Recognised], CaptionCheck] | None = None,
     share: float = 0.2,
     seed: int = 0,
     processes: int = 1,
     progress: Progress | None = None,
 ) -> Pairs:
-    """The pairs that `sounds` holds: a folder of sounds, a table, a Hugging Face data set, or shards.
+    """The pairs that `sounds` holds: whatever `recognise` knows.
 
-    Shards are used where they are: a folder of splits as it is split, any other divided by group. Everything else is
-    packed into `folder`; run again, what is packed already is not packed again. `share` is what is held out of what
-    has no splits.
+    Shards in LAION's layout are used where they are: a folder of splits as it is split, any other divided by group.
+    Everything else is packed into `folder`; run again, what is packed already is not packed again. `share` is what is
+    held out of what has no splits. `check` gives what looks at the captions before anything is packed.
 
     Raises DataError for what holds no pairs, or too few.
     """
-    if not sounds.exists():
-        raise DataError(
-            f"{sounds}: no such file or folder. Expected a folder of sounds, a table ({', '.join(TABLES)}), a Hugging "
-            "Face data set, or shards."
-        )
     found = _in_place(sounds, share, seed)
     if found is None:
         config = DataConfig(splits={"train": 1 - share, "test": share}, seed=seed)
-        found = _packed(sounds, folder, config, processes, progress)
+        source = recognised(sounds.absolute())
+        report = build(
+            source.read(), folder, config, check=check and check(source), processes=processes, progress=progress
+        )
+        found = _in_place(folder, share, seed)
+        if found is None:
+            raise DataError(f"{sounds}: everything in it is held out, and nothing left to learn from.")
+        found = replace(found, skipped=report.skipped, notes=report.notes)
     return _enough(found, sounds)
 
 
 def _in_place(sounds: Path, share: float, seed: int) -> Pairs | None:
-    """Shards as they are; None for anything else."""
-    if sounds.suffix == ".tar":
-        return divide(index_shards(sounds.parent, sounds.name), share, seed)
-    if any(sounds.glob("*.tar")):
-        return divide(index_shards(sounds), share, seed)
-    if not any((sounds / TRAIN).glob("*.tar")):
+    """Shards in LAION's layout as they are; None for anything else."""
+    if sounds.suffix == ".tar" and sounds.is_file():
+        return _as_laion(index_shards(sounds.parent, sounds.name), share, seed)
+    if _tars_in(sounds):
+        return _as_laion(index_shards(sounds), share, seed)
+    if not _tars_in(sounds / TRAIN):
         return None
-    held = next((sounds / name for name in HELD if any((sounds / name).glob("*.tar"))), None)
+    held = next((sounds / name for name in HELD if _tars_in(sounds / name)), None)
     train = index_shards(sounds / TRAIN)
-    return Pairs(train, index_shards(held)) if held else divide(train, share, seed)
+    if held is None:
+        return _as_laion(train, share, seed)
+    return Pairs(train, index_shards(held)) if _is_laion(train) else None
 
 
-def _packed(sounds: Path, folder: Path, config: DataConfig, processes: int, progress: Progress | None) -> Pairs:
-    records = DataRecipe(sounds.stem, {_source(sounds): str(sounds.absolute())}).records(Path())
-    report = build(records, folder, config, processes=processes, progress=progress)
-    packed = _in_place(folder, config.splits["test"], config.seed)
-    if packed is None:
-        raise DataError(f"{sounds}: everything in it is held out, and nothing left to learn from.")
-    return replace(packed, skipped=report.skipped, notes=report.notes)
+def _tars_in(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.glob("*.tar"))
 
 
-def _source(sounds: Path) -> str:
-    """Which of `openclap.sources` reads it."""
-    if sounds.is_file():
-        return "table"
-    if any(sounds.rglob("*.parquet")) or any(any(sounds.rglob(name)) for name in METADATA):
-        return "hugging_face"
-    return "shards" if any(sounds.rglob("*.tar")) else "folder"
+def _as_laion(index: ShardIndex, share: float, seed: int) -> Pairs | None:
+    return divide(index, share, seed) if _is_laion(index) else None
+
+
+def _is_laion(index: ShardIndex) -> bool:
+    """Has most sounds a JSON beside it, with captions where LAION has them? Damaged samples are passed over later."""
+    if 2 * len(index) < len(index) + index.unpaired:
+        return False
+    for number in range(min(len(index), LOOKED_AT)):
+        try:
+            return bool(index.read_sample(number).captions)
+        except DataError:
+            continue
+    return False
 
 
 def divide(index: ShardIndex, share: float, seed: int) -> Pairs:
@@ -132,7 +142,7 @@ def _group(text: bytes) -> str | None:
         group = json.loads(text)["original_data"]["group"]
     except (ValueError, KeyError, TypeError):
         return None
-    return str(group) if group is not None else None
+    return as_text(group)
 
 
 def _enough(pairs: Pairs, sounds: Path) -> Pairs:
