@@ -206,6 +206,35 @@ def test_damage_is_named_and_mended(collection: Path, tmp_path: Path, capsys: py
     assert tar.read_bytes() == whole
 
 
+def test_a_damaged_manifest_is_mended_and_strange_files_are_named(
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert openclap("dataset", "build", collection, out) == 0
+    whole = (out / "manifest.parquet").read_bytes()
+    (out / "manifest.parquet").write_bytes(whole[:100])
+    (out / "train" / "4.tar").mkdir()
+    assert openclap("dataset", "stats", out) == 2
+    assert f"openclap dataset check {out} --repair" in " ".join(capsys.readouterr().err.split())
+    assert openclap("dataset", "check", out) == 1
+    printed = capsys.readouterr()
+    assert "manifest.parquet  is damaged" in printed.out and "No part of the data set: train/4.tar/." in printed.err
+    assert openclap("dataset", "check", out, "--repair") == 0
+    assert "Wrote manifest.parquet again, from work/." in capsys.readouterr().err
+    assert (out / "manifest.parquet").read_bytes() == whole
+    shutil.copy(out / "train" / "0.tar", out / "train" / "7.tar")
+    assert openclap("dataset", "check", out, "--repair") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "train/7.tar: is not in the manifest" in said and "move it out of the data set, or delete it" in said
+    shutil.rmtree(out / "work")
+    (out / "train" / "7.tar").unlink()
+    (out / "manifest.parquet").unlink()
+    assert openclap("dataset", "check", out, "--repair", "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["left"] == [] and "They do not hold rate, channels" in printed.err
+    assert openclap("dataset", "check", out) == 0 and openclap("dataset", "card", out) == 0
+
+
 def test_a_recipe_of_ones_own(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "mine.py"
     recipe.write_text(

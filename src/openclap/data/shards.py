@@ -113,7 +113,7 @@ def _indexed(root: Place, only: str) -> ShardIndex:
     keys: list[str] = []
     tar_of: list[int] = []
     spans: list[tuple[int, ...]] = []
-    damaged: list[Damage] = []
+    damaged = [Damage(path.name, "is a folder, expected a tar") for path in sorted(root.glob(only)) if path.is_dir()]
     unpaired = 0
     for place, tar in enumerate(tars):
         sounds, texts, reason = _scan(tar)
@@ -197,5 +197,8 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _no_tars(root: Place) -> str:
     inside = sorted({path.parent.name for path in root.glob("*/*.tar")})
     hint = f"did you mean {root / inside[0]}?" if inside else "openclap dataset build makes them."
+    named = next((path.name for path in sorted(root.glob("*.tar")) if path.is_dir()), None)
+    if named:
+        hint = f"{named} is a folder: if a tar was unpacked there, pack it again."
     here = "is no folder" if isinstance(root, Path) and not root.is_dir() else "no .tar file in this folder"
     return f"{root}: {here}, expected the shards of one split; {hint}"
