@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from openclap.cli.console import note
+from openclap.cli.console import note, shown
 
 if TYPE_CHECKING:
     from openclap.captions.check import CaptionCheck
@@ -48,7 +48,7 @@ class ReadAs:
 
 def say(found: Recognised) -> None:
     """What was recognised, and what nobody reads, to stderr."""
-    note(found.said)
+    note(found.said.replace(str(found.path), shown(found.path), 1))
     if found.unread:
         more = f" and {len(found.unread) - LISTED} more" if len(found.unread) > LISTED else ""
         note(f"Not read: {', '.join(map(str, found.unread[:LISTED]))}{more}.")
