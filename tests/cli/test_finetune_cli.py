@@ -20,7 +20,7 @@ import torch
 import openclap
 from openclap.cli import run
 from openclap.data.pack import pack
-from openclap.sources import read_table
+from openclap.sources import Record, read_table
 
 KINDS = {"low tone": 150, "high tone": 3000, "noise": 0}
 
@@ -154,6 +154,21 @@ def test_names_that_say_nothing_stop_it(
     columns = ("--caption-column", "beschreibung")
     assert finetune(tmp_path / "ids" / "notes.csv", *given, *columns) == 0
     assert "sound from 'datei', caption from 'beschreibung'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_shards_of_identifiers_stop_it_too(
+    named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        Record(str(number), sound, (f"a81f{number:02d}",), "mine")
+        for number, sound in enumerate(sorted(named.glob("*.wav")))
+    ]
+    pack(rows, tmp_path / "set", splits={"train": 0.8, "test": 0.2})
+    given = (tmp_path / "set", "--from", tiny_model, "--out", tmp_path / "run", "--epochs", 1)
+    assert finetune(*given) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "14 of 14 captions look like identifiers" in said and "--any-captions" in said
+    assert finetune(*given, "--any-captions") == 0
 
 
 def test_what_cannot_be_is_told_in_one_sentence(

@@ -95,7 +95,7 @@ def test_two_tables_of_other_sounds_are_both_read_and_of_the_same_sounds_neither
 def test_hugging_face_folders_and_shards(tmp_path: Path) -> None:
     put(tmp_path / "hf" / "train" / "a.ogg")
     write(tmp_path / "hf" / "train" / "metadata.csv", "file_name,text\na.ogg,A.\n")
-    assert "metadata.csv: sound from 'file_name'" in recognise(tmp_path / "hf").said
+    assert "metadata.csv: sound from 'file_name', caption from 'text'" in recognise(tmp_path / "hf").said
     sound = {"bytes": put(tmp_path / "x.ogg").read_bytes(), "path": "x.ogg"}
     (tmp_path / "rows").mkdir()
     polars.DataFrame({"audio": [sound], "caption": ["A."]}).write_parquet(tmp_path / "rows" / "x.parquet")
@@ -165,3 +165,10 @@ def test_a_table_whose_captions_have_another_name_is_advised(tmp_path: Path) -> 
     table = write(tmp_path / "t.csv", "file,beschreibung\nNHU1.ogg,Ein Hund bellt.\n")
     said = advice(recognise(tmp_path))
     assert str(table) in said and "with --caption-column" in said
+
+
+def test_a_metadata_table_of_another_kind_is_a_table_like_any_other(tmp_path: Path) -> None:
+    put(tmp_path / "audio" / "a.ogg")
+    write(tmp_path / "metadata.csv", "filename,caption\na.ogg,A dog.\n")
+    found = recognise(tmp_path)
+    assert (found.source, [record.captions for record in found.read()]) == ("table", [("A dog.",)])

@@ -110,16 +110,17 @@ def _reader(file: Any) -> Callable[[int, int], bytes]:
 
 def _said(content: dict[str, Any]) -> dict[str, Any]:
     """What the JSON beside a sound says of it."""
-    original = content["original_data"]
+    original, captions = content.get("original_data") or {}, content.get("text") or []
+    captions = [captions] if isinstance(captions, str) else captions
     fields = ("id", "source", "label", "group", "title", "licence", "author", "link")
-    group = original["group"] or ""
+    group = original.get("group") or ""
     return {
-        **{name: original[name] for name in fields},
-        "audio": original["file"],
-        "captions": content["text"],
-        "made": original["made"],
-        "tags": content["tag"],
-        "freesound_id": freesound_id(original["link"]),
+        **{name: original.get(name) for name in fields},
+        "audio": original.get("file"),
+        "captions": captions,
+        "made": original.get("made") or ["given"] * len(captions),
+        "tags": content.get("tag") or [],
+        "freesound_id": freesound_id(original.get("link")),
         "youtube_id": group.removeprefix(_YOUTUBE) if group.startswith(_YOUTUBE) else None,
     }
 

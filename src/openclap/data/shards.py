@@ -172,11 +172,17 @@ def _parse(key: str, audio: bytes, text: bytes, where: str) -> Sample:
         raise DataError(f"{where}: its JSON is damaged ({error}). Pack the shard again.") from error
     if not isinstance(fields, dict):
         raise DataError(f'{where}: its JSON is no object, expected {{"text": [captions], …}}. Pack the shard again.')
-    captions = tuple(text for text in _strings(fields.get("text")) if not says_nothing(text))
+    captions = captions_of_json(fields)
     if not captions:
         raise DataError(f'{where}: its JSON has no caption under "text". Pack the shard again.')
     original = fields.get("original_data")
     return Sample(key, captions, _strings(fields.get("tag")), original if isinstance(original, dict) else {}, audio)
+
+
+def captions_of_json(fields: Any) -> tuple[str, ...]:
+    """The captions in the JSON of a sample."""
+    texts = _strings(fields.get("text")) if isinstance(fields, dict) else ()
+    return tuple(text for text in texts if not says_nothing(text))
 
 
 def _strings(value: Any) -> tuple[str, ...]:

@@ -70,6 +70,20 @@ def metadata_of(root: Path) -> list[Path]:
     return [path for name in METADATA for path in sorted(root.rglob(name)) if path.is_file()]
 
 
+def names_files(metadata: Path) -> bool:
+    """Does metadata say of `file_name` what it is? Other collections call their tables so, too."""
+    there = columns_in(metadata)
+    return "file_name" in there or not there
+
+
+def columns_in(metadata: Path) -> tuple[str, ...]:
+    """The columns of the first row; () for a file that is damaged, which whoever reads it says."""
+    try:
+        return tuple(next(_metadata_rows(metadata), {}))
+    except DataError:
+        return ()
+
+
 def columns_of(table: Path) -> Columns:
     """The columns of a parquet or Arrow file, with their types. Raises DamagedTableError."""
     if table.suffix != ".arrow":

@@ -142,30 +142,27 @@ class _Survey:
 
 
 def _survey(root: Path) -> _Survey:
-    """One walk through a folder, hidden ones left out; sounds are found as the sources find them."""
+    """What a folder holds, hidden files and folders left out; sounds are found as the sources find them."""
     found, stems = _Survey(), set()
     for path in sounds(root):
         found.sounds += 1
         stems.add(path.with_suffix(""))
-    for place, folders, files in os.walk(root, followlinks=False):
+        found.noted += any(path.with_suffix(suffix).is_file() for suffix in (".txt", ".json"))
+    for place, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for name in sorted(files):
             path = Path(place, name)
             suffix = path.suffix.lower()
-            if name.startswith(".") or suffix not in (*TABLES, ".txt", ".tar", ".arrow"):
+            if name.startswith(".") or (suffix == ".json" and path.with_suffix("") in stems):
                 continue
-            if suffix in (".txt", ".json") and path.with_suffix("") in stems:
-                found.noted += suffix == ".txt" or not path.with_suffix(".txt").exists()
-            elif name in hugging_face.METADATA:
-                found.metadata.append(path)
-            elif name in hugging_face.SAVED:
-                found.saved.append(path)
+            if suffix == ".arrow" or name in hugging_face.SAVED:
+                found.saved += [path] if suffix == ".arrow" else []
             elif suffix == ".tar":
                 found.tars.append(path)
-            elif suffix == ".arrow":
-                found.saved.append(path)
             elif suffix == ".parquet" and hugging_face.has_sounds(path):
                 found.with_sounds.append(path)
+            elif name in hugging_face.METADATA and hugging_face.names_files(path):
+                found.metadata.append(path)
             elif suffix in TABLES:
                 found.tables.append(path)
     return found
@@ -177,7 +174,12 @@ def _hugging_face(path: Path, reading: Reading) -> Recognised:
     if tables and not (metadata and not any(map(hugging_face.has_sounds, tables))):
         said = f"{len(tables)} {tables[0].suffix[1:]} file{'s' * (len(tables) > 1)}{_said_of_columns(tables, captions)}"
     elif metadata:
-        said = f"{', '.join(dict.fromkeys(each.name for each in metadata))}: sound from 'file_name'"
+        fields = Fields.of(hugging_face.columns_in(metadata[0]), captions)
+        texts = tuple(fields.names[name] for name in fields.captions)
+        files = ", ".join(dict.fromkeys(each.name for each in metadata))
+        said = (
+            f"{files}: sound from 'file_name', {f'caption from {named(texts)}' if texts else 'no column of captions'}"
+        )
     else:
         said = "a folder for each label"
     text = f"Read {path} as a Hugging Face data set ({said})."

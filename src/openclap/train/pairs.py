@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from openclap.captions.check import CaptionCheck
+from openclap.captions.rules import Caption
 from openclap.data.config import DataConfig
 from openclap.data.finish import Skipped
 from openclap.data.pack import Progress, build
-from openclap.data.shards import ShardIndex, index_shards
+from openclap.data.shards import ShardIndex, captions_of_json, index_shards
 from openclap.data.split import shortfalls, split_by_group
 from openclap.errors import DataError
 from openclap.sources.fields import as_text
@@ -24,8 +25,8 @@ TRAIN, HELD = "train", ("valid", "validation", "val", "test", "eval")
 """The names of splits; of several that can be held out, the first that is there is."""
 FEWEST = 4
 """Two pairs to learn from and two held out: of less, nothing can be told apart."""
-LOOKED_AT = 20
-"""Samples of shards, to know their layout."""
+LOOKED_AT, MOST_READ = 20, 2000
+"""Samples of shards that show their layout, and samples whose captions are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,11 @@ def pairs_of(
     Raises DataError for what holds no pairs, or too few.
     """
     found = _in_place(sounds, share, seed)
+    if found is not None and check:
+        look = check(Recognised(sounds.absolute(), "shards", lambda: iter(()), ""))
+        for text in _some_texts(found.train):
+            look.see(text)
+        look.finish()
     if found is None:
         config = DataConfig(splits={"train": 1 - share, "test": share}, seed=seed)
         source = recognised(sounds.absolute())
@@ -126,15 +132,27 @@ def select(index: ShardIndex, keep: Sequence[int]) -> ShardIndex:
 
 
 def _groups(index: ShardIndex) -> list[str]:
-    """Each sample's group; a sample of none is one of its own. Sounds are not read."""
-    groups = []
-    for i in range(len(index)):
-        tar = index.tars[index.tar_S[i]]
-        with (index.folder / tar).open("rb") as file:
-            file.seek(int(index.spans_S4[i, 2]))
-            text = file.read(int(index.spans_S4[i, 3]))
-        groups.append(_group(text) or f"{tar}/{index.keys[i]}")
-    return groups
+    """Each sample's group; a sample of none is one of its own."""
+    return [
+        _group(_text(index, number)) or f"{index.tars[index.tar_S[number]]}/{index.keys[number]}"
+        for number in range(len(index))
+    ]
+
+
+def _some_texts(index: ShardIndex) -> Iterator[list[Caption]]:
+    """The captions of at most MOST_READ samples, from all over the shards."""
+    for number in range(0, len(index), -(-len(index) // MOST_READ) or 1):
+        try:
+            yield [Caption(text, "given") for text in captions_of_json(json.loads(_text(index, number)))]
+        except ValueError:
+            continue  # told by whoever reads it
+
+
+def _text(index: ShardIndex, number: int) -> bytes:
+    """The JSON of a sample. Its sound is not read."""
+    with (index.folder / index.tars[index.tar_S[number]]).open("rb") as file:
+        file.seek(int(index.spans_S4[number, 2]))
+        return bytes(file.read(int(index.spans_S4[number, 3])))
 
 
 def _group(text: bytes) -> str | None:
