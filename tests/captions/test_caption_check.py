@@ -15,14 +15,14 @@ TABLE = Path(__file__).parents[2] / "src" / "openclap" / "demo" / "sounds" / "so
 
 
 def doubt(texts: list[str], made: str = "given") -> str | None:
-    check = CaptionCheck(lambda sentence: None)
+    check = CaptionCheck(lambda sentence, usable: None)
     for text in texts:
         check.see([Caption(text, made)] if text else [])
     return check.doubt()
 
 
 def from_names(*names: str) -> str | None:
-    check = CaptionCheck(lambda sentence: None)
+    check = CaptionCheck(lambda sentence, usable: None)
     for name in names:
         check.see(captions_of(Record(name, Path(name), (), "folder", title=name)))
     return check.doubt()
@@ -99,11 +99,15 @@ def test_the_bundled_sounds_are_not_doubted() -> None:
 
 
 def test_it_stops_whoever_asked() -> None:
-    said: list[str] = []
-    check = CaptionCheck(said.append)
+    said: list[tuple[str, bool]] = []
+    check = CaptionCheck(lambda sentence, usable: said.append((sentence, usable)))
     check.see([])
     check.finish()
-    assert said == ["None of the 1 sounds has a caption."]
+    assert said == [("None of the 1 sounds has a caption.", False)]
+    for _ in range(9):
+        check.see([Caption("clip", "file name")])
+    check.finish()
+    assert said[1] == ("9 of 9 sounds have the same caption ('clip'; made of the file name).", True)
 
 
 @pytest.mark.parametrize("word", ["nan", "None", "NULL", " n/a "])

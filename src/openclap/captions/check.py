@@ -31,10 +31,11 @@ class CaptionCheck:
     """Looks at the captions of one sound after the other.
 
     Attributes:
-        stop: called by `finish` with a sentence where captions are to be doubted; may raise.
+        stop: called by `finish` with a sentence where captions are to be doubted, and whether there are any to go on
+            with; may raise.
     """
 
-    stop: Callable[[str], None]
+    stop: Callable[[str, bool], None]
     _sounds: int = 0
     _texts: Counter[str] = field(default_factory=Counter)
     _made: Counter[str] = field(default_factory=Counter)
@@ -49,7 +50,7 @@ class CaptionCheck:
     def finish(self) -> None:
         """Say what is doubtful, if anything is."""
         if doubt := self.doubt():
-            self.stop(doubt)
+            self.stop(doubt, bool(self._texts))
 
     def doubt(self) -> str | None:
         """What is doubtful, in a sentence; None where nothing is."""

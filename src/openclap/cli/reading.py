@@ -60,10 +60,12 @@ def caption_check(found: Recognised, *, any_captions: bool) -> CaptionCheck:
     from openclap.errors import DataError
     from openclap.sources.recognise import advice
 
-    def stop(doubt: str) -> None:
-        sentence = f"{found.path}: {' '.join(filter(None, (doubt, advice(found))))}"
+    def stop(doubt: str, usable: bool) -> None:
+        sentence = f"{found.path}: {' '.join(filter(None, (doubt, advice(found))))} Nothing was decoded yet."
+        if not usable:
+            raise DataError(sentence)
         if not any_captions:
-            raise DataError(f"{sentence} Nothing was decoded yet. To go on all the same, give --any-captions.")
+            raise DataError(f"{sentence} To go on all the same, give --any-captions.")
         note(sentence)
 
     return CaptionCheck(stop)

@@ -56,6 +56,8 @@ class Recognised:
     read: Callable[[], Iterator[Record]]
     said: str
     unread: tuple[Path, ...] = ()
+    columns: tuple[str, ...] = ()
+    """Of a table without captions, those that may hold some."""
 
 
 def recognise(path: Path, reading: Reading = Reading()) -> Recognised:
@@ -216,7 +218,9 @@ def _shards(path: Path) -> Recognised:
 def _table(path: Path, root: Path, tables: Sequence[Table], unread: tuple[Path, ...] = ()) -> Recognised:
     said = "; ".join(f"{each.said}{'' if each.path == root else f' ({each.path.name})'}" for each in tables)
     records = [record for table in tables for record in table.records]
-    return Recognised(path, "table", lambda: iter(records), f"Read {path} as {said}.", unread)
+    bare = [table for table in tables if not table.captions]
+    columns = tuple(name for table in bare for name in table.columns if name not in table.audio)
+    return Recognised(path, "table", lambda: iter(records), f"Read {path} as {said}.", unread, columns)
 
 
 def _tables_of(root: Path, found: _Survey, reading: Reading) -> list[Table]:
@@ -254,6 +258,8 @@ def advice(found: Recognised) -> str:
 
     To be said where captions say nothing; "" where nothing is found.
     """
+    if found.columns:
+        return f"Its other columns are {named(found.columns)}: name the one with captions, --caption-column NAME."
     if not found.path.is_dir():
         return ""
     said = [
