@@ -160,6 +160,13 @@ def test_advice_names_what_would_read_it(tmp_path: Path) -> None:
     assert "It has the layout of ESC-50: give --source esc50." in advice(recognise(esc))
 
 
+def test_a_table_of_the_sounds_of_a_neighbour_is_not_advised(tmp_path: Path) -> None:
+    put(tmp_path / "mine" / "NHU1.ogg")
+    put(tmp_path / "other" / "a.ogg")
+    write(tmp_path / "t.csv", "file,caption\nother/a.ogg,A dog.\n")
+    assert advice(recognise(tmp_path / "mine")) == ""
+
+
 def test_a_table_whose_captions_have_another_name_is_advised(tmp_path: Path) -> None:
     put(tmp_path / "NHU1.ogg")
     table = write(tmp_path / "t.csv", "file,beschreibung\nNHU1.ogg,Ein Hund bellt.\n")

@@ -135,6 +135,8 @@ def _why(sizes: Mapping[str, int], clips: int, own: int) -> str:
         return (
             f"the source itself puts all {own} clips in other splits. Ask for none, or name splits in a column 'split'."
         )
+    if clips == 1:
+        return "there is only one."
     if len(sizes) == 1:
         return (
             f"all {clips} are of one group ({next(iter(sizes))}), and clips of one group stay together. Name the "

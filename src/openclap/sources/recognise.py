@@ -249,8 +249,13 @@ def fitting_table(path: Path, root: Path, sounds_there: int, columns: Columns | 
         table = open_table(path, columns=columns or Columns(), root=root)
     except (DataError, OSError):
         return None
-    there = {record.audio for record in table.records if isinstance(record.audio, Path) and record.audio.is_file()}
-    return table if len(there) >= FITS * min(len(table.records), sounds_there) and there else None
+    inside, files = Path(os.path.normpath(root.absolute())), {record.audio for record in table.records}
+    there = [
+        file
+        for file in files
+        if isinstance(file, Path) and Path(os.path.normpath(file.absolute())).is_relative_to(inside) and file.is_file()
+    ]
+    return table if len(there) >= FITS * min(len(files), sounds_there) and there else None
 
 
 def advice(found: Recognised) -> str:
