@@ -17,11 +17,14 @@ from openclap.captions.keyword_to_caption import (
     PUBLISHED,
     Form,
     Writer,
+    apart,
     coverage,
     load,
     stem,
+    true_to,
 )
-from openclap.captions.makers import Counts, augment
+from openclap.captions.makers import Counts, augment, keywords_of
+from openclap.captions.rules import sounds_of
 from openclap.errors import CheckpointError, ConfigError
 from openclap.sources.record import Record
 
@@ -148,3 +151,69 @@ def test_the_bundled_model_writes_sentences_of_its_keywords(bundled: Writer) -> 
     for words, sentence in zip(keywords, made, strict=True):
         assert sentence is not None and len(sentence.split()) > len(words)
         assert sentence[0].isupper() and all(word[:3] in sentence.lower() for word in words), sentence
+
+
+@pytest.mark.parametrize(
+    ("tags", "sentence"),
+    [
+        (("zoom h4n", "field-recording", "24bit"), None),
+        (("собака", "лай"), None),
+        (("nan", "None"), None),
+        (("x" * 500,), None),
+        (("piano", "grand piano", "Piano"), "A piano is in the background"),
+    ],
+)
+def test_tags_that_say_nothing_give_no_sentence(bundled: Writer, tags: tuple[str, ...], sentence: str | None) -> None:
+    [made] = augment([Record("1", Path("a.wav"), (), "freesound", tags=tags)], bundled)
+    assert (made and made.text) == sentence
+
+
+POOR = (
+    "zoom h4n",
+    "<b>rain</b>",
+    "water &amp; ice",
+    "x" * 500,
+    "собака",
+    "nan",
+    "http://x.org/a",
+    "48khz",
+    "#dog",
+    "Dog",
+)
+
+
+def test_a_sentence_of_poor_tags_is_one_of_the_good_ones_among_them(bundled: Writer) -> None:
+    record = Record("1", Path("a.wav"), (), "freesound", tags=POOR)
+    assert keywords_of(record) == ("rain", "water & ice", "собака", "dog")
+    [made] = augment([record], bundled)
+    assert made is not None
+    words = {word.strip(".,").lower() for word in made.text.split()}
+    assert len(made.text) < 100 and made.text.isascii() and {"rain", "water", "ice", "dog"} & words
+    assert not {"h4n", "zoom", "nan", "48khz"} & words and "<" not in made.text
+
+
+@pytest.mark.parametrize(
+    ("keywords", "text", "true"),
+    [
+        (("piano",), "A piano is in the background as it is piano", False),
+        (("piano",), "A piano plays", True),
+        (("wind",), "Wind noise with a man speaking", False),
+        (("man", "speech"), "A man is speaking", True),
+        (("dog", "bark", "rain", "street"), "A dog", False),
+        (("dog", "dog bark"), "A dog barks at a dog", True),
+    ],
+)
+def test_true_to(keywords: tuple[str, ...], text: str, true: bool) -> None:
+    assert true_to(keywords, text) is true
+
+
+def test_every_sentence_is_true_to_its_keywords_or_the_plainest_there_is(bundled: Writer) -> None:
+    tags = [("wind",), ("horn", "ferry", "ship", "sea"), ("crash or impact", "clunk", "metal", "breakdown"), ("voice",)]
+    for words, made in zip(tags, bundled.make(tags), strict=True):
+        assert made is not None and (made == sounds_of(words) or true_to(words, made)), made
+        assert not made.endswith(",")
+
+
+def test_keywords_that_others_say_as_well() -> None:
+    assert apart(("piano", "grand piano", "bird", "birds", "犬")) == ("grand piano", "bird")
+    assert apart(()) == ()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
 from openclap.cli import run
 
+ALONE = ("--processes", "1")
+"""One process: starting others takes longer than the work."""
 SOUNDS = Path(__file__).parents[2] / "src" / "openclap" / "demo" / "sounds"
 
 
@@ -74,6 +78,122 @@ def test_steps_shared_among_jobs_make_the_same(collection: Path, tmp_path: Path)
     assert all((many / name).read_bytes() == (tmp_path / "one" / name).read_bytes() for name in names)
 
 
+def numbered(folder: Path, *captions: str) -> Path:
+    """clip_0000.wav, clip_0001.wav … of a tenth of a second, each with the caption in a file beside it."""
+    folder.mkdir()
+    for number, caption in enumerate(captions):
+        wave = 0.5 * np.sin(np.arange(1600) * (number + 1) * 0.01)
+        soundfile.write(folder / f"clip_{number:04d}.wav", wave, 16000)
+        (folder / f"clip_{number:04d}.txt").write_text(caption, encoding="utf-8")
+    return folder
+
+
+def test_numbered_recordings_with_their_own_captions_fill_both_splits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = numbered(tmp_path / "set", *[f"Sound {word}." for word in "abcdefghijklmnopqrst"])
+    assert openclap("dataset", "build", folder, tmp_path / "out", "--test", "0.2", "--json", *ALONE) == 0
+    assert json.loads(capsys.readouterr().out)["packed"] == {"test": 4, "train": 16}
+
+
+def test_an_empty_split_is_said_and_refused_where_it_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = numbered(tmp_path / "set", "a", "b", "c", "d") / "table.csv"
+    rows = "".join(f"clip_{number:04d}.wav,sound {number},day one\n" for number in range(4))
+    table.write_text(f"file,caption,group\n{rows}", encoding="utf-8")
+    assert openclap("dataset", "build", table, tmp_path / "out", *ALONE) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "No clip is in test: all 4 are of one group (day one)" in said
+    assert openclap("dataset", "build", table, tmp_path / "two", "--test", "0.2", *ALONE) == 2
+    assert "Nothing was packed." in capsys.readouterr().err and not list((tmp_path / "two").rglob("*.tar"))
+    assert (
+        openclap("dataset", "build", table, tmp_path / "two", "--test", "0.25", *ALONE) == 2
+    )  # other choices, said as such
+    assert openclap("dataset", "build", table, tmp_path / "three", "--test", "0", *ALONE) == 0
+
+
+def named_by_ids(folder: Path) -> Path:
+    """Six sounds under names that say nothing, as BBC's in WavCaps."""
+    folder.mkdir(parents=True)
+    for number in range(6):
+        soundfile.write(folder / f"NHU0502401{number}.wav", 0.5 * np.sin(np.arange(1600) * (number + 1) * 0.01), 16000)
+    return folder
+
+
+def test_identifiers_are_no_captions_and_it_stops_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = named_by_ids(tmp_path / "WavCaps" / "BBC"), tmp_path / "out"
+    data = [{"id": f"NHU0502401{number}", "caption": f"Bird {'abcdef'[number]} sings."} for number in range(6)]
+    notes = folder.parent / "bbc_final.json"
+    notes.write_text(json.dumps({"num_captions_per_audio": 1, "data": data}), encoding="utf-8")
+    for verb in ("build", "plan"):
+        assert openclap("dataset", verb, folder, out) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "6 of 6 captions look like identifiers ('NHU'; made of the file name)" in said
+        assert f"{notes} speaks of these sounds (captions in 'caption'): give it in place of the folder." in said
+        assert "To go on all the same, give --any-captions." in said and "Traceback" not in said
+        assert not (out / "dataset.json").exists()
+    assert openclap("dataset", "build", folder, out, "--any-captions", *ALONE) == 0
+    assert "look like identifiers" in capsys.readouterr().err
+    for what in (notes, folder.parent):
+        assert (
+            openclap("dataset", "build", what, tmp_path / f"out-{what.stem}", "--test", "0.34", "--json", *ALONE) == 0
+        )
+        printed = capsys.readouterr()
+        assert "sound from 'id', caption from 'caption'" in printed.err
+        assert sum(json.loads(printed.out)["packed"].values()) == 6
+
+
+def test_a_table_without_captions_is_asked_for_their_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = named_by_ids(tmp_path / "sounds")
+    rows = "".join(f"{file.name},Hund {number}\n" for number, file in enumerate(sorted(folder.glob("*.wav"))))
+    table = folder / "t.csv"
+    table.write_text(f"datei,beschreibung\n{rows}", encoding="utf-8")
+    assert openclap("dataset", "build", table, tmp_path / "out", "--any-captions", *ALONE) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "None of the 6 sounds has a caption. Its other columns are 'beschreibung'" in said
+    assert "sound from 'datei', no column of captions." in said and "To go on" not in said
+    assert openclap("dataset", "build", table, tmp_path / "out", "--caption-column", "beschreibung", *ALONE) == 0
+
+
+def test_build_reads_what_people_have_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import polars
+
+    sounds = named_by_ids(tmp_path / "sounds")
+    files = sorted(sounds.glob("*.wav"))
+    rows = [
+        {"audio_path": f"sounds/{file.name}", "text": f"Grün {'abcdef'[n]} – “laut”"} for n, file in enumerate(files)
+    ]
+    lines = "".join(f"{row['audio_path']};{row['text']}\n" for row in rows)
+    (tmp_path / "t.csv").write_bytes(f"audio_path;text\n{lines}".encode("cp1252"))
+    (tmp_path / "t.json").write_text(json.dumps(rows), encoding="utf-8")
+    (tmp_path / "u.csv").write_text(f"wo;was\n{lines}", encoding="utf-8")
+    embedded = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    (tmp_path / "hf").mkdir()
+    polars.DataFrame({"audio": embedded, "text": [row["text"] for row in rows]}).write_parquet(
+        tmp_path / "hf/x.parquet"
+    )
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for n, file in enumerate(files):
+            tar.add(file, f"{n}.wav")
+            (tmp_path / "caption.txt").write_text(rows[n]["text"], encoding="utf-8")
+            tar.add(tmp_path / "caption.txt", f"{n}.txt")
+    for what, more, said in (
+        ("t.csv", (), "as a table of 6 rows: sound from 'audio_path', caption from 'text', encoded in cp1252."),
+        ("t.json", (), "as a table of 6 rows: sound from 'audio_path', caption from 'text'."),
+        ("u.csv", ("--audio-column", "wo", "--caption-column", "was"), "sound from 'wo', caption from 'was'."),
+        ("hf", (), "as a Hugging Face data set (1 parquet file: sound from 'audio', caption from 'text')."),
+        ("0.tar", (), "as WebDataset shards (1 tar: sound from .wav, caption from .txt)."),
+    ):
+        out = tmp_path / f"out-{what}"
+        assert openclap("dataset", "build", tmp_path / what, out, *more, *ALONE) == 0
+        assert said in " ".join(capsys.readouterr().err.split()), what
+        captions = polars.read_parquet(out / "manifest.parquet")["captions"].explode().sort().to_list()
+        assert captions == [row["text"] for row in rows], what
+
+
 def test_a_set_that_is_measured_on_stays_apart(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +222,35 @@ def test_damage_is_named_and_mended(collection: Path, tmp_path: Path, capsys: py
     assert "train/0.tar" in capsys.readouterr().out
     assert openclap("dataset", "check", out, "--repair") == 0
     assert tar.read_bytes() == whole
+
+
+def test_a_damaged_manifest_is_mended_and_strange_files_are_named(
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert openclap("dataset", "build", collection, out, *ALONE) == 0
+    whole = (out / "manifest.parquet").read_bytes()
+    (out / "manifest.parquet").write_bytes(whole[:100])
+    (out / "train" / "4.tar").mkdir()
+    assert openclap("dataset", "stats", out) == 2
+    assert f"openclap dataset check {out} --repair" in " ".join(capsys.readouterr().err.split())
+    assert openclap("dataset", "check", out, *ALONE) == 1
+    printed = capsys.readouterr()
+    assert "manifest.parquet  is damaged" in printed.out and "No part of the data set: train/4.tar/." in printed.err
+    assert openclap("dataset", "check", out, "--repair", *ALONE) == 0
+    assert "Wrote manifest.parquet again, from work/." in capsys.readouterr().err
+    assert (out / "manifest.parquet").read_bytes() == whole
+    shutil.copy(out / "train" / "0.tar", out / "train" / "7.tar")
+    assert openclap("dataset", "check", out, "--repair", *ALONE) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "train/7.tar: is not in the manifest" in said and "move it out of the data set, or delete it" in said
+    shutil.rmtree(out / "work")
+    (out / "train" / "7.tar").unlink()
+    (out / "manifest.parquet").unlink()
+    assert openclap("dataset", "check", out, "--repair", "--json", *ALONE) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["left"] == [] and "They do not hold rate, channels" in printed.err
+    assert openclap("dataset", "check", out, *ALONE) == 0 and openclap("dataset", "card", out) == 0
 
 
 def test_a_recipe_of_ones_own(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 import openclap
 from openclap.cli import run
 from openclap.data.pack import pack
-from openclap.sources import read_table
+from openclap.sources import Record, read_table
 
 KINDS = {"low tone": 150, "high tone": 3000, "noise": 0}
 
@@ -116,6 +117,58 @@ def test_a_table_with_a_batch_larger_than_the_data(
     given = ("--from", tiny_model, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", "64", "--held-out", "0.34")
     assert finetune(sounds / "sounds.csv", *given) == 0
     assert "The batch is 4 pairs, for there are no more" in capsys.readouterr().err
+
+
+def test_shards_of_sounds_and_text_are_packed_first(
+    named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "0.tar", "w") as tar:
+        for sound in sorted(named.glob("*.wav")):
+            tar.add(sound, f"{sound.stem[0]}.wav")
+            (tmp_path / "caption.txt").write_text(f"This is {sound.stem}.", encoding="utf-8")
+            tar.add(tmp_path / "caption.txt", f"{sound.stem[0]}.txt")
+    for place in (tmp_path / "tars", tmp_path / "tars" / "0.tar"):
+        given = (place, "--from", tiny_model, "--out", tmp_path / f"run-{place.name}", "--epochs", 1)
+        assert finetune(*given) == 0, capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "WebDataset shards (1 tar: sound from .wav, caption from .txt)" in said
+        assert "Learning from 14 pairs, 4 held out" in said
+
+
+def test_names_that_say_nothing_stop_it(
+    named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ids").mkdir()
+    rows = ["datei;beschreibung"]
+    for number, sound in enumerate(sorted(named.glob("*.wav"))):
+        shutil.copy(sound, tmp_path / "ids" / f"NHU05024{number:03d}.wav")
+        rows.append(f"NHU05024{number:03d}.wav;{sound.stem}")
+    (tmp_path / "ids" / "notes.csv").write_text("\n".join(rows), encoding="utf-8")
+    given = ("--from", tiny_model, "--out", tmp_path / "run", "--epochs", 1)
+    assert finetune(tmp_path / "ids", *given) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "18 of 18 captions look like identifiers" in said and f"Not read: {tmp_path / 'ids' / 'notes.csv'}" in said
+    assert "notes.csv speaks of these sounds (columns: 'beschreibung'): give it in place of the folder" in said
+    assert not list((tmp_path / "run").rglob("*.tar"))
+    columns = ("--caption-column", "beschreibung")
+    assert finetune(tmp_path / "ids" / "notes.csv", *given, *columns) == 0
+    assert "sound from 'datei', caption from 'beschreibung'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_shards_of_identifiers_stop_it_too(
+    named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        Record(str(number), sound, (f"a81f{number:02d}",), "mine")
+        for number, sound in enumerate(sorted(named.glob("*.wav")))
+    ]
+    pack(rows, tmp_path / "set", splits={"train": 0.8, "test": 0.2})
+    given = (tmp_path / "set", "--from", tiny_model, "--out", tmp_path / "run", "--epochs", 1)
+    assert finetune(*given) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "14 of 14 captions look like identifiers" in said and "--any-captions" in said
+    assert finetune(*given, "--any-captions") == 0
 
 
 def test_what_cannot_be_is_told_in_one_sentence(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import polars
 import pytest
 from packs import MakeRecords, contents
 
-from openclap.data.check import Health, check, repair
+from openclap.data.check import NOT_IN_MANIFEST, Health, check, repair
 from openclap.data.config import DataConfig
 from openclap.data.pack import build
+from openclap.data.rebuild import UNKNOWN
+from openclap.data.shards import index_shards
+from openclap.data.stats import stats_of
 from openclap.errors import DataError
 
 
@@ -99,6 +105,132 @@ def test_sizes_and_strange_tars(packed: Path) -> None:
     shutil.copy(packed / "train/0.tar", packed / "train/9.tar")
     assert dict(check(packed).damage) == {
         "train/sizes.json": "is missing, damaged, or tells other numbers",
-        "train/9.tar": "is not in the manifest",
+        "train/9.tar": NOT_IN_MANIFEST,
     }
-    assert dict(repair(packed, check(packed)).damage) == {"train/9.tar": "is not in the manifest"}
+    assert dict(repair(packed, check(packed)).damage) == {"train/9.tar": NOT_IN_MANIFEST}
+
+
+def other(packed: Path, make_records: MakeRecords) -> bytes:
+    """The manifest of another data set."""
+    build(make_records(12)[9:], packed.parent / "other", DataConfig(splits={"train": 1.0}))
+    return (packed.parent / "other" / "manifest.parquet").read_bytes()
+
+
+DAMAGE = {
+    "cut off": lambda whole: whole[: len(whole) // 2],
+    "without its end": lambda whole: whole[:-1],
+    "zeros at the start": lambda whole: bytes(512) + whole[512:],
+    "zeros in its rows": lambda whole: whole[: len(whole) // 8] + bytes(256) + whole[len(whole) // 8 + 256 :],
+    "zeros at the end": lambda whole: whole[:-512] + bytes(512),
+    "empty": lambda whole: b"",
+    "no parquet": lambda whole: b"PAR1 not really",
+}
+
+
+@pytest.mark.parametrize("kind", [*DAMAGE, "another table", "of another set", "missing"])
+@pytest.mark.parametrize("work", [True, False])
+def test_a_damaged_manifest_is_made_again(packed: Path, make_records: MakeRecords, kind: str, work: bool) -> None:
+    path = packed / "manifest.parquet"
+    whole, before = path.read_bytes(), contents(packed)
+    if kind == "missing":
+        path.unlink()
+    elif kind == "another table":
+        polars.DataFrame({"file": ["a.wav"], "caption": ["A dog."]}).write_parquet(path)
+    else:
+        path.write_bytes(other(packed, make_records) if kind == "of another set" else DAMAGE[kind](whole))
+    if not work:
+        shutil.rmtree(packed / "work")
+        before = {name: content for name, content in before.items() if not name.startswith("work")}
+    health = check(packed)
+    assert [name for name, _ in health.damage] == ["manifest.parquet"], health
+    mended = repair(packed, health)
+    assert mended.damage == () and check(packed) == Health(3, 9, ())
+    if work:
+        assert contents(packed) == before  # byte for byte
+        return
+    found, wanted = polars.read_parquet(path), polars.read_parquet(io.BytesIO(whole))
+    assert found.schema == wanted.schema
+    told = [name for name in wanted.columns if name not in (*UNKNOWN, "audio")]
+    assert found.select(told).equals(wanted.select(told))
+    assert found["audio"].to_list() == [Path(audio).name for audio in wanted["audio"]]
+    assert all(name in mended.notes[0] for name in UNKNOWN) and found.select(UNKNOWN).null_count().row(0) == (9,) * 9
+    assert stats_of(packed).samples == 9
+    after = contents(packed)
+    assert {name for name in before if after.get(name) != before[name]} == {"manifest.parquet"}
+
+
+def test_whoever_reads_a_damaged_manifest_is_told_what_mends_it(packed: Path) -> None:
+    for damage in (lambda path: path.write_bytes(b""), Path.unlink):
+        damage(packed / "manifest.parquet")
+        with pytest.raises(DataError, match=f"openclap dataset check {packed} --repair"):
+            stats_of(packed)
+
+
+def test_ids_that_sets_overlap_by_are_rebuilt_from_the_tars(tmp_path: Path, make_records: MakeRecords) -> None:
+    """Decontamination goes by them."""
+    first, second = make_records(2)
+    rows = [
+        replace(first, link="https://freesound.org/s/77/", freesound_id=77),
+        replace(second, group="youtube:r1nicOVtvkQ", youtube_id="r1nicOVtvkQ"),
+    ]
+    build(rows, tmp_path / "out", DataConfig(splits={"train": 1.0}))
+    whole = polars.read_parquet(tmp_path / "out" / "manifest.parquet")
+    shutil.rmtree(tmp_path / "out" / "work")
+    (tmp_path / "out" / "manifest.parquet").unlink()
+    repair(tmp_path / "out", check(tmp_path / "out"))
+    found = polars.read_parquet(tmp_path / "out" / "manifest.parquet")
+    ids = ["freesound_id", "youtube_id", "captions", "made", "seconds"]
+    assert found.select(ids).equals(whole.select(ids)) and found["freesound_id"].to_list() == [77, None]
+
+
+def test_manifest_and_tars_are_mended_together(packed: Path) -> None:
+    before = contents(packed)
+    (packed / "manifest.parquet").write_bytes(b"")
+    flip(packed / "train/0.tar", 512 + 200)
+    (packed / "train/2.tar").unlink()
+    (packed / "skipped.jsonl").unlink()
+    (packed / "train/sizes.json").unlink()
+    assert repair(packed, check(packed)).damage == ()
+    assert contents(packed) == before
+
+
+def test_a_manifest_is_written_even_where_a_tar_cannot_be(packed: Path, tmp_path: Path) -> None:
+    whole = (packed / "manifest.parquet").read_bytes()
+    (packed / "manifest.parquet").unlink()
+    (packed / "train" / "0.tar").unlink()
+    shutil.rmtree(tmp_path / "sounds")
+    [(name, reason)] = repair(packed, check(packed)).damage
+    assert name == "train/0.tar" and "cannot be written again" in reason
+    assert (packed / "manifest.parquet").read_bytes() == whole
+
+
+def test_files_of_others_in_a_set_are_mentioned(packed: Path) -> None:
+    (packed / "notes.txt").write_text("mine", encoding="utf-8")
+    (packed / "train" / "0.flac").write_bytes(b"")
+    (packed / "train" / "4.tar").mkdir()
+    (packed / "old").mkdir()
+    (packed / "README.md").write_text("card", encoding="utf-8")
+    health = check(packed)
+    assert health.aliens == ("notes.txt", "old/", "train/0.flac", "train/4.tar/")
+    assert health.damage == ()
+
+
+def test_a_folder_where_a_tar_should_be(packed: Path) -> None:
+    (packed / "train" / "1.tar").unlink()
+    (packed / "train" / "1.tar").mkdir()
+    health = check(packed)
+    assert health.damage == (("train/1.tar", "is a folder, expected a tar. Move it away"),)
+    [(name, reason)] = repair(packed, health).damage
+    assert name == "train/1.tar" and "cannot be written again" in reason
+    (packed / "train" / "1.tar").rmdir()
+    assert repair(packed, check(packed)).damage == ()
+
+
+def test_folders_called_like_tars_among_shards(packed: Path) -> None:
+    (packed / "train" / "4.tar").mkdir()
+    index = index_shards(packed / "train")
+    assert len(index) == 9 and index.damaged == (("4.tar", "is a folder, expected a tar"),)
+    (packed / "none").mkdir()
+    (packed / "none" / "4.tar").mkdir()
+    with pytest.raises(DataError, match=r"4\.tar is a folder: if a tar was unpacked there, pack it again"):
+        index_shards(packed / "none")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclap.data.split import split_by_group
+from openclap.data.split import Shortfall, shortfalls, split_by_group
 from openclap.errors import ConfigError
 
 THREE = {"train": 0.7, "valid": 0.1, "test": 0.2}
@@ -70,3 +70,36 @@ def test_no_session_dominates_a_small_split() -> None:
 
 def test_a_group_that_is_all_there_is_goes_to_training() -> None:
     assert sizes(["only"] * 50, splits={"train": 0.8, "test": 0.2}) == {"train": 50}
+
+
+@pytest.mark.parametrize("size", [9, 20, 40])
+def test_where_all_groups_are_large_the_small_split_is_filled_all_the_same(size: int) -> None:
+    names = [f"session {number}" for number in range(10) for _ in range(size)]
+    for seed in range(10):
+        assert sizes(names, seed, {"train": 0.8, "test": 0.2}) == {"train": 8 * size, "test": 2 * size}
+
+
+TWO = {"train": 0.8, "test": 0.2}
+
+
+def test_a_split_as_it_was_asked_for_is_not_spoken_of() -> None:
+    assert shortfalls(TWO, {"train": {"a": 70}, "test": {"b": 18}}) == []
+    assert shortfalls(TWO, {"train": {"a": 4}, "test": {"b": 1, "c": 1}}) == []  # one clip too many of six
+    assert shortfalls({"train": 1.0}, {"train": {"a": 5}}) == []
+    assert shortfalls(TWO, {}) == []
+
+
+def test_a_split_far_from_what_was_asked_for_is_said() -> None:
+    [found] = shortfalls(TWO, {"train": {"a": 85, "b": 7}, "test": {"c": 8}})
+    assert found == Shortfall(
+        "test",
+        False,
+        "test has 8 of 100 clips, 8 % for 20 %: groups stay together, and the largest of 3 (a) has 85 clips.",
+    )
+
+
+def test_an_empty_split_is_said_with_its_cause() -> None:
+    [one] = shortfalls(TWO, {"train": {"all": 89}})
+    assert one.empty and one.sentence.startswith("No clip is in test: all 89 are of one group (all)")
+    empty = {each.split: each.sentence for each in shortfalls(TWO, {}, own=30)}
+    assert "the source itself puts all 30 clips in other splits" in empty["test"]

@@ -119,7 +119,43 @@ def test_folders_that_are_only_splits_are_no_labels(tmp_path: Path) -> None:
     assert {record.label for record in records("hugging_face", tmp_path)} == {None}
 
 
-def test_arrow_files_say_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "data-00000-of-00001.arrow").write_bytes(b"")
-    with pytest.raises(DataError, match="to_parquet"):
-        records("hugging_face", tmp_path)
+def test_a_data_set_saved_to_disk(tmp_path: Path) -> None:
+    """As the library itself writes it."""
+    datasets = pytest.importorskip("datasets")
+    kinds = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    features = datasets.Features(
+        {"audio": kinds, "text": datasets.Value("string"), "label": datasets.ClassLabel(names=["crow", "robin"])}
+    )
+    splits = {
+        "train": {"audio": embedded(tmp_path, 0, 1), "text": ["A crow.", "nan"], "label": [0, 1]},
+        "test": {"audio": embedded(tmp_path, 2), "text": ["A robin."], "label": [1]},
+    }
+    made = {name: datasets.Dataset.from_dict(rows, features=features) for name, rows in splits.items()}
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "birds")
+    last, first, second = found = records("hugging_face", tmp_path / "birds", cache=tmp_path / "cache")
+    assert [record.split for record in found] == ["test", "train", "train"]
+    assert (first.captions, first.label, second.captions, second.label) == (("A crow.",), "crow", (), "robin")
+    assert last.captions == ("A robin.",) and decodable(found)
+    assert Path(first.audio).read_bytes() == splits["train"]["audio"][0]["bytes"]
+    (tmp_path / "birds" / "train" / "data-00000-of-00001.arrow").write_bytes(b"not Arrow")
+    assert [record.split for record in records("hugging_face", tmp_path / "birds")] == ["test"]
+
+
+def test_audiofolder_with_metadata_parquet(tmp_path: Path) -> None:
+    put(tmp_path / "train" / "a.wav")
+    polars.DataFrame({"file_name": ["a.wav"], "caption": ["A dog."]}).write_parquet(tmp_path / "train/metadata.parquet")
+    [record] = records("hugging_face", tmp_path)
+    assert (record.captions, record.split, record.audio) == (("A dog.",), "train", tmp_path / "train" / "a.wav")
+
+
+def test_metadata_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    put(tmp_path / "a.wav")
+    write(tmp_path / "metadata.csv", "file_name;text\na.wav;Ein Bär – “laut”\n", encoding="cp1252")
+    [record] = records("hugging_face", tmp_path)
+    assert record.captions == ("Ein Bär – “laut”",)
+
+
+def test_one_table_by_itself(tmp_path: Path) -> None:
+    table = parquet(tmp_path / "set" / "x.parquet", {"audio": embedded(tmp_path, 0), "words": ["A crow."]})
+    [record] = records("hugging_face", table, cache=tmp_path / "cache", captions=("words",))
+    assert record.captions == ("A crow.",) and decodable([record])

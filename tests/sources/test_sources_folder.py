@@ -68,3 +68,34 @@ def test_a_damaged_file_does_not_take_its_sound_away(
     first, second = records("folder", tmp_path)
     assert (first.title, first.captions, second.captions) == ("a.wav", (), ("A bell.",))
     assert "a.json" in caplog.text
+
+
+def test_numbered_recordings_with_captions_of_their_own_are_no_takes(tmp_path: Path) -> None:
+    for number in range(4):
+        put(tmp_path / "set" / f"clip_{number:04d}.ogg", number)
+        write(tmp_path / "set" / f"clip_{number:04d}.txt", ["A dog.", "A bell.", "A dog.", ""][number])
+    groups = [record.group for record in records("folder", tmp_path / "set")]
+    assert groups == [f"set:./clip_{number:04d}" for number in range(4)]
+
+
+def test_takes_that_say_the_same_or_nothing_stay_together(tmp_path: Path) -> None:
+    for name in ("bell_1", "bell_2", "bell_3", "door 1", "door 2"):
+        put(tmp_path / "set" / "a" / f"{name}.ogg")
+    for name in ("bell_1", "bell_2"):
+        write(tmp_path / "set" / "a" / f"{name}.json", '{"caption": "A bell.", "tags": ["bell"]}')
+    put(tmp_path / "set" / "b" / "bell_4.ogg")
+    write(tmp_path / "set" / "b" / "bell_4.txt", "A large bell.")  # another folder is another session
+    assert [record.group for record in records("folder", tmp_path / "set")] == [
+        *["set:a/bell"] * 3,
+        *["set:a/door"] * 2,
+        "set:b/bell",
+    ]
+
+
+def test_labels_and_tags_tell_recordings_apart_too(tmp_path: Path) -> None:
+    for number, said in enumerate(('{"label": "dog"}', '{"label": "cat"}', '{"group": "session"}')):
+        put(tmp_path / "set" / f"{number} x {number}.ogg", number)
+        put(tmp_path / "set" / f"rec{number}.ogg", number)
+        write(tmp_path / "set" / f"rec{number}.json", said)
+    groups = {record.id: record.group for record in records("folder", tmp_path / "set")}
+    assert (groups["rec0.ogg"], groups["rec1.ogg"], groups["rec2.ogg"]) == ("set:./rec0", "set:./rec1", "session")

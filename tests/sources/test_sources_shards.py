@@ -131,3 +131,30 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file")
     with pytest.raises(DataError, match="cache: a sound cannot be written out"):
         write_out(b"sound", "a.wav", tmp_path / "cache")
+
+
+def test_sounds_with_text_beside_them(tmp_path: Path) -> None:
+    sound = flac(tmp_path, 0)
+    tar(
+        tmp_path / "set" / "0.tar",
+        {
+            "a.flac": sound,
+            "a.txt": "A dog barks.\nnan\nBarking – “loud”.\n".encode("cp1252"),
+            "b.txt": b"A bell.",
+            "b.json": said(["It rings."], label="bell"),
+            "b.flac": sound,
+            "lone.txt": b"No sound.",
+        },
+    )
+    first, second = records("shards", tmp_path / "set")
+    assert first.captions == ("A dog barks.", "Barking – “loud”.")
+    assert (second.captions, second.label) == (("It rings.", "A bell."), "bell")
+
+
+def test_a_folder_that_is_called_like_a_tar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tar(tmp_path / "set" / "0.tar", {"0.flac": flac(tmp_path, 0), "0.json": said("one")})
+    (tmp_path / "set" / "4.tar").mkdir()
+    assert [record.captions for record in records("shards", tmp_path / "set")] == [("one",)]
+    assert "4.tar: is a folder, expected a tar" in caplog.text
+    with pytest.raises(DataError, match=r"4\.tar"):
+        records("shards", tmp_path / "set" / "4.tar")

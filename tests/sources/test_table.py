@@ -7,9 +7,12 @@ from pathlib import Path
 
 import polars
 import pytest
+from layouts import put
 
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record, read_table
+from openclap.sources.table import Columns, open_table
+from openclap.sources.text import decode_text
 
 
 def table(folder: Path, name: str, text: str | bytes) -> Path:
@@ -108,20 +111,23 @@ def test_absolute_files_stay(tmp_path: Path) -> None:
     [
         (
             "t.csv",
-            "sound,caption\na,b\n",
-            ["no column says where the sounds are", "sound, caption", "file, path"],
+            "thing,caption\na,b\n",
+            ["no column says where the sounds are", "thing, caption", "file, path"],
         ),
-        ("t.csv", "file,text\na,b\n", ["no column holds captions", "file, text", "caption1"]),
+        ("t.csv", "a.wav,A dog barks.\nb.wav,b\n", ["no column says where", "seems to be a sound", "put a header"]),
+        ("t.csv", "file,words\na,b\n", ["no column holds captions", "file, words", "caption1"]),
         ("t.csv", "file,caption\n", ["no rows"]),
         ("t.csv", "file,caption\n,\n", ["no rows"]),
         ("t.csv", "", ["empty (0 bytes)"]),
         ("t.csv", "file,caption\na,b,c\n", ["cannot be read as csv"]),
-        ("t.csv", b"file,caption\na,\xe9t\xe9\n", ["cannot be read as csv", "UTF-8"]),
-        ("t.csv", "file,caption\na,b\n".encode("utf-16"), ["is text in UTF-16", "UTF-8"]),
+        ("t.csv", "file,caption\na,b\n".encode("utf-16")[:-1], ["is damaged text", "UTF-8"]),
         ("t.csv", "file,caption\na,b\n,c\n,d\n", ["2 rows name no file", "row 2", "'file'"]),
         ("t.jsonl", '{"file": "a"\n', ["line 1 is not JSON"]),
         ("t.jsonl", '{"file": "a", "caption": "b"}\n[1]\n', ["line 2 is not an object"]),
-        ("t.jsonl", b'{"file": "\xff"}\n', ["UTF-8"]),
+        ("t.json", "[1, 2]", ["holds no list of objects"]),
+        ("t.json", '{"file": "a.wav"', ["is not JSON"]),
+        ("t.json", "[" * 100_000, ["nested too deeply"]),
+        ("t.json", '{"version": 2}', ["holds no list of objects"]),
         ("t.jsonl", "\n\n", ["no rows"]),
         ("t.parquet", "PAR1 not really", ["cannot be read as parquet"]),
         ("t.xlsx", "x", [".xlsx", "expected one of", ".csv"]),
@@ -199,3 +205,126 @@ def test_as_a_source_a_table_needs_no_captions(tmp_path: Path) -> None:
     path = table(tmp_path, "t.csv", 'file,title,tags\na.wav,Door creak 2,"door, creak"\n')
     [record] = SOURCES["table"].read(path)
     assert (record.captions, record.title, record.tags) == ((), "Door creak 2", ("door", "creak"))
+
+
+WORDS = "Été à Zürich: ein Wagen fährt vorbei"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "said"),
+    [
+        ("utf-8", WORDS, ""),
+        ("utf-8-sig", WORDS, ""),
+        ("latin-1", WORDS, ", encoded in latin-1"),
+        ("cp1252", f"{WORDS} – “oh”, 5 €", ", encoded in cp1252"),
+        ("utf-16", f"{WORDS} – собака 犬", ", encoded in UTF-16"),
+        ("utf-32", WORDS, ", encoded in UTF-32"),
+    ],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.json"])
+def test_encodings_are_told_by_their_bytes(tmp_path: Path, name: str, encoding: str, text: str, said: str) -> None:
+    rows = {
+        "t.csv": f'file;text\na.wav;"{text}"\n',
+        "t.tsv": f"file\ttext\na.wav\t{text}\n",
+        "t.jsonl": json.dumps({"file": "a.wav", "text": text}, ensure_ascii=False) + "\n",
+        "t.json": json.dumps([{"file": "a.wav", "text": text}], ensure_ascii=False, indent=1),
+    }
+    found = open_table(table(tmp_path, name, rows[name].encode(encoding)))
+    assert found.records[0].captions == (text,)
+    assert found.said == f"a table of 1 rows: sound from 'file', caption from 'text'{said}"
+
+
+def test_a_line_pasted_from_elsewhere_does_not_change_the_others(tmp_path: Path) -> None:
+    content = "file,caption\na.wav,Ein Bär brüllt über Gräben\n".encode() + "b.wav,Café “là”\n".encode("cp1252")
+    found = open_table(table(tmp_path, "t.csv", content))
+    assert [record.captions[0] for record in found.records] == ["Ein Bär brüllt über Gräben", "Café “là”"]
+
+
+def test_bytes_that_cp1252_has_no_sign_for_stay(tmp_path: Path) -> None:
+    assert decode_text(b"caf\xe9 \x81 \x80") == ("café \x81 €", "cp1252")
+
+
+@pytest.mark.parametrize("file", ["file_name", "filename", "audio_path", "Audio File", "filepath", "wav", "SOUND"])
+@pytest.mark.parametrize("caption", ["text", "Caption 1", "sentence", "captions"])
+def test_columns_under_the_names_in_use(tmp_path: Path, file: str, caption: str) -> None:
+    path = table(tmp_path, "t.csv", f"{file},{caption}\na.wav,A dog.\n")
+    [record] = read_table(path)
+    assert (record.audio, record.captions) == (tmp_path / "a.wav", ("A dog.",))
+
+
+def test_columns_that_somebody_names(tmp_path: Path) -> None:
+    path = table(tmp_path, "t.csv", "path,where,Was man hört,caption\nx,a.wav,Ein Hund.,dog\n")
+    [record] = open_table(path, columns=Columns("where", ("Was man hört", "caption"))).records
+    assert (record.audio, record.captions) == (tmp_path / "a.wav", ("Ein Hund.", "dog"))
+    with pytest.raises(DataError, match=r"has no column 'heard'\. Found: path, where"):
+        open_table(path, columns=Columns(captions=("heard",)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"file_name": "a.wav", "caption": "A dog."}, {"file_name": "b.wav", "caption": "A cat."}],
+        {
+            "num_captions_per_audio": 1,
+            "data": [{"path": "a.wav", "text": "A dog."}, {"path": "b.wav", "text": "A cat."}],
+        },
+        {"a.wav": "A dog.", "b.wav": "A cat."},
+        {"a.wav": ["A dog."], "b.wav": ["A cat."]},
+        {"a.wav": {"caption": "A dog."}, "b.wav": {"caption": "A cat."}},
+        {"file": ["a.wav", "b.wav"], "caption": ["A dog.", "A cat."]},
+        {"file": {"0": "a.wav", "1": "b.wav"}, "caption": {"0": "A dog.", "1": "A cat."}},
+        [{"audio": {"path": "a.wav", "bytes": None}, "text": "A dog."}, {"audio": {"path": "b.wav"}, "text": "A cat."}],
+    ],
+)
+def test_json_in_the_shapes_that_people_write(tmp_path: Path, value: object) -> None:
+    expected = [(tmp_path / "a.wav", ("A dog.",)), (tmp_path / "b.wav", ("A cat.",))]
+    found = read_table(table(tmp_path, "t.json", json.dumps(value, indent=2)))
+    assert [(record.audio, record.captions) for record in found] == expected
+
+
+def test_either_suffix_for_either_kind_of_json(tmp_path: Path) -> None:
+    rows = [{"file": "a.wav", "caption": "A dog."}, {"file": "b.wav", "caption": "A cat."}]
+    lines, array = "\n".join(map(json.dumps, rows)), json.dumps(rows, indent=1)
+    for name, text in (("a.json", lines), ("b.jsonl", array), ("c.ndjson", lines)):
+        assert [record.captions for record in read_table(table(tmp_path, name, text))] == [("A dog.",), ("A cat.",)]
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "null", "N/A", " n/a ", "<NA>"])
+def test_words_for_nothing_are_no_captions_tags_or_groups(tmp_path: Path, word: str) -> None:
+    path = table(
+        tmp_path,
+        "t.csv",
+        f"file,caption,tags,group,split,title\na.wav,{word},{word},{word},{word},{word}\nb.wav,B.,x,,,\n",
+    )
+    first, _ = read_table(path)
+    assert (first.captions, first.tags, first.group, first.split, first.title) == ((), (), "a.wav", None, None)
+    rows = [{"file": "a.wav", "captions": [word, "A dog."]}]
+    assert read_table(table(tmp_path, "t.json", json.dumps(rows)))[0].captions == ("A dog.",)
+
+
+def test_sounds_in_another_folder_and_of_another_format_are_found(tmp_path: Path) -> None:
+    sound = put(tmp_path / "audio" / "train" / "a.ogg")
+    put(tmp_path / "audio" / "b.ogg")
+    path = table(tmp_path, "t.csv", "file_name,caption\nold\\place\\a.wav,A.\nc.wav,C.\n")
+    first, second = read_table(path)
+    assert first.audio == sound and first.group == "audio/train/a.ogg"
+    assert second.audio == tmp_path / "c.wav"  # not there, and listed when it is packed
+
+
+def test_sounds_that_a_table_calls_by_their_ids(tmp_path: Path) -> None:
+    put(tmp_path / "audio" / "7.ogg")
+    put(tmp_path / "audio" / "Yabc.ogg")
+    rows = {
+        "data": [{"id": "7", "caption": "A dog."}, {"id": "Yabc.wav", "caption": "B."}, {"id": "9", "caption": "C."}]
+    }
+    found = open_table(table(tmp_path, "t.json", json.dumps(rows)))
+    assert [record.audio for record in found.records[:2]] == [tmp_path / "audio/7.ogg", tmp_path / "audio/Yabc.ogg"]
+    assert "sound from 'id'" in found.said
+
+
+def test_two_sounds_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
+    for place in ("a/7.ogg", "b/7.ogg", "b/8.ogg"):
+        put(tmp_path / place)
+    path = table(tmp_path, "t.csv", "id,caption\n7,A.\n8,B.\n")
+    first, second = read_table(path)
+    assert not Path(first.audio).exists() and second.audio == tmp_path / "b" / "8.ogg"

@@ -13,15 +13,18 @@ import hashlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from openclap.captions.cache import Keywords
-from openclap.captions.rules import clean
+from openclap.captions.keywords import in_latin
+from openclap.captions.rules import clean, sounds_of
 from openclap.errors import CheckpointError, ConfigError
 
 BUNDLED = "bundled"
@@ -42,6 +45,8 @@ class Form:
             likeliest.
         no_repeat: no run of so many tokens occurs twice; 0 lets it.
         capital: begin with a capital letter, for a model that writes none.
+        plain: write of keywords in Latin script alone, none of which is part of another, and put the plainest sentence
+            ("The sounds of A and B") in place of one that is not true to them (`true_to`).
         stand_ins: tokens that the model was taught to place, put for words that its tokenizer would break up and
             turned back in its answer; words beyond their number are left out.
     """
@@ -53,12 +58,15 @@ class Form:
     covering: bool = False
     no_repeat: int = 0
     capital: bool = False
+    plain: bool = False
     stand_ins: tuple[str, ...] = ()
 
 
 FORMS: dict[str, Form] = {
     PUBLISHED: Form(),
-    BUNDLED: Form(between=", ", most_tokens=48, covering=True, no_repeat=3, capital=True, stand_ins=STAND_INS),
+    BUNDLED: Form(
+        between=", ", most_tokens=48, covering=True, no_repeat=3, capital=True, plain=True, stand_ins=STAND_INS
+    ),
 }
 """By name; a model that is not here is asked as `PUBLISHED` is."""
 
@@ -76,7 +84,9 @@ class Writer:
         self._model, self._tokenizer, self._form, self._batch_size = model, tokenizer, form, batch_size
 
     def make(self, keywords: Sequence[Keywords]) -> list[str | None]:
-        """A sentence for each; None where the model writes no word, or keywords are ()."""
+        """A sentence for each; None where the model writes no word, or there are no keywords that it can read."""
+        if self._form.plain:
+            keywords = [apart(words) for words in keywords]
         hidden = [self._stand_ins(words) for words in keywords]
         prompts = [self._prompt(*pair) for pair in zip(keywords, hidden, strict=True)]
         by_length = sorted((n for n, words in enumerate(keywords) if words), key=lambda n: len(prompts[n]))
@@ -128,6 +138,9 @@ class Writer:
         usable = [
             text for text in map(clean, texts) if any(map(str.isalpha, text)) and not any(sign in text for sign in odd)
         ]
+        if self._form.plain:
+            whole = [re.sub(r",(?:\s*,)+", ",", text).rstrip(" ,;") for text in usable]
+            usable = [text for text in whole if true_to(keywords, text)] or [sounds_of(keywords)]
         best = max(usable, key=lambda text: coverage(keywords, text), default=None)
         return best[0].upper() + best[1:] if best and self._form.capital else best
 
@@ -182,6 +195,44 @@ def coverage(keywords: Sequence[str], text: str) -> float:
     """The share of the keywords' words that a sentence has, endings aside: "barking" is there in "a dog barks"."""
     wanted = {stem(word) for keyword in keywords for word in _words(keyword)}
     return len(wanted & set(map(stem, _words(text)))) / len(wanted) if wanted else 1.0
+
+
+COVERED = 0.5
+"""A sentence says at least so much of its keywords."""
+_SOUNDING = """
+man men male | woman women female | person people child children baby girl boy crowd someone | speak speech talk
+voice conversation | laugh laughter | sing song singer choir | cry sob | cough | sneeze | snore | applaud applause
+clap | cheer | scream shout | dog | cat | bird | horse | animal | insect | car truck vehicle engine motor motorcycle
+| train | boat ship | helicopter aircraft plane | music | guitar | piano | drum | bell | siren | phone telephone |
+gun gunshot
+"""
+"""What sounds, in families: a sentence that names one which its keywords do not is made up."""
+
+
+def apart(keywords: Sequence[str]) -> Keywords:
+    """Keywords in Latin script, without those that another one says as well ("piano" beside "grand piano", "birds")."""
+    stems = {word: frozenset(map(stem, _words(word))) for word in keywords if in_latin(word)}
+    kept: list[str] = []
+    for place, word in enumerate(stems):
+        others = list(stems)[:place], list(stems)[place + 1 :]
+        before = any(stems[word] <= stems[other] for other in others[0])
+        if not before and not any(stems[word] < stems[other] for other in others[1]):
+            kept.append(word)
+    return tuple(kept)
+
+
+def true_to(keywords: Sequence[str], text: str) -> bool:
+    """Does a sentence say most of its keywords, none of them twice, and name nothing that sounds beside them?"""
+    given = Counter(stem(word) for keyword in keywords for word in _words(keyword))
+    said = Counter(map(stem, _words(text)))
+    if coverage(keywords, text) < COVERED or any(said[word] > given[word] for word in given):
+        return False
+    return all(family & given.keys() or not family & said.keys() for family in _families())
+
+
+@cache
+def _families() -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(map(stem, family.split())) for family in _SOUNDING.split("|"))
 
 
 def stem(word: str) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from openclap.captions.cache import Cache, Keywords
 from openclap.captions.debias import debias
+from openclap.captions.keywords import keywords
 from openclap.captions.rules import Caption, captions_of, clean, labels_of
 from openclap.sources.record import Record
 
@@ -93,10 +94,11 @@ def augment(
 
 
 def keywords_of(record: Record) -> Keywords:
-    """What a sentence is made of: the first dozen tags, or the label; () for clips under two seconds."""
+    """What a sentence is made of: the first dozen tags that say what is heard, or the label; () for clips under two
+    seconds."""
     if record.length_s is not None and record.length_s < SHORTEST_S:
         return ()
-    return tuple(label for label in labels_of(record) if any(map(str.isalpha, label)))[:MOST_KEYWORDS]
+    return keywords(labels_of(record))[:MOST_KEYWORDS]
 
 
 def with_made(record: Record, made: Caption | None) -> tuple[Caption, ...]:

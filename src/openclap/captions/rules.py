@@ -8,9 +8,11 @@ as a title of dots or a list without its first tag, it says nothing here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from openclap.captions.keywords import keywords
+from openclap.sources.fields import says_nothing
 from openclap.sources.record import Record
 
 
@@ -36,11 +38,12 @@ def captions_of(record: Record) -> tuple[Caption, ...]:
     Where they and the rules of its source give nothing, title, description and labels speak for it; () where those
     say nothing either.
     """
-    found = {text: Caption(text, "given") for caption in record.captions if (text := clean(caption))}
+    given = [text for caption in record.captions if not says_nothing(text := clean(caption))]
+    found = {text: Caption(text, "given") for text in given}
     for rules in (RULES.get(record.source, ()), _ANYTHING):
         for caption in (caption for rule in rules for caption in rule(record)):
             text = clean(caption.text)
-            if _SPEAKS.search(text):
+            if _SPEAKS.search(text) and not says_nothing(text.rstrip(".")):
                 found.setdefault(text, Caption(text, caption.made))
         if found:
             break
@@ -50,7 +53,7 @@ def captions_of(record: Record) -> tuple[Caption, ...]:
 def labels_of(record: Record) -> tuple[str, ...]:
     """The tags, or else the label, as words, none twice."""
     named = record.tags or ((record.label,) if record.label else ())
-    return tuple(dict.fromkeys(text for name in named if (text := clean(name.replace("_", " ")))))
+    return tuple(dict.fromkeys(text for name in named if not says_nothing(text := clean(name.replace("_", " ")))))
 
 
 def clean(text: str) -> str:
@@ -136,9 +139,20 @@ def _title(record: Record) -> Iterator[Caption]:
 
 def _labels(record: Record) -> Iterator[Caption]:
     """ "The sounds of A, B and C"; of one label, "The sound of A"."""
-    *others, last = labels_of(record) or ("",)
-    if last:
-        yield Caption(f"The sounds of {', '.join(others)} and {last}" if others else f"The sound of {last}", "labels")
+    if names := labels_of(record):
+        yield Caption(sounds_of(names), "labels")
+
+
+def _tags(record: Record) -> Iterator[Caption]:
+    """As `_labels`, of those tags that say what is heard."""
+    if names := keywords(labels_of(record)) if record.tags else labels_of(record):
+        yield Caption(sounds_of(names), "labels")
+
+
+def sounds_of(names: Sequence[str]) -> str:
+    """The plainest sentence of one name or several."""
+    *others, last = names
+    return f"The sounds of {', '.join(others)} and {last}" if others else f"The sound of {last}"
 
 
 def _label(record: Record) -> Iterator[Caption]:
@@ -156,7 +170,7 @@ def _transcript(record: Record) -> Iterator[Caption]:
         yield Caption(f'The person is saying "{said}"', "transcript")
 
 
-_ANYTHING: tuple[Rule, ...] = (_title, _first_sentence, _labels)
+_ANYTHING: tuple[Rule, ...] = (_title, _first_sentence, _tags)
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "freesound": (_freesound_title, _first_sentence),
@@ -180,7 +194,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "librispeech": (_transcript,),
     "ljspeech": (_transcript,),
     "vctk": (_transcript,),
-    "folder": (_file_name, _labels),
+    "folder": (_file_name, _tags),
     "audiocaps": (),
     "clotho": (),
     "macs": (),

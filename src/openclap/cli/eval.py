@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from openclap import paths
 from openclap.cli.console import note, print_table, progress, results
 from openclap.cli.defaults import default_model
+from openclap.cli.reading import ReadAs
 from openclap.cli.using import Tokenizer
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def evaluate(
         "quick", "paper", "supervised" (trains networks, fine-tuned towers too: hours), or a TOML file of tasks
         (docs/howto/evaluate.md).
     data
-        quick: a folder that `openclap dataset build` wrote; the demo's without it. Its split `train` teaches the
-        probe. Otherwise: the folder that holds the published sets, each in a folder of its own;
-        $OPENCLAP_HOME/datasets without it.
+        quick: a folder that `openclap dataset build` wrote, or whatever it reads; the demo's without it. Its split
+        `train` teaches the probe; of what has no splits, all is measured on. Otherwise: the folder that holds the
+        published sets, each in a folder of its own; $OPENCLAP_HOME/datasets without it.
     split
         quick: the split to measure on.
     baseline
@@ -164,14 +165,19 @@ def _quick(  # noqa: PLR0917
     from openclap.evals.clips import load_clips
     from openclap.evals.several import as_table
     from openclap.evals.suite import evaluate as measure
+    from openclap.evals.unpacked import unpacked
 
     if baseline and len(models) > 1:
         raise ConfigError("--baseline stands beside one model. Name every model as a checkpoint.")
+    packed = any((shards / split).glob("*.tar")) or any(shards.glob("*/sizes.json"))
     with progress("Measuring") as advance:
         listeners = {model: computing.listener(model, advance) for model in models}
         other = computing.listener(baseline, advance) if baseline else None
-        test = load_clips(shards / split)
-        train = load_clips(shards / "train") if split != "train" and (shards / "train").is_dir() else None
+        if packed or not shards.exists():
+            test = load_clips(shards / split)
+            train = load_clips(shards / "train") if split != "train" and (shards / "train").is_dir() else None
+        else:
+            test, train = unpacked(ReadAs().recognise(shards), split)
         found = {
             model: measure(listener, test, train, untrained=other, seed=seed) for model, listener in listeners.items()
         }

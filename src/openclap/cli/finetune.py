@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,11 +15,11 @@ from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress, shown
 from openclap.cli.live import training_line
+from openclap.cli.reading import ReadAs, caption_check
 from openclap.cli.train import options_given
 from openclap.cli.using import Tokenizer
 
 if TYPE_CHECKING:
-    from openclap.audio.mono import Channels
     from openclap.evals.validation import Change, HeldOut
     from openclap.train.config import TrainConfig
     from openclap.train.loop import Outcome
@@ -35,6 +36,8 @@ def finetune(
     tokenizer: Tokenizer = None,
     mode: Literal["heads", "last", "lora", "all"] | None = None,
     held_out: float = 0.2,
+    read_as: ReadAs = ReadAs(),
+    any_captions: Annotated[bool, Parameter(negative="")] = False,
     processes: int = os.cpu_count() or 1,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -47,8 +50,8 @@ def finetune(
     Parameters
     ----------
     sounds
-        A folder of sounds (what they are stands in their names, or in NAME.txt or NAME.json beside them), a table, a
-        Hugging Face data set, or shards.
+        A folder of sounds (what they are stands in their names, in NAME.txt or NAME.json beside them, or in a table), a
+        table, a Hugging Face data set, or shards; what it was recognised as is said.
     start
         The model to begin with: a folder, a file or a name (`openclap models`).
     out
@@ -58,6 +61,8 @@ def finetune(
         attention; "all". Without it, what fits the number of sounds.
     held_out
         The share of pairs that is held out, where the sounds are not split already.
+    any_captions
+        Go on with captions that look like identifiers, or are nearly all the same.
     processes
         How many sounds are decoded at once.
     json
@@ -81,9 +86,18 @@ def finetune(
         if name in given:
             raise ConfigError(f"--{name} is for openclap train; here, {place} says it.")
     given |= {"tokenizer": str(tokenizer)} if tokenizer else {}
-    # Before sounds are packed: what cannot be is refused, and the channel to pack is known.
+    # Before sounds are packed: impossible choices are refused, and the channel to pack is known.
     channels = configure(start, "", max(DEFAULTS), mode=mode, options=given).channels
-    pairs = _pairs(sounds, out, held_out, processes, channels)
+    pairs = _pairs(
+        sounds,
+        out,
+        recognised=read_as.recognise,
+        check=partial(caption_check, any_captions=any_captions),
+        share=held_out,
+        seed=HELD_OUT_SEED,
+        channels=channels,
+        processes=processes,
+    )
     config = configure(start, str(pairs.train.folder), len(pairs.train), mode=mode, options=given, tell=note)
     held = HeldOut(pairs.held)
     note(_plan(config, len(pairs.train), len(held.clips)))
@@ -93,23 +107,16 @@ def finetune(
     return _stopped(outcome, json) if outcome.stopped else _finished(outcome, held, config, out, json=json)
 
 
-def _pairs(sounds: Path, out: Path, held_out: float, processes: int, channels: Channels) -> Pairs:
-    """What there is to learn from, packed into `out` if need be; what is left out is listed."""
+def _pairs(sounds: Path, out: Path, **choices: Any) -> Pairs:
+    """The pairs of `sounds`, packed into `out` if need be by the choices of `pairs_of`; lists the ones left out."""
     from openclap.train.claim import SHARDS
     from openclap.train.pairs import pairs_of
 
-    folder = out / SHARDS
     with progress("Reading sounds") as advance:
-        pairs = pairs_of(
-            sounds.expanduser(),
-            folder,
-            share=held_out,
-            seed=HELD_OUT_SEED,
-            channels=channels,
-            processes=processes,
-            progress=advance,
-        )
+        pairs = pairs_of(sounds.expanduser(), out / SHARDS, progress=advance, **choices)
     list_skipped([(item.file, item.reason) for item in pairs.skipped])
+    for sentence in pairs.notes:
+        note(sentence)
     return pairs
 
 

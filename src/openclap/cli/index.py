@@ -12,6 +12,7 @@ from openclap import paths
 from openclap.audio.mono import Channels
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress
 from openclap.cli.defaults import default_index, default_model
+from openclap.cli.reading import ReadAs
 from openclap.cli.using import Tokenizer, TrimSilence
 
 
@@ -24,6 +25,7 @@ def add(
     channels: Channels = "mean",
     trim_silence: TrimSilence = False,
     table: Path | None = None,
+    read_as: ReadAs = ReadAs(),
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Add folders or files to a search index, or bring it up to date with them.
@@ -50,9 +52,8 @@ def add(
         Print one JSON object instead of a table.
     """
     from openclap.library import Library
-    from openclap.sources.table import read_table
 
-    records = read_table(table) if table else []
+    records = list(read_as.recognise(table).read()) if table else []
     library = Library.open_or_create(
         index or paths.home() / "index",
         model or default_model(),

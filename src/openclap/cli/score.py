@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from openclap.cli.classify import Skipped, vectors_each
 from openclap.cli.console import list_skipped, print_json, print_table, shown, skipped_facts
+from openclap.cli.reading import ReadAs
 from openclap.cli.using import Using
 
 
@@ -27,6 +28,7 @@ def score(
     text: str | None = None,
     *,
     pairs: Path | None = None,
+    read_as: ReadAs = ReadAs(),
     using: Using = Using(),
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -44,8 +46,9 @@ def score(
     text
         A sentence: "rain on a tin roof".
     pairs
-        In place of AUDIO and TEXT, a CSV, TSV, JSONL or parquet table with columns `path` (or `audio`, `file`; relative
-        to the table) and `caption`. The mean of all its pairs is printed too.
+        In place of AUDIO and TEXT, whatever `openclap dataset build` reads: a table with columns `path` (or `audio`,
+        `file`; relative to the table) and `caption`, a folder of sounds with captions, a Hugging Face data set, or
+        shards. The mean of all its pairs is printed too.
     batch_size
         Sounds in one forward pass.
     json
@@ -54,7 +57,7 @@ def score(
     from openclap.errors import AudioError
 
     skipped: Skipped = []
-    wanted = _wanted(audio, text, pairs, skipped)
+    wanted = _wanted(audio, text, pairs, read_as, skipped)
     embedder = using.load()
     paths, texts = list(dict.fromkeys(path for path, _ in wanted)), list(dict.fromkeys(said for _, said in wanted))
     text_D = dict(zip(texts, embedder.embed_text(texts), strict=True))
@@ -78,10 +81,11 @@ def score(
         print_table(["score", "file", "text"], [*rows, *total], right=[0])
 
 
-def _wanted(audio: Path | None, text: str | None, pairs: Path | None, skipped: Skipped) -> list[tuple[str, str]]:
+def _wanted(
+    audio: Path | None, text: str | None, pairs: Path | None, read_as: ReadAs, skipped: Skipped
+) -> list[tuple[str, str]]:
     """Sounds and what is said of them. Raises ConfigError for neither one pair nor a table, or blank words."""
     from openclap.errors import ConfigError, DataError
-    from openclap.sources.table import read_table
 
     if pairs is None:
         if audio is None or text is None:
@@ -93,7 +97,7 @@ def _wanted(audio: Path | None, text: str | None, pairs: Path | None, skipped: S
         return [(str(audio), text)]
     if audio is not None:
         raise ConfigError(f"Both {audio} and --pairs were given, expected one of the two.")
-    records = read_table(pairs)
+    records = list(read_as.recognise(pairs).read())
     skipped += [(str(record.audio), "no caption") for record in records if not record.captions]
     wanted = [(str(record.audio), caption) for record in records for caption in record.captions]
     if not wanted:

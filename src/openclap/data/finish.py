@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from openclap.captions import Caption, with_made
 from openclap.data.augmented import CAPTIONED
+from openclap.data.config import DataConfig
 from openclap.data.examine import columns as facts_columns
 from openclap.data.files import Place, write_bytes
 from openclap.data.folder import (
@@ -24,6 +25,7 @@ from openclap.data.folder import (
     write_table,
 )
 from openclap.data.records import captioned
+from openclap.data.select import missed
 from openclap.data.write import SELECTION, Tar, columns, made_of, samples_of, stands, tars
 from openclap.errors import DataError, require
 
@@ -50,6 +52,8 @@ class PackReport:
     packed: dict[str, int]
     tars: dict[str, int]
     skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...] = ()
+    """What did not come out as it was asked for."""
 
 
 def finish(folder: Place) -> PackReport:
@@ -57,30 +61,52 @@ def finish(folder: Place) -> PackReport:
 
     Raises DataError while tars are still to be written, and when no record at all could be packed.
     """
-    pl = require("polars", "data")
-    whole = _with_sentences(folder, records(folder, identity(folder)["digest"]).drop("kind", "reason", "valid"))
-    if not work(folder, SELECTION).exists():
-        raise DataError(f"{folder}: no tar is written yet. Run every part of: openclap dataset pack")
-    selection = read_table(work(folder, SELECTION))
-    wanted = tars(folder, selection)
+    whole, selection, wanted = _of_work(folder)
     lacking = [tar for tar in wanted if not stands(tar, made_of(tar, samples_of(tar)))]
     if lacking:
         raise DataError(
             f"{folder}: {len(lacking)} of {len(wanted)} tars are still to be written (the first is {lacking[0].path}). "
             "Run every part of: openclap dataset pack"
         )
-    written = pl.concat([read_table(tar.table) for tar in wanted]) if wanted else _nothing_written()
+    written = _written(wanted)
     manifest = _manifest(folder, whole, selection, written)
-    sizes: dict[str, dict[str, int]] = {tar.shards: {} for tar in wanted}
-    for shards, number, count in manifest.group_by("shards", "tar", maintain_order=True).len().iter_rows():
-        sizes[shards][f"{number}.tar"] = count
-    for shards, of in sizes.items():
-        write_bytes(folder.joinpath(*shards.split("/"), SIZES), json.dumps(of, indent=1).encode())
+    sizes = write_sizes(folder, manifest, {tar.shards for tar in wanted})
     write_table(folder / MANIFEST, manifest)
     skipped = tuple(_skipped(whole, selection, written))
     write_bytes(folder / SKIPPED, b"".join(json.dumps(asdict(each)).encode() + b"\n" for each in skipped))
     _remove_others(folder, wanted)
-    return _report(folder, sizes, skipped)
+    notes = tuple(each.sentence for each in missed(folder, selection, DataConfig(**identity(folder)["config"])))
+    return replace(_report(folder, sizes, skipped), notes=notes)
+
+
+def manifest_of(folder: Place) -> polars.DataFrame:
+    """The manifest as `work/` has it, whether or not the tars are as they were written. Raises DataError."""
+    whole, selection, wanted = _of_work(folder)
+    return _manifest(folder, whole, selection, _written(wanted))
+
+
+def _of_work(folder: Place) -> tuple[polars.DataFrame, polars.DataFrame, list[Tar]]:
+    """Every record, where each goes, and the tars that there are to be."""
+    whole = _with_sentences(folder, records(folder, identity(folder)["digest"]).drop("kind", "reason", "valid"))
+    if not work(folder, SELECTION).exists():
+        raise DataError(f"{folder}: no tar is written yet. Run every part of: openclap dataset pack")
+    selection = read_table(work(folder, SELECTION))
+    return whole, selection, tars(folder, selection)
+
+
+def _written(wanted: Sequence[Tar]) -> polars.DataFrame:
+    pl = require("polars", "data")
+    return pl.concat([read_table(tar.table) for tar in wanted]) if wanted else _nothing_written()
+
+
+def write_sizes(folder: Place, manifest: polars.DataFrame, shards: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Write how many samples each tar has, beside the tars of each folder of shards."""
+    sizes: dict[str, dict[str, int]] = {name: {} for name in sorted(shards)}
+    for name, number, count in manifest.group_by("shards", "tar", maintain_order=True).len().iter_rows():
+        sizes[name][f"{number}.tar"] = count
+    for name, of in sizes.items():
+        write_bytes(folder.joinpath(*name.split("/"), SIZES), json.dumps(of, indent=1).encode())
+    return sizes
 
 
 def _remove_others(folder: Place, wanted: Sequence[Tar]) -> None:

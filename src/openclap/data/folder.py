@@ -69,7 +69,12 @@ def read_table(path: Place) -> polars.DataFrame:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Run the step that makes it: openclap dataset build.") from None
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: is damaged ({str(error).splitlines()[0]}). Delete it and run again.") from None
+        advice = (
+            f"Run: openclap dataset check {path.parent} --repair"
+            if path.name == MANIFEST
+            else "Delete it and run again"
+        )
+        raise DataError(f"{path}: is damaged ({str(error).splitlines()[0]}). {advice}.") from None
     return frame
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from openclap.captions import Maker
+from openclap.captions.check import CaptionCheck
 from openclap.data.augmented import caption
 from openclap.data.config import DataConfig
 from openclap.data.examine import examine, forget_failures, waiting
@@ -29,7 +30,7 @@ from openclap.data.folder import CHUNK, alone, check_claim, identity, work, writ
 from openclap.data.held import Held
 from openclap.data.near import Near, mark
 from openclap.data.plan import plan
-from openclap.data.select import select
+from openclap.data.select import missed, select
 from openclap.data.split import TRAIN_AND_TEST
 from openclap.data.work import ALL, Each, Share, each
 from openclap.data.write import SELECTION, packed_so_far, tars, write
@@ -74,16 +75,19 @@ def build(
     limits: Limits = Limits(),
     near: Near | None = None,
     maker: Callable[[], Maker] | None = None,
+    check: CaptionCheck | None = None,
+    every_split: bool = False,
     processes: int = 1,
     progress: Progress | None = None,
 ) -> PackReport:
-    """All steps, one after the other, as the only one who writes in `folder`. Raises as `pack`."""
+    """All steps, one after the other, as the only one who writes in `folder`. Raises as `pack`, with `every_split`
+    where a split would be empty, and whatever `check` raises of captions."""
     tell = progress or (lambda done, total: None)
     with told_when_stopped(folder):
         check_claim(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
-            count = plan(records, folder, config, held=held)
+            count = plan(records, folder, config, held=held, check=check)
             tell(0, 2 * count)
             gather(
                 folder,
@@ -95,7 +99,12 @@ def build(
                 mark(folder, near)
             if maker is not None:
                 caption(folder, maker())
-            write_tars(folder, processes=processes, progress=lambda done: tell(count + done, 2 * count))
+            write_tars(
+                folder,
+                every_split=every_split,
+                processes=processes,
+                progress=lambda done: tell(count + done, 2 * count),
+            )
             tell(2 * count, 2 * count)
             return finish(folder)
 
@@ -136,11 +145,15 @@ def write_tars(
     *,
     processes: int = 1,
     each: Each = each,
+    every_split: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Write a share of the tars. Raises DataError while records are still to be gathered."""
+    """Write a share of the tars. Raises DataError while records are still to be gathered, and, with `every_split`,
+    where a split would be empty."""
     config = DataConfig(**identity(folder)["config"])
     selection = select(folder, config)
+    if every_split and (empty := [each for each in missed(folder, selection, config) if each.empty]):
+        raise DataError(f"{folder}: {empty[0].sentence} Nothing was packed.")
     write_table(work(folder) / SELECTION, selection)
     done = 0
     for count in each(write, share(tars(folder, selection)), processes):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openclap.captions.check import CaptionCheck
 from openclap.captions.rules import captions_of
 from openclap.data.config import ANY_SOURCE, DataConfig
 from openclap.data.files import Place, move_files, remove_folder
@@ -35,11 +36,13 @@ def plan(
     config: DataConfig,
     *,
     held: Callable[[], Sequence[Held]] = tuple,
+    check: CaptionCheck | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> int:
     """Write every record down and return how many there are. A second run over the same records changes nothing.
 
     `held` gives the sets to stay apart from, and is asked once; what they hold is kept for the steps that follow.
+    `check` sees all captions, and may stop before anything but a draft is written.
 
     Raises DataError when `folder` holds anything but the same data set.
     """
@@ -52,11 +55,13 @@ def plan(
     apart, digest, count = held_apart(folder), hashlib.sha256(), 0
     draft, place = work(folder, "planning"), work(folder, "records")
     remove_folder(draft)
-    for number, frame in enumerate(frames(_told(records, digest))):
+    for number, frame in enumerate(frames(_told(records, digest, check))):
         write_table(draft / f"{number}.parquet", judge(frame, config, apart))
         count += len(frame)
         progress(count)
     try:
+        if check:
+            check.finish()
         claim(folder, {"format": FORMAT, "records": count, "digest": digest.hexdigest(), "config": config.to_dict()})
         if not _same(draft, place):  # sounds that have moved, a table that is damaged, or a move that was stopped
             remove_folder(place)
@@ -79,10 +84,12 @@ def held_apart(folder: Place) -> list[Held]:
     return load_held(work(folder, HELD)) if work(folder, HELD).exists() else []
 
 
-def _told(records: Iterable[Record], digest: Any) -> Iterator[Captioned]:
-    """Each record with its captions, while `digest` takes in what it is made of."""
+def _told(records: Iterable[Record], digest: Any, check: CaptionCheck | None) -> Iterator[Captioned]:
+    """Each record with its captions, while `digest` takes in what it is made of, and `check` sees them."""
     for record in records:
         captions = captions_of(record)
+        if check:
+            check.see(captions)
         audio = record.audio if isinstance(record.audio, str) else _name_and_size(record.audio)
         facts = [getattr(record, name) for name in FIELDS]
         digest.update(repr((audio, captions, facts)).encode("utf-8", "replace"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from openclap.data.config import DataConfig
@@ -11,7 +12,7 @@ from openclap.data.folder import identity, read_all, read_table, records, work
 from openclap.data.held import Held
 from openclap.data.overlap import overlapping
 from openclap.data.plan import first_that_holds, held_apart, hertz, limit_of, seconds
-from openclap.data.split import split_by_group
+from openclap.data.split import Shortfall, shortfalls, split_by_group
 from openclap.errors import DataError, require
 
 if TYPE_CHECKING:
@@ -124,10 +125,8 @@ def _without_near(folder: Place, facts: polars.DataFrame) -> polars.DataFrame:
 def place(chosen: polars.DataFrame, config: DataConfig) -> polars.DataFrame:
     """The folder, tar and number of each sample: its source's split, or its group's; in the order of the records."""
     pl = require("polars", "data")
-    group = pl.coalesce("group", "audio")
-    rows = chosen.with_columns(group=group, set=pl.col("source") if config.by_source else pl.lit(""))
     parts = []
-    rows = rows.with_columns(split=pl.coalesce("split", pl.col("split").drop_nulls().first().over("set", "group")))
+    rows = _with_split(chosen, config)
     for name, part in sorted(rows.partition_by("set", as_dict=True).items()):
         free = part.filter(pl.col("split").is_null())["group"]
         home = split_by_group(free, config.splits, config.seed) if len(free) else {}
@@ -139,3 +138,31 @@ def place(chosen: polars.DataFrame, config: DataConfig) -> polars.DataFrame:
     number = pl.int_range(pl.len()).over("shards").cast(pl.Int64)
     placed: polars.DataFrame = pl.concat(parts).sort("n").with_columns(number=number)
     return placed.with_columns(tar=pl.col("number") // config.shard_size)
+
+
+def _with_split(rows: polars.DataFrame, config: DataConfig) -> polars.DataFrame:
+    """Records with their `group`, the `set` that they are split in, and the split that their source or their group's
+    other records say; null where nobody says."""
+    pl = require("polars", "data")
+    rows = rows.with_columns(
+        group=pl.coalesce("group", "audio"), set=pl.col("source") if config.by_source else pl.lit("")
+    )
+    return rows.with_columns(split=pl.coalesce("split", pl.col("split").drop_nulls().first().over("set", "group")))
+
+
+def missed(folder: Place, selection: polars.DataFrame, config: DataConfig) -> list[Shortfall]:
+    """Splits that are empty, or far from what was asked for."""
+    pl = require("polars", "data")
+    whole = records(folder, identity(folder)["digest"]).select("n", "source", "group", "audio", "split")
+    chosen = selection.filter(pl.col("shards").is_not_null()).select("n", "shards").join(whole, on="n")
+    rows = _with_split(chosen, config).with_columns(at=pl.col("shards").str.split("/").list.last())
+    found = []
+    for (name,), part in sorted(rows.partition_by("set", as_dict=True).items()):
+        sizes: dict[str, dict[str, int]] = {}
+        for split, group, count in part.filter(pl.col("split").is_null()).group_by("at", "group").len().iter_rows():
+            sizes.setdefault(split, {})[group] = count
+        own = part.filter(pl.col("split").is_not_null())
+        there = set(own["at"])
+        said = [each for each in shortfalls(config.splits, sizes, len(own)) if not (each.empty and each.split in there)]
+        found += [replace(each, sentence=f"{name}: {each.sentence}") if name else each for each in said]
+    return found

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from openclap.data.files import Place, place_of, unconnected, within_reach
 from openclap.errors import DataError
+from openclap.sources.fields import says_nothing
 from openclap.types import Sample
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
@@ -112,7 +113,7 @@ def _indexed(root: Place, only: str) -> ShardIndex:
     keys: list[str] = []
     tar_of: list[int] = []
     spans: list[tuple[int, ...]] = []
-    damaged: list[Damage] = []
+    damaged = [Damage(path.name, "is a folder, expected a tar") for path in sorted(root.glob(only)) if path.is_dir()]
     unpaired = 0
     for place, tar in enumerate(tars):
         sounds, texts, reason = _scan(tar)
@@ -171,11 +172,17 @@ def _parse(key: str, audio: bytes, text: bytes, where: str) -> Sample:
         raise DataError(f"{where}: its JSON is damaged ({error}). Pack the shard again.") from error
     if not isinstance(fields, dict):
         raise DataError(f'{where}: its JSON is no object, expected {{"text": [captions], …}}. Pack the shard again.')
-    captions = _strings(fields.get("text"))
+    captions = captions_of_json(fields)
     if not captions:
         raise DataError(f'{where}: its JSON has no caption under "text". Pack the shard again.')
     original = fields.get("original_data")
     return Sample(key, captions, _strings(fields.get("tag")), original if isinstance(original, dict) else {}, audio)
+
+
+def captions_of_json(fields: Any) -> tuple[str, ...]:
+    """The captions in the JSON of a sample."""
+    texts = _strings(fields.get("text")) if isinstance(fields, dict) else ()
+    return tuple(text for text in texts if not says_nothing(text))
 
 
 def _strings(value: Any) -> tuple[str, ...]:
@@ -196,5 +203,8 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _no_tars(root: Place) -> str:
     inside = sorted({path.parent.name for path in root.glob("*/*.tar")})
     hint = f"did you mean {root / inside[0]}?" if inside else "openclap dataset build makes them."
+    named = next((path.name for path in sorted(root.glob("*.tar")) if path.is_dir()), None)
+    if named:
+        hint = f"{named} is a folder: if a tar was unpacked there, pack it again."
     here = "is no folder" if isinstance(root, Path) and not root.is_dir() else "no .tar file in this folder"
     return f"{root}: {here}, expected the shards of one split; {hint}"

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 from types import MappingProxyType
 
@@ -23,7 +24,8 @@ def split_by_group(
     Groups are put in the order of a hash keyed by `seed`, and each goes where its middle falls among the shares of
     `splits`: the order of records plays no part. A dominant group, one of more than eight clips that would be more
     than a tenth of a smaller split, goes to the largest split, so that no one session decides what is measured (FSD50K
-    keeps its largest uploaders for development, Fonseca et al. 2022). A split that would get nothing is given the
+    keeps its largest uploaders for development, Fonseca et al. 2022); where the others are too few to fill the smaller
+    splits, the smallest of the dominant groups are shared out as well. A split that would get nothing is given the
     smallest group of the split that has most of them, if that one can spare it.
 
     Raises ConfigError when shares are not positive numbers that add up to 1, or a name is no folder name.
@@ -56,8 +58,13 @@ def _dominant(sizes: Mapping[str, int], splits: Mapping[str, float]) -> list[str
     smaller = sorted(splits.values())[:-1]
     if not smaller:
         return []
-    limit = max(DOMINANT_CLIPS, DOMINANT_SHARE * min(smaller) * sum(sizes.values()))
-    return sorted(group for group, size in sizes.items() if size > limit)
+    clips = sum(sizes.values())
+    limit = max(DOMINANT_CLIPS, DOMINANT_SHARE * min(smaller) * clips)
+    dominant = sorted((size, group) for group, size in sizes.items() if size > limit)
+    shared = clips - sum(size for size, _ in dominant)
+    while dominant and shared < math.fsum(smaller) * clips and len(dominant) > 1:
+        shared += dominant.pop(0)[0]  # a split that is left nearly empty measures less than one with large groups
+    return sorted(group for _, group in dominant)
 
 
 def _fill_empty(members: dict[str, list[str]], sizes: Mapping[str, int]) -> None:
@@ -84,3 +91,60 @@ def check_shares(splits: Mapping[str, float]) -> None:
     for name in splits:
         if not name or name.startswith(".") or any(mark in name for mark in '/\\:*?"<>|\0'):
             raise ConfigError(f"split {name!r}: expected a plain name for a folder, such as train.")
+
+
+FAR_OFF, FAR_CLIPS = 0.4, 2.0
+"""A split is far from what was asked for when it misses that share of its clips, and so many of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """A split that is empty, or far from what was asked for, and why, in a sentence."""
+
+    split: str
+    empty: bool
+    sentence: str
+
+
+def shortfalls(splits: Mapping[str, float], groups: Mapping[str, Mapping[str, int]], own: int = 0) -> list[Shortfall]:
+    """What of `splits` did not come out as it was asked for.
+
+    `groups` holds, for each split, the sizes of the groups that are in it; `own` counts records that are not among
+    them, since their source says which split they are in.
+    """
+    sizes = {name: sum(groups.get(name, {}).values()) for name in splits}
+    clips = sum(sizes.values())
+    if len(splits) < 2 or not clips + own:
+        return []
+    every = {group: size for part in groups.values() for group, size in part.items()}
+    found = []
+    for name, share in splits.items():
+        missed = abs(sizes[name] - share * clips)
+        if sizes[name] == 0:
+            found.append(Shortfall(name, True, f"No clip is in {name}: {_why(every, clips, own)}"))
+        elif missed >= FAR_CLIPS and missed > FAR_OFF * share * clips:
+            what = (
+                f"{name} has {sizes[name]} of {clips} clips, {100 * sizes[name] / clips:.0f} % for {100 * share:.0f} %"
+            )
+            found.append(Shortfall(name, False, f"{what}: {_large(every)}"))
+    return found
+
+
+def _why(sizes: Mapping[str, int], clips: int, own: int) -> str:
+    if not clips:
+        return (
+            f"the source itself puts all {own} clips in other splits. Ask for none, or name splits in a column 'split'."
+        )
+    if clips == 1:
+        return "there is only one."
+    if len(sizes) == 1:
+        return (
+            f"all {clips} are of one group ({next(iter(sizes))}), and clips of one group stay together. Name the "
+            "groups in a column 'group' of a table, or 'group' in NAME.json beside each sound."
+        )
+    return f"{len(sizes)} groups are too few, and clips of one group stay together."
+
+
+def _large(sizes: Mapping[str, int]) -> str:
+    group = max(sizes, key=lambda name: (sizes[name], name))
+    return f"groups stay together, and the largest of {len(sizes)} ({group}) has {sizes[group]} clips."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openclap.data.files import Place
-from openclap.data.folder import MANIFEST, SKIPPED, identity, read_table
+from openclap.data.folder import IDENTITY, MANIFEST, SKIPPED, identity, read_table
 from openclap.errors import DataError, require
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def stats_of(folder: Place) -> Stats:
     """Count. Raises DataError for a folder that is no finished data set."""
     pl = require("polars", "data")
     if not (folder / MANIFEST).exists():
-        raise DataError(f"{folder}: has no {MANIFEST}, expected a finished data set. Run: openclap dataset build")
+        begun = (folder / IDENTITY).exists() and any(folder.glob("*/*.tar"))
+        command = f"openclap dataset check {folder} --repair" if begun else "openclap dataset build"
+        raise DataError(f"{folder}: has no {MANIFEST}, expected a finished data set. Run: {command}")
     rows = read_table(folder / MANIFEST)
     captions = rows["captions"].list.len()
     by_source = rows.group_by("source").agg(
@@ -102,7 +104,8 @@ def _counted(column: polars.Series) -> dict[str, int]:
 
 def _left_out(folder: Place) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
-    for line in (folder / SKIPPED).read_text(encoding="utf-8").splitlines():
+    path = folder / SKIPPED
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         row = json.loads(line)
         counts.setdefault(row["source"], Counter())[row["kind"]] += 1
     return {source: dict(of.most_common()) for source, of in sorted(counts.items())}

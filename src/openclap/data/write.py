@@ -63,7 +63,7 @@ def write_again(tar: Tar) -> str | None:
     """Write a tar whatever stands there, with all that it held; where that cannot be, why, and it is left as it is."""
     try:
         _write(tar, samples_of(tar), losing_none=True)
-    except AudioError as error:
+    except (AudioError, OSError) as error:
         return " ".join(str(error).split())
     return None
 

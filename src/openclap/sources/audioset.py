@@ -20,6 +20,7 @@ from openclap.sources.identity import youtube_clip, youtube_page, youtube_video
 from openclap.sources.layout import csv_rows, log, number, sounds_by_stem
 from openclap.sources.record import Record
 from openclap.sources.source import Published, Root, Source
+from openclap.sources.text import AS_CP1252
 
 PARTS = {
     "balanced_train": "train",
@@ -69,7 +70,7 @@ def _records(root: Path, tables: dict[str, Path], names: dict[str, str]) -> Iter
 def _segments(table: Path) -> Iterator[tuple[str, float, float, list[str]]]:
     """(video, first second, last second, ids of labels). Lines of another form are logged and left out."""
     lost = 0
-    with table.open(encoding="utf-8", errors="openclap-latin-1") as file:
+    with table.open(encoding="utf-8", errors=AS_CP1252) as file:
         for line in islice(file, 3, None):
             cells = line.strip().split(", ", 3)
             start_s, end_s = (number(cells[1]), number(cells[2])) if len(cells) == 4 else (None, None)

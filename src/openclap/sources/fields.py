@@ -1,6 +1,6 @@
 """Which of a table's columns, or an object's keys, say what: the names that people give them.
 
-Names are matched without regard to case, surrounding spaces or a final colon.
+Names are matched without regard to case, surrounding spaces or a final colon, and a space or hyphen is an underscore.
 """
 
 from __future__ import annotations
@@ -34,9 +34,20 @@ TEXTS: dict[str, tuple[str, ...]] = {
 TAGS = ("tags", "tag", "keywords")
 NUMBERS = ("start_s", "length_s")
 WHOLE_NUMBERS = ("rate", "freesound_id")
-CAPTIONS = ("captions", "caption")
+CAPTIONS = ("captions", "caption", "text")
+OTHER_CAPTIONS = ("texts", "sentence", "sentences", "caption_text", "text_caption", "audio_caption")
+"""Taken for captions where no column is called so."""
+FILES = (
+    *("file", "path", "audio", "file_name", "filename", "audio_path", "audio_file", "audio_filepath", "audio_filename"),
+    *("audio_file_name", "filepath", "file_path", "wav", "wav_path", "wav_file", "sound", "sound_path", "sound_file"),
+    *("sound_name", "fname", "location"),
+)
+"""Of the sound, by preference."""
+IDS = ("id", "audio_id", "sound_id", "clip_id", "audiocap_id", "youtube_id", "ytid", "uid", "key", "name", "stem")
+"""By which a table may call its sounds, where it names no files: their names without suffix."""
+_NOTHING = frozenset({"nan", "none", "null", "n/a", "<na>", "#n/a", "nat"})
 _ADDRESSES = ("link", "url", "download_url")
-_NUMBERED_CAPTION = re.compile(r"caption_?(\d+)")
+_NUMBERED_CAPTION = re.compile(r"captions?_?(\d+)")
 _SEPARATORS = {"captions": " | ", **dict.fromkeys(TAGS, ",")}
 
 _Columns = tuple[str, ...]
@@ -54,9 +65,12 @@ class Fields:
     addresses: _Columns
 
     @classmethod
-    def of(cls, columns: Iterable[str], more_captions: tuple[str, ...] = ()) -> Fields:
-        """What columns hold; `more_captions` are names beside caption, captions, caption1, caption2, …"""
-        return _fields_of(tuple(columns), more_captions)
+    def of(cls, columns: Iterable[str], captions: tuple[str, ...] = ()) -> Fields:
+        """What columns hold; `captions` are the columns that hold captions, by their own names, where somebody says so.
+
+        Otherwise these are captions, caption, text, caption1, caption2, …, or, without any, one of OTHER_CAPTIONS.
+        """
+        return _fields_of(tuple(columns), captions)
 
     def values(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What a record takes from a row; all of it but `audio`, and only what the row fills.
@@ -85,7 +99,8 @@ class Fields:
     def text(self, row: Mapping[str, Any], *names: str) -> str | None:
         """The first of the columns `names`, which must be there, that this row fills."""
         for name in names:
-            if text := as_text(row.get(self.names[name])):
+            cell = row.get(self.names[name])
+            if text := as_text(cell.get("path") if isinstance(cell, dict) else cell):
                 return text
         return None
 
@@ -101,18 +116,19 @@ def _upload(values: Mapping[str, Any]) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _fields_of(columns: tuple[str, ...], more_captions: tuple[str, ...]) -> Fields:
+def _fields_of(columns: tuple[str, ...], captions: tuple[str, ...]) -> Fields:
     names: dict[str, str] = {}
     for column in columns:
-        names.setdefault(column.strip().lower().removesuffix(":").rstrip(), column)
+        names.setdefault(plain(column), column)
 
     def there(wanted: Iterable[str]) -> _Columns:
         return tuple(name for name in wanted if name in names)
 
     numbered = {name: int(found[1]) for name in names if (found := _NUMBERED_CAPTION.fullmatch(name))}
+    usual = there((*CAPTIONS, *sorted(numbered, key=lambda name: numbered[name]))) or there(OTHER_CAPTIONS)[:1]
     return Fields(
         names,
-        captions=there((*CAPTIONS, *more_captions, *sorted(numbered, key=lambda name: numbered[name]))),
+        captions=there(map(plain, captions)) if captions else usual,
         texts=tuple((field, here) for field, wanted in TEXTS.items() if (here := there(wanted))),
         tags=there(TAGS),
         numbers=there((*NUMBERS, *WHOLE_NUMBERS)),
@@ -120,10 +136,24 @@ def _fields_of(columns: tuple[str, ...], more_captions: tuple[str, ...]) -> Fiel
     )
 
 
+def plain(column: str) -> str:
+    """A column's name as it is matched."""
+    return _BETWEEN_WORDS.sub("_", column.strip().lower().removesuffix(":").rstrip())
+
+
+_BETWEEN_WORDS = re.compile(r"[\s-]+")
+
+
+def says_nothing(text: str) -> bool:
+    """Is it blank, or what programs write where there is nothing: nan, None, null, N/A?"""
+    return not text.strip() or text.strip().lower() in _NOTHING
+
+
 def as_text(value: Any) -> str | None:
-    """A cell as text; None for null, NaN, blanks and what is no text. Whole numbers lose the `.0` that nulls bring."""
+    """A cell as text; None for null, NaN, blanks, their names (`says_nothing`) and what is no text. Whole numbers lose
+    the `.0` that nulls bring."""
     if isinstance(value, str):
-        return value.strip() or None
+        return None if says_nothing(value) else value.strip()
     if value is None or isinstance(value, (list, tuple, dict, bytes)):
         return None
     if isinstance(value, float):

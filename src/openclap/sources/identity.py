@@ -7,7 +7,8 @@ YouTube video one group in AudioSet, AudioCaps and VGGSound.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 
 _FREESOUND_URL = re.compile(r"freesound\.org/(?:apiv2/sounds|s|people/[^/]+/sounds)/(\d+)")
@@ -64,3 +65,22 @@ def without_take(title: str) -> str:
     Numbered takes are mostly one session. A title of numbers alone stays as it is.
     """
     return _TAKE.sub("", title).strip() or title
+
+
+Take = tuple[str, str, Hashable]
+"""A name without the number of the take, the whole name, and what people wrote of it (something false for nothing)."""
+
+
+def groups_of_takes(recordings: Iterable[Take]) -> list[str]:
+    """The group of each recording: its name without the number where it is a take, otherwise its whole name.
+
+    Recordings of one name are takes while nothing different is written of them. Where two of them have captions (or
+    tags, or labels) of their own, the numbers only count files, as in clip_0000 … clip_0088, and no two belong
+    together.
+    """
+    listed = list(recordings)
+    written: dict[str, set[Hashable]] = defaultdict(set)
+    for name, _, what in listed:
+        if what:
+            written[name].add(what)
+    return [name if len(written[name]) < 2 else whole for name, whole, _ in listed]

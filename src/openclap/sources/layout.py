@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import logging
 import math
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openclap.errors import DataError, require
+from openclap.sources.text import AS_CP1252
 from openclap.types import AUDIO_SUFFIXES
 
 log = logging.getLogger("openclap.sources")
@@ -32,14 +32,14 @@ def csv_rows(
 ) -> Iterator[tuple[str, ...]]:
     """The cells of the named columns, row by row: `needed`, then `optional` ("" where a cell or column is not there).
 
-    UTF-8; a byte that is none is read as Latin-1, for some published tables mix the two. Rows in which the first
+    UTF-8; a byte that is none is read as cp1252, for some published tables mix the two. Rows in which the first
     needed cell is empty are left out and logged. `header` names the columns of a file without a header.
 
     Raises DamagedTableError when the file cannot be read or a needed column is missing.
     """
     lost = 0
     try:
-        with path.open(encoding="utf-8-sig", errors="openclap-latin-1", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors=AS_CP1252, newline="") as file:
             rows = csv.reader(file)
             header = header or [name.strip() for name in next(rows, [])]
             _check_columns(path, header, needed)
@@ -170,12 +170,3 @@ def readable(label: str) -> str:
 def _say_lost(path: Path, lost: int, column: str) -> None:
     if lost:
         log.warning("%s: %d rows have no %s and were left out.", path, lost, column)
-
-
-def _as_latin_1(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    return error.object[error.start : error.end].decode("latin-1"), error.end
-
-
-codecs.register_error("openclap-latin-1", _as_latin_1)

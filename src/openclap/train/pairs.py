@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -11,13 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from openclap.audio.mono import Channels
+from openclap.captions.check import CaptionCheck
+from openclap.captions.rules import Caption
 from openclap.data.config import DataConfig
 from openclap.data.finish import Skipped
 from openclap.data.pack import Progress, build
-from openclap.data.recipe import DataRecipe
-from openclap.data.shards import ShardIndex, index_shards
-from openclap.data.split import split_by_group
+from openclap.data.shards import ShardIndex, captions_of_json, index_shards
+from openclap.data.split import shortfalls, split_by_group
 from openclap.errors import DataError
+from openclap.sources.fields import as_text
+from openclap.sources.recognise import Recognised, recognise
 
 TRAIN, HELD = "train", ("valid", "validation", "val", "test", "eval")
 """The names of splits; of several that can be held out, the first that is there is."""
@@ -27,8 +31,8 @@ FEW = 1000
 """Records of which a share may be less than two."""
 ROUNDED_TO_TWO = 1.5
 """Pairs that `split_by_group` rounds to two."""
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-METADATA = ("metadata.csv", "metadata.jsonl")
+LOOKED_AT, MOST_READ = 20, 2000
+"""Samples of shards that show their layout, and samples whose captions are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,71 +42,89 @@ class Pairs:
     train: ShardIndex
     held: ShardIndex
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What did not come out as it was asked for."""
 
 
 def pairs_of(
     sounds: Path,
     folder: Path,
     *,
+    recognised: Callable[[Path], Recognised] = recognise,
+    check: Callable[[Recognised], CaptionCheck] | None = None,
     share: float = 0.2,
     seed: int = 0,
     channels: Channels = "mean",
     processes: int = 1,
     progress: Progress | None = None,
 ) -> Pairs:
-    """The pairs that `sounds` holds: a folder of sounds, a table, a Hugging Face data set, or shards.
+    """The pairs that `sounds` holds: whatever `recognise` knows.
 
-    Shards are used where they are: a folder of splits as it is split, any other divided by group. Everything else is
-    packed into `folder`; run again, what is packed already is not packed again. `share` is what is held out of what
-    has no splits; `channels` says which channel of sounds with several is packed (`openclap.audio.mono`).
+    Shards in LAION's layout are used where they are: a folder of splits as it is split, any other divided by group.
+    Everything else is packed into `folder`; run again, what is packed already is not packed again.
+
+    Args:
+        recognised: finds out how `sounds` are read.
+        check: gives the check of captions that is made before anything is packed.
+        share: is held out of pairs that have no splits.
+        channels: is packed of sounds with several channels (`openclap.audio.mono`).
 
     Raises DataError for what holds no pairs, or too few.
     """
-    if not sounds.exists():
-        raise DataError(
-            f"{sounds}: no such file or folder. Expected a folder of sounds, a table ({', '.join(TABLES)}), a Hugging "
-            "Face data set, or shards."
-        )
     found = _in_place(sounds, share, seed)
+    if found is not None and check:
+        look = check(Recognised(sounds.absolute(), "shards", lambda: iter(()), ""))
+        for text in _some_texts(found.train):
+            look.see(text)
+        look.finish()
     if found is None:
         config = DataConfig(splits={"train": 1 - share, "test": share}, seed=seed, channels=channels)
-        found = _packed(sounds, folder, config, processes, progress)
+        source = recognised(sounds.absolute())
+        found = _packed(source, folder, config, check and check(source), processes, progress)
     return _enough(found, sounds)
 
 
 def _in_place(sounds: Path, share: float, seed: int) -> Pairs | None:
-    """Shards as they are; None for anything else."""
-    if sounds.suffix == ".tar":
-        return Pairs(*divide(index_shards(sounds.parent, sounds.name), share, seed))
-    if any(sounds.glob("*.tar")):
-        return Pairs(*divide(index_shards(sounds), share, seed))
-    if not any((sounds / TRAIN).glob("*.tar")):
+    """Shards in LAION's layout as they are; None for anything else."""
+    if sounds.suffix == ".tar" and sounds.is_file():
+        return _as_laion(index_shards(sounds.parent, sounds.name), share, seed)
+    if _tars_in(sounds):
+        return _as_laion(index_shards(sounds), share, seed)
+    if not _tars_in(sounds / TRAIN):
         return None
-    held = next((sounds / name for name in HELD if any((sounds / name).glob("*.tar"))), None)
+    held = next((sounds / name for name in HELD if _tars_in(sounds / name)), None)
     train = index_shards(sounds / TRAIN)
-    return Pairs(train, index_shards(held)) if held else Pairs(*divide(train, share, seed))
+    if held is None:
+        return _as_laion(train, share, seed)
+    return Pairs(train, index_shards(held)) if _is_laion(train) else None
 
 
-def _packed(sounds: Path, folder: Path, config: DataConfig, processes: int, progress: Progress | None) -> Pairs:
-    records = DataRecipe(sounds.stem, {_source(sounds): str(sounds.absolute())}).records(Path())
+def _packed(  # noqa: PLR0917
+    source: Recognised,
+    folder: Path,
+    config: DataConfig,
+    check: CaptionCheck | None,
+    processes: int,
+    progress: Progress | None,
+) -> Pairs:
+    records = source.read()
     first = list(islice(records, FEW))  # more are never held in memory
     if len(first) < FEW:
         share = two_each(config.splits["test"], len(first))
         config = replace(config, splits={"train": 1 - share, "test": share})
-    report = build(chain(first, records), folder, config, processes=processes, progress=progress)
+    report = build(chain(first, records), folder, config, check=check, processes=processes, progress=progress)
     packed = _in_place(folder, config.splits["test"], config.seed)
     if packed is None:
-        raise DataError(f"{sounds}: everything in it is held out, and nothing left to learn from.")
-    return replace(packed, skipped=report.skipped)
+        raise DataError(f"{source.path}: everything in it is held out, and nothing left to learn from.")
+    return replace(packed, skipped=report.skipped, notes=report.notes)
 
 
-def _source(sounds: Path) -> str:
-    """Which of `openclap.sources` reads it."""
-    if sounds.is_file():
-        return "table"
-    if any(sounds.rglob("*.parquet")) or any(any(sounds.rglob(name)) for name in METADATA):
-        return "hugging_face"
-    return "shards" if any(sounds.rglob("*.tar")) else "folder"
+def _tars_in(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.glob("*.tar"))
+
+
+def _as_laion(index: ShardIndex, share: float, seed: int) -> Pairs | None:
+    return divide(index, share, seed) if _is_laion(index) else None
 
 
 def two_each(share: float, pairs: int) -> float:
@@ -115,14 +137,29 @@ def two_each(share: float, pairs: int) -> float:
     return 1 - least if (1 - share) * pairs < ROUNDED_TO_TWO else share
 
 
-def divide(index: ShardIndex, share: float, seed: int) -> tuple[ShardIndex, ShardIndex]:
+def _is_laion(index: ShardIndex) -> bool:
+    """Has most sounds a JSON beside it, with captions where LAION has them? Damaged samples are passed over later."""
+    if 2 * len(index) < len(index) + index.unpaired:
+        return False
+    for number in range(min(len(index), LOOKED_AT)):
+        try:
+            return bool(index.read_sample(number).captions)
+        except DataError:
+            continue
+    return False
+
+
+def divide(index: ShardIndex, share: float, seed: int) -> Pairs:
     """Samples to learn from and samples held out, whole groups on one side."""
     groups = _groups(index)
     share = two_each(share, len(groups))
-    side = split_by_group(groups, {"train": 1 - share, "test": share}, seed)
-    return tuple(  # type: ignore[return-value]
+    splits = {"train": 1 - share, "test": share}
+    side = split_by_group(groups, splits, seed)
+    learns, held = (
         select(index, [i for i, group in enumerate(groups) if side[group] == name]) for name in ("train", "test")
     )
+    sizes = {name: Counter(group for group in groups if side[group] == name) for name in splits}
+    return Pairs(learns, held, notes=tuple(each.sentence for each in shortfalls(splits, sizes) if not each.empty))
 
 
 def select(index: ShardIndex, keep: Sequence[int]) -> ShardIndex:
@@ -133,15 +170,27 @@ def select(index: ShardIndex, keep: Sequence[int]) -> ShardIndex:
 
 
 def _groups(index: ShardIndex) -> list[str]:
-    """Each sample's group; a sample of none is one of its own. Sounds are not read."""
-    groups = []
-    for i in range(len(index)):
-        tar = index.tars[index.tar_S[i]]
-        with (index.folder / tar).open("rb") as file:
-            file.seek(int(index.spans_S4[i, 2]))
-            text = file.read(int(index.spans_S4[i, 3]))
-        groups.append(_group(text) or f"{tar}/{index.keys[i]}")
-    return groups
+    """Each sample's group; a sample of none is one of its own."""
+    return [
+        _group(_text(index, number)) or f"{index.tars[index.tar_S[number]]}/{index.keys[number]}"
+        for number in range(len(index))
+    ]
+
+
+def _some_texts(index: ShardIndex) -> Iterator[list[Caption]]:
+    """The captions of at most MOST_READ samples, from all over the shards."""
+    for number in range(0, len(index), -(-len(index) // MOST_READ) or 1):
+        try:
+            yield [Caption(text, "given") for text in captions_of_json(json.loads(_text(index, number)))]
+        except ValueError:
+            continue  # told by whoever reads it
+
+
+def _text(index: ShardIndex, number: int) -> bytes:
+    """The JSON of a sample. Its sound is not read."""
+    with (index.folder / index.tars[index.tar_S[number]]).open("rb") as file:
+        file.seek(int(index.spans_S4[number, 2]))
+        return bytes(file.read(int(index.spans_S4[number, 3])))
 
 
 def _group(text: bytes) -> str | None:
@@ -149,7 +198,7 @@ def _group(text: bytes) -> str | None:
         group = json.loads(text)["original_data"]["group"]
     except (ValueError, KeyError, TypeError):
         return None
-    return str(group) if group is not None else None
+    return as_text(group)
 
 
 def _enough(pairs: Pairs, sounds: Path) -> Pairs:

@@ -11,6 +11,7 @@ from openclap.cli.console import list_skipped, note, print_json, print_table, pr
 from openclap.cli.dataset.alike import near_by
 from openclap.cli.dataset.caption import made_by
 from openclap.cli.dataset.making import Choices, Flag
+from openclap.cli.reading import ReadAs
 
 if TYPE_CHECKING:
     from openclap.data.finish import PackReport
@@ -21,6 +22,8 @@ def build(
     out: str,
     *,
     choices: Choices = Choices(),
+    read_as: ReadAs = ReadAs(),
+    any_captions: Flag = False,
     near: float | None = None,
     model: str | None = None,
     caption: str | None = None,
@@ -30,16 +33,19 @@ def build(
 ) -> None:
     """Make a data set: shards of 48 kHz mono FLAC with their captions, a manifest, and a card.
 
-    WHAT is a table of sounds and captions (CSV, TSV, JSON lines, parquet), a folder of sounds, or a recipe such as
-    laion-630k. Clips are split by group into OUT/train and OUT/test, 512 to a tar. What cannot be used is listed in
-    OUT/skipped.jsonl with the reason. Stopped half-way, the same command goes on.
+    WHAT is a table of sounds and captions (CSV, TSV, JSON, JSON lines, parquet), a folder of sounds, a Hugging Face
+    data set, WebDataset shards, or a recipe such as laion-630k; what it was recognised as is said. Clips are split by
+    group into OUT/train and OUT/test, 512 to a tar. What cannot be used is listed in OUT/skipped.jsonl with the reason.
+    Stopped half-way, the same command goes on.
 
     Parameters
     ----------
     what
-        A table, a folder, the name of a recipe, or a Python file with a function `config()` that returns one.
+        A table, a folder, shards, the name of a recipe, or a Python file with a function `config()` that returns one.
     out
         The folder to write, or an address that fsspec knows: s3://bucket/set.
+    any_captions
+        Go on with captions that look like identifiers, or are nearly all the same.
     near
         Leave clips out that sound like an earlier one: from this cosine on, such as 0.98, by a model's vectors.
     model
@@ -58,10 +64,14 @@ def build(
     from openclap.data.card import write_card
     from openclap.data.fetch import Limits
     from openclap.data.files import place_of
+    from openclap.data.folder import check_claim
 
-    recipe, folder = choices.recipe(what), place_of(out)
+    folder = place_of(out)
+    check_claim(folder)
+    making = choices.making(what, read_as, any_captions=any_captions)
+    recipe = making.recipe
     alike = near_by(near, model, recipe.choices.channels)
-    records = recipe.records(choices.root, choices.told())
+    records = making.records()
     with progress("Building") as advance:
         report = packing.build(
             records,
@@ -71,6 +81,8 @@ def build(
             limits=Limits(private=private),
             near=alike,
             maker=partial(made_by, caption) if caption else None,
+            check=making.check,
+            every_split=choices.test is not None,
             processes=processes,
             progress=advance,
         )
@@ -81,6 +93,8 @@ def build(
 def show(report: PackReport, *, json: bool) -> None:
     """What packing came to."""
     list_skipped([(item.file, item.reason) for item in report.skipped])
+    for sentence in report.notes:
+        note(sentence)
     if json:
         print_json(asdict(report) | {"out": str(report.out)})
     else:

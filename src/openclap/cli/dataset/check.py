@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from openclap.cli.console import note, print_json, print_table, progress
 from openclap.cli.dataset.making import Flag
+
+NAMED = 10
+"""Files that are no part of the data set and are named."""
 
 
 def check(out: str, *, repair: Flag = False, processes: int = os.cpu_count() or 1, json: Flag = False) -> int:
     """Read every byte of every tar, and name what is damaged. The exit code is 1 when something is.
 
-    Tars that openclap wrote are held against the manifest's hashes; of other tars every sound is decoded.
+    Tars that openclap wrote are held against the manifest's hashes; of other tars every sound is decoded. Files that
+    are no part of the data set are named.
 
     Parameters
     ----------
     out
         A data set, or any folder of WebDataset tars.
     repair
-        Write the damaged tars again, and only those.
+        Write damaged tars, manifest and sizes again, and only those; without work/, the manifest from the tars alone.
     processes
         How many tars are read at once.
     json
@@ -35,16 +40,29 @@ def check(out: str, *, repair: Flag = False, processes: int = os.cpu_count() or 
         with progress("Repairing"):
             health = checking.repair(folder, health, processes=processes)
     if json:
-        print_json(
-            {"tars": health.tars, "samples": health.samples, "damaged": found, "left": health.damage}
-            if repair
-            else {"tars": health.tars, "samples": health.samples, "damaged": found}
-        )
+        facts = {"tars": health.tars, "samples": health.samples, "damaged": found, "aliens": health.aliens}
+        print_json(facts | {"left": health.damage} if repair else facts)
     elif found:
-        print_table(["tar", "what is wrong"], [list(row) for row in found])
+        print_table(["file", "what is wrong"], [list(row) for row in found])
+    if health.aliens:
+        more = f" and {len(health.aliens) - NAMED} more" if len(health.aliens) > NAMED else ""
+        note(f"No part of the data set: {', '.join(health.aliens[:NAMED])}{more}.")
+    for sentence in health.notes:
+        note(sentence)
     if repair and found:
-        mended = len({tar for tar, _ in found}) - len({tar for tar, _ in health.damage})
-        note(f"Wrote {mended} damaged tars again." if mended else "Nothing could be mended.")
+        _say_mended(found, health.damage)
     elif not found:
         note(f"{health.tars} tars with {health.samples:,} samples are whole.")
     return 1 if health.damage else 0
+
+
+def _say_mended(found: Sequence[tuple[str, str]], left: Sequence[tuple[str, str]]) -> None:
+    """How many tars were written again, and what is left."""
+    gone = {name for name, _ in found} - {name for name, _ in left}
+    tars = sum(name.endswith(".tar") for name in gone)
+    if tars:
+        note(f"Wrote {tars} damaged tars again.")
+    elif not gone:
+        note("Nothing could be mended.")
+    for name, reason in left:
+        note(f"Still wrong: {name}: {reason}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +12,23 @@ from cyclopts import Parameter
 
 from openclap.audio.mono import Channels
 from openclap.cli.console import note
+from openclap.cli.reading import ReadAs, caption_check
 
 if TYPE_CHECKING:
+    from openclap.captions.check import CaptionCheck
     from openclap.data.recipe import DataRecipe, Told
+    from openclap.sources import Record
 
 Flag = Annotated[bool, Parameter(negative="")]
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """A data set in the making: its recipe, its records, and a check of captions that nobody has looked at."""
+
+    recipe: DataRecipe
+    records: Callable[[], Iterator[Record]]
+    check: CaptionCheck | None = None
 
 
 @Parameter(name="*")
@@ -24,8 +38,6 @@ class Choices:
 
     root: Path = Path()
     """Where the folders of a recipe's sources lie."""
-    source: str | None = None
-    """How a folder is read: esc50, clotho, … (`openclap dataset sources`); by its file names without it."""
     missing_ok: Flag = False
     """Go on without the parts of a recipe that are not there."""
     test: float | None = None
@@ -42,12 +54,30 @@ class Choices:
     apart: Annotated[tuple[str, ...], Parameter(negative="")] = ()
     """A set that is measured on, as NAME=FOLDER (esc50=~/ESC-50); what it holds is left out. May be given again."""
 
-    def recipe(self, what: str) -> DataRecipe:
-        """The recipe of that name or file, or one for a table or a folder, with these choices.
+    def making(self, what: str, read_as: ReadAs, *, any_captions: bool) -> Making:
+        """What a data set is made from, with these choices: the recipe of that name or file, or what is recognised.
 
-        Raises ConfigError for what cannot be.
+        Raises ConfigError for what cannot be, DataError for what cannot be read.
         """
-        recipe = self._named(what)
+        from openclap.data.recipe import DataRecipe
+        from openclap.errors import ConfigError
+        from openclap.recipes import DATA_RECIPES, data_recipe
+
+        path = Path(what).expanduser()
+        if what in DATA_RECIPES or path.suffix == ".py":
+            recipe = self._changed(data_recipe(what))
+            return Making(recipe, partial(recipe.records, self.root, self.told()))
+        recipe = self._changed(
+            DataRecipe(path.stem, {})
+        )  # impossible choices are said before a folder is looked through
+        if not path.exists() and not path.suffix:
+            raise ConfigError(
+                f"{what}: is neither a recipe ({', '.join(DATA_RECIPES)}) nor a table or folder that is there."
+            )
+        found = read_as.recognise(path)
+        return Making(recipe, found.read, caption_check(found, any_captions=any_captions))
+
+    def _changed(self, recipe: DataRecipe) -> DataRecipe:
         changed: dict[str, object] = {}
         if self.test is not None:
             changed["splits"] = _splits(self.test)
@@ -61,24 +91,6 @@ class Choices:
             changed["drop_duplicates"] = True
         apart = dict(recipe.apart) | dict(map(_name_and_place, self.apart))
         return replace(recipe, config=replace(recipe.config, **changed), apart=apart)  # type: ignore[arg-type]
-
-    def _named(self, what: str) -> DataRecipe:
-        from openclap.data.recipe import DataRecipe
-        from openclap.errors import ConfigError
-        from openclap.recipes import DATA_RECIPES, data_recipe
-        from openclap.sources import SOURCES
-
-        path = Path(what).expanduser()
-        if what in DATA_RECIPES or path.suffix == ".py":
-            return data_recipe(what)
-        name = self.source or ("folder" if path.is_dir() else "table")
-        if name not in SOURCES:
-            raise ConfigError(f"--source is {name!r}, expected one of: {', '.join(SOURCES)}.")
-        if not path.exists() and not path.suffix:
-            raise ConfigError(
-                f"{what}: is neither a recipe ({', '.join(DATA_RECIPES)}) nor a table or folder that is there."
-            )
-        return DataRecipe(path.stem, {name: str(path.absolute())})
 
     def told(self) -> Told | None:
         """What is told of missing parts; None when they are errors."""

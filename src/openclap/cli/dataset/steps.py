@@ -10,37 +10,52 @@ from openclap.cli.console import note, progress
 from openclap.cli.dataset.alike import near_by
 from openclap.cli.dataset.build import show
 from openclap.cli.dataset.making import Choices, Flag
+from openclap.cli.reading import ReadAs
 
 if TYPE_CHECKING:
     from openclap.data.work import Each
 
 
-def plan(what: str, out: str, *, choices: Choices = Choices(), processes: int = os.cpu_count() or 1) -> None:
+def plan(
+    what: str,
+    out: str,
+    *,
+    choices: Choices = Choices(),
+    read_as: ReadAs = ReadAs(),
+    any_captions: Flag = False,
+    processes: int = os.cpu_count() or 1,
+) -> None:
     """Write down every record and its captions, without fetching or decoding anything: the first step of `build`.
 
     Parameters
     ----------
     what
-        A table, a folder, the name of a recipe, or a Python file with a function `config()` that returns one.
+        A table, a folder, shards, the name of a recipe, or a Python file with a function `config()` that returns one.
     out
         The folder to write.
+    any_captions
+        Go on with captions that look like identifiers, or are nearly all the same.
     processes
         How many sounds of the sets to stay apart from are decoded at once.
     """
     from openclap.data.files import place_of
-    from openclap.data.folder import alone
+    from openclap.data.folder import alone, check_claim
     from openclap.data.pack import told_when_stopped
     from openclap.data.plan import plan as write_down
 
-    recipe, folder = choices.recipe(what), place_of(out)
+    folder = place_of(out)
+    check_claim(folder)
+    making = choices.making(what, read_as, any_captions=any_captions)
+    recipe = making.recipe
     with progress("Planning") as advance, told_when_stopped(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
             count = write_down(
-                recipe.records(choices.root, choices.told()),
+                making.records(),
                 folder,
                 recipe.choices,
                 held=partial(recipe.held, choices.root, choices.told(), processes=processes),
+                check=making.check,
                 progress=lambda done: advance(done, done),
             )
     note(f"Wrote down {count:,} records in {out}. Next: openclap dataset fetch {out}")

@@ -1,0 +1,71 @@
+"""How somebody's sounds are read, as the command line says it: options that several verbs share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from openclap.cli.console import note, shown
+
+if TYPE_CHECKING:
+    from openclap.captions.check import CaptionCheck
+    from openclap.sources.recognise import Reading, Recognised
+
+LISTED = 3
+"""Tables that were not read and are named."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadAs:
+    """Where names of columns and files do not say it."""
+
+    source: str | None = None
+    """What reads it: esc50, clotho, table, … (`openclap dataset sources`); what it is recognised as, without it."""
+    audio_column: str | None = None
+    """The column of a table that names the sounds; file, path, audio, file_name and the like, without it."""
+    caption_column: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    """A column of captions; caption, text, caption_1 and the like, without it. May be given again."""
+
+    @property
+    def reading(self) -> Reading:
+        from openclap.sources.recognise import Reading
+        from openclap.sources.table import Columns
+
+        return Reading(self.source, Columns(self.audio_column or "", self.caption_column))
+
+    def recognise(self, path: Path) -> Recognised:
+        """Who reads what is at `path`; it is said on stderr."""
+        from openclap.sources.recognise import recognise
+
+        found = recognise(path.expanduser().absolute(), self.reading)
+        say(found)
+        return found
+
+
+def say(found: Recognised) -> None:
+    """What was recognised, and what nobody reads, to stderr."""
+    note(found.said.replace(str(found.path), shown(found.path), 1))
+    if found.unread:
+        more = f" and {len(found.unread) - LISTED} more" if len(found.unread) > LISTED else ""
+        note(f"Not read: {', '.join(map(str, found.unread[:LISTED]))}{more}.")
+
+
+def caption_check(found: Recognised, *, any_captions: bool) -> CaptionCheck:
+    """A check of captions that stops with advice, or with `any_captions` only says what is doubtful."""
+    from openclap.captions.check import CaptionCheck
+    from openclap.errors import DataError
+    from openclap.sources.recognise import advice
+
+    def stop(doubt: str, usable: bool) -> None:
+        sentence = f"{found.path}: {' '.join(filter(None, (doubt, advice(found))))} Nothing was decoded yet."
+        if not usable:
+            raise DataError(sentence)
+        if not any_captions:
+            raise DataError(f"{sentence} To go on all the same, give --any-captions.")
+        note(sentence)
+
+    return CaptionCheck(stop)

@@ -1,0 +1,88 @@
+"""What `dataset build` reads, other commands read too: the same sounds score the same in whatever clothes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import polars
+import pytest
+
+from openclap.cli import run
+from openclap.data.pack import pack
+from openclap.sources import read_table
+
+
+def openclap(*words: object) -> int:
+    return run([str(word) for word in words])
+
+
+@pytest.fixture
+def clothes(sounds: Path, tmp_path: Path) -> dict[str, Path]:
+    """The same six sounds and their first captions as a table, a folder and a Hugging Face data set."""
+    records = read_table(sounds / "sounds.csv")
+    plain, table = tmp_path / "plain", tmp_path / "table"
+    for folder in (plain, table, tmp_path / "hf"):
+        folder.mkdir()
+    rows = [{"path": Path(record.audio).name, "text": record.captions[0]} for record in records]
+    for record, row in zip(records, rows, strict=True):
+        for folder in (plain, table):
+            shutil.copy(record.audio, folder)
+        (plain / row["path"]).with_suffix(".txt").write_text(row["text"], encoding="utf-8")
+    (table / "t.json").write_text(json.dumps({"data": rows}), encoding="utf-8")
+    embedded = [
+        {"bytes": Path(record.audio).read_bytes(), "path": row["path"]}
+        for record, row in zip(records, rows, strict=True)
+    ]
+    polars.DataFrame({"audio": embedded, "text": [row["text"] for row in rows]}).write_parquet(
+        tmp_path / "hf/x.parquet"
+    )
+    return {"table": table / "t.json", "beside": table, "plain": plain, "hf": tmp_path / "hf"}
+
+
+def test_scores_are_the_same_however_the_pairs_lie(
+    clothes: dict[str, Path], tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    means = {}
+    for name, place in clothes.items():
+        assert openclap("score", "--pairs", place, "--model", tiny_model, "--json") == 0
+        printed = capsys.readouterr()
+        found = json.loads(printed.out)
+        assert found["n"] == 6 and printed.err.startswith(f"Read {place} as a ")
+        means[name] = round(found["mean"], 6)
+    assert len(set(means.values())) == 1, means
+
+
+def test_the_same_is_measured_packed_or_not(
+    sounds: Path, clothes: dict[str, Path], tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(read_table(sounds / "sounds.csv"), tmp_path / "packed", splits={"test": 1.0})
+    figures = {}
+    for name, place in {"packed": tmp_path / "packed", "unpacked": sounds / "sounds.csv"}.items():
+        assert openclap("eval", tiny_model, "--data", place, "--json", tmp_path / f"{name}.json") == 0
+        figures[name] = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["figures"]
+        assert ("as a table of 6 rows" in capsys.readouterr().err) == (name == "unpacked")
+    assert len(figures["packed"]) > 3
+    assert [(one["task"], one["metric"]) for one in figures["packed"]] == [
+        (one["task"], one["metric"]) for one in figures["unpacked"]
+    ]
+    assert openclap("eval", tiny_model, "--data", clothes["hf"]) == 0
+    assert openclap("eval", tiny_model, "--data", tmp_path / "nowhere") == 2
+
+
+def test_a_split_that_is_not_there(sounds: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = sounds / "split.csv"
+    table.write_text("file,caption,split\nlow-0.wav,a low tone,train\nhigh-1.wav,a high tone,valid\n", encoding="utf-8")
+    assert openclap("eval", tiny_model, "--data", table) == 2
+    assert "no sound is in its split 'test'. Found: train, valid." in " ".join(capsys.readouterr().err.split())
+    assert openclap("eval", tiny_model, "--data", table, "--split", "valid") == 0
+
+
+def test_an_index_shows_captions_of_any_of_them(
+    clothes: dict[str, Path], tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tmp_path / "index"
+    given = ("index", "add", clothes["plain"], "--index", index, "--model", tiny_model, "--table", clothes["plain"])
+    assert openclap(*given) == 0
+    assert "as a folder of 6 sounds: captions from NAME.txt or NAME.json beside 6" in capsys.readouterr().err

@@ -1,0 +1,181 @@
+"""Whatever somebody's sounds lie in is recognised, and it is said what it was."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import polars
+import pytest
+from layouts import put, write
+
+from openclap.errors import ConfigError, DataError
+from openclap.sources.recognise import Reading, advice, recognise
+from openclap.sources.table import Columns
+
+
+def wavcaps(root: Path, *, audio: str = "audio") -> Path:
+    """A folder as WavCaps' files come: ids as names, and all captions in one JSON file."""
+    data = [
+        {"id": f"NHU0502401{n}", "caption": f"Bird number {n} sings.", "duration": 3.0, "download_link": "x"}
+        for n in range(6)
+    ]
+    for n in range(6):
+        put(root / audio / f"NHU0502401{n}.flac", n)
+    write(root / "json_files" / "bbc_final.json", json.dumps({"num_captions_per_audio": 1, "data": data}))
+    return root
+
+
+def test_a_table_says_what_it_was_read_as(tmp_path: Path) -> None:
+    put(tmp_path / "a.ogg")
+    path = write(tmp_path / "t.csv", "audio_path,text\na.ogg,Es läutet – “laut”\n", encoding="cp1252")
+    found = recognise(path)
+    assert found.said == (
+        f"Read {path} as a table of 1 rows: sound from 'audio_path', caption from 'text', encoded in cp1252."
+    )
+    assert [record.captions for record in found.read()] == [("Es läutet – “laut”",)] and found.unread == ()
+
+
+def test_captions_in_a_json_file_beside_sounds_are_read(tmp_path: Path) -> None:
+    found = recognise(wavcaps(tmp_path / "wavcaps"))
+    assert found.source == "table"
+    assert "a table of 6 rows: sound from 'id', caption from 'caption' (bbc_final.json)" in found.said
+    assert [record.captions[0] for record in found.read()] == [f"Bird number {n} sings." for n in range(6)]
+    assert all(Path(record.audio).is_file() for record in found.read())
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "x.tsv", "x.jsonl", "x.parquet"])
+def test_captions_in_any_table_beside_sounds_are_read(tmp_path: Path, name: str) -> None:
+    rows = [{"filename": f"{n}.ogg", "text": f"Sound {n}."} for n in range(3)]
+    for n in range(3):
+        put(tmp_path / "sounds" / f"{n}.ogg", n)
+    frame = polars.DataFrame(rows)
+    content = {
+        ".csv": frame.write_csv(separator=";").encode(),
+        ".tsv": frame.write_csv(separator="\t").encode(),
+        ".jsonl": "\n".join(map(json.dumps, rows)).encode(),
+    }.get(Path(name).suffix)
+    (tmp_path / name).write_bytes(content) if content else frame.write_parquet(tmp_path / name)
+    assert [record.captions for record in recognise(tmp_path).read()] == [("Sound 0.",), ("Sound 1.",), ("Sound 2.",)]
+
+
+def test_a_table_of_anything_else_is_named_and_left_alone(tmp_path: Path) -> None:
+    put(tmp_path / "big dog.ogg")
+    other = write(tmp_path / "prices.csv", "file,caption\nx.pdf,expensive\n")
+    found = recognise(tmp_path)
+    assert (found.source, found.unread) == ("folder", (other,))
+    assert found.said == f"Read {tmp_path} as a folder of 1 sounds: captions from their names."
+
+
+def test_notes_beside_sounds_come_before_a_table(tmp_path: Path) -> None:
+    put(tmp_path / "a.ogg")
+    write(tmp_path / "a.txt", "A dog.")
+    put(tmp_path / "b.ogg")
+    write(tmp_path / "b.json", '{"caption": "B."}')
+    put(tmp_path / "c.ogg")
+    table = write(tmp_path / "old.csv", "file,caption\na.ogg,other words\n")
+    found = recognise(tmp_path)
+    assert found.source == "folder" and found.unread == (table,)
+    assert found.said.endswith("3 sounds: captions from NAME.txt or NAME.json beside 2, from the names of 1.")
+
+
+def test_two_tables_of_other_sounds_are_both_read_and_of_the_same_sounds_neither(tmp_path: Path) -> None:
+    for n in range(4):
+        put(tmp_path / "audio" / f"{n}.ogg", n)
+    write(tmp_path / "train.csv", "file_name,caption\n0.ogg,A.\n1.ogg,B.\n")
+    write(tmp_path / "test.csv", "file_name,caption\n2.ogg,C.\n3.ogg,D.\n")
+    assert sorted(record.captions[0] for record in recognise(tmp_path).read()) == ["A.", "B.", "C.", "D."]
+    write(tmp_path / "test.csv", "file_name,caption\n1.ogg,C.\n3.ogg,D.\n")
+    with pytest.raises(DataError, match=r"both say what 1.ogg is. Give one of them .*test.csv"):
+        recognise(tmp_path)
+
+
+def test_hugging_face_folders_and_shards(tmp_path: Path) -> None:
+    put(tmp_path / "hf" / "train" / "a.ogg")
+    write(tmp_path / "hf" / "train" / "metadata.csv", "file_name,text\na.ogg,A.\n")
+    assert "metadata.csv: sound from 'file_name', caption from 'text'" in recognise(tmp_path / "hf").said
+    sound = {"bytes": put(tmp_path / "x.ogg").read_bytes(), "path": "x.ogg"}
+    (tmp_path / "rows").mkdir()
+    polars.DataFrame({"audio": [sound], "caption": ["A."]}).write_parquet(tmp_path / "rows" / "x.parquet")
+    for path in (tmp_path / "rows", tmp_path / "rows" / "x.parquet"):
+        found = recognise(path)
+        assert (found.source, [record.captions for record in found.read()]) == ("hugging_face", [("A.",)])
+        assert "(1 parquet file: sound from 'audio', caption from 'caption')" in found.said
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "0.tar", "w") as tar:
+        for name, content in (("0.ogg", sound["bytes"]), ("0.txt", b"A.")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    for path in (tmp_path / "tars", tmp_path / "tars" / "0.tar"):
+        found = recognise(path)
+        assert (found.source, [record.captions for record in found.read()]) == ("shards", [("A.",)])
+        assert found.said == f"Read {path} as WebDataset shards (1 tar: sound from .ogg, caption from .txt)."
+
+
+def test_what_somebody_names_is_used(tmp_path: Path) -> None:
+    put(tmp_path / "dog" / "1.ogg")
+    put(tmp_path / "cat" / "2.ogg")
+    found = recognise(tmp_path, Reading("hugging_face"))
+    assert [record.label for record in found.read()] == ["cat", "dog"]
+    with pytest.raises(ConfigError, match="has no columns to name"):
+        recognise(tmp_path, Reading(columns=Columns(captions=("text",))))
+    with pytest.raises(ConfigError, match="expected one of: freesound"):
+        recognise(tmp_path, Reading("nonsense"))
+
+
+def test_one_sentence_for_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "4.tar").mkdir()
+    cases = {
+        tmp_path / "nowhere": "no such file or folder",
+        tmp_path / "empty": "holds no sounds",
+        tmp_path / "4.tar": "holds no sounds",
+        put(tmp_path / "a.ogg"): "is one sound",
+        write(tmp_path / "notes.xlsx", "x"): "cannot read a table of this kind",
+    }
+    for path, said in cases.items():
+        with pytest.raises(DataError, match=said):
+            recognise(path)
+    table = write(tmp_path / "empty" / "t.csv", "url,caption\nhttps://x.org/a.wav,A.\n")
+    with pytest.raises(DataError, match=f"can be given in place of the folder: {table}"):
+        recognise(tmp_path / "empty")
+
+
+def test_advice_names_what_would_read_it(tmp_path: Path) -> None:
+    root = wavcaps(tmp_path / "wavcaps")
+    assert "bbc_final.json" not in advice(recognise(root))  # it is read already
+    beside = root / "bbc_final.json"
+    (root / "json_files" / "bbc_final.json").rename(beside)
+    said = advice(recognise(root / "audio"))
+    assert f"{beside} speaks of these sounds (captions in 'caption'): give it in place of the folder." in said
+    for kind in ("dog", "cat"):
+        put(tmp_path / "labels" / kind / "1-100032-A-0.ogg")
+    assert "--source hugging_face" in advice(recognise(tmp_path / "labels"))
+    esc = tmp_path / "ESC-50"
+    put(esc / "audio" / "1-100032-A-0.wav")
+    write(esc / "meta" / "esc50.csv", "filename,fold,target,category\n1-100032-A-0.wav,1,0,dog\n")
+    assert "It has the layout of ESC-50: give --source esc50." in advice(recognise(esc))
+
+
+def test_a_table_of_the_sounds_of_a_neighbour_is_not_advised(tmp_path: Path) -> None:
+    put(tmp_path / "mine" / "NHU1.ogg")
+    put(tmp_path / "other" / "a.ogg")
+    write(tmp_path / "t.csv", "file,caption\nother/a.ogg,A dog.\n")
+    assert advice(recognise(tmp_path / "mine")) == ""
+
+
+def test_a_table_whose_captions_have_another_name_is_advised(tmp_path: Path) -> None:
+    put(tmp_path / "NHU1.ogg")
+    table = write(tmp_path / "t.csv", "file,beschreibung\nNHU1.ogg,Ein Hund bellt.\n")
+    said = advice(recognise(tmp_path))
+    assert str(table) in said and "with --caption-column" in said
+
+
+def test_a_metadata_table_of_another_kind_is_a_table_like_any_other(tmp_path: Path) -> None:
+    put(tmp_path / "audio" / "a.ogg")
+    write(tmp_path / "metadata.csv", "filename,caption\na.ogg,A dog.\n")
+    found = recognise(tmp_path)
+    assert (found.source, [record.captions for record in found.read()]) == ("table", [("A dog.",)])
