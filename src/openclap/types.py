@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 # fmt: off
 AUDIO_SUFFIXES = frozenset({
-    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".bwf", ".caf", ".flac",
-    ".m4a", ".m4b", ".mka", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
-    ".wave", ".wma", ".wv",
+    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".bwf", ".caf", ".dts", ".eac3",
+    ".flac", ".m4a", ".m4b", ".mka", ".mp1", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".spx",
+    ".tta", ".voc", ".w64", ".wav", ".wave", ".wma", ".wv",
 })
 # fmt: on
 """What sound files are called."""

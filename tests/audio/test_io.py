@@ -179,3 +179,11 @@ def test_open_files_are_read_in_pieces_and_left_where_they_stood(tmp_path: Path)
         decode(file)
     with pytest.raises(AudioError, match="empty file name"):
         decode("")
+
+
+def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path) -> None:
+    for ending in ("wav", "mp3"):
+        soundfile.write(tmp_path / f"plain.{ending}", STEREO, RATE)
+        odd = tmp_path / f"caf\udce9.{ending}"
+        (tmp_path / f"plain.{ending}").rename(odd)
+        assert describe(odd)[1:] == (RATE, 2) and len(decode(odd)[0]) == len(STEREO)

@@ -77,7 +77,7 @@ def test_damaged_files_do_not_stop_the_rest(classify: Call, sounds: Path) -> Non
 
 def test_mistakes_are_one_sentence(classify: Call, sounds: Path, tmp_path: Path) -> None:
     (tmp_path / "blank.txt").write_text(" \n\n", encoding="utf-8")
-    (tmp_path / "latin.txt").write_bytes("Bär\nHörn".encode("latin-1"))
+    (tmp_path / "torn.txt").write_bytes("Bär\nHörn".encode("utf-16")[:-1])
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.wav").write_bytes(b"")
     for words, what in [
@@ -85,7 +85,7 @@ def test_mistakes_are_one_sentence(classify: Call, sounds: Path, tmp_path: Path)
         ([sounds, "--labels", "dog"], "openclap score"),
         ([sounds, "--labels", " , "], "holds no labels"),
         ([sounds, "--labels-file", tmp_path / "blank.txt"], "holds no labels"),
-        ([sounds, "--labels-file", tmp_path / "latin.txt"], "UTF-8"),
+        ([sounds, "--labels-file", tmp_path / "torn.txt"], "is not text in the encoding"),
         ([sounds, "--labels-file", tmp_path / "none.txt"], "no such file"),
         ([sounds, "--labels-file", tmp_path], "directory"),
         ([sounds], "--labels-file"),
@@ -101,3 +101,10 @@ def test_mistakes_are_one_sentence(classify: Call, sounds: Path, tmp_path: Path)
         assert code == 2 and what in err, (words, err)
         assert not out and err.startswith("openclap: ") and len(err.splitlines()) == 1, err
     assert classify(tmp_path / "broken.wav", "--labels", "a,b")[0] == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_labels_in_any_usual_encoding(classify: Call, sounds: Path, tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "labels.txt").write_text("Bär\nHörn\n", encoding=encoding)
+    code, out, _ = classify(sounds / "low-0.wav", "--labels-file", tmp_path / "labels.txt", "--json")
+    assert code == 0 and {each["label"] for each in json.loads(out)[0]["labels"]} == {"Bär", "Hörn"}

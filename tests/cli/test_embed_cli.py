@@ -272,7 +272,16 @@ def test_what_is_done_is_removed_before_another_may_write(tmp_path: Path, monkey
     assert refused == [tmp_path / "v.npy.part"] and not refused[0].exists()
 
 
-KEPT = {"page.parquet", "page.npy", "note.npy.part", "busy.npy.part/letter", "list.npy.json", "deep.npy.json/letter"}
+KEPT = {
+    "own.parquet",
+    "own.npy",
+    "page.parquet",
+    "page.npy",
+    "note.npy.part",
+    "busy.npy.part/letter",
+    "list.npy.json",
+    "deep.npy.json/letter",
+}
 
 
 def test_mistakes_are_one_sentence_and_touch_nothing(embed: Call, sounds: Path, tmp_path: Path) -> None:
@@ -280,14 +289,18 @@ def test_mistakes_are_one_sentence_and_touch_nothing(embed: Call, sounds: Path, 
     for name in KEPT:
         (mine / name).parent.mkdir(parents=True, exist_ok=True)
         (mine / name).write_text("precious", encoding="utf-8")
+    polars.DataFrame({"path": ["a.wav"]}).write_parquet(mine / "own.parquet")  # such as a data set's manifest
+    np.save(mine / "own.npy", np.zeros(3))
     (tmp_path / "empty").mkdir()
     new = mine / "v.parquet"
     for words, what in [
         (["-o", new], "requires an argument"),
         ([sounds, "-o", mine / "v.csv"], ".npy or .parquet"),
         ([sounds, "-o", mine], "is a folder"),
-        ([sounds, "-o", mine / "page.parquet"], "no .parquet data"),
-        ([sounds, "-o", mine / "page.npy"], "no .npy data"),
+        ([sounds, "-o", mine / "page.parquet"], "did not write it"),
+        ([sounds, "-o", mine / "own.parquet"], "did not write it"),
+        ([sounds, "-o", mine / "own.npy"], "did not write it"),
+        ([sounds, "-o", mine / "page.npy"], "did not write it"),
         ([sounds, "-o", mine / "note.npy"], "something else"),
         ([sounds, "-o", mine / "list.npy"], "list.npy.json: is there"),
         ([sounds, "-o", mine / "deep.npy"], "deep.npy.json: is there"),

@@ -490,6 +490,8 @@ def test_the_command_prints_writes_and_refuses(
     said = capsys.readouterr()
     assert "accuracy" in said.out and "zero-shot, all clips; 4 classes" in said.out and "gone was left out" in said.err
     assert all(path.stat().st_size > 500 for path in files.values())
+    assert run(["eval", models[0], *asked[3:], "--channels", "left", "--trim-silence"]) == 0
+    assert "Read of each recording: the left channel, silent ends" in " ".join(capsys.readouterr().out.split())
     for words, says in [
         (["eval", *models, "--baseline", models[0]], "stands beside one model"),
         (["eval", models[0], "--training", str(suite)], "belongs to suites of published sets"),

@@ -33,7 +33,7 @@ def test_a_table_says_what_it_was_read_as(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "audio_path,text\na.ogg,Es läutet – “laut”\n", encoding="cp1252")
     found = recognise(path)
     assert found.said == (
-        f"Read {path} as a table of 1 rows: sound from 'audio_path', caption from 'text', encoded in cp1252."
+        f"Read {path} as a table of 1 row: sound from 'audio_path', caption from 'text', encoded in cp1252."
     )
     assert [record.captions for record in found.read()] == [("Es läutet – “laut”",)] and found.unread == ()
 
@@ -179,3 +179,24 @@ def test_a_metadata_table_of_another_kind_is_a_table_like_any_other(tmp_path: Pa
     write(tmp_path / "metadata.csv", "filename,caption\na.ogg,A dog.\n")
     found = recognise(tmp_path)
     assert (found.source, [record.captions for record in found.read()]) == ("table", [("A dog.",)])
+
+
+def test_what_openclap_wrote_among_the_sounds_is_passed_over(tmp_path: Path) -> None:
+    """A data set, a run or an index inside the folder of sounds: its tables and sounds are copies."""
+    for n in range(4):
+        put(tmp_path / f"{n}.wav", n)
+        write(tmp_path / f"{n}.txt", f"Sound {n}.")
+    wanted = recognise(tmp_path)
+    frame = polars.DataFrame({"audio": ["x.wav"], "captions": [["A caption."]]})
+    for names in [("set/dataset.json", "set/work/plan/0.parquet"), ("run/shards/dataset.json", "run/x.parquet")]:
+        write(tmp_path / names[0], "{}")
+        (tmp_path / names[1]).parent.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(tmp_path / names[1])
+    put(tmp_path / "set" / "work" / "sounds" / "x.wav")
+    write(tmp_path / "index" / "index.json", "{}")
+    write(tmp_path / "index" / "files.lance" / "metadata.csv", "file_name,text\nx.wav,A caption.\n")
+    found = recognise(tmp_path)
+    assert (found.said, found.unread) == (wanted.said, ())
+    assert [record.captions for record in found.read()] == [(f"Sound {n}.",) for n in range(4)]
+    write(tmp_path / "dataset.json", json.dumps([{"file": f"{n}.wav", "caption": f"Mine {n}."} for n in range(4)]))
+    assert recognise(tmp_path).unread == (tmp_path / "dataset.json",)  # a table of somebody's own

@@ -231,7 +231,7 @@ def test_encodings_are_told_by_their_bytes(tmp_path: Path, name: str, encoding: 
     }
     found = open_table(table(tmp_path, name, rows[name].encode(encoding)))
     assert found.records[0].captions == (text,)
-    assert found.said == f"a table of 1 rows: sound from 'file', caption from 'text'{said}"
+    assert found.said == f"a table of 1 row: sound from 'file', caption from 'text'{said}"
 
 
 def test_a_line_pasted_from_elsewhere_does_not_change_the_others(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def vectors_each(
 def _labels(labels: str | None, file: Path | None) -> list[str]:
     """The labels asked about, each once. Raises ConfigError for fewer than two."""
     from openclap.errors import ConfigError
+    from openclap.sources.text import read_text
 
     if (labels is None) == (file is None):
         raise ConfigError("Give the labels with --labels dog,rain or with --labels-file FILE: one of the two.")
@@ -129,14 +130,16 @@ def _labels(labels: str | None, file: Path | None) -> list[str]:
         words = (
             next(csv.reader([labels], skipinitialspace=True), [])
             if labels is not None
-            else Path(file or "").read_text(encoding="utf-8-sig").split("\n")
+            else read_text(Path(file or ""))[0].split("\n")
         )
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file, expected a text file with a label a line.") from None
     except csv.Error as error:
         raise ConfigError(f"--labels cannot be read as a line of CSV ({error}). Try --labels-file.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: is not text in UTF-8, expected a label a line.") from None
+    except ValueError:
+        raise ConfigError(
+            f"{file}: is not text in the encoding that it begins with, expected a label a line."
+        ) from None
     names = list(dict.fromkeys(word.strip() for word in words if word.strip()))
     if not names:
         raise ConfigError(f"{file or '--labels'} holds no labels, expected two or more.")

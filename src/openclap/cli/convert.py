@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from openclap.cli.console import note
 from openclap.cli.using import Offline
+from openclap.cli.using import Tokenizer as TokenizerFile
 
 if TYPE_CHECKING:
     from openclap.checkpoints.exchange import Losses
@@ -19,7 +20,7 @@ def convert(
     destination: Path,
     *,
     to: Literal["openclap", "hf", "laion", "onnx", "sentence-transformers"],
-    tokenizer: Path | None = None,
+    tokenizer: TokenizerFile = None,
     revision: str | None = None,
     offline: Offline = False,
 ) -> None:

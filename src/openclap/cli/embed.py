@@ -155,8 +155,27 @@ def _write_parquet(output: Path, part: Part, paths: Sequence[str], made_by: dict
             writer.write_table(pa.Table.from_arrays([*map(pa.array, plain), vector], schema=schema))
 
 
-WRITERS: dict[str, tuple[bytes, Writer]] = {".npy": (b"\x93NUMPY", _write_npy), ".parquet": (b"PAR1", _write_parquet)}
-"""By suffix: how such a file begins, and what writes it."""
+def _is_our_npy(output: Path) -> bool:
+    """Whether an array has its rows named beside it; any other is somebody's own."""
+    return _begins(output, b"\x93NUMPY") and names_of(output).is_file()
+
+
+def _is_our_parquet(output: Path) -> bool:
+    """Whether a table states the model that its vectors are of."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return b"openclap.digest" in (parquet.read_schema(output).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
+WRITERS: dict[str, tuple[Callable[[Path], bool], Writer]] = {
+    ".npy": (_is_our_npy, _write_npy),
+    ".parquet": (_is_our_parquet, _write_parquet),
+}
+"""By suffix: whether a file is one that `embed` wrote, and the function that writes it."""
 
 
 def _writer(output: Path) -> Writer:
@@ -167,11 +186,12 @@ def _writer(output: Path) -> Writer:
         raise ConfigError(f"{output}: is a folder, expected the name of a file to write.")
     if output.suffix not in WRITERS:
         raise ConfigError(f"{output}: vectors are written as {' or '.join(WRITERS)}; give a name that ends so.")
-    beginning, writer = WRITERS[output.suffix]
+    is_ours, writer = WRITERS[output.suffix]
     if output.suffix == ".parquet":
         require("pyarrow.parquet", "search")
-    if output.exists() and not _begins(output, beginning):
-        raise ConfigError(f"{output}: is there, and holds no {output.suffix} data. Choose another name.")
+    is_empty = output.is_file() and not output.stat().st_size
+    if output.exists() and not is_empty and not is_ours(output):
+        raise ConfigError(f"{output}: is there, and 'openclap embed' did not write it. Choose another name.")
     names = names_of(output)
     if output.suffix == ".npy" and names.exists() and not (output.is_file() and _begins(names, b"[\n")):
         raise ConfigError(

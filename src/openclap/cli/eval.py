@@ -5,17 +5,18 @@ from __future__ import annotations
 import json as jsons
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclap import paths
+from openclap.audio.mono import Channels, MonoConfig
 from openclap.cli.console import note, print_table, progress, results
 from openclap.cli.defaults import default_model
 from openclap.cli.reading import ReadAs
-from openclap.cli.using import Tokenizer
+from openclap.cli.using import Tokenizer, TrimSilence
 
 if TYPE_CHECKING:
     from openclap.embedder import Embedder
@@ -44,6 +45,8 @@ def evaluate(
     precision: str = "fp32",
     device: str | None = None,
     tokenizer: Tokenizer = None,
+    channels: Channels = "mean",
+    trim_silence: TrimSilence = False,
     json: Path | None = None,
     markdown: Path | None = None,
     html: Path | None = None,
@@ -81,6 +84,10 @@ def evaluate(
         What the models compute in: fp32, bf16, int8 or auto.
     device
         Where they compute: cpu, cuda, …; a GPU without it, when there is one.
+    channels
+        The channel to read of sounds with several: their mean, or the left, the right or the loudest one.
+    trim_silence
+        Cut silent ends (below -80 dBFS) off each sound before it is embedded.
     json
         Write everything as JSON to this file.
     markdown
@@ -100,7 +107,8 @@ def evaluate(
     places = [str(Path(name).resolve()) if Path(name).exists() else name for name in models]
     if twice := next((name for name, place in zip(models, places, strict=True) if places.count(place) > 1), None):
         raise ConfigError(f"{twice} is named twice, expected different checkpoints.")
-    computing = _Computing(processes, batch_size, precision, device, tokenizer)
+    mono = MonoConfig(channels, trim_silence)
+    computing = _Computing(processes, batch_size, precision, device, tokenizer, mono)
     if suite == "quick":
         if training:
             raise ConfigError("--training belongs to suites of published sets, such as --suite paper.")
@@ -120,6 +128,7 @@ class _Computing:
     precision: str
     device: str | None
     tokenizer: Path | None
+    mono: MonoConfig
 
     def __post_init__(self) -> None:
         from openclap.limits import PROCESSES, check_count
@@ -133,7 +142,7 @@ class _Computing:
 
         return open_listener(
             model,
-            partial(_load, model, self.tokenizer, precision=self.precision, device=self.device),
+            partial(_load, model, self.tokenizer, precision=self.precision, device=self.device, **asdict(self.mono)),
             paths.home() / "evals",
             batch_size=self.batch_size,
             processes=self.processes,

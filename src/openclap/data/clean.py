@@ -66,7 +66,9 @@ def flac_of(
         hashed = ((sha.update(wave_NC, rate), rate) for wave_NC, rate in stretch(source, start_s, length_s))
         pieces = list(mixed(hashed, channel, name_of(source)))
         if pcm_sha256 not in (None, sha.hexdigest()):
-            raise AudioError(f"{name_of(source)}: has changed since it was decoded first. Run: dataset fetch --again")
+            raise AudioError(
+                f"{name_of(source)}: has changed since it was decoded first. Run: openclap dataset fetch --again"
+            )
         pcm_N = to_pcm(resample(np.concatenate([wave_N for wave_N, _ in pieces]), pieces[0][1], RATE))
         flac = to_flac(pcm_N)
         again_N, _ = soundfile.read(io.BytesIO(flac), dtype="int16")

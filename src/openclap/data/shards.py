@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from openclap.data.files import Place, place_of, unconnected, within_reach
 from openclap.errors import DataError
 from openclap.sources.fields import says_nothing
-from openclap.types import Sample
+from openclap.types import AUDIO_SUFFIXES, Sample
 
-AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
 _BLOCK = 512
 
 

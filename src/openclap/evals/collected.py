@@ -16,6 +16,7 @@ from openclap.evals.clips import EvalClip, EvalClips
 from openclap.evals.tasks import Task
 from openclap.evals.untrained import Found, untrained
 from openclap.sources import SOURCES, Record
+from openclap.sources.text import read_text
 
 NAMED = 5
 """Of things that are wrong, how many a sentence names."""
@@ -154,7 +155,7 @@ def read_classes(path: Path) -> dict[str, str]:
     Raises ConfigError when the file cannot be read, names a label twice, or none.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path)[0].splitlines()
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as text, a class a line ({error}).") from None
     said: dict[str, str] = {}

@@ -20,7 +20,7 @@ from typing import Any
 from openclap.errors import DataError, require
 from openclap.sources.embedded import default_folder, group_of, write_out
 from openclap.sources.fields import Fields
-from openclap.sources.layout import DamagedTableError, inside, log, parquet_columns, parquet_rows, sounds
+from openclap.sources.layout import DamagedTableError, files_under, inside, log, parquet_columns, parquet_rows, sounds
 from openclap.sources.record import Record
 from openclap.sources.source import Root, Source
 from openclap.sources.splits import WORDS, split_of, split_of_folders
@@ -58,16 +58,17 @@ def tables_of(root: Path) -> list[Path]:
     """The tables in which a data set holds its sounds: parquet, or Arrow files as `save_to_disk` writes them."""
     if root.is_file():
         return [root] if root.suffix in (".parquet", ".arrow") else []
-    parquet = [path for path in sorted(root.rglob("*.parquet")) if path.is_file() and path.name not in METADATA]
-    arrow = [path for path in sorted(root.rglob("*.arrow")) if path.is_file() and not path.name.startswith("cache-")]
-    return parquet or arrow
+    files = sorted(files_under(root))
+    parquet = [path for path in files if path.suffix == ".parquet" and path.name not in METADATA]
+    return parquet or [path for path in files if path.suffix == ".arrow" and not path.name.startswith("cache-")]
 
 
 def metadata_of(root: Path) -> list[Path]:
     """The files that say of sounds what they are, as `audiofolder` has them."""
     if root.is_file():
         return [root] if root.name in METADATA else []
-    return [path for name in METADATA for path in sorted(root.rglob(name)) if path.is_file()]
+    found = sorted(files_under(root))
+    return [path for name in METADATA for path in found if path.name == name]
 
 
 def names_files(metadata: Path) -> bool:

@@ -107,23 +107,42 @@ def _check_columns(path: Path, header: Sequence[str], needed: Sequence[str]) -> 
         )
 
 
-def sounds(folder: Path) -> Iterator[Path]:
-    """Every sound file under a folder, in the order of names; hidden files and folders are passed over.
+def files_under(folder: Path) -> Iterator[Path]:
+    """Every file under a folder, in the order of names. Hidden files and folders are passed over, and folders that
+    openclap wrote among the files of a user (`is_output`).
 
     Links to folders are followed, each folder once.
     """
     seen: set[tuple[int, int]] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
-        status = Path(place).stat()
+        parent, status = Path(place), Path(place).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        parent = Path(place)
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield parent / name
+        visible = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        folders[:] = [name for name in visible if not is_output(parent / name)]
+        yield from (parent / name for name in sorted(files) if not name.startswith("."))
+
+
+def is_output(folder: Path) -> bool:
+    """Whether openclap wrote a folder: a data set, a run, or an index. Their tables speak of sounds that are read
+    already."""
+    return any(all((folder / name).exists() for name in names) for names in _OUTPUTS)
+
+
+_OUTPUTS = (
+    ("dataset.json", "work"),
+    ("dataset.json", "manifest.parquet"),
+    ("config.json", "log.jsonl"),
+    ("shards/dataset.json",),
+    ("index.json", "files.lance"),
+)
+
+
+def sounds(folder: Path) -> Iterator[Path]:
+    """Every sound file among the `files_under` a folder."""
+    return (path for path in files_under(folder) if path.suffix.lower() in SUFFIXES)
 
 
 def sounds_by_stem(*folders: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from openclap.errors import ConfigError, DataError
 from openclap.sources import SOURCES, Record, hugging_face, shards
 from openclap.sources.fields import Fields
-from openclap.sources.layout import SUFFIXES, DamagedTableError, sounds
+from openclap.sources.layout import SUFFIXES, DamagedTableError, files_under, sounds
 from openclap.sources.table import TABLES, Columns, Table, named, open_table
 
 MOST_TABLES, LARGEST_TABLE = 20, 2**30
@@ -150,23 +150,20 @@ def _survey(root: Path) -> _Survey:
         found.sounds += 1
         stems.add(path.with_suffix(""))
         found.noted += any(path.with_suffix(suffix).is_file() for suffix in (".txt", ".json"))
-    for place, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(files):
-            path = Path(place, name)
-            suffix = path.suffix.lower()
-            if name.startswith(".") or (suffix == ".json" and path.with_suffix("") in stems):
-                continue
-            if suffix == ".arrow" or name in hugging_face.SAVED:
-                found.saved += [path] if suffix == ".arrow" else []
-            elif suffix == ".tar":
-                found.tars.append(path)
-            elif suffix == ".parquet" and hugging_face.has_sounds(path):
-                found.with_sounds.append(path)
-            elif name in hugging_face.METADATA and hugging_face.names_files(path):
-                found.metadata.append(path)
-            elif suffix in TABLES:
-                found.tables.append(path)
+    for path in files_under(root):
+        suffix = path.suffix.lower()
+        if suffix == ".json" and path.with_suffix("") in stems:
+            continue
+        if suffix == ".arrow" or path.name in hugging_face.SAVED:
+            found.saved += [path] if suffix == ".arrow" else []
+        elif suffix == ".tar":
+            found.tars.append(path)
+        elif suffix == ".parquet" and hugging_face.has_sounds(path):
+            found.with_sounds.append(path)
+        elif path.name in hugging_face.METADATA and hugging_face.names_files(path):
+            found.metadata.append(path)
+        elif suffix in TABLES:
+            found.tables.append(path)
     return found
 
 

@@ -86,7 +86,8 @@ class Table:
         """What was recognised: "a table of 89 rows: sound from 'path', caption from 'text', encoded in cp1252"."""
         captions = f"caption from {named(self.captions)}" if self.captions else "no column of captions"
         encoding = f", encoded in {self.encoding}" if self.encoding not in ("", UTF_8) else ""
-        return f"a table of {len(self.records)} rows: sound from {named(self.audio)}, {captions}{encoding}"
+        rows = "1 row" if len(self.records) == 1 else f"{len(self.records)} rows"
+        return f"a table of {rows}: sound from {named(self.audio)}, {captions}{encoding}"
 
 
 def named(columns: tuple[str, ...]) -> str:
