@@ -27,6 +27,8 @@ REACHED = {
     ("data/work.py", "--part"): ["dataset fetch", "dataset caption", "dataset pack"],
     ("data/work.py", "--processes"): ["dataset build", "dataset fetch", "dataset pack", "dataset check", "finetune"],
     ("train/pairs.py", "--held-out"): ["finetune"],
+    ("sources/recognise.py", "--source"): ["dataset build", "dataset plan", "finetune", "score", "index add"],
+    ("sources/recognise.py", "--caption-column"): ["dataset build", "dataset plan", "finetune"],
 }
 """Options that modules outside of cli name, and the commands that reach such a message."""
 OTHERS = ("interop/hear.py", "checkpoints/packages.py", "data/on_ray.py", "train/options.py")

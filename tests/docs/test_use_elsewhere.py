@@ -67,7 +67,8 @@ def read(section: str) -> dict[str, Any]:
 
 
 def test_every_section_is_read() -> None:
-    assert list(SECTIONS) == list(NEEDS)
+    assert set(SECTIONS) - set(NEEDS) <= {"Several processes"}  # read by test_several_processes.py
+    assert set(NEEDS) <= set(SECTIONS)
 
 
 def test_onnx(embedder: Embedder) -> None:

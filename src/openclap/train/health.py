@@ -24,7 +24,7 @@ from openclap.train.state import STATES, saved, step_of
 from openclap.types import PairBatch
 
 RUNNING = 10
-"""Doubtful steps in a row that end a run; in a short one, half of the steps after warm-up."""
+"""Doubtful steps in a row that end a run. Fewer prove nothing: a small model that knows none of the words starts so."""
 NO_GRADIENT = 1e-3
 """Norm of the whole gradient. Of small runs, healthy ones at chance had 0.1 and more, collapsed ones below 3e-4."""
 LOW_SCALE = 3.0
@@ -121,8 +121,7 @@ def check_going(why: str, config: TrainConfig, total_steps: int, place: Place) -
     """Raise TrainingError when enough steps in a row were bad to call the run lost; `why` as `doubt` has it."""
     if not is_after_warmup(config, place.step, total_steps):
         return
-    after = total_steps - min(config.optim.warmup_steps, total_steps // 2)
-    if place.bad >= min(RUNNING, max(2, after // 2)):
+    if place.bad >= RUNNING:
         raise TrainingError(
             f"step {place.step}: training has {why}, for {place.bad} steps in a row. {place.kept()} {advice(config)}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,11 +10,13 @@ if TYPE_CHECKING:
     from openclap.data.near import Near
 
 
-def near_by(threshold: float | None, model: str | None, channels: Channels) -> Near | None:
-    """The search for near duplicates, with its model loaded, which reads `channels`; None where no threshold is given.
+def near_by(threshold: float | None, model: str | None) -> Callable[[Channels], Near] | None:
+    """A function from the channel that the set reads to the search for near duplicates, whose model is loaded now; None
+    where no threshold is given.
 
     Raises ConfigError for a threshold that is none, and for a model without one; CheckpointError as `openclap.load`.
     """
+    from openclap.audio.mono import MonoConfig
     from openclap.cli.using import Using
     from openclap.data.near import Near, check_threshold
     from openclap.errors import ConfigError
@@ -23,5 +26,10 @@ def near_by(threshold: float | None, model: str | None, channels: Channels) -> N
             raise ConfigError("--model is for --near: say from which cosine on clips are too alike, such as 0.98.")
         return None
     check_threshold(threshold)
-    embedder = Using(model=model, channels=channels).load()
-    return Near(threshold, embedder.digest(), embedder.embed_each)
+    embedder = Using(model=model).load()
+
+    def near(channels: Channels) -> Near:
+        embedder.mono = MonoConfig(channels)
+        return Near(threshold, embedder.digest(), embedder.embed_each)
+
+    return near

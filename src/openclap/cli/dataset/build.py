@@ -66,11 +66,10 @@ def build(
     from openclap.data.files import place_of
     from openclap.data.folder import check_claim
 
-    folder = place_of(out)
+    folder, near_in = place_of(out), near_by(near, model)
     check_claim(folder)
     making = choices.making(what, read_as, any_captions=any_captions)
     recipe = making.recipe
-    alike = near_by(near, model, recipe.choices.channels)
     records = making.records()
     with progress("Building") as advance:
         report = packing.build(
@@ -79,7 +78,7 @@ def build(
             recipe.choices,
             held=partial(recipe.held, choices.root, choices.told(), processes=processes),
             limits=Limits(private=private),
-            near=alike,
+            near=near_in and near_in(recipe.choices.channels),
             maker=partial(made_by, caption) if caption else None,
             check=making.check,
             every_split=choices.test is not None,

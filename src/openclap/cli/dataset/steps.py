@@ -101,8 +101,8 @@ def fetch(
     from openclap.data.pack import gather, told_when_stopped
     from openclap.data.work import Share
 
-    folder, share = place_of(out), Share.parse(part)
-    alike = near_by(near, model, identity(folder)["config"]["channels"])
+    folder, share, near_in = place_of(out), Share.parse(part), near_by(near, model)
+    alike = near_in and near_in(identity(folder)["config"]["channels"])
     with progress("Fetching and decoding") as advance, told_when_stopped(folder):
         gather(
             folder,
