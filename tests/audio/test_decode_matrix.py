@@ -294,6 +294,14 @@ def test_frames_of_amr_are_joined() -> None:
     assert [len(decode(content * times)[0]) for times in (1, 2)] == [8000, 16_000]
 
 
+@pytest.mark.parametrize("ending", ["al", "ul", "sw", "dfpwm"])
+def test_samples_without_a_header_have_no_rate(ending: str, tmp_path: Path) -> None:
+    """FFmpeg takes 44.1 kHz, because of the name."""
+    (tmp_path / f"a.{ending}").write_bytes(bytes(range(256)) * 100)
+    with pytest.raises(AudioError, match=r"no header that states their rate. Convert it to WAV\.$"):
+        decode(tmp_path / f"a.{ending}")
+
+
 class Piped(io.BytesIO):
     def seekable(self) -> bool:
         return False

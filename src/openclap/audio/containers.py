@@ -60,7 +60,7 @@ def parts_of(file: BinaryIO) -> Iterator[Part]:
     """The parts of a file in order; there is always one."""
     end = file.seek(0, os.SEEK_END)
     begin = behind_tags(file, 0, end)
-    splitter = _splitter(file, begin, end) or (_frames if begin > 0 else _unknown)
+    splitter: Splitter | None = _splitter(file, begin, end) or (_frames if begin > 0 else _unknown)
     while splitter is not None and begin < end:
         begin = behind_tags(file, (yield from splitter(file, begin, end)), end)
         splitter = _splitter(file, begin, end) if end - begin > SLACK else None
