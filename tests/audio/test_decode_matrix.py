@@ -167,7 +167,9 @@ def test_junk_in_a_cluster_is_refused(size: int) -> None:
     without_cues = BY_NAME["Matroska, FLAC"].length.written(content[:cues], lambda _: cues - body)
     check(BY_NAME["Matroska, FLAC"], without_cues, FIRST)
     check(BY_NAME["Matroska, FLAC"], without_cues + bytes(100), FIRST)
-    for damaged in (in_the_middle(content, junk(size)), in_the_middle(without_cues, junk(size))):
+    half = len(content) // 2
+    over = content[:half] + junk(4000) + content[half + 4000 :]
+    for damaged in (in_the_middle(content, junk(size)), in_the_middle(without_cues, junk(size)), over):
         with pytest.raises(AudioError, match="clusters are broken"):
             decode(damaged)
 

@@ -469,6 +469,7 @@ _IN_SEGMENT = (
     *(_CLUSTER, b"\x11\x4d\x9b\x74", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\x1c\x53\xbb\x6b"),
     *(b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70", b"\x12\x54\xc3\x67"),
 )
+_SILENT_TRACKS = b"\x58\x54"
 _ANYWHERE = b"\xec\xbf"
 _IN_CLUSTER = b"\xe7\xa3\xa0\xab\xa7\xa5\xaf" + _ANYWHERE
 """Names of one byte: time, blocks; padding and check sums, which may stand in a segment too (RFC 9559)."""
@@ -477,36 +478,33 @@ _IN_CLUSTER = b"\xe7\xa3\xa0\xab\xa7\xa5\xaf" + _ANYWHERE
 def _is_ebml_whole(file: BinaryIO, place: int, stop: int, end: int) -> bool:
     """Whether the elements of a segment stand one behind the other up to the end, or up to `stop`, where the segment
     ends by its size (or begins, where it has none); FFmpeg leaves out what is left of a cluster where they do not."""
-    segment = element = cluster = place
+    segment = element = place
     is_open = False  # in a cluster of unknown size: its elements stand one behind the other like those of the segment
     while end - place > SLACK:
         head = _at(file, place, 12)
         is_short = head[:1] in (_IN_CLUSTER if is_open else _ANYWHERE)
         if not is_short and head[:4] not in _IN_SEGMENT:
-            is_behind = place == stop and _is_cluster_whole(file, cluster, place)
-            return is_behind or _behind_zeros(file, place, end) == end
+            return place == stop or _behind_zeros(file, place, end) == end
         size, body = _ebml_size(head, 1 if is_short else 4)
         if head[:4] == _CLUSTER:
-            cluster, is_open = place, size is None
+            is_open = size is None
+            if size is not None and not _is_cluster_whole(file, place + body, place + body + size, end):
+                return False
         element, place = place, place + body + (size or 0)
     if stop > segment:
         return place <= end + SLACK or stop > end + SLACK  # the last element of a file that was cut is longer than it
     return place <= end or next(_find(file, _CLUSTER, element + 4, end), None) is None
 
 
-def _is_cluster_whole(file: BinaryIO, place: int, end: int) -> bool:
-    """Whether the elements of the last cluster, if one begins here, end where it does."""
-    head = _at(file, place, 12)
-    if head[:4] != _CLUSTER:
-        return True
-    place += _ebml_size(head, 4)[1]
-    while place < end:
+def _is_cluster_whole(file: BinaryIO, place: int, stop: int, end: int) -> bool:
+    """Whether the elements of a cluster end where it does, or behind the end of a file that was cut."""
+    while place < min(stop, end):
         head = _at(file, place, 12)
-        if head[:1] not in _IN_CLUSTER:
+        if head[:1] not in _IN_CLUSTER and head[:2] != _SILENT_TRACKS:
             return False
-        size, body = _ebml_size(head, 1)
+        size, body = _ebml_size(head, 1 if head[:1] in _IN_CLUSTER else 2)
         place += body + (size or 0)
-    return place == end
+    return place == stop or stop > end
 
 
 def _asf(file: BinaryIO, begin: int, end: int) -> Parts:
