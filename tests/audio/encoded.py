@@ -334,7 +334,7 @@ def _lags(found_N: Wave, source_N: Wave, at: int, slack: int) -> list[int]:
     return [0, int(product[: 2 * slack + 1].argmax()) - slack]
 
 
-REFUSING_JUNK = ("Ogg", "Matroska", "WebM", "FLAC", "M4A", "MOV", "CAF, ALAC", "TTA", "WavPack")
+REFUSING_JUNK = ("Ogg", "VOC", "Matroska", "WebM", "FLAC", "M4A", "MOV", "CAF, ALAC", "TTA", "WavPack")
 """Names of formats whose structure shows that bytes were put between."""
 
 

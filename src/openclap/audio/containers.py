@@ -567,6 +567,30 @@ def _wavpack(file: BinaryIO, begin: int, end: int) -> Parts:
     return end
 
 
+_VOC = b"Creative Voice File\x1a"
+_VOC_TYPES = b"\1\2\3\4\5\6\7\x08\x09"
+
+
+def _voc(file: BinaryIO, begin: int, end: int) -> Parts:
+    for first, last in _streams(file, begin, end, _VOC):
+        damage = None if _is_voc_whole(file, first, last) else "its blocks are broken"
+        yield Part(first, last, format="voc", damage=damage)
+    return end
+
+
+def _is_voc_whole(file: BinaryIO, begin: int, end: int) -> bool:
+    """Whether blocks stand one behind the other up to the one that ends them, of type 0; a file that was cut has
+    none."""
+    place = begin + int.from_bytes(_at(file, begin + 20, 2), "little")
+    while place < end:
+        head = _at(file, place, 4)
+        if head[:1] not in _VOC_TYPES:
+            is_last = head[:1] == b"\0" and end - place <= SLACK
+            return is_last or _is_end_tag(_at(file, place + 1, 8)) or _behind_zeros(file, place, end) == end
+        place += 4 + int.from_bytes(head[1:], "little")
+    return True
+
+
 def _by_signature(pattern: bytes, format: str | None = None) -> Splitter:
     def split(file: BinaryIO, begin: int, end: int) -> Parts:
         for first, last in _streams(file, begin, end, pattern):
@@ -671,7 +695,7 @@ _UNCHUNKED: dict[bytes, Splitter] = {
     _ASF: _asf,
     b"TTA1": _tta,
     b"wvpk": _wavpack,
-    b"Creative Voice File\x1a": _by_signature(b"Creative Voice File\x1a", format="voc"),
+    _VOC: _voc,
     b"FLV\x01": _by_signature(rb"FLV\x01[\x04\x05]\0\0\0\x09"),
     b"#!AMR": _by_signature(b"#!AMR"),
     b".RMF\0\0\0": _by_signature(rb"\.RMF\0\0\0"),
