@@ -184,8 +184,8 @@ def _frame(wave_NC: Wave, rate: int, sample_format: str, start: int) -> av.Audio
 
 IN_WAV = Field(b"data", 4, unknown=(0, 0xFFFFFFFF, 0x7FFFF000))
 IN_AIFF = Field(b"SSND", 4, 4, "big")
-IN_RF64 = Field(b"ds64", 16, 8, unknown=(0, (1 << 64) - 1))
-IN_W64 = Field(b"data\xf3\xac", 16, 8, unknown=(0, (1 << 64) - 1))
+IN_RF64 = Field(b"ds64", 16, 8, unknown=(0, (1 << 64) - 1, (1 << 63) - 1))
+IN_W64 = Field(b"data\xf3\xac", 16, 8, unknown=(0, (1 << 64) - 1, (1 << 63) - 1))
 IN_CAF = Field(b"data", 4, 8, "big", unknown=((1 << 64) - 1,))
 IN_AU = Field(b".snd", 8, 4, "big", unknown=(0xFFFFFFFF,))
 IN_FLAC = Field(b"fLaC", 21, 5, "big", bits=36)
@@ -334,7 +334,7 @@ def _lags(found_N: Wave, source_N: Wave, at: int, slack: int) -> list[int]:
     return [0, int(product[: 2 * slack + 1].argmax()) - slack]
 
 
-REFUSING_JUNK = ("Ogg", "Matroska", "WebM", "FLAC", "M4A", "MOV", "CAF, ALAC", "TTA", "WavPack")
+REFUSING_JUNK = ("Ogg", "VOC", "Matroska", "WebM", "FLAC", "M4A", "MOV", "CAF, ALAC", "TTA", "WavPack")
 """Names of formats whose structure shows that bytes were put between."""
 
 

@@ -101,6 +101,17 @@ def test_joined(made: Format) -> None:
     assert describe(content) == (samples / made.rate, made.rate, made.channels)
 
 
+@pytest.mark.parametrize("first", ["WAV, 16 bit", "AIFF, 16 bit", "W64", "M4A, ALAC"])
+@pytest.mark.parametrize("second", ["WAV, 16 bit", "CAF, 16 bit", "FLAC, 16 bit", "Ogg, FLAC", "MP3, constant rate"])
+def test_joined_to_another_format(first: str, second: str) -> None:
+    """Where the first one's structure says where it ends."""
+    content = BY_NAME[first].encode(1) + BY_NAME[second].encode(2)
+    wave_NC, _ = decode(content)
+    assert abs(len(wave_NC) - len(FIRST) - len(SECOND)) <= LENGTH_S * RATE
+    assert likeness(wave_NC, FIRST)[0] >= 0.99999
+    assert likeness(wave_NC, SECOND, len(FIRST), GAP)[0] >= min(BY_NAME[second].correlation, 0.999)
+
+
 @every
 def test_tags_in_front(made: Format) -> None:
     for size in ID3_BYTES:
@@ -144,6 +155,23 @@ def test_a_lost_page_is_refused(name: str) -> None:
             decode(damaged)
     second = content.index(b"OggS", content.index(b"OggS", 1) + 1)  # junk between pages
     check(BY_NAME[name], content[:second] + junk() + content[second:] + junk(), FIRST)
+
+
+@pytest.mark.parametrize("size", [100, 400, 3000])
+def test_junk_in_a_cluster_is_refused(size: int) -> None:
+    """FFmpeg leaves out what is left of the cluster. Also where a byte that names a block comes to lie behind it, and
+    where it is the last element of the file."""
+    content = BY_NAME["Matroska, FLAC"].encode(1)
+    cues, body = content.rindex(b"\x1c\x53\xbb\x6b"), content.index(b"\x18\x53\x80\x67") + 12
+    size = next(more for more in range(size, 10_000) if content[cues - more] == 0xA3 and content[cues - more + 1] > 1)
+    without_cues = BY_NAME["Matroska, FLAC"].length.written(content[:cues], lambda _: cues - body)
+    check(BY_NAME["Matroska, FLAC"], without_cues, FIRST)
+    check(BY_NAME["Matroska, FLAC"], without_cues + bytes(100), FIRST)
+    half = len(content) // 2
+    over = content[:half] + junk(4000) + content[half + 4000 :]
+    for damaged in (in_the_middle(content, junk(size)), in_the_middle(without_cues, junk(size)), over):
+        with pytest.raises(AudioError, match="clusters are broken"):
+            decode(damaged)
 
 
 @every
@@ -266,6 +294,14 @@ def test_frames_of_amr_are_joined() -> None:
     """FFmpeg has no encoder for it: frames of 12.2 kbit/s by hand, 20 ms each."""
     content = b"#!AMR\n" + b"".join(b"\x3c" + junk(31, seed) for seed in range(50))
     assert [len(decode(content * times)[0]) for times in (1, 2)] == [8000, 16_000]
+
+
+@pytest.mark.parametrize("ending", ["al", "ul", "sw", "dfpwm"])
+def test_samples_without_a_header_have_no_rate(ending: str, tmp_path: Path) -> None:
+    """FFmpeg takes 44.1 kHz, because of the name."""
+    (tmp_path / f"a.{ending}").write_bytes(bytes(range(256)) * 100)
+    with pytest.raises(AudioError, match=r"no header that states their rate. Convert it to WAV\.$"):
+        decode(tmp_path / f"a.{ending}")
 
 
 class Piped(io.BytesIO):

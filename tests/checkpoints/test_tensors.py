@@ -49,6 +49,13 @@ def test_what_is_no_file_of_tensors_says_what_it_is(tmp_path: Path, content: byt
         read_tensors(tmp_path / "a.pt")
 
 
+def test_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
+    tensors = {"a.weight": torch.arange(6.0).reshape(2, 3)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    odd = (tmp_path / "model.safetensors").rename(tmp_path / "caf\udce9.safetensors")
+    assert torch.equal(read_tensors(odd)["a.weight"], tensors["a.weight"])
+
+
 def test_what_is_no_file_at_all(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
     for name, said in (("pipe.pt", "no file of bytes"), ("none.pt", "no such file")):

@@ -78,6 +78,8 @@ def test_the_table_says_what_was_compared(
     assert figures[0] == "FAD" and endless[0] == "FAD∞" and endless[2] == "R²" and len(endless) == 4
     assert head == ["windows", "files", "folder"] and a[::3] == ["A", "a"] and b[::3] == ["B", "b"] and b[2] == "12"
     assert " ".join(last) == f"windows of 0.50 s, fp32, model {tiny_model}"
+    lines = " ".join(fad("a", "b", "--channels", "left")[1].split())
+    assert lines.endswith(f"model {tiny_model}. Read of each recording: the left channel.")
     assert fad("a", "b")[1] == out and fad("a", "b", "--seed", "1")[1] != out
     assert json.loads(fad("a", "a", "--json")[1])["fad"] == pytest.approx(0, abs=1e-9)
 

@@ -60,13 +60,10 @@ def parts_of(file: BinaryIO) -> Iterator[Part]:
     """The parts of a file in order; there is always one."""
     end = file.seek(0, os.SEEK_END)
     begin = behind_tags(file, 0, end)
-    splitter = _splitter(file, begin)
-    if splitter is None:
-        is_framed = begin > 0 or _is_frame(_at(file, _behind_zeros(file, begin, end), 4))
-        splitter = _frames if is_framed else _unknown
+    splitter: Splitter | None = _splitter(file, begin, end) or (_frames if begin > 0 else _unknown)
     while splitter is not None and begin < end:
         begin = behind_tags(file, (yield from splitter(file, begin, end)), end)
-        splitter = _splitter(file, begin)
+        splitter = _splitter(file, begin, end) if end - begin > SLACK else None
 
 
 def behind_tags(file: BinaryIO, begin: int, end: int) -> int:
@@ -89,13 +86,15 @@ Parts = Generator[Part, None, int]
 Splitter = Callable[[BinaryIO, int, int], Parts]
 
 
-def _splitter(file: BinaryIO, begin: int) -> Splitter | None:
+def _splitter(file: BinaryIO, begin: int, end: int) -> Splitter | None:
     """By how a stream begins."""
     head = _at(file, begin, 24)
     for signature, splitter in _BEGINNINGS.items():
         if head.startswith(signature):
             return splitter
-    return _boxes if head[4:8] in _BOXES else None
+    if head[4:8] in _BOXES:
+        return _boxes
+    return _frames if _is_frame(_at(file, _behind_zeros(file, begin, end), 4)) else None
 
 
 def _at(file: BinaryIO, place: int, count: int) -> bytes:
@@ -237,9 +236,10 @@ def _of_sound_chunk(file: BinaryIO, span: tuple[int, int], chunks: Chunks, body:
 
 
 def _is_stream(size: int, width: int) -> bool:
-    """Whether a size is what writers to a pipe put down: just below 2 GiB or 4 GiB, or -1."""
+    """Whether a size is what writers to a pipe put down: just below 2 GiB or 4 GiB, -1, or the largest
+    number with a sign."""
     if width == 8:
-        return size >= 1 << 63
+        return size >= (1 << 63) - (1 << 16)
     return size > 0 and (size % (1 << 31) == 0 or size % (1 << 31) >= (1 << 31) - (1 << 16))
 
 
@@ -267,12 +267,13 @@ def _is_name(name: bytes) -> bool:
 
 
 def _is_start(file: BinaryIO, place: int) -> bool:
-    """Whether another file of chunks begins here, tags in front of it or not."""
+    """Whether another sound file begins here, tags in front of it or not."""
     head = _at(file, place, 12)
     if _id3_size(head):
         return True
-    kinds = {b"WAVE", b"AIFF", b"AIFC", b"AVI "}
-    return head[:4] in _CHUNKS and (head[8:12] in kinds or head[:8] in (b"caff\0\1\0\0", _W64_RIFF[:8]))
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
+        return head[8:12] in (b"WAVE", b"AIFF", b"AIFC", b"AVI ")
+    return _at(file, place, LONGEST).startswith((*_UNCHUNKED, b"caff\0\1\0\0", _W64_RIFF))
 
 
 def _is_end_tag(head: bytes) -> bool:
@@ -468,20 +469,42 @@ _IN_SEGMENT = (
     *(_CLUSTER, b"\x11\x4d\x9b\x74", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\x1c\x53\xbb\x6b"),
     *(b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70", b"\x12\x54\xc3\x67"),
 )
-_IN_CLUSTER = b"\xe7\xa3\xa0\xab\xa7\xa5\xaf\xec\xbf"
-"""Names of one byte: time, blocks, padding, check sums (RFC 9559). Some may stand in a segment too."""
+_SILENT_TRACKS = b"\x58\x54"
+_ANYWHERE = b"\xec\xbf"
+_IN_CLUSTER = b"\xe7\xa3\xa0\xab\xa7\xa5\xaf" + _ANYWHERE
+"""Names of one byte: time, blocks; padding and check sums, which may stand in a segment too (RFC 9559)."""
 
 
 def _is_ebml_whole(file: BinaryIO, place: int, stop: int, end: int) -> bool:
     """Whether the elements of a segment stand one behind the other up to the end, or up to `stop`, where the segment
-    ends by its size; FFmpeg gives up where they do not."""
+    ends by its size (or begins, where it has none); FFmpeg leaves out what is left of a cluster where they do not."""
+    segment = element = place
+    is_open = False  # in a cluster of unknown size: its elements stand one behind the other like those of the segment
     while end - place > SLACK:
         head = _at(file, place, 12)
-        if head[:1] not in _IN_CLUSTER and head[:4] not in _IN_SEGMENT:
+        is_short = head[:1] in (_IN_CLUSTER if is_open else _ANYWHERE)
+        if not is_short and head[:4] not in _IN_SEGMENT:
             return place == stop or _behind_zeros(file, place, end) == end
-        size, body = _ebml_size(head, 1 if head[:1] in _IN_CLUSTER else 4)
-        place += body + (size or 0)  # into clusters of unknown size
-    return True
+        size, body = _ebml_size(head, 1 if is_short else 4)
+        if head[:4] == _CLUSTER:
+            is_open = size is None
+            if size is not None and not _is_cluster_whole(file, place + body, place + body + size, end):
+                return False
+        element, place = place, place + body + (size or 0)
+    if stop > segment:
+        return place <= end + SLACK or stop > end + SLACK  # the last element of a file that was cut is longer than it
+    return place <= end or next(_find(file, _CLUSTER, element + 4, end), None) is None
+
+
+def _is_cluster_whole(file: BinaryIO, place: int, stop: int, end: int) -> bool:
+    """Whether the elements of a cluster end where it does, or behind the end of a file that was cut."""
+    while place < min(stop, end):
+        head = _at(file, place, 12)
+        if head[:1] not in _IN_CLUSTER and head[:2] != _SILENT_TRACKS:
+            return False
+        size, body = _ebml_size(head, 1 if head[:1] in _IN_CLUSTER else 2)
+        place += body + (size or 0)
+    return place == stop or stop > end
 
 
 def _asf(file: BinaryIO, begin: int, end: int) -> Parts:
@@ -544,6 +567,30 @@ def _wavpack(file: BinaryIO, begin: int, end: int) -> Parts:
     return end
 
 
+_VOC = b"Creative Voice File\x1a"
+_VOC_TYPES = b"\1\2\3\4\5\6\7\x08\x09"
+
+
+def _voc(file: BinaryIO, begin: int, end: int) -> Parts:
+    for first, last in _streams(file, begin, end, _VOC):
+        damage = None if _is_voc_whole(file, first, last) else "its blocks are broken"
+        yield Part(first, last, format="voc", damage=damage)
+    return end
+
+
+def _is_voc_whole(file: BinaryIO, begin: int, end: int) -> bool:
+    """Whether blocks stand one behind the other up to the one that ends them, of type 0; a file that was cut has
+    none."""
+    place = begin + int.from_bytes(_at(file, begin + 20, 2), "little")
+    while place < end:
+        head = _at(file, place, 4)
+        if head[:1] not in _VOC_TYPES:
+            is_last = head[:1] == b"\0" and end - place <= SLACK
+            return is_last or _is_end_tag(_at(file, place + 1, 8)) or _behind_zeros(file, place, end) == end
+        place += 4 + int.from_bytes(head[1:], "little")
+    return True
+
+
 def _by_signature(pattern: bytes, format: str | None = None) -> Splitter:
     def split(file: BinaryIO, begin: int, end: int) -> Parts:
         for first, last in _streams(file, begin, end, pattern):
@@ -566,7 +613,7 @@ def _boxes(file: BinaryIO, begin: int, end: int) -> Parts:
         size, name = struct.unpack_from(">I4s", head)
         if size == 1 and len(head) == 16:
             (size,) = struct.unpack_from(">Q", head, 8)
-        if names & _OF_SAMPLES and (name == b"ftyp" or _id3_size(head)):
+        if names & _OF_SAMPLES and (name == b"ftyp" or _is_start(file, place)):
             break
         if size < 8 or not _is_name(name):  # 0: to the end
             if b"moof" in names and size and _behind_zeros(file, place, end) < end:
@@ -640,8 +687,7 @@ def _info_frame(file: BinaryIO, place: int) -> int | None:
     return None
 
 
-_BEGINNINGS: dict[bytes, Splitter] = {
-    **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", _W64_RIFF), _chunked),
+_UNCHUNKED: dict[bytes, Splitter] = {
     b".snd": _au,
     b"fLaC": _flac,
     b"OggS": _ogg,
@@ -649,8 +695,12 @@ _BEGINNINGS: dict[bytes, Splitter] = {
     _ASF: _asf,
     b"TTA1": _tta,
     b"wvpk": _wavpack,
-    b"Creative Voice File\x1a": _by_signature(b"Creative Voice File\x1a", format="voc"),
+    _VOC: _voc,
     b"FLV\x01": _by_signature(rb"FLV\x01[\x04\x05]\0\0\0\x09"),
     b"#!AMR": _by_signature(b"#!AMR"),
     b".RMF\0\0\0": _by_signature(rb"\.RMF\0\0\0"),
+}
+_BEGINNINGS: dict[bytes, Splitter] = {
+    **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", _W64_RIFF), _chunked),
+    **_UNCHUNKED,
 }

@@ -23,6 +23,14 @@ Piece = tuple[Wave, int]
 BLOCK = 1 << 18
 """Samples, those of all channels counted, that are decoded or resampled at once."""
 
+_WIDTHS = (
+    "s8",
+    "u8",
+    *(f"{kind}{order}" for kind in ("s16", "u16", "s24", "u24", "s32", "u32", "f32", "f64") for order in ("le", "be")),
+)
+HEADERLESS = frozenset({*_WIDTHS, "alaw", "mulaw", "vidc", "dfpwm", "g726", "g726le", "aptx", "aptx_hd", "codec2raw"})
+"""FFmpeg's names of formats that it finds by a file's name alone, at a rate of its own choice."""
+
 TRIES = 3
 """Times that FFmpeg is asked to read on behind bytes that it cannot read."""
 
@@ -99,6 +107,10 @@ def _by_ffmpeg(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
         with av.open(stretch, mode="r", format=part.format, options=options) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: has no audio stream, expected a sound.")
+            if container.format.name in HEADERLESS:
+                raise AudioError(
+                    f"{name}: holds samples alone, and no header that states their rate. Convert it to WAV."
+                )
             yield from _gathered(_steady(_frames(container, stretch, name)))
     except av.FFmpegError:
         if part.stated > 1:

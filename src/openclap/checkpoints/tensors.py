@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,16 +37,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, and of nothing else."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; the folder is not complete.")
     if not _is_safetensors(path):
         raise CheckpointError(f"{path}: is damaged, or was not written by safetensors.")
     try:
-        return unwrapped(load_file(path), path.name)
+        return unwrapped(_loaded(path), path.name)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: is damaged ({why(error)}).") from None
+
+
+def _loaded(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load, load_file
+
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:  # safetensors opens no such path
+        return load(path.read_bytes())
+    return load_file(path)
 
 
 def state_dict(content: Any, source: str) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def fad(
     else:
         outcome.show()
         made_by = f"windows of {embedder.window_s:.2f} s, {embedder.engine.precision}, model {using.name}"
-        results.print(f"{made_by} {embedder.mono}".strip(), style="dim", markup=False)
+        results.print(". ".join(filter(None, (made_by, str(embedder.mono)))), style="dim", markup=False)
 
 
 @dataclass(frozen=True, slots=True)
