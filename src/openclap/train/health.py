@@ -121,6 +121,14 @@ def check_going(why: str, config: TrainConfig, total_steps: int, place: Place) -
     """Raise TrainingError when enough steps in a row were bad to call the run lost; `why` as `doubt` has it."""
     if not is_after_warmup(config, place.step, total_steps):
         return
+    if place.bad >= place.step:  # no update has done it
+        if place.bad >= RUNNING:
+            raise TrainingError(
+                f"step {place.step}: training moves nothing. Since the first step it looks {why}: the start gives all "
+                "captions or all sounds of a batch one embedding. Are the captions words that its tokenizer knows, the "
+                "sounds different ones, and the start a healthy model?"
+            )
+        return
     after = total_steps - min(config.optim.warmup_steps, total_steps // 2)
     if place.bad >= min(RUNNING, max(2, after // 2)):
         raise TrainingError(
