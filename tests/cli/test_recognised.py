@@ -85,6 +85,9 @@ def test_columns_of_other_names_are_named_and_then_measured_on(
         printed = capsys.readouterr()
         assert "caption from 'inhalt'" in printed.err
     assert "text→audio" in printed.out
+    add = ("index", "add", clothes["plain"], "--index", tmp_path / "index", "--model", tiny_model)
+    assert openclap(*add, "--table", clothes["beside"]) == 0
+    assert "'inhalt': name the one with captions, --caption-column" in " ".join(capsys.readouterr().err.split())
     assert openclap("eval", tiny_model, "--suite", "paper", "--source", "table") == 2
     assert "belong to the suite quick" in " ".join(capsys.readouterr().err.split())
 
