@@ -71,6 +71,27 @@ def test_the_same_is_measured_packed_or_not(
     assert openclap("eval", tiny_model, "--data", tmp_path / "nowhere") == 2
 
 
+def test_columns_of_other_names_are_named_and_then_measured_on(
+    clothes: dict[str, Path], tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads(clothes["table"].read_text(encoding="utf-8"))["data"]
+    clothes["table"].unlink()
+    table = clothes["beside"] / "metadata.csv"
+    polars.DataFrame([{"file_name": row["path"], "inhalt": row["text"]} for row in rows]).write_csv(table)
+    for words in (("score", "--pairs", clothes["beside"], "--model"), ("eval", "--data", clothes["beside"])):
+        openclap(*words, tiny_model)
+        assert "'inhalt': name the one with captions, --caption-column" in " ".join(capsys.readouterr().err.split())
+        assert openclap(*words, tiny_model, "--caption-column", "inhalt") == 0
+        printed = capsys.readouterr()
+        assert "caption from 'inhalt'" in printed.err
+    assert "text→audio" in printed.out
+    add = ("index", "add", clothes["plain"], "--index", tmp_path / "index", "--model", tiny_model)
+    assert openclap(*add, "--table", clothes["beside"]) == 0
+    assert "'inhalt': name the one with captions, --caption-column" in " ".join(capsys.readouterr().err.split())
+    assert openclap("eval", tiny_model, "--suite", "paper", "--source", "table") == 2
+    assert "belong to the suite quick" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_split_that_is_not_there(sounds: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = sounds / "split.csv"
     table.write_text("file,caption,split\nlow-0.wav,a low tone,train\nhigh-1.wav,a high tone,valid\n", encoding="utf-8")

@@ -22,13 +22,14 @@ from openclap.train.options import option_names
 
 SOURCE = Path(openclap.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--([a-z](?:[\w.-]*\w)?)")
+READ = ["dataset build", "dataset plan", "finetune", "eval", "score", "index add"]
 REACHED = {
+    ("sources/recognise.py", "--source"): READ,
+    ("sources/recognise.py", "--caption-column"): READ,
     ("data/near.py", "--near"): ["dataset build", "dataset fetch"],
     ("data/work.py", "--part"): ["dataset fetch", "dataset caption", "dataset pack"],
     ("data/work.py", "--processes"): ["dataset build", "dataset fetch", "dataset pack", "dataset check", "finetune"],
     ("train/pairs.py", "--held-out"): ["finetune"],
-    ("sources/recognise.py", "--source"): ["dataset build", "dataset plan", "finetune", "score", "index add"],
-    ("sources/recognise.py", "--caption-column"): ["dataset build", "dataset plan", "finetune"],
 }
 """Options that modules outside of cli name, and the commands that reach such a message."""
 OTHERS = ("interop/hear.py", "checkpoints/packages.py", "data/on_ray.py", "train/options.py")

@@ -46,6 +46,19 @@ def test_captions_in_a_json_file_beside_sounds_are_read(tmp_path: Path) -> None:
     assert all(Path(record.audio).is_file() for record in found.read())
 
 
+@pytest.mark.parametrize("placeholder", ["wav", "", None])
+def test_a_column_of_placeholders_gives_way_to_ids_that_name_sounds(tmp_path: Path, placeholder: str | None) -> None:
+    root = wavcaps(tmp_path / "wavcaps")
+    table = root / "json_files" / "bbc_final.json"
+    content = json.loads(table.read_text())
+    content["data"] = [{"audio": placeholder, "file_name": "a b.wav", **row} for row in content["data"]]
+    table.write_text(json.dumps(content))
+    found = recognise(root)
+    assert "sound from 'id', caption from 'caption'" in found.said
+    assert [record.captions[0] for record in found.read()] == [f"Bird number {n} sings." for n in range(6)]
+    assert all(Path(record.audio).is_file() for record in found.read())
+
+
 @pytest.mark.parametrize("name", ["captions.csv", "x.tsv", "x.jsonl", "x.parquet"])
 def test_captions_in_any_table_beside_sounds_are_read(tmp_path: Path, name: str) -> None:
     rows = [{"filename": f"{n}.ogg", "text": f"Sound {n}."} for n in range(3)]
@@ -66,7 +79,7 @@ def test_a_table_of_anything_else_is_named_and_left_alone(tmp_path: Path) -> Non
     other = write(tmp_path / "prices.csv", "file,caption\nx.pdf,expensive\n")
     found = recognise(tmp_path)
     assert (found.source, found.unread) == ("folder", (other,))
-    assert found.said == f"Read {tmp_path} as a folder of 1 sounds: captions from their names."
+    assert found.said == f"Read {tmp_path} as a folder of 1 sound: captions from their names."
 
 
 def test_notes_beside_sounds_come_before_a_table(tmp_path: Path) -> None:
@@ -172,6 +185,23 @@ def test_a_table_whose_captions_have_another_name_is_advised(tmp_path: Path) -> 
     table = write(tmp_path / "t.csv", "file,beschreibung\nNHU1.ogg,Ein Hund bellt.\n")
     said = advice(recognise(tmp_path))
     assert str(table) in said and "with --caption-column" in said
+
+
+def test_columns_of_a_hugging_face_folder_without_captions_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "1.ogg")
+    write(tmp_path / "a" / "metadata.csv", "file_name,beschreibung\n1.ogg,Ein Hund bellt.\n")
+    assert "'beschreibung': name the one with captions, --caption-column NAME." in advice(recognise(tmp_path / "a"))
+    (tmp_path / "b").mkdir()
+    frame = polars.DataFrame({"audio": [{"bytes": b"x", "path": "1.ogg"}], "beschreibung": ["Ein Hund bellt."]})
+    frame.write_parquet(tmp_path / "b" / "train.parquet")
+    assert "'beschreibung': name the one with captions, --caption-column NAME." in advice(recognise(tmp_path / "b"))
+
+
+def test_looking_for_advice_says_nothing_of_other_layouts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path / "X1.ogg")
+    polars.DataFrame({"nr": ["X1"], "comment": ["A dog."]}).write_parquet(tmp_path / "x.parquet")
+    assert "'comment'" in advice(recognise(tmp_path))
+    assert caplog.records == []
 
 
 def test_a_metadata_table_of_another_kind_is_a_table_like_any_other(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_absolute_files_stay(tmp_path: Path) -> None:
         ("t.csv", "file,caption\n,\n", ["no rows"]),
         ("t.csv", "", ["empty (0 bytes)"]),
         ("t.csv", "file,caption\na,b,c\n", ["cannot be read as csv"]),
-        ("t.csv", "file,caption\na,b\n".encode("utf-16")[:-1], ["is damaged text", "UTF-8"]),
+        ("t.csv", "file,caption\na,b\n".encode("utf-16")[:-1], ["cannot be read as text", "UTF-8"]),
         ("t.csv", "file,caption\na,b\n,c\n,d\n", ["2 rows name no file", "row 2", "'file'"]),
         ("t.jsonl", '{"file": "a"\n', ["line 1 is not JSON"]),
         ("t.jsonl", '{"file": "a", "caption": "b"}\n[1]\n', ["line 2 is not an object"]),
@@ -238,6 +238,29 @@ def test_a_line_pasted_from_elsewhere_does_not_change_the_others(tmp_path: Path)
     content = "file,caption\na.wav,Ein Bär brüllt über Gräben\n".encode() + "b.wav,Café “là”\n".encode("cp1252")
     found = open_table(table(tmp_path, "t.csv", content))
     assert [record.captions[0] for record in found.records] == ["Ein Bär brüllt über Gräben", "Café “là”"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "texts"),
+    [
+        ("cp1251", ("собака лает", "идёт дождь")),
+        ("koi8-r", ("собака лает", "идёт дождь")),
+        ("cp1253", ("γαυγίζει σκύλος", "βροχή πέφτει")),
+        ("gbk", ("一只狗在叫", "外面下雨")),
+        ("shift_jis", ("犬がほえている", "雨がふっている")),
+    ],
+)
+def test_encodings_that_bytes_do_not_tell_are_refused(tmp_path: Path, encoding: str, texts: tuple[str, str]) -> None:
+    content = f"file,caption\na.wav,{texts[0]}\nb.wav,{texts[1]}\n".encode(encoding)
+    with pytest.raises(DataError, match=r"its encoding is none of .* Save it again as UTF-8\."):
+        open_table(table(tmp_path, "t.csv", content))
+
+
+@pytest.mark.parametrize(
+    "text", ["été", "À l'été, «ça» y est", "Über Öl", "crème brûlée", "œuf – 5 €", "naïf", "hôtel"]
+)
+def test_words_of_western_europe_are_not(text: str) -> None:
+    assert decode_text(text.encode("cp1252"))[0] == text
 
 
 def test_bytes_that_cp1252_has_no_sign_for_stay(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from openclap.errors import AudioError, CheckpointError, TrainingError
 from openclap.evals.validation import HeldOut
 from openclap.models.objectives import ObjectiveConfig
 from openclap.train.config import OptimConfig, TrainConfig
-from openclap.train.health import doubt
+from openclap.train.health import Place, check_going, doubt
 from openclap.train.loop import read_log, train
 from openclap.train.state import saved
 from openclap.train.supervised import of_one, teach
@@ -130,6 +130,18 @@ def test_doubt_by_hand() -> None:
     assert not doubted(9.9, 9.0)  # below 3 * 3 + 0.1 * 10
     assert "diverged" in str(doubted(10.1, 9.0))
     assert not doubted(7.0, 9.0, first=0.1)  # 3 * ln 8 + 1 = 7.2
+
+
+def test_a_start_that_tells_nothing_apart_is_not_called_a_collapse(make_config: MakeConfig, tmp_path: Path) -> None:
+    """Doubtful from the first step on, before any update: captions of unknown words, or a dead model."""
+    config = make_config(epochs=1, optim=OptimConfig(warmup_steps=0))
+    why = "collapsed: the loss is 1.946"
+    check_going(why, config, 4, Place(tmp_path, 4, 4))  # a short run ends by itself
+    with pytest.raises(TrainingError, match=r"^step 10: training moves nothing\..*tokenizer") as told:
+        check_going(why, config, 100, Place(tmp_path, 10, 10))
+    assert "optim.lr" not in str(told.value)
+    with pytest.raises(TrainingError, match=r"^step 14: training has collapsed.*optim\.lr"):
+        check_going(why, config, 100, Place(tmp_path, 14, 10))
 
 
 def test_input_is_told_from_weights(tiny_model: Path) -> None:

@@ -1,7 +1,7 @@
 """Do captions say what is heard? A look at all of them, before hours of work go into sounds that are called "NHU".
 
-Three things are doubted: that no sound has a caption, that nearly all have the same, and that most are identifiers,
-such as names of files that were taken for want of captions.
+Three things are doubted: that no sound has a caption, that nearly all have the same (those made of names, but for
+numbers and codes), and that most are identifiers, such as names of files that were taken for want of captions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ FEWEST = 5
 EQUAL, IDENTIFIERS = 0.9, 0.5
 """Shares of the sounds."""
 SHORT_CODE = 4
-"""Capitals in a row that may as well be a code (NHU) as a word (DOG)."""
+"""Capitals in a row that may, in the name of a file, as well be a code (NHU) as a word (DOG)."""
+LONG_CODE = 4
+"""Letters of a code with digits that is passed over when names are compared; shorter ones may be notes (C4, F#3)."""
+NAMES = ("file name", "title")
+"""What nobody wrote as a caption."""
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _CONSONANTS = re.compile(r"[bcdfghjklmnpqrstvwxz]{6}", re.IGNORECASE)
 _VOWEL = re.compile(r"[aeiouyà-öø-ÿ]", re.IGNORECASE)
 _LATIN = re.compile(r"[a-zà-öø-ÿ]+", re.IGNORECASE)
@@ -39,13 +44,18 @@ class CaptionCheck:
     _sounds: int = 0
     _texts: Counter[str] = field(default_factory=Counter)
     _made: Counter[str] = field(default_factory=Counter)
+    _names: set[str] = field(default_factory=set)
+    """Those of the texts that were made of names."""
 
     def see(self, captions: Sequence[Caption]) -> None:
         """All captions of a sound."""
         self._sounds += 1
         if captions:
-            self._texts[" | ".join(sorted(caption.text for caption in captions))] += 1
+            text = " | ".join(sorted(caption.text for caption in captions))
+            self._texts[text] += 1
             self._made[captions[0].made] += 1
+            if captions[0].made in NAMES:
+                self._names.add(text)
 
     def finish(self) -> None:
         """Say what is doubtful, if anything is."""
@@ -59,7 +69,7 @@ class CaptionCheck:
             return f"None of the {self._sounds} sounds has a caption."
         if captioned < FEWEST:
             return None
-        ids = Counter({text: count for text, count in self._texts.items() if _is_identifier(text, count)})
+        ids = Counter({text: count for text, count in self._texts.items() if self._is_identifier(text, count)})
         if ids.total() > IDENTIFIERS * captioned:
             some = ", ".join(f"'{text}'" for text, _ in ids.most_common(3))
             return (
@@ -69,16 +79,34 @@ class CaptionCheck:
         text, count = self._texts.most_common(1)[0]
         if count > EQUAL * captioned:
             return f"{count} of {captioned} sounds have the same caption ('{text}'; {self._origin()})."
+        words: Counter[str] = Counter()
+        for name in self._names:
+            words[_without_codes(name)] += self._texts[name]
+        text, count = words.most_common(1)[0] if words else ("", 0)
+        if count > EQUAL * captioned:
+            return (
+                f"{count} of {captioned} sounds have the same caption but for numbers and codes ('{text}'; "
+                f"{self._origin()})."
+            )
         return None
 
     def _origin(self) -> str:
         made = self._made.most_common(1)[0][0]
         return "as given" if made == "given" else f"made of the {made}"
 
+    def _is_identifier(self, text: str, count: int) -> bool:
+        """Has it no word? Short codes in capitals are words unless several sounds are named by one."""
+        shared = count > 1 and text in self._names
+        return not any(_is_word(token, shared=shared) for token in _TOKEN.findall(text.replace(" | ", " ")))
 
-def _is_identifier(text: str, count: int) -> bool:
-    """Has it no word? Short codes in capitals are words unless several sounds share one."""
-    return not any(_is_word(token, shared=count > 1) for token in _TOKEN.findall(text.replace(" | ", " ")))
+
+def _without_codes(name: str) -> str:
+    """The name without numbers and codes."""
+    return " ".join(token for token in _TOKEN.findall(name) if not _is_code(token))
+
+
+def _is_code(token: str) -> bool:
+    return token[0].isdigit() or (len(token) >= LONG_CODE and any(map(str.isdigit, token)))
 
 
 def _is_word(token: str, *, shared: bool) -> bool:
@@ -91,4 +119,7 @@ def _is_word(token: str, *, shared: bool) -> bool:
         return False
     if letters.isupper() and len(letters) <= SHORT_CODE:
         return not shared
-    return letters.islower() or letters.istitle() or letters.isupper() or "'" in letters or "’" in letters
+    if letters.islower() or letters.istitle() or letters.isupper() or "'" in letters or "’" in letters:
+        return True
+    parts = _CAMEL.split(letters)  # DogBark
+    return len(parts) > 1 and all(_is_word(part, shared=shared) for part in parts)

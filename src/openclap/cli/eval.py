@@ -15,7 +15,7 @@ from openclap import paths
 from openclap.audio.mono import Channels, MonoConfig
 from openclap.cli.console import note, print_table, progress, results
 from openclap.cli.defaults import default_model
-from openclap.cli.reading import ReadAs
+from openclap.cli.reading import ReadAs, note_doubts
 from openclap.cli.using import Tokenizer, TrimSilence
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def evaluate(
     split: str = "test",
     baseline: str | None = None,
     training: Path | None = None,
+    read_as: ReadAs = ReadAs(),
     processes: int = 1,
     batch_size: int = 16,
     precision: str = "fp32",
@@ -112,8 +113,12 @@ def evaluate(
     if suite == "quick":
         if training:
             raise ConfigError("--training belongs to suites of published sets, such as --suite paper.")
-        _quick(models, baseline, data or paths.home() / "demo" / "shards", split, computing, outputs, seed)
+        _quick(models, baseline, data or paths.home() / "demo" / "shards", split, read_as, computing, outputs, seed)
     else:
+        if read_as != ReadAs():
+            raise ConfigError(
+                "--source, --audio-column and --caption-column belong to the suite quick. Tasks name their sources."
+            )
         if baseline or split != "test":
             raise ConfigError("--baseline and --split belong to the suite quick. Name every model as a checkpoint.")
         _published(models, suite, data or paths.home() / "datasets", training, computing, outputs, seed)
@@ -165,6 +170,7 @@ def _quick(  # noqa: PLR0917
     baseline: str | None,
     shards: Path,
     split: str,
+    read_as: ReadAs,
     computing: _Computing,
     outputs: _Outputs,
     seed: int,
@@ -182,11 +188,13 @@ def _quick(  # noqa: PLR0917
     with progress("Measuring") as advance:
         listeners = {model: computing.listener(model, advance) for model in models}
         other = computing.listener(baseline, advance) if baseline else None
-        if packed or not shards.exists():
+        if (packed and read_as == ReadAs()) or not shards.exists():
             test = load_clips(shards / split)
             train = load_clips(shards / "train") if split != "train" and (shards / "train").is_dir() else None
         else:
-            test, train = unpacked(ReadAs().recognise(shards), split)
+            source = read_as.recognise(shards)
+            test, train = unpacked(source, split)
+            note_doubts(source)
         found = {
             model: measure(listener, test, train, untrained=other, seed=seed) for model, listener in listeners.items()
         }

@@ -52,8 +52,12 @@ def add(
         Print one JSON object instead of a table.
     """
     from openclap.library import Library
+    from openclap.sources.recognise import advice
 
-    records = list(read_as.recognise(table).read()) if table else []
+    found = read_as.recognise(table) if table else None
+    records = list(found.read()) if found else []
+    if found and not any(record.captions for record in records):
+        note(" ".join(filter(None, ("No caption is in the table.", advice(found)))))
     library = Library.open_or_create(
         index or paths.home() / "index",
         model or default_model(),

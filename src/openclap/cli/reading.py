@@ -69,3 +69,15 @@ def caption_check(found: Recognised, *, any_captions: bool) -> CaptionCheck:
         note(sentence)
 
     return CaptionCheck(stop)
+
+
+def note_doubts(found: Recognised) -> None:
+    """What is doubtful about captions that are measured on as they are, and what would read better ones, to stderr."""
+    from openclap.captions.check import CaptionCheck
+    from openclap.captions.rules import captions_of
+    from openclap.sources.recognise import advice
+
+    check = CaptionCheck(lambda doubt, usable: note(" ".join(filter(None, (doubt, advice(found))))))
+    for record in found.read():
+        check.see(captions_of(record))
+    check.finish()

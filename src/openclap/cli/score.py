@@ -86,6 +86,7 @@ def _wanted(
 ) -> list[tuple[str, str]]:
     """Sounds and what is said of them. Raises ConfigError for neither one pair nor a table, or blank words."""
     from openclap.errors import ConfigError, DataError
+    from openclap.sources.recognise import advice
 
     if pairs is None:
         if audio is None or text is None:
@@ -97,9 +98,11 @@ def _wanted(
         return [(str(audio), text)]
     if audio is not None:
         raise ConfigError(f"Both {audio} and --pairs were given, expected one of the two.")
-    records = list(read_as.recognise(pairs).read())
+    found = read_as.recognise(pairs)
+    records = list(found.read())
     skipped += [(str(record.audio), "no caption") for record in records if not record.captions]
     wanted = [(str(record.audio), caption) for record in records for caption in record.captions]
     if not wanted:
-        raise DataError(f"{pairs}: none of the {len(records)} rows has a caption, so there is nothing to score.")
+        none = f"{pairs}: none of the {len(records)} rows has a caption, so there is nothing to score."
+        raise DataError(" ".join(filter(None, (none, advice(found)))))
     return wanted

@@ -13,7 +13,7 @@ from pathlib import Path
 from openclap.errors import ConfigError, DataError
 from openclap.sources import SOURCES, Record, hugging_face, shards
 from openclap.sources.fields import Fields
-from openclap.sources.layout import SUFFIXES, DamagedTableError, files_under, sounds
+from openclap.sources.layout import SUFFIXES, DamagedTableError, files_under, log, sounds
 from openclap.sources.table import TABLES, Columns, Table, named, open_table
 
 MOST_TABLES, LARGEST_TABLE = 20, 2**30
@@ -57,7 +57,7 @@ class Recognised:
     said: str
     unread: tuple[Path, ...] = ()
     columns: tuple[str, ...] = ()
-    """Of a table without captions, those that may hold some."""
+    """Of tables without captions, those that may hold some."""
 
 
 def recognise(path: Path, reading: Reading = Reading()) -> Recognised:
@@ -125,7 +125,7 @@ def _folder(root: Path, reading: Reading) -> Recognised:
     beside = f"captions from NAME.txt or NAME.json beside {found.noted}" if found.noted else ""
     from_names = f"from the names of {names}" if found.noted else "captions from their names"
     said = ", ".join(filter(None, (beside, from_names if names else "")))
-    text = f"Read {root} as a folder of {found.sounds} sounds: {said}."
+    text = f"Read {root} as a folder of {found.sounds} sound{'s' * (found.sounds > 1)}: {said}."
     return Recognised(root, "folder", lambda: SOURCES["folder"].read(root), text, unread)
 
 
@@ -168,13 +168,15 @@ def _survey(root: Path) -> _Survey:
 
 
 def _hugging_face(path: Path, reading: Reading) -> Recognised:
-    captions = reading.columns.captions
+    captions, columns = reading.columns.captions, tuple[str, ...]()
     tables, metadata = hugging_face.tables_of(path), hugging_face.metadata_of(path)
     if tables and not (metadata and not any(map(hugging_face.has_sounds, tables))):
-        said = f"{len(tables)} {tables[0].suffix[1:]} file{'s' * (len(tables) > 1)}{_said_of_columns(tables, captions)}"
+        of_columns, columns = _said_of_columns(tables, captions)
+        said = f"{len(tables)} {tables[0].suffix[1:]} file{'s' * (len(tables) > 1)}{of_columns}"
     elif metadata:
         fields = Fields.of(hugging_face.columns_in(metadata[0]), captions)
         texts = tuple(fields.names[name] for name in fields.captions)
+        columns = () if texts else tuple(name for name in fields.names.values() if name != "file_name")
         files = ", ".join(dict.fromkeys(each.name for each in metadata))
         said = (
             f"{files}: sound from 'file_name', {f'caption from {named(texts)}' if texts else 'no column of captions'}"
@@ -182,10 +184,11 @@ def _hugging_face(path: Path, reading: Reading) -> Recognised:
     else:
         said = "a folder for each label"
     text = f"Read {path} as a Hugging Face data set ({said})."
-    return Recognised(path, "hugging_face", lambda: hugging_face.read(path, captions=captions), text)
+    return Recognised(path, "hugging_face", lambda: hugging_face.read(path, captions=captions), text, (), columns)
 
 
-def _said_of_columns(tables: Sequence[Path], captions: tuple[str, ...]) -> str:
+def _said_of_columns(tables: Sequence[Path], captions: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Where sounds and captions are, and, without any captions, the columns that may hold some."""
     for table in tables:
         try:
             columns = hugging_face.columns_of(table)
@@ -195,8 +198,9 @@ def _said_of_columns(tables: Sequence[Path], captions: tuple[str, ...]) -> str:
         if sound is not None:
             fields = Fields.of([name for name in columns if name != sound], captions)
             said = tuple(fields.names[name] for name in fields.captions)
-            return f": sound from '{sound}', {f'caption from {named(said)}' if said else 'no column of captions'}"
-    return ""
+            text = f": sound from '{sound}', {f'caption from {named(said)}' if said else 'no column of captions'}"
+            return text, () if said else tuple(fields.names.values())
+    return "", ()
 
 
 def _shards(path: Path) -> Recognised:
@@ -276,10 +280,13 @@ def advice(found: Recognised) -> str:
 
 
 def _reads(name: str, root: Path) -> bool:
+    was, log.disabled = log.disabled, True  # tables of another layout are no fault here
     try:
         return next(SOURCES[name].read(root), None) is not None
     except (DataError, OSError, ValueError):
         return False
+    finally:
+        log.disabled = was
 
 
 def _tables_nearby(found: Recognised) -> list[str]:

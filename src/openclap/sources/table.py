@@ -189,16 +189,24 @@ def _files(
     files = (plain(wanted),) if wanted else tuple(name for name in FILES if name in fields.names)
     base = root or table.parent
     if files:
-        some = [text for row in rows[:LOOKED_AT] if (text := fields.text(row, *files)) and "://" not in text]
-        if not some or any(_is_file(table.parent / file) for file in some):
+        filled = [text for row in rows[:LOOKED_AT] if (text := fields.text(row, *files))]
+        some = [text for text in filled if "://" not in text]
+        if (filled and not some) or any(_is_file(table.parent / file) for file in some):
             return files, lambda file: table.parent / file
         if root and any(_is_file(root / file) for file in some):
             return files, lambda file: root / file
-        found = _Sounds(base)
-        return files, lambda file: found.find(file) or table.parent / file
     found = _Sounds(base)
+
+    def place(file: str) -> Path:
+        return found.find(file) or table.parent / file
+
+    if files and (wanted or any(found.find(text) for row in rows if (text := fields.text(row, *files)))):
+        return files, place
+    # WavCaps has a column 'audio' that names no file beside the ids that do.
     if best := _names_sounds(fields, rows, found):
-        return (best,), lambda file: found.find(file) or table.parent / file
+        return (best,), place
+    if files:
+        return files, place
     if "url" in fields.names:
         return ("url",), lambda file: table.parent / file
     there = list(fields.names.values())
@@ -282,7 +290,7 @@ def _text(table: Path, content: bytes) -> tuple[str, str]:
     try:
         return decode_text(content)
     except ValueError as error:
-        raise DataError(f"{table}: is damaged text ({error}). Save it again as UTF-8.") from error
+        raise DataError(f"{table}: cannot be read as text ({error}). Save it again as UTF-8.") from error
 
 
 def _with_polars(table: Path, read: Callable[[Any], Any]) -> tuple[list[str], Rows]:

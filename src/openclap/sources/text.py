@@ -17,6 +17,9 @@ _MARKS = (
 _SEQUENCE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _HIGH = re.compile(rb"[\x80-\xff]")
 _CP1252_ONLY = re.compile(rb"[\x80-\x9f]")
+_HIGH_WORD = re.compile(rb"[A-Za-z\x80-\xff]*[\x80-\xff][A-Za-z\x80-\xff]*")
+_FOREIGN = re.compile(rb"[\x80-\xff]{3}")
+"""Three letters in a row and none of ASCII: another script. Words of Western Europe have no more than two."""
 
 
 def read_text(path: Path) -> tuple[str, str]:
@@ -31,7 +34,8 @@ def decode_text(content: bytes) -> tuple[str, str]:
     no text; without them the two are the same, and it is called latin-1. Where most of what is not ASCII is
     valid UTF-8 the text is UTF-8, in which single lines were pasted from elsewhere.
 
-    Raises ValueError where a byte order mark promises what does not follow.
+    Raises ValueError where a byte order mark promises what does not follow, and for text in an encoding that its bytes
+    do not tell, such as cp1251 or GBK: most of its foreign words would be of accented letters alone.
     """
     for mark, encoding, name in _MARKS:
         if content.startswith(mark):
@@ -46,6 +50,9 @@ def decode_text(content: bytes) -> tuple[str, str]:
     high, valid = len(_HIGH.findall(content)), sum(map(len, _SEQUENCE.findall(content)))
     if valid > high / 2:
         return content.decode("utf-8", AS_CP1252), f"{UTF_8} and, in places, cp1252"
+    words = _HIGH_WORD.findall(content)
+    if sum(_FOREIGN.search(word) is not None for word in words) > len(words) / 2:
+        raise ValueError("its encoding is none of UTF-8, UTF-16, cp1252 and latin-1")
     name = "cp1252" if _CP1252_ONLY.search(content) else "latin-1"
     return "".join(map(_single, _runs(content))), name
 

@@ -121,10 +121,17 @@ def check_going(why: str, config: TrainConfig, total_steps: int, place: Place) -
     """Raise TrainingError when enough steps in a row were bad to call the run lost; `why` as `doubt` has it."""
     if not is_after_warmup(config, place.step, total_steps):
         return
-    if place.bad >= RUNNING:
+    if place.bad < RUNNING:
+        return
+    if place.bad >= place.step:  # since the first step: no update has done it
         raise TrainingError(
-            f"step {place.step}: training has {why}, for {place.bad} steps in a row. {place.kept()} {advice(config)}"
+            f"step {place.step}: training moves nothing. Since the first step it looks {why}: the start gives all "
+            "captions or all sounds of a batch one embedding. Are the captions words that its tokenizer knows, the "
+            "sounds different ones, and the start a healthy model?"
         )
+    raise TrainingError(
+        f"step {place.step}: training has {why}, for {place.bad} steps in a row. {place.kept()} {advice(config)}"
+    )
 
 
 def check_embeddings(is_finite: bool, config: TrainConfig, place: Place) -> None:
