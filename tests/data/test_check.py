@@ -226,6 +226,17 @@ def test_a_folder_where_a_tar_should_be(packed: Path) -> None:
     assert repair(packed, check(packed)).damage == ()
 
 
+def test_a_folder_where_the_manifest_should_be(packed: Path) -> None:
+    manifest = packed / "manifest.parquet"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    manifest.mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        repair(packed, check(packed))
+    manifest.rmdir()
+    assert repair(packed, check(packed)).damage == () and manifest.read_bytes() == content
+
+
 def test_folders_called_like_tars_among_shards(packed: Path) -> None:
     (packed / "train" / "4.tar").mkdir()
     index = index_shards(packed / "train")

@@ -159,8 +159,10 @@ def repair(folder: Place, health: Health, *, processes: int = 1) -> Health:
     With `work/`, all is made again as it was; a tar whose sounds are gone is left as it is. Without, the manifest is
     rebuilt from the tars, as far as these tell (`rebuild.UNKNOWN`).
 
-    Raises DataError where tars are damaged and `work/` is gone.
+    Raises DataError where tars are damaged and `work/` is gone, and for a folder in the manifest's place.
     """
+    if (folder / MANIFEST).is_dir():
+        raise DataError(f"{folder / MANIFEST}: is a folder, expected a file. Move it away and run this again.")
     made, broken = from_work(folder), {name for name, _ in health.damage}
     if made is None:
         return _repair_from_tars(folder, health, processes)
