@@ -38,11 +38,11 @@ from openclap.audio.frontend import FrontEndConfig
 from openclap.checkpoints.clap_config import config_of, preprocessor_of, preset_of
 from openclap.checkpoints.folder import fill
 from openclap.checkpoints.huggingface import from_state
-from openclap.memory import all_memory_kept
+from openclap.malloc import all_memory_kept
 from openclap.models.clap import CLAP
 from openclap.models.objectives import ObjectiveConfig, build_objective
 from openclap.train.config import OptimConfig
-from openclap.train.optim import build_optimizer
+from openclap.train.optimizer import build_optimizer
 from openclap.train.step import TrainingStep
 from openclap.train.watch import count_work, matmul_peak, peak_memory
 from openclap.types import AudioBatch, PairBatch, TextBatch

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openclap import presets
-from openclap.ahead import Ahead, Span
 from openclap.audio.clips import cut, window_starts
 from openclap.audio.frontend import FrontEnd
+from openclap.decode_ahead import Ahead, Span
 from openclap.embedder import Embedder
 from openclap.errors import AudioError
 from openclap.models.htsat import HTSATConfig

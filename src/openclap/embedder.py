@@ -20,17 +20,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openclap import engine as engines
-from openclap.ahead import Ahead, Job, Piece, Span
+from openclap import inference as engines
 from openclap.audio.clips import cut, window_starts
 from openclap.audio.frontend import FrontEnd
+from openclap.audio.inputs import Sound, blocks, named
 from openclap.audio.io import Wave
 from openclap.audio.mono import AS_USUAL, SILENCE, Channels, MonoBlocks, MonoConfig, is_silent
+from openclap.checkpoints import detect, hub, published, starts
 from openclap.checkpoints import folder as model_folder
-from openclap.checkpoints import hub, published, recognise, starts
+from openclap.decode_ahead import Ahead, Job, Piece, Span
 from openclap.errors import AudioError, CheckpointError, ConfigError, MissingTokenizerError
 from openclap.limits import check_count
-from openclap.sounds import Sound, blocks, named
 from openclap.text.prompts import SOUND, prompts
 from openclap.text.tokenizer import Tokenizer
 from openclap.types import TextBatch, Window
@@ -72,7 +72,7 @@ def load(
             (`openclap models`); any repository of the Hugging Face hub ("user/name"); or a start ("demo-start").
         device: "cpu", "cuda", …; without it, a GPU when there is one.
         precision: "fp32", "bf16", "int8", or "auto", the fastest that keeps a cosine of 0.9995 to fp32 (see
-            `openclap.engine`).
+            `openclap.inference`).
         tokenizer: a `tokenizer.json` to use in place of the model's own.
         preset: takes the place of what is stored or found out.
         revision: of a repository on the hub: a branch, tag or commit.
@@ -87,7 +87,7 @@ def load(
     mono = MonoConfig(channels, trim_silence)
     choice = engines.choose(precision, where)
     path = located(str(source), revision=revision, offline=offline)
-    checkpoint = recognise.read(path, preset)
+    checkpoint = detect.read(path, preset)
     words: Words = (
         Path(tokenizer) if tokenizer else checkpoint.tokenizer or partial(_fetched, checkpoint.preset, offline)
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import ClapFeatureExtractor, ClapProcessor
 
-from openclap.checkpoints import huggingface, recognise
+from openclap.checkpoints import detect, huggingface
 from openclap.errors import CheckpointError
 from small_laion import small_clap
 
@@ -39,7 +39,7 @@ def test_the_processors_own_file_says_what_the_front_end_is(hf: Path) -> None:
     (hf / "preprocessor_config.json").unlink()
     ClapProcessor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(hf)
     assert (hf / "processor_config.json").is_file() and not (hf / "preprocessor_config.json").exists()
-    found = recognise.read(hf).preset.frontend
+    found = detect.read(hf).preset.frontend
     assert (found.mel.rate, found.mel.hop, found.mel.n_fft, found.samples) == (16000, 160, 512, 80000)
     assert (found.mel.f_min, found.mel.f_max) == (0.0, 8000.0)
 
@@ -60,7 +60,7 @@ def test_choices_that_are_not_built_are_refused(hf: Path, edit: Callable[[dict[s
     edit(config)
     (hf / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(CheckpointError, match=said):
-        recognise.read(hf)
+        detect.read(hf)
 
 
 def test_a_model_that_would_read_back_as_another_is_refused(tmp_path: Path) -> None:
@@ -85,4 +85,4 @@ def test_five_seconds_at_another_rate_come_back(tmp_path: Path) -> None:
     mel = replace(whole.frontend.mel, rate=16000, hop=160, n_fft=512, f_max=8000.0)
     frontend = replace(whole.frontend, mel=mel, samples=80000, int16=False)
     assert huggingface.write(small_clap(frontend=frontend), tmp_path / "hf").changed == ()
-    assert recognise.read(tmp_path / "hf").preset.frontend == frontend
+    assert detect.read(tmp_path / "hf").preset.frontend == frontend

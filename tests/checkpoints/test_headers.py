@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import openclap
 from headers import LOW_BYTES, begin, save_beginning
 from openclap import presets
-from openclap.checkpoints import audioset, folder, huggingface, recognise, starts
+from openclap.checkpoints import audioset, detect, folder, huggingface, starts
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.tensors import read_safetensors, read_tensors
 from openclap.cli import run
@@ -77,7 +77,7 @@ def test_every_file_of_our_folder(tmp_path: Path, tiny_model: Path) -> None:
     for low in LOW_BYTES:
         for name in (folder.WEIGHTS, folder.UNUSED, folder.OBJECTIVE):
             begin(tmp_path / "model" / name, low)
-        found = recognise.read(tmp_path / "model")
+        found = detect.read(tmp_path / "model")
         for theirs, ours in ((weights, found.weights), (unused, found.unused), (learned, found.objective)):
             assert theirs.keys() == ours.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
         begin(tmp_path / "tiny" / folder.WEIGHTS, low)
@@ -113,7 +113,7 @@ def test_one_shard_of_a_divided_clap_model(tmp_path: Path) -> None:
     (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
     for low in LOW_BYTES:
         begin(place / "model-00002-of-00002.safetensors", low)
-        found = recognise.read(place).weights
+        found = detect.read(place).weights
         assert len(found) > 30 and all(torch.equal(found[name], checkpoint.weights[name]) for name in found)
 
 
@@ -122,7 +122,7 @@ def test_single_files(tmp_path: Path) -> None:
     state, place = small_state(), tmp_path / "weights"
     tower = {name.removeprefix("audio_branch."): t for name, t in state.items() if name.startswith("audio_branch.")}
     readers: list[tuple[dict[str, torch.Tensor], Callable[[Path], object], object]] = [
-        (state, lambda path: recognise.read(path).preset.embedding_size, 24),
+        (state, lambda path: detect.read(path).preset.embedding_size, 24),
         (tower, lambda path: audioset.read(path).name, "htsat-16"),
         ({"encoder.x": torch.ones(2)}, lambda path: list(starts.read_minilm(path)), ["text_tower.encoder.encoder.x"]),
     ]

@@ -15,9 +15,9 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProces
 
 import openclap
 from openclap import presets
-from openclap.checkpoints import folder, huggingface, recognise
+from openclap.checkpoints import detect, folder, huggingface
 from openclap.checkpoints.checkpoint import Checkpoint
-from openclap.checkpoints.exchange import Losses
+from openclap.checkpoints.conversion_report import Losses
 from openclap.cli import run
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSAT_BASE
@@ -89,7 +89,7 @@ def test_there_and_back_is_bit_equal(tmp_path: Path) -> None:
     model = theirs("tiny", True)
     model.save_pretrained(tmp_path / "hf")
     tokenizer(tmp_path / "hf" / "tokenizer.json")
-    found = recognise.read(tmp_path / "hf")
+    found = detect.read(tmp_path / "hf")
     folder.write(found, tmp_path / "ours", None)
     assert huggingface.write(folder.read(tmp_path / "ours"), tmp_path / "back") == Losses()
     before, after = load_file(tmp_path / "hf" / "model.safetensors"), load_file(tmp_path / "back" / "model.safetensors")
@@ -163,13 +163,13 @@ def test_a_folder_without_weights_and_a_damaged_one(tmp_path: Path) -> None:
     place.mkdir()
     (place / "config.json").write_text('{"model_type": "clap"}', encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"neither model.safetensors nor pytorch_model.bin; found config.json"):
-        recognise.read(place)
+        detect.read(place)
     (place / "model.safetensors").write_bytes(b"0" * 20)
     with pytest.raises(CheckpointError, match="is damaged"):
-        recognise.read(place)
+        detect.read(place)
     (place / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     with pytest.raises(CheckpointError, match="is no model folder"):
-        recognise.read(place)
+        detect.read(place)
 
 
 def test_a_tokenizer_that_is_not_there_is_fetched_when_text_comes(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_every_damage_is_one_sentence(hf: Path, what: str) -> None:
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_weights_in_parts_and_wrapped(hf: Path, kind: str, before: str) -> None:
     state = {f"{before}{name}": tensor for name, tensor in load_file(hf / "model.safetensors").items()}
-    expected = recognise.read(hf).weights
+    expected = detect.read(hf).weights
     (hf / "model.safetensors").unlink()
     whole, stem = ("model.safetensors", "model") if kind == "safetensors" else ("pytorch_model.bin", "pytorch_model")
     parts: dict[str, dict[str, torch.Tensor]] = {}
@@ -282,7 +282,7 @@ def test_weights_in_parts_and_wrapped(hf: Path, kind: str, before: str) -> None:
         (save_file if kind == "safetensors" else torch.save)(part, hf / file)
     places = {name: file for file, part in parts.items() for name in part}
     (hf / f"{whole}.index.json").write_text(json.dumps({"weight_map": places}), encoding="utf-8")
-    found = recognise.read(hf).weights
+    found = detect.read(hf).weights
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
 
 
@@ -292,9 +292,9 @@ def test_weights_that_share_memory_and_other_precisions(tmp_path: Path, dtype: t
     one = {name: t.to(dtype) if t.is_floating_point() else t for name, t in checkpoint.weights.items()}
     one["logit_scale_text"] = one["logit_scale"] = torch.tensor(2.5, dtype=dtype)
     huggingface.write(replace(checkpoint, weights=one), tmp_path / "hf")
-    found = recognise.read(tmp_path / "hf").weights
+    found = detect.read(tmp_path / "hf").weights
     assert all(torch.equal(found[name], one[name]) and found[name].dtype == one[name].dtype for name in found)
-    folder.write(recognise.read(tmp_path / "hf"), tmp_path / "ours", None)
+    folder.write(detect.read(tmp_path / "hf"), tmp_path / "ours", None)
     assert all(torch.equal(found[name], tensor) for name, tensor in folder.read(tmp_path / "ours").weights.items())
     ClapModel.from_pretrained(tmp_path / "hf")
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "hf").iterdir()}
@@ -314,7 +314,7 @@ def test_weights_that_share_memory_and_other_precisions(tmp_path: Path, dtype: t
 def test_a_damaged_tokenizer_hinders_text_alone(hf: Path, files: dict[str, str], said: str) -> None:
     for name, content in files.items():
         (hf / name).write_text(content, encoding="utf-8")
-    assert recognise.describe(hf)["tokenizer"] == str(hf / next(iter(files)))
+    assert detect.describe(hf)["tokenizer"] == str(hf / next(iter(files)))
     with pytest.raises(CheckpointError, match=said):
         _ = openclap.load(hf).tokenizer
 

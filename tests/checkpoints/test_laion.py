@@ -11,7 +11,7 @@ import torch
 
 from openclap import presets
 from openclap.audio.mel import mel_filterbank
-from openclap.checkpoints import audioset, folder, laion, recognise
+from openclap.checkpoints import audioset, detect, folder, laion
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.fresh import COUNTER, fresh
 from openclap.checkpoints.shapes import at_rate
@@ -55,7 +55,7 @@ def test_a_whole_model_is_recognised() -> None:
 def test_sizes_are_found_out(audio: presets.AudioConfig, tmp_path: Path) -> None:
     preset, weights = small(audio)
     laion.write(Checkpoint("laion", preset, weights), tmp_path / "a.pt")
-    found = recognise.read(tmp_path / "a.pt")
+    found = detect.read(tmp_path / "a.pt")
     assert found.preset.audio == audio and found.preset.embedding_size == 24
     assert found.preset.frontend.long == ("fusion" if audio.fusion else "windows")
     clap = folder.network(found, "a.pt")
@@ -93,16 +93,16 @@ def test_files_in_the_wild(protocol: int, legacy: bool, tmp_path: Path) -> None:
         "state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()},
     }
     path = saved(content, tmp_path / "epoch_45.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
-    assert recognise.read(path).preset.audio == SMALL
+    assert detect.read(path).preset.audio == SMALL
 
 
 def test_a_bare_state_dict_and_safetensors(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     tensors = small_state()
-    assert recognise.read(saved(tensors, tmp_path / "bare.pt")).preset.audio == SMALL
+    assert detect.read(saved(tensors, tmp_path / "bare.pt")).preset.audio == SMALL
     save_file(tensors, tmp_path / "bare.safetensors")
-    assert recognise.read(tmp_path / "bare.safetensors").preset.audio == SMALL
+    assert detect.read(tmp_path / "bare.safetensors").preset.audio == SMALL
 
 
 class Runs:
@@ -114,10 +114,10 @@ def test_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     for content in ({"state_dict": Runs()}, [Runs()]):
         with pytest.raises(CheckpointError, match="Nothing was executed"):
-            recognise.read(saved(content, tmp_path / "bad.pt"))
+            detect.read(saved(content, tmp_path / "bad.pt"))
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Runs()))
     with pytest.raises(CheckpointError):
-        recognise.read(tmp_path / "raw.pt")
+        detect.read(tmp_path / "raw.pt")
     assert not (tmp_path / "executed").exists()
 
 
@@ -141,7 +141,7 @@ def test_wrong_files_say_what_was_found(tmp_path: Path) -> None:
     saved({n: t for n, t in tensors.items() if "word_embeddings" not in n}, tmp_path / "lacks.pt")
     for name, said in cases.items():
         with pytest.raises(CheckpointError, match=said):
-            recognise.read(tmp_path / name)
+            detect.read(tmp_path / name)
 
 
 def test_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_an_htsat_tower_alone(tmp_path: Path) -> None:
     features = network.features(frontend([np.random.default_rng(0).standard_normal(48000).astype(np.float32)]))
     assert features.clipwise.shape == (1, 5) and features.framewise.shape[2] == 5
     with pytest.raises(CheckpointError, match="holds an audio tower alone"):
-        recognise.read(path)
+        detect.read(path)
 
 
 def test_pann_as_it_is_published(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_pann_as_it_is_published(tmp_path: Path) -> None:
     assert (found.frontend.mel.rate, found.frontend.mel.hop) == (32000, 320)
     network, frontend = found.build()
     assert network.features(frontend([np.ones(8000, np.float32)])).clipwise.shape == (1, 7)
-    assert recognise.describe(path)["audio tower"] == "pann-4"
+    assert detect.describe(path)["audio tower"] == "pann-4"
 
 
 def test_unused_weights_travel_with_the_embedder(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_tower_without_a_tagger_comes_back(audio: presets.AudioConfig, tmp_pat
     preset, weights = small(replace(audio, classes=0))
     losses = laion.write(Checkpoint("openclap", preset, weights), tmp_path / "a.pt")
     assert losses.untrained[0].startswith(("audio_branch.tscam_conv", "audio_branch.fc_audioset"))
-    facts = recognise.describe(tmp_path / "a.pt")
+    facts = detect.describe(tmp_path / "a.pt")
     assert facts["classes"] == 0 and facts["missing"] == facts["not known"] == []
 
 
@@ -296,12 +296,12 @@ def test_no_file_but_our_own_is_replaced(tmp_path: Path) -> None:
     for epoch in range(2):
         weights["logit_scale"] = torch.tensor(float(epoch))
         laion.write(Checkpoint("laion", preset, weights), tmp_path / "ours.pt")
-        assert recognise.read(tmp_path / "ours.pt").weights["logit_scale"] == epoch
+        assert detect.read(tmp_path / "ours.pt").weights["logit_scale"] == epoch
     assert torch.load(tmp_path / "ours.pt", weights_only=True)["name"] == "small"  # what LAION-CLAP's loader can read
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Cnn.pth", "laion.pt", "ours.pt"]
 
 
 def test_nothing_is_missing_from_a_whole_file(tmp_path: Path) -> None:
-    facts = recognise.describe(saved(small_state(), tmp_path / "a.pt"))
+    facts = detect.describe(saved(small_state(), tmp_path / "a.pt"))
     assert facts["missing"] == facts["not known"] == facts["of another shape"] == []
     assert facts["audio tower"] == "htsat-16" and facts["pooling"] == "pooler"

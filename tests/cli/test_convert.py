@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from openclap import presets
-from openclap.checkpoints import folder, recognise
+from openclap.checkpoints import detect, folder
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.starts import STARTS
 from openclap.cli import run
@@ -55,7 +55,7 @@ def test_what_is_left_out_is_named(
         *("text_transform.0 (2)", "text_transform.3 (2)", "audio_branch.head (1)"),
     ]
     assert "This format cannot say frontend.int16 True (it would read back as False)." in said
-    expected, found = recognise.read(published).weights, recognise.read(tmp_path / "hf").weights
+    expected, found = detect.read(published).weights, detect.read(tmp_path / "hf").weights
     assert len(expected) - len(found) == 10 and all(torch.equal(found[name], expected[name]) for name in found)
     assert run(["convert", str(tmp_path / "hf"), str(tmp_path / "back.pt"), "--to", "laion"]) == 0
     said = capsys.readouterr().err
@@ -71,13 +71,13 @@ def test_what_an_objective_learned_is_left_out_and_nothing_else_is_changed(
     assert run(["convert", str(tmp_path / "plain"), str(tmp_path / "biased"), "--to", "openclap"]) == 0
     save_file({"bias": torch.tensor(-7.5)}, tmp_path / "biased" / folder.OBJECTIVE)
     assert run(["convert", str(tmp_path / "biased"), str(tmp_path / "again"), "--to", "openclap"]) == 0
-    assert recognise.read(tmp_path / "again").objective == {"bias": torch.tensor(-7.5)}
+    assert detect.read(tmp_path / "again").objective == {"bias": torch.tensor(-7.5)}
     for to, name in (("hf", "hf-{}"), ("laion", "{}.pt")):
         capsys.readouterr()
         for one in ("plain", "biased"):
             assert run(["convert", str(tmp_path / one), str(tmp_path / name.format(one)), "--to", to]) == 0
             assert ("objective.bias (1)" in capsys.readouterr().err) == (one == "biased")
-        plain, biased = (recognise.read(tmp_path / name.format(one)) for one in ("plain", "biased"))
+        plain, biased = (detect.read(tmp_path / name.format(one)) for one in ("plain", "biased"))
         for theirs, ours in ((plain.weights, biased.weights), (plain.unused, biased.unused)):
             assert theirs.keys() == ours.keys() and all(torch.equal(ours[key], theirs[key]) for key in theirs)
 

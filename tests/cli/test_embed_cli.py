@@ -22,7 +22,7 @@ import soundfile
 import openclap
 from openclap import embedder
 from openclap.cli import run
-from openclap.cli.part import unfinished
+from openclap.cli.resumable_output import unfinished
 from openclap.embedder import Embedder
 from openclap.errors import DataError
 from openclap.search.walk import Stamp
@@ -106,9 +106,10 @@ def test_windows_are_those_of_python(
 
 KILLED = """
     import os, signal, sys
-    from openclap.cli import part, run
+    from openclap.cli import run
+    from openclap.cli import resumable_output
 
-    real, done = part.Part.add, []
+    real, done = resumable_output.Part.add, []
 
     def add(self, *fields):
         real(self, *fields)
@@ -116,7 +117,7 @@ KILLED = """
         if len(done) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    part.Part.add = add
+    resumable_output.Part.add = add
     run(sys.argv[1:])
 """
 

@@ -26,7 +26,7 @@ READ = ["dataset build", "dataset plan", "finetune", "eval", "score", "index add
 REACHED = {
     ("sources/recognise.py", "--source"): READ,
     ("sources/recognise.py", "--caption-column"): READ,
-    ("data/near.py", "--near"): ["dataset build", "dataset fetch"],
+    ("data/near_duplicates.py", "--near"): ["dataset build", "dataset fetch"],
     ("data/work.py", "--part"): ["dataset fetch", "dataset caption", "dataset pack"],
     ("data/work.py", "--processes"): ["dataset build", "dataset fetch", "dataset pack", "dataset check", "finetune"],
     ("train/pairs.py", "--held-out"): ["finetune"],

@@ -16,7 +16,8 @@ from misbehaving import Misbehaving
 
 from openclap.audio.io import decode
 from openclap.captions import makers
-from openclap.data import augmented, examine, fetched, write
+from openclap.data import captioning, fetched, write
+from openclap.data import decode as decode_step
 from openclap.data import pack as packing
 from openclap.data.clean import to_flac, to_pcm
 from openclap.data.config import DataConfig
@@ -90,7 +91,7 @@ LEFT_OUT = {
 
 def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int, told: Connection) -> None:
     """Build, and tell which of `STEPS` has begun, and when. Other processes know nothing of small pieces of work."""
-    for module in (augmented, examine, fetched, makers, packing, write):
+    for module in (captioning, decode_step, fetched, makers, packing, write):
         module.CHUNK = SMALL if processes == 1 else module.CHUNK  # type: ignore[attr-defined]
 
     def tell(step: str) -> None:

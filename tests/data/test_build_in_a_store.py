@@ -10,16 +10,16 @@ from building import Spelled
 from packs import MakeRecords, contents
 
 from openclap.data.card import write_card
-from openclap.data.check import check, repair
 from openclap.data.config import DataConfig
-from openclap.data.files import place_of
 from openclap.data.pack import build
 from openclap.data.shards import index_shards
 from openclap.data.stats import stats_of
+from openclap.data.storage import place_of
+from openclap.data.verify import check, repair
 from openclap.errors import DataError
 from openclap.sources import Record
 from openclap.train.config import TrainConfig
-from openclap.train.loop import train
+from openclap.train.trainer import train
 
 upath = pytest.importorskip("upath")
 CONFIG = DataConfig(shard_size=3)

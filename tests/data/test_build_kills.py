@@ -27,8 +27,8 @@ from fetching import environment
 from misbehaving import Misbehaving
 from packs import contents
 
-from openclap.data.examine import facts_of
-from openclap.data.folder import read_table
+from openclap.data.decode import facts_of
+from openclap.data.layout import read_table
 
 KILLS_A_BUILD = {"plan": 2, "fetch": 3, "decode": 2, "caption": 2, "pack": 3, "finish": 2}
 """How often each step of one build is stopped."""

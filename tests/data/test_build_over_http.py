@@ -24,8 +24,8 @@ from openclap.audio.io import decode
 from openclap.data.clean import to_flac, to_pcm
 from openclap.data.config import DataConfig
 from openclap.data.fetch import Limits
-from openclap.data.finish import PackReport, finish
-from openclap.data.folder import read_table
+from openclap.data.layout import read_table
+from openclap.data.manifest import PackReport, finish
 from openclap.data.pack import build, gather, write_tars
 from openclap.data.plan import plan
 from openclap.data.recipe import DataRecipe

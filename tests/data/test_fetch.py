@@ -15,7 +15,7 @@ from fetching import QUICK, left_over, outcome, sha256
 from misbehaving import Misbehaving
 
 from openclap.data.fetch import Failed, Fetched, Limits, Wanted, fetch
-from openclap.data.files import partial_of
+from openclap.data.storage import partial_of
 from openclap.errors import ConfigError, DataError
 
 BODY = "30000.wav"

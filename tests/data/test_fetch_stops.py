@@ -19,7 +19,7 @@ from fetching import QUICK, environment, left_over, sha256
 from misbehaving import Misbehaving
 
 from openclap.data.fetch import Fetched, Wanted, fetch
-from openclap.data.files import partial_of
+from openclap.data.storage import partial_of
 from openclap.locks import open_alone
 
 

@@ -15,8 +15,8 @@ from packs import MakeRecords, contents
 
 from openclap.data import on_ray
 from openclap.data.config import DataConfig
-from openclap.data.finish import finish
-from openclap.data.folder import CHUNK
+from openclap.data.layout import CHUNK
+from openclap.data.manifest import finish
 from openclap.data.pack import build, gather, write_tars
 from openclap.data.plan import plan
 from openclap.errors import ConfigError, DataError

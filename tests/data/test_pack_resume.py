@@ -53,9 +53,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, e
 
 
 STEPS = [
-    ("openclap.data.files.os.fsync", os, "fsync"),
+    ("openclap.data.storage.os.fsync", os, "fsync"),
     ("rename", Path, "replace"),
-    ("a record", sys.modules["openclap.data.examine"], "facts_of"),
+    ("a record", sys.modules["openclap.data.decode"], "facts_of"),
     ("a sample", sys.modules["openclap.data.write"], "flac_of"),
     ("a member", tarfile.TarFile, "addfile"),
     ("a table", sys.modules["openclap.data.write"], "write_table"),
@@ -91,7 +91,7 @@ def test_a_second_run_does_nothing(tmp_path: Path, make_records: MakeRecords, mo
     records = mixed(make_records, tmp_path)
     first = pack(records, tmp_path / "out", shard_size=3)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    stop_at(monkeypatch, sys.modules["openclap.data.examine"], "facts_of", 1, Stop())
+    stop_at(monkeypatch, sys.modules["openclap.data.decode"], "facts_of", 1, Stop())
     stop_at(monkeypatch, sys.modules["openclap.data.write"], "flac_of", 1, Stop())
     assert pack(records, tmp_path / "out", shard_size=3) == first
     assert times == {path: path.stat().st_mtime_ns for path in times}

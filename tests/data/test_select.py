@@ -14,8 +14,8 @@ from packs import MakeRecords, contents
 
 from openclap.audio.io import decode
 from openclap.data.config import DataConfig
-from openclap.data.finish import finish
-from openclap.data.folder import read_table
+from openclap.data.layout import read_table
+from openclap.data.manifest import finish
 from openclap.data.pack import build, gather, write_tars
 from openclap.data.plan import plan
 from openclap.data.shards import index_shards

@@ -25,12 +25,14 @@ from sklearn.metrics import average_precision_score
 
 import openclap
 from openclap.cli import run
-from openclap.data.examine import facts_of
+from openclap.data.decode import facts_of
 from openclap.errors import ConfigError, DataError
 from openclap.evals.bench import Table, run_suite
 from openclap.evals.bench_report import write_suite_report
 from openclap.evals.bench_table import compared, published_of, rows_of, to_json, to_markdown
+from openclap.evals.bootstrap import paired_difference
 from openclap.evals.collected import collect
+from openclap.evals.decontamination import trained_on
 from openclap.evals.hearing import Listener, open_listener
 from openclap.evals.learners import LEARNERS
 from openclap.evals.lesson import lesson
@@ -38,8 +40,6 @@ from openclap.evals.metrics import retrieval_measures
 from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.tagging import tag, tagging_measures
 from openclap.evals.tasks import PAPER, Task, read_suite
-from openclap.evals.uncertainty import paired_difference
-from openclap.evals.untrained import trained_on
 from openclap.pages.render import write
 
 TASKS = {task.name: task for task in PAPER}

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from openclap.errors import OpenClapError
 from openclap.evals.answers import Answers, LeftOut, labelled, labels_of
+from openclap.evals.bootstrap import Estimate
 from openclap.evals.clips import EvalClips, embed_clips
 from openclap.evals.evaluation import Evaluation, Figure, table
 from openclap.evals.metrics import retrieval_measures
@@ -17,7 +18,6 @@ from openclap.evals.probe import STRENGTHS, choose_strength, group_folds, probe
 from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.retrieval import retrieve
 from openclap.evals.suite import evaluate
-from openclap.evals.uncertainty import Estimate
 from openclap.evals.zero_shot import name_labels
 
 

@@ -19,6 +19,7 @@ from openclap.errors import ConfigError
 from openclap.evals.bench import Table, run_suite
 from openclap.evals.bench_report import write_suite_report
 from openclap.evals.bench_table import COMPARED, compared, rows_of, to_json, to_markdown
+from openclap.evals.bootstrap import bootstrap_interval, paired_difference
 from openclap.evals.clips import load_clips
 from openclap.evals.evaluation import table
 from openclap.evals.hearing import Listener, open_listener
@@ -28,7 +29,6 @@ from openclap.evals.report import headline
 from openclap.evals.suite import evaluate
 from openclap.evals.tagging import tag, tagging_measures
 from openclap.evals.tasks import PAPER, Task, read_suite
-from openclap.evals.uncertainty import bootstrap_interval, paired_difference
 
 TASKS = {task.name: task for task in PAPER}
 

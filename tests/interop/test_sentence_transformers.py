@@ -19,7 +19,7 @@ import openclap
 from hub_server import TOKEN, Hub
 from openclap.cli import run
 from openclap.errors import AudioError, ConfigError
-from openclap.interop import given
+from openclap.interop import audio_inputs
 
 library = pytest.importorskip("sentence_transformers")
 
@@ -143,7 +143,7 @@ def test_sentences_are_texts(model: library.SentenceTransformer, tiny_model: Pat
     np.testing.assert_allclose(model.encode(SENTENCES), expected, atol=1e-5)
     bundled = (Path(openclap.__file__).parent / "demo" / "sounds" / "sounds.csv").read_text(encoding="utf-8")
     captions = {row["captions"] for row in csv.DictReader(bundled.splitlines())}
-    assert len(captions) > 50 and not any(given.is_path(caption) for caption in captions)
+    assert len(captions) > 50 and not any(audio_inputs.is_path(caption) for caption in captions)
 
 
 def test_every_format_is_a_sound(model: library.SentenceTransformer, sounds: Path, tmp_path: Path) -> None:

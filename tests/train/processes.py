@@ -22,7 +22,7 @@ from features import CAPTIONS, CONFIGS, deal, make_features
 from openclap import presets
 from openclap.models.clap import CLAP
 from openclap.models.objectives import build_objective
-from openclap.train.gather import gather
+from openclap.train.distributed import gather
 from tiny import PRESET
 
 DEALS = {2: [4, 2], 3: [2, 0, 4], 4: [1, 0, 3, 2]}

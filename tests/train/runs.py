@@ -10,7 +10,7 @@ import torch
 
 import openclap
 from openclap.train.config import TrainConfig
-from openclap.train.loop import read_log
+from openclap.train.trainer import read_log
 
 MakeConfig = Callable[..., TrainConfig]
 

@@ -12,7 +12,7 @@ from features import CAPTIONS
 from openclap import presets
 from openclap.models.objectives import ObjectiveConfig, build_objective
 from openclap.models.pann import PANNConfig
-from openclap.train.optim import freeze
+from openclap.train.optimizer import freeze
 from openclap.train.step import TrainingStep
 from openclap.types import AudioBatch, PairBatch, TextBatch
 from tiny import PRESET

@@ -18,7 +18,7 @@ from openclap.evals.metrics import retrieval_metrics
 from openclap.sources import Record, read_table
 from openclap.text.tokenizer import Tokenizer
 from openclap.train.config import OptimConfig, TrainConfig
-from openclap.train.loop import train
+from openclap.train.trainer import train
 from tiny import PRESET
 
 CLIPS, LONGEST_S = 16, 1.0

@@ -12,7 +12,7 @@ from openclap.cli.train import options_given
 from openclap.errors import ConfigError
 from openclap.recipes import RECIPES, recipe
 from openclap.train.config import OptimConfig, TrainConfig
-from openclap.train.optim import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
+from openclap.train.optimizer import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
 from openclap.train.options import explained, option_names, override
 from reference import GOLDEN
 from tiny import PRESET

@@ -18,11 +18,11 @@ from openclap.data.shards import index_shards
 from openclap.errors import AudioError, CheckpointError, TrainingError
 from openclap.evals.validation import HeldOut
 from openclap.models.objectives import ObjectiveConfig
+from openclap.train.classifier import of_one, teach
 from openclap.train.config import OptimConfig, TrainConfig
 from openclap.train.health import Place, check_going, doubt
-from openclap.train.loop import read_log, train
 from openclap.train.state import saved
-from openclap.train.supervised import of_one, teach
+from openclap.train.trainer import read_log, train
 
 TOWERS = ("audio_tower", "text_tower")
 

@@ -13,8 +13,8 @@ from openclap.embedder import Embedder
 from openclap.errors import ConfigError
 from openclap.models.text_tower import TextTowerConfig, encoder
 from openclap.train.finetune import frozen_in, last_of
-from openclap.train.loop import train
 from openclap.train.lora import projections
+from openclap.train.trainer import train
 from tiny import PRESET
 
 TOWERS = ("audio_tower", "text_tower")

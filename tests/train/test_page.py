@@ -10,8 +10,8 @@ from runs import MakeConfig
 
 from openclap.cli import run as command
 from openclap.errors import DataError
-from openclap.train.loop import train
 from openclap.train.page import score_keys, write_page
+from openclap.train.trainer import train
 
 ROW = {"total_steps": 100, "epoch": 1, "loss": 2.0, "scale": 14.0, "grad_norm": 1.0, "lr": 1e-3}
 

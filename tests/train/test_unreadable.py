@@ -16,7 +16,7 @@ from openclap.data.shards import ShardIndex, index_shards
 from openclap.errors import DataError
 from openclap.models.loss import contrastive_loss
 from openclap.train.config import OptimConfig
-from openclap.train.loop import Row, read_log, train
+from openclap.train.trainer import Row, read_log, train
 
 FROZEN = ("audio_tower", "text_tower")
 

@@ -17,7 +17,7 @@ from openclap.embedder import Embedder
 from openclap.errors import CheckpointError
 from openclap.evals.ranks import TIE
 from openclap.evals.validation import HeldOut
-from openclap.train.loop import Row, read_log, train
+from openclap.train.trainer import Row, read_log, train
 
 SCORES = [0.5, 0.4, 0.6, 0.5, 0.5, 0.9, 0.9]
 """Of the start, then of each epoch."""

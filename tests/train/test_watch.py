@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from openclap import presets
-from openclap.train.optim import freeze
+from openclap.train.optimizer import freeze
 from openclap.train.watch import Gauge, Work, alignment, count_work, matmul_peak, peak_memory, uniformity
 from openclap.types import AudioBatch, PairBatch, TextBatch
 from tiny import PRESET

@@ -12,7 +12,7 @@ from typing import Any
 from openclap import presets
 from openclap.checkpoints import figures
 from openclap.checkpoints.figures import Measured, table
-from openclap.data.files import write_bytes
+from openclap.data.storage import write_bytes
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSATConfig
 from openclap.presets import Preset

@@ -9,7 +9,7 @@ from typing import Any
 from openclap import presets
 from openclap.audio.frontend import FrontEndConfig
 from openclap.audio.mel import MelConfig
-from openclap.checkpoints.exchange import changes
+from openclap.checkpoints.conversion_report import changes
 from openclap.checkpoints.shapes import tower_name
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSATConfig

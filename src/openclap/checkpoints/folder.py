@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from openclap import presets
 from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.checkpoints.conversion_report import Losses
 from openclap.checkpoints.destination import Kind, drafted, same
-from openclap.checkpoints.exchange import Losses
 from openclap.checkpoints.names import few, why
 from openclap.checkpoints.tensors import read_safetensors
 from openclap.errors import CheckpointError

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.clap_config import check, config_of, preprocessor_of, preset_of
+from openclap.checkpoints.conversion_report import Losses, of_objective
 from openclap.checkpoints.destination import Kind, drafted, same
-from openclap.checkpoints.exchange import Losses, of_objective
 from openclap.checkpoints.names import Table, few, translate
 from openclap.checkpoints.tensors import read_tensors
 from openclap.errors import CheckpointError

@@ -19,8 +19,8 @@ from torch import Tensor
 from openclap import presets
 from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.checkpoints.conversion_report import Losses, changes, of_objective
 from openclap.checkpoints.destination import Kind, drafted, same
-from openclap.checkpoints.exchange import Losses, changes, of_objective
 from openclap.checkpoints.fresh import fresh
 from openclap.checkpoints.names import Table, translate
 from openclap.checkpoints.shapes import MEL, STFT, preset_of

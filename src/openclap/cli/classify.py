@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, print_json, print_table, progress, shown, skipped_facts
-from openclap.cli.using import Using
+from openclap.cli.model_options import ModelOptions
 from openclap.text.prompts import SOUND, prompts
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def classify(
     labels_file: Path | None = None,
     template: str = SOUND,
     top: int = 3,
-    using: Using = Using(),
+    model_options: ModelOptions = ModelOptions(),
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -59,7 +59,7 @@ def classify(
     names = _labels(labels, labels_file)
     sentences = prompts(names, template)
     sounds, skipped = find_sounds(files)
-    embedder = using.load()
+    embedder = model_options.load()
     text_CD, scale = embedder.embed_text(sentences), embedder.clap.scale.item()
     vectors = vectors_each(embedder, list(sounds), skipped, batch_size, "Classifying")
     found = {path: _best(scale * (text_CD @ vector), names, top) for path, vector in vectors}

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from openclap.cli.console import note
-from openclap.cli.using import Offline
-from openclap.cli.using import Tokenizer as TokenizerFile
+from openclap.cli.model_options import Offline
+from openclap.cli.model_options import Tokenizer as TokenizerFile
 
 if TYPE_CHECKING:
-    from openclap.checkpoints.exchange import Losses
+    from openclap.checkpoints.conversion_report import Losses
 
 
 def convert(
@@ -47,12 +47,12 @@ def convert(
     offline
         Take what the hub's cache has, and ask the network for nothing.
     """
-    from openclap.checkpoints import folder, huggingface, laion, recognise
+    from openclap.checkpoints import detect, folder, huggingface, laion
     from openclap.embedder import located
     from openclap.text.tokenizer import Tokenizer
 
     path = located(source, revision=revision, offline=offline, report=note)
-    checkpoint = recognise.read(path)
+    checkpoint = detect.read(path)
     folder.network(checkpoint, path.name)  # says what is missing before anything is written
     text = checkpoint.preset.text
     words = tokenizer or checkpoint.tokenizer or _fetched(text.tokenizer, offline)

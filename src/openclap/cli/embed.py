@@ -15,8 +15,8 @@ import numpy as np
 from cyclopts import Parameter
 
 from openclap.cli.console import counted, list_skipped, note, print_json, progress, skipped_facts
-from openclap.cli.part import Part, unfinished
-from openclap.cli.using import Using
+from openclap.cli.model_options import ModelOptions
+from openclap.cli.resumable_output import Part, unfinished
 
 if TYPE_CHECKING:
     from openclap.embedder import Vectors
@@ -34,7 +34,7 @@ def embed(
     windows: Annotated[bool, Parameter(negative="")] = False,
     length_s: float | None = None,
     hop_s: float | None = None,
-    using: Using = Using(),
+    model_options: ModelOptions = ModelOptions(),
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -71,8 +71,8 @@ def embed(
     if not windows and (length_s, hop_s) != (None, None):
         raise ConfigError("--length-s and --hop-s say how windows are cut: give --windows with them.")
     sounds, skipped = find_sounds(files)
-    embedder = using.load()
-    facts_of_model = using.facts(embedder)
+    embedder = model_options.load()
+    facts_of_model = model_options.facts(embedder)
     name = facts_of_model.pop("model")
     made_by = {
         "digest": embedder.digest(),
@@ -121,7 +121,7 @@ Writer = Callable[[Path, Part, Sequence[str], dict[str, Any]], None]
 
 
 def _write_npy(output: Path, part: Part, paths: Sequence[str], made_by: dict[str, Any]) -> None:
-    from openclap.data.files import new_file, write_bytes
+    from openclap.data.storage import new_file, write_bytes
 
     shape = (part.count(paths), made_by["dimension"])
     names: list[Any] = []
@@ -137,7 +137,7 @@ def _write_parquet(output: Path, part: Part, paths: Sequence[str], made_by: dict
     import pyarrow as pa
     from pyarrow import parquet
 
-    from openclap.data.files import new_file
+    from openclap.data.storage import new_file
 
     dimension = made_by["dimension"]
     times = [(name, pa.float64()) for name in TIMES] if made_by["windows"] else []

@@ -15,8 +15,8 @@ from openclap import paths
 from openclap.audio.mono import Channels, MonoConfig
 from openclap.cli.console import note, print_table, progress, results
 from openclap.cli.defaults import default_model
+from openclap.cli.model_options import Tokenizer, TrimSilence
 from openclap.cli.reading import ReadAs, note_doubts
-from openclap.cli.using import Tokenizer, TrimSilence
 
 if TYPE_CHECKING:
     from openclap.embedder import Embedder

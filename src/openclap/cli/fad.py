@@ -21,7 +21,7 @@ from openclap.cli.console import (
     shown,
     skipped_facts,
 )
-from openclap.cli.using import Using
+from openclap.cli.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from openclap.embedder import Embedder, Vectors
@@ -33,7 +33,7 @@ def fad(
     dir_b: Path,
     *,
     seed: int = 0,
-    using: Using = Using(),
+    model_options: ModelOptions = ModelOptions(),
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -63,7 +63,7 @@ def fad(
     check_count("--seed", seed, least=0)
     (sounds_a, skipped_a), (sounds_b, skipped_b) = find_sounds([dir_a]), find_sounds([dir_b])
     skipped = skipped_a + skipped_b
-    embedder = using.load()
+    embedder = model_options.load()
     a = _side(embedder, dir_a, list(sounds_a), skipped, batch_size)
     b = _side(embedder, dir_b, list(sounds_b), skipped, batch_size)
     list_skipped(skipped)
@@ -75,14 +75,14 @@ def fad(
         a,
         b,
     )
-    facts = using.facts(embedder) | {"window_s": embedder.window_s, "seed": seed}
+    facts = model_options.facts(embedder) | {"window_s": embedder.window_s, "seed": seed}
     if json:
         print_json(
             outcome.facts() | facts | ({"warning": warning} if warning else {}) | {"skipped": skipped_facts(skipped)}
         )
     else:
         outcome.show()
-        made_by = f"windows of {embedder.window_s:.2f} s, {embedder.engine.precision}, model {using.name}"
+        made_by = f"windows of {embedder.window_s:.2f} s, {embedder.engine.precision}, model {model_options.name}"
         results.print(". ".join(filter(None, (made_by, str(embedder.mono)))), style="dim", markup=False)
 
 

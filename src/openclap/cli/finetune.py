@@ -15,15 +15,15 @@ from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress, shown
 from openclap.cli.live import training_line
+from openclap.cli.model_options import Tokenizer
 from openclap.cli.reading import ReadAs, caption_check
 from openclap.cli.train import options_given
-from openclap.cli.using import Tokenizer
 
 if TYPE_CHECKING:
     from openclap.evals.validation import Change, HeldOut
     from openclap.train.config import TrainConfig
-    from openclap.train.loop import Outcome
     from openclap.train.pairs import Pairs
+    from openclap.train.trainer import Outcome
 
 HELD_OUT_SEED = 0
 
@@ -73,7 +73,7 @@ def finetune(
     from openclap.limits import PROCESSES, check_count
     from openclap.train.claim import check_folder
     from openclap.train.finetune import DEFAULTS, configure
-    from openclap.train.loop import train
+    from openclap.train.trainer import train
 
     check_count("--processes", processes, most=PROCESSES)
     if not 0 < held_out < 1:

@@ -12,8 +12,8 @@ from openclap import paths
 from openclap.audio.mono import Channels
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress
 from openclap.cli.defaults import default_index, default_model
+from openclap.cli.model_options import Tokenizer, TrimSilence
 from openclap.cli.reading import ReadAs
-from openclap.cli.using import Tokenizer, TrimSilence
 
 
 def add(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from openclap.cli.console import note
-from openclap.cli.using import Offline, Tokenizer
+from openclap.cli.model_options import Offline, Tokenizer
 
 
 def init(

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from openclap.cli.console import note, print_json, print_table
-from openclap.cli.using import Offline
+from openclap.cli.model_options import Offline
 
 
 def inspect(
@@ -31,11 +31,11 @@ def inspect(
     json
         Print one JSON object instead of a table.
     """
-    from openclap.checkpoints import recognise
+    from openclap.checkpoints import detect
     from openclap.embedder import located
 
     path = Path(model) if Path(model).exists() else located(model, revision=revision, offline=offline, report=note)
-    facts = recognise.describe(path)
+    facts = detect.describe(path)
     if json:
         print_json(facts)
         return

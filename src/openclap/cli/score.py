@@ -10,8 +10,8 @@ from cyclopts import Parameter
 
 from openclap.cli.classify import Skipped, vectors_each
 from openclap.cli.console import list_skipped, print_json, print_table, shown, skipped_facts
+from openclap.cli.model_options import ModelOptions
 from openclap.cli.reading import ReadAs
-from openclap.cli.using import Using
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def score(
     *,
     pairs: Path | None = None,
     read_as: ReadAs = ReadAs(),
-    using: Using = Using(),
+    model_options: ModelOptions = ModelOptions(),
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -58,7 +58,7 @@ def score(
 
     skipped: Skipped = []
     wanted = _wanted(audio, text, pairs, read_as, skipped)
-    embedder = using.load()
+    embedder = model_options.load()
     paths, texts = list(dict.fromkeys(path for path, _ in wanted)), list(dict.fromkeys(said for _, said in wanted))
     text_D = dict(zip(texts, embedder.embed_text(texts), strict=True))
     audio_D = dict(vectors_each(embedder, paths, skipped, batch_size, "Scoring"))
@@ -68,7 +68,7 @@ def score(
             f"{skipped[0][1]}" if len(skipped) == 1 else f"None of the {len(paths)} sounds can be decoded."
         )
     list_skipped(skipped)
-    facts = using.facts(embedder)
+    facts = model_options.facts(embedder)
     mean = sum(pair.score for pair in scored) / len(scored)
     if json and pairs is None:
         print_json(asdict(scored[0]) | facts)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from openclap.cli.console import note, print_json, print_table
 from openclap.cli.defaults import default_index
-from openclap.cli.using import Tokenizer
+from openclap.cli.model_options import Tokenizer
 
 if TYPE_CHECKING:
     from openclap.types import Hit

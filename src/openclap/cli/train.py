@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, shown
 from openclap.cli.live import training_line
-from openclap.cli.using import Tokenizer
+from openclap.cli.model_options import Tokenizer
 
 
 def train(
@@ -46,9 +46,9 @@ def train(
     from openclap.errors import ConfigError
     from openclap.recipes import given
     from openclap.recipes import recipe as find
-    from openclap.train.loop import train as run
     from openclap.train.options import explained, override
     from openclap.train.page import write_page
+    from openclap.train.trainer import train as run
 
     given_options = options_given(options) | ({"tokenizer": str(tokenizer)} if tokenizer else {})
     config = override(find(recipe), given_options)

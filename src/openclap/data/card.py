@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from openclap.data.files import Place, write_bytes
-from openclap.data.folder import identity, read_all, records, work
 from openclap.data.held import ALL, held_in
+from openclap.data.layout import identity, read_all, records, work
 from openclap.data.overlap import overlap_table, to_markdown
 from openclap.data.plan import held_apart
 from openclap.data.stats import LENGTHS_S, Stats, stats_of
+from openclap.data.storage import Place, write_bytes
 from openclap.errors import DataError, require
 from openclap.sources import SOURCES
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from openclap.audio.io import Source
 from openclap.data.fetch import Failed, Limits, Wanted, fetch
-from openclap.data.files import Place, append_line, place_of
-from openclap.data.folder import CHUNK, identity, records, work
+from openclap.data.layout import CHUNK, identity, records, work
+from openclap.data.storage import Place, append_line, place_of
 from openclap.data.work import ALL, Share
 from openclap.errors import AudioError, ConfigError, DataError, require
 

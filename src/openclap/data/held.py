@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openclap.data.files import new_file
+from openclap.data.storage import new_file
 from openclap.errors import DataError, require
 from openclap.sources.record import Record
 

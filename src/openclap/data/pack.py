@@ -19,19 +19,19 @@ from contextlib import contextmanager
 
 from openclap.captions import Maker
 from openclap.captions.check import CaptionCheck
-from openclap.data.augmented import caption
+from openclap.data.captioning import caption
 from openclap.data.config import DataConfig
-from openclap.data.examine import examine, forget_failures, waiting
+from openclap.data.decode import examine, forget_failures, waiting
 from openclap.data.fetch import Limits
 from openclap.data.fetched import fetch_all
-from openclap.data.files import Place, place_of
-from openclap.data.finish import PackReport, finish
-from openclap.data.folder import CHUNK, alone, check_claim, identity, work, write_table
 from openclap.data.held import Held
-from openclap.data.near import Near, mark
+from openclap.data.layout import CHUNK, alone, check_claim, identity, work, write_table
+from openclap.data.manifest import PackReport, finish
+from openclap.data.near_duplicates import Near, mark
 from openclap.data.plan import plan
 from openclap.data.select import missed, select
 from openclap.data.split import TRAIN_AND_TEST
+from openclap.data.storage import Place, place_of
 from openclap.data.work import ALL, Each, Share, each
 from openclap.data.write import SELECTION, packed_so_far, tars, write
 from openclap.errors import DataError

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from openclap.captions.check import CaptionCheck
 from openclap.captions.rules import captions_of
 from openclap.data.config import ANY_SOURCE, DataConfig
-from openclap.data.files import Place, move_files, remove_folder
-from openclap.data.folder import FORMAT, IDENTITY, check_claim, claim, work, write_table
 from openclap.data.held import Held, load_held, save_held
+from openclap.data.layout import FORMAT, IDENTITY, check_claim, claim, work, write_table
 from openclap.data.overlap import overlapping
 from openclap.data.records import FIELDS, Captioned, frames
+from openclap.data.storage import Place, move_files, remove_folder
 from openclap.errors import DataError, require
 from openclap.sources.licence import family
 from openclap.sources.record import Record

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from openclap.data.files import Place, place_of
-from openclap.data.finish import manifest_of
-from openclap.data.folder import WORK
+from openclap.data.layout import WORK
+from openclap.data.manifest import manifest_of
 from openclap.data.records import schema as schema_of_records
 from openclap.data.shards import index_shards
+from openclap.data.storage import Place, place_of
 from openclap.data.work import each
 from openclap.data.write import columns, sha256_of
 from openclap.errors import DataError, require

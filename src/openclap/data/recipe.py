@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openclap.data.config import DataConfig
-from openclap.data.examine import facts_of
+from openclap.data.decode import facts_of
 from openclap.data.held import ALL, Held, held_in
 from openclap.data.work import each
 from openclap.errors import AudioError, ConfigError, DataError, require

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from openclap.data.config import DataConfig
-from openclap.data.files import Place
-from openclap.data.folder import identity, read_all, read_table, records, work
 from openclap.data.held import Held
+from openclap.data.layout import identity, read_all, read_table, records, work
 from openclap.data.overlap import overlapping
 from openclap.data.plan import first_that_holds, held_apart, hertz, limit_of, seconds
 from openclap.data.split import Shortfall, shortfalls, split_by_group
+from openclap.data.storage import Place
 from openclap.errors import DataError, require
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ CANCELLED = (
     "channels left, right or loudest"
 )
 NEAR, VECTORS = "near.parquet", "near"
-"""What `openclap.data.near` found, and the folder of what it goes by; neither is there where nobody asked for it."""
+"""The near duplicates found by `openclap.data.near_duplicates`, and the folder of the embeddings it compares. Both are
+absent where near duplicates were not looked for."""
 
 
 def select(folder: Place, config: DataConfig) -> polars.DataFrame:

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openclap.data.files import Place
-from openclap.data.folder import IDENTITY, MANIFEST, SKIPPED, identity, read_table
+from openclap.data.layout import IDENTITY, MANIFEST, SKIPPED, identity, read_table
+from openclap.data.storage import Place
 from openclap.errors import DataError, require
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from openclap.errors import ConfigError, DataError
-from openclap.memory import keep_freed_memory
+from openclap.malloc import keep_freed_memory
 
 T = TypeVar("T")
 R = TypeVar("R")

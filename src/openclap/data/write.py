@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openclap.captions import with_made
-from openclap.data.augmented import sentences
+from openclap.data.captioning import sentences
 from openclap.data.clean import flac_of, json_of
 from openclap.data.fetched import sound_of
-from openclap.data.files import Place, new_file, place_of
-from openclap.data.folder import CHUNK, identity, numbered, read_table, records, work, write_table
+from openclap.data.layout import CHUNK, identity, numbered, read_table, records, work, write_table
 from openclap.data.records import Captioned, captioned
+from openclap.data.storage import Place, new_file, place_of
 from openclap.errors import AudioError, DataError, require
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from openclap.errors import CheckpointError, ConfigError, DataError, MissingTokenizerError, TrainingError
 from openclap.evals.asked import Asked, ask
+from openclap.evals.bootstrap import RESAMPLES, Difference, Estimate, bootstrap_interval, paired_difference
 from openclap.evals.collected import Collected, collect
+from openclap.evals.decontamination import trained_on
 from openclap.evals.hearing import Listener
 from openclap.evals.protocol import UNKNOWN_POLICY
 from openclap.evals.tasks import LEARNERS, READS_RAW, Published, Task
-from openclap.evals.uncertainty import RESAMPLES, Difference, Estimate, bootstrap_interval, paired_difference
-from openclap.evals.untrained import trained_on
 
 TAGGING_RESAMPLES = 200
 """Of figures that are sums over hundreds of classes."""

@@ -13,13 +13,13 @@ from openclap.evals.answers import Answers
 from openclap.evals.asked import Asked
 from openclap.evals.bench import Row, Table
 from openclap.evals.bench_table import compared, difference, named, published_of, shown, span
+from openclap.evals.bootstrap import Estimate
 from openclap.evals.calibration import Reliability
 from openclap.evals.charts import confusion_chart, interval_bar, most_frequent
 from openclap.evals.examples import hardest, players
 from openclap.evals.panels import recall_panel
 from openclap.evals.report import shown_query
 from openclap.evals.tagging import Tagged, areas, average_precisions
-from openclap.evals.uncertainty import Estimate
 from openclap.pages.charts import Line, line_chart
 from openclap.pages.curves import Panel
 from openclap.pages.render import markup, render, write

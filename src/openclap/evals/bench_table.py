@@ -10,9 +10,9 @@ from typing import Any
 
 from openclap.evals.asked import Asked
 from openclap.evals.bench import Comparison, Row, Table
+from openclap.evals.bootstrap import Estimate
 from openclap.evals.metrics import per_class
 from openclap.evals.tagging import areas, average_precisions
-from openclap.evals.uncertainty import Estimate
 
 HEAD = ("model", "task", "metric", "ours", "published", "difference", "95 %", "n", "protocol", "data", "seconds")
 BESIDE = ("published", "difference")

@@ -8,8 +8,8 @@ from html import escape
 
 import numpy as np
 
+from openclap.evals.bootstrap import Estimate
 from openclap.evals.ranks import Ints
-from openclap.evals.uncertainty import Estimate
 from openclap.pages.charts import Scale, svg, text
 
 MOST_LABELS = 40

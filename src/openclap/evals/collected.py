@@ -13,8 +13,8 @@ from pathlib import Path
 from openclap.data.held import Held
 from openclap.errors import ConfigError, DataError
 from openclap.evals.clips import EvalClip, EvalClips
+from openclap.evals.decontamination import Found, untrained
 from openclap.evals.tasks import Task
-from openclap.evals.untrained import Found, untrained
 from openclap.sources import SOURCES, Record
 from openclap.sources.text import read_text
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from openclap.evals.answers import Answers
+from openclap.evals.bootstrap import Estimate
 from openclap.evals.retrieval import Retrieval
-from openclap.evals.uncertainty import Estimate
 
 TASK_NAMES = {
     "text_to_audio": "Text → audio",

@@ -16,8 +16,8 @@ import numpy as np
 
 from openclap.errors import DataError
 from openclap.evals.clips import EvalClip, EvalClips, Progress, SoundEmbedder, Vectors, check_text, embed_sentences
+from openclap.evals.embedding_cache import VectorCache
 from openclap.evals.outcomes import Outcome, mapper, place_of
-from openclap.evals.vector_cache import VectorCache
 from openclap.limits import PROCESSES, check_count
 
 CHUNK = 64

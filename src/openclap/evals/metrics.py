@@ -4,7 +4,7 @@ Letters in names: A clips, T captions, N items (captions, clips or answers), C c
 
 Every figure is a *weighted* statistic: a function from weights (R, N) to values (R,). With weights of one
 it is the figure itself; with the counts of a bootstrap it is the figure of every resample at once, so the
-two cannot drift apart (`openclap.evals.uncertainty`).
+two cannot drift apart (`openclap.evals.bootstrap`).
 
 Ties are broken against us everywhere: what is wrong and scores the same stands first. A model that gives
 every pair one score therefore scores nothing, and no figure depends on the order of the clips.

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from openclap.evals.answers import Answers
+from openclap.evals.bootstrap import chance_recall
 from openclap.evals.charts import confusion_chart, most_frequent
 from openclap.evals.evaluation import TASK_NAMES, Evaluation
 from openclap.evals.ranks import Floats, Ints
 from openclap.evals.retrieval import Retrieval
-from openclap.evals.uncertainty import chance_recall
 from openclap.pages.charts import Line, line_chart
 from openclap.pages.curves import LogRow, Panel, curve
 from openclap.pages.render import markup

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from openclap.evals.bootstrap import DRAWS, RESAMPLES
 from openclap.evals.clips import SoundEmbedder
 from openclap.evals.probe import FOLDS, STRENGTHS
-from openclap.evals.uncertainty import DRAWS, RESAMPLES
 from openclap.text.prompts import SOUND
 
 UNKNOWN_POLICY = "Every clip is handed to the model whole; this model states no rule for clips longer than its input."

@@ -16,7 +16,7 @@ from openclap.audio.io import Wave
 from openclap.embedder import Embedder
 from openclap.errors import AudioError, ConfigError
 from openclap.evals.clips import SoundEmbedder, Vectors
-from openclap.train.supervised import AudioSide
+from openclap.train.classifier import AudioSide
 
 RAW = "before they are made unit vectors"
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from openclap.evals.answers import Answers
 from openclap.evals.asked import Asked
 from openclap.evals.bench import SHOWN, Row, Table, compare
+from openclap.evals.bootstrap import Estimate
 from openclap.evals.clips import EvalClips
 from openclap.evals.evaluation import Evaluation, Figure
 from openclap.evals.protocol import UNKNOWN_POLICY
-from openclap.evals.uncertainty import Estimate
 
 CHANCE = "chance"
 KINDS = {"text_to_audio": "retrieval", "audio_to_text": "retrieval", "zero_shot": "zero_shot", "probe": "probe"}

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 
 from openclap.errors import DataError
 from openclap.evals.answers import Answers, LeftOut
+from openclap.evals.bootstrap import (
+    Estimate,
+    chance_classification,
+    chance_retrieval,
+    measure_interval,
+)
 from openclap.evals.clips import EvalClips, Progress, SoundEmbedder, Vectors, check_text, embed_clips
 from openclap.evals.evaluation import Evaluation, Figure
 from openclap.evals.hearing import Listener
@@ -18,12 +24,6 @@ from openclap.evals.metrics import Measure
 from openclap.evals.probe import impossible, probe
 from openclap.evals.protocol import protocol
 from openclap.evals.retrieval import Retrieval, retrieve, too_few, trivial
-from openclap.evals.uncertainty import (
-    Estimate,
-    chance_classification,
-    chance_retrieval,
-    measure_interval,
-)
 from openclap.evals.zero_shot import name_labels
 
 FEW_GROUPS = 20

@@ -11,11 +11,11 @@ import numpy as np
 
 from openclap.data.shards import ShardIndex
 from openclap.errors import DataError
+from openclap.evals.bootstrap import Estimate, bootstrap_interval
 from openclap.evals.clips import EvalClips, Progress, SoundEmbedder, clips_from, embed_clips
 from openclap.evals.metrics import Measure
 from openclap.evals.ranks import Floats
 from openclap.evals.retrieval import retrieve, too_few
-from openclap.evals.uncertainty import Estimate, bootstrap_interval
 
 SCORED = ("text_to_audio_mAP@10", "audio_to_text_mAP@10")
 SHOWN = ("text_to_audio_R@1", "text_to_audio_R@10", SCORED[0], "audio_to_text_R@1", "audio_to_text_R@10", SCORED[1])

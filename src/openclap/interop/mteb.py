@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from openclap.audio.inputs import Sound
 from openclap.embedder import Embedder, Vectors, load
 from openclap.errors import AudioError, ConfigError, require
-from openclap.interop import given
-from openclap.sounds import Sound
+from openclap.interop import audio_inputs
 
 require("mteb", "interop")
 
@@ -137,5 +137,5 @@ def _sounds(inputs: Any) -> Iterator[Sound]:
     dataset: Any = getattr(inputs, "dataset", None)
     if isinstance(getattr(dataset, "features", {}).get("audio"), Audio):
         rows = dataset.select_columns(["audio"]).cast_column("audio", Audio(decode=False))
-        return (given.sound(row["audio"]) for row in rows)
-    return (given.sound(sound) for batch in inputs for sound in batch["audio"])
+        return (audio_inputs.sound(row["audio"]) for row in rows)
+    return (audio_inputs.sound(sound) for batch in inputs for sound in batch["audio"])

@@ -26,8 +26,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from openclap.audio.clips import quantise
 from openclap.audio.mel import LogMel
 from openclap.checkpoints import folder
+from openclap.checkpoints.conversion_report import Losses, of_objective
 from openclap.checkpoints.destination import Kind, drafted
-from openclap.checkpoints.exchange import Losses, of_objective
 from openclap.errors import CheckpointError, require
 from openclap.models.fusion import every_clip
 from openclap.text.tokenizer import FILE as TOKENIZER

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from openclap.checkpoints import folder
+from openclap.checkpoints.conversion_report import Losses
 from openclap.checkpoints.destination import Kind, drafted
-from openclap.checkpoints.exchange import Losses
 from openclap.checkpoints.hub import SENTENCE_TRANSFORMERS
 from openclap.embedder import Embedder, load
 from openclap.errors import CheckpointError, ConfigError, MissingTokenizerError, require
-from openclap.interop import given
+from openclap.interop import audio_inputs
 from openclap.types import TextBatch
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ class Clap(InputModule):  # type: ignore[misc]
         if len(kinds) > 1:
             raise ConfigError("Sounds and texts are mixed in one batch. Encode them in two calls.")
         if kinds == {True}:
-            return {"waves": [torch.from_numpy(self.embedder.read(given.sound(_alone(sound)))) for sound in inputs]}
+            return {
+                "waves": [torch.from_numpy(self.embedder.read(audio_inputs.sound(_alone(sound)))) for sound in inputs]
+            }
         tokens = self.embedder.tokenizer([(prompt or "") + _alone(text) for text in inputs])
         return {"input_ids": tokens.ids_BL, "attention_mask": tokens.mask_BL}
 
@@ -112,7 +114,7 @@ def _is_sound(entry: Any) -> bool:
     """
     if isinstance(entry, Mapping) and len(entry) == 1:
         return "text" not in entry
-    return given.is_path(entry) if isinstance(entry, str) else True
+    return audio_inputs.is_path(entry) if isinstance(entry, str) else True
 
 
 def _alone(entry: Any) -> Any:

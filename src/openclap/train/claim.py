@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from openclap.data.files import Place, partial_of
 from openclap.data.shards import ShardIndex
+from openclap.data.storage import Place, partial_of
 from openclap.errors import ConfigError
 from openclap.locks import LOCK
 from openclap.paths import is_url

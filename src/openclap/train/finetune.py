@@ -17,7 +17,7 @@ from openclap.embedder import load
 from openclap.errors import ConfigError
 from openclap.train.config import OptimConfig, TrainConfig
 from openclap.train.lora import projections
-from openclap.train.optim import TOWERS
+from openclap.train.optimizer import TOWERS
 from openclap.train.options import override
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from openclap.data.files import write_bytes
+from openclap.data.storage import write_bytes
 from openclap.errors import TrainingError
 from openclap.models.clap import CLAP
 from openclap.train.config import OptimConfig, TrainConfig

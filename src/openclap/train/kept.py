@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from openclap.data.files import new_file, write_bytes
+from openclap.data.storage import new_file, write_bytes
 from openclap.errors import CheckpointError
 from openclap.locks import only_writer
 from openclap.train import state

@@ -16,7 +16,7 @@ from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
-from openclap.data.files import Place
+from openclap.data.storage import Place
 from openclap.errors import CheckpointError, ConfigError
 
 RUNNING = "running.json"

@@ -15,7 +15,7 @@ from openclap.audio.mono import Channels
 from openclap.captions.check import CaptionCheck
 from openclap.captions.rules import Caption
 from openclap.data.config import DataConfig
-from openclap.data.finish import Skipped
+from openclap.data.manifest import Skipped
 from openclap.data.pack import Progress, build
 from openclap.data.shards import ShardIndex, captions_of_json, index_shards
 from openclap.data.split import shortfalls, split_by_group

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from openclap.audio.frontend import FrontEnd, FrontEndConfig
 from openclap.audio.io import read_mono
+from openclap.checkpoints import detect
 from openclap.checkpoints import folder as model_folder
-from openclap.checkpoints import recognise
 from openclap.data.shards import index_shards
 from openclap.embedder import located
 from openclap.errors import DataError, OpenClapError
@@ -29,10 +29,10 @@ from openclap.models.clap import CLAP
 from openclap.models.objectives import build_objective
 from openclap.presets import Preset
 from openclap.train.config import TrainConfig
-from openclap.train.engine import DTYPES
+from openclap.train.feature_cache import remember
 from openclap.train.lora import adapt
-from openclap.train.optim import build_optimizer, freeze
-from openclap.train.remember import remember
+from openclap.train.model_setup import DTYPES
+from openclap.train.optimizer import build_optimizer, freeze
 from openclap.train.watch import PROBED, TOKENS, count_work, free_memory, matmul_peak, probe, quickest, resident
 
 UTILISATION = {"cpu": 0.5, "cuda": 0.35}
@@ -122,7 +122,7 @@ def plan(config: TrainConfig, given: Given | None = None, *, processes: int = 1)
     Args:
         given: stands in for a start or data that are not there; the plan then says so.
 
-    Raises what `openclap.train.loop.train` would raise for a start, data or frozen parts that cannot be.
+    Raises what `openclap.train.trainer.train` would raise for a start, data or frozen parts that cannot be.
     """
     check_count("processes", processes, most=COUNT)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -183,7 +183,7 @@ def _model(config: TrainConfig, given: Given | None, notes: list[str]) -> tuple[
             raise
         notes.append(f"{config.start} is not there: the plan is that of the preset {given.preset.name}.")
         return model_folder.skeleton(given.preset, given.preset.name), given.preset
-    checkpoint = recognise.read(path)
+    checkpoint = detect.read(path)
     return model_folder.network(checkpoint, path.name), checkpoint.preset
 
 

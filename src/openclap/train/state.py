@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from openclap.data.files import sync_tree
+from openclap.data.storage import sync_tree
 from openclap.errors import CheckpointError
 
 if TYPE_CHECKING:

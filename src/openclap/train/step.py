@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from openclap.models.objectives import Objective
-from openclap.train.gather import gather
+from openclap.train.distributed import gather
 from openclap.train.watch import alignment, uniformity
 from openclap.types import AudioBatch, Features, PairBatch, TextBatch
 

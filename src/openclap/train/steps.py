@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from openclap.data.loader import PairLoader
 from openclap.errors import DataError
 from openclap.train.config import TrainConfig
-from openclap.train.engine import sums
 from openclap.train.guards import check_in_place, check_readable
+from openclap.train.model_setup import sums
 from openclap.types import PairBatch
 
 if TYPE_CHECKING:

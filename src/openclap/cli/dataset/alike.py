@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from openclap.audio.mono import Channels
-    from openclap.data.near import Near
+    from openclap.data.near_duplicates import Near
 
 
 def near_by(threshold: float | None, model: str | None) -> Callable[[Channels], Near] | None:
@@ -17,8 +17,8 @@ def near_by(threshold: float | None, model: str | None) -> Callable[[Channels], 
     Raises ConfigError for a threshold that is none, and for a model without one; CheckpointError as `openclap.load`.
     """
     from openclap.audio.mono import MonoConfig
-    from openclap.cli.using import Using
-    from openclap.data.near import Near, check_threshold
+    from openclap.cli.model_options import ModelOptions
+    from openclap.data.near_duplicates import Near, check_threshold
     from openclap.errors import ConfigError
 
     if threshold is None:
@@ -26,7 +26,7 @@ def near_by(threshold: float | None, model: str | None) -> Callable[[Channels], 
             raise ConfigError("--model is for --near: say from which cosine on clips are too alike, such as 0.98.")
         return None
     check_threshold(threshold)
-    embedder = Using(model=model).load()
+    embedder = ModelOptions(model=model).load()
 
     def near(channels: Channels) -> Near:
         embedder.mono = MonoConfig(channels)

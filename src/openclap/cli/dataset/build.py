@@ -14,7 +14,7 @@ from openclap.cli.dataset.making import Choices, Flag
 from openclap.cli.reading import ReadAs
 
 if TYPE_CHECKING:
-    from openclap.data.finish import PackReport
+    from openclap.data.manifest import PackReport
 
 
 def build(
@@ -63,8 +63,8 @@ def build(
     from openclap.data import pack as packing
     from openclap.data.card import write_card
     from openclap.data.fetch import Limits
-    from openclap.data.files import place_of
-    from openclap.data.folder import check_claim
+    from openclap.data.layout import check_claim
+    from openclap.data.storage import place_of
 
     folder, near_in = place_of(out), near_by(near, model)
     check_claim(folder)

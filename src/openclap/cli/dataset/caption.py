@@ -45,9 +45,9 @@ def caption(
     """
     from dataclasses import asdict
 
-    from openclap.data.augmented import caption as write_captions
-    from openclap.data.files import place_of
-    from openclap.data.folder import identity
+    from openclap.data.captioning import caption as write_captions
+    from openclap.data.layout import identity
+    from openclap.data.storage import place_of
     from openclap.data.work import Share
 
     folder, share = place_of(out), Share.parse(part)

@@ -29,8 +29,8 @@ def check(out: str, *, repair: Flag = False, processes: int = os.cpu_count() or 
     json
         Print one JSON object instead of a table.
     """
-    from openclap.data import check as checking
-    from openclap.data.files import place_of
+    from openclap.data import verify as checking
+    from openclap.data.storage import place_of
 
     folder = place_of(out)
     with progress("Checking") as advance:

@@ -38,10 +38,10 @@ def plan(
     processes
         How many sounds of the sets to stay apart from are decoded at once.
     """
-    from openclap.data.files import place_of
-    from openclap.data.folder import alone, check_claim
+    from openclap.data.layout import alone, check_claim
     from openclap.data.pack import told_when_stopped
     from openclap.data.plan import plan as write_down
+    from openclap.data.storage import place_of
 
     folder = place_of(out)
     check_claim(folder)
@@ -95,10 +95,10 @@ def fetch(
         Whose vectors those of --near are: a model folder, file or name (`openclap models`); the demo's without it.
     """
     from openclap.data.fetch import Limits
-    from openclap.data.files import place_of
-    from openclap.data.folder import identity
-    from openclap.data.near import mark
+    from openclap.data.layout import identity
+    from openclap.data.near_duplicates import mark
     from openclap.data.pack import gather, told_when_stopped
+    from openclap.data.storage import place_of
     from openclap.data.work import Share
 
     folder, share, near_in = place_of(out), Share.parse(part), near_by(near, model)
@@ -134,8 +134,8 @@ def pack(out: str, *, part: str = "1/1", processes: int = os.cpu_count() or 1, r
     ray
         Write them on the Ray cluster that RAY_ADDRESS names, in place of processes here.
     """
-    from openclap.data.files import place_of
     from openclap.data.pack import told_when_stopped, write_tars
+    from openclap.data.storage import place_of
     from openclap.data.work import Share
 
     folder, share = place_of(out), Share.parse(part)
@@ -161,8 +161,8 @@ def merge(out: str, *, json: Flag = False) -> None:
         Print one JSON object instead of a table.
     """
     from openclap.data.card import write_card
-    from openclap.data.files import place_of
-    from openclap.data.finish import finish
+    from openclap.data.manifest import finish
+    from openclap.data.storage import place_of
 
     folder = place_of(out)
     report = finish(folder)

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from openclap.data.fetch.sniff import HEAD
-from openclap.data.files import partial_of, sync_folder
+from openclap.data.storage import partial_of, sync_folder
 from openclap.locks import open_alone
 
 PIECE = 1 << 20

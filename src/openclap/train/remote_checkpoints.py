@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from openclap.data.files import Place, place_of, remove_folder, sync_tree, told, write_bytes
+from openclap.data.storage import Place, place_of, remove_folder, sync_tree, told, write_bytes
 from openclap.errors import CheckpointError, ConfigError
 from openclap.train.claim import CONFIG, Identity, as_text, is_claimed
 from openclap.train.lease import Lease

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from openclap import presets
-from openclap.checkpoints.exchange import changes
+from openclap.checkpoints.conversion_report import changes
 from openclap.errors import CheckpointError
 
 LAION = presets.PRESETS["htsat-tiny-roberta"]

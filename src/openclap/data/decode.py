@@ -15,8 +15,8 @@ from openclap.audio.io import Source, to_mono
 from openclap.audio.mono import Cancellation
 from openclap.data.clean import PcmHash, stretch
 from openclap.data.fetched import Failure, failures, sound_of, where
-from openclap.data.files import Place, place_of
-from openclap.data.folder import CHUNK, identity, numbered, read_table, records, work, write_table
+from openclap.data.layout import CHUNK, identity, numbered, read_table, records, work, write_table
+from openclap.data.storage import Place, place_of
 from openclap.data.work import ALL, Share
 from openclap.errors import AudioError, require
 

@@ -17,14 +17,14 @@ from test_loop import RUN
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import openclap
-from openclap.checkpoints import folder, recognise
+from openclap.checkpoints import detect, folder
 from openclap.data.loader import PairLoader
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError, TrainingError
 from openclap.models.loss import contrastive_loss
 from openclap.models.objectives import ObjectiveConfig
 from openclap.train.config import OptimConfig
-from openclap.train.loop import Row, read_log, train
+from openclap.train.trainer import Row, read_log, train
 
 
 def losses(run: Path) -> list[float]:
@@ -134,18 +134,18 @@ def test_siglips_bias_goes_on_from_the_models_folder(make_config: MakeConfig, tm
     siglip, still = ObjectiveConfig("siglip"), OptimConfig(lr=0.0, tower_lr=0.0, warmup_steps=1)
     train(make_config(epochs=2, objective=siglip, optim=OptimConfig(lr=1e-2, warmup_steps=1)), tmp_path / "first")
     first = tmp_path / "first" / "model"
-    bias = recognise.read(first).objective["bias"]
+    bias = detect.read(first).objective["bias"]
     assert bias.item() != pytest.approx(-10.0, abs=1e-3)
     nested = ObjectiveConfig("siglip", matryoshka=(4,))
     for name, objective in {"on": siglip, "nested": nested, "anew": replace(siglip, initial_scale=10.0)}.items():
         train(make_config(start=str(first), epochs=1, objective=objective, optim=still), tmp_path / name)
         expected = torch.tensor(-10.0) if name == "anew" else bias
-        assert torch.equal(recognise.read(tmp_path / name / "model").objective["bias"], expected), name
+        assert torch.equal(detect.read(tmp_path / name / "model").objective["bias"], expected), name
     train(make_config(start=str(first), epochs=1), tmp_path / "other")  # another objective has no use for it
     assert not (tmp_path / "other" / "model" / folder.OBJECTIVE).exists()
     model = openclap.load(first)
     model.save(tmp_path / "copy")
-    assert torch.equal(recognise.read(tmp_path / "copy").objective["bias"], bias)
+    assert torch.equal(detect.read(tmp_path / "copy").objective["bias"], bias)
 
 
 def test_shards_that_vanish_stop_the_run(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:

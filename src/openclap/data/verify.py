@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from openclap.audio.io import decode
-from openclap.data.files import Place, place_of
-from openclap.data.finish import finish, manifest_of, write_sizes
-from openclap.data.folder import IDENTITY, MANIFEST, SIZES, SKIPPED, WORK, read_table, write_table
+from openclap.data.layout import IDENTITY, MANIFEST, SIZES, SKIPPED, WORK, read_table, write_table
+from openclap.data.manifest import finish, manifest_of, write_sizes
 from openclap.data.rebuild import UNKNOWN, from_tars, from_work, schema, tars_in
 from openclap.data.shards import index_shards
+from openclap.data.storage import Place, place_of
 from openclap.data.work import each
 from openclap.data.write import Tar, sha256_of, stands, write_again
 from openclap.errors import AudioError, DataError

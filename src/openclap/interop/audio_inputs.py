@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from openclap.audio.inputs import Sound
 from openclap.errors import AudioError
-from openclap.sounds import Sound
 from openclap.types import AUDIO_SUFFIXES
 
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from packs import contents
 
 from openclap.audio.io import decode
-from openclap.data import near as module
+from openclap.data import near_duplicates as module
 from openclap.data.config import DataConfig
-from openclap.data.finish import finish
-from openclap.data.folder import read_table
-from openclap.data.near import Near, Sound, mark, twins
+from openclap.data.layout import read_table
+from openclap.data.manifest import finish
+from openclap.data.near_duplicates import Near, Sound, mark, twins
 from openclap.data.pack import build, gather, write_tars
 from openclap.data.plan import plan
 from openclap.data.work import Share
@@ -208,7 +208,7 @@ def test_a_threshold_that_is_none(threshold: float) -> None:
 COMPARE_MANY = """
 import resource, sys
 import numpy as np
-from openclap.data.near import twins
+from openclap.data.near_duplicates import twins
 rng = np.random.default_rng(0)
 vectors = np.concatenate([rng.standard_normal((5000, 512)).astype(np.float16) for _ in range(20)])
 vectors[60_000:60_100] = vectors[:100]

@@ -23,9 +23,9 @@ from openclap.models.pann import ConvBlock
 from openclap.models.swin import SwinBlock
 from openclap.models.text_tower import TextTower
 from openclap.train.config import TrainConfig
+from openclap.train.feature_cache import remember
 from openclap.train.lora import adapt
-from openclap.train.optim import fix_norms, freeze, hold_still, thaw
-from openclap.train.remember import remember
+from openclap.train.optimizer import fix_norms, freeze, hold_still, thaw
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

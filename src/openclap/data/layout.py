@@ -29,7 +29,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openclap.data.files import Place, partial_of, write_bytes
+from openclap.data.storage import Place, partial_of, write_bytes
 from openclap.errors import DataError, require
 from openclap.locks import LOCK, only_writer
 

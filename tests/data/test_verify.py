@@ -11,12 +11,12 @@ import polars
 import pytest
 from packs import MakeRecords, contents
 
-from openclap.data.check import NOT_IN_MANIFEST, Health, check, repair
 from openclap.data.config import DataConfig
 from openclap.data.pack import build
 from openclap.data.rebuild import UNKNOWN
 from openclap.data.shards import index_shards
 from openclap.data.stats import stats_of
+from openclap.data.verify import NOT_IN_MANIFEST, Health, check, repair
 from openclap.errors import DataError
 
 

@@ -16,10 +16,10 @@ from openclap.embedder import Embedder
 from openclap.models.clap import CLAP
 from openclap.models.objectives import ObjectiveConfig
 from openclap.train.config import TrainConfig
-from openclap.train.loop import read_log, train
+from openclap.train.feature_cache import remember
 from openclap.train.lora import adapt
-from openclap.train.optim import freeze
-from openclap.train.remember import remember
+from openclap.train.optimizer import freeze
+from openclap.train.trainer import read_log, train
 
 TOWERS = ("audio_tower", "text_tower")
 NEVER = 10**6

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import openclap
-from openclap.checkpoints import audioset, recognise
+from openclap.checkpoints import audioset, detect
 from openclap.checkpoints import unpickle as unpickled
 from openclap.errors import CheckpointError
 from small_laion import SMALL_PANN, small_state
@@ -38,7 +38,7 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     for content in (small_state(), tower()):
         reads.clear()
-        recognise.describe(saved(content, tmp_path / "a.pt"))
+        detect.describe(saved(content, tmp_path / "a.pt"))
         assert len(reads) == 1
 
 
@@ -47,24 +47,24 @@ def test_what_a_tower_lacks_is_listed(tmp_path: Path, before: str) -> None:
     state = tower(surplus=torch.ones(1), **{"conv_block2.bn1.weight": torch.ones(3)})
     del state["bn0.bias"]
     path = saved({"model": {f"{before}{name}": tensor for name, tensor in state.items()}}, tmp_path / "a.pth")
-    facts = recognise.describe(path)
+    facts = detect.describe(path)
     assert facts["format"] == "audio tower" and facts["missing"] == ["bn0.bias"] and facts["not known"] == ["surplus"]
     assert facts["of another shape"] == ["blocks.1.bn1.weight is (3,), expected (8,)"]
     with pytest.raises(CheckpointError, match=r"holds an audio tower alone .*openclap.checkpoints.audioset reads it"):
-        recognise.read(path)
+        detect.read(path)
 
 
 def test_misshapen_weights_are_listed(tmp_path: Path) -> None:
     state = small_state() | {"audio_projection.0.weight": torch.zeros(3, 3), "audio_branch.surplus": torch.ones(1)}
     del state["audio_branch.norm.weight"]
-    facts = recognise.describe(saved(state, tmp_path / "a.pt"))
+    facts = detect.describe(saved(state, tmp_path / "a.pt"))
     assert facts["missing"] == ["audio_tower.norm.weight"] and facts["not known"] == ["audio_tower.surplus"]
     assert facts["of another shape"] == ["audio_head.0.weight is (3, 3), expected (24, 32)"]
 
 
 def test_a_checkpoint_knows_where_it_came_from(tmp_path: Path, tiny_model: Path) -> None:
-    assert recognise.read(saved(small_state(), tmp_path / "a.pt")).source == tmp_path / "a.pt"
-    assert recognise.read(tiny_model).source == tiny_model
+    assert detect.read(saved(small_state(), tmp_path / "a.pt")).source == tmp_path / "a.pt"
+    assert detect.read(tiny_model).source == tiny_model
 
 
 def damage(edit: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -102,7 +102,7 @@ def test_every_damage_to_a_configuration_is_one_sentence(tiny_model: Path, tmp_p
     config = json.loads((place / "config.json").read_text(encoding="utf-8"))
     (place / "config.json").write_text(json.dumps(DAMAGED[what](config)), encoding="utf-8")
     with pytest.raises(CheckpointError) as caught:
-        recognise.describe(place)
+        detect.describe(place)
     assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
     with pytest.raises(CheckpointError):
         openclap.load(place)
@@ -114,7 +114,7 @@ def test_only_a_newer_format_asks_for_an_upgrade(tiny_model: Path, tmp_path: Pat
     for version, said in ((2, "has format 2; this openclap reads 1. Upgrade"), ("1", "has format '1'.*damaged")):
         (place / "config.json").write_text(json.dumps(config | {"format_version": version}), encoding="utf-8")
         with pytest.raises(CheckpointError, match=said):
-            recognise.read(place)
+            detect.read(place)
 
 
 def test_paths_that_hold_nothing(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
         ("odd", "is damaged, expected JSON"),
     ):
         with pytest.raises(CheckpointError, match=said):
-            recognise.read(tmp_path / name)
+            detect.read(tmp_path / name)
 
 
 def test_other_contents_of_a_readable_file(tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_a_damaged_safetensors_file(tiny_model: Path, tmp_path: Path) -> None:
     weights = load_file(place / "model.safetensors")
     torch.save(weights, place / "model.safetensors")
     with pytest.raises(CheckpointError, match="was not written by safetensors"):
-        recognise.read(place)
+        detect.read(place)
     save_file(weights, place / "model.safetensors")
     content = (place / "model.safetensors").read_bytes()
     (place / "model.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="is damaged"):
-        recognise.read(place)
+        detect.read(place)

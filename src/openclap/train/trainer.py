@@ -9,28 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openclap.data.files import write_bytes
 from openclap.data.loader import PairLoader
 from openclap.data.shards import ShardIndex, index_shards
+from openclap.data.storage import write_bytes
 from openclap.embedder import Embedder, load
 from openclap.errors import ConfigError
 from openclap.locks import only_writer
-from openclap.memory import all_memory_kept
+from openclap.malloc import all_memory_kept
 from openclap.models.objectives import build_objective
 from openclap.train import state
 from openclap.train.claim import CONFIG, as_text, check_folder, identity, is_claimed
 from openclap.train.config import TrainConfig
-from openclap.train.copies import Copies
-from openclap.train.engine import (
-    DTYPES,
-    PROJECT,
-    accelerator_for,
-    compile_towers,
-    from_first,
-    prepare_networks,
-    set_modes,
-    sums,
-)
 from openclap.train.health import (
     Place,
     check_embeddings,
@@ -41,7 +30,18 @@ from openclap.train.health import (
 )
 from openclap.train.leave import MODEL, keep_best, leave
 from openclap.train.live import LOG, Clock, Row, log, read_log, signals
-from openclap.train.optim import SCHEDULES, build_optimizer, set_rate
+from openclap.train.model_setup import (
+    DTYPES,
+    PROJECT,
+    accelerator_for,
+    compile_towers,
+    from_first,
+    prepare_networks,
+    set_modes,
+    sums,
+)
+from openclap.train.optimizer import SCHEDULES, build_optimizer, set_rate
+from openclap.train.remote_checkpoints import Copies
 from openclap.train.state import STATES
 from openclap.train.step import TrainingStep
 from openclap.train.steps import Step, steps, steps_per_epoch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.data.examine import facts_of
+from openclap.data.decode import facts_of
 from openclap.data.held import KEYS, Held, held_from, held_in
 from openclap.data.overlap import overlapping
 from openclap.errors import AudioError, DataError, require

@@ -24,7 +24,7 @@ Tokenizer = Annotated[Path | None, Parameter(help="A `tokenizer.json`, for a mod
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Using:
+class ModelOptions:
     """A model by name, and how it is loaded; `openclap.load` says more."""
 
     model: str | None = None

@@ -20,7 +20,7 @@ from openclap.data.shards import index_shards
 from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
 from openclap.locks import only_writer
 from openclap.train.config import OptimConfig, TrainConfig
-from openclap.train.loop import Row, read_log, train
+from openclap.train.trainer import Row, read_log, train
 
 
 def test_a_run_writes_a_model_a_log_and_curves(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ from pathlib import Path
 from openclap.audio.augment import AugmentConfig
 from openclap.models.objectives import ObjectiveConfig
 from openclap.train.config import OptimConfig, TrainConfig
-from openclap.train.loop import train
+from openclap.train.trainer import train
 given = json.loads(sys.argv[1])
 groups = {"optim": OptimConfig, "objective": ObjectiveConfig, "augment": AugmentConfig}
 groups = {name: group(**given[name]) for name, group in groups.items()}

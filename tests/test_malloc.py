@@ -11,7 +11,7 @@ import pytest
 PAGES_OF_TWO_ARRAYS = """
 import resource
 import numpy as np
-from openclap.memory import all_memory_kept
+from openclap.malloc import all_memory_kept
 
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

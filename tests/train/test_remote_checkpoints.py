@@ -15,12 +15,12 @@ from runs import MakeConfig, assert_equal_runs
 from test_loop import signal_at, start_run
 
 from openclap.cli import run as command
-from openclap.data.files import Place, place_of
+from openclap.data.storage import Place, place_of
 from openclap.embedder import Embedder
 from openclap.errors import CheckpointError, ConfigError, OpenClapError
 from openclap.train import lease
 from openclap.train.config import TrainConfig
-from openclap.train.loop import Row, train
+from openclap.train.trainer import Row, train
 
 pytest.importorskip("upath")
 

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from openclap.captions import Caption, with_made
-from openclap.data.augmented import CAPTIONED
+from openclap.data.captioning import CAPTIONED
 from openclap.data.config import DataConfig
-from openclap.data.examine import columns as facts_columns
-from openclap.data.files import Place, write_bytes
-from openclap.data.folder import (
+from openclap.data.decode import columns as facts_columns
+from openclap.data.layout import (
     MANIFEST,
     SIZES,
     SKIPPED,
@@ -26,6 +25,7 @@ from openclap.data.folder import (
 )
 from openclap.data.records import captioned
 from openclap.data.select import missed
+from openclap.data.storage import Place, write_bytes
 from openclap.data.write import SELECTION, Tar, columns, made_of, samples_of, stands, tars
 from openclap.errors import DataError, require
 

@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 
 from openclap.errors import DataError
-from openclap.evals.metrics import (
-    classify,
-    mean_of,
-    rank_retrieval,
-    retrieval_measures,
-    retrieval_metrics,
-)
-from openclap.evals.uncertainty import (
+from openclap.evals.bootstrap import (
     bootstrap_interval,
     chance_classification,
     chance_recall,
@@ -22,6 +15,13 @@ from openclap.evals.uncertainty import (
     fixed_answer,
     measure_interval,
     random_ranks,
+)
+from openclap.evals.metrics import (
+    classify,
+    mean_of,
+    rank_retrieval,
+    retrieval_measures,
+    retrieval_metrics,
 )
 
 
@@ -63,7 +63,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 def test_blocks_change_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(3).random(50)
     whole = bootstrap_interval(mean_of(values), np.arange(50))
-    monkeypatch.setattr("openclap.evals.uncertainty.BLOCK", 500)
+    monkeypatch.setattr("openclap.evals.bootstrap.BLOCK", 500)
     assert bootstrap_interval(mean_of(values), np.arange(50)) == whole
 
 

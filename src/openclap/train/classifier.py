@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openclap.errors import TrainingError
-from openclap.memory import all_memory_kept
+from openclap.malloc import all_memory_kept
 from openclap.train.config import TrainConfig
-from openclap.train.engine import accelerator_for, set_modes
 from openclap.train.kept import Kept
-from openclap.train.optim import SCHEDULES, build_optimizer, set_rate
+from openclap.train.model_setup import accelerator_for, set_modes
+from openclap.train.optimizer import SCHEDULES, build_optimizer, set_rate
 from openclap.train.state import Progress
 
 if TYPE_CHECKING:

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from openclap.audio.io import Source, Wave
 from openclap.data.clean import stretch
 from openclap.data.config import DataConfig
-from openclap.data.examine import chunks
+from openclap.data.decode import chunks
 from openclap.data.fetched import sound_of
-from openclap.data.files import Place, new_file
-from openclap.data.folder import CHUNK, identity, read_table, records, work, write_table
 from openclap.data.held import Held
+from openclap.data.layout import CHUNK, identity, read_table, records, work, write_table
 from openclap.data.plan import held_apart
 from openclap.data.select import NEAR, VECTORS, facts_of_each, judge_sounds, judged
+from openclap.data.storage import Place, new_file
 from openclap.data.work import ALL, Share
 from openclap.errors import AudioError, ConfigError, DataError, require
 
