@@ -65,7 +65,7 @@ def load(
     channels: Channels = "mean",
     trim_silence: bool = False,
 ) -> Embedder:
-    """A model, whatever it is in.
+    """Load a model from a path, a name, or the hub.
 
     Args:
         source: a folder that openclap or transformers wrote; a LAION-CLAP `.pt` file; the name of a published model
@@ -450,7 +450,7 @@ def _device(name: str | torch.device | None) -> torch.device:
 def _samples(seconds: float, rate: int, what: str) -> int:
     """Seconds as samples. Raises ConfigError for less than one, and for ages."""
     if not isinstance(seconds, (int, float, np.number)) or not 1 <= seconds * rate < 1 << 53:
-        raise ConfigError(f"{what} is {seconds!r}, expected seconds that are longer than one sample, and no ages.")
+        raise ConfigError(f"{what} is {seconds!r}, expected a finite duration of at least one sample.")
     return round(float(seconds) * rate)
 
 

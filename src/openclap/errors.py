@@ -5,8 +5,8 @@
     ├── CheckpointError      weights, presets and folders that do not fit or are damaged
     │   └── MissingTokenizerError   text cannot be embedded without a tokenizer.json
     ├── DataError            tables, shards and captions
-    ├── TrainingError        a run that went astray
-    ├── ConfigError          a choice that cannot be: an unknown name, an impossible combination
+    ├── TrainingError        training failed or diverged
+    ├── ConfigError          an invalid or incompatible option
     ├── IndexMismatchError   a search index built with another model
     └── MissingExtraError    an optional dependency that is not installed
 
@@ -51,11 +51,11 @@ class DataError(OpenClapError):
 
 
 class TrainingError(OpenClapError):
-    """A run that went astray."""
+    """Training failed or diverged."""
 
 
 class ConfigError(OpenClapError):
-    """A choice that cannot be: an unknown name, an impossible combination."""
+    """An invalid or incompatible option."""
 
 
 class IndexMismatchError(OpenClapError):

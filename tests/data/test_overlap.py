@@ -194,7 +194,7 @@ def test_what_is_no_list_of_ids(tmp_path: Path) -> None:
         load_held(tmp_path / "other.parquet")
     with pytest.raises(DataError, match="no column says what its clips are"):
         overlapping(polars.DataFrame({"id": [1]}), [ESC50])
-    with pytest.raises(DataError, match="ids that are none"):
+    with pytest.raises(DataError, match="invalid ids"):
         held_in(polars.DataFrame({"freesound_id": ["17367", "a song"]}), "Mine")
 
 

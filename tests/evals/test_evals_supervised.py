@@ -206,7 +206,7 @@ def test_the_supervised_suite_is_whole(model: Listener, sets: Path) -> None:
     assert published["FSD50K, fine-tuned"] == 64.9 and published["VGGSound, fine-tuned"] == 75.4
     protocol = {row.task: row.protocol for row in table.rows}
     assert "the audio tower is trained" in protocol["FSD50K, fine-tuned"]
-    assert "before they are made unit vectors" in protocol["VGGSound, LAION's linear probe"]
+    assert "before L2 normalisation" in protocol["VGGSound, LAION's linear probe"]
     assert not any("normalised" in each for each in protocol.values())
     again = run_suite("supervised", [replace(task, epochs=2) for task in SUPERVISED], [model], sets)
     assert [row[:-1] for row in rows_of(again)] == [row[:-1] for row in rows_of(table)]

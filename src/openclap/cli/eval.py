@@ -53,7 +53,7 @@ def evaluate(
     html: Path | None = None,
     seed: int = 0,
 ) -> None:
-    """Measure models: how well they find sounds by words and words by sounds, name sounds, and can be learnt from.
+    """Evaluate models: retrieval between sounds and text, zero-shot classification, and probing.
 
     The suite "quick" measures on packed shards, each figure with its 95 % interval over groups, what chance gives, and,
     with --baseline, what another model does. The suite "paper" stands beside what papers report. Several checkpoints

@@ -1,4 +1,4 @@
-"""`openclap fad`: how far apart two folders of sounds are."""
+"""`openclap fad`: the Fréchet audio distance of two folders of sounds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fad(
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Say how far apart two folders of sounds are as wholes: the Fréchet audio distance.
+    """Compute the Fréchet audio distance of two folders of sounds.
 
     FAD is the distance between Gaussians laid over the unit vectors of all windows of each folder (Kilgour et al.
     2019, arXiv:1812.08466); few sounds make it too large. FAD∞ is what it would be with endless sounds in DIR-B: a

@@ -70,7 +70,7 @@ def held_in(frame: polars.DataFrame, name: str, split: str = ALL) -> Held:
         return Held(name, split, frame.select(columns) if len(frame) else polars.DataFrame(schema=kinds))
     except polars.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{name} {split}: ids that are none ({reason}). Expected numbers and text.") from error
+        raise DataError(f"{name} {split}: invalid ids ({reason}). Expected numbers and text.") from error
 
 
 def held_from_names(files: Iterable[str], name: str, split: str = ALL) -> Held:

@@ -1,4 +1,4 @@
-"""What a network makes of sounds piece by piece, and a model's vectors before they are made unit vectors.
+"""Outputs of a network over the windows of sounds, averaged, and a model's embeddings before L2 normalisation.
 
 N clips, S samples, K numbers that a network gives, D embedding.
 """
@@ -18,7 +18,7 @@ from openclap.errors import AudioError, ConfigError
 from openclap.evals.clips import SoundEmbedder, Vectors
 from openclap.train.classifier import AudioSide
 
-RAW = "before they are made unit vectors"
+RAW = "before L2 normalisation"
 
 
 class RawEmbedder:

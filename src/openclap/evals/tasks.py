@@ -18,7 +18,7 @@ from openclap.text.prompts import SOUND
 GENRE = "This is a {} song."
 """The template of LAION-CLAP for genres of music."""
 KINDS = ("retrieval", "zero_shot", "tagging", "probe", "few_shot")
-_RAW = "frozen vectors before they are made unit vectors, of long clips the mean over windows"
+_RAW = "frozen vectors before L2 normalisation, of long clips the mean over windows"
 LEARNERS: Mapping[str, str] = {
     "linear": "frozen unit vectors; logistic regression",
     "mlp": "frozen unit vectors; one hidden layer of 1,024",
@@ -29,7 +29,7 @@ LEARNERS: Mapping[str, str] = {
 }
 """What learns from labels, and what a protocol says of it."""
 READS_RAW = ("laion_linear", "laion_mlp")
-"""Learners that read a model's vectors before they are made unit vectors."""
+"""Learners that read a model's vectors before L2 normalisation."""
 
 
 @dataclass(frozen=True, slots=True)

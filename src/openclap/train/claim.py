@@ -1,4 +1,4 @@
-"""Whose a run's folder is: the same choices, data and start go on in it, and others are refused."""
+"""Check that a run folder belongs to this configuration, data and start, and refuse any other."""
 
 from __future__ import annotations
 

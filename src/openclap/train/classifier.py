@@ -35,7 +35,7 @@ DROPOUT = 0.1
 
 
 class AudioSide(nn.Module):
-    """A copy of a model's audio tower and head: an AudioBatch to (B, D), as they are before they are made unit vectors.
+    """A copy of a model's audio tower and head: an AudioBatch to (B, D), before L2 normalisation.
 
     With `labels`, which reads these, to (B, C).
     """

@@ -1,8 +1,8 @@
-"""What towers that do not learn give is computed once: for a clip of the same log-mel, and for the same caption.
+"""Cache the outputs of frozen towers across epochs: by a clip's log-mel, and by caption.
 
-Each goes through its tower alone, so that what it gives does not hang on what it came with, and a run that was stopped
-goes on bit-equal though it has to compute everything again. On a GPU that would be slower than large batches; there,
-nothing is remembered.
+Each input goes through its tower alone, so that its output does not depend on its batch, and a resumed run is bit-equal
+though it computes everything again. On a GPU single inputs would be slower than large batches, so nothing is cached
+there.
 
 B clips or captions, L tokens, D a tower's size.
 """

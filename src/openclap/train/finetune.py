@@ -101,7 +101,7 @@ def configure(
     )
     config = override(config, options)
     if config.batch_size > pairs:
-        tell(f"The batch is {pairs} pairs, for there are no more to learn from.")
+        tell(f"Batch size reduced to {pairs}: there are only {pairs} training pairs.")
         config = replace(config, batch_size=pairs)
     steps = config.epochs * (pairs // config.batch_size)
     if "optim.warmup_steps" not in {name.replace("-", "_") for name in options}:

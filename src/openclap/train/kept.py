@@ -1,4 +1,4 @@
-"""Where a network that is taught is kept: it goes on after its last whole epoch, and is not taught again when done."""
+"""Resumable checkpoints of classifier training: continue after the last whole epoch, and skip a finished training."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One run at a time in a place that knows no locks: who writes there says so again and again.
+"""A heartbeat lease, for stores that have no locks: one run at a time writes to an address.
 
-Who comes later watches for a while whether that goes on, and takes the place when it does not. One that was only asleep
-sees it before it writes again. Nobody's clock is compared with another's.
+A later run watches for a while whether the heartbeat goes on, and takes the lease over when it does not. A run that was
+suspended notices this before it writes again. Clocks of two machines are never compared.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What carries a run: accelerate as the configuration asks for it, and the networks made ready.
+"""Set up accelerate and prepare the model, as the configuration says.
 
-Choices are made here, once; the loop and the networks know nothing of them.
+These choices are made here, once, so that neither the trainer nor the networks branch on them.
 """
 
 from __future__ import annotations

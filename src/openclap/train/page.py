@@ -67,7 +67,7 @@ def _state(log: Sequence[LogRow], *, done: bool) -> str:
     if step >= total:
         return f"All {step:,} steps are taken."
     if done:
-        return f"It ended after {step:,} of {total:,} steps, for the score rose no more."
+        return f"Stopped early after {step:,} of {total:,} steps: the validation score no longer improved."
     return f"{step:,} of {total:,} steps are taken; the same command goes on from the last saved state."
 
 

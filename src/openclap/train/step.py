@@ -77,7 +77,7 @@ class TrainingStep:
 
     def __call__(self, batches: Sequence[PairBatch]) -> dict[str, float]:
         """Take the step; the global loss, `chance` (the loss if all embeddings were equal), the scale that both were
-        taken at and the gradient's norm, equal everywhere, and how the last batch's vectors lie (`how_they_lie`)."""
+        taken at and the gradient's norm, equal everywhere, and the `alignment_and_uniformity` of the last batch."""
         self.optimizer.zero_grad(set_to_none=True)
         taken = [
             self.backward(batch, 1 / len(batches), number == len(batches))
@@ -124,11 +124,11 @@ class TrainingStep:
         with torch.no_grad():
             chance = self.objective(_equal(own), _equal(everyone)) * weight
         self.accelerator.backward(share * self.accelerator.num_processes)
-        return Taken(share.detach(), chance, features.scale.detach(), how_they_lie(everyone))
+        return Taken(share.detach(), chance, features.scale.detach(), alignment_and_uniformity(everyone))
 
 
 @torch.no_grad()
-def how_they_lie(everyone: Features) -> dict[str, float]:
+def alignment_and_uniformity(everyone: Features) -> dict[str, float]:
     """Alignment and uniformity of the global batch's vectors; nothing of fewer than two pairs."""
     if len(everyone.clip_B) < 2 or len(everyone.owner_T) < 2:
         return {}

@@ -49,7 +49,7 @@ def build(
     near
         Leave clips out that sound like an earlier one: from this cosine on, such as 0.98, by a model's vectors.
     model
-        Whose vectors those of --near are: a model folder, file or name (`openclap models`); the demo's without it.
+        The embedding model for --near: a folder, file or name (`openclap models`); the demo's without it.
     caption
         Let a model write one more caption for each clip from its tags: "bundled", a model's name or folder, or
         "endpoint" (`openclap dataset caption --help` says more).

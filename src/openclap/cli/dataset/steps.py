@@ -92,7 +92,7 @@ def fetch(
         Find clips that sound like an earlier one, to leave them out: from this cosine on, such as 0.98, by a model's
         vectors. The last part to be done compares all.
     model
-        Whose vectors those of --near are: a model folder, file or name (`openclap models`); the demo's without it.
+        The embedding model for --near: a folder, file or name (`openclap models`); the demo's without it.
     """
     from openclap.data.fetch import Limits
     from openclap.data.layout import identity

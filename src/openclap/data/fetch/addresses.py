@@ -1,4 +1,4 @@
-"""Which addresses are nobody's business but their own network's.
+"""Classify addresses as public or internal (protection against server-side request forgery, SSRF).
 
 A table of URLs from strangers, or a redirect, must not make this machine ask its own services, its neighbours or its
 cloud's metadata server. The ranges are those of IANA's special-purpose registries (RFC 6890), as `ipaddress` has them.
