@@ -81,7 +81,7 @@ def test_parts_of_a_batch_change_nothing(clap: CLAP) -> None:
 def test_openvino_agrees_and_is_kept(tmp_path: Path) -> None:
     """In a process of its own: its native libraries stay out of the one that all other tests share."""
     pytest.importorskip("openvino")
-    words = [sys.executable, "-c", "import test_engine; test_engine.compare_with_openvino()"]
+    words = [sys.executable, "-c", "import test_inference; test_inference.compare_with_openvino()"]
     environment = os.environ | {"OPENCLAP_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -116,7 +116,7 @@ def test_a_table_with_a_batch_larger_than_the_data(
 ) -> None:
     given = ("--from", tiny_model, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", "64", "--held-out", "0.34")
     assert finetune(sounds / "sounds.csv", *given) == 0
-    assert "The batch is 4 pairs, for there are no more" in capsys.readouterr().err
+    assert "Batch size reduced to 4: there are only 4 training pairs." in capsys.readouterr().err
 
 
 def test_shards_of_sounds_and_text_are_packed_first(

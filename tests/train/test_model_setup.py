@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from runs import MakeConfig, assert_equal_runs, stopped_at, weights
-from test_loop import RUN
+from test_trainer import RUN
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import openclap

@@ -51,7 +51,11 @@ def test_an_interrupted_run_with_scores(tmp_path: Path) -> None:
     assert "&lt;b&gt;" in html and "<b>" not in html
     (run / "model").mkdir()  # as patience leaves it
     html = write_page(run).read_text(encoding="utf-8")
-    assert "It ended after 60 of 100 steps" in html and "the same command goes on" not in html and ">Left<" not in html
+    assert (
+        "Stopped early after 60 of 100 steps" in html
+        and "the same command goes on" not in html
+        and ">Left<" not in html
+    )
 
 
 def test_the_page_is_well_formed(tmp_path: Path) -> None:

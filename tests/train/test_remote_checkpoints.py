@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from runs import MakeConfig, assert_equal_runs
-from test_loop import signal_at, start_run
+from test_trainer import signal_at, start_run
 
 from openclap.cli import run as command
 from openclap.data.storage import Place, place_of

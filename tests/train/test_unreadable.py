@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import MakeConfig
-from test_train_engine import launch
+from test_model_setup import launch
 
 import openclap
 from openclap.data.loader import PairLoader
