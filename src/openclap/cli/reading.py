@@ -1,4 +1,4 @@
-"""How somebody's sounds are read, as the command line says it: options that several verbs share."""
+"""Options that choose how a collection of sounds is read, shared by several commands."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ReadAs:
         return Reading(self.source, Columns(self.audio_column or "", self.caption_column))
 
     def recognise(self, path: Path) -> Recognised:
-        """Who reads what is at `path`; it is said on stderr."""
+        """Choose the source for `path`, and print it to stderr."""
         from openclap.sources.recognise import recognise
 
         found = recognise(path.expanduser().absolute(), self.reading)
@@ -47,7 +47,7 @@ class ReadAs:
 
 
 def say(found: Recognised) -> None:
-    """What was recognised, and what nobody reads, to stderr."""
+    """Print to stderr the recognised form, and the tables that are not read."""
     note(found.said.replace(str(found.path), shown(found.path), 1))
     if found.unread:
         more = f" and {len(found.unread) - LISTED} more" if len(found.unread) > LISTED else ""

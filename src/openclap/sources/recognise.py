@@ -1,6 +1,6 @@
-"""What somebody's sounds lie in: a table, a folder, a Hugging Face data set, shards; and who reads it.
+"""Recognise the form of a collection: a table, a folder, a Hugging Face data set or shards, and choose its source.
 
-One function for all commands, which say what it recognised before they begin.
+All commands share this function, and print the result before they begin.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """Sounds, and who reads them.
+    """A collection, and the source that reads it.
 
     Attributes:
         source: the name in SOURCES.
         read: the records, from the first on at each call.
         said: what was recognised, in a sentence.
-        unread: tables among the sounds that nobody reads.
+        unread: tables among the sounds that the source does not read.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class Recognised:
 
 
 def recognise(path: Path, reading: Reading = Reading()) -> Recognised:
-    """Who reads what is at `path`.
+    """Choose the source that reads the collection at `path`.
 
     Raises DataError for nothing that could be read, and for several tables that speak of the same sounds; ConfigError
     for an unknown source, and for columns where there is no table.

@@ -119,9 +119,7 @@ def is_after_warmup(config: TrainConfig, step: int, total_steps: int) -> bool:
 
 def check_going(why: str, config: TrainConfig, total_steps: int, place: Place) -> None:
     """Raise TrainingError when enough steps in a row were bad to call the run lost; `why` as `doubt` has it."""
-    if not is_after_warmup(config, place.step, total_steps):
-        return
-    if place.bad < RUNNING:
+    if place.bad < RUNNING or not is_after_warmup(config, place.step, total_steps):
         return
     if place.bad >= place.step:  # since the first step: no update has done it
         raise TrainingError(
