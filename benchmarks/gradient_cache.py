@@ -64,7 +64,7 @@ def measure(preset_name: str, batch: int, chunk: int, steps: int) -> dict[str, f
 
     from openclap import presets
     from openclap.models.objectives import ObjectiveConfig, build_objective
-    from openclap.train.step import TrainingStep
+    from openclap.training.step import TrainingStep
 
     torch.manual_seed(0)
     preset = presets.PRESETS[preset_name]

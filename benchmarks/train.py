@@ -4,7 +4,7 @@
                                [--compile] [--largest]
 
 A step is forward, loss, backward, clipping of the gradient's norm and AdamW, in training mode. Ours is
-`openclap.train.step.TrainingStep`, as the loop calls it, with memory kept as the loop keeps it. Theirs is
+`openclap.training.step.TrainingStep`, as the loop calls it, with memory kept as the loop keeps it. Theirs is
 `ClapModel(…, return_loss=True)` with its own loss, captions padded to the longest of the batch, and torch's fused
 AdamW, which transformers' Trainer takes. Clips of 10 s come as log-mels that were made once for both, so no front end
 is in these times; captions have 8 to 16 words. Each contestant trains in a process of its own, as it would at work:
@@ -41,10 +41,10 @@ from openclap.checkpoints.huggingface import from_state
 from openclap.malloc import all_memory_kept
 from openclap.models.clap import CLAP
 from openclap.models.objectives import ObjectiveConfig, build_objective
-from openclap.train.config import OptimConfig
-from openclap.train.optimizer import build_optimizer
-from openclap.train.step import TrainingStep
-from openclap.train.watch import count_work, matmul_peak, peak_memory
+from openclap.training.config import OptimConfig
+from openclap.training.optimizer import build_optimizer
+from openclap.training.step import TrainingStep
+from openclap.training.watch import count_work, matmul_peak, peak_memory
 from openclap.types import AudioBatch, PairBatch, TextBatch
 
 AUDIO = {"tiny": presets.HTSAT_TINY, "base": presets.HTSAT_BASE}

@@ -97,7 +97,7 @@ class Features:
     """What the two towers make of a batch, and all that an objective reads.
 
     `clip_B` numbers the clips and `owner_T` names each caption's clip by that number. Of one process's batch alone the
-    numbers run from 0; `openclap.train.distributed` numbers the clips of all processes through.
+    numbers run from 0; `openclap.training.distributed` numbers the clips of all processes through.
 
     Attributes:
         audio_BD, text_TD: unit vectors.

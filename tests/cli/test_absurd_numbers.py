@@ -20,9 +20,9 @@ from openclap.evals.fad import frechet_distance_infinity
 from openclap.evals.hearing import Listener
 from openclap.evals.tasks import Task
 from openclap.limits import check_count
-from openclap.train.config import OptimConfig, TrainConfig
-from openclap.train.options import option_names, override
-from openclap.train.plan import plan
+from openclap.training.config import OptimConfig, TrainConfig
+from openclap.training.options import option_names, override
+from openclap.training.plan import plan
 
 INTS = (10**30, -1, -(10**30), 0)
 FLOATS = (math.nan, math.inf, 1e300, 1e-300, -1.0, 0.0)

@@ -14,12 +14,12 @@ from openclap.data.config import DataConfig
 from openclap.data.pack import build
 from openclap.data.shards import index_shards
 from openclap.data.stats import stats_of
-from openclap.data.storage import place_of
 from openclap.data.verify import check, repair
 from openclap.errors import DataError
 from openclap.sources import Record
-from openclap.train.config import TrainConfig
-from openclap.train.trainer import train
+from openclap.storage import place_of
+from openclap.training.config import TrainConfig
+from openclap.training.trainer import train
 
 upath = pytest.importorskip("upath")
 CONFIG = DataConfig(shard_size=3)

@@ -15,8 +15,8 @@ from fetching import QUICK, left_over, outcome, sha256
 from misbehaving import Misbehaving
 
 from openclap.data.fetch import Failed, Fetched, Limits, Wanted, fetch
-from openclap.data.storage import partial_of
 from openclap.errors import ConfigError, DataError
+from openclap.storage import partial_of
 
 BODY = "30000.wav"
 

@@ -19,8 +19,8 @@ from fetching import QUICK, environment, left_over, sha256
 from misbehaving import Misbehaving
 
 from openclap.data.fetch import Fetched, Wanted, fetch
-from openclap.data.storage import partial_of
 from openclap.locks import open_alone
+from openclap.storage import partial_of
 
 
 @pytest.fixture

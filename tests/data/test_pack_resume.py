@@ -53,7 +53,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, e
 
 
 STEPS = [
-    ("openclap.data.storage.os.fsync", os, "fsync"),
+    ("openclap.storage.os.fsync", os, "fsync"),
     ("rename", Path, "replace"),
     ("a record", sys.modules["openclap.data.decode"], "facts_of"),
     ("a sample", sys.modules["openclap.data.write"], "flac_of"),

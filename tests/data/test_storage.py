@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openclap.data.storage import append_line, new_file, partial_of
+from openclap.storage import append_line, new_file, partial_of
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from documents import ROOT, blocks
 from openclap.cli import run
 
 RECIPE = """
-from openclap.train.config import TrainConfig
+from openclap.training.config import TrainConfig
 def config():
     return TrainConfig(start="x", data="y", epochs=2, batch_size=2)
 """

@@ -12,10 +12,10 @@ from typing import Any
 from openclap import presets
 from openclap.checkpoints import figures
 from openclap.checkpoints.figures import Measured, table
-from openclap.data.storage import write_bytes
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSATConfig
 from openclap.presets import Preset
+from openclap.storage import write_bytes
 
 CARD, CONFIG, EVALUATION = "README.md", "config.json", "evaluation.json"
 TAGS = ("audio", "clap", "contrastive-language-audio-pretraining", "text-to-audio-retrieval")

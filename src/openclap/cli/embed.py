@@ -121,7 +121,7 @@ Writer = Callable[[Path, Part, Sequence[str], dict[str, Any]], None]
 
 
 def _write_npy(output: Path, part: Part, paths: Sequence[str], made_by: dict[str, Any]) -> None:
-    from openclap.data.storage import new_file, write_bytes
+    from openclap.storage import new_file, write_bytes
 
     shape = (part.count(paths), made_by["dimension"])
     names: list[Any] = []
@@ -137,7 +137,7 @@ def _write_parquet(output: Path, part: Part, paths: Sequence[str], made_by: dict
     import pyarrow as pa
     from pyarrow import parquet
 
-    from openclap.data.storage import new_file
+    from openclap.storage import new_file
 
     dimension = made_by["dimension"]
     times = [(name, pa.float64()) for name in TIMES] if made_by["windows"] else []

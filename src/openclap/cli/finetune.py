@@ -21,9 +21,9 @@ from openclap.cli.train import options_given
 
 if TYPE_CHECKING:
     from openclap.evals.validation import Change, HeldOut
-    from openclap.train.config import TrainConfig
-    from openclap.train.pairs import Pairs
-    from openclap.train.trainer import Outcome
+    from openclap.training.config import TrainConfig
+    from openclap.training.pairs import Pairs
+    from openclap.training.trainer import Outcome
 
 HELD_OUT_SEED = 0
 
@@ -71,9 +71,9 @@ def finetune(
     from openclap.errors import ConfigError
     from openclap.evals.validation import HeldOut
     from openclap.limits import PROCESSES, check_count
-    from openclap.train.claim import check_folder
-    from openclap.train.finetune import DEFAULTS, configure
-    from openclap.train.trainer import train
+    from openclap.training.claim import check_folder
+    from openclap.training.finetune import DEFAULTS, configure
+    from openclap.training.trainer import train
 
     check_count("--processes", processes, most=PROCESSES)
     if not 0 < held_out < 1:
@@ -109,8 +109,8 @@ def finetune(
 
 def _pairs(sounds: Path, out: Path, **choices: Any) -> Pairs:
     """The pairs of `sounds`, packed into `out` if need be by the choices of `pairs_of`; lists the ones left out."""
-    from openclap.train.claim import SHARDS
-    from openclap.train.pairs import pairs_of
+    from openclap.training.claim import SHARDS
+    from openclap.training.pairs import pairs_of
 
     with progress("Reading sounds") as advance:
         pairs = pairs_of(sounds.expanduser(), out / SHARDS, progress=advance, **choices)
@@ -130,7 +130,7 @@ def _stopped(outcome: Outcome, json: bool) -> int:
 def _finished(outcome: Outcome, held: HeldOut, config: TrainConfig, out: Path, *, json: bool) -> int:
     """Both models on the held-out pairs, the curves, and what came of it."""
     import openclap
-    from openclap.train.page import write_page
+    from openclap.training.page import write_page
 
     changes = held.compare(
         openclap.load(config.start, tokenizer=config.tokenizer or None, channels=config.channels),

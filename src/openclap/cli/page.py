@@ -17,6 +17,6 @@ def page(run: Path) -> None:
     run
         The folder that was given to `openclap train --out`.
     """
-    from openclap.train.page import write_page
+    from openclap.training.page import write_page
 
     note(f"Wrote {shown(write_page(run))}")

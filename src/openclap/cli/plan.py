@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from openclap.cli.console import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from openclap.train.plan import Plan
+    from openclap.training.plan import Plan
 
 
 def show(plan: Plan, *, json: bool) -> None:

@@ -35,7 +35,7 @@ class Part:
     """
 
     def __init__(self, folder: Path, made_by: dict[str, Any]) -> None:
-        from openclap.data.storage import write_bytes
+        from openclap.storage import write_bytes
 
         self.is_written = False
         self._known: dict[str, tuple[list[int], int, int]] = {}  # path -> stamp, windows, place in the file
@@ -133,9 +133,9 @@ def unfinished(output: Path, made_by: dict[str, Any]) -> Iterator[Part]:
 
     Raises DataError when another process is at it, or when OUTPUT.part is something else.
     """
-    from openclap.data.storage import partial_of
     from openclap.errors import DataError
     from openclap.locks import LOCK, only_writer
+    from openclap.storage import partial_of
 
     folder = output.with_name(output.name + ".part")
     ours = {ROWS, LOCK, partial_of(folder / ROWS).name}

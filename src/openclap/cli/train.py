@@ -46,9 +46,9 @@ def train(
     from openclap.errors import ConfigError
     from openclap.recipes import given
     from openclap.recipes import recipe as find
-    from openclap.train.options import explained, override
-    from openclap.train.page import write_page
-    from openclap.train.trainer import train as run
+    from openclap.training.options import explained, override
+    from openclap.training.page import write_page
+    from openclap.training.trainer import train as run
 
     given_options = options_given(options) | ({"tokenizer": str(tokenizer)} if tokenizer else {})
     config = override(find(recipe), given_options)
@@ -61,7 +61,7 @@ def train(
         return 0
     if dry_run:
         from openclap.cli.plan import show
-        from openclap.train.plan import plan
+        from openclap.training.plan import plan
 
         show(plan(config, given(recipe), processes=processes), json=json)
         return 0

@@ -17,10 +17,10 @@ from openclap.captions import Caption, Counts, Maker, augment
 from openclap.data.decode import chunks
 from openclap.data.layout import CHUNK, identity, read_table, records, work, write_table
 from openclap.data.records import captioned
-from openclap.data.storage import Place
 from openclap.data.work import ALL, Share
 from openclap.errors import DataError, require
 from openclap.sources.record import Record
+from openclap.storage import Place
 
 if TYPE_CHECKING:
     import polars

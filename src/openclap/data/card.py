@@ -12,9 +12,9 @@ from openclap.data.layout import identity, read_all, records, work
 from openclap.data.overlap import overlap_table, to_markdown
 from openclap.data.plan import held_apart
 from openclap.data.stats import LENGTHS_S, Stats, stats_of
-from openclap.data.storage import Place, write_bytes
 from openclap.errors import DataError, require
 from openclap.sources import SOURCES
+from openclap.storage import Place, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,9 +16,9 @@ from openclap.audio.mono import Cancellation
 from openclap.data.clean import PcmHash, stretch
 from openclap.data.fetched import Failure, failures, sound_of, where
 from openclap.data.layout import CHUNK, identity, numbered, read_table, records, work, write_table
-from openclap.data.storage import Place, place_of
 from openclap.data.work import ALL, Share
 from openclap.errors import AudioError, require
+from openclap.storage import Place, place_of
 
 FULL_SCALE = 0.9999
 """What a sample at or beyond this is counted as: clipped."""

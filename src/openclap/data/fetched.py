@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from openclap.audio.io import Source
 from openclap.data.fetch import Failed, Limits, Wanted, fetch
 from openclap.data.layout import CHUNK, identity, records, work
-from openclap.data.storage import Place, append_line, place_of
 from openclap.data.work import ALL, Share
 from openclap.errors import AudioError, ConfigError, DataError, require
+from openclap.storage import Place, append_line, place_of
 
 WEB = ("http://", "https://")
 

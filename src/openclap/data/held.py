@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openclap.data.storage import new_file
 from openclap.errors import DataError, require
 from openclap.sources.record import Record
+from openclap.storage import new_file
 
 if TYPE_CHECKING:
     import polars

@@ -29,9 +29,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openclap.data.storage import Place, partial_of, write_bytes
 from openclap.errors import DataError, require
 from openclap.locks import LOCK, only_writer
+from openclap.storage import Place, partial_of, write_bytes
 
 if TYPE_CHECKING:
     import polars

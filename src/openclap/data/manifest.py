@@ -25,9 +25,9 @@ from openclap.data.layout import (
 )
 from openclap.data.records import captioned
 from openclap.data.select import missed
-from openclap.data.storage import Place, write_bytes
 from openclap.data.write import SELECTION, Tar, columns, made_of, samples_of, stands, tars
 from openclap.errors import DataError, require
+from openclap.storage import Place, write_bytes
 
 if TYPE_CHECKING:
     import polars

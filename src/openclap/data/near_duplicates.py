@@ -27,9 +27,9 @@ from openclap.data.held import Held
 from openclap.data.layout import CHUNK, identity, read_table, records, work, write_table
 from openclap.data.plan import held_apart
 from openclap.data.select import NEAR, VECTORS, facts_of_each, judge_sounds, judged
-from openclap.data.storage import Place, new_file
 from openclap.data.work import ALL, Share
 from openclap.errors import AudioError, ConfigError, DataError, require
+from openclap.storage import Place, new_file
 
 Sound = Source | tuple[Wave, int]
 Embed = Callable[[Iterable[Sound]], Iterator[NDArray[np.float32] | AudioError]]

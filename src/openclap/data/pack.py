@@ -31,11 +31,11 @@ from openclap.data.near_duplicates import Near, mark
 from openclap.data.plan import plan
 from openclap.data.select import missed, select
 from openclap.data.split import TRAIN_AND_TEST
-from openclap.data.storage import Place, place_of
 from openclap.data.work import ALL, Each, Share, each
 from openclap.data.write import SELECTION, packed_so_far, tars, write
 from openclap.errors import DataError
 from openclap.sources.record import Record
+from openclap.storage import Place, place_of
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

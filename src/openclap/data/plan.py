@@ -17,10 +17,10 @@ from openclap.data.held import Held, load_held, save_held
 from openclap.data.layout import FORMAT, IDENTITY, check_claim, claim, work, write_table
 from openclap.data.overlap import overlapping
 from openclap.data.records import FIELDS, Captioned, frames
-from openclap.data.storage import Place, move_files, remove_folder
 from openclap.errors import DataError, require
 from openclap.sources.licence import family
 from openclap.sources.record import Record
+from openclap.storage import Place, move_files, remove_folder
 
 if TYPE_CHECKING:
     import polars

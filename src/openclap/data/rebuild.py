@@ -13,11 +13,11 @@ from openclap.data.layout import WORK
 from openclap.data.manifest import manifest_of
 from openclap.data.records import schema as schema_of_records
 from openclap.data.shards import index_shards
-from openclap.data.storage import Place, place_of
 from openclap.data.work import each
 from openclap.data.write import columns, sha256_of
 from openclap.errors import DataError, require
 from openclap.sources.identity import freesound_id
+from openclap.storage import Place, place_of
 
 if TYPE_CHECKING:
     import polars

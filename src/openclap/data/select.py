@@ -12,8 +12,8 @@ from openclap.data.layout import identity, read_all, read_table, records, work
 from openclap.data.overlap import overlapping
 from openclap.data.plan import first_that_holds, held_apart, hertz, limit_of, seconds
 from openclap.data.split import Shortfall, shortfalls, split_by_group
-from openclap.data.storage import Place
 from openclap.errors import DataError, require
+from openclap.storage import Place
 
 if TYPE_CHECKING:
     import polars

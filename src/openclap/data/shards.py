@@ -18,9 +18,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.data.storage import Place, place_of, unconnected, within_reach
 from openclap.errors import DataError
 from openclap.sources.fields import says_nothing
+from openclap.storage import Place, place_of, unconnected, within_reach
 from openclap.types import AUDIO_SUFFIXES, Sample
 
 _BLOCK = 512

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openclap.data.layout import IDENTITY, MANIFEST, SKIPPED, identity, read_table
-from openclap.data.storage import Place
 from openclap.errors import DataError, require
+from openclap.storage import Place
 
 if TYPE_CHECKING:
     import polars

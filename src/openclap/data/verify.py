@@ -14,11 +14,11 @@ from openclap.data.layout import IDENTITY, MANIFEST, SIZES, SKIPPED, WORK, read_
 from openclap.data.manifest import finish, manifest_of, write_sizes
 from openclap.data.rebuild import UNKNOWN, from_tars, from_work, schema, tars_in
 from openclap.data.shards import index_shards
-from openclap.data.storage import Place, place_of
 from openclap.data.work import each
 from openclap.data.write import Tar, sha256_of, stands, write_again
 from openclap.errors import AudioError, DataError
 from openclap.locks import LOCK
+from openclap.storage import Place, place_of
 
 if TYPE_CHECKING:
     import polars

@@ -18,8 +18,8 @@ from openclap.data.clean import flac_of, json_of
 from openclap.data.fetched import sound_of
 from openclap.data.layout import CHUNK, identity, numbered, read_table, records, work, write_table
 from openclap.data.records import Captioned, captioned
-from openclap.data.storage import Place, new_file, place_of
 from openclap.errors import AudioError, DataError, require
+from openclap.storage import Place, new_file, place_of
 
 if TYPE_CHECKING:
     import polars

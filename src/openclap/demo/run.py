@@ -19,7 +19,6 @@ from pathlib import Path
 import openclap
 from openclap import paths
 from openclap.data.pack import pack
-from openclap.data.storage import write_bytes
 from openclap.evals.clips import load_clips
 from openclap.evals.evaluation import table
 from openclap.evals.report import write_report
@@ -29,8 +28,9 @@ from openclap.locks import only_writer
 from openclap.recipes import demo as recipe
 from openclap.search.scan import ScanReport
 from openclap.sources.table import read_table
-from openclap.train.config import TrainConfig
-from openclap.train.trainer import Outcome, Row, read_log, train
+from openclap.storage import write_bytes
+from openclap.training.config import TrainConfig
+from openclap.training.trainer import Outcome, Row, read_log, train
 
 SOUNDS = Path(__file__).parent / "sounds"
 TABLE = SOUNDS / "sounds.csv"

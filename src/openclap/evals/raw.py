@@ -16,7 +16,7 @@ from openclap.audio.io import Wave
 from openclap.embedder import Embedder
 from openclap.errors import AudioError, ConfigError
 from openclap.evals.clips import SoundEmbedder, Vectors
-from openclap.train.classifier import AudioSide
+from openclap.training.classifier import AudioSide
 
 RAW = "before L2 normalisation"
 

@@ -30,10 +30,10 @@ from openclap.evals.lesson import Lesson, Part, Scorer, figure
 from openclap.evals.outcomes import sound_at
 from openclap.evals.ranks import Floats, Ints
 from openclap.evals.raw import over_pieces, with_networks
-from openclap.train.classifier import AudioSide, Batches, label_head, of_many, of_one, teach
-from openclap.train.config import OptimConfig, TrainConfig
-from openclap.train.finetune import LARGE_BATCH
-from openclap.train.state import Progress
+from openclap.training.classifier import AudioSide, Batches, label_head, of_many, of_one, teach
+from openclap.training.config import OptimConfig, TrainConfig
+from openclap.training.finetune import LARGE_BATCH
+from openclap.training.state import Progress
 from openclap.types import AudioBatch
 
 RATES = (1e-4, 3e-5)

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 from openclap.data.recipe import DataRecipe
 from openclap.errors import ConfigError
 from openclap.recipes import demo, laion, laion_630k, small
-from openclap.train.config import TrainConfig
-from openclap.train.plan import Given
+from openclap.training.config import TrainConfig
+from openclap.training.plan import Given
 
 C = TypeVar("C")
 

@@ -9,7 +9,7 @@ Expected:  text to audio R@10 0.49 (0.40–0.59) on held-out groups, zero-shot a
 from __future__ import annotations
 
 from openclap import paths
-from openclap.train.config import OptimConfig, TrainConfig
+from openclap.training.config import OptimConfig, TrainConfig
 
 
 def config() -> TrainConfig:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from openclap import paths
 from openclap.audio.augment import LAION_STRIPES
 from openclap.presets import PRESETS
-from openclap.train.config import OptimConfig, TrainConfig
-from openclap.train.plan import Given
+from openclap.training.config import OptimConfig, TrainConfig
+from openclap.training.plan import Given
 
 PAIRS_ON_A_GPU = 96
 _CAPTIONED = 49_274 + 3_839

@@ -10,7 +10,7 @@ Expected:  text to audio R@10 0.45 (0.38–0.53) on held-out groups, zero-shot a
 from __future__ import annotations
 
 from openclap import paths
-from openclap.train.config import OptimConfig, TrainConfig
+from openclap.training.config import OptimConfig, TrainConfig
 
 
 def config() -> TrainConfig:

@@ -64,7 +64,7 @@ def build(
     from openclap.data.card import write_card
     from openclap.data.fetch import Limits
     from openclap.data.layout import check_claim
-    from openclap.data.storage import place_of
+    from openclap.storage import place_of
 
     folder, near_in = place_of(out), near_by(near, model)
     check_claim(folder)

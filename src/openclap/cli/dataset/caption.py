@@ -47,8 +47,8 @@ def caption(
 
     from openclap.data.captioning import caption as write_captions
     from openclap.data.layout import identity
-    from openclap.data.storage import place_of
     from openclap.data.work import Share
+    from openclap.storage import place_of
 
     folder, share = place_of(out), Share.parse(part)
     total = identity(folder)["records"]

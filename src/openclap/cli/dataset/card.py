@@ -19,7 +19,7 @@ def stats(out: str, *, json: Flag = False) -> None:
         Print one JSON object instead of tables.
     """
     from openclap.data.stats import stats_of
-    from openclap.data.storage import place_of
+    from openclap.storage import place_of
 
     found = stats_of(place_of(out))
     if json:
@@ -70,7 +70,7 @@ def card(out: str, *, name: str | None = None) -> None:
         What the data set is called; its folder's name without it.
     """
     from openclap.data.card import write_card
-    from openclap.data.storage import place_of
+    from openclap.storage import place_of
 
     folder = place_of(out)
     note(f"Wrote {write_card(folder, name or folder.name)}")
@@ -95,7 +95,7 @@ def push(out: str, repo: str, *, public: Flag = False, revision: str | None = No
     from openclap.checkpoints import hub
     from openclap.data.layout import WORK
     from openclap.data.stats import stats_of
-    from openclap.data.storage import place_of
+    from openclap.storage import place_of
 
     folder = place_of(out)
     stats_of(folder)

@@ -30,7 +30,7 @@ def check(out: str, *, repair: Flag = False, processes: int = os.cpu_count() or 
         Print one JSON object instead of a table.
     """
     from openclap.data import verify as checking
-    from openclap.data.storage import place_of
+    from openclap.storage import place_of
 
     folder = place_of(out)
     with progress("Checking") as advance:

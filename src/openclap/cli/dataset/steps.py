@@ -41,7 +41,7 @@ def plan(
     from openclap.data.layout import alone, check_claim
     from openclap.data.pack import told_when_stopped
     from openclap.data.plan import plan as write_down
-    from openclap.data.storage import place_of
+    from openclap.storage import place_of
 
     folder = place_of(out)
     check_claim(folder)
@@ -98,8 +98,8 @@ def fetch(
     from openclap.data.layout import identity
     from openclap.data.near_duplicates import mark
     from openclap.data.pack import gather, told_when_stopped
-    from openclap.data.storage import place_of
     from openclap.data.work import Share
+    from openclap.storage import place_of
 
     folder, share, near_in = place_of(out), Share.parse(part), near_by(near, model)
     alike = near_in and near_in(identity(folder)["config"]["channels"])
@@ -135,8 +135,8 @@ def pack(out: str, *, part: str = "1/1", processes: int = os.cpu_count() or 1, r
         Write them on the Ray cluster that RAY_ADDRESS names, in place of processes here.
     """
     from openclap.data.pack import told_when_stopped, write_tars
-    from openclap.data.storage import place_of
     from openclap.data.work import Share
+    from openclap.storage import place_of
 
     folder, share = place_of(out), Share.parse(part)
     with progress("Packing") as advance, told_when_stopped(folder):
@@ -162,7 +162,7 @@ def merge(out: str, *, json: Flag = False) -> None:
     """
     from openclap.data.card import write_card
     from openclap.data.manifest import finish
-    from openclap.data.storage import place_of
+    from openclap.storage import place_of
 
     folder = place_of(out)
     report = finish(folder)

@@ -22,8 +22,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 from openclap.data.fetch.sniff import HEAD
-from openclap.data.storage import partial_of, sync_folder
 from openclap.locks import open_alone
+from openclap.storage import partial_of, sync_folder
 
 PIECE = 1 << 20
 

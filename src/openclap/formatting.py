@@ -1,0 +1,25 @@
+"""Text that several rooms write in the same way: Markdown tables and shortened lists of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def markdown_table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> str:
+    """Format rows of cells as a Markdown table, without a newline at its end.
+
+    Args:
+        rows: the first row is the heading. Runs of white space in a cell become one space and "|" is escaped.
+        right: the numbers of the columns that are aligned to the right, from 0.
+    """
+    to_the_right = set(right)
+    head, *body = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
+    rule = ["---:" if column in to_the_right else "---" for column in range(len(head))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *body])
+
+
+def join_first(names: Iterable[object], most: int = 3) -> str:
+    """Join the first `most` names with commas and add "and N more" for the rest."""
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

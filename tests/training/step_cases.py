@@ -1,0 +1,113 @@
+"""Steps of small whole models, for the tests of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from features import CAPTIONS
+from openclap import presets
+from openclap.models.objectives import ObjectiveConfig, build_objective
+from openclap.models.pann import PANNConfig
+from openclap.training.optimizer import freeze
+from openclap.training.step import TrainingStep
+from openclap.types import AudioBatch, PairBatch, TextBatch
+from tiny import PRESET
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A step of training: what is asked, how it is computed, and on groups of how many processes it is tried."""
+
+    objective: ObjectiveConfig
+    chunk: int = 0
+    batches: int = 1
+    frozen: tuple[str, ...] = ()
+    fusion: bool = False
+    worlds: tuple[int, ...] = (2, 3)
+
+    def preset(self) -> presets.Preset:
+        audio = PANNConfig(widths=(4, 8), pool="max", classes=3, fusion="aff_2d" if self.fusion else None)
+        mlp = self.objective.kind == "mlp"
+        return replace(PRESET, audio=audio, temperatures=1 + mlp, transforms=mlp)
+
+
+TOWERS = ("audio_tower", "text_tower")
+CASES = {
+    "whole": Case(ObjectiveConfig(spare_equal_captions=True), worlds=(2, 3, 4)),
+    "chunks": Case(ObjectiveConfig(), chunk=1, worlds=(2, 3, 4)),
+    "mlp": Case(ObjectiveConfig("mlp", kappa=1.0)),
+    "mlp in chunks": Case(ObjectiveConfig("mlp"), chunk=2),
+    "siglip": Case(ObjectiveConfig("siglip", initial_scale=10.0)),
+    "siglip in chunks": Case(ObjectiveConfig("siglip"), chunk=2),
+    "two batches": Case(ObjectiveConfig(), batches=2),
+    "two batches in chunks": Case(ObjectiveConfig("siglip"), batches=2, chunk=2),
+    "frozen towers in chunks": Case(ObjectiveConfig(), chunk=2, frozen=TOWERS),
+    "scale alone in chunks": Case(ObjectiveConfig(), chunk=1, frozen=(*TOWERS, "audio_head", "text_head")),
+    "fusion": Case(ObjectiveConfig(), fusion=True),
+    "fusion in chunks": Case(ObjectiveConfig(), chunk=1, fusion=True),
+}
+"""Fused clips are long on some processes and in some chunks only, so parts of the tower are used now and then."""
+
+
+def make_batch(seed: int = 0, captions: tuple[int, ...] = CAPTIONS, *, long: bool = False) -> PairBatch:
+    """Random clips, each with so many captions; with `long`, two of them are."""
+    generator = torch.Generator().manual_seed(seed)
+    total, clips = sum(captions), len(captions)
+    is_long_B = torch.zeros(clips, dtype=torch.bool)
+    if long:
+        is_long_B[1:3] = True
+    ids_BL = torch.randint(4, 30, (total, 6), generator=generator)
+    mask_BL = (torch.arange(6) < torch.randint(3, 7, (total, 1), generator=generator)).long()
+    return PairBatch(
+        AudioBatch(torch.rand(clips, 4 if long else 1, 32, 24, generator=generator, dtype=torch.float64), is_long_B),
+        TextBatch(ids_BL * mask_BL, mask_BL),
+        torch.repeat_interleave(torch.arange(clips), torch.tensor(captions, dtype=torch.long)),
+        torch.randint(4, (total,), generator=generator),
+        tuple(str(clip) for clip in range(clips)),
+    )
+
+
+def part_of(batch: PairBatch, clips: list[int], rank: int) -> PairBatch:
+    """What process `rank` gets of a batch where the processes hold so many clips each."""
+    first, last = sum(clips[:rank]), sum(clips[: rank + 1])
+    mine_T = (batch.owner_T >= first) & (batch.owner_T < last)
+    audio = AudioBatch(batch.audio.mel_BVTF[first:last], batch.audio.is_long_B[first:last])
+    text = TextBatch(batch.text.ids_BL[mine_T], batch.text.mask_BL[mine_T])
+    return PairBatch(audio, text, batch.owner_T[mine_T] - first, batch.caption_id_T[mine_T], batch.keys[first:last])
+
+
+def step_results(
+    case: Case, batches: list[PairBatch], *, training: bool = False, scaler: torch.amp.GradScaler | None = None
+) -> dict[str, Any]:
+    """One step's report, gradients, and the model's buffers after it, in float64; weights stay, for the rate is 0.
+
+    Batch norm is frozen and dropout off unless `training`.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    torch.manual_seed(0)
+    model = presets.build(case.preset()).double().train(training)
+    freeze(model, case.frozen)
+    objective = build_objective(case.objective, model).double()
+    parameters = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[unused])
+    accelerator.scaler = scaler
+    wrapped, optimizer = accelerator.prepare(model, torch.optim.SGD(parameters, lr=0.0))
+    torch.manual_seed(1)
+    step = TrainingStep(accelerator, wrapped, objective, optimizer, clip_norm=1e9, chunk=case.chunk)
+    for _ in range(2):  # twice, since data-parallel training notices in the second what was left open in the first
+        report = step(batches)
+    return {
+        "report": report,
+        "gradients": gradients_of(model) | gradients_of(objective),
+        "buffers": {name: buffer.clone() for name, buffer in model.named_buffers()},
+    }
+
+
+def gradients_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}

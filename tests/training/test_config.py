@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from openclap import presets
+from openclap.cli.train import options_given
+from openclap.errors import ConfigError
+from openclap.recipes import RECIPES, recipe
+from openclap.training.config import OptimConfig, TrainConfig
+from openclap.training.optimizer import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
+from openclap.training.options import explained, option_names, override
+from reference import GOLDEN
+from tiny import PRESET
+
+CONFIG = TrainConfig(start="x", data="y", epochs=3, batch_size=4)
+
+
+def test_the_schedule_is_the_references() -> None:
+    golden = np.load(GOLDEN / "cosine_lr.npz")
+    ours = [1e-4 * warmup_cosine(int(step), warmup_steps=320, total_steps=4000) for step in golden["step"]]
+    np.testing.assert_allclose(ours, golden["lr"], rtol=1e-9, atol=1e-12)
+
+
+def test_all_schedules_warm_up_alike_and_end_where_they_should() -> None:
+    shares = {name: [f(step, warmup_steps=4, total_steps=12) for step in range(12)] for name, f in SCHEDULES.items()}
+    assert all(share[:4] == [0.25, 0.5, 0.75, 1.0] for share in shares.values())
+    assert shares["linear"][4:] == pytest.approx([1 - n / 8 for n in range(8)])
+    assert shares["constant"][4:] == [1.0] * 8
+
+
+def test_options_replace_values_by_their_kind() -> None:
+    changed = override(
+        CONFIG, {"epochs": "7", "optim.lr": "3e-4", "frozen": "audio_tower,text_tower", "optim.betas": "0.8,0.9"}
+    )
+    assert (changed.epochs, changed.optim.lr, changed.optim.betas) == (7, 3e-4, (0.8, 0.9))
+    assert changed.frozen == ("audio_tower", "text_tower") and CONFIG.epochs == 3
+    assert override(CONFIG, {"batch-size": "8", "optim.weight-decay": "0"}).batch_size == 8
+    others = {
+        "optim.betas": "0.5,0.5",
+        "optim.schedule": "linear",
+        "precision": "bf16",
+        "caption": "all",
+        "channels": "left",
+    }
+    flags = dict.fromkeys(("fixed_norms", "compile", "checkpointing", "objective.spare_equal_captions"), "yes")
+    shares = {f"augment.{name}": "0.5" for name in ("shift", "mixup", "patch_dropout")}
+    others |= flags | shares | {"objective.kind": "siglip", "objective.label_smoothing": "0.5"}
+    for name in option_names(CONFIG):
+        assert override(CONFIG, {name: others.get(name, "5")}) != CONFIG, name
+
+
+def test_a_choice_of_yes_or_no_needs_no_value() -> None:
+    assert override(CONFIG, {"objective.spare-equal-captions": None}).objective.spare_equal_captions
+    with pytest.raises(ConfigError, match="--epochs has no value, expected something like 3"):
+        override(CONFIG, {"epochs": None})
+    given = ("--compile", "--epochs", "5", "--optim.lr=1", "--checkpointing")
+    assert options_given(given) == {"compile": None, "epochs": "5", "optim.lr": "1", "checkpointing": None}
+
+
+def test_every_option_is_explained_and_written_as_it_is_read() -> None:
+    told = {name: (value, meaning) for name, value, meaning in explained(CONFIG)}
+    assert {name[2:].replace("-", "_") for name in told} == set(option_names(CONFIG))
+    assert all(meaning for _, meaning in told.values())
+    assert override(CONFIG, {name[2:]: value for name, (value, _) in told.items()}) == CONFIG
+    assert told["--optim.betas"][0] == "0.9,0.98" and told["--compile"][0] == "no"
+
+
+def test_options_are_read_by_type_in_groups_of_any_depth() -> None:
+    assert override(CONFIG, {"compile": "no", "trackers": ""}).trackers == ()
+    deep = override(Outer(), {"inner.most": "0.5", "inner.core.note": "None", "inner.core.sizes": "3, 4", "limit": "7"})
+    assert deep == Outer(limit=7, inner=Inner(most=0.5, core=Core(note=None, sizes=(3, 4))))
+    assert option_names(deep) == ["limit", "inner.most", "inner.core.note", "inner.core.sizes"]
+    assert override(deep, {"limit": "none", "inner.core.note": "7"}) == Outer(
+        limit=None, inner=Inner(most=0.5, core=Core(note="7", sizes=(3, 4)))
+    )
+    with pytest.raises(ConfigError, match=r"Did you mean --inner\.core\.sizes"):
+        override(deep, {"inner.core.size": "3"})
+    with pytest.raises(ConfigError, match="There is no option --inner"):
+        override(deep, {"inner.core": "3"})
+
+
+@dataclass(frozen=True)
+class Core:
+    note: str | None = "x"
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inner:
+    most: float = 1.0
+    core: Core = field(default_factory=Core)
+
+
+@dataclass(frozen=True)
+class Outer:
+    limit: int | None = 3
+    inner: Inner = field(default_factory=Inner)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epoch": "3"}, "Did you mean --epochs"),
+        ({"optim.lrr": "3"}, "Did you mean --optim.lr"),
+        ({"zzzzzzz": "3"}, "There are: start"),
+        ({"optim": "3"}, "There is no option"),
+        ({"data.lr": "3"}, "There is no option"),
+        ({"epochs": "three"}, "expected something like 3"),
+        ({"epochs": "0"}, "expected 1 or more"),
+        ({"batch_size": "1"}, "expected 2 or more"),
+        ({"seed": "-1"}, "expected 0 or more"),
+        ({"optim.lr": "-1"}, "expected 0 or more"),
+        ({"compile": "perhaps"}, "expected yes or no"),
+        ({"precision": "fp8"}, "expected one of: fp32, bf16, fp16"),
+        ({"optim.schedule": "cosin"}, "expected one of: cosine"),
+        ({"accumulate": "0"}, "expected 1 or more"),
+        ({"patience": "-1"}, "expected 0 or more"),
+        ({"optim.lr": "nan"}, "expected 0 or more"),
+        ({"optim.warmup_steps": "-4"}, "expected 0 or more"),
+        ({"optim.betas": "0.9"}, "expected two numbers"),
+        ({"optim.betas": "2,3"}, "expected two numbers"),
+        ({"optim.clip_norm": "0"}, "more than 0"),
+    ],
+)
+def test_wrong_options_are_told(options: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        override(CONFIG, options)
+
+
+def test_decay_is_on_matrices_alone_and_towers_have_their_own_rate() -> None:
+    clap = presets.build(PRESET)
+    groups = parameter_groups(clap, OptimConfig(lr=1.0, tower_lr=0.1, weight_decay=0.5))
+    rate = {id(p): (g["base_lr"], g["weight_decay"]) for g in groups for p in g["params"]}  # type: ignore[attr-defined]
+    assert len(rate) == len(list(clap.parameters()))
+    assert rate[id(clap.logit_scale)] == (1.0, 0.0)
+    assert rate[id(clap.audio_head[0].weight)] == (1.0, 0.5)
+    assert rate[id(clap.audio_head[0].bias)] == (1.0, 0.0)
+    assert rate[id(clap.audio_tower.blocks[0].conv1.weight)] == (0.1, 0.5)
+    assert rate[id(clap.audio_tower.blocks[0].bn1.weight)] == (0.1, 0.0)
+
+
+def test_freezing_stops_gradients_and_batch_norms() -> None:
+    clap = presets.build(PRESET).train()
+    freeze(clap, ("audio_tower", "text_head.0"))
+    assert not any(p.requires_grad for p in clap.audio_tower.parameters())
+    assert not clap.audio_tower.blocks[0].bn1.training and clap.text_tower.training
+    assert not clap.text_head[0].weight.requires_grad and clap.text_head[2].weight.requires_grad
+    with pytest.raises(ConfigError, match="audio_towel"):
+        freeze(clap, ("audio_towel",))
+    freeze(clap, ("audio_head", "text_tower", "text_head", "logit_scale"))
+    with pytest.raises(ConfigError, match="nothing to train"):
+        build_optimizer(clap, OptimConfig())
+
+
+def test_recipes_by_name_and_by_file(tmp_path: Path) -> None:
+    for name in RECIPES:
+        assert isinstance(recipe(name), TrainConfig)
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from openclap.training.config import TrainConfig\n"
+        "def config():\n    return TrainConfig(start='a', data='b', epochs=1, batch_size=2)\n",
+        encoding="utf-8",
+    )
+    assert recipe(str(mine)).start == "a"
+    for content, said in [("def config(): return 3\n", "expected a TrainConfig"), ("1 / 0\n", "ZeroDivisionError")]:
+        mine.write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigError, match=said):
+            recipe(str(mine))
+    with pytest.raises(ConfigError, match="There is no recipe 'dmeo'"):
+        recipe("dmeo")
+
+
+def test_tiny_rates_do_not_vanish_in_warmup() -> None:
+    assert warmup_cosine(0, warmup_steps=0, total_steps=1) == 1.0
+    assert torch.tensor([warmup_cosine(step, warmup_steps=5, total_steps=5) for step in range(5)]).min() > 0

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from runs import MakeConfig
+
+from openclap import presets
+from openclap.cli import run as command
+from openclap.errors import CheckpointError, ConfigError, DataError
+from openclap.recipes import RECIPES, given, laion
+from openclap.training.config import OptimConfig
+from openclap.training.plan import Given, activations, plan
+from openclap.training.watch import PROBED
+from tiny import PRESET
+
+
+def test_the_numbers_of_a_small_run(make_config: MakeConfig) -> None:
+    made = plan(make_config())
+    model = presets.build(PRESET)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert made.counted and (made.pairs, made.steps_per_epoch, made.steps, made.batch) == (6, 3, 30, 2)
+    assert sum(part.parameters for part in made.parts) == parameters - 1  # the temperature is no part
+    assert made.memory.gradients == 4 * parameters and made.memory.optimizer == 8 * parameters
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    assert made.memory.weights == 4 * parameters + buffers
+    assert made.seconds == pytest.approx(30 * (made.compute_s + made.data_s)) and not made.warnings
+    assert made.compute_s == pytest.approx(made.flops / made.peak / made.utilisation)
+
+
+def test_what_is_frozen_needs_less(make_config: MakeConfig) -> None:
+    whole, heads = plan(make_config()), plan(make_config(frozen=("audio_tower", "text_tower")))
+    assert {part.name for part in heads.parts if part.learning} == {"audio_head", "text_head"}
+    assert heads.memory.gradients < whole.memory.gradients / 2 and heads.flops < whole.flops / 2.5
+    assert heads.memory.activations < whole.memory.activations / 10
+    assert not whole.notes and ["clips of up to 0.5 s need no audio tower again" in note for note in heads.notes] == [
+        True
+    ]
+
+
+def test_processes_share_a_batch(make_config: MakeConfig) -> None:
+    one, three = plan(make_config()), plan(make_config(), processes=3)
+    assert (three.batch, three.steps_per_epoch) == (6, 1)
+    assert three.flops == pytest.approx(3 * one.flops) and three.memory.activations == one.memory.activations
+
+
+def test_activations_by_hand() -> None:
+    """Two linear layers: what each reads is kept, ReLU's output once; the first reads 24 numbers and gives 10."""
+
+    class Heads(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(24, 10), torch.nn.Linear(10, 3)
+            self.logit_scale = torch.nn.Parameter(torch.zeros(()))
+
+        def encode_audio(self, audio):  # type: ignore[no-untyped-def]
+            return self.second(self.first(audio.mel_BVTF[:, 0, 0]).relu())
+
+        def encode_text(self, text):  # type: ignore[no-untyped-def]
+            return self.logit_scale
+
+    # the log-mel's own storage, which the first layer reads; the ten numbers that ReLU gave
+    frontend = PRESET.frontend
+    mel = frontend.frames * frontend.mel.n_mels * 4
+    assert activations(Heads(), frontend) == (mel + 10 * 4, 24 * 4 + 10 * 4)  # type: ignore[arg-type]
+    assert PROBED == 2
+
+
+def test_impossible_runs_are_told(make_config: MakeConfig, tmp_path: Path) -> None:
+    [few] = plan(make_config(batch_size=7)).warnings
+    assert "6 pairs are fewer than one batch of 7" in few
+    [late] = plan(make_config(optim=OptimConfig(warmup_steps=30))).warnings
+    assert "30 steps of warm-up are not over after 30 steps" in late
+    assert any("GB are more than the" in line for line in plan(make_config(batch_size=10**8)).warnings)
+    assert any("workers are more than" in line for line in plan(make_config(workers=1000)).warnings)
+    with pytest.raises(ConfigError, match="no part of the model"):
+        plan(make_config(frozen=("audio_towel",)))
+    with pytest.raises(CheckpointError, match="no such model"):
+        plan(make_config(start=str(tmp_path / "nothing")))
+    with pytest.raises(DataError):
+        plan(make_config(data=str(tmp_path / "nothing")))
+
+
+def test_without_start_and_data_the_recipe_speaks(make_config: MakeConfig, tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nothing")
+    made = plan(make_config(start=nowhere, data=nowhere), Given(PRESET, 1000))
+    assert (made.pairs, made.counted, made.steps_per_epoch) == (1000, False, 500) and len(made.notes) == 2
+    assert made.flops == pytest.approx(plan(make_config()).flops)
+
+
+def test_the_rows_of_the_paper() -> None:
+    for name, row in laion.ROWS.items():
+        known, config = given(name), RECIPES[name].config()
+        assert known is not None and known.preset.name == row.preset == Path(config.start).name
+        assert (row.gpus * config.batch_size) == {"audiocaps-clotho": 768, "audiocaps-clotho-630k": 2304}.get(
+            row.data, 4608
+        )
+        assert ("fusion" in name) == (known.preset.audio.fusion is not None)
+    assert given("demo") is None
+    assert list(laion.PAIRS.values()) == [53_113, 573_390, 2_480_539]  # sums of what their authors publish, by hand
+
+
+def test_the_command(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_config()
+    own = ["--start", config.start, "--data", config.data, "--batch-size", "2", "--workers", "0"]
+    assert command(["train", "htsat-roberta", *own, "--dry-run", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["pairs"] == 6 and printed["memory"]["total"] == sum(
+        size for name, size in printed["memory"].items() if name != "total"
+    )
+    assert command(["train", "htsat-roberta", *own, "--dry-run"]) == 0
+    captured = capsys.readouterr()
+    assert "135 = 3 an epoch" in captured.out and "Warning: 3,200 steps of warm-up" in captured.err
+    assert command(["train", "demo"]) == 2
+    assert "--out RUN" in capsys.readouterr().err
+
+
+def test_a_run_without_a_step_has_no_time(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_config()
+    words = ["train", "demo", "--start", config.start, "--data", config.data, "--batch-size", "7", "--dry-run"]
+    assert command(words) == 0
+    printed = capsys.readouterr()
+    assert "time    –, there is no step to take" in printed.out and "0:00:00" not in printed.out
+    assert "6 pairs are fewer than one batch of 7" in printed.err
+    assert command([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seconds"] is None
