@@ -1,11 +1,11 @@
-# make demo and make test need nothing but Python 3.11, make and the package registries.
+# `make demo` and `make test` need only Python 3.11 or later, make and a package index.
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-long check format bench lock
+.PHONY: setup demo test test-long check docs format bench lock
 
-setup: .venv/ready  ## the environment, and the demo's pretrained weights
+setup: .venv/ready  ## virtual environment and the demo's pretrained weights
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -14,27 +14,31 @@ setup: .venv/ready  ## the environment, and the demo's pretrained weights
 	$(BIN)/openclap demo --prepare
 	touch $@
 
-demo: setup  ## train, measure and search, from bundled sounds
+demo: setup  ## train, evaluate and search on bundled sounds
 	$(BIN)/openclap demo
 
-test: setup  ## everything that takes seconds; a file of tests to each core in turn
+test: setup  ## all tests but the long ones; each core takes one test file after another
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
-test-long: setup  ## kills by the hundred, large sizes, the wheel in an empty environment
+test-long: setup  ## hundreds of kills, large sizes, the wheel in an empty environment
 	$(BIN)/pytest -m long --timeout 3600
 
-check: setup  ## format, lint, types, import contracts
+check: setup docs  ## format, lint, types, import contracts, documentation without warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: setup  ## the documentation site in build/site; open build/site/index.html
+	$(BIN)/python scripts/site_pages.py
+	$(BIN)/zensical build --strict --clean
+
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup  ## the numbers of docs/benchmarks.md
+bench: setup  ## the figures of docs/benchmarks.md
 	$(BIN)/python benchmarks/line.py
 
-lock: setup  ## write down what was tested
+lock: setup  ## write requirements.lock from the installed packages
 	$(BIN)/python scripts/lock.py > requirements.lock.new && mv requirements.lock.new requirements.lock

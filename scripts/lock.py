@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 HEADER = """\
-# What was tested: every package that openclap[all,dev] needs, exact. Written by `make lock` on Python {python};
+# What was tested: every package that openclap[all,dev,docs] needs, exact. Written by `make lock` on Python {python};
 # edit pyproject.toml, not this file. Local suffixes of builds, such as +cpu, are left out.
 """
 
