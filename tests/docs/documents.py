@@ -1,15 +1,15 @@
-"""The commands and Python blocks of a document, run for real and in order.
+"""Run the commands and Python blocks of a document, in order, and compare their output with the document.
 
-Commands stand in ```console blocks after "$ " (what follows is their output) and in ```bash blocks, one a line. They
-run in a folder that looks like a clone after `make demo`: `src` is there, the virtual environment's programs are on the
-PATH, and ~/.cache/openclap is the home of a finished demo. Each must exit with 0.
+Commands are the lines after "$ " in ```console blocks (the lines below each are its output) and the lines of ```bash
+blocks. They run in a directory that looks like a clone after `make demo`: `src` is there, the virtual environment's
+programs are on the PATH, and ~/.cache/openclap is the home of a finished demo. Each must exit with 0.
 
-What a document shows of the output must have been printed in this *form*, each shown line in its turn among the real
-ones: words and columns count; numbers, paths, file names, verdicts, and the captions of hits do not (`form`). A shown
-line of "…" alone stands for any lines. `FIRST_TIME` are lines that only a first run prints; here the demo is done.
+Each line of output in the document must be printed in the same *form*, in the same order: words and columns count;
+numbers, paths, file names, verdicts and the captions of hits do not (`form`). A line "…" stands for any lines.
+`FIRST_RUN_ONLY` matches lines that only a first run prints; here the demo is finished.
 
-Python blocks run in one fresh namespace each, beside a few recordings (`RECORDINGS`); a print with "# …" at the end of
-its line must print that, in form.
+Python blocks run in a fresh namespace each, beside a few recordings (`RECORDINGS`). A print with "# …" at the end of
+its line must print that text, in form.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ready import openclap
+from cli_process import run_cli
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
-INSTEAD: dict[str, str] = {
+REPLACEMENTS: dict[str, str] = {
     r"git clone \S+ openclap": "true",  # there is no network: the clone is this repository
     r"cd openclap": "true",
     r"source \.venv/bin/activate": "true",  # its programs are on the PATH already
-    # with the programs beside this Python, and without making their environment again
+    # with the programs beside this Python, and without creating their environment again
     r"make demo": f"make --directory {ROOT} --old-file .venv/ready BIN={BIN} demo",
     r"make test": f"make --directory {ROOT} --dry-run test",  # it would start itself
 }
-"""What is run in place of a command that cannot run inside a test."""
+"""Commands that cannot run inside a test, and their replacements."""
 
-FIRST_TIME = re.compile(r"Fetching |Converting |step \d")
+FIRST_RUN_ONLY = re.compile(r"Fetching |Converting |step \d")
 
 RECORDINGS = {
     "dog.wav": "scratch-dog1.ogg",
     "water.wav": "scratch-water-running.ogg",
     "garden.wav": "scratch-garden.ogg",
 }
-"""The recordings that Python blocks name, and the bundled sounds that stand in for them."""
+"""The recordings that Python blocks name, and the bundled sounds that replace them."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A line to run, and the lines of output that the document shows after it."""
+    """A command line, and the lines of output that the document shows for it."""
 
     line: str
-    shown: tuple[str, ...]
+    output: tuple[str, ...]
 
 
 def blocks(document: Path, *languages: str) -> Iterator[tuple[str, str]]:
@@ -70,14 +70,14 @@ def commands(document: Path) -> Iterator[Command]:
         lines = text.replace("\\\n", " ").splitlines()
         if language == "bash":
             lines = [f"$ {line}" for line in lines if line.strip() and not line.startswith("#")]
-        starts = [place for place, line in enumerate(lines) if line.startswith("$ ")]
+        starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
         for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
             line = re.sub(r"\s+#.*$", "", lines[start].removeprefix("$ "))
             yield Command(line, tuple(lines[start + 1 : end]))
 
 
 def form(line: str) -> str:
-    """A line without what differs from run to run: numbers 0, paths and files PATH, a hit's caption gone."""
+    """A line without the parts that differ between runs: numbers become 0, paths PATH; a hit's caption is removed."""
     line = re.sub(r"""[^\s"']*/[^\s"',]*|[^\s"'/]+\.(?:ogg|wav|flac)\b""", "PATH", line)
     line = re.sub(r"-?\d+(?:[.,:]\d+)*", "0", line)
     line = re.sub(r"\s+", " ", line).strip()
@@ -86,42 +86,43 @@ def form(line: str) -> str:
 
 
 def first_missing(shown: Iterable[str], printed: Iterable[str]) -> str | None:
-    """The first shown line that was not printed in its turn; None when all were."""
-    left = iter([form(line) for line in printed])
-    expected = [line for line in shown if line.strip() not in ("", "…") and not FIRST_TIME.match(line.strip())]
-    return next((line for line in expected if form(line) not in left), None)  # `in` consumes what it passes
+    """The first line of the document that was not printed in its order; None when all were."""
+    remaining = iter([form(line) for line in printed])
+    expected = [line for line in shown if line.strip() not in ("", "…") and not FIRST_RUN_ONLY.match(line.strip())]
+    # `in` consumes the iterator up to the match, so later lines must be printed later.
+    return next((line for line in expected if form(line) not in remaining), None)
 
 
 def run_commands(document: Path) -> None:
-    """Run the document's commands where we are, and compare what they print."""
-    ran = 0
+    """Run the document's commands in the current directory, and compare their output."""
+    count = 0
     for command in commands(document):
-        instead = (other for pattern, other in INSTEAD.items() if re.fullmatch(pattern, command.line))
-        code, said = run(next(instead, command.line))
-        assert code == 0, f"$ {command.line}\n{said}"
-        missing = first_missing(command.shown, said.splitlines())
-        assert missing is None, f"$ {command.line}\nshows {missing!r}, but printed:\n{said}"
-        ran += 1
-    assert ran, f"{document.name}: no commands were found"
+        replacements = (other for pattern, other in REPLACEMENTS.items() if re.fullmatch(pattern, command.line))
+        code, output = run(next(replacements, command.line))
+        assert code == 0, f"$ {command.line}\n{output}"
+        missing = first_missing(command.output, output.splitlines())
+        assert missing is None, f"$ {command.line}\nshows {missing!r}, but printed:\n{output}"
+        count += 1
+    assert count, f"{document.name}: no commands were found"
 
 
 def run(line: str) -> tuple[int, str]:
-    """What a line exits with, and says. `openclap` alone, without pipes and the like, starts with its libraries."""
+    """The exit code and output of a command line. `openclap` alone, without pipes and the like, runs preloaded."""
     if line.startswith("openclap ") and not re.search(r"[|<>;&`]", line):
-        words = _bash(rf"printf '%s\0' {line}").stdout.split("\0")
-        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as said:
-            return openclap(words[1:-1], Path(said.name)), said.read()
+        words = _bash(rf"printf '%s\0' {line}").stdout.split("\0")  # bash expands ~, * and quotes
+        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as output:
+            return run_cli(words[1:-1], Path(output.name)), output.read()
     done = _bash(line)
     return done.returncode, done.stdout
 
 
 def _bash(line: str) -> subprocess.CompletedProcess[str]:
-    words, both = ["bash", "-euc", line], subprocess.STDOUT
-    return subprocess.run(words, stdout=subprocess.PIPE, stderr=both, encoding="utf-8", check=False)
+    arguments, both = ["bash", "-euc", line], subprocess.STDOUT
+    return subprocess.run(arguments, stdout=subprocess.PIPE, stderr=both, encoding="utf-8", check=False)
 
 
 def run_python(document: Path, clone: Path) -> None:
-    """Run the document's Python beside the recordings, and compare what it prints."""
+    """Run the document's Python beside the recordings, and compare its output."""
     import soundfile
 
     for name, sound in RECORDINGS.items():

@@ -1,4 +1,4 @@
-"""Every command and every Python block of docs/howto/*.md."""
+"""Run every command and every Python block of the how-to guides."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ HOWTOS = [path for path in sorted((ROOT / "docs" / "howto").glob("*.md")) if pat
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("document", HOWTOS, ids=lambda path: path.name)
-def test_the_commands_do_what_the_page_shows(document: Path, clone: Path) -> None:
+def test_commands_print_the_shown_output(document: Path, clone: Path) -> None:
     run_commands(document)
 
 
 @pytest.mark.parametrize("document", HOWTOS, ids=lambda path: path.name)
-def test_the_python_blocks_run(document: Path, clone: Path) -> None:
+def test_python_blocks_print_the_shown_output(document: Path, clone: Path) -> None:
     run_python(document, clone)

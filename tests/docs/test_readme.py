@@ -1,4 +1,4 @@
-"""Every command and every Python block of README.md."""
+"""Run every command and every Python block of README.md."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ README = ROOT / "README.md"
 
 
 @pytest.mark.timeout(900)
-def test_the_commands_do_what_it_shows(clone: Path) -> None:
+def test_commands_print_the_shown_output(clone: Path) -> None:
     run_commands(README)
 
 
-def test_the_python_blocks_run(clone: Path) -> None:
+def test_python_blocks_print_the_shown_output(clone: Path) -> None:
     run_python(README, clone)
 
 
-def test_the_form_of_a_line() -> None:
+def test_form_ignores_what_differs_between_runs() -> None:
     assert form("0.657  0.0–2.3 s  wolf.ogg  a wolf howling") == form("-0.1   1.0–3.0 s  cat.ogg  a cat")
     assert form("text→audio  R@10  0.498  0.409–0.579  yes") == form("text→audio  R@10  0.1  0.0–1.0  touching")
     assert form("Wrote build/shards") != form("Skipped build/shards")

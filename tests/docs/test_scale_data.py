@@ -1,4 +1,4 @@
-"""The array job of docs/howto/scale-data.md, as SLURM would start it."""
+"""Run the array job of docs/howto/scale-data.md with the environment that SLURM sets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from documents import ROOT, blocks
 from openclap.cli import run
 
 
-def test_the_array_job_does_its_parts(tmp_path: Path, sounds: Path) -> None:
+def test_array_job_runs_every_part(tmp_path: Path, sounds: Path) -> None:
     [(_, script)] = blocks(ROOT / "docs" / "howto" / "scale-data.md", "slurm")
     out = tmp_path / "set"
     assert run(["dataset", "plan", str(sounds / "sounds.csv"), str(out)]) == 0
-    for verb in ("fetch", "pack"):
+    for step in ("fetch", "pack"):
         for task in ("1", "2"):
             environment = os.environ | {
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -25,7 +25,7 @@ def test_the_array_job_does_its_parts(tmp_path: Path, sounds: Path) -> None:
                 "SLURM_ARRAY_TASK_COUNT": "2",
                 "SLURM_CPUS_PER_TASK": "1",
             }
-            text = script.replace("dataset fetch", f"dataset {verb}")
+            text = script.replace("dataset fetch", f"dataset {step}")
             subprocess.run(["bash", "-eu"], input=text, text=True, env=environment, check=True)
     assert run(["dataset", "merge", str(out)]) == 0
     assert len(list(out.glob("*/*.tar"))) == 2

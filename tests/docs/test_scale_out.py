@@ -1,4 +1,4 @@
-"""The job of docs/howto/scale-out.md, as SLURM would start it: torchrun is the real one, on one node."""
+"""Run the job of docs/howto/scale-out.md with the environment that SLURM sets, and the real torchrun on one node."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def config():
 """
 
 
-def test_the_job_trains(tmp_path: Path, sounds: Path, tiny_model: Path) -> None:
+def test_job_trains_a_model(tmp_path: Path, sounds: Path, tiny_model: Path) -> None:
     [(_, script)] = blocks(ROOT / "docs" / "howto" / "scale-out.md", "slurm")
     assert run(["dataset", "build", str(sounds / "sounds.csv"), str(tmp_path / "set")]) == 0
     (tmp_path / "recipe.py").write_text(RECIPE, encoding="utf-8")
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, does in (("srun", 'exec "$@"'), ("scontrol", "echo localhost")):
-        (programs / name).write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
+    for name, script_line in (("srun", 'exec "$@"'), ("scontrol", "echo localhost")):
+        (programs / name).write_text(f"#!/bin/sh\n{script_line}\n", encoding="utf-8")
         (programs / name).chmod(0o755)
     with socket.socket() as free:
         free.bind(("localhost", 0))

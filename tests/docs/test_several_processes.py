@@ -1,4 +1,4 @@
-"""The page's script for several processes, run as it stands in a process of its own."""
+"""Run the script of "Several processes" in docs/howto/use-elsewhere.md, unchanged, in its own process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "howto" / "use-elsewhere.md"
 
 
 @pytest.mark.long  # four processes each import torch
-def test_processes_that_are_spawned_embed_after_a_model_was_loaded(
-    tiny_model: Path, sounds: Path, tmp_path: Path
-) -> None:
+def test_spawned_processes_embed_after_a_model_was_loaded(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     section = PAGE.read_text(encoding="utf-8").partition("## Several processes\n")[2]
     found = re.search(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert found is not None
@@ -27,7 +25,7 @@ def test_processes_that_are_spawned_embed_after_a_model_was_loaded(
     done = subprocess.run(
         [sys.executable, "script.py"],
         cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "2"},  # with one thread there is none that a fork would lose
+        env=os.environ | {"OMP_NUM_THREADS": "2"},  # a single thread would have no pool that a fork loses
         capture_output=True,
         text=True,
         timeout=240,

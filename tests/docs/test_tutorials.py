@@ -1,4 +1,4 @@
-"""Every command and every Python block of the tutorials, the start page and the concepts."""
+"""Run every command and every Python block of the tutorials, and the Python of the start page and the concepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page on other tools, run as it stands: each section alone, in order."""
+"""Run docs/howto/use-elsewhere.md unchanged, each section on its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encodi
 
 @pytest.fixture
 def embedder(tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
-    """The model that lies where the page says, with a sound beside it."""
+    """The model under the name that the page uses, with a sound beside it."""
     place = tmp_path / "here"
     shutil.copytree(tiny_model, place / "FOLDER")
     shutil.copy(sounds / "low-0.wav", place / "dog.wav")
@@ -42,7 +42,7 @@ def embedder(tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture
 def clap(embedder: Embedder) -> Embedder:
-    """In its place, a model that ClapModel and LAION-CLAP have a place for."""
+    """In its place, a model that ClapModel and LAION-CLAP can represent."""
     shutil.rmtree("FOLDER")
     checkpoint = small_clap()
     words = Tokenizer.read(small_words(Path("words.json")), checkpoint.preset.text.context)
@@ -50,8 +50,8 @@ def clap(embedder: Embedder) -> Embedder:
     return load("FOLDER", device="cpu")
 
 
-def read(section: str) -> dict[str, Any]:
-    """What a section's commands and lines leave behind."""
+def run_section(section: str) -> dict[str, Any]:
+    """Run a section's commands and Python, and return the names it defines."""
     for module in NEEDS[section]:
         pytest.importorskip(module)
     names: dict[str, Any] = {}
@@ -66,13 +66,13 @@ def read(section: str) -> dict[str, Any]:
     return names
 
 
-def test_every_section_is_read() -> None:
-    assert set(SECTIONS) - set(NEEDS) <= {"Several processes"}  # read by test_several_processes.py
+def test_every_section_is_tested() -> None:
+    assert set(SECTIONS) - set(NEEDS) <= {"Several processes"}  # run by test_several_processes.py
     assert set(NEEDS) <= set(SECTIONS)
 
 
 def test_onnx(embedder: Embedder) -> None:
-    names = read("ONNX")
+    names = run_section("ONNX")
     np.testing.assert_allclose(names["texts"], embedder.embed_text(["rain", "a dog"]), atol=1e-4)
     expected = embedder.embed_audio([(names["wave"][0], 16000)])
     np.testing.assert_allclose(names["sounds"], expected, atol=1e-4)
@@ -80,7 +80,7 @@ def test_onnx(embedder: Embedder) -> None:
 
 
 def test_transformers(clap: Embedder) -> None:
-    names = read("transformers")
+    names = run_section("transformers")
     np.testing.assert_allclose(names["out"].text_embeds.detach(), clap.embed_text(["rain", "a dog"]), atol=1e-5)
     expected = clap.embed_audio([(names["wave"], 48000)])
     np.testing.assert_allclose(names["out"].audio_embeds.detach(), expected, atol=1e-4)
@@ -90,7 +90,7 @@ def test_transformers(clap: Embedder) -> None:
 
 
 def test_laion_clap(clap: Embedder) -> None:
-    """Its lines are run by tests/peers, where the package is."""
+    """tests/peers runs its Python, where the package is installed."""
     [command, lines] = [text for _, text in BLOCK.findall(SECTIONS["LAION-CLAP"])]
     assert run(shlex.split(command.removeprefix("$ openclap "))) == 0
     compile(lines, str(PAGE), "exec")
@@ -100,19 +100,19 @@ def test_laion_clap(clap: Embedder) -> None:
 
 
 def test_sentence_transformers(embedder: Embedder) -> None:
-    names = read("sentence-transformers")
+    names = run_section("sentence-transformers")
     np.testing.assert_allclose(names["texts"], embedder.embed_text(["rain", "a dog"]), atol=1e-5)
     np.testing.assert_allclose(names["sounds"][:1], embedder.embed_audio(["dog.wav"]), atol=1e-5)
 
 
 def test_mteb(embedder: Embedder) -> None:
-    names = read("MTEB and MAEB")
+    names = run_section("MTEB and MAEB")
     assert names["embeds"].mteb_model_meta.name == "me/my-model"
     assert names["embeds"].model.digest() == embedder.digest()
 
 
 def test_hear(embedder: Embedder) -> None:
-    names = read("HEAR")
+    names = run_section("HEAR")
     expected = embedder.embed_audio([(wave.numpy(), 16000) for wave in names["audio"]])
     np.testing.assert_allclose(names["scenes"], expected, atol=1e-5)
     assert names["moments"].shape == (2, 61, 16) and names["milliseconds"][0, -1] == 3000
