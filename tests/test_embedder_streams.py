@@ -18,13 +18,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openclap import presets
 from openclap.audio.clips import cut, window_starts
 from openclap.audio.frontend import FrontEnd
 from openclap.decode_ahead import Ahead, Span
 from openclap.embedder import Embedder
 from openclap.errors import AudioError
-from openclap.models.htsat import HTSATConfig
+from openclap.models.build import build_clap
+from openclap.models.config import HTSATConfig
 from openclap.types import AudioBatch
 from tiny import PRESET, make_tokenizer
 
@@ -36,7 +36,7 @@ def embedder(*, fusion: bool = False) -> Embedder:
     frontend = replace(PRESET.frontend, long="fusion" if fusion else "windows", fill="repeatpad")
     audio = replace(HTSAT, fusion="aff_2d" if fusion else None)
     preset = replace(PRESET, frontend=frontend, audio=audio)
-    return Embedder(presets.build(preset), preset, make_tokenizer())
+    return Embedder(build_clap(preset), preset, make_tokenizer())
 
 
 MODELS = {fusion: embedder(fusion=fusion) for fusion in (False, True)}

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import openclap
-from openclap import inference, paths, presets
+from openclap import inference, paths
 from openclap.errors import ConfigError
+from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
-from openclap.models.htsat import HTSATConfig
+from openclap.models.config import HTSATConfig
 from openclap.types import AudioBatch, TextBatch
 from tiny import PRESET
 
@@ -25,7 +26,7 @@ SMALL = HTSATConfig(width=24, depths=(2, 2), heads=(2, 4), n_mels=16, image=64, 
 @pytest.fixture(scope="module")
 def clap() -> CLAP:
     torch.manual_seed(0)
-    return presets.build(replace(PRESET, audio=SMALL)).eval()
+    return build_clap(replace(PRESET, audio=SMALL)).eval()
 
 
 def batches() -> tuple[AudioBatch, TextBatch]:
@@ -89,7 +90,7 @@ def test_openvino_agrees_and_is_kept(tmp_path: Path) -> None:
 
 def compare_with_openvino() -> None:
     torch.manual_seed(0)
-    clap = presets.build(replace(PRESET, audio=SMALL)).eval()
+    clap = build_clap(replace(PRESET, audio=SMALL)).eval()
     audio, text = batches()
     fast, exact = inference.OpenVinoEngine(clap, "fp32", lambda: "d" * 64), inference.TorchEngine(clap, "fp32", CPU)
     torch.testing.assert_close(fast.encode_audio(audio), exact.encode_audio(audio), rtol=0, atol=1e-5)

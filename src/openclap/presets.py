@@ -6,20 +6,22 @@ A preset is saved beside its weights as `config.json`. What a run chooses is a r
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from openclap.audio.frontend import FrontEndConfig
-from openclap.audio.mel import MelConfig
+from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.errors import CheckpointError, ConfigError
-from openclap.models.htsat import HTSAT, HTSAT_BASE, HTSAT_LARGE, HTSAT_TINY, HTSATConfig
-from openclap.models.pann import PANN, PANN_6, PANN_10, PANN_14, PANNConfig
-from openclap.models.text_tower import TextTower, TextTowerConfig
-
-if TYPE_CHECKING:
-    from openclap.models.clap import CLAP
-
-
-AudioConfig = HTSATConfig | PANNConfig
+from openclap.models.config import (
+    HTSAT_BASE,
+    HTSAT_LARGE,
+    HTSAT_TINY,
+    PANN_6,
+    PANN_10,
+    PANN_14,
+    AudioConfig,
+    HTSATConfig,
+    PANNConfig,
+    TextTowerConfig,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,22 +186,6 @@ def named(name: str) -> Preset:
 
 
 _CONFIGS: dict[str, type[Any]] = {"htsat": HTSATConfig, "pann": PANNConfig}
-
-
-def build(preset: Preset) -> CLAP:
-    """The networks of a preset, with fresh weights."""
-    from openclap.models.clap import CLAP
-
-    tower = HTSAT(preset.audio) if isinstance(preset.audio, HTSATConfig) else PANN(preset.audio)
-    return CLAP(
-        tower,
-        TextTower(preset.text),
-        preset.audio.embedding_size,
-        preset.text.hidden_size,
-        preset.embedding_size,
-        temperatures=preset.temperatures,
-        transforms=preset.transforms,
-    )
 
 
 def to_dict(preset: Preset) -> dict[str, Any]:

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from openclap import presets
 from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints import folder
 from openclap.embedder import Embedder, load
 from openclap.errors import CheckpointError
 from openclap.interop import onnx
-from openclap.models.htsat import HTSATConfig
-from openclap.models.text_tower import TextTowerConfig
+from openclap.models.build import build_clap
+from openclap.models.config import HTSATConfig, TextTowerConfig
 from openclap.presets import Preset
 from tiny import PRESET, make_tokenizer
 
@@ -60,7 +59,7 @@ QUICK = ("htsat aff_2d",)
 
 def model(preset: Preset) -> Embedder:
     torch.manual_seed(0)
-    return Embedder(presets.build(preset), preset, make_tokenizer(), device=torch.device("cpu"))
+    return Embedder(build_clap(preset), preset, make_tokenizer(), device=torch.device("cpu"))
 
 
 def graphs(embedder: Embedder) -> dict[str, onnx.Graph]:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from openclap.models.htsat import HTSAT, HTSATConfig
-from openclap.models.pann import PANN, PANNConfig
+from openclap.models.config import HTSATConfig, PANNConfig
+from openclap.models.htsat import HTSAT
+from openclap.models.pann import PANN
 from openclap.models.patch_dropout import PartOfMap, TimeCrop, WholeMap
 from openclap.models.swin import Permutation, SwinBlock, SwinStage
 from openclap.types import AudioBatch

@@ -8,41 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, slots=True)
-class MelConfig:
-    """What a log-mel is made of.
-
-    Attributes:
-        rate: Hz of the waveform.
-        scale: "htk" or "slaney" (mel scale of the band edges).
-        norm: "none"; "area" (each triangle's area in Hz is 1, as Slaney's toolbox does) or "sum" (each
-            band's weights add up to 1, as Essentia's unit_sum does).
-        compression: "db" = 10·log10(max(power, 1e-10)); "log10" = log10(1 + 10⁴·power) / `ceiling`.
-        ceiling: the largest value seen in the tower's pre-training, which "log10" divides by.
-    """
-
-    rate: int
-    n_fft: int
-    hop: int
-    n_mels: int
-    f_min: float
-    f_max: float
-    scale: Literal["htk", "slaney"]
-    norm: Literal["none", "area", "sum"]
-    compression: Literal["db", "log10"]
-    ceiling: float = 1.0
-
-    def frames(self, samples: int) -> int:
-        """How many frames a waveform of `samples` gives (centred frames)."""
-        return samples // self.hop + 1
-
+from openclap.audio.config import MelConfig
 
 FRAMES = 8192
 """Frames of a long waveform that are computed at once."""

@@ -9,13 +9,12 @@ B clips, V views (whole, front, middle, back), T frames, F mel bins, C channels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FusionKind = Literal["daf_1d", "aff_1d", "iaff_1d", "daf_2d", "aff_2d", "iaff_2d", "channel_map"]
+from openclap.models.config import FusionKind
 
 BOTTLENECK = 4
 LOCAL_VIEWS = 3

@@ -8,50 +8,18 @@ B clips, V views, T frames, F mel bins, S side of the image, N tokens, C channel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openclap.models.fusion import FUSIONS, FusionKind, WhereLong, end_to_end, only_long, view_module
+from openclap.models.config import HTSATConfig
+from openclap.models.fusion import FUSIONS, WhereLong, end_to_end, only_long, view_module
 from openclap.models.patch_dropout import PartOfMap, WholeMap
 from openclap.models.swin import SwinStage
 from openclap.types import AudioBatch, AudioFeatures
 
 PATCH = 4
 DROP_PATH = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class HTSATConfig:
-    """Sizes of the transformer.
-
-    Attributes:
-        width: channels of the first stage; each stage doubles them.
-        depths, heads: blocks and attention heads of each stage.
-        image: side of the square that `n_mels` bins and the frames are folded into.
-        classes: of the tagging head (AudioSet has 527); 0 for none.
-        fusion: how the views of a long clip are joined; None reads the first view alone.
-    """
-
-    width: int
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    n_mels: int = 64
-    image: int = 256
-    window: int = 8
-    classes: int = 527
-    fusion: FusionKind | None = None
-
-    @property
-    def embedding_size(self) -> int:
-        return int(self.width * 2 ** (len(self.depths) - 1))
-
-
-HTSAT_TINY = HTSATConfig(width=96, depths=(2, 2, 6, 2), heads=(4, 8, 16, 32))
-HTSAT_BASE = HTSATConfig(width=128, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
-HTSAT_LARGE = HTSATConfig(width=256, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
 
 
 class HTSAT(nn.Module):

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from openclap.audio.frontend import FrontEnd, FrontEndConfig
+from openclap.audio.config import FrontEndConfig
+from openclap.audio.frontend import FrontEnd
 from openclap.audio.io import read_mono
 from openclap.checkpoints import detect
 from openclap.checkpoints import folder as model_folder
