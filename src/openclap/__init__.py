@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openclap.embedder import Embedder as Embedder
-    from openclap.embedder import load as load
     from openclap.errors import OpenClapError as OpenClapError
+    from openclap.loading import load as load
     from openclap.types import Hit as Hit
     from openclap.types import Window as Window
 
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Embedder": "openclap.embedder",
-    "load": "openclap.embedder",
+    "load": "openclap.loading",
     "OpenClapError": "openclap.errors",
     "Hit": "openclap.types",
     "Window": "openclap.types",

@@ -150,6 +150,31 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """A decoded recording: its windows, and the facts that an index stores.
+
+    Attributes:
+        duration_s, rate, channels: of the recording itself: seconds, Hz, number of channels.
+    """
+
+    windows: list[Window]
+    duration_s: float
+    rate: int
+    channels: int
+
+
+class FileContent(bytes):
+    """The bytes of a file, with the name of the file for messages."""
+
+    name: str
+
+    def __new__(cls, content: bytes, name: str) -> FileContent:
+        self = super().__new__(cls, content)
+        self.name = name
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A found stretch of sound. `score` is a cosine. What `search --json` prints is one array of these."""
 

@@ -209,10 +209,15 @@ def test_another_model_or_other_options_take_nothing_away(
 def test_windows_go_on_too(embed: Call, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output, real = tmp_path / "v.npy", embedder.blocks
 
+    def interrupt() -> Any:
+        raise KeyboardInterrupt
+        yield
+
     def interrupted(sound: Any, *rest: Any) -> Any:
+        made = real(sound, *rest)
         if Path(str(sound)).name == "noise-2.wav":
-            raise KeyboardInterrupt
-        yield from real(sound, *rest)
+            made._blocks = interrupt()
+        return made
 
     with monkeypatch.context() as patch:
         patch.setattr(embedder, "blocks", interrupted)

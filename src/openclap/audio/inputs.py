@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.audio.io import BLOCK, Source, Wave, check_rate, check_samples, decoded, name_of
-from openclap.audio.mono import AS_USUAL, MonoBlocks, MonoConfig
+from openclap.audio.mono import DEFAULT_MONO, MonoBlocks, MonoConfig
 from openclap.errors import AudioError, ConfigError
 
 Sound = Source | tuple[NDArray[Any], int]
@@ -29,7 +29,7 @@ def named(sounds: Iterable[Sound]) -> Iterator[tuple[str, Sound]]:
     return ((_name(sound, f"sounds[{place}]"), sound) for place, sound in enumerate(sounds))
 
 
-def blocks(sound: Sound, rate: int, name: str = "the sound", mono: MonoConfig = AS_USUAL) -> MonoBlocks:
+def blocks(sound: Sound, rate: int, name: str = "the sound", mono: MonoConfig = DEFAULT_MONO) -> MonoBlocks:
     """A sound as mono float32 at `rate` Hz, piece by piece: the one place that says which objects are sounds.
 
     The first block raises AudioError for anything else, and for a sound that cannot be decoded.

@@ -56,7 +56,7 @@ class MonoConfig:
         return f"Read of each recording: {', '.join(parts)}." if parts else ""
 
 
-AS_USUAL = MonoConfig()
+DEFAULT_MONO = MonoConfig()
 """The mean of all channels, ends as they are."""
 
 
@@ -69,16 +69,19 @@ class MonoBlocks:
     """Iterates once over a recording as mono blocks (N,) at `rate` Hz.
 
     `pieces` opens the recording; it is called twice where the whole must be measured first (the loudest channel,
-    silent ends), so that no more than a block is ever held.
+    silent ends), so that no more than a block is ever in memory.
 
     Attributes:
-        start: samples at `rate` that were cut from the front as silence; known once a block was read.
+        start: samples at `rate` that were cut from the front as silence; valid once a block was read.
+        source_rate, source_channels, source_samples: of the recording itself, before mixing, cutting and resampling;
+            valid once the last block was read.
     """
 
     def __init__(
-        self, pieces: Callable[[], Iterator[Piece]], rate: int, config: MonoConfig = AS_USUAL, name: str = "sound"
+        self, pieces: Callable[[], Iterator[Piece]], rate: int, config: MonoConfig = DEFAULT_MONO, name: str = "sound"
     ) -> None:
         self.start = 0
+        self.source_rate = self.source_channels = self.source_samples = 0
         self._pieces, self._rate, self._config, self._name = pieces, rate, config, name
         self._blocks = resampled(self._mono(), rate)
 
@@ -88,10 +91,22 @@ class MonoBlocks:
     def __next__(self) -> Wave:
         return next(self._blocks)
 
+    @property
+    def duration_s(self) -> float:
+        """Seconds of the recording; valid once the last block was read."""
+        return self.source_samples / self.source_rate
+
+    def _measured(self) -> Iterator[Piece]:
+        """The recording as it is, counted on the way."""
+        for wave, rate in self._pieces():
+            self.source_rate, self.source_channels = rate, 1 if wave.ndim == 1 else wave.shape[1]
+            self.source_samples += len(wave)
+            yield wave, rate
+
     def _mono(self) -> Iterator[Piece]:
         channels = self._config.channels
         if channels != "loudest" and not self._config.trim_silence:
-            yield from mixed(self._pieces(), channels, self._name)
+            yield from mixed(self._measured(), channels, self._name)
             return
         levels = Levels()
         for wave, rate in self._pieces():
@@ -101,7 +116,7 @@ class MonoBlocks:
         if first < end:
             self.start = round(first * self._rate / levels.rate)
         at = 0
-        for mono_N, rate in mixed(self._pieces(), channel, self._name):
+        for mono_N, rate in mixed(self._measured(), channel, self._name):
             piece_N = mono_N if first >= end else mono_N[max(0, first - at) : max(0, end - at)]  # all silent: all of it
             at += len(mono_N)
             if len(piece_N):

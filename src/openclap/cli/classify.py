@@ -60,7 +60,7 @@ def classify(
     sentences = prompts(names, template)
     sounds, skipped = find_sounds(files)
     embedder = model_options.load()
-    text_CD, scale = embedder.embed_text(sentences), embedder.clap.scale.item()
+    text_CD, scale = embedder.embed_text(sentences), embedder.runtime.logit_scale
     vectors = vectors_each(embedder, list(sounds), skipped, batch_size, "Classifying")
     found = {path: _best(scale * (text_CD @ vector), names, top) for path, vector in vectors}
     list_skipped(skipped)
@@ -110,7 +110,7 @@ def vectors_each(
     from openclap.errors import AudioError
 
     with progress(what) as advance:
-        results = zip(paths, embedder.embed_each(paths, batch_size, heard=advance.heard), strict=True)
+        results = zip(paths, embedder.embed_each(paths, batch_size, progress=advance.add_seconds), strict=True)
         for done, (path, result) in enumerate(results, start=1):
             if isinstance(result, AudioError):
                 skipped.append((path, str(result)))

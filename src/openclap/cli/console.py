@@ -118,27 +118,27 @@ class Line:
 
     def __init__(self, what: str, bar: Progress) -> None:
         self._what, self._bar, self._task = what, bar, bar.add_task(what, total=None)
-        self._said, self._how_far, self._heard_s = time.monotonic(), "", 0.0
+        self._noted, self._how_far, self._seconds = time.monotonic(), "", 0.0
 
     def __call__(self, done: int, total: int) -> None:
         """So many of so many are done."""
         self._bar.update(self._task, completed=done, total=total)
         self._how_far = f" {done}/{total}"
-        self._say()
+        self._note()
 
-    def heard(self, seconds: float) -> None:
-        """So many more seconds of sound are embedded."""
-        self._heard_s += seconds
-        self._bar.update(self._task, description=f"{self._what}, {self._heard()}")
-        self._say()
+    def add_seconds(self, seconds: float) -> None:
+        """Count seconds of sound that were embedded, for recordings so long that counting files shows nothing."""
+        self._seconds += seconds
+        self._bar.update(self._task, description=f"{self._what}, {self._sound()}")
+        self._note()
 
-    def _heard(self) -> str:
-        return f"{timedelta(seconds=int(self._heard_s))} of sound"
+    def _sound(self) -> str:
+        return f"{timedelta(seconds=int(self._seconds))} of sound"
 
-    def _say(self) -> None:
-        if self._bar.disable and time.monotonic() - self._said >= PLAIN_EVERY_S:
-            self._said = time.monotonic()
-            note(f"{self._what}{self._how_far}{f', {self._heard()}' if self._heard_s else ''}")
+    def _note(self) -> None:
+        if self._bar.disable and time.monotonic() - self._noted >= PLAIN_EVERY_S:
+            self._noted = time.monotonic()
+            note(f"{self._what}{self._how_far}{f', {self._sound()}' if self._seconds else ''}")
 
 
 @contextmanager

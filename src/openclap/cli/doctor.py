@@ -42,7 +42,8 @@ def examine() -> dict[str, Any]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     import openclap
-    from openclap import inference, paths
+    from openclap import paths
+    from openclap.runtimes import backends
 
     packages = [(name, _version(name), extra) for extra, names in _requirements().items() for name in names]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -50,7 +51,7 @@ def examine() -> dict[str, Any]:
         "openclap": openclap.__version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "device": f"cuda ({gpu})" if gpu else "cpu",
-        "fastest": " ".join(astuple(inference.choose("auto", torch.device("cuda" if gpu else "cpu")))),
+        "fastest": " ".join(astuple(backends.choose("auto", torch.device("cuda" if gpu else "cpu")))),
         "threads": torch.get_num_threads(),
         "home": str(paths.home()),
         "hub_cache": HF_HUB_CACHE,

@@ -86,9 +86,9 @@ def embed(
         if before:
             note(f"Going on: {before} of {len(sounds)} files are done.")
         results: Iterator[Vectors | list[Window] | AudioError] = (
-            embedder.windows_each(paths, length_s, hop_s, batch_size, heard=advance.heard)
+            embedder.windows_each(paths, length_s, hop_s, batch_size, progress=advance.add_seconds)
             if windows
-            else embedder.embed_each(paths, batch_size, heard=advance.heard)
+            else embedder.embed_each(paths, batch_size, progress=advance.add_seconds)
         )
         for done, (path, result) in enumerate(zip(paths, results, strict=True), start=before + 1):
             if isinstance(result, AudioError):

@@ -31,11 +31,15 @@ _CREATING_TAKES_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class IndexIdentity:
-    """Whose vectors an index holds.
+    """The model of an index, and how it embeds.
 
-    `digest` covers weights, preset, precision and windowing, and decides; `model` is a name for people;
-    `dim` is the length of a vector; `length_s` and `hop_s` are the windows in seconds; `channels` and `trim_silence`
-    say how sounds are read.
+    Attributes:
+        digest: covers weights, preset, precision and windowing; vectors of equal digests can be compared.
+        model, revision: the name by which the model is loaded again.
+        dim: the length of a vector.
+        length_s, hop_s: the windows, in seconds.
+        channels, trim_silence: how sounds are read.
+        precision: of the model's arithmetic.
     """
 
     digest: str
@@ -45,6 +49,8 @@ class IndexIdentity:
     hop_s: float
     channels: Literal["mean", "left", "right", "loudest"] = "mean"
     trim_silence: bool = False
+    precision: str = "fp32"
+    revision: str | None = None
 
 
 def create(folder: Path, identity: IndexIdentity) -> None:
@@ -187,12 +193,15 @@ def _identity(stored: Any) -> IndexIdentity:
         hop_s=float(stored["hop_s"]),
         channels=stored.get("channels", "mean"),
         trim_silence=stored.get("trim_silence") is True,
+        precision=str(stored.get("precision", "fp32")),  # indexes of before had no other
+        revision=stored.get("revision"),
     )
 
 
 def _label(identity: IndexIdentity) -> str:
     windows = f"windows of {identity.length_s:g} s every {identity.hop_s:g} s, channels {identity.channels}"
     windows += ", silent ends cut" if identity.trim_silence else ""
+    windows += "" if identity.precision == "fp32" else f", {identity.precision}"
     return f"{identity.model} ({windows}, digest {identity.digest[:12]})"
 
 

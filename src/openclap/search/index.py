@@ -30,7 +30,7 @@ from openclap.search.rows import (
     unit_vector,
     windows_schema,
 )
-from openclap.search.writer import Writer
+from openclap.search.writer import IndexWriter
 from openclap.types import Hit, Window
 
 __all__ = ["FileRow", "Index", "IndexIdentity"]
@@ -89,6 +89,15 @@ class Index:
                     raise
         return cls.open(place, identity)
 
+    @staticmethod
+    def exists(folder: str | Path) -> bool:
+        """Whether `folder` has the header of an index; it may still be damaged."""
+        return _folder.exists(_place(folder))
+
+    def check(self, identity: IndexIdentity) -> None:
+        """Raise IndexMismatchError when embeddings of `identity` cannot be compared with those stored."""
+        _folder.check_identity(self.folder, self.identity, identity)
+
     def count(self) -> tuple[int, int]:
         """How many files and how many windows there are."""
         with self._storage("read"):
@@ -144,7 +153,7 @@ class Index:
         """Store files, each in place of what its path held, and the windows of their contents by hash.
 
         Windows of a content that is stored already are not written again. Vectors are normalised.
-        Raises as `Writer.put`, and DataError when another process is writing.
+        Raises as `IndexWriter.put`, and DataError when another process is writing.
         """
         with self.writing() as writer:
             writer.put(files, windows)
@@ -165,13 +174,13 @@ class Index:
         return len(gone)
 
     @contextmanager
-    def writing(self) -> Iterator[Writer]:
+    def writing(self) -> Iterator[IndexWriter]:
         """Hold the write lock, for changes that belong together.
 
         Raises DataError when another process or thread has it.
         """
         with _folder.write_lock(self.folder):
-            yield Writer(self._files, self._windows, self.identity.dim, self._storage)
+            yield IndexWriter(self._files, self._windows, self.identity.dim, self._storage)
 
     def _nearest(self, query_D: FloatArray, total: int, n: int) -> list[Candidates]:
         search = self._windows.search

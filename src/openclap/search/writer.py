@@ -23,7 +23,7 @@ _FRAGMENTS = 64
 _ROWS_PER_FRAGMENT = 1000
 
 
-class Writer:
+class IndexWriter:
     """The hand that writes. `storage` turns what LanceDB raises into DataError."""
 
     def __init__(

@@ -23,9 +23,9 @@ from openclap.audio.io import read_mono
 from openclap.checkpoints import detect
 from openclap.checkpoints import folder as model_folder
 from openclap.data.shards import index_shards
-from openclap.embedder import located
 from openclap.errors import DataError, OpenClapError
 from openclap.limits import COUNT, check_count
+from openclap.loading import locate
 from openclap.models.clap import CLAP
 from openclap.models.objectives import build_objective
 from openclap.presets import Preset
@@ -178,7 +178,7 @@ def plan(config: TrainConfig, given: Given | None = None, *, processes: int = 1)
 def _model(config: TrainConfig, given: Given | None, notes: list[str]) -> tuple[CLAP, Preset]:
     """The start's networks; without the start, those of the recipe's preset."""
     try:
-        path = located(config.start, offline=True)
+        path = locate(config.start, offline=True)
     except OpenClapError:
         if given is None:
             raise
