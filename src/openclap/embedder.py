@@ -62,8 +62,8 @@ class Embedder:
 
     Example:
         >>> model = openclap.load("demo-start")
-        >>> audio_ND = model.embed_audio(["rain.wav", "dog.wav"])
-        >>> text_ND = model.embed_text(["rain", "a dog barks"])
+        >>> audio_ND = model.embed_audio(["dog.ogg", "applause.ogg"])
+        >>> text_ND = model.embed_text(["a dog barks", "people clapping"])
         >>> (audio_ND @ text_ND.T).shape
         (2, 2)
     """

@@ -38,10 +38,10 @@ class Library:
         >>> library = openclap.Library.open("sounds.index", "demo-start")
         >>> library.add(["sounds"]).added
         3
-        >>> [hit] = library.search("rain on a tin roof", k=1)
+        >>> [hit] = library.search("a dog barking", k=1)
         >>> 0 <= hit.start_s < hit.end_s <= hit.duration_s
         True
-        >>> len(library.similar("rain.wav", k=2))
+        >>> len(library.similar("dog.ogg", k=2))
         2
     """
 
