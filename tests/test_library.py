@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import io
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -14,6 +19,7 @@ from openclap.errors import CheckpointError, DataError, IndexMismatchError
 from openclap.library import Library
 from openclap.models.build import build_clap
 from openclap.search import folder as folder_of_index
+from openclap.search.index import Index
 from openclap.sources import read_table
 from tiny import PRESET, make_tokenizer
 
@@ -122,3 +128,47 @@ def test_an_index_is_opened_once(tiny_model: Path, tmp_path: Path, monkeypatch: 
     Library.open(tmp_path / "index")
     Library.open(tmp_path / "index", tiny_model)
     assert len(opened) == 2
+
+
+MEASURED = """
+import resource, sys
+from openclap.cli import run
+assert run(["index", "add", sys.argv[1], "--index", sys.argv[2], "--model", sys.argv[3]]) == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def write_mp3(path: Path, minutes: float, repeats: int) -> Path:
+    """Frames of a noise of some minutes, over and over, without a header that counts them."""
+    rate = 16000
+    wave = 0.1 * np.random.default_rng(0).standard_normal(int(60 * minutes * rate)).astype(np.float32)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp3", options={"write_xing": "0", "id3v2_version": "0"}) as container:
+        stream = container.add_stream("mp3", rate=rate, layout="mono")
+        stream.bit_rate = 32000
+        frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+        frame.rate = rate
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    with path.open("wb") as out:
+        for _ in range(repeats):
+            out.write(file.getvalue())
+    return path
+
+
+@pytest.mark.long
+def test_ten_hours_of_mp3_are_indexed_in_bounded_memory(tmp_path: Path) -> None:
+    """Embeddings of 512 numbers every 2 s, as of the demo's model; its networks would take half an hour."""
+    preset = replace(PRESET, embedding_size=512, frontend=replace(PRESET.frontend, samples=2 * 16000))
+    folder.save(tmp_path / "model", build_clap(preset), preset, make_tokenizer())
+    peaks_mb = []
+    for name, minutes, repeats in (("seconds", 1 / 6, 1), ("hours", 1, 600)):
+        sound = write_mp3(tmp_path / f"{name}.mp3", minutes, repeats)
+        words = [sys.executable, "-c", MEASURED, sound, tmp_path / f"{name}.index", tmp_path / "model"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        peaks_mb.append(int(done.stdout.splitlines()[-1]) / 1024)
+        [row] = Index.open(tmp_path / f"{name}.index")._rows(["true"])
+        assert row.duration_s == pytest.approx(60 * minutes * repeats, rel=0.01)
+    print(peaks_mb)
+    assert peaks_mb[1] - peaks_mb[0] < 100, peaks_mb

@@ -205,10 +205,11 @@ class Embedder:
             blocks = sound.blocks
             assert isinstance(blocks, MonoBlocks)
             start = blocks.start  # samples of silence that were cut from the front
-            windows = [
-                Window((start + window.start) / rate, (start + window.end) / rate, window.vector())
-                for window in sound.windows
-            ]
+            windows: list[Window] = []
+            sound.windows.reverse()
+            while sound.windows:  # each sum is freed as its window is made: ten hours have tens of thousands
+                window = sound.windows.pop()
+                windows.append(Window((start + window.start) / rate, (start + window.end) / rate, window.vector()))
             yield Recording(windows, blocks.duration_s, blocks.source_rate, blocks.source_channels)
 
     def read(self, sound: Sound) -> NDArray[np.float32]:

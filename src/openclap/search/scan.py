@@ -19,7 +19,7 @@ from pathlib import Path
 from openclap.errors import ConfigError, DataError
 from openclap.search.index import Index
 from openclap.search.paths import is_gone, prefixes
-from openclap.search.rows import FileRow, unit_vectors
+from openclap.search.rows import FileRow, check_windows
 from openclap.search.walk import Stamp, Walk, stamp, walk
 from openclap.search.writer import IndexWriter
 from openclap.types import FileContent, Recording
@@ -212,7 +212,7 @@ class _Scan:
         if isinstance(result, Exception):
             return _sentence(result)
         try:
-            unit_vectors(result.windows, self._dim)
+            check_windows(result.windows, self._dim)
         except DataError as error:
             return _sentence(error)
         return None if _is_same(path, self._found.files[path]) else _CHANGED

@@ -50,7 +50,7 @@ class IndexWriter:
         """Store `files`, each in place of what its path held, and the windows of contents that are new.
 
         Raises DataError when a file has no vectors here or in the index, or its path is not text, and what
-        `rows.unit_vectors` raises; then nothing is written.
+        `rows.windows_table` raises; then nothing is written.
         """
         rows = list({row.path: row for row in files}.values())
         new = {digest: found for digest, found in windows.items() if digest not in self._contents}
