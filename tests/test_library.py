@@ -157,8 +157,9 @@ def write_mp3(path: Path, minutes: float, repeats: int) -> Path:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_ten_hours_of_mp3_are_indexed_in_bounded_memory(tmp_path: Path) -> None:
-    """Embeddings of 512 numbers every 2 s, as of the demo's model; its networks would take half an hour."""
+    """With embeddings of 512 numbers every 2 s, as of the demo's model, but networks that are quicker."""
     preset = replace(PRESET, embedding_size=512, frontend=replace(PRESET.frontend, samples=2 * 16000))
     folder.save(tmp_path / "model", build_clap(preset), preset, make_tokenizer())
     peaks_mb = []
@@ -170,5 +171,4 @@ def test_ten_hours_of_mp3_are_indexed_in_bounded_memory(tmp_path: Path) -> None:
         peaks_mb.append(int(done.stdout.splitlines()[-1]) / 1024)
         [row] = Index.open(tmp_path / f"{name}.index")._rows(["true"])
         assert row.duration_s == pytest.approx(60 * minutes * repeats, rel=0.01)
-    print(peaks_mb)
     assert peaks_mb[1] - peaks_mb[0] < 100, peaks_mb

@@ -158,7 +158,7 @@ def test_what_is_left_out_is_replayed() -> None:
 def test_the_share_is_rounded_to_columns_of_the_last_map(share: float, columns: int) -> None:
     tower = network().train()
     tower.drop_patches(share)
-    assert tower.last_map(clips(), tower.learned_from).shape[1] == 8 * columns
+    assert tower.last_map(clips(), tower.training_map).shape[1] == 8 * columns
 
 
 @pytest.mark.parametrize("fusion", ["aff_2d", "iaff_1d", "channel_map"])

@@ -1,4 +1,4 @@
-"""Waveforms to what an audio tower reads.
+"""Waveforms to the input of an audio tower.
 
 B clips, V views, T frames of the input, L frames of a whole long clip, F mel bins, N samples.
 """
@@ -47,7 +47,7 @@ class FrontEnd:
         return self
 
     def _one_view(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
-        """V = 1: what is longer than the input gives its middle, or a random stretch."""
+        """V = 1: of a longer clip the middle, or a random stretch."""
         wave_BN = torch.stack([self._fit(wave_N, rng) for wave_N in waves])
         is_long_B = torch.tensor([len(wave_N) > self.samples for wave_N in waves], device=wave_BN.device)
         return AudioBatch(self.logmel(wave_BN).unsqueeze(1), is_long_B)

@@ -37,15 +37,15 @@ class LogMel(nn.Module):
         self.register_buffer("filterbank_KF", mel_filterbank(config), persistent=False)
 
     def forward(self, wave_BN: Tensor) -> Tensor:
-        """In blocks of frames, so that an hour needs little more memory than what comes of it."""
-        margin = self.config.n_fft // self.config.hop + 1  # the last block is longer than what is reflected
+        """In blocks of frames, so that an hour needs little more memory than its log-mel."""
+        margin = self.config.n_fft // self.config.hop + 1  # the last block must be longer than its reflected padding
         frames = self.config.frames(wave_BN.shape[-1])
         starts = list(range(0, max(frames - margin, 1), FRAMES))
         parts = [self._frames(wave_BN, *bounds) for bounds in zip(starts, [*starts[1:], frames], strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def at_once(self, wave_BN: Tensor) -> Tensor:
-        """The same in one piece, for graphs, whose steps may not hang on the length."""
+        """The same in one piece, for exported graphs, whose steps must not depend on the length."""
         return self._frames(wave_BN, 0, self.config.frames(wave_BN.shape[-1]))
 
     def _frames(self, wave_BN: Tensor, start: int, stop: int) -> Tensor:

@@ -86,8 +86,8 @@ class PANN(nn.Module):
         return embedding_BD
 
     def drop_patches(self, share: float) -> None:
-        """From now on read a random stretch of each clip in training that is shorter by this share; 0 for all of it.
-        2-D fusion lays views side by side in time, so there the map is cropped after it."""
+        """Read a random stretch of each clip in training steps, shorter by this share; 0 for all of it. 2-D fusion puts
+        views side by side in time, so there the map is cropped after fusion."""
         self.crop.share = share
 
     def features(self, batch: AudioBatch) -> AudioFeatures:
@@ -134,7 +134,7 @@ class FusedMap(nn.Module):
 
 
 def map_fusion(config: PANNConfig) -> FirstMap | FusedMap:
-    """What stands after the first block."""
+    """The module after the first block for a kind of fusion."""
     if config.fusion is not None and config.fusion.endswith("_2d"):
         return FusedMap(config.widths[0], config.fusion.removesuffix("_2d"))
     return FirstMap(read=4 if config.fusion == "channel_map" else 1)

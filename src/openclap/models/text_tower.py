@@ -1,4 +1,4 @@
-"""Text towers: any Hugging Face encoder, and how its states become one vector.
+"""Text towers: any Hugging Face encoder, and the pooling of its states.
 
 B captions, L tokens, D hidden size.
 """
@@ -33,7 +33,7 @@ class TextTower(nn.Module):
 
 
 def encoder(config: TextTowerConfig) -> nn.Module:
-    """The transformers encoder, without parts that nothing reads: a decoder, a pooler that is not asked for."""
+    """The transformers encoder, without unused parts: a decoder, or a pooler where another pooling is chosen."""
     from transformers import AutoConfig, AutoModel
 
     settings = AutoConfig.for_model(config.model_type, **dict(config.sizes) | {"hidden_size": config.hidden_size})
