@@ -142,7 +142,7 @@ class Library:
         """The k sounds most similar to `file`, best first, without the file itself. Raises AudioError."""
         own = os.path.realpath(file)
         vector = self.embedder.embed_audio([own])[0]
-        return self.index.search(vector, k, keep=lambda row: os.path.realpath(row.path) != own)
+        return self.index.search(vector, k, include=lambda row: os.path.realpath(row.path) != own)
 
 
 def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> IndexIdentity:

@@ -107,8 +107,8 @@ class PairBatch:
 class Features:
     """Outputs of the two towers for a batch: the input of an objective.
 
-    `clip_B` numbers the clips, and `owner_T` is the number of each caption's clip. In the batch of one process they start
-    at 0; `openclap.training.distributed` makes them unique over all processes.
+    `clip_B` numbers the clips, and `owner_T` is the number of each caption's clip. In the batch of one process they
+    start at 0; `openclap.training.distributed` makes them unique over all processes.
 
     Attributes:
         audio_BD, text_TD: unit vectors.

@@ -1,4 +1,4 @@
-"""`openclap doctor`: what is installed, on what device, and what is missing."""
+"""`openclap doctor`: installed packages, device, missing extras."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openclap.cli.console import note, print_json, print_table
 
 
 def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """Say what is installed, which device is used, and which extras are missing.
+    """Show installed packages, the device, and missing extras.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def examine() -> dict[str, Any]:
 
 
 def _requirements() -> dict[str, list[str]]:
-    """The names that openclap's own metadata asks for: {"core": [...], extra: [...]}, developers' tools left out."""
+    """Names of packages in openclap's own metadata: {"core": [...], extra: [...]}, developers' tools left out."""
     wanted: dict[str, list[str]] = {}
     for line in metadata.requires("openclap") or []:
         name = re.split(r"[^\w.-]", line, maxsplit=1)[0]

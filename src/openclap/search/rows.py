@@ -26,7 +26,7 @@ _NAMES_PER_FILTER = 1000
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One sound file: where it is, what it holds (SHA-256 of its bytes), and what a hit shows of it."""
+    """One sound file: its path, the SHA-256 of its bytes, its stamp, and the facts that a hit shows."""
 
     path: str
     hash: str

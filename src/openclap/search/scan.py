@@ -39,7 +39,7 @@ READ_WHOLE = 4 << 20
 COMMIT_EVERY_S = 10.0
 """Seconds after which finished files are committed, however few they are: long recordings take minutes each."""
 
-_CHANGED = "It changed while it was being read: run again when it is finished."
+_CHANGED = "it changed while it was being read. Run again when it is finished."
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +127,8 @@ class _Scan:
         self._gone = _gone(self._known, found)
         self._moved_from = {self._known[path].hash: self._known[path] for path in self._gone}
         self._homeless = Counter(self._known[path].hash for path in self._gone)
-        self._skipped = found.skipped + [(root, "It does not exist.") for root in found.missing]
-        self._skipped += [(root, "It holds no sound; its files in the index stay.") for root in found.empty]
+        self._skipped = found.skipped + [(root, "it does not exist.") for root in found.missing]
+        self._skipped += [(root, "it holds no sound; its files in the index stay.") for root in found.empty]
         self._to_read = [path for path in found.files if self._is_new(path)]
         self._added = self._moved = 0
         self._unchanged = len(found.files) - len(self._to_read)
@@ -183,7 +183,7 @@ class _Scan:
             try:
                 digest, sound = _hashed(Path(path))
             except OSError as error:
-                self._skipped.append((path, f"It cannot be read: {error.strerror}."))
+                self._skipped.append((path, f"it cannot be read ({error.strerror})."))
                 self._count_done()
                 continue
             is_new = digest not in self._writer.contents and digest not in submitted
@@ -253,7 +253,7 @@ class _Scan:
             return _sentence(error)
 
     def _with_past(self, row: FileRow) -> FileRow:
-        """What the index shows of this content, at this path or at one that is gone, still holds."""
+        """Copy the facts that the index has of this content, at this path or at one that is gone."""
         past = self._known.get(row.path)
         if past is None or past.hash != row.hash:
             past = self._moved_from.get(row.hash)
@@ -310,12 +310,12 @@ def _found(roots: Sequence[str | Path]) -> Walk:
     found = walk(roots)
     names = ", ".join(str(root) for root in roots) or "nothing"
     if len(found.missing) == len(roots):
-        raise DataError(f"there is nothing to index at {names}: give folders or files that exist")
+        raise DataError(f"There is nothing to index at {names}. Give folders or files that exist.")
     if not found.files:
         why = f" ({found.skipped[0][0]}: {found.skipped[0][1]})" if found.skipped else ""
         raise DataError(
-            f"no sound was found in {names}{why}: give folders with audio files; "
-            "what is indexed of them stays until it is removed by name"
+            f"There is no sound in {names}{why}. Give folders with audio files. Files that the index has of them stay "
+            "until they are removed by name."
         )
     return found
 
