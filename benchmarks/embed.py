@@ -169,7 +169,7 @@ def table(
     print(f"\n{title}: {work / 1e9:,.0f} GFLOP without padding; largest product {top / 1e9:,.0f} GFLOP/s")
     first = next(iter(calls))
     for name, seconds in best.items():
-        engine = f" ({ours[name].engine.name})" if name in ours else ""
+        engine = f" ({ours[name].runtime.name})" if name in ours else ""
         cosine = float((vectors[name] * vectors.get("fp32", vectors[name])).sum(axis=1).min())
         print(
             f"{name + engine:32} {seconds:7.3f} s  {best[first] / seconds:5.2f} × {first}  "

@@ -18,6 +18,8 @@ import subprocess
 import sys
 import time
 
+from openclap.models.build import build_clap
+
 TOKENS = 32
 
 
@@ -68,7 +70,7 @@ def measure(preset_name: str, batch: int, chunk: int, steps: int) -> dict[str, f
 
     torch.manual_seed(0)
     preset = presets.PRESETS[preset_name]
-    model = presets.build(preset).train()
+    model = build_clap(preset).train()
     objective = build_objective(ObjectiveConfig(), model)
     accelerator = Accelerator(cpu=True)
     wrapped, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=1e-6))

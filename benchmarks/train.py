@@ -34,11 +34,12 @@ from torch import nn
 from transformers import ClapConfig, ClapModel
 
 from openclap import presets
-from openclap.audio.frontend import FrontEndConfig
+from openclap.audio.config import FrontEndConfig
 from openclap.checkpoints.clap_config import config_of, preprocessor_of, preset_of
 from openclap.checkpoints.folder import fill
 from openclap.checkpoints.huggingface import from_state
 from openclap.malloc import all_memory_kept
+from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
 from openclap.models.objectives import ObjectiveConfig, build_objective
 from openclap.training.config import OptimConfig
@@ -170,7 +171,7 @@ def models(options: argparse.Namespace) -> tuple[ClapModel, CLAP, FrontEndConfig
     config.audio_config.drop_path_rate = 0.1
     theirs = ClapModel(config)
     preset = preset_of(config.to_dict(), preprocessor_of(presets.laion(audio).frontend))
-    ours = presets.build(preset)
+    ours = build_clap(preset)
     fill(ours, from_state(theirs.state_dict(), "ClapModel"), "ours")
     return theirs.to(options.device), ours.to(options.device), preset.frontend
 

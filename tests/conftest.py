@@ -14,6 +14,7 @@ from demo_runner import run_demo
 from openclap import paths
 from openclap.checkpoints.packages import AISFX, MINILM, fetch
 from openclap.checkpoints.starts import start
+from openclap.models.build import build_clap
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -88,13 +89,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with small towers and random weights: input of 0.5 s at 16 kHz, embedding size 16."""
     import torch
 
-    from openclap import presets
     from openclap.checkpoints import folder
     from tiny import PRESET, make_tokenizer
 
     place = tmp_path_factory.mktemp("tiny") / "model"
     torch.manual_seed(0)
-    folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
     return place
 
 
@@ -105,9 +105,8 @@ def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     import torch
 
-    from openclap import presets
     from openclap.checkpoints import folder
-    from openclap.models.htsat import HTSATConfig
+    from openclap.models.config import HTSATConfig
     from tiny import PRESET, make_tokenizer
 
     frontend = replace(PRESET.frontend, mel=replace(PRESET.frontend.mel, n_mels=16))
@@ -115,7 +114,7 @@ def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preset = replace(PRESET, name="tiny-swin", frontend=frontend, audio=audio)
     place = tmp_path_factory.mktemp("swin") / "model"
     torch.manual_seed(0)
-    folder.save(place, presets.build(preset), preset, make_tokenizer())
+    folder.save(place, build_clap(preset), preset, make_tokenizer())
     return place
 
 

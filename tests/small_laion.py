@@ -11,7 +11,8 @@ import torch
 from openclap import presets
 from openclap.checkpoints import laion
 from openclap.checkpoints.checkpoint import Checkpoint
-from openclap.models.htsat import HTSATConfig
+from openclap.models.build import build_clap
+from openclap.models.config import HTSATConfig
 
 SMALL = HTSATConfig(width=16, depths=(2, 2), heads=(2, 4), n_mels=16, image=64, classes=5)
 SMALL_PANN = replace(presets.PANN_14, widths=(4, 8, 8), pooled=3, n_mels=16, classes=5)
@@ -24,7 +25,7 @@ def small(audio: presets.AudioConfig = SMALL) -> tuple[presets.Preset, dict[str,
     frontend = replace(whole.frontend, mel=replace(whole.frontend.mel, n_mels=audio.n_mels))
     preset = replace(whole, frontend=frontend, embedding_size=24)
     torch.manual_seed(3)
-    return preset, dict(presets.build(preset).state_dict())
+    return preset, dict(build_clap(preset).state_dict())
 
 
 def small_state(audio: presets.AudioConfig = SMALL) -> dict[str, torch.Tensor]:

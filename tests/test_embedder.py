@@ -212,7 +212,7 @@ def test_lengths_that_cannot_be_are_told(model: Embedder) -> None:
 
 def test_one_bad_sound_stops_no_other(model: Embedder, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"nothing")
-    results = model.windows_of([(noise(0.3, 16000), 16000), tmp_path / "bad.wav", (noise(0.9, 16000), 16000)])
+    results = list(model.windows_each([(noise(0.3, 16000), 16000), tmp_path / "bad.wav", (noise(0.9, 16000), 16000)]))
     assert [isinstance(result, AudioError) for result in results] == [False, True, False]
 
 

@@ -18,13 +18,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openclap import presets
-from openclap.audio.clips import cut, window_starts
 from openclap.audio.frontend import FrontEnd
-from openclap.decode_ahead import Ahead, Span
+from openclap.audio.windows import cut_windows, window_starts
+from openclap.decode_ahead import DecodeAhead, PooledWindow
 from openclap.embedder import Embedder
 from openclap.errors import AudioError
-from openclap.models.htsat import HTSATConfig
+from openclap.models.build import build_clap
+from openclap.models.config import HTSATConfig
+from openclap.runtimes.torch import TorchRuntime
 from openclap.types import AudioBatch
 from tiny import PRESET, make_tokenizer
 
@@ -36,7 +37,7 @@ def embedder(*, fusion: bool = False) -> Embedder:
     frontend = replace(PRESET.frontend, long="fusion" if fusion else "windows", fill="repeatpad")
     audio = replace(HTSAT, fusion="aff_2d" if fusion else None)
     preset = replace(PRESET, frontend=frontend, audio=audio)
-    return Embedder(presets.build(preset), preset, make_tokenizer())
+    return Embedder(TorchRuntime(build_clap(preset), preset, make_tokenizer()))
 
 
 MODELS = {fusion: embedder(fusion=fusion) for fusion in (False, True)}
@@ -69,7 +70,7 @@ def test_alone_together_and_again(drawn: list[tuple[float, int, int, int]], batc
 @settings(max_examples=200, deadline=None)
 def test_cutting_blocks_is_cutting_the_whole(length: int, window: int, hop: int, cuts: list[int]) -> None:
     wave = np.arange(length, dtype=np.float32)
-    found = list(cut(np.split(wave, sorted(c for c in cuts if c <= length)), window, hop))
+    found = list(cut_windows(np.split(wave, sorted(c for c in cuts if c <= length)), window, hop))
     assert [start for start, _, _ in found] == window_starts(length, window, hop)
     for start, end, piece in found:
         np.testing.assert_array_equal(piece, wave[start:end] if length else [0.0])
@@ -108,7 +109,7 @@ def test_batches_are_bounded_by_samples(tmp_path: Path, fusion: bool, length_s: 
     batches: list[list[int]] = []
     with pytest.MonkeyPatch.context() as patch:
         real = model.frontend
-        patch.setattr(model, "frontend", Watched(real, batches))
+        patch.setattr(model.runtime, "frontend", Watched(real, batches))
         if length_s:
             assert [len(windows) for windows in model.windows_each(paths, length_s=length_s)] == [2] * 3
         else:
@@ -139,7 +140,7 @@ def test_little_is_read_ahead() -> None:
             yield np.zeros(1000, np.float32)
 
     sounds = ((str(number), endless(number)) for number in range(99))
-    with Ahead(sounds, lambda blocks: ((Span(), block) for block in blocks), 8, 3500) as ahead:
+    with DecodeAhead(sounds, lambda blocks: ((PooledWindow(), block) for block in blocks), 8, 3500) as ahead:
         jobs = iter(ahead)
         assert next(jobs).name == "0"
         for _ in range(10):
@@ -152,7 +153,7 @@ def test_little_is_read_ahead() -> None:
 
 def test_seconds_that_were_heard_are_told(tmp_path: Path) -> None:
     told: list[float] = []
-    list(MODELS[False].embed_each([write_wav(tmp_path / "a.wav", 20.0)], heard=told.append))
+    list(MODELS[False].embed_each([write_wav(tmp_path / "a.wav", 20.0)], progress=told.append))
     assert len(told) > 2 and sum(told) == pytest.approx(20.0)
 
 

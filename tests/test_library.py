@@ -1,24 +1,31 @@
 from __future__ import annotations
 
+import io
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
 import torch
 
 import openclap
-from openclap import presets
 from openclap.checkpoints import folder
-from openclap.errors import CheckpointError, IndexMismatchError
+from openclap.errors import CheckpointError, DataError, IndexMismatchError
 from openclap.library import Library
+from openclap.models.build import build_clap
+from openclap.search import folder as folder_of_index
+from openclap.search.index import Index
 from openclap.sources import read_table
 from tiny import PRESET, make_tokenizer
 
 
 def test_sounds_are_found_by_words_and_by_sound(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
-    library = Library.open_or_create(tmp_path / "index", str(tiny_model))
+    library = Library.open(tmp_path / "index", str(tiny_model))
     report = library.add([sounds], records=read_table(sounds / "sounds.csv"))
     assert (report.added, report.skipped) == (6, [])
     found = Library.open(tmp_path / "index").search("a low tone", 10)
@@ -31,7 +38,7 @@ def test_sounds_are_found_by_words_and_by_sound(tiny_model: Path, sounds: Path, 
 
 
 def test_scores_are_the_cosines_of_the_model(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
-    library = Library.open_or_create(tmp_path / "index", str(tiny_model))
+    library = Library.open(tmp_path / "index", str(tiny_model))
     library.add([sounds])
     text = library.embedder.embed_text(["rain"])[0]
     for hit in library.search("rain", 6):
@@ -40,18 +47,18 @@ def test_scores_are_the_cosines_of_the_model(tiny_model: Path, sounds: Path, tmp
 
 
 def test_another_model_is_refused(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
-    Library.open_or_create(tmp_path / "index", str(tiny_model)).add([sounds])
+    Library.open(tmp_path / "index", str(tiny_model)).add([sounds])
     torch.manual_seed(1)
-    folder.save(tmp_path / "other", presets.build(PRESET), PRESET, make_tokenizer())
+    folder.save(tmp_path / "other", build_clap(PRESET), PRESET, make_tokenizer())
     with pytest.raises(IndexMismatchError):
-        Library.open_or_create(tmp_path / "index", str(tmp_path / "other"))
+        Library.open(tmp_path / "index", str(tmp_path / "other"))
 
 
 def test_a_model_that_changed_or_went_is_told(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(tiny_model, tmp_path / "mine"))
-    Library.open_or_create(tmp_path / "index", str(mine)).add([sounds])
+    Library.open(tmp_path / "index", str(mine)).add([sounds])
     torch.manual_seed(1)
-    folder.save(mine, presets.build(PRESET), PRESET, make_tokenizer())
+    folder.save(mine, build_clap(PRESET), PRESET, make_tokenizer())
     with pytest.raises(IndexMismatchError):
         Library.open(tmp_path / "index")
     shutil.rmtree(mine)
@@ -60,7 +67,7 @@ def test_a_model_that_changed_or_went_is_told(tiny_model: Path, sounds: Path, tm
 
 
 def test_captions_come_with_a_table_and_stay_without_it(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
-    library = Library.open_or_create(tmp_path / "index", str(tiny_model))
+    library = Library.open(tmp_path / "index", str(tiny_model))
 
     def captions() -> dict[str, str | None]:
         return {Path(hit.path).name: hit.caption for hit in library.search("rain", 10)}
@@ -76,7 +83,7 @@ def test_captions_come_with_a_table_and_stay_without_it(tiny_model: Path, sounds
 
 
 def test_a_file_is_not_similar_to_itself_under_another_name(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
-    library = Library.open_or_create(tmp_path / "index", str(tiny_model))
+    library = Library.open(tmp_path / "index", str(tiny_model))
     library.add([sounds])
     (tmp_path / "link").symlink_to(sounds)
     assert "low-0.wav" not in {Path(hit.path).name for hit in library.similar(tmp_path / "link" / "low-0.wav", 9)}
@@ -86,7 +93,7 @@ def test_an_index_keeps_to_the_channel_it_was_made_with(tiny_model: Path, tmp_pa
     left, right = 0.1 * np.random.default_rng(0).standard_normal((2, 12000))
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 16000, subtype="FLOAT")
     choices = {"channels": "right", "trim_silence": True}
-    Library.open_or_create(tmp_path / "index", str(tiny_model), **choices).add([tmp_path / "a.wav"])  # type: ignore[arg-type]
+    Library.open(tmp_path / "index", str(tiny_model), **choices).add([tmp_path / "a.wav"])  # type: ignore[arg-type]
     library = Library.open(tmp_path / "index")
     assert (library.embedder.mono.channels, library.embedder.mono.trim_silence) == ("right", True)
     [hit] = library.search("rain", 1)
@@ -94,5 +101,74 @@ def test_an_index_keeps_to_the_channel_it_was_made_with(tiny_model: Path, tmp_pa
     assert hit.score == pytest.approx(
         max(each.vector @ library.embedder.embed_text(["rain"])[0] for each in windows), abs=2e-3
     )
+    assert Library.open(tmp_path / "index", tiny_model).embedder.mono == library.embedder.mono
+    for other in ({"channels": "mean"}, {"trim_silence": False}, {"precision": "int8"}):
+        with pytest.raises(IndexMismatchError):
+            Library.open(tmp_path / "index", tiny_model, **other)  # type: ignore[arg-type]
+
+
+def test_an_index_keeps_its_precision(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    Library.open(tmp_path / "index", tiny_model, precision="int8").add([sounds])
+    assert Library.open(tmp_path / "index").embedder.precision == "int8"
     with pytest.raises(IndexMismatchError):
-        Library.open_or_create(tmp_path / "index", str(tiny_model))
+        Library.open(tmp_path / "index", tiny_model, precision="fp32")
+
+
+def test_a_new_index_needs_a_model(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        Library.open(tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+def test_an_index_is_opened_once(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Library.open(tmp_path / "index", tiny_model)
+    opened: list[Path] = []
+    connect = folder_of_index.connect
+    monkeypatch.setattr(folder_of_index, "connect", lambda place: (opened.append(place), connect(place))[1])
+    Library.open(tmp_path / "index")
+    Library.open(tmp_path / "index", tiny_model)
+    assert len(opened) == 2
+
+
+MEASURED = """
+import resource, sys
+from openclap.cli import run
+assert run(["index", "add", sys.argv[1], "--index", sys.argv[2], "--model", sys.argv[3]]) == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def write_mp3(path: Path, minutes: float, repeats: int) -> Path:
+    """Frames of a noise of some minutes, over and over, without a header that counts them."""
+    rate = 16000
+    wave = 0.1 * np.random.default_rng(0).standard_normal(int(60 * minutes * rate)).astype(np.float32)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp3", options={"write_xing": "0", "id3v2_version": "0"}) as container:
+        stream = container.add_stream("mp3", rate=rate, layout="mono")
+        stream.bit_rate = 32000
+        frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+        frame.rate = rate
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    with path.open("wb") as out:
+        for _ in range(repeats):
+            out.write(file.getvalue())
+    return path
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_ten_hours_of_mp3_are_indexed_in_bounded_memory(tmp_path: Path) -> None:
+    """With embeddings of 512 numbers every 2 s, as of the demo's model, but networks that are quicker."""
+    preset = replace(PRESET, embedding_size=512, frontend=replace(PRESET.frontend, samples=2 * 16000))
+    folder.save(tmp_path / "model", build_clap(preset), preset, make_tokenizer())
+    peaks_mb = []
+    for name, minutes, repeats in (("seconds", 1 / 6, 1), ("hours", 1, 600)):
+        sound = write_mp3(tmp_path / f"{name}.mp3", minutes, repeats)
+        words = [sys.executable, "-c", MEASURED, sound, tmp_path / f"{name}.index", tmp_path / "model"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        peaks_mb.append(int(done.stdout.splitlines()[-1]) / 1024)
+        [row] = Index.open(tmp_path / f"{name}.index")._rows(["true"])
+        assert row.duration_s == pytest.approx(60 * minutes * repeats, rel=0.01)
+    assert peaks_mb[1] - peaks_mb[0] < 100, peaks_mb

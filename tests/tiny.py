@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from openclap.audio.frontend import FrontEndConfig
-from openclap.audio.mel import MelConfig
-from openclap.models.pann import PANNConfig
-from openclap.models.text_tower import TextTowerConfig
+from openclap.audio.config import FrontEndConfig, MelConfig
+from openclap.models.config import PANNConfig, TextTowerConfig
 from openclap.presets import Preset
 from openclap.text.tokenizer import Tokenizer
 

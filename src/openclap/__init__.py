@@ -1,6 +1,6 @@
 """openclap: contrastive language-audio pretraining, from raw sound collections to found sounds.
 
-The public names load what they need when they are first used, so importing costs almost nothing.
+Public names are imported when they are first used, so importing the package costs almost nothing.
 """
 
 from __future__ import annotations
@@ -9,29 +9,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from openclap import errors as errors
     from openclap.embedder import Embedder as Embedder
-    from openclap.embedder import load as load
-    from openclap.errors import OpenClapError as OpenClapError
-    from openclap.types import Hit as Hit
-    from openclap.types import Window as Window
+    from openclap.library import Library as Library
+    from openclap.loading import load as load
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Embedder": "openclap.embedder",
-    "load": "openclap.embedder",
-    "OpenClapError": "openclap.errors",
-    "Hit": "openclap.types",
-    "Window": "openclap.types",
+_EXPORTS = {
+    "load": "openclap.loading:load",
+    "Embedder": "openclap.embedder:Embedder",
+    "Library": "openclap.library:Library",
+    "train": "openclap.training.trainer:train",
+    "finetune": "openclap.training.finetune:finetune",
+    "evaluate": "openclap.evals.runner:evaluate",
+    "build_dataset": "openclap.data.build:build_dataset",
+    "errors": "openclap.errors",
 }
+"""Public names and where they are: "module:name", or a module. Type checkers read the imports above instead."""
 
-__all__ = ["Embedder", "Hit", "OpenClapError", "Window", "__version__", "load"]
+__all__ = [  # noqa: RUF022 (the order of use; names are imported on demand)
+    "load",
+    "Embedder",
+    "Library",
+    "train",
+    "finetune",
+    "evaluate",
+    "build_dataset",
+    "errors",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    """Import a public name (PEP 562)."""
+    if name not in _EXPORTS:
         raise AttributeError(f"module 'openclap' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module, _, attribute = _EXPORTS[name].partition(":")
+    loaded = importlib.import_module(module)
+    value = getattr(loaded, attribute) if attribute else loaded
+    globals()[name] = value  # the next access does not come here
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Sounds decoded by threads, ahead of whoever embeds them."""
+"""Decode the next sounds in threads while the model embeds the current ones."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from openclap.errors import AudioError
 Wave = NDArray[np.float32]
 
 
-class Span:
-    """A stretch of a sound, in samples, that gets one vector: the sum of those of its pieces, of unit length. Pieces
-    that are silent count only where all of them are."""
+class PooledWindow:
+    """A window of a sound, in samples, and the sum of the embeddings of its pieces.
+
+    The window's embedding is the normalised mean of its pieces' unit vectors. Silent pieces count only where all pieces
+    are silent.
+    """
 
     def __init__(self, start: int = 0, end: int = 0) -> None:
         self.start, self.end = start, end
         self.total_D: Wave | float = 0.0
-        self._sounds = False
+        self._is_audible = False
 
     def add(self, vector_D: Wave, *, silent: bool) -> None:
-        """Take in the vector of a piece."""
-        if silent and self._sounds:
+        """Add the embedding of a piece."""
+        if silent and self._is_audible:
             return
-        if not silent and not self._sounds:
-            self.total_D, self._sounds = 0.0, True  # the silent pieces before it drop out
+        if not silent and not self._is_audible:
+            self.total_D, self._is_audible = 0.0, True  # drop the sum of the silent pieces before it
         self.total_D = self.total_D + vector_D
 
     def vector(self) -> Wave:
@@ -41,44 +44,51 @@ class Span:
         return unit
 
 
-Piece = tuple[Span, Wave]
-"""What the network reads at once, and the stretch it is of."""
+Piece = tuple[PooledWindow, Wave]
+"""One input of the network and the window that it belongs to."""
 
 
-class Job:
-    """One sound on its way: its stretches, how many pieces have no vector yet, and what went wrong."""
+class PendingSound:
+    """A sound between decoding and its result.
+
+    Attributes:
+        windows: its windows so far, each with the sum of its embeddings.
+        unembedded: pieces that wait for the network.
+        is_decoded: whether the last piece was yielded.
+        error: why it has no embedding.
+    """
 
     def __init__(self, name: str, blocks: Iterator[Wave]) -> None:
         self.name, self.blocks = name, blocks
-        self.spans: list[Span] = []
-        self.open = 0
-        self.read = False
+        self.windows: list[PooledWindow] = []
+        self.unembedded = 0
+        self.is_decoded = False
         self.error: AudioError | None = None
 
     @property
-    def done(self) -> bool:
-        return self.read and self.open == 0
+    def is_done(self) -> bool:
+        return self.is_decoded and self.unembedded == 0
 
 
-class Ahead:
-    """Iterates, in order, over a Job for each sound and then (Job, Piece) for each of its pieces.
+class DecodeAhead:
+    """Iterates, in order, over a PendingSound for each sound and then (PendingSound, Piece) for each of its pieces.
 
     Of the next `sounds_ahead` sounds about `samples_ahead` samples each are decoded in threads. The rest of a longer
-    recording is read when it is asked for, so that memory does not grow with its length.
+    recording is decoded when its pieces are requested, so memory does not grow with its length.
     """
 
     def __init__(
         self,
         sounds: Iterable[tuple[str, Iterator[Wave]]],
-        pieces: Callable[[Iterator[Wave]], Iterator[Piece]],
+        cut: Callable[[Iterator[Wave]], Iterator[Piece]],
         sounds_ahead: int,
         samples_ahead: int,
     ) -> None:
-        self._sounds, self._pieces = iter(sounds), pieces
+        self._sounds, self._cut = iter(sounds), cut
         self._ahead, self._samples = max(2, sounds_ahead), samples_ahead
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> DecodeAhead:
         return self
 
     def __exit__(
@@ -87,33 +97,33 @@ class Ahead:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[Any]:
-        started: deque[tuple[Job, Future[list[Wave]]]] = deque()
+        started: deque[tuple[PendingSound, Future[list[Wave]]]] = deque()
         while True:
             for name, blocks in islice(self._sounds, self._ahead - len(started)):
-                started.append((Job(name, blocks), self._pool.submit(self._first, blocks)))
+                started.append((PendingSound(name, blocks), self._pool.submit(self._decode_first, blocks)))
             if not started:
                 return
-            job, first = started.popleft()
-            yield job
+            sound, first = started.popleft()
+            yield sound
             try:
-                for piece in self._pieces(chain(_taken(first.result()), job.blocks)):
-                    yield job, piece
+                for piece in self._cut(chain(_released(first.result()), sound.blocks)):
+                    yield sound, piece
             except AudioError as error:
-                job.error = error
-            job.read = True
+                sound.error = error
+            sound.is_decoded = True
 
-    def _first(self, blocks: Iterator[Wave]) -> list[Wave]:
-        """The first blocks of a sound, as many as hold `samples_ahead` samples. What fails later fails then."""
-        held: list[Wave] = []
-        left = self._samples
-        while left > 0 and (block := next(blocks, None)) is not None:
-            held.append(block)
-            left -= len(block)
-        return held
+    def _decode_first(self, blocks: Iterator[Wave]) -> list[Wave]:
+        """The first blocks of a sound, up to `samples_ahead` samples. Errors are raised by the future's result."""
+        decoded: list[Wave] = []
+        missing = self._samples
+        while missing > 0 and (block := next(blocks, None)) is not None:
+            decoded.append(block)
+            missing -= len(block)
+        return decoded
 
 
-def _taken(blocks: list[Wave]) -> Iterator[Wave]:
-    """Each block, held here no longer."""
+def _released(blocks: list[Wave]) -> Iterator[Wave]:
+    """Yield each block and drop the reference to it, so that a consumer's `del` frees its memory."""
     blocks.reverse()
     while blocks:
         yield blocks.pop()

@@ -1,4 +1,4 @@
-"""Everything a user can get wrong, as one small tree.
+"""Errors that a user can cause, as one small tree.
 
     OpenClapError            one clear sentence: what happened, what was expected, what to do
     ├── AudioError           a sound that cannot be decoded, or holds nothing usable
@@ -11,7 +11,7 @@
     └── MissingExtraError    an optional dependency that is not installed
 
 The command line prints the sentence and exits with 2; Python callers catch `OpenClapError`. `AudioWarning` is a Python
-warning beside the tree: the sound is read all the same.
+warning beside the tree: the sound is decoded all the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import ModuleType
 
 
 class OpenClapError(Exception):
-    """The root: its text is one sentence for a person."""
+    """The root. The text is one sentence: what happened, what was expected, what to do."""
 
 
 class AudioError(OpenClapError):
@@ -35,7 +35,7 @@ class CheckpointError(OpenClapError):
 class MissingTokenizerError(CheckpointError):
     """Text cannot be embedded without a tokenizer.json.
 
-    `why` says what is missing. The text tells Python callers what to pass; the command line names its own option.
+    `why` describes what is missing. The text names the argument for Python callers; the command line names its option.
     """
 
     def __init__(self, why: str) -> None:
@@ -67,11 +67,11 @@ class MissingExtraError(OpenClapError):
 
 
 class AudioWarning(UserWarning):
-    """A sound that is read, but hardly as intended: channels that cancel each other."""
+    """A sound that is decoded, but hardly as intended: its channels cancel each other."""
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional `module`, or raise MissingExtraError naming the extra that brings it."""
+    """Import an optional `module`. Raises MissingExtraError with the name of the extra that installs it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

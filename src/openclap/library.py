@@ -1,131 +1,175 @@
-"""Collections of sound that words and sounds can search: an index, and the model it was built with."""
+"""Collections of sound that are searched by words and by sounds: an index, and the model it was built with."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import openclap.search.scan as scanning
 from openclap.audio.io import describe
 from openclap.audio.mono import Channels
-from openclap.embedder import Embedder, load
+from openclap.embedder import Embedder
+from openclap.loading import load
 from openclap.search.index import Index, IndexIdentity
 from openclap.search.paths import absolute
 from openclap.search.scan import ScanReport
 from openclap.sources.record import Record
 from openclap.types import Hit
 
+if TYPE_CHECKING:
+    import torch
+
 TOKENIZER = "tokenizer.json"
 """In an index, for a model that has none of its own."""
 
 
 class Library:
-    """What `openclap index`, `search` and `similar` work on.
+    """An index and its model; `openclap index`, `search` and `similar` work on one.
 
     Attributes:
-        index: the stored vectors.
+        index: the stored embeddings.
         embedder: the model, loaded once.
+
+    Example:
+        >>> library = openclap.Library.open("sounds.index", "demo-start")
+        >>> library.add(["sounds"]).added
+        3
+        >>> [hit] = library.search("a dog barking", k=1)
+        >>> 0 <= hit.start_s < hit.end_s <= hit.duration_s
+        True
+        >>> len(library.similar("dog.ogg", k=2))
+        2
     """
 
     def __init__(self, index: Index, embedder: Embedder) -> None:
         self.index, self.embedder = index, embedder
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], *, tokenizer: Path | None = None) -> Library:
-        """Open an index together with the model it names.
-
-        Args:
-            tokenizer: a `tokenizer.json` for a model that has none; the one in the index without it.
-
-        Raises DataError when there is no index, CheckpointError when its model is gone, and
-        IndexMismatchError when that model has changed since.
-        """
-        stored, own = Index.open(Path(folder)).identity, Path(folder) / TOKENIZER
-        embedder = load(
-            stored.model,
-            tokenizer=tokenizer or (own if own.is_file() else None),
-            channels=stored.channels,
-            trim_silence=stored.trim_silence,
-        )
-        return cls(Index.open(Path(folder), identity_of(embedder, stored.model)), embedder)
-
-    @classmethod
-    def open_or_create(
+    def open(
         cls,
         folder: str | os.PathLike[str],
-        model: str,
+        model: str | os.PathLike[str] | None = None,
         *,
-        tokenizer: Path | None = None,
-        channels: Channels = "mean",
-        trim_silence: bool = False,
+        tokenizer: str | os.PathLike[str] | None = None,
+        channels: Channels | None = None,
+        trim_silence: bool | None = None,
+        precision: str | None = None,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        offline: bool = False,
     ) -> Library:
-        """Open an index built with `model` and these choices (see `openclap.load`), or make an empty one; a `tokenizer`
-        is copied into it, for searches.
+        """Open an index with its model, or, where `model` is given and there is no index, make an empty one.
 
-        Raises IndexMismatchError for an index built with another model or other choices, CheckpointError for a
-        tokenizer that cannot be read.
+        An index stores its model's name and all options below but `device` and `offline`; those that are not given are
+        the index's own, or, for a new index, the defaults of `openclap.load`.
+
+        Args:
+            model: whatever `openclap.load` reads; without it, the model of the index.
+            tokenizer: a `tokenizer.json` for a model that has none; a new index keeps a copy for searches.
+
+        Raises DataError when there is no index and no model, CheckpointError when the model is gone or the tokenizer
+        cannot be read, and IndexMismatchError when the index was built with another model or other options.
+
+        Example:
+            >>> library = openclap.Library.open("sounds.index", "demo-start")
+            >>> library.index.identity.model
+            'demo-start'
         """
-        embedder = load(model, tokenizer=tokenizer, channels=channels, trim_silence=trim_silence)
+        place = Path(folder)
+        index = Index.open(place) if model is None or Index.exists(place) else None
+        stored = index.identity if index else None
+        if model is None and stored:
+            model, revision = stored.model, revision or stored.revision
+        own = place / TOKENIZER
+        words = tokenizer or (own if index and own.is_file() else None)
+        embedder = load(
+            os.fspath(model or ""),
+            device=device,
+            tokenizer=words,
+            precision=precision or (stored.precision if stored else "fp32"),
+            revision=revision,
+            offline=offline,
+            channels=channels or (stored.channels if stored else "mean"),
+            trim_silence=(stored is not None and stored.trim_silence) if trim_silence is None else trim_silence,
+        )
+        identity = identity_of(embedder, _lasting_name(os.fspath(model or "")), revision)
+        if index:
+            index.check(identity)
         if tokenizer:
             embedder.check_tokenizer()
-        named = str(Path(model).absolute()) if Path(model).is_dir() else model
-        index = Index.open_or_create(Path(folder), identity_of(embedder, named))
-        if tokenizer and not (Path(folder) / TOKENIZER).exists():
-            shutil.copyfile(tokenizer, Path(folder) / TOKENIZER)
+        if index is None:
+            index = Index.open_or_create(place, identity)
+            if tokenizer and not own.exists():
+                shutil.copyfile(tokenizer, own)
         return cls(index, embedder)
 
     def add(
         self,
-        roots: Sequence[Path],
+        roots: Sequence[str | os.PathLike[str]],
         *,
         records: Sequence[Record] = (),
         progress: Callable[[int, int], None] | None = None,
+        seconds: Callable[[float], None] | None = None,
     ) -> ScanReport:
-        """Bring the index up to date with folders and files; only what is new is embedded.
+        """Bring the index up to date with folders and files; only new contents are embedded.
 
         Args:
-            records: what is known of the files; hits show their first caption, tags and licence.
+            records: facts about the files; hits show their first caption, tags and licence.
+            progress: receives the number of files done and of files to read.
+            seconds: receives the seconds of sound embedded since its last call.
 
         Raises DataError when there is nothing to index.
         """
-        known = {absolute(record.audio): record for record in records}
+        by_path = {absolute(record.audio): record for record in records}
         return scanning.add(
             self.index,
-            roots,
-            self.embedder.windows_of,
+            [Path(root) for root in roots],
+            lambda sounds: self.embedder.recordings_each(sounds, progress=seconds),
             describe,
-            facts=lambda path: _facts(known, path),
+            facts=lambda path: _facts(by_path, path),
             progress=progress,
         )
 
-    def search(self, words: str, k: int) -> list[Hit]:
-        """The k sounds that fit `words` best, best first."""
-        return self.index.search(self.embedder.embed_text([words])[0], k)
+    def search(self, text: str, k: int = 10) -> list[Hit]:
+        """The k sounds that fit `text` best, best first. Raises ConfigError for an empty text and for k < 1."""
+        return self.index.search(self.embedder.embed_text([text])[0], k)
 
-    def similar(self, file: str | os.PathLike[str], k: int) -> list[Hit]:
-        """The k sounds most like `file`, best first; the file itself is left out. Raises AudioError."""
+    def similar(self, file: str | os.PathLike[str], k: int = 10) -> list[Hit]:
+        """The k sounds most similar to `file`, best first, without the file itself. Raises AudioError."""
         own = os.path.realpath(file)
         vector = self.embedder.embed_audio([own])[0]
-        return self.index.search(vector, k, keep=lambda row: os.path.realpath(row.path) != own)
+        return self.index.search(vector, k, include=lambda row: os.path.realpath(row.path) != own)
 
 
-def identity_of(embedder: Embedder, name: str) -> IndexIdentity:
-    """What an index remembers of its model, so that vectors of two models never mix."""
+def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> IndexIdentity:
+    """What an index stores of its model, so that embeddings of two models never mix."""
+    digest = embedder.digest()
+    if embedder.precision != "fp32":
+        digest = hashlib.sha256(f"{digest} {embedder.precision}".encode()).hexdigest()
     return IndexIdentity(
-        digest=embedder.digest(),
+        digest=digest,
         model=name,
         dim=embedder.preset.embedding_size,
         length_s=embedder.window_s,
         hop_s=embedder.window_s,
         channels=embedder.mono.channels,
         trim_silence=embedder.mono.trim_silence,
+        precision=embedder.precision,
+        revision=revision,
     )
 
 
-def _facts(known: Mapping[str, Record], path: Path) -> tuple[str | None, tuple[str, ...], str | None] | None:
-    record = known.get(str(path))
+def _lasting_name(model: str) -> str:
+    """The name of a model from any working directory."""
+    return str(Path(model).absolute()) if Path(model).exists() else model
+
+
+def _facts(by_path: Mapping[str, Record], path: Path) -> tuple[str | None, tuple[str, ...], str | None] | None:
+    record = by_path.get(str(path))
     if record is None:
         return None
     return (record.captions[0] if record.captions else None), record.tags, record.licence

@@ -1,4 +1,4 @@
-"""Bounds of numbers that a caller chooses, so that a slip of the keyboard is a sentence and not an overflow."""
+"""Bounds of numbers that a caller chooses: a typing error becomes a sentence instead of an overflow."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from openclap.errors import ConfigError
 
 COUNT = 1_000_000_000
-"""The most that a batch, an epoch or another count can be: more than any, and far below what arrays can index."""
+"""Upper bound of batch sizes, epochs and other counts: above any real one, far below the limit of array indices."""
 PROCESSES = 1024
-"""The most processes of one machine."""
+"""Upper bound of the processes on one machine."""
 
 
 def check_count(name: str, number: Any, *, least: int = 1, most: int = COUNT) -> int:
-    """`number` as an int. Raises ConfigError that names it for what is no whole number from `least` to `most`."""
+    """Convert `number` to int. Raises ConfigError with `name` unless it is a whole number from `least` to `most`."""
     try:
         count = operator.index(number)
     except TypeError:
@@ -28,5 +28,5 @@ def check_count(name: str, number: Any, *, least: int = 1, most: int = COUNT) ->
 
 
 def _written(number: int) -> str:
-    """Long numbers in short: those of thousands of digits cannot even be printed."""
+    """Shorten long numbers: Python refuses to print those of thousands of digits."""
     return str(number) if abs(number) < 10**18 else f"{'-' * (number < 0)}10^{round(math.log10(abs(number)))} or so"

@@ -1,4 +1,4 @@
-"""Where openclap keeps what it can make again (converted weights, the demo, the default index), and what is no path."""
+"""openclap's own folder, for files that it can make again; and the recognition of URLs."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def home() -> Path:
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether this is meant as an address; `Path` leaves one slash of "https://"."""
+    """Whether this is a URL; `Path` turns "https://" into "https:/"."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) is not None

@@ -1,30 +1,32 @@
 """What weights need: front end, towers and sizes, by name.
 
-A preset is saved beside its weights as `config.json`. What a run chooses is a recipe (`openclap.recipes`).
+A preset is saved beside its weights as `config.json`. The options of a run are a recipe (`openclap.recipes`).
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from openclap.audio.frontend import FrontEndConfig
-from openclap.audio.mel import MelConfig
+from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.errors import CheckpointError, ConfigError
-from openclap.models.htsat import HTSAT, HTSAT_BASE, HTSAT_LARGE, HTSAT_TINY, HTSATConfig
-from openclap.models.pann import PANN, PANN_6, PANN_10, PANN_14, PANNConfig
-from openclap.models.text_tower import TextTower, TextTowerConfig
-
-if TYPE_CHECKING:
-    from openclap.models.clap import CLAP
-
-
-AudioConfig = HTSATConfig | PANNConfig
+from openclap.models.config import (
+    HTSAT_BASE,
+    HTSAT_LARGE,
+    HTSAT_TINY,
+    PANN_6,
+    PANN_10,
+    PANN_14,
+    AudioConfig,
+    HTSATConfig,
+    PANNConfig,
+    TextTowerConfig,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Everything that weights need to be used as they were trained.
+    """Configuration that belongs to weights: front end, towers, sizes.
 
     Attributes:
         temperatures, transforms: parts of LAION's four-term loss (see `openclap.models.clap.CLAP`).
@@ -78,7 +80,7 @@ _SLANEY = MelConfig(48000, 1024, 480, 64, 50.0, 14000.0, scale="slaney", norm="a
 _HTK = replace(_SLANEY, scale="htk", norm="none")
 LAION_PLAIN = FrontEndConfig(_SLANEY, samples=480000, fill="repeatpad", int16=True)
 LAION_FUSION = FrontEndConfig(_HTK, samples=480000, fill="repeatpad", int16=True, long="fusion")
-"""LAION-CLAP's two front ends. They differ in the mel scale too: fusion models were trained on another one."""
+"""LAION-CLAP's two front ends. They differ in the mel scale as well as in the views."""
 
 ROBERTA = TextTowerConfig(
     "roberta",
@@ -146,11 +148,11 @@ CLIP_TEXT = TextTowerConfig(
     },
     tokenizer="openai/clip-vit-base-patch32",
 )
-"""LAION-CLAP's text towers, at the sizes of the paper. `layer_norm_eps` is in no key of a checkpoint."""
+"""LAION-CLAP's text towers, at the sizes of the paper. Checkpoints do not store `layer_norm_eps`."""
 
 
 def laion(audio: AudioConfig, text: TextTowerConfig = ROBERTA, name: str = "laion") -> Preset:
-    """A model of the paper: the front end that the tower's fusion asks for, two temperatures and the MLPs."""
+    """A model of the paper: the front end for the tower's fusion, two temperatures and MLP transforms."""
     frontend = LAION_FUSION if audio.fusion else LAION_PLAIN
     return Preset(name, frontend, audio, text, temperatures=2, transforms=True)
 
@@ -177,29 +179,13 @@ PRESETS: dict[str, Preset] = {
 
 
 def named(name: str) -> Preset:
-    """A preset by its name. Raises ConfigError for one that is not there."""
+    """The preset of that name. Raises ConfigError for an unknown name."""
     if name not in PRESETS:
         raise ConfigError(f"There is no preset {name!r}. Expected one of: {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 
 _CONFIGS: dict[str, type[Any]] = {"htsat": HTSATConfig, "pann": PANNConfig}
-
-
-def build(preset: Preset) -> CLAP:
-    """The networks of a preset, with fresh weights."""
-    from openclap.models.clap import CLAP
-
-    tower = HTSAT(preset.audio) if isinstance(preset.audio, HTSATConfig) else PANN(preset.audio)
-    return CLAP(
-        tower,
-        TextTower(preset.text),
-        preset.audio.embedding_size,
-        preset.text.hidden_size,
-        preset.embedding_size,
-        temperatures=preset.temperatures,
-        transforms=preset.transforms,
-    )
 
 
 def to_dict(preset: Preset) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The nouns that travel between the rooms.
+"""The data classes that travel between the rooms.
 
 Letters in names are dimensions: B clips, V views, T frames, F mel bins, L tokens, N samples, D embedding.
-Tensor names here are annotations only: importing this file imports neither torch nor numpy.
+Tensors and arrays are annotations only: importing this module imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ AUDIO_SUFFIXES = frozenset({
     ".tta", ".voc", ".w64", ".wav", ".wave", ".wma", ".wv",
 })
 # fmt: on
-"""What sound files are called."""
+"""Endings of sound files, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioBatch:
-    """What an audio tower reads. V = 1 for plain presets; 4 for fusion: whole, front, middle, back."""
+    """Input of an audio tower. V = 1 for plain presets; 4 for fusion: whole, front, middle, back.
+
+    Attributes:
+        mel_BVTF: log-mels.
+        is_long_B: clips longer than the input, whose views a fusion model fuses.
+        frames_B: valid frames of each clip, where they differ.
+    """
 
     mel_BVTF: Tensor
     is_long_B: Tensor
@@ -38,7 +44,7 @@ class AudioBatch:
         return AudioBatch(self.mel_BVTF.to(device), self.is_long_B.to(device), frames_B)
 
     def split(self, clips: int) -> list[AudioBatch]:
-        """The same clips in batches of at most `clips`."""
+        """Split into batches of at most `clips`."""
         starts = range(0, len(self.is_long_B), clips)
         rows = [slice(start, start + clips) for start in starts]
         frames = [None if self.frames_B is None else self.frames_B[row] for row in rows]
@@ -49,7 +55,7 @@ class AudioBatch:
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """What a text tower reads: token ids and a mask that is 1 on tokens and 0 on padding."""
+    """Input of a text tower: token ids, and a mask that is 1 on tokens and 0 on padding."""
 
     ids_BL: Tensor
     mask_BL: Tensor
@@ -61,8 +67,13 @@ class TextBatch:
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """Clips and their captions. Of T captions, `owner_T` is each one's clip in this batch, and
-    `caption_id_T` is equal for equal captions, on whatever process they are. `keys` name the clips as the shards do."""
+    """Clips and their captions.
+
+    Attributes:
+        owner_T: the clip of each of the T captions, as its number in this batch.
+        caption_id_T: equal for equal captions, also on different processes.
+        keys: names of the clips in the shards.
+    """
 
     audio: AudioBatch
     text: TextBatch
@@ -81,7 +92,7 @@ class PairBatch:
         )
 
     def split(self, clips: int) -> list[PairBatch]:
-        """The same pairs in batches of at most `clips` clips, each with its captions; never none at all."""
+        """Split into batches of at most `clips` clips, each with its captions; an empty batch is one batch."""
         pieces = []
         for number, audio in enumerate(self.audio.split(clips)):
             rows = slice(number * clips, (number + 1) * clips)
@@ -94,16 +105,16 @@ class PairBatch:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the two towers make of a batch, and all that an objective reads.
+    """Outputs of the two towers for a batch: the input of an objective.
 
-    `clip_B` numbers the clips and `owner_T` names each caption's clip by that number. Of one process's batch alone the
-    numbers run from 0; `openclap.training.distributed` numbers the clips of all processes through.
+    `clip_B` numbers the clips, and `owner_T` is the number of each caption's clip. In the batch of one process they
+    start at 0; `openclap.training.distributed` makes them unique over all processes.
 
     Attributes:
         audio_BD, text_TD: unit vectors.
-        caption_id_T: equal for equal captions, on whatever process they are.
-        scale: what similarities are multiplied by, exp'd and clamped.
-        scale_text: the second one of LAION's four-term loss, where the model has it.
+        caption_id_T: equal for equal captions, also on different processes.
+        scale: factor of the similarities, exp'd and clamped.
+        scale_text: the second factor of LAION's four-term loss, where the model has it.
         audio_mlp_BD, text_mlp_TD: the same vectors after the transforms of that loss, where the model has them.
     """
 
@@ -121,7 +132,7 @@ class Features:
 @dataclass(frozen=True, slots=True)
 class AudioFeatures:
     """An audio tower's output before projection: (B, D) embedding; where the tower has a tagging head, (B, C)
-    clipwise and (B, T, C) framewise class scores in 0..1; where it keeps time, (B, T, D) fine latent vectors."""
+    clipwise and (B, T, C) framewise class scores in 0..1; where it has frames, (B, T, D) latent vectors."""
 
     embedding: Tensor
     clipwise: Tensor | None = None
@@ -131,7 +142,7 @@ class AudioFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sound and what is said of it, as it stands in a shard."""
+    """A sound with its captions and tags, as stored in a shard. `original` is the rest of its JSON."""
 
     key: str
     captions: tuple[str, ...]
@@ -142,7 +153,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a recording and its unit vector (D,)."""
+    """A window of a recording, in seconds, and its unit vector (D,)."""
 
     start_s: float
     end_s: float
@@ -150,8 +161,33 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """A decoded recording: its windows, and the facts that an index stores.
+
+    Attributes:
+        duration_s, rate, channels: of the recording itself: seconds, Hz, number of channels.
+    """
+
+    windows: list[Window]
+    duration_s: float
+    rate: int
+    channels: int
+
+
+class FileContent(bytes):
+    """The bytes of a file, with the name of the file for messages."""
+
+    name: str
+
+    def __new__(cls, content: bytes, name: str) -> FileContent:
+        self = super().__new__(cls, content)
+        self.name = name
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """A found stretch of sound. `score` is a cosine. What `search --json` prints is one array of these."""
+    """A search result: a window of a file. `score` is a cosine. `search --json` prints one array of these."""
 
     path: str
     start_s: float

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclap.audio.clips import FILLS, crop, window_starts
+from openclap.audio.clips import FILLS, crop
 from openclap.audio.frontend import FrontEnd
+from openclap.audio.windows import window_starts
 from openclap.presets import DEMO
 from reference import GOLDEN, wave
 

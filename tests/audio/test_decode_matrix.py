@@ -33,8 +33,9 @@ from encoded import (
 )
 
 from openclap.audio import decode
-from openclap.audio.containers import WINDOW, parts_of
+from openclap.audio.containers import find_streams
 from openclap.audio.io import BLOCK, decoded, describe, read_blocks, read_mono
+from openclap.audio.streams import WINDOW
 from openclap.errors import AudioError
 
 BY_NAME = {made.name: made for made in FORMATS}
@@ -78,7 +79,7 @@ def check_outcome(made: Format, content: bytes, outcome: str) -> None:
 
 
 def reader_of(content: bytes) -> str:
-    (part,) = parts_of(io.BytesIO(content))
+    (part,) = find_streams(io.BytesIO(content))
     if not part.by_libsndfile:
         return "FFmpeg"
     try:
@@ -263,7 +264,7 @@ def test_sizes_beyond_4_gib_are_read_to_the_end(tmp_path: Path) -> None:
             file.seek(5 << 30)
             file.write(whole[44:])
         with (tmp_path / "long.wav").open("rb") as file:
-            (part,) = parts_of(file)
+            (part,) = find_streams(file)
         assert (part.end, part.by_libsndfile, part.stated) == ((5 << 30) + len(whole) - 44, False, 1.0)
         assert len(next(decoded(tmp_path / "long.wav"))[0]) >= BLOCK // 2
 

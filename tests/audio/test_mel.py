@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from openclap.audio.mel import LogMel, MelConfig, mel_filterbank
+from openclap.audio.config import MelConfig
+from openclap.audio.mel import LogMel, mel_filterbank
 from openclap.presets import DEMO
 from reference import GOLDEN, wave
 

@@ -11,6 +11,7 @@ import torch
 from openclap import presets
 from openclap.checkpoints import folder
 from openclap.errors import CheckpointError
+from openclap.models.build import build_clap
 from tiny import PRESET, make_tokenizer
 
 ODD = json.dumps(
@@ -23,7 +24,7 @@ def copy(model: Path, tmp_path: Path) -> Path:
 
 
 def test_what_is_saved_comes_back_bit_equal(tmp_path: Path) -> None:
-    clap = presets.build(PRESET)
+    clap = build_clap(PRESET)
     folder.save(tmp_path / "a" / "model", clap, PRESET, make_tokenizer())
     assert sorted(path.name for path in (tmp_path / "a" / "model").iterdir()) == [
         "config.json",
@@ -39,7 +40,7 @@ def test_what_is_saved_comes_back_bit_equal(tmp_path: Path) -> None:
 
 def test_what_nothing_reads_is_kept(tmp_path: Path) -> None:
     unused = {"audio_branch.head.weight": torch.arange(6.0)}
-    folder.save(tmp_path / "model", presets.build(PRESET), PRESET, make_tokenizer(), unused)
+    folder.save(tmp_path / "model", build_clap(PRESET), PRESET, make_tokenizer(), unused)
     assert torch.equal(folder.read(tmp_path / "model").unused["audio_branch.head.weight"], torch.arange(6.0))
 
 
@@ -61,13 +62,13 @@ def test_every_preset_survives_json() -> None:
 
 def test_saving_replaces_a_model_and_nothing_else(tiny_model: Path, tmp_path: Path) -> None:
     place = copy(tiny_model, tmp_path)
-    folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(CheckpointError, match="is no openclap model"):
-        folder.save(mine, presets.build(PRESET), PRESET, make_tokenizer())
+        folder.save(mine, build_clap(PRESET), PRESET, make_tokenizer())
     assert (mine / "thesis.txt").read_text(encoding="utf-8") == "dear"
 
 
@@ -79,7 +80,7 @@ def test_a_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, mo
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match="No space"):
-        folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+        folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
     folder.read(place)
 

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 import openclap
 from headers import LOW_BYTES, begin, save_beginning
-from openclap import presets
 from openclap.checkpoints import audioset, detect, folder, huggingface, starts
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.tensors import read_safetensors, read_tensors
 from openclap.cli import run
 from openclap.errors import CheckpointError
+from openclap.models.build import build_clap
 from small_laion import small, small_clap, small_state
 from tiny import PRESET, make_tokenizer
 
@@ -92,7 +92,7 @@ def test_a_model_that_begins_like_a_pickle_by_itself(tmp_path: Path, capsys: pyt
         preset = replace(
             PRESET, text=replace(PRESET.text, sizes=dict(PRESET.text.sizes) | {"num_hidden_layers": layers})
         )
-        folder.save(tmp_path / "model", presets.build(preset), preset, make_tokenizer())
+        folder.save(tmp_path / "model", build_clap(preset), preset, make_tokenizer())
         if (tmp_path / "model" / folder.WEIGHTS).read_bytes()[0] == PICKLE:
             break
     else:

@@ -20,7 +20,8 @@ from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.conversion_report import Losses
 from openclap.cli import run
 from openclap.errors import CheckpointError
-from openclap.models.htsat import HTSAT_BASE
+from openclap.models.build import build_clap
+from openclap.models.config import HTSAT_BASE
 from openclap.types import AudioBatch, TextBatch
 from reference import wave
 from small_laion import SMALL, small, small_clap, small_words
@@ -101,9 +102,7 @@ def laion_like(audio: presets.AudioConfig = presets.HTSAT_TINY) -> Checkpoint:
     text = replace(presets.ROBERTA, sizes=dict(presets.ROBERTA.sizes) | {"num_hidden_layers": 1, "vocab_size": 60})
     preset = presets.laion(audio, text)
     torch.manual_seed(2)
-    return Checkpoint(
-        "laion", preset, dict(presets.build(preset).state_dict()), {"audio_branch.head.bias": torch.ones(2)}
-    )
+    return Checkpoint("laion", preset, dict(build_clap(preset).state_dict()), {"audio_branch.head.bias": torch.ones(2)})
 
 
 @torch.inference_mode()

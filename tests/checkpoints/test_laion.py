@@ -16,6 +16,7 @@ from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.fresh import COUNTER, fresh
 from openclap.checkpoints.shapes import at_rate
 from openclap.errors import CheckpointError
+from openclap.models.build import build_clap
 from reference import GOLDEN, all_names, all_shapes, state
 from small_laion import SMALL, SMALL_PANN, small, small_state
 from tiny import PRESET, make_tokenizer
@@ -199,7 +200,7 @@ def test_unused_weights_travel_with_the_embedder(tmp_path: Path) -> None:
 def test_what_laion_has_no_place_for(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Convert to openclap"):
         laion.write(Checkpoint("openclap", replace(PRESET, text=replace(PRESET.text, model_type="t5")), {}), Path("x"))
-    weights = dict(presets.build(PRESET).state_dict())
+    weights = dict(build_clap(PRESET).state_dict())
     with pytest.raises(CheckpointError, match=r"LAION's format has no place for it: .*Convert to openclap"):
         laion.write(Checkpoint("openclap", PRESET, weights), tmp_path / "a.pt")
     assert not any(tmp_path.iterdir())

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from openclap import presets
-from openclap.audio.mel import MelConfig, mel_filterbank
+from openclap.audio.config import MelConfig
+from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints.shapes import audio_of, frontend_of, preset_of
 from openclap.errors import CheckpointError
 from small_laion import SMALL_PANN, small_state

@@ -203,7 +203,7 @@ def test_long_work_says_how_far_it_is_where_there_is_no_terminal(
     with console.progress("Embedding") as line:
         for minute in range(3):
             clock[0] = 60.0 * minute
-            line.heard(1800.0)  # of one long recording
+            line.add_seconds(1800.0)  # of one long recording
         clock[0] += 1.0
         line(1, 2)
         clock[0] += 60.0

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from openclap import presets
 from openclap.checkpoints import detect, folder
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.starts import STARTS
 from openclap.cli import run
+from openclap.models.build import build_clap
 from small_laion import SMALL, small, small_state, small_words
 from tiny import PRESET, make_tokenizer
 
@@ -204,7 +204,7 @@ def test_a_start_that_is_not_here_is_not_fetched_offline(
     def make(place: Path, report: object) -> None:
         fetched.append(place.name)
         report("Fetching it")  # type: ignore[operator]
-        folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+        folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
 
     monkeypatch.setitem(STARTS, "demo-start", make)
     for words in (["inspect", "demo-start"], ["convert", "demo-start", str(home / "x"), "--to", "openclap"]):

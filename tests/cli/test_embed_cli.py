@@ -22,7 +22,7 @@ import soundfile
 import openclap
 from openclap import embedder
 from openclap.cli import run
-from openclap.cli.resumable_output import unfinished
+from openclap.cli.resumable_output import resumable_rows
 from openclap.embedder import Embedder
 from openclap.errors import DataError
 from openclap.search.walk import Stamp
@@ -109,7 +109,7 @@ KILLED = """
     from openclap.cli import run
     from openclap.cli import resumable_output
 
-    real, done = resumable_output.Part.add, []
+    real, done = resumable_output.ResumableRows.add, []
 
     def add(self, *fields):
         real(self, *fields)
@@ -117,7 +117,7 @@ KILLED = """
         if len(done) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    resumable_output.Part.add = add
+    resumable_output.ResumableRows.add = add
     run(sys.argv[1:])
 """
 
@@ -133,7 +133,7 @@ def test_a_kill_costs_no_finished_file(
     with (part / "rows.jsonl").open("ab") as rows:
         rows.write(b'{"path": "torn')  # a line that the kill cut
     code, said = embed(sounds, "-o", output)
-    assert code == 0 and "Going on: 3 of 6 files are done." in said
+    assert code == 0 and "Resuming: 3 of 6 files are done." in said
     assert read == ["low-3.wav", "noise-2.wav", "noise-5.wav"] and not part.exists()
     assert embed(sounds, "-o", tmp_path / "whole.parquet")[0] == 0
     resumed, whole = (polars.read_parquet(place) for place in (output, tmp_path / "whole.parquet"))
@@ -203,23 +203,28 @@ def test_another_model_or_other_options_take_nothing_away(
         assert code == 2 and f"{name}.part: holds 2 finished files" in said and f"differs in: {what}. " in said
         assert (tmp_path / f"{name}.part" / "rows.jsonl").read_bytes() == rows
         code, said = embed(sounds, "-o", tmp_path / name)
-        assert code == 0 and "Going on: 2 of 6" in said and not (tmp_path / f"{name}.part").exists()
+        assert code == 0 and "Resuming: 2 of 6" in said and not (tmp_path / f"{name}.part").exists()
 
 
 def test_windows_go_on_too(embed: Call, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output, real = tmp_path / "v.npy", embedder.blocks
 
+    def interrupt() -> Any:
+        raise KeyboardInterrupt
+        yield
+
     def interrupted(sound: Any, *rest: Any) -> Any:
+        made = real(sound, *rest)
         if Path(str(sound)).name == "noise-2.wav":
-            raise KeyboardInterrupt
-        yield from real(sound, *rest)
+            made._blocks = interrupt()
+        return made
 
     with monkeypatch.context() as patch:
         patch.setattr(embedder, "blocks", interrupted)
         code, said = embed(sounds, "-o", output, "--windows", "--batch-size", 1)
     assert code == 130 and "4 files are done" in said
     code, said = embed(sounds, "-o", output, "--windows", "--batch-size", 1)
-    assert code == 0 and "Going on: 4 of 6" in said
+    assert code == 0 and "Resuming: 4 of 6" in said
     assert embed(sounds, "-o", tmp_path / "whole.npy", "--windows", "--batch-size", 1)[0] == 0
     for end in (".npy", ".npy.json"):
         assert (tmp_path / f"v{end}").read_bytes() == (tmp_path / f"whole{end}").read_bytes()
@@ -261,13 +266,13 @@ def test_what_is_done_is_removed_before_another_may_write(tmp_path: Path, monkey
     real = shutil.rmtree
 
     def late(folder: Path, **options: Any) -> None:
-        with pytest.raises(DataError, match="another process"), unfinished(output, {}):
+        with pytest.raises(DataError, match="another process"), resumable_rows(output, {}):
             pass
         refused.append(folder)
         real(folder, **options)
 
     monkeypatch.setattr(shutil, "rmtree", late)
-    with unfinished(output, {}) as part:
+    with resumable_rows(output, {}) as part:
         part.add("a.wav", Stamp(1, 1), np.ones(2, np.float32))
         part.is_written = True
     assert refused == [tmp_path / "v.npy.part"] and not refused[0].exists()

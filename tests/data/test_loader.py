@@ -22,9 +22,9 @@ import torch
 from packs import MakeRecords
 
 from openclap.audio.augment import AugmentConfig
-from openclap.audio.frontend import FrontEnd, FrontEndConfig
+from openclap.audio.config import FrontEndConfig, MelConfig
+from openclap.audio.frontend import FrontEnd
 from openclap.audio.io import Wave, read_mono
-from openclap.audio.mel import MelConfig
 from openclap.data.clip import CHOICES
 from openclap.data.loader import PairLoader
 from openclap.data.pack import pack

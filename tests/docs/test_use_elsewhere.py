@@ -13,7 +13,8 @@ import pytest
 
 from openclap.checkpoints import folder
 from openclap.cli import run
-from openclap.embedder import Embedder, load
+from openclap.embedder import Embedder
+from openclap.loading import load
 from openclap.text.tokenizer import Tokenizer
 from small_laion import small_clap, small_words
 

@@ -40,6 +40,7 @@ from openclap.evals.metrics import retrieval_measures
 from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.tagging import tag, tagging_measures
 from openclap.evals.tasks import PAPER, Task, read_suite
+from openclap.models.build import build_clap
 from openclap.pages.render import write
 
 TASKS = {task.name: task for task in PAPER}
@@ -54,13 +55,12 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
-    from openclap import presets
     from openclap.checkpoints import folder
     from tiny import PRESET, make_tokenizer
 
     place = tmp_path_factory.mktemp("other") / "model"
     torch.manual_seed(1)
-    folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
     return place
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from openclap import demo
-from openclap.embedder import load
 from openclap.errors import AudioError, ConfigError
+from openclap.loading import load
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 mteb = pytest.importorskip("mteb")

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from openclap import presets
 from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints import folder
-from openclap.embedder import Embedder, load
+from openclap.embedder import Embedder
 from openclap.errors import CheckpointError
 from openclap.interop import onnx
-from openclap.models.htsat import HTSATConfig
-from openclap.models.text_tower import TextTowerConfig
+from openclap.loading import load
+from openclap.models.build import build_clap
+from openclap.models.config import HTSATConfig, TextTowerConfig
 from openclap.presets import Preset
+from openclap.runtimes.torch import TorchRuntime
 from tiny import PRESET, make_tokenizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -60,7 +61,7 @@ QUICK = ("htsat aff_2d",)
 
 def model(preset: Preset) -> Embedder:
     torch.manual_seed(0)
-    return Embedder(presets.build(preset), preset, make_tokenizer(), device=torch.device("cpu"))
+    return Embedder(TorchRuntime(build_clap(preset), preset, make_tokenizer(), device=torch.device("cpu")))
 
 
 def graphs(embedder: Embedder) -> dict[str, onnx.Graph]:
@@ -111,9 +112,8 @@ def test_fusing_every_clip_changes_nothing(name: str) -> None:
 def test_text_graphs_read_what_the_embedder_reads(name: str, tmp_path: Path) -> None:
     embedder = model(replace(PRESET, text=TEXTS[name]))
     padded = TEXTS[name].padded
-    embedder = Embedder(
-        embedder.clap, embedder.preset, type(make_tokenizer())(make_tokenizer().definition, 16, padded=padded)
-    )
+    words = type(make_tokenizer())(make_tokenizer().definition, 16, padded=padded)
+    embedder = Embedder(TorchRuntime(embedder.clap, embedder.preset, words))
     texts = ["rain", "a wolf howling in the rain on a big roof", "the sound of a dog"]
     graph = session(graphs(embedder)["text"], tmp_path)
     tokens = embedder.tokenizer(texts)

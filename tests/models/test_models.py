@@ -6,10 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from openclap import presets
+from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
+from openclap.models.config import PANNConfig
 from openclap.models.loss import contrastive_loss
-from openclap.models.pann import PANN, PANNConfig
+from openclap.models.pann import PANN
 from openclap.models.text_tower import POOLINGS
 from openclap.types import AudioBatch, PairBatch, TextBatch
 from reference import GOLDEN
@@ -25,7 +26,7 @@ def batches() -> tuple[AudioBatch, TextBatch]:
 
 def tiny() -> CLAP:
     torch.manual_seed(0)
-    return presets.build(PRESET).eval()
+    return build_clap(PRESET).eval()
 
 
 def test_both_sides_are_unit_vectors() -> None:

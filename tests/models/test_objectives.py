@@ -14,6 +14,7 @@ from torch import Tensor
 from features import CONFIGS, make_features
 from openclap import presets
 from openclap.errors import ConfigError
+from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
 from openclap.models.loss import contrastive_loss
 from openclap.models.objectives import Objective, ObjectiveConfig, SigLIP, build_objective
@@ -25,7 +26,7 @@ LAION = replace(PRESET, embedding_size=8, temperatures=2, transforms=True)
 
 
 def small(preset: presets.Preset = LAION) -> CLAP:
-    return presets.build(preset)
+    return build_clap(preset)
 
 
 def objective(config: ObjectiveConfig) -> Objective:

@@ -14,7 +14,8 @@ from openclap.checkpoints import laion, shapes
 from openclap.checkpoints.folder import WithoutRandomWeights, fill
 from openclap.checkpoints.names import translate
 from openclap.models.clap import MLPTransform, ProjectionHead
-from openclap.models.htsat import HTSAT, HTSATConfig
+from openclap.models.config import HTSATConfig
+from openclap.models.htsat import HTSAT
 from openclap.models.pann import PANN
 from openclap.models.swin import merge_order, row_order, window_order
 from openclap.models.text_tower import TextTower

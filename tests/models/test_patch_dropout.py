@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from openclap.models.htsat import HTSAT, HTSATConfig
-from openclap.models.pann import PANN, PANNConfig
+from openclap.models.config import HTSATConfig, PANNConfig
+from openclap.models.htsat import HTSAT
+from openclap.models.pann import PANN
 from openclap.models.patch_dropout import PartOfMap, TimeCrop, WholeMap
 from openclap.models.swin import Permutation, SwinBlock, SwinStage
 from openclap.types import AudioBatch
@@ -157,7 +158,7 @@ def test_what_is_left_out_is_replayed() -> None:
 def test_the_share_is_rounded_to_columns_of_the_last_map(share: float, columns: int) -> None:
     tower = network().train()
     tower.drop_patches(share)
-    assert tower.last_map(clips(), tower.learned_from).shape[1] == 8 * columns
+    assert tower.last_map(clips(), tower.training_map).shape[1] == 8 * columns
 
 
 @pytest.mark.parametrize("fusion", ["aff_2d", "iaff_1d", "channel_map"])

@@ -20,6 +20,7 @@ import openclap
 from openclap import presets
 from openclap.checkpoints import folder
 from openclap.cli import run
+from openclap.models.build import build_clap
 from reference import rng, state, wave
 from small_laion import small_words
 
@@ -85,7 +86,7 @@ def ours(place: Path, name: str) -> str:
     preset = presets.PRESETS[name]
     preset = replace(preset, audio=replace(preset.audio, classes=0), temperatures=1, transforms=False)
     torch.manual_seed(6)
-    clap = presets.build(preset)
+    clap = build_clap(preset)
     clap.load_state_dict(noisy(clap.state_dict()))
     folder.save(place / "own", clap, preset, None)
     return "own"

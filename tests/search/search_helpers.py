@@ -7,10 +7,12 @@ Also a program of its own, so that tests can kill it and run it twice at once:
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import signal
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import soundfile
 from openclap.errors import AudioError, OpenClapError
 from openclap.search.index import FileRow, Index, IndexIdentity
 from openclap.search.scan import ScanReport, add
-from openclap.types import Window
+from openclap.types import FileContent, Recording, Window
 
 RATE = 8000
 DIM = 64
@@ -46,22 +48,31 @@ def spectrum(wave_N: np.ndarray) -> np.ndarray:
 
 
 class SpectrumEmbedder:
-    """Files to windows; remembers what it was given."""
+    """Sounds to windows; records the names of the sounds."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    def __call__(self, paths: list[Path]) -> list[list[Window] | Exception]:
-        self.seen += [path.name for path in paths]
-        return [self._one(path) for path in paths]
+    def __call__(self, sounds: Iterable[Path | FileContent]) -> Iterator[Recording | Exception]:
+        for sound in sounds:
+            self.seen.append(sound.name)
+            yield self._embed(sound)
 
-    def _one(self, path: Path) -> list[Window] | Exception:
+    def _embed(self, sound: Path | FileContent) -> Recording | Exception:
         try:
-            wave_N, rate = soundfile.read(path, dtype="float32")
+            wave_N, rate = soundfile.read(
+                io.BytesIO(sound) if isinstance(sound, FileContent) else sound, dtype="float32"
+            )
         except soundfile.LibsndfileError:
-            return AudioError(f"{path.name}: cannot be decoded. Is it damaged?")
+            return AudioError(f"{sound.name}: cannot be decoded. Is it damaged?")
         parts = [wave_N[first : first + rate] for first in range(0, len(wave_N), rate)]
-        return [Window(float(i), i + len(part) / rate, spectrum(part)) for i, part in enumerate(parts)]
+        windows = [Window(float(i), i + len(part) / rate, spectrum(part)) for i, part in enumerate(parts)]
+        return Recording(windows, len(wave_N) / rate, rate, 1 if wave_N.ndim == 1 else wave_N.shape[1])
+
+
+def one_window(vector: np.ndarray) -> Recording:
+    """A recording of one second with one window."""
+    return Recording([Window(0, 1, vector)], 1.0, RATE, 1)
 
 
 def describe(path: Path) -> tuple[float, int, int]:
@@ -113,10 +124,13 @@ def fingerprint(folder: Path) -> dict[str, tuple[int, int, str]]:
 def main(folder: str, sounds: str, batch: str, seconds: str) -> None:
     embed = SpectrumEmbedder()
 
-    def slowly(paths: list[Path]) -> list[list[Window] | Exception]:
-        print("embedding", flush=True)
-        time.sleep(float(seconds))
-        return embed(paths)
+    def slowly(sounds: Iterable[Path | FileContent]) -> Iterator[Recording | Exception]:
+        """Print a line and wait before each batch."""
+        for number, recording in enumerate(embed(sounds)):
+            if number % int(batch) == 0:
+                print("embedding", flush=True)
+                time.sleep(float(seconds))
+            yield recording
 
     try:
         report = add(Index.open_or_create(folder, IDENTITY), [sounds], slowly, describe, batch=int(batch))

@@ -98,7 +98,7 @@ def test_keep_chooses_files_and_still_fills_k(index: Index) -> None:
     fill(index, list(unit(rng, 6000, 1)))
     wanted = {f"/s/{i}.wav" for i in range(0, 6000, 600)}
     before = time.perf_counter()
-    hits = index.search(unit(rng), 10, keep=lambda file: file.path in wanted)
+    hits = index.search(unit(rng), 10, include=lambda file: file.path in wanted)
     assert {hit.path for hit in hits} == wanted
     assert time.perf_counter() - before < 5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from search_helpers import (
     SpectrumEmbedder,
     describe,
     fingerprint,
+    one_window,
     paths_in,
     report,
     spectrum,
@@ -24,7 +26,7 @@ from search_helpers import (
 from openclap.errors import AudioError, ConfigError, DataError, IndexMismatchError
 from openclap.search.index import Index
 from openclap.search.scan import add
-from openclap.types import Window
+from openclap.types import FileContent, Recording
 
 
 def names(index: Index) -> set[str]:
@@ -53,10 +55,14 @@ def test_a_hit_inside_a_long_recording_says_when(index: Index, embed: SpectrumEm
 def test_a_second_scan_reads_nothing(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:
     add(index, [sounds], embed, describe)
 
-    def never(*_: object) -> None:
+    def describe_none(_: Path) -> tuple[float, int, int]:
         raise AssertionError("an unchanged file was read")
 
-    assert add(index, [sounds], never, never) == report(unchanged=4)
+    def embed_none(files: Iterable[Path | FileContent]) -> Iterator[Recording | Exception]:
+        assert list(files) == []
+        return iter(())
+
+    assert add(index, [sounds], embed_none, describe_none) == report(unchanged=4)
 
 
 def test_a_touched_file_is_hashed_but_not_embedded(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:
@@ -128,7 +134,7 @@ def test_a_drive_that_is_not_there_loses_nothing(index: Index, embed: SpectrumEm
     assert index.count() == (3, 3)
     with pytest.raises(DataError, match="folders or files that exist"):
         add(index, [away], embed, describe)
-    with pytest.raises(DataError, match="no sound was found"):
+    with pytest.raises(DataError, match="no sound in"):
         add(index, [bare], embed, describe)
     assert index.remove([away, bare]) == 2
 
@@ -165,15 +171,15 @@ def test_a_file_that_breaks_leaves_the_index_and_returns_when_it_is_whole(
     assert add(index, [sounds], embed, describe) == report(unchanged=3, added=1)
 
 
-def test_windows_without_meaning_skip_their_file(index: Index, sounds: Path) -> None:
-    def embed(paths: list[Path]) -> list[list[Window] | Exception]:
-        odd = {
-            "low.wav": [Window(0, 1, np.full(64, np.nan))],
-            "high.wav": [],
+def test_invalid_windows_skip_their_file(index: Index, sounds: Path) -> None:
+    def embed(files: Iterable[Path | FileContent]) -> Iterator[Recording | Exception]:
+        results = {
+            "low.wav": one_window(np.full(64, np.nan)),
+            "high.wav": Recording([], 1.0, RATE, 1),
             "middle.wav": ValueError(""),
-            "whistle.wav": [Window(0, 1, spectrum(tone(3600)))],
+            "whistle.wav": one_window(spectrum(tone(3600))),
         }
-        return [odd[path.name] for path in paths]
+        return (results[file.name] for file in files)
 
     found = add(index, [sounds], embed, describe)
     reasons = {Path(path).name: reason for path, reason in found.skipped}
@@ -182,31 +188,46 @@ def test_windows_without_meaning_skip_their_file(index: Index, sounds: Path) -> 
     assert reasons["middle.wav"] == "ValueError"
 
 
-def test_a_file_without_a_header_or_facts_is_skipped(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:
-    def picky(path: Path) -> tuple[float, int, int]:
-        if path.name == "low.wav":
-            raise AudioError("low.wav: no header.\nAnd more.")
-        return describe(path)
+def test_a_file_with_an_error_of_several_lines_is_skipped_with_the_first(
+    index: Index, embed: SpectrumEmbedder, sounds: Path
+) -> None:
+    def picky(files: Iterable[Path | FileContent]) -> Iterator[Recording | Exception]:
+        for file in files:
+            error = AudioError("low.wav: no header.\nAnd more.")
+            yield error if file.name == "low.wav" else next(embed([file]))
 
-    found = add(index, [sounds], embed, picky)
+    found = add(index, [sounds], picky, describe)
     assert found.skipped == [(str(sounds / "low.wav"), "low.wav: no header.")]
+    assert index.count() == (3, 3)
+
+
+def test_failing_facts_skip_a_file(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:
+    def facts(path: Path) -> None:
+        if path.name == "low.wav":
+            raise AudioError("low.wav: no row.\nAnd more.")
+
+    found = add(index, [sounds], embed, describe, facts=facts)
+    assert found.skipped == [(str(sounds / "low.wav"), "low.wav: no row.")]
     assert index.count() == (3, 3)
 
 
 def test_an_embedder_that_breaks_its_contract_stops_the_scan(index: Index, sounds: Path) -> None:
     with pytest.raises(DataError, match="returned 0 results"):
         add(index, [sounds], lambda _: [], describe)
+    with pytest.raises(DataError, match="returned more results"):
+        add(index, [sounds], lambda files: [one_window(spectrum(tone(300))) for _ in range(9)], describe)
     with pytest.raises(IndexMismatchError, match="64 numbers"):
-        add(index, [sounds], lambda paths: [[Window(0, 1, np.ones(3))] for _ in paths], describe)
+        add(index, [sounds], lambda files: (one_window(np.ones(3)) for _ in files), describe)
     with pytest.raises(ConfigError, match="batch is 0"):
         add(index, [sounds], lambda _: [], describe, batch=0)
     assert index.count() == (0, 0)
 
 
 def test_a_file_that_is_still_being_written_waits(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:
-    def while_recording(paths: list[Path]) -> list[list[Window] | Exception]:
-        write_tone(sounds / "low.wav", 200, seconds=3)
-        return embed(paths)
+    def while_recording(files: Iterable[Path | FileContent]) -> Iterator[Recording | Exception]:
+        for recording in embed(files):
+            write_tone(sounds / "low.wav", 200, seconds=3)
+            yield recording
 
     first = add(index, [sounds], while_recording, describe)
     assert [(Path(path).name, reason[:10]) for path, reason in first.skipped] == [("low.wav", "it changed")]
@@ -233,7 +254,7 @@ def test_facts_come_with_hits(index: Index, embed: SpectrumEmbedder, sounds: Pat
 def test_progress_counts_the_files_that_are_read(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:
     ticks: list[tuple[int, int]] = []
     add(index, [sounds], embed, describe, batch=3, progress=lambda done, total: ticks.append((done, total)))
-    assert ticks == [(0, 4), (3, 4), (4, 4)]
+    assert ticks == [(done, 4) for done in range(5)]
 
 
 def test_sounds_are_never_written(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:

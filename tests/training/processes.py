@@ -19,7 +19,7 @@ import torch.distributed as dist
 from step_cases import CASES, Case, make_batch, part_of, step_results
 
 from features import CAPTIONS, CONFIGS, deal, make_features
-from openclap import presets
+from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
 from openclap.models.objectives import build_objective
 from openclap.training.distributed import gather
@@ -100,7 +100,7 @@ def objective_results(name: str, dtype: torch.dtype, part: Callable[[Any], Any] 
 
 @cache
 def _clap() -> CLAP:
-    return presets.build(LAION)
+    return build_clap(LAION)
 
 
 def _steps(rank: int, world: int) -> Results:

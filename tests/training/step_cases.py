@@ -10,8 +10,9 @@ from torch import nn
 
 from features import CAPTIONS
 from openclap import presets
+from openclap.models.build import build_clap
+from openclap.models.config import PANNConfig
 from openclap.models.objectives import ObjectiveConfig, build_objective
-from openclap.models.pann import PANNConfig
 from openclap.training.optimizer import freeze
 from openclap.training.step import TrainingStep
 from openclap.types import AudioBatch, PairBatch, TextBatch
@@ -90,7 +91,7 @@ def step_results(
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     torch.manual_seed(0)
-    model = presets.build(case.preset()).double().train(training)
+    model = build_clap(case.preset()).double().train(training)
     freeze(model, case.frozen)
     objective = build_objective(case.objective, model).double()
     parameters = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]

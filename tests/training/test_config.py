@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from openclap import presets
 from openclap.cli.train import options_given
 from openclap.errors import ConfigError
+from openclap.models.build import build_clap
 from openclap.recipes import RECIPES, recipe
 from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.optimizer import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
@@ -133,7 +133,7 @@ def test_wrong_options_are_told(options: dict[str, str], said: str) -> None:
 
 
 def test_decay_is_on_matrices_alone_and_towers_have_their_own_rate() -> None:
-    clap = presets.build(PRESET)
+    clap = build_clap(PRESET)
     groups = parameter_groups(clap, OptimConfig(lr=1.0, tower_lr=0.1, weight_decay=0.5))
     rate = {id(p): (g["base_lr"], g["weight_decay"]) for g in groups for p in g["params"]}  # type: ignore[attr-defined]
     assert len(rate) == len(list(clap.parameters()))
@@ -145,7 +145,7 @@ def test_decay_is_on_matrices_alone_and_towers_have_their_own_rate() -> None:
 
 
 def test_freezing_stops_gradients_and_batch_norms() -> None:
-    clap = presets.build(PRESET).train()
+    clap = build_clap(PRESET).train()
     freeze(clap, ("audio_tower", "text_head.0"))
     assert not any(p.requires_grad for p in clap.audio_tower.parameters())
     assert not clap.audio_tower.blocks[0].bn1.training and clap.text_tower.training

@@ -8,10 +8,11 @@ import torch
 from runs import MakeConfig, assert_equal_runs, stopped_at, weights
 
 import openclap
-from openclap import presets
 from openclap.embedder import Embedder
 from openclap.errors import ConfigError
-from openclap.models.text_tower import TextTowerConfig, encoder
+from openclap.models.build import build_clap
+from openclap.models.config import TextTowerConfig
+from openclap.models.text_tower import encoder
 from openclap.training.finetune import frozen_in, last_of
 from openclap.training.lora import projections
 from openclap.training.trainer import train
@@ -73,7 +74,7 @@ SIZES = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 
     ],
 )
 def test_projections_are_found_in_any_encoder(kind: str, sizes: dict[str, int], count: int) -> None:
-    clap = presets.build(PRESET)
+    clap = build_clap(PRESET)
     clap.text_tower = encoder(TextTowerConfig(kind, "cls", 8, 8, sizes))
     assert len(projections(clap, "text_tower")) >= count
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from runs import MakeConfig
 
-from openclap import presets
 from openclap.cli import run as command
 from openclap.errors import CheckpointError, ConfigError, DataError
+from openclap.models.build import build_clap
 from openclap.recipes import RECIPES, given, laion
 from openclap.training.config import OptimConfig
 from openclap.training.plan import Given, activations, plan
@@ -19,7 +19,7 @@ from tiny import PRESET
 
 def test_the_numbers_of_a_small_run(make_config: MakeConfig) -> None:
     made = plan(make_config())
-    model = presets.build(PRESET)
+    model = build_clap(PRESET)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert made.counted and (made.pairs, made.steps_per_epoch, made.steps, made.batch) == (6, 3, 30, 2)
     assert sum(part.parameters for part in made.parts) == parameters - 1  # the temperature is no part

@@ -17,7 +17,7 @@ from step_cases import CASES, Case, gradients_of, make_batch, step_results
 from torch import nn
 
 from features import CAPTIONS
-from openclap import presets
+from openclap.models.build import build_clap
 from openclap.models.objectives import ObjectiveConfig, build_objective
 from openclap.training.step import TrainingStep, features_of, statistics_kept
 from openclap.types import Features
@@ -45,7 +45,7 @@ def test_chunks_replay_their_random_states() -> None:
     """With dropout, the step is that of the chunks' features in one graph, drawn once."""
     case, batch = Case(ObjectiveConfig("mlp"), chunk=4), make_batch()
     torch.manual_seed(0)
-    model = presets.build(case.preset()).double().train()
+    model = build_clap(case.preset()).double().train()
     model.audio_tower.eval()
     objective = build_objective(case.objective, model)
     torch.manual_seed(1)
@@ -79,7 +79,7 @@ def test_running_statistics_move_once() -> None:
     """As in one pass over the chunks, though each is computed twice; a batch in one chunk is the whole batch's step."""
     case, batch = Case(ObjectiveConfig(), chunk=2), make_batch()
     torch.manual_seed(0)
-    model = presets.build(case.preset()).double().train()
+    model = build_clap(case.preset()).double().train()
     start = {name: buffer.clone() for name, buffer in model.named_buffers()}
     for piece in batch.split(2) * 2:  # step_results takes two steps
         model(piece)
@@ -129,7 +129,7 @@ def test_several_captions_go_with_their_clip() -> None:
 
 
 def test_nothing_leaves_features_that_reach_the_parameters() -> None:
-    model = presets.build(Case(ObjectiveConfig("mlp")).preset()).double().train()
+    model = build_clap(Case(ObjectiveConfig("mlp")).preset()).double().train()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     features = features_of(model, make_batch(captions=()))
     assert features.audio_BD.shape == features.text_TD.shape == (0, 16) and len(features.owner_T) == 0
@@ -158,7 +158,7 @@ def test_scaled_gradients_are_scaled_once(chunk: int) -> None:
 def test_half_precision_ends_at_the_features() -> None:
     """Under autocast the towers compute in bf16, and features, objective and loss in fp32."""
     torch.manual_seed(0)
-    model = presets.build(CASES["mlp"].preset()).eval()
+    model = build_clap(CASES["mlp"].preset()).eval()
     objective, batch = build_objective(ObjectiveConfig("mlp"), model), make_batch()
     batch = replace(batch, audio=replace(batch.audio, mel_BVTF=batch.audio.mel_BVTF.float()))
     with torch.autocast("cpu", torch.bfloat16):
@@ -185,7 +185,7 @@ def test_chunks_in_mixed_precision_are_the_whole_in_mixed_precision(bf16: Accele
     gradients = []
     for chunk in (0, 2):
         torch.manual_seed(0)
-        model = presets.build(CASES["mlp"].preset()).eval()
+        model = build_clap(CASES["mlp"].preset()).eval()
         objective = build_objective(ObjectiveConfig("mlp"), model)
         wrapped, optimizer = bf16.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
         TrainingStep(bf16, wrapped, objective, optimizer, clip_norm=1e9, chunk=chunk)([batch])

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from openclap import presets
+from openclap.models.build import build_clap
 from openclap.training.optimizer import freeze
 from openclap.training.watch import Gauge, Work, alignment, count_work, matmul_peak, peak_memory, uniformity
 from openclap.types import AudioBatch, PairBatch, TextBatch
@@ -29,7 +29,7 @@ def test_uniformity_of_a_sphere_of_many_dimensions_is_near_its_bound() -> None:
 
 def test_work_is_that_of_the_layers() -> None:
     """A text tower of one BERT layer, 16 wide with 32 inside, a head of 16 to 16 to 16: by hand."""
-    clap = presets.build(PRESET)
+    clap = build_clap(PRESET)
     tokens, width, inner = 24, 16, 32
     linear = 2 * (4 * width * width + 2 * width * inner)  # per token: q, k, v, out; up and down
     attention = 2 * 2 * tokens * width  # per token: scores and mixing
@@ -46,7 +46,7 @@ def test_work_is_that_of_the_layers() -> None:
 
 
 def test_counting_leaves_no_trace() -> None:
-    clap = presets.build(PRESET).train()
+    clap = build_clap(PRESET).train()
     freeze(clap, ("audio_tower",))
     before = {name: tensor.clone() for name, tensor in clap.state_dict().items()}
     modes, random = [module.training for module in clap.modules()], torch.get_rng_state()
@@ -57,7 +57,7 @@ def test_counting_leaves_no_trace() -> None:
 
 
 def test_a_gauge_counts_padding_and_waiting() -> None:
-    gauge = Gauge(presets.build(PRESET), PRESET.frontend)
+    gauge = Gauge(build_clap(PRESET), PRESET.frontend)
     gauge.work, gauge.peak = Work(clip=100.0, token=10.0), 1000.0
     batch = PairBatch(
         audio=AudioBatch(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.bool)),

@@ -1,4 +1,4 @@
-"""Sounds and log-mels made a little different each time they are trained on.
+"""Augmentation of waveforms and log-mels in training.
 
 N samples, M samples of another sound, B clips, V views, T frames, F mel bins.
 """
@@ -18,18 +18,18 @@ from openclap.limits import check_count
 from openclap.types import AudioBatch
 
 MOST_DB = 120.0
-"""From the quietest to the loudest that 20 bits hold."""
+"""The dynamic range of 20 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """What is made different in training; everything is off unless it is asked for. In this order:
+    """Augmentations of training, all off by default. They are applied in this order:
 
     Attributes:
-        gain_db: each sound louder or softer by up to so many decibels, drawn evenly. What goes beyond ±1 is clipped
-            by those front ends that round to 16 bits.
-        shift: each sound begins up to this share of its length earlier or later, 0.5 at most; what leaves at one end
-            comes in at the other (circular), so that everything a caption speaks of is still heard.
+        gain_db: each sound louder or softer by up to so many decibels, drawn uniformly. Samples beyond ±1 are clipped
+            by front ends that round to 16 bits.
+        shift: each sound is rotated by up to this share of its length, 0.5 at most (circular), so that every event of
+            the caption remains in it.
         mixup: with this probability a sound is mixed with another of its shard (`mix`) and their captions are joined.
         time_stripes, mel_stripes: SpecAugment (Park et al. 2019, arXiv:1904.08779): so many stripes of frames and of
             mel bins are hidden (`hide_stripes`); LAION-CLAP hides two of each.
@@ -62,14 +62,14 @@ class AugmentConfig:
 
 UNCHANGED = AugmentConfig()
 LAION_STRIPES = AugmentConfig(time_stripes=2, mel_stripes=2)
-"""Nothing made different, and what LAION-CLAP trains with."""
+"""No augmentation, and LAION-CLAP's."""
 
 LEAST_SHARE = 0.25
-"""Each of two mixed sounds has at least this share of their summed amplitudes: both are to be heard."""
+"""Least share of each of two mixed sounds in their summed amplitudes: both must be audible."""
 
 
 def vary(wave_N: Wave, config: AugmentConfig, rng: np.random.Generator) -> Wave:
-    """Gain, then shift, each where it is asked for; otherwise nothing is drawn."""
+    """Gain, then shift, each where configured; otherwise no random number is drawn."""
     if config.gain_db:
         wave_N = amplify(wave_N, rng.uniform(-config.gain_db, config.gain_db))
     if config.shift:
@@ -83,8 +83,8 @@ def amplify(wave_N: Wave, gain_db: float) -> Wave:
 
 
 def draw_mix(wave_N: Wave, other_M: Wave, rng: np.random.Generator) -> Wave | None:
-    """(N,): `mix` at a random share, with a random stretch of the other sound; None where either is silent, for then
-    nothing of its caption would be heard. The shorter other is repeated, so that any stretch of the result holds both.
+    """(N,): `mix` at a random share, with a random stretch of the other sound; None where either is silent, because
+    its caption would then describe nothing. A shorter other sound is repeated, so any stretch of the result has both.
     """
     if len(other_M) > len(wave_N):
         start = int(rng.integers(len(other_M) - len(wave_N) + 1))
@@ -109,14 +109,14 @@ def mix(wave_N: Wave, other_N: Wave, share: float) -> Wave:
 
 
 def join_captions(caption: str, other: str) -> str:
-    """What is heard where two sounds are mixed: "A dog barks and Rain falls."."""
+    """The caption of two mixed sounds: "A dog barks and Rain falls."."""
     return f"{caption.rstrip('. ')} and {other}"
 
 
 def hide_stripes(audio: AudioBatch, config: AugmentConfig, rng: np.random.Generator) -> AudioBatch:
     """The log-mels with stripes of frames and of bins hidden, the same ones in all views of all clips.
 
-    A hidden place is given the mean of its view: that is SpecAugment's choice, whose zero is the mean of a normalised
+    A hidden place gets the mean of its view: SpecAugment's choice, whose zero is the mean of a normalised
     log-mel. LAION-CLAP zeroes after its first batch norm, which also means "the mean", of the whole training set; zero
     in the log-mel itself would be 0 dB, louder than anything around it.
     """

@@ -12,16 +12,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.containers import Part
-from openclap.audio.opened import Stretch
+from openclap.audio.opened import FileSection
+from openclap.audio.streams import EncodedStream
 from openclap.errors import AudioError
 
 Wave = NDArray[np.float32]
-Piece = tuple[Wave, int]
-"""(N, C) and its rate in Hz."""
+AudioBlock = tuple[Wave, int]
+"""(N, C) samples, or (N,) of one channel, and their rate in Hz."""
 
 BLOCK = 1 << 18
-"""Samples, those of all channels counted, that are decoded or resampled at once."""
+"""Samples, over all channels, that are decoded or resampled at once."""
 
 _WIDTHS = (
     "s8",
@@ -29,93 +29,93 @@ _WIDTHS = (
     *(f"{kind}{order}" for kind in ("s16", "u16", "s24", "u24", "s32", "u32", "f32", "f64") for order in ("le", "be")),
 )
 HEADERLESS = frozenset({*_WIDTHS, "alaw", "mulaw", "vidc", "dfpwm", "g726", "g726le", "aptx", "aptx_hd", "codec2raw"})
-"""FFmpeg's names of formats that it finds by a file's name alone, at a rate of its own choice."""
+"""FFmpeg's names of formats that it guesses by a file's name alone, with an arbitrary rate."""
 
 TRIES = 3
-"""Times that FFmpeg is asked to read on behind bytes that it cannot read."""
+"""Attempts of FFmpeg to continue behind bytes that it cannot read."""
 
 BUFFER = 1 << 16
-"""Bytes that are read at once."""
+"""Bytes of one read."""
 
 MISSING_S = 0.1
-"""Seconds that may be missing where a header states bytes: those of other streams and of indices count too."""
+"""Seconds that may be missing where a header states bytes: other streams and indices are counted in them."""
 
 FEW, SHARE = 2, 0.1
-"""Damaged packets that are passed over: a number, and a share of the good ones. More is a damaged file."""
+"""Damaged packets that are skipped: a number, and a share of the good ones. With more the file is damaged."""
 
 
-def pieces_of(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
-    """A part piece by piece. Raises AudioError when it cannot be decoded, and when it ends before its header says."""
-    if part.damage:
-        raise AudioError(f"{name}: damaged, {part.damage}.")
+def decode_stream(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[AudioBlock]:
+    """Decode a stream in blocks. Raises AudioError when it cannot be decoded, or ends before its header says."""
+    if stream.damage:
+        raise AudioError(f"{name}: damaged, {stream.damage}.")
     samples, rate = 0, 0
-    for wave_NC, rate in _by_libsndfile(file, part, name) if part.by_libsndfile else _by_ffmpeg(file, part, name):
+    for wave_NC, rate in _by_libsndfile(file, stream, name) if stream.by_libsndfile else _by_ffmpeg(file, stream, name):
         samples += len(wave_NC)
         yield wave_NC, rate
-    by_bytes = samples * part.stated
-    if rate and (samples < (part.samples or 0) or by_bytes > samples + (0 if part.by_libsndfile else MISSING_S * rate)):
-        raise truncated(name, samples / rate, max(by_bytes, part.samples or 0) / rate)
+    by_bytes = samples * stream.stated
+    if rate and (
+        samples < (stream.samples or 0) or by_bytes > samples + (0 if stream.by_libsndfile else MISSING_S * rate)
+    ):
+        raise truncated(name, samples / rate, max(by_bytes, stream.samples or 0) / rate)
 
 
 def truncated(name: str, seconds: float, stated_s: float) -> AudioError:
     return AudioError(f"{name}: truncated, {seconds:.2f} s of {stated_s:.2f} s could be decoded.")
 
 
-def stretch_of(file: BinaryIO, part: Part) -> BinaryIO:
-    """The bytes of a part, as a file."""
+def open_stream(file: BinaryIO, stream: EncodedStream) -> BinaryIO:
+    """The bytes of a stream, as a file."""
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
-    if (part.begin, part.end, part.patches) == (0, end, ()):
+    if (stream.begin, stream.end, stream.patches) == (0, end, ()):
         return file
-    return io.BufferedReader(Stretch(file, part.begin, part.end, part.patches), BUFFER)
+    return io.BufferedReader(FileSection(file, stream.begin, stream.end, stream.patches), BUFFER)
 
 
-def _by_libsndfile(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
-    """libsndfile's pieces; FFmpeg's where libsndfile does not know the format."""
+def _by_libsndfile(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[AudioBlock]:
+    """Decode by libsndfile; by FFmpeg where libsndfile does not know the format."""
     import soundfile
 
     started = False
     try:
-        with soundfile.SoundFile(stretch_of(file, part)) as sound:
+        with soundfile.SoundFile(open_stream(file, stream)) as sound:
             rate, stated, done = int(sound.samplerate), sound.frames, 0
             while len(block_NC := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
                 started, done = True, done + len(block_NC)
                 yield block_NC, rate
             if done < stated and sound.format not in ESTIMATED:
-                raise truncated(name, done / rate, stated * part.stated / rate)
+                raise truncated(name, done / rate, stated * stream.stated / rate)
     except soundfile.LibsndfileError as error:
-        if started or _is_flac(file, part):
+        if started or _is_flac(file, stream):
             raise AudioError(f"{name}: damaged ({error.error_string.rstrip('.')}).") from None
-        yield from _by_ffmpeg(file, part, name)
+        yield from _by_ffmpeg(file, stream, name)
 
 
 ESTIMATED = frozenset({"OGG", "MP3"})
-"""libsndfile's names of formats with headers that state no number of samples."""
+"""libsndfile's names of formats without a number of samples in their headers."""
 
 
-def _is_flac(file: BinaryIO, part: Part) -> bool:
-    file.seek(part.begin)
+def _is_flac(file: BinaryIO, stream: EncodedStream) -> bool:
+    file.seek(stream.begin)
     return file.read(4) == b"fLaC"
 
 
-def _by_ffmpeg(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
+def _by_ffmpeg(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[AudioBlock]:
     import av
 
-    options = {"protocol_whitelist": "pipe"}  # no other file or host
+    options = {"protocol_whitelist": "pipe"}  # a playlist must not make FFmpeg open other files or hosts
     try:
-        stretch = stretch_of(file, part)
-        with av.open(stretch, mode="r", format=part.format, options=options) as container:
+        section = open_stream(file, stream)
+        with av.open(section, mode="r", format=stream.format, options=options) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: has no audio stream, expected a sound.")
             if container.format.name in HEADERLESS:
-                raise AudioError(
-                    f"{name}: holds samples alone, and no header that states their rate. Convert it to WAV."
-                )
-            yield from _gathered(_steady(_frames(container, stretch, name)))
+                raise AudioError(f"{name}: holds samples without a header that states their rate. Convert it to WAV.")
+            yield from _gathered(_steady(_frames(container, section, name)))
     except av.FFmpegError:
-        if part.stated > 1:
-            raise AudioError(f"{name}: truncated, {100 / part.stated:.0f} % of the file is there.") from None
-        if not part.may_be_junk:
+        if stream.stated > 1:
+            raise AudioError(f"{name}: truncated, {100 / stream.stated:.0f} % of the file is there.") from None
+        if not stream.may_be_junk:
             raise AudioError(f"{name}: is not audio that libsndfile or FFmpeg can decode.") from None
 
 
@@ -126,7 +126,7 @@ def _frames(container: Any, file: BinaryIO, name: str) -> Iterator[Any]:
     audio = container.streams.audio
     stream = next((each for each in audio if each.disposition & Disposition.default), audio[0])
     if stream.codec_context is None:
-        raise AudioError(f"{name}: is in a coding that neither libsndfile nor FFmpeg knows.")
+        raise AudioError(f"{name}: its codec is unknown to libsndfile and FFmpeg.")
     good, bad = 0, 0
     for packet in _packets(container, stream, file, name):
         frames = _decoded(stream, packet)
@@ -137,7 +137,7 @@ def _frames(container: Any, file: BinaryIO, name: str) -> Iterator[Any]:
 
 
 def _packets(container: Any, stream: Any, file: BinaryIO, name: str) -> Iterator[Any]:
-    """Read packets to the end of the file, past places that FFmpeg cannot read; the last packet is empty."""
+    """Read packets to the end of the file, past places that FFmpeg cannot read; the last one is empty, to flush."""
     import av
 
     failed = 0
@@ -165,7 +165,7 @@ def _decoded(stream: Any, packet: Any) -> list[Any] | None:
 
 
 STEADY_S = 0.25
-"""Seconds from which a change of rate or channels counts. Shorter ones come from junk that looks like a header."""
+"""Least seconds after a change of rate or channels; shorter changes are junk that looks like a header."""
 
 
 def _kind(frame: Any) -> tuple[int, int, str]:
@@ -174,7 +174,7 @@ def _kind(frame: Any) -> tuple[int, int, str]:
 
 
 def _steady(frames: Iterator[Any]) -> Iterator[Any]:
-    """Leave out the few frames that differ in rate or channels from those around them."""
+    """Skip the few frames that differ in rate or channels from those around them."""
     kind: tuple[int, int, str] | None = None
     odd: list[Any] = []
     for frame in frames:
@@ -189,8 +189,8 @@ def _steady(frames: Iterator[Any]) -> Iterator[Any]:
             kind, odd = its_kind, []
 
 
-def _gathered(frames: Iterator[Any]) -> Iterator[Piece]:
-    """Join frames to pieces of about BLOCK samples, each of one rate and number of channels."""
+def _gathered(frames: Iterator[Any]) -> Iterator[AudioBlock]:
+    """Join frames to blocks of about BLOCK samples, each of one rate and number of channels."""
     from av import AudioFifo
 
     fifo, kind = AudioFifo(), None
@@ -200,7 +200,7 @@ def _gathered(frames: Iterator[Any]) -> Iterator[Piece]:
             yield _samples(fifo.read(0))
         if its_kind != kind:
             fifo, kind = AudioFifo(), its_kind
-        frame.pts = None  # the queue asks for times without gaps; damaged files have some
+        frame.pts = None  # the queue refuses gaps in time, which damaged files have
         fifo.write(frame)
     if fifo.samples:
         yield _samples(fifo.read(0))
@@ -209,7 +209,7 @@ def _gathered(frames: Iterator[Any]) -> Iterator[Piece]:
 _SCALE = {"u8": 1 / (1 << 7), "s16": 1 / (1 << 15), "s32": 1 / (1 << 31)}
 
 
-def _samples(frame: Any) -> Piece:
+def _samples(frame: Any) -> AudioBlock:
     """A frame in any of FFmpeg's sample formats as float32."""
     values, kind = frame.to_ndarray(), frame.format.name.removesuffix("p")
     values_NC = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)

@@ -1,4 +1,4 @@
-"""Waveforms to what an audio tower reads.
+"""Waveforms to the input of an audio tower.
 
 B clips, V views, T frames of the input, L frames of a whole long clip, F mel bins, N samples.
 """
@@ -6,8 +6,6 @@ B clips, V views, T frames of the input, L frames of a whole long clip, F mel bi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,37 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openclap.audio.clips import FILLS, crop, quantise
+from openclap.audio.config import FrontEndConfig
 from openclap.audio.io import Wave
-from openclap.audio.mel import LogMel, MelConfig
+from openclap.audio.mel import LogMel
 from openclap.types import AudioBatch
 
 Views = Callable[[Sequence[Tensor], np.random.Generator | None], AudioBatch]
-
-
-@dataclass(frozen=True, slots=True)
-class FrontEndConfig:
-    """How a waveform becomes a log-mel.
-
-    Attributes:
-        samples: how many samples the tower reads.
-        fill: what happens to a shorter clip (see `openclap.audio.clips`).
-        int16: round samples to 16 bits first, as LAION-CLAP does.
-        long: what a longer clip gives: "windows", one view, a stretch of it; "fusion", four views, the whole of it
-            resized and a stretch of each third (Wu et al. 2023, section 3.2).
-        antialias: filter before the whole view is resized. Weights are no help in choosing (docs/decisions/0008).
-    """
-
-    mel: MelConfig
-    samples: int
-    fill: Literal["pad", "repeat", "repeatpad"]
-    int16: bool = False
-    long: Literal["windows", "fusion"] = "windows"
-    antialias: bool = False
-
-    @property
-    def frames(self) -> int:
-        """T, of one view."""
-        return self.mel.frames(self.samples)
 
 
 class FrontEnd:
@@ -74,7 +47,7 @@ class FrontEnd:
         return self
 
     def _one_view(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
-        """V = 1: what is longer than the input gives its middle, or a random stretch."""
+        """V = 1: of a longer clip the middle, or a random stretch."""
         wave_BN = torch.stack([self._fit(wave_N, rng) for wave_N in waves])
         is_long_B = torch.tensor([len(wave_N) > self.samples for wave_N in waves], device=wave_BN.device)
         return AudioBatch(self.logmel(wave_BN).unsqueeze(1), is_long_B)

@@ -1,4 +1,4 @@
-"""What callers may hand in as sounds, and how each becomes mono blocks at the model's rate.
+"""Kinds of objects that count as sounds, and their conversion to mono blocks at the model's rate.
 
 S samples of a waveform.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.audio.io import BLOCK, Source, Wave, check_rate, check_samples, decoded, name_of
-from openclap.audio.mono import AS_USUAL, MonoBlocks, MonoConfig
+from openclap.audio.mono import DEFAULT_MONO, MonoBlocks, MonoConfig
 from openclap.errors import AudioError, ConfigError
 
 Sound = Source | tuple[NDArray[Any], int]
@@ -23,14 +23,14 @@ KINDS = "a path, bytes, an open file, or (waveform, rate in Hz)"
 
 
 def named(sounds: Iterable[Sound]) -> Iterator[tuple[str, Sound]]:
-    """Each sound with what to call it in a message. Raises ConfigError at once for what is one sound, or none."""
+    """Each sound with its name for messages. Raises ConfigError at once for a single sound and for no list."""
     if not isinstance(sounds, Iterable) or _is_one(sounds):
         raise ConfigError(f"sounds must be a list, each {KINDS}; wrap one sound in [ ].")
     return ((_name(sound, f"sounds[{place}]"), sound) for place, sound in enumerate(sounds))
 
 
-def blocks(sound: Sound, rate: int, name: str = "the sound", mono: MonoConfig = AS_USUAL) -> MonoBlocks:
-    """A sound as mono float32 at `rate` Hz, piece by piece: the one place that says which objects are sounds.
+def blocks(sound: Sound, rate: int, name: str = "the sound", mono: MonoConfig = DEFAULT_MONO) -> MonoBlocks:
+    """A sound as mono float32 blocks at `rate` Hz. This is the one place that decides which objects are sounds.
 
     The first block raises AudioError for anything else, and for a sound that cannot be decoded.
     """
@@ -58,7 +58,7 @@ def _rereadable(file: Any) -> Any:
     try:
         content = None if file.seekable() else file.read()
     except (ValueError, OSError):
-        return file  # decoding it will say why it cannot be read
+        return file  # decoding raises the error with its reason
     return content if isinstance(content, bytes) else file
 
 

@@ -1,6 +1,6 @@
 """Files, bytes and file objects to waveforms.
 
-N samples, C channels. `containers` finds the streams of a file, `decoders` reads each.
+N samples, C channels. `containers` finds the streams of a file, `decoders` decodes each.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.containers import Part, parts_of
-from openclap.audio.decoders import BLOCK, ESTIMATED, Piece, Wave, pieces_of, stretch_of, truncated
+from openclap.audio.containers import find_streams
+from openclap.audio.decoders import BLOCK, ESTIMATED, AudioBlock, Wave, decode_stream, open_stream, truncated
 from openclap.audio.opened import Source, name_of, opened
+from openclap.audio.streams import EncodedStream
 from openclap.errors import AudioError
 
-__all__ = ["BLOCK", "Source", "Wave", "name_of"]
+__all__ = ["BLOCK", "AudioBlock", "Source", "Wave", "name_of"]
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 10_000_000
-"""Hz that a sound may have. What says less is damaged, or says kHz: it would be stretched a thousandfold."""
+"""Hz of a valid sound. A lower rate is damage, or kHz, and would stretch the sound a thousandfold."""
 
 LOUDEST = 100.0
-"""Samples beyond this are integers that lost their type."""
+"""Samples beyond this are integers that were converted without scaling."""
 
 
 def decode(source: Source) -> tuple[Wave, int]:
@@ -32,54 +33,54 @@ def decode(source: Source) -> tuple[Wave, int]:
     Raises AudioError when nothing can be decoded, when the file ends before its header says, or when it
     holds NaN or infinite samples.
     """
-    pieces = list(decoded(source))
-    return np.concatenate([wave_NC for wave_NC, _ in pieces]), pieces[0][1]
+    blocks = list(decoded(source))
+    return np.concatenate([wave_NC for wave_NC, _ in blocks]), blocks[0][1]
 
 
 def decoded(source: Source) -> Iterator[tuple[Wave, int]]:
-    """A sound piece by piece, as (N, C) and its rate; no more than about BLOCK samples are held. Raises as `decode`.
+    """Decode a sound in blocks of about BLOCK samples, as (N, C) and the rate. Raises as `decode`.
 
-    All pieces have the rate and the number of channels of the first.
+    All blocks have the rate and the number of channels of the first.
     """
     with opened(source) as file:
-        yield from _pieces(file, name_of(source))
+        yield from _blocks(file, name_of(source))
 
 
 @contextmanager
 def _as_audio_error(name: str) -> Iterator[None]:
-    """Raise AudioError for damage that a decoder did not foresee."""
+    """Turn errors of a decoder on damaged files into AudioError."""
     try:
         yield
     except (MemoryError, OSError, ValueError) as error:
         raise AudioError(f"{name}: cannot be decoded ({error}).") from None
 
 
-def _pieces(file: BinaryIO, name: str) -> Iterator[Piece]:
+def _blocks(file: BinaryIO, name: str) -> Iterator[AudioBlock]:
     samples = 0
     with _as_audio_error(name):
         if not file.read(1):
             raise AudioError(f"{name}: the file is empty (0 bytes), expected a sound.")
-        pieces = (piece for part in parts_of(file) for piece in pieces_of(file, part, name))
-        for wave_NC, rate in _at_one_rate(_checked(pieces, name)):
+        blocks = (block for stream in find_streams(file) for block in decode_stream(file, stream, name))
+        for wave_NC, rate in _at_one_rate(_checked(blocks, name)):
             samples += len(wave_NC)
             if len(wave_NC):
                 yield wave_NC, rate
     if samples == 0:
-        raise AudioError(f"{name}: no samples in it, expected a sound.")
+        raise AudioError(f"{name}: it holds no samples, expected a sound.")
 
 
-def _checked(pieces: Iterator[Piece], name: str) -> Iterator[Piece]:
-    for wave_NC, rate in pieces:
+def _checked(blocks: Iterator[AudioBlock], name: str) -> Iterator[AudioBlock]:
+    for wave_NC, rate in blocks:
         check_rate(rate, name)
         check_samples(wave_NC, name)
         yield wave_NC, rate
 
 
-def _at_one_rate(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """Resample pieces to the rate of the first, and give them its number of channels: joined recordings differ."""
+def _at_one_rate(blocks: Iterator[AudioBlock]) -> Iterator[AudioBlock]:
+    """Convert blocks to the rate and number of channels of the first: joined recordings differ."""
     first: tuple[int, int] | None = None
     stream, stream_rate = None, 0
-    for wave_NC, rate in pieces:
+    for wave_NC, rate in blocks:
         first = first or (rate, wave_NC.shape[1])
         if stream is not None and rate != stream_rate:
             yield _resampled_NC(stream, wave_NC[:0], first, last=True)
@@ -97,21 +98,21 @@ def _at_one_rate(pieces: Iterator[Piece]) -> Iterator[Piece]:
         yield _resampled_NC(stream, np.zeros((0, first[1]), np.float32), first, last=True)
 
 
-def _resampled_NC(stream: Any, wave_NC: Wave, to: tuple[int, int], last: bool = False) -> Piece:
-    """A piece through a soxr stream of (rate, channels)."""
-    given = wave_NC if to[1] > 1 else wave_NC[:, 0]
-    return stream.resample_chunk(np.ascontiguousarray(given), last=last).reshape(-1, to[1]), to[0]
+def _resampled_NC(stream: Any, wave_NC: Wave, to: tuple[int, int], last: bool = False) -> AudioBlock:
+    """A block through a soxr stream, to (rate, channels)."""
+    wave = wave_NC if to[1] > 1 else wave_NC[:, 0]  # soxr wants mono in one dimension
+    return stream.resample_chunk(np.ascontiguousarray(wave), last=last).reshape(-1, to[1]), to[0]
 
 
 def _with_channels(wave_NC: Wave, channels: int) -> Wave:
-    """A piece of another number of channels: their mean, on each."""
+    """A block with another number of channels: the mean, on each."""
     if wave_NC.shape[1] == channels:
         return wave_NC
     return np.repeat(wave_NC.mean(axis=1, keepdims=True, dtype=np.float32), channels, axis=1)
 
 
 def check_rate(rate: Any, name: str) -> None:
-    """Raises AudioError for what is no number of Hz that a sound can have."""
+    """Raise AudioError for an invalid sample rate."""
     is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
     if is_number and LOWEST_RATE <= rate <= HIGHEST_RATE and rate == int(rate):
         return
@@ -123,7 +124,8 @@ def check_rate(rate: Any, name: str) -> None:
 
 
 def check_samples(wave: NDArray[Any], name: str) -> None:
-    """Raises AudioError for floating-point samples that are not finite, or far beyond -1..1."""
+    """Raise AudioError for floating-point samples that are not finite, or far beyond -1..1."""
+    # Two reductions find NaN and infinity as well, and cost a tenth of np.isfinite over all samples.
     low, high = (float(wave.min()), float(wave.max())) if wave.size else (0.0, 0.0)  # NaN where any sample is
     if not np.isfinite([low, high]).all():
         raise AudioError(f"{name}: holds NaN or infinite samples. Export the sound again or leave it out.")
@@ -134,14 +136,14 @@ def check_samples(wave: NDArray[Any], name: str) -> None:
 
 
 def read_blocks(source: Source, rate: int) -> Iterator[Wave]:
-    """`read_mono` piece by piece: for recordings that are longer than memory. Raises as `decode`."""
+    """`read_mono` in blocks, for recordings that do not fit in memory. Raises as `decode`."""
     return resampled(((to_mono(wave_NC), from_rate) for wave_NC, from_rate in decoded(source)), rate)
 
 
-def resampled(pieces: Iterator[tuple[Wave, int]], rate: int) -> Iterator[Wave]:
-    """Mono pieces (N,) of one sound, each with the rate they have, at `rate` Hz, by soxr's high quality."""
+def resampled(blocks: Iterator[tuple[Wave, int]], rate: int) -> Iterator[Wave]:
+    """Resample mono blocks (N,) of one sound to `rate` Hz, by soxr's high quality."""
     stream: Any = None
-    for mono_N, from_rate in pieces:
+    for mono_N, from_rate in blocks:
         if from_rate == rate:
             yield mono_N
             continue
@@ -180,35 +182,36 @@ def read_mono(source: Source, rate: int) -> Wave:
 
 
 def describe(source: Source) -> tuple[float, int, int]:
-    """(duration in seconds, rate in Hz, channels) of what is decoded, from the header where it can be believed.
+    """(duration in seconds, rate in Hz, channels) of a sound: from the header where it is exact, otherwise by decoding
+    it in blocks. To embed a sound as well, take the facts of `MonoBlocks` instead: they cost nothing.
 
-    Raises as `decode`, where no decoding is needed to find out.
+    Raises as `decode`, as far as decoding is needed.
     """
     name = name_of(source)
     with opened(source) as file, _as_audio_error(name):
-        parts = list(parts_of(file))
-        facts = _stated(file, parts[0], name) if len(parts) == 1 else None
+        streams = list(find_streams(file))
+        facts = _stated(file, streams[0], name) if len(streams) == 1 else None
         if facts is None:
             file.seek(0)
             samples, kind = 0, (0, 0)
-            for wave_NC, rate in _pieces(file, name):
+            for wave_NC, rate in _blocks(file, name):
                 samples, kind = samples + len(wave_NC), (rate, wave_NC.shape[1])
             facts = samples / kind[0], *kind
     return facts
 
 
-def _stated(file: BinaryIO, part: Part, name: str) -> tuple[float, int, int] | None:
-    """What the header states of a file with one part, if libsndfile reads it and it states a number of samples."""
+def _stated(file: BinaryIO, stream: EncodedStream, name: str) -> tuple[float, int, int] | None:
+    """Facts in the header of a single stream, if libsndfile reads it and it states a number of samples."""
     import soundfile
 
-    if not part.by_libsndfile:
+    if not stream.by_libsndfile:
         return None
     try:
-        with soundfile.SoundFile(stretch_of(file, part)) as sound:
+        with soundfile.SoundFile(open_stream(file, stream)) as sound:
             seconds, rate, channels = sound.frames / sound.samplerate, int(sound.samplerate), int(sound.channels)
             is_exact = sound.format not in ESTIMATED and sound.frames > 0
     except soundfile.LibsndfileError:
         return None
-    if is_exact and part.stated > 1:
-        raise truncated(name, seconds, seconds * part.stated)
+    if is_exact and stream.stated > 1:
+        raise truncated(name, seconds, seconds * stream.stated)
     return (seconds, rate, channels) if is_exact else None

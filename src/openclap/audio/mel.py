@@ -8,41 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, slots=True)
-class MelConfig:
-    """What a log-mel is made of.
-
-    Attributes:
-        rate: Hz of the waveform.
-        scale: "htk" or "slaney" (mel scale of the band edges).
-        norm: "none"; "area" (each triangle's area in Hz is 1, as Slaney's toolbox does) or "sum" (each
-            band's weights add up to 1, as Essentia's unit_sum does).
-        compression: "db" = 10·log10(max(power, 1e-10)); "log10" = log10(1 + 10⁴·power) / `ceiling`.
-        ceiling: the largest value seen in the tower's pre-training, which "log10" divides by.
-    """
-
-    rate: int
-    n_fft: int
-    hop: int
-    n_mels: int
-    f_min: float
-    f_max: float
-    scale: Literal["htk", "slaney"]
-    norm: Literal["none", "area", "sum"]
-    compression: Literal["db", "log10"]
-    ceiling: float = 1.0
-
-    def frames(self, samples: int) -> int:
-        """How many frames a waveform of `samples` gives (centred frames)."""
-        return samples // self.hop + 1
-
+from openclap.audio.config import MelConfig
 
 FRAMES = 8192
 """Frames of a long waveform that are computed at once."""
@@ -66,15 +37,15 @@ class LogMel(nn.Module):
         self.register_buffer("filterbank_KF", mel_filterbank(config), persistent=False)
 
     def forward(self, wave_BN: Tensor) -> Tensor:
-        """In blocks of frames, so that an hour needs little more memory than what comes of it."""
-        margin = self.config.n_fft // self.config.hop + 1  # the last block is longer than what is reflected
+        """In blocks of frames, so that an hour needs little more memory than its log-mel."""
+        margin = self.config.n_fft // self.config.hop + 1  # the last block must be longer than its reflected padding
         frames = self.config.frames(wave_BN.shape[-1])
         starts = list(range(0, max(frames - margin, 1), FRAMES))
         parts = [self._frames(wave_BN, *bounds) for bounds in zip(starts, [*starts[1:], frames], strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def at_once(self, wave_BN: Tensor) -> Tensor:
-        """The same in one piece, for graphs, whose steps may not hang on the length."""
+        """The same in one piece, for exported graphs, whose steps must not depend on the length."""
         return self._frames(wave_BN, 0, self.config.frames(wave_BN.shape[-1]))
 
     def _frames(self, wave_BN: Tensor, start: int, stop: int) -> Tensor:

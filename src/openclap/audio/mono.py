@@ -13,15 +13,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.io import Wave, resampled, to_mono
+from openclap.audio.io import AudioBlock, Wave, resampled, to_mono
 from openclap.errors import AudioWarning, ConfigError
 
 Channels = Literal["mean", "left", "right", "loudest"]
-Piece = tuple[Wave, int]
-"""A stretch of a recording, (N, C) or (N,), and its rate in Hz."""
-
 SILENCE = 1e-4
-"""Peak below which a stretch counts as silence: -80 dBFS, three steps of 16-bit audio."""
+"""Peak below which sound counts as silence: -80 dBFS, three steps of 16-bit audio."""
 
 CANCELLED = 0.01
 """Share of the channels' mean power below which their mean counts as cancelled: -20 dB, in stereo a correlation of
@@ -30,12 +27,12 @@ CANCELLED = 0.01
 
 @dataclass(frozen=True, slots=True)
 class MonoConfig:
-    """How a recording becomes the one channel that a model reads.
+    """How a recording becomes the single channel that a model reads.
 
     Attributes:
         channels: "mean" averages all channels, as LAION-CLAP does; "left" and "right" take the first and the second;
-            "loudest" takes the one with the most power over the whole recording. A mono recording is left as it is.
-        trim_silence: cut what lies before the first and after the last sample at or above -80 dBFS.
+            "loudest" takes the one with the most power over the whole recording. A mono recording is unchanged.
+        trim_silence: cut everything before the first and after the last sample at or above -80 dBFS.
 
     Raises ConfigError for other values.
     """
@@ -50,13 +47,13 @@ class MonoConfig:
             raise ConfigError(f"trim_silence is {self.trim_silence!r}, expected True or False.")
 
     def __str__(self) -> str:
-        """A sentence for protocols and cards; "" for the defaults, which protocols need not repeat."""
+        """A sentence for protocols and cards; "" for the defaults."""
         parts = [] if self.channels == "mean" else [f"the {self.channels} channel"]
         parts += ["silent ends (below -80 dBFS) cut"] if self.trim_silence else []
         return f"Read of each recording: {', '.join(parts)}." if parts else ""
 
 
-AS_USUAL = MonoConfig()
+DEFAULT_MONO = MonoConfig()
 """The mean of all channels, ends as they are."""
 
 
@@ -68,18 +65,25 @@ def is_silent(wave: Any) -> bool:
 class MonoBlocks:
     """Iterates once over a recording as mono blocks (N,) at `rate` Hz.
 
-    `pieces` opens the recording; it is called twice where the whole must be measured first (the loudest channel,
-    silent ends), so that no more than a block is ever held.
+    `decode` opens the recording and yields its blocks; it is called twice where the whole must be measured first (the
+    loudest channel, silent ends), so that no more than a block is ever in memory.
 
     Attributes:
-        start: samples at `rate` that were cut from the front as silence; known once a block was read.
+        start: samples at `rate` that were cut from the front as silence; valid once a block was read.
+        source_rate, source_channels, source_samples: of the recording itself, before mixing, cutting and resampling;
+            valid once the last block was read.
     """
 
     def __init__(
-        self, pieces: Callable[[], Iterator[Piece]], rate: int, config: MonoConfig = AS_USUAL, name: str = "sound"
+        self,
+        decode: Callable[[], Iterator[AudioBlock]],
+        rate: int,
+        config: MonoConfig = DEFAULT_MONO,
+        name: str = "sound",
     ) -> None:
         self.start = 0
-        self._pieces, self._rate, self._config, self._name = pieces, rate, config, name
+        self.source_rate = self.source_channels = self.source_samples = 0
+        self._decode, self._rate, self._config, self._name = decode, rate, config, name
         self._blocks = resampled(self._mono(), rate)
 
     def __iter__(self) -> Iterator[Wave]:
@@ -88,37 +92,50 @@ class MonoBlocks:
     def __next__(self) -> Wave:
         return next(self._blocks)
 
-    def _mono(self) -> Iterator[Piece]:
+    @property
+    def duration_s(self) -> float:
+        """Seconds of the recording; valid once the last block was read."""
+        return self.source_samples / self.source_rate
+
+    def _measured(self) -> Iterator[AudioBlock]:
+        """The recording as it is, counted on the way."""
+        for wave, rate in self._decode():
+            self.source_rate, self.source_channels = rate, 1 if wave.ndim == 1 else wave.shape[1]
+            self.source_samples += len(wave)
+            yield wave, rate
+
+    def _mono(self) -> Iterator[AudioBlock]:
         channels = self._config.channels
         if channels != "loudest" and not self._config.trim_silence:
-            yield from mixed(self._pieces(), channels, self._name)
+            yield from mixed(self._measured(), channels, self._name)
             return
         levels = Levels()
-        for wave, rate in self._pieces():
+        for wave, rate in self._decode():
             levels.add(wave, rate)
         channel = levels.loudest if channels == "loudest" else channels
         first, end = levels.sounding(channel) if self._config.trim_silence else (0, levels.samples)
         if first < end:
             self.start = round(first * self._rate / levels.rate)
         at = 0
-        for mono_N, rate in mixed(self._pieces(), channel, self._name):
-            piece_N = mono_N if first >= end else mono_N[max(0, first - at) : max(0, end - at)]  # all silent: all of it
+        for mono_N, rate in mixed(self._measured(), channel, self._name):
+            # A recording that is silent throughout is not cut.
+            block_N = mono_N if first >= end else mono_N[max(0, first - at) : max(0, end - at)]
             at += len(mono_N)
-            if len(piece_N):
-                yield piece_N, rate
+            if len(block_N):
+                yield block_N, rate
 
 
-def mixed(pieces: Iterator[Piece], channel: Channels | int, name: str) -> Iterator[Piece]:
-    """Each piece as mono (N,): the mean of the channels, or one of them by name or number ("loudest" is not known
+def mixed(blocks: Iterator[AudioBlock], channel: Channels | int, name: str) -> Iterator[AudioBlock]:
+    """Mix each block to mono (N,): the mean of the channels, or one of them by name or number ("loudest" is not known
     here, see `Levels`).
 
     Warns with AudioWarning when the channels turn out to cancel in their mean.
     """
     if channel != "mean":
-        yield from ((_one(wave, channel), rate) for wave, rate in pieces)
+        yield from ((_channel(wave, channel), rate) for wave, rate in blocks)
         return
     cancellation = Cancellation()
-    for wave, rate in pieces:
+    for wave, rate in blocks:
         mono_N = to_mono(wave)
         cancellation.add(wave, mono_N)
         yield mono_N, rate
@@ -134,7 +151,7 @@ class Cancellation:
         self._peak = 0.0
 
     def add(self, wave: Wave, mono_N: Wave) -> None:
-        """Take in a piece (N, C) and its mean (N,)."""
+        """Measure a block (N, C) and its mean (N,)."""
         if wave.ndim == 2 and wave.shape[1] > 1 and wave.size:
             self._mean += float(np.vdot(mono_N, mono_N)) * wave.shape[1]
             self._each += float(np.vdot(wave, wave))
@@ -146,7 +163,7 @@ class Cancellation:
 
     @property
     def sentence(self) -> str:
-        """What happened, and what to do."""
+        """A description and the remedy."""
         left = f"{10 * np.log10(self._each / self._mean):.0f} dB quieter than they are" if self._mean else "silence"
         return (
             f"Its channels cancel each other: one has inverted polarity, and their mean is {left}. Choose one of them: "
@@ -155,7 +172,7 @@ class Cancellation:
 
 
 class Levels:
-    """Measurements of a whole recording, piece by piece: the power of each channel and where it is not silent."""
+    """Measurements of a whole recording, block by block: power and audible span of each channel."""
 
     def __init__(self) -> None:
         self.rate, self.samples = 1, 0
@@ -163,12 +180,12 @@ class Levels:
         self._spans: dict[int | str, tuple[int, int]] = {}
 
     def add(self, wave: Wave, rate: int) -> None:
-        """Take in the next piece."""
+        """Measure the next block."""
         wave_NC = wave if wave.ndim == 2 else wave[:, None]
         power_C = np.einsum("nc,nc->c", wave_NC, wave_NC, dtype=np.float64)
         self._power_C = power_C if self._power_C is None else self._power_C + power_C
         for channel in ("mean", *range(wave_NC.shape[1])):
-            above = np.flatnonzero(np.abs(_one(wave_NC, channel)) >= SILENCE)
+            above = np.flatnonzero(np.abs(_channel(wave_NC, channel)) >= SILENCE)
             if len(above):
                 first, _ = self._spans.get(channel, (self.samples + int(above[0]), 0))
                 self._spans[channel] = first, self.samples + int(above[-1]) + 1
@@ -187,7 +204,7 @@ class Levels:
         return self._spans.get(number, (0, 0))
 
 
-def _one(wave: Wave, channel: str | int) -> Wave:
+def _channel(wave: Wave, channel: str | int) -> Wave:
     """(N,) of (N, C): the mean, or a channel; the last one where there are fewer."""
     if channel == "mean" or wave.ndim == 1:
         return to_mono(wave)

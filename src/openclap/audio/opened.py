@@ -1,4 +1,4 @@
-"""A caller's sound as an open file that can be sought in: a path, bytes, or an open file."""
+"""Open a path, bytes or an open file as a seekable file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Source = str | os.PathLike[str] | bytes | BinaryIO
 
 
 def name_of(source: Source) -> str:
-    """What to call a source in a message."""
+    """The name of a source in a message."""
     if isinstance(source, (str, os.PathLike)):
         return Path(source).name
     return Path(str(getattr(source, "name", "sound in memory"))).name
@@ -25,7 +25,7 @@ def name_of(source: Source) -> str:
 
 @contextmanager
 def opened(source: Source) -> Iterator[BinaryIO]:
-    """The bytes of a source, as a file that can be sought in."""
+    """The bytes of a source as a seekable file."""
     if isinstance(source, bytes):
         yield _Bytes(source)
         return
@@ -37,25 +37,25 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     path = Path(source)
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise AudioError(f"{path}: is no regular file, expected one sound file.")
+            raise AudioError(f"{path}: not a regular file, expected one sound file.")
         file = _File(io.FileIO(path))
     except FileNotFoundError:
         if is_url(source):
-            raise AudioError(f"{source}: is a URL, expected a file. Download it first.") from None
+            raise AudioError(f"{source}: a URL, expected a file. Download it first.") from None
         raise AudioError(f"{path}: no such file.") from None
     except IsADirectoryError:
         raise AudioError(f"{path}: is a folder, expected one sound file.") from None
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValueError as error:
-        raise AudioError(f"{path}: is no name that a file can have ({error}).") from None
+        raise AudioError(f"{path}: not a valid file name ({error}).") from None
     with file:
         yield file
 
 
 class _ToTheStart:
-    """Seeks to the start where a decoder asks for a place in front of it, as damaged headers make libsndfile do: an
-    exception in its callback would be printed to the terminal."""
+    """Seeks to the start instead of to a negative place: damaged headers make libsndfile seek there, and an exception
+    in its callback would be printed to the terminal."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
@@ -74,11 +74,11 @@ class _File(_ToTheStart, io.BufferedReader):
 
 
 _TURN = threading.Lock()
-"""Held while an open file of a caller is read: threads may be reading the same one."""
+"""Taken while a caller's open file is read: threads may share one file and its position."""
 
 
 class _View(io.RawIOBase):
-    """The rest of a caller's open file with a place of its own: the file is always left where it stood."""
+    """The rest of a caller's open file with a position of its own; the position of the file is restored."""
 
     def __init__(self, file: BinaryIO) -> None:
         with _TURN:
@@ -108,11 +108,11 @@ class _View(io.RawIOBase):
 
 
 def _view(file: BinaryIO) -> BinaryIO:
-    """An open file of a caller, to be read by several threads, or again; read whole only if it cannot be sought in."""
+    """A caller's open file, to be read by several threads and again; read whole only if it cannot seek."""
     name = name_of(file)
     try:
         if isinstance(file.read(0), str):
-            raise AudioError(f"{name}: is open as text, expected binary: open it with mode 'rb'.")
+            raise AudioError(f"{name}: open as text, expected binary: open it with mode 'rb'.")
         if file.seekable():
             return io.BufferedReader(_View(file), 1 << 16)
         with _TURN:
@@ -121,11 +121,11 @@ def _view(file: BinaryIO) -> BinaryIO:
         raise AudioError(f"{name}: cannot be read ({error}).") from None
 
 
-class Stretch(io.RawIOBase):
-    """The bytes `begin` to `end` of an open file as a file of its own, some of them replaced.
+class FileSection(io.RawIOBase):
+    """The bytes `begin` to `end` of an open file as a file of its own, with corrections.
 
     Attributes:
-        patches: (place, bytes) to be read in place of the file's, counted from `begin`.
+        patches: (place, bytes) that replace the file's bytes, counted from `begin`.
     """
 
     def __init__(self, file: BinaryIO, begin: int, end: int, patches: tuple[tuple[int, bytes], ...] = ()) -> None:

@@ -13,16 +13,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from openclap.audio.frontend import FrontEnd, FrontEndConfig
+from openclap.audio.config import FrontEndConfig
+from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints import laion
 from openclap.checkpoints.folder import WithoutRandomWeights, fill
 from openclap.checkpoints.names import translate
 from openclap.checkpoints.shapes import audio_of, frontend_of, tower_name
 from openclap.checkpoints.tensors import in_one_sentence, read_tensors
 from openclap.errors import CheckpointError
-from openclap.models.htsat import HTSAT, HTSATConfig
+from openclap.models.config import AudioConfig, HTSATConfig
+from openclap.models.htsat import HTSAT
 from openclap.models.pann import PANN
-from openclap.presets import AudioConfig
 
 PREFIX = "sed_model."
 FIRST_LAYERS = ("patch_embed.proj.weight", "conv_block1.conv1.weight")

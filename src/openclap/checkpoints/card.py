@@ -13,7 +13,7 @@ from openclap import presets
 from openclap.checkpoints import figures
 from openclap.checkpoints.figures import Measured, table
 from openclap.errors import CheckpointError
-from openclap.models.htsat import HTSATConfig
+from openclap.models.config import HTSATConfig
 from openclap.presets import Preset
 from openclap.storage import write_bytes
 

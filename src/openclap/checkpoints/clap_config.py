@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from openclap import presets
-from openclap.audio.frontend import FrontEndConfig
-from openclap.audio.mel import MelConfig
+from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.checkpoints.conversion_report import changes
 from openclap.checkpoints.shapes import tower_name
 from openclap.errors import CheckpointError
-from openclap.models.htsat import HTSATConfig
+from openclap.models.config import HTSATConfig
 from openclap.presets import Preset
 
 TEXT_SIZES = (

@@ -23,6 +23,7 @@ from openclap.checkpoints.destination import Kind, drafted, same
 from openclap.checkpoints.names import few, why
 from openclap.checkpoints.tensors import read_safetensors
 from openclap.errors import CheckpointError
+from openclap.models.build import build_clap
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer
 
@@ -132,7 +133,7 @@ def skeleton(preset: Preset, source: str) -> CLAP:
         _check_sizes(preset)
         FrontEnd(preset.frontend)
         with WithoutRandomWeights():
-            return presets.build(preset)
+            return build_clap(preset)
     except Exception as error:  # sizes that no network can have fail in as many ways as there are sizes
         raise CheckpointError(f"{source}: describes no model that can be built ({why(error)}).") from None
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from openclap.models.clap import INITIAL_SCALE, MLPTransform
+from openclap.models.config import HTSATConfig, PANNConfig
 from openclap.models.fusion import pooled_bottleneck
-from openclap.models.htsat import PATCH, HTSATConfig
-from openclap.models.pann import PANNConfig
+from openclap.models.htsat import PATCH
 from openclap.presets import Preset
 
 SEED = 3407

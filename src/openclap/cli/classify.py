@@ -31,9 +31,9 @@ def classify(
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Say which of some labels fit a sound best, without training on them (zero-shot).
+    """Classify sounds by labels without training on them (zero-shot).
 
-    The probabilities of a sound add up to 1 over the labels that are given, whether or not one of them is heard in it.
+    The probabilities of a sound add up to 1 over the given labels, whether or not one of them is right.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def classify(
     labels_file
         A text file with a label a line, in place of --labels.
     template
-        The sentence that a label becomes, with {} where it goes.
+        The prompt template, with {} in place of the label.
     top
         How many labels of each sound to show, the most probable first.
     batch_size
@@ -60,7 +60,7 @@ def classify(
     sentences = prompts(names, template)
     sounds, skipped = find_sounds(files)
     embedder = model_options.load()
-    text_CD, scale = embedder.embed_text(sentences), embedder.clap.scale.item()
+    text_CD, scale = embedder.embed_text(sentences), embedder.runtime.logit_scale
     vectors = vectors_each(embedder, list(sounds), skipped, batch_size, "Classifying")
     found = {path: _best(scale * (text_CD @ vector), names, top) for path, vector in vectors}
     list_skipped(skipped)
@@ -87,7 +87,7 @@ ADDRESS = "is a URL, expected a file or a folder. Download it first"
 
 
 def find_sounds(roots: Sequence[Path]) -> tuple[dict[str, Stamp], Skipped]:
-    """The sounds under folders and files by path, and what was left out and why. Raises AudioError for none."""
+    """The sounds under folders and files by path, and the skipped paths with reasons. Raises AudioError for none."""
     from openclap.errors import AudioError
     from openclap.paths import is_url
     from openclap.search.walk import walk
@@ -104,13 +104,13 @@ def find_sounds(roots: Sequence[Path]) -> tuple[dict[str, Stamp], Skipped]:
 
 
 def vectors_each(
-    embedder: Embedder, paths: Sequence[str], skipped: Skipped, batch_size: int, what: str
+    embedder: Embedder, paths: Sequence[str], skipped: Skipped, batch_size: int, task: str
 ) -> Iterator[tuple[str, Vectors]]:
-    """Each file that can be embedded with its vector (D,), while a bar shows how far; the others go to `skipped`."""
+    """Each file that can be embedded with its vector (D,), with a progress bar; the others are added to `skipped`."""
     from openclap.errors import AudioError
 
-    with progress(what) as advance:
-        results = zip(paths, embedder.embed_each(paths, batch_size, heard=advance.heard), strict=True)
+    with progress(task) as advance:
+        results = zip(paths, embedder.embed_each(paths, batch_size, progress=advance.add_seconds), strict=True)
         for done, (path, result) in enumerate(results, start=1):
             if isinstance(result, AudioError):
                 skipped.append((path, str(result)))
@@ -120,7 +120,7 @@ def vectors_each(
 
 
 def _labels(labels: str | None, file: Path | None) -> list[str]:
-    """The labels asked about, each once. Raises ConfigError for fewer than two."""
+    """The labels of --labels or --labels-file, each once. Raises ConfigError for fewer than two."""
     from openclap.errors import ConfigError
     from openclap.sources.text import read_text
 
@@ -145,8 +145,8 @@ def _labels(labels: str | None, file: Path | None) -> list[str]:
         raise ConfigError(f"{file or '--labels'} holds no labels, expected two or more.")
     if len(names) == 1:
         raise ConfigError(
-            f"{names[0]!r} is the only label, and its probability would always be 1. Give two or more, or ask how "
-            "well words fit a sound with: openclap score FILE TEXT."
+            f"{names[0]!r} is the only label, and its probability would always be 1. Give two or more, or compute "
+            "how well a text fits a sound: openclap score FILE TEXT."
         )
     return names
 

@@ -27,12 +27,12 @@ notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def complain(sentence: str) -> None:
-    """One sentence about what went wrong, to stderr."""
+    """Print an error sentence to stderr."""
     notes.print(Text("openclap: ", style="bold red").append(" ".join(sentence.split()), style="not bold default"))
 
 
 def note(line: str) -> None:
-    """A line about what is going on, to stderr."""
+    """Print a line to stderr."""
     notes.print(line, markup=False)
 
 
@@ -108,42 +108,42 @@ def shown(path: str | Path) -> str:
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
 
 
-def counted(number: int, what: str) -> str:
+def counted(number: int, noun: str) -> str:
     """ "1 vector", "2 vectors"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-class Line:
-    """How far some work is: a bar in a terminal, elsewhere a line every now and then."""
+class ProgressLine:
+    """Progress of a task: a bar in a terminal, elsewhere a line every PLAIN_EVERY_S seconds."""
 
-    def __init__(self, what: str, bar: Progress) -> None:
-        self._what, self._bar, self._task = what, bar, bar.add_task(what, total=None)
-        self._said, self._how_far, self._heard_s = time.monotonic(), "", 0.0
+    def __init__(self, task: str, bar: Progress) -> None:
+        self._name, self._bar, self._task = task, bar, bar.add_task(task, total=None)
+        self._noted, self._how_far, self._seconds = time.monotonic(), "", 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        """So many of so many are done."""
+        """Set the number of finished items and of all."""
         self._bar.update(self._task, completed=done, total=total)
         self._how_far = f" {done}/{total}"
-        self._say()
+        self._note()
 
-    def heard(self, seconds: float) -> None:
-        """So many more seconds of sound are embedded."""
-        self._heard_s += seconds
-        self._bar.update(self._task, description=f"{self._what}, {self._heard()}")
-        self._say()
+    def add_seconds(self, seconds: float) -> None:
+        """Count seconds of sound that were embedded, for recordings so long that counting files shows nothing."""
+        self._seconds += seconds
+        self._bar.update(self._task, description=f"{self._name}, {self._sound()}")
+        self._note()
 
-    def _heard(self) -> str:
-        return f"{timedelta(seconds=int(self._heard_s))} of sound"
+    def _sound(self) -> str:
+        return f"{timedelta(seconds=int(self._seconds))} of sound"
 
-    def _say(self) -> None:
-        if self._bar.disable and time.monotonic() - self._said >= PLAIN_EVERY_S:
-            self._said = time.monotonic()
-            note(f"{self._what}{self._how_far}{f', {self._heard()}' if self._heard_s else ''}")
+    def _note(self) -> None:
+        if self._bar.disable and time.monotonic() - self._noted >= PLAIN_EVERY_S:
+            self._noted = time.monotonic()
+            note(f"{self._name}{self._how_far}{f', {self._sound()}' if self._seconds else ''}")
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Line]:
-    """A bar on stderr while work goes on; where stderr is no terminal, a line every PLAIN_EVERY_S seconds."""
+def progress(task: str) -> Iterator[ProgressLine]:
+    """Show the progress of a task on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
-        yield Line(what, bar)
+        yield ProgressLine(task, bar)

@@ -48,10 +48,10 @@ def convert(
         Take what the hub's cache has, and ask the network for nothing.
     """
     from openclap.checkpoints import detect, folder, huggingface, laion
-    from openclap.embedder import located
+    from openclap.loading import locate
     from openclap.text.tokenizer import Tokenizer
 
-    path = located(source, revision=revision, offline=offline, report=note)
+    path = locate(source, revision=revision, offline=offline, report=note)
     checkpoint = detect.read(path)
     folder.network(checkpoint, path.name)  # says what is missing before anything is written
     text = checkpoint.preset.text

@@ -1,4 +1,4 @@
-"""`openclap doctor`: what is installed, on what device, and what is missing."""
+"""`openclap doctor`: installed packages, device, missing extras."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openclap.cli.console import note, print_json, print_table
 
 
 def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """Say what is installed, which device is used, and which extras are missing.
+    """Show installed packages, the device, and missing extras.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ def examine() -> dict[str, Any]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     import openclap
-    from openclap import inference, paths
+    from openclap import paths
+    from openclap.runtimes import backends
 
     packages = [(name, _version(name), extra) for extra, names in _requirements().items() for name in names]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -50,7 +51,7 @@ def examine() -> dict[str, Any]:
         "openclap": openclap.__version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "device": f"cuda ({gpu})" if gpu else "cpu",
-        "fastest": " ".join(astuple(inference.choose("auto", torch.device("cuda" if gpu else "cpu")))),
+        "fastest": " ".join(astuple(backends.choose("auto", torch.device("cuda" if gpu else "cpu")))),
         "threads": torch.get_num_threads(),
         "home": str(paths.home()),
         "hub_cache": HF_HUB_CACHE,
@@ -61,7 +62,7 @@ def examine() -> dict[str, Any]:
 
 
 def _requirements() -> dict[str, list[str]]:
-    """The names that openclap's own metadata asks for: {"core": [...], extra: [...]}, developers' tools left out."""
+    """Names of packages in openclap's own metadata: {"core": [...], extra: [...]}, developers' tools left out."""
     wanted: dict[str, list[str]] = {}
     for line in metadata.requires("openclap") or []:
         name = re.split(r"[^\w.-]", line, maxsplit=1)[0]

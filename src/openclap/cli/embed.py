@@ -1,4 +1,4 @@
-"""`openclap embed`: sound files to vectors in a file.
+"""`openclap embed`: write the embeddings of sound files to a file.
 
 W windows of a sound, D embedding.
 """
@@ -16,7 +16,7 @@ from cyclopts import Parameter
 
 from openclap.cli.console import counted, list_skipped, note, print_json, progress, skipped_facts
 from openclap.cli.model_options import ModelOptions
-from openclap.cli.resumable_output import Part, unfinished
+from openclap.cli.resumable_output import ResumableRows, resumable_rows
 
 if TYPE_CHECKING:
     from openclap.embedder import Vectors
@@ -44,8 +44,8 @@ def embed(
     with `start_s` and `end_s` as well. OUTPUT.npy is a float32 array (rows, D), and OUTPUT.npy.json beside it names
     the rows. Files that cannot be decoded are listed and left out.
 
-    Stopped half-way, the same command goes on. What is done waits in the folder OUTPUT.part until all is, and a command
-    with another model or other options is refused until then.
+    If it is stopped, the same command resumes. Finished vectors are in the folder OUTPUT.part until all are there; a
+    command with another model or other options is refused until then.
 
     Parameters
     ----------
@@ -56,20 +56,20 @@ def embed(
     windows
         Embed stretches of each sound instead of the sound as a whole.
     length_s
-        Seconds of a window; what the model reads at once without it.
+        Seconds of a window; the model's input length without it.
     hop_s
         Seconds from one window's start to the next one's; a window's length without it.
     batch_size
         Sounds, or windows, in one forward pass.
     json
-        Print what was written, and what was left out, as one JSON object.
+        Print the result, and the skipped files, as one JSON object.
     """
     from openclap.cli.classify import find_sounds
     from openclap.errors import AudioError, ConfigError
 
     write = _writer(output)
     if not windows and (length_s, hop_s) != (None, None):
-        raise ConfigError("--length-s and --hop-s say how windows are cut: give --windows with them.")
+        raise ConfigError("--length-s and --hop-s apply to windows. Give --windows with them.")
     sounds, skipped = find_sounds(files)
     embedder = model_options.load()
     facts_of_model = model_options.facts(embedder)
@@ -80,15 +80,15 @@ def embed(
         "dimension": embedder.preset.embedding_size,
         "windows": [length_s, hop_s] if windows else None,
     }
-    with unfinished(output, made_by) as part, progress("Embedding") as advance:
+    with resumable_rows(output, made_by) as part, progress("Embedding") as advance:
         paths = [path for path, stamp in sounds.items() if not part.has(path, stamp)]
         before = len(sounds) - len(paths)
         if before:
-            note(f"Going on: {before} of {len(sounds)} files are done.")
+            note(f"Resuming: {before} of {len(sounds)} files are done.")
         results: Iterator[Vectors | list[Window] | AudioError] = (
-            embedder.windows_each(paths, length_s, hop_s, batch_size, heard=advance.heard)
+            embedder.windows_each(paths, length_s, hop_s, batch_size, progress=advance.add_seconds)
             if windows
-            else embedder.embed_each(paths, batch_size, heard=advance.heard)
+            else embedder.embed_each(paths, batch_size, progress=advance.add_seconds)
         )
         for done, (path, result) in enumerate(zip(paths, results, strict=True), start=before + 1):
             if isinstance(result, AudioError):
@@ -117,23 +117,23 @@ def names_of(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
-Writer = Callable[[Path, Part, Sequence[str], dict[str, Any]], None]
+Writer = Callable[[Path, ResumableRows, Sequence[str], dict[str, Any]], None]
 
 
-def _write_npy(output: Path, part: Part, paths: Sequence[str], made_by: dict[str, Any]) -> None:
+def _write_npy(output: Path, rows: ResumableRows, paths: Sequence[str], made_by: dict[str, Any]) -> None:
     from openclap.storage import new_file, write_bytes
 
-    shape = (part.count(paths), made_by["dimension"])
+    shape = (rows.count(paths), made_by["dimension"])
     names: list[Any] = []
     with new_file(output) as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        for path, *times, vector_D in part.rows(paths):
+        for path, *times, vector_D in rows.rows(paths):
             file.write(vector_D.tobytes())
             names.append(dict(zip(("path", *TIMES), (path, *times), strict=True)) if times else path)
     write_bytes(names_of(output), jsons.dumps(names, indent=0, ensure_ascii=False).encode() + b"\n")
 
 
-def _write_parquet(output: Path, part: Part, paths: Sequence[str], made_by: dict[str, Any]) -> None:
+def _write_parquet(output: Path, rows: ResumableRows, paths: Sequence[str], made_by: dict[str, Any]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -144,12 +144,12 @@ def _write_parquet(output: Path, part: Part, paths: Sequence[str], made_by: dict
     columns = [("path", pa.string()), *times, ("vector", pa.list_(pa.float32(), dimension))]
     facts = {f"openclap.{name}": fact if isinstance(fact, str) else jsons.dumps(fact) for name, fact in made_by.items()}
     schema = pa.schema(columns, metadata=facts)
-    rows = part.rows(paths)
+    each_row = rows.rows(paths)
     with (
         new_file(output) as file,
         parquet.ParquetWriter(file, schema, compression="zstd", use_dictionary=["path"]) as writer,
     ):
-        while group := list(islice(rows, ROW_GROUP)):
+        while group := list(islice(each_row, ROW_GROUP)):
             *plain, vectors = zip(*group, strict=True)
             vector = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(vectors)), dimension)
             writer.write_table(pa.Table.from_arrays([*map(pa.array, plain), vector], schema=schema))
@@ -179,7 +179,7 @@ WRITERS: dict[str, tuple[Callable[[Path], bool], Writer]] = {
 
 
 def _writer(output: Path) -> Writer:
-    """What writes such an output. Raises ConfigError where it cannot be written, or is a file of another kind."""
+    """The writer for this suffix. Raises ConfigError for an output that cannot be written or is another's file."""
     from openclap.errors import ConfigError, require
 
     if output.is_dir():

@@ -82,7 +82,7 @@ def fad(
         )
     else:
         outcome.show()
-        made_by = f"windows of {embedder.window_s:.2f} s, {embedder.engine.precision}, model {model_options.name}"
+        made_by = f"windows of {embedder.window_s:.2f} s, {embedder.precision}, model {model_options.name}"
         results.print(". ".join(filter(None, (made_by, str(embedder.mono)))), style="dim", markup=False)
 
 
@@ -158,7 +158,7 @@ def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipp
     vectors: list[Vectors] = []
     files = 0
     with progress("Embedding") as advance:
-        found = embedder.windows_each(paths, batch_size=batch_size, heard=advance.heard)
+        found = embedder.windows_each(paths, batch_size=batch_size, progress=advance.add_seconds)
         for done, (path, result) in enumerate(zip(paths, found, strict=True), start=1):
             if isinstance(result, AudioError):
                 skipped.append((path, str(result)))

@@ -1,4 +1,4 @@
-"""`openclap index`: keep a search index up to date with folders of sound."""
+"""`openclap index`: build a search index and keep it up to date with folders of sound."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from openclap import paths
-from openclap.audio.mono import Channels
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress
-from openclap.cli.defaults import default_index, default_model
-from openclap.cli.model_options import Tokenizer, TrimSilence
+from openclap.cli.defaults import default_index
+from openclap.cli.model_options import ModelOptions
 from openclap.cli.reading import ReadAs
 
 
@@ -20,10 +19,7 @@ def add(
     sounds: list[Path],
     *,
     index: Path | None = None,
-    model: str | None = None,
-    tokenizer: Tokenizer = None,
-    channels: Channels = "mean",
-    trim_silence: TrimSilence = False,
+    model_options: ModelOptions = ModelOptions(),
     table: Path | None = None,
     read_as: ReadAs = ReadAs(),
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -31,7 +27,8 @@ def add(
     """Add folders or files to a search index, or bring it up to date with them.
 
     Only new and changed files are embedded; moved ones keep their vectors; vanished ones leave. Files are read,
-    never written. Stopped half-way, the same command goes on. A tokenizer that is given is copied into a new index.
+    never written. If it is stopped, the same command resumes. An index keeps the model, the channel and the other
+    options that it was made with: they need not be given again. A tokenizer is copied into a new index.
 
     Parameters
     ----------
@@ -39,34 +36,20 @@ def add(
         Folders or sound files.
     index
         The index folder; ~/.cache/openclap/index without it.
-    model
-        A model folder or name; the demo's model without it.
-    channels
-        The channel to read of sounds with several: their mean, or the left, the right or the loudest one. An index
-        keeps to what it was made with.
-    trim_silence
-        Cut silent ends (below -80 dBFS) off each sound before it is embedded.
     table
         A table as `openclap dataset build` reads, whose captions, tags and licences are shown with hits.
     json
         Print one JSON object instead of a table.
     """
-    from openclap.library import Library
     from openclap.sources.recognise import advice
 
     found = read_as.recognise(table) if table else None
     records = list(found.read()) if found else []
     if found and not any(record.captions for record in records):
         note(" ".join(filter(None, ("No caption is in the table.", advice(found)))))
-    library = Library.open_or_create(
-        index or paths.home() / "index",
-        model or default_model(),
-        tokenizer=tokenizer,
-        channels=channels,
-        trim_silence=trim_silence,
-    )
+    library = model_options.open_library(index or paths.home() / "index")
     with progress("Indexing") as advance:
-        report = library.add(sounds, records=records, progress=advance)
+        report = library.add(sounds, records=records, progress=advance, seconds=advance.add_seconds)
     list_skipped(report.skipped)
     if json:
         print_json(asdict(report))
@@ -76,7 +59,7 @@ def add(
 
 
 def status(*, index: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """Say what an index holds and which model made it.
+    """Show what an index holds and which model made it.
 
     Parameters
     ----------
@@ -90,9 +73,9 @@ def status(*, index: Path | None = None, json: Annotated[bool, Parameter(negativ
     where = index or default_index()
     opened = Index.open(where)
     files, windows = opened.count()
-    made_by = opened.identity
-    facts = {"index": str(where), "files": files, "windows": windows, "model": made_by.model}
-    facts |= {"channels": made_by.channels, "trim_silence": made_by.trim_silence}
+    identity = opened.identity
+    facts = {"index": str(where), "files": files, "windows": windows, "model": identity.model}
+    facts |= {"precision": identity.precision, "channels": identity.channels, "trim_silence": identity.trim_silence}
     if json:
         print_json(facts)
     else:

@@ -32,9 +32,9 @@ def inspect(
         Print one JSON object instead of a table.
     """
     from openclap.checkpoints import detect
-    from openclap.embedder import located
+    from openclap.loading import locate
 
-    path = Path(model) if Path(model).exists() else located(model, revision=revision, offline=offline, report=note)
+    path = Path(model) if Path(model).exists() else locate(model, revision=revision, offline=offline, report=note)
     facts = detect.describe(path)
     if json:
         print_json(facts)

@@ -1,4 +1,4 @@
-"""Which model a command works with, and how: the options that commands share."""
+"""The options by which commands choose and load a model."""
 
 from __future__ import annotations
 
@@ -14,62 +14,79 @@ from openclap.cli.defaults import default_model
 
 if TYPE_CHECKING:
     from openclap.embedder import Embedder
+    from openclap.library import Library
 
 Offline = Annotated[bool, Parameter(negative="")]
 TrimSilence = Annotated[bool, Parameter(negative="")]
-
-
+OptionalFlag = Annotated[bool | None, Parameter(negative="")]
 Tokenizer = Annotated[Path | None, Parameter(help="A `tokenizer.json`, for a model that has none beside it.")]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """A model by name, and how it is loaded; `openclap.load` says more."""
+    """A model by name, and how it is loaded; see `openclap.load`. An option that is None has its default there."""
 
     model: str | None = None
     """A model folder, file or name (`openclap models`), or USER/NAME on the hub; the demo's model without it."""
     revision: str | None = None
     """The branch, tag or commit of a model on the hub."""
     offline: Offline = False
-    """Take models from the hub's cache alone, and ask the network for nothing."""
+    """Take models from the hub's cache alone, without any request."""
     tokenizer: Tokenizer = None
-    precision: str = "fp32"
-    """What the model computes in: fp32, bf16, int8, or auto, the fastest that stays true to fp32."""
+    precision: str | None = None
+    """The model's arithmetic: fp32 (the default), bf16, int8, or auto, the fastest that stays close to fp32."""
     device: str | None = None
-    """Where it computes: cpu, cuda, …; a GPU without it, when there is one."""
-    channels: Channels = "mean"
-    """The channel to read of sounds with several: their mean, or the left, the right or the loudest one."""
-    trim_silence: TrimSilence = False
+    """Where the model runs: cpu, cuda, …; a GPU without it, when there is one."""
+    channels: Channels | None = None
+    """The channel to read of sounds with several: their mean (the default), or the left, right or loudest one."""
+    trim_silence: OptionalFlag = None
     """Cut silent ends (below -80 dBFS) off each sound before it is embedded."""
 
     @property
     def name(self) -> str:
-        """The model that is meant. Raises CheckpointError when none is named and there is no default."""
+        """The named model, or the default. Raises CheckpointError when there is neither."""
         return self.model or default_model()
 
     def load(self) -> Embedder:
-        """The model. Raises CheckpointError and ConfigError as `openclap.load` does."""
+        """Load the model. Raises CheckpointError and ConfigError as `openclap.load` does."""
         import openclap
-        from openclap.embedder import located
+        from openclap.loading import locate
 
-        where = located(self.name, revision=self.revision, offline=self.offline, report=note)
+        path = locate(self.name, revision=self.revision, offline=self.offline, report=note)
         return openclap.load(
-            where,
+            path,
             offline=self.offline,
             tokenizer=self.tokenizer,
-            precision=self.precision,
+            precision=self.precision or "fp32",
             device=self.device,
+            channels=self.channels or "mean",
+            trim_silence=bool(self.trim_silence),
+        )
+
+    def open_library(self, folder: Path) -> Library:
+        """Open the index in `folder`, or make it; without --model, an existing index uses its own model."""
+        from openclap.library import Library
+        from openclap.search.index import Index
+
+        return Library.open(
+            folder,
+            self.model if Index.exists(folder) else self.name,
+            tokenizer=self.tokenizer,
             channels=self.channels,
             trim_silence=self.trim_silence,
+            precision=self.precision,
+            device=self.device,
+            revision=self.revision,
+            offline=self.offline,
         )
 
     def facts(self, embedder: Embedder) -> dict[str, str | bool]:
-        """Everything that vectors depend on besides the sounds, for `--json` and for files of vectors."""
+        """Everything that determines embeddings besides the sounds, for `--json` and for files of vectors."""
         mono = embedder.mono
         return {
             "model": self.name,
-            "precision": embedder.engine.precision,
+            "precision": embedder.precision,
             "channels": mono.channels,
             "trim_silence": mono.trim_silence,
         }

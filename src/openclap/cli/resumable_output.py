@@ -1,4 +1,4 @@
-"""What is done of an output that is not whole yet, and waits beside it in `OUTPUT.part`.
+"""Finished rows of an output that is not complete yet, in `OUTPUT.part` beside it.
 
 D embedding.
 """
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 ROWS = "rows.jsonl"
 
 
-class Part:
-    """What is done of an output, in `OUTPUT.part/rows.jsonl`: what it is made by, then a line a file as they come.
+class ResumableRows:
+    """Finished rows of an output, in `OUTPUT.part/rows.jsonl`: a line of options, then a line a file.
 
-    Raises DataError for one that holds files made by another model or with other options: they are not thrown away.
+    Raises DataError when they were made by another model or with other options; they are not deleted.
     Each line reaches the system before the next file is read, so a kill costs no more than a torn last line, and
     that is cut off. A file counts as done while its size and its time are those it was read at.
     """
@@ -128,8 +128,8 @@ def _check_empty(path: Path, head: bytes, made_by: dict[str, Any]) -> None:
 
 
 @contextmanager
-def unfinished(output: Path, made_by: dict[str, Any]) -> Iterator[Part]:
-    """What an earlier run has done of `output`; kept for the next run unless the output is written.
+def resumable_rows(output: Path, made_by: dict[str, Any]) -> Iterator[ResumableRows]:
+    """Open the rows that an earlier run finished of `output`; they stay for the next run unless the output is written.
 
     Raises DataError when another process is at it, or when OUTPUT.part is something else.
     """
@@ -140,19 +140,19 @@ def unfinished(output: Path, made_by: dict[str, Any]) -> Iterator[Part]:
     folder = output.with_name(output.name + ".part")
     ours = {ROWS, LOCK, partial_of(folder / ROWS).name}
     if folder.exists() and not (folder.is_dir() and all(path.name in ours for path in folder.iterdir())):
-        raise DataError(f"{folder}: unfinished vectors are kept there, and it is something else. Move it away.")
+        raise DataError(f"{folder}: unfinished vectors need this name, and it is something else. Move it.")
     folder.mkdir(parents=True, exist_ok=True)
-    part: Part | None = None
+    rows: ResumableRows | None = None
     try:
         with only_writer(folder):
             try:
-                with closing(Part(folder, made_by)) as part:
-                    yield part
+                with closing(ResumableRows(folder, made_by)) as rows:
+                    yield rows
             finally:
-                if part is not None and (part.is_written or not part):
+                if rows is not None and (rows.is_written or not rows):
                     shutil.rmtree(folder, ignore_errors=True)  # while no other process may write there
     except KeyboardInterrupt:
-        if part:
-            verb = "is" if len(part) == 1 else "are"
-            note(f"{counted(len(part), 'file')} {verb} done and wait in {folder}. Run the same command to go on.")
+        if rows:
+            verb = "is" if len(rows) == 1 else "are"
+            note(f"{counted(len(rows), 'file')} {verb} done and wait in {folder}. Run the same command to go on.")
         raise

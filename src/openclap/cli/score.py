@@ -1,4 +1,4 @@
-"""`openclap score`: how well sounds and sentences fit."""
+"""`openclap score`: similarity of sounds and texts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from openclap.cli.reading import ReadAs
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A sound, what is said of it, and the cosine between the two."""
+class ScoredPair:
+    """A sound, a text, and the cosine between the two."""
 
     path: str
     text: str
@@ -33,7 +33,7 @@ def score(
     batch_size: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Say how well sounds fit what is said of them: the CLAP score.
+    """Compute how well sounds fit their captions: the CLAP score.
 
     It is the cosine between a sound's vector and a sentence's, from -1 to 1: neither multiplied by the model's scale
     nor cut off at 0. The model is Wu et al.'s (2023, arXiv:2211.06687); the score judges text-to-audio generation as
@@ -59,10 +59,15 @@ def score(
     skipped: Skipped = []
     wanted = _wanted(audio, text, pairs, read_as, skipped)
     embedder = model_options.load()
-    paths, texts = list(dict.fromkeys(path for path, _ in wanted)), list(dict.fromkeys(said for _, said in wanted))
+    paths, texts = (
+        list(dict.fromkeys(path for path, _ in wanted)),
+        list(dict.fromkeys(caption for _, caption in wanted)),
+    )
     text_D = dict(zip(texts, embedder.embed_text(texts), strict=True))
     audio_D = dict(vectors_each(embedder, paths, skipped, batch_size, "Scoring"))
-    scored = [Pair(path, said, float(audio_D[path] @ text_D[said])) for path, said in wanted if path in audio_D]
+    scored = [
+        ScoredPair(path, caption, float(audio_D[path] @ text_D[caption])) for path, caption in wanted if path in audio_D
+    ]
     if not scored:
         raise AudioError(
             f"{skipped[0][1]}" if len(skipped) == 1 else f"None of the {len(paths)} sounds can be decoded."
@@ -84,7 +89,7 @@ def score(
 def _wanted(
     audio: Path | None, text: str | None, pairs: Path | None, read_as: ReadAs, skipped: Skipped
 ) -> list[tuple[str, str]]:
-    """Sounds and what is said of them. Raises ConfigError for neither one pair nor a table, or blank words."""
+    """Paths and texts. Raises ConfigError for neither one pair nor a table, and for a blank text."""
     from openclap.errors import ConfigError, DataError
     from openclap.sources.recognise import advice
 

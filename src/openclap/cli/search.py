@@ -1,4 +1,4 @@
-"""`openclap search` and `openclap similar`: words or a sound to sounds."""
+"""`openclap search` and `openclap similar`: find sounds by words or by a sound."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def search(
     Parameters
     ----------
     query
-        What to listen for, in plain words: "rain on a tin roof".
+        A description in plain words: "rain on a tin roof".
     index
         The index folder; your own (`openclap index add`) or else the demo's.
     k
@@ -46,12 +46,12 @@ def search(
 def similar(
     file: Path, *, index: Path | None = None, tokenizer: Tokenizer = None, k: K = 10, json: Json = False
 ) -> None:
-    """Find sounds that are like a sound.
+    """Find sounds that are similar to a sound.
 
     Parameters
     ----------
     file
-        The sound to start from; it need not be in the index.
+        The sound to compare with; it need not be in the index.
     index
         The index folder; your own (`openclap index add`) or else the demo's.
     k
@@ -65,7 +65,7 @@ def similar(
 
 
 def show(hits: list[Hit], *, json: bool) -> None:
-    """Print hits: score, place in the file, path and caption."""
+    """Print hits: score, place in the file, file name and caption."""
     if json:
         print_json([asdict(hit) for hit in hits])
         return

@@ -118,7 +118,7 @@ class Demo:
 
     def library(self) -> Library:
         """The demo's index with the published model."""
-        return Library.open_or_create(self.folder / "index", str(self.publish()))
+        return Library.open(self.folder / "index", str(self.publish()))
 
 
 def source_digest() -> str:

@@ -209,7 +209,7 @@ def open_listener(
 def identity(embedder: Any) -> dict[str, str] | None:
     """What vectors hang on: weights and preset, software and precision, windowing. None where it is not stated."""
     try:
-        digest, engine, policy = embedder.digest(), embedder.engine.name, embedder.clip_policy
+        digest, engine, policy = embedder.digest(), embedder.runtime.name, embedder.clip_policy
     except AttributeError:
         return None
     return {"weights and preset": digest, "engine": engine, "long clips": policy}

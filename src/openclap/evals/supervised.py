@@ -213,7 +213,7 @@ def _tuning(config: TrainConfig, embedder: Embedder) -> TrainConfig:
         config,
         augment=replace(LAION_STRIPES, time_width=time_width, mel_width=mel_width),
         fixed_norms=config.batch_size < LARGE_BATCH,
-        precision="bf16" if embedder.engine.precision == "bf16" else "fp32",
+        precision="bf16" if embedder.precision == "bf16" else "fp32",
         patience=PATIENCE,
     )
 

@@ -13,8 +13,7 @@ S sounds, N samples, T timestamps, D embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -67,12 +66,6 @@ class Model(nn.Module):
         """(S, D): each sound as a whole."""
         return torch.cat([self.embedder.audio_tensor(list(part)) for part in audio_SN.split(BATCH)])
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Model:
-        """Where the weights are moved, by `to` and the like, sounds go too."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.embedder.device = self.logmel.window.device
-        return self
-
 
 def load_model(model_file_path: str = "", window_s: float | None = None, hop_ms: float = HOP_MS) -> Model:
     """A model, whatever `openclap.load` reads, on the CPU: HEAR's tools move it.
@@ -81,7 +74,7 @@ def load_model(model_file_path: str = "", window_s: float | None = None, hop_ms:
         window_s: seconds of sound around each timestamp that its embedding hears; 1, or what the model reads at once.
         hop_ms: from timestamp to timestamp.
     """
-    from openclap.embedder import load
+    from openclap.loading import load
 
     if not model_file_path:
         raise ConfigError("No model is given. Pass its folder, file or name as model_file_path, or --model.")

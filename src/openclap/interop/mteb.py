@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from openclap.audio.inputs import Sound
-from openclap.embedder import Embedder, Vectors, load
+from openclap.embedder import Embedder, Vectors
 from openclap.errors import AudioError, ConfigError, require
 from openclap.interop import audio_inputs
+from openclap.loading import load
 
 require("mteb", "interop")
 

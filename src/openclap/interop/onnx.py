@@ -35,7 +35,7 @@ from openclap.text.tokenizer import Tokenizer
 from openclap.types import AudioBatch, TextBatch
 
 if TYPE_CHECKING:
-    from openclap.audio.frontend import FrontEndConfig
+    from openclap.audio.config import FrontEndConfig
     from openclap.checkpoints.checkpoint import Checkpoint
     from openclap.models.clap import CLAP
     from openclap.presets import Preset

@@ -10,7 +10,7 @@ loaded. The library wants `trust_remote_code` for every class that is not its ow
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,11 @@ from openclap.checkpoints import folder
 from openclap.checkpoints.conversion_report import Losses
 from openclap.checkpoints.destination import Kind, drafted
 from openclap.checkpoints.hub import SENTENCE_TRANSFORMERS
-from openclap.embedder import Embedder, load
+from openclap.embedder import Embedder
 from openclap.errors import CheckpointError, ConfigError, MissingTokenizerError, require
 from openclap.interop import audio_inputs
+from openclap.loading import load
+from openclap.runtimes.torch import TorchRuntime
 from openclap.types import TextBatch
 
 if TYPE_CHECKING:
@@ -83,12 +85,6 @@ class Clap(InputModule):  # type: ignore[misc]
             return self.embedder.audio_tensor(features["waves"])
         return self.clap.encode_text(TextBatch(features["input_ids"], features["attention_mask"]))
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Clap:
-        """Where the weights are moved, by `to` and the like, sounds go too."""
-        super()._apply(fn, recurse)
-        self.embedder.device = self.logmel.window.device
-        return self
-
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Clap:
         """From a folder, or a repository on the hub. Raises CheckpointError for what is no model."""
@@ -131,7 +127,7 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
     if tokenizer is None:
         raise MissingTokenizerError(f"{name}: sentence-transformers needs the tokenizer in the folder.")
     device = torch.device("cpu")
-    embedder = Embedder(
+    runtime = TorchRuntime(
         folder.network(checkpoint, name),
         checkpoint.preset,
         tokenizer,
@@ -139,6 +135,7 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
         unused=checkpoint.unused,
         objective=checkpoint.objective,
     )
+    embedder = Embedder(runtime)
     with drafted(place, KIND, lambda draft: _check(draft, embedder), [checkpoint.source]) as draft:
         model = SentenceTransformer(modules=[Clap(embedder)], device="cpu", similarity_fn_name="cosine")
         model.save(str(draft), create_model_card=False)

@@ -1,4 +1,4 @@
-"""The two-tower model: sounds and words in one space.
+"""The two-tower model: clips and captions in one space.
 
 B clips or captions, T captions of a batch, D embedding.
 """
@@ -26,7 +26,7 @@ class ProjectionHead(nn.Sequential):
 
 
 class MLPTransform(nn.Sequential):
-    """Linear, ReLU, dropout, Linear: what LAION's four-term loss compares across (its `audio_transform`)."""
+    """Linear, ReLU, dropout, Linear: a transform of embeddings for LAION's four-term loss (its `audio_transform`)."""
 
     def __init__(self, size: int) -> None:
         super().__init__(nn.Linear(size, size), nn.ReLU(), nn.Dropout(0.1), nn.Linear(size, size))
@@ -79,7 +79,7 @@ class CLAP(nn.Module):
         return F.normalize(self.text_head(self.text_tower(batch)), dim=-1)
 
     def forward(self, batch: PairBatch) -> Features:
-        """All that training reads of a batch, in fp32 or finer: what half precision is enough for ends here."""
+        """Features of a batch for an objective, in fp32 or finer: half precision is too coarse for softmaxes."""
         audio_BD, text_TD = _fine(self.encode_audio(batch.audio)), _fine(self.encode_text(batch.text))
         return Features(
             audio_BD=audio_BD,
@@ -95,7 +95,7 @@ class CLAP(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """What similarities are multiplied by: exp(logit_scale), between 1 and 100."""
+        """The factor of similarities, exp(logit_scale), between 1 and 100."""
         return _positive(self.logit_scale)
 
 

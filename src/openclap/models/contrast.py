@@ -1,6 +1,7 @@
-"""Softmaxes from own anchors over everyone's candidates: targets, weights, and who is spared.
+"""Cross-entropies from local anchors over global candidates: targets, weights, and excluded negatives.
 
-B clips, T captions, A anchors, C candidates, D embedding; `own` features and `everyone`'s, see `objectives`.
+B clips, T captions, A anchors, C candidates, D embedding; `own` features are those of this process and `everyone` the
+gathered ones of all processes, see `objectives`.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from openclap.types import Features
 
 
 class CaptionWeights(NamedTuple):
-    """How much each caption's pair counts: of own captions, and of everyone's."""
+    """Weights of the captions' pairs: of local captions, and of all captions."""
 
     own_T: Tensor
     everyone_T: Tensor
 
 
 class Weights(Protocol):
-    """Weights of captions' pairs, from audio or from text."""
+    """Weights of the captions' pairs, computed from audio or from text."""
 
     def by_audio(self, own: Features, everyone: Features) -> CaptionWeights: ...
 
     def by_text(self, own: Features, everyone: Features) -> CaptionWeights: ...
 
 
-class Even:
-    """All pairs weigh the same."""
+class EqualWeights:
+    """All pairs have weight 1."""
 
     def by_audio(self, own: Features, everyone: Features) -> CaptionWeights:
         return CaptionWeights(torch.ones_like(own.text_TD[:, 0]), torch.ones_like(everyone.text_TD[:, 0]))
@@ -38,8 +39,8 @@ class Even:
     by_text = by_audio
 
 
-class Crowding:
-    """A pair weighs exp(mean similarity to everyone's / κ), so pairs with many neighbours in the batch count more.
+class SimilarityWeights:
+    """A pair weighs exp(mean similarity to the batch / κ), so pairs with many neighbours in the batch count more.
 
     LAION-CLAP's class weights (`weight_loss_kappa`): no gradient flows through them.
     """
@@ -59,16 +60,16 @@ class Crowding:
         return (own_ND @ everyone_ND.mean(dim=0) / self.kappa).exp()
 
 
-class Spare(Protocol):
-    """Which candidates are left out of an anchor's negatives: masks, true where spared."""
+class NegativeFilter(Protocol):
+    """Candidates that are no negatives of an anchor: masks, true where a candidate is excluded."""
 
     def of_clips(self, own: Features, everyone: Features) -> Tensor: ...
 
     def of_captions(self, own: Features, everyone: Features) -> Tensor: ...
 
 
-class SpareNone:
-    """Every other's is a negative, as in LAION-CLAP."""
+class AllNegatives:
+    """Every candidate of another clip is a negative, as in LAION-CLAP."""
 
     def of_clips(self, own: Features, everyone: Features) -> Tensor:
         return own.clip_B.new_zeros((len(own.clip_B), len(everyone.owner_T)), dtype=torch.bool)
@@ -77,26 +78,26 @@ class SpareNone:
         return own.clip_B.new_zeros((len(own.owner_T), len(everyone.clip_B)), dtype=torch.bool)
 
 
-class SpareEqualCaptions:
-    """Two clips that share a caption are not each other's negatives through it: a clip spares others' captions that
-    equal one of its own, and a caption spares others' clips that have an equal one."""
+class ExcludeEqualCaptions:
+    """Two clips that share a caption are not each other's negatives through it: excluded are, for a clip, captions of
+    other clips that equal one of its own, and for a caption, other clips that have an equal caption."""
 
     def of_clips(self, own: Features, everyone: Features) -> Tensor:
         equal_TT = (own.caption_id_T[:, None] == everyone.caption_id_T).float()
-        alike_BT = equal_TT.new_zeros(len(everyone.clip_B), len(everyone.owner_T)).index_add(0, own.owner_T, equal_TT)
-        return (alike_BT[own.clip_B] > 0) & (own.clip_B[:, None] != everyone.owner_T)
+        equal_BT = equal_TT.new_zeros(len(everyone.clip_B), len(everyone.owner_T)).index_add(0, own.owner_T, equal_TT)
+        return (equal_BT[own.clip_B] > 0) & (own.clip_B[:, None] != everyone.owner_T)
 
     def of_captions(self, own: Features, everyone: Features) -> Tensor:
         equal_TT = (own.caption_id_T[:, None] == everyone.caption_id_T).float()
-        alike_TB = equal_TT.new_zeros(len(own.owner_T), len(everyone.clip_B)).index_add(1, everyone.owner_T, equal_TT)
-        return (alike_TB > 0) & (own.owner_T[:, None] != everyone.clip_B)
+        equal_TB = equal_TT.new_zeros(len(own.owner_T), len(everyone.clip_B)).index_add(1, everyone.owner_T, equal_TT)
+        return (equal_TB > 0) & (own.owner_T[:, None] != everyone.clip_B)
 
 
 class Contrast:
-    """Cross-entropies from own clips to everyone's captions and from own captions to everyone's clips."""
+    """Cross-entropies from local clips to all captions and from local captions to all clips."""
 
-    def __init__(self, label_smoothing: float, spare: Spare) -> None:
-        self.label_smoothing, self.spare = label_smoothing, spare
+    def __init__(self, label_smoothing: float, negatives: NegativeFilter) -> None:
+        self.label_smoothing, self.negatives = label_smoothing, negatives
 
     def __call__(self, own: Features, everyone: Features, clips: CaptionWeights, captions: CaptionWeights) -> Tensor:
         """The mean of the two directions; `clips` are the weights of the first and `captions` of the second."""
@@ -108,23 +109,23 @@ class Contrast:
         captions_B = torch.bincount(everyone.owner_T, minlength=len(everyone.clip_B))
         weight_T = weights.everyone_T / captions_B[everyone.owner_T]
         weight_BT = (own.clip_B[:, None] == everyone.owner_T) * weight_T
-        return self.cross_entropy(logits_BT, weight_BT, self.spare.of_clips(own, everyone)) / _total(weight_T)
+        return self.cross_entropy(logits_BT, weight_BT, self.negatives.of_clips(own, everyone)) / _total(weight_T)
 
     def from_captions(self, own: Features, everyone: Features, weights: CaptionWeights) -> Tensor:
         """The weighted mean over captions."""
         logits_TB = own.scale * own.text_TD @ everyone.audio_BD.T
         weight_TB = (own.owner_T[:, None] == everyone.clip_B) * weights.own_T[:, None]
-        spared_TB = self.spare.of_captions(own, everyone)
-        return self.cross_entropy(logits_TB, weight_TB, spared_TB) / _total(weights.everyone_T)
+        excluded_TB = self.negatives.of_captions(own, everyone)
+        return self.cross_entropy(logits_TB, weight_TB, excluded_TB) / _total(weights.everyone_T)
 
-    def cross_entropy(self, logits_AC: Tensor, weight_AC: Tensor, spared_AC: Tensor) -> Tensor:
-        """Σ −weight · log softmax over the candidates that are not spared, with smoothed weights."""
-        allowed_AC = ~spared_AC
+    def cross_entropy(self, logits_AC: Tensor, weight_AC: Tensor, excluded_AC: Tensor) -> Tensor:
+        """Σ −weight · log softmax over the candidates that are not excluded, with smoothed weights."""
+        allowed_AC = ~excluded_AC
         even_AC = weight_AC.sum(1, keepdim=True) * allowed_AC / allowed_AC.sum(1, keepdim=True)
         target_AC = torch.lerp(weight_AC, even_AC, self.label_smoothing)
-        lowest = torch.finfo(logits_AC.dtype).min  # and not -inf, of which 0 times is no number
-        return -(target_AC * F.log_softmax(logits_AC.masked_fill(spared_AC, lowest), dim=1)).sum()
+        lowest = torch.finfo(logits_AC.dtype).min  # not -inf, because 0 · -inf is NaN
+        return -(target_AC * F.log_softmax(logits_AC.masked_fill(excluded_AC, lowest), dim=1)).sum()
 
 
 def _total(weight_T: Tensor) -> Tensor:
-    return weight_T.sum().clamp_min(torch.finfo(weight_T.dtype).tiny)  # no captions at all: a loss of 0
+    return weight_T.sum().clamp_min(torch.finfo(weight_T.dtype).tiny)  # without captions the loss is 0, not NaN

@@ -1,7 +1,7 @@
 """Feature fusion for clips longer than the input: the whole view and three local views become one map.
 
 DAF, AFF and iAFF are those of Dai et al. 2021 (arXiv:2009.14082) as LAION-CLAP uses them (Wu et al. 2023,
-arXiv:2211.06687, section 3.2). Only long clips are fused; what a short clip holds four times is read once.
+arXiv:2211.06687, section 3.2). Only long clips are fused; the four views of a short clip are equal, and one is read.
 
 B clips, V views (whole, front, middle, back), T frames, F mel bins, C channels.
 """
@@ -9,13 +9,12 @@ B clips, V views (whole, front, middle, back), T frames, F mel bins, C channels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FusionKind = Literal["daf_1d", "aff_1d", "iaff_1d", "daf_2d", "aff_2d", "iaff_2d", "channel_map"]
+from openclap.models.config import FusionKind
 
 BOTTLENECK = 4
 LOCAL_VIEWS = 3
@@ -143,17 +142,17 @@ def end_to_end(views: Tensor, width: int) -> Tensor:
 
 
 WhereLong = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor]
-"""Maps, which of them are of long clips, and what fuses the clips at some places, to maps that are fused there."""
+"""(maps, mask of long clips, function that fuses the clips at some indices) to maps that are fused there."""
 
 
 def only_long(maps: Tensor, is_long_B: Tensor, fused: Callable[[Tensor], Tensor]) -> Tensor:
-    """Fuses what is long and nothing else."""
+    """Fuse the long clips only."""
     long = is_long_B.nonzero().squeeze(1)
     return replaced(maps, is_long_B, fused(long)) if len(long) else maps
 
 
 def every_clip(maps: Tensor, is_long_B: Tensor, fused: Callable[[Tensor], Tensor]) -> Tensor:
-    """The same result for graphs, whose shapes may not hang on values: fuses every clip and takes what is long."""
+    """Fuse every clip and select the long ones: the same result for exported graphs, whose shapes must be static."""
     is_long = is_long_B.reshape(-1, *[1] * (maps.ndim - 1))
     return torch.where(is_long, fused(torch.arange(maps.shape[0], device=maps.device)), maps)
 
@@ -166,7 +165,7 @@ def replaced(maps: Tensor, is_long_B: Tensor, values: Tensor) -> Tensor:
 
 
 def view_module(fusion: FusionKind | None, n_mels: int) -> nn.Module:
-    """What stands between the log-mels and the first layer."""
+    """The module between log-mels and first layer for a kind of fusion."""
     if fusion is None:
         return FirstView()
     if fusion.endswith("_1d"):

@@ -8,50 +8,18 @@ B clips, V views, T frames, F mel bins, S side of the image, N tokens, C channel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openclap.models.fusion import FUSIONS, FusionKind, WhereLong, end_to_end, only_long, view_module
+from openclap.models.config import HTSATConfig
+from openclap.models.fusion import FUSIONS, WhereLong, end_to_end, only_long, view_module
 from openclap.models.patch_dropout import PartOfMap, WholeMap
 from openclap.models.swin import SwinStage
 from openclap.types import AudioBatch, AudioFeatures
 
 PATCH = 4
 DROP_PATH = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class HTSATConfig:
-    """Sizes of the transformer.
-
-    Attributes:
-        width: channels of the first stage; each stage doubles them.
-        depths, heads: blocks and attention heads of each stage.
-        image: side of the square that `n_mels` bins and the frames are folded into.
-        classes: of the tagging head (AudioSet has 527); 0 for none.
-        fusion: how the views of a long clip are joined; None reads the first view alone.
-    """
-
-    width: int
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    n_mels: int = 64
-    image: int = 256
-    window: int = 8
-    classes: int = 527
-    fusion: FusionKind | None = None
-
-    @property
-    def embedding_size(self) -> int:
-        return int(self.width * 2 ** (len(self.depths) - 1))
-
-
-HTSAT_TINY = HTSATConfig(width=96, depths=(2, 2, 6, 2), heads=(4, 8, 16, 32))
-HTSAT_BASE = HTSATConfig(width=128, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
-HTSAT_LARGE = HTSATConfig(width=256, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
 
 
 class HTSAT(nn.Module):
@@ -81,25 +49,25 @@ class HTSAT(nn.Module):
         last, bands = side // 2 ** (len(config.depths) - 1), config.image // config.n_mels
         self.tagger = Tagger(config.embedding_size, config.classes, last // bands) if config.classes else None
         self.whole = WholeMap(side, config.window, config.depths)
-        self.learned_from: WholeMap | PartOfMap = self.whole
+        self.training_map: WholeMap | PartOfMap = self.whole
 
     def drop_patches(self, share: float) -> None:
-        """From now on leave out this share of the time in training, to the nearest of as many parts as the last map
-        has columns (eight); 0 for none. Evaluation and `features` read everything."""
+        """Drop this share of the time in training steps, rounded to columns of the last map (eighths); 0 for none.
+        Evaluation and `features` read everything."""
         side, depths = self.config.image // PATCH, self.config.depths
         columns = side // 2 ** (len(depths) - 1)
-        kept = max(1, round(columns * (1 - share)))
-        part = PartOfMap(side, self.config.window, depths, kept) if kept < columns else self.whole
-        self.learned_from = part.to(self.norm.weight.device)
+        remaining = max(1, round(columns * (1 - share)))
+        part = PartOfMap(side, self.config.window, depths, remaining) if remaining < columns else self.whole
+        self.training_map = part.to(self.norm.weight.device)
 
     def forward(self, batch: AudioBatch) -> Tensor:
         """(B, C) embedding."""
-        return self.last_map(batch, self.learned_from if self.training else self.whole).mean(dim=1)
+        return self.last_map(batch, self.training_map if self.training else self.whole).mean(dim=1)
 
     def features(self, batch: AudioBatch) -> AudioFeatures:
         """The embedding, and the latent vector and class scores of every frame of the image.
 
-        The last map has one moment for 32 frames, which stand repeated, as in the reference.
+        The last map has one moment for 32 frames; moments are repeated to frames, as in the reference.
         """
         map_BNC = self.last_map(batch, self.whole)
         grid_BTFC = self.fold.undo(map_BNC)

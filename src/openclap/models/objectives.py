@@ -1,7 +1,7 @@
-"""What training asks of the two towers.
+"""Training objectives over the two towers' features.
 
-B clips, T captions, D embedding. An objective is given the features of this process (`own`) and of the whole global
-batch (`everyone`) and returns this process's share of the loss: the shares of all processes sum to the loss of the
+B clips, T captions, D embedding. An objective takes the features of this process (`own`) and of the whole global batch
+(`everyone`) and returns this process's share of the loss: the shares of all processes sum to the loss of the
 global batch. Anchors are own clips and own captions, candidates are everyone's, so no process computes what another one
 does. With one process, `own` is `everyone` and the share is the loss.
 
@@ -24,22 +24,30 @@ from torch import Tensor, nn
 
 from openclap.errors import ConfigError
 from openclap.models.clap import CLAP
-from openclap.models.contrast import Contrast, Crowding, Even, Spare, SpareEqualCaptions, SpareNone, Weights
+from openclap.models.contrast import (
+    AllNegatives,
+    Contrast,
+    EqualWeights,
+    ExcludeEqualCaptions,
+    NegativeFilter,
+    SimilarityWeights,
+    Weights,
+)
 from openclap.types import Features
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveConfig:
-    """Which objective a run has.
+    """Choice and parameters of a run's objective.
 
     Attributes:
         kind: "infonce", "mlp" or "siglip" (see `InfoNCE`, `FourTerms`, `SigLIP`).
-        kappa: weigh crowded pairs more, the more the smaller it is (see `Crowding`); 0 weighs all alike.
+        kappa: weigh pairs with many neighbours more, the more the smaller κ is (see `SimilarityWeights`); 0 is off.
         label_smoothing: the part of each target that is spread evenly over all candidates.
         matryoshka: shorter sizes that are trained along with the whole (see `Matryoshka`).
-        spare_equal_captions: a clip with the same caption as another is no negative of that other's.
-        initial_scale: where the temperature's scale begins (SigLIP's paper: 10), siglip's bias then at −10; 0 leaves
-            both as the model has them.
+        spare_equal_captions: clips with an equal caption are not each other's negatives through it.
+        initial_scale: start of the temperature's scale (SigLIP's paper: 10), with siglip's bias at −10; 0 takes both
+            from the model.
 
     Raises ConfigError for values out of range and for combinations that nothing defines.
     """
@@ -67,7 +75,7 @@ class ObjectiveConfig:
         if self.kind == "siglip" and (self.kappa or self.label_smoothing):
             raise ConfigError("objective.kappa and objective.label_smoothing are for softmaxes; siglip has none.")
         if self.kind == "mlp" and self.matryoshka:
-            raise ConfigError("objective.matryoshka goes with infonce and siglip; mlp compares whole vectors only.")
+            raise ConfigError("objective.matryoshka works with infonce and siglip; mlp compares whole vectors only.")
 
 
 class Objective(nn.Module, ABC):
@@ -80,16 +88,16 @@ class Objective(nn.Module, ABC):
     def forward(self, own: Features, everyone: Features) -> Tensor: ...
 
     def learned(self) -> dict[str, Tensor]:
-        """What it learns itself: the tensors that it learns in, not copies."""
+        """The objective's own learned tensors, not copies."""
         return dict(self.state_dict())
 
 
 class InfoNCE(Objective):
-    """Each clip picks its captions among everyone's, each caption its clip (Radford et al. 2021, figure 3)."""
+    """Each clip picks its captions among all captions, each caption its clip (Radford et al. 2021, figure 3)."""
 
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
-        self.contrast = Contrast(config.label_smoothing, _spare(config))
+        self.contrast = Contrast(config.label_smoothing, _negatives(config))
         self.weights = _weights(config)
 
     def forward(self, own: Features, everyone: Features) -> Tensor:
@@ -104,7 +112,7 @@ class FourTerms(Objective):
 
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
-        self.contrast = Contrast(config.label_smoothing, _spare(config))
+        self.contrast = Contrast(config.label_smoothing, _negatives(config))
         self.weights = _weights(config)
 
     def forward(self, own: Features, everyone: Features) -> Tensor:
@@ -124,21 +132,21 @@ def _audio_transformed(features: Features) -> Features:
 
 
 class SigLIP(Objective):
-    """Every caption and clip are asked whether they belong together (Zhai et al. 2023): −log σ(±(s·similarity + b)),
-    summed over all pairs and divided by the number of captions. `bias`, b, is learned; it begins at −10 where a model
-    brings none, and the paper begins with the scale at 10."""
+    """A binary decision for every caption and clip (Zhai et al. 2023, arXiv:2303.15343): −log σ(±(s·similarity + b)),
+    summed over all pairs and divided by the number of captions. `bias`, b, is learned; it starts at −10 where a model
+    has none, and the paper starts the scale at 10."""
 
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.tensor(-10.0))
-        self.spare = _spare(config)
+        self.negatives = _negatives(config)
 
     def forward(self, own: Features, everyone: Features) -> Tensor:
         logits_TB = own.scale * own.text_TD @ everyone.audio_BD.T + self.bias
-        yes_TB = own.owner_T[:, None] == everyone.clip_B
-        losses_TB = -F.logsigmoid(torch.where(yes_TB, logits_TB, -logits_TB))
-        spared_TB = self.spare.of_captions(own, everyone)
-        return losses_TB.masked_fill(spared_TB, 0.0).sum() / max(1, len(everyone.owner_T))
+        is_pair_TB = own.owner_T[:, None] == everyone.clip_B
+        losses_TB = -F.logsigmoid(torch.where(is_pair_TB, logits_TB, -logits_TB))
+        excluded_TB = self.negatives.of_captions(own, everyone)
+        return losses_TB.masked_fill(excluded_TB, 0.0).sum() / max(1, len(everyone.owner_T))
 
 
 class Matryoshka(Objective):
@@ -162,11 +170,11 @@ def _first(features: Features, size: int) -> Features:
 
 
 def _weights(config: ObjectiveConfig) -> Weights:
-    return Crowding(config.kappa) if config.kappa else Even()
+    return SimilarityWeights(config.kappa) if config.kappa else EqualWeights()
 
 
-def _spare(config: ObjectiveConfig) -> Spare:
-    return SpareEqualCaptions() if config.spare_equal_captions else SpareNone()
+def _negatives(config: ObjectiveConfig) -> NegativeFilter:
+    return ExcludeEqualCaptions() if config.spare_equal_captions else AllNegatives()
 
 
 OBJECTIVES: dict[str, Callable[[ObjectiveConfig], Objective]] = {
@@ -177,13 +185,13 @@ OBJECTIVES: dict[str, Callable[[ObjectiveConfig], Objective]] = {
 
 
 def build_objective(config: ObjectiveConfig, clap: CLAP, learned: Mapping[str, Tensor] | None = None) -> Objective:
-    """The objective, and `clap` made ready for it, which is to come before optimizer and processes are set up.
+    """Build the objective and prepare `clap` for it. Call it before optimizer and processes are set up.
 
-    Parts of `clap` that the objective does not read stop learning (data-parallel training waits for every gradient),
-    and its scales begin where the configuration says. The objective's own parameters are to be optimised, too; they
-    begin as `learned`, where that is of the same kind.
+    Parts of `clap` that the objective does not read are frozen (data-parallel training waits for every gradient), and
+    its scales are set to the configured start. The objective's own parameters must be optimised too; they start as
+    `learned`, where its shapes match.
 
-    Raises ConfigError when `clap` lacks what the objective reads.
+    Raises ConfigError when `clap` lacks parts that the objective reads.
     """
     objective = OBJECTIVES[config.kind](config)
     extras = (clap.audio_transform, clap.text_transform, clap.logit_scale_text)
@@ -210,7 +218,7 @@ def _shapes(learned: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def _nested(objective: Objective, sizes: tuple[int, ...], clap: CLAP) -> Objective:
-    """`objective` over these sizes and the whole, where there are any."""
+    """`objective` over these sizes and the whole size; `objective` itself without sizes."""
     whole = clap.embedding_size
     if not sizes:
         return objective

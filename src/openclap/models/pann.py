@@ -6,70 +6,15 @@ B clips, V views, C channels, T frames, F mel bins, D embedding, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openclap.models.fusion import FUSIONS, FusionKind, WhereLong, end_to_end, only_long, view_module
+from openclap.models.config import PANNConfig
+from openclap.models.fusion import FUSIONS, WhereLong, end_to_end, only_long, view_module
 from openclap.models.patch_dropout import TimeCrop
 from openclap.types import AudioBatch, AudioFeatures
-
-
-@dataclass(frozen=True, slots=True)
-class PANNConfig:
-    """A stack of convolution blocks, then pooling over what is left of time and frequency.
-
-    Attributes:
-        widths: channels of each block.
-        pool: "max" or "average", over 2×2 after each block.
-        pooled: how many blocks are pooled; None for all but the last.
-        kernels: side of each convolution of a block: two of 3×3, or one of 5×5 (PANN-6).
-        n_mels: mel bins that a first batch norm reads; None for no such layer.
-        over_time: the maximum, or maximum plus mean (PANN).
-        dropout: between blocks and, more, around the last layer, in training.
-        linear: a layer of the last width, with ReLU, after pooling.
-        classes: of the tagging head; 0 for none.
-        fusion: how the views of a long clip are joined; None reads the first view alone.
-    """
-
-    widths: tuple[int, ...]
-    pool: Literal["max", "average"]
-    pooled: int | None = None
-    kernels: tuple[int, ...] = (3, 3)
-    n_mels: int | None = None
-    over_time: Literal["max", "max+mean"] = "max"
-    dropout: float = 0.0
-    linear: bool = False
-    classes: int = 0
-    fusion: FusionKind | None = None
-
-    @property
-    def embedding_size(self) -> int:
-        return self.widths[-1]
-
-
-def _pann(widths: tuple[int, ...], pooled: int, kernels: tuple[int, ...] = (3, 3)) -> PANNConfig:
-    return PANNConfig(
-        widths,
-        pool="average",
-        pooled=pooled,
-        kernels=kernels,
-        n_mels=64,
-        over_time="max+mean",
-        dropout=0.2,
-        linear=True,
-        classes=527,
-    )
-
-
-PANN_14 = _pann((64, 128, 256, 512, 1024, 2048), pooled=5)
-PANN_10 = _pann((64, 128, 256, 512, 1024), pooled=5)
-PANN_6 = _pann((64, 128, 256, 512), pooled=4, kernels=(5,))
-"""LAION's: its PANN-10 has five blocks, the published Cnn10 four (`PANN_10_AUDIOSET`)."""
-PANN_10_AUDIOSET = _pann((64, 128, 256, 512), pooled=4)
 
 LAST_DROPOUT = 2.5
 """PANN drops 0.5 around the last layer where it drops 0.2 between blocks."""
@@ -141,8 +86,8 @@ class PANN(nn.Module):
         return embedding_BD
 
     def drop_patches(self, share: float) -> None:
-        """From now on read a random stretch of each clip in training that is shorter by this share; 0 for all of it.
-        2-D fusion lays views side by side in time, so there the map is cropped after it."""
+        """Read a random stretch of each clip in training steps, shorter by this share; 0 for all of it. 2-D fusion puts
+        views side by side in time, so there the map is cropped after fusion."""
         self.crop.share = share
 
     def features(self, batch: AudioBatch) -> AudioFeatures:
@@ -189,7 +134,7 @@ class FusedMap(nn.Module):
 
 
 def map_fusion(config: PANNConfig) -> FirstMap | FusedMap:
-    """What stands after the first block."""
+    """The module after the first block for a kind of fusion."""
     if config.fusion is not None and config.fusion.endswith("_2d"):
         return FusedMap(config.widths[0], config.fusion.removesuffix("_2d"))
     return FirstMap(read=4 if config.fusion == "channel_map" else 1)

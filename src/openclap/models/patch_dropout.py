@@ -1,7 +1,6 @@
-"""Towers that read part of the time in training: steps get cheaper, and no two epochs see the same sound.
+"""Patch dropout: towers read part of the time in training, so steps get cheaper and epochs differ.
 
-B clips, V views, T frames, F mel bins, N tokens of a map, R rows of a map, K blocks of columns that are kept,
-C channels.
+B clips, V views, T frames, F mel bins, N tokens of a map, R rows of a map, K remaining blocks of columns, C channels.
 """
 
 from __future__ import annotations
@@ -36,23 +35,25 @@ class PartOfMap(nn.Module):
     stages are made narrower where the map no longer divides by their width; their biases are those of the same offsets.
     """
 
-    def __init__(self, side: int, window: int, depths: tuple[int, ...], kept: int) -> None:
+    def __init__(self, side: int, window: int, depths: tuple[int, ...], remaining: int) -> None:
         super().__init__()
         block = 2 ** (len(depths) - 1)
-        self.side, self.blocks, self.kept = side, side // block, kept
-        size = (side, kept * block)
+        self.side, self.blocks, self.remaining = side, side // block, remaining
+        size = (side, remaining * block)
         self.layouts = layouts(size, window, depths)
         self.to_windows = Permutation(row_order(size), window_order(size, window_of(size, window)))
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         """Drawn from torch's own generator of the device, which gradient caching and resuming replay."""
         clips, tokens, _ = x_BNC.shape
-        drawn_BK = torch.rand(clips, self.blocks, device=x_BNC.device).argsort(dim=1)[:, : self.kept]
-        kept_BK = drawn_BK.sort(dim=1).values
+        drawn_BK = torch.rand(clips, self.blocks, device=x_BNC.device).argsort(dim=1)[:, : self.remaining]
+        chosen_BK = drawn_BK.sort(dim=1).values
         first_R = torch.arange(0, clips * self.side * self.blocks, self.blocks, device=x_BNC.device)
-        kept_BRK = first_R.view(clips, self.side, 1) + kept_BK.unsqueeze(1)
+        chosen_BRK = first_R.view(clips, self.side, 1) + chosen_BK.unsqueeze(1)
         pieces = x_BNC.reshape(clips * self.side * self.blocks, -1)  # one block of columns of one row each
-        narrow_BNC = pieces.index_select(0, kept_BRK.flatten()).view(clips, tokens * self.kept // self.blocks, -1)
+        narrow_BNC = pieces.index_select(0, chosen_BRK.flatten()).view(
+            clips, tokens * self.remaining // self.blocks, -1
+        )
         in_windows: Tensor = self.to_windows(narrow_BNC)
         return in_windows
 
@@ -68,7 +69,7 @@ class TimeCrop(nn.Module):
         if not self.training or self.share == 0:
             return x_BVTF
         clips, views, frames, bins = x_BVTF.shape
-        kept = max(1, round(frames * (1 - self.share)))
-        start_B = (torch.rand(clips, device=x_BVTF.device) * (frames - kept + 1)).long()
-        moments_BT = start_B.unsqueeze(1) + torch.arange(kept, device=x_BVTF.device)
+        remaining = max(1, round(frames * (1 - self.share)))
+        start_B = (torch.rand(clips, device=x_BVTF.device) * (frames - remaining + 1)).long()
+        moments_BT = start_B.unsqueeze(1) + torch.arange(remaining, device=x_BVTF.device)
         return x_BVTF.gather(2, moments_BT[:, None, :, None].expand(-1, views, -1, bins))

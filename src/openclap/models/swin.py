@@ -1,8 +1,8 @@
 """Swin transformer stages (Liu et al. 2021, arXiv:2103.14030) over a map of tokens.
 
-Tokens are kept in the order of their windows: (B, windows · window², C). Norms, projections and MLPs do not mind
-the order, attention then needs no rearranging, and a shift, an un-shift or a merge is one gather with an index
-that is computed when the network is built.
+Tokens are in the order of their windows: (B, windows · window², C). Norms, projections and MLPs are independent of the
+order, attention needs no rearranging, and a shift, an un-shift or a merge is one gather with an index that is computed
+when the network is built.
 
 B clips, N tokens of the map, W windows, M tokens of a window (window²), H heads, C channels, E channels of a head.
 """
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Order = NDArray[np.int64]
-"""Which token of the map, row by row, stands at each place: a permutation of all its tokens."""
+"""The token of the map, counted row by row, at each position: a permutation of all tokens."""
 
 Size = tuple[int, int]
 """Height and width in tokens."""
 
 MASKED = -100.0
-"""What is added to the score of two tokens that a cyclic shift made neighbours."""
+"""Added to the score of two tokens that are neighbours only by the cyclic shift."""
 
 
 def row_order(size: Size) -> Order:
@@ -118,13 +118,13 @@ def _tiles(grid: NDArray[np.int64], window: Size) -> NDArray[np.int64]:
 
 
 class Layout(nn.Module):
-    """Where the tokens of one stage's map stand, block by block, and how they see each other.
+    """The token order of one stage's map in each block, and the masks of its attention.
 
     Attributes:
         to_shifted, to_windows: from windows as they are to windows shifted by half, and back; neither does anything
             where one window holds the whole map.
-        to_next: from the last block's order to what comes after, a merge or, after the last stage, row by row.
-        mask, no_mask: (W, M, M), what is added to scores in shifted windows, and nothing.
+        to_next: from the last block's order to that of the next merge or, after the last stage, row by row.
+        mask, no_mask: (W, M, M), added to scores in shifted windows, and zeros.
         positions: rows of the bias table.
     """
 
@@ -207,13 +207,13 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        kept = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
-        scaled: Tensor = x * (kept / (1 - self.rate))
+        is_active = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
+        scaled: Tensor = x * (is_active / (1 - self.rate))
         return scaled
 
 
 class SwinBlock(nn.Module):
-    """Attention within windows, then an MLP, each added to what came in."""
+    """Attention within windows, then an MLP, both residual."""
 
     def __init__(self, width: int, heads: int, window: int, drop_path: float) -> None:
         super().__init__()

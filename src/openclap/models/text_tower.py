@@ -1,48 +1,19 @@
-"""Text towers: any Hugging Face encoder, and how its states become one vector.
+"""Text towers: any Hugging Face encoder, and the pooling of its states.
 
 B captions, L tokens, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from openclap.errors import ConfigError
+from openclap.models.config import TextTowerConfig
 from openclap.types import TextBatch
-
-Pooling = Literal["pooler", "mean", "cls", "eot", "mean_padded"]
-
-
-@dataclass(frozen=True, slots=True)
-class TextTowerConfig:
-    """An encoder by its transformers `model_type` and sizes.
-
-    Attributes:
-        model_type: "roberta", "bert", "bart", "clip_text_model", or any other that transformers knows.
-        pooling: "pooler", the encoder's own layer over the first token's state (BERT, RoBERTa); "mean" over the
-            tokens that are not padding; "cls", the first token's state; "eot", the state at the highest token id
-            (CLIP); "mean_padded", the mean over all `context` positions, padding included (LAION's BART).
-        context: captions are cut to this many tokens.
-        sizes: what is handed to that type's configuration class (`vocab_size`, `num_hidden_layers`, …).
-        tokenizer: the hub name that its tokenizer is fetched by where none lies beside the weights.
-    """
-
-    model_type: str
-    pooling: Pooling
-    context: int
-    hidden_size: int
-    sizes: Mapping[str, Any] = field(default_factory=dict)
-    tokenizer: str | None = None
-
-    @property
-    def padded(self) -> bool:
-        """Must captions be padded to the whole context?"""
-        return self.pooling == "mean_padded"
 
 
 class TextTower(nn.Module):
@@ -62,7 +33,7 @@ class TextTower(nn.Module):
 
 
 def encoder(config: TextTowerConfig) -> nn.Module:
-    """The transformers encoder, without parts that nothing reads: a decoder, a pooler that is not asked for."""
+    """The transformers encoder, without unused parts: a decoder, or a pooler where another pooling is chosen."""
     from transformers import AutoConfig, AutoModel
 
     settings = AutoConfig.for_model(config.model_type, **dict(config.sizes) | {"hidden_size": config.hidden_size})

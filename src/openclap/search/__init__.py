@@ -1,6 +1,6 @@
-"""Finding sounds: an index folder (`index`), kept up to date with folders of sound (`scan`).
+"""Search: an index in a folder (`index`), brought up to date with folders of sound (`scan`).
 
-Vectors come in from a callable, so nothing here imports torch:
+Embedding comes in as a function, so nothing here imports a model:
 
     index = Index.open_or_create("~/.cache/openclap/index", identity)
     report = add(index, ["Sounds"], embed, describe)

@@ -1,6 +1,6 @@
-"""What makes a folder an index: `index.json`, which says whose vectors it holds, and two LanceDB tables.
+"""The folder of an index: `index.json`, which identifies the model, and two LanceDB tables.
 
-`index.json` is written last, so a folder that has one is whole.
+`index.json` is written last, so a folder that has one is complete.
 """
 
 from __future__ import annotations
@@ -31,11 +31,15 @@ _CREATING_TAKES_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class IndexIdentity:
-    """Whose vectors an index holds.
+    """The model of an index, and how it embeds.
 
-    `digest` covers weights, preset, precision and windowing, and decides; `model` is a name for people;
-    `dim` is the length of a vector; `length_s` and `hop_s` are the windows in seconds; `channels` and `trim_silence`
-    say how sounds are read.
+    Attributes:
+        digest: covers weights, preset, precision and windowing; vectors of equal digests can be compared.
+        model, revision: the name by which the model is loaded again.
+        dim: the length of a vector.
+        length_s, hop_s: the windows, in seconds.
+        channels, trim_silence: how sounds are read.
+        precision: of the model's arithmetic.
     """
 
     digest: str
@@ -45,6 +49,8 @@ class IndexIdentity:
     hop_s: float
     channels: Literal["mean", "left", "right", "loudest"] = "mean"
     trim_silence: bool = False
+    precision: str = "fp32"
+    revision: str | None = None
 
 
 def create(folder: Path, identity: IndexIdentity) -> None:
@@ -55,7 +61,7 @@ def create(folder: Path, identity: IndexIdentity) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder} cannot be made a folder ({error.strerror}): choose another place") from error
+        raise DataError(f"{folder} cannot be made a folder ({error.strerror}). Choose another place.") from error
     _refuse_used(folder)
     with only_writer(folder, _CREATE_LOCK, timeout_s=_CREATING_TAKES_S):
         _refuse_used(folder)
@@ -68,15 +74,15 @@ def create(folder: Path, identity: IndexIdentity) -> None:
 
 
 def exists(folder: Path) -> bool:
-    """Whether `folder` says that it is an index; it may still be damaged."""
+    """Whether `folder` has the header of an index; it may still be damaged."""
     return (folder / _HEADER_NAME).is_file()
 
 
 def read_identity(folder: Path) -> IndexIdentity:
-    """Whose vectors the index in `folder` holds. Raises DataError when it is no index, damaged or too new."""
+    """Read the identity of the index in `folder`. Raises DataError when it is no index, damaged or too new."""
     if not exists(folder):
         what = "does not exist" if not folder.exists() else "is not a search index: it has no index.json"
-        raise DataError(f"{folder} {what}; give the folder of an index, or make one with 'openclap index add'")
+        raise DataError(f"{folder} {what}. Give the folder of an index, or make one with 'openclap index add'.")
     try:
         header = json.loads((folder / _HEADER_NAME).read_text(encoding="utf-8"))
         version = int(header["format_version"])
@@ -85,7 +91,7 @@ def read_identity(folder: Path) -> IndexIdentity:
     if version > FORMAT_VERSION:
         raise DataError(
             f"{folder} was written by a newer openclap (index format {version}, and this one reads "
-            f"{FORMAT_VERSION}): update openclap, or index into another folder"
+            f"{FORMAT_VERSION}). Update openclap, or index into another folder."
         )
     try:
         return _identity(header["identity"])
@@ -97,8 +103,8 @@ def check_identity(folder: Path, stored: IndexIdentity, wanted: IndexIdentity) -
     """Raise IndexMismatchError when the vectors of `wanted` cannot be compared with those stored."""
     if stored.digest != wanted.digest:
         raise IndexMismatchError(
-            f"{folder} was built with {_label(stored)}, and the model in use is {_label(wanted)}, whose "
-            "vectors cannot be compared: load the model of the index, or index into another folder"
+            f"{folder} was built with {_label(stored)}, and the model in use is {_label(wanted)}. "
+            "Their vectors cannot be compared. Load the model of the index, or index into another folder."
         )
 
 
@@ -114,12 +120,12 @@ def open_table(folder: Path, database: Any, name: str, schema: Any) -> Any:
         table = database.open_table(name)
         found = table.schema
     if not found.equals(schema):
-        raise DataError(f"{folder}: the table '{name}' has unexpected columns; {_REBUILD}")
+        raise DataError(f"{folder}: the table '{name}' has unexpected columns. {_REBUILD}")
     return table
 
 
 def write_lock(folder: Path) -> AbstractContextManager[None]:
-    """Hold the one right to change what is in `folder`; the system takes it back from a process that dies.
+    """Lock `folder` for writing; the system releases the lock of a process that dies.
 
     LanceDB alone would let two processes that add the same new file both insert it.
     Raises DataError when another process or thread holds it, or the folder cannot be written.
@@ -135,23 +141,23 @@ def storage(folder: Path, verb: str) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
         cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        advice = _REBUILD if verb == "read" else "check the free space and the permissions, then run it again"
-        raise DataError(f"{folder}: the index cannot be {verb} ({cause}); {advice}") from error
+        advice = _REBUILD if verb == "read" else "Check the free space and the permissions, then run it again."
+        raise DataError(f"{folder}: the index cannot be {verb} ({cause}). {advice}") from error
 
 
-_REBUILD = "it is damaged or was removed: delete the folder and index the sounds again"
+_REBUILD = "It is damaged or was removed. Delete the folder and index the sounds again."
 
 
 def _refuse_used(folder: Path) -> None:
     if exists(folder):
-        raise DataError(f"{folder} is an index already: open it, or choose another folder")
+        raise DataError(f"{folder} is an index already. Open it, or choose another folder.")
     if foreign := sorted(entry.name for entry in folder.iterdir() if entry.name not in _OWN_NAMES):
-        raise DataError(f"{folder} holds other things ({foreign[0]}): choose an empty or a new folder for the index")
+        raise DataError(f"{folder} holds other things ({foreign[0]}). Choose an empty or a new folder for the index.")
     database = connect(folder)
     for name in _TABLES:
         # A creation that was killed leaves empty tables; full ones are an index that lost its index.json.
         if (folder / f"{name}.lance").exists() and _holds_rows(folder, database, name):
-            raise DataError(f"{folder} holds an index without its index.json; {_REBUILD}")
+            raise DataError(f"{folder} holds an index without its index.json. {_REBUILD}")
 
 
 def _remove_empty_tables(folder: Path) -> None:
@@ -187,14 +193,17 @@ def _identity(stored: Any) -> IndexIdentity:
         hop_s=float(stored["hop_s"]),
         channels=stored.get("channels", "mean"),
         trim_silence=stored.get("trim_silence") is True,
+        precision=str(stored.get("precision", "fp32")),  # indexes of before had no other
+        revision=stored.get("revision"),
     )
 
 
 def _label(identity: IndexIdentity) -> str:
     windows = f"windows of {identity.length_s:g} s every {identity.hop_s:g} s, channels {identity.channels}"
     windows += ", silent ends cut" if identity.trim_silence else ""
+    windows += "" if identity.precision == "fp32" else f", {identity.precision}"
     return f"{identity.model} ({windows}, digest {identity.digest[:12]})"
 
 
 def _damaged_header(folder: Path) -> DataError:
-    return DataError(f"{folder}: its index.json cannot be understood; {_REBUILD}")
+    return DataError(f"{folder}: its index.json cannot be understood. {_REBUILD}")

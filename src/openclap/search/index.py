@@ -1,4 +1,4 @@
-"""A search index in a folder: which sounds there are, and the vectors of their windows. D embedding.
+"""A search index in a folder: sound files, and the embeddings of their windows. D embedding.
 
     index = Index.open_or_create(folder, IndexIdentity(digest, "mini", dim=512, length_s=10, hop_s=10))
     index.search(query_D, k=5)
@@ -30,7 +30,7 @@ from openclap.search.rows import (
     unit_vector,
     windows_schema,
 )
-from openclap.search.writer import Writer
+from openclap.search.writer import IndexWriter
 from openclap.types import Hit, Window
 
 __all__ = ["FileRow", "Index", "IndexIdentity"]
@@ -79,7 +79,7 @@ class Index:
 
     @classmethod
     def open_or_create(cls, folder: str | Path, identity: IndexIdentity) -> Index:
-        """Open the index, or make it where there is none. Raises what `open` and `create` raise."""
+        """Open the index, or make it where there is none. Raises as `open` and `create`."""
         place = _place(folder)
         if not _folder.exists(place):
             try:
@@ -88,6 +88,15 @@ class Index:
                 if not _folder.exists(place):  # else another process made it in the meantime
                     raise
         return cls.open(place, identity)
+
+    @staticmethod
+    def exists(folder: str | Path) -> bool:
+        """Whether `folder` has the header of an index; it may still be damaged."""
+        return _folder.exists(_place(folder))
+
+    def check(self, identity: IndexIdentity) -> None:
+        """Raise IndexMismatchError when embeddings of `identity` cannot be compared with those stored."""
+        _folder.check_identity(self.folder, self.identity, identity)
 
     def count(self) -> tuple[int, int]:
         """How many files and how many windows there are."""
@@ -100,31 +109,31 @@ class Index:
         k: int,
         *,
         one_per_file: bool = True,
-        keep: Callable[[FileRow], bool] = _every,
+        include: Callable[[FileRow], bool] = _every,
     ) -> list[Hit]:
         """The k windows nearest to `vector_D` (D,) by cosine, best first, equal ones in the order of paths.
 
         The answer is exact for the stored float16 vectors. Fewer than k come back only when there are no
         more. With `one_per_file` a file is there once, with its best window; files of equal content are each
-        there. `keep` says which files count; the fewer it keeps, the longer the search.
+        there. `include` selects the files; the fewer it includes, the longer the search.
 
         Raises ConfigError for k < 1, DataError for a query without a direction (NaN, infinity, zeros) or a
         damaged index, and IndexMismatchError for a query of another dimension.
         """
         if k < 1:
-            raise ConfigError(f"k is {k}, and a search gives 1 hit or more: choose a larger k")
+            raise ConfigError(f"k is {k}, expected 1 hit or more.")
         query_D = unit_vector(vector_D, self.identity.dim)
         total = self.count()[1]
         fetch = partial(self._nearest, query_D, total)
-        return best_hits(query_D, k, total, fetch, self._files_of, one_per_file=one_per_file, keep=keep)
+        return best_hits(query_D, k, total, fetch, self._files_of, one_per_file=one_per_file, include=include)
 
     def similar_to(self, path: str | Path, k: int, *, one_per_file: bool = True) -> list[Hit]:
         """The k sounds nearest to an indexed file, which is left out itself; a copy elsewhere is not.
 
-        Raises what `vector_of` and `search` raise.
+        Raises as `vector_of` and `search`.
         """
         own = absolute(path)
-        return self.search(self.vector_of(own), k, one_per_file=one_per_file, keep=lambda row: row.path != own)
+        return self.search(self.vector_of(own), k, one_per_file=one_per_file, include=lambda row: row.path != own)
 
     def vector_of(self, path: str | Path) -> FloatArray:
         """The unit vector (D,) of an indexed file: the mean of its windows.
@@ -134,17 +143,19 @@ class Index:
         name = absolute(path)
         rows = self._rows(among("path", [name])) if is_storable(name) else []
         with self._storage("read"):
-            of_file = [self._windows.search().where(one) for one in among("hash", [row.hash for row in rows])]
+            of_file = [
+                self._windows.search().where(condition) for condition in among("hash", [row.hash for row in rows])
+            ]
             parts = [part.vectors for query in of_file for part in self._candidates(query.select(_WINDOW))]
         if not parts:
-            raise DataError(f"{name!r} is not in the index {self.folder}: add it first, or check the path")
+            raise DataError(f"{name!r} is not in the index {self.folder}. Add it first, or check the path.")
         return unit_vector(np.concatenate(parts).astype(np.float32).mean(axis=0), self.identity.dim)
 
     def add(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
-        """Store files, each in place of what its path held, and the windows of their contents by hash.
+        """Store files, each in place of the row with its path, and the windows of their contents by hash.
 
         Windows of a content that is stored already are not written again. Vectors are normalised.
-        Raises as `Writer.put`, and DataError when another process is writing.
+        Raises as `IndexWriter.put`, and DataError when another process is writing.
         """
         with self.writing() as writer:
             writer.put(files, windows)
@@ -165,13 +176,13 @@ class Index:
         return len(gone)
 
     @contextmanager
-    def writing(self) -> Iterator[Writer]:
+    def writing(self) -> Iterator[IndexWriter]:
         """Hold the write lock, for changes that belong together.
 
         Raises DataError when another process or thread has it.
         """
         with _folder.write_lock(self.folder):
-            yield Writer(self._files, self._windows, self.identity.dim, self._storage)
+            yield IndexWriter(self._files, self._windows, self.identity.dim, self._storage)
 
     def _nearest(self, query_D: FloatArray, total: int, n: int) -> list[Candidates]:
         search = self._windows.search

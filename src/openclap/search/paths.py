@@ -1,4 +1,4 @@
-"""Paths as the index holds them: absolute text, links as they are named and not where they lead."""
+"""Paths as the index stores them: absolute, as text, with links not resolved."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def absolute(path: str | Path) -> str:
 
 
 def prefixes(folders: Iterable[str]) -> tuple[str, ...]:
-    """What the paths of everything under these absolute folders begin with."""
+    """Prefixes of all paths under these absolute folders."""
     return tuple(folder.rstrip(os.sep) + os.sep for folder in folders)
 
 
 def is_gone(path: str) -> bool:
-    """Whether nothing is at `path` for certain; what is in a folder that cannot be read may be there."""
+    """Whether `path` certainly does not exist; a path in an unreadable folder may exist."""
     try:
         Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,8 +1,8 @@
 """The best windows of an index, exactly: cosine in float32, ties in the order of paths.
 N windows, D embedding.
 
-The table is asked for its n nearest, by a query that it rounds to float16; they are scored again in
-float32, and n grows until no window left out could change the answer.
+LanceDB returns the n nearest windows by a query that it rounds to float16; they are scored again in float32, and n
+grows until no omitted window could change the answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FLOAT32_SLACK = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Some windows as the table stores them: N hashes, times in seconds, and (N, D) vectors."""
+    """Windows as the table stores them: N hashes, times in seconds, and (N, D) vectors."""
 
     hashes: list[str]
     start_s: list[float]
@@ -42,7 +42,7 @@ class _Scored:
 
 Fetch = Callable[[int], Iterable[Candidates]]
 FilesOf = Callable[[Sequence[str]], Mapping[str, Sequence[FileRow]]]
-Keep = Callable[[FileRow], bool]
+Include = Callable[[FileRow], bool]
 
 
 def best_hits(
@@ -53,7 +53,7 @@ def best_hits(
     files_of: FilesOf,
     *,
     one_per_file: bool,
-    keep: Keep,
+    include: Include,
 ) -> list[Hit]:
     """The k best hits for a unit vector, best first; fewer when there are fewer.
 
@@ -64,21 +64,21 @@ def best_hits(
     n = min(total, max(_FIRST_FETCH, _PER_HIT * k))
     while True:
         scored = _score(fetch(n), query_D)
-        hits = _hits(_best_of_each(scored) if one_per_file else scored, k, files_of, keep)
-        # What was not fetched scores at most as much as the last that was, but for the rounding.
+        hits = _hits(_best_of_each(scored) if one_per_file else scored, k, files_of, include)
+        # Windows that were not fetched score at most as much as the last one that was, up to the rounding.
         if n >= total or (len(hits) == k and hits[-1].score > scored[-1].score + slack):
             return hits
         n = _next(n, total)
 
 
 def _next(n: int, total: int) -> int:
-    """A larger n; all windows once that is not much more work."""
+    """A larger n; all windows as soon as that is at most twice the work."""
     grown = n * _GROWTH
     return total if 2 * grown >= total else grown
 
 
 def _rounding(query_D: FloatArray) -> float:
-    """How far a cosine can move when the query is rounded to float16."""
+    """Upper bound of the change of a cosine when the query is rounded to float16."""
     rounded_D = query_D.astype(np.float16).astype(np.float32)
     return float(np.linalg.norm(rounded_D / np.linalg.norm(rounded_D) - query_D))
 
@@ -88,7 +88,7 @@ def _score(parts: Iterable[Candidates], query_D: FloatArray) -> list[_Scored]:
     scored: list[_Scored] = []
     for part in parts:
         vector_ND = part.vectors.astype(np.float32)
-        # Sums along rows, and no matrix product: equal vectors get equal scores wherever they stand.
+        # Sums along rows, not a matrix product: equal vectors must get equal scores in any row.
         length_N = np.sqrt((vector_ND * vector_ND).sum(axis=1))
         score_N = np.clip((vector_ND * query_D).sum(axis=1) / length_N, -1.0, 1.0)
         scored += map(_Scored, score_N.tolist(), part.hashes, part.start_s, part.end_s)
@@ -106,19 +106,19 @@ def _best_of_each(scored: Sequence[_Scored]) -> list[_Scored]:
     return list(best.values())
 
 
-def _hits(windows: Sequence[_Scored], k: int, files_of: FilesOf, keep: Keep) -> list[Hit]:
+def _hits(windows: Sequence[_Scored], k: int, files_of: FilesOf, include: Include) -> list[Hit]:
     """The first k hits of `windows` (best first). Every file of a content is a hit of its own."""
     hits: list[Hit] = []
     for group in _groups(windows):
         if len(hits) >= k and group[0].score < hits[k - 1].score:
             break
         files = files_of(sorted({window.hash for window in group}))
-        hits += [_hit(window, row) for window in group for row in files.get(window.hash, ()) if keep(row)]
+        hits += [_hit(window, row) for window in group for row in files.get(window.hash, ()) if include(row)]
     return sorted(hits, key=lambda hit: (-hit.score, hit.path, hit.start_s))[:k]
 
 
 def _groups(windows: Sequence[_Scored]) -> Iterator[Sequence[_Scored]]:
-    """Larger and larger pieces: mostly the first is enough, and the rest is looked up in a few goes."""
+    """Groups of growing size: mostly the first is enough, and the rest is looked up in a few queries."""
     first, size = 0, _FIRST_GROUP
     while first < len(windows):
         yield windows[first : first + size]

@@ -26,7 +26,7 @@ _NAMES_PER_FILTER = 1000
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One sound file: where it is, what it holds (SHA-256 of its bytes), and what a hit shows of it."""
+    """One sound file: its path, the SHA-256 of its bytes, its stamp, and the facts that a hit shows."""
 
     path: str
     hash: str
@@ -85,13 +85,17 @@ def file_rows(table: Any) -> list[FileRow]:
 def windows_table(windows: Mapping[str, Sequence[Window]], dim: int) -> Any:
     """Windows by content hash as an Arrow table of `windows_schema(dim)`, vectors normalised to length 1.
 
-    Raises what `unit_vectors` raises.
+    Raises as `check_windows`, and DataError for a content without windows.
     """
     pa = require("pyarrow", "search")
+    if not all(windows.values()):
+        raise DataError("The model gave no window of a file: there is nothing to search for.")
     flat = [(digest, window) for digest, found in windows.items() for window in found]
-    none = np.empty((0, dim), np.float32)
-    vector_ND = np.concatenate([none, *(unit_vectors(found, dim) for found in windows.values())])
-    values = pa.array(vector_ND.astype(np.float16).ravel())
+    vector_ND = np.empty((len(flat), dim), np.float16)  # filled row by row: ten hours have tens of thousands
+    for row_D, (_, window) in zip(vector_ND, flat, strict=True):
+        check_time(window)
+        row_D[:] = unit_vector(window.vector, dim)
+    values = pa.array(vector_ND.ravel())
     columns = {
         "hash": [digest for digest, _ in flat],
         "start_s": [float(window.start_s) for _, window in flat],
@@ -101,18 +105,23 @@ def windows_table(windows: Mapping[str, Sequence[Window]], dim: int) -> Any:
     return pa.table(columns, schema=windows_schema(dim))
 
 
-def unit_vectors(windows: Sequence[Window], dim: int) -> FloatArray:
-    """The (N, dim) float32 unit vectors of a file's windows.
+def check_windows(windows: Sequence[Window], dim: int) -> None:
+    """Check a file's windows before they are stored.
 
-    Raises IndexMismatchError when they have another dimension, and DataError when there is no window, or a
-    vector or a time that means nothing.
+    Raises IndexMismatchError when vectors have another dimension, and DataError when there is no window, or one with
+    an invalid vector or time.
     """
     if not windows:
-        raise DataError("the model gave no window for it: it holds nothing to search for")
+        raise DataError("The model gave no window of it: there is nothing to search for.")
     for window in windows:
-        if not (math.isfinite(window.end_s) and 0 <= window.start_s < window.end_s):
-            raise DataError(f"a window from {window.start_s} s to {window.end_s} s is no stretch of time")
-    return np.stack([unit_vector(window.vector, dim) for window in windows])
+        check_time(window)
+        unit_vector(window.vector, dim)
+
+
+def check_time(window: Window) -> None:
+    """Raise DataError for a window that is no stretch of time."""
+    if not (math.isfinite(window.end_s) and 0 <= window.start_s < window.end_s):
+        raise DataError(f"A window from {window.start_s} s to {window.end_s} s is no stretch of time.")
 
 
 def unit_vector(vector: Any, dim: int) -> FloatArray:
@@ -124,12 +133,12 @@ def unit_vector(vector: Any, dim: int) -> FloatArray:
     vector_D = np.asarray(vector, dtype=np.float64)
     if vector_D.shape != (dim,):
         raise IndexMismatchError(
-            f"a vector has shape {vector_D.shape}, and the index holds vectors of {dim} numbers: "
-            "use the model that the index was built with"
+            f"A vector has shape {vector_D.shape}, and the index holds vectors of {dim} numbers. "
+            "Use the model that the index was built with."
         )
     length = float(np.linalg.norm(vector_D))
     if not math.isfinite(length) or length == 0.0:
-        raise DataError("a vector holds NaN or infinity, or zeros alone, so it has no direction to compare")
+        raise DataError("A vector holds NaN or infinity, or zeros alone, so it has no direction to compare.")
     return (vector_D / length).astype(np.float32)
 
 

@@ -1,46 +1,51 @@
-"""Keep an index up to date with folders of sound: read what is new, and nothing else.
+"""Keep an index up to date with folders of sound: read new and changed files, and no others.
 
     report = add(index, ["Sounds"], embed, describe)
 
-A file whose path, size and mtime the index knows is not read. Any other is hashed; a known content gets a
-row, and a new one is embedded. Every batch is committed, so a scan that is stopped, or killed, goes on where
-it was.
-Sounds are read and never written.
+A file with the path, size and mtime that the index has is not read. Any other is read once: its bytes are hashed; a
+known content gets a row, and a new one is decoded and embedded from the same bytes. Files are committed in batches, so
+a scan that is stopped, or killed, resumes where it was. Sounds are read and never written.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openclap.errors import ConfigError, DataError
 from openclap.search.index import Index
 from openclap.search.paths import is_gone, prefixes
-from openclap.search.rows import FileRow, unit_vectors
+from openclap.search.rows import FileRow, check_windows
 from openclap.search.walk import Stamp, Walk, stamp, walk
-from openclap.search.writer import Writer
-from openclap.types import Window
+from openclap.search.writer import IndexWriter
+from openclap.types import FileContent, Recording
 
-# Files -> for each, its windows with (D,) vectors, or the exception that says why there are none.
-Embed = Callable[[list[Path]], Sequence[Sequence[Window] | Exception]]
-# File -> duration in seconds, sample rate in Hz, channels.
+Embed = Callable[[Iterable[Path | FileContent]], Iterable[Recording | Exception]]
+"""Sounds to, for each in order, its windows with (D,) vectors, or an exception with the reason. Reads its argument
+lazily, a few sounds ahead."""
 Describe = Callable[[Path], tuple[float, int, int]]
-# File -> caption, tags, licence; None where nothing is known, and what the index knows stays.
+"""File to duration in seconds, sample rate in Hz, channels."""
 Facts = Callable[[Path], tuple[str | None, Sequence[str], str | None] | None]
-# Files done, files to read.
-Progress = Callable[[int, int], None]
+"""File to caption, tags, licence; None where nothing is known, and the index keeps what it has."""
+ScanProgress = Callable[[int, int], None]
+"""Receives the number of files done, and of files to read."""
 
-_CHANGED = "it changed while it was being read: run again when it is finished"
+READ_WHOLE = 4 << 20
+"""Bytes of the largest file that is read into memory at once. With 16 sounds decoded ahead these are 64 MB."""
+COMMIT_EVERY_S = 10.0
+"""Seconds after which finished files are committed, however few they are: long recordings take minutes each."""
+
+_CHANGED = "it changed while it was being read. Run again when it is finished."
 
 
 @dataclass(frozen=True, slots=True)
 class ScanReport:
-    """What a scan did, in files. `added` were new or had new content; `moved` were known under a path that is
-    gone; `removed` are gone, or hold something else that could not be read; `skipped` pairs paths and
-    reasons."""
+    """Result of a scan, in files. `added` were new or had new content; `moved` were known under a path that is
+    gone; `removed` are gone, or now hold something that could not be read; `skipped` pairs paths and reasons."""
 
     added: int
     unchanged: int
@@ -56,131 +61,191 @@ def add(
     describe: Describe,
     *,
     facts: Facts | None = None,
-    batch: int = 32,
-    progress: Progress | None = None,
+    batch: int = 128,
+    progress: ScanProgress | None = None,
 ) -> ScanReport:
-    """Bring `index` up to date with `roots`, folders or single files, `batch` files at a time.
+    """Bring `index` up to date with `roots`, folders or single files.
 
-    A file that cannot be read, described or embedded is skipped with its reason, and tried again next time.
-    Files under a root that are gone leave the index; a root that is missing or holds no sound at all may be
-    a drive that is not there, so it is reported in `skipped` and its files stay. `facts` are asked for every
-    file, read or not, and replace what the index shows of it.
+    A file that cannot be read or embedded is skipped with its reason, and tried again next time. Files under a root
+    that are gone leave the index; a root that is missing or holds no sound at all may be a drive that is not mounted,
+    so it is reported in `skipped` and its files stay.
+
+    Args:
+        describe: called for contents with stored vectors but without a row: a scan was killed between the two.
+        facts: called for every file, read or not; its result replaces what the index shows of the file.
+        batch: files of one commit, at most; after 10 s there are fewer.
 
     Raises ConfigError for batch < 1, DataError when no root exists, none holds a sound, or another process is
     writing to the index, and IndexMismatchError when vectors have another dimension than the index.
     """
     if batch < 1:
-        raise ConfigError(f"batch is {batch}, and a scan reads 1 file or more at a time: choose a larger batch")
+        raise ConfigError(f"batch is {batch}, expected 1 or more files.")
     found = _found([roots] if isinstance(roots, str | Path) else list(roots))
     with index.writing() as writer:
         readers = _Readers(embed, describe, facts or _no_facts)
-        scan = _Scan(writer, index.identity.dim, found, readers)
-        scan.refresh()
-        paths = scan.to_read
-        for first in range(0, len(paths), batch):
-            if progress is not None:
-                progress(first, len(paths))
-            scan.read(paths[first : first + batch])
-        if progress is not None:
-            progress(len(paths), len(paths))
+        scan = _Scan(writer, index.identity.dim, found, readers, batch=batch, progress=progress)
+        scan.refresh_facts()
+        scan.read_new()
         return scan.finish()
 
 
 @dataclass(frozen=True, slots=True)
 class _Readers:
-    """What reads a sound: the caller's model and tables."""
+    """The caller's model and tables."""
 
     embed: Embed
     describe: Describe
     facts: Facts
 
 
-class _Scan:
-    """One run over what a walk found, batch by batch."""
+@dataclass(frozen=True, slots=True)
+class _HashedFile:
+    """A file on its way into the index."""
 
-    def __init__(self, writer: Writer, dim: int, found: Walk, readers: _Readers) -> None:
-        self._writer = writer
-        self._dim = dim
-        self._found = found
-        self._readers = readers
+    path: str
+    digest: str
+    is_embedded: bool
+    """Whether a result of the embedder is for this file; others have a known content or share that of a file before."""
+
+
+class _Scan:
+    """One run over the files of a walk."""
+
+    def __init__(
+        self,
+        writer: IndexWriter,
+        dim: int,
+        found: Walk,
+        readers: _Readers,
+        *,
+        batch: int,
+        progress: ScanProgress | None,
+    ) -> None:
+        self._writer, self._dim, self._found, self._readers = writer, dim, found, readers
+        self._batch, self._progress = batch, progress or (lambda done, total: None)
         self._known = writer.known()
         self._gone = _gone(self._known, found)
         self._moved_from = {self._known[path].hash: self._known[path] for path in self._gone}
         self._homeless = Counter(self._known[path].hash for path in self._gone)
-        self._skipped = found.skipped + [(root, "it does not exist") for root in found.missing]
-        self._skipped += [(root, "it holds no sound; what is indexed of it stays") for root in found.empty]
-        self.to_read = [path for path in found.files if self._is_new(path)]
+        self._skipped = found.skipped + [(root, "it does not exist.") for root in found.missing]
+        self._skipped += [(root, "it holds no sound; its files in the index stay.") for root in found.empty]
+        self._to_read = [path for path in found.files if self._is_new(path)]
         self._added = self._moved = 0
-        self._unchanged = len(found.files) - len(self.to_read)
+        self._unchanged = len(found.files) - len(self._to_read)
+        # Each of these is by hash: duration, rate and channels; windows that wait for the commit; reasons of failures.
+        self._described = {row.hash: (row.duration_s, row.rate, row.channels) for row in self._known.values()}
+        self._new_windows: dict[str, Recording] = {}
+        self._failed: dict[str, str] = {}
+        self._waiting: deque[_HashedFile] = deque()
+        self._rows: list[FileRow] = []
+        self._done, self._committed_s = 0, time.monotonic()
 
     def _is_new(self, path: str) -> bool:
         now, known = self._found.files[path], self._known.get(path)
         return known is None or (known.size, known.mtime_ns) != (now.size, now.mtime_ns)
 
-    def read(self, paths: Sequence[str]) -> None:
-        """Hash, embed where the content is new, and commit these files."""
-        hashes = self._hash(paths)
-        windows, failed = self._embed_new(hashes)
-        rows: list[FileRow] = []
-        for path, digest in hashes.items():
-            row = failed.get(digest) or self._row(path, digest)
-            if isinstance(row, FileRow):
-                rows.append(row)
-                self._count(row)
-            else:
-                self._skip(path, digest, row)
-        used = {row.hash for row in rows}
-        self._writer.put(rows, {digest: found for digest, found in windows.items() if digest in used})
+    def read_new(self) -> None:
+        """Hash the files that are new, embed new contents, and commit."""
+        self._progress(0, len(self._to_read))
+        sounds = self._new_sounds()
+        results = 0
+        for result in self._readers.embed(sounds):
+            results += 1
+            self._take_known()
+            if not self._waiting:
+                raise DataError("embed returned more results than it was given files: return one for each file.")
+            self._take_result(self._waiting[0], result)
+            self._waiting.popleft()
+            self._take_known()
+        if next(sounds, None) is not None or any(file.is_embedded for file in self._waiting):
+            given = results + sum(file.is_embedded for file in self._waiting)
+            raise DataError(
+                f"embed was given {given} files and returned {results} results: return one recording, or one "
+                "exception, for each file."
+            )
+        self._commit()
 
     def finish(self) -> ScanReport:
-        """Take out what is gone and tidy up."""
+        """Remove what is gone and merge small pieces of the tables."""
         self._writer.drop(self._gone)
         self._writer.prune()
         self._writer.compact()
         removed = len(self._gone) - self._moved
         return ScanReport(self._added, self._unchanged, self._moved, removed, self._skipped)
 
-    def _hash(self, paths: Sequence[str]) -> dict[str, str]:
-        hashes: dict[str, str] = {}
-        for path in paths:
+    def _new_sounds(self) -> Iterator[Path | FileContent]:
+        """Read and hash the files; yield those with contents that must be embedded.
+
+        The embedder pulls sounds from here while it decodes others, so files and results are interleaved.
+        """
+        submitted: set[str] = set()
+        for path in self._to_read:
             try:
-                with Path(path).open("rb") as file:
-                    hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
+                digest, sound = _hashed(Path(path))
             except OSError as error:
-                self._skipped.append((path, f"it cannot be read: {error.strerror}"))
-        return hashes
+                self._skipped.append((path, f"it cannot be read ({error.strerror})."))
+                self._count_done()
+                continue
+            is_new = digest not in self._writer.contents and digest not in submitted
+            self._waiting.append(_HashedFile(path, digest, is_new))
+            if is_new:
+                submitted.add(digest)
+                yield sound
+            else:
+                self._take_known()  # or a folder of a million moved files would be committed at the end only
 
-    def _embed_new(self, hashes: dict[str, str]) -> tuple[dict[str, Sequence[Window]], dict[str, str]]:
-        """Windows of the contents that are new, and of those without, the reason; both by hash."""
-        sources = {digest: path for path, digest in hashes.items() if digest not in self._writer.contents}
-        results = self._readers.embed([Path(path) for path in sources.values()]) if sources else ()
-        if len(results) != len(sources):
-            raise DataError(
-                f"embed was given {len(sources)} files and returned {len(results)} results: "
-                "return one list of windows, or one exception, for each file"
-            )
-        windows: dict[str, Sequence[Window]] = {}
-        failed: dict[str, str] = {}
-        for (digest, path), result in zip(sources.items(), results, strict=True):
-            if reason := self._objection(path, result):
-                failed[digest] = reason
-            elif not isinstance(result, Exception):
-                windows[digest] = result
-        return windows, failed
+    def _take_known(self) -> None:
+        """Take the files at the front that need no result of the embedder."""
+        while self._waiting and not self._waiting[0].is_embedded:
+            file = self._waiting.popleft()
+            self._take_file(file)
 
-    def _objection(self, path: str, result: Sequence[Window] | Exception) -> str | None:
+    def _take_result(self, file: _HashedFile, result: Recording | Exception) -> None:
+        if reason := self._objection(file.path, result):
+            self._failed[file.digest] = reason
+        elif isinstance(result, Recording):
+            self._new_windows[file.digest] = result
+            self._described[file.digest] = (result.duration_s, result.rate, result.channels)
+        self._take_file(file)
+
+    def _objection(self, path: str, result: Recording | Exception) -> str | None:
         if isinstance(result, Exception):
             return _sentence(result)
         try:
-            unit_vectors(result, self._dim)
+            check_windows(result.windows, self._dim)
         except DataError as error:
             return _sentence(error)
         return None if _is_same(path, self._found.files[path]) else _CHANGED
 
+    def _take_file(self, file: _HashedFile) -> None:
+        """Make the row of a file, or skip it with the reason."""
+        row = self._failed.get(file.digest) or self._row(file.path, file.digest)
+        if isinstance(row, FileRow):
+            self._rows.append(row)
+            self._count(row)
+        else:
+            self._skip(file.path, file.digest, row)
+        self._count_done()
+        if len(self._rows) >= self._batch or time.monotonic() - self._committed_s >= COMMIT_EVERY_S:
+            self._commit()
+
+    def _count_done(self) -> None:
+        self._done += 1
+        self._progress(self._done, len(self._to_read))
+
+    def _commit(self) -> None:
+        used = {row.hash for row in self._rows}
+        windows = {digest: found.windows for digest, found in self._new_windows.items() if digest in used}
+        self._writer.put(self._rows, windows)
+        self._rows, self._new_windows = [], {}
+        self._committed_s = time.monotonic()
+
     def _row(self, path: str, digest: str) -> FileRow | str:
-        """The row of a file, or why it has none. What its header does to a reader stops this file alone."""
+        """The row of a file, or why it has none. An error of a reader stops this file alone."""
         try:
-            duration_s, rate, channels = self._readers.describe(Path(path))
+            if digest not in self._described:
+                self._described[digest] = self._readers.describe(Path(path))
+            duration_s, rate, channels = self._described[digest]
             now = self._found.files[path]
             row = FileRow(path, digest, now.size, now.mtime_ns, float(duration_s), int(rate), int(channels))
             return self._with_facts(self._with_past(row))
@@ -188,7 +253,7 @@ class _Scan:
             return _sentence(error)
 
     def _with_past(self, row: FileRow) -> FileRow:
-        """What the index shows of this content, at this path or at one that is gone, still holds."""
+        """Copy the facts that the index has of this content, at this path or at one that is gone."""
         past = self._known.get(row.path)
         if past is None or past.hash != row.hash:
             past = self._moved_from.get(row.hash)
@@ -201,8 +266,8 @@ class _Scan:
         caption, tags, licence = facts
         return replace(row, caption=caption, tags=tuple(tags), licence=licence)
 
-    def refresh(self) -> None:
-        """Give files that did not change the facts that did."""
+    def refresh_facts(self) -> None:
+        """Store facts that changed of files that did not."""
         rows = []
         for path in self._found.files:
             if not self._is_new(path):
@@ -227,19 +292,30 @@ class _Scan:
         self._skipped.append((path, reason))
         known = self._known.get(path)
         if known is not None and known.hash != digest:
-            self._gone.append(path)  # what the index has of it is no longer there
+            self._gone.append(path)  # the content that the index has of it is no longer there
+
+
+def _hashed(path: Path) -> tuple[str, Path | FileContent]:
+    """The SHA-256 of a file, and the sound to decode: small files come with their bytes and are not opened again."""
+    with path.open("rb") as file:
+        content = file.read(READ_WHOLE + 1)
+        if len(content) <= READ_WHOLE:
+            return hashlib.sha256(content).hexdigest(), FileContent(content, path.name)
+        # A larger file is hashed before it is decoded, for its content may be known: then nothing is decoded at all.
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest(), path
 
 
 def _found(roots: Sequence[str | Path]) -> Walk:
     found = walk(roots)
     names = ", ".join(str(root) for root in roots) or "nothing"
     if len(found.missing) == len(roots):
-        raise DataError(f"there is nothing to index at {names}: give folders or files that exist")
+        raise DataError(f"There is nothing to index at {names}. Give folders or files that exist.")
     if not found.files:
         why = f" ({found.skipped[0][0]}: {found.skipped[0][1]})" if found.skipped else ""
         raise DataError(
-            f"no sound was found in {names}{why}: give folders with audio files; "
-            "what is indexed of them stays until it is removed by name"
+            f"There is no sound in {names}{why}. Give folders with audio files. Files that the index has of them stay "
+            "until they are removed by name."
         )
     return found
 

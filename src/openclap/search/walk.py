@@ -1,7 +1,7 @@
-"""Which sound files there are under some folders. Nothing is opened: a walk lists names and reads stats.
+"""List the sound files under folders. Nothing is opened: a walk lists names and reads stats.
 
-Hidden files and folders are left out; links to folders are followed, each folder once; a file that is
-named by itself is taken whatever it is called.
+Hidden files and folders are skipped; links to folders are followed, each folder once; a file that is named itself is
+listed whatever its suffix.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FolderId = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells, without reading a file, that it did not change: size in bytes and mtime in nanoseconds."""
+    """Size in bytes and mtime in nanoseconds: a file with the same stamp counts as unchanged."""
 
     size: int
     mtime_ns: int
@@ -28,8 +28,8 @@ class Stamp:
 
 @dataclass(slots=True)
 class Walk:
-    """The files found by absolute path, what was left out and why; and of the roots, the folders with
-    sounds, the folders without any, and those that are not there."""
+    """Result of a walk: files by absolute path, skipped paths with reasons, and of the roots the folders with
+    sounds, the empty ones and the missing ones."""
 
     files: dict[str, Stamp] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -47,39 +47,39 @@ def stamp(path: str) -> Stamp:
 def walk(roots: Iterable[str | Path]) -> Walk:
     """Every sound under `roots` (folders or files), folders in the order of names."""
     result = Walk()
-    seen: set[_FolderId] = set()
+    visited: set[_FolderId] = set()
     for root in dict.fromkeys(absolute(root) for root in roots):
         if is_gone(root):
             result.missing.append(root)
         elif Path(root).is_dir():
-            _walk_folder(root, seen, result)
+            _walk_folder(root, visited, result)
         else:
             _take(root, result)
     return result
 
 
-def _walk_folder(root: str, seen: set[_FolderId], result: Walk) -> None:
-    is_new = _folder_id(root) not in seen
+def _walk_folder(root: str, visited: set[_FolderId], result: Walk) -> None:
+    is_new = _folder_id(root) not in visited
     noted = len(result.files) + len(result.skipped)
-    for path in _listing(root, seen, result):
+    for path in _listing(root, visited, result):
         _take(path, result)
     is_empty = is_new and len(result.files) + len(result.skipped) == noted
     (result.empty if is_empty else result.roots).append(root)
 
 
-def _listing(root: str, seen: set[_FolderId], result: Walk) -> Iterator[str]:
+def _listing(root: str, visited: set[_FolderId], result: Walk) -> Iterator[str]:
     """Paths of sounds under `root`; folders first by their own names, and then by links to them."""
     folders, links = [root], list[str]()
     while folders or links:
         folder = (folders or links).pop()
         try:
-            if (identity := _folder_id(folder)) in seen:
+            if (identity := _folder_id(folder)) in visited:
                 continue
-            seen.add(identity)
+            visited.add(identity)
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            result.skipped.append((printable(folder), f"the folder cannot be listed: {error.strerror}"))
+            result.skipped.append((printable(folder), f"the folder cannot be listed ({error.strerror})."))
             continue
         visible = [entry for entry in entries if not entry.name.startswith(".")]
         folders += [entry.path for entry in reversed(visible) if entry.is_dir(follow_symlinks=False)]
@@ -91,17 +91,17 @@ def _listing(root: str, seen: set[_FolderId], result: Walk) -> Iterator[str]:
 
 def _take(path: str, result: Walk) -> None:
     if not is_storable(path):
-        result.skipped.append((printable(path), "its name is not valid UTF-8: rename it"))
+        result.skipped.append((printable(path), "its name is not valid UTF-8. Rename it."))
         return
     try:
         status = Path(path).stat()
     except OSError as error:
-        result.skipped.append((path, f"it cannot be read: {error.strerror}"))
+        result.skipped.append((path, f"it cannot be read ({error.strerror})."))
         return
     if stat.S_ISREG(status.st_mode):
         result.files[path] = Stamp(status.st_size, status.st_mtime_ns)
     else:
-        result.skipped.append((path, "it is not a regular file"))
+        result.skipped.append((path, "it is not a regular file."))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

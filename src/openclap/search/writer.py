@@ -1,7 +1,7 @@
-"""Everything that changes an index, under its write lock. See `Index.writing`.
+"""Every change of an index, under its write lock. See `Index.writing`.
 
-Order keeps a reader, and a process that dies, safe: vectors are stored before the files that need them, and
-files leave before their vectors. Each step is one atomic commit of LanceDB.
+The order makes readers and killed processes safe: vectors are stored before the files that need them, and files are
+removed before their vectors. Each step is one atomic commit of LanceDB.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from openclap.search.paths import is_storable
 from openclap.search.rows import FileRow, among, file_rows, files_table, windows_table
 from openclap.types import Window
 
-# A reader holds a version for one query; what older versions alone use can go after this time.
+# A reader uses a version for one query; data of older versions alone can be deleted after this time.
 _KEEP_VERSIONS = timedelta(minutes=10)
 _COMMITS_PER_CHECK = 16
 _FRAGMENTS = 64
 _ROWS_PER_FRAGMENT = 1000
 
 
-class Writer:
-    """The hand that writes. `storage` turns what LanceDB raises into DataError."""
+class IndexWriter:
+    """Writes to an open index. `storage` turns errors of LanceDB into DataError."""
 
     def __init__(
         self, files: Any, windows: Any, dim: int, storage: Callable[[str], AbstractContextManager[None]]
@@ -38,7 +38,7 @@ class Writer:
 
     @property
     def contents(self) -> Collection[str]:
-        """The hashes whose vectors are stored."""
+        """The hashes of contents with stored vectors."""
         return self._contents
 
     def known(self) -> dict[str, FileRow]:
@@ -47,18 +47,18 @@ class Writer:
             return {row.path: row for row in file_rows(self._files.search().to_arrow())}
 
     def put(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
-        """Store `files`, each in place of what its path held, and the windows of contents that are new.
+        """Store `files`, each in place of the row with its path, and the windows of contents that are new.
 
         Raises DataError when a file has no vectors here or in the index, or its path is not text, and what
-        `rows.unit_vectors` raises; then nothing is written.
+        `rows.windows_table` raises; then nothing is written.
         """
         rows = list({row.path: row for row in files}.values())
         new = {digest: found for digest, found in windows.items() if digest not in self._contents}
         for row in rows:
             if not is_storable(row.path):
-                raise DataError(f"{row.path!r} is not valid UTF-8, so the index cannot hold it: rename the file")
+                raise DataError(f"{row.path!r} is not valid UTF-8, so the index cannot hold it. Rename the file.")
             if row.hash not in new and row.hash not in self._contents:
-                raise DataError(f"{row.path} has no windows, given or stored: embed it before adding it")
+                raise DataError(f"{row.path} has no windows, new or stored. Embed it before adding it.")
         vectors, facts = windows_table(new, self._dim), files_table(rows)
         with self._storage("written"):
             if vectors.num_rows:
@@ -86,7 +86,7 @@ class Writer:
         self._contents -= orphans
 
     def compact(self) -> None:
-        """Merge the small pieces that commits leave, where there are many for what they hold."""
+        """Merge the small pieces that commits leave, where there are many for their number of rows."""
         with self._storage("written"):
             for table in (self._files, self._windows):
                 pieces = table.stats()["fragment_stats"]["num_fragments"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import nn
 
-from openclap.embedder import load
 from openclap.errors import ConfigError
+from openclap.loading import load
 from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.lora import projections
 from openclap.training.optimizer import TOWERS

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from openclap.audio.frontend import FrontEnd, FrontEndConfig
+from openclap.audio.config import FrontEndConfig
+from openclap.audio.frontend import FrontEnd
 from openclap.audio.io import read_mono
 from openclap.checkpoints import detect
 from openclap.checkpoints import folder as model_folder
 from openclap.data.shards import index_shards
-from openclap.embedder import located
 from openclap.errors import DataError, OpenClapError
 from openclap.limits import COUNT, check_count
+from openclap.loading import locate
 from openclap.models.clap import CLAP
 from openclap.models.objectives import build_objective
 from openclap.presets import Preset
@@ -177,7 +178,7 @@ def plan(config: TrainConfig, given: Given | None = None, *, processes: int = 1)
 def _model(config: TrainConfig, given: Given | None, notes: list[str]) -> tuple[CLAP, Preset]:
     """The start's networks; without the start, those of the recipe's preset."""
     try:
-        path = located(config.start, offline=True)
+        path = locate(config.start, offline=True)
     except OpenClapError:
         if given is None:
             raise

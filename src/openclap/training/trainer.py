@@ -11,8 +11,9 @@ from typing import Any
 
 from openclap.data.loader import PairLoader
 from openclap.data.shards import ShardIndex, index_shards
-from openclap.embedder import Embedder, load
+from openclap.embedder import Embedder
 from openclap.errors import ConfigError
+from openclap.loading import load
 from openclap.locks import only_writer
 from openclap.malloc import all_memory_kept
 from openclap.models.objectives import build_objective

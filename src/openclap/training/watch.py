@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from openclap.audio.frontend import FrontEndConfig
+from openclap.audio.config import FrontEndConfig
 from openclap.models.clap import CLAP
 from openclap.types import AudioBatch, PairBatch, TextBatch
 

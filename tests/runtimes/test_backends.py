@@ -11,10 +11,12 @@ import pytest
 import torch
 
 import openclap
-from openclap import inference, paths, presets
+from openclap import paths
 from openclap.errors import ConfigError
+from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
-from openclap.models.htsat import HTSATConfig
+from openclap.models.config import HTSATConfig
+from openclap.runtimes import backends
 from openclap.types import AudioBatch, TextBatch
 from tiny import PRESET
 
@@ -25,7 +27,7 @@ SMALL = HTSATConfig(width=24, depths=(2, 2), heads=(2, 4), n_mels=16, image=64, 
 @pytest.fixture(scope="module")
 def clap() -> CLAP:
     torch.manual_seed(0)
-    return presets.build(replace(PRESET, audio=SMALL)).eval()
+    return build_clap(replace(PRESET, audio=SMALL)).eval()
 
 
 def batches() -> tuple[AudioBatch, TextBatch]:
@@ -38,9 +40,9 @@ def batches() -> tuple[AudioBatch, TextBatch]:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_precisions_keep_their_bound(clap: CLAP, precision: inference.Precision) -> None:
+def test_precisions_keep_their_bound(clap: CLAP, precision: backends.Precision) -> None:
     audio, text = batches()
-    exact, coarse = (inference.TorchEngine(clap, kind, CPU) for kind in ("fp32", precision))
+    exact, coarse = (backends.TorchBackend(clap, kind, CPU) for kind in ("fp32", precision))
     for one, other, is_exact in (
         (exact.encode_audio(audio), coarse.encode_audio(audio), False),
         (exact.encode_text(text), coarse.encode_text(text), precision == "int8"),
@@ -48,7 +50,7 @@ def test_precisions_keep_their_bound(clap: CLAP, precision: inference.Precision)
         assert other.dtype == torch.float32
         torch.testing.assert_close(other.norm(dim=1), torch.ones(len(other)))
         cosine = (one * other).sum(dim=1).min().item()
-        assert inference.COSINE_BOUNDS[precision] <= cosine
+        assert backends.COSINE_BOUNDS[precision] <= cosine
         assert torch.equal(one, other) if is_exact else cosine < 1 - 1e-8
 
 
@@ -57,7 +59,7 @@ def test_int8_keeps_its_bound_on_a_pretrained_text_tower(start_home: Path) -> No
     captions = ["a dog", "rain on a tin roof in the middle of the night", "footsteps", "an old bus pulls away"]
     exact, coarse = (openclap.load("demo-start", precision=kind) for kind in ("fp32", "int8"))
     together = coarse.embed_text(captions)
-    assert (together * exact.embed_text(captions)).sum(axis=1).min() >= inference.COSINE_BOUNDS["int8"]
+    assert (together * exact.embed_text(captions)).sum(axis=1).min() >= backends.COSINE_BOUNDS["int8"]
     np.testing.assert_allclose(together[:1], coarse.embed_text(captions[:1]), atol=1e-5)
 
 
@@ -65,7 +67,7 @@ def test_int8_does_not_depend_on_the_batch(clap: CLAP) -> None:
     """A loud clip does not coarsen a quiet one beside it."""
     audio, _ = batches()
     mixed = AudioBatch(audio.mel_BVTF * torch.tensor([1.0, 30, 1, 1, 1, 30, 1])[:, None, None, None], audio.is_long_B)
-    coarse = inference.TorchEngine(clap, "int8", CPU)
+    coarse = backends.TorchBackend(clap, "int8", CPU)
     together = coarse.encode_audio(mixed)
     alone = torch.cat([coarse.encode_audio(clip) for clip in mixed.split(1)])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
@@ -73,7 +75,7 @@ def test_int8_does_not_depend_on_the_batch(clap: CLAP) -> None:
 
 def test_parts_of_a_batch_change_nothing(clap: CLAP) -> None:
     audio, _ = batches()
-    vectors = inference.TorchEngine(clap, "fp32", CPU).encode_audio(audio)
+    vectors = backends.TorchBackend(clap, "fp32", CPU).encode_audio(audio)
     with torch.inference_mode():
         torch.testing.assert_close(vectors, clap.encode_audio(audio), rtol=0, atol=1e-6)
 
@@ -81,50 +83,53 @@ def test_parts_of_a_batch_change_nothing(clap: CLAP) -> None:
 def test_openvino_agrees_and_is_kept(tmp_path: Path) -> None:
     """In a process of its own: its native libraries stay out of the one that all other tests share."""
     pytest.importorskip("openvino")
-    words = [sys.executable, "-c", "import test_inference; test_inference.compare_with_openvino()"]
-    environment = os.environ | {"OPENCLAP_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
+    words = [sys.executable, "-c", "import test_backends; test_backends.compare_with_openvino()"]
+    environment = os.environ | {
+        "OPENCLAP_HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
+    }
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def compare_with_openvino() -> None:
     torch.manual_seed(0)
-    clap = presets.build(replace(PRESET, audio=SMALL)).eval()
+    clap = build_clap(replace(PRESET, audio=SMALL)).eval()
     audio, text = batches()
-    fast, exact = inference.OpenVinoEngine(clap, "fp32", lambda: "d" * 64), inference.TorchEngine(clap, "fp32", CPU)
+    fast, exact = backends.OpenVinoBackend(clap, "fp32", lambda: "d" * 64), backends.TorchBackend(clap, "fp32", CPU)
     torch.testing.assert_close(fast.encode_audio(audio), exact.encode_audio(audio), rtol=0, atol=1e-5)
     torch.testing.assert_close(fast.encode_text(text), exact.encode_text(text), rtol=0, atol=1e-5)
     other = TextBatch(text.ids_BL[:2, :5], text.mask_BL[:2, :5])
     torch.testing.assert_close(fast.encode_text(other), exact.encode_text(other), rtol=0, atol=1e-5)
     kept = {path.name: path.stat().st_mtime_ns for path in (paths.home() / "engines").glob("*/*")}
     assert set(kept) == {"audio.xml", "audio.bin", "text.xml", "text.bin"}
-    again = inference.OpenVinoEngine(clap, "fp32", lambda: "d" * 64)
+    again = backends.OpenVinoBackend(clap, "fp32", lambda: "d" * 64)
     torch.testing.assert_close(again.encode_text(other), exact.encode_text(other), rtol=0, atol=1e-5)
     assert kept == {path.name: path.stat().st_mtime_ns for path in (paths.home() / "engines").glob("*/*")}
 
 
 def test_auto_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    def chosen(*, bf16: bool, openvino: bool) -> inference.Choice:
+    def chosen(*, bf16: bool, openvino: bool) -> backends.BackendChoice:
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: bf16)
-        monkeypatch.setattr(inference.importlib.util, "find_spec", lambda name: object() if openvino else None)
-        return inference.choose("auto", CPU)
+        monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object() if openvino else None)
+        return backends.choose("auto", CPU)
 
-    assert chosen(bf16=True, openvino=True) == inference.Choice("openvino", "bf16")
-    assert chosen(bf16=False, openvino=True) == inference.Choice("openvino", "fp32")
-    assert chosen(bf16=True, openvino=False) == inference.Choice("torch", "bf16")
-    assert chosen(bf16=False, openvino=False) == inference.Choice("torch", "fp32")
+    assert chosen(bf16=True, openvino=True) == backends.BackendChoice("openvino", "bf16")
+    assert chosen(bf16=False, openvino=True) == backends.BackendChoice("openvino", "fp32")
+    assert chosen(bf16=True, openvino=False) == backends.BackendChoice("torch", "bf16")
+    assert chosen(bf16=False, openvino=False) == backends.BackendChoice("torch", "fp32")
 
 
 def test_impossible_precisions_are_told() -> None:
     with pytest.raises(ConfigError, match="expected one of: fp32, bf16, int8, auto"):
-        inference.choose("fp64", CPU)
+        backends.choose("fp64", CPU)
     with pytest.raises(ConfigError, match="runs on a CPU only"):
-        inference.choose("int8", torch.device("cuda"))
+        backends.choose("int8", torch.device("cuda"))
 
 
 @pytest.mark.long
 def test_compiled_networks_agree(clap: CLAP) -> None:
     audio, text = batches()
-    exact, fast = (inference.TorchEngine(clap, "fp32", CPU, compile=compiled) for compiled in (False, True))
+    exact, fast = (backends.TorchBackend(clap, "fp32", CPU, compile=compiled) for compiled in (False, True))
     torch.testing.assert_close(fast.encode_audio(audio), exact.encode_audio(audio), rtol=0, atol=1e-5)
     torch.testing.assert_close(fast.encode_text(text), exact.encode_text(text), rtol=0, atol=1e-5)

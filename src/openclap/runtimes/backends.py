@@ -1,4 +1,4 @@
-"""What runs the networks: torch in a chosen precision, or OpenVINO where it is installed and faster.
+"""Backends of the torch runtime: run the networks by torch in a chosen precision, or by OpenVINO.
 
 B clips or captions, V views, T frames, F mel bins, L tokens, D embedding.
 """
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "int8"]
 
 COSINE_BOUNDS: dict[Precision, float] = {"fp32": 0.999999, "bf16": 0.9995, "int8": 0.99}
-"""How near a vector is, at least, to the one that torch gives in fp32 (measured: docs/benchmarks.md)."""
+"""The least cosine between an embedding and that of torch in fp32 (measured: docs/benchmarks.md)."""
 
 CPU_CLIPS = 4
-"""Clips that go through an audio tower together on a CPU: more fall out of its caches (see docs/benchmarks.md)."""
+"""Clips of one forward pass of an audio tower on a CPU: more fall out of its caches (see docs/benchmarks.md)."""
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """Runs a CLAP model without gradients.
 
     Attributes:
@@ -55,18 +55,18 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """An engine and a precision, not yet built."""
+class BackendChoice:
+    """A backend and a precision, not yet built."""
 
-    engine: Literal["torch", "openvino"]
+    backend: Literal["torch", "openvino"]
     precision: Precision
 
 
-FP32 = Choice("torch", "fp32")
+FP32 = BackendChoice("torch", "fp32")
 
 
-def choose(precision: str, device: torch.device) -> Choice:
-    """What `precision` means on `device`; "auto" is the fastest that keeps a cosine of 0.9995, from this table:
+def choose(precision: str, device: torch.device) -> BackendChoice:
+    """Choose the backend for `precision` on `device`; "auto" is the fastest with a cosine of 0.9995, from this table:
 
     ====================  =============================  ==================
     device                feature                        choice
@@ -78,7 +78,7 @@ def choose(precision: str, device: torch.device) -> Choice:
     any other                                            torch fp32
     ====================  =============================  ==================
 
-    Raises ConfigError for a precision that is none, or that the device does not have.
+    Raises ConfigError for an unknown precision, or one that the device does not have.
     """
     if precision == "auto":
         return _fastest(device)
@@ -86,31 +86,33 @@ def choose(precision: str, device: torch.device) -> Choice:
         raise ConfigError(f"precision is {precision!r}, expected one of: {', '.join([*COSINE_BOUNDS, 'auto'])}.")
     if precision == "int8" and device.type != "cpu":
         raise ConfigError(f"precision 'int8' runs on a CPU only, not on {device}. Choose 'bf16' or 'auto'.")
-    return Choice("torch", precision)
+    return BackendChoice("torch", precision)
 
 
-def _fastest(device: torch.device) -> Choice:
+def _fastest(device: torch.device) -> BackendChoice:
     if device.type == "cuda":
-        return Choice("torch", "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32")
+        return BackendChoice("torch", "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32")
     if device.type != "cpu":
-        return Choice("torch", "fp32")
+        return BackendChoice("torch", "fp32")
     precision: Precision = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
-    return Choice("openvino" if importlib.util.find_spec("openvino") else "torch", precision)
+    return BackendChoice("openvino" if importlib.util.find_spec("openvino") else "torch", precision)
 
 
-def build(choice: Choice, clap: CLAP, device: torch.device, *, compile: bool, digest: Callable[[], str]) -> Engine:
-    """The engine of a choice. `digest` names the model, should something be kept on disk for it."""
-    if choice.engine == "openvino" and not compile:
-        return OpenVinoEngine(clap, choice.precision, digest)
-    return TorchEngine(clap, choice.precision, device, compile=compile)
+def build(
+    choice: BackendChoice, clap: CLAP, device: torch.device, *, compile: bool, digest: Callable[[], str]
+) -> Backend:
+    """Build the chosen backend. `digest` names the model in the cache of converted networks."""
+    if choice.backend == "openvino" and not compile:
+        return OpenVinoBackend(clap, choice.precision, digest)
+    return TorchBackend(clap, choice.precision, device, compile=compile)
 
 
-class TorchEngine:
+class TorchBackend:
     """torch: fp32 as the weights are, bf16 by autocast, int8 in the linear layers of the audio side.
 
-    Under int8 clips go through one at a time, because torch takes one scale for all that a layer reads. Captions stay
-    in fp32: a few channels of a pretrained text tower are so much larger than the others that eight bits for all of
-    them leave a cosine of 0.94 (docs/benchmarks.md).
+    Under int8 clips go through one at a time, because torch quantises the whole input of a layer by one scale. Captions
+    stay in fp32: a few channels of a pretrained text tower are so much larger than the others that eight bits for all
+    of them leave a cosine of 0.94 (docs/benchmarks.md).
     """
 
     def __init__(self, clap: CLAP, precision: Precision, device: torch.device, *, compile: bool = False) -> None:
@@ -118,8 +120,8 @@ class TorchEngine:
         self.name = f"torch {precision}{' compiled' if compile else ''}"
         self._device = device
         self._clips = 1 if precision == "int8" else CPU_CLIPS if device.type == "cpu" and not compile else None
-        hearing = _quantised(clap) if precision == "int8" else clap
-        self._audio: Callable[[AudioBatch], Tensor] = hearing.encode_audio
+        audio_clap = _quantised(clap) if precision == "int8" else clap
+        self._audio: Callable[[AudioBatch], Tensor] = audio_clap.encode_audio
         self._text: Callable[[TextBatch], Tensor] = clap.encode_text
         if compile:
             self._audio = torch.compile(self._audio, dynamic=True)
@@ -139,7 +141,7 @@ class TorchEngine:
 
 
 def _quantised(clap: CLAP) -> CLAP:
-    """A copy whose audio side has linear layers with int8 weights, which quantise what they read as they read it."""
+    """A copy with int8 weights in the linear layers of the audio side; their inputs are quantised dynamically."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", UserWarning)
@@ -150,14 +152,14 @@ def _quantised(clap: CLAP) -> CLAP:
     return quantised
 
 
-class OpenVinoEngine:
-    """OpenVINO on a CPU. Each side is converted when it is first used and kept under openclap's home, by digest."""
+class OpenVinoBackend:
+    """OpenVINO on a CPU. Each tower is converted on first use and cached under openclap's home, by digest."""
 
     def __init__(self, clap: CLAP, precision: Precision, digest: Callable[[], str]) -> None:
         self.precision: Precision = precision
         self.name = f"OpenVINO {precision}"
         self._clap, self._digest = clap, digest
-        self._torch = TorchEngine(clap, precision, torch.device("cpu"))
+        self._torch = TorchBackend(clap, precision, torch.device("cpu"))
         self._fuses = getattr(clap.audio_tower.config, "fusion", None) is not None
         self._graphs: dict[str, Any] = {}
 
@@ -168,7 +170,7 @@ class OpenVinoEngine:
         return self._run("text", batch.ids_BL, batch.mask_BL)
 
     def _encode(self, batch: AudioBatch) -> Tensor:
-        """Batches that a model must fuse go through torch: OpenVINO's conversion of the fusion fails."""
+        """Long clips of a fusion model go through torch: OpenVINO's conversion of the fusion fails."""
         if self._fuses and bool(batch.is_long_B.any()):
             return self._torch.encode_audio(batch)
         return self._run("audio", batch.mel_BVTF.contiguous())
@@ -194,7 +196,7 @@ class OpenVinoEngine:
 
 
 class _Audio(nn.Module):
-    """The audio side, no clip being long."""
+    """The audio tower and head, for clips that need no fusion."""
 
     def __init__(self, clap: CLAP) -> None:
         super().__init__()
@@ -209,7 +211,7 @@ class _Audio(nn.Module):
 
 
 class _Text(nn.Module):
-    """The text side over ids and mask."""
+    """The text tower and head over ids and mask."""
 
     def __init__(self, clap: CLAP) -> None:
         super().__init__()
@@ -220,7 +222,7 @@ class _Text(nn.Module):
 
     @staticmethod
     def example(ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, ...]:
-        """Two captions, one of which ends in padding: without any, no mask would be traced."""
+        """Two captions, one with padding: without padding, no mask would be traced."""
         mask_2L = torch.ones_like(mask_BL[:1]).repeat(2, 1)
         mask_2L[1, -1] = 0
         return ids_BL[:1].repeat(2, 1), mask_2L
@@ -230,8 +232,9 @@ SIDES: dict[str, Callable[[CLAP], _Audio | _Text]] = {"audio": _Audio, "text": _
 
 
 def _convert(network: _Audio | _Text, inputs: tuple[Tensor, ...], place: Path) -> None:
-    """Trace a network at two items and write it as OpenVINO's files, which appear whole or not at all."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # or each conversion would phone home
+    """Trace a network on two items and write OpenVINO's files; the `.xml` file comes last and makes the entry whole."""
+    # Without its telemetry package, OpenVINO sends nothing home from a conversion.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     shapes = [([-1] * tensor.ndim, getattr(openvino.Type, TYPES[tensor.dtype])) for tensor in inputs]

@@ -1,0 +1,68 @@
+"""Bare frames: MP3, MP2, AAC, AC-3 and DTS, with tags between them."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+from typing import BinaryIO
+
+from openclap.audio.streams import (
+    EncodedStream,
+    Streams,
+    find_all,
+    is_frame,
+    read_at,
+    skip_tags,
+    skip_zeros,
+)
+
+JUNK = 1 << 16
+"""Bytes between tags that are skipped if they cannot be decoded; more would be lost sound."""
+
+_INFO = (b"Xing", b"Info", b"VBRI")
+_INFO_AT = (13, 15, 21, 23, 36, 38)
+"""Their places in a frame, by version and channels; 2 later with a checksum."""
+
+
+def split_frames(file: BinaryIO, begin: int, end: int) -> Streams:
+    """The files of a joined MP3. Nothing marks a joint but the tag, or the Info frame, with which each file begins: it
+    counts the frames and states the encoder's delay."""
+    stop = _before_end_tags(file, begin, end)
+    starts: dict[int, int] = {begin: begin}
+    for place in find_all(file, b"ID3[\2-\4]", begin + 1, stop):
+        behind = skip_zeros(file, skip_tags(file, place, stop), stop)
+        if behind > place and (behind == stop or is_frame(read_at(file, behind, 4))):
+            starts.setdefault(behind, place)
+    for name in _INFO:
+        for place in find_all(file, name, begin + 1, stop):
+            if (frame := _info_frame(file, place)) and frame > begin:
+                starts.setdefault(frame, frame)
+    places = sorted({*starts, stop})
+    for first, after in pairwise(places):
+        last = starts.get(after, stop)
+        yield EncodedStream(first, last, may_be_junk=len(places) > 2 and last - first < JUNK)
+    return end
+
+
+def _before_end_tags(file: BinaryIO, begin: int, end: int) -> int:
+    """The end of the frames, in front of ID3v1 (128 bytes) and APE tags (which end with their size)."""
+    while True:
+        foot = read_at(file, max(begin, end - 32), 32)
+        size = 128 * (read_at(file, max(begin, end - 128), 3) == b"TAG")
+        if len(foot) == 32 and foot.startswith(b"APETAGEX"):
+            ape, _, flags = struct.unpack_from("<3I", foot, 12)
+            size = ape + 32 * (flags >> 31)
+        if not 0 < size < end - begin:
+            return end
+        end -= size
+
+
+def _info_frame(file: BinaryIO, place: int) -> int | None:
+    """The place of the layer III frame around an Info name; None where there is none."""
+    if read_at(file, place + 4, 3) != b"\0\0\0" and read_at(file, place, 4) != b"VBRI":
+        return None
+    for offset in _INFO_AT:
+        head = read_at(file, place - offset, 4) if place >= offset else b""
+        if is_frame(head) and head[0] == 0xFF and head[1] & 0x06 == 0x02:
+            return place - offset
+    return None

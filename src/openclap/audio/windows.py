@@ -1,0 +1,55 @@
+"""Recordings into windows, by blocks and without torch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def window_starts(length: int, window: int, hop: int) -> list[int]:
+    """Places of windows that cover a recording of `length` samples: every `hop`, the last one anchored at the end.
+
+    A recording no longer than one window gives [0].
+
+    Raises ValueError when `window` or `hop` is not positive.
+    """
+    if window < 1 or hop < 1:
+        raise ValueError(f"window and hop must be positive numbers of samples, got {window} and {hop}")
+    if length <= window:
+        return [0]
+    starts = list(range(0, length - window + 1, hop))
+    return starts if starts[-1] + window >= length else [*starts, length - window]
+
+
+WaveWindow = tuple[int, int, NDArray[np.float32]]
+"""A window of a recording: its start and end in samples, and its waveform."""
+
+
+def cut_windows(blocks: Iterable[NDArray[np.float32]], length: int, hop: int) -> Iterator[WaveWindow]:
+    """Cut a recording that comes in blocks at the places of `window_starts`.
+
+    No more than a window and a block is in memory, so the length of the recording does not matter. An empty recording
+    gives one sample of silence.
+    """
+    pending, first, start, end = deque[NDArray[np.float32]](), 0, 0, 0  # `pending` begins at sample `first`
+    for block in blocks:
+        pending.append(block)
+        end += len(block)
+        if start + length <= end:
+            whole = np.concatenate(pending)
+            while start + length <= end:
+                yield start, start + length, whole[start - first : start - first + length].copy()
+                start += hop
+            needed = max(min(start, end - length), first)  # the last window is anchored at the end
+            pending, first = deque([whole[needed - first :].copy()]), needed
+        # Without a complete window (hop > length), drop the blocks that no window needs any more.
+        while pending and first + len(pending[0]) <= min(start, end - length):
+            first += len(pending.popleft())
+    rest = np.concatenate([*pending, np.zeros(0, np.float32)])
+    if end <= length and start == 0:
+        yield 0, max(end, 1), rest if end else np.zeros(1, np.float32)
+    elif start - hop + length < end:
+        yield end - length, end, rest[end - length - first :].copy()

@@ -1,0 +1,127 @@
+"""Sizes of the towers, without torch: `htsat`, `pann` and `text_tower` build networks by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FusionKind = Literal["daf_1d", "aff_1d", "iaff_1d", "daf_2d", "aff_2d", "iaff_2d", "channel_map"]
+"""How the views of a long clip are fused: on the log-mel (1d), after the first layer (2d), or as input channels."""
+
+Pooling = Literal["pooler", "mean", "cls", "eot", "mean_padded"]
+"""How the states of a text encoder become one vector (see `TextTowerConfig`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HTSATConfig:
+    """Sizes of an HTSAT audio tower.
+
+    Attributes:
+        width: channels of the first stage; each stage doubles them.
+        depths, heads: blocks and attention heads of each stage.
+        image: side of the square into which `n_mels` bins and the frames are folded.
+        classes: of the tagging head (AudioSet has 527); 0 for none.
+        fusion: how the views of a long clip are fused; None reads the first view alone.
+    """
+
+    width: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    n_mels: int = 64
+    image: int = 256
+    window: int = 8
+    classes: int = 527
+    fusion: FusionKind | None = None
+
+    @property
+    def embedding_size(self) -> int:
+        return int(self.width * 2 ** (len(self.depths) - 1))
+
+
+HTSAT_TINY = HTSATConfig(width=96, depths=(2, 2, 6, 2), heads=(4, 8, 16, 32))
+HTSAT_BASE = HTSATConfig(width=128, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
+HTSAT_LARGE = HTSATConfig(width=256, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
+
+
+@dataclass(frozen=True, slots=True)
+class PANNConfig:
+    """Sizes of a convolutional audio tower: blocks, then pooling over the remaining time and frequency.
+
+    Attributes:
+        widths: channels of each block.
+        pool: "max" or "average", over 2×2 after each block.
+        pooled: number of blocks that are pooled; None for all but the last.
+        kernels: side of each convolution of a block: two of 3×3, or one of 5×5 (PANN-6).
+        n_mels: mel bins of a first batch norm; None for no such layer.
+        over_time: the maximum, or maximum plus mean (PANN).
+        dropout: between blocks and, more, around the last layer, in training.
+        linear: a layer of the last width, with ReLU, after pooling.
+        classes: of the tagging head; 0 for none.
+        fusion: how the views of a long clip are fused; None reads the first view alone.
+    """
+
+    widths: tuple[int, ...]
+    pool: Literal["max", "average"]
+    pooled: int | None = None
+    kernels: tuple[int, ...] = (3, 3)
+    n_mels: int | None = None
+    over_time: Literal["max", "max+mean"] = "max"
+    dropout: float = 0.0
+    linear: bool = False
+    classes: int = 0
+    fusion: FusionKind | None = None
+
+    @property
+    def embedding_size(self) -> int:
+        return self.widths[-1]
+
+
+def _pann(widths: tuple[int, ...], pooled: int, kernels: tuple[int, ...] = (3, 3)) -> PANNConfig:
+    return PANNConfig(
+        widths,
+        pool="average",
+        pooled=pooled,
+        kernels=kernels,
+        n_mels=64,
+        over_time="max+mean",
+        dropout=0.2,
+        linear=True,
+        classes=527,
+    )
+
+
+PANN_14 = _pann((64, 128, 256, 512, 1024, 2048), pooled=5)
+PANN_10 = _pann((64, 128, 256, 512, 1024), pooled=5)
+PANN_6 = _pann((64, 128, 256, 512), pooled=4, kernels=(5,))
+"""LAION's sizes: its PANN-10 has five blocks, the published Cnn10 four (`PANN_10_AUDIOSET`)."""
+PANN_10_AUDIOSET = _pann((64, 128, 256, 512), pooled=4)
+
+AudioConfig = HTSATConfig | PANNConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TextTowerConfig:
+    """A text encoder by its transformers `model_type` and sizes.
+
+    Attributes:
+        model_type: "roberta", "bert", "bart", "clip_text_model", or any other type of transformers.
+        pooling: "pooler", the encoder's own layer over the first token's state (BERT, RoBERTa); "mean" over the
+            tokens that are not padding; "cls", the first token's state; "eot", the state at the highest token id
+            (CLIP); "mean_padded", the mean over all `context` positions, padding included (LAION's BART).
+        context: captions are cut to this many tokens.
+        sizes: arguments of that type's configuration class (`vocab_size`, `num_hidden_layers`, …).
+        tokenizer: the hub name of its tokenizer, for weights without a tokenizer file.
+    """
+
+    model_type: str
+    pooling: Pooling
+    context: int
+    hidden_size: int
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
+
+    @property
+    def padded(self) -> bool:
+        """Whether captions must be padded to the whole context."""
+        return self.pooling == "mean_padded"

@@ -1,0 +1,92 @@
+"""Runtimes: software that computes embeddings, behind one protocol of numpy arrays.
+
+`openclap.Embedder` decodes, cuts and averages; a runtime turns waveforms and texts into embeddings. Everything above a
+runtime imports neither torch nor transformers, so a model may run without them. N items, D embedding.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from openclap.presets import Preset
+
+
+class Runtime(Protocol):
+    """A model, ready to embed. Implementations must be deterministic and independent of the batch (within 1e-5).
+
+    Attributes:
+        name: the software and the precision, for people and for keys of caches: "torch fp32".
+        precision: "fp32", "bf16" or "int8".
+        preset: what the weights need; it states sample rate, input length, embedding size and tokenizer.
+    """
+
+    name: str
+    precision: str
+    preset: Preset
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor of cosines before a softmax (the inverse of CLIP's temperature)."""
+        ...
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a tokenizer file is at hand; otherwise it would be fetched."""
+        ...
+
+    def check_tokenizer(self) -> None:
+        """Read the tokenizer. Raises CheckpointError where text could not be embedded later."""
+        ...
+
+    def embed_waves(self, waves: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """(N, D) unit vectors of mono waveforms at the model's rate, each no longer than the model's input, or of any
+        length where the preset fuses long clips."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
+        """(N, D) unit vectors, in the order of `texts`. Raises as `check_tokenizer`."""
+        ...
+
+    def weights_digest(self) -> str:
+        """A SHA-256 of weights and preset."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that `openclap.load` reads back."""
+        ...
+
+
+class Loader(Protocol):
+    """Options of a runtime, checked before a model is fetched or read."""
+
+    def read(
+        self, path: Path, *, preset: Preset | None, tokenizer: str | os.PathLike[str] | None, offline: bool
+    ) -> Runtime:
+        """Read the checkpoint at `path`; see `openclap.load` for the arguments and errors."""
+        ...
+
+
+RUNTIMES = {"torch": "openclap.runtimes.torch:TorchLoader"}
+"""Loaders by runtime, as strings: an import, even one inside a function, would make every user depend on torch."""
+
+
+def loader(name: str, device: str | torch.device | None, precision: str, *, compile: bool) -> Loader:
+    """Import a runtime and check its options. Raises ConfigError for a device or precision it does not have."""
+    made: Loader = resolve(RUNTIMES[name])(device, precision, compile=compile)
+    return made
+
+
+def resolve(target: str) -> Any:
+    """The object of an entry "module:name"."""
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,215 @@
+"""The torch runtime: front end, CLAP networks and tokenizer of any checkpoint, on a device in a precision.
+
+N items, D embedding, S samples of a waveform.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from openclap.audio.frontend import FrontEnd
+from openclap.audio.mono import SILENCE, is_silent
+from openclap.checkpoints import detect, hub
+from openclap.checkpoints import folder as model_folder
+from openclap.errors import ConfigError, MissingTokenizerError
+from openclap.runtimes import backends
+from openclap.text.tokenizer import Tokenizer
+from openclap.types import TextBatch
+
+if TYPE_CHECKING:
+    from openclap.models.clap import CLAP
+    from openclap.presets import Preset
+
+TokenizerSource = Path | Callable[[], Path]
+"""A `tokenizer.json`, or a function that fetches one."""
+
+
+class TorchLoader:
+    """Options of the torch runtime. Raises ConfigError for a device or precision that this machine does not have."""
+
+    def __init__(self, device: str | torch.device | None, precision: str, *, compile: bool) -> None:
+        self.device = find_device(device)
+        self.choice = backends.choose(precision, self.device)
+        self.compile = compile
+
+    def read(
+        self, path: Path, *, preset: Preset | None, tokenizer: str | os.PathLike[str] | None, offline: bool
+    ) -> TorchRuntime:
+        """Read a checkpoint in any format. Raises CheckpointError when it is damaged or none."""
+        checkpoint = detect.read(path, preset)
+        words: TokenizerSource = (
+            Path(tokenizer)
+            if tokenizer
+            else checkpoint.tokenizer or partial(fetch_tokenizer, checkpoint.preset, offline)
+        )
+        return TorchRuntime(
+            model_folder.network(checkpoint, path.name),
+            checkpoint.preset,
+            words,
+            device=self.device,
+            choice=self.choice,
+            compile=self.compile,
+            unused=checkpoint.unused,
+            objective=checkpoint.objective,
+        )
+
+
+def fetch_tokenizer(preset: Preset, offline: bool) -> Path:
+    """The tokenizer named by a preset, from the hub. Raises MissingTokenizerError where the preset names none."""
+    if preset.text.tokenizer is None:
+        raise MissingTokenizerError(
+            "No tokenizer.json lies beside this model, and text cannot be embedded without one."
+        )
+    return hub.tokenizer_file(preset.text.tokenizer, offline=offline)
+
+
+class TorchRuntime:
+    """A CLAP model in torch. See `openclap.runtimes.Runtime` for the methods that every runtime has.
+
+    Attributes:
+        clap: the networks.
+        frontend: waveforms to log-mels.
+        backend: runs the networks without gradients (torch, or OpenVINO).
+        objective: tensors that training learned beside the networks, saved along (see `checkpoints.checkpoint`).
+    """
+
+    def __init__(
+        self,
+        clap: CLAP,
+        preset: Preset,
+        tokenizer: Tokenizer | TokenizerSource,
+        *,
+        device: torch.device | None = None,
+        choice: backends.BackendChoice = backends.FP32,
+        compile: bool = False,
+        unused: Mapping[str, Tensor] | None = None,
+        objective: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        device = device or find_device(None)
+        self.clap = clap.eval().to(device)
+        self.preset = preset
+        self.frontend = FrontEnd(preset.frontend).to(device)
+        self.backend = backends.build(choice, self.clap, device, compile=compile, digest=self.weights_digest)
+        self.name, self.precision = self.backend.name, str(self.backend.precision)
+        self.objective: Mapping[str, Tensor] = objective or {}
+        self._unused = unused or {}
+        self._tokenizer = tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are; they may be moved."""
+        return next(self.clap.parameters()).device
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor of cosines before a softmax."""
+        return self.clap.scale.item()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Read, or fetched, when text is first embedded. Raises CheckpointError when it is missing."""
+        if not isinstance(self._tokenizer, Tokenizer):
+            file = self._tokenizer if isinstance(self._tokenizer, Path) else self._tokenizer()
+            text = self.preset.text
+            self._tokenizer = Tokenizer.read(file, text.context, padded=text.padded)
+        return self._tokenizer
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a tokenizer file is at hand; otherwise it would be fetched."""
+        return isinstance(self._tokenizer, Tokenizer | Path)
+
+    def check_tokenizer(self) -> None:
+        """Read the tokenizer. Raises CheckpointError where text could not be embedded later."""
+        _ = self.tokenizer
+
+    def embed_waves(self, waves: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """(N, D) unit vectors of mono waveforms at the model's rate."""
+        with torch.inference_mode():
+            batch = self.frontend([torch.from_numpy(wave) for wave in waves])
+            vectors_ND: NDArray[np.float32] = self.backend.encode_audio(batch).cpu().numpy()
+        return vectors_ND
+
+    def embed_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
+        """(N, D) unit vectors, in the order of `texts`."""
+        vectors_ND = np.zeros((len(texts), self.preset.embedding_size), np.float32)
+        for rows, tokens in self.tokenizer.batches(texts, batch_size):
+            batch = TextBatch(torch.from_numpy(tokens.ids_BL), torch.from_numpy(tokens.mask_BL))
+            vectors_ND[rows] = self.backend.encode_text(batch.to(self.device)).cpu().numpy()
+        return vectors_ND
+
+    def audio_tensor(
+        self, waves: Sequence[Tensor], pieces: Callable[[Tensor], Iterator[Tensor]], *, trim_silence: bool
+    ) -> Tensor:
+        """(N, D) unit vectors with gradients to the waveforms. `pieces` cuts each into inputs of the networks, and
+        their unit vectors are averaged. See `openclap.Embedder.audio_tensor`."""
+        if not all(
+            torch.is_tensor(wave) and wave.ndim == 1 and len(wave) and wave.is_floating_point() for wave in waves
+        ):
+            rate = self.frontend.sample_rate
+            raise ConfigError(f"audio_tensor takes a list of mono float tensors (samples,) at {rate} Hz.")
+        if not len(waves):
+            return torch.zeros(0, self.preset.embedding_size, device=self.device)
+        whole = [_trimmed(wave.float()) if trim_silence else wave.float() for wave in waves]
+        inputs = [(owner, piece) for owner, wave in enumerate(whole) for piece in pieces(wave)]
+        vectors = self.clap.encode_audio(self.frontend([piece for _, piece in inputs]))
+        owners = torch.tensor([owner for owner, _ in inputs], device=self.device)
+        sums_ND = torch.zeros(len(waves), vectors.shape[1], device=self.device).index_add(0, owners, vectors)
+        return F.normalize(sums_ND, dim=-1)
+
+    def text_tensor(self, ids_NL: Tensor, mask_NL: Tensor | None = None) -> Tensor:
+        """(N, D) unit vectors with gradients to the weights. See `openclap.Embedder.text_tensor`."""
+        mask_NL = torch.ones_like(ids_NL) if mask_NL is None else mask_NL
+        return self.clap.encode_text(TextBatch(ids_NL, mask_NL).to(self.device))
+
+    def replaced(self, **attributes: object) -> TorchRuntime:
+        """A copy with other attributes (`clap`, `objective`); this runtime is unchanged."""
+        other = copy.copy(self)
+        for name, value in attributes.items():
+            setattr(other, name, value)
+        return other
+
+    def weights_digest(self) -> str:
+        """A SHA-256 of weights and preset."""
+        sha = hashlib.sha256(repr(self.preset).encode())
+        for name, tensor in sorted(self.clap.state_dict().items()):
+            sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write a model folder: config.json, model.safetensors, tokenizer.json."""
+        tokenizer = self.tokenizer
+        model_folder.save(folder, self.clap, self.preset, tokenizer, self._unused, objective=self.objective)
+
+
+def _trimmed(wave_S: Tensor) -> Tensor:
+    """A mono waveform without its silent ends; one that is silent throughout is unchanged."""
+    if is_silent(wave_S):
+        return wave_S
+    sounding = torch.nonzero(wave_S.abs() >= SILENCE)
+    return wave_S[int(sounding[0]) : int(sounding[-1]) + 1]
+
+
+def find_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name; without a name, a GPU where there is one. Raises ConfigError when it cannot be used."""
+    try:
+        device = torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
+        if device.type != "meta":
+            return device
+    except (RuntimeError, AssertionError, TypeError):
+        pass
+    kinds = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "mps": torch.mps.is_available()}
+    here = " or ".join(["cpu", *(kind for kind, is_there in kinds.items() if is_there)])
+    raise ConfigError(f"device is {str(name)!r}, which this machine's torch cannot use. Expected: {here}.") from None
