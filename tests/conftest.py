@@ -12,8 +12,7 @@ from filelock import FileLock
 
 from demo_runner import run_demo
 from openclap import paths
-from openclap.checkpoints.packages import AISFX, MINILM, fetch
-from openclap.checkpoints.starts import start
+from openclap.checkpoints.starts import AISFX, MINILM, fetch, start
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -86,12 +85,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from openclap import presets
-    from openclap.checkpoints import folder
+    from openclap.checkpoints import openclap_folder
     from tiny import PRESET, make_tokenizer
 
     place = tmp_path_factory.mktemp("tiny") / "model"
     torch.manual_seed(0)
-    folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
     return place
 
 
@@ -103,7 +102,7 @@ def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from openclap import presets
-    from openclap.checkpoints import folder
+    from openclap.checkpoints import openclap_folder
     from openclap.models.htsat import HTSATConfig
     from tiny import PRESET, make_tokenizer
 
@@ -112,7 +111,7 @@ def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preset = replace(PRESET, name="tiny-swin", frontend=frontend, audio=audio)
     place = tmp_path_factory.mktemp("swin") / "model"
     torch.manual_seed(0)
-    folder.save(place, presets.build(preset), preset, make_tokenizer())
+    openclap_folder.save(place, presets.build(preset), preset, make_tokenizer())
     return place
 
 

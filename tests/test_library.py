@@ -10,7 +10,7 @@ import torch
 
 import openclap
 from openclap import presets
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
 from openclap.errors import CheckpointError, IndexMismatchError
 from openclap.library import Library
 from openclap.sources import read_table
@@ -42,7 +42,7 @@ def test_scores_are_the_cosines_of_the_model(tiny_model: Path, sounds: Path, tmp
 def test_another_model_is_refused(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     Library.open_or_create(tmp_path / "index", str(tiny_model)).add([sounds])
     torch.manual_seed(1)
-    folder.save(tmp_path / "other", presets.build(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(tmp_path / "other", presets.build(PRESET), PRESET, make_tokenizer())
     with pytest.raises(IndexMismatchError):
         Library.open_or_create(tmp_path / "index", str(tmp_path / "other"))
 
@@ -51,7 +51,7 @@ def test_a_model_that_changed_or_went_is_told(tiny_model: Path, sounds: Path, tm
     mine = Path(shutil.copytree(tiny_model, tmp_path / "mine"))
     Library.open_or_create(tmp_path / "index", str(mine)).add([sounds])
     torch.manual_seed(1)
-    folder.save(mine, presets.build(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(mine, presets.build(PRESET), PRESET, make_tokenizer())
     with pytest.raises(IndexMismatchError):
         Library.open(tmp_path / "index")
     shutil.rmtree(mine)

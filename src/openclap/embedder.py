@@ -26,8 +26,8 @@ from openclap.audio.frontend import FrontEnd
 from openclap.audio.inputs import Sound, blocks, named
 from openclap.audio.io import Wave
 from openclap.audio.mono import AS_USUAL, SILENCE, Channels, MonoBlocks, MonoConfig, is_silent
-from openclap.checkpoints import detect, hub, published, starts
-from openclap.checkpoints import folder as model_folder
+from openclap.checkpoints import detect, hub, openclap_folder, published, starts
+from openclap.checkpoints.checkpoint import build_network
 from openclap.decode_ahead import Ahead, Job, Piece, Span
 from openclap.errors import AudioError, CheckpointError, ConfigError, MissingTokenizerError
 from openclap.limits import check_count
@@ -92,7 +92,7 @@ def load(
         Path(tokenizer) if tokenizer else checkpoint.tokenizer or partial(_fetched, checkpoint.preset, offline)
     )
     return Embedder(
-        model_folder.network(checkpoint, path.name),
+        build_network(checkpoint, path.name),
         checkpoint.preset,
         words,
         device=where,
@@ -324,7 +324,7 @@ class Embedder:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write a folder that `load` reads back: config.json, model.safetensors, tokenizer.json."""
         place, words = Path(folder), self.tokenizer
-        model_folder.save(place, self.clap, self.preset, words, self._unused, objective=self.objective)
+        openclap_folder.save(place, self.clap, self.preset, words, self._unused, objective=self.objective)
 
     def digest(self) -> str:
         """A SHA-256 of everything that a vector depends on but the precision: weights, preset, and how clips are read.

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from openclap import presets
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
+from openclap.checkpoints.checkpoint import ZeroInit, build_network
 from openclap.errors import CheckpointError
 from tiny import PRESET, make_tokenizer
 
@@ -24,27 +25,27 @@ def copy(model: Path, tmp_path: Path) -> Path:
 
 def test_what_is_saved_comes_back_bit_equal(tmp_path: Path) -> None:
     clap = presets.build(PRESET)
-    folder.save(tmp_path / "a" / "model", clap, PRESET, make_tokenizer())
+    openclap_folder.save(tmp_path / "a" / "model", clap, PRESET, make_tokenizer())
     assert sorted(path.name for path in (tmp_path / "a" / "model").iterdir()) == [
         "config.json",
         "model.safetensors",
         "tokenizer.json",
     ]
-    found = folder.read(tmp_path / "a" / "model")
+    found = openclap_folder.read(tmp_path / "a" / "model")
     assert found.preset == PRESET and found.tokenizer is not None and found.unused == {}
-    again = folder.network(found, "model")
+    again = build_network(found, "model")
     for name, tensor in clap.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
 def test_what_nothing_reads_is_kept(tmp_path: Path) -> None:
     unused = {"audio_branch.head.weight": torch.arange(6.0)}
-    folder.save(tmp_path / "model", presets.build(PRESET), PRESET, make_tokenizer(), unused)
-    assert torch.equal(folder.read(tmp_path / "model").unused["audio_branch.head.weight"], torch.arange(6.0))
+    openclap_folder.save(tmp_path / "model", presets.build(PRESET), PRESET, make_tokenizer(), unused)
+    assert torch.equal(openclap_folder.read(tmp_path / "model").unused["audio_branch.head.weight"], torch.arange(6.0))
 
 
 def test_no_time_goes_into_random_weights() -> None:
-    with folder.WithoutRandomWeights():
+    with ZeroInit():
         layer = torch.nn.Linear(3, 3)
         torch.nn.init.trunc_normal_(layer.bias)
         assert not layer.weight.any() and not layer.bias.any()
@@ -61,13 +62,13 @@ def test_every_preset_survives_json() -> None:
 
 def test_saving_replaces_a_model_and_nothing_else(tiny_model: Path, tmp_path: Path) -> None:
     place = copy(tiny_model, tmp_path)
-    folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(CheckpointError, match="is no openclap model"):
-        folder.save(mine, presets.build(PRESET), PRESET, make_tokenizer())
+        openclap_folder.save(mine, presets.build(PRESET), PRESET, make_tokenizer())
     assert (mine / "thesis.txt").read_text(encoding="utf-8") == "dear"
 
 
@@ -79,9 +80,9 @@ def test_a_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, mo
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match="No space"):
-        folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+        openclap_folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
-    folder.read(place)
+    openclap_folder.read(place)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_damage_is_told_in_one_sentence(
     if content is not None:
         (place / file).write_bytes(content)
     with pytest.raises(CheckpointError, match=said):
-        folder.network(folder.read(place), place.name)
+        build_network(openclap_folder.read(place), place.name)
 
 
 def test_weights_that_do_not_fit_are_named(tiny_model: Path, tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_weights_that_do_not_fit_are_named(tiny_model: Path, tmp_path: Path) -> 
     weights["audio_head.0.bias"] = torch.zeros(3)
     save_file(weights, place / "model.safetensors")
     with pytest.raises(CheckpointError) as caught:
-        folder.network(folder.read(place), place.name)
+        build_network(openclap_folder.read(place), place.name)
     said = str(caught.value)
     assert "1 missing (logit_scale)" in said
     assert "1 not known (surplus)" in said

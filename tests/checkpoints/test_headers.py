@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import openclap
 from headers import LOW_BYTES, begin, save_beginning
 from openclap import presets
-from openclap.checkpoints import audioset, detect, folder, huggingface, starts
+from openclap.checkpoints import audioset, detect, huggingface, openclap_folder, starts
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.tensors import read_safetensors, read_tensors
 from openclap.cli import run
@@ -71,18 +71,18 @@ def test_what_torch_saves_is_no_safetensors(tmp_path: Path, protocol: int, zippe
 def test_every_file_of_our_folder(tmp_path: Path, tiny_model: Path) -> None:
     preset, weights = small()
     unused, learned = {"audio_branch.head.weight": torch.ones(5, 5)}, {"bias": torch.tensor(-7.5)}
-    folder.write(Checkpoint("openclap", preset, weights, unused, objective=learned), tmp_path / "model", None)
+    openclap_folder.write(Checkpoint("openclap", preset, weights, unused, objective=learned), tmp_path / "model", None)
     shutil.copytree(tiny_model, tmp_path / "tiny")
     expected = openclap.load(tiny_model).digest()
     for low in LOW_BYTES:
-        for name in (folder.WEIGHTS, folder.UNUSED, folder.OBJECTIVE):
+        for name in (openclap_folder.WEIGHTS, openclap_folder.UNUSED, openclap_folder.OBJECTIVE):
             begin(tmp_path / "model" / name, low)
         found = detect.read(tmp_path / "model")
         for theirs, ours in ((weights, found.weights), (unused, found.unused), (learned, found.objective)):
             assert theirs.keys() == ours.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
-        begin(tmp_path / "tiny" / folder.WEIGHTS, low)
+        begin(tmp_path / "tiny" / openclap_folder.WEIGHTS, low)
         assert openclap.load(tmp_path / "tiny").digest() == expected
-    begin(tmp_path / "tiny" / folder.WEIGHTS, PICKLE)
+    begin(tmp_path / "tiny" / openclap_folder.WEIGHTS, PICKLE)
     assert run(["inspect", str(tmp_path / "tiny")]) == 0
 
 
@@ -92,8 +92,8 @@ def test_a_model_that_begins_like_a_pickle_by_itself(tmp_path: Path, capsys: pyt
         preset = replace(
             PRESET, text=replace(PRESET.text, sizes=dict(PRESET.text.sizes) | {"num_hidden_layers": layers})
         )
-        folder.save(tmp_path / "model", presets.build(preset), preset, make_tokenizer())
-        if (tmp_path / "model" / folder.WEIGHTS).read_bytes()[0] == PICKLE:
+        openclap_folder.save(tmp_path / "model", presets.build(preset), preset, make_tokenizer())
+        if (tmp_path / "model" / openclap_folder.WEIGHTS).read_bytes()[0] == PICKLE:
             break
     else:
         pytest.fail("no model begins like a pickle")

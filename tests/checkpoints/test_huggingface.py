@@ -15,9 +15,9 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProces
 
 import openclap
 from openclap import presets
-from openclap.checkpoints import detect, folder, huggingface
-from openclap.checkpoints.checkpoint import Checkpoint
-from openclap.checkpoints.conversion_report import Losses
+from openclap.checkpoints import detect, huggingface, openclap_folder
+from openclap.checkpoints.checkpoint import Checkpoint, build_network
+from openclap.checkpoints.conversion_report import ConversionLosses
 from openclap.cli import run
 from openclap.errors import CheckpointError
 from openclap.models.htsat import HTSAT_BASE
@@ -90,8 +90,8 @@ def test_there_and_back_is_bit_equal(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "hf")
     tokenizer(tmp_path / "hf" / "tokenizer.json")
     found = detect.read(tmp_path / "hf")
-    folder.write(found, tmp_path / "ours", None)
-    assert huggingface.write(folder.read(tmp_path / "ours"), tmp_path / "back") == Losses()
+    openclap_folder.write(found, tmp_path / "ours", None)
+    assert huggingface.write(openclap_folder.read(tmp_path / "ours"), tmp_path / "back") == ConversionLosses()
     before, after = load_file(tmp_path / "hf" / "model.safetensors"), load_file(tmp_path / "back" / "model.safetensors")
     assert set(after) == set(before)
     assert all(torch.equal(before[name], after[name]) for name in after)
@@ -123,7 +123,7 @@ def test_ours_load_in_transformers(audio: presets.AudioConfig, tmp_path: Path) -
     model, info = ClapModel.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert model.config.text_config.layer_norm_eps == 1e-5
-    clap = folder.network(checkpoint, "x")
+    clap = build_network(checkpoint, "x")
     mel, is_long = (
         10 * torch.randn(2, 4 if audio.fusion else 1, 1001, 64) - 25,
         torch.tensor([bool(audio.fusion), False]),
@@ -294,8 +294,10 @@ def test_weights_that_share_memory_and_other_precisions(tmp_path: Path, dtype: t
     huggingface.write(replace(checkpoint, weights=one), tmp_path / "hf")
     found = detect.read(tmp_path / "hf").weights
     assert all(torch.equal(found[name], one[name]) and found[name].dtype == one[name].dtype for name in found)
-    folder.write(detect.read(tmp_path / "hf"), tmp_path / "ours", None)
-    assert all(torch.equal(found[name], tensor) for name, tensor in folder.read(tmp_path / "ours").weights.items())
+    openclap_folder.write(detect.read(tmp_path / "hf"), tmp_path / "ours", None)
+    assert all(
+        torch.equal(found[name], tensor) for name, tensor in openclap_folder.read(tmp_path / "ours").weights.items()
+    )
     ClapModel.from_pretrained(tmp_path / "hf")
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "hf").iterdir()}
     (tmp_path / "plain").touch()
@@ -348,7 +350,7 @@ def test_every_door_of_transformers(fused: bool, tmp_path: Path) -> None:
     from transformers import AutoModel, AutoProcessor, AutoTokenizer
 
     preset, weights = small(replace(SMALL, n_mels=64, image=256, fusion="aff_2d" if fused else None))
-    folder.write(Checkpoint("laion", preset, weights), tmp_path / "ours", None)
+    openclap_folder.write(Checkpoint("laion", preset, weights), tmp_path / "ours", None)
     words = ["--tokenizer", str(small_words(tmp_path / "words.json"))]
     assert run(["convert", str(tmp_path / "ours"), str(tmp_path / "hf"), "--to", "hf", *words]) == 0
     ours = openclap.load(tmp_path / "ours", tokenizer=tmp_path / "words.json", device="cpu")

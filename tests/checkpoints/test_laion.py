@@ -11,10 +11,10 @@ import torch
 
 from openclap import presets
 from openclap.audio.mel import mel_filterbank
-from openclap.checkpoints import audioset, detect, folder, laion
-from openclap.checkpoints.checkpoint import Checkpoint
-from openclap.checkpoints.fresh import COUNTER, fresh
-from openclap.checkpoints.shapes import at_rate
+from openclap.checkpoints import audioset, detect, laion, openclap_folder
+from openclap.checkpoints.checkpoint import Checkpoint, build_network
+from openclap.checkpoints.laion import mel_at_rate
+from openclap.checkpoints.laion_untrained import BATCH_COUNTER, initialise_missing
 from openclap.errors import CheckpointError
 from reference import GOLDEN, all_names, all_shapes, state
 from small_laion import SMALL, SMALL_PANN, small, small_state
@@ -39,7 +39,7 @@ def test_there_and_back_is_bit_equal(part: str) -> None:
     again = laion.to_state(laion.read(learned, part))
     for name, tensor in learned.items():
         assert torch.equal(again[name], tensor), name
-    counters = {name for name in names if name.endswith(COUNTER)}
+    counters = {name for name in names if name.endswith(BATCH_COUNTER)}
     assert set(again) - {laion.POSITIONS} == names - counters  # the made-up weights have no counters
 
 
@@ -58,13 +58,13 @@ def test_sizes_are_found_out(audio: presets.AudioConfig, tmp_path: Path) -> None
     found = detect.read(tmp_path / "a.pt")
     assert found.preset.audio == audio and found.preset.embedding_size == 24
     assert found.preset.frontend.long == ("fusion" if audio.fusion else "windows")
-    clap = folder.network(found, "a.pt")
+    clap = build_network(found, "a.pt")
     for name, tensor in clap.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
 
 
 def test_the_stored_stft_and_filterbank_are_the_references() -> None:
-    buffers = laion.computed(presets.PRESETS["htsat-tiny-roberta"])
+    buffers = laion.computed_buffers(presets.PRESETS["htsat-tiny-roberta"])
     golden = np.load(GOLDEN / "mel.npz")
     bank = next(golden[name] for name in golden if golden[name].shape == (513, 64))
     np.testing.assert_allclose(buffers["audio_branch.logmel_extractor.melW"], bank, atol=1e-6)
@@ -150,7 +150,7 @@ def test_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
     tensors["audio_projection.0.weight"] = torch.zeros(3, 3)
     tensors["audio_branch.surplus"] = torch.zeros(1)
     with pytest.raises(CheckpointError) as caught:
-        folder.network(laion.read(tensors, "file.pt"), "file.pt")
+        build_network(laion.read(tensors, "file.pt"), "file.pt")
     said = str(caught.value)
     assert "1 missing (audio_tower.norm.weight)" in said
     assert "audio_head.0.weight is (3, 3), expected (24, 32)" in said
@@ -175,7 +175,7 @@ def test_pann_as_it_is_published(tmp_path: Path) -> None:
     _, weights = small(config)
     state_ = laion.to_state(Checkpoint("laion", small(config)[0], weights))
     tower = {n.removeprefix("audio_branch."): t for n, t in state_.items() if n.startswith("audio_branch.")}
-    tower["logmel_extractor.melW"] = mel_filterbank(at_rate(32000))
+    tower["logmel_extractor.melW"] = mel_filterbank(mel_at_rate(32000))
     path = saved({"iteration": 1, "model": tower, "sampler": {"seed": 3}}, tmp_path / "Cnn10.pth")
     found = audioset.read(path)
     assert found.config == config
@@ -192,7 +192,7 @@ def test_unused_weights_travel_with_the_embedder(tmp_path: Path) -> None:
     path = saved({"state_dict": tensors}, tmp_path / "a.pt")
     (tmp_path / "tokenizer.json").write_text(make_tokenizer().definition, encoding="utf-8")
     openclap.load(path, tokenizer=tmp_path / "tokenizer.json").save(tmp_path / "ours")
-    again = laion.to_state(folder.read(tmp_path / "ours"))
+    again = laion.to_state(openclap_folder.read(tmp_path / "ours"))
     assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
 
 
@@ -241,16 +241,16 @@ def test_the_names_and_shapes_are_the_references(part: str) -> None:
     whole = laion.read(learned, part)
     head = ("audio_tower.tagger.", "audio_transform.", "text_transform.", "logit_scale_text")
     left = {name: t for name, t in whole.weights.items() if not name.startswith(head)}
-    bare = replace(whole, preset=laion.preset_of(laion.to_state(replace(whole, weights=left)), part), weights=left)
+    bare = replace(whole, preset=laion.infer_preset(laion.to_state(replace(whole, weights=left)), part), weights=left)
     parts_of: dict[str, tuple[str, ...]] = {}
     for name, checkpoint in {"whole": whole, "bare": replace(bare, unused={})}.items():
         written = laion.to_state(checkpoint)
-        untrained, parts_of[name] = fresh(written, checkpoint.preset)
+        untrained, parts_of[name] = initialise_missing(written, checkpoint.preset)
         assert not untrained.keys() & written.keys()
         found = {key: tuple(tensor.shape) for key, tensor in (written | untrained).items()}
         assert found.pop(laion.POSITIONS)[0] == 1 and found == shapes
-        assert all(any(part in key for part in parts_of[name]) or COUNTER in key for key in untrained)
-        again, _ = fresh(written, checkpoint.preset)
+        assert all(any(part in key for part in parts_of[name]) or BATCH_COUNTER in key for key in untrained)
+        again, _ = initialise_missing(written, checkpoint.preset)
         assert all(torch.equal(again[key], tensor) for key, tensor in untrained.items())
     assert parts_of["whole"] == () and {"audio_transform", "text_transform", "logit_scale_t"} <= {*parts_of["bare"]}
 
@@ -258,7 +258,7 @@ def test_the_names_and_shapes_are_the_references(part: str) -> None:
 def test_untrained_parts_have_the_references_initialisation() -> None:
     """torch's own for convolutions and MLPs, a normal of 0.02 for HTSAT's linear layers, Xavier's for PANN's."""
     wave_of = presets.PRESETS["htsat-tiny-roberta"], presets.PRESETS["pann-14-roberta"]
-    htsat, pann = (fresh({}, preset)[0] for preset in wave_of)
+    htsat, pann = (initialise_missing({}, preset)[0] for preset in wave_of)
     uniform = {"audio_transform.sequential.0.weight": 512, "audio_branch.tscam_conv.weight": 768 * 2 * 3}
     for name, inputs in uniform.items():
         assert htsat[name].abs().max() <= inputs**-0.5 < 1.001 * htsat[name].abs().max()

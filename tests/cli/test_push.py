@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from hub_server import TOKEN, Hub
-from openclap.checkpoints import card, huggingface
+from openclap.checkpoints import huggingface, model_card
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.cli import run
 from openclap.errors import CheckpointError
@@ -69,7 +69,7 @@ def test_push_writes_a_card_uploads_and_prints_the_url(model: Path, tmp_path: Pa
 
 
 def test_the_card_says_what_the_model_is_and_how_to_load_it(model: Path) -> None:
-    text = card.card(model, "me/tiny")
+    text = model_card.card_text(model, "me/tiny")
     _, head, body = text.split("---\n", 2)
     assert head.splitlines()[:3] == ["library_name: openclap", "pipeline_tag: zero-shot-audio-classification", "tags:"]
     assert "license:" not in head and "Not stated yet" in body
@@ -84,7 +84,7 @@ def test_the_card_says_what_the_model_is_and_how_to_load_it(model: Path) -> None
         assert fact in body
     assert "## Evaluation" not in body
     (model / "evaluation.json").write_text(json.dumps(FIGURES), encoding="utf-8")
-    measured = card.card(model, "me/tiny")
+    measured = model_card.card_text(model, "me/tiny")
     assert "| text to audio | R@1 | 0.250 | 0.200 to – | 0.010 |" in measured
     assert "| text to audio | median rank | 11.0 | 7.0 to 15.0 | 57.7 |" in measured
     assert "metric_type" not in measured and "type: text-to-audio-retrieval" in measured.split("---\n")[1]
@@ -112,7 +112,7 @@ def suite_of(*models: object) -> dict[str, object]:
 
 def test_the_card_shows_a_suites_figures_and_the_hub_can_read_them(model: Path, tmp_path: Path) -> None:
     (model / "evaluation.json").write_text(json.dumps(suite_of(tmp_path / "other", model)), encoding="utf-8")
-    text = card.card(model, "me/tiny")
+    text = model_card.card_text(model, "me/tiny")
     assert "| ESC-50 | accuracy | 0.875 | 0.800 to 0.900 | 0.910 (LAION-CLAP) | 2,000 |" in text
     assert "- ESC-50: zero-shot, 5 folds averaged." in text and "balanced" not in text
     assert text.count("| Clotho |") == 1
@@ -129,20 +129,20 @@ def test_the_card_shows_a_suites_figures_and_the_hub_can_read_them(model: Path, 
 def test_a_suite_that_does_not_measure_the_folder_is_refused(model: Path) -> None:
     (model / "evaluation.json").write_text(json.dumps(suite_of("one", "two")), encoding="utf-8")
     with pytest.raises(CheckpointError, match="measures one, two, none of which is"):
-        card.card(model, "me/tiny")
+        model_card.card_text(model, "me/tiny")
     (model / "evaluation.json").write_text(json.dumps(suite_of("mine")), encoding="utf-8")
-    assert "| ESC-50 |" in card.card(model, "me/tiny")
+    assert "| ESC-50 |" in model_card.card_text(model, "me/tiny")
 
 
 def test_names_do_not_break_a_cards_table(model: Path) -> None:
     told = json.dumps(suite_of("mine")).replace("ESC-50", "dogs | cats\\n and more")
     (model / "evaluation.json").write_text(told, encoding="utf-8")
-    assert r"| dogs \| cats and more | accuracy |" in card.card(model, "me/tiny")
+    assert r"| dogs \| cats and more | accuracy |" in model_card.card_text(model, "me/tiny")
 
 
 def test_a_card_that_stands_is_kept(model: Path) -> None:
     (model / "README.md").write_text("mine", encoding="utf-8")
-    assert card.write(model, "me/tiny") is None
+    assert model_card.write(model, "me/tiny") is None
     assert (model / "README.md").read_text(encoding="utf-8") == "mine"
 
 
@@ -163,7 +163,7 @@ def test_a_card_that_stands_is_kept(model: Path) -> None:
 def test_a_damaged_folder_gets_no_card(model: Path, file: str, content: str, said: str) -> None:
     (model / file).write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match=said):
-        card.write(model, "me/tiny")
+        model_card.write(model, "me/tiny")
     assert not (model / "README.md").exists()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
 from openclap.cli import run
 from openclap.embedder import Embedder, load
 from openclap.text.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ def clap(embedder: Embedder) -> Embedder:
     shutil.rmtree("FOLDER")
     checkpoint = small_clap()
     words = Tokenizer.read(small_words(Path("words.json")), checkpoint.preset.text.context)
-    folder.write(checkpoint, Path("FOLDER"), words)
+    openclap_folder.write(checkpoint, Path("FOLDER"), words)
     return load("FOLDER", device="cpu")
 
 

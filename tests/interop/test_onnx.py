@@ -12,7 +12,7 @@ import torch
 
 from openclap import presets
 from openclap.audio.frontend import FrontEnd
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
 from openclap.embedder import Embedder, load
 from openclap.errors import CheckpointError
 from openclap.interop import onnx
@@ -183,5 +183,5 @@ def test_a_graph_that_does_not_agree_is_not_left(
 
     monkeypatch.setattr(onnx, "export", stale)
     with pytest.raises(CheckpointError, match=r"was not written: .* differs from torch by"):
-        onnx.write(folder.read(tiny_model), tmp_path / "out", make_tokenizer())
+        onnx.write(openclap_folder.read(tiny_model), tmp_path / "out", make_tokenizer())
     assert list(tmp_path.iterdir()) == []

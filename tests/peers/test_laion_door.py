@@ -18,7 +18,7 @@ import torch
 
 import openclap
 from openclap import presets
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
 from openclap.cli import run
 from reference import rng, state, wave
 from small_laion import small_words
@@ -87,7 +87,7 @@ def ours(place: Path, name: str) -> str:
     torch.manual_seed(6)
     clap = presets.build(preset)
     clap.load_state_dict(noisy(clap.state_dict()))
-    folder.save(place / "own", clap, preset, None)
+    openclap_folder.save(place / "own", clap, preset, None)
     return "own"
 
 

@@ -12,7 +12,7 @@ from openclap.cli.model_options import Offline
 from openclap.cli.model_options import Tokenizer as TokenizerFile
 
 if TYPE_CHECKING:
-    from openclap.checkpoints.conversion_report import Losses
+    from openclap.checkpoints.conversion_report import ConversionLosses
 
 
 def convert(
@@ -47,13 +47,14 @@ def convert(
     offline
         Take what the hub's cache has, and ask the network for nothing.
     """
-    from openclap.checkpoints import detect, folder, huggingface, laion
+    from openclap.checkpoints import detect, huggingface, laion, openclap_folder
+    from openclap.checkpoints.checkpoint import build_network
     from openclap.embedder import located
     from openclap.text.tokenizer import Tokenizer
 
     path = located(source, revision=revision, offline=offline, report=note)
     checkpoint = detect.read(path)
-    folder.network(checkpoint, path.name)  # says what is missing before anything is written
+    build_network(checkpoint, path.name)  # says what is missing before anything is written
     text = checkpoint.preset.text
     words = tokenizer or checkpoint.tokenizer or _fetched(text.tokenizer, offline)
     read = None if words is None else Tokenizer.read(words, text.context, padded=text.padded)
@@ -71,14 +72,14 @@ def convert(
     elif to == "hf":
         losses = huggingface.write(checkpoint, destination)
     else:
-        losses = folder.write(checkpoint, destination, read)
+        losses = openclap_folder.write(checkpoint, destination, read)
     note(f"Wrote {destination}: {checkpoint.preset.name}, {len(checkpoint.weights)} tensors")
     _tell(losses)
     if words is None and to != "laion":
         note(f"No tokenizer lies beside it: {text.tokenizer or 'one'} is fetched when text is first embedded.")
 
 
-def _tell(losses: Losses) -> None:
+def _tell(losses: ConversionLosses) -> None:
     if losses.left_out:
         note(f"Left out {len(losses.left_out)} tensors that this format has no place for:")
         for part, number in _parts(losses.left_out).items():

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from openclap.cli.console import note, print_json, print_table, results
 
 if TYPE_CHECKING:
-    from openclap.checkpoints.published import Published
+    from openclap.checkpoints.published import PublishedModel
 
 HERE = "●"
 CONFIG = "config.json"
@@ -44,11 +44,11 @@ def models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     note("Use one by its name: openclap classify --model 630k-audioset-best …")
 
 
-def _scored(one: Published) -> bool:
+def _scored(one: PublishedModel) -> bool:
     return bool({"ESC-50", "GTZAN"} & set(one.scores))
 
 
-def _row(one: Published, sources: list[str]) -> list[str]:
+def _row(one: PublishedModel, sources: list[str]) -> list[str]:
     letter = ascii_lowercase[sources.index(one.source)] if one.source in sources else ""
     scores = [f"{100 * one.scores[name]:.4g}{letter}" if name in one.scores else "–" for name in ("ESC-50", "GTZAN")]
     tower = one.audio.removeprefix("htsat-") + (" fused" if one.fusion else "")
@@ -65,7 +65,7 @@ def _marked(name: str, here: bool) -> str:
     return f"{HERE if here else '·'} {name}"
 
 
-def _record(one: Published) -> dict[str, Any]:
+def _record(one: PublishedModel) -> dict[str, Any]:
     return {
         "name": one.name,
         "kind": "published",
@@ -87,7 +87,7 @@ def _record(one: Published) -> dict[str, Any]:
 def _starts() -> list[dict[str, Any]]:
     """Pretrained towers that a training run can start from."""
     from openclap import paths
-    from openclap.checkpoints.packages import AISFX, MINILM
+    from openclap.checkpoints.starts import AISFX, MINILM
 
     starts = {"demo-start": (AISFX, MINILM)}
     return [

@@ -41,12 +41,11 @@ def push(
     json
         Print one JSON object instead of the URL.
     """
-    from openclap.checkpoints import card, hub
-    from openclap.checkpoints import folder as model_folder
+    from openclap.checkpoints import hub, model_card, openclap_folder
 
-    model_folder.check(folder)
+    openclap_folder.check_model(folder)
     hub.check_push(repo)
-    if written := card.write(folder, repo):
+    if written := model_card.write(folder, repo):
         note(f"Wrote {written}. It states no licence yet: add one there, or on the hub.")
     note(f"Uploading {folder} to {repo}")
     url = hub.push(folder, repo, private=private, message=message, revision=revision)

@@ -25,9 +25,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from openclap.audio.clips import quantise
 from openclap.audio.mel import LogMel
-from openclap.checkpoints import folder
-from openclap.checkpoints.conversion_report import Losses, of_objective
-from openclap.checkpoints.destination import Kind, drafted
+from openclap.checkpoints.conversion_report import ConversionLosses, objective_names
+from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.errors import CheckpointError, require
 from openclap.models.fusion import every_clip
 from openclap.text.tokenizer import FILE as TOKENIZER
@@ -47,7 +46,7 @@ TOLERANCE = 1e-4
 """How far a number of a unit vector may be from torch's; of other outputs, in parts of the largest."""
 
 
-def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> Losses:
+def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> ConversionLosses:
     """The folder, whole, and only when onnxruntime gives what torch gives.
 
     Raises CheckpointError where it does not, or where `place` is something else (see `checkpoints.destination`), and
@@ -55,7 +54,7 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, EXTRA)
-    clap = for_graphs(folder.network(checkpoint, checkpoint.preset.name))
+    clap = for_graphs(build_network(checkpoint, checkpoint.preset.name))
     graphs = graphs_of(clap, checkpoint.preset)
 
     def check_folder(draft: Path) -> None:
@@ -73,7 +72,7 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
         if tokenizer is not None:
             (draft / TOKENIZER).write_text(tokenizer.settled, encoding="utf-8")
     left_out = tuple(name for name in [*checkpoint.weights, *checkpoint.unused] if not _is_read(name))
-    return Losses(left_out=(*left_out, *of_objective(checkpoint.objective)))
+    return ConversionLosses(left_out=(*left_out, *objective_names(checkpoint.objective)))
 
 
 def for_graphs(clap: CLAP) -> CLAP:
@@ -298,7 +297,7 @@ def _is_folder(path: Path) -> bool:
 
 
 FILES = ("audio.onnx", "logmel.onnx", "text.onnx", *(f"{name}.onnx.data" for name in ("audio", "logmel", "text")))
-KIND = Kind("ONNX folder of openclap", (*FILES, DESCRIPTION, TOKENIZER), _is_folder)
+KIND = CheckpointKind("ONNX folder of openclap", (*FILES, DESCRIPTION, TOKENIZER), _is_folder)
 
 
 @contextmanager

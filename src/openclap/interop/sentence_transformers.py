@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openclap.checkpoints import folder
-from openclap.checkpoints.conversion_report import Losses
-from openclap.checkpoints.destination import Kind, drafted
+from openclap.checkpoints import openclap_folder
+from openclap.checkpoints.checkpoint import build_network
+from openclap.checkpoints.conversion_report import ConversionLosses
+from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.checkpoints.hub import SENTENCE_TRANSFORMERS
 from openclap.embedder import Embedder, load
 from openclap.errors import CheckpointError, ConfigError, MissingTokenizerError, require
@@ -122,7 +123,7 @@ def _alone(entry: Any) -> Any:
     return next(iter(entry.values())) if isinstance(entry, Mapping) and len(entry) == 1 else entry
 
 
-def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> Losses:
+def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> ConversionLosses:
     """The folder, whole, and only when the library reads it back to the same vectors.
 
     Raises CheckpointError where it does not, where there is no tokenizer, or where `place` is something else.
@@ -132,7 +133,7 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
         raise MissingTokenizerError(f"{name}: sentence-transformers needs the tokenizer in the folder.")
     device = torch.device("cpu")
     embedder = Embedder(
-        folder.network(checkpoint, name),
+        build_network(checkpoint, name),
         checkpoint.preset,
         tokenizer,
         device=device,
@@ -142,7 +143,7 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
     with drafted(place, KIND, lambda draft: _check(draft, embedder), [checkpoint.source]) as draft:
         model = SentenceTransformer(modules=[Clap(embedder)], device="cpu", similarity_fn_name="cosine")
         model.save(str(draft), create_model_card=False)
-    return Losses()
+    return ConversionLosses()
 
 
 def _check(draft: Path, embedder: Embedder) -> None:
@@ -158,8 +159,13 @@ def _check(draft: Path, embedder: Embedder) -> None:
         )
 
 
-KIND = Kind(
+def _is_folder(path: Path) -> bool:
+    is_model = openclap_folder.is_openclap_folder(path)
+    return is_model and all((path / name).is_file() for name in SENTENCE_TRANSFORMERS)
+
+
+KIND = CheckpointKind(
     "sentence-transformers folder of openclap",
-    (*folder.KIND.files, *SENTENCE_TRANSFORMERS),
-    lambda path: folder.is_folder(path) and all((path / name).is_file() for name in SENTENCE_TRANSFORMERS),
+    (*openclap_folder.KIND.files, *SENTENCE_TRANSFORMERS),
+    _is_folder,
 )

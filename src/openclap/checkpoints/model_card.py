@@ -1,6 +1,6 @@
-"""The model card of a folder: what the hub shows of a model, as Markdown under a YAML head.
+"""Write the model card of a folder, the page that the hub shows: Markdown under a YAML head.
 
-No licence is written: that is for the person to choose who publishes.
+No licence is written: choosing one is up to the person who publishes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 from openclap import presets
 from openclap.checkpoints import figures
-from openclap.checkpoints.figures import Measured, table
+from openclap.checkpoints.figures import MeasuredScores
 from openclap.errors import CheckpointError
+from openclap.formatting import markdown_table
 from openclap.models.htsat import HTSATConfig
 from openclap.presets import Preset
 from openclap.storage import write_bytes
@@ -22,84 +23,84 @@ TAGS = ("audio", "clap", "contrastive-language-audio-pretraining", "text-to-audi
 
 
 def write(folder: Path, repo: str) -> Path | None:
-    """Write the card beside the weights and return its path; None where a card stands already.
+    """Write the card beside the weights and return its path; None where there is a card already.
 
-    Raises CheckpointError when the folder is no model of ours or its `evaluation.json` is damaged.
+    Raises CheckpointError when the folder is no model of openclap, or its `evaluation.json` is damaged.
     """
     place = folder / CARD
     if place.exists():
         return None
-    write_bytes(place, card(folder, repo).encode())
+    write_bytes(place, card_text(folder, repo).encode())
     return place
 
 
-def card(folder: Path, repo: str) -> str:
-    """The text: how to load the model, what it is made of and, where `evaluation.json` lies there (what `openclap eval
-    --json` wrote, of one model or of a suite), what it reached."""
+def card_text(folder: Path, repo: str) -> str:
+    """Return the card: how to load the model, how it is built and, where the folder has an `evaluation.json` (from
+    `openclap eval --json`), its scores."""
     preset = presets.from_dict(_read(folder / CONFIG)["preset"])
-    measured = figures.read(_read(folder / EVALUATION), folder) if (folder / EVALUATION).is_file() else None
-    parts = [_head(repo, measured), _what(repo, preset), _parts(preset), *([measured.text] if measured else [])]
+    scores = figures.read(_read(folder / EVALUATION), folder) if (folder / EVALUATION).is_file() else None
+    parts = [_yaml_head(repo, scores), _usage(repo, preset), _architecture(preset), *([scores.text] if scores else [])]
     parts.append("## Licence\n\nNot stated yet. Add `license:` and its identifier to the head of this card.")
     return "\n\n".join(parts) + "\n"
 
 
-def _head(repo: str, measured: Measured | None) -> str:
-    """The YAML that the hub reads, figures as its `model-index`."""
+def _yaml_head(repo: str, scores: MeasuredScores | None) -> str:
+    """Return the YAML that the hub reads, with the scores as its `model-index`."""
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(
         library_name="openclap",
         pipeline_tag="zero-shot-audio-classification",
         tags=list(TAGS),
-        model_name=_name(repo) if measured else None,
-        eval_results=list(measured.results) if measured else None,
+        model_name=_model_name(repo) if scores else None,
+        eval_results=list(scores.results) if scores else None,
     )
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _name(repo: str) -> str:
+def _model_name(repo: str) -> str:
     return repo.rpartition("/")[2]
 
 
-def _what(repo: str, preset: Preset) -> str:
-    return f"""# {_name(repo)}
+def _usage(repo: str, preset: Preset) -> str:
+    return f"""# {_model_name(repo)}
 
-A CLAP model (contrastive language-audio pretraining): it turns sounds and sentences into unit vectors of
-{preset.embedding_size} numbers, close to each other where the sentence describes the sound.
+A CLAP model (contrastive language-audio pretraining): it embeds audio and text as unit vectors of
+{preset.embedding_size} dimensions, which are close to each other where the text describes the sound.
 
 ```python
 import openclap
 
 model = openclap.load("{repo}")
-sounds_ND = model.embed_audio(["dog.wav", "rain.wav"])
-texts_ND = model.embed_text(["a dog barking", "rain on a tin roof"])
-chances_NC = model.classify(["dog.wav"], ["dog", "rain"])
+audio_ND = model.embed_audio(["dog.wav", "rain.wav"])
+text_ND = model.embed_text(["a dog barking", "rain on a tin roof"])
+probabilities_NC = model.classify(["dog.wav"], ["dog", "rain"])
 ```
 
-`pip install openclap` brings the library."""
+Install the library with `pip install openclap`."""
 
 
-def _parts(preset: Preset) -> str:
+def _architecture(preset: Preset) -> str:
     mel = preset.frontend.mel
     rows = [
-        ("audio tower", _audio(preset)),
-        ("reads", f"{preset.frontend.samples / mel.rate:.4g} s of mono sound at {mel.rate / 1000:.4g} kHz"),
+        ("audio tower", _audio_tower(preset)),
+        ("input", f"{preset.frontend.samples / mel.rate:.4g} s of mono audio at {mel.rate / 1000:.4g} kHz"),
         (
             "front end",
             f"{mel.n_mels} log-mel bins of {mel.f_min:.0f}–{mel.f_max:.0f} Hz, a frame every {mel.hop} samples",
         ),
         ("longer clips", LONG[preset.frontend.long]),
         ("text tower", f"{preset.text.model_type}, {preset.text.context} tokens at most"),
-        ("vectors", f"{preset.embedding_size} numbers"),
+        ("embedding", f"{preset.embedding_size} dimensions"),
         ("preset", preset.name),
     ]
-    return table(("", ""), rows)
+    return markdown_table([("", ""), *rows])
 
 
-LONG = {"windows": "windows end to end, averaged", "fusion": "the whole and three crops, fused"}
+LONG = {"windows": "consecutive windows, averaged", "fusion": "the whole clip and three crops, fused"}
 
 
-def _audio(preset: Preset) -> str:
+def _audio_tower(preset: Preset) -> str:
     audio = preset.audio
     fused = f", fusion {audio.fusion}" if audio.fusion else ""
     if isinstance(audio, HTSATConfig):
