@@ -53,7 +53,7 @@ def bundled() -> Writer:
     return load(BUNDLED)
 
 
-def test_a_folder_of_transformers_is_a_maker(tiny: Path) -> None:
+def test_transformers_folder_writes_captions(tiny: Path) -> None:
     maker = load(str(tiny), form=Form(most_tokens=8), batch_size=2)
     made = maker.make([*WORDS, ()])
     assert made[1] == made[3]
@@ -64,7 +64,7 @@ def test_a_folder_of_transformers_is_a_maker(tiny: Path) -> None:
     assert maker.make([]) == []
 
 
-def test_the_prompt_is_what_the_form_says(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_follows_the_settings(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     maker = load(str(tiny), form=Form(before="say: ", between=" | ", most_tokens=2))
     asked: list[str] = []
     inner: Any = maker._tokenizer
@@ -82,13 +82,13 @@ def test_the_prompt_is_what_the_form_says(tiny: Path, monkeypatch: pytest.Monkey
     assert asked == ["say: tree | hole dig"]
 
 
-def test_the_published_model_is_asked_as_its_card_says() -> None:
+def test_common_gen_model_is_prompted_as_its_card_says() -> None:
     form = FORMS[PUBLISHED]
     assert form.before + form.between.join(["tree", "plant", "ground", "hole", "dig"]) == "tree plant ground hole dig"
     assert form.most_tokens == 32
 
 
-def test_identity_is_weights_and_form_wherever_the_folder_lies(tiny: Path, tmp_path: Path) -> None:
+def test_identity_depends_on_weights_and_settings_only(tiny: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(tiny, moved)
     form = Form(most_tokens=8)
@@ -100,7 +100,7 @@ def test_identity_is_weights_and_form_wherever_the_folder_lies(tiny: Path, tmp_p
     assert load(str(moved), form=form).identity != identity
 
 
-def test_a_second_run_calls_no_model(bundled: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_run_is_served_from_the_cache(bundled: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [Record("1", Path("a.wav"), (), "freesound", tags=words) for words in WORDS]
     cache = tmp_path / "captions.jsonl"
     first = list(augment(records, bundled, cache=cache))
@@ -111,13 +111,13 @@ def test_a_second_run_calls_no_model(bundled: Writer, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "no/such/folder", "nobody/no-such-model", "", "a b"])
-def test_a_model_that_is_not_there(name: str) -> None:
+def test_missing_model_is_one_sentence(name: str) -> None:
     with pytest.raises(CheckpointError, match=r"such folder|cannot be loaded") as failed:
         load(name)
     assert "\n" not in str(failed.value)
 
 
-def test_folders_and_devices_that_will_not_do(tiny: Path, tmp_path: Path) -> None:
+def test_unusable_folders_and_devices_are_refused(tiny: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(CheckpointError, match="cannot be loaded"):
@@ -143,7 +143,7 @@ def test_coverage() -> None:
     assert stem("sing") == stem("singing") == "sing"
 
 
-def test_the_bundled_model_writes_sentences_of_its_keywords(bundled: Writer) -> None:
+def test_bundled_model_writes_sentences_with_the_keywords(bundled: Writer) -> None:
     keywords = [("dog", "bark"), ("water", "stream", "birds"), ("wolf", "howl"), ("engine", "car")]
     made = bundled.make(keywords)
     assert made == bundled.make(keywords)
@@ -163,7 +163,7 @@ def test_the_bundled_model_writes_sentences_of_its_keywords(bundled: Writer) -> 
         (("piano", "grand piano", "Piano"), "A piano is in the background"),
     ],
 )
-def test_tags_that_say_nothing_give_no_sentence(bundled: Writer, tags: tuple[str, ...], sentence: str | None) -> None:
+def test_tags_without_keywords_give_no_caption(bundled: Writer, tags: tuple[str, ...], sentence: str | None) -> None:
     [made] = augment([Record("1", Path("a.wav"), (), "freesound", tags=tags)], bundled)
     assert (made and made.text) == sentence
 
@@ -182,7 +182,7 @@ POOR = (
 )
 
 
-def test_a_sentence_of_poor_tags_is_one_of_the_good_ones_among_them(bundled: Writer) -> None:
+def test_caption_uses_only_the_keywords_among_poor_tags(bundled: Writer) -> None:
     record = Record("1", Path("a.wav"), (), "freesound", tags=POOR)
     assert keywords_of(record) == ("rain", "water & ice", "собака", "dog")
     [made] = augment([record], bundled)
@@ -203,17 +203,17 @@ def test_a_sentence_of_poor_tags_is_one_of_the_good_ones_among_them(bundled: Wri
         (("dog", "dog bark"), "A dog barks at a dog", True),
     ],
 )
-def test_true_to(keywords: tuple[str, ...], text: str, true: bool) -> None:
+def test_is_faithful(keywords: tuple[str, ...], text: str, true: bool) -> None:
     assert true_to(keywords, text) is true
 
 
-def test_every_sentence_is_true_to_its_keywords_or_the_plainest_there_is(bundled: Writer) -> None:
+def test_every_caption_is_faithful_or_the_plain_sentence(bundled: Writer) -> None:
     tags = [("wind",), ("horn", "ferry", "ship", "sea"), ("crash or impact", "clunk", "metal", "breakdown"), ("voice",)]
     for words, made in zip(tags, bundled.make(tags), strict=True):
         assert made is not None and (made == sounds_of(words) or true_to(words, made)), made
         assert not made.endswith(",")
 
 
-def test_keywords_that_others_say_as_well() -> None:
+def test_redundant_keywords_are_dropped() -> None:
     assert apart(("piano", "grand piano", "bird", "birds", "犬")) == ("grand piano", "bird")
     assert apart(()) == ()

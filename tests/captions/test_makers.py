@@ -36,7 +36,7 @@ def record(*tags: str, length_s: float | None = None, source: str = "freesound")
     return Record("1", Path("a.wav"), (), source, tags=tags, length_s=length_s)
 
 
-def test_each_record_gets_its_own_sentence() -> None:
+def test_each_record_gets_its_own_caption() -> None:
     maker, seen = Joiner(), list[Counts]()
     records = [
         record("dog", "rain"),
@@ -56,7 +56,7 @@ def test_each_record_gets_its_own_sentence() -> None:
     assert maker.asked == [("dog", "rain"), ("rain", "dog"), ("silence",)]
 
 
-def test_neutral_is_a_choice_and_the_cache_keeps_what_was_made(tmp_path: Path) -> None:
+def test_debiasing_is_optional_and_not_cached(tmp_path: Path) -> None:
     cache = tmp_path / "new" / "captions.jsonl"
     assert [c and c.text for c in augment([record("dog")], Joiner(), cache=cache, neutral=False)] == ["A man with dog"]
     maker, seen = Joiner(), list[Counts]()
@@ -66,7 +66,7 @@ def test_neutral_is_a_choice_and_the_cache_keeps_what_was_made(tmp_path: Path) -
     assert seen == [Counts(done=1, cached=1)]
 
 
-def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+def test_stopped_run_resumes(tmp_path: Path) -> None:
     cache = tmp_path / "captions.jsonl"
     records = [record(f"word {number}") for number in range(1200)]
     with pytest.raises(KeyboardInterrupt):
@@ -76,7 +76,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
     assert len(maker.asked) == 1200 - 1024
 
 
-def test_another_maker_or_another_order_is_made_anew(tmp_path: Path) -> None:
+def test_other_maker_or_keyword_order_misses_the_cache(tmp_path: Path) -> None:
     cache = tmp_path / "captions.jsonl"
     list(augment([record("dog", "rain")], Joiner(), cache=cache))
     for maker, one in ((Joiner(identity="joiner 2"), record("dog", "rain")), (Joiner(), record("rain", "dog"))):
@@ -88,7 +88,7 @@ def test_another_maker_or_another_order_is_made_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.97])
-def test_a_torn_last_line_costs_its_sentence_alone(tmp_path: Path, kept: float) -> None:
+def test_torn_last_line_loses_only_its_caption(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "captions.jsonl"
     Cache(path, "m").add([(("dog",), "A dog — barks"), (("cat",), "A cat purrs")])
     whole, last = path.read_bytes().splitlines(keepends=True)
@@ -105,7 +105,7 @@ def test_a_torn_last_line_costs_its_sentence_alone(tmp_path: Path, kept: float) 
     ]  # fmt: skip
 
 
-def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
+def test_damaged_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
     Cache(path, "m").add([(("dog",), "A dog")])
     damage = [b"\xff\xfe", b"{}", b"[]", b'{"maker": "m", "keywords": 3, "text": "x"}', b"", b"[" * 100_000]
@@ -116,7 +116,7 @@ def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
     assert len(Cache(path, "m")) == 2
 
 
-def test_a_file_that_is_something_else_is_not_written_to(tmp_path: Path) -> None:
+def test_other_file_is_refused_as_cache(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("file,caption\n", encoding="utf-8")
     with pytest.raises(DataError, match="nothing was written"):
@@ -134,7 +134,7 @@ def test_keywords() -> None:
     assert keywords_of(Record("1", Path("a.wav"), (), "esc50", label="door_wood_knock")) == ("door wood knock",)
 
 
-def test_made_sentences_join_the_others_and_replace_audioset_labels() -> None:
+def test_generated_captions_are_appended_and_replace_audioset_labels() -> None:
     made = Caption("A dog barks.", "keywords:joiner")
     one = Record("1", Path("a.wav"), (), "freesound", title="dog.wav", tags=("Dog", "Rain"))
     assert with_made(one, made) == (*captions_of(one), made)

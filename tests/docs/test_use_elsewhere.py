@@ -15,7 +15,7 @@ from openclap.checkpoints import openclap_folder
 from openclap.cli import run
 from openclap.embedder import Embedder, load
 from openclap.text.tokenizer import Tokenizer
-from small_laion import small_clap, small_words
+from tiny_models import tiny_clap_model, tiny_roberta_tokenizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "use-elsewhere.md"
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -44,8 +44,8 @@ def embedder(tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest
 def clap(embedder: Embedder) -> Embedder:
     """In its place, a model that ClapModel and LAION-CLAP have a place for."""
     shutil.rmtree("FOLDER")
-    checkpoint = small_clap()
-    words = Tokenizer.read(small_words(Path("words.json")), checkpoint.preset.text.context)
+    checkpoint = tiny_clap_model()
+    words = Tokenizer.read(tiny_roberta_tokenizer(Path("words.json")), checkpoint.preset.text.context)
     openclap_folder.write(checkpoint, Path("FOLDER"), words)
     return load("FOLDER", device="cpu")
 

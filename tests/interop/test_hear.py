@@ -25,7 +25,7 @@ def noise(sounds: int, seconds: float, rate: int = 16000) -> torch.Tensor:
     return torch.rand(sounds, int(seconds * rate), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_the_model_says_what_it_is(model: hear.Model) -> None:
+def test_model_has_hears_attributes(model: hear.Model) -> None:
     assert isinstance(model, torch.nn.Module) and not model.training
     assert model.sample_rate in (16000, 22050, 44100, 48000)
     assert type(model.scene_embedding_size) is int and type(model.timestamp_embedding_size) is int
@@ -56,7 +56,7 @@ def test_scenes(model: hear.Model, tiny_model: Path) -> None:
     torch.testing.assert_close(hear.get_scene_embeddings(audio[2:3], model), vectors[2:3], atol=1e-5, rtol=0)
 
 
-def test_each_timestamp_hears_what_is_around_it(model: hear.Model) -> None:
+def test_timestamp_embedding_depends_on_the_audio_around_it(model: hear.Model) -> None:
     """Also in minutes of sound at a hop that is no whole number of samples: nothing drifts."""
     embedder = model.embedder
     drifting = hear.Model(embedder, window_s=0.3, hop_ms=333.3)  # 5332.8 samples
@@ -70,14 +70,14 @@ def test_each_timestamp_hears_what_is_around_it(model: hear.Model) -> None:
     np.testing.assert_allclose(vectors[0, 0], embedder.embed_audio([(start, 16000)])[0], atol=1e-5)
 
 
-def test_sounds_in_any_batch_give_the_same(model: hear.Model) -> None:
+def test_embeddings_do_not_depend_on_the_batch(model: hear.Model) -> None:
     audio = noise(3, 1.3)
     together, _ = hear.get_timestamp_embeddings(audio, model)
     alone = torch.cat([hear.get_timestamp_embeddings(sound[None], model)[0] for sound in audio])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_where_the_model_is_moved_sounds_go_too(tiny_model: Path) -> None:
+def test_audio_follows_the_model_to_its_device(tiny_model: Path) -> None:
     model = hear.load_model(str(tiny_model), window_s=0.3)
     assert model.to("meta").embedder.device.type == "meta"
 
@@ -94,13 +94,13 @@ def test_where_the_model_is_moved_sounds_go_too(tiny_model: Path) -> None:
         (torch.full((1, 16000), 1e30), "samples up to 1e"),
     ],
 )
-def test_what_is_no_sound_is_told(model: hear.Model, audio: torch.Tensor, said: str) -> None:
+def test_invalid_audio_is_refused(model: hear.Model, audio: torch.Tensor, said: str) -> None:
     for embed in (hear.get_scene_embeddings, hear.get_timestamp_embeddings):
         with pytest.raises(AudioError, match=said):
             embed(audio, model)
 
 
-def test_what_is_no_model_is_told(tiny_model: Path, tmp_path: Path) -> None:
+def test_invalid_model_options_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No model is given"):
         hear.load_model()
     with pytest.raises(CheckpointError):

@@ -21,7 +21,7 @@ from openclap import presets
 from openclap.checkpoints import openclap_folder
 from openclap.cli import run
 from reference import rng, state, wave
-from small_laion import small_words
+from tiny_models import tiny_roberta_tokenizer
 
 pytestmark = pytest.mark.long
 
@@ -109,9 +109,11 @@ CASES: dict[str, tuple[Callable[[Path], str], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_load_ckpt_and_its_vectors(name: str, peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_laion_clap_loads_converted_files_with_equal_embeddings(
+    name: str, peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make, module = CASES[name]
-    tokens = small_words(tmp_path / "tokenizer.json")
+    tokens = tiny_roberta_tokenizer(tmp_path / "tokenizer.json")
     source, file = tmp_path / make(tmp_path), tmp_path / "out.pt"
     capsys.readouterr()
     assert run(["convert", str(source), str(file), "--to", "laion", "--tokenizer", str(tokens)]) == 0

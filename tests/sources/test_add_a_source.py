@@ -58,7 +58,7 @@ def read(copy: Path, root: Path) -> list[object]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_the_source_of_the_page_reads_a_folder(copy: Path, tmp_path: Path) -> None:
+def test_example_source_of_the_howto_reads_a_folder(copy: Path, tmp_path: Path) -> None:
     write(
         tmp_path / "notes.csv",
         "file,heard,place,day,terms\na.wav,A blackbird sings.,Oslo,2024-05-01,CC BY 4.0\nb.wav,,Oslo,2024-05-01,\n",
@@ -71,14 +71,14 @@ def test_the_source_of_the_page_reads_a_folder(copy: Path, tmp_path: Path) -> No
     ]
 
 
-def test_it_says_what_is_missing(copy: Path, tmp_path: Path) -> None:
+def test_example_source_names_missing_files(copy: Path, tmp_path: Path) -> None:
     write(tmp_path / "notes.csv", "file,heard\n")
     [message] = read(copy, tmp_path)
     assert "no sounds in it" in str(message)
     assert "Field notes needs notes.csv and the folder sounds." in str(message)
 
 
-def test_the_page_names_every_source() -> None:
+def test_howto_names_every_source() -> None:
     from openclap.sources import SOURCES
 
     assert " ".join(SOURCES) in PAGE

@@ -24,7 +24,7 @@ from openclap.sources.identity import freesound_id, without_take, youtube_clip
         ("", ""),
     ],
 )
-def test_titles_without_their_takes(title: str, without: str) -> None:
+def test_take_numbers_are_removed_from_titles(title: str, without: str) -> None:
     assert without_take(title) == without
 
 
@@ -41,7 +41,7 @@ def test_freesound_ids_in_addresses(address: str) -> None:
     assert freesound_id(address) == 282776
 
 
-def test_no_freesound_id() -> None:
+def test_other_addresses_have_no_freesound_id() -> None:
     assert freesound_id("https://example.org/sounds/12") is None
     assert freesound_id(None) is None
 
@@ -49,7 +49,7 @@ def test_no_freesound_id() -> None:
 @pytest.mark.parametrize(
     "stem", ["-0RWZT-miFs", "Y-0RWZT-miFs", "-0RWZT-miFs_000030", "-0RWZT-miFs_30", "-0RWZT-miFs_30000_40000"]
 )
-def test_clips_under_the_names_in_use(stem: str) -> None:
+def test_youtube_clips_are_found_under_the_usual_names(stem: str) -> None:
     path = Path(f"audio/{stem}.wav")
     assert youtube_clip({stem: path}, "-0RWZT-miFs", 30.0, 40.0) == path
     assert youtube_clip({stem: path}, "-0RWZT-miFt", 30.0, 40.0) is None

@@ -47,6 +47,6 @@ from openclap.sources.licence import normalise
         (None, None),
     ],
 )
-def test_one_name_a_licence(written: str | None, name: str | None) -> None:
+def test_licences_are_normalised(written: str | None, name: str | None) -> None:
     assert normalise(written) == name
     assert normalise(name) == name

@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from openclap.audio.clips import quantise
 from openclap.audio.mel import LogMel
+from openclap.checkpoints.checkpoint import build_network
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names
 from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.errors import CheckpointError, require

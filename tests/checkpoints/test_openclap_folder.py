@@ -12,10 +12,13 @@ from openclap import presets
 from openclap.checkpoints import openclap_folder
 from openclap.checkpoints.checkpoint import ZeroInit, build_network
 from openclap.errors import CheckpointError
-from tiny import PRESET, make_tokenizer
+from tiny_models import TINY_PRESET, tiny_tokenizer
 
 ODD = json.dumps(
-    {"format_version": 1, "preset": presets.to_dict(replace(PRESET, text=replace(PRESET.text, model_type="zzz")))}
+    {
+        "format_version": 1,
+        "preset": presets.to_dict(replace(TINY_PRESET, text=replace(TINY_PRESET.text, model_type="zzz"))),
+    }
 ).encode()
 
 
@@ -23,28 +26,28 @@ def copy(model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(model, tmp_path / "copy"))
 
 
-def test_what_is_saved_comes_back_bit_equal(tmp_path: Path) -> None:
-    clap = presets.build(PRESET)
-    openclap_folder.save(tmp_path / "a" / "model", clap, PRESET, make_tokenizer())
+def test_saved_model_reads_back_bit_equal(tmp_path: Path) -> None:
+    clap = presets.build(TINY_PRESET)
+    openclap_folder.save(tmp_path / "a" / "model", clap, TINY_PRESET, tiny_tokenizer())
     assert sorted(path.name for path in (tmp_path / "a" / "model").iterdir()) == [
         "config.json",
         "model.safetensors",
         "tokenizer.json",
     ]
     found = openclap_folder.read(tmp_path / "a" / "model")
-    assert found.preset == PRESET and found.tokenizer is not None and found.unused == {}
+    assert found.preset == TINY_PRESET and found.tokenizer is not None and found.unused == {}
     again = build_network(found, "model")
     for name, tensor in clap.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_what_nothing_reads_is_kept(tmp_path: Path) -> None:
+def test_unused_tensors_are_saved(tmp_path: Path) -> None:
     unused = {"audio_branch.head.weight": torch.arange(6.0)}
-    openclap_folder.save(tmp_path / "model", presets.build(PRESET), PRESET, make_tokenizer(), unused)
+    openclap_folder.save(tmp_path / "model", presets.build(TINY_PRESET), TINY_PRESET, tiny_tokenizer(), unused)
     assert torch.equal(openclap_folder.read(tmp_path / "model").unused["audio_branch.head.weight"], torch.arange(6.0))
 
 
-def test_no_time_goes_into_random_weights() -> None:
+def test_zero_init_skips_random_initialisation() -> None:
     with ZeroInit():
         layer = torch.nn.Linear(3, 3)
         torch.nn.init.trunc_normal_(layer.bias)
@@ -60,19 +63,19 @@ def test_every_preset_survives_json() -> None:
         assert presets.from_dict(json.loads(json.dumps(presets.to_dict(preset)))) == preset
 
 
-def test_saving_replaces_a_model_and_nothing_else(tiny_model: Path, tmp_path: Path) -> None:
+def test_saving_replaces_only_a_model(tiny_model: Path, tmp_path: Path) -> None:
     place = copy(tiny_model, tmp_path)
-    openclap_folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(place, presets.build(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(CheckpointError, match="is no openclap model"):
-        openclap_folder.save(mine, presets.build(PRESET), PRESET, make_tokenizer())
+        openclap_folder.save(mine, presets.build(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
     assert (mine / "thesis.txt").read_text(encoding="utf-8") == "dear"
 
 
-def test_a_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = copy(tiny_model, tmp_path)
 
     def full(*arguments: object) -> None:
@@ -80,7 +83,7 @@ def test_a_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, mo
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match="No space"):
-        openclap_folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+        openclap_folder.save(place, presets.build(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
     openclap_folder.read(place)
 
@@ -97,7 +100,7 @@ def test_a_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, mo
         ("model.safetensors", b"\x00" * 100, "is damaged"),
     ],
 )
-def test_damage_is_told_in_one_sentence(
+def test_damaged_folder_is_one_sentence(
     tiny_model: Path, tmp_path: Path, file: str, content: bytes | None, said: str
 ) -> None:
     place = copy(tiny_model, tmp_path)
