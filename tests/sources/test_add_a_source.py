@@ -42,7 +42,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry = source / "openclap" / "sources" / "__init__.py"
     text = registry.read_text(encoding="utf-8")
     text = text.replace("    fsd50k,\n", f"    {line[2]},\n    fsd50k,\n", 1)
-    text = text.replace("    # anything else\n", f"{line[1]}    # anything else\n", 1)
+    text = text.replace("    # layouts\n", f"{line[1]}    # anything else\n", 1)
     registry.write_text(text, encoding="utf-8")
     return source
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openclap.sources.licence import normalise
+from openclap.sources.licence import normalise_licence
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,5 @@ from openclap.sources.licence import normalise
     ],
 )
 def test_licences_are_normalised(written: str | None, name: str | None) -> None:
-    assert normalise(written) == name
-    assert normalise(name) == name
+    assert normalise_licence(written) == name
+    assert normalise_licence(name) == name

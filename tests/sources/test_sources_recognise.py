@@ -12,8 +12,8 @@ import pytest
 from layouts import put, write
 
 from openclap.errors import ConfigError, DataError
-from openclap.sources.recognise import Reading, advice, recognise
-from openclap.sources.table import Columns
+from openclap.sources.recognise import ReadOptions, advice, recognise
+from openclap.sources.table import ColumnChoice
 
 
 def wavcaps(root: Path, *, audio: str = "audio") -> Path:
@@ -32,7 +32,7 @@ def test_a_table_says_what_it_was_read_as(tmp_path: Path) -> None:
     put(tmp_path / "a.ogg")
     path = write(tmp_path / "t.csv", "audio_path,text\na.ogg,Es läutet – “laut”\n", encoding="cp1252")
     found = recognise(path)
-    assert found.said == (
+    assert found.summary == (
         f"Read {path} as a table of 1 row: sound from 'audio_path', caption from 'text', encoded in cp1252."
     )
     assert [record.captions for record in found.read()] == [("Es läutet – “laut”",)] and found.unread == ()
@@ -41,7 +41,7 @@ def test_a_table_says_what_it_was_read_as(tmp_path: Path) -> None:
 def test_captions_in_a_json_file_beside_sounds_are_read(tmp_path: Path) -> None:
     found = recognise(wavcaps(tmp_path / "wavcaps"))
     assert found.source == "table"
-    assert "a table of 6 rows: sound from 'id', caption from 'caption' (bbc_final.json)" in found.said
+    assert "a table of 6 rows: sound from 'id', caption from 'caption' (bbc_final.json)" in found.summary
     assert [record.captions[0] for record in found.read()] == [f"Bird number {n} sings." for n in range(6)]
     assert all(Path(record.audio).is_file() for record in found.read())
 
@@ -54,7 +54,7 @@ def test_a_column_of_placeholders_gives_way_to_ids_that_name_sounds(tmp_path: Pa
     content["data"] = [{"audio": placeholder, "file_name": "a b.wav", **row} for row in content["data"]]
     table.write_text(json.dumps(content))
     found = recognise(root)
-    assert "sound from 'id', caption from 'caption'" in found.said
+    assert "sound from 'id', caption from 'caption'" in found.summary
     assert [record.captions[0] for record in found.read()] == [f"Bird number {n} sings." for n in range(6)]
     assert all(Path(record.audio).is_file() for record in found.read())
 
@@ -79,7 +79,7 @@ def test_a_table_of_anything_else_is_named_and_left_alone(tmp_path: Path) -> Non
     other = write(tmp_path / "prices.csv", "file,caption\nx.pdf,expensive\n")
     found = recognise(tmp_path)
     assert (found.source, found.unread) == ("folder", (other,))
-    assert found.said == f"Read {tmp_path} as a folder of 1 sound: captions from their names."
+    assert found.summary == f"Read {tmp_path} as a folder of 1 sound: captions from their names."
 
 
 def test_notes_beside_sounds_come_before_a_table(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_notes_beside_sounds_come_before_a_table(tmp_path: Path) -> None:
     table = write(tmp_path / "old.csv", "file,caption\na.ogg,other words\n")
     found = recognise(tmp_path)
     assert found.source == "folder" and found.unread == (table,)
-    assert found.said.endswith("3 sounds: captions from NAME.txt or NAME.json beside 2, from the names of 1.")
+    assert found.summary.endswith("3 sounds: captions from NAME.txt or NAME.json beside 2, from the names of 1.")
 
 
 def test_two_tables_of_other_sounds_are_both_read_and_of_the_same_sounds_neither(tmp_path: Path) -> None:
@@ -108,14 +108,14 @@ def test_two_tables_of_other_sounds_are_both_read_and_of_the_same_sounds_neither
 def test_hugging_face_folders_and_shards(tmp_path: Path) -> None:
     put(tmp_path / "hf" / "train" / "a.ogg")
     write(tmp_path / "hf" / "train" / "metadata.csv", "file_name,text\na.ogg,A.\n")
-    assert "metadata.csv: sound from 'file_name', caption from 'text'" in recognise(tmp_path / "hf").said
+    assert "metadata.csv: sound from 'file_name', caption from 'text'" in recognise(tmp_path / "hf").summary
     sound = {"bytes": put(tmp_path / "x.ogg").read_bytes(), "path": "x.ogg"}
     (tmp_path / "rows").mkdir()
     polars.DataFrame({"audio": [sound], "caption": ["A."]}).write_parquet(tmp_path / "rows" / "x.parquet")
     for path in (tmp_path / "rows", tmp_path / "rows" / "x.parquet"):
         found = recognise(path)
         assert (found.source, [record.captions for record in found.read()]) == ("hugging_face", [("A.",)])
-        assert "(1 parquet file: sound from 'audio', caption from 'caption')" in found.said
+        assert "(1 parquet file: sound from 'audio', caption from 'caption')" in found.summary
     (tmp_path / "tars").mkdir()
     with tarfile.open(tmp_path / "tars" / "0.tar", "w") as tar:
         for name, content in (("0.ogg", sound["bytes"]), ("0.txt", b"A.")):
@@ -125,18 +125,18 @@ def test_hugging_face_folders_and_shards(tmp_path: Path) -> None:
     for path in (tmp_path / "tars", tmp_path / "tars" / "0.tar"):
         found = recognise(path)
         assert (found.source, [record.captions for record in found.read()]) == ("shards", [("A.",)])
-        assert found.said == f"Read {path} as WebDataset shards (1 tar: sound from .ogg, caption from .txt)."
+        assert found.summary == f"Read {path} as WebDataset shards (1 tar: sound from .ogg, caption from .txt)."
 
 
 def test_what_somebody_names_is_used(tmp_path: Path) -> None:
     put(tmp_path / "dog" / "1.ogg")
     put(tmp_path / "cat" / "2.ogg")
-    found = recognise(tmp_path, Reading("hugging_face"))
+    found = recognise(tmp_path, ReadOptions("hugging_face"))
     assert [record.label for record in found.read()] == ["cat", "dog"]
     with pytest.raises(ConfigError, match="has no columns to name"):
-        recognise(tmp_path, Reading(columns=Columns(captions=("text",))))
+        recognise(tmp_path, ReadOptions(columns=ColumnChoice(captions=("text",))))
     with pytest.raises(ConfigError, match="expected one of: freesound"):
-        recognise(tmp_path, Reading("nonsense"))
+        recognise(tmp_path, ReadOptions("nonsense"))
 
 
 def test_one_sentence_for_what_cannot_be_read(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_what_openclap_wrote_among_the_sounds_is_passed_over(tmp_path: Path) -> 
     write(tmp_path / "index" / "index.json", "{}")
     write(tmp_path / "index" / "files.lance" / "metadata.csv", "file_name,text\nx.wav,A caption.\n")
     found = recognise(tmp_path)
-    assert (found.said, found.unread) == (wanted.said, ())
+    assert (found.summary, found.unread) == (wanted.said, ())
     assert [record.captions for record in found.read()] == [(f"Sound {n}.",) for n in range(4)]
     write(tmp_path / "dataset.json", json.dumps([{"file": f"{n}.wav", "caption": f"Mine {n}."} for n in range(4)]))
     assert recognise(tmp_path).unread == (tmp_path / "dataset.json",)  # a table of somebody's own

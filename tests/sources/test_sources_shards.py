@@ -14,7 +14,7 @@ from layouts import decodable, put, records
 from openclap.data.pack import pack
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record
-from openclap.sources.embedded import write_out
+from openclap.sources.extracted_audio import extract_audio
 
 
 def tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -115,22 +115,22 @@ def test_reading_tars_is_lazy(tmp_path: Path) -> None:
 
 
 def test_extracted_audio_is_complete_and_written_once(tmp_path: Path) -> None:
-    path = write_out(b"sound", "x/a.FLAC", tmp_path)
+    path = extract_audio(b"sound", "x/a.FLAC", tmp_path)
     assert path.read_bytes() == b"sound"
     assert path.suffix == ".flac"
     before = path.stat().st_mtime_ns
-    assert write_out(b"sound", "b.flac", tmp_path) == path
+    assert extract_audio(b"sound", "b.flac", tmp_path) == path
     assert path.stat().st_mtime_ns == before
     path.write_bytes(b"so")  # the machine lost power
-    assert write_out(b"sound", "b.flac", tmp_path).read_bytes() == b"sound"
-    assert write_out(b"sound", "../../etc/passwd.x", tmp_path).parent == path.parent
+    assert extract_audio(b"sound", "b.flac", tmp_path).read_bytes() == b"sound"
+    assert extract_audio(b"sound", "../../etc/passwd.x", tmp_path).parent == path.parent
     assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_unwritable_cache_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file")
     with pytest.raises(DataError, match="cache: a sound cannot be written out"):
-        write_out(b"sound", "a.wav", tmp_path / "cache")
+        extract_audio(b"sound", "a.wav", tmp_path / "cache")
 
 
 def test_audio_with_text_files_is_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from layouts import put
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record, read_table
 from openclap.sources.table import Columns, open_table
-from openclap.sources.text import decode_text
+from openclap.sources.text_encoding import decode_text
 
 
 def table(folder: Path, name: str, text: str | bytes) -> Path:
@@ -231,7 +231,7 @@ def test_encodings_are_told_by_their_bytes(tmp_path: Path, name: str, encoding: 
     }
     found = open_table(table(tmp_path, name, rows[name].encode(encoding)))
     assert found.records[0].captions == (text,)
-    assert found.said == f"a table of 1 row: sound from 'file', caption from 'text'{said}"
+    assert found.summary == f"a table of 1 row: sound from 'file', caption from 'text'{said}"
 
 
 def test_a_line_pasted_from_elsewhere_does_not_change_the_others(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_sounds_that_a_table_calls_by_their_ids(tmp_path: Path) -> None:
     }
     found = open_table(table(tmp_path, "t.json", json.dumps(rows)))
     assert [record.audio for record in found.records[:2]] == [tmp_path / "audio/7.ogg", tmp_path / "audio/Yabc.ogg"]
-    assert "sound from 'id'" in found.said
+    assert "sound from 'id'" in found.summary
 
 
 def test_two_sounds_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from openclap.sources.fields import says_nothing
+from openclap.sources.columns import is_placeholder
 
 MOST_LETTERS, MOST_WORDS, LONGEST_WORD = 60, 8, 25
 """Of a keyword; AudioSet's longest label has 45 letters and six words."""
@@ -41,7 +41,7 @@ def keyword(tag: str) -> str | None:
         return None
     text = " ".join(_MARKUP.sub(" ", html.unescape(_MARKUP.sub(" ", tag))).split()).strip("#\"'.,;:()[]{}*|/\\ ")
     words = _WORD.findall(text.lower())
-    if says_nothing(text) or not any(map(str.isalpha, text)):
+    if is_placeholder(text) or not any(map(str.isalpha, text)):
         return None
     if len(text) > MOST_LETTERS or len(words) > MOST_WORDS or max(map(len, words)) > LONGEST_WORD:
         return None

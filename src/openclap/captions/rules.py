@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from openclap.captions.keywords import keywords
-from openclap.sources.fields import says_nothing
+from openclap.sources.columns import is_placeholder
 from openclap.sources.record import Record
 
 
@@ -38,12 +38,12 @@ def captions_of(record: Record) -> tuple[Caption, ...]:
     Where they and the rules of its source give nothing, title, description and labels speak for it; () where those
     say nothing either.
     """
-    given = [text for caption in record.captions if not says_nothing(text := clean(caption))]
+    given = [text for caption in record.captions if not is_placeholder(text := clean(caption))]
     found = {text: Caption(text, "given") for text in given}
     for rules in (RULES.get(record.source, ()), _ANYTHING):
         for caption in (caption for rule in rules for caption in rule(record)):
             text = clean(caption.text)
-            if _SPEAKS.search(text) and not says_nothing(text.rstrip(".")):
+            if _SPEAKS.search(text) and not is_placeholder(text.rstrip(".")):
                 found.setdefault(text, Caption(text, caption.made))
         if found:
             break
@@ -53,7 +53,7 @@ def captions_of(record: Record) -> tuple[Caption, ...]:
 def labels_of(record: Record) -> tuple[str, ...]:
     """The tags, or else the label, as words, none twice."""
     named = record.tags or ((record.label,) if record.label else ())
-    return tuple(dict.fromkeys(text for name in named if not says_nothing(text := clean(name.replace("_", " ")))))
+    return tuple(dict.fromkeys(text for name in named if not is_placeholder(text := clean(name.replace("_", " ")))))
 
 
 def clean(text: str) -> str:

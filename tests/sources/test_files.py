@@ -8,7 +8,7 @@ import polars
 import pytest
 from layouts import put, write
 
-from openclap.sources.layout import DamagedTableError, csv_rows, number, parquet_rows, sounds, split_text, whole
+from openclap.sources.files import DamagedTableError, as_float, as_int, audio_files, csv_rows, parquet_rows, split_text
 
 
 def test_csv_cells_in_the_order_asked_for(tmp_path: Path) -> None:
@@ -70,11 +70,11 @@ def test_sounds_in_the_order_of_names(tmp_path: Path) -> None:
     write(tmp_path / "notes.txt", "no sound")
     (tmp_path / "around").symlink_to(tmp_path)
     (tmp_path / "linked").symlink_to(tmp_path / "a")
-    assert [path.relative_to(tmp_path).as_posix() for path in sounds(tmp_path)] == ["b.wav", "a/y.mp3", "a/z.FLAC"]
+    assert [path.relative_to(tmp_path).as_posix() for path in audio_files(tmp_path)] == ["b.wav", "a/y.mp3", "a/z.FLAC"]
 
 
 def test_cells() -> None:
-    assert [number(cell) for cell in ("1.5", 2, "", None, "nan", "inf", "x")] == [
+    assert [as_float(cell) for cell in ("1.5", 2, "", None, "nan", "inf", "x")] == [
         1.5,
         2.0,
         None,
@@ -83,7 +83,7 @@ def test_cells() -> None:
         None,
         None,
     ]
-    assert [whole(cell) for cell in ("7", 7.0, "7.5", float("nan"), None, "Not found")] == [
+    assert [as_int(cell) for cell in ("7", 7.0, "7.5", float("nan"), None, "Not found")] == [
         7,
         7,
         None,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openclap.sources.identity import freesound_id, without_take, youtube_clip
+from openclap.sources.grouping import freesound_id, strip_take_number, youtube_clip
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from openclap.sources.identity import freesound_id, without_take, youtube_clip
     ],
 )
 def test_take_numbers_are_removed_from_titles(title: str, without: str) -> None:
-    assert without_take(title) == without
+    assert strip_take_number(title) == without
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openclap.sources.splits import split_of, split_of_folders
+from openclap.sources.split_names import split_of, split_of_folders
 
 
 @pytest.mark.parametrize(
