@@ -35,7 +35,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from openclap.captions.keyword_to_caption import BUNDLED, FORMS, STAND_INS, load
+from openclap.captions.keyword_to_caption import BUNDLED, PLACEHOLDERS, SETTINGS, load
 
 PACKAGE = "aac-datasets==0.7.0"
 ARCHIVE = "aac_datasets-0.7.0.tar.gz"
@@ -90,7 +90,7 @@ def train_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(captions, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 1)])
-    tokenizer.add_tokens([AddedToken(name, lstrip=True, normalized=False) for name in STAND_INS])
+    tokenizer.add_tokens([AddedToken(name, lstrip=True, normalized=False) for name in PLACEHOLDERS])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END)
 
 
@@ -142,7 +142,7 @@ def stand_ins(caption: str, whole: Set[str], random: Random) -> dict[str, str]:
     """Which words of a caption to hide, and behind what: those not in `whole`, and some others."""
     share = random.choice(HIDDEN)
     chosen = [word for word in dict.fromkeys(content_words(caption)) if word not in whole or random.random() < share]
-    return dict(zip(chosen, random.sample(STAND_INS, len(STAND_INS)), strict=False))
+    return dict(zip(chosen, random.sample(PLACEHOLDERS, len(PLACEHOLDERS)), strict=False))
 
 
 def tensors(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]]) -> dict[str, torch.Tensor]:
@@ -188,14 +188,14 @@ def evaluate(folder: Path, held: Sequence[str], vocabulary: Vocabulary, seed: in
     """Scores of the held-out captions from their keywords, a fifth of them left out, beside the template's."""
     random = Random(seed)
     wanted = [tuple(keywords(caption, vocabulary, random, Habits())) for caption in held]
-    form = FORMS[BUNDLED]
+    settings = SETTINGS[BUNDLED]
     ways: dict[str, list[str]] = {"The sounds of A, B and C": [template(words) for words in wanted]}
     for name, chosen in {
-        "the beam with most keywords": form,
-        "the likeliest beam": replace(form, covering=False),
-        "one beam": replace(form, covering=False, beams=1),
+        "the beam with most keywords": settings,
+        "the likeliest beam": replace(settings, prefer_coverage=False),
+        "one beam": replace(settings, prefer_coverage=False, beams=1),
     }.items():
-        ways[name] = [text or "" for text in load(str(folder), form=chosen).make(wanted)]
+        ways[name] = [text or "" for text in load(str(folder), settings=chosen).make(wanted)]
     for number in range(10):
         print(f"{', '.join(wanted[number])} → {ways['the beam with most keywords'][number]}", file=sys.stderr)
     return {name: scores(made, held, wanted) for name, made in ways.items()}

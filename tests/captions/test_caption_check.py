@@ -17,22 +17,22 @@ TABLE = Path(__file__).parents[2] / "src" / "openclap" / "demo" / "sounds" / "so
 def doubt(texts: list[str], made: str = "given") -> str | None:
     check = CaptionCheck(lambda sentence, usable: None)
     for text in texts:
-        check.see([Caption(text, made)] if text else [])
-    return check.doubt()
+        check.add([Caption(text, made)] if text else [])
+    return check.problem()
 
 
 def from_names(*names: str) -> str | None:
     check = CaptionCheck(lambda sentence, usable: None)
     for name in names:
-        check.see(captions_of(Record(name, Path(name), (), "folder", title=name)))
-    return check.doubt()
+        check.add(captions_of(Record(name, Path(name), (), "folder", title=name)))
+    return check.problem()
 
 
 def test_wavcaps_file_names_are_identifiers() -> None:
     said = from_names(*[f"NHU050240{n}.flac" for n in range(10, 20)])
     assert said == (
-        "10 of 10 captions look like identifiers ('NHU'; made of the file name). Expected sentences that say what is "
-        "heard."
+        "10 of 10 captions look like identifiers ('NHU'; made from the file name). Expected sentences that "
+        "describe the sounds."
     )
 
 
@@ -88,7 +88,7 @@ def test_nearly_equal_captions_are_detected() -> None:
 
 def test_names_that_differ_only_in_codes_are_detected() -> None:
     names = [f"{n * 2654435761 % 2**32:08x}_nohash_{n % 3}.wav" for n in range(1, 41)]  # as in Speech Commands
-    assert "have the same caption but for numbers and codes ('nohash'; made of the file name)" in (
+    assert "have the same caption but for numbers and codes ('nohash'; made from the file name)" in (
         from_names(*names) or ""
     )
     assert from_names(*[f"Piano {note}.wav" for note in ("C4", "D4", "E4", "F#4", "G4", "A4")]) is None
@@ -112,13 +112,13 @@ def test_bundled_sounds_pass() -> None:
 def test_finish_calls_stop() -> None:
     said: list[tuple[str, bool]] = []
     check = CaptionCheck(lambda sentence, usable: said.append((sentence, usable)))
-    check.see([])
+    check.add([])
     check.finish()
     assert said == [("None of the 1 sounds has a caption.", False)]
     for _ in range(9):
-        check.see([Caption("clip", "file name")])
+        check.add([Caption("clip", "file name")])
     check.finish()
-    assert said[1] == ("9 of 9 sounds have the same caption ('clip'; made of the file name).", True)
+    assert said[1] == ("9 of 9 sounds have the same caption ('clip'; made from the file name).", True)
 
 
 @pytest.mark.parametrize("word", ["nan", "None", "NULL", " n/a "])

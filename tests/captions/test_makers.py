@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from openclap.captions.cache import Cache
-from openclap.captions.makers import Counts, augment, keywords_of, with_made
+from openclap.captions.cache import CaptionCache
+from openclap.captions.makers import CaptioningCounts, augment, keywords_of, with_generated
 from openclap.captions.rules import Caption, captions_of
 from openclap.errors import DataError
 from openclap.sources.record import Record
@@ -37,7 +37,7 @@ def record(*tags: str, length_s: float | None = None, source: str = "freesound")
 
 
 def test_each_record_gets_its_own_caption() -> None:
-    maker, seen = Joiner(), list[Counts]()
+    maker, seen = Joiner(), list[CaptioningCounts]()
     records = [
         record("dog", "rain"),
         record("rain", "dog"),
@@ -52,18 +52,18 @@ def test_each_record_gets_its_own_caption() -> None:
     first, second = "A person with dog and rain", "A person with rain and dog"
     assert texts == [first, second, None, first, None, None, None]
     assert found[0] == Caption(first, "keywords:joiner")
-    assert seen == [Counts(done=7, made=3, cached=0, failed=1, left_out=3)]
+    assert seen == [CaptioningCounts(done=7, made=3, cached=0, failed=1, left_out=3)]
     assert maker.asked == [("dog", "rain"), ("rain", "dog"), ("silence",)]
 
 
 def test_debiasing_is_optional_and_not_cached(tmp_path: Path) -> None:
     cache = tmp_path / "new" / "captions.jsonl"
     assert [c and c.text for c in augment([record("dog")], Joiner(), cache=cache, neutral=False)] == ["A man with dog"]
-    maker, seen = Joiner(), list[Counts]()
+    maker, seen = Joiner(), list[CaptioningCounts]()
     again = list(augment([record("dog")], maker, cache=cache, progress=seen.append))
     assert [c and c.text for c in again] == ["A person with dog"]
     assert maker.asked == []
-    assert seen == [Counts(done=1, cached=1)]
+    assert seen == [CaptioningCounts(done=1, cached=1)]
 
 
 def test_stopped_run_resumes(tmp_path: Path) -> None:
@@ -90,30 +90,30 @@ def test_other_maker_or_keyword_order_misses_the_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.97])
 def test_torn_last_line_loses_only_its_caption(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "captions.jsonl"
-    Cache(path, "m").add([(("dog",), "A dog — barks"), (("cat",), "A cat purrs")])
+    CaptionCache(path, "m").add([(("dog",), "A dog — barks"), (("cat",), "A cat purrs")])
     whole, last = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(whole + last[: int(len(last) * kept)])
     torn = path.read_bytes()
-    cache = Cache(path, "m")
+    cache = CaptionCache(path, "m")
     assert cache.get(("dog",)) == "A dog — barks"
     assert cache.get(("cat",)) is None
     cache.add([(("cat",), "A cat hisses")])
     cache.add([(("cow",), "A cow moos")])
     assert path.read_bytes().startswith(torn)
-    assert [Cache(path, "m").get((word,)) for word in ("dog", "cat", "cow")] == [
+    assert [CaptionCache(path, "m").get((word,)) for word in ("dog", "cat", "cow")] == [
         "A dog — barks", "A cat hisses", "A cow moos",
     ]  # fmt: skip
 
 
 def test_damaged_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
-    Cache(path, "m").add([(("dog",), "A dog")])
+    CaptionCache(path, "m").add([(("dog",), "A dog")])
     damage = [b"\xff\xfe", b"{}", b"[]", b'{"maker": "m", "keywords": 3, "text": "x"}', b"", b"[" * 100_000]
     damage += [json.dumps({"maker": "m", "keywords": ["a"], "text": None}).encode()]
     with path.open("ab") as file:
         file.write(b"\n".join(damage) + b"\n")
-    Cache(path, "m").add([(("cat",), "A cat")])
-    assert len(Cache(path, "m")) == 2
+    CaptionCache(path, "m").add([(("cat",), "A cat")])
+    assert len(CaptionCache(path, "m")) == 2
 
 
 def test_other_file_is_refused_as_cache(tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ def test_other_file_is_refused_as_cache(tmp_path: Path) -> None:
         list(augment([record("dog")], Joiner(), cache=path))
     assert path.read_text(encoding="utf-8") == "file,caption\n"
     with pytest.raises(DataError, match="cannot be read"):
-        Cache(tmp_path, "m")
+        CaptionCache(tmp_path, "m")
     with pytest.raises(DataError, match="cannot be written"):
-        Cache(path / "in" / "a file", "m").add([(("dog",), "A dog")])
+        CaptionCache(path / "in" / "a file", "m").add([(("dog",), "A dog")])
 
 
 def test_keywords() -> None:
@@ -137,9 +137,9 @@ def test_keywords() -> None:
 def test_generated_captions_are_appended_and_replace_audioset_labels() -> None:
     made = Caption("A dog barks.", "keywords:joiner")
     one = Record("1", Path("a.wav"), (), "freesound", title="dog.wav", tags=("Dog", "Rain"))
-    assert with_made(one, made) == (*captions_of(one), made)
-    assert with_made(one, None) == captions_of(one)
-    assert with_made(record("Dog", "Rain", source="audioset"), made) == (made,)
-    assert [c.text for c in with_made(record("Dog", source="audioset"), None)] == ["The sound of Dog"]
+    assert with_generated(one, made) == (*captions_of(one), made)
+    assert with_generated(one, None) == captions_of(one)
+    assert with_generated(record("Dog", "Rain", source="audioset"), made) == (made,)
+    assert [c.text for c in with_generated(record("Dog", source="audioset"), None)] == ["The sound of Dog"]
     same = Record("1", Path("a.wav"), ("A dog barks.",), "freesound")
-    assert [c.made for c in with_made(same, made)] == ["given"]
+    assert [c.made for c in with_generated(same, made)] == ["given"]

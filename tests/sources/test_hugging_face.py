@@ -72,14 +72,14 @@ def test_damaged_files_and_rows_are_left_out(tmp_path: Path, caplog: pytest.LogC
     (root / "b.parquet").write_bytes(b"PAR1 not really")
     polars.DataFrame({"text": ["no sound"]}).write_parquet(root / "c.parquet")
     assert [record.id for record in records("hugging_face", root)] == ["0.flac"]
-    for words in ("a.parquet: row 0", "b.parquet: cannot be read", "c.parquet: has no column of sounds"):
+    for words in ("a.parquet: row 0", "b.parquet: cannot be read", "c.parquet: has no column of audio"):
         assert words in caplog.text
 
 
 def test_full_disk_is_not_reported_as_damage(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"in the way")
     parquet(tmp_path / "set" / "a.parquet", {"audio": embedded(tmp_path, 0)})
-    with pytest.raises(DataError, match="cannot be written out"):
+    with pytest.raises(DataError, match="cannot be extracted"):
         records("hugging_face", tmp_path / "set", cache=tmp_path / "cache")
 
 

@@ -96,10 +96,10 @@ def test_damaged_tar_loses_only_damaged_samples(tmp_path: Path, caplog: pytest.L
     found = records("shards", root)
     assert [record.captions for record in found] == [("zero",), ("good",)]
     for words in (
-        "0.tar: is cut off in 1.flac",
+        "0.tar: is truncated in 1.flac",
         "1.tar: cannot be read",
         "2.tar: 0.json is damaged",
-        "2.tar: 1 sounds",
+        "2.tar: 1 members",
     ):
         assert words in caplog.text
 
@@ -129,7 +129,7 @@ def test_extracted_audio_is_complete_and_written_once(tmp_path: Path) -> None:
 
 def test_unwritable_cache_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file")
-    with pytest.raises(DataError, match="cache: a sound cannot be written out"):
+    with pytest.raises(DataError, match="cache: audio cannot be extracted"):
         extract_audio(b"sound", "a.wav", tmp_path / "cache")
 
 

@@ -79,5 +79,5 @@ def note_doubts(found: RecognisedCollection) -> None:
 
     check = CaptionCheck(lambda doubt, usable: note(" ".join(filter(None, (doubt, advice(found))))))
     for record in found.read():
-        check.see(captions_of(record))
+        check.add(captions_of(record))
     check.finish()

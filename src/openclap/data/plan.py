@@ -89,7 +89,7 @@ def _told(records: Iterable[Record], digest: Any, check: CaptionCheck | None) ->
     for record in records:
         captions = captions_of(record)
         if check:
-            check.see(captions)
+            check.add(captions)
         audio = record.audio if isinstance(record.audio, str) else _name_and_size(record.audio)
         facts = [getattr(record, name) for name in FIELDS]
         digest.update(repr((audio, captions, facts)).encode("utf-8", "replace"))

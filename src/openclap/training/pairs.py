@@ -75,7 +75,7 @@ def pairs_of(
     if found is not None and check:
         look = check(RecognisedCollection(sounds.absolute(), "shards", lambda: iter(()), ""))
         for text in _some_texts(found.train):
-            look.see(text)
+            look.add(text)
         look.finish()
     if found is None:
         config = DataConfig(splits={"train": 1 - share, "test": share}, seed=seed, channels=channels)
