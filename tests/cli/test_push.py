@@ -75,7 +75,7 @@ def test_card_describes_the_model_and_how_to_load_it(model: Path) -> None:
     assert "license:" not in head and "Not stated yet" in body
     for fact in (
         'openclap.load("me/tiny")',
-        "unit vectors of\n16 numbers",
+        "unit vectors of\n16 dimensions",
         "| audio tower | convolutional (PANN), widths 4-8 |",
         "0.5 s of mono sound at 16 kHz",
         "24 log-mel bins of 50–8000 Hz",
@@ -151,7 +151,7 @@ def test_existing_card_is_not_overwritten(model: Path) -> None:
     [
         ("evaluation.json", "{}", "was not written by `openclap eval --json`"),
         ("evaluation.json", '{"suite": "paper"}', "was not written by `openclap eval --json`"),
-        ("evaluation.json", '{"suite": "paper", "figures": []}', "holds no figure"),
+        ("evaluation.json", '{"suite": "paper", "figures": []}', "holds no score"),
         ("evaluation.json", json.dumps(suite_of("m")).replace("0.8,", '"0.8",'), "was not written by"),
         ("evaluation.json", json.dumps(suite_of("m")).replace("0.8,", f"1{'0' * 400},"), "was not written by"),
         ("evaluation.json", json.dumps(suite_of("m\0")), "was not written by"),

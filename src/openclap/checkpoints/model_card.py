@@ -6,11 +6,12 @@ No licence is written: choosing one is up to the person who publishes.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from openclap import presets
-from openclap.checkpoints import figures
+from openclap.checkpoints import figures, hub, openclap_folder
 from openclap.checkpoints.figures import MeasuredScores
 from openclap.errors import CheckpointError
 from openclap.formatting import markdown_table
@@ -20,6 +21,32 @@ from openclap.storage import write_bytes
 
 CARD, CONFIG, EVALUATION = "README.md", "config.json", "evaluation.json"
 TAGS = ("audio", "clap", "contrastive-language-audio-pretraining", "text-to-audio-retrieval")
+
+
+def publish(
+    folder: Path,
+    repo: str,
+    *,
+    private: bool = False,
+    message: str = "Upload a model with openclap",
+    revision: str | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> str:
+    """Publish a model folder on the Hugging Face hub with a model card, and return the URL of its page.
+
+    Args:
+        repo: USER/NAME, created if it does not exist, as a private repository with `private`.
+        revision: a branch, created if it does not exist; the default is the main branch.
+        report: called with a line about each step.
+
+    Raises CheckpointError when `folder` is no model of openclap, and when the hub cannot be reached or refuses.
+    """
+    openclap_folder.check_model(folder)
+    hub.check_push(repo)  # before the card: where nothing can be sent, nothing is written either
+    if written := write(folder, repo):
+        report(f"Wrote {written}. It states no licence yet: add one there, or on the hub.")
+    report(f"Uploading {folder} to {repo}")
+    return hub.push(folder, repo, private=private, message=message, revision=revision)
 
 
 def write(folder: Path, repo: str) -> Path | None:
