@@ -77,7 +77,7 @@ def test_card_describes_the_model_and_how_to_load_it(model: Path) -> None:
         'openclap.load("me/tiny")',
         "unit vectors of\n16 dimensions",
         "| audio tower | convolutional (PANN), widths 4-8 |",
-        "0.5 s of mono sound at 16 kHz",
+        "0.5 s of mono audio at 16 kHz",
         "24 log-mel bins of 50–8000 Hz",
         "bert, 16 tokens at most",
     ):
