@@ -50,8 +50,13 @@ def _originals(folder: Path) -> list[str]:
 
 def test_second_run_reuses_finished_steps(demo_home: Path) -> None:
     def times() -> dict[str, int]:
-        kept = ("shards", "run", "report", "index/windows.lance/data")
-        return {str(p): p.stat().st_mtime_ns for k in kept for p in (demo_home / "demo" / k).rglob("*.*") if _kept(p)}
+        folders = ("shards", "run", "report", "index/windows.lance/data")
+        return {
+            str(p): p.stat().st_mtime_ns
+            for k in folders
+            for p in (demo_home / "demo" / k).rglob("*.*")
+            if _is_compared(p)
+        }
 
     before, started = times(), time.monotonic()
     assert run_demo(demo_home, "again") == 0
@@ -60,7 +65,7 @@ def test_second_run_reuses_finished_steps(demo_home: Path) -> None:
     assert (demo_home / "again.out").read_text() == (demo_home / "demo.out").read_text()
 
 
-def _kept(path: Path) -> bool:
+def _is_compared(path: Path) -> bool:
     return path.is_file() and path.name not in (".lock", "log.jsonl") and "tensorboard" not in path.parts
 
 
@@ -103,12 +108,12 @@ def test_the_report_is_one_page_with_sounds(demo_home: Path) -> None:
 def test_other_version_starts_over(tmp_path: Path) -> None:
     line = Demo(tmp_path / "demo")
     for _ in range(2):
-        with line.claimed() as anew:
+        with line.locked() as anew:
             assert not anew
-            with pytest.raises(DataError, match="another process"), Demo(tmp_path / "demo").claimed():
+            with pytest.raises(DataError, match="another process"), Demo(tmp_path / "demo").locked():
                 pass
     (line.run / "model").mkdir(parents=True)
     mark = tmp_path / "demo" / "made-by.json"
     mark.write_text(mark.read_text(encoding="utf-8").replace('"source": "', '"source": "0'), encoding="utf-8")
-    with line.claimed() as anew:
+    with line.locked() as anew:
         assert anew and not line.run.exists()
