@@ -81,38 +81,18 @@ def _run_the_demo(folder: Path, converted_start: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with small towers and fresh weights: half a second of sound at 16 kHz, 16 numbers."""
-    import torch
+    """A model folder with small towers and fresh weights: half a second of audio at 16 kHz, 16 dimensions."""
+    from tiny_models import save_tiny_model
 
-    from openclap import presets
-    from openclap.checkpoints import openclap_folder
-    from tiny import PRESET, make_tokenizer
-
-    place = tmp_path_factory.mktemp("tiny") / "model"
-    torch.manual_seed(0)
-    openclap_folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
-    return place
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="session")
 def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same small model with a Swin transformer, whose attention LoRA can adapt."""
-    from dataclasses import replace
+    from tiny_models import TINY_SWIN_PRESET, save_tiny_model
 
-    import torch
-
-    from openclap import presets
-    from openclap.checkpoints import openclap_folder
-    from openclap.models.htsat import HTSATConfig
-    from tiny import PRESET, make_tokenizer
-
-    frontend = replace(PRESET.frontend, mel=replace(PRESET.frontend.mel, n_mels=16))
-    audio = HTSATConfig(width=8, depths=(2, 2), heads=(2, 2), n_mels=16, image=64, classes=0)
-    preset = replace(PRESET, name="tiny-swin", frontend=frontend, audio=audio)
-    place = tmp_path_factory.mktemp("swin") / "model"
-    torch.manual_seed(0)
-    openclap_folder.save(place, presets.build(preset), preset, make_tokenizer())
-    return place
+    return save_tiny_model(tmp_path_factory.mktemp("swin") / "model", TINY_SWIN_PRESET)
 
 
 @pytest.fixture

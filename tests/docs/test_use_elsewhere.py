@@ -73,9 +73,9 @@ def test_every_section_is_read() -> None:
 
 def test_onnx(embedder: Embedder) -> None:
     names = read("ONNX")
-    np.testing.assert_allclose(names["texts"], embedder.embed_text(["rain", "a dog"]), atol=1e-4)
+    np.testing.assert_allclose(names["text_ND"], embedder.embed_text(["rain", "a dog"]), atol=1e-4)
     expected = embedder.embed_audio([(names["wave"][0], 16000)])
-    np.testing.assert_allclose(names["sounds"], expected, atol=1e-4)
+    np.testing.assert_allclose(names["audio_ND"], expected, atol=1e-4)
     assert names["scores"].shape == (1, 2)
 
 
@@ -101,18 +101,18 @@ def test_laion_clap(clap: Embedder) -> None:
 
 def test_sentence_transformers(embedder: Embedder) -> None:
     names = read("sentence-transformers")
-    np.testing.assert_allclose(names["texts"], embedder.embed_text(["rain", "a dog"]), atol=1e-5)
-    np.testing.assert_allclose(names["sounds"][:1], embedder.embed_audio(["dog.wav"]), atol=1e-5)
+    np.testing.assert_allclose(names["text_ND"], embedder.embed_text(["rain", "a dog"]), atol=1e-5)
+    np.testing.assert_allclose(names["audio_ND"][:1], embedder.embed_audio(["dog.wav"]), atol=1e-5)
 
 
 def test_mteb(embedder: Embedder) -> None:
     names = read("MTEB and MAEB")
-    assert names["embeds"].mteb_model_meta.name == "me/my-model"
-    assert names["embeds"].model.digest() == embedder.digest()
+    assert names["model"].mteb_model_meta.name == "me/my-model"
+    assert names["model"].model.digest() == embedder.digest()
 
 
 def test_hear(embedder: Embedder) -> None:
     names = read("HEAR")
     expected = embedder.embed_audio([(wave.numpy(), 16000) for wave in names["audio"]])
-    np.testing.assert_allclose(names["scenes"], expected, atol=1e-5)
-    assert names["moments"].shape == (2, 61, 16) and names["milliseconds"][0, -1] == 3000
+    np.testing.assert_allclose(names["scene_SD"], expected, atol=1e-5)
+    assert names["timestamp_STD"].shape == (2, 61, 16) and names["milliseconds_ST"][0, -1] == 3000

@@ -61,7 +61,9 @@ def read(copy: Path, root: Path) -> list[object]:
 def test_example_source_of_the_howto_reads_a_folder(copy: Path, tmp_path: Path) -> None:
     write(
         tmp_path / "notes.csv",
-        "file,heard,place,day,terms\na.wav,A blackbird sings.,Oslo,2024-05-01,CC BY 4.0\nb.wav,,Oslo,2024-05-01,\n",
+        "file,description,place,day,terms\n"
+        "a.wav,A blackbird sings.,Oslo,2024-05-01,CC BY 4.0\n"
+        "b.wav,,Oslo,2024-05-01,\n",
     )
     put(tmp_path / "sounds" / "a.wav")
     sounds = tmp_path / "sounds"
@@ -72,7 +74,7 @@ def test_example_source_of_the_howto_reads_a_folder(copy: Path, tmp_path: Path) 
 
 
 def test_example_source_names_missing_files(copy: Path, tmp_path: Path) -> None:
-    write(tmp_path / "notes.csv", "file,heard\n")
+    write(tmp_path / "notes.csv", "file,description\n")
     [message] = read(copy, tmp_path)
     assert "no sounds in it" in str(message)
     assert "Field notes needs notes.csv and the folder sounds." in str(message)
