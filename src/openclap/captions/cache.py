@@ -59,6 +59,7 @@ class CaptionCache:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered and in append mode: one write, so that lines of other processes are not interleaved.
             with self._path.open("ab", buffering=0) as file:
+                # After a torn line, begin a new one, or the first caption would be lost with it.
                 file.write(b"\n" * self._torn + lines.encode("utf-8"))
                 os.fsync(file.fileno())
         except OSError as error:
@@ -71,6 +72,7 @@ class CaptionCache:
         damaged, line = 0, b"\n"
         with path.open("rb") as file:
             for number, line in enumerate(file):
+                # A file that is torn within its first bytes is a cache as well.
                 if number == 0 and not line.startswith(_START[: len(line)]):
                     raise DataError(
                         f"{path}: is no cache of captions. Name another file; nothing was written to this one."

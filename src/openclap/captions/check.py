@@ -68,6 +68,7 @@ class CaptionCheck:
             return f"None of the {self._sounds} sounds has a caption."
         if captioned < FEWEST_SOUNDS:
             return None
+        # Identifiers first: they are the most common mistake, and often differ, so that equality does not show it.
         ids = Counter({text: count for text, count in self._texts.items() if self._is_identifier(text, count)})
         if ids.total() > MOST_IDENTIFIERS * captioned:
             examples = ", ".join(f"'{text}'" for text, _ in ids.most_common(3))
@@ -78,6 +79,7 @@ class CaptionCheck:
         text, count = self._texts.most_common(1)[0]
         if count > MOST_EQUAL * captioned:
             return f"{count} of {captioned} sounds have the same caption ('{text}'; {self._origin()})."
+        # "clip 1", "clip 2", … differ only in their numbers.
         words: Counter[str] = Counter()
         for name in self._names:
             words[_without_codes(name)] += self._texts[name]
@@ -117,6 +119,7 @@ def _is_word(token: str, *, shared: bool) -> bool:
         return False
     if not _LATIN.fullmatch(letters.replace("'", "").replace("’", "")):
         return True  # the rules below hold for Latin script only
+    # English words have vowels and no six consonants in a row; codes often break either rule.
     if len(letters) < _SHORTEST_WORD or not _VOWEL.search(letters) or _CONSONANTS.search(letters):
         return False
     if letters.isupper() and len(letters) <= SHORT_CODE:

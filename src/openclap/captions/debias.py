@@ -24,6 +24,7 @@ def debias(text: str) -> str:
 def _words() -> tuple[dict[str, str], re.Pattern[str]]:
     table = resources.files("openclap.captions").joinpath("debias.csv").read_text(encoding="utf-8")
     instead = {row["words"]: row["instead"] for row in csv.DictReader(table.splitlines())}
+    # The alternatives of a regular expression are tried in order: "young men" before "men".
     longest_first = sorted(instead, key=len, reverse=True)
     words = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in longest_first)
     return instead, re.compile(rf"(?<![\w-])({words})(['’]s?)?(?![\w-])", re.IGNORECASE)

@@ -38,12 +38,14 @@ def keyword(tag: str) -> str | None:
     """Return a tag without markup; None for a tag about anything but the sound, and for a whole text."""
     if _ADDRESS.search(tag):
         return None
+    # Twice: entities may hide markup ("&lt;b&gt;").
     text = " ".join(_MARKUP.sub(" ", html.unescape(_MARKUP.sub(" ", tag))).split()).strip("#\"'.,;:()[]{}*|/\\ ")
     words = _WORD.findall(text.lower())
     if is_placeholder(text) or not any(map(str.isalpha, text)):
         return None
     if len(text) > MOST_LETTERS or len(words) > MOST_WORDS or max(map(len, words)) > LONGEST_WORD:
         return None
+    # "zoom h4n rain" is dropped as a whole: the rest of such a tag seldom describes the sound.
     if any(word in _ABOUT_DEVICES or _MIXED.fullmatch(word) for word in words):
         return None
     return None if all(word in _ABOUT_RECORDING or word.isdigit() for word in words) else text

@@ -46,7 +46,7 @@ def captions_of(record: Record) -> tuple[Caption, ...]:
             if _HAS_WORD.search(text) and not is_placeholder(text.rstrip(".")):
                 found.setdefault(text, Caption(text, caption.made))
         if found:
-            break
+            break  # general rules only for records that are left without any caption
     return tuple(found.values())
 
 
@@ -72,6 +72,7 @@ _EXTENSION = re.compile(
 )
 _LAST_NUMBER = re.compile(r"[\s_#-]*\d+\s*$")
 _FIRST_NUMBER = re.compile(r"^\s*\d+[\s._:)-]+(?=\S)")
+# Boundaries as in "DogBark", "BBCNews" and "Rain02".
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})|(?<=[^\W\d_]{3})(?=\d)")
 _PARTING = re.compile(r"[_\-.]+")
 _SEGMENTS = re.compile(r"(\s*[:;]\s*|\s*,\s+|\s+[-–—]\s+)")
@@ -107,6 +108,7 @@ def _bbc_title(record: Record) -> Iterator[Caption]:
     title = record.title or ""
     classes = {name.strip().casefold() for name in (*record.tags, *_SEGMENTS.split(record.label or ""))}
     parts = _SEGMENTS.split(title)  # segment, separator, segment, …
+    # The separator after a removed class goes with it, hence two parts at a time.
     while len(parts) > 1 and parts[0].strip().casefold() in classes:
         parts = parts[2:]
     while len(parts) > 1 and parts[-1].strip(" .").casefold() in classes:
@@ -123,7 +125,7 @@ def _file_name(record: Record) -> Iterator[Caption]:
     """Split a file name into words: "WolfHowl_distant-02.wav" → "Wolf Howl distant"."""
     name = record.title or re.split(r"[/\\]", record.id)[-1]
     words = _CAMEL.sub(" ", _PARTING.sub(" ", _EXTENSION.sub("", name.strip())))
-    text = _LAST_NUMBER.sub("", words)
+    text = _LAST_NUMBER.sub("", words)  # after splitting: "Howl02" has become "Howl 02"
     if _LETTER.search(text):
         yield Caption(text, "file name")
 
@@ -165,6 +167,7 @@ def _label(record: Record) -> Iterator[Caption]:
 
 def _transcript(record: Record) -> Iterator[Caption]:
     """Quote the transcript, 'The person is saying "…"', which is the description or else the title."""
+    # Double quotes would end the quotation early.
     transcript = clean(record.description or record.title or "").replace('"', "'")
     if _HAS_WORD.search(transcript):
         yield Caption(f'The person is saying "{transcript}"', "transcript")

@@ -111,6 +111,7 @@ def download(
         contents = f"it has {join_first(names, 5)}" if names else "it is empty"
         raise CheckpointError(f"{repo}: holds no {' and no '.join(missing)}; {contents}. Is it the right repository?")
     chosen = choose_files(names, files)
+    # The client would ask for every file's metadata again, although the commit says that nothing has changed.
     if cached and cached.name == commit and all((cached / name).is_file() for name in chosen):
         return cached
     with _as_checkpoint_error(repo, revision), _fail_on_full_disk(), _progress_bars_on_terminals_only():
@@ -339,6 +340,7 @@ def _error_sentence(error: BaseException, repo: str, revision: str | None, writi
 
 
 def _template(error: BaseException, status: int | None, writing: bool) -> str:
+    # The hub answers 404 to whoever may not see a repository, and 401 or 403 depending on the kind of token.
     if writing and status in (401, 403, 404):
         return _MAY_NOT_WRITE + _LOG_IN
     if known := [_SENTENCES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _SENTENCES]:

@@ -92,7 +92,7 @@ class Demo:
         """
         model = openclap.load(self.run / "model")
         place = paths.home() / "models" / f"demo-{model.digest()[:12]}"
-        if not place.is_dir():
+        if not place.is_dir():  # the same weights give the same folder
             model.save(place)
         write_bytes(paths.home() / "models" / "default.txt", place.name.encode())
         return place

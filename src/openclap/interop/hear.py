@@ -110,10 +110,12 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     count = int(samples / rate * 1000 / model.hop_ms) + 1
     times_T = torch.arange(count, dtype=torch.float64) * model.hop_ms
     starts_T = (times_T / 1000 * rate).round().long()
+    # Padding by half a window shifts the windows, so that each is centred on its timestamp.
     padded_SN = F.pad(audio, (half, model.window))
     with torch.no_grad():
         embeddings = [
             model(torch.cat([padded_SN[:, start : start + model.window] for start in part]))
+            # All clips of a few timestamps at a time: memory does not grow with the length of the clips.
             for part in starts_T.split(max(1, BATCH // clips))
         ]
     embeddings_STD = torch.cat([part.unflatten(0, (-1, clips)) for part in embeddings]).transpose(0, 1)

@@ -138,6 +138,7 @@ def _sounds(inputs: Any) -> Iterator[Sound]:
     from datasets import Audio
 
     dataset: Any = getattr(inputs, "dataset", None)
+    # decode=False: datasets would decode with torchcodec.
     if isinstance(getattr(dataset, "features", {}).get("audio"), Audio):
         rows = dataset.select_columns(["audio"]).cast_column("audio", Audio(decode=False))
         return (audio_inputs.to_sound(row["audio"]) for row in rows)

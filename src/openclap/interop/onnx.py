@@ -106,13 +106,13 @@ class Graph:
 
 def graphs_of(clap: CLAP, preset: Preset) -> list[Graph]:
     """Return the graphs of a model, with examples of several sizes."""
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(0)  # the same examples, and so the same graph, at every export
     front = preset.frontend
 
     def waves(clips: int, samples: int) -> tuple[Tensor, ...]:
         """Make noise that ends in silence, as padded clips do."""
         wave_BN = 0.1 * torch.randn(clips, samples, generator=random)
-        wave_BN[:, samples - samples // 4 :] = 0
+        wave_BN[:, samples - samples // 4 :] = 0  # exercises the floor of the log-mel
         return (wave_BN,)
 
     def views(clips: int) -> tuple[Tensor, ...]:
@@ -126,6 +126,7 @@ def graphs_of(clap: CLAP, preset: Preset) -> list[Graph]:
         mask_BL[-1, tokens - tokens // 3 :] = 0
         return ids_BL, mask_BL
 
+    # BART pools over padding and is always padded to the context; other towers take any length.
     lengths = (
         [preset.text.context] * 3 if preset.text.padded else [max(preset.text.context // 2, 3), 3, preset.text.context]
     )

@@ -103,6 +103,7 @@ class Clap(InputModule):  # type: ignore[misc]
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Write openclap's files into a folder in which the library has put its own."""
+        # Saving refuses a folder with foreign files, which the library has written there already.
         with tempfile.TemporaryDirectory(dir=output_path) as scratch:
             self.embedder.save(Path(scratch) / "model")
             for file in (Path(scratch) / "model").iterdir():

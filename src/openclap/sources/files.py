@@ -42,7 +42,7 @@ def csv_rows(
     try:
         with path.open(encoding="utf-8-sig", errors=CP1252_ERRORS, newline="") as file:
             rows = csv.reader(file)
-            header = header or [name.strip() for name in next(rows, [])]
+            header = header or [name.strip() for name in next(rows, [])]  # some published tables have spaces there
             _check_columns(path, header, needed)
             # A missing column is one beyond the header, where every row is padded with a blank.
             places = [header.index(name) if name in header else len(header) for name in (*needed, *optional)]
@@ -76,6 +76,7 @@ def parquet_rows(
         columns = [
             polars.col(name) if name in header else polars.lit(None).alias(name) for name in (*needed, *optional)
         ]
+        # Batches bound the memory: Freesound's table alone has half a million rows of long texts.
         for rows in frame.select(columns).collect_batches(chunk_size=batch, maintain_order=True):
             for cells in rows.iter_rows():
                 if cells[0] is not None:
@@ -122,6 +123,7 @@ def files_under(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        # Archives made on macOS hold a second, unreadable copy of every file under __MACOSX.
         visible = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         folders[:] = [name for name in visible if not is_output(parent / name)]
         yield from (parent / name for name in sorted(files) if not name.startswith("."))

@@ -56,6 +56,7 @@ def read(root: Root, *, cache: Path | None = None, captions: tuple[str, ...] = (
     place = Path(root)
     folder = place.parent if place.is_file() else place
     metadata = metadata_of(place)
+    # Parquet files without audio beside a metadata file are somebody's notes; the metadata describes the audio.
     if (tables := tables_of(place)) and not (metadata and not any(map(has_audio, tables))):
         return (
             record for table in tables for record in _from_table(folder, table, cache or default_folder(), captions)
@@ -161,8 +162,10 @@ def _from_table(root: Path, table: Path, cache: Path, captions: tuple[str, ...])
                 log.warning("%s: row %d holds no audio and was left out.", table, number)
                 continue
             row = {column: _name_classes(value, classes.get(column)) for column, value in zip(rest, cells, strict=True)}
+            # Audio may be embedded or referred to, row by row; content wins, for a path may be one of another machine.
             audio = extract_audio(content, path, cache) if content else table.parent / path
             group = own_group(audio) if content else f"{root.resolve().name}:{path}"
+            # Column values override these defaults, but never the file that was found.
             identity = {"id": path or f"{name}/{number}", "source": root.resolve().name, "group": group}
             yield Record(**{**identity, "split": split_of(name), **column_map.values(row), "audio": audio})
     except DamagedTableError as error:
@@ -185,7 +188,7 @@ def _class_names(metadata: dict[str, str]) -> dict[str, list[str]]:
 
 def _label_names(feature: Any) -> list[str] | None:
     """Return the names of a ClassLabel, or of a list of them, in any form that versions of `datasets` write."""
-    if isinstance(feature, list):
+    if isinstance(feature, list):  # one of the forms in which versions of datasets write a list of labels
         return _label_names(feature[0]) if feature else None
     if not isinstance(feature, dict):
         return None
@@ -228,6 +231,7 @@ def _metadata_rows(metadata: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{metadata}: cannot be read as text ({error}). Save it again as UTF-8.") from error
     if metadata.suffix == ".csv":
         try:
+            # restkey collects surplus cells under a name that no field has
             yield from csv.DictReader(io.StringIO(text, newline=""), restkey="", delimiter=guess_separator(text))
         except csv.Error as error:
             raise DataError(f"{metadata}: cannot be read as CSV ({error}). Save it again.") from error
@@ -238,7 +242,7 @@ def _metadata_rows(metadata: Path) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             row = {}
         if row is not None:
-            yield row if isinstance(row, dict) else {}
+            yield row if isinstance(row, dict) else {}  # an empty row is counted and logged as one without file_name
 
 
 def _from_folders(root: Path, found: Sequence[Path]) -> Iterator[Record]:

@@ -27,6 +27,7 @@ def normalise_licence(text: str | None) -> str | None:
     lower = plain.lower()
     if found := _URL.search(lower):
         return _short(found[1], found[2], found[3]) or plain
+    # Before the Creative Commons codes: "Sampling+" has no code, and "NC Sampling+" contains one.
     if "sampling+" in lower or "sampling plus" in lower:
         return "NC-Sampling+" if lower.startswith("nc") or "noncommercial" in lower else "Sampling+"
     if _ZERO.search(lower):

@@ -90,11 +90,12 @@ def samples_of(tar: Path) -> Iterator[TarSample]:
         name = PurePosixPath(member[0])
         suffix = name.suffix.lower()
         parts = found.setdefault(str(name.with_suffix("")), {})
+        # Of two audio files with one name the later replaces the earlier.
         parts[suffix if suffix in (".json", ".txt") else "audio"] = member
     unpaired = [parts for parts in found.values() if "audio" not in parts or len(parts) == 1]
     samples = [
         (
-            max(member[1] for member in parts.values()),
+            max(member[1] for member in parts.values()),  # the offset of the last member completes the sample
             TarSample(key, parts["audio"], parts.get(".json"), parts.get(".txt")),
         )
         for key, parts in found.items()
@@ -109,8 +110,10 @@ def _members(tar: Path) -> Iterator[_Member]:
     """Yield the complete audio, JSON and text members of a tar."""
     try:
         length = tar.stat().st_size
+        # "r:" is uncompressed: samples are read by their offsets afterwards.
         with tarfile.open(tar, "r:") as opened:
             while (member := opened.next()) is not None:
+                # tarfile does not notice that the data of the last member are missing.
                 if member.offset_data + member.size > length:
                     log.warning("%s: is truncated in %s; it was read up to there.", tar, member.name)
                     return

@@ -169,6 +169,7 @@ class _FileIndex:
         self._by_name: dict[str, Path | None] = {}
         self._by_stem: dict[str, Path | None] = {}
         for path in islice(audio_files(folder), MOST_FILES):
+            # None marks a name that is taken twice, so that captions are never given to the wrong file.
             self._by_name[path.name] = None if path.name in self._by_name else path
             self._by_stem[path.stem] = None if path.stem in self._by_stem else path
 
@@ -321,6 +322,7 @@ def _with_polars(table: Path, read: Callable[[Any], Any]) -> tuple[list[str], Ta
 def _csv(table: Path, content: bytes) -> tuple[list[str], TableRows, str]:
     text, encoding = _text(table, content)
     separator = guess_separator(text)
+    # Commas in captions would outnumber the tabs.
     if table.suffix.lower() == ".tsv" and "\t" in text.split("\n", 1)[0]:
         separator = "\t"
     encoded = io.BytesIO(content if encoding == UTF_8 else text.encode())  # polars reads UTF-8 only
@@ -370,6 +372,7 @@ def _objects(table: Path, value: Any) -> TableRows:
     """Return the rows of a JSON value: a list of objects, the longest such list in an object, columns, or values by
     file."""
     if isinstance(value, dict):
+        # The longest list: WavCaps puts small lists of settings beside the data.
         lists = [inner for inner in value.values() if isinstance(inner, list) and inner and isinstance(inner[0], dict)]
         value = max(lists, key=len) if lists else _by_column(value) or _by_file(value)
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):

@@ -47,6 +47,7 @@ def decode_text(content: bytes) -> tuple[str, str]:
         return content.decode("utf-8"), UTF_8
     except UnicodeDecodeError:
         pass
+    # Invalid as a whole, but mostly UTF-8: each valid sequence has two bytes or more outside ASCII.
     high, valid = len(_HIGH.findall(content)), sum(map(len, _SEQUENCE.findall(content)))
     if valid > high / 2:
         return content.decode("utf-8", CP1252_ERRORS), f"{UTF_8} and, in places, cp1252"

@@ -1,4 +1,4 @@
-"""Files of `convert --to laion` through the door of LAION-CLAP's users: laion-clap 1.1.7, `load_ckpt`, vectors."""
+"""Files of `convert --to laion` load in the package laion-clap 1.1.7, with equal embeddings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def noisy(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def perturbed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Numbers that a trained model could have: nothing is 0 or 1 as fresh batch norms and biases are."""
     return {
         name: tensor + torch.from_numpy(0.05 * rng(name).standard_normal(tuple(tensor.shape)).astype(np.float32)).abs()
@@ -72,7 +72,7 @@ def from_huggingface(place: Path, *, fused: bool = False, base: bool = False) ->
     fusion = {"enable_fusion": True, "fusion_type": "aff_2d"} if fused else {}
     torch.manual_seed(5)
     model = ClapModel(ClapConfig(audio_config=sizes | fusion, text_config={"layer_norm_eps": 1e-5}))
-    model.load_state_dict(noisy(model.state_dict()))
+    model.load_state_dict(perturbed(model.state_dict()))
     model.save_pretrained(place / "clap")
     ClapFeatureExtractor(
         frequency_min=50, frequency_max=14000, truncation="fusion" if fused else "rand_trunc"
@@ -86,7 +86,7 @@ def ours(place: Path, name: str) -> str:
     preset = replace(preset, audio=replace(preset.audio, classes=0), temperatures=1, transforms=False)
     torch.manual_seed(6)
     clap = presets.build(preset)
-    clap.load_state_dict(noisy(clap.state_dict()))
+    clap.load_state_dict(perturbed(clap.state_dict()))
     openclap_folder.save(place / "own", clap, preset, None)
     return "own"
 
@@ -128,7 +128,7 @@ def test_laion_clap_loads_converted_files_with_equal_embeddings(
     }
     np.savez(tmp_path / "sounds.npz", **{one: wave(one, samples) for one, samples in WAVES.items()})
     (tmp_path / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    script = Path(__file__).parent / "laion_door.py"
+    script = Path(__file__).parent / "laion_clap_script.py"
     words = [sys.executable, str(script), str(peer), str(tmp_path / "request.json"), str(tmp_path / "found.npz")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
