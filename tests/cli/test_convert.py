@@ -60,7 +60,7 @@ def test_convert_names_left_out_tensors(
         *("audio_tower.tagger (2)", "audio_transform.0 (2)", "audio_transform.3 (2)"),
         *("text_transform.0 (2)", "text_transform.3 (2)", "audio_branch.head (1)"),
     ]
-    assert "This format cannot say frontend.int16 True (it would read back as False)." in said
+    assert "This format cannot hold frontend.int16 True (it would read back as False)." in said
     expected, found = detect.read(published).weights, detect.read(tmp_path / "hf").weights
     assert len(expected) - len(found) == 10 and all(torch.equal(found[name], expected[name]) for name in found)
     assert run(["convert", str(tmp_path / "hf"), str(tmp_path / "back.pt"), "--to", "laion"]) == 0

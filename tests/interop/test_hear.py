@@ -105,7 +105,7 @@ def test_invalid_model_options_are_refused(tiny_model: Path, tmp_path: Path) -> 
         hear.load_model()
     with pytest.raises(CheckpointError):
         hear.load_model(str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match=r"window_s is 2\.0, expected seconds up to the 0\.5"):
+    with pytest.raises(ConfigError, match=r"window_s is 2\.0, expected .* 0\.5"):
         hear.load_model(str(tiny_model), window_s=2.0)
     for hop in (0, float("inf"), "50"):
         with pytest.raises(ConfigError, match="hop_ms"):

@@ -149,7 +149,7 @@ def test_decoded_audio_is_embedded(model: Encoder, tiny_model: Path) -> None:
 def test_mistakes_are_told(model: Encoder, tiny_model: Path) -> None:
     with pytest.raises(AudioError, match="NaN"):
         model.encode(loader(audio=[{"array": np.full(100, np.nan), "sampling_rate": 16000}]))
-    with pytest.raises(ConfigError, match="The task gives image, expected text or audio"):
+    with pytest.raises(ConfigError, match="The task has image, expected text or audio"):
         model.encode(loader(image=[1]))
     with pytest.raises(ConfigError, match="expected organization/model"):
         encoder(tiny_model, name="mine")

@@ -82,7 +82,7 @@ def test_audio_graphs_equal_the_embedder(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     lengths = (8000, 8000, 8000) if front.long == "windows" else (8000, 12001, 30000)
     waves = [(0.3 * rng.standard_normal(length)).astype(np.float32) for length in lengths]
-    expected = embedder.embed_audio([(wave, 16000) for wave in waves])  # before for_graphs: fuses long clips alone
+    expected = embedder.embed_audio([(wave, 16000) for wave in waves])  # before fuse_every_clip: only long clips are fused
     graph = session(graphs(embedder)["audio"], tmp_path)
     if front.long == "windows":
         feed = {"wave": np.stack(waves)}

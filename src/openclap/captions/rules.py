@@ -21,8 +21,9 @@ class Caption:
     """A caption and its origin.
 
     Attributes:
-        text: one line, never blank. made: "given" (written by people), "title", "description", "tags", "labels", "file
-        name", "transcript" or "keywords:MAKER".
+        text: one line, never blank.
+        made: "given" (written by people), "title", "description", "tags", "labels", "file name", "transcript" or
+            "keywords:MAKER".
     """
 
     text: str
@@ -38,16 +39,16 @@ def captions_of(record: Record) -> tuple[Caption, ...]:
     Where there are none, and the rules of its source give none, general rules use title, description and tags; () where
     those give none either.
     """
-    given = [text for caption in record.captions if not is_placeholder(text := clean(caption))]
-    found = {text: Caption(text, "given") for text in given}
+    written = [text for caption in record.captions if not is_placeholder(text := clean(caption))]
+    captions = {text: Caption(text, "given") for text in written}
     for rules in (RULES.get(record.source, ()), _GENERAL):
         for caption in (caption for rule in rules for caption in rule(record)):
             text = clean(caption.text)
             if _HAS_WORD.search(text) and not is_placeholder(text.rstrip(".")):
-                found.setdefault(text, Caption(text, caption.made))
-        if found:
+                captions.setdefault(text, Caption(text, caption.made))
+        if captions:
             break  # general rules only for records that are left without any caption
-    return tuple(found.values())
+    return tuple(captions.values())
 
 
 def labels_of(record: Record) -> tuple[str, ...]:

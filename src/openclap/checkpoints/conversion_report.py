@@ -17,7 +17,7 @@ from openclap.presets import Preset
 
 @dataclass(frozen=True, slots=True)
 class ConversionLosses:
-    """What a written file or folder does not say as the checkpoint did.
+    """Differences between a checkpoint and the file or folder that it was written to.
 
     Attributes:
         left_out: tensors that the format has no place for, under the checkpoint's names.

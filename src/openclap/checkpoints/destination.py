@@ -1,7 +1,7 @@
 """Write a checkpoint to a path without ever losing what is there.
 
-Only a checkpoint of the same kind is replaced, and only when its successor is complete and reads back. Foreign files,
-the sources of a conversion, and whatever an interrupted write would leave behind are protected.
+Only a checkpoint of the same kind is replaced, and only when its successor is complete and reads back. Foreign files
+and the sources of a conversion are never replaced, and an interrupted write leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def drafted(
         if is_empty_folder:
             _move_files(draft, place)
         else:
-            # Checked again: writing may have taken minutes, in which somebody else may have used the path.
+            # Checked again: writing may have taken minutes, during which the path may have been used.
             _swap(draft, _check_replaceable(place, kind, sources))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

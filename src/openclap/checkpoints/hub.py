@@ -165,8 +165,9 @@ def check_push(repo: str) -> None:
 def push(folder: Path, repo: str, *, private: bool = False, message: str, revision: str | None = None) -> str:
     """Upload a model folder of openclap, and return the URL of its page.
 
-    A missing repository is created; an existing one keeps its visibility. Only the files in `PUSHED` are uploaded.
-    Raises CheckpointError when `folder` is no model of openclap, and when the hub cannot be reached or refuses.
+    A missing repository is created; the visibility of an existing one is not changed. Only the files in `PUSHED` are
+    uploaded. Raises CheckpointError when `folder` is no model of openclap, and when the hub cannot be reached or
+    refuses.
     """
     check_model(folder)
     return _push(folder, repo, "model", private=private or None, message=message, revision=revision, only=PUSHED)
@@ -315,8 +316,8 @@ _ERRNOS = {
 _MAY_NOT_WRITE = (
     "{repo}: {hub} refused the upload ({status}). Is the name yours, and may the token write? To use another one, "
 )
-_ANSWERED = "{repo}: {hub} answered {status}. Run the same again later; complete files are kept."
-_BROKE_OFF = "{repo}: a file arrived incomplete. Run the same again; complete files are kept."
+_ANSWERED = "{repo}: {hub} answered {status}. Run the same again later; complete files are not fetched again."
+_BROKE_OFF = "{repo}: a file arrived incomplete. Run the same again; complete files are not fetched again."
 _NOT_REACHED = "{repo}: {hub} cannot be reached ({kind}: {why}). Check the network, or pass a local file or folder."
 
 
@@ -340,7 +341,7 @@ def _error_sentence(error: BaseException, repo: str, revision: str | None, writi
 
 
 def _template(error: BaseException, status: int | None, writing: bool) -> str:
-    # The hub answers 404 to whoever may not see a repository, and 401 or 403 depending on the kind of token.
+    # The hub answers 404 to users who may not see a repository, and 401 or 403 depending on the kind of token.
     if writing and status in (401, 403, 404):
         return _MAY_NOT_WRITE + _LOG_IN
     if known := [_SENTENCES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _SENTENCES]:

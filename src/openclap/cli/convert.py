@@ -71,6 +71,6 @@ def _print_losses(losses: ConversionLosses) -> None:
         for part in losses.untrained:
             note(f"  {part}")
     for change in losses.changed:
-        note(f"This format cannot say {change}.")
+        note(f"This format cannot hold {change}.")
     for line in losses.notes:
         note(line)

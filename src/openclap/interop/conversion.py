@@ -24,7 +24,7 @@ class Conversion:
 
     Attributes:
         checkpoint: the checkpoint that was converted, with the tokenizer that was written.
-        losses: what the target format does not say as the checkpoint did.
+        losses: tensors and settings that the target format could not hold.
     """
 
     checkpoint: Checkpoint

@@ -56,7 +56,7 @@ def read(root: Root, *, cache: Path | None = None, captions: tuple[str, ...] = (
     place = Path(root)
     folder = place.parent if place.is_file() else place
     metadata = metadata_of(place)
-    # Parquet files without audio beside a metadata file are somebody's notes; the metadata describes the audio.
+    # Parquet files without audio beside a metadata file hold notes; the metadata describes the audio.
     if (tables := tables_of(place)) and not (metadata and not any(map(has_audio, tables))):
         return (
             record for table in tables for record in _from_table(folder, table, cache or default_folder(), captions)
@@ -90,7 +90,7 @@ def metadata_of(root: Path) -> list[Path]:
 def describes_files(metadata: Path) -> bool:
     """Return whether a metadata file has a column `file_name`; other collections use the same names of files.
 
-    True for an unreadable file too, so that whoever reads it reports the damage.
+    True for an unreadable file too, so that reading it reports the damage.
     """
     columns = metadata_columns(metadata)
     return "file_name" in columns or not columns
