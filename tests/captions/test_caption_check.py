@@ -1,4 +1,4 @@
-"""Captions that say nothing are noticed; those that people write are not."""
+"""Useless captions are reported, and ordinary ones are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentences before and after, by hand."""
+"""Captions before and after debiasing, written by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any sequence-to-sequence model writes, the same each time; the one that comes along writes sense."""
+"""Any sequence-to-sequence model writes deterministic captions; those of the bundled model make sense."""
 
 from __future__ import annotations
 

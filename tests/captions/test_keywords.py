@@ -1,4 +1,4 @@
-"""Tags that say what is heard, and those that do not."""
+"""Tags that describe the sound, and tags that do not."""
 
 from __future__ import annotations
 

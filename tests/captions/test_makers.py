@@ -1,4 +1,4 @@
-"""Sentences are made once, kept, and given to the right record."""
+"""Captions are generated once, cached, and assigned to the right record."""
 
 from __future__ import annotations
 

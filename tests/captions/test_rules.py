@@ -1,4 +1,4 @@
-"""Each source's rule against cases worked by hand, the published card's own examples among them."""
+"""The rules of each source against cases written by hand, including the examples of LAION's data card."""
 
 from __future__ import annotations
 

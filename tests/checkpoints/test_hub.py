@@ -1,5 +1,5 @@
-"""Fetching and publishing against a server on loopback, each case in a process of its own: the hub's client reads its
-variables once, when it is imported."""
+"""Fetch from and publish to a local server. Each case has its own process: the hub's client reads its variables on
+import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each writer reads its draft as whoever loads it will, before anything is replaced."""
+"""Each writer reads its draft back as a loader would, before anything is replaced."""
 
 from __future__ import annotations
 

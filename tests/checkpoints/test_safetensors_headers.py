@@ -1,4 +1,4 @@
-"""A safetensors file is read whatever its header's length: its low byte comes first, and may be that of a pickle."""
+"""Safetensors files are read with any header length, whose first byte may be that of a pickle."""
 
 from __future__ import annotations
 

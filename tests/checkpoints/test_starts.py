@@ -1,4 +1,4 @@
-"""The demo's start against independent computations from the same published files."""
+"""Compare the demo's start with independent computations from the same published files."""
 
 from __future__ import annotations
 

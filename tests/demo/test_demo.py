@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it, on the real sounds and the real pretrained towers."""
+"""The demo on the real sounds and the real pretrained towers."""
 
 from __future__ import annotations
 

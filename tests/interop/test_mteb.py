@@ -146,7 +146,7 @@ def test_decoded_audio_is_embedded(model: Encoder, tiny_model: Path) -> None:
     np.testing.assert_allclose(model.encode(loader(audio=rows, text=texts)), both, atol=1e-6)
 
 
-def test_mistakes_are_told(model: Encoder, tiny_model: Path) -> None:
+def test_invalid_inputs_are_refused(model: Encoder, tiny_model: Path) -> None:
     with pytest.raises(AudioError, match="NaN"):
         model.encode(loader(audio=[{"array": np.full(100, np.nan), "sampling_rate": 16000}]))
     with pytest.raises(ConfigError, match="The task has image, expected text or audio"):

@@ -64,7 +64,9 @@ def model(preset: Preset) -> Embedder:
 
 
 def graphs(embedder: Embedder) -> dict[str, onnx.Graph]:
-    return {Path(graph.file).stem: graph for graph in onnx.graphs_of(onnx.for_graphs(embedder.clap), embedder.preset)}
+    return {
+        Path(graph.file).stem: graph for graph in onnx.graphs_of(onnx.fuse_every_clip(embedder.clap), embedder.preset)
+    }
 
 
 def session(graph: onnx.Graph, place: Path) -> onnxruntime.InferenceSession:
@@ -82,7 +84,9 @@ def test_audio_graphs_equal_the_embedder(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     lengths = (8000, 8000, 8000) if front.long == "windows" else (8000, 12001, 30000)
     waves = [(0.3 * rng.standard_normal(length)).astype(np.float32) for length in lengths]
-    expected = embedder.embed_audio([(wave, 16000) for wave in waves])  # before fuse_every_clip: only long clips are fused
+    expected = embedder.embed_audio(
+        [(wave, 16000) for wave in waves]
+    )  # before fuse_every_clip: only long clips are fused
     graph = session(graphs(embedder)["audio"], tmp_path)
     if front.long == "windows":
         feed = {"wave": np.stack(waves)}
@@ -101,7 +105,7 @@ def test_fusing_every_clip_changes_nothing(name: str) -> None:
     batch = FrontEnd(front)([rng.standard_normal(length).astype(np.float32) for length in (30000, 8000, 12001)])
     with torch.inference_mode():
         expected = embedder.clap.encode_audio(batch)
-        found = onnx.for_graphs(embedder.clap).encode_audio(batch)
+        found = onnx.fuse_every_clip(embedder.clap).encode_audio(batch)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 

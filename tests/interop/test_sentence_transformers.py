@@ -158,7 +158,7 @@ def test_files_of_every_audio_format_are_embedded_as_audio(
         model.encode([str(tmp_path / "d"), "rain"])
 
 
-def test_mistakes_are_told(
+def test_invalid_inputs_are_refused(
     model: library.SentenceTransformer, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(AudioError, match="without its rate"):

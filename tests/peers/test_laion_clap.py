@@ -46,7 +46,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def perturbed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Numbers that a trained model could have: nothing is 0 or 1 as fresh batch norms and biases are."""
+    """Perturb weights as training would: fresh batch norms and biases are 0 or 1 and would hide mistakes."""
     return {
         name: tensor + torch.from_numpy(0.05 * rng(name).standard_normal(tuple(tensor.shape)).astype(np.float32)).abs()
         if tensor.is_floating_point() and tensor.ndim == 1
@@ -56,7 +56,7 @@ def perturbed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def from_laion(place: Path) -> str:
-    """A whole file in the manner of the published ones: every tensor of the reference, and an optimizer."""
+    """Write a file like the published ones: every tensor of the reference, and an optimizer's state."""
     named = {f"module.{name}": tensor for name, tensor in state("htsat-tiny+roberta").items()}
     named["module.text_branch.embeddings.position_ids"] = torch.arange(514)[None]
     torch.save({"epoch": 45, "name": "run", "optimizer": {"state": {}}, "state_dict": named}, place / "source.pt")

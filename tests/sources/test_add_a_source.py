@@ -1,4 +1,4 @@
-"""docs/howto/add-a-source.md, done: its file and its line in a copy of the package, and records read by that."""
+"""Follow docs/howto/add-a-source.md in a copy of the package, and read records with its example source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any folder of sounds, with and without files beside them."""
+"""Folders of audio, with and without sidecar files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables row by row and folders of sounds, whole and damaged."""
+"""Read tables row by row and walk folders of audio, intact and damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who and what belongs together: takes, ids in addresses, clips under the names that are in use."""
+"""Groups: numbered takes, ids in addresses, and names of YouTube clips."""
 
 from __future__ import annotations
 

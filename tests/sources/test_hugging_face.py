@@ -1,4 +1,4 @@
-"""Folders of the library `datasets`: parquet with sounds inside, and sounds with metadata."""
+"""Data sets of the library `datasets`: parquet with audio inside, and audio with metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The eight sources of LAION-Audio-630K, each in a miniature of its published layout."""
+"""The eight sources of LAION-Audio-630K, each as a miniature of its published layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Licences as sources write them, and the one name each has."""
+"""Normalise licences as sources write them."""
 
 from __future__ import annotations
 

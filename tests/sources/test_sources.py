@@ -1,4 +1,4 @@
-"""The registry, and what each source says of a folder that is not what it needs."""
+"""The registry, and the errors of sources for folders without the files that they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards of LAION's layout as a source: sounds come out of the tars once, damage takes nothing whole with it."""
+"""Shards of LAION's layout as a source: audio is extracted once, and damage loses only damaged samples."""
 
 from __future__ import annotations
 

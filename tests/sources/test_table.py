@@ -1,4 +1,4 @@
-"""Tables as people write them: what comes out, and what is said of those that cannot be read."""
+"""Tables as people write them, and the errors for those that cannot be read."""
 
 from __future__ import annotations
 

@@ -55,9 +55,8 @@ def read(root: Root, *, cache: Path | None = None, captions: tuple[str, ...] = (
     """
     place = Path(root)
     folder = place.parent if place.is_file() else place
-    metadata = metadata_of(place)
-    # Parquet files without audio beside a metadata file hold notes; the metadata describes the audio.
-    if (tables := tables_of(place)) and not (metadata and not any(map(has_audio, tables))):
+    tables, metadata = tables_of(place), metadata_of(place)
+    if reads_tables(tables, metadata):
         return (
             record for table in tables for record in _from_table(folder, table, cache or default_folder(), captions)
         )
@@ -74,9 +73,9 @@ def tables_of(root: Path) -> list[Path]:
         return [root] if root.suffix in (".parquet", ".arrow") else []
     files = sorted(files_under(root))
     parquet = [path for path in files if path.suffix == ".parquet" and path.name not in METADATA]
-    return parquet or [
-        path for path in files if path.suffix == ".arrow" and not path.name.startswith("cache-")
-    ]  # results of datasets' map()
+    # A data set that was pushed to the hub and saved to disk in one folder is there twice: parquet is preferred.
+    # Files named cache-… are results of datasets' map().
+    return parquet or [path for path in files if path.suffix == ".arrow" and not path.name.startswith("cache-")]
 
 
 def metadata_of(root: Path) -> list[Path]:
@@ -85,6 +84,14 @@ def metadata_of(root: Path) -> list[Path]:
         return [root] if root.name in METADATA else []
     found = sorted(files_under(root))
     return [path for name in METADATA for path in found if path.name == name]
+
+
+def reads_tables(tables: Sequence[Path], metadata: Sequence[Path]) -> bool:
+    """Return whether a data set is read from its tables, and not from its metadata.
+
+    Parquet files without audio beside a metadata file hold other facts; the metadata describes the audio files then.
+    """
+    return bool(tables) and (not metadata or any(map(has_audio, tables)))
 
 
 def describes_files(metadata: Path) -> bool:

@@ -179,8 +179,7 @@ def _describe_audio_folder(contents: _FolderContents) -> str:
 def _as_hugging_face(path: Path, options: ReadOptions) -> RecognisedCollection:
     captions, candidates = options.columns.captions, tuple[str, ...]()
     tables, metadata = hugging_face.tables_of(path), hugging_face.metadata_of(path)
-    # Tables without audio beside metadata are other people's; `hugging_face.read` chooses in the same way.
-    if tables and not (metadata and not any(map(hugging_face.has_audio, tables))):
+    if hugging_face.reads_tables(tables, metadata):
         columns, candidates = _describe_audio_columns(tables, captions)
         form = f"{len(tables)} {tables[0].suffix[1:]} file{'s' * (len(tables) > 1)}{columns}"
     elif metadata:
