@@ -23,7 +23,7 @@ QUERY = "wolf howling"
 
 
 def pack() -> str:
-    with _demo().claimed():
+    with _demo().locked():
         counts = _demo().pack(lambda done, total: None)
     return f"{counts['train']} + {counts['test']} clips"
 

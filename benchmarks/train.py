@@ -35,9 +35,13 @@ from transformers import ClapConfig, ClapModel
 
 from openclap import presets
 from openclap.audio.config import FrontEndConfig
-from openclap.checkpoints.clap_config import config_of, preprocessor_of, preset_of
-from openclap.checkpoints.folder import fill
-from openclap.checkpoints.huggingface import from_state
+from openclap.checkpoints.checkpoint import load_weights
+from openclap.checkpoints.huggingface import (
+    config_from_preset,
+    from_state,
+    preprocessor_from_front_end,
+    preset_from_config,
+)
 from openclap.malloc import all_memory_kept
 from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
@@ -167,12 +171,12 @@ def models(options: argparse.Namespace) -> tuple[ClapModel, CLAP, FrontEndConfig
     """ClapModel with fresh weights, and ours with the same; branches are dropped at the same rates."""
     torch.manual_seed(0)
     audio = replace(AUDIO[options.preset], fusion="aff_2d" if options.fusion else None)
-    config: ClapConfig = config_of(presets.laion(audio))
+    config: ClapConfig = config_from_preset(presets.laion(audio))
     config.audio_config.drop_path_rate = 0.1
     theirs = ClapModel(config)
-    preset = preset_of(config.to_dict(), preprocessor_of(presets.laion(audio).frontend))
+    preset = preset_from_config(config.to_dict(), preprocessor_from_front_end(presets.laion(audio).frontend))
     ours = build_clap(preset)
-    fill(ours, from_state(theirs.state_dict(), "ClapModel"), "ours")
+    load_weights(ours, from_state(theirs.state_dict(), "ClapModel"), "ours")
     return theirs.to(options.device), ours.to(options.device), preset.frontend
 
 

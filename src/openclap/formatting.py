@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 
@@ -23,3 +24,8 @@ def join_first(names: Iterable[object], most: int = 3) -> str:
     listed = [str(name) for name in names]
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def describe_error(error: BaseException) -> str:
+    """Shorten a library's error to one line that fits into parentheses."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")

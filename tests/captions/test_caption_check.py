@@ -1,4 +1,4 @@
-"""Captions that say nothing are noticed; those that people write are not."""
+"""Useless captions are reported, and ordinary ones are not."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ TABLE = Path(__file__).parents[2] / "src" / "openclap" / "demo" / "sounds" / "so
 def doubt(texts: list[str], made: str = "given") -> str | None:
     check = CaptionCheck(lambda sentence, usable: None)
     for text in texts:
-        check.see([Caption(text, made)] if text else [])
-    return check.doubt()
+        check.add([Caption(text, made)] if text else [])
+    return check.problem()
 
 
 def from_names(*names: str) -> str | None:
     check = CaptionCheck(lambda sentence, usable: None)
     for name in names:
-        check.see(captions_of(Record(name, Path(name), (), "folder", title=name)))
-    return check.doubt()
+        check.add(captions_of(Record(name, Path(name), (), "folder", title=name)))
+    return check.problem()
 
 
-def test_names_of_wavcaps_files() -> None:
+def test_wavcaps_file_names_are_identifiers() -> None:
     said = from_names(*[f"NHU050240{n}.flac" for n in range(10, 20)])
     assert said == (
-        "10 of 10 captions look like identifiers ('NHU'; made of the file name). Expected sentences that say what is "
-        "heard."
+        "10 of 10 captions look like identifiers ('NHU'; made from the file name). Expected sentences that "
+        "describe the sounds."
     )
 
 
@@ -51,11 +51,11 @@ def test_names_of_wavcaps_files() -> None:
         ["zxcv_0001.wav", "zxcv_0002.wav", "qwrt_0003.wav", "qwrt_0004.wav", "qwrt_0005.wav"],
     ],
 )
-def test_other_identifiers(names: list[str]) -> None:
+def test_other_identifiers_are_detected(names: list[str]) -> None:
     assert "look like identifiers" in (from_names(*names) or "")
 
 
-def test_ids_that_were_taken_for_captions() -> None:
+def test_id_column_as_captions_is_detected() -> None:
     assert "as given" in (doubt(["a81f33", "b19c02", "77d0e1", "0042ff", "9a8b7c"]) or "")
 
 
@@ -73,11 +73,11 @@ def test_ids_that_were_taken_for_captions() -> None:
         ["it's raining", "o'clock chimes", "rock 'n' roll", "a B-52 flies by", "7 dogs"],
     ],
 )
-def test_words_are_words(texts: list[str]) -> None:
+def test_ordinary_captions_pass(texts: list[str]) -> None:
     assert doubt(texts) is None
 
 
-def test_nearly_all_the_same() -> None:
+def test_nearly_equal_captions_are_detected() -> None:
     assert doubt(["A dog barks."] * 19 + ["A cat."]) == (
         "19 of 20 sounds have the same caption ('A dog barks.'; as given)."
     )
@@ -86,22 +86,22 @@ def test_nearly_all_the_same() -> None:
     assert "clip" in (from_names(*[f"clip_{n:04d}.wav" for n in range(10)]) or "")
 
 
-def test_names_that_differ_only_in_codes() -> None:
+def test_names_that_differ_only_in_codes_are_detected() -> None:
     names = [f"{n * 2654435761 % 2**32:08x}_nohash_{n % 3}.wav" for n in range(1, 41)]  # as in Speech Commands
-    assert "have the same caption but for numbers and codes ('nohash'; made of the file name)" in (
+    assert "have the same caption but for numbers and codes ('nohash'; made from the file name)" in (
         from_names(*names) or ""
     )
     assert from_names(*[f"Piano {note}.wav" for note in ("C4", "D4", "E4", "F#4", "G4", "A4")]) is None
     assert doubt([f"{n} dogs bark" for n in range(2, 12)]) is None  # people wrote so
 
 
-def test_no_captions_at_all() -> None:
+def test_missing_captions_are_detected() -> None:
     assert from_names(*[f"{n}.wav" for n in range(7)]) == "None of the 7 sounds has a caption."
     assert doubt([]) is None
     assert doubt(["", "", "A dog barks.", "A bell rings."]) is None
 
 
-def test_the_bundled_sounds_are_not_doubted() -> None:
+def test_bundled_sounds_pass() -> None:
     with TABLE.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 300
@@ -109,20 +109,20 @@ def test_the_bundled_sounds_are_not_doubted() -> None:
     assert from_names(*[Path(row["file"]).name for row in rows]) is None
 
 
-def test_it_stops_whoever_asked() -> None:
+def test_finish_calls_stop() -> None:
     said: list[tuple[str, bool]] = []
     check = CaptionCheck(lambda sentence, usable: said.append((sentence, usable)))
-    check.see([])
+    check.add([])
     check.finish()
     assert said == [("None of the 1 sounds has a caption.", False)]
     for _ in range(9):
-        check.see([Caption("clip", "file name")])
+        check.add([Caption("clip", "file name")])
     check.finish()
-    assert said[1] == ("9 of 9 sounds have the same caption ('clip'; made of the file name).", True)
+    assert said[1] == ("9 of 9 sounds have the same caption ('clip'; made from the file name).", True)
 
 
 @pytest.mark.parametrize("word", ["nan", "None", "NULL", " n/a "])
-def test_words_for_nothing_are_no_captions(word: str) -> None:
+def test_placeholders_are_no_captions(word: str) -> None:
     record = Record("a", Path("a.wav"), (word, "A dog."), "folder", tags=(word, "dog"), title=f"{word.strip()}.wav")
     assert [caption.text for caption in captions_of(record)] == ["A dog.", "The sound of dog"]
     assert captions_of(Record("a", Path("a.wav"), (word,), "anything", label=word)) == ()

@@ -1,4 +1,4 @@
-"""Sentences before and after, by hand."""
+"""Captions before and after debiasing, written by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from openclap.captions.debias import debias
         ("the boys' school", "the children's school"),
     ],
 )
-def test_people(before: str, after: str) -> None:
+def test_words_for_people_are_replaced(before: str, after: str) -> None:
     assert debias(before) == after
     assert debias(after) == after
 
@@ -43,5 +43,5 @@ def test_people(before: str, after: str) -> None:
         "", "…", "雨の音",
     ],
 )  # fmt: skip
-def test_what_is_no_person_stays(text: str) -> None:
+def test_other_words_stay(text: str) -> None:
     assert debias(text) == text

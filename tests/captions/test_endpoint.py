@@ -13,7 +13,7 @@ import pytest
 
 from chat_server import ChatServer, completion, keywords_in
 from openclap.captions.endpoint import Endpoint, Patience, retry_after, sentences
-from openclap.captions.makers import Counts, augment
+from openclap.captions.makers import CaptioningCounts, augment
 from openclap.errors import ConfigError
 from openclap.sources.record import Record
 
@@ -158,10 +158,10 @@ def test_from_the_environment() -> None:
 
 def test_what_failed_is_counted_and_tried_again_by_the_next_run(tmp_path: Path) -> None:
     records = [Record("1", Path("a.wav"), (), "freesound", tags=words) for words in WORDS[:2]]
-    seen: list[Counts] = []
+    seen: list[CaptioningCounts] = []
     with ChatServer(b"{}", b"{}") as server:
         for _ in range(2):
             made = augment(records, endpoint(server), cache=tmp_path / "captions.jsonl", progress=seen.append)
             found = [caption and (caption.text, caption.made) for caption in made]
     assert found == [(text, "keywords:small") for text in expected(WORDS[:2])]
-    assert seen == [Counts(done=2, made=1, failed=1), Counts(done=2, made=1, cached=1)]
+    assert seen == [CaptioningCounts(done=2, made=1, failed=1), CaptioningCounts(done=2, made=1, cached=1)]

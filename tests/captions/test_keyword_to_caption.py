@@ -1,4 +1,4 @@
-"""Any sequence-to-sequence model writes, the same each time; the one that comes along writes sense."""
+"""Any sequence-to-sequence model writes deterministic captions; those of the bundled model make sense."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 
 from openclap.captions.keyword_to_caption import (
     BUNDLED,
-    FORMS,
+    COMMON_GEN,
     MODEL,
-    PUBLISHED,
-    Form,
-    Writer,
-    apart,
+    SETTINGS,
+    GenerationSettings,
+    KeywordCaptioner,
     coverage,
+    distinct_keywords,
+    is_faithful,
     load,
     stem,
-    true_to,
 )
-from openclap.captions.makers import Counts, augment, keywords_of
+from openclap.captions.makers import CaptioningCounts, augment, keywords_of
 from openclap.captions.rules import sounds_of
 from openclap.errors import CheckpointError, ConfigError
 from openclap.sources.record import Record
@@ -49,23 +49,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundled() -> Writer:
+def bundled() -> KeywordCaptioner:
     return load(BUNDLED)
 
 
-def test_a_folder_of_transformers_is_a_maker(tiny: Path) -> None:
-    maker = load(str(tiny), form=Form(most_tokens=8), batch_size=2)
+def test_transformers_folder_writes_captions(tiny: Path) -> None:
+    maker = load(str(tiny), settings=GenerationSettings(max_tokens=8), batch_size=2)
     made = maker.make([*WORDS, ()])
     assert made[1] == made[3]
     assert made[5] is None
     assert all(text is None or text.strip() for text in made)
-    assert load(str(tiny), form=Form(most_tokens=8)).make([*WORDS, ()]) == made
+    assert load(str(tiny), settings=GenerationSettings(max_tokens=8)).make([*WORDS, ()]) == made
     assert maker.name == "tiny-t5"
     assert maker.make([]) == []
 
 
-def test_the_prompt_is_what_the_form_says(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    maker = load(str(tiny), form=Form(before="say: ", between=" | ", most_tokens=2))
+def test_prompt_follows_the_settings(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = load(str(tiny), settings=GenerationSettings(prefix="say: ", separator=" | ", max_tokens=2))
     asked: list[str] = []
     inner: Any = maker._tokenizer
 
@@ -82,42 +82,44 @@ def test_the_prompt_is_what_the_form_says(tiny: Path, monkeypatch: pytest.Monkey
     assert asked == ["say: tree | hole dig"]
 
 
-def test_the_published_model_is_asked_as_its_card_says() -> None:
-    form = FORMS[PUBLISHED]
-    assert form.before + form.between.join(["tree", "plant", "ground", "hole", "dig"]) == "tree plant ground hole dig"
-    assert form.most_tokens == 32
+def test_common_gen_model_is_prompted_as_its_card_says() -> None:
+    form = SETTINGS[COMMON_GEN]
+    assert form.prefix + form.separator.join(["tree", "plant", "ground", "hole", "dig"]) == "tree plant ground hole dig"
+    assert form.max_tokens == 32
 
 
-def test_identity_is_weights_and_form_wherever_the_folder_lies(tiny: Path, tmp_path: Path) -> None:
+def test_identity_depends_on_weights_and_settings_only(tiny: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(tiny, moved)
-    form = Form(most_tokens=8)
-    identity = load(str(tiny), form=form).identity
-    assert load(str(moved), form=form).identity == identity
-    assert load(str(moved), form=Form(most_tokens=9)).identity != identity
+    form = GenerationSettings(max_tokens=8)
+    identity = load(str(tiny), settings=form).identity
+    assert load(str(moved), settings=form).identity == identity
+    assert load(str(moved), settings=GenerationSettings(max_tokens=9)).identity != identity
     config = json.loads((moved / "config.json").read_text(encoding="utf-8"))
     (moved / "config.json").write_text(json.dumps({**config, "note": 1}), encoding="utf-8")
-    assert load(str(moved), form=form).identity != identity
+    assert load(str(moved), settings=form).identity != identity
 
 
-def test_a_second_run_calls_no_model(bundled: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_run_is_served_from_the_cache(
+    bundled: KeywordCaptioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records = [Record("1", Path("a.wav"), (), "freesound", tags=words) for words in WORDS]
     cache = tmp_path / "captions.jsonl"
     first = list(augment(records, bundled, cache=cache))
     monkeypatch.setattr(bundled, "_model", None)
-    seen: list[Counts] = []
+    seen: list[CaptioningCounts] = []
     assert list(augment(records, bundled, cache=cache, progress=seen.append)) == first
-    assert seen == [Counts(done=5, cached=5)]
+    assert seen == [CaptioningCounts(done=5, cached=5)]
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "no/such/folder", "nobody/no-such-model", "", "a b"])
-def test_a_model_that_is_not_there(name: str) -> None:
+def test_missing_model_is_one_sentence(name: str) -> None:
     with pytest.raises(CheckpointError, match=r"such folder|cannot be loaded") as failed:
         load(name)
     assert "\n" not in str(failed.value)
 
 
-def test_folders_and_devices_that_will_not_do(tiny: Path, tmp_path: Path) -> None:
+def test_unusable_folders_and_devices_are_refused(tiny: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(CheckpointError, match="cannot be loaded"):
@@ -143,7 +145,7 @@ def test_coverage() -> None:
     assert stem("sing") == stem("singing") == "sing"
 
 
-def test_the_bundled_model_writes_sentences_of_its_keywords(bundled: Writer) -> None:
+def test_bundled_model_writes_sentences_with_the_keywords(bundled: KeywordCaptioner) -> None:
     keywords = [("dog", "bark"), ("water", "stream", "birds"), ("wolf", "howl"), ("engine", "car")]
     made = bundled.make(keywords)
     assert made == bundled.make(keywords)
@@ -163,7 +165,9 @@ def test_the_bundled_model_writes_sentences_of_its_keywords(bundled: Writer) -> 
         (("piano", "grand piano", "Piano"), "A piano is in the background"),
     ],
 )
-def test_tags_that_say_nothing_give_no_sentence(bundled: Writer, tags: tuple[str, ...], sentence: str | None) -> None:
+def test_tags_without_keywords_give_no_caption(
+    bundled: KeywordCaptioner, tags: tuple[str, ...], sentence: str | None
+) -> None:
     [made] = augment([Record("1", Path("a.wav"), (), "freesound", tags=tags)], bundled)
     assert (made and made.text) == sentence
 
@@ -182,7 +186,7 @@ POOR = (
 )
 
 
-def test_a_sentence_of_poor_tags_is_one_of_the_good_ones_among_them(bundled: Writer) -> None:
+def test_caption_uses_only_the_keywords_among_poor_tags(bundled: KeywordCaptioner) -> None:
     record = Record("1", Path("a.wav"), (), "freesound", tags=POOR)
     assert keywords_of(record) == ("rain", "water & ice", "собака", "dog")
     [made] = augment([record], bundled)
@@ -203,17 +207,17 @@ def test_a_sentence_of_poor_tags_is_one_of_the_good_ones_among_them(bundled: Wri
         (("dog", "dog bark"), "A dog barks at a dog", True),
     ],
 )
-def test_true_to(keywords: tuple[str, ...], text: str, true: bool) -> None:
-    assert true_to(keywords, text) is true
+def test_is_faithful(keywords: tuple[str, ...], text: str, true: bool) -> None:
+    assert is_faithful(keywords, text) is true
 
 
-def test_every_sentence_is_true_to_its_keywords_or_the_plainest_there_is(bundled: Writer) -> None:
+def test_every_caption_is_faithful_or_the_plain_sentence(bundled: KeywordCaptioner) -> None:
     tags = [("wind",), ("horn", "ferry", "ship", "sea"), ("crash or impact", "clunk", "metal", "breakdown"), ("voice",)]
     for words, made in zip(tags, bundled.make(tags), strict=True):
-        assert made is not None and (made == sounds_of(words) or true_to(words, made)), made
+        assert made is not None and (made == sounds_of(words) or is_faithful(words, made)), made
         assert not made.endswith(",")
 
 
-def test_keywords_that_others_say_as_well() -> None:
-    assert apart(("piano", "grand piano", "bird", "birds", "犬")) == ("grand piano", "bird")
-    assert apart(()) == ()
+def test_redundant_keywords_are_dropped() -> None:
+    assert distinct_keywords(("piano", "grand piano", "bird", "birds", "犬")) == ("grand piano", "bird")
+    assert distinct_keywords(()) == ()

@@ -1,4 +1,4 @@
-"""Tags that say what is heard, and those that do not."""
+"""Tags that describe the sound, and tags that do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openclap.sources import Record
         *("<b></b>", "&nbsp;", "x" * 500, "one two three four five six seven eight nine", "z" * 26, "sound effects"),
     ],
 )
-def test_says_nothing_of_the_sound(tag: str) -> None:
+def test_tags_about_recording_are_no_keywords(tag: str) -> None:
     assert keyword(tag) is None
 
 
@@ -39,11 +39,11 @@ def test_says_nothing_of_the_sound(tag: str) -> None:
         ("Stringed instrument: plucked string instrument", "Stringed instrument: plucked string instrument"),
     ],
 )
-def test_says_what_is_heard(tag: str, text: str) -> None:
+def test_tags_about_the_sound_are_keywords(tag: str, text: str) -> None:
     assert keyword(tag) == text
 
 
-def test_the_plain_sentence_is_made_of_these_too_and_a_published_set_keeps_its_own() -> None:
+def test_plain_sentence_uses_keywords_except_for_published_sets() -> None:
     tags = ("zoom h4n", "<b>rain</b>", "nan", "dog")
     assert captions_of(Record("1", Path("a"), (), "mine", tags=tags))[0].text == "The sounds of rain and dog"
     assert captions_of(Record("1", Path("a"), (), "mine", tags=("zoom h4n",))) == ()

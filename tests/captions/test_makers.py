@@ -1,4 +1,4 @@
-"""Sentences are made once, kept, and given to the right record."""
+"""Captions are generated once, cached, and assigned to the right record."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from openclap.captions.cache import Cache
-from openclap.captions.makers import Counts, augment, keywords_of, with_made
+from openclap.captions.cache import CaptionCache
+from openclap.captions.makers import CaptioningCounts, augment, keywords_of, with_generated
 from openclap.captions.rules import Caption, captions_of
 from openclap.errors import DataError
 from openclap.sources.record import Record
@@ -36,8 +36,8 @@ def record(*tags: str, length_s: float | None = None, source: str = "freesound")
     return Record("1", Path("a.wav"), (), source, tags=tags, length_s=length_s)
 
 
-def test_each_record_gets_its_own_sentence() -> None:
-    maker, seen = Joiner(), list[Counts]()
+def test_each_record_gets_its_own_caption() -> None:
+    maker, seen = Joiner(), list[CaptioningCounts]()
     records = [
         record("dog", "rain"),
         record("rain", "dog"),
@@ -52,21 +52,21 @@ def test_each_record_gets_its_own_sentence() -> None:
     first, second = "A person with dog and rain", "A person with rain and dog"
     assert texts == [first, second, None, first, None, None, None]
     assert found[0] == Caption(first, "keywords:joiner")
-    assert seen == [Counts(done=7, made=3, cached=0, failed=1, left_out=3)]
+    assert seen == [CaptioningCounts(done=7, made=3, cached=0, failed=1, left_out=3)]
     assert maker.asked == [("dog", "rain"), ("rain", "dog"), ("silence",)]
 
 
-def test_neutral_is_a_choice_and_the_cache_keeps_what_was_made(tmp_path: Path) -> None:
+def test_debiasing_is_optional_and_not_cached(tmp_path: Path) -> None:
     cache = tmp_path / "new" / "captions.jsonl"
     assert [c and c.text for c in augment([record("dog")], Joiner(), cache=cache, neutral=False)] == ["A man with dog"]
-    maker, seen = Joiner(), list[Counts]()
+    maker, seen = Joiner(), list[CaptioningCounts]()
     again = list(augment([record("dog")], maker, cache=cache, progress=seen.append))
     assert [c and c.text for c in again] == ["A person with dog"]
     assert maker.asked == []
-    assert seen == [Counts(done=1, cached=1)]
+    assert seen == [CaptioningCounts(done=1, cached=1)]
 
 
-def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+def test_stopped_run_resumes(tmp_path: Path) -> None:
     cache = tmp_path / "captions.jsonl"
     records = [record(f"word {number}") for number in range(1200)]
     with pytest.raises(KeyboardInterrupt):
@@ -76,7 +76,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
     assert len(maker.asked) == 1200 - 1024
 
 
-def test_another_maker_or_another_order_is_made_anew(tmp_path: Path) -> None:
+def test_other_maker_or_keyword_order_misses_the_cache(tmp_path: Path) -> None:
     cache = tmp_path / "captions.jsonl"
     list(augment([record("dog", "rain")], Joiner(), cache=cache))
     for maker, one in ((Joiner(identity="joiner 2"), record("dog", "rain")), (Joiner(), record("rain", "dog"))):
@@ -88,44 +88,44 @@ def test_another_maker_or_another_order_is_made_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.97])
-def test_a_torn_last_line_costs_its_sentence_alone(tmp_path: Path, kept: float) -> None:
+def test_torn_last_line_loses_only_its_caption(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "captions.jsonl"
-    Cache(path, "m").add([(("dog",), "A dog — barks"), (("cat",), "A cat purrs")])
+    CaptionCache(path, "m").add([(("dog",), "A dog — barks"), (("cat",), "A cat purrs")])
     whole, last = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(whole + last[: int(len(last) * kept)])
     torn = path.read_bytes()
-    cache = Cache(path, "m")
+    cache = CaptionCache(path, "m")
     assert cache.get(("dog",)) == "A dog — barks"
     assert cache.get(("cat",)) is None
     cache.add([(("cat",), "A cat hisses")])
     cache.add([(("cow",), "A cow moos")])
     assert path.read_bytes().startswith(torn)
-    assert [Cache(path, "m").get((word,)) for word in ("dog", "cat", "cow")] == [
+    assert [CaptionCache(path, "m").get((word,)) for word in ("dog", "cat", "cow")] == [
         "A dog — barks", "A cat hisses", "A cow moos",
     ]  # fmt: skip
 
 
-def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
+def test_damaged_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
-    Cache(path, "m").add([(("dog",), "A dog")])
+    CaptionCache(path, "m").add([(("dog",), "A dog")])
     damage = [b"\xff\xfe", b"{}", b"[]", b'{"maker": "m", "keywords": 3, "text": "x"}', b"", b"[" * 100_000]
     damage += [json.dumps({"maker": "m", "keywords": ["a"], "text": None}).encode()]
     with path.open("ab") as file:
         file.write(b"\n".join(damage) + b"\n")
-    Cache(path, "m").add([(("cat",), "A cat")])
-    assert len(Cache(path, "m")) == 2
+    CaptionCache(path, "m").add([(("cat",), "A cat")])
+    assert len(CaptionCache(path, "m")) == 2
 
 
-def test_a_file_that_is_something_else_is_not_written_to(tmp_path: Path) -> None:
+def test_other_file_is_refused_as_cache(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("file,caption\n", encoding="utf-8")
     with pytest.raises(DataError, match="nothing was written"):
         list(augment([record("dog")], Joiner(), cache=path))
     assert path.read_text(encoding="utf-8") == "file,caption\n"
     with pytest.raises(DataError, match="cannot be read"):
-        Cache(tmp_path, "m")
+        CaptionCache(tmp_path, "m")
     with pytest.raises(DataError, match="cannot be written"):
-        Cache(path / "in" / "a file", "m").add([(("dog",), "A dog")])
+        CaptionCache(path / "in" / "a file", "m").add([(("dog",), "A dog")])
 
 
 def test_keywords() -> None:
@@ -134,12 +134,12 @@ def test_keywords() -> None:
     assert keywords_of(Record("1", Path("a.wav"), (), "esc50", label="door_wood_knock")) == ("door wood knock",)
 
 
-def test_made_sentences_join_the_others_and_replace_audioset_labels() -> None:
+def test_generated_captions_are_appended_and_replace_audioset_labels() -> None:
     made = Caption("A dog barks.", "keywords:joiner")
     one = Record("1", Path("a.wav"), (), "freesound", title="dog.wav", tags=("Dog", "Rain"))
-    assert with_made(one, made) == (*captions_of(one), made)
-    assert with_made(one, None) == captions_of(one)
-    assert with_made(record("Dog", "Rain", source="audioset"), made) == (made,)
-    assert [c.text for c in with_made(record("Dog", source="audioset"), None)] == ["The sound of Dog"]
+    assert with_generated(one, made) == (*captions_of(one), made)
+    assert with_generated(one, None) == captions_of(one)
+    assert with_generated(record("Dog", "Rain", source="audioset"), made) == (made,)
+    assert [c.text for c in with_generated(record("Dog", source="audioset"), None)] == ["The sound of Dog"]
     same = Record("1", Path("a.wav"), ("A dog barks.",), "freesound")
-    assert [c.made for c in with_made(same, made)] == ["given"]
+    assert [c.made for c in with_generated(same, made)] == ["given"]

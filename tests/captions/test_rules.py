@@ -1,4 +1,4 @@
-"""Each source's rule against cases worked by hand, the published card's own examples among them."""
+"""The rules of each source against cases written by hand, including the examples of LAION's data card."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_freesound_descriptions(description: str, expected: str | None) -> None:
     assert [(c.text, c.made) for c in found] == [("a.", "title")] + ([(expected, "description")] if expected else [])
 
 
-def test_freesound_says_nothing_twice_and_falls_back_on_tags() -> None:
+def test_freesound_captions_are_distinct_and_fall_back_to_tags() -> None:
     assert texts("freesound", title="Dog bark.wav", description="Dog bark. Loud.") == ["Dog bark."]
     assert texts("freesound", title="....wav", description="<p>", tags=("rain", "roof")) == [
         "The sounds of rain and roof"
@@ -162,7 +162,7 @@ def test_folder_and_unknown_sources() -> None:
     assert texts("mine", captions=("A saw.",), title="sawmill.wav") == ["A saw."]
 
 
-def test_given_captions_come_first_and_once() -> None:
+def test_written_captions_come_first_and_once() -> None:
     found = captions_of(record("freesound", captions=("A  dog\nbarks", "", " a."), title="a.wav"))
     assert [(c.text, c.made) for c in found] == [("A dog barks", "given"), ("a.", "given")]
     assert texts("audiocaps", captions=("x y",), tags=("Dog",)) == ["x y"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from openclap import presets
-from openclap.checkpoints.conversion_report import changes
+from openclap.checkpoints.conversion_report import setting_changes
 from openclap.errors import CheckpointError
 
 LAION = presets.PRESETS["htsat-tiny-roberta"]
@@ -16,15 +16,15 @@ def sized(**sizes: Any) -> presets.Preset:
     return replace(LAION, text=replace(LAION.text, sizes=dict(LAION.text.sizes) | sizes))
 
 
-def test_the_same_model_loses_nothing() -> None:
+def test_equal_models_have_no_changes() -> None:
     again = replace(sized(hidden_act="gelu"), name="other", temperatures=1, transforms=False)
-    assert changes(LAION, again, "it") == ()
-    assert changes(LAION, replace(again, audio=replace(LAION.audio, classes=0)), "it") == ()
+    assert setting_changes(LAION, again, "it") == ()
+    assert setting_changes(LAION, replace(again, audio=replace(LAION.audio, classes=0)), "it") == ()
 
 
-def test_what_hardly_matters_is_told() -> None:
+def test_small_changes_are_reported() -> None:
     again = replace(sized(layer_norm_eps=1e-12), frontend=replace(LAION.frontend, int16=False))
-    assert changes(LAION, again, "it") == (
+    assert setting_changes(LAION, again, "it") == (
         "frontend.int16 True (it would read back as False)",
         "text.sizes.layer_norm_eps 1e-05 (it would read back as 1e-12)",
     )
@@ -47,13 +47,13 @@ def test_what_hardly_matters_is_told() -> None:
         (sized(hidden_act="relu"), "text.sizes.hidden_act gelu .* relu"),
     ],
 )
-def test_another_model_is_refused(again: presets.Preset, said: str) -> None:
+def test_large_change_is_refused(again: presets.Preset, said: str) -> None:
     with pytest.raises(
         CheckpointError, match=rf"htsat-tiny-roberta: it has no place for .*{said}.*Convert to openclap"
     ):
-        changes(LAION, again, "it")
+        setting_changes(LAION, again, "it")
 
 
-def test_what_lies_beside_the_model_can_be_set_apart() -> None:
+def test_ignored_settings_are_not_compared() -> None:
     again = replace(LAION, text=replace(LAION.text, tokenizer=None))
-    assert changes(LAION, again, "it", apart=("text.tokenizer",)) == ()
+    assert setting_changes(LAION, again, "it", ignore=("text.tokenizer",)) == ()

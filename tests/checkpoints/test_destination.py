@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from openclap.checkpoints.destination import Kind, drafted, same
+from openclap.checkpoints.destination import CheckpointKind, check_equal, drafted
 from openclap.errors import CheckpointError
 
-FOLDER = Kind("note", ("config.json", "text"), lambda path: (path / "config.json").is_file())
-FILE = Kind("letter", (), lambda path: path.is_file() and path.read_text(encoding="utf-8").startswith("letter"))
+FOLDER = CheckpointKind("note", ("config.json", "text"), lambda path: (path / "config.json").is_file())
+FILE = CheckpointKind(
+    "letter", (), lambda path: path.is_file() and path.read_text(encoding="utf-8").startswith("letter")
+)
 
 
 def reads(draft: Path) -> None:
@@ -35,7 +37,7 @@ def held(place: Path) -> dict[str, str]:
 NEW, OLD = {"config.json": "{}", "text": "new"}, {"config.json": "{}", "text": "old"}
 
 
-def test_a_folder_appears_whole_and_readable_and_is_replaced(tmp_path: Path) -> None:
+def test_folder_is_written_and_replaced_as_a_whole(tmp_path: Path) -> None:
     place = tmp_path / "deep" / "folder"
     write(place, "old")
     assert held(tmp_path) == {f"deep/folder/{name}": text for name, text in OLD.items()}
@@ -47,7 +49,7 @@ def test_a_folder_appears_whole_and_readable_and_is_replaced(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("strange", ["README.md", "thesis.txt", ".git/HEAD", "sub/x"])
-def test_a_folder_that_holds_anything_else_is_refused(tmp_path: Path, strange: str) -> None:
+def test_folder_with_foreign_files_is_refused(tmp_path: Path, strange: str) -> None:
     place = tmp_path / "folder"
     write(place, "old")
     (place / strange).parent.mkdir(exist_ok=True)
@@ -59,7 +61,7 @@ def test_a_folder_that_holds_anything_else_is_refused(tmp_path: Path, strange: s
     assert held(place) == OLD | {strange: "mine"} and [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_links_and_folders_under_the_writers_names_are_refused(tmp_path: Path) -> None:
+def test_links_and_folders_with_the_writers_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine", encoding="utf-8")
     for number, make in enumerate((lambda path: path.symlink_to(tmp_path / "mine"), Path.mkdir)):
         place = tmp_path / str(number)
@@ -70,7 +72,7 @@ def test_links_and_folders_under_the_writers_names_are_refused(tmp_path: Path) -
             write(place)
 
 
-def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:
+def test_other_content_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "text").write_text("mine", encoding="utf-8")
     (tmp_path / "file").write_text("mine", encoding="utf-8")
@@ -80,7 +82,7 @@ def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:
     assert held(tmp_path) == {"folder/text": "mine", "file": "mine"}
 
 
-def test_a_place_that_cannot_be_written_is_named_itself(tmp_path: Path) -> None:
+def test_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"file/folder: cannot be written \("):
         write(tmp_path / "file" / "folder")
@@ -109,7 +111,7 @@ def test_nothing_is_written_inside_the_source(tmp_path: Path, where: str) -> Non
     assert held(source) == OLD and len(list(source.iterdir())) == 2
 
 
-def test_what_a_source_links_to_is_a_source(tmp_path: Path) -> None:
+def test_targets_of_links_in_a_source_are_protected(tmp_path: Path) -> None:
     """As the hub's cache does: a folder of links to files elsewhere."""
     write(tmp_path / "real", "old")
     (tmp_path / "source").mkdir()
@@ -119,7 +121,7 @@ def test_what_a_source_links_to_is_a_source(tmp_path: Path) -> None:
     assert held(tmp_path / "real") == OLD
 
 
-def test_what_does_not_read_back_replaces_nothing(tmp_path: Path) -> None:
+def test_draft_that_does_not_read_back_replaces_nothing(tmp_path: Path) -> None:
     def refuse(draft: Path) -> None:
         raise CheckpointError(f"{draft / 'text'}: is damaged.")
 
@@ -136,10 +138,10 @@ def test_what_does_not_read_back_replaces_nothing(tmp_path: Path) -> None:
         assert held(tmp_path) == {f"folder/{name}": text for name, text in before.items()}
 
 
-def test_tensors_are_the_same_bit_for_bit() -> None:
+def test_tensors_are_compared_bit_for_bit() -> None:
     odd = torch.tensor([1.0, float("nan"), -0.0])
     state = {"a": odd, "b": torch.tensor(3), "c": torch.ones(2, 3).half().T, "d": torch.zeros(0), "e": odd > 0}
-    same({name: tensor.clone() for name, tensor in state.items()}, state)
+    check_equal({name: tensor.clone() for name, tensor in state.items()}, state)
     for name, other in (
         ("a", torch.tensor([1.0, float("nan"), 0.0])),
         ("b", torch.tensor(3, dtype=torch.int32)),
@@ -147,12 +149,12 @@ def test_tensors_are_the_same_bit_for_bit() -> None:
         ("e", odd > 1),
     ):
         with pytest.raises(CheckpointError, match=f"^{name} came back with other numbers"):
-            same(state | {name: other}, state)
-    with pytest.raises(CheckpointError, match=r"^a is on one side alone\.$"):
-        same({name: tensor for name, tensor in state.items() if name != "a"}, state)
+            check_equal(state | {name: other}, state)
+    with pytest.raises(CheckpointError, match=r"^a is on one side only\.$"):
+        check_equal({name: tensor for name, tensor in state.items() if name != "a"}, state)
 
 
-def test_a_file_replaces_its_own_kind_alone(tmp_path: Path) -> None:
+def test_file_replaces_only_its_own_kind(tmp_path: Path) -> None:
     place = tmp_path / "a.pt"
     for text in ("letter 1", "letter 2"):
         with drafted(place, FILE, reads) as draft:
@@ -166,7 +168,7 @@ def test_a_file_replaces_its_own_kind_alone(tmp_path: Path) -> None:
     assert held(tmp_path) == {"a.pt": "mine"}
 
 
-def test_an_empty_folder_is_filled_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_folder_is_filled_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be where the user is, or a disk of its own."""
     place = tmp_path / "empty"
     place.mkdir()
@@ -177,7 +179,7 @@ def test_an_empty_folder_is_filled_where_it_is(tmp_path: Path, monkeypatch: pyte
     assert place.stat().st_ino == inode and held(Path()) == NEW
 
 
-def test_links_to_the_place_stay_links(tmp_path: Path) -> None:
+def test_links_to_the_destination_stay_links(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "dangling").symlink_to(tmp_path / "far" / "away")
@@ -193,7 +195,7 @@ class Stop(BaseException):
     """Whatever ends a process early."""
 
 
-def test_an_early_end_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_interrupted_write_leaves_nothing_behind(tmp_path: Path) -> None:
     place = tmp_path / "folder"
     with pytest.raises(Stop), drafted(place, FOLDER, reads) as draft:
         draft.mkdir()
@@ -207,7 +209,9 @@ def test_an_early_end_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("back", [True, False])
-def test_what_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: bool) -> None:
+def test_old_folder_is_put_back_when_replacing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
     place = tmp_path / "folder"
     write(place, "old")
     rename = Path.rename
@@ -223,12 +227,12 @@ def test_what_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.
             write(place)
         assert held(tmp_path) == {f"folder/{name}": text for name, text in OLD.items()}
         return
-    with pytest.raises(CheckpointError, match=r"could not be replaced .*What stood there lies in (.*)\.") as caught:
+    with pytest.raises(CheckpointError, match=r"could not be replaced .*The old one is in (.*)\.") as caught:
         write(place)
-    assert held(Path(str(caught.value).split("lies in ")[1].removesuffix("."))) == OLD
+    assert held(Path(str(caught.value).split("is in ")[1].removesuffix("."))) == OLD
 
 
-def test_a_folder_half_filled_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partly_filled_folder_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = Path.rename
 
     def fails(self: Path, target: Path) -> Path:
@@ -243,7 +247,7 @@ def test_a_folder_half_filled_is_emptied(tmp_path: Path, monkeypatch: pytest.Mon
     assert held(tmp_path) == {} and (tmp_path / "empty").is_dir()
 
 
-def test_what_comes_there_meanwhile_stays(tmp_path: Path) -> None:
+def test_files_that_appear_during_the_write_stay(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
         place = tmp_path / name

@@ -15,14 +15,7 @@ import openclap
 from openclap.checkpoints import audioset, detect
 from openclap.checkpoints import unpickle as unpickled
 from openclap.errors import CheckpointError
-from small_laion import SMALL_PANN, small_state
-
-
-def tower(**more: torch.Tensor) -> dict[str, torch.Tensor]:
-    branch = {n.removeprefix("audio_branch."): t for n, t in small_state(SMALL_PANN).items() if n.startswith("audio_")}
-    return {
-        name: tensor for name, tensor in branch.items() if "projection" not in name and "transform" not in name
-    } | more
+from tiny_models import TINY_PANN, tiny_laion_state, tiny_tower_state
 
 
 def saved(content: Any, place: Path) -> Path:
@@ -30,21 +23,21 @@ def saved(content: Any, place: Path) -> Path:
     return place
 
 
-def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_describe_reads_the_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Path] = []
     read = unpickled.torch.load
     monkeypatch.setattr(
         unpickled.torch, "load", lambda file, **options: reads.append(file.name) or read(file, **options)
     )
-    for content in (small_state(), tower()):
+    for content in (tiny_laion_state(), tiny_tower_state(TINY_PANN)):
         reads.clear()
         detect.describe(saved(content, tmp_path / "a.pt"))
         assert len(reads) == 1
 
 
 @pytest.mark.parametrize("before", ["", "sed_model.", "module.", "module._orig_mod.sed_model."])
-def test_what_a_tower_lacks_is_listed(tmp_path: Path, before: str) -> None:
-    state = tower(surplus=torch.ones(1), **{"conv_block2.bn1.weight": torch.ones(3)})
+def test_misfits_of_a_tower_are_listed(tmp_path: Path, before: str) -> None:
+    state = tiny_tower_state(TINY_PANN) | {"surplus": torch.ones(1), "conv_block2.bn1.weight": torch.ones(3)}
     del state["bn0.bias"]
     path = saved({"model": {f"{before}{name}": tensor for name, tensor in state.items()}}, tmp_path / "a.pth")
     facts = detect.describe(path)
@@ -55,15 +48,15 @@ def test_what_a_tower_lacks_is_listed(tmp_path: Path, before: str) -> None:
 
 
 def test_misshapen_weights_are_listed(tmp_path: Path) -> None:
-    state = small_state() | {"audio_projection.0.weight": torch.zeros(3, 3), "audio_branch.surplus": torch.ones(1)}
+    state = tiny_laion_state() | {"audio_projection.0.weight": torch.zeros(3, 3), "audio_branch.surplus": torch.ones(1)}
     del state["audio_branch.norm.weight"]
     facts = detect.describe(saved(state, tmp_path / "a.pt"))
     assert facts["missing"] == ["audio_tower.norm.weight"] and facts["not known"] == ["audio_tower.surplus"]
     assert facts["of another shape"] == ["audio_head.0.weight is (3, 3), expected (24, 32)"]
 
 
-def test_a_checkpoint_knows_where_it_came_from(tmp_path: Path, tiny_model: Path) -> None:
-    assert detect.read(saved(small_state(), tmp_path / "a.pt")).source == tmp_path / "a.pt"
+def test_checkpoint_records_its_source(tmp_path: Path, tiny_model: Path) -> None:
+    assert detect.read(saved(tiny_laion_state(), tmp_path / "a.pt")).source == tmp_path / "a.pt"
     assert detect.read(tiny_model).source == tiny_model
 
 
@@ -97,7 +90,7 @@ DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-def test_every_damage_to_a_configuration_is_one_sentence(tiny_model: Path, tmp_path: Path, what: str) -> None:
+def test_damaged_configuration_is_one_sentence(tiny_model: Path, tmp_path: Path, what: str) -> None:
     place = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     config = json.loads((place / "config.json").read_text(encoding="utf-8"))
     (place / "config.json").write_text(json.dumps(DAMAGED[what](config)), encoding="utf-8")
@@ -117,7 +110,7 @@ def test_only_a_newer_format_asks_for_an_upgrade(tiny_model: Path, tmp_path: Pat
             detect.read(place)
 
 
-def test_paths_that_hold_nothing(tmp_path: Path) -> None:
+def test_paths_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -133,8 +126,8 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
             detect.read(tmp_path / name)
 
 
-def test_other_contents_of_a_readable_file(tmp_path: Path) -> None:
-    state = small_state()
+def test_readable_files_with_other_content_are_refused(tmp_path: Path) -> None:
+    state = tiny_laion_state()
     clip = {"token_embedding.weight": torch.zeros(40, 64), "text_branch.resblocks.0.attn.in_proj_bias": torch.zeros(2)}
     for edit, said in (
         ({"audio_branch.layers.300000000.blocks.0.x": torch.zeros(1)}, "lacks|do not fit"),
@@ -150,7 +143,7 @@ def test_other_contents_of_a_readable_file(tmp_path: Path) -> None:
         audioset.read(saved({"x": torch.zeros(3)}, tmp_path / "a.pt"))
 
 
-def test_a_damaged_safetensors_file(tiny_model: Path, tmp_path: Path) -> None:
+def test_damaged_safetensors_file_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     weights = load_file(place / "model.safetensors")
     torch.save(weights, place / "model.safetensors")

@@ -15,16 +15,16 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProces
 
 import openclap
 from openclap import presets
-from openclap.checkpoints import detect, folder, huggingface
-from openclap.checkpoints.checkpoint import Checkpoint
-from openclap.checkpoints.conversion_report import Losses
+from openclap.checkpoints import detect, huggingface, openclap_folder
+from openclap.checkpoints.checkpoint import Checkpoint, build_network
+from openclap.checkpoints.conversion_report import ConversionLosses
 from openclap.cli import run
 from openclap.errors import CheckpointError
 from openclap.models.build import build_clap
 from openclap.models.config import HTSAT_BASE
 from openclap.types import AudioBatch, TextBatch
 from reference import wave
-from small_laion import SMALL, small, small_clap, small_words
+from tiny_models import tiny_clap_model, tiny_roberta_tokenizer
 
 AUDIO = {
     "tiny": {},
@@ -43,25 +43,10 @@ def theirs(size: str, fused: bool) -> ClapModel:
     return model
 
 
-def tokenizer(place: Path) -> Path:
-    """A RoBERTa-like tokenizer.json: words to ids, <s> before and </s> behind."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from tokenizers.processors import TemplateProcessing
-
-    words = ["<s>", "<pad>", "</s>", "<unk>", "this", "is", "a", "sound", "of", ".", "rain", "wolf", "dog"]
-    fast = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
-    fast.pre_tokenizer = Whitespace()
-    fast.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    fast.save(str(place))
-    return place
-
-
 @torch.inference_mode()
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("size", ["tiny", "base"])
-def test_vectors_and_logits_are_transformers(size: str, fused: bool, tmp_path: Path) -> None:
+def test_embeddings_and_logits_equal_transformers(size: str, fused: bool, tmp_path: Path) -> None:
     model = theirs(size, fused)
     model.save_pretrained(tmp_path / "hf")
     extractor = ClapFeatureExtractor(frequency_min=50, truncation="fusion" if fused else "rand_trunc")
@@ -86,13 +71,13 @@ def test_vectors_and_logits_are_transformers(size: str, fused: bool, tmp_path: P
     np.testing.assert_allclose(embedder.embed_audio(sounds), vectors, rtol=1e-3, atol=1e-4)  # their own log-mel
 
 
-def test_there_and_back_is_bit_equal(tmp_path: Path) -> None:
+def test_round_trip_is_bit_equal(tmp_path: Path) -> None:
     model = theirs("tiny", True)
     model.save_pretrained(tmp_path / "hf")
-    tokenizer(tmp_path / "hf" / "tokenizer.json")
+    tiny_roberta_tokenizer(tmp_path / "hf" / "tokenizer.json")
     found = detect.read(tmp_path / "hf")
-    folder.write(found, tmp_path / "ours", None)
-    assert huggingface.write(folder.read(tmp_path / "ours"), tmp_path / "back") == Losses()
+    openclap_folder.write(found, tmp_path / "ours", None)
+    assert huggingface.write(openclap_folder.read(tmp_path / "ours"), tmp_path / "back") == ConversionLosses()
     before, after = load_file(tmp_path / "hf" / "model.safetensors"), load_file(tmp_path / "back" / "model.safetensors")
     assert set(after) == set(before)
     assert all(torch.equal(before[name], after[name]) for name in after)
@@ -109,8 +94,8 @@ def laion_like(audio: presets.AudioConfig = presets.HTSAT_TINY) -> Checkpoint:
 @pytest.mark.parametrize(
     "audio", [presets.HTSAT_TINY, replace(HTSAT_BASE, fusion="aff_2d")], ids=["tiny", "base fused"]
 )
-def test_ours_load_in_transformers(audio: presets.AudioConfig, tmp_path: Path) -> None:
-    checkpoint = replace(laion_like(audio), tokenizer=tokenizer(tmp_path / "tokenizer.json"))
+def test_written_folder_loads_in_transformers(audio: presets.AudioConfig, tmp_path: Path) -> None:
+    checkpoint = replace(laion_like(audio), tokenizer=tiny_roberta_tokenizer(tmp_path / "tokenizer.json"))
     dropped = huggingface.write(checkpoint, tmp_path / "hf").left_out
     assert {name.split(".")[0] for name in dropped} == {
         "audio_branch",
@@ -122,7 +107,7 @@ def test_ours_load_in_transformers(audio: presets.AudioConfig, tmp_path: Path) -
     model, info = ClapModel.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert model.config.text_config.layer_norm_eps == 1e-5
-    clap = folder.network(checkpoint, "x")
+    clap = build_network(checkpoint, "x")
     mel, is_long = (
         10 * torch.randn(2, 4 if audio.fusion else 1, 1001, 64) - 25,
         torch.tensor([bool(audio.fusion), False]),
@@ -137,8 +122,8 @@ def test_ours_load_in_transformers(audio: presets.AudioConfig, tmp_path: Path) -
     assert settings["truncation"] == ("fusion" if audio.fusion else "rand_trunc")
 
 
-def test_transformers_pipeline_agrees(tmp_path: Path) -> None:
-    checkpoint = replace(laion_like(), tokenizer=tokenizer(tmp_path / "tokenizer.json"))
+def test_zero_shot_pipeline_of_transformers_agrees(tmp_path: Path) -> None:
+    checkpoint = replace(laion_like(), tokenizer=tiny_roberta_tokenizer(tmp_path / "tokenizer.json"))
     huggingface.write(checkpoint, tmp_path / "hf")
     processor = ClapProcessor.from_pretrained(tmp_path / "hf")
     assert processor.feature_extractor.frequency_min == 50
@@ -151,13 +136,13 @@ def test_transformers_pipeline_agrees(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pann-6-roberta", "htsat-tiny-bart", "htsat-tiny-clip", "demo"])
-def test_what_clapmodel_has_no_place_for(name: str, tmp_path: Path) -> None:
+def test_model_that_clap_model_cannot_hold_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="has no place for"):
         huggingface.write(Checkpoint("laion", presets.PRESETS[name], {}), tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
 
 
-def test_a_folder_without_weights_and_a_damaged_one(tmp_path: Path) -> None:
+def test_folders_without_weights_or_damaged_are_refused(tmp_path: Path) -> None:
     place = tmp_path / "hf"
     place.mkdir()
     (place / "config.json").write_text('{"model_type": "clap"}', encoding="utf-8")
@@ -171,7 +156,7 @@ def test_a_folder_without_weights_and_a_damaged_one(tmp_path: Path) -> None:
         detect.read(place)
 
 
-def test_a_tokenizer_that_is_not_there_is_fetched_when_text_comes(tmp_path: Path) -> None:
+def test_missing_tokenizer_is_fetched_on_first_text(tmp_path: Path) -> None:
     theirs("tiny", False).save_pretrained(tmp_path / "hf")
     embedder = openclap.load(tmp_path / "hf", offline=True)
     assert embedder.embed_audio([(wave("a", 4000), 48000)]).shape == (1, 512)
@@ -179,7 +164,7 @@ def test_a_tokenizer_that_is_not_there_is_fetched_when_text_comes(tmp_path: Path
         embedder.embed_text(["rain"])
 
 
-def test_vocabulary_and_merges_are_a_tokenizer_too(tmp_path: Path, home: Path) -> None:
+def test_vocabulary_and_merges_make_a_tokenizer(tmp_path: Path, home: Path) -> None:
     model = theirs("tiny", False)
     model.save_pretrained(tmp_path / "hf")
     words = {word: number for number, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", "r", "a", "Ġr", "Ġra", "ra"])}
@@ -196,7 +181,7 @@ def test_vocabulary_and_merges_are_a_tokenizer_too(tmp_path: Path, home: Path) -
 
 @pytest.fixture
 def hf(tmp_path: Path) -> Path:
-    huggingface.write(small_clap(), tmp_path / "hf")
+    huggingface.write(tiny_clap_model(), tmp_path / "hf")
     return tmp_path / "hf"
 
 
@@ -259,7 +244,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-def test_every_damage_is_one_sentence(hf: Path, what: str) -> None:
+def test_damaged_clap_folder_is_one_sentence(hf: Path, what: str) -> None:
     edit, said = DAMAGED[what]
     edit(hf)
     with pytest.raises(CheckpointError, match=said) as caught:
@@ -269,7 +254,7 @@ def test_every_damage_is_one_sentence(hf: Path, what: str) -> None:
 
 @pytest.mark.parametrize("before", ["", "module."])
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_weights_in_parts_and_wrapped(hf: Path, kind: str, before: str) -> None:
+def test_divided_and_wrapped_weights_are_read(hf: Path, kind: str, before: str) -> None:
     state = {f"{before}{name}": tensor for name, tensor in load_file(hf / "model.safetensors").items()}
     expected = detect.read(hf).weights
     (hf / "model.safetensors").unlink()
@@ -286,15 +271,17 @@ def test_weights_in_parts_and_wrapped(hf: Path, kind: str, before: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_weights_that_share_memory_and_other_precisions(tmp_path: Path, dtype: torch.dtype) -> None:
-    checkpoint = small_clap()
+def test_shared_memory_and_other_precisions_survive_writing(tmp_path: Path, dtype: torch.dtype) -> None:
+    checkpoint = tiny_clap_model()
     one = {name: t.to(dtype) if t.is_floating_point() else t for name, t in checkpoint.weights.items()}
     one["logit_scale_text"] = one["logit_scale"] = torch.tensor(2.5, dtype=dtype)
     huggingface.write(replace(checkpoint, weights=one), tmp_path / "hf")
     found = detect.read(tmp_path / "hf").weights
     assert all(torch.equal(found[name], one[name]) and found[name].dtype == one[name].dtype for name in found)
-    folder.write(detect.read(tmp_path / "hf"), tmp_path / "ours", None)
-    assert all(torch.equal(found[name], tensor) for name, tensor in folder.read(tmp_path / "ours").weights.items())
+    openclap_folder.write(detect.read(tmp_path / "hf"), tmp_path / "ours", None)
+    assert all(
+        torch.equal(found[name], tensor) for name, tensor in openclap_folder.read(tmp_path / "ours").weights.items()
+    )
     ClapModel.from_pretrained(tmp_path / "hf")
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "hf").iterdir()}
     (tmp_path / "plain").touch()
@@ -310,7 +297,7 @@ def test_weights_that_share_memory_and_other_precisions(tmp_path: Path, dtype: t
         ({"tokenizer.json": "{"}, "is not a tokenizer.json that tokenizers can read"),
     ],
 )
-def test_a_damaged_tokenizer_hinders_text_alone(hf: Path, files: dict[str, str], said: str) -> None:
+def test_damaged_tokenizer_only_prevents_embedding_text(hf: Path, files: dict[str, str], said: str) -> None:
     for name, content in files.items():
         (hf / name).write_text(content, encoding="utf-8")
     assert detect.describe(hf)["tokenizer"] == str(hf / next(iter(files)))
@@ -318,7 +305,7 @@ def test_a_damaged_tokenizer_hinders_text_alone(hf: Path, files: dict[str, str],
         _ = openclap.load(hf).tokenizer
 
 
-def test_no_code_of_a_tokenizers_is_run(hf: Path) -> None:
+def test_code_of_a_tokenizer_is_not_run(hf: Path) -> None:
     (hf / "vocab.json").write_text('{"<s>": 0, "a": 1}', encoding="utf-8")
     (hf / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     settings = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", "mine.Mine"]}}
@@ -329,10 +316,9 @@ def test_no_code_of_a_tokenizers_is_run(hf: Path) -> None:
     assert not (hf / "executed").exists()
 
 
-def test_a_fused_pipeline_agrees_with_transformers(tmp_path: Path) -> None:
-    preset, fused = small(replace(SMALL, n_mels=64, image=256, fusion="aff_2d"))
-    words = tokenizer(tmp_path / "tokenizer.json")
-    huggingface.write(Checkpoint("laion", preset, fused, tokenizer=words), tmp_path / "hf")
+def test_zero_shot_pipeline_agrees_for_a_fused_model(tmp_path: Path) -> None:
+    words = tiny_roberta_tokenizer(tmp_path / "tokenizer.json")
+    huggingface.write(replace(tiny_clap_model(fused=True), tokenizer=words), tmp_path / "hf")
     labels, sound = ["rain", "wolf", "dog"], wave("long", 480000)
     found = pipeline("zero-shot-audio-classification", model=str(tmp_path / "hf"))(sound, candidate_labels=labels)
     ours = openclap.load(tmp_path / "hf").classify([(sound, 48000)], labels)[0]
@@ -342,13 +328,12 @@ def test_a_fused_pipeline_agrees_with_transformers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_every_door_of_transformers(fused: bool, tmp_path: Path) -> None:
+def test_auto_classes_of_transformers_agree(fused: bool, tmp_path: Path) -> None:
     """A folder as the command line writes it, through the Auto classes, saved again there, and read by openclap."""
     from transformers import AutoModel, AutoProcessor, AutoTokenizer
 
-    preset, weights = small(replace(SMALL, n_mels=64, image=256, fusion="aff_2d" if fused else None))
-    folder.write(Checkpoint("laion", preset, weights), tmp_path / "ours", None)
-    words = ["--tokenizer", str(small_words(tmp_path / "words.json"))]
+    openclap_folder.write(tiny_clap_model(fused=fused), tmp_path / "ours", None)
+    words = ["--tokenizer", str(tiny_roberta_tokenizer(tmp_path / "words.json"))]
     assert run(["convert", str(tmp_path / "ours"), str(tmp_path / "hf"), "--to", "hf", *words]) == 0
     ours = openclap.load(tmp_path / "ours", tokenizer=tmp_path / "words.json", device="cpu")
     model, processor = AutoModel.from_pretrained(tmp_path / "hf"), AutoProcessor.from_pretrained(tmp_path / "hf")
@@ -359,8 +344,8 @@ def test_every_door_of_transformers(fused: bool, tmp_path: Path) -> None:
     inputs["is_longer"] = torch.zeros(2, 1, dtype=torch.bool)  # of clips that all fit it calls a random one long
     out = model.eval()(**tokens, **inputs)
     np.testing.assert_allclose(out.text_embeds.detach(), ours.embed_text(texts), atol=1e-5)
-    heard = ours.embed_audio([(sound, 48000) for sound in sounds])
-    np.testing.assert_allclose(out.audio_embeds.detach(), heard, atol=1e-4)
+    audio_ND = ours.embed_audio([(sound, 48000) for sound in sounds])
+    np.testing.assert_allclose(out.audio_embeds.detach(), audio_ND, atol=1e-4)
     model.save_pretrained(tmp_path / "again")
     processor.save_pretrained(tmp_path / "again")
     again, hf = (openclap.load(tmp_path / name, device="cpu") for name in ("again", "hf"))

@@ -14,8 +14,7 @@ from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.cli import run
 from openclap.errors import CheckpointError
 from openclap.presets import Preset
-from small_laion import SMALL, small
-from tiny import make_tokenizer
+from tiny_models import TINY_HTSAT, tiny_laion_model, tiny_tokenizer
 
 HF = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 64, "vocab_size": 50}
 
@@ -23,13 +22,13 @@ HF = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "inte
 @pytest.fixture
 def words(tmp_path: Path) -> Path:
     path = tmp_path / "tokenizer.json"
-    path.write_text(make_tokenizer().definition, encoding="utf-8")
+    path.write_text(tiny_tokenizer().definition, encoding="utf-8")
     return path
 
 
 def audioset_file(path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     """A tower as HTSAT's training leaves it, and its weights under our names."""
-    preset, weights = small()
+    preset, weights = tiny_laion_model()
     state = laion.to_state(Checkpoint("laion", preset, weights))
     tower = {name: tensor for name, tensor in state.items() if name.startswith("audio_branch.")}
     torch.save({"state_dict": {name.replace("audio_branch.", "sed_model."): t for name, t in tower.items()}}, path)
@@ -40,8 +39,8 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return openclap.load(folder).clap.state_dict()
 
 
-def test_towers_that_learned_elsewhere_and_fresh_heads(tmp_path: Path, words: Path) -> None:
-    preset, _ = small(replace(SMALL, fusion="aff_2d"))
+def test_initial_model_has_pretrained_towers_and_fresh_heads(tmp_path: Path, words: Path) -> None:
+    preset, _ = tiny_laion_model(replace(TINY_HTSAT, fusion="aff_2d"))
     file, audio = audioset_file(tmp_path / "htsat.ckpt")
     torch.manual_seed(5)
     encoder = RobertaForMaskedLM(RobertaConfig(**HF, layer_norm_eps=1e-5))  # its file has no pooler
@@ -59,8 +58,8 @@ def test_towers_that_learned_elsewhere_and_fresh_heads(tmp_path: Path, words: Pa
     assert {"audio_head.0", "text_head.2", "logit_scale"} <= set(made.fresh)
 
 
-def test_the_seed_decides_all_that_is_fresh(tmp_path: Path, words: Path) -> None:
-    preset, _ = small()
+def test_seed_determines_fresh_weights(tmp_path: Path, words: Path) -> None:
+    preset, _ = tiny_laion_model()
     RobertaForMaskedLM(RobertaConfig(**HF)).save_pretrained(tmp_path / "roberta")
 
     def make(name: str, seed: int) -> dict[str, torch.Tensor]:
@@ -78,7 +77,7 @@ def test_the_seed_decides_all_that_is_fresh(tmp_path: Path, words: Path) -> None
     assert not any("text_tower.encoder.encoder" in name for name in changed)
 
 
-def test_clip_and_bart_give_their_text_encoders(tmp_path: Path, words: Path) -> None:
+def test_text_encoders_of_clip_and_bart_are_taken(tmp_path: Path, words: Path) -> None:
     """The same states come out as from transformers' own networks."""
     ids = torch.tensor([[5, 9, 11, 3, 49]])
     text = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -96,7 +95,7 @@ def test_clip_and_bart_give_their_text_encoders(tmp_path: Path, words: Path) -> 
         ("bart", bart, presets.BART, bart.get_encoder()),
     ):
         theirs.save_pretrained(tmp_path / name)
-        preset: Preset = replace(small()[0], text=like)
+        preset: Preset = replace(tiny_laion_model()[0], text=like)
         initial.make(preset, tmp_path / f"{name}-start", text_tower=str(tmp_path / name), tokenizer=words)
         ours = openclap.load(tmp_path / f"{name}-start").clap.text_tower.encoder
         with torch.no_grad():
@@ -104,15 +103,15 @@ def test_clip_and_bart_give_their_text_encoders(tmp_path: Path, words: Path) -> 
         torch.testing.assert_close(got, expected)
 
 
-def test_what_does_not_fit_is_told(tmp_path: Path, words: Path) -> None:
-    preset, _ = small()
+def test_tower_that_does_not_fit_the_preset_is_refused(tmp_path: Path, words: Path) -> None:
+    preset, _ = tiny_laion_model()
     file, _ = audioset_file(tmp_path / "htsat.ckpt")
     RobertaForMaskedLM(RobertaConfig(**HF)).save_pretrained(tmp_path / "roberta")
     (tmp_path / "empty").mkdir()
-    wider, bert = replace(preset, audio=replace(SMALL, width=32)), replace(preset, text=presets.BERT)
+    wider, bert = replace(preset, audio=replace(TINY_HTSAT, width=32)), replace(preset, text=presets.BERT)
     for asked, options, said in [
-        (wider, {"audio_tower": file}, "htsat-16, and the preset small asks for htsat-32"),
-        (bert, {"text_tower": str(tmp_path / "roberta")}, "holds a roberta encoder, and the preset asks for bert"),
+        (wider, {"audio_tower": file}, "htsat-16, and the preset small requires htsat-32"),
+        (bert, {"text_tower": str(tmp_path / "roberta")}, "holds a roberta encoder, and the preset requires bert"),
         (preset, {"text_tower": str(tmp_path / "empty")}, "holds no encoder that transformers reads"),
         (preset, {"text_tower": "nobody/nothing", "offline": True}, "nothing is fetched offline"),
         (replace(preset, text=replace(preset.text, tokenizer=None)), {"tokenizer": None}, "tokenizer="),
@@ -122,7 +121,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path, words: Path) -> None:
     assert not (tmp_path / "start").exists()
 
 
-def test_the_command(tmp_path: Path, words: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_command(tmp_path: Path, words: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["init", "htsat-tiny-robert", "--out", str(tmp_path / "x")]) == 2
     assert "There is no preset 'htsat-tiny-robert'" in capsys.readouterr().err
     assert run(["init", "demo", "--out", str(tmp_path / "start"), "--tokenizer", str(words)]) == 0
@@ -130,8 +129,8 @@ def test_the_command(tmp_path: Path, words: Path, capsys: pytest.CaptureFixture[
     assert openclap.load(tmp_path / "start").preset.name == "demo"
 
 
-def test_a_start_is_not_written_into_the_folder_of_a_tower(tmp_path: Path, words: Path) -> None:
-    preset, _ = small()
+def test_initial_model_is_not_written_into_a_towers_folder(tmp_path: Path, words: Path) -> None:
+    preset, _ = tiny_laion_model()
     RobertaForMaskedLM(RobertaConfig(**HF)).save_pretrained(tmp_path / "roberta")
     before = sorted(path.name for path in (tmp_path / "roberta").iterdir())
     with pytest.raises(CheckpointError, match="lies inside the source"):

@@ -25,7 +25,7 @@ NAMES = {
 }
 
 
-def test_every_published_name_is_known_with_and_without_its_ending() -> None:
+def test_published_models_are_found_with_and_without_suffix() -> None:
     assert PUBLISHED.keys() == NAMES
     for name, one in PUBLISHED.items():
         assert one.name == name and find(name) is one and find(f"{name}.pt") is one
@@ -36,13 +36,13 @@ def test_every_published_name_is_known_with_and_without_its_ending() -> None:
     assert find("630k") is None
 
 
-def test_names_that_carry_their_score_have_it() -> None:
+def test_scores_in_names_equal_the_stated_scores() -> None:
     for name, one in PUBLISHED.items():
         if "_esc_" in name:
             assert one.scores["ESC-50"] == pytest.approx(float(name.rpartition("_")[2]) / 100)
 
 
-def test_fusion_is_where_the_name_says_so() -> None:
+def test_fusion_follows_the_names() -> None:
     assert {name for name, one in PUBLISHED.items() if one.fusion} == {
         "630k-fusion-best",
         "630k-audioset-fusion-best",
@@ -59,16 +59,16 @@ def test_fusion_is_where_the_name_says_so() -> None:
         ("music_audioset_epoch_15_esc_90.41", "music_audioset_epoch_15_esc_90.14"),
     ],
 )
-def test_a_misspelt_name_finds_the_one_that_was_meant(typed: str, meant: str) -> None:
+def test_misspelt_name_finds_the_intended_one(typed: str, meant: str) -> None:
     near = closest(typed)
     assert near[0] == meant and len(near) <= 3 and len(set(near)) == len(near)
 
 
-def test_nothing_is_close_to_something_else() -> None:
+def test_unrelated_name_has_no_suggestion() -> None:
     assert closest("runs/demo/model") == []
 
 
-def test_fetching_asks_for_a_file_or_for_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fetch_downloads_a_file_or_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
 
     def download(repo: str, **options: object) -> Path:
@@ -85,12 +85,12 @@ def test_fetching_asks_for_a_file_or_for_the_folder(monkeypatch: pytest.MonkeyPa
     ]
 
 
-def test_offline_the_sentence_names_the_file_and_the_cache() -> None:
+def test_offline_error_names_the_file_and_the_cache() -> None:
     with pytest.raises(CheckpointError, match=r"lukewys/laion_clap: the cache \(.*\) lacks 630k-best\.pt"):
         fetch(PUBLISHED["630k-best"], offline=True)
 
 
-def test_a_model_is_cached_when_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_is_cached_when_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
     there = {("lukewys/laion_clap", "630k-best.pt"), ("laion/larger_clap_music", "pytorch_model.bin")}
     monkeypatch.setattr(published.hub, "is_cached", lambda repo, file, revision: (repo, file) in there)
     assert {name for name, one in PUBLISHED.items() if one.cached} == {"630k-best", "laion/larger_clap_music"}

@@ -1,4 +1,4 @@
-"""Each writer reads its draft as whoever loads it will, before anything is replaced."""
+"""Each writer reads its draft back as a loader would, before anything is replaced."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import safetensors.torch
 import torch
 
 from headers import LOW_BYTES
-from openclap.checkpoints import folder, huggingface, laion
+from openclap.checkpoints import huggingface, laion, openclap_folder
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.errors import CheckpointError
-from small_laion import small_clap
-from tiny import make_tokenizer
+from tiny_models import tiny_clap_model, tiny_tokenizer
 
 WRITERS: dict[str, Callable[[Checkpoint, Path], object]] = {
-    "openclap": lambda checkpoint, place: folder.write(checkpoint, place, make_tokenizer()),
+    "openclap": lambda checkpoint, place: openclap_folder.write(checkpoint, place, tiny_tokenizer()),
     "hf": huggingface.write,
     "laion": laion.write,
 }
@@ -41,10 +40,10 @@ def cut(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [flip, cut])
 @pytest.mark.parametrize("to", WRITERS)
-def test_a_damaged_draft_replaces_nothing(
+def test_damaged_draft_replaces_nothing(
     to: str, harm: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint, place = small_clap(), tmp_path / "model"
+    checkpoint, place = tiny_clap_model(), tmp_path / "model"
     WRITERS[to](checkpoint, place)
     files = [path for path in (place, *place.rglob("*")) if path.is_file()]
     before = {path: path.read_bytes() for path in files}
@@ -63,22 +62,22 @@ def test_a_damaged_draft_replaces_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_folder_reads_back_whatever_its_names_make_of_its_header(tmp_path: Path) -> None:
-    checkpoint, begun = small_clap(), set()
+def test_folder_reads_back_with_any_header_length(tmp_path: Path) -> None:
+    checkpoint, begun = tiny_clap_model(), set()
     for length in range(0, 264, 4):
         weights = {"w" + "-" * length: torch.ones(1)}
-        folder.write(replace(checkpoint, weights=weights), tmp_path / "model", None)
-        begun.add((tmp_path / "model" / folder.WEIGHTS).read_bytes()[0])
+        openclap_folder.write(replace(checkpoint, weights=weights), tmp_path / "model", None)
+        begun.add((tmp_path / "model" / openclap_folder.WEIGHTS).read_bytes()[0])
     assert begun == set(LOW_BYTES)
 
 
-def test_a_preset_that_reads_back_as_another_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preset_that_reads_back_differently_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dumps = json.dumps
 
     def halved(content: Any, **options: Any) -> str:
         return dumps(content, **options).replace('"samples": 480000', '"samples": 240000')
 
-    monkeypatch.setattr(folder.json, "dumps", halved)
-    with pytest.raises(CheckpointError, match="its preset came back as another one"):
-        WRITERS["openclap"](small_clap(), tmp_path / "model")
+    monkeypatch.setattr(openclap_folder.json, "dumps", halved)
+    with pytest.raises(CheckpointError, match="preset reads back differently"):
+        WRITERS["openclap"](tiny_clap_model(), tmp_path / "model")
     assert not any(tmp_path.iterdir())

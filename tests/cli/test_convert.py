@@ -11,42 +11,48 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from openclap.checkpoints import detect, folder
+from openclap.checkpoints import detect, openclap_folder
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.starts import STARTS
 from openclap.cli import run
 from openclap.models.build import build_clap
-from small_laion import SMALL, small, small_state, small_words
-from tiny import PRESET, make_tokenizer
+from tiny_models import (
+    TINY_HTSAT,
+    TINY_PRESET,
+    tiny_laion_model,
+    tiny_laion_state,
+    tiny_roberta_tokenizer,
+    tiny_tokenizer,
+)
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    torch.save({"epoch": 3, "state_dict": small_state()}, tmp_path / "epoch_3.pt")
+    torch.save({"epoch": 3, "state_dict": tiny_laion_state()}, tmp_path / "epoch_3.pt")
     return tmp_path / "epoch_3.pt"
 
 
-def test_from_laion_to_ours_and_back(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_from_laion_and_back(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["convert", str(source), str(tmp_path / "ours"), "--to", "openclap"]) == 0
-    assert "No tokenizer lies beside it: roberta-base" in capsys.readouterr().err
+    assert "It has no tokenizer: roberta-base" in capsys.readouterr().err
     assert run(["convert", str(tmp_path / "ours"), str(tmp_path / "back.pt"), "--to", "laion"]) == 0
     back = torch.load(tmp_path / "back.pt", weights_only=True)["state_dict"]
-    assert all(torch.equal(back[f"module.{name}"], tensor) for name, tensor in small_state().items())
+    assert all(torch.equal(back[f"module.{name}"], tensor) for name, tensor in tiny_laion_state().items())
 
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
     """A file of the kind that ClapModel has a place for."""
-    state = small_state(replace(SMALL, n_mels=64, image=256)) | {"audio_branch.head.bias": torch.ones(5)}
+    state = tiny_laion_state(replace(TINY_HTSAT, n_mels=64, image=256)) | {"audio_branch.head.bias": torch.ones(5)}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "published.pt")
     return tmp_path / "published.pt"
 
 
-def test_what_is_left_out_is_named(
+def test_convert_names_left_out_tensors(
     source: Path, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["convert", str(source), str(tmp_path / "hf"), "--to", "hf"]) == 2
-    assert "a log-mel of another kind" in capsys.readouterr().err and not (tmp_path / "hf").exists()
+    assert "a log-mel of 16 bins" in capsys.readouterr().err and not (tmp_path / "hf").exists()
     assert run(["convert", str(published), str(tmp_path / "hf"), "--to", "hf"]) == 0
     said = capsys.readouterr().err
     assert "Left out 11 tensors that this format has no place for:" in said
@@ -54,7 +60,7 @@ def test_what_is_left_out_is_named(
         *("audio_tower.tagger (2)", "audio_transform.0 (2)", "audio_transform.3 (2)"),
         *("text_transform.0 (2)", "text_transform.3 (2)", "audio_branch.head (1)"),
     ]
-    assert "This format cannot say frontend.int16 True (it would read back as False)." in said
+    assert "This format cannot hold frontend.int16 True (it would read back as False)." in said
     expected, found = detect.read(published).weights, detect.read(tmp_path / "hf").weights
     assert len(expected) - len(found) == 10 and all(torch.equal(found[name], expected[name]) for name in found)
     assert run(["convert", str(tmp_path / "hf"), str(tmp_path / "back.pt"), "--to", "laion"]) == 0
@@ -64,12 +70,12 @@ def test_what_is_left_out_is_named(
     ]
 
 
-def test_what_an_objective_learned_is_left_out_and_nothing_else_is_changed(
+def test_convert_leaves_out_only_the_objective(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["convert", str(published), str(tmp_path / "plain"), "--to", "openclap"]) == 0
     assert run(["convert", str(tmp_path / "plain"), str(tmp_path / "biased"), "--to", "openclap"]) == 0
-    save_file({"bias": torch.tensor(-7.5)}, tmp_path / "biased" / folder.OBJECTIVE)
+    save_file({"bias": torch.tensor(-7.5)}, tmp_path / "biased" / openclap_folder.OBJECTIVE)
     assert run(["convert", str(tmp_path / "biased"), str(tmp_path / "again"), "--to", "openclap"]) == 0
     assert detect.read(tmp_path / "again").objective == {"bias": torch.tensor(-7.5)}
     for to, name in (("hf", "hf-{}"), ("laion", "{}.pt")):
@@ -82,20 +88,22 @@ def test_what_an_objective_learned_is_left_out_and_nothing_else_is_changed(
             assert theirs.keys() == ours.keys() and all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_a_model_that_a_format_cannot_say_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    preset, weights = small()
+def test_convert_refuses_a_model_that_the_format_cannot_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset, weights = tiny_laion_model()
     short = replace(preset, frontend=replace(preset.frontend, samples=240000))
-    folder.write(Checkpoint("openclap", short, weights), tmp_path / "ours", None)
+    openclap_folder.write(Checkpoint("openclap", short, weights), tmp_path / "ours", None)
     assert run(["convert", str(tmp_path / "ours"), str(tmp_path / "a.pt"), "--to", "laion"]) == 2
     assert "frontend.samples 240000 (it would read back as 480000)" in capsys.readouterr().err
     assert not (tmp_path / "a.pt").exists()
 
 
 @pytest.mark.parametrize("to", ["openclap", "hf", "laion", "onnx", "sentence-transformers"])
-def test_nothing_is_written_inside_a_source(
+def test_convert_writes_nothing_inside_a_source(
     to: str, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--tokenizer", str(small_words(tmp_path / "words.json"))]
+    words = ["--tokenizer", str(tiny_roberta_tokenizer(tmp_path / "words.json"))]
     source = tmp_path / "source"
     assert run(["convert", str(published), str(source), "--to", "openclap", *words]) == 0
     (tmp_path / "link").symlink_to(source)
@@ -111,7 +119,7 @@ def test_nothing_is_written_inside_a_source(
     assert {path: path.read_bytes() for path in source.iterdir() if path.is_file()} == before
 
 
-def test_files_of_the_users_stay(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_replaces_no_foreign_files(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for to, mine in (("openclap", "README.md"), ("hf", "notes/thesis.txt")):
         place = tmp_path / to
         assert run(["convert", str(published), str(place), "--to", to]) == 0
@@ -149,7 +157,7 @@ main()
 
 
 @pytest.mark.parametrize("to", ["laion", "hf"])
-def test_a_signal_leaves_nothing_behind(published: Path, tmp_path: Path, to: str) -> None:
+def test_interrupted_convert_leaves_nothing_behind(published: Path, tmp_path: Path, to: str) -> None:
     place = tmp_path / "out"
     words = [sys.executable, "-c", SLOW, "convert", str(published), str(place / "a"), "--to", to, "--offline"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -160,7 +168,9 @@ def test_a_signal_leaves_nothing_behind(published: Path, tmp_path: Path, to: str
     assert process.returncode == 128 + signal.SIGTERM and list(place.iterdir()) == []
 
 
-def test_mistakes_cost_nothing(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_checks_options_before_writing(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mine = tmp_path / "thesis.txt"
     mine.write_text("dear", encoding="utf-8")
     for words, said in (
@@ -190,13 +200,13 @@ def test_inspect(source: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_inspect_lists_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save(small_state() | {"audio_projection.0.weight": torch.zeros(3, 3)}, tmp_path / "a.pt")
+    torch.save(tiny_laion_state() | {"audio_projection.0.weight": torch.zeros(3, 3)}, tmp_path / "a.pt")
     assert run(["inspect", str(tmp_path / "a.pt")]) == 0
     shown = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("of another shape"))
     assert "audio_head.0.weight is (3, 3), expected (24, 32)" in shown
 
 
-def test_a_start_that_is_not_here_is_not_fetched_offline(
+def test_start_is_not_fetched_offline(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched: list[str] = []
@@ -204,7 +214,7 @@ def test_a_start_that_is_not_here_is_not_fetched_offline(
     def make(place: Path, report: object) -> None:
         fetched.append(place.name)
         report("Fetching it")  # type: ignore[operator]
-        folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
+        openclap_folder.save(place, build_clap(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
 
     monkeypatch.setitem(STARTS, "demo-start", make)
     for words in (["inspect", "demo-start"], ["convert", "demo-start", str(home / "x"), "--to", "openclap"]):

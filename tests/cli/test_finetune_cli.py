@@ -149,7 +149,7 @@ def test_names_that_say_nothing_stop_it(
     assert finetune(tmp_path / "ids", *given) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "18 of 18 captions look like identifiers" in said and f"Not read: {tmp_path / 'ids' / 'notes.csv'}" in said
-    assert "notes.csv speaks of these sounds (columns: 'beschreibung'): give it in place of the folder" in said
+    assert "notes.csv describes these sounds (columns: 'beschreibung'): give it in place of the folder" in said
     assert not list((tmp_path / "run").rglob("*.tar"))
     columns = ("--caption-column", "beschreibung")
     assert finetune(tmp_path / "ids" / "notes.csv", *given, *columns) == 0

@@ -24,7 +24,7 @@ def here(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def test_models_lists_what_is_published_and_what_is_here(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_published_and_local_models(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models"]) == 0
     said = capsys.readouterr()
     lines = said.out.splitlines()
@@ -38,7 +38,7 @@ def test_models_lists_what_is_published_and_what_is_here(here: Path, capsys: pyt
     assert "a: README of LAION-CLAP, on its first split of ESC-50" in said.err
 
 
-def test_models_as_json_hold_the_sources(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_json_states_the_sources_of_scores(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "--json"]) == 0
     said = capsys.readouterr()
     rows = {row["name"]: row for row in json.loads(said.out)}

@@ -13,11 +13,11 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from hub_server import TOKEN, Hub
-from openclap.checkpoints import card, huggingface
+from openclap.checkpoints import huggingface, model_card
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.cli import run
 from openclap.errors import CheckpointError
-from small_laion import SMALL, small
+from tiny_models import TINY_HTSAT, tiny_laion_model
 
 FIGURES = {
     "figures": [
@@ -68,23 +68,23 @@ def test_push_writes_a_card_uploads_and_prints_the_url(model: Path, tmp_path: Pa
         assert {name: arrived[name] for name in names} == {name: (model / name).read_bytes() for name in names}
 
 
-def test_the_card_says_what_the_model_is_and_how_to_load_it(model: Path) -> None:
-    text = card.card(model, "me/tiny")
+def test_card_describes_the_model_and_how_to_load_it(model: Path) -> None:
+    text = model_card.card_text(model, "me/tiny")
     _, head, body = text.split("---\n", 2)
     assert head.splitlines()[:3] == ["library_name: openclap", "pipeline_tag: zero-shot-audio-classification", "tags:"]
     assert "license:" not in head and "Not stated yet" in body
     for fact in (
         'openclap.load("me/tiny")',
-        "unit vectors of\n16 numbers",
+        "unit vectors of\n16 dimensions",
         "| audio tower | convolutional (PANN), widths 4-8 |",
-        "0.5 s of mono sound at 16 kHz",
+        "0.5 s of mono audio at 16 kHz",
         "24 log-mel bins of 50–8000 Hz",
         "bert, 16 tokens at most",
     ):
         assert fact in body
     assert "## Evaluation" not in body
     (model / "evaluation.json").write_text(json.dumps(FIGURES), encoding="utf-8")
-    measured = card.card(model, "me/tiny")
+    measured = model_card.card_text(model, "me/tiny")
     assert "| text to audio | R@1 | 0.250 | 0.200 to – | 0.010 |" in measured
     assert "| text to audio | median rank | 11.0 | 7.0 to 15.0 | 57.7 |" in measured
     assert "metric_type" not in measured and "type: text-to-audio-retrieval" in measured.split("---\n")[1]
@@ -110,9 +110,9 @@ def suite_of(*models: object) -> dict[str, object]:
     return {"suite": "paper", "figures": [row | {"model": str(model)} for model in models for row in rows]}
 
 
-def test_the_card_shows_a_suites_figures_and_the_hub_can_read_them(model: Path, tmp_path: Path) -> None:
+def test_card_shows_scores_of_a_suite_as_the_hub_reads_them(model: Path, tmp_path: Path) -> None:
     (model / "evaluation.json").write_text(json.dumps(suite_of(tmp_path / "other", model)), encoding="utf-8")
-    text = card.card(model, "me/tiny")
+    text = model_card.card_text(model, "me/tiny")
     assert "| ESC-50 | accuracy | 0.875 | 0.800 to 0.900 | 0.910 (LAION-CLAP) | 2,000 |" in text
     assert "- ESC-50: zero-shot, 5 folds averaged." in text and "balanced" not in text
     assert text.count("| Clotho |") == 1
@@ -126,23 +126,23 @@ def test_the_card_shows_a_suites_figures_and_the_hub_can_read_them(model: Path, 
     }
 
 
-def test_a_suite_that_does_not_measure_the_folder_is_refused(model: Path) -> None:
+def test_evaluation_of_other_models_is_refused(model: Path) -> None:
     (model / "evaluation.json").write_text(json.dumps(suite_of("one", "two")), encoding="utf-8")
     with pytest.raises(CheckpointError, match="measures one, two, none of which is"):
-        card.card(model, "me/tiny")
+        model_card.card_text(model, "me/tiny")
     (model / "evaluation.json").write_text(json.dumps(suite_of("mine")), encoding="utf-8")
-    assert "| ESC-50 |" in card.card(model, "me/tiny")
+    assert "| ESC-50 |" in model_card.card_text(model, "me/tiny")
 
 
-def test_names_do_not_break_a_cards_table(model: Path) -> None:
+def test_names_with_pipes_do_not_break_the_table(model: Path) -> None:
     told = json.dumps(suite_of("mine")).replace("ESC-50", "dogs | cats\\n and more")
     (model / "evaluation.json").write_text(told, encoding="utf-8")
-    assert r"| dogs \| cats and more | accuracy |" in card.card(model, "me/tiny")
+    assert r"| dogs \| cats and more | accuracy |" in model_card.card_text(model, "me/tiny")
 
 
-def test_a_card_that_stands_is_kept(model: Path) -> None:
+def test_existing_card_is_not_overwritten(model: Path) -> None:
     (model / "README.md").write_text("mine", encoding="utf-8")
-    assert card.write(model, "me/tiny") is None
+    assert model_card.write(model, "me/tiny") is None
     assert (model / "README.md").read_text(encoding="utf-8") == "mine"
 
 
@@ -151,7 +151,7 @@ def test_a_card_that_stands_is_kept(model: Path) -> None:
     [
         ("evaluation.json", "{}", "was not written by `openclap eval --json`"),
         ("evaluation.json", '{"suite": "paper"}', "was not written by `openclap eval --json`"),
-        ("evaluation.json", '{"suite": "paper", "figures": []}', "holds no figure"),
+        ("evaluation.json", '{"suite": "paper", "figures": []}', "holds no score"),
         ("evaluation.json", json.dumps(suite_of("m")).replace("0.8,", '"0.8",'), "was not written by"),
         ("evaluation.json", json.dumps(suite_of("m")).replace("0.8,", f"1{'0' * 400},"), "was not written by"),
         ("evaluation.json", json.dumps(suite_of("m\0")), "was not written by"),
@@ -160,14 +160,14 @@ def test_a_card_that_stands_is_kept(model: Path) -> None:
         ("config.json", "[]", "is damaged"),
     ],
 )
-def test_a_damaged_folder_gets_no_card(model: Path, file: str, content: str, said: str) -> None:
+def test_damaged_folder_gets_no_card(model: Path, file: str, content: str, said: str) -> None:
     (model / file).write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match=said):
-        card.write(model, "me/tiny")
+        model_card.write(model, "me/tiny")
     assert not (model / "README.md").exists()
 
 
-def test_what_is_no_model_is_refused_before_anything_is_written(
+def test_push_refuses_other_folders_before_writing(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -177,7 +177,7 @@ def test_what_is_no_model_is_refused_before_anything_is_written(
     weights = load_file(partial / "model.safetensors")
     del weights["logit_scale"]
     save_file(weights, partial / "model.safetensors")
-    preset, state = small(replace(SMALL, n_mels=64, image=256))
+    preset, state = tiny_laion_model(replace(TINY_HTSAT, n_mels=64, image=256))
     huggingface.write(Checkpoint("laion", preset, state), tmp_path / "hf")
     for name, said in (
         ("empty", "is no model folder"),
@@ -192,7 +192,7 @@ def test_what_is_no_model_is_refused_before_anything_is_written(
         assert sorted(path.name for path in (tmp_path / name).glob("*")) == before
 
 
-def test_no_card_is_written_where_nothing_can_be_sent(
+def test_no_card_is_written_when_upload_is_impossible(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
@@ -207,7 +207,7 @@ def test_no_card_is_written_where_nothing_can_be_sent(
     assert not (model / "README.md").exists()
 
 
-def test_a_data_set_is_uploaded_without_what_only_its_making_needs(sounds: Path, tmp_path: Path) -> None:
+def test_data_set_is_uploaded_without_work_files(sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(["dataset", "build", str(sounds / "sounds.csv"), str(out)]) == 0
     with Hub(lfs_from=1 << 12) as hub:

@@ -41,7 +41,7 @@ def clothes(sounds: Path, tmp_path: Path) -> dict[str, Path]:
     return {"table": table / "t.json", "beside": table, "plain": plain, "hf": tmp_path / "hf"}
 
 
-def test_scores_are_the_same_however_the_pairs_lie(
+def test_scores_do_not_depend_on_the_form_of_the_collection(
     clothes: dict[str, Path], tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     means = {}
@@ -54,7 +54,7 @@ def test_scores_are_the_same_however_the_pairs_lie(
     assert len(set(means.values())) == 1, means
 
 
-def test_the_same_is_measured_packed_or_not(
+def test_packed_and_unpacked_collections_give_equal_scores(
     sounds: Path, clothes: dict[str, Path], tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack(read_table(sounds / "sounds.csv"), tmp_path / "packed", splits={"test": 1.0})
@@ -71,7 +71,7 @@ def test_the_same_is_measured_packed_or_not(
     assert openclap("eval", tiny_model, "--data", tmp_path / "nowhere") == 2
 
 
-def test_columns_of_other_names_are_named_and_then_measured_on(
+def test_caption_columns_can_be_named(
     clothes: dict[str, Path], tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = json.loads(clothes["table"].read_text(encoding="utf-8"))["data"]
@@ -92,7 +92,7 @@ def test_columns_of_other_names_are_named_and_then_measured_on(
     assert "belong to the suite quick" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_split_that_is_not_there(sounds: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_split_is_refused(sounds: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = sounds / "split.csv"
     table.write_text("file,caption,split\nlow-0.wav,a low tone,train\nhigh-1.wav,a high tone,valid\n", encoding="utf-8")
     assert openclap("eval", tiny_model, "--data", table) == 2
@@ -100,7 +100,7 @@ def test_a_split_that_is_not_there(sounds: Path, tiny_model: Path, capsys: pytes
     assert openclap("eval", tiny_model, "--data", table, "--split", "valid") == 0
 
 
-def test_an_index_shows_captions_of_any_of_them(
+def test_index_shows_captions_of_every_form_of_collection(
     clothes: dict[str, Path], tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = tmp_path / "index"

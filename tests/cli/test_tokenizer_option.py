@@ -32,7 +32,7 @@ REACHED = {
     ("training/pairs.py", "--held-out"): ["finetune"],
 }
 """Options that modules outside of cli name, and the commands that reach such a message."""
-OTHERS = ("interop/hear.py", "checkpoints/packages.py", "data/on_ray.py", "training/options.py")
+OTHERS = ("interop/hear.py", "checkpoints/starts.py", "data/on_ray.py", "training/options.py")
 """Modules that name options of other programs, or the user's own words."""
 PATTERNS = ("--name", "--help")
 

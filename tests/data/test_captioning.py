@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from packs import MakeRecords, contents
 
-from openclap.captions import Counts
+from openclap.captions import CaptioningCounts
 from openclap.data.captioning import caption
 from openclap.data.config import DataConfig
 from openclap.data.layout import read_table
@@ -75,7 +75,7 @@ def test_made_once_by_parts_or_at_once(tmp_path: Path, make_records: MakeRecords
         caption(out, maker, Share(number, 2))
     asked = list(maker.asked)
     again = caption(out, maker)
-    assert isinstance(again, Counts) and (again.cached, again.failed, again.left_out) == (1, 1, 2)
+    assert isinstance(again, CaptioningCounts) and (again.cached, again.failed, again.left_out) == (1, 1, 2)
     assert maker.asked[len(asked) :] == [("refuse",)]  # what failed is asked again
     write_tars(out)
     finish(out)

@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it, on the real sounds and the real pretrained towers."""
+"""The demo on the real sounds and the real pretrained towers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from openclap.library import Library
 from openclap.training.trainer import read_log
 
 
-def test_interrupted_and_killed_it_went_on(demo_home: Path) -> None:
+def test_interrupted_and_killed_demo_resumes(demo_home: Path) -> None:
     assert re.search(r"Stopped at step \d+ of \d+, saved\. Run it again", (demo_home / "first.err").read_text())
     steps = [row["step"] for row in read_log(demo_home / "demo" / "run" / "log.jsonl")]
     assert steps == list(range(1, steps[-1] + 1)) and len(steps) > 50
     assert "Traceback" not in "".join((demo_home / f"{n}.err").read_text() for n in ("first", "second", "demo"))
 
 
-def test_it_is_above_chance_on_groups_it_has_not_heard(demo_home: Path) -> None:
+def test_demo_model_is_above_chance_on_held_out_groups(demo_home: Path) -> None:
     report = json.loads((demo_home / "demo" / "report" / "report.json").read_text(encoding="utf-8"))
     verdicts = {(f["task"], f["metric"]): f["above_chance"] for f in report["figures"]}
     for task in ("text_to_audio", "audio_to_text"):
@@ -48,10 +48,15 @@ def _originals(folder: Path) -> list[str]:
     return [json.dumps(index.read_sample(number).original) for number in range(len(index))]
 
 
-def test_run_again_it_reuses_what_is_done(demo_home: Path) -> None:
+def test_second_run_reuses_finished_steps(demo_home: Path) -> None:
     def times() -> dict[str, int]:
-        kept = ("shards", "run", "report", "index/windows.lance/data")
-        return {str(p): p.stat().st_mtime_ns for k in kept for p in (demo_home / "demo" / k).rglob("*.*") if _kept(p)}
+        folders = ("shards", "run", "report", "index/windows.lance/data")
+        return {
+            str(p): p.stat().st_mtime_ns
+            for k in folders
+            for p in (demo_home / "demo" / k).rglob("*.*")
+            if _is_compared(p)
+        }
 
     before, started = times(), time.monotonic()
     assert run_demo(demo_home, "again") == 0
@@ -60,11 +65,11 @@ def test_run_again_it_reuses_what_is_done(demo_home: Path) -> None:
     assert (demo_home / "again.out").read_text() == (demo_home / "demo.out").read_text()
 
 
-def _kept(path: Path) -> bool:
+def _is_compared(path: Path) -> bool:
     return path.is_file() and path.name not in (".lock", "log.jsonl") and "tensorboard" not in path.parts
 
 
-def test_described_sounds_are_found(demo_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_finds_described_sounds(demo_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENCLAP_HOME", str(demo_home))
     library = Library.open(demo_home / "demo" / "index")
     assert Path(library.search("wolf howling", 1)[0].path).name == "scratch-wolf-howl.ogg"
@@ -72,7 +77,7 @@ def test_described_sounds_are_found(demo_home: Path, monkeypatch: pytest.MonkeyP
     assert "wolf" in (demo_home / "demo.out").read_text()
 
 
-def test_the_model_is_an_ordinary_folder(demo_home: Path) -> None:
+def test_demo_model_is_an_ordinary_model_folder(demo_home: Path) -> None:
     model = openclap.load(demo_home / "demo" / "run" / "model")
     sounds = [SOUNDS / "scratch-wolf-howl.ogg", SOUNDS / "supersonic-bd-808.ogg"]
     probabilities = model.classify(sounds, ["howling wolf", "kick drum"])
@@ -100,15 +105,15 @@ def test_the_report_is_one_page_with_sounds(demo_home: Path) -> None:
         assert words.lower() in html.lower()
 
 
-def test_another_version_starts_over(tmp_path: Path) -> None:
+def test_other_version_starts_over(tmp_path: Path) -> None:
     line = Demo(tmp_path / "demo")
     for _ in range(2):
-        with line.claimed() as anew:
+        with line.locked() as anew:
             assert not anew
-            with pytest.raises(DataError, match="another process"), Demo(tmp_path / "demo").claimed():
+            with pytest.raises(DataError, match="another process"), Demo(tmp_path / "demo").locked():
                 pass
     (line.run / "model").mkdir(parents=True)
     mark = tmp_path / "demo" / "made-by.json"
     mark.write_text(mark.read_text(encoding="utf-8").replace('"source": "', '"source": "0'), encoding="utf-8")
-    with line.claimed() as anew:
+    with line.locked() as anew:
         assert anew and not line.run.exists()

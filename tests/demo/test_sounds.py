@@ -70,7 +70,7 @@ def test_the_table_lists_every_file_once(rows: list[dict[str, str]]) -> None:
     assert sum(path.stat().st_size for path in SOUNDS.iterdir()) <= 15e6
 
 
-def test_every_clip_is_a_sound_of_its_own(waves: dict[str, np.ndarray]) -> None:
+def test_every_clip_is_distinct(waves: dict[str, np.ndarray]) -> None:
     for file, wave in waves.items():
         assert wave.ndim == 1, file
         assert 0.05 <= wave.size / RATE <= 20, file

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
 from openclap.cli import run
 from openclap.embedder import Embedder
 from openclap.loading import load
 from openclap.text.tokenizer import Tokenizer
-from small_laion import small_clap, small_words
+from tiny_models import tiny_clap_model, tiny_roberta_tokenizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "use-elsewhere.md"
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -45,9 +45,9 @@ def embedder(tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest
 def clap(embedder: Embedder) -> Embedder:
     """In its place, a model that ClapModel and LAION-CLAP can represent."""
     shutil.rmtree("FOLDER")
-    checkpoint = small_clap()
-    words = Tokenizer.read(small_words(Path("words.json")), checkpoint.preset.text.context)
-    folder.write(checkpoint, Path("FOLDER"), words)
+    checkpoint = tiny_clap_model()
+    words = Tokenizer.read(tiny_roberta_tokenizer(Path("words.json")), checkpoint.preset.text.context)
+    openclap_folder.write(checkpoint, Path("FOLDER"), words)
     return load("FOLDER", device="cpu")
 
 
@@ -74,9 +74,9 @@ def test_every_section_is_tested() -> None:
 
 def test_onnx(embedder: Embedder) -> None:
     names = run_section("ONNX")
-    np.testing.assert_allclose(names["texts"], embedder.embed_text(["rain", "a dog"]), atol=1e-4)
+    np.testing.assert_allclose(names["text_ND"], embedder.embed_text(["rain", "a dog"]), atol=1e-4)
     expected = embedder.embed_audio([(names["wave"][0], 16000)])
-    np.testing.assert_allclose(names["sounds"], expected, atol=1e-4)
+    np.testing.assert_allclose(names["audio_ND"], expected, atol=1e-4)
     assert names["scores"].shape == (1, 2)
 
 
@@ -102,18 +102,18 @@ def test_laion_clap(clap: Embedder) -> None:
 
 def test_sentence_transformers(embedder: Embedder) -> None:
     names = run_section("sentence-transformers")
-    np.testing.assert_allclose(names["texts"], embedder.embed_text(["rain", "a dog"]), atol=1e-5)
-    np.testing.assert_allclose(names["sounds"][:1], embedder.embed_audio(["dog.wav"]), atol=1e-5)
+    np.testing.assert_allclose(names["text_ND"], embedder.embed_text(["rain", "a dog"]), atol=1e-5)
+    np.testing.assert_allclose(names["audio_ND"][:1], embedder.embed_audio(["dog.wav"]), atol=1e-5)
 
 
 def test_mteb(embedder: Embedder) -> None:
     names = run_section("MTEB and MAEB")
-    assert names["embeds"].mteb_model_meta.name == "me/my-model"
-    assert names["embeds"].model.digest() == embedder.digest()
+    assert names["model"].mteb_model_meta.name == "me/my-model"
+    assert names["model"].model.digest() == embedder.digest()
 
 
 def test_hear(embedder: Embedder) -> None:
     names = run_section("HEAR")
     expected = embedder.embed_audio([(wave.numpy(), 16000) for wave in names["audio"]])
-    np.testing.assert_allclose(names["scenes"], expected, atol=1e-5)
-    assert names["moments"].shape == (2, 61, 16) and names["milliseconds"][0, -1] == 3000
+    np.testing.assert_allclose(names["scene_SD"], expected, atol=1e-5)
+    assert names["timestamp_STD"].shape == (2, 61, 16) and names["milliseconds_ST"][0, -1] == 3000

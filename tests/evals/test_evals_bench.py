@@ -55,12 +55,12 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
-    from openclap.checkpoints import folder
+    from openclap.checkpoints import openclap_folder
     from tiny import PRESET, make_tokenizer
 
     place = tmp_path_factory.mktemp("other") / "model"
     torch.manual_seed(1)
-    folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
     return place
 
 

@@ -24,7 +24,7 @@ CASES = [("onnx", "onnxruntime", "export"), ("sentence-transformers", "sentence_
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
-def test_convert_says_what_to_install(
+def test_convert_names_the_extra_to_install(
     case: tuple[str, str, str],
     tiny_model: Path,
     tmp_path: Path,
@@ -39,7 +39,7 @@ def test_convert_says_what_to_install(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mteb_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mteb_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     forget("mteb", "mteb", monkeypatch)
     with pytest.raises(MissingExtraError, match=r"pip install 'openclap\[interop\]'"):
         importlib.import_module("openclap.interop.mteb")

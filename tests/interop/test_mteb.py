@@ -96,7 +96,7 @@ def scores(model: Encoder, task: Any, place: Path) -> dict[str, Any]:
     return found
 
 
-def test_zero_shot_is_what_the_embedder_would_choose(model: Encoder, tiny_model: Path, tmp_path: Path) -> None:
+def test_mteb_zero_shot_equals_the_embedder(model: Encoder, tiny_model: Path, tmp_path: Path) -> None:
     embedder = load(tiny_model, device="cpu")
     similarity = embedder.embed_audio(FILES) @ embedder.embed_text(LABELS).T
     right = similarity.argmax(axis=1) == np.arange(len(FILES)) % len(LABELS)
@@ -105,7 +105,7 @@ def test_zero_shot_is_what_the_embedder_would_choose(model: Encoder, tiny_model:
     np.testing.assert_allclose(predicted, similarity, atol=1e-5)
 
 
-def test_retrieval_ranks_as_the_embedder_does(model: Encoder, tiny_model: Path, tmp_path: Path) -> None:
+def test_mteb_retrieval_equals_the_embedder(model: Encoder, tiny_model: Path, tmp_path: Path) -> None:
     embedder = load(tiny_model, device="cpu")
     texts = [file.stem.removeprefix("opensfx-").replace("-", " ") for file in FILES]
     similarity = embedder.embed_text(texts) @ embedder.embed_audio(FILES).T
@@ -114,7 +114,7 @@ def test_retrieval_ranks_as_the_embedder_does(model: Encoder, tiny_model: Path, 
     assert found["recall_at_5"] == pytest.approx(np.mean(ranks < 5), abs=1e-4)
 
 
-def test_its_meta_says_how_it_is_loaded(model: Encoder) -> None:
+def test_model_meta_reloads_the_model(model: Encoder) -> None:
     """mteb's own `load_model` first asks for torchaudio, whose place openclap's decoding takes."""
     facts = model.mteb_model_meta
     assert facts.name == "openclap/model" and facts.modalities == ["audio", "text"]
@@ -132,7 +132,7 @@ def loader(**columns: list[Any]) -> Any:
     return DataLoader(rows, batch_size=2, collate_fn=_custom_collate_fn)
 
 
-def test_sounds_that_are_decoded_already(model: Encoder, tiny_model: Path) -> None:
+def test_decoded_audio_is_embedded(model: Encoder, tiny_model: Path) -> None:
     rng = np.random.default_rng(0)
     waves = [rng.uniform(-0.5, 0.5, (2, length)).astype(np.float32) for length in (5000, 9000, 20000)]
     rows = [{"array": wave, "sampling_rate": 22050} for wave in waves]
@@ -146,10 +146,10 @@ def test_sounds_that_are_decoded_already(model: Encoder, tiny_model: Path) -> No
     np.testing.assert_allclose(model.encode(loader(audio=rows, text=texts)), both, atol=1e-6)
 
 
-def test_mistakes_are_told(model: Encoder, tiny_model: Path) -> None:
+def test_invalid_inputs_are_refused(model: Encoder, tiny_model: Path) -> None:
     with pytest.raises(AudioError, match="NaN"):
         model.encode(loader(audio=[{"array": np.full(100, np.nan), "sampling_rate": 16000}]))
-    with pytest.raises(ConfigError, match="The task gives image, expected text or audio"):
+    with pytest.raises(ConfigError, match="The task has image, expected text or audio"):
         model.encode(loader(image=[1]))
     with pytest.raises(ConfigError, match="expected organization/model"):
         encoder(tiny_model, name="mine")

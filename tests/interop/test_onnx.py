@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from openclap.audio.frontend import FrontEnd
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
 from openclap.embedder import Embedder
 from openclap.errors import CheckpointError
 from openclap.interop import onnx
@@ -20,20 +20,20 @@ from openclap.models.build import build_clap
 from openclap.models.config import HTSATConfig, TextTowerConfig
 from openclap.presets import Preset
 from openclap.runtimes.torch import TorchRuntime
-from tiny import PRESET, make_tokenizer
+from tiny_models import TINY_PRESET, tiny_tokenizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 HTSAT = HTSATConfig(width=8, depths=(1, 2), heads=(1, 2), n_mels=32, image=64, window=8, classes=0)
-HEARS_32 = replace(PRESET.frontend, mel=replace(PRESET.frontend.mel, n_mels=32))
+HEARS_32 = replace(TINY_PRESET.frontend, mel=replace(TINY_PRESET.frontend.mel, n_mels=32))
 LAYERS = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}
 TEXTS = {
     "roberta": TextTowerConfig(
         "roberta", "pooler", 16, 16, LAYERS | {"max_position_embeddings": 34, "pad_token_id": 1}
     ),
     "bert": TextTowerConfig("bert", "pooler", 16, 16, LAYERS | {"max_position_embeddings": 16}),
-    "minilm": PRESET.text,
+    "minilm": TINY_PRESET.text,
     "clip": TextTowerConfig(
         "clip_text_model", "eot", 16, 16, LAYERS | {"max_position_embeddings": 16, "bos_token_id": 2, "eos_token_id": 3}
     ),
@@ -47,11 +47,11 @@ TEXTS = {
     ),
 }
 AUDIO = {
-    "pann": (PRESET.frontend, PRESET.audio),
+    "pann": (TINY_PRESET.frontend, TINY_PRESET.audio),
     "htsat": (replace(HEARS_32, int16=True, fill="repeatpad"), HTSAT),
     **{
         f"{name} {fusion}": (replace(HEARS_32, long="fusion"), replace(tower, fusion=fusion))
-        for name, tower in {"htsat": HTSAT, "pann": replace(PRESET.audio, n_mels=32)}.items()
+        for name, tower in {"htsat": HTSAT, "pann": replace(TINY_PRESET.audio, n_mels=32)}.items()
         for fusion in ("aff_2d", "iaff_2d", "daf_2d", "aff_1d", "channel_map")
     },
 }
@@ -61,11 +61,13 @@ QUICK = ("htsat aff_2d",)
 
 def model(preset: Preset) -> Embedder:
     torch.manual_seed(0)
-    return Embedder(TorchRuntime(build_clap(preset), preset, make_tokenizer(), device=torch.device("cpu")))
+    return Embedder(TorchRuntime(build_clap(preset), preset, tiny_tokenizer(), device=torch.device("cpu")))
 
 
 def graphs(embedder: Embedder) -> dict[str, onnx.Graph]:
-    return {Path(graph.file).stem: graph for graph in onnx.graphs_of(onnx.for_graphs(embedder.clap), embedder.preset)}
+    return {
+        Path(graph.file).stem: graph for graph in onnx.graphs_of(onnx.fuse_every_clip(embedder.clap), embedder.preset)
+    }
 
 
 def session(graph: onnx.Graph, place: Path) -> onnxruntime.InferenceSession:
@@ -77,13 +79,15 @@ def session(graph: onnx.Graph, place: Path) -> onnxruntime.InferenceSession:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in AUDIO]
 )
-def test_audio_graphs_hear_what_the_embedder_hears(name: str, tmp_path: Path) -> None:
+def test_audio_graphs_equal_the_embedder(name: str, tmp_path: Path) -> None:
     front, tower = AUDIO[name]
-    embedder = model(replace(PRESET, frontend=front, audio=tower))
+    embedder = model(replace(TINY_PRESET, frontend=front, audio=tower))
     rng = np.random.default_rng(1)
     lengths = (8000, 8000, 8000) if front.long == "windows" else (8000, 12001, 30000)
     waves = [(0.3 * rng.standard_normal(length)).astype(np.float32) for length in lengths]
-    expected = embedder.embed_audio([(wave, 16000) for wave in waves])  # before for_graphs: fuses long clips alone
+    expected = embedder.embed_audio(
+        [(wave, 16000) for wave in waves]
+    )  # before fuse_every_clip: only long clips are fused
     graph = session(graphs(embedder)["audio"], tmp_path)
     if front.long == "windows":
         feed = {"wave": np.stack(waves)}
@@ -97,22 +101,22 @@ def test_audio_graphs_hear_what_the_embedder_hears(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", [name for name in AUDIO if "_" in name])
 def test_fusing_every_clip_changes_nothing(name: str) -> None:
     front, tower = AUDIO[name]
-    embedder = model(replace(PRESET, frontend=front, audio=tower))
+    embedder = model(replace(TINY_PRESET, frontend=front, audio=tower))
     rng = np.random.default_rng(1)
     batch = FrontEnd(front)([rng.standard_normal(length).astype(np.float32) for length in (30000, 8000, 12001)])
     with torch.inference_mode():
         expected = embedder.clap.encode_audio(batch)
-        found = onnx.for_graphs(embedder.clap).encode_audio(batch)
+        found = onnx.fuse_every_clip(embedder.clap).encode_audio(batch)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in ("roberta", "clip") else pytest.mark.long) for name in TEXTS]
 )
-def test_text_graphs_read_what_the_embedder_reads(name: str, tmp_path: Path) -> None:
-    embedder = model(replace(PRESET, text=TEXTS[name]))
+def test_text_graphs_equal_the_embedder(name: str, tmp_path: Path) -> None:
+    embedder = model(replace(TINY_PRESET, text=TEXTS[name]))
     padded = TEXTS[name].padded
-    words = type(make_tokenizer())(make_tokenizer().definition, 16, padded=padded)
+    words = type(tiny_tokenizer())(tiny_tokenizer().definition, 16, padded=padded)
     embedder = Embedder(TorchRuntime(embedder.clap, embedder.preset, words))
     texts = ["rain", "a wolf howling in the rain on a big roof", "the sound of a dog"]
     graph = session(graphs(embedder)["text"], tmp_path)
@@ -121,9 +125,9 @@ def test_text_graphs_read_what_the_embedder_reads(name: str, tmp_path: Path) -> 
     np.testing.assert_allclose(found, embedder.embed_text(texts), atol=onnx.TOLERANCE)
 
 
-def test_logmels_of_any_length(tmp_path: Path) -> None:
+def test_logmel_graph_takes_any_length(tmp_path: Path) -> None:
     front = replace(HEARS_32, long="fusion", int16=True)
-    embedder = model(replace(PRESET, frontend=front, audio=replace(HTSAT, fusion="daf_2d")))
+    embedder = model(replace(TINY_PRESET, frontend=front, audio=replace(HTSAT, fusion="daf_2d")))
     graph = session(graphs(embedder)["logmel"], tmp_path)
     wave = torch.from_numpy((0.3 * np.random.default_rng(2).standard_normal(31234)).astype(np.float32))
     found = graph.run(["mel"], {"wave": wave[None].numpy()})[0]
@@ -141,7 +145,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     return place
 
 
-def test_a_folder_is_enough_without_openclap(exported: Path, tiny_model: Path) -> None:
+def test_folder_runs_without_openclap(exported: Path, tiny_model: Path) -> None:
     """Its own description and tokenizer say all that is needed to get the Embedder's vectors."""
     import tokenizers
 
@@ -169,7 +173,7 @@ def test_only_an_onnx_folder_is_replaced(exported: Path, tiny_model: Path, capsy
     assert "is no ONNX folder of openclap" in capsys.readouterr().err
 
 
-def test_a_graph_that_does_not_agree_is_not_left(
+def test_graph_that_differs_from_torch_is_not_written(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights change after the export: what was written is no longer what the model gives."""
@@ -183,5 +187,5 @@ def test_a_graph_that_does_not_agree_is_not_left(
 
     monkeypatch.setattr(onnx, "export", stale)
     with pytest.raises(CheckpointError, match=r"was not written: .* differs from torch by"):
-        onnx.write(folder.read(tiny_model), tmp_path / "out", make_tokenizer())
+        onnx.write(openclap_folder.read(tiny_model), tmp_path / "out", tiny_tokenizer())
     assert list(tmp_path.iterdir()) == []

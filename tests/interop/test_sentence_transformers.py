@@ -39,7 +39,7 @@ def model(converted: Path) -> library.SentenceTransformer:
 TEXTS = ["rain", "a wolf howling in the rain on a big roof", "the sound of a dog"]
 
 
-def test_texts_and_sounds_are_the_embedders(model: library.SentenceTransformer, tiny_model: Path, sounds: Path) -> None:
+def test_embeddings_equal_the_embedder(model: library.SentenceTransformer, tiny_model: Path, sounds: Path) -> None:
     embedder = openclap.load(tiny_model, device="cpu")
     assert model.modalities == ["text", "audio"] and model.get_embedding_dimension() == 16
     np.testing.assert_allclose(model.encode(TEXTS), embedder.embed_text(TEXTS), atol=1e-5)
@@ -55,12 +55,12 @@ def test_texts_and_sounds_are_the_embedders(model: library.SentenceTransformer, 
     np.testing.assert_allclose(scores, embedder.embed_text(TEXTS) @ heard.T, atol=1e-5)
 
 
-def test_a_prompt_goes_before_texts(model: library.SentenceTransformer, tiny_model: Path) -> None:
+def test_prompt_is_put_before_texts(model: library.SentenceTransformer, tiny_model: Path) -> None:
     expected = openclap.load(tiny_model, device="cpu").embed_text(["this is rain"])
     np.testing.assert_allclose(model.encode(["rain"], prompt="this is "), expected, atol=1e-5)
 
 
-def test_the_library_saves_and_openclap_loads(
+def test_folder_saved_by_the_library_loads_in_openclap(
     model: library.SentenceTransformer, tmp_path: Path, tiny_model: Path
 ) -> None:
     model.save(str(tmp_path / "again"))
@@ -79,9 +79,7 @@ print(model.encode(["rain"]).tolist())
 
 
 @pytest.mark.long
-def test_a_pushed_folder_loads_from_the_hub(
-    converted: Path, model: library.SentenceTransformer, tmp_path: Path
-) -> None:
+def test_pushed_folder_loads_from_the_hub(converted: Path, model: library.SentenceTransformer, tmp_path: Path) -> None:
     place = shutil.copytree(converted, tmp_path / "st")
     with Hub() as hub:
         online = os.environ | hub.environment(tmp_path / "hf") | {"HF_TOKEN": TOKEN}
@@ -91,7 +89,7 @@ def test_a_pushed_folder_loads_from_the_hub(
     np.testing.assert_allclose(json.loads(done.stdout), model.encode(["rain"]), atol=1e-6)
 
 
-def test_it_can_be_trained(converted: Path) -> None:
+def test_model_can_be_trained_in_the_library(converted: Path) -> None:
     model = library.SentenceTransformer(str(converted), trust_remote_code=True, device="cpu")
     wave = torch.rand(9000) - 0.5
     for batch in (model.preprocess(TEXTS), model.preprocess([{"array": wave, "sampling_rate": 16000}])):
@@ -122,23 +120,23 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize("path", MISSING)
-def test_a_missing_file_is_no_text(model: library.SentenceTransformer, path: str) -> None:
+def test_path_of_a_missing_file_is_refused_as_text(model: library.SentenceTransformer, path: str) -> None:
     for entry in (path, Path(path)) if "\\" not in path else (path,):
-        with pytest.raises(AudioError, match=re.escape(path.removeprefix("./")) + ".*no such file"):
+        with pytest.raises(AudioError, match=re.escape(path.removeprefix("./")) + ".*does not exist"):
             model.encode([entry])
     assert model.encode([{"text": path}]).shape == (1, 16)
 
 
-def test_a_path_into_a_folder_that_is_there_is_no_text(
+def test_path_into_an_existing_folder_is_refused_as_text(
     model: library.SentenceTransformer, sounds: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "my sounds").mkdir()
     for missing in (tmp_path / "my sounds" / "a b.wav", tmp_path / "no-suffix"):
-        with pytest.raises(AudioError, match="no such file"):
+        with pytest.raises(AudioError, match="does not exist"):
             model.encode([str(missing)])
 
 
-def test_sentences_are_texts(model: library.SentenceTransformer, tiny_model: Path) -> None:
+def test_sentences_that_look_like_paths_are_texts(model: library.SentenceTransformer, tiny_model: Path) -> None:
     expected = openclap.load(tiny_model, device="cpu").embed_text(SENTENCES)
     np.testing.assert_allclose(model.encode(SENTENCES), expected, atol=1e-5)
     bundled = (Path(openclap.__file__).parent / "demo" / "sounds" / "sounds.csv").read_text(encoding="utf-8")
@@ -146,7 +144,9 @@ def test_sentences_are_texts(model: library.SentenceTransformer, tiny_model: Pat
     assert len(captions) > 50 and not any(audio_inputs.is_path(caption) for caption in captions)
 
 
-def test_every_format_is_a_sound(model: library.SentenceTransformer, sounds: Path, tmp_path: Path) -> None:
+def test_files_of_every_audio_format_are_embedded_as_audio(
+    model: library.SentenceTransformer, sounds: Path, tmp_path: Path
+) -> None:
     """The library itself knows five suffixes; a file with another one, or none, is no text either."""
     file = min(sounds.glob("*.wav"))
     expected = model.encode([str(file)])
@@ -158,7 +158,7 @@ def test_every_format_is_a_sound(model: library.SentenceTransformer, sounds: Pat
         model.encode([str(tmp_path / "d"), "rain"])
 
 
-def test_mistakes_are_told(
+def test_invalid_inputs_are_refused(
     model: library.SentenceTransformer, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(AudioError, match="without its rate"):

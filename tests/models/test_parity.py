@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from openclap.audio.frontend import FrontEnd
-from openclap.checkpoints import laion, shapes
-from openclap.checkpoints.folder import WithoutRandomWeights, fill
-from openclap.checkpoints.names import translate
+from openclap.checkpoints import laion
+from openclap.checkpoints.checkpoint import ZeroInit, load_weights
+from openclap.checkpoints.key_tables import translate_key
 from openclap.models.clap import MLPTransform, ProjectionHead
 from openclap.models.config import HTSATConfig
 from openclap.models.htsat import HTSAT
@@ -46,16 +46,16 @@ def views() -> AudioBatch:
 
 def tower(model: str) -> tuple[HTSAT | PANN, dict[str, torch.Tensor]]:
     weights = state(model, "audio_")
-    config = shapes.audio_of(weights, model)
-    with WithoutRandomWeights():
+    config = laion.infer_audio_tower(weights, model)
+    with ZeroInit():
         network = HTSAT(config) if isinstance(config, HTSATConfig) else PANN(config)
-    mine = laion.audio_table(config)
+    mine = laion.audio_key_table(config)
     learned = {
-        translate(name, (mine,)).removeprefix("audio_tower."): tensor
+        translate_key(name, (mine,)).removeprefix("audio_tower."): tensor
         for name, tensor in weights.items()
         if name.startswith("audio_branch.") and not name.startswith("audio_branch.head.") and "global_att2" not in name
     }
-    fill(network, learned, model)
+    load_weights(network, learned, model)
     return network.eval(), weights
 
 
@@ -154,14 +154,14 @@ def test_fused_pann() -> None:
 )
 def test_text_towers(model: str, file: str) -> None:
     golden, weights = np.load(GOLDEN / f"{file}.npz"), state(model, "text_", "token_", "positional_", "ln_final")
-    config = shapes.text_of(weights, model)
-    with WithoutRandomWeights():
+    config = laion.infer_text_tower(weights, model)
+    with ZeroInit():
         network = TextTower(config).eval()
     found = {name: tensor for name, tensor in weights.items() if "_projection" not in name and "_transform" not in name}
     checkpoint = laion.read(
         {n: t for n, t in found.items() if not n.startswith(("audio_", "logit_"))}, model, preset_with(config)
     )
-    fill(network, {n.removeprefix("text_tower."): t for n, t in checkpoint.weights.items()}, model)
+    load_weights(network, {n.removeprefix("text_tower."): t for n, t in checkpoint.weights.items()}, model)
     ids = torch.from_numpy(golden["ids"]).long()
     mask = torch.from_numpy(golden["mask"]).long() if "mask" in golden else torch.ones_like(ids)
     vector = projected(network(TextBatch(ids, mask)), weights, "text")

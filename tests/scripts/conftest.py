@@ -1,4 +1,4 @@
-"""Scripts import what lies beside them."""
+"""Let scripts import the files beside them."""
 
 import sys
 from pathlib import Path

@@ -43,7 +43,7 @@ def test_the_seed_alone_decides() -> None:
     assert first == again != other
 
 
-def test_hidden_words_stand_behind_the_same_name_in_both_and_are_never_left_out() -> None:
+def test_placeholders_match_in_prompt_and_caption() -> None:
     hidden = {"barking": "<3>", "car": "<0>"}
     assert hide("Dogs Barking as a car honks, barking", hidden) == "Dogs <3> as a <0> honks, <3>"
     found = keywords(CAPTIONS[1], Vocabulary(CAPTIONS), Random(0), Habits(join=0.0, bare=1.0, drop=1.0), hidden)
@@ -70,6 +70,6 @@ def test_cider_by_hand() -> None:
     assert cider(["a", "b"], references) == 0.0
 
 
-def test_saying_it_again_and_again_does_not_help_cider() -> None:
+def test_repetition_does_not_raise_cider() -> None:
     references = ["a dog barks", "a cat purrs"]
     assert cider(["dog dog dog", "a cat purrs"], references) < cider(["a dog sits", "a cat purrs"], references)

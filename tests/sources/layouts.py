@@ -1,4 +1,4 @@
-"""Helpers for miniature collections: real sounds under any name, and what is read of them."""
+"""Helpers for miniature collections: write real audio under any name, and read records."""
 
 from __future__ import annotations
 

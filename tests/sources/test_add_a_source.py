@@ -1,4 +1,4 @@
-"""docs/howto/add-a-source.md, done: its file and its line in a copy of the package, and records read by that."""
+"""Follow docs/howto/add-a-source.md in a copy of the package, and read records with its example source."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry = source / "openclap" / "sources" / "__init__.py"
     text = registry.read_text(encoding="utf-8")
     text = text.replace("    fsd50k,\n", f"    {line[2]},\n    fsd50k,\n", 1)
-    text = text.replace("    # anything else\n", f"{line[1]}    # anything else\n", 1)
+    text = text.replace("    # layouts\n", f"{line[1]}    # anything else\n", 1)
     registry.write_text(text, encoding="utf-8")
     return source
 
@@ -58,10 +58,12 @@ def read(copy: Path, root: Path) -> list[object]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_the_source_of_the_page_reads_a_folder(copy: Path, tmp_path: Path) -> None:
+def test_example_source_of_the_howto_reads_a_folder(copy: Path, tmp_path: Path) -> None:
     write(
         tmp_path / "notes.csv",
-        "file,heard,place,day,terms\na.wav,A blackbird sings.,Oslo,2024-05-01,CC BY 4.0\nb.wav,,Oslo,2024-05-01,\n",
+        "file,description,place,day,terms\n"
+        "a.wav,A blackbird sings.,Oslo,2024-05-01,CC BY 4.0\n"
+        "b.wav,,Oslo,2024-05-01,\n",
     )
     put(tmp_path / "sounds" / "a.wav")
     sounds = tmp_path / "sounds"
@@ -71,14 +73,14 @@ def test_the_source_of_the_page_reads_a_folder(copy: Path, tmp_path: Path) -> No
     ]
 
 
-def test_it_says_what_is_missing(copy: Path, tmp_path: Path) -> None:
-    write(tmp_path / "notes.csv", "file,heard\n")
+def test_example_source_names_missing_files(copy: Path, tmp_path: Path) -> None:
+    write(tmp_path / "notes.csv", "file,description\n")
     [message] = read(copy, tmp_path)
     assert "no sounds in it" in str(message)
     assert "Field notes needs notes.csv and the folder sounds." in str(message)
 
 
-def test_the_page_names_every_source() -> None:
+def test_howto_names_every_source() -> None:
     from openclap.sources import SOURCES
 
     assert " ".join(SOURCES) in PAGE

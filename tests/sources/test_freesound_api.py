@@ -70,7 +70,7 @@ def test_fetched_sounds_are_used(site: Freesound, tmp_path: Path) -> None:
     assert decodable([record])
 
 
-def test_stopped_and_gone_on(site: Freesound, tmp_path: Path) -> None:
+def test_stopped_fetch_resumes(site: Freesound, tmp_path: Path) -> None:
     site.refusals = [(403, {})]
     with pytest.raises(DataError, match=r"refused the token \(403\)"):
         fetch(site, tmp_path)
@@ -87,7 +87,7 @@ def test_stopped_and_gone_on(site: Freesound, tmp_path: Path) -> None:
     assert len(records("freesound", tmp_path)) == 321
 
 
-def test_another_search_needs_another_folder(site: Freesound, tmp_path: Path) -> None:
+def test_folder_of_another_search_is_refused(site: Freesound, tmp_path: Path) -> None:
     fetch(site, tmp_path, "creak 7.")
     with pytest.raises(DataError, match="another search"):
         fetch(site, tmp_path, "creak 8.")

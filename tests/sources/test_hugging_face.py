@@ -1,4 +1,4 @@
-"""Folders of the library `datasets`: parquet with sounds inside, and sounds with metadata."""
+"""Data sets of the library `datasets`: parquet with audio inside, and audio with metadata."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def embedded(folder: Path, *numbers: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_parquet_with_sounds_inside(tmp_path: Path) -> None:
+def test_parquet_with_audio_bytes(tmp_path: Path) -> None:
     root = tmp_path / "birds"
     features = {
         "audio": {"_type": "Audio"},
@@ -58,7 +58,7 @@ def test_parquet_with_sounds_inside(tmp_path: Path) -> None:
     assert Path(first.audio).is_relative_to(tmp_path / "cache")
 
 
-def test_parquet_that_names_files(tmp_path: Path) -> None:
+def test_parquet_with_audio_paths(tmp_path: Path) -> None:
     put(tmp_path / "sounds" / "a.wav")
     parquet(tmp_path / "t.parquet", {"audio": [{"bytes": None, "path": "sounds/a.wav"}], "caption": ["A."]})
     found = records("hugging_face", tmp_path)
@@ -72,14 +72,14 @@ def test_damaged_files_and_rows_are_left_out(tmp_path: Path, caplog: pytest.LogC
     (root / "b.parquet").write_bytes(b"PAR1 not really")
     polars.DataFrame({"text": ["no sound"]}).write_parquet(root / "c.parquet")
     assert [record.id for record in records("hugging_face", root)] == ["0.flac"]
-    for words in ("a.parquet: row 0", "b.parquet: cannot be read", "c.parquet: has no column of sounds"):
+    for words in ("a.parquet: row 0", "b.parquet: cannot be read", "c.parquet: has no column of audio"):
         assert words in caplog.text
 
 
-def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
+def test_full_disk_is_not_reported_as_damage(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"in the way")
     parquet(tmp_path / "set" / "a.parquet", {"audio": embedded(tmp_path, 0)})
-    with pytest.raises(DataError, match="cannot be written out"):
+    with pytest.raises(DataError, match="cannot be extracted"):
         records("hugging_face", tmp_path / "set", cache=tmp_path / "cache")
 
 
@@ -113,13 +113,13 @@ def test_audiofolder_with_folders_as_labels(tmp_path: Path) -> None:
     assert [(record.split, record.label) for record in found] == [("test", "dog"), ("train", "cat"), ("train", "dog")]
 
 
-def test_folders_that_are_only_splits_are_no_labels(tmp_path: Path) -> None:
+def test_folders_named_like_splits_are_no_labels(tmp_path: Path) -> None:
     for name in ("train/1.wav", "test/1.wav"):
         put(tmp_path / name)
     assert {record.label for record in records("hugging_face", tmp_path)} == {None}
 
 
-def test_a_data_set_saved_to_disk(tmp_path: Path) -> None:
+def test_data_set_saved_with_save_to_disk(tmp_path: Path) -> None:
     """As the library itself writes it."""
     datasets = pytest.importorskip("datasets")
     kinds = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
@@ -148,14 +148,14 @@ def test_audiofolder_with_metadata_parquet(tmp_path: Path) -> None:
     assert (record.captions, record.split, record.audio) == (("A dog.",), "train", tmp_path / "train" / "a.wav")
 
 
-def test_metadata_as_spreadsheets_write_it(tmp_path: Path) -> None:
+def test_metadata_with_semicolons_and_cp1252(tmp_path: Path) -> None:
     put(tmp_path / "a.wav")
     write(tmp_path / "metadata.csv", "file_name;text\na.wav;Ein Bär – “laut”\n", encoding="cp1252")
     [record] = records("hugging_face", tmp_path)
     assert record.captions == ("Ein Bär – “laut”",)
 
 
-def test_one_table_by_itself(tmp_path: Path) -> None:
+def test_single_table_is_read(tmp_path: Path) -> None:
     table = parquet(tmp_path / "set" / "x.parquet", {"audio": embedded(tmp_path, 0), "words": ["A crow."]})
     [record] = records("hugging_face", table, cache=tmp_path / "cache", captions=("words",))
     assert record.captions == ("A crow.",) and decodable([record])

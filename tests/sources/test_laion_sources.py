@@ -1,4 +1,4 @@
-"""The eight sources of LAION-Audio-630K, each in a miniature of its published layout."""
+"""The eight sources of LAION-Audio-630K, each as a miniature of its published layout."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ EPIDEMIC = {
 }
 
 
-def test_epidemic_one_file_a_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_epidemic_one_file_per_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     polars.DataFrame(EPIDEMIC).write_parquet(tmp_path / "Crowds.parquet")
     polars.DataFrame(EPIDEMIC | {"id": [1.0, 2.0]}).write_parquet(tmp_path / "Stadiums.parquet")
     (tmp_path / "Damaged.parquet").write_bytes(b"PAR1 not really")
@@ -166,7 +166,7 @@ def test_audiostock_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["free_to_use_sounds", "sonniss_game_effects", "paramount_motion", "we_sound_effects"])
-def test_libraries_of_file_names(tmp_path: Path, name: str) -> None:
+def test_commercial_libraries(tmp_path: Path, name: str) -> None:
     put(tmp_path / "Ada Sound - Doors Vol. 2" / "Old doors" / "DoorCreak-01_take2.wav")
     put(tmp_path / "Ada Sound - Doors Vol. 2" / "Old doors" / "Door slam.WAV")
     put(tmp_path / "Rain on roof 1.wav")

@@ -1,10 +1,10 @@
-"""Licences as sources write them, and the one name each has."""
+"""Normalise licences as sources write them."""
 
 from __future__ import annotations
 
 import pytest
 
-from openclap.sources.licence import normalise
+from openclap.sources.licence import normalise_licence
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,6 @@ from openclap.sources.licence import normalise
         (None, None),
     ],
 )
-def test_one_name_a_licence(written: str | None, name: str | None) -> None:
-    assert normalise(written) == name
-    assert normalise(name) == name
+def test_licences_are_normalised(written: str | None, name: str | None) -> None:
+    assert normalise_licence(written) == name
+    assert normalise_licence(name) == name

@@ -1,4 +1,4 @@
-"""The public sets, each in a miniature of its published layout."""
+"""Public data sets, each as a miniature of its published layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry, and what each source says of a folder that is not what it needs."""
+"""The registry, and the errors of sources for folders without the files that they need."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def test_every_source_has_its_own_name() -> None:
         SOURCES["esc50"].name = "esc"  # type: ignore[misc]
 
 
-def test_the_published_samples_add_up_to_the_papers_sum() -> None:
+def test_published_sizes_add_up_to_the_papers_sum() -> None:
     published = {name: source.published.samples for name in LAION if (source := SOURCES[name]).published}
     assert published == LAION
     assert sum(published.values()) == 633_526
 
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES) - {"table"}))
-def test_a_folder_that_is_not_there(name: str, tmp_path: Path) -> None:
+def test_missing_folder_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder"):
         SOURCES[name].read(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES) - {"table"}))
-def test_an_empty_folder(name: str, tmp_path: Path) -> None:
+def test_empty_folder_is_refused(name: str, tmp_path: Path) -> None:
     """One sentence or two: what is missing, what is needed, and where it is published. At the call, not later."""
     with pytest.raises(DataError) as caught:
         SOURCES[name].read(tmp_path)
@@ -63,7 +63,7 @@ def test_an_empty_folder(name: str, tmp_path: Path) -> None:
         ("audiocaps", "train.csv", ["youtube_id", "start_time", "caption"]),
     ],
 )
-def test_a_table_with_other_columns(name: str, file: str, columns: list[str], tmp_path: Path) -> None:
+def test_table_with_wrong_columns_is_refused(name: str, file: str, columns: list[str], tmp_path: Path) -> None:
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(DataError) as caught:

@@ -1,4 +1,4 @@
-"""Whatever somebody's sounds lie in is recognised, and it is said what it was."""
+"""Collections of every form are recognised and described."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from layouts import put, write
 
 from openclap.errors import ConfigError, DataError
-from openclap.sources.recognise import Reading, advice, recognise
-from openclap.sources.table import Columns
+from openclap.sources.recognise import ReadOptions, advice, recognise
+from openclap.sources.table import ColumnChoice
 
 
 def wavcaps(root: Path, *, audio: str = "audio") -> Path:
@@ -28,39 +28,39 @@ def wavcaps(root: Path, *, audio: str = "audio") -> Path:
     return root
 
 
-def test_a_table_says_what_it_was_read_as(tmp_path: Path) -> None:
+def test_summary_of_a_table(tmp_path: Path) -> None:
     put(tmp_path / "a.ogg")
     path = write(tmp_path / "t.csv", "audio_path,text\na.ogg,Es läutet – “laut”\n", encoding="cp1252")
     found = recognise(path)
-    assert found.said == (
+    assert found.summary == (
         f"Read {path} as a table of 1 row: sound from 'audio_path', caption from 'text', encoded in cp1252."
     )
     assert [record.captions for record in found.read()] == [("Es läutet – “laut”",)] and found.unread == ()
 
 
-def test_captions_in_a_json_file_beside_sounds_are_read(tmp_path: Path) -> None:
+def test_json_table_beside_audio_is_read(tmp_path: Path) -> None:
     found = recognise(wavcaps(tmp_path / "wavcaps"))
     assert found.source == "table"
-    assert "a table of 6 rows: sound from 'id', caption from 'caption' (bbc_final.json)" in found.said
+    assert "a table of 6 rows: sound from 'id', caption from 'caption' (bbc_final.json)" in found.summary
     assert [record.captions[0] for record in found.read()] == [f"Bird number {n} sings." for n in range(6)]
     assert all(Path(record.audio).is_file() for record in found.read())
 
 
 @pytest.mark.parametrize("placeholder", ["wav", "", None])
-def test_a_column_of_placeholders_gives_way_to_ids_that_name_sounds(tmp_path: Path, placeholder: str | None) -> None:
+def test_ids_that_name_files_replace_a_column_of_placeholders(tmp_path: Path, placeholder: str | None) -> None:
     root = wavcaps(tmp_path / "wavcaps")
     table = root / "json_files" / "bbc_final.json"
     content = json.loads(table.read_text())
     content["data"] = [{"audio": placeholder, "file_name": "a b.wav", **row} for row in content["data"]]
     table.write_text(json.dumps(content))
     found = recognise(root)
-    assert "sound from 'id', caption from 'caption'" in found.said
+    assert "sound from 'id', caption from 'caption'" in found.summary
     assert [record.captions[0] for record in found.read()] == [f"Bird number {n} sings." for n in range(6)]
     assert all(Path(record.audio).is_file() for record in found.read())
 
 
 @pytest.mark.parametrize("name", ["captions.csv", "x.tsv", "x.jsonl", "x.parquet"])
-def test_captions_in_any_table_beside_sounds_are_read(tmp_path: Path, name: str) -> None:
+def test_table_of_every_format_beside_audio_is_read(tmp_path: Path, name: str) -> None:
     rows = [{"filename": f"{n}.ogg", "text": f"Sound {n}."} for n in range(3)]
     for n in range(3):
         put(tmp_path / "sounds" / f"{n}.ogg", n)
@@ -74,15 +74,15 @@ def test_captions_in_any_table_beside_sounds_are_read(tmp_path: Path, name: str)
     assert [record.captions for record in recognise(tmp_path).read()] == [("Sound 0.",), ("Sound 1.",), ("Sound 2.",)]
 
 
-def test_a_table_of_anything_else_is_named_and_left_alone(tmp_path: Path) -> None:
+def test_unrelated_table_is_listed_as_unread(tmp_path: Path) -> None:
     put(tmp_path / "big dog.ogg")
     other = write(tmp_path / "prices.csv", "file,caption\nx.pdf,expensive\n")
     found = recognise(tmp_path)
     assert (found.source, found.unread) == ("folder", (other,))
-    assert found.said == f"Read {tmp_path} as a folder of 1 sound: captions from their names."
+    assert found.summary == f"Read {tmp_path} as a folder of 1 sound: captions from their names."
 
 
-def test_notes_beside_sounds_come_before_a_table(tmp_path: Path) -> None:
+def test_sidecar_notes_take_precedence_over_a_table(tmp_path: Path) -> None:
     put(tmp_path / "a.ogg")
     write(tmp_path / "a.txt", "A dog.")
     put(tmp_path / "b.ogg")
@@ -91,31 +91,31 @@ def test_notes_beside_sounds_come_before_a_table(tmp_path: Path) -> None:
     table = write(tmp_path / "old.csv", "file,caption\na.ogg,other words\n")
     found = recognise(tmp_path)
     assert found.source == "folder" and found.unread == (table,)
-    assert found.said.endswith("3 sounds: captions from NAME.txt or NAME.json beside 2, from the names of 1.")
+    assert found.summary.endswith("3 sounds: captions from NAME.txt or NAME.json beside 2, from the names of 1.")
 
 
-def test_two_tables_of_other_sounds_are_both_read_and_of_the_same_sounds_neither(tmp_path: Path) -> None:
+def test_tables_of_the_same_sounds_are_refused(tmp_path: Path) -> None:
     for n in range(4):
         put(tmp_path / "audio" / f"{n}.ogg", n)
     write(tmp_path / "train.csv", "file_name,caption\n0.ogg,A.\n1.ogg,B.\n")
     write(tmp_path / "test.csv", "file_name,caption\n2.ogg,C.\n3.ogg,D.\n")
     assert sorted(record.captions[0] for record in recognise(tmp_path).read()) == ["A.", "B.", "C.", "D."]
     write(tmp_path / "test.csv", "file_name,caption\n1.ogg,C.\n3.ogg,D.\n")
-    with pytest.raises(DataError, match=r"both say what 1.ogg is. Give one of them .*test.csv"):
+    with pytest.raises(DataError, match=r"both describe 1.ogg. Give one of them .*test.csv"):
         recognise(tmp_path)
 
 
 def test_hugging_face_folders_and_shards(tmp_path: Path) -> None:
     put(tmp_path / "hf" / "train" / "a.ogg")
     write(tmp_path / "hf" / "train" / "metadata.csv", "file_name,text\na.ogg,A.\n")
-    assert "metadata.csv: sound from 'file_name', caption from 'text'" in recognise(tmp_path / "hf").said
+    assert "metadata.csv: sound from 'file_name', caption from 'text'" in recognise(tmp_path / "hf").summary
     sound = {"bytes": put(tmp_path / "x.ogg").read_bytes(), "path": "x.ogg"}
     (tmp_path / "rows").mkdir()
     polars.DataFrame({"audio": [sound], "caption": ["A."]}).write_parquet(tmp_path / "rows" / "x.parquet")
     for path in (tmp_path / "rows", tmp_path / "rows" / "x.parquet"):
         found = recognise(path)
         assert (found.source, [record.captions for record in found.read()]) == ("hugging_face", [("A.",)])
-        assert "(1 parquet file: sound from 'audio', caption from 'caption')" in found.said
+        assert "(1 parquet file: sound from 'audio', caption from 'caption')" in found.summary
     (tmp_path / "tars").mkdir()
     with tarfile.open(tmp_path / "tars" / "0.tar", "w") as tar:
         for name, content in (("0.ogg", sound["bytes"]), ("0.txt", b"A.")):
@@ -125,21 +125,21 @@ def test_hugging_face_folders_and_shards(tmp_path: Path) -> None:
     for path in (tmp_path / "tars", tmp_path / "tars" / "0.tar"):
         found = recognise(path)
         assert (found.source, [record.captions for record in found.read()]) == ("shards", [("A.",)])
-        assert found.said == f"Read {path} as WebDataset shards (1 tar: sound from .ogg, caption from .txt)."
+        assert found.summary == f"Read {path} as WebDataset shards (1 tar: sound from .ogg, caption from .txt)."
 
 
-def test_what_somebody_names_is_used(tmp_path: Path) -> None:
+def test_named_source_and_columns_are_used(tmp_path: Path) -> None:
     put(tmp_path / "dog" / "1.ogg")
     put(tmp_path / "cat" / "2.ogg")
-    found = recognise(tmp_path, Reading("hugging_face"))
+    found = recognise(tmp_path, ReadOptions("hugging_face"))
     assert [record.label for record in found.read()] == ["cat", "dog"]
     with pytest.raises(ConfigError, match="has no columns to name"):
-        recognise(tmp_path, Reading(columns=Columns(captions=("text",))))
+        recognise(tmp_path, ReadOptions(columns=ColumnChoice(captions=("text",))))
     with pytest.raises(ConfigError, match="expected one of: freesound"):
-        recognise(tmp_path, Reading("nonsense"))
+        recognise(tmp_path, ReadOptions("nonsense"))
 
 
-def test_one_sentence_for_what_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_collection_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "4.tar").mkdir()
     cases = {
@@ -157,13 +157,13 @@ def test_one_sentence_for_what_cannot_be_read(tmp_path: Path) -> None:
         recognise(tmp_path / "empty")
 
 
-def test_advice_names_what_would_read_it(tmp_path: Path) -> None:
+def test_advice_names_other_ways_to_read(tmp_path: Path) -> None:
     root = wavcaps(tmp_path / "wavcaps")
     assert "bbc_final.json" not in advice(recognise(root))  # it is read already
     beside = root / "bbc_final.json"
     (root / "json_files" / "bbc_final.json").rename(beside)
     said = advice(recognise(root / "audio"))
-    assert f"{beside} speaks of these sounds (captions in 'caption'): give it in place of the folder." in said
+    assert f"{beside} describes these sounds (captions in 'caption'): give it in place of the folder." in said
     for kind in ("dog", "cat"):
         put(tmp_path / "labels" / kind / "1-100032-A-0.ogg")
     assert "--source hugging_face" in advice(recognise(tmp_path / "labels"))
@@ -173,21 +173,21 @@ def test_advice_names_what_would_read_it(tmp_path: Path) -> None:
     assert "It has the layout of ESC-50: give --source esc50." in advice(recognise(esc))
 
 
-def test_a_table_of_the_sounds_of_a_neighbour_is_not_advised(tmp_path: Path) -> None:
+def test_table_of_other_sounds_is_not_advised(tmp_path: Path) -> None:
     put(tmp_path / "mine" / "NHU1.ogg")
     put(tmp_path / "other" / "a.ogg")
     write(tmp_path / "t.csv", "file,caption\nother/a.ogg,A dog.\n")
     assert advice(recognise(tmp_path / "mine")) == ""
 
 
-def test_a_table_whose_captions_have_another_name_is_advised(tmp_path: Path) -> None:
+def test_advice_names_caption_candidates_of_a_table(tmp_path: Path) -> None:
     put(tmp_path / "NHU1.ogg")
     table = write(tmp_path / "t.csv", "file,beschreibung\nNHU1.ogg,Ein Hund bellt.\n")
     said = advice(recognise(tmp_path))
     assert str(table) in said and "with --caption-column" in said
 
 
-def test_columns_of_a_hugging_face_folder_without_captions_are_named(tmp_path: Path) -> None:
+def test_advice_names_caption_candidates_of_a_hugging_face_folder(tmp_path: Path) -> None:
     put(tmp_path / "a" / "1.ogg")
     write(tmp_path / "a" / "metadata.csv", "file_name,beschreibung\n1.ogg,Ein Hund bellt.\n")
     assert "'beschreibung': name the one with captions, --caption-column NAME." in advice(recognise(tmp_path / "a"))
@@ -197,21 +197,21 @@ def test_columns_of_a_hugging_face_folder_without_captions_are_named(tmp_path: P
     assert "'beschreibung': name the one with captions, --caption-column NAME." in advice(recognise(tmp_path / "b"))
 
 
-def test_looking_for_advice_says_nothing_of_other_layouts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_advice_logs_nothing_about_other_layouts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     put(tmp_path / "X1.ogg")
     polars.DataFrame({"nr": ["X1"], "comment": ["A dog."]}).write_parquet(tmp_path / "x.parquet")
     assert "'comment'" in advice(recognise(tmp_path))
     assert caplog.records == []
 
 
-def test_a_metadata_table_of_another_kind_is_a_table_like_any_other(tmp_path: Path) -> None:
+def test_metadata_without_file_name_is_an_ordinary_table(tmp_path: Path) -> None:
     put(tmp_path / "audio" / "a.ogg")
     write(tmp_path / "metadata.csv", "filename,caption\na.ogg,A dog.\n")
     found = recognise(tmp_path)
     assert (found.source, [record.captions for record in found.read()]) == ("table", [("A dog.",)])
 
 
-def test_what_openclap_wrote_among_the_sounds_is_passed_over(tmp_path: Path) -> None:
+def test_outputs_of_openclap_are_skipped(tmp_path: Path) -> None:
     """A data set, a run or an index inside the folder of sounds: its tables and sounds are copies."""
     for n in range(4):
         put(tmp_path / f"{n}.wav", n)
@@ -226,7 +226,7 @@ def test_what_openclap_wrote_among_the_sounds_is_passed_over(tmp_path: Path) -> 
     write(tmp_path / "index" / "index.json", "{}")
     write(tmp_path / "index" / "files.lance" / "metadata.csv", "file_name,text\nx.wav,A caption.\n")
     found = recognise(tmp_path)
-    assert (found.said, found.unread) == (wanted.said, ())
+    assert (found.summary, found.unread) == (wanted.summary, ())
     assert [record.captions for record in found.read()] == [(f"Sound {n}.",) for n in range(4)]
     write(tmp_path / "dataset.json", json.dumps([{"file": f"{n}.wav", "caption": f"Mine {n}."} for n in range(4)]))
     assert recognise(tmp_path).unread == (tmp_path / "dataset.json",)  # a table of somebody's own

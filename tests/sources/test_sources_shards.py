@@ -1,4 +1,4 @@
-"""Shards of LAION's layout as a source: sounds come out of the tars once, damage takes nothing whole with it."""
+"""Shards of LAION's layout as a source: audio is extracted once, and damage loses only damaged samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layouts import decodable, put, records
 from openclap.data.pack import pack
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record
-from openclap.sources.embedded import write_out
+from openclap.sources.extracted_audio import extract_audio
 
 
 def tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -35,7 +35,7 @@ def flac(folder: Path, number: int) -> bytes:
     return put(folder / f"made-{number}.flac", number).read_bytes()
 
 
-def test_pairs_in_any_order_and_tars_by_number(tmp_path: Path, home: Path) -> None:
+def test_pairs_in_any_order_and_tars_in_numeric_order(tmp_path: Path, home: Path) -> None:
     first, second, third = (flac(tmp_path, number) for number in range(3))
     root = tmp_path / "freesound"
     tar(root / "train" / "10.tar", {"0.flac": third, "0.json": said("three")})
@@ -65,7 +65,7 @@ def test_pairs_in_any_order_and_tars_by_number(tmp_path: Path, home: Path) -> No
     assert len([path for path in (home / "sounds").rglob("*") if path.is_file()]) == 3  # equal sounds are one file
 
 
-def test_what_pack_writes_is_read_back(tmp_path: Path) -> None:
+def test_packed_shards_are_read(tmp_path: Path) -> None:
     rows = [
         Record(f"id{number}", put(tmp_path / f"{number}.wav", number), (f"sound {number}",), "mine", licence="CC0-1.0")
         for number in range(3)
@@ -79,12 +79,12 @@ def test_what_pack_writes_is_read_back(tmp_path: Path) -> None:
     assert {record.split for record in found} == {"train"}
 
 
-def test_one_tar_by_itself(tmp_path: Path) -> None:
+def test_single_tar_is_read(tmp_path: Path) -> None:
     path = tar(tmp_path / "0.tar", {"0.flac": flac(tmp_path, 0), "0.json": said("one")})
     assert [record.captions for record in records("shards", path)] == [("one",)]
 
 
-def test_damage_takes_only_what_it_hit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_tar_loses_only_damaged_samples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sound = flac(tmp_path, 0)
     root = tmp_path / "shards"
     whole = {"0.flac": sound, "0.json": said("zero"), "1.flac": sound, "1.json": said("one")}
@@ -96,10 +96,10 @@ def test_damage_takes_only_what_it_hit(tmp_path: Path, caplog: pytest.LogCapture
     found = records("shards", root)
     assert [record.captions for record in found] == [("zero",), ("good",)]
     for words in (
-        "0.tar: is cut off in 1.flac",
+        "0.tar: is truncated in 1.flac",
         "1.tar: cannot be read",
         "2.tar: 0.json is damaged",
-        "2.tar: 1 sounds",
+        "2.tar: 1 members",
     ):
         assert words in caplog.text
 
@@ -114,26 +114,26 @@ def test_reading_tars_is_lazy(tmp_path: Path) -> None:
     assert len([path for path in cache.rglob("*") if path.is_file()]) == 1
 
 
-def test_sounds_written_out_are_whole_and_written_once(tmp_path: Path) -> None:
-    path = write_out(b"sound", "x/a.FLAC", tmp_path)
+def test_extracted_audio_is_complete_and_written_once(tmp_path: Path) -> None:
+    path = extract_audio(b"sound", "x/a.FLAC", tmp_path)
     assert path.read_bytes() == b"sound"
     assert path.suffix == ".flac"
     before = path.stat().st_mtime_ns
-    assert write_out(b"sound", "b.flac", tmp_path) == path
+    assert extract_audio(b"sound", "b.flac", tmp_path) == path
     assert path.stat().st_mtime_ns == before
     path.write_bytes(b"so")  # the machine lost power
-    assert write_out(b"sound", "b.flac", tmp_path).read_bytes() == b"sound"
-    assert write_out(b"sound", "../../etc/passwd.x", tmp_path).parent == path.parent
+    assert extract_audio(b"sound", "b.flac", tmp_path).read_bytes() == b"sound"
+    assert extract_audio(b"sound", "../../etc/passwd.x", tmp_path).parent == path.parent
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_cache_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file")
-    with pytest.raises(DataError, match="cache: a sound cannot be written out"):
-        write_out(b"sound", "a.wav", tmp_path / "cache")
+    with pytest.raises(DataError, match="cache: audio cannot be extracted"):
+        extract_audio(b"sound", "a.wav", tmp_path / "cache")
 
 
-def test_sounds_with_text_beside_them(tmp_path: Path) -> None:
+def test_audio_with_text_files_is_read(tmp_path: Path) -> None:
     sound = flac(tmp_path, 0)
     tar(
         tmp_path / "set" / "0.tar",
@@ -151,7 +151,7 @@ def test_sounds_with_text_beside_them(tmp_path: Path) -> None:
     assert (second.captions, second.label) == (("It rings.", "A bell."), "bell")
 
 
-def test_a_folder_that_is_called_like_a_tar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folder_with_the_name_of_a_tar_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tar(tmp_path / "set" / "0.tar", {"0.flac": flac(tmp_path, 0), "0.json": said("one")})
     (tmp_path / "set" / "4.tar").mkdir()
     assert [record.captions for record in records("shards", tmp_path / "set")] == [("one",)]

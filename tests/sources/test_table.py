@@ -1,4 +1,4 @@
-"""Tables as people write them: what comes out, and what is said of those that cannot be read."""
+"""Tables as people write them, and the errors for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from layouts import put
 
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record, read_table
-from openclap.sources.table import Columns, open_table
-from openclap.sources.text import decode_text
+from openclap.sources.table import ColumnChoice, open_table
+from openclap.sources.text_encoding import decode_text
 
 
 def table(folder: Path, name: str, text: str | bytes) -> Path:
@@ -50,7 +50,7 @@ def test_defaults_of_a_table_with_files_and_captions_only(tmp_path: Path) -> Non
     assert record == Record("./a.wav", tmp_path / "a.wav", ("Rain | not split.",), "mine", group="a.wav")
 
 
-def test_other_names_of_columns(tmp_path: Path) -> None:
+def test_other_column_names(tmp_path: Path) -> None:
     path = table(
         tmp_path,
         "t.csv",
@@ -68,7 +68,7 @@ def test_tsv_with_byte_order_mark_and_quotes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
-def test_a_csv_as_spreadsheets_part_it(tmp_path: Path, mark: str) -> None:
+def test_csv_with_semicolons(tmp_path: Path, mark: str) -> None:
     path = table(tmp_path, "t.csv", f'\ufefffile{mark}caption{mark}tags\na.wav{mark}"rain; wind, hail"{mark}x\n')
     [record] = read_table(path)
     assert (record.captions, record.tags) == (("rain; wind, hail",), ("x",))
@@ -96,12 +96,12 @@ def test_parquet_with_lists_and_numbers(tmp_path: Path) -> None:
     assert second.id == "b.wav"
 
 
-def test_rows_without_caption_stay_and_blank_rows_go(tmp_path: Path) -> None:
+def test_rows_without_caption_are_read_and_blank_rows_skipped(tmp_path: Path) -> None:
     records = read_table(table(tmp_path, "t.csv", "file,caption\na.wav,  \n\nb.wav,Dog.\n,\n"))
     assert [(record.id, record.captions) for record in records] == [("a.wav", ()), ("b.wav", ("Dog.",))]
 
 
-def test_absolute_files_stay(tmp_path: Path) -> None:
+def test_absolute_paths_are_read(tmp_path: Path) -> None:
     absolute = tmp_path / "elsewhere" / "a.wav"
     assert read_table(table(tmp_path, "t.csv", f"file,caption\n{absolute},Dog.\n"))[0].audio == absolute
 
@@ -133,9 +133,7 @@ def test_absolute_files_stay(tmp_path: Path) -> None:
         ("t.xlsx", "x", [".xlsx", "expected one of", ".csv"]),
     ],
 )
-def test_one_clear_sentence_for_a_table_that_cannot_be_used(
-    tmp_path: Path, name: str, text: str | bytes, words: list[str]
-) -> None:
+def test_unusable_table_is_one_sentence(tmp_path: Path, name: str, text: str | bytes, words: list[str]) -> None:
     with pytest.raises(DataError) as caught:
         read_table(table(tmp_path, name, text))
     assert name in str(caught.value)
@@ -144,7 +142,7 @@ def test_one_clear_sentence_for_a_table_that_cannot_be_used(
         assert word in str(caught.value)
 
 
-def test_no_such_table(tmp_path: Path) -> None:
+def test_missing_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "t.csv")
     (tmp_path / "folder.csv").mkdir()
@@ -152,14 +150,14 @@ def test_no_such_table(tmp_path: Path) -> None:
         read_table(tmp_path / "folder.csv")
 
 
-def test_one_file_is_one_group_however_it_is_written(tmp_path: Path) -> None:
+def test_group_does_not_depend_on_the_spelling_of_a_path(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     table = tmp_path / "in" / "t.csv"
     table.write_text(f"file,caption\na.wav,x\n../in/a.wav,y\n{tmp_path}/in/a.wav,z\n", encoding="utf-8")
     assert {record.group for record in read_table(table)} == {"a.wav"}
 
 
-def test_columns_beside_the_usual(tmp_path: Path) -> None:
+def test_optional_columns(tmp_path: Path) -> None:
     path = table(
         tmp_path,
         "t.csv",
@@ -174,7 +172,7 @@ def test_columns_beside_the_usual(tmp_path: Path) -> None:
     assert second == Record("b.wav", tmp_path / "b.wav", ("A cat.",), "t", group="b.wav")
 
 
-def test_the_released_form_of_laion_audio_630k(tmp_path: Path) -> None:
+def test_released_tables_of_laion_audio_630k(tmp_path: Path) -> None:
     """Addresses in `url`, captions in numbered columns, and the Freesound id as metadata."""
     address = "https://freesound.org/apiv2/sounds/158824/download/"
     path = table(
@@ -194,14 +192,14 @@ def test_the_released_form_of_laion_audio_630k(tmp_path: Path) -> None:
     ]
 
 
-def test_addresses_beside_files(tmp_path: Path) -> None:
+def test_urls_beside_files(tmp_path: Path) -> None:
     path = table(tmp_path, "t.csv", "file,caption,url\nhttps://x.org/a.wav,A.,https://freesound.org/s/7/\nb.wav,B.,\n")
     first, second = read_table(path)
     assert (first.audio, first.link, first.freesound_id) == ("https://x.org/a.wav", "https://freesound.org/s/7/", 7)
     assert second.audio == tmp_path / "b.wav"
 
 
-def test_as_a_source_a_table_needs_no_captions(tmp_path: Path) -> None:
+def test_table_source_needs_no_captions(tmp_path: Path) -> None:
     path = table(tmp_path, "t.csv", 'file,title,tags\na.wav,Door creak 2,"door, creak"\n')
     [record] = SOURCES["table"].read(path)
     assert (record.captions, record.title, record.tags) == ((), "Door creak 2", ("door", "creak"))
@@ -222,7 +220,7 @@ WORDS = "Été à Zürich: ein Wagen fährt vorbei"
     ],
 )
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.json"])
-def test_encodings_are_told_by_their_bytes(tmp_path: Path, name: str, encoding: str, text: str, said: str) -> None:
+def test_encodings_are_detected(tmp_path: Path, name: str, encoding: str, text: str, said: str) -> None:
     rows = {
         "t.csv": f'file;text\na.wav;"{text}"\n',
         "t.tsv": f"file\ttext\na.wav\t{text}\n",
@@ -231,10 +229,10 @@ def test_encodings_are_told_by_their_bytes(tmp_path: Path, name: str, encoding: 
     }
     found = open_table(table(tmp_path, name, rows[name].encode(encoding)))
     assert found.records[0].captions == (text,)
-    assert found.said == f"a table of 1 row: sound from 'file', caption from 'text'{said}"
+    assert found.summary == f"a table of 1 row: sound from 'file', caption from 'text'{said}"
 
 
-def test_a_line_pasted_from_elsewhere_does_not_change_the_others(tmp_path: Path) -> None:
+def test_pasted_cp1252_line_in_utf_8_is_read(tmp_path: Path) -> None:
     content = "file,caption\na.wav,Ein Bär brüllt über Gräben\n".encode() + "b.wav,Café “là”\n".encode("cp1252")
     found = open_table(table(tmp_path, "t.csv", content))
     assert [record.captions[0] for record in found.records] == ["Ein Bär brüllt über Gräben", "Café “là”"]
@@ -250,7 +248,7 @@ def test_a_line_pasted_from_elsewhere_does_not_change_the_others(tmp_path: Path)
         ("shift_jis", ("犬がほえている", "雨がふっている")),
     ],
 )
-def test_encodings_that_bytes_do_not_tell_are_refused(tmp_path: Path, encoding: str, texts: tuple[str, str]) -> None:
+def test_undetectable_encodings_are_refused(tmp_path: Path, encoding: str, texts: tuple[str, str]) -> None:
     content = f"file,caption\na.wav,{texts[0]}\nb.wav,{texts[1]}\n".encode(encoding)
     with pytest.raises(DataError, match=r"its encoding is none of .* Save it again as UTF-8\."):
         open_table(table(tmp_path, "t.csv", content))
@@ -259,28 +257,28 @@ def test_encodings_that_bytes_do_not_tell_are_refused(tmp_path: Path, encoding: 
 @pytest.mark.parametrize(
     "text", ["été", "À l'été, «ça» y est", "Über Öl", "crème brûlée", "œuf – 5 €", "naïf", "hôtel"]
 )
-def test_words_of_western_europe_are_not(text: str) -> None:
+def test_western_european_words_are_read(text: str) -> None:
     assert decode_text(text.encode("cp1252"))[0] == text
 
 
-def test_bytes_that_cp1252_has_no_sign_for_stay(tmp_path: Path) -> None:
+def test_bytes_undefined_in_cp1252_are_read_as_latin_1(tmp_path: Path) -> None:
     assert decode_text(b"caf\xe9 \x81 \x80") == ("café \x81 €", "cp1252")
 
 
 @pytest.mark.parametrize("file", ["file_name", "filename", "audio_path", "Audio File", "filepath", "wav", "SOUND"])
 @pytest.mark.parametrize("caption", ["text", "Caption 1", "sentence", "captions"])
-def test_columns_under_the_names_in_use(tmp_path: Path, file: str, caption: str) -> None:
+def test_usual_column_names(tmp_path: Path, file: str, caption: str) -> None:
     path = table(tmp_path, "t.csv", f"{file},{caption}\na.wav,A dog.\n")
     [record] = read_table(path)
     assert (record.audio, record.captions) == (tmp_path / "a.wav", ("A dog.",))
 
 
-def test_columns_that_somebody_names(tmp_path: Path) -> None:
+def test_chosen_columns(tmp_path: Path) -> None:
     path = table(tmp_path, "t.csv", "path,where,Was man hört,caption\nx,a.wav,Ein Hund.,dog\n")
-    [record] = open_table(path, columns=Columns("where", ("Was man hört", "caption"))).records
+    [record] = open_table(path, columns=ColumnChoice("where", ("Was man hört", "caption"))).records
     assert (record.audio, record.captions) == (tmp_path / "a.wav", ("Ein Hund.", "dog"))
     with pytest.raises(DataError, match=r"has no column 'heard'\. Found: path, where"):
-        open_table(path, columns=Columns(captions=("heard",)))
+        open_table(path, columns=ColumnChoice(captions=("heard",)))
 
 
 @pytest.mark.parametrize(
@@ -299,13 +297,13 @@ def test_columns_that_somebody_names(tmp_path: Path) -> None:
         [{"audio": {"path": "a.wav", "bytes": None}, "text": "A dog."}, {"audio": {"path": "b.wav"}, "text": "A cat."}],
     ],
 )
-def test_json_in_the_shapes_that_people_write(tmp_path: Path, value: object) -> None:
+def test_json_of_every_form(tmp_path: Path, value: object) -> None:
     expected = [(tmp_path / "a.wav", ("A dog.",)), (tmp_path / "b.wav", ("A cat.",))]
     found = read_table(table(tmp_path, "t.json", json.dumps(value, indent=2)))
     assert [(record.audio, record.captions) for record in found] == expected
 
 
-def test_either_suffix_for_either_kind_of_json(tmp_path: Path) -> None:
+def test_json_and_json_lines_with_either_suffix(tmp_path: Path) -> None:
     rows = [{"file": "a.wav", "caption": "A dog."}, {"file": "b.wav", "caption": "A cat."}]
     lines, array = "\n".join(map(json.dumps, rows)), json.dumps(rows, indent=1)
     for name, text in (("a.json", lines), ("b.jsonl", array), ("c.ndjson", lines)):
@@ -313,7 +311,7 @@ def test_either_suffix_for_either_kind_of_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", "None", "null", "N/A", " n/a ", "<NA>"])
-def test_words_for_nothing_are_no_captions_tags_or_groups(tmp_path: Path, word: str) -> None:
+def test_placeholders_are_no_captions_tags_or_groups(tmp_path: Path, word: str) -> None:
     path = table(
         tmp_path,
         "t.csv",
@@ -325,7 +323,7 @@ def test_words_for_nothing_are_no_captions_tags_or_groups(tmp_path: Path, word: 
     assert read_table(table(tmp_path, "t.json", json.dumps(rows)))[0].captions == ("A dog.",)
 
 
-def test_sounds_in_another_folder_and_of_another_format_are_found(tmp_path: Path) -> None:
+def test_files_in_another_folder_and_format_are_found(tmp_path: Path) -> None:
     sound = put(tmp_path / "audio" / "train" / "a.ogg")
     put(tmp_path / "audio" / "b.ogg")
     path = table(tmp_path, "t.csv", "file_name,caption\nold\\place\\a.wav,A.\nc.wav,C.\n")
@@ -334,7 +332,7 @@ def test_sounds_in_another_folder_and_of_another_format_are_found(tmp_path: Path
     assert second.audio == tmp_path / "c.wav"  # not there, and listed when it is packed
 
 
-def test_sounds_that_a_table_calls_by_their_ids(tmp_path: Path) -> None:
+def test_files_named_by_ids_are_found(tmp_path: Path) -> None:
     put(tmp_path / "audio" / "7.ogg")
     put(tmp_path / "audio" / "Yabc.ogg")
     rows = {
@@ -342,10 +340,10 @@ def test_sounds_that_a_table_calls_by_their_ids(tmp_path: Path) -> None:
     }
     found = open_table(table(tmp_path, "t.json", json.dumps(rows)))
     assert [record.audio for record in found.records[:2]] == [tmp_path / "audio/7.ogg", tmp_path / "audio/Yabc.ogg"]
-    assert "sound from 'id'" in found.said
+    assert "sound from 'id'" in found.summary
 
 
-def test_two_sounds_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
+def test_two_files_of_one_name_are_not_confused(tmp_path: Path) -> None:
     for place in ("a/7.ogg", "b/7.ogg", "b/8.ogg"):
         put(tmp_path / place)
     path = table(tmp_path, "t.csv", "id,caption\n7,A.\n8,B.\n")

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 import openclap
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
 from openclap.data.pack import pack
 from openclap.data.shards import index_shards
 from openclap.demo.run import SOUNDS, TABLE
@@ -67,5 +67,5 @@ def small_model(place: Path, captions: list[str]) -> Path:
     text = replace(PRESET.text, sizes=dict(PRESET.text.sizes) | {"vocab_size": len(words) + 2})
     preset = replace(PRESET, frontend=replace(PRESET.frontend, samples=16000), text=text)
     torch.manual_seed(0)
-    folder.save(place, build_clap(preset), preset, Tokenizer(fast.to_str(), text.context))
+    openclap_folder.save(place, build_clap(preset), preset, Tokenizer(fast.to_str(), text.context))
     return place

@@ -17,7 +17,7 @@ from test_trainer import RUN
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import openclap
-from openclap.checkpoints import detect, folder
+from openclap.checkpoints import detect, openclap_folder
 from openclap.data.loader import PairLoader
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError, TrainingError
@@ -142,7 +142,7 @@ def test_siglips_bias_goes_on_from_the_models_folder(make_config: MakeConfig, tm
         expected = torch.tensor(-10.0) if name == "anew" else bias
         assert torch.equal(detect.read(tmp_path / name / "model").objective["bias"], expected), name
     train(make_config(start=str(first), epochs=1), tmp_path / "other")  # another objective has no use for it
-    assert not (tmp_path / "other" / "model" / folder.OBJECTIVE).exists()
+    assert not (tmp_path / "other" / "model" / openclap_folder.OBJECTIVE).exists()
     model = openclap.load(first)
     model.save(tmp_path / "copy")
     assert torch.equal(detect.read(tmp_path / "copy").objective["bias"], bias)

@@ -1,29 +1,29 @@
-"""What is said of a sound: rules from titles and tags to sentences, and models that write them from keywords.
+"""Captions: rules that make them from titles and tags, and models that write them from keywords.
 
-captions_of(record)             the captions a record gives, and those the rules of its source make
-augment(records, maker)         one sentence more for each, from its keywords
-load("bundled")                 a maker: the model that comes along, one of the hub's, a folder's
-Endpoint.from_environment()     another: any server that speaks OpenAI's chat protocol
+captions_of(record)             the captions of a record, and those that its source's rules make
+augment(records, maker)         one more caption per record, written from its keywords
+load("bundled")                 a caption maker: the bundled model, one on the hub, or a folder
+Endpoint.from_environment()     another one: any server with OpenAI's chat protocol
 """
 
 from openclap.captions.endpoint import Endpoint
-from openclap.captions.keyword_to_caption import BUNDLED, PUBLISHED, Form, Writer, load
-from openclap.captions.makers import Counts, Maker, augment, with_made
+from openclap.captions.keyword_to_caption import BUNDLED, COMMON_GEN, GenerationSettings, KeywordCaptioner, load
+from openclap.captions.makers import CaptioningCounts, CaptionMaker, augment, with_generated
 from openclap.captions.rules import RULES, Caption, captions_of, labels_of
 
 __all__ = [
     "BUNDLED",
-    "PUBLISHED",
+    "COMMON_GEN",
     "RULES",
     "Caption",
-    "Counts",
+    "CaptionMaker",
+    "CaptioningCounts",
     "Endpoint",
-    "Form",
-    "Maker",
-    "Writer",
+    "GenerationSettings",
+    "KeywordCaptioner",
     "augment",
     "captions_of",
     "labels_of",
     "load",
-    "with_made",
+    "with_generated",
 ]

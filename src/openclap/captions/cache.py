@@ -1,8 +1,8 @@
-"""Sentences that were made before, in a file that only grows.
+"""An append-only cache of captions written from keywords.
 
-One line of JSON a sentence: {"maker": identity, "keywords": [...], "text": ...}. Sentences of several makers may share
-a file, and several processes may write to it: each batch is one write at its end. What a kill leaves half written is
-passed over, and stays where it is.
+One line of JSON per caption: {"maker": identity, "keywords": [...], "text": ...}. Several makers may share a file, and
+several processes may append to it, for each batch is one write. A line that a kill left incomplete is skipped, and
+stays.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ Keywords = tuple[str, ...]
 
 log = logging.getLogger(__name__)
 _START = b'{"maker": '
+"""The beginning of every line, by which a cache is recognised."""
 
 
-class Cache:
-    """The sentences of one maker: read whole when opened, written through. Without a path, kept in memory alone.
+class CaptionCache:
+    """The captions of one maker, read completely when opened and written through. Without a path, in memory only.
 
-    The order of keywords counts, for it changes what a model writes.
+    The order of keywords matters, for it changes the captions of a model.
     """
 
     def __init__(self, path: Path | None, maker: str) -> None:
-        """Raises DataError when the file cannot be read, or is not a cache."""
+        """Open the cache. Raises DataError when the file cannot be read, or is no cache."""
         self._path, self._maker = path, maker
         self._texts: dict[Keywords, str] = {}
         self._torn = False
@@ -36,9 +37,7 @@ class Cache:
             try:
                 self._read(path)
             except OSError as error:
-                raise DataError(
-                    f"{path}: cannot be read ({error.strerror}). It should hold captions made before."
-                ) from error
+                raise DataError(f"{path}: cannot be read ({error.strerror}), expected a cache of captions.") from error
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -46,9 +45,9 @@ class Cache:
     def get(self, keywords: Keywords) -> str | None:
         return self._texts.get(keywords)
 
-    def add(self, made: Iterable[tuple[Keywords, str]]) -> None:
-        """Keep sentences; when this returns they are on the disk. Raises DataError when they cannot be written."""
-        new = dict(made)
+    def add(self, captions: Iterable[tuple[Keywords, str]]) -> None:
+        """Add captions; they are on the disk when this returns. Raises DataError when they cannot be written."""
+        new = dict(captions)
         self._texts.update(new)
         if self._path is None or not new:
             return
@@ -58,7 +57,9 @@ class Cache:
         )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered and in append mode: one write, so that lines of other processes are not interleaved.
             with self._path.open("ab", buffering=0) as file:
+                # After a torn line, begin a new one, or the first caption would be lost with it.
                 file.write(b"\n" * self._torn + lines.encode("utf-8"))
                 os.fsync(file.fileno())
         except OSError as error:
@@ -71,17 +72,18 @@ class Cache:
         damaged, line = 0, b"\n"
         with path.open("rb") as file:
             for number, line in enumerate(file):
+                # A file that is torn within its first bytes is a cache as well.
                 if number == 0 and not line.startswith(_START[: len(line)]):
                     raise DataError(
-                        f"{path}: is no file of captions made before. Name another; nothing was written to it."
+                        f"{path}: is no cache of captions. Name another file; nothing was written to this one."
                     )
-                damaged += not self._take(line)
+                damaged += not self._read_line(line)
         self._torn = not line.endswith(b"\n")
         if damaged:
-            log.warning("%s: %d damaged lines were passed over; their captions are made again.", path, damaged)
+            log.warning("%s: %d damaged lines were skipped; their captions are made again.", path, damaged)
 
-    def _take(self, line: bytes) -> bool:
-        """Is this line whole (or blank)? If it is this maker's, keep what it says."""
+    def _read_line(self, line: bytes) -> bool:
+        """Take a caption of this maker from a line. Returns False for a damaged line."""
         if not line.strip():
             return True
         try:

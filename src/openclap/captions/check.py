@@ -1,7 +1,7 @@
-"""Do captions say what is heard? A look at all of them, before hours of work go into sounds that are called "NHU".
+"""Check that captions describe the sounds, before hours of work go into clips that are all called "NHU".
 
-Three things are doubted: that no sound has a caption, that nearly all have the same (those made of names, but for
-numbers and codes), and that most are identifiers, such as names of files that were taken for want of captions.
+Three problems are reported: no sound has a caption; nearly all captions are equal (those made from names: but for
+numbers and codes); most captions are identifiers, such as file names that were used in place of captions.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 
 from openclap.captions.rules import Caption
 
-FEWEST = 5
-"""Sounds; fewer may well be called the same."""
-EQUAL, IDENTIFIERS = 0.9, 0.5
-"""Shares of the sounds."""
+FEWEST_SOUNDS = 5
+"""Fewer sounds may well have equal captions."""
+MOST_EQUAL, MOST_IDENTIFIERS = 0.9, 0.5
+"""Shares of the sounds above which captions are reported."""
 SHORT_CODE = 4
-"""Capitals in a row that may, in the name of a file, as well be a code (NHU) as a word (DOG)."""
+"""Up to this many capitals in a file name may be a code (NHU) as well as a word (DOG)."""
 LONG_CODE = 4
-"""Letters of a code with digits that is passed over when names are compared; shorter ones may be notes (C4, F#3)."""
+"""From this length a token with digits is ignored when names are compared; shorter ones may be notes (C4, F#3)."""
 NAMES = ("file name", "title")
-"""What nobody wrote as a caption."""
+"""Origins of captions that nobody wrote as captions (`Caption.made`)."""
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _CONSONANTS = re.compile(r"[bcdfghjklmnpqrstvwxz]{6}", re.IGNORECASE)
 _VOWEL = re.compile(r"[aeiouyà-öø-ÿ]", re.IGNORECASE)
@@ -33,11 +33,10 @@ _SHORTEST_WORD = 3
 
 @dataclass(slots=True)
 class CaptionCheck:
-    """Looks at the captions of one sound after the other.
+    """Collects the captions of one sound after the other and reports problems.
 
     Attributes:
-        stop: called by `finish` with a sentence where captions are to be doubted, and whether there are any to go on
-            with; may raise.
+        stop: called by `finish` with the problem in a sentence, and whether there are any captions at all; may raise.
     """
 
     stop: Callable[[str, bool], None]
@@ -45,10 +44,10 @@ class CaptionCheck:
     _texts: Counter[str] = field(default_factory=Counter)
     _made: Counter[str] = field(default_factory=Counter)
     _names: set[str] = field(default_factory=set)
-    """Those of the texts that were made of names."""
+    """Captions that were made from names."""
 
-    def see(self, captions: Sequence[Caption]) -> None:
-        """All captions of a sound."""
+    def add(self, captions: Sequence[Caption]) -> None:
+        """Add all captions of a sound."""
         self._sounds += 1
         if captions:
             text = " | ".join(sorted(caption.text for caption in captions))
@@ -58,32 +57,34 @@ class CaptionCheck:
                 self._names.add(text)
 
     def finish(self) -> None:
-        """Say what is doubtful, if anything is."""
-        if doubt := self.doubt():
-            self.stop(doubt, bool(self._texts))
+        """Call `stop` if there is a problem."""
+        if problem := self.problem():
+            self.stop(problem, bool(self._texts))
 
-    def doubt(self) -> str | None:
-        """What is doubtful, in a sentence; None where nothing is."""
+    def problem(self) -> str | None:
+        """Return the problem in a sentence; None where there is none."""
         captioned = self._texts.total()
         if self._sounds and not captioned:
             return f"None of the {self._sounds} sounds has a caption."
-        if captioned < FEWEST:
+        if captioned < FEWEST_SOUNDS:
             return None
+        # Identifiers first: they are the most common mistake, and often differ, so that equality does not show it.
         ids = Counter({text: count for text, count in self._texts.items() if self._is_identifier(text, count)})
-        if ids.total() > IDENTIFIERS * captioned:
-            some = ", ".join(f"'{text}'" for text, _ in ids.most_common(3))
+        if ids.total() > MOST_IDENTIFIERS * captioned:
+            examples = ", ".join(f"'{text}'" for text, _ in ids.most_common(3))
             return (
-                f"{ids.total()} of {captioned} captions look like identifiers ({some}; {self._origin()}). Expected "
-                "sentences that say what is heard."
+                f"{ids.total()} of {captioned} captions look like identifiers ({examples}; {self._origin()}). Expected "
+                "sentences that describe the sounds."
             )
         text, count = self._texts.most_common(1)[0]
-        if count > EQUAL * captioned:
+        if count > MOST_EQUAL * captioned:
             return f"{count} of {captioned} sounds have the same caption ('{text}'; {self._origin()})."
+        # "clip 1", "clip 2", … differ only in their numbers.
         words: Counter[str] = Counter()
         for name in self._names:
             words[_without_codes(name)] += self._texts[name]
         text, count = words.most_common(1)[0] if words else ("", 0)
-        if count > EQUAL * captioned:
+        if count > MOST_EQUAL * captioned:
             return (
                 f"{count} of {captioned} sounds have the same caption but for numbers and codes ('{text}'; "
                 f"{self._origin()})."
@@ -92,16 +93,19 @@ class CaptionCheck:
 
     def _origin(self) -> str:
         made = self._made.most_common(1)[0][0]
-        return "as given" if made == "given" else f"made of the {made}"
+        return "as given" if made == "given" else f"made from the {made}"
 
     def _is_identifier(self, text: str, count: int) -> bool:
-        """Has it no word? Short codes in capitals are words unless several sounds are named by one."""
+        """Return whether a caption has no word.
+
+        Short codes in capitals count as words unless several sounds share one.
+        """
         shared = count > 1 and text in self._names
         return not any(_is_word(token, shared=shared) for token in _TOKEN.findall(text.replace(" | ", " ")))
 
 
 def _without_codes(name: str) -> str:
-    """The name without numbers and codes."""
+    """Return a name without numbers and codes."""
     return " ".join(token for token in _TOKEN.findall(name) if not _is_code(token))
 
 
@@ -114,7 +118,8 @@ def _is_word(token: str, *, shared: bool) -> bool:
     if not letters.replace("'", "").replace("’", "").isalpha():
         return False
     if not _LATIN.fullmatch(letters.replace("'", "").replace("’", "")):
-        return True  # other scripts: nothing is known of their words
+        return True  # the rules below hold for Latin script only
+    # English words have vowels and no six consonants in a row; codes often break either rule.
     if len(letters) < _SHORTEST_WORD or not _VOWEL.search(letters) or _CONSONANTS.search(letters):
         return False
     if letters.isupper() and len(letters) <= SHORT_CODE:

@@ -1,4 +1,4 @@
-"""One sentence more for each sound, which a maker writes from its keywords."""
+"""Augment records with one more caption each, which a caption maker writes from keywords."""
 
 from __future__ import annotations
 
@@ -9,83 +9,85 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from openclap.captions.cache import Cache, Keywords
+from openclap.captions.cache import CaptionCache, Keywords
 from openclap.captions.debias import debias
 from openclap.captions.keywords import keywords
 from openclap.captions.rules import Caption, captions_of, clean, labels_of
 from openclap.sources.record import Record
 
 SHORTEST_S = 2.0
-"""LAION-Audio-630K writes no sentences for clips that are shorter."""
+"""LAION-Audio-630K writes no captions for shorter clips."""
 MOST_KEYWORDS = 12
 CHUNK = 256
+"""Records between two writes to the cache: what a kill may lose."""
 REPLACED = {"audioset": "labels"}
-"""Where a made sentence takes the place of the one that a rule made of the labels (same data card)."""
+"""Sources in which a generated caption replaces the one that a rule made from labels, as on LAION's data card."""
 
 
-class Maker(Protocol):
-    """Keywords to sentences."""
+class CaptionMaker(Protocol):
+    """Writes captions from keywords."""
 
     @property
     def name(self) -> str:
-        """For people; goes into Caption.made as "keywords:NAME"."""
+        """A readable name, recorded in Caption.made as "keywords:NAME"."""
         ...
 
     @property
     def identity(self) -> str:
-        """Names weights and settings: two makers of one identity write the same. It keys the cache."""
+        """A digest of weights and settings, the key of the cache: makers of equal identity write equal captions."""
         ...
 
     def make(self, keywords: Sequence[Keywords]) -> list[str | None]:
-        """A sentence for each, in order; None where it could not be had."""
+        """Write a caption for each, in order; None where that failed."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """How far `augment` is: records done, and what became of them."""
+class CaptioningCounts:
+    """Progress of `augment`: records done, by outcome."""
 
     done: int = 0
     made: int = 0
     cached: int = 0
     failed: int = 0
     left_out: int = 0
-    """Shorter than two seconds, or without keywords."""
+    """Records shorter than two seconds or without keywords."""
 
-    def plus(self, outcomes: Iterable[str]) -> Counts:
-        """With records added, each by the name of the field it counts for."""
+    def plus(self, outcomes: Iterable[str]) -> CaptioningCounts:
+        """Return the counts with records added, given by the names of their fields."""
         more = Counter(outcomes)
         fields = {name: getattr(self, name) + more[name] for name in ("made", "cached", "failed", "left_out")}
-        return Counts(self.done + more.total(), **fields)
+        return CaptioningCounts(self.done + more.total(), **fields)
 
 
 def augment(
     records: Iterable[Record],
-    maker: Maker,
+    maker: CaptionMaker,
     *,
     cache: Path | None = None,
     neutral: bool = True,
-    progress: Callable[[Counts], None] | None = None,
+    progress: Callable[[CaptioningCounts], None] | None = None,
 ) -> Iterator[Caption | None]:
-    """For each record, in order, a caption made of its keywords; None where there is none.
+    """Yield for each record, in order, a caption from its keywords, or None.
+
+    A record of unknown length counts as long enough. Raises DataError when `cache` is not usable.
 
     Args:
-        cache: a file of sentences made before; what it holds is not made again, so a stopped run goes on. What
-            failed is not kept, and is tried again by the next run.
-        neutral: say "person" for "man" and "woman" (`debias`); the cache keeps sentences as they were made.
+        cache: a file of captions; those in it are not made again, so that a stopped run resumes. Failures are not
+            stored, and are tried again by the next run.
+        neutral: write "person" for "man" and "woman" (`debias`); the cache stores captions before that.
         progress: called after every 256 records.
-
-    A record whose length is not known is taken to be long enough. Raises DataError when `cache` is not usable.
     """
-    known = Cache(cache, maker.identity)
-    counts = Counts()
+    cached = CaptionCache(cache, maker.identity)
+    counts = CaptioningCounts()
     source = iter(records)
     while chunk := list(islice(source, CHUNK)):
         wanted = [keywords_of(record) for record in chunk]
-        new = list(dict.fromkeys(keywords for keywords in wanted if keywords and known.get(keywords) is None))
+        # Equal keywords of several records are written once.
+        new = list(dict.fromkeys(keywords for keywords in wanted if keywords and cached.get(keywords) is None))
         made = dict(zip(new, maker.make(new) if new else [], strict=True))
-        known.add((keywords, text) for keywords, text in made.items() if text)
-        texts = [known.get(keywords) if keywords else None for keywords in wanted]
+        cached.add((keywords, text) for keywords, text in made.items() if text)
+        texts = [cached.get(keywords) if keywords else None for keywords in wanted]
         counts = counts.plus(_outcome(keywords, text, made) for keywords, text in zip(wanted, texts, strict=True))
         if progress:
             progress(counts)
@@ -94,21 +96,21 @@ def augment(
 
 
 def keywords_of(record: Record) -> Keywords:
-    """What a sentence is made of: the first dozen tags that say what is heard, or the label; () for clips under two
-    seconds."""
+    """Return the keywords for a caption: the first dozen tags that describe the sound, or the label; () for short
+    clips."""
     if record.length_s is not None and record.length_s < SHORTEST_S:
         return ()
     return keywords(labels_of(record))[:MOST_KEYWORDS]
 
 
-def with_made(record: Record, made: Caption | None) -> tuple[Caption, ...]:
-    """All captions of a record, with the one that `augment` made as the last; on AudioSet, in place of its labels'."""
+def with_generated(record: Record, generated: Caption | None) -> tuple[Caption, ...]:
+    """Return all captions of a record, the one from `augment` last; on AudioSet it replaces the caption from labels."""
     captions = captions_of(record)
-    if made is None:
+    if generated is None:
         return captions
-    kept = tuple(caption for caption in captions if caption.made != REPLACED.get(record.source))
-    same = clean(made.text) in {caption.text for caption in kept}
-    return kept if same else (*kept, made)
+    others = tuple(caption for caption in captions if caption.made != REPLACED.get(record.source))
+    is_repeated = clean(generated.text) in {caption.text for caption in others}
+    return others if is_repeated else (*others, generated)
 
 
 def _outcome(keywords: Keywords, text: str | None, made: Mapping[Keywords, str | None]) -> str:

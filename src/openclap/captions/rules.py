@@ -1,8 +1,8 @@
-"""Sentences from what a source says of a sound: its title, description, tags and labels.
+"""Make captions from a record's title, description, tags and labels.
 
-The rules are those by which LAION-Audio-630K was written (its data card, https://github.com/LAION-AI/audio-dataset, and
-Wu et al. 2023, https://arxiv.org/abs/2211.06687). `RULES` lists them by source. Where a rule would give no words, such
-as a title of dots or a list without its first tag, it says nothing here.
+The rules are those of LAION-Audio-630K (its data card, https://github.com/LAION-AI/audio-dataset, and Wu et al. 2023,
+https://arxiv.org/abs/2211.06687). `RULES` lists them by source. Unlike there, a rule that would give no words, as for a
+title of dots, gives no caption.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from openclap.captions.keywords import keywords
-from openclap.sources.fields import says_nothing
+from openclap.sources.columns import is_placeholder
 from openclap.sources.record import Record
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A sentence, and what it was made of.
+    """A caption and its origin.
 
     Attributes:
         text: one line, never blank.
-        made: "given", "title", "description", "tags", "labels", "file name", "transcript" or "keywords:MAKER".
+        made: "given" (written by people), "title", "description", "tags", "labels", "file name", "transcript" or
+            "keywords:MAKER".
     """
 
     text: str
@@ -33,38 +34,38 @@ Rule = Callable[[Record], Iterator[Caption]]
 
 
 def captions_of(record: Record) -> tuple[Caption, ...]:
-    """All captions of a record, those that people wrote first, none twice.
+    """Return all captions of a record, those that people wrote first, without repetitions.
 
-    Where they and the rules of its source give nothing, title, description and labels speak for it; () where those
-    say nothing either.
+    Where there are none, and the rules of its source give none, general rules use title, description and tags; () where
+    those give none either.
     """
-    given = [text for caption in record.captions if not says_nothing(text := clean(caption))]
-    found = {text: Caption(text, "given") for text in given}
-    for rules in (RULES.get(record.source, ()), _ANYTHING):
+    written = [text for caption in record.captions if not is_placeholder(text := clean(caption))]
+    captions = {text: Caption(text, "given") for text in written}
+    for rules in (RULES.get(record.source, ()), _GENERAL):
         for caption in (caption for rule in rules for caption in rule(record)):
             text = clean(caption.text)
-            if _SPEAKS.search(text) and not says_nothing(text.rstrip(".")):
-                found.setdefault(text, Caption(text, caption.made))
-        if found:
-            break
-    return tuple(found.values())
+            if _HAS_WORD.search(text) and not is_placeholder(text.rstrip(".")):
+                captions.setdefault(text, Caption(text, caption.made))
+        if captions:
+            break  # general rules only for records that are left without any caption
+    return tuple(captions.values())
 
 
 def labels_of(record: Record) -> tuple[str, ...]:
-    """The tags, or else the label, as words, none twice."""
+    """Return the tags, or else the label, with spaces for underscores and without repetitions."""
     named = record.tags or ((record.label,) if record.label else ())
-    return tuple(dict.fromkeys(text for name in named if not says_nothing(text := clean(name.replace("_", " ")))))
+    return tuple(dict.fromkeys(text for name in named if not is_placeholder(text := clean(name.replace("_", " ")))))
 
 
 def clean(text: str) -> str:
-    """One line of valid UTF-8: runs of white space and control characters are one space."""
+    """Return a text as one line of valid UTF-8: runs of white space and control characters become one space."""
     if not text.isprintable():
         text = _UNPRINTABLE.sub(" ", text)
     return " ".join(text.split())
 
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
-_SPEAKS = re.compile(r"[^\W_]")
+_HAS_WORD = re.compile(r"[^\W_]")
 _LETTER = re.compile(r"[^\W\d_]")
 _EXTENSION = re.compile(
     r"\.(?:wave?|w64|rf64|bwf|aiff?|aifc|flac|mp[1234]|m4a|aac|wma|og[ga]|opus|weba|webm|au|snd|caf|amr|gsm|ape|alac)$",
@@ -72,41 +73,43 @@ _EXTENSION = re.compile(
 )
 _LAST_NUMBER = re.compile(r"[\s_#-]*\d+\s*$")
 _FIRST_NUMBER = re.compile(r"^\s*\d+[\s._:)-]+(?=\S)")
+# Boundaries as in "DogBark", "BBCNews" and "Rain02".
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})|(?<=[^\W\d_]{3})(?=\d)")
 _PARTING = re.compile(r"[_\-.]+")
 _SEGMENTS = re.compile(r"(\s*[:;]\s*|\s*,\s+|\s+[-–—]\s+)")
 
 
 def _freesound_title(record: Record) -> Iterator[Caption]:
-    """ "futuresoundfx-795.mp3" → "futuresoundfx-795." """
+    """Remove the extension, end with a full stop: "futuresoundfx-795.mp3" → "futuresoundfx-795."."""
     title = clean(_EXTENSION.sub("", (record.title or "").strip()).replace("_", " "))
     yield Caption(title if title.endswith((".", "!", "?")) else f"{title}.", "title")
 
 
 def _first_sentence(record: Record) -> Iterator[Caption]:
-    """To the first full stop, which is put back; not where it holds markup."""
+    """Take the description up to its first full stop, unless it holds markup."""
     sentence = (record.description or "").split(".", 1)[0].strip()
     if "<" not in sentence and ">" not in sentence:
         yield Caption(f"{sentence}.", "description")
 
 
 def _epidemic_title(record: Record) -> Iterator[Caption]:
-    """ "Door Creak 12" → "Door Creak" """
+    """Remove the last number: "Door Creak 12" → "Door Creak"."""
     yield Caption(_LAST_NUMBER.sub("", record.title or ""), "title")
 
 
 def _epidemic_tags(record: Record) -> Iterator[Caption]:
-    """ "the sounds of door, creak, and wood." """
+    """List the tags: "the sounds of door, creak, and wood."."""
     *others, last = labels_of(record) or ("",)
     if last:
         yield Caption(f"the sounds of {', '.join(others)}, and {last}." if others else f"the sounds of {last}.", "tags")
 
 
 def _bbc_title(record: Record) -> Iterator[Caption]:
-    """Without the class names at either end: "Rivers: Water - Small stream, babbling" → "Small stream, babbling"."""
+    """Remove class names at either end: "Rivers: Water - Small stream, babbling" → "Small stream, babbling"."""
     title = record.title or ""
     classes = {name.strip().casefold() for name in (*record.tags, *_SEGMENTS.split(record.label or ""))}
     parts = _SEGMENTS.split(title)  # segment, separator, segment, …
+    # The separator after a removed class goes with it, hence two parts at a time.
     while len(parts) > 1 and parts[0].strip().casefold() in classes:
         parts = parts[2:]
     while len(parts) > 1 and parts[-1].strip(" .").casefold() in classes:
@@ -115,21 +118,21 @@ def _bbc_title(record: Record) -> Iterator[Caption]:
 
 
 def _audiostock_title(record: Record) -> Iterator[Caption]:
-    """ "1150 Wind in the trees" → "Wind in the trees" """
+    """Remove the first number: "1150 Wind in the trees" → "Wind in the trees"."""
     yield Caption(_FIRST_NUMBER.sub("", record.title or ""), "title")
 
 
 def _file_name(record: Record) -> Iterator[Caption]:
-    """ "WolfHowl_distant-02.wav" → "Wolf Howl distant" """
+    """Split a file name into words: "WolfHowl_distant-02.wav" → "Wolf Howl distant"."""
     name = record.title or re.split(r"[/\\]", record.id)[-1]
     words = _CAMEL.sub(" ", _PARTING.sub(" ", _EXTENSION.sub("", name.strip())))
-    text = _LAST_NUMBER.sub("", words)
+    text = _LAST_NUMBER.sub("", words)  # after splitting: "Howl02" has become "Howl 02"
     if _LETTER.search(text):
         yield Caption(text, "file name")
 
 
 def _title(record: Record) -> Iterator[Caption]:
-    """Without its extension, otherwise as it is; one without a space is a file's name."""
+    """Take the title without its extension; one without spaces is treated as a file name."""
     title = _EXTENSION.sub("", (record.title or "").strip())
     if " " in title:
         yield Caption(title.replace("_", " "), "title")
@@ -138,25 +141,25 @@ def _title(record: Record) -> Iterator[Caption]:
 
 
 def _labels(record: Record) -> Iterator[Caption]:
-    """ "The sounds of A, B and C"; of one label, "The sound of A"."""
+    """List the labels: "The sounds of A, B and C", or "The sound of A"."""
     if names := labels_of(record):
         yield Caption(sounds_of(names), "labels")
 
 
 def _tags(record: Record) -> Iterator[Caption]:
-    """As `_labels`, of those tags that say what is heard."""
+    """List the tags that describe the sound, as `_labels` does."""
     if names := keywords(labels_of(record)) if record.tags else labels_of(record):
         yield Caption(sounds_of(names), "labels")
 
 
 def sounds_of(names: Sequence[str]) -> str:
-    """The plainest sentence of one name or several."""
+    """Write the plain sentence about one name or several."""
     *others, last = names
     return f"The sounds of {', '.join(others)} and {last}" if others else f"The sound of {last}"
 
 
 def _label(record: Record) -> Iterator[Caption]:
-    """ "The sound of A", for sets that have one class a clip, whatever else is among the tags."""
+    """Name the label, "The sound of A", for data sets with one class per clip, whatever the tags."""
     if record.label:
         yield Caption(f"The sound of {record.label.replace('_', ' ')}", "labels")
     else:
@@ -164,13 +167,14 @@ def _label(record: Record) -> Iterator[Caption]:
 
 
 def _transcript(record: Record) -> Iterator[Caption]:
-    """'The person is saying "…"': the description is what is said, or else the title."""
-    said = clean(record.description or record.title or "").replace('"', "'")
-    if _SPEAKS.search(said):
-        yield Caption(f'The person is saying "{said}"', "transcript")
+    """Quote the transcript, 'The person is saying "…"', which is the description or else the title."""
+    # Double quotes would end the quotation early.
+    transcript = clean(record.description or record.title or "").replace('"', "'")
+    if _HAS_WORD.search(transcript):
+        yield Caption(f'The person is saying "{transcript}"', "transcript")
 
 
-_ANYTHING: tuple[Rule, ...] = (_title, _first_sentence, _tags)
+_GENERAL: tuple[Rule, ...] = (_title, _first_sentence, _tags)
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "freesound": (_freesound_title, _first_sentence),
@@ -200,4 +204,4 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "macs": (),
     "wavtext5k": (),
 }
-"""Beside the captions that are given, by source; rules speak in this order."""
+"""The rules by source, in the order of their captions. () means that people's captions are enough."""

@@ -1,1 +1,1 @@
-"""Weights in files: our own folder, and the formats that others wrote."""
+"""Read, write and convert checkpoints: openclap's folder, LAION-CLAP, transformers, and AudioSet audio towers."""

@@ -1,7 +1,7 @@
-"""Audio towers alone, as they were trained to tag AudioSet: what training starts from.
+"""Read audio towers alone, as trained to tag AudioSet: pretrained towers that CLAP training starts from.
 
 HTSAT's files (Chen et al. 2022; names behind `sed_model.`) and PANN's official ones (Kong et al. 2020, such as
-`Cnn14_mAP=0.431.pth`).
+`Cnn14_mAP=0.431.pth`). Their names are those of LAION-CLAP's audio branch, which was built from the same code.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from openclap.audio.config import FrontEndConfig
 from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints import laion
-from openclap.checkpoints.folder import WithoutRandomWeights, fill
-from openclap.checkpoints.names import translate
-from openclap.checkpoints.shapes import audio_of, frontend_of, tower_name
-from openclap.checkpoints.tensors import in_one_sentence, read_tensors
+from openclap.checkpoints.checkpoint import ZeroInit, load_weights, tower_name
+from openclap.checkpoints.key_tables import translate_key
+from openclap.checkpoints.tensors import errors_as_checkpoint_errors, read_tensors
 from openclap.errors import CheckpointError
 from openclap.models.config import AudioConfig, HTSATConfig
 from openclap.models.htsat import HTSAT
@@ -27,14 +26,15 @@ from openclap.models.pann import PANN
 
 PREFIX = "sed_model."
 FIRST_LAYERS = ("patch_embed.proj.weight", "conv_block1.conv1.weight")
+"""Names of the first layers of HTSAT and PANN, by which a tower is recognised."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioTower:
-    """A tower's weights under our names, without CLAP's "audio_tower." before them.
+    """A tower's weights under our names, without CLAP's "audio_tower." prefix.
 
     Attributes:
-        unused: learned tensors that the tower does not read, by the names of the file.
+        unused: trained tensors that the tower does not read, under the names of the file.
     """
 
     config: AudioConfig
@@ -47,27 +47,30 @@ class AudioTower:
         return tower_name(self.config)
 
     def build(self) -> tuple[nn.Module, FrontEnd]:
-        """The network in evaluation mode, whose `features(frontend(waves)).clipwise` are AudioSet's 527 scores."""
-        tower = self.skeleton()
-        fill(tower, self.weights, self.name)
-        return tower.eval(), FrontEnd(self.frontend)
+        """Build the network in evaluation mode, and its front end.
 
-    def skeleton(self) -> nn.Module:
-        """The network, its weights not set."""
-        with WithoutRandomWeights():
+        `network.features(frontend(waves)).clipwise` are the scores of AudioSet's 527 classes.
+        """
+        network = self.empty_network()
+        load_weights(network, self.weights, self.name)
+        return network.eval(), FrontEnd(self.frontend)
+
+    def empty_network(self) -> nn.Module:
+        """Build the network with weights of zero."""
+        with ZeroInit():
             return HTSAT(self.config) if isinstance(self.config, HTSATConfig) else PANN(self.config)
 
 
-def holds_tower(state: Mapping[str, Any]) -> bool:
-    """Are these the names of an audio tower alone?"""
+def has_tower_names(state: Mapping[str, Any]) -> bool:
+    """Return whether the names are those of an audio tower alone."""
     return any(name.removeprefix(PREFIX) in FIRST_LAYERS for name in state)
 
 
 def read(path: Path) -> AudioTower:
-    """A tower from its file. Raises CheckpointError for any other file."""
-    with in_one_sentence(path.name):
+    """Read a tower from its file. Raises CheckpointError for any other file."""
+    with errors_as_checkpoint_errors(path.name):
         state = read_tensors(path)
-        if not holds_tower(state):
+        if not has_tower_names(state):
             raise CheckpointError(
                 f"{path.name}: holds no audio tower; expected {' or '.join(FIRST_LAYERS)} among its names."
             )
@@ -75,17 +78,19 @@ def read(path: Path) -> AudioTower:
 
 
 def from_state(state: Mapping[str, Tensor], source: str) -> AudioTower:
-    """A tower from a state dict, its names with or without `sed_model.`."""
+    """Translate a tower's state dict, its names with or without `sed_model.`."""
     branch = {f"audio_branch.{name.removeprefix(PREFIX)}": tensor for name, tensor in state.items()}
-    config = audio_of(branch, source)
+    config = laion.infer_audio_tower(branch, source)
     weights: dict[str, Tensor] = {}
     unused: dict[str, Tensor] = {}
     for name, tensor in branch.items():
-        if name.startswith(laion.FIXED) or name.endswith(laion.COMPUTED):
+        if name.startswith(laion.FRONT_END) or name.endswith(laion.COMPUTED):
             continue
         if name.startswith(laion.UNUSED) or laion.SECOND_GLOBAL in name:
             unused[name.removeprefix("audio_branch.")] = tensor
         else:
-            weights[translate(name, (laion.audio_table(config),)).removeprefix("audio_tower.")] = tensor
-    frontend = replace(frontend_of(branch, fusion=False, source=source), int16=False)
+            key = translate_key(name, (laion.audio_key_table(config),))
+            weights[key.removeprefix("audio_tower.")] = tensor
+    # Rounding to 16 bits is LAION-CLAP's; these towers were trained without it.
+    frontend = replace(laion.infer_front_end(branch, fusion=False, source=source), int16=False)
     return AudioTower(config, frontend, weights, unused)

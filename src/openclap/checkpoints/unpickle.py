@@ -1,11 +1,13 @@
-"""Reading other people's `.pt` and `.pth` files without running their code.
+"""Read `.pt` and `.pth` files without running the code that a pickle can hold.
 
-A pickle can name any function, call it, and change what it named. This reader knows a literal table of names. Each
-stands for an inert value or for a `Rebuild`, which only this file can call; what a pickle builds is plain data and
-tensors. Everything else is refused: other names, state set on anything but containers and arrays, persistent ids that
-are no storages, TorchScript archives (torch would run what they hold) and the tars of torch before 0.1.10.
+A pickle can name any function, call it, and change what it named. This reader resolves only a literal table of names
+(`KNOWN`): those that rebuild tensors, numpy values and plain containers, which is all that weights are made of. Each
+stands for an inert value or for a `Rebuild`, which only this file can call, so that a file never holds a function.
+Everything else is refused: other names, state set on anything but containers and arrays, persistent ids other than
+storages, TorchScript archives (torch would run their code) and the tars of torch before 0.1.10.
 
-Real LAION files hold numpy scalars and protocol 4, which torch's own `weights_only=True` refuses.
+torch's own `weights_only=True` does not serve: it refuses the numpy scalars and the pickle protocol 4 of LAION's files.
+See docs/decisions/0007-a-restricted-unpickler.md.
 """
 
 from __future__ import annotations
@@ -25,46 +27,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openclap.checkpoints.names import why
 from openclap.errors import CheckpointError
+from openclap.formatting import describe_error
 
-YOURS = (
+TRUSTED_FILE_HINT = (
     "If you trust the file, load it with torch yourself and save its weights alone: "
     "torch.save(content['state_dict'], 'weights.pt')."
 )
 
 
 class RefusedError(CheckpointError):
-    """The file asks for something that rebuilds no data."""
+    """A pickle holds an instruction that rebuilds no data.
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"refused: the file wants to {what}. Nothing was executed. {YOURS}")
+    Args:
+        action: what the pickle would do, as a verb phrase.
+    """
+
+    def __init__(self, action: str) -> None:
+        super().__init__(f"refused: the file wants to {action}. Nothing was executed. {TRUSTED_FILE_HINT}")
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """A name that a pickle may call. The file never gets hold of the function itself."""
+    """A function that a pickle may call by its name, without ever holding the function itself."""
 
     make: Callable[..., Any]
 
 
 def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Tensor:
-    """`torch._utils._rebuild_tensor_v2`; hooks and gradients are left out."""
+    """Replace `torch._utils._rebuild_tensor_v2`; hooks and gradients are left out."""
     return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, size, stride)
 
 
 def _typed_tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Tensor:
-    """`torch._utils._rebuild_tensor_v3`, for types that have no storage class: uint16, float8."""
+    """Replace `torch._utils._rebuild_tensor_v3`, for types that have no storage class: uint16, float8."""
     return torch.empty(0, dtype=rest[2]).set_(storage._untyped_storage, offset, size, stride)
 
 
-def _first(value: Any, *rest: Any) -> Any:
-    """A parameter is its tensor."""
+def _parameter(value: Any, *rest: Any) -> Any:
+    """Rebuild a parameter as its tensor."""
     return value
 
 
 def _numpy_type(name: str, *rest: Any) -> np.dtype[Any]:
-    """Numbers, text, bytes and objects; no structures, whose layout a file could lie about."""
+    """Allow types of numbers, text, bytes and objects; no structured ones, whose layout a file could forge."""
     kind = np.dtype(name)
     if kind.kind not in "?biufcSUO" or kind.fields or kind.subdtype:
         raise RefusedError(f"make a numpy type {name!r}")
@@ -73,7 +79,7 @@ def _numpy_type(name: str, *rest: Any) -> np.dtype[Any]:
 
 def _numpy_scalar(kind: np.dtype[Any], content: Any = None) -> Any:
     if kind.hasobject:
-        return content
+        return content  # pickled by itself, and so restricted itself
     return np.frombuffer(_latin(content), kind)[0] if kind.itemsize else kind.type()
 
 
@@ -83,7 +89,7 @@ def _numpy_array(content: Any, kind: np.dtype[Any], shape: tuple[int, ...], orde
 
 
 def _latin(text: Any, encoding: str = "latin1") -> bytes:
-    """Bytes, which protocol 2 writes as text."""
+    """Return bytes, which protocol 2 writes as text."""
     return text if isinstance(text, bytes) else bytes(text.encode("latin1"))
 
 
@@ -114,10 +120,11 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     "torch._utils": {
         "_rebuild_tensor_v2": Rebuild(_tensor),
         "_rebuild_tensor_v3": Rebuild(_typed_tensor),
-        "_rebuild_parameter": Rebuild(_first),
-        "_rebuild_parameter_with_state": Rebuild(_first),
+        "_rebuild_parameter": Rebuild(_parameter),
+        "_rebuild_parameter_with_state": Rebuild(_parameter),
     },
     "torch": {
+        # every dtype of the installed torch: constants
         **{name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
         "Size": Rebuild(torch.Size),
         "device": Rebuild(torch.device),
@@ -130,11 +137,12 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     "numpy._core.numeric": _BUFFERS,
     "_codecs": {"encode": Rebuild(_latin)},
 }
-"""What a file may name. torch's own wrapper resolves its storage classes ("FloatStorage", …) to their types."""
+"""Modules and names that a file may use; containers of other types are rebuilt as plain dicts. Storage classes
+("FloatStorage", …) are missing because torch resolves them before this reader is asked."""
 
 
 def _call(reader: Any) -> None:
-    """REDUCE and NEWOBJ: the name below the arguments is called."""
+    """REDUCE and NEWOBJ: call the name below the arguments."""
     arguments, target = reader.stack.pop(), reader.stack.pop()
     if not isinstance(target, Rebuild):
         raise RefusedError(f"call a {type(target).__name__}")
@@ -142,49 +150,59 @@ def _call(reader: Any) -> None:
 
 
 def _build(reader: Any) -> None:
-    """BUILD: what lies on top is given its state. Attributes are left out, but for those of a namespace."""
+    """BUILD: set the state of the object on top of the stack.
+
+    Namespaces are dicts here and get their attributes; those of other objects (hooks of an OrderedDict, attributes of a
+    parameter) are dropped.
+    """
     state, target = reader.stack.pop(), reader.stack[-1]
     if type(target) is np.ndarray:
-        target.__setstate__(state)
+        target.__setstate__(state)  # numpy checks sizes; objects in it were restricted when they were read
     elif isinstance(target, np.dtype):
         if state[1] not in ("|", "=", "<" if sys.byteorder == "little" else ">"):
-            raise RefusedError("read numbers whose bytes are in the other order")
+            raise RefusedError("read numbers of the other byte order")
     elif type(target) is dict:
         target.update(state)
     elif type(target) is not OrderedDict and not isinstance(target, Tensor):
         raise RefusedError(f"set the state of a {type(target).__name__}")
 
 
-def _stored(reader: Any) -> None:
-    """BINPERSID: a storage, which torch reads. For a "module" torch would compare source files, and write one."""
+def _storage(reader: Any) -> None:
+    """BINPERSID: load a storage through torch.
+
+    torch knows a second kind, "module", for which it would compare source files, and write one.
+    """
     saved = reader.stack.pop()
     if not (type(saved) is tuple and saved and saved[0] in ("storage", b"storage")):
-        raise RefusedError("be given what is no storage")
+        raise RefusedError("load a persistent object other than a storage")
     reader.append(reader.persistent_load(saved))
 
 
 def _refuse(reader: Any) -> None:
-    raise RefusedError("use a part of pickle's language that no checkpoint needs")
+    raise RefusedError("use an instruction of pickle that no checkpoint needs")
 
 
 _UNUSED = (pickle.PERSID, pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4)
 
 
 class RestrictedUnpickler(pickle._Unpickler):
-    """Python's own unpickler in Python, with every step replaced that could run code or change what is named."""
+    """The unpickler that Python has in Python, with every instruction replaced that could run code or set state.
+
+    The one in C cannot be restricted so: only `find_class` of it can be overridden, not its calls.
+    """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **pickle._Unpickler.dispatch,
         pickle.REDUCE[0]: _call,
         pickle.NEWOBJ[0]: _call,
         pickle.BUILD[0]: _build,
-        pickle.BINPERSID[0]: _stored,
+        pickle.BINPERSID[0]: _storage,
         **{code[0]: _refuse for code in _UNUSED},
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name. Raises RefusedError for one that is not KNOWN."""
-        module = "builtins" if module == "__builtin__" else module  # as protocol 2 writes it
+        """Return the stand-in of a name. Raises RefusedError for a name that is not in `KNOWN`."""
+        module = "builtins" if module == "__builtin__" else module  # Python 2's name, which protocol 2 writes
         try:
             return KNOWN[module][name]
         except KeyError:
@@ -195,14 +213,15 @@ def _load(file: Any, **options: Any) -> Any:
     return RestrictedUnpickler(file, **options).load()
 
 
+# torch.load takes a module in place of pickle and uses these two names of it.
 _MODULE = types.ModuleType("openclap_restricted_pickle")
 _MODULE.__dict__.update(Unpickler=RestrictedUnpickler, load=_load)
 
 
 def read_pickled(path: Path) -> Any:
-    """What a `.pt` file holds, its tensors on the CPU: plain data, without gradients.
+    """Read a `.pt` file as plain data, its tensors on the CPU and without gradients.
 
-    Raises CheckpointError for a missing or damaged file and for one that would run code.
+    Raises CheckpointError for a missing or damaged file, and for one that would run code.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
@@ -212,24 +231,27 @@ def read_pickled(path: Path) -> Any:
             return torch.load(file, map_location="cpu", pickle_module=_MODULE, weights_only=False)
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from None
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+    except Exception as error:  # a damaged file fails in as many ways as it has bytes
         raise CheckpointError(
-            f"{path.name}: is not a checkpoint that torch can read ({why(error)}). Is it truncated?"
+            f"{path.name}: is not a checkpoint that torch can read ({describe_error(error)}). Is it truncated?"
         ) from None
 
 
 def _check_container(file: IO[bytes]) -> None:
-    """Raises CheckpointError for what torch would not hand to our unpickler; the file is left at its beginning."""
+    """Raise CheckpointError for a file that torch would not hand to this unpickler.
+
+    Leaves the file at its beginning.
+    """
     if os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "").lower() in ("1", "y", "yes", "true"):
         raise CheckpointError(
-            "cannot be read while TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, with which torch takes no reader but its own. "
-            "Unset it; openclap's reader runs no code either."
+            "cannot be read while TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, for torch then uses no unpickler but its own. "
+            "Unset it; openclap's unpickler runs no code either."
         )
     if file.read(4) == b"PK\x03\x04":
         file.seek(0)
-        if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():  # as torch.load asks
+        if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():  # the test that torch.load makes
             raise CheckpointError(
-                "is a TorchScript program, which would run when it is read. Expected a state dict: "
+                "is a TorchScript program, which would run while it is read. Expected a state dict: "
                 "torch.save(model.state_dict(), path)."
             )
     else:

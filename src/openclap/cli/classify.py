@@ -122,7 +122,7 @@ def vectors_each(
 def _labels(labels: str | None, file: Path | None) -> list[str]:
     """The labels of --labels or --labels-file, each once. Raises ConfigError for fewer than two."""
     from openclap.errors import ConfigError
-    from openclap.sources.text import read_text
+    from openclap.sources.text_encoding import read_text
 
     if (labels is None) == (file is None):
         raise ConfigError("Give the labels with --labels dog,rain or with --labels-file FILE: one of the two.")

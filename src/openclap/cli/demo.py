@@ -1,4 +1,4 @@
-"""`openclap demo`: train, measure and search on bundled sounds."""
+"""`openclap demo`: train, evaluate and search on bundled sounds."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ QUERIES = ("wolf howling", "a big metal bell", "somebody laughing", "something s
 
 
 def demo(*, prepare: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Train a model on bundled recordings, measure it, and find sounds by describing them.
+    """Train a model on bundled recordings, evaluate it, and find sounds by description.
 
-    Takes a few minutes on two cores. Everything is kept in ~/.cache/openclap/demo ($OPENCLAP_HOME/demo): run again,
-    it reuses what is done; stopped half-way, it goes on.
+    This takes a few minutes on two cores. All files are in ~/.cache/openclap/demo ($OPENCLAP_HOME/demo): finished steps
+    are not repeated, and a stopped demo resumes.
 
     Parameters
     ----------
     prepare
-        Only fetch and convert the pretrained weights (107 MB), which needs the network; then stop.
+        Fetch and convert the pretrained weights (107 MB, from the network), then stop.
     """
     from openclap.checkpoints.starts import start
 
@@ -36,55 +36,55 @@ def demo(*, prepare: Annotated[bool, Parameter(negative="")] = False) -> int:
         return 0
     from openclap.demo.run import Demo
 
-    line = Demo(paths.home() / "demo")
-    with line.claimed() as anew:
-        if anew:
-            note("The demo was made by another version and is made anew.")
-        return _through(line)
+    steps = Demo(paths.home() / "demo")
+    with steps.locked() as was_outdated:
+        if was_outdated:
+            note("The demo's files are from another version of openclap, and are made again.")
+        return _run(steps)
 
 
-def _through(line: Demo) -> int:
+def _run(steps: Demo) -> int:
     note("\n1. Pack: sounds and captions to shards, split by group")
     with progress("Packing") as advance:
-        packed = line.pack(advance)
-    note(f"   {packed['train']} clips to learn from, {packed['test']} held out, in {line.shards}")
+        packed = steps.pack(advance)
+    note(f"   {packed['train']} clips for training, {packed['test']} for the test, in {steps.shards}")
 
     note("\n2. Train: heads on pretrained towers")
     with training_line() as watch:
-        outcome = line.train(watch)
+        outcome = steps.train(watch)
     if outcome.stopped:
-        note(f"   Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run it again to go on.")
+        note(f"   Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run it again to resume.")
         return 130
     note(f"   {outcome.total_steps} steps done; the model is in {outcome.model}")
 
-    note("\n3. Measure: recordings the model has never heard")
-    _measure(line)
+    note("\n3. Evaluate: recordings that are not in the training data")
+    _evaluate(steps)
 
     note("\n4. Search: describe a sound")
     with progress("Indexing") as advance:
-        line.index(advance)
-    library = line.library()
+        steps.index(advance)
+    library = steps.library()
     for query in QUERIES:
         note(f'\n   openclap search "{query}" -k 3')
         show_hits(library.search(query, 3), json=False)
-    _next(line)
+    _print_next_steps(steps)
     return 0
 
 
-def _measure(line: Demo) -> None:
-    with progress("Measuring") as advance:
-        rows = line.measure(lambda _, done, total: advance(done, total))
+def _evaluate(steps: Demo) -> None:
+    with progress("Evaluating") as advance:
+        rows = steps.measure(lambda _, done, total: advance(done, total))
     show_table(rows)
-    note(f"   The report, with sounds to listen to: {line.report}")
+    note(f"   The report, with audio: {steps.report}")
 
 
-def _next(line: Demo) -> None:
+def _print_next_steps(steps: Demo) -> None:
     note(
         f"""
 Next
-   look and listen   {line.report}
+   look and listen   {steps.report}
    your words        openclap search "rain on a window"
    your sounds       openclap index add ~/Sounds --index ~/sounds.index
                      openclap search "footsteps on gravel" --index ~/sounds.index
-   in Python         openclap.load("{line.run / "model"}")"""
+   in Python         openclap.load("{steps.run / "model"}")"""
     )

@@ -1,4 +1,4 @@
-"""`openclap inspect`: what a checkpoint holds."""
+"""`openclap inspect`: describe a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from openclap.cli.console import note, print_json, print_table
 from openclap.cli.model_options import Offline
+from openclap.formatting import join_first
 
 
 def inspect(
@@ -18,7 +19,7 @@ def inspect(
     offline: Offline = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Say what a checkpoint holds: towers, sizes, front end, and whether anything is missing.
+    """Describe a checkpoint: towers, sizes, front end, and weights that are missing or do not fit.
 
     Parameters
     ----------
@@ -27,7 +28,7 @@ def inspect(
     revision
         The branch, tag or commit of a source on the hub.
     offline
-        Take what the hub's cache has, and ask the network for nothing.
+        Use only the hub's cache, without any network access.
     json
         Print one JSON object instead of a table.
     """
@@ -39,10 +40,10 @@ def inspect(
     if json:
         print_json(facts)
         return
-    print_table(["", ""], [[name, _shown(value)] for name, value in facts.items()])
+    print_table(["", ""], [[name, _format_value(value)] for name, value in facts.items()])
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, list):
-        return f"{', '.join(map(str, value[:3]))}{f' and {len(value) - 3} more' if len(value) > 3 else ''}" or "nothing"
+        return join_first(value) or "nothing"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

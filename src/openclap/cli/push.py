@@ -1,4 +1,4 @@
-"""`openclap push`: a model folder to the Hugging Face hub."""
+"""`openclap push`: publish a model folder on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -21,35 +21,29 @@ def push(
 ) -> None:
     """Publish a model folder on the Hugging Face hub, and print the URL of its page.
 
-    Needs a token with the right to write, in HF_TOKEN or from `hf auth login`. The weights, the configuration, the
-    tokenizer and, where the folder has them, the two files that sentence-transformers loads it by are uploaded, with
-    the model card README.md, which is written where there is none; an `evaluation.json` from `openclap eval --json`, of
-    any suite, becomes part of it. Other files in the folder stay here.
+    This needs a token with the right to write, in HF_TOKEN or from `hf auth login`. Uploaded are the weights, the
+    configuration, the tokenizer, the files of sentence-transformers if there are any, and the model card README.md,
+    which is written where there is none. Scores in an `evaluation.json` from `openclap eval --json` become part of the
+    card. No other files are uploaded.
 
     Parameters
     ----------
     folder
         A model folder, such as OUT/model of a training run.
     repo
-        USER/NAME on the hub; made if it is not there.
+        USER/NAME on the hub; created if it does not exist.
     private
-        Make a new repository visible to you alone.
+        Create the repository as private.
     message
-        What the commit says.
+        The commit message.
     revision
-        A branch to write to, made if it is not there; the main branch without it.
+        A branch to write to, created if it does not exist; the default is the main branch.
     json
         Print one JSON object instead of the URL.
     """
-    from openclap.checkpoints import card, hub
-    from openclap.checkpoints import folder as model_folder
+    from openclap.checkpoints.model_card import publish
 
-    model_folder.check(folder)
-    hub.check_push(repo)
-    if written := card.write(folder, repo):
-        note(f"Wrote {written}. It states no licence yet: add one there, or on the hub.")
-    note(f"Uploading {folder} to {repo}")
-    url = hub.push(folder, repo, private=private, message=message, revision=revision)
+    url = publish(folder, repo, private=private, message=message, revision=revision, report=note)
     if json:
         print_json({"url": url})
     else:

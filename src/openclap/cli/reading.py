@@ -12,7 +12,7 @@ from openclap.cli.console import note, shown
 
 if TYPE_CHECKING:
     from openclap.captions.check import CaptionCheck
-    from openclap.sources.recognise import Reading, Recognised
+    from openclap.sources.recognise import ReadOptions, RecognisedCollection
 
 LISTED = 3
 """Tables that were not read and are named."""
@@ -31,13 +31,13 @@ class ReadAs:
     """A column of captions; caption, text, caption_1 and the like, without it. May be given again."""
 
     @property
-    def reading(self) -> Reading:
-        from openclap.sources.recognise import Reading
-        from openclap.sources.table import Columns
+    def reading(self) -> ReadOptions:
+        from openclap.sources.recognise import ReadOptions
+        from openclap.sources.table import ColumnChoice
 
-        return Reading(self.source, Columns(self.audio_column or "", self.caption_column))
+        return ReadOptions(self.source, ColumnChoice(self.audio_column or "", self.caption_column))
 
-    def recognise(self, path: Path) -> Recognised:
+    def recognise(self, path: Path) -> RecognisedCollection:
         """Choose the source for `path`, and print it to stderr."""
         from openclap.sources.recognise import recognise
 
@@ -46,15 +46,15 @@ class ReadAs:
         return found
 
 
-def say(found: Recognised) -> None:
+def say(found: RecognisedCollection) -> None:
     """Print to stderr the recognised form, and the tables that are not read."""
-    note(found.said.replace(str(found.path), shown(found.path), 1))
+    note(found.summary.replace(str(found.path), shown(found.path), 1))
     if found.unread:
         more = f" and {len(found.unread) - LISTED} more" if len(found.unread) > LISTED else ""
         note(f"Not read: {', '.join(map(str, found.unread[:LISTED]))}{more}.")
 
 
-def caption_check(found: Recognised, *, any_captions: bool) -> CaptionCheck:
+def caption_check(found: RecognisedCollection, *, any_captions: bool) -> CaptionCheck:
     """A check of captions that stops with advice, or with `any_captions` only says what is doubtful."""
     from openclap.captions.check import CaptionCheck
     from openclap.errors import DataError
@@ -71,7 +71,7 @@ def caption_check(found: Recognised, *, any_captions: bool) -> CaptionCheck:
     return CaptionCheck(stop)
 
 
-def note_doubts(found: Recognised) -> None:
+def note_doubts(found: RecognisedCollection) -> None:
     """What is doubtful about captions that are measured on as they are, and what would read better ones, to stderr."""
     from openclap.captions.check import CaptionCheck
     from openclap.captions.rules import captions_of
@@ -79,5 +79,5 @@ def note_doubts(found: Recognised) -> None:
 
     check = CaptionCheck(lambda doubt, usable: note(" ".join(filter(None, (doubt, advice(found))))))
     for record in found.read():
-        check.see(captions_of(record))
+        check.add(captions_of(record))
     check.finish()

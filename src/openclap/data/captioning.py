@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openclap.captions import Caption, Counts, Maker, augment
+from openclap.captions import Caption, CaptioningCounts, CaptionMaker, augment
 from openclap.data.decode import chunks
 from openclap.data.layout import CHUNK, identity, read_table, records, work, write_table
 from openclap.data.records import captioned
@@ -29,16 +29,20 @@ CAPTIONED, CACHE = "captioned", "captions.jsonl"
 
 
 def caption(
-    folder: Place, maker: Maker, share: Share = ALL, *, progress: Callable[[Counts], None] = lambda counts: None
-) -> Counts:
+    folder: Place,
+    maker: CaptionMaker,
+    share: Share = ALL,
+    *,
+    progress: Callable[[CaptioningCounts], None] = lambda counts: None,
+) -> CaptioningCounts:
     """Make the sentences of a share of the records; what the cache holds is not made again.
 
     Raises DataError while records of the share are still to be gathered: lengths decide which clips get a sentence.
     """
     pl = require("polars", "data")
-    last = [Counts()]
+    last = [CaptioningCounts()]
 
-    def tell(counts: Counts) -> None:
+    def tell(counts: CaptioningCounts) -> None:
         last.append(counts)
         progress(counts)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from openclap.captions import Caption, with_made
+from openclap.captions import Caption, with_generated
 from openclap.data.captioning import CAPTIONED
 from openclap.data.config import DataConfig
 from openclap.data.decode import columns as facts_columns
@@ -130,7 +130,7 @@ def _with_sentences(folder: Place, whole: polars.DataFrame) -> polars.DataFrame:
     if made is None:
         return whole
     said = [
-        with_made(row.record, Caption(text, how))
+        with_generated(row.record, Caption(text, how))
         for (_, row), text, how in zip(captioned(whole[made["n"]]), made["text"], made["made"], strict=True)
     ]
     added = made.select("n").with_columns(

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from openclap.captions import Maker
+from openclap.captions import CaptionMaker
 from openclap.captions.check import CaptionCheck
 from openclap.data.captioning import caption
 from openclap.data.config import DataConfig
@@ -74,7 +74,7 @@ def build(
     held: Callable[[], Sequence[Held]] = tuple,
     limits: Limits = Limits(),
     near: Near | None = None,
-    maker: Callable[[], Maker] | None = None,
+    maker: Callable[[], CaptionMaker] | None = None,
     check: CaptionCheck | None = None,
     every_split: bool = False,
     processes: int = 1,

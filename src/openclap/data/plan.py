@@ -18,7 +18,7 @@ from openclap.data.layout import FORMAT, IDENTITY, check_claim, claim, work, wri
 from openclap.data.overlap import overlapping
 from openclap.data.records import FIELDS, Captioned, frames
 from openclap.errors import DataError, require
-from openclap.sources.licence import family
+from openclap.sources.licence import licence_family
 from openclap.sources.record import Record
 from openclap.storage import Place, move_files, remove_folder
 
@@ -89,7 +89,7 @@ def _told(records: Iterable[Record], digest: Any, check: CaptionCheck | None) ->
     for record in records:
         captions = captions_of(record)
         if check:
-            check.see(captions)
+            check.add(captions)
         audio = record.audio if isinstance(record.audio, str) else _name_and_size(record.audio)
         facts = [getattr(record, name) for name in FIELDS]
         digest.update(repr((audio, captions, facts)).encode("utf-8", "replace"))
@@ -108,7 +108,7 @@ def judge(frame: polars.DataFrame, config: DataConfig, held: Sequence[Held] = ()
     """The table with columns `kind` and `reason`: why a record is left out, one word to count by and one sentence;
     null for those that may stay."""
     pl = require("polars", "data")
-    families = {name: family(name) for name in frame["licence"].unique()}
+    families = {name: licence_family(name) for name in frame["licence"].unique()}
     licence = pl.col("licence").replace_strict(families, default=None, return_dtype=pl.String)
     said = pl.col("licence").fill_null("unknown")
     rules = [

@@ -16,7 +16,7 @@ from openclap.data.shards import index_shards
 from openclap.data.work import each
 from openclap.data.write import columns, sha256_of
 from openclap.errors import DataError, require
-from openclap.sources.identity import freesound_id
+from openclap.sources.grouping import freesound_id
 from openclap.storage import Place, place_of
 
 if TYPE_CHECKING:

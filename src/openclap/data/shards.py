@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.errors import DataError
-from openclap.sources.fields import says_nothing
+from openclap.sources.columns import is_placeholder
 from openclap.storage import Place, place_of, unconnected, within_reach
 from openclap.types import AUDIO_SUFFIXES, Sample
 
@@ -181,7 +181,7 @@ def _parse(key: str, audio: bytes, text: bytes, where: str) -> Sample:
 def captions_of_json(fields: Any) -> tuple[str, ...]:
     """The captions in the JSON of a sample."""
     texts = _strings(fields.get("text")) if isinstance(fields, dict) else ()
-    return tuple(text for text in texts if not says_nothing(text))
+    return tuple(text for text in texts if not is_placeholder(text))
 
 
 def _strings(value: Any) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openclap.captions import with_made
+from openclap.captions import with_generated
 from openclap.data.captioning import sentences
 from openclap.data.clean import flac_of, json_of
 from openclap.data.fetched import sound_of
@@ -78,7 +78,7 @@ def samples_of(tar: Tar) -> Samples:
     rows = records(folder, identity(folder)["digest"])[chosen["n"]]
     made = sentences(folder, chosen["n"])
     return [
-        (number, (n, Captioned(row.record, with_made(row.record, made.get(n)))))
+        (number, (n, Captioned(row.record, with_generated(row.record, made.get(n)))))
         for number, (n, row) in zip(chosen["number"], captioned(rows), strict=True)
     ]
 

@@ -1,1 +1,1 @@
-"""The line through all rooms, on bundled sounds: pack, train, measure, search."""
+"""The demo: pack, train, evaluate and search on bundled sounds."""

@@ -1,9 +1,9 @@
-"""The demo, step by step. Each step leaves a folder behind and is passed over when that folder is up to date.
+"""The steps of the demo. Each writes a folder, and is skipped while that folder is up to date.
 
-shards/  the bundled sounds, packed, three in ten held out, in whole groups
+shards/  the bundled sounds as shards; 30 % are the test split, by whole groups
 run/     the training run, with the model in run/model
-report/  index.html and report.json
-index/   the search index of all the sounds
+report/  index.html and report.json of the evaluation
+index/   the search index of all sounds
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ SPLITS = {"train": 0.7, "test": 0.3}
 SPLIT_SEED = 0
 
 Advance = Callable[[int, int], None]
+"""Reports progress as items done and items in total."""
 
 
 class Demo:
-    """The demo in one folder. Its methods are the steps, in their order.
+    """The demo in one folder. Its methods are the steps, in order.
 
-    A folder that another version of openclap made is started over.
+    A folder from another version of openclap is deleted and made again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,49 +58,52 @@ class Demo:
         self.records = read_table(TABLE)
 
     @contextmanager
-    def claimed(self) -> Iterator[bool]:
-        """Hold the folder for this process and this version of openclap.
+    def locked(self) -> Iterator[bool]:
+        """Lock the folder for this process, and delete results of another version of openclap.
 
-        Yields whether something of another version had to go. Raises DataError when another demo is running.
+        Yields whether there were any. Raises DataError when another demo is running.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with only_writer(self.folder):
-            yield self._renew()
+            yield self._delete_outdated()
 
-    def _renew(self) -> bool:
-        mark = self.folder / "made-by.json"
+    def _delete_outdated(self) -> bool:
+        marker = self.folder / "made-by.json"
         wanted = json.dumps({"source": source_digest(), "config": asdict(self.config)}, indent=2)
-        old = mark.is_file() and mark.read_text(encoding="utf-8") != wanted
-        if old:
+        is_outdated = marker.is_file() and marker.read_text(encoding="utf-8") != wanted
+        if is_outdated:
             for part in (self.shards, self.run, self.report.parent, self.folder / "index"):
                 shutil.rmtree(part, ignore_errors=True)
-        write_bytes(mark, wanted.encode())
-        return old
+        write_bytes(marker, wanted.encode())
+        return is_outdated
 
     def pack(self, progress: Advance) -> dict[str, int]:
-        """Clips in each split."""
+        """Pack the sounds and return the number of clips in each split."""
         return pack(self.records, self.shards, splits=SPLITS, seed=SPLIT_SEED, progress=progress).packed
 
     def train(self, watch: Callable[[Row], None]) -> Outcome:
-        """The finished run, or where it was stopped."""
+        """Train, resuming a stopped run; the outcome says whether it was stopped again."""
         return train(self.config, self.run, watch=watch)
 
     def publish(self) -> Path:
-        """The trained model under a name of its own, which no later demo takes away from indexes that use it."""
+        """Copy the trained model to a folder named by its digest, and make it the default model.
+
+        Indexes refer to the model by its folder; a later demo writes another one, so that they stay usable.
+        """
         model = openclap.load(self.run / "model")
         place = paths.home() / "models" / f"demo-{model.digest()[:12]}"
-        if not place.is_dir():
+        if not place.is_dir():  # the same weights give the same folder
             model.save(place)
         write_bytes(paths.home() / "models" / "default.txt", place.name.encode())
         return place
 
     def measure(self, progress: Callable[[str, int, int], None]) -> list[Sequence[str]]:
-        """The trained model beside what it started from, on groups it has not heard: the table, heading first.
+        """Evaluate the trained model beside its start on held-out groups, and return the table, its heading first.
 
-        Written to report/ once, together with the page and every rank.
+        Written once to report/, with the page and all ranks.
         """
         rows_file = self.report.with_name("table.json")
-        if rows_file.is_file():  # it is written last
+        if rows_file.is_file():  # written last, so that it vouches for the other files
             stored: list[Sequence[str]] = json.loads(rows_file.read_text(encoding="utf-8"))
             return stored
         test, learnt = load_clips(self.shards / "test"), load_clips(self.shards / "train")
@@ -113,7 +117,7 @@ class Demo:
         return [*rows]
 
     def index(self, progress: Advance) -> ScanReport:
-        """Index every bundled sound with the trained model."""
+        """Index all bundled sounds with the trained model."""
         return self.library().add([SOUNDS], records=self.records, progress=progress)
 
     def library(self) -> Library:
@@ -122,7 +126,7 @@ class Demo:
 
 
 def source_digest() -> str:
-    """A SHA-256 of openclap's own code and of the demo's table, so that a change starts the demo over."""
+    """Return the SHA-256 of openclap's code and the demo's table: a change of either makes old results outdated."""
     root = Path(openclap.__file__).parent
     sha = hashlib.sha256()
     for path in sorted([*root.rglob("*.py"), *root.rglob("*.html"), *root.rglob("*.css"), TABLE]):

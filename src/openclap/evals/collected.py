@@ -16,7 +16,7 @@ from openclap.evals.clips import EvalClip, EvalClips
 from openclap.evals.decontamination import Found, untrained
 from openclap.evals.tasks import Task
 from openclap.sources import SOURCES, Record
-from openclap.sources.text import read_text
+from openclap.sources.text_encoding import read_text
 
 NAMED = 5
 """Of things that are wrong, how many a sentence names."""

@@ -10,13 +10,15 @@ from openclap.data.clean import flac_of
 from openclap.errors import AudioError, DataError
 from openclap.evals.clips import EvalClips, Progress, clips_from
 from openclap.sources import Record
-from openclap.sources.recognise import Recognised
+from openclap.sources.recognise import RecognisedCollection
 from openclap.types import Sample
 
 TRAIN = "train"
 
 
-def unpacked(found: Recognised, split: str, *, progress: Progress | None = None) -> tuple[EvalClips, EvalClips | None]:
+def unpacked(
+    found: RecognisedCollection, split: str, *, progress: Progress | None = None
+) -> tuple[EvalClips, EvalClips | None]:
     """The clips to measure on, and those to learn from: of the splits that the source itself has, or all and none.
 
     Raises DataError for a split that is not there, and where no clip can be used.

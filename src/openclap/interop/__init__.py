@@ -1,1 +1,1 @@
-"""Where other libraries and benchmarks measure and use CLAP models; one file each."""
+"""Use models in other libraries and benchmarks, one file each, and convert between formats."""

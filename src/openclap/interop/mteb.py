@@ -1,10 +1,10 @@
-"""Models in mteb (Enevoldsen et al. 2025, arXiv:2502.13595), whose audio part is MAEB.
+"""Evaluate models with mteb (Enevoldsen et al. 2025, arXiv:2502.13595), whose audio tasks are MAEB.
 
     model = encoder("laion/clap-htsat-unfused")
     mteb.evaluate(model, mteb.get_task("ESC50_Zeroshot"))
 
-Sounds of its data sets are decoded as everywhere in openclap: neither torchaudio nor torchcodec is needed. (mteb asks
-for torchaudio where it builds a model that hears from a `ModelMeta`; hand it the encoder.)
+Audio is decoded by openclap: neither torchaudio nor torchcodec is needed. (mteb requires torchaudio where it builds an
+audio model from a `ModelMeta`; pass it the encoder instead.)
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from mteb.models.abs_encoder import AbsEncoder  # noqa: E402
 
 
 class Encoder(AbsEncoder):  # type: ignore[misc]
-    """What mteb calls with batches of texts, of sounds, or of both, whose vectors are then added up and normalised.
+    """The encoder that mteb calls with texts, audio, or both, whose embeddings are then added and normalised.
 
     Args:
-        model_name, revision, device: as mteb's loaders have them.
-        source: what `openclap.load` reads; `model_name` without it. `revision` then tells results apart, and no more.
+        model_name, revision, device: as in mteb's loaders.
+        source: the argument of `openclap.load`; the default is `model_name`. With it, `revision` only labels results.
     """
 
     def __init__(
@@ -48,42 +48,44 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         self.model: Embedder = load(source or model_name, device=device, revision=None if source else revision)
 
     def encode(self, inputs: Any, *, batch_size: int = 16, **kwargs: Any) -> Vectors:
-        """(N, D) float32 unit vectors of mteb's loader, in its order. Raises AudioError for a sound that is none."""
-        inputs = list(inputs) if iter(inputs) is inputs else inputs  # looked at more than once
+        """Embed the inputs of mteb's loader as (N, D) float32 unit vectors, in order.
+
+        Raises AudioError for audio that cannot be decoded.
+        """
+        inputs = list(inputs) if iter(inputs) is inputs else inputs  # an iterator could be read only once
         columns = _columns(inputs)
         parts = []
         if "text" in columns:
             texts = [text for batch in inputs for text in batch["text"]]
             parts.append(self.model.embed_text(texts, batch_size))
         if "audio" in columns:
-            parts.append(self._heard(_sounds(inputs), batch_size))
+            parts.append(self._embed_audio(_sounds(inputs), batch_size))
         if not parts:
-            raise ConfigError(f"The task gives {', '.join(sorted(columns)) or 'nothing'}, expected text or audio.")
+            raise ConfigError(f"The task has {', '.join(sorted(columns)) or 'no inputs'}, expected text or audio.")
         if len(parts) == 1:
             return parts[0]
         total: Vectors = parts[0] + parts[1]
         normed: Vectors = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
         return normed
 
-    def _heard(self, sounds: Iterator[Sound], batch_size: int) -> Vectors:
-        """As `Embedder.embed_audio`, without holding all sounds at once."""
-        vectors = np.zeros((0, self.model.preset.embedding_size), np.float32)
-        found = []
-        for vector in self.model.embed_each(sounds, batch_size):
-            if isinstance(vector, AudioError):
-                raise vector
-            found.append(vector)
-        return np.stack(found) if found else vectors
+    def _embed_audio(self, sounds: Iterator[Sound], batch_size: int) -> Vectors:
+        """Embed audio as `Embedder.embed_audio` does, without holding a data set of waveforms in memory."""
+        embeddings = []
+        for embedding in self.model.embed_each(sounds, batch_size):
+            if isinstance(embedding, AudioError):
+                raise embedding
+            embeddings.append(embedding)
+        return np.stack(embeddings) if embeddings else np.zeros((0, self.model.preset.embedding_size), np.float32)
 
 
 def encoder(source: str | os.PathLike[str], *, name: str | None = None, device: str | None = None) -> Encoder:
-    """A model for `mteb.evaluate`, whatever `openclap.load` reads.
+    """Load a model that `openclap.load` reads, for `mteb.evaluate`.
+
+    mteb stores results under the name and the digest of the weights.
 
     Args:
-        name: "organization/model" for mteb's tables; without it, `source` where it looks like that and is no path,
-            otherwise "openclap/" and the folder's or file's name.
-
-    Its results are kept by mteb under the name and the digest of the weights.
+        name: "organization/model" for mteb's tables; the default is `source` if it has this form and is no path,
+            otherwise "openclap/" and the name of the folder or file.
     """
     path = Path(source).expanduser()
     name = name or (
@@ -91,13 +93,13 @@ def encoder(source: str | os.PathLike[str], *, name: str | None = None, device: 
     )
     if name.count("/") != 1 or not all(name.split("/")):
         raise ConfigError(f"name is {name!r}, expected organization/model.")
-    made = Encoder(name, device=device, source=str(source))
-    made.mteb_model_meta = meta(made.model, name, str(source))
-    return made
+    loaded = Encoder(name, device=device, source=str(source))
+    loaded.mteb_model_meta = model_meta(loaded.model, name, str(source))
+    return loaded
 
 
-def meta(embedder: Embedder, name: str, source: str) -> ModelMeta:
-    """What mteb wants to know. What a model was trained on, and its licence, no checkpoint says: they are left open."""
+def model_meta(embedder: Embedder, name: str, source: str) -> ModelMeta:
+    """Return mteb's description of the model. Licence and training data are left open: no checkpoint states them."""
     weights = list(embedder.clap.parameters())
     return ModelMeta(
         loader=Encoder,
@@ -123,7 +125,7 @@ def meta(embedder: Embedder, name: str, source: str) -> ModelMeta:
 
 
 def _columns(inputs: Any) -> set[str]:
-    """What the loader's batches hold."""
+    """Return the names of the columns in the loader's batches."""
     dataset: Any = getattr(inputs, "dataset", None)
     if hasattr(dataset, "column_names"):
         return set(dataset.column_names)
@@ -132,11 +134,13 @@ def _columns(inputs: Any) -> set[str]:
 
 
 def _sounds(inputs: Any) -> Iterator[Sound]:
-    """Each sound of a loader: from the data set's own bytes or files where it has them, otherwise from its batches."""
+    """Yield the audio of a loader: undecoded from the data set where it has files or bytes, otherwise from the
+    batches."""
     from datasets import Audio
 
     dataset: Any = getattr(inputs, "dataset", None)
+    # decode=False: datasets would decode with torchcodec.
     if isinstance(getattr(dataset, "features", {}).get("audio"), Audio):
         rows = dataset.select_columns(["audio"]).cast_column("audio", Audio(decode=False))
-        return (audio_inputs.sound(row["audio"]) for row in rows)
-    return (audio_inputs.sound(sound) for batch in inputs for sound in batch["audio"])
+        return (audio_inputs.to_sound(row["audio"]) for row in rows)
+    return (audio_inputs.to_sound(sound) for batch in inputs for sound in batch["audio"])

@@ -1,8 +1,8 @@
-"""Models as ONNX graphs, for onnxruntime and whatever else runs them: no torch and no openclap.
+"""Export models as ONNX graphs, which onnxruntime and others run without torch and openclap.
 
-A folder holds `audio.onnx` and `text.onnx`, which give unit vectors, `tokenizer.json`, and `onnx.json`, which says
-what goes in. Models that read a window at a time take its waveform: the log-mel is in the graph. Models that fuse take
-the log-mels of four views, and `logmel.onnx` beside them makes one of a waveform of any length.
+A folder holds `audio.onnx` and `text.onnx`, which compute unit vectors, `tokenizer.json`, and `onnx.json`, which
+describes the inputs. The audio graph of plain models takes a waveform and contains the log-mel. That of fusion models
+takes the log-mels of four views, which `logmel.onnx` computes from waveforms of any length.
 
 B clips or captions, N samples, V views, T frames, F mel bins, L tokens.
 """
@@ -25,9 +25,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from openclap.audio.clips import quantise
 from openclap.audio.mel import LogMel
-from openclap.checkpoints import folder
-from openclap.checkpoints.conversion_report import Losses, of_objective
-from openclap.checkpoints.destination import Kind, drafted
+from openclap.checkpoints.checkpoint import build_network
+from openclap.checkpoints.conversion_report import ConversionLosses, objective_names
+from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.errors import CheckpointError, require
 from openclap.models.fusion import every_clip
 from openclap.text.tokenizer import FILE as TOKENIZER
@@ -44,18 +44,18 @@ FORMAT_VERSION = 1
 DESCRIPTION = "onnx.json"
 EXTRA = "export"
 TOLERANCE = 1e-4
-"""How far a number of a unit vector may be from torch's; of other outputs, in parts of the largest."""
+"""Largest difference from an element of torch's unit vectors; of other outputs, relative to the largest element."""
 
 
-def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> Losses:
-    """The folder, whole, and only when onnxruntime gives what torch gives.
+def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> ConversionLosses:
+    """Write the folder, but only if onnxruntime computes what torch computes.
 
-    Raises CheckpointError where it does not, or where `place` is something else (see `checkpoints.destination`), and
+    Raises CheckpointError where it does not, or where `place` is anything else (see `checkpoints.destination`), and
     MissingExtraError without onnx, onnxscript and onnxruntime.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, EXTRA)
-    clap = for_graphs(folder.network(checkpoint, checkpoint.preset.name))
+    clap = fuse_every_clip(build_network(checkpoint, checkpoint.preset.name))
     graphs = graphs_of(clap, checkpoint.preset)
 
     def check_folder(draft: Path) -> None:
@@ -72,12 +72,15 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> L
         (draft / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             (draft / TOKENIZER).write_text(tokenizer.settled, encoding="utf-8")
-    left_out = tuple(name for name in [*checkpoint.weights, *checkpoint.unused] if not _is_read(name))
-    return Losses(left_out=(*left_out, *of_objective(checkpoint.objective)))
+    left_out = tuple(name for name in [*checkpoint.weights, *checkpoint.unused] if not _is_exported(name))
+    return ConversionLosses(left_out=(*left_out, *objective_names(checkpoint.objective)))
 
 
-def for_graphs(clap: CLAP) -> CLAP:
-    """The same networks, which fuse every clip and choose afterwards: no shape of a graph may hang on a value."""
+def fuse_every_clip(clap: CLAP) -> CLAP:
+    """Make the network fuse every clip and select afterwards, with equal results.
+
+    Normally only long clips are fused, but no shape in a graph may depend on a value.
+    """
     for module in clap.modules():
         if hasattr(module, "where_long"):
             module.where_long = every_clip  # type: ignore[assignment]
@@ -86,12 +89,12 @@ def for_graphs(clap: CLAP) -> CLAP:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One file.
+    """One graph, before its export to a file.
 
     Attributes:
-        inputs: each input's name, and the names of its sizes; a number is a fixed size.
-        output: the output's name.
-        examples: what the network is traced with, then what the graph is checked with.
+        inputs: the name of each input with its dimensions: names of variable sizes, and fixed sizes as numbers.
+        output: the name of the output.
+        examples: inputs of several sizes. The first is traced, all are compared with torch.
     """
 
     file: str
@@ -102,14 +105,14 @@ class Graph:
 
 
 def graphs_of(clap: CLAP, preset: Preset) -> list[Graph]:
-    """The graphs of a model, with examples of several sizes."""
-    random = torch.Generator().manual_seed(0)
+    """Return the graphs of a model, with examples of several sizes."""
+    random = torch.Generator().manual_seed(0)  # the same examples, and so the same graph, at every export
     front = preset.frontend
 
     def waves(clips: int, samples: int) -> tuple[Tensor, ...]:
-        """Noise that ends in silence, as clips do that were filled up."""
+        """Make noise that ends in silence, as padded clips do."""
         wave_BN = 0.1 * torch.randn(clips, samples, generator=random)
-        wave_BN[:, samples - samples // 4 :] = 0
+        wave_BN[:, samples - samples // 4 :] = 0  # exercises the floor of the log-mel
         return (wave_BN,)
 
     def views(clips: int) -> tuple[Tensor, ...]:
@@ -117,38 +120,42 @@ def graphs_of(clap: CLAP, preset: Preset) -> list[Graph]:
         return mel_BVTF, torch.arange(clips) % 2 == 0
 
     def captions(texts: int, tokens: int) -> tuple[Tensor, ...]:
-        """The last one ends in padding: without any, no mask would be traced."""
+        """Make token ids, the last ones with padding: without any, the mask would not be traced."""
         ids_BL = torch.randint(int(preset.text.sizes.get("vocab_size", 100)), (texts, tokens), generator=random)
         mask_BL = torch.ones_like(ids_BL)
         mask_BL[-1, tokens - tokens // 3 :] = 0
         return ids_BL, mask_BL
 
+    # BART pools over padding and is always padded to the context; other towers take any length.
     lengths = (
         [preset.text.context] * 3 if preset.text.padded else [max(preset.text.context // 2, 3), 3, preset.text.context]
     )
     text_sizes = ("batch", "tokens")
     text = Graph(
         "text.onnx",
-        Captions(clap),
+        TextGraph(clap),
         {"ids": text_sizes, "mask": text_sizes},
         "vector",
         [captions(texts, tokens) for texts, tokens in zip((2, 1, 3), lengths, strict=True)],
     )
     if front.long == "windows":
         examples = [waves(clips, front.samples) for clips in (2, 1, 3)]
-        return [Graph("audio.onnx", Waves(clap, front), {"wave": ("batch", front.samples)}, "vector", examples), text]
+        return [
+            Graph("audio.onnx", WaveformGraph(clap, front), {"wave": ("batch", front.samples)}, "vector", examples),
+            text,
+        ]
     sizes = {"mel": ("batch", 4, front.frames, front.mel.n_mels), "is_long": ("batch",)}
     lengths = [front.samples + front.samples // 3, front.samples, 2 * front.samples + 1]
     examples = [waves(clips, samples) for clips, samples in zip((2, 1, 3), lengths, strict=True)]
     return [
-        Graph("audio.onnx", Views(clap), sizes, "vector", [views(clips) for clips in (2, 1, 3)]),
-        Graph("logmel.onnx", Mels(front), {"wave": ("batch", "samples")}, "mel", examples),
+        Graph("audio.onnx", FusionGraph(clap), sizes, "vector", [views(clips) for clips in (2, 1, 3)]),
+        Graph("logmel.onnx", LogMelGraph(front), {"wave": ("batch", "samples")}, "mel", examples),
         text,
     ]
 
 
-class Mels(nn.Module):
-    """(B, N) waveforms of any length to (B, T, F) log-mels."""
+class LogMelGraph(nn.Module):
+    """Compute (B, T, F) log-mels of (B, N) waveforms of any length."""
 
     def __init__(self, config: FrontEndConfig) -> None:
         super().__init__()
@@ -159,20 +166,20 @@ class Mels(nn.Module):
         return self.logmel.at_once(self.round(wave_BN))
 
 
-class Waves(nn.Module):
-    """(B, N) waveforms of the model's input length to vectors."""
+class WaveformGraph(nn.Module):
+    """Embed (B, N) waveforms of the model's input length."""
 
     def __init__(self, clap: CLAP, config: FrontEndConfig) -> None:
         super().__init__()
-        self.clap, self.mels = clap, Mels(config)
+        self.clap, self.mels = clap, LogMelGraph(config)
 
     def forward(self, wave_BN: Tensor) -> Tensor:
         mel_BVTF = self.mels(wave_BN).unsqueeze(1)
         return self.clap.encode_audio(AudioBatch(mel_BVTF, mel_BVTF.new_zeros(mel_BVTF.shape[0], dtype=torch.bool)))
 
 
-class Views(nn.Module):
-    """(B, 4, T, F) log-mels, and which clips are long, to vectors."""
+class FusionGraph(nn.Module):
+    """Embed (B, 4, T, F) log-mels of four views, with a flag for each long clip."""
 
     def __init__(self, clap: CLAP) -> None:
         super().__init__()
@@ -182,8 +189,11 @@ class Views(nn.Module):
         return self.clap.encode_audio(AudioBatch(mel_BVTF, is_long_B))
 
 
-class Captions(nn.Module):
-    """(B, L) token ids and mask to vectors. The mask is always read, where `TextTower` looks at what it holds."""
+class TextGraph(nn.Module):
+    """Embed (B, L) token ids with their mask.
+
+    Unlike `TextTower`, which skips a mask without padding, the graph always applies it.
+    """
 
     def __init__(self, clap: CLAP) -> None:
         super().__init__()
@@ -196,12 +206,13 @@ class Captions(nn.Module):
 
 
 def export(graph: Graph, path: Path) -> None:
-    """Write one graph. Attention is exported as its products and softmax. Raises CheckpointError where torch cannot."""
+    """Write one graph. Raises CheckpointError where torch cannot export it."""
     shapes = tuple(
         {place: size for place, size in enumerate(sizes) if isinstance(size, str)} for sizes in graph.inputs.values()
     )
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _quietly():
+        # MATH exports attention as matrix products and softmax, which every ONNX runtime has.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _quiet_exporter():
             program = torch.onnx.export(
                 graph.network.eval(),
                 graph.examples[0],
@@ -218,7 +229,7 @@ def export(graph: Graph, path: Path) -> None:
 
 
 def check(graph: Graph, path: Path) -> None:
-    """Raises CheckpointError where onnxruntime gives other numbers than torch."""
+    """Raise CheckpointError where onnxruntime computes other numbers than torch."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -227,17 +238,17 @@ def check(graph: Graph, path: Path) -> None:
             expected = graph.network(*example)
         feed = {name: tensor.numpy() for name, tensor in zip(graph.inputs, example, strict=True)}
         found = torch.from_numpy(session.run([graph.output], feed)[0])
-        furthest = float((found - expected).abs().max() / max(1.0, float(expected.abs().max())))
-        if not furthest <= TOLERANCE:
+        largest = float((found - expected).abs().max() / max(1.0, float(expected.abs().max())))
+        if not largest <= TOLERANCE:  # written so that NaN fails too
             shapes = " and ".join(str(tuple(tensor.shape)) for tensor in example)
             raise CheckpointError(
-                f"{path.name}: onnxruntime differs from torch by {furthest:.1e} for inputs of {shapes}, expected at "
+                f"{path.name}: onnxruntime differs from torch by {largest:.1e} for inputs of {shapes}, expected at "
                 f"most {TOLERANCE:.0e}."
             )
 
 
 def describe(graphs: Sequence[Graph], preset: Preset, scale: float) -> dict[str, Any]:
-    """What `onnx.json` says."""
+    """Return the content of `onnx.json`."""
     front, text = preset.frontend, preset.text
     facts: dict[str, dict[str, Any]] = {
         "audio": {
@@ -254,11 +265,11 @@ def describe(graphs: Sequence[Graph], preset: Preset, scale: float) -> dict[str,
         "preset": preset.name,
         "embedding_size": preset.embedding_size,
         "scale": scale,
-        **{Path(graph.file).stem: _face(graph) | facts[Path(graph.file).stem] for graph in graphs},
+        **{Path(graph.file).stem: _signature(graph) | facts[Path(graph.file).stem] for graph in graphs},
     }
 
 
-def _face(graph: Graph) -> dict[str, Any]:
+def _signature(graph: Graph) -> dict[str, Any]:
     tensors = zip(graph.inputs.items(), graph.examples[0], strict=True)
     return {
         "file": graph.file,
@@ -274,20 +285,20 @@ SHORT = {
     "repeatpad": "as many whole copies as fit, then zeros",
 }
 LONG = {
-    "windows": "windows end to end, the last one anchored at the end; the mean of their vectors, normalised",
+    "windows": "windows end to end, the last one anchored at the end; the mean of their embeddings, normalised",
     "fusion": (
         "is_long, and four views: the log-mel of all of it, resized to the frames of the input (bilinear, half-pixel "
         "centres), then as many frames from the middle start of each third of the possible starts (numpy.array_split); "
         "a clip that is not long is one view four times"
     ),
 }
-"""What becomes of clips that are shorter or longer than the input, for whoever feeds the graphs."""
+"""How to prepare clips that are shorter or longer than the input, for users of the graphs."""
 
-NOT_READ = ("audio_transform.", "text_transform.", "audio_tower.tagger.", "logit_scale_text")
+NOT_EXPORTED = ("audio_transform.", "text_transform.", "audio_tower.tagger.", "logit_scale_text")
 
 
-def _is_read(name: str) -> bool:
-    return name.startswith(("audio_", "text_", "logit_scale")) and not name.startswith(NOT_READ)
+def _is_exported(name: str) -> bool:
+    return name.startswith(("audio_", "text_", "logit_scale")) and not name.startswith(NOT_EXPORTED)
 
 
 def _is_folder(path: Path) -> bool:
@@ -298,12 +309,12 @@ def _is_folder(path: Path) -> bool:
 
 
 FILES = ("audio.onnx", "logmel.onnx", "text.onnx", *(f"{name}.onnx.data" for name in ("audio", "logmel", "text")))
-KIND = Kind("ONNX folder of openclap", (*FILES, DESCRIPTION, TOKENIZER), _is_folder)
+KIND = CheckpointKind("ONNX folder of openclap", (*FILES, DESCRIPTION, TOKENIZER), _is_folder)
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the exporter's notes on libraries that are not needed here."""
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the exporter's notes on optional libraries."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from openclap.audio.frontend import FrontEnd
 from openclap.audio.mono import SILENCE, is_silent
-from openclap.checkpoints import detect, hub
-from openclap.checkpoints import folder as model_folder
+from openclap.checkpoints import detect, hub, openclap_folder
+from openclap.checkpoints.checkpoint import build_network
 from openclap.errors import ConfigError, MissingTokenizerError
 from openclap.runtimes import backends
 from openclap.text.tokenizer import Tokenizer
@@ -55,7 +55,7 @@ class TorchLoader:
             else checkpoint.tokenizer or partial(fetch_tokenizer, checkpoint.preset, offline)
         )
         return TorchRuntime(
-            model_folder.network(checkpoint, path.name),
+            build_network(checkpoint, path.name),
             checkpoint.preset,
             words,
             device=self.device,
@@ -191,7 +191,7 @@ class TorchRuntime:
     def save(self, folder: Path) -> None:
         """Write a model folder: config.json, model.safetensors, tokenizer.json."""
         tokenizer = self.tokenizer
-        model_folder.save(folder, self.clap, self.preset, tokenizer, self._unused, objective=self.objective)
+        openclap_folder.save(folder, self.clap, self.preset, tokenizer, self._unused, objective=self.objective)
 
 
 def _trimmed(wave_S: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-"""Where sounds and their descriptions come from: one file a source, each yields records.
+"""Sources of audio with captions: one file per data set or layout, each of which yields records.
 
-`SOURCES["clotho"].read("path/to/clotho")` reads records lazily. A source of one's own is one file and one line here:
+`SOURCES["clotho"].read("path/to/clotho")` reads records lazily. A new source is one file, and one line here:
 docs/howto/add-a-source.md.
 """
 
 from openclap.sources import (
+    audio_folder,
     audiocaps,
     audioset,
     audiostock,
@@ -12,7 +13,6 @@ from openclap.sources import (
     clotho,
     epidemic_sound_effects,
     esc50,
-    folder,
     freesound,
     fsd50k,
     gtzan,
@@ -26,7 +26,7 @@ from openclap.sources import (
     wavtext5k,
 )
 from openclap.sources.record import Record
-from openclap.sources.source import Published, Source
+from openclap.sources.source import PublishedSize, Source
 from openclap.sources.table import read_table
 
 SOURCES: dict[str, Source] = {
@@ -39,7 +39,7 @@ SOURCES: dict[str, Source] = {
     "sonniss_game_effects": libraries.SONNISS,
     "paramount_motion": libraries.PARAMOUNT_MOTION,
     "we_sound_effects": libraries.WE_SOUND_EFFECTS,
-    # sets that are trained and measured on beside it
+    # other data sets for training and evaluation
     "audioset": audioset.SOURCE,
     "audiocaps": audiocaps.SOURCE,
     "clotho": clotho.SOURCE,
@@ -50,11 +50,11 @@ SOURCES: dict[str, Source] = {
     "urbansound8k": urbansound8k.SOURCE,
     "vggsound": vggsound.SOURCE,
     "gtzan": gtzan.SOURCE,
-    # anything else
-    "folder": folder.SOURCE,
+    # layouts
+    "folder": audio_folder.SOURCE,
     "table": table.SOURCE,
     "hugging_face": hugging_face.SOURCE,
     "shards": shards.SOURCE,
 }
 
-__all__ = ["SOURCES", "Published", "Record", "Source", "read_table"]
+__all__ = ["SOURCES", "PublishedSize", "Record", "Source", "read_table"]

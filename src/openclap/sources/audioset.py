@@ -4,8 +4,8 @@ The published segments (`balanced_train_segments.csv`, `unbalanced_train_segment
 of comment, then `YTID, start_seconds, end_seconds, positive_labels`, the labels' ids in quotes) and the names of the
 labels (`class_labels_indices.csv`, or the ontology's `ontology.json`). The labels are the tags.
 
-Clips are searched for anywhere under the root by the names of `identity.youtube_clip`; they hold the ten seconds, not
-the video. A clip that is not there keeps its record, so that packing can list it: many videos have been taken down.
+Clips are found anywhere under the root by the names in `grouping.youtube_clip`; they hold the ten seconds, not the
+video. A missing clip keeps its record, so that packing can list it: many videos have been taken down.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from itertools import islice
 from pathlib import Path
 
 from openclap.errors import DataError
-from openclap.sources.identity import youtube_clip, youtube_page, youtube_video
-from openclap.sources.layout import csv_rows, log, number, sounds_by_stem
+from openclap.sources.files import as_float, audio_files_by_stem, csv_rows, log
+from openclap.sources.grouping import youtube_clip, youtube_page, youtube_video
 from openclap.sources.record import Record
-from openclap.sources.source import Published, Root, Source
-from openclap.sources.text import AS_CP1252
+from openclap.sources.source import PublishedSize, Root, Source
+from openclap.sources.text_encoding import CP1252_ERRORS
 
 PARTS = {
     "balanced_train": "train",
     "unbalanced_train": "train",
     "eval": "test",
 }
-"""The published parts, and the splits they are."""
+"""The published parts and their splits."""
 
 
 def read(root: Root, *, parts: tuple[str, ...] = tuple(PARTS)) -> Iterator[Record]:
-    """Records of those `parts` whose segments are there. A video's clips are one group."""
+    """Yield records of those `parts` whose segment files exist. All clips of a video are one group."""
     tables = {part: table for part in parts if (table := Path(root, f"{part}_segments.csv")).exists()}
     if not tables:
         raise SOURCE.missing(root, *(f"{part}_segments.csv" for part in parts))
@@ -40,7 +40,10 @@ def read(root: Root, *, parts: tuple[str, ...] = tuple(PARTS)) -> Iterator[Recor
 
 
 def label_names(path: Path) -> dict[str, str]:
-    """Labels' names by their ids ("/m/09x0r"), from either published file. Raises DataError when it is damaged."""
+    """Read the names of labels by their ids ("/m/09x0r") from either published file.
+
+    Raises DataError for a damaged one.
+    """
     if path.suffix == ".csv":
         return {row[0]: row[1] for row in csv_rows(path, ["mid", "display_name"])}
     try:
@@ -50,12 +53,12 @@ def label_names(path: Path) -> dict[str, str]:
 
 
 def _records(root: Path, tables: dict[str, Path], names: dict[str, str]) -> Iterator[Record]:
-    found = sounds_by_stem(root)
+    files = audio_files_by_stem(root)
     for part, table in tables.items():
         for youtube_id, start_s, end_s, labels in _segments(table):
             yield Record(
                 id=f"{youtube_id}_{start_s:g}",
-                audio=youtube_clip(found, youtube_id, start_s, end_s) or root / "audio" / f"{youtube_id}.wav",
+                audio=youtube_clip(files, youtube_id, start_s, end_s) or root / "audio" / f"{youtube_id}.wav",
                 captions=(),
                 source=SOURCE.name,
                 tags=tuple([names[label] for label in labels if label in names]),
@@ -68,18 +71,18 @@ def _records(root: Path, tables: dict[str, Path], names: dict[str, str]) -> Iter
 
 
 def _segments(table: Path) -> Iterator[tuple[str, float, float, list[str]]]:
-    """(video, first second, last second, ids of labels). Lines of another form are logged and left out."""
-    lost = 0
-    with table.open(encoding="utf-8", errors=AS_CP1252) as file:
-        for line in islice(file, 3, None):
+    """Yield (video, start, end, ids of labels) of each segment. Other lines are logged and left out."""
+    dropped = 0
+    with table.open(encoding="utf-8", errors=CP1252_ERRORS) as file:
+        for line in islice(file, 3, None):  # the file begins with three lines of comment
             cells = line.strip().split(", ", 3)
-            start_s, end_s = (number(cells[1]), number(cells[2])) if len(cells) == 4 else (None, None)
+            start_s, end_s = (as_float(cells[1]), as_float(cells[2])) if len(cells) == 4 else (None, None)
             if start_s is None or end_s is None:
-                lost += bool(line.strip())
+                dropped += bool(line.strip())
             else:
                 yield cells[0], start_s, end_s, cells[3].strip('"').split(",")
-    if lost:
-        log.warning("%s: %d lines are no segments and were left out.", table, lost)
+    if dropped:
+        log.warning("%s: %d lines are no segments and were left out.", table, dropped)
 
 
 SOURCE = Source(
@@ -89,5 +92,5 @@ SOURCE = Source(
     page="https://research.google.com/audioset/download.html",
     needs="the segments (*_segments.csv), class_labels_indices.csv or ontology.json, and the clips by YouTube id.",
     licence="labels CC-BY-4.0; sounds belong to who uploaded them to YouTube",
-    published=Published(2_084_320, 5_790.0),
+    published=PublishedSize(2_084_320, 5_790.0),
 )

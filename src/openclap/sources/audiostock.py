@@ -1,8 +1,8 @@
 """Audiostock: sound effects with a title and many tags.
 
 `audiostock_meta.csv`: an index, then `title, impression, scene, purpose, tags, audio_url, audio_size`; tags are split
-at ",". The number in the address ("https://audiostock.net/audio/1150592/play") is the id. Sounds lie in `audio/` as
-`ID.mp3`; what is not there is given by its address.
+at ",". The number in the address ("https://audiostock.net/audio/1150592/play") is the id. Audio files are
+`audio/ID.mp3`; missing ones are recorded by their URL.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from openclap.sources.identity import without_take
-from openclap.sources.layout import csv_rows, sounds_by_stem, split_text
+from openclap.sources.files import audio_files_by_stem, csv_rows, split_text
+from openclap.sources.grouping import strip_take_number
 from openclap.sources.record import Record
-from openclap.sources.source import Published, Root, Source
+from openclap.sources.source import PublishedSize, Root, Source
 
 LICENCE = "LicenseRef-Audiostock"
 _ID = re.compile(r"/audio/(\d+)")
@@ -22,8 +22,8 @@ _NUMBER = re.compile(r"^\d+\s+")
 
 
 def read(root: Root) -> Iterator[Record]:
-    """Records in the order of the table. The group is the title without its numbers: the takes of one sound."""
-    return _records(SOURCE.find(root, "audiostock_meta.csv", "meta.csv"), sounds_by_stem(Path(root, "audio")))
+    """Yield records in table order. The group is the title without its numbers: all takes of one sound."""
+    return _records(SOURCE.find(root, "audiostock_meta.csv", "meta.csv"), audio_files_by_stem(Path(root, "audio")))
 
 
 def _records(table: Path, local: dict[str, Path]) -> Iterator[Record]:
@@ -37,7 +37,7 @@ def _records(table: Path, local: dict[str, Path]) -> Iterator[Record]:
             captions=(),
             source=SOURCE.name,
             tags=split_text(tags),
-            group=f"audiostock:{without_take(_NUMBER.sub('', name_and_number))}" if name_and_number else None,
+            group=f"audiostock:{strip_take_number(_NUMBER.sub('', name_and_number))}" if name_and_number else None,
             title=name_and_number or None,
             licence=LICENCE,
             author="Audiostock",
@@ -52,5 +52,5 @@ SOURCE = Source(
     page="https://audiostock.net/se",
     needs="audiostock_meta.csv; and, once fetched, the sounds in audio/.",
     licence=LICENCE,
-    published=Published(10_000, 46.30),
+    published=PublishedSize(10_000, 46.30),
 )

@@ -1,9 +1,9 @@
 """BBC Sound Effects: recordings with a line of description, from CDs of the BBC's archive.
 
 `BBCSoundEffects.csv` as the archive published it: `location, description, secs, category, CDNumber, CDName, tracknum`.
-The number in `location` ("07076051.wav") is the sound's id, and stays so although the site has changed since. Sounds
-lie in `sounds/`, under any names that end with the id ("Coal Mining/Wet shovelling.07075060.wav" in the archive's own
-download); what is not there is given by its address.
+The number in `location` ("07076051.wav") is the sound's id, which the site has kept although its addresses changed.
+Audio files lie in `sounds/`, under any names that end with the id ("Coal Mining/Wet shovelling.07075060.wav" in the
+archive's own download); missing ones are recorded by their URL.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from openclap.sources.layout import csv_rows, number, sounds, split_text
+from openclap.sources.files import as_float, audio_files, csv_rows, split_text
 from openclap.sources.record import Record
-from openclap.sources.source import Published, Root, Source
+from openclap.sources.source import PublishedSize, Root, Source
 
 LICENCE = "LicenseRef-BBC-RemArc"
 MEDIA = "https://sound-effects-media.bbcrewind.co.uk/wav"
 
 
 def read(root: Root) -> Iterator[Record]:
-    """Records in the order of the table. The group is the CD."""
-    return _records(SOURCE.find(root, "BBCSoundEffects.csv"), _local(Path(root, "sounds")))
+    """Yield records in table order. The group is the CD."""
+    return _records(SOURCE.find(root, "BBCSoundEffects.csv"), _files_by_id(Path(root, "sounds")))
 
 
 def _records(table: Path, local: dict[str, Path]) -> Iterator[Record]:
@@ -42,13 +42,13 @@ def _records(table: Path, local: dict[str, Path]) -> Iterator[Record]:
             licence=LICENCE,
             author="BBC",
             link=f"https://sound-effects.bbcrewind.co.uk/search?q={name}",
-            length_s=number(seconds),
+            length_s=as_float(seconds),
         )
 
 
-def _local(folder: Path) -> dict[str, Path]:
-    """The sounds that are there, by the id at the end of their names."""
-    return {re.split(r"[ .-]", path.stem)[-1]: path for path in sounds(folder)}
+def _files_by_id(folder: Path) -> dict[str, Path]:
+    """Map the audio files by the id at the end of their names."""
+    return {re.split(r"[ .-]", path.stem)[-1]: path for path in audio_files(folder)}
 
 
 SOURCE = Source(
@@ -58,5 +58,5 @@ SOURCE = Source(
     page="https://sound-effects.bbcrewind.co.uk",
     needs="BBCSoundEffects.csv; and, once fetched, the sounds in sounds/.",
     licence=LICENCE,
-    published=Published(15_973, 463.48),
+    published=PublishedSize(15_973, 463.48),
 )

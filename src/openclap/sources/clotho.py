@@ -3,7 +3,7 @@
 Version 2, as unpacked: `clotho_captions_{development,validation,evaluation}.csv` (`file_name, caption_1 … caption_5`),
 `clotho_metadata_*.csv` (`file_name, keywords, sound_id, sound_link, start_end_samples, manufacturer, license`; a few
 names in Latin-1) and the folders `development`, `validation` and `evaluation`. Tables may lie in `clotho_csv_files/`,
-folders in `clotho_audio_files/`. Splits that are not there are passed over.
+folders in `clotho_audio_files/`. Missing splits are skipped.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from openclap.sources.identity import freesound_id, freesound_user
-from openclap.sources.layout import csv_rows, split_text, whole
-from openclap.sources.licence import normalise
+from openclap.sources.files import as_int, csv_rows, split_text
+from openclap.sources.grouping import freesound_id, freesound_user
+from openclap.sources.licence import normalise_licence
 from openclap.sources.record import Record
-from openclap.sources.source import Published, Root, Source
+from openclap.sources.source import PublishedSize, Root, Source
 
 SPLITS = {"development": "train", "validation": "valid", "evaluation": "test"}
 RATE = 44_100
@@ -28,7 +28,7 @@ _SPAN = re.compile(r"(\d+)\s*,\s*(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One split's tables and folder."""
+    """The tables and the folder of a split."""
 
     split: str
     captions: Path
@@ -37,7 +37,7 @@ class _Part:
 
 
 def read(root: Root) -> Iterator[Record]:
-    """Records in the order of the tables. The group is the Freesound user."""
+    """Yield records in table orders. The group is the Freesound user."""
     parts = []
     for name, split in SPLITS.items():
         tables = [f"clotho_captions_{name}.csv", f"clotho_csv_files/clotho_captions_{name}.csv"]
@@ -66,13 +66,13 @@ def _records(part: _Part) -> Iterator[Record]:
             tags=split_text(keywords, ";"),
             group=freesound_user(user.strip()),
             title=name,
-            licence=normalise(licence),
+            licence=normalise_licence(licence),
             author=user.strip() or None,
             link=link.strip() or None,
             split=part.split,
             length_s=(int(found[2]) - int(found[1])) / RATE if found else None,
             rate=RATE,
-            freesound_id=whole(sound_id) or freesound_id(link),
+            freesound_id=as_int(sound_id) or freesound_id(link),
         )
 
 
@@ -83,5 +83,5 @@ SOURCE = Source(
     page="https://zenodo.org/records/4783391",
     needs="clotho_captions_*.csv, clotho_metadata_*.csv and the folders development, validation and evaluation.",
     licence="each sound's own; captions under Tampere University's terms, not for commerce",
-    published=Published(5_929),
+    published=PublishedSize(5_929),
 )

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from openclap.sources.identity import freesound_page
-from openclap.sources.layout import csv_rows, readable, whole
+from openclap.sources.files import as_int, csv_rows, unslug
+from openclap.sources.grouping import freesound_page
 from openclap.sources.record import Record
-from openclap.sources.source import Published, Root, Source
+from openclap.sources.source import PublishedSize, Root, Source
 
 
 def read(root: Root) -> Iterator[Record]:
-    """Records in the order of the table. The group is the fold ("esc50:1"), which recordings do not cross."""
+    """Yield records in table order. The group is the fold ("esc50:1"), which recordings do not cross."""
     table = SOURCE.find(root, "meta/esc50.csv", "ESC-50-master/meta/esc50.csv")
     return _records(table, table.parent.parent / "audio")
 
@@ -25,13 +25,13 @@ def _records(table: Path, audio: Path) -> Iterator[Record]:
     for name, fold, category, esc10, source_file in csv_rows(
         table, ["filename", "fold", "category"], ["esc10", "src_file"]
     ):
-        identity = whole(source_file) or whole(name.split("-")[1] if "-" in name else None)
+        identity = as_int(source_file) or as_int(name.split("-")[1] if "-" in name else None)
         yield Record(
             id=name,
             audio=audio / name,
             captions=(),
             source=SOURCE.name,
-            label=readable(category),
+            label=unslug(category),
             group=f"esc50:{fold}",
             licence="CC-BY-3.0" if esc10.strip().lower() == "true" else "CC-BY-NC-3.0",
             link=freesound_page(identity) if identity else None,
@@ -48,5 +48,5 @@ SOURCE = Source(
     page="https://github.com/karolpiczak/ESC-50",
     needs="meta/esc50.csv and audio/, as in the archive.",
     licence="CC-BY-NC-3.0; of the subset ESC-10 CC-BY-3.0",
-    published=Published(2_000, 2.8),
+    published=PublishedSize(2_000, 2.8),
 )

@@ -18,9 +18,9 @@ from typing import Any
 
 from openclap.errors import ConfigError, DataError, require
 from openclap.locks import only_writer
-from openclap.sources.identity import freesound_page, freesound_user
-from openclap.sources.layout import log, number
-from openclap.sources.licence import normalise
+from openclap.sources.files import as_float, log
+from openclap.sources.grouping import freesound_page, freesound_user
+from openclap.sources.licence import normalise_licence
 from openclap.sources.record import Record
 
 API = "https://freesound.org/apiv2"
@@ -101,12 +101,12 @@ def _record(sound: Mapping[str, Any], local: Mapping[int, Path]) -> Record | Non
         tags=tuple(sound.get("tags") or ()),
         group=freesound_user(sound.get("username")),
         title=sound.get("name"),
-        licence=normalise(sound.get("license")),
+        licence=normalise_licence(sound.get("license")),
         author=sound.get("username"),
         link=sound.get("url") or freesound_page(identity),
         description=sound.get("description"),
-        length_s=number(sound.get("duration")),
-        rate=int(rate) if (rate := number(sound.get("samplerate"))) else None,
+        length_s=as_float(sound.get("duration")),
+        rate=int(rate) if (rate := as_float(sound.get("samplerate"))) else None,
         freesound_id=identity,
     )
 
@@ -178,7 +178,7 @@ def _seconds(retry_after: str | None) -> float:
     """What the header Retry-After asks for: seconds, or a date."""
     if retry_after is None:
         return 0.0
-    if (seconds := number(retry_after)) is not None:
+    if (seconds := as_float(retry_after)) is not None:
         return seconds
     try:
         return email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()

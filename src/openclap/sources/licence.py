@@ -1,8 +1,8 @@
-"""One short name a licence, however the source writes it.
+"""Normalise licences to one short name each, however a source writes them.
 
-Names are SPDX's where it has one (https://spdx.org/licenses/): "CC0-1.0", "CC-BY-4.0". Where a source gives no
-version there is none: "CC-BY". Creative Commons' retired sampling licences, which SPDX lacks, are "Sampling+" and
-"NC-Sampling+". Terms that are one shop's own have a name that begins with "LicenseRef-", as SPDX wants it.
+Names are SPDX's identifiers where there is one (https://spdx.org/licenses/): "CC0-1.0", "CC-BY-4.0"; without a stated
+version "CC-BY". Creative Commons' retired sampling licences, which SPDX lacks, are "Sampling+" and "NC-Sampling+". A
+vendor's own terms begin with "LicenseRef-", as SPDX prescribes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ _TERMS = (("nc", re.compile("non-?commercial")), ("sa", re.compile("share-?alike
 
 
 @lru_cache(maxsize=4096)
-def normalise(text: str | None) -> str | None:
-    """The short name of a licence given as an address, a name or a short name; None where nothing is given.
+def normalise_licence(text: str | None) -> str | None:
+    """Return the short name of a licence given as a URL, a name or an identifier; None for a blank text.
 
-    What is not recognised comes back as it was, without the spaces around it: nothing is guessed, nothing is lost.
+    Unknown licences are returned unchanged but for white space: nothing is guessed and nothing is lost.
     """
     plain = " ".join((text or "").split())
     lower = plain.lower()
     if found := _URL.search(lower):
         return _short(found[1], found[2], found[3]) or plain
+    # Before the Creative Commons codes: "Sampling+" has no code, and "NC Sampling+" contains one.
     if "sampling+" in lower or "sampling plus" in lower:
         return "NC-Sampling+" if lower.startswith("nc") or "noncommercial" in lower else "Sampling+"
     if _ZERO.search(lower):
@@ -40,7 +41,7 @@ def normalise(text: str | None) -> str | None:
 
 
 def _short(code: str, version: str | None, country: str | None = None) -> str | None:
-    """The name of Creative Commons' licence `code`, as it stands in their addresses."""
+    """Return the name of the Creative Commons licence `code`, as it appears in their URLs."""
     if code == "zero":
         return "CC0-1.0"
     if code == "mark":
@@ -53,9 +54,11 @@ def _short(code: str, version: str | None, country: str | None = None) -> str | 
 
 
 @lru_cache(maxsize=4096)
-def family(name: str | None) -> str | None:
-    """What a short name's licences have in common, whatever the version and country: "cc0", "by", "by-nc-sa",
-    "sampling+". Terms of a shop's own are their name without "LicenseRef-"; None where nothing is known."""
+def licence_family(name: str | None) -> str | None:
+    """Return a licence without its version and country: "cc0", "by", "by-nc-sa", "sampling+".
+
+    A vendor's own terms lose "LicenseRef-"; None for an unknown licence.
+    """
     if name is None:
         return None
     plain = name.lower().removeprefix("licenseref-")

@@ -1,8 +1,8 @@
 """MACS: captions and tags by two to five people for ten-second scenes of TAU Urban Acoustic Scenes 2019.
 
 `MACS.yaml` (`files`: a list of `filename` and `annotations`, each with `annotator_id`, `sentence` and `tags`) and the
-scenes in `TAU-urban-acoustic-scenes-2019-development/audio`, or in `audio`. Names of files say what there is to group
-by: `airport-barcelona-0-12-a.wav` is scene, city, place, segment and device.
+scenes in `TAU-urban-acoustic-scenes-2019-development/audio`, or in `audio`. File names hold scene, city, place,
+segment and device: `airport-barcelona-0-12-a.wav`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from openclap.errors import DataError, require
-from openclap.sources.layout import readable
+from openclap.sources.files import unslug
 from openclap.sources.record import Record
-from openclap.sources.source import Published, Root, Source
+from openclap.sources.source import PublishedSize, Root, Source
 
 LICENCE = "LicenseRef-Tampere-University-NC"
 
 
 def read(root: Root) -> Iterator[Record]:
-    """Records in the order of the file. The group is the place in its city, which was recorded in one go."""
+    """Yield records in file order. The group is the place in its city, which was recorded in one session."""
     table = SOURCE.find(root, "MACS.yaml")
     audio = SOURCE.find(root, "TAU-urban-acoustic-scenes-2019-development/audio", "audio")
     return _records(table, audio)
@@ -29,16 +29,16 @@ def read(root: Root) -> Iterator[Record]:
 def _records(table: Path, audio: Path) -> Iterator[Record]:
     for file in _files(table):
         name = str(file["filename"])
-        annotations = [given for given in file.get("annotations") or [] if isinstance(given, dict)]
+        annotations = [entry for entry in file.get("annotations") or [] if isinstance(entry, dict)]
         scene, city, place = (*PurePosixPath(name).stem.split("-"), "", "", "")[:3]
-        tags = dict.fromkeys(readable(str(tag)) for given in annotations for tag in given.get("tags") or [])
+        tags = dict.fromkeys(unslug(str(tag)) for entry in annotations for tag in entry.get("tags") or [])
         yield Record(
             id=name,
             audio=audio / name,
-            captions=tuple([text for given in annotations if (text := str(given.get("sentence") or "").strip())]),
+            captions=tuple([text for entry in annotations if (text := str(entry.get("sentence") or "").strip())]),
             source=SOURCE.name,
             tags=tuple(tags),
-            label=readable(scene),
+            label=unslug(scene),
             group=f"tau2019:{city}-{place}",
             licence=LICENCE,
             length_s=10.0,
@@ -47,7 +47,7 @@ def _records(table: Path, audio: Path) -> Iterator[Record]:
 
 
 def _files(table: Path) -> list[dict[str, Any]]:
-    """What the file lists. Raises DataError when it is damaged."""
+    """Read the entries of the YAML file. Raises DataError when it is damaged."""
     yaml = require("yaml", "data")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
     try:
@@ -64,5 +64,5 @@ SOURCE = Source(
     page="https://zenodo.org/records/5114771",
     needs="MACS.yaml, and the audio of TAU Urban Acoustic Scenes 2019 (development), as unpacked or in audio/.",
     licence=LICENCE,
-    published=Published(3_930, 10.9),
+    published=PublishedSize(3_930, 10.9),
 )

@@ -1,4 +1,4 @@
-"""What every source yields."""
+"""The record of one sound, which every source yields."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One sound and what is said of it, as its source has it.
+    """One sound with its captions and metadata, as its source has them.
 
     Attributes:
-        id: its name in the source; need not be unique (a file may have several rows).
-        audio: a file, or the URL that it is fetched from ("https://…").
-        captions: the sentences that people wrote of it, none blank; () where the source has none. Sentences that are
-            made of the title, description and tags are made later (`openclap.captions`).
-        group: sounds of one group (a recording session, an author) never cross splits; None is a group
-            of this file alone.
+        id: its name in the source; not necessarily unique (a file may have several rows).
+        audio: a file, or the URL that it is downloaded from ("https://…").
+        captions: sentences that people wrote about the sound, none blank; () where the source has none. Captions from
+            the title, description and tags are made later (`openclap.captions`).
         source: the name of the collection.
-        split: where the source itself puts it ("train", "valid", "test"); None where it has no splits.
-        title, description: as the source writes them, extensions and markup included.
-        start_s: where in `audio` the sound begins, which then lasts `length_s`; None for the whole of `audio`.
-        length_s: seconds of it, as the source states; None where it does not say.
-        rate: of the recording, in Hz, as the source states.
-        freesound_id, youtube_id: of the original upload, by which sets overlap.
+        group: sounds of one group (a recording session, an author) never cross splits; None makes the file its own
+            group.
+        title, description: as the source writes them, file extensions and markup included.
+        split: the source's own split ("train", "valid", "test"); None where it has none.
+        start_s: start of the sound within `audio` in seconds, which then lasts `length_s`; None for all of `audio`.
+        length_s: duration in seconds, as the source states it; None where it does not.
+        rate: sample rate of the recording in Hz, as the source states it.
+        freesound_id, youtube_id: ids of the original upload, by which overlaps between data sets are found.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What the registry says of a source."""
+"""The description of a source, as the registry lists it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Root = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """What its paper or page says there is of it."""
+class PublishedSize:
+    """The size of a collection as its paper or page states it."""
 
     samples: int
     hours: float | None = None
@@ -26,13 +26,14 @@ class Source:
     """One collection, or one layout that collections come in.
 
     Attributes:
-        name: as the registry and the command line call it.
-        title: as people call it.
-        read: (root) to records, one after the other; what is missing raises DataError at the call, before the first.
-        page: where it is published, or described.
-        needs: one sentence on what must lie under the root.
-        licence: of the sounds where all have one, otherwise a few words on where it stands.
-        published: samples and hours as published; None where it is a layout, or nothing is stated.
+        name: its name in the registry and on the command line.
+        title: its usual name.
+        read: yields the records under a root lazily. Raises DataError for missing files when called, before the first
+            record.
+        page: where it is published or described.
+        needs: one sentence on the files that must be under the root.
+        licence: the licence of all sounds, or a few words on where it is stated.
+        published: its published size; None for a layout, and where nothing is stated.
     """
 
     name: str
@@ -41,16 +42,16 @@ class Source:
     page: str
     needs: str
     licence: str
-    published: Published | None = None
+    published: PublishedSize | None = None
 
     def find(self, root: Root, *places: str) -> Path:
-        """The first of `places` (paths from the root) that is there. Raises DataError when none is."""
+        """Return the first of `places` (paths from the root) that exists. Raises DataError when none does."""
         found = next((path for place in places if (path := Path(root, place)).exists()), None)
         if found is None:
             raise self.missing(root, *places)
         return found
 
     def missing(self, root: Root, *places: str) -> DataError:
-        """What to raise when none of `places` is under the root: what, where it was looked for, how to get it."""
-        what = f"no {' and no '.join(places)} in it" if Path(root).is_dir() else "no such folder"
-        return DataError(f"{root}: {what}. {self.title} needs {self.needs} See {self.page}.")
+        """Return the error for missing `places`: what is missing, where it was expected, and how to get it."""
+        reason = f"no {' and no '.join(places)} in it" if Path(root).is_dir() else "no such folder"
+        return DataError(f"{root}: {reason}. {self.title} needs {self.needs} See {self.page}.")

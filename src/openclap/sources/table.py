@@ -1,7 +1,7 @@
-"""A table that a person wrote: one row a sound, in CSV, TSV, JSON, JSON lines or parquet.
+"""Read a table of audio and captions, one row per sound: CSV, TSV, JSON, JSON lines or parquet.
 
-    file (or path, audio, file_name, …)  the sound, relative to the table or absolute, or an address; without
-                                         any, the address in url, or an id that sounds beside the table are named by
+    file (or path, audio, file_name, …)  the audio file, relative to the table or absolute, or a URL; without such a
+                                         column, the URL in url, or an id that names files beside the table
     captions                             a list, or text split at " | "
     caption, text, caption1, caption2 …  one caption each
     tags                                 a list, or text split at ","
@@ -10,15 +10,14 @@
     (or license), link (or url),
     description, split, youtube_id       text
     start_s, length_s, rate,
-    freesound_id                         numbers; with a start_s, 0 too, a row is that stretch of its file alone
+    freesound_id                         numbers; with start_s (0 included) a row is that part of its file only
 
-All names are in `fields`; `Columns` says which columns hold files and captions where names do not. Files and captions
-are needed, the rest is optional. Where none of the files is where the table says, sounds of these names are looked for
-in all folders beside the table. The CSV files that LAION-Audio-630K was released as (url, caption1, caption2, …) are
-such tables.
+All names are in `columns`; `ColumnChoice` names the columns of files and captions where their names are others. Where
+none of the files exists at its path, files of these names are searched in all folders beside the table. The CSV files
+that LAION-Audio-630K was released as (url, caption1, caption2, …) are such tables.
 
-JSON is a list of objects, an object that holds one ({"data": [...]}, as WavCaps has it), or captions by file
-({"a.wav": "A dog barks."}). Text may be in UTF-8, in UTF-16 with a byte order mark, or in cp1252 or latin-1.
+JSON is a list of objects, an object that holds such a list ({"data": [...]}, as in WavCaps), or captions by file
+({"a.wav": "A dog barks."}). Text may be UTF-8, UTF-16 with a byte order mark, cp1252 or latin-1.
 """
 
 from __future__ import annotations
@@ -33,30 +32,30 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from openclap.errors import DataError, require
-from openclap.sources.fields import FILES, IDS, Fields, as_texts, plain
-from openclap.sources.layout import SUFFIXES, sounds
+from openclap.sources.columns import FILES, IDS, ColumnMap, cell_texts, normalise_column
+from openclap.sources.files import AUDIO_AND_VIDEO_SUFFIXES, audio_files
 from openclap.sources.record import Record
 from openclap.sources.source import Root, Source
-from openclap.sources.text import UTF_8, decode_text, separator_of
+from openclap.sources.text_encoding import UTF_8, decode_text, guess_separator
 
-Row = dict[str, Any]
-Rows = list[Row]
+TableRow = dict[str, Any]
+TableRows = list[TableRow]
 
-LOOKED_AT = 50
-"""Rows that show whether sounds are where a table says."""
-MOST = 0.5
-"""Of a column's cells, so many are names of sounds where the column says which sound a row is about."""
-MOST_SOUNDS = 2_000_000
-"""Files that are looked through for sounds of a table's names."""
+SAMPLED_ROWS = 50
+"""Rows that are looked at to find out whether files are at their paths."""
+LEAST_NAMED = 0.5
+"""A column without a telling name is taken for file names if this share of its cells names files."""
+MOST_FILES = 2_000_000
+"""Limit on the files that are searched for a table's names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """Which columns of a table hold what, where their names do not say so.
+class ColumnChoice:
+    """The user's choice of columns, where their names are not the usual ones.
 
     Attributes:
-        audio: the column of the sounds; "" for the usual names.
-        captions: the columns of captions; () for the usual names.
+        audio: the column of audio files; "" to go by name.
+        captions: the columns of captions; () to go by name.
     """
 
     audio: str = ""
@@ -64,14 +63,15 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A table as it was read.
+class SoundTable:
+    """A table that was read.
 
     Attributes:
-        records: one a row, in row order.
-        audio: the columns that named the sounds, as the table writes them.
-        captions: those of captions.
-        encoding: of its text; "" for parquet.
+        records: one per row, in row order.
+        audio: the columns of audio files that were read, under the table's own names.
+        captions: the columns of captions that were read.
+        encoding: of the text; "" for parquet.
+        columns: all columns of the table.
     """
 
     path: Path
@@ -82,193 +82,206 @@ class Table:
     columns: tuple[str, ...]
 
     @property
-    def said(self) -> str:
-        """What was recognised: "a table of 89 rows: sound from 'path', caption from 'text', encoded in cp1252"."""
-        captions = f"caption from {named(self.captions)}" if self.captions else "no column of captions"
+    def summary(self) -> str:
+        """The table and its columns in words: "a table of 89 rows: sound from 'path', caption from 'text', encoded in
+        cp1252"."""
+        captions = f"caption from {quote_columns(self.captions)}" if self.captions else "no column of captions"
         encoding = f", encoded in {self.encoding}" if self.encoding not in ("", UTF_8) else ""
         rows = "1 row" if len(self.records) == 1 else f"{len(self.records)} rows"
-        return f"a table of {rows}: sound from {named(self.audio)}, {captions}{encoding}"
+        return f"a table of {rows}: sound from {quote_columns(self.audio)}, {captions}{encoding}"
 
 
-def named(columns: tuple[str, ...]) -> str:
-    """Columns in quotes."""
+def quote_columns(columns: tuple[str, ...]) -> str:
+    """Join column names, each in quotes."""
     return ", ".join(f"'{column}'" for column in columns)
 
 
 def read_table(path: str | os.PathLike[str], *, captions_needed: bool = True) -> list[Record]:
-    """The records of a table: `open_table` without what was recognised."""
+    """Return the records of a table; see `open_table`."""
     return open_table(path, captions_needed=captions_needed).records
 
 
 def open_table(
     path: str | os.PathLike[str],
     *,
-    columns: Columns = Columns(),
+    columns: ColumnChoice = ColumnChoice(),
     captions_needed: bool = False,
     root: Path | None = None,
-) -> Table:
-    """Read one record a row, in row order; `root` is where sounds are looked for, the table's folder without it.
+) -> SoundTable:
+    """Read one record per row, in row order.
 
-    The group defaults to the Freesound user or the YouTube video where the row tells, otherwise to the file; the id to
-    the file as the table writes it, the source to the table's name. A row without a caption gives a record with
-    captions=(); wholly blank rows are passed over.
+    Defaults: the group is the Freesound user or the YouTube video if the row tells it, otherwise the file; the id is
+    the file as the table writes it, the source the table's name. A row without captions gives a record with
+    captions=(); blank rows are skipped.
 
-    Raises DataError when there is no such table, it cannot be read, has no rows, has no column for files
-    or captions, or has rows that name no file.
+    Args:
+        root: the folder that is searched for audio files; the default is the table's.
+
+    Raises DataError when the table is missing or cannot be read, has no rows, has no column of files (or captions, if
+    they are needed), or has rows that name no file.
     """
     table = Path(path)
-    there, rows, encoding = _read(table)
+    present, rows, encoding = _read_rows(table)
     if not rows:
         raise DataError(f"{table}: the table has no rows, expected one row for each sound.")
-    fields = Fields.of(there, _present(table, there, columns.captions))
-    _present(table, there, (columns.audio,) if columns.audio else ())
-    files, places = _files(table, fields, rows, wanted=columns.audio, root=root)
-    if captions_needed and not fields.captions:
+    _check_present(table, present, columns)
+    column_map = ColumnMap.of(present, columns.captions)
+    file_columns, locate = _find_files(table, column_map, rows, wanted=columns.audio, root=root)
+    if captions_needed and not column_map.captions:
         raise DataError(
-            f"{table}: no column holds captions. Found: {', '.join(there)}; "
+            f"{table}: no column holds captions. Found: {', '.join(present)}; "
             "expected captions, caption, text, or caption1, caption2 and so on."
         )
-    records = [_record(fields, files, places, row, table) for row in rows]
+    records = [_record(column_map, file_columns, locate, row, table) for row in rows]
     nameless = [number for number, record in enumerate(records, 1) if record is None]
     if nameless:
         raise DataError(
             f"{table}: {len(nameless)} rows name no file (the first is row {nameless[0]}, header and blank "
-            f"rows not counted). Fill in their '{fields.names[files[0]]}' or delete the rows."
+            f"rows not counted). Fill in their '{column_map.names[file_columns[0]]}' or delete the rows."
         )
-    return Table(
+    return SoundTable(
         table,
         [record for record in records if record is not None],
-        tuple(fields.names[name] for name in files),
-        tuple(fields.names[name] for name in fields.captions),
+        tuple(column_map.names[name] for name in file_columns),
+        tuple(column_map.names[name] for name in column_map.captions),
         encoding,
-        tuple(there),
+        tuple(present),
     )
 
 
 def read(root: Root) -> Iterator[Record]:
-    """Records of the table at `root`, which need not have captions: they can be made of titles and tags later."""
+    """Return the records of the table at `root`. Captions are optional: rules make them from titles and tags later."""
     return iter(open_table(root).records)
 
 
-def _present(table: Path, there: list[str], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns that somebody named. Raises DataError for one that is not there."""
-    if missing := [name for name in wanted if plain(name) not in map(plain, there)]:
-        raise DataError(f"{table}: has no column '{missing[0]}'. Found: {', '.join(there)}.")
-    return wanted
+def _check_present(table: Path, present: list[str], columns: ColumnChoice) -> None:
+    """Raise DataError for a chosen column that the table lacks."""
+    wanted = (*columns.captions, *((columns.audio,) if columns.audio else ()))
+    known = {normalise_column(name) for name in present}
+    if missing := [name for name in wanted if normalise_column(name) not in known]:
+        raise DataError(f"{table}: has no column '{missing[0]}'. Found: {', '.join(present)}.")
 
 
-class _Sounds:
-    """The sounds under a folder by their names, with and without suffix; a name of two sounds stands for none."""
+class _FileIndex:
+    """The audio files under a folder by name, with and without suffix. A name that two files share finds neither."""
 
     def __init__(self, folder: Path) -> None:
         self._by_name: dict[str, Path | None] = {}
         self._by_stem: dict[str, Path | None] = {}
-        for path in islice(sounds(folder), MOST_SOUNDS):
+        for path in islice(audio_files(folder), MOST_FILES):
+            # None marks a name that is taken twice, so that captions are never given to the wrong file.
             self._by_name[path.name] = None if path.name in self._by_name else path
             self._by_stem[path.stem] = None if path.stem in self._by_stem else path
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         return not self._by_name
 
     def find(self, file: str) -> Path | None:
-        """The sound that a table calls so; its folder and its suffix may be others, and WavCaps writes Y before ids."""
+        """Find the file that a table names, whatever its folder and suffix; WavCaps puts a "Y" before YouTube ids."""
         name = PurePosixPath(file.replace("\\", "/")).name
-        stem = PurePosixPath(name).stem if PurePosixPath(name).suffix.lower() in SUFFIXES else name
+        stem = PurePosixPath(name).stem if PurePosixPath(name).suffix.lower() in AUDIO_AND_VIDEO_SUFFIXES else name
         return self._by_name.get(name) or self._by_stem.get(stem) or self._by_stem.get(f"Y{stem}")
 
 
-Places = Callable[[str], Path]
+Locate = Callable[[str], Path]
+"""Returns the path of a file that a table names."""
 
 
-def _files(
-    table: Path, fields: Fields, rows: Rows, *, wanted: str, root: Path | None
-) -> tuple[tuple[str, ...], Places]:
-    """The columns that say where the sounds are, by preference, and the place of each sound. Raises DataError when
-    there is no such column."""
-    files = (plain(wanted),) if wanted else tuple(name for name in FILES if name in fields.names)
-    base = root or table.parent
-    if files:
-        filled = [text for row in rows[:LOOKED_AT] if (text := fields.text(row, *files))]
-        some = [text for text in filled if "://" not in text]
-        if (filled and not some) or any(_is_file(table.parent / file) for file in some):
-            return files, lambda file: table.parent / file
-        if root and any(_is_file(root / file) for file in some):
-            return files, lambda file: root / file
-    found = _Sounds(base)
+def _find_files(
+    table: Path, column_map: ColumnMap, rows: TableRows, *, wanted: str, root: Path | None
+) -> tuple[tuple[str, ...], Locate]:
+    """Choose the columns that name the audio files, by preference, and how their paths are found.
 
-    def place(file: str) -> Path:
-        return found.find(file) or table.parent / file
+    Tried in this order: paths from the table's folder, paths from `root`, names of files anywhere under the root, ids
+    in any column, URLs. Raises DataError when nothing fits.
+    """
+    names = (normalise_column(wanted),) if wanted else tuple(name for name in FILES if name in column_map.names)
+    if names:
+        filled = [text for row in rows[:SAMPLED_ROWS] if (text := column_map.text(row, *names))]
+        paths = [text for text in filled if "://" not in text]
+        only_urls = bool(filled) and not paths
+        if only_urls or any(_is_file(table.parent / path) for path in paths):
+            return names, lambda file: table.parent / file
+        if root and any(_is_file(root / path) for path in paths):
+            return names, lambda file: root / file
+    index = _FileIndex(root or table.parent)
 
-    if files and (wanted or any(found.find(text) for row in rows if (text := fields.text(row, *files)))):
-        return files, place
-    # WavCaps has a column 'audio' that names no file beside the ids that do.
-    if best := _names_sounds(fields, rows, found):
-        return (best,), place
-    if files:
-        return files, place
-    if "url" in fields.names:
+    def locate(file: str) -> Path:
+        # A file that is nowhere keeps the table's path, so that errors name what the user wrote.
+        return index.find(file) or table.parent / file
+
+    if names and (wanted or any(index.find(text) for row in rows if (text := column_map.text(row, *names)))):
+        return names, locate
+    # WavCaps has a column 'audio' of placeholders beside the ids that name its files.
+    if best := _column_of_file_names(column_map, rows, index):
+        return (best,), locate
+    if names:
+        return names, locate
+    if "url" in column_map.names:
         return ("url",), lambda file: table.parent / file
-    there = list(fields.names.values())
+    present = list(column_map.names.values())
     raise DataError(
-        f"{table}: no column says where the sounds are. Found: {', '.join(there) or 'none'}; "
-        f"expected one of: {', '.join(FILES[:6])}.{_headless(there)}"
+        f"{table}: no column says where the sounds are. Found: {', '.join(present) or 'none'}; "
+        f"expected one of: {', '.join(FILES[:6])}.{_missing_header_hint(present)}"
     )
 
 
-def _names_sounds(fields: Fields, rows: Rows, found: _Sounds) -> str | None:
-    """The column whose cells are names of sounds that are there: an id, or, where most of its cells are, any other."""
-    if found.empty:
+def _column_of_file_names(column_map: ColumnMap, rows: TableRows, index: _FileIndex) -> str | None:
+    """Return the column with most cells that name existing files: an id, or any other where most cells do."""
+    if index.is_empty:
         return None
     share = {}
-    for name in fields.names:
-        texts = [text for row in rows if (text := fields.text(row, name))]
-        share[name] = sum(found.find(text) is not None for text in texts) / (len(texts) or 1)
+    for name in column_map.names:
+        texts = [text for row in rows if (text := column_map.text(row, name))]
+        share[name] = sum(index.find(text) is not None for text in texts) / (len(texts) or 1)
     ids = [name for name in IDS if share.get(name)]
-    others = [name for name in share if share[name] >= MOST]
+    others = [name for name in share if share[name] >= LEAST_NAMED]
     return max(ids or others, key=lambda name: share[name], default=None)
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a null byte
+    except (OSError, ValueError):  # the name is too long or holds a null byte
         return False
 
 
-def _headless(there: list[str]) -> str:
-    """A hint where the first row is no header."""
-    if any(PurePosixPath(name).suffix.lower() in SUFFIXES for name in there):
+def _missing_header_hint(present: list[str]) -> str:
+    """Return a hint where the first row is no header."""
+    if any(PurePosixPath(name).suffix.lower() in AUDIO_AND_VIDEO_SUFFIXES for name in present):
         return " The first row seems to be a sound already: put a header above it, such as file,caption."
     return ""
 
 
-def _record(fields: Fields, files: tuple[str, ...], places: Places, row: Row, table: Path) -> Record | None:
-    """The row as a record; None if it names no file."""
-    file = fields.text(row, *files)
+def _record(
+    column_map: ColumnMap, file_columns: tuple[str, ...], locate: Locate, row: TableRow, table: Path
+) -> Record | None:
+    """Turn a row into a record; None if it names no file."""
+    file = column_map.text(row, *file_columns)
     if file is None:
         return None
-    audio = file if "://" in file else places(file)
+    audio = file if "://" in file else locate(file)
     values = {
         "id": file,
         "source": table.stem,
-        "group": audio if isinstance(audio, str) else _place(table, audio),
-        **fields.values(row),
+        "group": audio if isinstance(audio, str) else _group_name(table, audio),
+        **column_map.values(row),
         "audio": audio,
     }
     if values.get("link") == file:
-        del values["link"]  # where the sound is, not a page about it
+        del values["link"]  # the address of the audio, not of a page about it
     return Record(**values)
 
 
-def _place(table: Path, audio: Path) -> str:
-    """One name for one file, however the table writes it: its path from the table's folder."""
+def _group_name(table: Path, audio: Path) -> str:
+    """Return one name for one file, however the table writes it: its path from the table's folder."""
     folder = table.parent.absolute()
     return Path(os.path.relpath(audio.absolute(), folder)).as_posix()
 
 
-def _read(table: Path) -> tuple[list[str], Rows, str]:
-    """Columns, rows that are not blank, and the encoding of the text."""
+def _read_rows(table: Path) -> tuple[list[str], TableRows, str]:
+    """Return the columns, the rows that are not blank, and the encoding of the text."""
     reader = _READERS.get(table.suffix.lower())
     if reader is None:
         raise DataError(f"{table}: cannot read a table of this kind, expected one of: {', '.join(_READERS)}.")
@@ -283,7 +296,7 @@ def _read(table: Path) -> tuple[list[str], Rows, str]:
         raise DataError(f"{table}: cannot be read ({error.strerror or error}).") from error
     except RecursionError:
         raise DataError(f"{table}: is nested too deeply, expected one plain object for each sound.") from None
-    return columns, [row for row in rows if any(as_texts(value) for value in row.values())], encoding
+    return columns, [row for row in rows if any(cell_texts(value) for value in row.values())], encoding
 
 
 def _text(table: Path, content: bytes) -> tuple[str, str]:
@@ -293,7 +306,7 @@ def _text(table: Path, content: bytes) -> tuple[str, str]:
         raise DataError(f"{table}: cannot be read as text ({error}). Save it again as UTF-8.") from error
 
 
-def _with_polars(table: Path, read: Callable[[Any], Any]) -> tuple[list[str], Rows]:
+def _with_polars(table: Path, read: Callable[[Any], Any]) -> tuple[list[str], TableRows]:
     polars = require("polars", "data")
     try:
         frame = read(polars)
@@ -306,24 +319,25 @@ def _with_polars(table: Path, read: Callable[[Any], Any]) -> tuple[list[str], Ro
     return frame.columns, frame.to_dicts()
 
 
-def _csv(table: Path, content: bytes) -> tuple[list[str], Rows, str]:
+def _csv(table: Path, content: bytes) -> tuple[list[str], TableRows, str]:
     text, encoding = _text(table, content)
-    separator = separator_of(text)
+    separator = guess_separator(text)
+    # Commas in captions would outnumber the tabs.
     if table.suffix.lower() == ".tsv" and "\t" in text.split("\n", 1)[0]:
         separator = "\t"
-    encoded = io.BytesIO(content if encoding == UTF_8 else text.encode())
+    encoded = io.BytesIO(content if encoding == UTF_8 else text.encode())  # polars reads UTF-8 only
     columns, rows = _with_polars(
         table, lambda polars: polars.read_csv(encoded, infer_schema=False, separator=separator)
     )
     return columns, rows, encoding
 
 
-def _parquet(table: Path, content: bytes) -> tuple[list[str], Rows, str]:
+def _parquet(table: Path, content: bytes) -> tuple[list[str], TableRows, str]:
     return *_with_polars(table, lambda polars: polars.read_parquet(io.BytesIO(content))), ""
 
 
-def _json(table: Path, content: bytes) -> tuple[list[str], Rows, str]:
-    """One value, or one a line: people give either suffix to both."""
+def _json(table: Path, content: bytes) -> tuple[list[str], TableRows, str]:
+    """Read one JSON value or one per line, whichever the suffix: people give either suffix to both."""
     text, encoding = _text(table, content)
     lines = table.suffix.lower() != ".json" and not text.lstrip().startswith("[")
     try:
@@ -337,9 +351,9 @@ def _json(table: Path, content: bytes) -> tuple[list[str], Rows, str]:
     return list(dict.fromkeys(column for row in rows for column in row)), rows, encoding
 
 
-def _lines(table: Path, text: str) -> Rows:
-    """Line by line and not with polars, which turns a list into its text where other rows hold plain text."""
-    rows: Rows = []
+def _lines(table: Path, text: str) -> TableRows:
+    """Read JSON lines without polars, which turns a list into its text where other rows hold plain text."""
+    rows: TableRows = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -354,40 +368,42 @@ def _lines(table: Path, text: str) -> Rows:
     return rows
 
 
-def _objects(table: Path, value: Any) -> Rows:
-    """The rows of a JSON value: a list of objects, the longest such list in an object, columns, or what is said by
+def _objects(table: Path, value: Any) -> TableRows:
+    """Return the rows of a JSON value: a list of objects, the longest such list in an object, columns, or values by
     file."""
     if isinstance(value, dict):
-        lists = [each for each in value.values() if isinstance(each, list) and each and isinstance(each[0], dict)]
+        # The longest list: WavCaps puts small lists of settings beside the data.
+        lists = [inner for inner in value.values() if isinstance(inner, list) and inner and isinstance(inner[0], dict)]
         value = max(lists, key=len) if lists else _by_column(value) or _by_file(value)
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise DataError(f'{table}: holds no list of objects, expected [{{"file": …, "caption": …}}, …].')
     return value
 
 
-def _by_column(value: dict[str, Any]) -> Rows | None:
-    """Rows of {"file": [...], "caption": [...]}, or {"file": {"0": …}, …}, as pandas writes tables."""
-    if not any(plain(name) in (*FILES, *IDS) for name in value):
+def _by_column(value: dict[str, Any]) -> TableRows | None:
+    """Return the rows of {"file": [...], "caption": [...]}, or {"file": {"0": …}, …}, as pandas writes tables."""
+    if not any(normalise_column(name) in (*FILES, *IDS) for name in value):
         return None
-    columns = {name: list(each.values()) if isinstance(each, dict) else each for name, each in value.items()}
-    if (
-        not all(isinstance(each, list) for each in columns.values())
-        or len({len(each) for each in columns.values()}) > 1
-    ):
+    columns = {name: list(cells.values()) if isinstance(cells, dict) else cells for name, cells in value.items()}
+    if not all(isinstance(cells, list) for cells in columns.values()):
+        return None
+    if len({len(cells) for cells in columns.values()}) > 1:
         return None
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
-def _by_file(value: dict[str, Any]) -> Rows | None:
-    """Rows of {"a.wav": "A dog."}, {"a.wav": ["A dog.", …]} or {"a.wav": {"caption": …}}."""
-    if all(isinstance(each, dict) for each in value.values()):
-        return [{"file": file, **each} for file, each in value.items()]
-    if all(isinstance(each, (str, list)) for each in value.values()):
-        return [{"file": file, "captions": [each] if isinstance(each, str) else each} for file, each in value.items()]
+def _by_file(value: dict[str, Any]) -> TableRows | None:
+    """Return the rows of {"a.wav": "A dog."}, {"a.wav": ["A dog.", …]} or {"a.wav": {"caption": …}}."""
+    if all(isinstance(facts, dict) for facts in value.values()):
+        return [{"file": file, **facts} for file, facts in value.items()]
+    if all(isinstance(texts, (str, list)) for texts in value.values()):
+        return [
+            {"file": file, "captions": [texts] if isinstance(texts, str) else texts} for file, texts in value.items()
+        ]
     return None
 
 
-_READERS: dict[str, Callable[[Path, bytes], tuple[list[str], Rows, str]]] = {
+_READERS: dict[str, Callable[[Path, bytes], tuple[list[str], TableRows, str]]] = {
     ".csv": _csv,
     ".tsv": _csv,
     ".jsonl": _json,
@@ -395,8 +411,7 @@ _READERS: dict[str, Callable[[Path, bytes], tuple[list[str], Rows, str]]] = {
     ".json": _json,
     ".parquet": _parquet,
 }
-TABLES = tuple(_READERS)
-"""The suffixes of tables that are read."""
+TABLE_SUFFIXES = tuple(_READERS)
 
 SOURCE = Source(
     name="table",

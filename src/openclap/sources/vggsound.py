@@ -1,8 +1,7 @@
-"""VGGSound: ten seconds each of 200,000 YouTube videos, one of 309 labels each.
+"""VGGSound: ten seconds of each of 200,000 YouTube videos, with one of 309 labels.
 
-`vggsound.csv`, without a header: YouTube id, first second, label, `train` or `test`. Clips are searched for anywhere
-under the root by the names of `identity.youtube_clip` (as published: `ID_000030.mp4`); one that is not there keeps its
-record.
+`vggsound.csv`, without a header: YouTube id, first second, label, `train` or `test`. Clips are found anywhere
+under the root by the names in `grouping.youtube_clip` (as published: `ID_000030.mp4`); a missing one keeps its record.
 """
 
 from __future__ import annotations
@@ -10,25 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from openclap.sources.identity import youtube_clip, youtube_page, youtube_video
-from openclap.sources.layout import csv_rows, number, sounds_by_stem
+from openclap.sources.files import as_float, audio_files_by_stem, csv_rows
+from openclap.sources.grouping import youtube_clip, youtube_page, youtube_video
 from openclap.sources.record import Record
-from openclap.sources.source import Published, Root, Source
+from openclap.sources.source import PublishedSize, Root, Source
 
 CLIP_S = 10.0
 _COLUMNS = ["youtube_id", "start", "label", "split"]
 
 
 def read(root: Root) -> Iterator[Record]:
-    """Records in the order of the table. A video's clips are one group."""
+    """Yield records in table order. All clips of a video are one group."""
     return _records(Path(root), SOURCE.find(root, "vggsound.csv"))
 
 
 def _records(root: Path, table: Path) -> Iterator[Record]:
-    found = sounds_by_stem(root)
+    files = audio_files_by_stem(root)
     for youtube_id, start, label, split in csv_rows(table, _COLUMNS, header=_COLUMNS):
-        start_s = number(start) or 0.0
-        clip = youtube_clip(found, youtube_id, start_s, start_s + CLIP_S)
+        start_s = as_float(start) or 0.0
+        clip = youtube_clip(files, youtube_id, start_s, start_s + CLIP_S)
         yield Record(
             id=f"{youtube_id}_{start_s:g}",
             audio=clip or root / "audio" / f"{youtube_id}_{int(start_s):06d}.wav",
@@ -50,5 +49,5 @@ SOURCE = Source(
     page="https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
     needs="vggsound.csv, and the clips by YouTube id and second.",
     licence="labels CC-BY-4.0; sounds belong to who uploaded them to YouTube",
-    published=Published(199_176, 550.0),
+    published=PublishedSize(199_176, 550.0),
 )

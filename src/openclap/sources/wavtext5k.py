@@ -1,7 +1,7 @@
 """WavText5K: sound effects from BigSoundBank and SoundBible with a title and, for most, a description.
 
-`WavText5K.csv`: `view_link, download_link, title, description, fname, tags`. The description is the caption. Sounds lie
-anywhere under the root as `fname`; what is not there is given by its address.
+`WavText5K.csv`: `view_link, download_link, title, description, fname, tags`. The description is the caption. Audio
+files lie anywhere under the root as `fname`; missing ones are recorded by their URL.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from openclap.sources.identity import without_take
-from openclap.sources.layout import csv_rows, sounds_by_stem, split_text
+from openclap.sources.files import audio_files_by_stem, csv_rows, split_text
+from openclap.sources.grouping import strip_take_number
 from openclap.sources.record import Record
-from openclap.sources.source import Published, Root, Source
+from openclap.sources.source import PublishedSize, Root, Source
 
 
 def read(root: Root) -> Iterator[Record]:
-    """Records in the order of the table. The group is the title without the number of the take, within a site."""
+    """Yield records in table order. The group is the title without the number of the take, within a site."""
     return _records(Path(root), SOURCE.find(root, "WavText5K.csv"))
 
 
 def _records(root: Path, table: Path) -> Iterator[Record]:
-    found = sounds_by_stem(root)
+    files = audio_files_by_stem(root)
     needed = ["fname", "download_link", "title", "description"]
     for name, address, title, description, link, tags in csv_rows(table, needed, ["view_link", "tags"]):
         site = urlsplit(link or address).hostname
         yield Record(
             id=name,
-            audio=found.get(PurePosixPath(name).stem) or address,
+            audio=files.get(PurePosixPath(name).stem) or address,
             captions=(description.strip(),) if description.strip() else (),
             source=SOURCE.name,
             tags=split_text(tags),
-            group=f"{site}:{without_take(title.strip())}" if title.strip() else None,
+            group=f"{site}:{strip_take_number(title.strip())}" if title.strip() else None,
             title=title.strip() or None,
             link=link or None,
         )
@@ -45,5 +45,5 @@ SOURCE = Source(
     page="https://github.com/microsoft/WavText5K",
     needs="WavText5K.csv; and, once fetched, the sounds in any folder.",
     licence="not stated; each site's own terms",
-    published=Published(4_525),
+    published=PublishedSize(4_525),
 )

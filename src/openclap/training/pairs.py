@@ -20,8 +20,8 @@ from openclap.data.pack import Progress, build
 from openclap.data.shards import ShardIndex, captions_of_json, index_shards
 from openclap.data.split import shortfalls, split_by_group
 from openclap.errors import DataError
-from openclap.sources.fields import as_text
-from openclap.sources.recognise import Recognised, recognise
+from openclap.sources.columns import cell_text
+from openclap.sources.recognise import RecognisedCollection, recognise
 
 TRAIN, HELD = "train", ("valid", "validation", "val", "test", "eval")
 """The names of splits; of several that can be held out, the first that is there is."""
@@ -50,8 +50,8 @@ def pairs_of(
     sounds: Path,
     folder: Path,
     *,
-    recognised: Callable[[Path], Recognised] = recognise,
-    check: Callable[[Recognised], CaptionCheck] | None = None,
+    recognised: Callable[[Path], RecognisedCollection] = recognise,
+    check: Callable[[RecognisedCollection], CaptionCheck] | None = None,
     share: float = 0.2,
     seed: int = 0,
     channels: Channels = "mean",
@@ -73,9 +73,9 @@ def pairs_of(
     """
     found = _in_place(sounds, share, seed)
     if found is not None and check:
-        look = check(Recognised(sounds.absolute(), "shards", lambda: iter(()), ""))
+        look = check(RecognisedCollection(sounds.absolute(), "shards", lambda: iter(()), ""))
         for text in _some_texts(found.train):
-            look.see(text)
+            look.add(text)
         look.finish()
     if found is None:
         config = DataConfig(splits={"train": 1 - share, "test": share}, seed=seed, channels=channels)
@@ -100,7 +100,7 @@ def _in_place(sounds: Path, share: float, seed: int) -> Pairs | None:
 
 
 def _packed(  # noqa: PLR0917
-    source: Recognised,
+    source: RecognisedCollection,
     folder: Path,
     config: DataConfig,
     check: CaptionCheck | None,
@@ -198,7 +198,7 @@ def _group(text: bytes) -> str | None:
         group = json.loads(text)["original_data"]["group"]
     except (ValueError, KeyError, TypeError):
         return None
-    return as_text(group)
+    return cell_text(group)
 
 
 def _enough(pairs: Pairs, sounds: Path) -> Pairs:

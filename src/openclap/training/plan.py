@@ -21,7 +21,7 @@ from openclap.audio.config import FrontEndConfig
 from openclap.audio.frontend import FrontEnd
 from openclap.audio.io import read_mono
 from openclap.checkpoints import detect
-from openclap.checkpoints import folder as model_folder
+from openclap.checkpoints.checkpoint import build_network, empty_network
 from openclap.data.shards import index_shards
 from openclap.errors import DataError, OpenClapError
 from openclap.limits import COUNT, check_count
@@ -183,9 +183,9 @@ def _model(config: TrainConfig, given: Given | None, notes: list[str]) -> tuple[
         if given is None:
             raise
         notes.append(f"{config.start} is not there: the plan is that of the preset {given.preset.name}.")
-        return model_folder.skeleton(given.preset, given.preset.name), given.preset
+        return empty_network(given.preset, given.preset.name), given.preset
     checkpoint = detect.read(path)
-    return model_folder.network(checkpoint, path.name), checkpoint.preset
+    return build_network(checkpoint, path.name), checkpoint.preset
 
 
 def _pairs(config: TrainConfig, given: Given | None, notes: list[str]) -> tuple[int, bool]:

@@ -8,7 +8,7 @@ from openclap.cli.console import note, print_json, print_table, progress
 from openclap.cli.dataset.making import Flag
 
 if TYPE_CHECKING:
-    from openclap.captions import Maker
+    from openclap.captions import CaptionMaker
 
 ENDPOINT = "endpoint"
 
@@ -69,7 +69,7 @@ def caption(
     note(f"Part {part} is done. When all are: openclap dataset pack {out}")
 
 
-def made_by(name: str, revision: str | None = None, device: str | None = None) -> Maker:
+def made_by(name: str, revision: str | None = None, device: str | None = None) -> CaptionMaker:
     """The maker of that name. Raises CheckpointError and ConfigError for what cannot be had."""
     from openclap.captions import Endpoint, load
 

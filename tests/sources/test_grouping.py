@@ -1,4 +1,4 @@
-"""Who and what belongs together: takes, ids in addresses, clips under the names that are in use."""
+"""Groups: numbered takes, ids in addresses, and names of YouTube clips."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openclap.sources.identity import freesound_id, without_take, youtube_clip
+from openclap.sources.grouping import freesound_id, strip_take_number, youtube_clip
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ from openclap.sources.identity import freesound_id, without_take, youtube_clip
         ("", ""),
     ],
 )
-def test_titles_without_their_takes(title: str, without: str) -> None:
-    assert without_take(title) == without
+def test_take_numbers_are_removed_from_titles(title: str, without: str) -> None:
+    assert strip_take_number(title) == without
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_freesound_ids_in_addresses(address: str) -> None:
     assert freesound_id(address) == 282776
 
 
-def test_no_freesound_id() -> None:
+def test_other_addresses_have_no_freesound_id() -> None:
     assert freesound_id("https://example.org/sounds/12") is None
     assert freesound_id(None) is None
 
@@ -49,7 +49,7 @@ def test_no_freesound_id() -> None:
 @pytest.mark.parametrize(
     "stem", ["-0RWZT-miFs", "Y-0RWZT-miFs", "-0RWZT-miFs_000030", "-0RWZT-miFs_30", "-0RWZT-miFs_30000_40000"]
 )
-def test_clips_under_the_names_in_use(stem: str) -> None:
+def test_youtube_clips_are_found_under_the_usual_names(stem: str) -> None:
     path = Path(f"audio/{stem}.wav")
     assert youtube_clip({stem: path}, "-0RWZT-miFs", 30.0, 40.0) == path
     assert youtube_clip({stem: path}, "-0RWZT-miFt", 30.0, 40.0) is None

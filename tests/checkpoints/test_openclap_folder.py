@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from openclap import presets
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
+from openclap.checkpoints.checkpoint import ZeroInit, build_network
 from openclap.errors import CheckpointError
 from openclap.models.build import build_clap
-from tiny import PRESET, make_tokenizer
+from tiny_models import TINY_PRESET, tiny_tokenizer
 
 ODD = json.dumps(
-    {"format_version": 1, "preset": presets.to_dict(replace(PRESET, text=replace(PRESET.text, model_type="zzz")))}
+    {
+        "format_version": 1,
+        "preset": presets.to_dict(replace(TINY_PRESET, text=replace(TINY_PRESET.text, model_type="zzz"))),
+    }
 ).encode()
 
 
@@ -23,29 +27,29 @@ def copy(model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(model, tmp_path / "copy"))
 
 
-def test_what_is_saved_comes_back_bit_equal(tmp_path: Path) -> None:
-    clap = build_clap(PRESET)
-    folder.save(tmp_path / "a" / "model", clap, PRESET, make_tokenizer())
+def test_saved_model_reads_back_bit_equal(tmp_path: Path) -> None:
+    clap = build_clap(TINY_PRESET)
+    openclap_folder.save(tmp_path / "a" / "model", clap, TINY_PRESET, tiny_tokenizer())
     assert sorted(path.name for path in (tmp_path / "a" / "model").iterdir()) == [
         "config.json",
         "model.safetensors",
         "tokenizer.json",
     ]
-    found = folder.read(tmp_path / "a" / "model")
-    assert found.preset == PRESET and found.tokenizer is not None and found.unused == {}
-    again = folder.network(found, "model")
+    found = openclap_folder.read(tmp_path / "a" / "model")
+    assert found.preset == TINY_PRESET and found.tokenizer is not None and found.unused == {}
+    again = build_network(found, "model")
     for name, tensor in clap.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_what_nothing_reads_is_kept(tmp_path: Path) -> None:
+def test_unused_tensors_are_saved(tmp_path: Path) -> None:
     unused = {"audio_branch.head.weight": torch.arange(6.0)}
-    folder.save(tmp_path / "model", build_clap(PRESET), PRESET, make_tokenizer(), unused)
-    assert torch.equal(folder.read(tmp_path / "model").unused["audio_branch.head.weight"], torch.arange(6.0))
+    openclap_folder.save(tmp_path / "model", build_clap(TINY_PRESET), TINY_PRESET, tiny_tokenizer(), unused)
+    assert torch.equal(openclap_folder.read(tmp_path / "model").unused["audio_branch.head.weight"], torch.arange(6.0))
 
 
-def test_no_time_goes_into_random_weights() -> None:
-    with folder.WithoutRandomWeights():
+def test_zero_init_skips_random_initialisation() -> None:
+    with ZeroInit():
         layer = torch.nn.Linear(3, 3)
         torch.nn.init.trunc_normal_(layer.bias)
         assert not layer.weight.any() and not layer.bias.any()
@@ -60,19 +64,19 @@ def test_every_preset_survives_json() -> None:
         assert presets.from_dict(json.loads(json.dumps(presets.to_dict(preset)))) == preset
 
 
-def test_saving_replaces_a_model_and_nothing_else(tiny_model: Path, tmp_path: Path) -> None:
+def test_saving_replaces_only_a_model(tiny_model: Path, tmp_path: Path) -> None:
     place = copy(tiny_model, tmp_path)
-    folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(place, build_clap(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(CheckpointError, match="is no openclap model"):
-        folder.save(mine, build_clap(PRESET), PRESET, make_tokenizer())
+        openclap_folder.save(mine, build_clap(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
     assert (mine / "thesis.txt").read_text(encoding="utf-8") == "dear"
 
 
-def test_a_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = copy(tiny_model, tmp_path)
 
     def full(*arguments: object) -> None:
@@ -80,9 +84,9 @@ def test_a_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, mo
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match="No space"):
-        folder.save(place, build_clap(PRESET), PRESET, make_tokenizer())
+        openclap_folder.save(place, build_clap(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
-    folder.read(place)
+    openclap_folder.read(place)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,7 @@ def test_a_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, mo
         ("model.safetensors", b"\x00" * 100, "is damaged"),
     ],
 )
-def test_damage_is_told_in_one_sentence(
+def test_damaged_folder_is_one_sentence(
     tiny_model: Path, tmp_path: Path, file: str, content: bytes | None, said: str
 ) -> None:
     place = copy(tiny_model, tmp_path)
@@ -105,7 +109,7 @@ def test_damage_is_told_in_one_sentence(
     if content is not None:
         (place / file).write_bytes(content)
     with pytest.raises(CheckpointError, match=said):
-        folder.network(folder.read(place), place.name)
+        build_network(openclap_folder.read(place), place.name)
 
 
 def test_weights_that_do_not_fit_are_named(tiny_model: Path, tmp_path: Path) -> None:
@@ -118,7 +122,7 @@ def test_weights_that_do_not_fit_are_named(tiny_model: Path, tmp_path: Path) -> 
     weights["audio_head.0.bias"] = torch.zeros(3)
     save_file(weights, place / "model.safetensors")
     with pytest.raises(CheckpointError) as caught:
-        folder.network(folder.read(place), place.name)
+        build_network(openclap_folder.read(place), place.name)
     said = str(caught.value)
     assert "1 missing (logit_scale)" in said
     assert "1 not known (surplus)" in said

@@ -1,4 +1,4 @@
-"""Files of `convert --to laion` through the door of LAION-CLAP's users: laion-clap 1.1.7, `load_ckpt`, vectors."""
+"""Files of `convert --to laion` load in the package laion-clap 1.1.7, with equal embeddings."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import torch
 
 import openclap
 from openclap import presets
-from openclap.checkpoints import folder
+from openclap.checkpoints import openclap_folder
 from openclap.cli import run
 from openclap.models.build import build_clap
 from reference import rng, state, wave
-from small_laion import small_words
+from tiny_models import tiny_roberta_tokenizer
 
 pytestmark = pytest.mark.long
 
@@ -46,8 +46,8 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def noisy(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Numbers that a trained model could have: nothing is 0 or 1 as fresh batch norms and biases are."""
+def perturbed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Perturb weights as training would: fresh batch norms and biases are 0 or 1 and would hide mistakes."""
     return {
         name: tensor + torch.from_numpy(0.05 * rng(name).standard_normal(tuple(tensor.shape)).astype(np.float32)).abs()
         if tensor.is_floating_point() and tensor.ndim == 1
@@ -57,7 +57,7 @@ def noisy(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def from_laion(place: Path) -> str:
-    """A whole file in the manner of the published ones: every tensor of the reference, and an optimizer."""
+    """Write a file like the published ones: every tensor of the reference, and an optimizer's state."""
     named = {f"module.{name}": tensor for name, tensor in state("htsat-tiny+roberta").items()}
     named["module.text_branch.embeddings.position_ids"] = torch.arange(514)[None]
     torch.save({"epoch": 45, "name": "run", "optimizer": {"state": {}}, "state_dict": named}, place / "source.pt")
@@ -73,7 +73,7 @@ def from_huggingface(place: Path, *, fused: bool = False, base: bool = False) ->
     fusion = {"enable_fusion": True, "fusion_type": "aff_2d"} if fused else {}
     torch.manual_seed(5)
     model = ClapModel(ClapConfig(audio_config=sizes | fusion, text_config={"layer_norm_eps": 1e-5}))
-    model.load_state_dict(noisy(model.state_dict()))
+    model.load_state_dict(perturbed(model.state_dict()))
     model.save_pretrained(place / "clap")
     ClapFeatureExtractor(
         frequency_min=50, frequency_max=14000, truncation="fusion" if fused else "rand_trunc"
@@ -87,8 +87,8 @@ def ours(place: Path, name: str) -> str:
     preset = replace(preset, audio=replace(preset.audio, classes=0), temperatures=1, transforms=False)
     torch.manual_seed(6)
     clap = build_clap(preset)
-    clap.load_state_dict(noisy(clap.state_dict()))
-    folder.save(place / "own", clap, preset, None)
+    clap.load_state_dict(perturbed(clap.state_dict()))
+    openclap_folder.save(place / "own", clap, preset, None)
     return "own"
 
 
@@ -110,9 +110,11 @@ CASES: dict[str, tuple[Callable[[Path], str], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_load_ckpt_and_its_vectors(name: str, peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_laion_clap_loads_converted_files_with_equal_embeddings(
+    name: str, peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make, module = CASES[name]
-    tokens = small_words(tmp_path / "tokenizer.json")
+    tokens = tiny_roberta_tokenizer(tmp_path / "tokenizer.json")
     source, file = tmp_path / make(tmp_path), tmp_path / "out.pt"
     capsys.readouterr()
     assert run(["convert", str(source), str(file), "--to", "laion", "--tokenizer", str(tokens)]) == 0
@@ -127,7 +129,7 @@ def test_load_ckpt_and_its_vectors(name: str, peer: Path, tmp_path: Path, capsys
     }
     np.savez(tmp_path / "sounds.npz", **{one: wave(one, samples) for one, samples in WAVES.items()})
     (tmp_path / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    script = Path(__file__).parent / "laion_door.py"
+    script = Path(__file__).parent / "laion_clap_script.py"
     words = [sys.executable, str(script), str(peer), str(tmp_path / "request.json"), str(tmp_path / "found.npz")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

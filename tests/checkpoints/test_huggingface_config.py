@@ -11,30 +11,21 @@ from transformers import ClapFeatureExtractor, ClapProcessor
 
 from openclap.checkpoints import detect, huggingface
 from openclap.errors import CheckpointError
-from small_laion import small_clap
+from tiny_models import tiny_clap_model, tiny_roberta_tokenizer
 
 
 @pytest.fixture
 def hf(tmp_path: Path) -> Path:
-    huggingface.write(small_clap(), tmp_path / "hf")
+    huggingface.write(tiny_clap_model(), tmp_path / "hf")
     return tmp_path / "hf"
 
 
-def words(place: Path) -> Path:
-    """A tokenizer.json of RoBERTa's special tokens."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-
-    Tokenizer(WordLevel({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}, unk_token="<unk>")).save(str(place))
-    return place
-
-
-def test_the_processors_own_file_says_what_the_front_end_is(hf: Path) -> None:
+def test_front_end_is_read_from_the_processor_file_of_transformers_5(hf: Path) -> None:
     """transformers 5 saves a processor as one file."""
     extractor = ClapFeatureExtractor(
         sampling_rate=16000, frequency_min=0, frequency_max=8000, hop_length=160, fft_window_size=512, max_length_s=5
     )
-    huggingface.write(replace(small_clap(), tokenizer=words(hf.parent / "tokenizer.json")), hf)
+    huggingface.write(replace(tiny_clap_model(), tokenizer=tiny_roberta_tokenizer(hf.parent / "tokenizer.json")), hf)
     tokenizer = ClapProcessor.from_pretrained(hf).tokenizer
     (hf / "preprocessor_config.json").unlink()
     ClapProcessor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(hf)
@@ -55,7 +46,9 @@ def test_the_processors_own_file_says_what_the_front_end_is(hf: Path) -> None:
         (lambda c: c["audio_config"].update(qkv_bias=False), "audio_config.qkv_bias is False"),
     ],
 )
-def test_choices_that_are_not_built_are_refused(hf: Path, edit: Callable[[dict[str, Any]], Any], said: str) -> None:
+def test_unsupported_settings_of_a_clap_config_are_refused(
+    hf: Path, edit: Callable[[dict[str, Any]], Any], said: str
+) -> None:
     config = json.loads((hf / "config.json").read_text(encoding="utf-8"))
     edit(config)
     (hf / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -63,8 +56,8 @@ def test_choices_that_are_not_built_are_refused(hf: Path, edit: Callable[[dict[s
         detect.read(hf)
 
 
-def test_a_model_that_would_read_back_as_another_is_refused(tmp_path: Path) -> None:
-    whole = small_clap().preset
+def test_model_that_would_read_back_differently_is_refused(tmp_path: Path) -> None:
+    whole = tiny_clap_model().preset
     frontend, mel, text = whole.frontend, whole.frontend.mel, whole.text
     for changes, said in (
         ({"frontend": replace(frontend, samples=120000)}, "frontend.samples 120000 .* 96000"),
@@ -74,15 +67,18 @@ def test_a_model_that_would_read_back_as_another_is_refused(tmp_path: Path) -> N
         ({"text": replace(text, tokenizer=None)}, "text.tokenizer None .* roberta-base"),
     ):
         with pytest.raises(CheckpointError, match=f"ClapModel has no place for .*{said}"):
-            huggingface.write(small_clap(**changes), tmp_path / "hf")
+            huggingface.write(tiny_clap_model(**changes), tmp_path / "hf")
     assert not any(tmp_path.iterdir())
-    own = replace(small_clap(text=replace(text, tokenizer=None)), tokenizer=words(tmp_path / "tokenizer.json"))
+    own = replace(
+        tiny_clap_model(text=replace(text, tokenizer=None)),
+        tokenizer=tiny_roberta_tokenizer(tmp_path / "tokenizer.json"),
+    )
     assert huggingface.write(own, tmp_path / "hf").changed == ("frontend.int16 True (it would read back as False)",)
 
 
-def test_five_seconds_at_another_rate_come_back(tmp_path: Path) -> None:
-    whole = small_clap().preset
+def test_other_rate_and_length_survive_the_round_trip(tmp_path: Path) -> None:
+    whole = tiny_clap_model().preset
     mel = replace(whole.frontend.mel, rate=16000, hop=160, n_fft=512, f_max=8000.0)
     frontend = replace(whole.frontend, mel=mel, samples=80000, int16=False)
-    assert huggingface.write(small_clap(frontend=frontend), tmp_path / "hf").changed == ()
+    assert huggingface.write(tiny_clap_model(frontend=frontend), tmp_path / "hf").changed == ()
     assert detect.read(tmp_path / "hf").preset.frontend == frontend

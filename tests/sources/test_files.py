@@ -1,4 +1,4 @@
-"""Tables row by row and folders of sounds, whole and damaged."""
+"""Read tables row by row and walk folders of audio, intact and damaged."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import polars
 import pytest
 from layouts import put, write
 
-from openclap.sources.layout import DamagedTableError, csv_rows, number, parquet_rows, sounds, split_text, whole
+from openclap.sources.files import DamagedTableError, as_float, as_int, audio_files, csv_rows, parquet_rows, split_text
 
 
-def test_csv_cells_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_csv_cells_in_requested_order(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", '\ufeffb, a ,c\n1,"x, ""y""\nz",3\n\n4,5\n', "utf-8")
     assert list(csv_rows(path, ["a", "b"], ["c", "d"])) == [('x, "y"\nz', "1", "3", ""), ("5", "4", "", "")]
 
@@ -21,13 +21,13 @@ def test_csv_without_a_header(tmp_path: Path) -> None:
     assert list(csv_rows(path, ["y"], header=["x", "y"])) == [("2",), ("4",)]
 
 
-def test_bytes_that_are_not_utf8_are_latin_1(tmp_path: Path) -> None:
+def test_invalid_utf_8_is_read_as_cp1252(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes("a\nRenée\n".encode("latin-1") + "Zoë\n".encode())
     assert [row[0] for row in csv_rows(path, ["a"])] == ["Renée", "Zoë"]
 
 
-def test_rows_without_their_name_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_without_first_cell_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "t.csv", "a,b\n,1\nx,2\n , 3\n")
     assert list(csv_rows(path, ["a", "b"])) == [("x", "2")]
     assert "2 rows have no a" in caplog.text
@@ -42,7 +42,7 @@ def test_parquet_cells_batch_by_batch(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "1 rows have no a" in caplog.text
 
 
-def test_parquet_left_in_the_middle(tmp_path: Path) -> None:
+def test_parquet_reader_can_be_closed_early(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     polars.DataFrame({"a": range(1000)}).write_parquet(path, row_group_size=10)
     rows = parquet_rows(path, ["a"], batch=5)
@@ -51,7 +51,7 @@ def test_parquet_left_in_the_middle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", [csv_rows, parquet_rows])
-def test_tables_that_cannot_be_read(tmp_path: Path, reader: object) -> None:
+def test_unreadable_tables_are_refused(tmp_path: Path, reader: object) -> None:
     with pytest.raises(DamagedTableError, match="cannot be read"):
         list(reader(tmp_path / "nowhere", ["a"]))  # type: ignore[operator]
     polars.DataFrame({"b": [1]}).write_parquet(tmp_path / "t.parquet")
@@ -61,7 +61,7 @@ def test_tables_that_cannot_be_read(tmp_path: Path, reader: object) -> None:
         list(reader(tmp_path / name, ["a"]))  # type: ignore[operator]
 
 
-def test_sounds_in_the_order_of_names(tmp_path: Path) -> None:
+def test_audio_files_in_order_of_names(tmp_path: Path) -> None:
     for name in ("b.wav", "a/z.FLAC", "a/y.mp3", ".hidden/x.wav", "a/.y.wav", "__MACOSX/b.wav"):
         if name.endswith("FLAC"):
             put(tmp_path / name.lower()).rename(tmp_path / name)
@@ -70,11 +70,11 @@ def test_sounds_in_the_order_of_names(tmp_path: Path) -> None:
     write(tmp_path / "notes.txt", "no sound")
     (tmp_path / "around").symlink_to(tmp_path)
     (tmp_path / "linked").symlink_to(tmp_path / "a")
-    assert [path.relative_to(tmp_path).as_posix() for path in sounds(tmp_path)] == ["b.wav", "a/y.mp3", "a/z.FLAC"]
+    assert [path.relative_to(tmp_path).as_posix() for path in audio_files(tmp_path)] == ["b.wav", "a/y.mp3", "a/z.FLAC"]
 
 
-def test_cells() -> None:
-    assert [number(cell) for cell in ("1.5", 2, "", None, "nan", "inf", "x")] == [
+def test_cells_are_parsed() -> None:
+    assert [as_float(cell) for cell in ("1.5", 2, "", None, "nan", "inf", "x")] == [
         1.5,
         2.0,
         None,
@@ -83,7 +83,7 @@ def test_cells() -> None:
         None,
         None,
     ]
-    assert [whole(cell) for cell in ("7", 7.0, "7.5", float("nan"), None, "Not found")] == [
+    assert [as_int(cell) for cell in ("7", 7.0, "7.5", float("nan"), None, "Not found")] == [
         7,
         7,
         None,

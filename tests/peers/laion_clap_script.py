@@ -1,9 +1,9 @@
-"""LAION-CLAP as its users have it: CLAP_Module, load_ckpt, and vectors of sounds and texts. A process of its own.
+"""Load a checkpoint with the package laion-clap and embed audio and text, in a process of its own.
 
-    python laion_door.py ENVIRONMENT REQUEST.json OUT.npz
+    python laion_clap_script.py ENVIRONMENT REQUEST.json OUT.npz
 
-ENVIRONMENT holds laion-clap and what it imports; torchvision and torchaudio come from `stubs`. What it would fetch
-(roberta-base) is built with the same sizes and fresh weights, which `load_ckpt` then replaces.
+ENVIRONMENT holds laion-clap and what it imports; torchvision and torchaudio come from `stubs`. The text tower that
+the package would fetch (roberta-base) is built with fresh weights of the same sizes, which `load_ckpt` then replaces.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CONFIGS = {
 
 
 def tokenizer(*args: Any) -> transformers.PreTrainedTokenizerFast:
-    """The words of the test, whatever tokenizer is asked for."""
+    """Return the test's tokenizer in place of any other."""
     return transformers.PreTrainedTokenizerFast(tokenizer_file=REQUEST["tokenizer"], pad_token="<pad>")
 
 

@@ -9,9 +9,9 @@ import torch
 from openclap import presets
 from openclap.audio.config import MelConfig
 from openclap.audio.mel import mel_filterbank
-from openclap.checkpoints.shapes import audio_of, frontend_of, preset_of
+from openclap.checkpoints.laion import infer_audio_tower, infer_front_end, infer_preset
 from openclap.errors import CheckpointError
-from small_laion import SMALL_PANN, small_state
+from tiny_models import TINY_PANN, tiny_laion_state
 
 BANK, STFT = "audio_branch.logmel_extractor.melW", "audio_branch.spectrogram_extractor.stft.conv_real.weight"
 
@@ -37,39 +37,39 @@ def bare(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", RANKS)
-def test_a_tensor_of_other_dimensions_is_named(name: str) -> None:
-    state = small_state()
+def test_tensor_of_wrong_rank_is_named(name: str) -> None:
+    state = tiny_laion_state()
     assert name in state
     with pytest.raises(CheckpointError, match=rf"a\.pt: {bare(name)} is .*, expected \d dimensions"):
-        preset_of(state | {name: torch.zeros([3] * RANKS[name])}, "a.pt")
+        infer_preset(state | {name: torch.zeros([3] * RANKS[name])}, "a.pt")
 
 
 @pytest.mark.parametrize("name", [name for name in RANKS if name not in (BANK, STFT) and "mask" not in name])
-def test_a_tensor_that_is_not_there_is_named(name: str) -> None:
-    state = small_state()
+def test_missing_tensor_is_named(name: str) -> None:
+    state = tiny_laion_state()
     del state[name]
     if "tscam" in name:
-        assert preset_of(state, "a.pt").audio.classes == 0
+        assert infer_preset(state, "a.pt").audio.classes == 0
         return
     with pytest.raises(CheckpointError, match=rf"a\.pt: (lacks {bare(name)}|its audio_branch is neither)"):
-        preset_of(state, "a.pt")
+        infer_preset(state, "a.pt")
 
 
-def test_a_tower_without_layers_lacks_them() -> None:
-    state = {name: tensor for name, tensor in small_state().items() if ".layers." not in name}
+def test_tower_without_layers_is_refused() -> None:
+    state = {name: tensor for name, tensor in tiny_laion_state().items() if ".layers." not in name}
     with pytest.raises(CheckpointError, match=r"lacks layers\.0\.blocks\.0"):
-        preset_of(state, "a.pt")
+        infer_preset(state, "a.pt")
 
 
-def test_a_wild_number_costs_no_time() -> None:
+def test_huge_layer_number_costs_no_time() -> None:
     wild = {f"audio_branch.layers.{number}.blocks.{number}.x": torch.zeros(1) for number in (0, 300_000_000, 10**30)}
     with pytest.raises(CheckpointError, match=r"lacks layers\.2\.blocks\.0"):
-        preset_of(small_state() | wild, "a.pt")
+        infer_preset(tiny_laion_state() | wild, "a.pt")
 
 
-def test_a_pann_without_a_tagger() -> None:
-    state = {name: tensor for name, tensor in small_state(SMALL_PANN).items() if "fc_audioset" not in name}
-    assert audio_of(state, "a.pt") == replace(SMALL_PANN, classes=0)
+def test_pann_without_tagging_head_has_no_classes() -> None:
+    state = {name: tensor for name, tensor in tiny_laion_state(TINY_PANN).items() if "fc_audioset" not in name}
+    assert infer_audio_tower(state, "a.pt") == replace(TINY_PANN, classes=0)
 
 
 RATES = {  # what the published files of LAION-CLAP and PANN compute their filterbanks from
@@ -82,13 +82,13 @@ RATES = {  # what the published files of LAION-CLAP and PANN compute their filte
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("rate", RATES)
-def test_the_filterbank_tells_the_rate(rate: int, dtype: torch.dtype) -> None:
+def test_sample_rate_is_inferred_from_the_filterbank(rate: int, dtype: torch.dtype) -> None:
     n_fft, hop, f_max = RATES[rate]
     mel = MelConfig(rate, n_fft, hop, 64, 50.0, f_max, scale="slaney", norm="area", compression="db")
     state = {BANK: mel_filterbank(mel).to(dtype), STFT: torch.zeros(n_fft // 2 + 1, 1, n_fft)}
-    found = frontend_of(state, False, "a.pt")
+    found = infer_front_end(state, False, "a.pt")
     assert found.mel == mel and found.samples == 10 * rate
-    fused = frontend_of(state, True, "a.pt")
+    fused = infer_front_end(state, True, "a.pt")
     assert (fused.mel.scale, fused.mel.norm, fused.long) == ("htk", "none", "fusion")
 
 
@@ -102,13 +102,11 @@ def test_the_filterbank_tells_the_rate(rate: int, dtype: torch.dtype) -> None:
         torch.zeros(513, 64),
     ],
 )
-def test_another_filterbank_is_refused(bank: torch.Tensor) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"a\.pt: its filterbank .* no front end that is known.*only a preset can say"
-    ):
-        frontend_of({BANK: bank}, False, "a.pt")
+def test_unknown_filterbank_is_refused(bank: torch.Tensor) -> None:
+    with pytest.raises(CheckpointError, match=r"a\.pt: its filterbank .* no known front end.*Pass a preset"):
+        infer_front_end({BANK: bank}, False, "a.pt")
 
 
-def test_without_a_filterbank_it_is_48_khz() -> None:
-    found: Any = frontend_of({}, False, "a.pt")
+def test_sample_rate_without_filterbank_is_48_khz() -> None:
+    found: Any = infer_front_end({}, False, "a.pt")
     assert found == presets.LAION_PLAIN

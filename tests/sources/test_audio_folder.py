@@ -1,4 +1,4 @@
-"""Any folder of sounds, with and without files beside them."""
+"""Folders of audio, with and without sidecar files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layouts import decodable, put, records, write
 from openclap.sources import Record
 
 
-def test_names_alone(tmp_path: Path) -> None:
+def test_file_names_become_titles(tmp_path: Path) -> None:
     root = tmp_path / "field"
     put(root / "doors" / "DoorCreak-01_take2.wav")
     put(root / "doors" / "DoorCreak-02.wav")
@@ -30,7 +30,7 @@ def test_names_alone(tmp_path: Path) -> None:
     assert decodable([first, second, third])
 
 
-def test_files_beside_the_sounds(tmp_path: Path) -> None:
+def test_sidecar_files_are_read(tmp_path: Path) -> None:
     put(tmp_path / "a.wav")
     write(tmp_path / "a.txt", "\ufeffA dog barks.\n\n  Barking in a yard. \n")
     put(tmp_path / "b.wav")
@@ -58,9 +58,7 @@ def test_files_beside_the_sounds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "\x00"])
-def test_a_damaged_file_does_not_take_its_sound_away(
-    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_sidecar_file_keeps_the_sound(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     put(tmp_path / "a.wav")
     put(tmp_path / "b.wav")
     write(tmp_path / "a.json", text)
@@ -70,7 +68,7 @@ def test_a_damaged_file_does_not_take_its_sound_away(
     assert "a.json" in caplog.text
 
 
-def test_numbered_recordings_with_captions_of_their_own_are_no_takes(tmp_path: Path) -> None:
+def test_numbered_files_with_different_captions_are_no_takes(tmp_path: Path) -> None:
     for number in range(4):
         put(tmp_path / "set" / f"clip_{number:04d}.ogg", number)
         write(tmp_path / "set" / f"clip_{number:04d}.txt", ["A dog.", "A bell.", "A dog.", ""][number])
@@ -78,7 +76,7 @@ def test_numbered_recordings_with_captions_of_their_own_are_no_takes(tmp_path: P
     assert groups == [f"set:./clip_{number:04d}" for number in range(4)]
 
 
-def test_takes_that_say_the_same_or_nothing_stay_together(tmp_path: Path) -> None:
+def test_takes_with_equal_or_no_captions_share_a_group(tmp_path: Path) -> None:
     for name in ("bell_1", "bell_2", "bell_3", "door 1", "door 2"):
         put(tmp_path / "set" / "a" / f"{name}.ogg")
     for name in ("bell_1", "bell_2"):
@@ -92,7 +90,7 @@ def test_takes_that_say_the_same_or_nothing_stay_together(tmp_path: Path) -> Non
     ]
 
 
-def test_labels_and_tags_tell_recordings_apart_too(tmp_path: Path) -> None:
+def test_different_labels_and_tags_make_separate_groups(tmp_path: Path) -> None:
     for number, said in enumerate(('{"label": "dog"}', '{"label": "cat"}', '{"group": "session"}')):
         put(tmp_path / "set" / f"{number} x {number}.ogg", number)
         put(tmp_path / "set" / f"rec{number}.ogg", number)

@@ -1,4 +1,4 @@
-"""Reading what published collections consist of: tables row by row, and folders of sounds."""
+"""Read what collections consist of: tables row by row, and folders of audio files."""
 
 from __future__ import annotations
 
@@ -11,82 +11,85 @@ from pathlib import Path
 from typing import Any
 
 from openclap.errors import DataError, require
-from openclap.sources.text import AS_CP1252
+from openclap.sources.text_encoding import CP1252_ERRORS
 from openclap.types import AUDIO_SUFFIXES
 
 log = logging.getLogger("openclap.sources")
-"""Where a source says what it left out; without any configuration, Python prints it to stderr."""
+"""Logs what a source leaves out. Without any configuration, Python prints warnings to stderr."""
 
-SUFFIXES = AUDIO_SUFFIXES | {".mp4", ".mkv", ".webm"}
-"""Of files that hold a sound: clips of videos are published as videos."""
+AUDIO_AND_VIDEO_SUFFIXES = AUDIO_SUFFIXES | {".mp4", ".mkv", ".webm"}
+"""Suffixes of audio files; data sets of video clips are published as videos."""
 
 _BATCH = 8192
+"""Rows of a parquet file that are read at once."""
 
 
 class DamagedTableError(DataError):
-    """A table that cannot be read, or is not the one that was expected; others beside it may be whole."""
+    """A table that cannot be read or lacks columns; others beside it may be intact."""
 
 
 def csv_rows(
     path: Path, needed: Sequence[str], optional: Sequence[str] = (), *, header: Sequence[str] | None = None
 ) -> Iterator[tuple[str, ...]]:
-    """The cells of the named columns, row by row: `needed`, then `optional` ("" where a cell or column is not there).
+    """Yield the cells of the named columns row by row: `needed`, then `optional` ("" for missing ones).
 
-    UTF-8; a byte that is none is read as cp1252, for some published tables mix the two. Rows in which the first
-    needed cell is empty are left out and logged. `header` names the columns of a file without a header.
+    The text is UTF-8; invalid bytes are read as cp1252, for some published tables mix the two. Rows whose first needed
+    cell is empty are left out and logged. `header` names the columns of a file without a header.
 
     Raises DamagedTableError when the file cannot be read or a needed column is missing.
     """
-    lost = 0
+    dropped = 0
     try:
-        with path.open(encoding="utf-8-sig", errors=AS_CP1252, newline="") as file:
+        with path.open(encoding="utf-8-sig", errors=CP1252_ERRORS, newline="") as file:
             rows = csv.reader(file)
-            header = header or [name.strip() for name in next(rows, [])]
+            header = header or [name.strip() for name in next(rows, [])]  # some published tables have spaces there
             _check_columns(path, header, needed)
-            at = [header.index(name) if name in header else len(header) for name in (*needed, *optional)]
+            # A missing column is one beyond the header, where every row is padded with a blank.
+            places = [header.index(name) if name in header else len(header) for name in (*needed, *optional)]
             blanks = [""] * (len(header) + 1)
             for row in rows:
                 cells = row + blanks[len(row) :]
-                if cells[at[0]].strip():
-                    yield tuple([cells[place] for place in at])
+                if cells[places[0]].strip():
+                    yield tuple([cells[place] for place in places])
                 elif row:
-                    lost += 1
+                    dropped += 1
     except (OSError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise DamagedTableError(f"{path}: cannot be read as CSV ({why}). Fetch it again.") from error
-    _say_lost(path, lost, needed[0])
+    _log_dropped(path, dropped, needed[0])
 
 
 def parquet_rows(
     path: Path, needed: Sequence[str], optional: Sequence[str] = (), *, batch: int = _BATCH
 ) -> Iterator[tuple[Any, ...]]:
-    """The cells of the named columns, row by row: `needed`, then `optional` (None where there is no such column).
+    """Yield the cells of the named columns row by row: `needed`, then `optional` (None for missing ones).
 
-    No more than a few batches of rows, or row groups, are held. Rows in which the first needed cell is null are left
+    Only a few batches of rows, or row groups, are in memory at a time. Rows whose first needed cell is null are left
     out and logged. Raises DamagedTableError when the file cannot be read or a needed column is missing.
     """
     polars = require("polars", "data")
-    lost = 0
+    dropped = 0
     try:
-        frame = polars.scan_parquet(path, glob=False)
+        frame = polars.scan_parquet(path, glob=False)  # brackets in a file name are no pattern
         header = frame.collect_schema().names()
         _check_columns(path, header, needed)
         columns = [
             polars.col(name) if name in header else polars.lit(None).alias(name) for name in (*needed, *optional)
         ]
+        # Batches bound the memory: Freesound's table alone has half a million rows of long texts.
         for rows in frame.select(columns).collect_batches(chunk_size=batch, maintain_order=True):
             for cells in rows.iter_rows():
                 if cells[0] is not None:
                     yield cells
                 else:
-                    lost += 1
+                    dropped += 1
     except (OSError, polars.exceptions.PolarsError) as error:
         raise _damaged_parquet(path, error) from error
-    _say_lost(path, lost, needed[0])
+    _log_dropped(path, dropped, needed[0])
 
 
 def parquet_columns(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """A parquet file's columns with their types, and the notes that its writer left. Raises DamagedTableError."""
+    """Return a parquet file's columns with their types, and its key-value metadata. Raises DamagedTableError."""
     polars = require("polars", "data")
     try:
         return dict(polars.read_parquet_schema(path)), polars.read_parquet_metadata(path)
@@ -108,30 +111,33 @@ def _check_columns(path: Path, header: Sequence[str], needed: Sequence[str]) -> 
 
 
 def files_under(folder: Path) -> Iterator[Path]:
-    """Every file under a folder, in the order of names. Hidden files and folders are passed over, and folders that
-    openclap wrote among the files of a user (`is_output`).
+    """Yield every file under a folder, in order of names.
 
-    Links to folders are followed, each folder once.
+    Hidden files and folders are skipped, and folders that openclap wrote among the user's files (`is_output`). Links to
+    folders are followed, each folder once.
     """
     seen: set[tuple[int, int]] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         parent, status = Path(place), Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen:
+        if (status.st_dev, status.st_ino) in seen:  # a link into a parent would lead round in circles
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        # Archives made on macOS hold a second, unreadable copy of every file under __MACOSX.
         visible = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         folders[:] = [name for name in visible if not is_output(parent / name)]
         yield from (parent / name for name in sorted(files) if not name.startswith("."))
 
 
 def is_output(folder: Path) -> bool:
-    """Whether openclap wrote a folder: a data set, a run, or an index. Their tables speak of sounds that are read
-    already."""
+    """Return whether openclap wrote a folder: a data set, a run, or an index.
+
+    Their tables and shards hold sounds of the collection again, which would be read twice.
+    """
     return any(all((folder / name).exists() for name in names) for names in _OUTPUTS)
 
 
-_OUTPUTS = (
+_OUTPUTS = (  # files that are all there
     ("dataset.json", "work"),
     ("dataset.json", "manifest.parquet"),
     ("config.json", "log.jsonl"),
@@ -140,35 +146,35 @@ _OUTPUTS = (
 )
 
 
-def sounds(folder: Path) -> Iterator[Path]:
-    """Every sound file among the `files_under` a folder."""
-    return (path for path in files_under(folder) if path.suffix.lower() in SUFFIXES)
+def audio_files(folder: Path) -> Iterator[Path]:
+    """Yield every audio or video file among the `files_under` a folder."""
+    return (path for path in files_under(folder) if path.suffix.lower() in AUDIO_AND_VIDEO_SUFFIXES)
 
 
-def sounds_by_stem(*folders: Path) -> dict[str, Path]:
-    """The sound files under some folders by their names without suffix; of equal names, the first."""
+def audio_files_by_stem(*folders: Path) -> dict[str, Path]:
+    """Map the audio files under some folders by their names without suffix; the first of equal names counts."""
     found: dict[str, Path] = {}
     for folder in folders:
-        for path in sounds(folder):
+        for path in audio_files(folder):
             found.setdefault(path.stem, path)
     return found
 
 
-def inside(root: Path, path: Path) -> str:
-    """A path from the root, written the same on every system."""
+def relative_name(root: Path, path: Path) -> str:
+    """Return a path from the root, with "/" on every system."""
     return path.relative_to(root).as_posix()
 
 
-def whole(cell: Any) -> int | None:
-    """A cell as a whole number; None where it holds none."""
+def as_int(cell: Any) -> int | None:
+    """Parse a cell as a whole number; None where it is none."""
     try:
         return int(cell)
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def number(cell: Any) -> float | None:
-    """A cell as a number; None where it holds none that is finite."""
+def as_float(cell: Any) -> float | None:
+    """Parse a cell as a finite number; None where it is none."""
     try:
         value = float(cell)
     except (TypeError, ValueError):
@@ -177,15 +183,15 @@ def number(cell: Any) -> float | None:
 
 
 def split_text(cell: str | None, separator: str = ",") -> tuple[str, ...]:
-    """The texts between separators, none blank."""
+    """Split a cell at separators into texts without surrounding space, blank ones left out."""
     return tuple([text for part in (cell or "").split(separator) if (text := part.strip())])
 
 
-def readable(label: str) -> str:
-    """A label of a vocabulary that writes "_" for a space."""
+def unslug(label: str) -> str:
+    """Turn underscores of a class label into spaces."""
     return label.replace("_", " ").strip()
 
 
-def _say_lost(path: Path, lost: int, column: str) -> None:
-    if lost:
-        log.warning("%s: %d rows have no %s and were left out.", path, lost, column)
+def _log_dropped(path: Path, dropped: int, column: str) -> None:
+    if dropped:
+        log.warning("%s: %d rows have no %s and were left out.", path, dropped, column)

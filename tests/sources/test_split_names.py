@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openclap.sources.splits import split_of, split_of_folders
+from openclap.sources.split_names import split_of, split_of_folders
 
 
 @pytest.mark.parametrize(
@@ -20,10 +20,10 @@ from openclap.sources.splits import split_of, split_of_folders
         ("0.tar", None),
     ],
 )
-def test_words_between_marks(path: str, split: str | None) -> None:
+def test_split_words_between_separators(path: str, split: str | None) -> None:
     assert split_of(path) == split
 
 
-def test_the_folders_of_sounds() -> None:
+def test_split_from_folders_of_audio() -> None:
     assert split_of_folders("dev/horns/freight train.wav") == "valid"
     assert split_of_folders("train.wav") is None

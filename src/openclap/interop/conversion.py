@@ -1,0 +1,89 @@
+"""Convert a checkpoint from any format that openclap reads to any that it writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from openclap.checkpoints import detect, hub, huggingface, laion, openclap_folder
+from openclap.checkpoints.checkpoint import Checkpoint, build_network
+from openclap.checkpoints.conversion_report import ConversionLosses
+from openclap.errors import CheckpointError
+from openclap.loading import locate
+from openclap.text.tokenizer import Tokenizer
+
+TargetFormat = Literal["openclap", "hf", "laion", "onnx", "sentence-transformers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A finished conversion.
+
+    Attributes:
+        checkpoint: the checkpoint that was converted, with the tokenizer that was written.
+        losses: tensors and settings that the target format could not hold.
+    """
+
+    checkpoint: Checkpoint
+    losses: ConversionLosses
+
+
+def convert(
+    source: str | os.PathLike[str],
+    destination: Path,
+    to: TargetFormat,
+    *,
+    tokenizer: Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> Conversion:
+    """Write a checkpoint in another format, with every weight unchanged.
+
+    Args:
+        source: a file or folder in any format that openclap reads, a published name, or a repository on the hub.
+        destination: the folder, or `.pt` file (laion), to write. Only a model of that format is replaced.
+        tokenizer: a `tokenizer.json`; the default is the source's, or the one that its preset names, if it can be had.
+        report: called with a line before each slow step.
+
+    Raises CheckpointError when the source cannot be read, the format cannot hold the model, or the result does not read
+    back; MissingExtraError where a library for the format is not installed.
+    """
+    path = locate(os.fspath(source), revision=revision, offline=offline, report=report)
+    checkpoint = detect.read(path)
+    build_network(checkpoint, path.name)  # reports missing weights before anything is written
+    text = checkpoint.preset.text
+    words = tokenizer or checkpoint.tokenizer or _fetch_tokenizer(text.tokenizer, offline)
+    read_words = None if words is None else Tokenizer.read(words, text.context, padded=text.padded)
+    checkpoint = replace(checkpoint, tokenizer=words)
+    return Conversion(checkpoint, _write(checkpoint, destination, to, read_words))
+
+
+def _write(
+    checkpoint: Checkpoint, destination: Path, to: TargetFormat, tokenizer: Tokenizer | None
+) -> ConversionLosses:
+    if to == "laion":
+        return laion.write(checkpoint, destination)
+    if to == "hf":
+        return huggingface.write(checkpoint, destination)
+    if to == "openclap":
+        return openclap_folder.write(checkpoint, destination, tokenizer)
+    # Imported when needed: both require libraries that are not installed by default.
+    if to == "onnx":
+        from openclap.interop import onnx
+
+        return onnx.write(checkpoint, destination, tokenizer)
+    from openclap.interop import sentence_transformers
+
+    return sentence_transformers.write(checkpoint, destination, tokenizer)
+
+
+def _fetch_tokenizer(name: str | None, offline: bool) -> Path | None:
+    """Fetch a tokenizer from the hub or its cache; None where that fails, for a checkpoint can do without."""
+    try:
+        return hub.tokenizer_file(name, offline=offline) if name else None
+    except CheckpointError:
+        return None
