@@ -21,14 +21,14 @@ from openclap.data import decode as decode_step
 from openclap.data import pack as packing
 from openclap.data.clean import to_flac, to_pcm
 from openclap.data.config import DataConfig
-from openclap.data.fetch import Limits, attempt  # noqa: F401
+from openclap.download import FetchLimits, attempt  # noqa: F401
 from openclap.data.held import Held, held_in
 from openclap.data.pack import build
 from openclap.sources import Record
 
 SOUNDS = sorted((Path(__file__).parents[2] / "src/openclap/demo/sounds").glob("scratch-*.ogg"))
 STEPS = ("plan", "fetch", "decode", "caption", "pack", "finish")
-QUICK = Limits(private=True, wait_s=0.005, idle_s=5.0, seconds=60.0, attempts=4)
+QUICK = FetchLimits(allow_private=True, backoff_s=0.005, idle_s=5.0, timeout_s=60.0, attempts=4)
 CONFIG = DataConfig(
     splits={"train": 0.7, "test": 0.3}, licences=("cc0",), quietest_db=-90.0, drop_duplicates=True, shard_size=3
 )

@@ -23,7 +23,7 @@ from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.data.clean import to_flac, to_pcm
 from openclap.data.config import DataConfig
-from openclap.data.fetch import Limits
+from openclap.download import FetchLimits
 from openclap.data.layout import read_table
 from openclap.data.manifest import PackReport, finish
 from openclap.data.pack import build, gather, write_tars
@@ -35,7 +35,7 @@ from openclap.errors import DataError
 from openclap.sources import Record
 
 SOUNDS = sorted((Path(__file__).parents[2] / "src/openclap/demo/sounds").glob("scratch-*.ogg"))
-QUICK = Limits(private=True, wait_s=0.005, idle_s=0.5, seconds=1.5, bytes=1 << 20, attempts=2)
+QUICK = FetchLimits(allow_private=True, backoff_s=0.005, idle_s=0.5, timeout_s=1.5, max_bytes=1 << 20, attempts=2)
 """Two attempts: what fails once comes, what fails twice does not."""
 CONFIG = DataConfig(
     splits={"train": 0.8, "test": 0.2},

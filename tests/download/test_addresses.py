@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 from fetching import QUICK, outcome
 from misbehaving import Misbehaving
 
-from openclap.data.fetch import Failed, Fetched, Wanted
-from openclap.data.fetch.addresses import kind_of_address, kind_of_host
+from openclap.download import FailedFetch, FetchedFile, FileRequest
+from openclap.download.addresses import kind_of_address, kind_of_host
 
-STRICT = replace(QUICK, private=False)
+STRICT = replace(QUICK, allow_private=False)
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def server() -> Iterator[Misbehaving]:
         ("public", "64:ff9b::101:101 ::ffff:8.8.8.8"),
         ("private", "127.0.0.1 127.9.9.9 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1 ::1"),
         ("private", "fc00::1 fd12:3456::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 2002:7f00:1::1 64:ff9b::a00:1 192.0.2.1"),
-        ("never", "0.0.0.0 :: 169.254.169.254 169.254.0.1 fe80::1 fe80::1%eth0 224.0.0.1 ff02::1 255.255.255.255"),
-        ("never", "240.0.0.1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1 ::ffff:0.0.0.0"),
-        ("never", "fd00:ec2::254 100.100.100.200 ::ffff:0:0"),
+        ("forbidden", "0.0.0.0 :: 169.254.169.254 169.254.0.1 fe80::1 fe80::1%eth0 224.0.0.1 ff02::1 255.255.255.255"),
+        ("forbidden", "240.0.0.1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1 ::ffff:0.0.0.0"),
+        ("forbidden", "fd00:ec2::254 100.100.100.200 ::ffff:0:0"),
     ],
 )
 def test_kinds_of_addresses(kind: str, addresses: str) -> None:
@@ -56,7 +57,7 @@ def test_kinds_of_addresses(kind: str, addresses: str) -> None:
         ("", "private"),
         ("[::1]", "private"),
         ("127.0.0.1", "private"),
-        ("169.254.169.254", "never"),
+        ("169.254.169.254", "forbidden"),
     ],
 )
 def test_kinds_of_names(host: str, kind: str) -> None:
@@ -68,9 +69,9 @@ def test_kinds_of_names(host: str, kind: str) -> None:
     ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "0.0.0.0", "[::ffff:127.0.0.1]", "[::1]"],
 )
 def test_no_way_of_writing_it_leads_to_this_machine(server: Misbehaving, tmp_path: Path, host: str) -> None:
-    result = outcome(Wanted(f"http://{host}:{server.port}/ok/30000.wav", tmp_path / "a.wav"), STRICT)
-    assert isinstance(result, Failed)
-    assert (result.reason, result.attempts, result.permanent) == ("private address", 1, True)
+    result = outcome(FileRequest(f"http://{host}:{server.port}/ok/30000.wav", tmp_path / "a.wav"), STRICT)
+    assert isinstance(result, FailedFetch)
+    assert (result.kind, result.attempts, result.permanent) == ("private address", 1, True)
     assert server.asked == []
     assert list(tmp_path.iterdir()) == []
 
@@ -88,14 +89,14 @@ def test_a_name_is_judged_by_the_address_that_is_connected_to(
 
     connected = []
 
-    def connect(address: tuple[str, int], *rest: object, **more: object) -> socket.socket:
-        connected.append(address[0])
+    async def connect(remote_host: str, *rest: object, **more: object) -> None:
+        connected.append(remote_host)
         raise OSError("unreachable")
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
-    monkeypatch.setattr(socket, "create_connection", connect)
-    result = outcome(Wanted(f"http://rebind.example:{server.port}/ok/30000.wav", tmp_path / "a.wav"), STRICT)
-    assert isinstance(result, Failed) and result.reason == "private address"
+    monkeypatch.setattr(anyio, "connect_tcp", connect)
+    result = outcome(FileRequest(f"http://rebind.example:{server.port}/ok/30000.wav", tmp_path / "a.wav"), STRICT)
+    assert isinstance(result, FailedFetch) and result.kind == "private address"
     assert connected == ["93.184.216.34"]
     assert server.asked == []
 
@@ -116,17 +117,17 @@ def test_a_name_is_judged_by_the_address_that_is_connected_to(
 def test_even_a_private_server_may_not_redirect_there(
     server: Misbehaving, tmp_path: Path, to: str, reason: str
 ) -> None:
-    result = outcome(Wanted(server.url("redirect", to=to.format(port=server.port)), tmp_path / "a.wav"))
-    assert isinstance(result, Failed)
-    assert (result.reason, result.attempts, result.permanent) == (reason, 1, True)
+    result = outcome(FileRequest(server.url("redirect", to=to.format(port=server.port)), tmp_path / "a.wav"))
+    assert isinstance(result, FailedFetch)
+    assert (result.kind, result.attempts, result.permanent) == (reason, 1, True)
     assert len(server.asked) == 1
 
 
 def test_a_private_server_may_redirect_to_another(server: Misbehaving, tmp_path: Path) -> None:
     with Misbehaving("localhost") as other:
-        assert isinstance(outcome(Wanted(server.url("redirect", to=other.url("ok")), tmp_path / "a.wav")), Fetched)
-        relative = Wanted(server.url("redirect", to="../ok/40000.wav"), tmp_path / "b.wav")
-        assert isinstance(outcome(relative), Fetched)
+        assert isinstance(outcome(FileRequest(server.url("redirect", to=other.url("ok")), tmp_path / "a.wav")), FetchedFile)
+        relative = FileRequest(server.url("redirect", to="../ok/40000.wav"), tmp_path / "b.wav")
+        assert isinstance(outcome(relative), FetchedFile)
         assert server.count("ok", "40000.wav") == other.count("ok") == 1
 
 
@@ -138,14 +139,14 @@ def test_a_proxy_is_used_and_a_public_host_may_not_redirect_here(
     monkeypatch.setenv("HTTP_PROXY", server.root)
     monkeypatch.setenv("http_proxy", server.root)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    wanted = Wanted("http://public.example/ok/30000.wav", tmp_path / "a.wav")
-    assert isinstance(outcome(wanted, STRICT), Fetched)
+    wanted = FileRequest("http://public.example/ok/30000.wav", tmp_path / "a.wav")
+    assert isinstance(outcome(wanted, STRICT), FetchedFile)
     assert server.asked[-1].headers["host"] == "public.example"
     with Misbehaving() as secret:
         for place in (secret.url("ok"), "http://localhost/ok/1.wav", "http://10.0.0.1/ok/1.wav"):
             url = f"http://public.example/redirect/{len(server.asked)}.wav?to={place}"
-            result = outcome(Wanted(url, tmp_path / "b.wav"))
-            assert isinstance(result, Failed) and result.reason == "private address"
+            result = outcome(FileRequest(url, tmp_path / "b.wav"))
+            assert isinstance(result, FailedFetch) and result.kind == "private address"
         assert secret.asked == []
     assert len(server.asked) == 4
 
@@ -154,8 +155,8 @@ def test_headers_stay_with_the_host_that_they_are_for(server: Misbehaving, tmp_p
     secret = {"Authorization": "Token secret", "X-Key": "secret"}
     with Misbehaving("localhost") as other:
         for number, to in enumerate([server.url("echo"), other.url("echo")]):
-            wanted = Wanted(server.url("redirect", f"{number}.wav", to=to), tmp_path / f"{number}.wav")
-            assert isinstance(outcome(wanted, headers=secret), Fetched)
+            wanted = FileRequest(server.url("redirect", f"{number}.wav", to=to), tmp_path / f"{number}.wav")
+            assert isinstance(outcome(wanted, headers=secret), FetchedFile)
         assert all(asked.headers["authorization"] == "Token secret" for asked in server.asked)
         assert len(server.asked) == 3
         [asked] = other.asked
@@ -167,6 +168,6 @@ def test_headers_stay_with_the_host_that_they_are_for(server: Misbehaving, tmp_p
 def test_a_password_in_an_address_stays_with_its_host(server: Misbehaving, tmp_path: Path) -> None:
     with Misbehaving("localhost") as other:
         url = server.url("redirect", to=other.url("echo")).replace("http://", "http://me:secret@")
-        assert isinstance(outcome(Wanted(url, tmp_path / "a.wav")), Fetched)
+        assert isinstance(outcome(FileRequest(url, tmp_path / "a.wav")), FetchedFile)
         assert server.asked[0].headers["authorization"].startswith("Basic ")
         assert "authorization" not in other.asked[0].headers

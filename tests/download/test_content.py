@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from openclap.data.fetch.sniff import HEAD, not_audio
+from openclap.download.content import HEAD, non_audio_kind
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ from openclap.data.fetch.sniff import HEAD, not_audio
 )
 @pytest.mark.parametrize("content_type", ["audio/mpeg", "", "text/html"])
 def test_what_is_no_sound(head: bytes, kind: str, content_type: str) -> None:
-    assert kind in str(not_audio(head, content_type))
+    assert kind in str(non_audio_kind(head, content_type))
 
 
 def test_text_is_believed_to_be_text_only_if_it_is_said_to_be(tmp_path: Path) -> None:
-    assert not_audio(b"This sound was removed.", "text/plain; charset=utf-8") == "text"
-    assert not_audio(b"This sound was removed.", "audio/mpeg") is None
+    assert non_audio_kind(b"This sound was removed.", "text/plain; charset=utf-8") == "text"
+    assert non_audio_kind(b"This sound was removed.", "audio/mpeg") is None
 
 
 @pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64", "RF64", "VOC"])
@@ -48,7 +48,7 @@ def test_sounds_are_sounds_whatever_they_are_called(format: str, content_type: s
     wave_N = np.random.default_rng(0).uniform(-1, 1, 24_000)
     file = io.BytesIO()
     soundfile.write(file, wave_N, 48_000, format=format)
-    assert not_audio(file.getvalue()[:HEAD], content_type) is None
+    assert non_audio_kind(file.getvalue()[:HEAD], content_type) is None
 
 
 @pytest.mark.parametrize(("format", "codec"), [("mp4", "aac"), ("adts", "aac"), ("matroska", "flac"), ("mp3", "mp3")])
@@ -64,4 +64,4 @@ def test_sounds_in_other_containers(format: str, codec: str) -> None:
             container.mux(stream.encode(None))
     except av.error.FFmpegError:
         pytest.skip(f"PyAV here cannot write {codec}")
-    assert not_audio(file.getvalue()[:HEAD], "text/plain") is None
+    assert non_audio_kind(file.getvalue()[:HEAD], "text/plain") is None

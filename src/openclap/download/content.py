@@ -1,13 +1,13 @@
-"""Pages, pictures and archives that are sent in place of a sound, with status 200."""
+"""Recognise pages, pictures and archives that a server sends in place of a sound, with status 200."""
 
 from __future__ import annotations
 
 import re
 
 HEAD = 512
-"""Bytes that are enough to tell."""
+"""Number of first bytes that are enough to decide."""
 
-_BEGINNINGS = {
+_SIGNATURES = {
     b"\x89PNG": "a PNG picture",
     b"GIF8": "a GIF picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -24,13 +24,13 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f")
 
 
-def not_audio(head: bytes, content_type: str = "") -> str | None:
-    """What a body is instead of a sound, from its first `HEAD` bytes; None where it may be one.
+def non_audio_kind(head: bytes, content_type: str = "") -> str | None:
+    """Name the kind of a body that is not audio, from its first `HEAD` bytes; None where it may be audio.
 
-    The stated type is believed only of text that looks like text: servers call sounds all kinds of things.
+    The declared type counts only for bytes that look like text: servers declare all kinds of types for audio.
     """
-    for beginning, kind in _BEGINNINGS.items():
-        if head.startswith(beginning):
+    for signature, kind in _SIGNATURES.items():
+        if head.startswith(signature):
             return kind
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "a WebP picture"

@@ -18,7 +18,7 @@ import pytest
 from fetching import QUICK, environment, left_over, sha256
 from misbehaving import Misbehaving
 
-from openclap.data.fetch import Fetched, Wanted, fetch
+from openclap.download import FetchedFile, FileRequest, fetch
 from openclap.locks import open_alone
 from openclap.storage import partial_of
 
@@ -98,9 +98,9 @@ def test_an_interrupt_between_two_results_waits_for_no_download(server: Misbehav
 
 
 def test_a_closed_iterator_stops_at_once(server: Misbehaving, tmp_path: Path) -> None:
-    wanted = [Wanted(server.url("ok"), tmp_path / "a.wav"), Wanted(server.url("steady", "900000.wav"), tmp_path / "b")]
+    wanted = [FileRequest(server.url("ok"), tmp_path / "a.wav"), FileRequest(server.url("steady", "900000.wav"), tmp_path / "b")]
     iterator = fetch(wanted, limits=QUICK)
-    assert isinstance(next(iterator), Fetched)
+    assert isinstance(next(iterator), FetchedFile)
     _wait_for(partial_of(tmp_path / "b"), 10_000)
     begun = time.monotonic()
     iterator.close()  # type: ignore[attr-defined]
@@ -109,8 +109,8 @@ def test_a_closed_iterator_stops_at_once(server: Misbehaving, tmp_path: Path) ->
 
 
 def test_an_error_of_the_callers_own_table_is_the_callers(server: Misbehaving, tmp_path: Path) -> None:
-    def wanted() -> Iterator[Wanted]:
-        yield Wanted(server.url("ok"), tmp_path / "a.wav")
+    def wanted() -> Iterator[FileRequest]:
+        yield FileRequest(server.url("ok"), tmp_path / "a.wav")
         raise KeyError("row 2")
 
     with pytest.raises(KeyError, match="row 2"):

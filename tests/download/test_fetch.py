@@ -14,7 +14,7 @@ import pytest
 from fetching import QUICK, left_over, outcome, sha256
 from misbehaving import Misbehaving
 
-from openclap.data.fetch import Failed, Fetched, Limits, Wanted, fetch
+from openclap.download import FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
 from openclap.errors import ConfigError, DataError
 from openclap.storage import partial_of
 
@@ -53,8 +53,8 @@ def server() -> Iterator[Misbehaving]:
 )
 def test_what_comes_in_the_end(server: Misbehaving, tmp_path: Path, behaviour: str, requests: int) -> None:
     body = server.body(BODY)
-    wanted = Wanted(server.url(behaviour), tmp_path / "deep" / "a.wav")
-    assert outcome(wanted) == Fetched(wanted, 30_000, sha256(body), was_there=False)
+    wanted = FileRequest(server.url(behaviour), tmp_path / "deep" / "a.wav")
+    assert outcome(wanted) == FetchedFile(wanted, 30_000, sha256(body), was_there=False)
     assert wanted.to.read_bytes() == body
     assert server.count(behaviour) == requests
     assert left_over(wanted.to.parent) == []
@@ -82,9 +82,9 @@ def test_what_comes_in_the_end(server: Misbehaving, tmp_path: Path, behaviour: s
     ],
 )
 def test_what_never_comes_is_asked_for_once(shared: Misbehaving, tmp_path: Path, behaviour: str, reason: str) -> None:
-    result = outcome(Wanted(shared.url(behaviour), tmp_path / "a.wav"))
-    assert isinstance(result, Failed)
-    assert (result.reason, result.attempts, result.permanent) == (reason, 1, True)
+    result = outcome(FileRequest(shared.url(behaviour), tmp_path / "a.wav"))
+    assert isinstance(result, FailedFetch)
+    assert (result.kind, result.attempts, result.permanent) == (reason, 1, True)
     assert result.detail and "\n" not in result.detail
     assert shared.count(behaviour) == (11 if behaviour == "loop" else 1)
     assert list(tmp_path.iterdir()) == []
@@ -104,9 +104,9 @@ def test_what_never_comes_is_asked_for_once(shared: Misbehaving, tmp_path: Path,
     ],
 )
 def test_what_may_come_another_time(shared: Misbehaving, tmp_path: Path, behaviour: str, reason: str) -> None:
-    result = outcome(Wanted(shared.url(behaviour), tmp_path / "a.wav"))
-    assert isinstance(result, Failed)
-    assert (result.reason, result.attempts, result.permanent) == (reason, 4, False)
+    result = outcome(FileRequest(shared.url(behaviour), tmp_path / "a.wav"))
+    assert isinstance(result, FailedFetch)
+    assert (result.kind, result.attempts, result.permanent) == (reason, 4, False)
     assert shared.count(behaviour) == 4
     assert list(tmp_path.iterdir()) == []  # nothing of these can be gone on with
 
@@ -115,10 +115,10 @@ def test_what_may_come_another_time(shared: Misbehaving, tmp_path: Path, behavio
     ("behaviour", "attempts"), [("slow", 1), ("slow-head", 1), ("silent", 2)], ids=["body", "headers", "nothing"]
 )
 def test_slowness_has_an_end(shared: Misbehaving, tmp_path: Path, behaviour: str, attempts: int) -> None:
-    limits = replace(QUICK, seconds=0.6, idle_s=0.25, attempts=2)
-    result = outcome(Wanted(shared.url(behaviour), tmp_path / "a.wav"), limits)
-    assert isinstance(result, Failed)
-    assert (result.reason, result.attempts, result.permanent) == ("too slow", attempts, False)
+    limits = replace(QUICK, timeout_s=0.6, idle_s=0.25, attempts=2)
+    result = outcome(FileRequest(shared.url(behaviour), tmp_path / "a.wav"), limits)
+    assert isinstance(result, FailedFetch)
+    assert (result.kind, result.attempts, result.permanent) == ("too slow", attempts, False)
     assert partial_of(tmp_path / "a.wav").exists() == (behaviour == "slow")
 
 
@@ -137,74 +137,74 @@ def test_slowness_has_an_end(shared: Misbehaving, tmp_path: Path, behaviour: str
     ],
 )
 def test_addresses_that_are_none(tmp_path: Path, url: str) -> None:
-    result = outcome(Wanted(url, tmp_path / "a.wav"))
-    assert isinstance(result, Failed)
-    assert (result.reason, result.attempts, result.permanent) == ("bad address", 0, True)
+    result = outcome(FileRequest(url, tmp_path / "a.wav"))
+    assert isinstance(result, FailedFetch)
+    assert (result.kind, result.attempts, result.permanent) == ("bad address", 0, True)
 
 
 def test_nothing_listens_and_nothing_is_found(tmp_path: Path) -> None:
     with Misbehaving() as gone:
         pass
-    refused = outcome(Wanted(gone.url("ok"), tmp_path / "a.wav"))
-    unknown = outcome(Wanted("http://nobody.invalid/a.wav", tmp_path / "a.wav"))
+    refused = outcome(FileRequest(gone.url("ok"), tmp_path / "a.wav"))
+    unknown = outcome(FileRequest("http://nobody.invalid/a.wav", tmp_path / "a.wav"))
     for result in (refused, unknown):
-        assert isinstance(result, Failed)
-        assert (result.reason, result.attempts, result.permanent) == ("no connection", 4, False)
+        assert isinstance(result, FailedFetch)
+        assert (result.kind, result.attempts, result.permanent) == ("no connection", 4, False)
 
 
 def test_a_host_that_is_gone_is_not_asked_for_ever(tmp_path: Path) -> None:
     with Misbehaving() as gone:
         pass
-    many = [Wanted(gone.url("ok", f"{n}.wav"), tmp_path / f"{n}.wav") for n in range(200)]
+    many = [FileRequest(gone.url("ok", f"{n}.wav"), tmp_path / f"{n}.wav") for n in range(200)]
     results = list(fetch(many, limits=replace(QUICK, patience_s=0.1)))
-    assert {(result.reason, result.permanent) for result in results if isinstance(result, Failed)} == {
+    assert {(result.kind, result.permanent) for result in results if isinstance(result, FailedFetch)} == {
         ("no connection", False)
     }
     assert len(results) == 200
-    assert sum(result.attempts == 0 for result in results if isinstance(result, Failed)) > 100
+    assert sum(result.attempts == 0 for result in results if isinstance(result, FailedFetch)) > 100
 
 
 def test_a_beginning_is_gone_on_with(server: Misbehaving, tmp_path: Path) -> None:
-    wanted = Wanted(server.url("cut"), tmp_path / "a.wav")
+    wanted = FileRequest(server.url("cut"), tmp_path / "a.wav")
     first = outcome(wanted, replace(QUICK, attempts=1))
-    assert isinstance(first, Failed) and first.reason == "cut off"
+    assert isinstance(first, FailedFetch) and first.kind == "cut off"
     assert partial_of(wanted.to).read_bytes() == server.body(BODY)[:20_000]
     assert not wanted.to.exists()
-    assert isinstance(outcome(wanted, replace(QUICK, attempts=1)), Fetched)
+    assert isinstance(outcome(wanted, replace(QUICK, attempts=1)), FetchedFile)
     assert [asked.start for asked in server.asked] == [0, 20_000]
     assert server.asked[1].headers["if-range"].startswith('"')
 
 
 def test_a_file_that_changed_meanwhile_starts_over(server: Misbehaving, tmp_path: Path) -> None:
-    wanted = Wanted(server.url("cut-changed"), tmp_path / "a.wav")
-    assert isinstance(outcome(wanted), Fetched)
+    wanted = FileRequest(server.url("cut-changed"), tmp_path / "a.wav")
+    assert isinstance(outcome(wanted), FetchedFile)
     assert wanted.to.read_bytes() == server.body(BODY)[::-1]
 
 
 def test_a_date_serves_where_there_is_no_etag(server: Misbehaving, tmp_path: Path) -> None:
     server.files["a.wav"] = server.body("50000.wav")
-    wanted = Wanted(server.url("dated", "a.wav"), tmp_path / "a.wav")
+    wanted = FileRequest(server.url("dated", "a.wav"), tmp_path / "a.wav")
     _leave_partial(wanted, server.files["a.wav"][:20_000], validator="Mon, 06 Jan 2025 10:00:00 GMT")
-    assert isinstance(outcome(wanted), Fetched)
+    assert isinstance(outcome(wanted), FetchedFile)
     assert [asked.start for asked in server.asked] == [20_000]
     assert wanted.to.read_bytes() == server.files["a.wav"]
 
 
 def test_without_validator_only_a_known_hash_lets_it_go_on(server: Misbehaving, tmp_path: Path) -> None:
     body = server.body(BODY)
-    blind = Wanted(server.url("cut-once"), tmp_path / "a.wav")
-    assert isinstance(outcome(blind), Fetched)
-    sure = Wanted(server.url("cut-once", "30001.wav"), tmp_path / "b.wav", sha256=sha256(server.body("30001.wav")))
-    assert isinstance(outcome(sure), Fetched)
+    blind = FileRequest(server.url("cut-once"), tmp_path / "a.wav")
+    assert isinstance(outcome(blind), FetchedFile)
+    sure = FileRequest(server.url("cut-once", "30001.wav"), tmp_path / "b.wav", sha256=sha256(server.body("30001.wav")))
+    assert isinstance(outcome(sure), FetchedFile)
     assert [asked.start for asked in server.asked] == [0, 0, 0, 20_000]
     assert blind.to.read_bytes() == body
 
 
 def test_a_damaged_beginning_is_found_out(server: Misbehaving, tmp_path: Path) -> None:
     body = server.body(BODY)
-    wanted = Wanted(server.url("ok"), tmp_path / "a.wav", sha256=sha256(body).upper())
+    wanted = FileRequest(server.url("ok"), tmp_path / "a.wav", sha256=sha256(body).upper())
     _leave_partial(wanted, b"RIFF" + bytes(9_996), validator=None)
-    assert outcome(wanted) == Fetched(wanted, 30_000, sha256(body), was_there=False)
+    assert outcome(wanted) == FetchedFile(wanted, 30_000, sha256(body), was_there=False)
     assert [asked.start for asked in server.asked] == [10_000, 0]
 
 
@@ -212,17 +212,17 @@ def test_a_damaged_beginning_is_found_out(server: Misbehaving, tmp_path: Path) -
     "content", [b"", b"{", b"[]", b'{"source": 1}', b'{"source": "", "validator": 1, "length": ""}']
 )
 def test_a_beginning_of_which_nothing_is_known_starts_over(server: Misbehaving, tmp_path: Path, content: bytes) -> None:
-    wanted = Wanted(server.url("ok"), tmp_path / "a.wav", sha256=sha256(server.body(BODY)))
+    wanted = FileRequest(server.url("ok"), tmp_path / "a.wav", sha256=sha256(server.body(BODY)))
     partial_of(wanted.to).write_bytes(b"anything")
     (tmp_path / ".a.wav.partial.json").write_bytes(content)
-    assert isinstance(outcome(wanted), Fetched)
+    assert isinstance(outcome(wanted), FetchedFile)
     assert [asked.start for asked in server.asked] == [0]
 
 
 def test_a_beginning_of_another_address_starts_over(server: Misbehaving, tmp_path: Path) -> None:
-    assert isinstance(outcome(Wanted(server.url("cut"), tmp_path / "a.wav"), replace(QUICK, attempts=1)), Failed)
-    other = Wanted(server.url("ok", "40000.wav"), tmp_path / "a.wav")
-    assert isinstance(outcome(other), Fetched)
+    assert isinstance(outcome(FileRequest(server.url("cut"), tmp_path / "a.wav"), replace(QUICK, attempts=1)), FailedFetch)
+    other = FileRequest(server.url("ok", "40000.wav"), tmp_path / "a.wav")
+    assert isinstance(outcome(other), FetchedFile)
     assert other.to.read_bytes() == server.body("40000.wav")
     assert server.asked[-1].start == 0
 
@@ -231,44 +231,44 @@ def test_a_beginning_of_another_address_starts_over(server: Misbehaving, tmp_pat
 def test_all_bytes_but_no_name(server: Misbehaving, tmp_path: Path, length: int | None) -> None:
     """A kill came between the last byte and the name; without a length the server says that nothing is left (416)."""
     body = server.body(BODY)
-    wanted = Wanted(server.url("ok"), tmp_path / "a.wav")
+    wanted = FileRequest(server.url("ok"), tmp_path / "a.wav")
     _leave_partial(wanted, body, validator=_etag(server), length=length)
-    assert outcome(wanted) == Fetched(wanted, 30_000, sha256(body), was_there=False)
+    assert outcome(wanted) == FetchedFile(wanted, 30_000, sha256(body), was_there=False)
     assert server.count("ok") == (0 if length else 1)
     assert left_over(tmp_path) == []
 
 
 def test_more_bytes_than_there_are(server: Misbehaving, tmp_path: Path) -> None:
-    wanted = Wanted(server.url("ok"), tmp_path / "a.wav")
+    wanted = FileRequest(server.url("ok"), tmp_path / "a.wav")
     _leave_partial(wanted, server.body(BODY) + b"more", validator=_etag(server))
-    assert isinstance(outcome(wanted), Fetched)
+    assert isinstance(outcome(wanted), FetchedFile)
     assert wanted.to.read_bytes() == server.body(BODY)
 
 
 def test_length_and_hash_are_checked(server: Misbehaving, tmp_path: Path) -> None:
     to, body = tmp_path / "a.wav", server.body(BODY)
     wrong = [
-        (Wanted(server.url("ok"), to, size=29_999), "wrong length"),
-        (Wanted(server.url("ok"), to, size=30_001), "wrong length"),
-        (Wanted(server.url("chunked"), to, size=29_999), "wrong length"),
-        (Wanted(server.url("chunked"), to, size=30_001), "wrong length"),
-        (Wanted(server.url("long"), to, size=30_000), "wrong length"),
-        (Wanted(server.url("ok"), to, sha256="0" * 64), "wrong hash"),
+        (FileRequest(server.url("ok"), to, size=29_999), "wrong length"),
+        (FileRequest(server.url("ok"), to, size=30_001), "wrong length"),
+        (FileRequest(server.url("chunked"), to, size=29_999), "wrong length"),
+        (FileRequest(server.url("chunked"), to, size=30_001), "wrong length"),
+        (FileRequest(server.url("long"), to, size=30_000), "wrong length"),
+        (FileRequest(server.url("ok"), to, sha256="0" * 64), "wrong hash"),
     ]
     for wanted, reason in wrong:
         result = outcome(wanted)
-        assert isinstance(result, Failed)
-        assert (result.reason, result.attempts, result.permanent) == (reason, 1, True)
+        assert isinstance(result, FailedFetch)
+        assert (result.kind, result.attempts, result.permanent) == (reason, 1, True)
         assert list(tmp_path.iterdir()) == []
-    assert isinstance(outcome(Wanted(server.url("ok"), to, size=30_000, sha256=sha256(body))), Fetched)
+    assert isinstance(outcome(FileRequest(server.url("ok"), to, size=30_000, sha256=sha256(body))), FetchedFile)
 
 
 def test_what_stands_is_not_fetched_again(server: Misbehaving, tmp_path: Path) -> None:
     body = server.body(BODY)
-    wanted = Wanted(server.url("ok"), tmp_path / "a.wav", size=30_000, sha256=sha256(body))
+    wanted = FileRequest(server.url("ok"), tmp_path / "a.wav", size=30_000, sha256=sha256(body))
     wanted.to.write_bytes(body)
-    assert outcome(wanted) == Fetched(wanted, 30_000, sha256(body), was_there=True)
-    assert outcome(replace(wanted, size=None, sha256=None)) == Fetched(
+    assert outcome(wanted) == FetchedFile(wanted, 30_000, sha256(body), was_there=True)
+    assert outcome(replace(wanted, size=None, sha256=None)) == FetchedFile(
         replace(wanted, size=None, sha256=None), 30_000, sha256(body), was_there=True
     )
     assert server.asked == []
@@ -279,21 +279,21 @@ def test_what_stands_and_does_not_fit_is_replaced_by_what_does(
     server: Misbehaving, tmp_path: Path, there: bytes
 ) -> None:
     body = server.body(BODY)
-    wanted = Wanted(server.url("ok"), tmp_path / "a.wav", size=30_000, sha256=sha256(body))
+    wanted = FileRequest(server.url("ok"), tmp_path / "a.wav", size=30_000, sha256=sha256(body))
     wanted.to.write_bytes(there)
-    assert isinstance(outcome(replace(wanted, url=server.url("404"))), Failed)
+    assert isinstance(outcome(replace(wanted, url=server.url("404"))), FailedFetch)
     assert wanted.to.read_bytes() == there
-    assert outcome(wanted) == Fetched(wanted, 30_000, sha256(body), was_there=False)
+    assert outcome(wanted) == FetchedFile(wanted, 30_000, sha256(body), was_there=False)
 
 
 def test_other_files_than_sounds(server: Misbehaving, tmp_path: Path) -> None:
-    assert isinstance(outcome(Wanted(server.url("zip"), tmp_path / "a.zip", audio=False)), Fetched)
-    assert isinstance(outcome(Wanted(server.url("json"), tmp_path / "a.json", audio=False)), Fetched)
+    assert isinstance(outcome(FileRequest(server.url("zip"), tmp_path / "a.zip", audio=False)), FetchedFile)
+    assert isinstance(outcome(FileRequest(server.url("json"), tmp_path / "a.json", audio=False)), FetchedFile)
 
 
 def test_one_file_wanted_twice_is_fetched_once(server: Misbehaving, tmp_path: Path) -> None:
-    results = list(fetch([Wanted(server.url("steady"), tmp_path / "a.wav")] * 3, limits=QUICK))
-    assert sorted(result.was_there for result in results if isinstance(result, Fetched)) == [False, True, True]
+    results = list(fetch([FileRequest(server.url("steady"), tmp_path / "a.wav")] * 3, limits=QUICK))
+    assert sorted(result.was_there for result in results if isinstance(result, FetchedFile)) == [False, True, True]
     assert server.count("steady") == 1
 
 
@@ -302,9 +302,9 @@ def test_places_that_cannot_be_written(server: Misbehaving, tmp_path: Path) -> N
     (tmp_path / "folder.wav").mkdir()
     places = [tmp_path / "file" / "a.wav", tmp_path / "folder.wav", tmp_path / ("n" * 300), tmp_path / "\0.wav"]
     for place in places:
-        result = outcome(Wanted(server.url("ok"), place))
-        assert isinstance(result, Failed)
-        assert (result.reason, result.permanent) == ("cannot be written", True)
+        result = outcome(FileRequest(server.url("ok"), place))
+        assert isinstance(result, FailedFetch)
+        assert (result.kind, result.permanent) == ("cannot be written", True)
     assert (tmp_path / "file").read_bytes() == b""
     assert server.asked == []
 
@@ -315,30 +315,30 @@ def test_a_full_disk_stops_all(server: Misbehaving, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DataError, match=r"the disk is full\. Make room"):
-        outcome(Wanted(server.url("ok"), tmp_path / "a.wav"))
+        outcome(FileRequest(server.url("ok"), tmp_path / "a.wav"))
     assert not (tmp_path / "a.wav").exists()
 
 
 def test_addresses_may_hold_spaces_and_letters_of_all_kinds(server: Misbehaving, tmp_path: Path) -> None:
     server.files["dub dub/höher.wav"] = b"RIFF and so on"
-    assert isinstance(outcome(Wanted(f"{server.root}/ok/dub dub/höher.wav", tmp_path / "a.wav")), Fetched)
+    assert isinstance(outcome(FileRequest(f"{server.root}/ok/dub dub/höher.wav", tmp_path / "a.wav")), FetchedFile)
 
 
 def test_secrets_of_an_address_are_not_shown(tmp_path: Path) -> None:
-    result = outcome(Wanted("ftp://me:secret@example.org/a.wav?token=secret", tmp_path / "a.wav"))
-    assert isinstance(result, Failed) and "ftp://example.org/a.wav" in result.detail and "secret" not in result.detail
+    result = outcome(FileRequest("ftp://me:secret@example.org/a.wav?token=secret", tmp_path / "a.wav"))
+    assert isinstance(result, FailedFetch) and "ftp://example.org/a.wav" in result.detail and "secret" not in result.detail
 
 
 def test_progress_counts_every_byte_once(server: Misbehaving, tmp_path: Path) -> None:
     pieces: list[int] = []
-    wanted = [Wanted(server.url("cut", f"{size}.wav"), tmp_path / f"{size}.wav") for size in (30_000, 30_001)]
+    wanted = [FileRequest(server.url("cut", f"{size}.wav"), tmp_path / f"{size}.wav") for size in (30_000, 30_001)]
     assert len(list(fetch(wanted, limits=QUICK, progress=pieces.append))) == 2
     assert sum(pieces) == 60_001
 
 
 def test_limits_that_let_nothing_through() -> None:
-    with pytest.raises(ConfigError, match="at_once is 0, expected a number above 0"):
-        Limits(at_once=0)
+    with pytest.raises(ConfigError, match="concurrency is 0, expected a number above 0"):
+        FetchLimits(concurrency=0)
 
 
 def test_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,19 +353,19 @@ def test_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with Misbehaving("localhost", context) as server:
-        untrusted = outcome(Wanted(server.url("ok"), tmp_path / "a.wav"))
-        assert isinstance(untrusted, Failed) and untrusted.reason == "no connection"
+        untrusted = outcome(FileRequest(server.url("ok"), tmp_path / "a.wav"))
+        assert isinstance(untrusted, FailedFetch) and untrusted.kind == "no connection"
         assert "certificate" in untrusted.detail.lower()
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         for behaviour in ("ok", "cut"):
-            assert isinstance(outcome(Wanted(server.url(behaviour), tmp_path / behaviour)), Fetched)
-        late = outcome(Wanted(server.url("slow"), tmp_path / "slow"), replace(QUICK, seconds=0.3))
-        assert isinstance(late, Failed) and late.reason == "too slow"
-        misnamed = outcome(Wanted(server.url("ok").replace("localhost", "127.0.0.1"), tmp_path / "b.wav"))
-        assert isinstance(misnamed, Failed) and misnamed.reason == "no connection"
+            assert isinstance(outcome(FileRequest(server.url(behaviour), tmp_path / behaviour)), FetchedFile)
+        late = outcome(FileRequest(server.url("slow"), tmp_path / "slow"), replace(QUICK, timeout_s=0.3))
+        assert isinstance(late, FailedFetch) and late.kind == "too slow"
+        misnamed = outcome(FileRequest(server.url("ok").replace("localhost", "127.0.0.1"), tmp_path / "b.wav"))
+        assert isinstance(misnamed, FailedFetch) and misnamed.kind == "no connection"
 
 
-def _leave_partial(wanted: Wanted, content: bytes, validator: str | None, length: int | None = None) -> None:
+def _leave_partial(wanted: FileRequest, content: bytes, validator: str | None, length: int | None = None) -> None:
     """What a killed run would have left."""
     partial_of(wanted.to).write_bytes(content)
     known = {"source": sha256(wanted.url.encode()), "validator": validator, "length": length}

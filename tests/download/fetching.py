@@ -12,12 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from openclap.data.fetch import Failed, Fetched, Limits, Wanted, fetch
+from openclap.download import FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
 
-QUICK = Limits(private=True, wait_s=0.005, idle_s=0.5, seconds=3.0, bytes=1 << 20, attempts=4)
+QUICK = FetchLimits(allow_private=True, backoff_s=0.005, idle_s=0.5, timeout_s=3.0, max_bytes=1 << 20, attempts=4)
 
 
-def outcome(wanted: Wanted, limits: Limits = QUICK, **options: Any) -> Fetched | Failed:
+def outcome(wanted: FileRequest, limits: FetchLimits = QUICK, **options: Any) -> FetchedFile | FailedFetch:
     """What comes of one file."""
     [result] = fetch([wanted], limits=limits, **options)
     return result
@@ -41,12 +41,12 @@ def environment() -> dict[str, str]:
 def main(folder: str, *urls: str) -> None:
     """Fetch to `folder`, one line of JSON a result. After "pause.wav" it does nothing for a minute."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
-    limits = replace(QUICK, idle_s=10.0, seconds=60.0, per_host=8)
-    wanted = (Wanted(url, Path(folder) / url.rpartition("/")[2]) for url in urls)
+    limits = replace(QUICK, idle_s=10.0, timeout_s=60.0, per_host=8)
+    wanted = (FileRequest(url, Path(folder) / url.rpartition("/")[2]) for url in urls)
     print("begun", flush=True)
     for result in fetch(wanted, limits=limits):
         print(json.dumps(asdict(result), default=str), flush=True)
-        if result.wanted.to.name == "pause.wav":
+        if result.request.to.name == "pause.wav":
             time.sleep(60)
 
 

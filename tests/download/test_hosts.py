@@ -1,0 +1,135 @@
+"""FetchLimits for each host, pauses, and how much is drawn of what is wanted; and the queues themselves, without waiting."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fetching import QUICK
+from misbehaving import Misbehaving
+
+from openclap.download import AHEAD, FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
+from openclap.download.session import Host
+from openclap.http import backoff
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Misbehaving, Misbehaving]]:
+    """Two that count as two hosts."""
+    with Misbehaving() as one, Misbehaving("localhost") as other:
+        yield one, other
+
+
+def test_few_requests_at_once_to_one_host_and_more_to_several(
+    servers: tuple[Misbehaving, Misbehaving], tmp_path: Path
+) -> None:
+    for server in servers:
+        server.pause_s = 0.03
+    wanted = [
+        FileRequest(server.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}-{server.port}.wav")
+        for n in range(12)
+        for server in servers
+    ]
+    results = list(fetch(wanted, limits=replace(QUICK, concurrency=8, per_host=3)))
+    assert all(isinstance(result, FetchedFile) for result in results)
+    assert [server.most_at_once for server in servers] == [3, 3]
+
+
+def test_never_more_at_once_than_all_hosts_may(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
+    one, other = servers
+    one.pause_s = other.pause_s = 0.03
+    wanted = [FileRequest(server.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}-{server.port}.wav")
+              for n in range(6) for server in servers]  # fmt: skip
+    assert len(list(fetch(wanted, limits=replace(QUICK, concurrency=2, per_host=9)))) == 12
+    assert one.most_at_once + other.most_at_once <= 3  # each its own maximum, not at the same time
+
+
+def test_redirects_count_for_the_host_that_they_lead_to(
+    servers: tuple[Misbehaving, Misbehaving], tmp_path: Path
+) -> None:
+    one, other = servers
+    other.pause_s = 0.03
+    wanted = [
+        FileRequest(one.url("redirect", f"{n}.wav", to=other.url("ok", f"{100 + n}.wav")), tmp_path / f"{n}.wav")
+        for n in range(8)
+    ]
+    results = list(fetch(wanted, limits=replace(QUICK, per_host=2)))
+    assert all(isinstance(result, FetchedFile) for result in results)
+    assert other.most_at_once == 2
+
+
+def test_so_many_a_second(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
+    server = servers[0]
+    wanted = [FileRequest(server.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}.wav") for n in range(6)]
+    list(fetch(wanted, limits=replace(QUICK, requests_per_second=20.0)))
+    times = [asked.at for asked in server.asked]
+    assert times[-1] - times[0] >= 5 * 0.05 - 0.02
+
+
+@pytest.mark.parametrize(("behaviour", "least"), [("once-429", 1.0), ("once-429-date", 0.9)])
+def test_a_host_that_asks_for_a_pause_gets_it_and_the_others_go_on(
+    servers: tuple[Misbehaving, Misbehaving], tmp_path: Path, behaviour: str, least: float
+) -> None:
+    one, other = servers
+    wanted = [FileRequest(one.url(behaviour), tmp_path / "paused.wav")]
+    wanted += [FileRequest(server.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}-{server.port}.wav")
+               for n in range(10) for server in (other, one)]  # fmt: skip
+    results = list(fetch(wanted, limits=replace(QUICK, per_host=1)))
+    assert all(isinstance(result, FetchedFile) for result in results)
+    refused = [asked.path for asked in one.asked].index(f"/{behaviour}/30000.wav")
+    first, second = one.asked[refused : refused + 2]
+    assert second.at - first.at >= least
+    assert max(asked.at for asked in other.asked) < second.at
+
+
+def test_what_is_wanted_is_drawn_as_it_is_needed(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
+    drawn = 0
+
+    def endless() -> Iterator[FileRequest]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield FileRequest(servers[drawn % 2].url("ok", f"{drawn}.wav"), tmp_path / f"{drawn}.wav")
+
+    results = fetch(endless(), limits=QUICK)
+    ahead = [drawn - taken for taken, _ in zip(range(1, 100), results, strict=False)]
+    results.close()  # type: ignore[attr-defined]
+    assert max(ahead) <= AHEAD + 2 * QUICK.concurrency
+
+
+def test_a_table_of_nonsense_is_not_drawn_at_once(tmp_path: Path) -> None:
+    drawn = 0
+
+    def nonsense() -> Iterator[FileRequest]:
+        nonlocal drawn
+        for drawn in range(1, 10_001):  # noqa: B007
+            yield FileRequest("nonsense", tmp_path / "a.wav")
+
+    for taken, result in enumerate(fetch(nonsense(), limits=QUICK), 1):
+        assert isinstance(result, FailedFetch) and drawn == taken
+    assert drawn == 10_000
+
+
+def test_others_are_looked_for_behind_a_host_that_pauses(
+    servers: tuple[Misbehaving, Misbehaving], tmp_path: Path
+) -> None:
+    paused, fine = servers
+    drawn = 0
+
+    def wanted() -> Iterator[FileRequest]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            server, behaviour = (fine, "ok") if drawn in (500, 700) else (paused, "429")
+            yield FileRequest(server.url(behaviour, f"{drawn}.wav"), tmp_path / f"{drawn}.wav")
+
+    results = fetch(wanted(), limits=replace(QUICK, backoff_s=60.0))
+    assert [next(results).request.to.name for _ in range(2)] == ["500.wav", "700.wav"]
+    results.close()  # type: ignore[attr-defined]
+    assert drawn <= AHEAD + QUICK.concurrency
+    assert len(paused.asked) <= QUICK.per_host
+
+
