@@ -38,19 +38,19 @@ def expected(words: list[tuple[str, ...]]) -> list[str]:
 def test_sentences_come_in_order_several_a_request_and_some_at_once() -> None:
     with ChatServer(delay_s=0.05) as server:
         assert endpoint(server, key="secret", per_request=3, at_once=4).make(WORDS) == expected(WORDS)
-    assert len(server.asked) == 7
-    assert 2 <= server.most_at_once <= 4
-    assert server.headers["Authorization"] == "Bearer secret"
-    assert {body["model"] for body in server.asked} == {"small"}
-    assert {body["temperature"] for body in server.asked} == {0}
-    assert sorted(words for body in server.asked for words in keywords_in(body)) == sorted(map(list, WORDS))
+    assert len(server.bodies) == 7
+    assert 2 <= server.most_concurrent <= 4
+    assert server.requests[-1].headers["authorization"] == "Bearer secret"
+    assert {body["model"] for body in server.bodies} == {"small"}
+    assert {body["temperature"] for body in server.bodies} == {0}
+    assert sorted(words for body in server.bodies for words in keywords_in(body)) == sorted(map(list, WORDS))
 
 
 def test_without_a_key_none_is_sent_and_no_key_is_shown() -> None:
     with ChatServer() as server:
         assert endpoint(server).make([]) == []
         endpoint(server).make(WORDS[:1])
-    assert "Authorization" not in server.headers
+    assert "authorization" not in server.requests[-1].headers
     shown = Endpoint("http://127.0.0.1/v1", "small", "secret")
     assert "secret" not in repr(shown) + shown.identity + shown.name
     assert "secret" not in Endpoint("http://me:secret@127.0.0.1/v1", "small").identity
@@ -60,14 +60,14 @@ def test_without_a_key_none_is_sent_and_no_key_is_shown() -> None:
 def test_a_server_that_stumbles_is_asked_again(trouble: Any) -> None:
     with ChatServer(trouble, trouble) as server:
         assert endpoint(server).make(WORDS[:2]) == expected(WORDS[:2])
-    assert len(server.asked) == 3
+    assert len(server.bodies) == 3
 
 
 def test_it_is_left_alone_as_long_as_it_asks_for() -> None:
     with ChatServer((503, {"Retry-After": "1"})) as server:
         patience = Patience(attempts=2, first_pause_s=0.0, longest_pause_s=0.4)
         assert endpoint(server, patience=patience).make(WORDS[:1]) == expected(WORDS[:1])
-    assert 0.4 <= server.times[1] - server.times[0] < 1.0  # a second is more than we wait at most
+    assert 0.4 <= server.requests[1].started - server.requests[0].started < 1.0  # a second is more than we wait at most
 
 
 def test_what_retry_after_says() -> None:
@@ -85,7 +85,7 @@ def test_one_that_goes_on_failing_costs_sentences_then_stops_the_run() -> None:
         assert maker.make(WORDS[:2]) == [None, None]
         with pytest.raises(ConfigError, match="2 requests in a row failed, 3 times each"):
             maker.make(WORDS[:2])
-        assert len(server.asked) == 6
+        assert len(server.bodies) == 6
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_one_that_goes_on_failing_costs_sentences_then_stops_the_run() -> None:
 def test_what_is_refused_or_malformed_is_asked_for_alone_and_then_counted(answer: Any) -> None:
     with ChatServer(answer, answer) as server:
         assert endpoint(server).make(WORDS[:2]) == [None, expected(WORDS)[1]]
-    assert [len(keywords_in(body)) for body in server.asked] == [2, 1, 1]
+    assert [len(keywords_in(body)) for body in server.bodies] == [2, 1, 1]
 
 
 def test_single_captions_that_are_none() -> None:
@@ -124,7 +124,7 @@ def test_a_users_mistake_ends_at_once_with_one_sentence(status: int, word: str) 
     with ChatServer(*[status] * 9) as server:
         with pytest.raises(ConfigError, match=f"OPENCLAP_CHAT_{word}.*{status}"):
             endpoint(server, at_once=1).make(WORDS)
-        assert len(server.asked) <= 2  # the next may be under way
+        assert len(server.bodies) <= 2  # the next may be under way
 
 
 def test_no_server_there() -> None:

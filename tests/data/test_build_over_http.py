@@ -235,17 +235,17 @@ def test_what_may_not_be_used_is_never_asked_for(collection: Collection) -> None
 
 def test_a_second_run_asks_for_nothing(collection: Collection) -> None:
     first = collection.build()
-    asked = len(collection.server.asked)
+    asked = len(collection.server.requests)
     assert collection.build() == first
-    assert len(collection.server.asked) == asked
+    assert len(collection.server.requests) == asked
 
 
 def test_a_run_that_was_stopped_asks_again_only_for_what_may_come(collection: Collection) -> None:
     collection.build()
     (collection.out / "work/examined/0.parquet").unlink()  # as if it had been stopped before anything was decoded
-    before = Counter(asked.path for asked in collection.server.asked)
+    before = Counter(asked.path for asked in collection.server.requests)
     collection.build()
-    more = Counter(asked.path for asked in collection.server.asked) - before
+    more = Counter(asked.path for asked in collection.server.requests) - before
     passing = {"goes-on", "down", "slow", "short", "empty", "late"}
     assert set(more) == {f"/{does}/{file}" for name, (does, file, _) in EPIDEMIC.items() if name in passing}
     assert outcome(collection.out) == expected() | {"goes-on": None, "late": None}
@@ -253,9 +253,9 @@ def test_a_run_that_was_stopped_asks_again_only_for_what_may_come(collection: Co
 
 def test_again_tries_what_did_not_come(collection: Collection) -> None:
     collection.build()
-    before = Counter(asked.path for asked in collection.server.asked)
+    before = Counter(asked.path for asked in collection.server.requests)
     gather(collection.out, limits=QUICK, again=True)
-    more = Counter(asked.path for asked in collection.server.asked) - before
+    more = Counter(asked.path for asked in collection.server.requests) - before
     assert {path.split("/")[1] for path in more} == {
         *("cut", "404", "403", "503", "slow", "short", "loop", "html-as-audio", "empty", "cut-deaf")
     }
@@ -297,7 +297,7 @@ def test_parts_fetch_what_they_decode(tmp_path: Path) -> None:
         assert {skipped.id: skipped.kind for skipped in report.skipped} == {
             str(n): "not found" for n in range(7, 260, 50)
         }
-        assert len(server.asked) == 260
+        assert len(server.requests) == 260
         shutil.copytree(parts / "work/audio", whole / "work/audio")  # or all of it would be asked for again
         assert build(there, whole, DataConfig(shard_size=64), limits=QUICK).packed == report.packed
     for name in ("manifest.parquet", "skipped.jsonl", "train/0.tar", "train/3.tar", "test/0.tar"):

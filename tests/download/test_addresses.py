@@ -72,7 +72,7 @@ def test_no_way_of_writing_it_leads_to_this_machine(server: Misbehaving, tmp_pat
     result = outcome(FileRequest(f"http://{host}:{server.port}/ok/30000.wav", tmp_path / "a.wav"), STRICT)
     assert isinstance(result, FailedFetch)
     assert (result.kind, result.attempts, result.permanent) == ("private address", 1, True)
-    assert server.asked == []
+    assert server.requests == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,7 +98,7 @@ def test_a_name_is_judged_by_the_address_that_is_connected_to(
     result = outcome(FileRequest(f"http://rebind.example:{server.port}/ok/30000.wav", tmp_path / "a.wav"), STRICT)
     assert isinstance(result, FailedFetch) and result.kind == "private address"
     assert connected == ["93.184.216.34"]
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_even_a_private_server_may_not_redirect_there(
     result = outcome(FileRequest(server.url("redirect", to=to.format(port=server.port)), tmp_path / "a.wav"))
     assert isinstance(result, FailedFetch)
     assert (result.kind, result.attempts, result.permanent) == (reason, 1, True)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_a_private_server_may_redirect_to_another(server: Misbehaving, tmp_path: Path) -> None:
@@ -141,14 +141,14 @@ def test_a_proxy_is_used_and_a_public_host_may_not_redirect_here(
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     wanted = FileRequest("http://public.example/ok/30000.wav", tmp_path / "a.wav")
     assert isinstance(outcome(wanted, STRICT), FetchedFile)
-    assert server.asked[-1].headers["host"] == "public.example"
+    assert server.requests[-1].headers["host"] == "public.example"
     with Misbehaving() as secret:
         for place in (secret.url("ok"), "http://localhost/ok/1.wav", "http://10.0.0.1/ok/1.wav"):
-            url = f"http://public.example/redirect/{len(server.asked)}.wav?to={place}"
+            url = f"http://public.example/redirect/{len(server.requests)}.wav?to={place}"
             result = outcome(FileRequest(url, tmp_path / "b.wav"))
             assert isinstance(result, FailedFetch) and result.kind == "private address"
-        assert secret.asked == []
-    assert len(server.asked) == 4
+        assert secret.requests == []
+    assert len(server.requests) == 4
 
 
 def test_headers_stay_with_the_host_that_they_are_for(server: Misbehaving, tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_headers_stay_with_the_host_that_they_are_for(server: Misbehaving, tmp_p
         for number, to in enumerate([server.url("echo"), other.url("echo")]):
             wanted = FileRequest(server.url("redirect", f"{number}.wav", to=to), tmp_path / f"{number}.wav")
             assert isinstance(outcome(wanted, headers=secret), FetchedFile)
-        assert all(asked.headers["authorization"] == "Token secret" for asked in server.asked)
-        assert len(server.asked) == 3
-        [asked] = other.asked
+        assert all(asked.headers["authorization"] == "Token secret" for asked in server.requests)
+        assert len(server.requests) == 3
+        [asked] = other.requests
     assert "secret" not in repr(asked.headers)
     assert asked.headers["user-agent"].startswith("openclap/")
     assert asked.headers["accept-encoding"] == "identity"
@@ -169,5 +169,5 @@ def test_a_password_in_an_address_stays_with_its_host(server: Misbehaving, tmp_p
     with Misbehaving("localhost") as other:
         url = server.url("redirect", to=other.url("echo")).replace("http://", "http://me:secret@")
         assert isinstance(outcome(FileRequest(url, tmp_path / "a.wav")), FetchedFile)
-        assert server.asked[0].headers["authorization"].startswith("Basic ")
-        assert "authorization" not in other.asked[0].headers
+        assert server.requests[0].headers["authorization"].startswith("Basic ")
+        assert "authorization" not in other.requests[0].headers

@@ -171,8 +171,8 @@ def test_a_beginning_is_gone_on_with(server: Misbehaving, tmp_path: Path) -> Non
     assert partial_of(wanted.to).read_bytes() == server.body(BODY)[:20_000]
     assert not wanted.to.exists()
     assert isinstance(outcome(wanted, replace(QUICK, attempts=1)), FetchedFile)
-    assert [asked.start for asked in server.asked] == [0, 20_000]
-    assert server.asked[1].headers["if-range"].startswith('"')
+    assert [asked.start for asked in server.requests] == [0, 20_000]
+    assert server.requests[1].headers["if-range"].startswith('"')
 
 
 def test_a_file_that_changed_meanwhile_starts_over(server: Misbehaving, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_date_serves_where_there_is_no_etag(server: Misbehaving, tmp_path: Pat
     wanted = FileRequest(server.url("dated", "a.wav"), tmp_path / "a.wav")
     _leave_partial(wanted, server.files["a.wav"][:20_000], validator="Mon, 06 Jan 2025 10:00:00 GMT")
     assert isinstance(outcome(wanted), FetchedFile)
-    assert [asked.start for asked in server.asked] == [20_000]
+    assert [asked.start for asked in server.requests] == [20_000]
     assert wanted.to.read_bytes() == server.files["a.wav"]
 
 
@@ -196,7 +196,7 @@ def test_without_validator_only_a_known_hash_lets_it_go_on(server: Misbehaving, 
     assert isinstance(outcome(blind), FetchedFile)
     sure = FileRequest(server.url("cut-once", "30001.wav"), tmp_path / "b.wav", sha256=sha256(server.body("30001.wav")))
     assert isinstance(outcome(sure), FetchedFile)
-    assert [asked.start for asked in server.asked] == [0, 0, 0, 20_000]
+    assert [asked.start for asked in server.requests] == [0, 0, 0, 20_000]
     assert blind.to.read_bytes() == body
 
 
@@ -205,7 +205,7 @@ def test_a_damaged_beginning_is_found_out(server: Misbehaving, tmp_path: Path) -
     wanted = FileRequest(server.url("ok"), tmp_path / "a.wav", sha256=sha256(body).upper())
     _leave_partial(wanted, b"RIFF" + bytes(9_996), validator=None)
     assert outcome(wanted) == FetchedFile(wanted, 30_000, sha256(body), was_there=False)
-    assert [asked.start for asked in server.asked] == [10_000, 0]
+    assert [asked.start for asked in server.requests] == [10_000, 0]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_beginning_of_which_nothing_is_known_starts_over(server: Misbehaving, 
     partial_of(wanted.to).write_bytes(b"anything")
     (tmp_path / ".a.wav.partial.json").write_bytes(content)
     assert isinstance(outcome(wanted), FetchedFile)
-    assert [asked.start for asked in server.asked] == [0]
+    assert [asked.start for asked in server.requests] == [0]
 
 
 def test_a_beginning_of_another_address_starts_over(server: Misbehaving, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_beginning_of_another_address_starts_over(server: Misbehaving, tmp_pat
     other = FileRequest(server.url("ok", "40000.wav"), tmp_path / "a.wav")
     assert isinstance(outcome(other), FetchedFile)
     assert other.to.read_bytes() == server.body("40000.wav")
-    assert server.asked[-1].start == 0
+    assert server.requests[-1].start == 0
 
 
 @pytest.mark.parametrize("length", [30_000, None])
@@ -271,7 +271,7 @@ def test_what_stands_is_not_fetched_again(server: Misbehaving, tmp_path: Path) -
     assert outcome(replace(wanted, size=None, sha256=None)) == FetchedFile(
         replace(wanted, size=None, sha256=None), 30_000, sha256(body), was_there=True
     )
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("there", [b"", b"another file", b"RIFF" + bytes(29_996)])
@@ -306,7 +306,7 @@ def test_places_that_cannot_be_written(server: Misbehaving, tmp_path: Path) -> N
         assert isinstance(result, FailedFetch)
         assert (result.kind, result.permanent) == ("cannot be written", True)
     assert (tmp_path / "file").read_bytes() == b""
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_a_full_disk_stops_all(server: Misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,5 +377,5 @@ def _etag(server: Misbehaving) -> str:
 
     with urllib.request.urlopen(server.url("ok")) as answer:
         answer.read()
-        server.asked.clear()
+        server.requests.clear()
         return str(answer.headers["ETag"])

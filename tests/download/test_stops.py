@@ -68,7 +68,7 @@ def test_kills_in_the_middle_leave_what_goes_on(server: Misbehaving, tmp_path: P
     assert {path.name: sha256(path.read_bytes()) for path in tmp_path.iterdir()} == {
         name: sha256(server.body(name)) for name in names
     }
-    assert sum(asked.start > 0 for asked in server.asked) >= 5  # one a kill, at least
+    assert sum(asked.start > 0 for asked in server.requests) >= 5  # one a kill, at least
     assert server.count("steady", "1000.wav") == 1
 
 

@@ -40,7 +40,7 @@ def fetch(site: Freesound, folder: Path, query: str = "", **choices: object) -> 
 def test_every_page_becomes_records(site: Freesound, tmp_path: Path) -> None:
     assert fetch(site, tmp_path, filter="duration:[0 TO 180]") == 320
     assert site.pages == [1, 2, 3]
-    asked = site.requests[0][1]
+    asked = site.requests[0].query
     assert (asked["filter"], asked["page_size"], asked["sort"]) == ("duration:[0 TO 180]", "150", "created_asc")
     found = records("freesound", tmp_path)
     assert [record.id for record in found] == [str(number) for number in range(1, 321)]
@@ -96,7 +96,7 @@ def test_another_search_needs_another_folder(site: Freesound, tmp_path: Path) ->
 
 def test_requests_keep_their_distance(site: Freesound, tmp_path: Path) -> None:
     fetch(site, tmp_path, pause_s=0.15)
-    times = [when for when, _ in site.requests]
+    times = [request.started for request in site.requests]
     assert min(later - earlier for earlier, later in pairwise(times)) >= 0.14
 
 
@@ -111,7 +111,7 @@ def test_a_busy_server_is_waited_for(site: Freesound, tmp_path: Path) -> None:
     begin = time.monotonic()
     assert fetch(site, tmp_path, "creak 7.") == 1
     assert time.monotonic() - begin > 1.0
-    assert site.requests[1][0] - site.requests[0][0] >= 1.0
+    assert site.requests[1].started - site.requests[0].started >= 1.0
     assert site.pages == [1] * 5
 
 
