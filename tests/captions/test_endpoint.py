@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chat_server import ChatServer, completion, keywords_in
-from openclap.captions.endpoint import Endpoint, Patience, retry_after, sentences
+from openclap.captions.endpoint import Endpoint, Patience, sentences
 from openclap.captions.makers import Counts, augment
 from openclap.errors import ConfigError
 from openclap.sources.record import Record
@@ -37,7 +35,7 @@ def expected(words: list[tuple[str, ...]]) -> list[str]:
 
 def test_sentences_come_in_order_several_a_request_and_some_at_once() -> None:
     with ChatServer(delay_s=0.05) as server:
-        assert endpoint(server, key="secret", per_request=3, at_once=4).make(WORDS) == expected(WORDS)
+        assert endpoint(server, key="secret", per_request=3, concurrency=4).make(WORDS) == expected(WORDS)
     assert len(server.bodies) == 7
     assert 2 <= server.most_concurrent <= 4
     assert server.requests[-1].headers["authorization"] == "Bearer secret"
@@ -68,15 +66,6 @@ def test_it_is_left_alone_as_long_as_it_asks_for() -> None:
         patience = Patience(attempts=2, first_pause_s=0.0, longest_pause_s=0.4)
         assert endpoint(server, patience=patience).make(WORDS[:1]) == expected(WORDS[:1])
     assert 0.4 <= server.requests[1].started - server.requests[0].started < 1.0  # a second is more than we wait at most
-
-
-def test_what_retry_after_says() -> None:
-    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    assert retry_after({"Retry-After": "7"}) == 7
-    assert 55 < (retry_after({"Retry-After": in_a_minute}) or 0) <= 60
-    assert retry_after({"Retry-After": "Thu, 01 Jan 2015 00:00:00 GMT"}) == 0
-    assert retry_after({"Retry-After": "soon"}) is None
-    assert retry_after({}) is None
 
 
 def test_one_that_goes_on_failing_costs_sentences_then_stops_the_run() -> None:
@@ -123,7 +112,7 @@ def test_single_captions_that_are_none() -> None:
 def test_a_users_mistake_ends_at_once_with_one_sentence(status: int, word: str) -> None:
     with ChatServer(*[status] * 9) as server:
         with pytest.raises(ConfigError, match=f"OPENCLAP_CHAT_{word}.*{status}"):
-            endpoint(server, at_once=1).make(WORDS)
+            endpoint(server, concurrency=1).make(WORDS)
         assert len(server.bodies) <= 2  # the next may be under way
 
 

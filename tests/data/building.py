@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx2  # noqa: F401
-from misbehaving import Misbehaving
 
+from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.captions import makers
 from openclap.data import captioning, fetched, write
@@ -21,9 +21,9 @@ from openclap.data import decode as decode_step
 from openclap.data import pack as packing
 from openclap.data.clean import to_flac, to_pcm
 from openclap.data.config import DataConfig
-from openclap.download import FetchLimits, attempt  # noqa: F401
 from openclap.data.held import Held, held_in
 from openclap.data.pack import build
+from openclap.download import FetchLimits, attempt  # noqa: F401
 from openclap.sources import Record
 
 SOUNDS = sorted((Path(__file__).parents[2] / "src/openclap/demo/sounds").glob("scratch-*.ogg"))

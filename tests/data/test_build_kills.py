@@ -24,9 +24,9 @@ import building
 import pytest
 from building import LEFT_OUT, RECORDS, STEPS
 from fetching import environment
-from misbehaving import Misbehaving
 from packs import contents
 
+from misbehaving import Misbehaving
 from openclap.data.decode import facts_of
 from openclap.data.layout import read_table
 

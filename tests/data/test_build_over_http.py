@@ -18,12 +18,11 @@ import numpy as np
 import polars
 import pytest
 import soundfile
-from misbehaving import Misbehaving
 
+from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.data.clean import to_flac, to_pcm
 from openclap.data.config import DataConfig
-from openclap.download import FetchLimits
 from openclap.data.layout import read_table
 from openclap.data.manifest import PackReport, finish
 from openclap.data.pack import build, gather, write_tars
@@ -31,6 +30,7 @@ from openclap.data.plan import plan
 from openclap.data.recipe import DataRecipe
 from openclap.data.shards import index_shards
 from openclap.data.work import Share
+from openclap.download import FetchLimits
 from openclap.errors import DataError
 from openclap.sources import Record
 

@@ -18,12 +18,12 @@ import numpy as np
 import polars
 import pytest
 import soundfile
-from misbehaving import Misbehaving
+from openclap.data.fetch import Limits
 
+from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.captions.keyword_to_caption import BUNDLED, load
 from openclap.data.config import DataConfig
-from openclap.data.fetch import Limits
 from openclap.data.layout import read_table as read_parquet
 from openclap.data.pack import build
 from openclap.data.shards import index_shards

@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 from fetching import QUICK, outcome
-from misbehaving import Misbehaving
 
+from misbehaving import Misbehaving
 from openclap.download import FailedFetch, FetchedFile, FileRequest
 from openclap.download.addresses import kind_of_address, kind_of_host
 
@@ -125,7 +125,9 @@ def test_even_a_private_server_may_not_redirect_there(
 
 def test_a_private_server_may_redirect_to_another(server: Misbehaving, tmp_path: Path) -> None:
     with Misbehaving("localhost") as other:
-        assert isinstance(outcome(FileRequest(server.url("redirect", to=other.url("ok")), tmp_path / "a.wav")), FetchedFile)
+        assert isinstance(
+            outcome(FileRequest(server.url("redirect", to=other.url("ok")), tmp_path / "a.wav")), FetchedFile
+        )
         relative = FileRequest(server.url("redirect", to="../ok/40000.wav"), tmp_path / "b.wav")
         assert isinstance(outcome(relative), FetchedFile)
         assert server.count("ok", "40000.wav") == other.count("ok") == 1

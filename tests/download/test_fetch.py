@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from fetching import QUICK, left_over, outcome, sha256
-from misbehaving import Misbehaving
 
+from misbehaving import Misbehaving
 from openclap.download import FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
 from openclap.errors import ConfigError, DataError
 from openclap.storage import partial_of
@@ -220,7 +220,9 @@ def test_a_beginning_of_which_nothing_is_known_starts_over(server: Misbehaving, 
 
 
 def test_a_beginning_of_another_address_starts_over(server: Misbehaving, tmp_path: Path) -> None:
-    assert isinstance(outcome(FileRequest(server.url("cut"), tmp_path / "a.wav"), replace(QUICK, attempts=1)), FailedFetch)
+    assert isinstance(
+        outcome(FileRequest(server.url("cut"), tmp_path / "a.wav"), replace(QUICK, attempts=1)), FailedFetch
+    )
     other = FileRequest(server.url("ok", "40000.wav"), tmp_path / "a.wav")
     assert isinstance(outcome(other), FetchedFile)
     assert other.to.read_bytes() == server.body("40000.wav")
@@ -326,7 +328,9 @@ def test_addresses_may_hold_spaces_and_letters_of_all_kinds(server: Misbehaving,
 
 def test_secrets_of_an_address_are_not_shown(tmp_path: Path) -> None:
     result = outcome(FileRequest("ftp://me:secret@example.org/a.wav?token=secret", tmp_path / "a.wav"))
-    assert isinstance(result, FailedFetch) and "ftp://example.org/a.wav" in result.detail and "secret" not in result.detail
+    assert (
+        isinstance(result, FailedFetch) and "ftp://example.org/a.wav" in result.detail and "secret" not in result.detail
+    )
 
 
 def test_progress_counts_every_byte_once(server: Misbehaving, tmp_path: Path) -> None:

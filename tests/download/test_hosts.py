@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 from fetching import QUICK
+
 from http_server import most_concurrent
 from misbehaving import Misbehaving
-
 from openclap.download import AHEAD, FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
 from openclap.download.session import Host
-from openclap.http import backoff
 
 
 @pytest.fixture
@@ -135,3 +134,81 @@ def test_others_are_looked_for_behind_a_host_that_pauses(
     assert len(paused.requests) <= QUICK.per_host
 
 
+def test_request_waiting_for_its_retry_does_not_hold_up_its_host(
+    servers: tuple[Misbehaving, Misbehaving], tmp_path: Path
+) -> None:
+    server = servers[0]
+    requests = [FileRequest(server.url("500"), tmp_path / "failing.wav")]
+    requests += [FileRequest(server.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}.wav") for n in range(5)]
+    results = fetch(requests, limits=replace(QUICK, per_host=1, backoff_s=60.0))
+    assert all(isinstance(next(results), FetchedFile) for _ in range(5))
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_hosts_take_turns(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
+    one, other = servers
+    requests = [
+        FileRequest(server.url("ok", f"{100 + n}.wav"), tmp_path / f"{server.port}-{n}.wav")
+        for server in servers
+        for n in range(10)
+    ]
+    assert len(list(fetch(requests, limits=replace(QUICK, concurrency=1, per_host=1)))) == 20
+    # The second host is served long before the first one is done.
+    assert other.requests[2].started < one.requests[7].started
+
+
+# -- one host, on a clock that does not run
+
+
+def host(**limits: float | None) -> Host:
+    return Host(replace(FetchLimits(per_host=2, backoff_s=1.0), **limits), random.Random(0))  # type: ignore[arg-type]
+
+
+def test_rate_limit_spaces_requests() -> None:
+    limited, free = host(requests_per_second=2.0), host()
+    for each in (limited, free):
+        each.start(10.0)
+    assert (limited.delay(10.0), limited.delay(10.25), limited.delay(11.0)) == (0.5, 0.25, 0.0)
+    assert free.delay(10.0) == 0.0
+
+
+def test_longer_pause_wins_and_has_a_limit() -> None:
+    paused = host()
+    paused.fail("rate limited", 1.0, 30.0)
+    paused.fail("rate limited", 1.0, 20.0)  # a shorter pause does not shorten it
+    assert paused.delay(1.0) == 30.0
+    assert paused.delay(31.0) == 0.0
+    paused.fail("rate limited", 31.0, 1e9)
+    assert paused.delay(31.0) == 300.0
+
+
+def test_concurrent_failures_count_once_and_later_ones_double_the_pause() -> None:
+    failing = host(per_host=9)
+    for _ in range(9):
+        failing.fail("no connection", 0.0)
+    assert 0.5 <= failing.delay(0.0) <= 1.5
+    failing.fail("no connection", 2.0)
+    assert 1.0 <= failing.delay(2.0) <= 3.0
+    failing.succeed()
+    failing.fail("no connection", 10.0)
+    assert 0.5 <= failing.delay(10.0) <= 1.5
+
+
+def test_patience_ends_and_success_renews_it() -> None:
+    failing = host(patience_s=100.0)
+    failing.fail("rate limited", 0.0)
+    failing.succeed()
+    failing.fail("no connection", 50.0)
+    assert failing.given_up(149.0) is None
+    assert failing.given_up(151.0) == "no connection"
+    failing.fail("rate limited", 151.0, 300.0)
+    assert failing.given_up(152.0) == "rate limited"
+
+
+def test_host_with_trouble_is_remembered() -> None:
+    failing = host()
+    assert failing.is_forgettable(0.0)
+    failing.fail("no connection", 0.0)
+    assert not failing.is_forgettable(1000.0)
+    failing.succeed()
+    assert failing.is_forgettable(1000.0)

@@ -16,8 +16,8 @@ from pathlib import Path
 import fetching
 import pytest
 from fetching import QUICK, environment, left_over, sha256
-from misbehaving import Misbehaving
 
+from misbehaving import Misbehaving
 from openclap.download import FetchedFile, FileRequest, fetch
 from openclap.locks import open_alone
 from openclap.storage import partial_of
@@ -98,7 +98,10 @@ def test_an_interrupt_between_two_results_waits_for_no_download(server: Misbehav
 
 
 def test_a_closed_iterator_stops_at_once(server: Misbehaving, tmp_path: Path) -> None:
-    wanted = [FileRequest(server.url("ok"), tmp_path / "a.wav"), FileRequest(server.url("steady", "900000.wav"), tmp_path / "b")]
+    wanted = [
+        FileRequest(server.url("ok"), tmp_path / "a.wav"),
+        FileRequest(server.url("steady", "900000.wav"), tmp_path / "b"),
+    ]
     iterator = fetch(wanted, limits=QUICK)
     assert isinstance(next(iterator), FetchedFile)
     _wait_for(partial_of(tmp_path / "b"), 10_000)

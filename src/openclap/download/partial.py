@@ -128,9 +128,7 @@ class Partial:
     def _resume(self, source: str) -> None:
         remote = _read(metadata_of(self._to))
         size = os.fstat(self._file.fileno()).st_size
-        matches = (
-            remote is not None and remote.source == source and (remote.length is None or size <= remote.length)
-        )
+        matches = remote is not None and remote.source == source and (remote.length is None or size <= remote.length)
         if not matches or not self._is_resumable(remote):
             if size:
                 self.start_over()
