@@ -210,7 +210,7 @@ def clips_in(folder: Path, count: int) -> Path:
 
 def pack(folder: Path, count: int) -> None:
     """One process, two processes, and `flac --verify`, one after the other."""
-    from openclap.data.pack import pack as pack_records
+    from openclap.data.build import pack as pack_records
     from openclap.sources import read_table
 
     place = clips_in(folder, count)

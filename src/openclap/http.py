@@ -70,13 +70,19 @@ def send_with_retries(
 
     Raises httpx2.TransportError where the last attempt got no response.
     """
-    httpx2 = require("httpx2", "data")
-    tenacity = require("tenacity", "data")
+    for package in ("httpx2", "tenacity"):
+        require(package, "data")
+    import httpx2
+    import tenacity
 
     def wait(state: RetryCallState) -> float:
         assert state.outcome is not None
-        asked = None if state.outcome.failed else retry_after(state.outcome.result().headers)
-        return min(longest_wait_s, backoff(first_wait_s, state.attempt_number) if asked is None else asked)
+        requested = None if state.outcome.failed else retry_after(state.outcome.result().headers)
+        return min(longest_wait_s, backoff(first_wait_s, state.attempt_number) if requested is None else requested)
+
+    def last_outcome(state: RetryCallState) -> Any:
+        assert state.outcome is not None
+        return state.outcome.result()  # the last response, or raise the last error
 
     def is_unreachable(error: BaseException) -> bool:
         # A URL with another scheme than http stays wrong however often it is tried.
@@ -91,7 +97,7 @@ def send_with_retries(
         wait=wait,
         stop=stop,
         sleep=sleep,
-        retry_error_callback=lambda state: state.outcome.result(),  # the last response, or raise the last error
+        retry_error_callback=last_outcome,
     )
     response: httpx2.Response = retrying(send)
     return response

@@ -44,7 +44,7 @@ def test_a_folder_of_sounds_becomes_a_data_set(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert openclap("dataset", "build", collection, out, "--test", "0.5", "--json") == 0
+    assert openclap("dataset", "build", collection, out, "--test-fraction", "0.5", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert sum(report["packed"].values()) == 4 and report["skipped"] == []
     assert openclap("dataset", "stats", out, "--json") == 0
@@ -92,7 +92,7 @@ def test_numbered_recordings_with_their_own_captions_fill_both_splits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = numbered(tmp_path / "set", *[f"Sound {word}." for word in "abcdefghijklmnopqrst"])
-    assert openclap("dataset", "build", folder, tmp_path / "out", "--test", "0.2", "--json", *ALONE) == 0
+    assert openclap("dataset", "build", folder, tmp_path / "out", "--test-fraction", "0.2", "--json", *ALONE) == 0
     assert json.loads(capsys.readouterr().out)["packed"] == {"test": 4, "train": 16}
 
 
@@ -105,12 +105,12 @@ def test_an_empty_split_is_said_and_refused_where_it_was_asked_for(
     assert openclap("dataset", "build", table, tmp_path / "out", *ALONE) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "No clip is in test: all 4 are of one group (day one)" in said
-    assert openclap("dataset", "build", table, tmp_path / "two", "--test", "0.2", *ALONE) == 2
+    assert openclap("dataset", "build", table, tmp_path / "two", "--test-fraction", "0.2", *ALONE) == 2
     assert "Nothing was packed." in capsys.readouterr().err and not list((tmp_path / "two").rglob("*.tar"))
     assert (
-        openclap("dataset", "build", table, tmp_path / "two", "--test", "0.25", *ALONE) == 2
+        openclap("dataset", "build", table, tmp_path / "two", "--test-fraction", "0.25", *ALONE) == 2
     )  # other choices, said as such
-    assert openclap("dataset", "build", table, tmp_path / "three", "--test", "0", *ALONE) == 0
+    assert openclap("dataset", "build", table, tmp_path / "three", "--test-fraction", "0", *ALONE) == 0
 
 
 def named_by_ids(folder: Path) -> Path:
@@ -139,7 +139,10 @@ def test_identifiers_are_no_captions_and_it_stops_before_any_work(
     assert "look like identifiers" in capsys.readouterr().err
     for what in (notes, folder.parent):
         assert (
-            openclap("dataset", "build", what, tmp_path / f"out-{what.stem}", "--test", "0.34", "--json", *ALONE) == 0
+            openclap(
+                "dataset", "build", what, tmp_path / f"out-{what.stem}", "--test-fraction", "0.34", "--json", *ALONE
+            )
+            == 0
         )
         printed = capsys.readouterr()
         assert "sound from 'id', caption from 'caption'" in printed.err
@@ -206,7 +209,7 @@ def test_a_set_that_is_measured_on_stays_apart(
         "filename,fold,target,category,esc10,src_file,take\n1-77-A-0.wav,1,0,dog,True,77,A\n", encoding="utf-8"
     )
     out = tmp_path / "out"
-    assert openclap("dataset", "build", collection, out, "--apart", f"esc50={esc50}", "--json") == 0
+    assert openclap("dataset", "build", collection, out, "--decontaminate", f"esc50={esc50}", "--json") == 0
     [skipped] = json.loads(capsys.readouterr().out)["skipped"]
     assert skipped["kind"] == "overlap" and "BigDog" in skipped["file"] and skipped["reason"] == "is in ESC-50"
     assert "| ESC-50 | " in (out / "README.md").read_text(encoding="utf-8")
@@ -256,7 +259,7 @@ def test_a_damaged_manifest_is_mended_and_strange_files_are_named(
 def test_a_recipe_of_ones_own(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "mine.py"
     recipe.write_text(
-        "from openclap.data.config import DataConfig\nfrom openclap.data.recipe import DataRecipe\n\n"
+        "from openclap.data.config import DataConfig\nfrom openclap.data.config import DataRecipe\n\n"
         'def config():\n    return DataRecipe("mine", {"folder": "collection", "clotho": "Clotho"}, '
         "DataConfig(by_source=True, splits={'train': 1.0}))\n",
         encoding="utf-8",
@@ -282,8 +285,8 @@ def test_mistakes_are_one_sentence(collection: Path, tmp_path: Path, capsys: pyt
         (["build", "no-such-recipe", out], "is neither a recipe"),
         (["build", collection, out, "--source", "nonsense"], "expected one of: freesound"),
         (["build", collection, out, "--source", "esc50"], "esc50.csv"),
-        (["build", collection, out, "--apart", "esc50"], "expected NAME=FOLDER"),
-        (["build", collection, out, "--test", "1"], "expected a share from 0"),
+        (["build", collection, out, "--decontaminate", "esc50"], "expected NAME=FOLDER"),
+        (["build", collection, out, "--test-fraction", "1"], "expected a share from 0"),
         (["build", collection, out, "--processes", "0"], "expected 1 or more"),
         (["build", collection, out, "--caption", tmp_path], "no"),
         (["fetch", tmp_path], "holds no dataset.json"),

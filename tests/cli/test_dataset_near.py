@@ -39,7 +39,10 @@ def test_a_copy_of_another_encoding_is_left_out(
     collection: Path, start_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert openclap("dataset", "build", collection, out, "--near", "0.99", "--model", "demo-start", "--json") == 0
+    assert (
+        openclap("dataset", "build", collection, out, "--near-duplicates", "0.99", "--model", "demo-start", "--json")
+        == 0
+    )
     assert left_out(out) == {"dog2.flac": "near duplicate"}
     [skipped] = json.loads(capsys.readouterr().out)["skipped"]
     assert skipped["reason"].startswith("sounds like ") and "dog1" in skipped["reason"]
@@ -50,15 +53,17 @@ def test_the_steps_find_the_same(
 ) -> None:
     out = tmp_path / "out"
     assert openclap("dataset", "plan", collection, out) == 0
-    assert openclap("dataset", "fetch", out, "--part", "2/2", "--near", "0.99", "--model", "demo-start") == 0
+    assert openclap("dataset", "fetch", out, "--part", "2/2", "--near-duplicates", "0.99", "--model", "demo-start") == 0
     assert "Other parts are still to be listened to" in capsys.readouterr().err
-    assert openclap("dataset", "fetch", out, "--part", "1/2", "--near", "0.99", "--model", "demo-start") == 0
+    assert openclap("dataset", "fetch", out, "--part", "1/2", "--near-duplicates", "0.99", "--model", "demo-start") == 0
     assert "Near duplicates: 1." in capsys.readouterr().err
     assert openclap("dataset", "pack", out) == 0 and openclap("dataset", "merge", out) == 0
     assert left_out(out) == {"dog2.flac": "near duplicate"}
 
 
-@pytest.mark.parametrize("words", [("--near", "1.5"), ("--near", "0.9", "--model", "no/such/model"), ("--model", "x")])
+@pytest.mark.parametrize(
+    "words", [("--near-duplicates", "1.5"), ("--near-duplicates", "0.9", "--model", "no/such/model"), ("--model", "x")]
+)
 def test_mistakes_are_told_before_anything_is_done(
     collection: Path, tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,14 +16,14 @@ import httpx2  # noqa: F401
 from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.captions import makers
-from openclap.data import captioning, fetched, write
+from openclap.data import build as build_steps
+from openclap.data import captioning, download, write
 from openclap.data import decode as decode_step
-from openclap.data import pack as packing
-from openclap.data.clean import to_flac, to_pcm
+from openclap.data.build import build
 from openclap.data.config import DataConfig
-from openclap.data.held import Held, held_in
-from openclap.data.pack import build
-from openclap.download import FetchLimits, attempt  # noqa: F401
+from openclap.data.decode import to_flac, to_pcm
+from openclap.data.overlap import SplitIds, ids_of_frame
+from openclap.download import FetchLimits, session  # noqa: F401
 from openclap.sources import Record
 
 SOUNDS = sorted((Path(__file__).parents[2] / "src/openclap/demo/sounds").glob("scratch-*.ogg"))
@@ -75,11 +75,13 @@ def records(server: str, local: Path) -> Iterator[Record]:
         )
 
 
-def held(pcm_sha256: str) -> list[Held]:
+def held(pcm_sha256: str) -> list[SplitIds]:
     """A set that holds the upload of 15, and a sound."""
     import polars
 
-    return [held_in(polars.DataFrame({"freesound_id": [1015, None], "pcm_sha256": [None, pcm_sha256]}), "Held")]
+    return [
+        ids_of_frame(polars.DataFrame({"freesound_id": [1015, None], "pcm_sha256": [None, pcm_sha256]}), "SplitIds")
+    ]
 
 
 LEFT_OUT = {
@@ -91,7 +93,7 @@ LEFT_OUT = {
 
 def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int, told: Connection) -> None:
     """Build, and tell which of `STEPS` has begun, and when. Other processes know nothing of small pieces of work."""
-    for module in (captioning, decode_step, fetched, makers, packing, write):
+    for module in (captioning, decode_step, download, makers, build_steps, write):
         module.CHUNK = SMALL if processes == 1 else module.CHUNK  # type: ignore[attr-defined]
 
     def tell(step: str) -> None:
@@ -117,7 +119,7 @@ def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int,
         all_records(),
         out,
         CONFIG,
-        held=lambda: held(pcm_sha256),
+        evaluation_sets=lambda: held(pcm_sha256),
         limits=QUICK,
         maker=maker,
         processes=processes,

@@ -9,11 +9,10 @@ import pytest
 from building import Spelled
 from packs import MakeRecords, contents
 
-from openclap.data.card import write_card
+from openclap.data.build import build
+from openclap.data.card import stats_of, write_card
 from openclap.data.config import DataConfig
-from openclap.data.pack import build
 from openclap.data.shards import index_shards
-from openclap.data.stats import stats_of
 from openclap.data.verify import check, repair
 from openclap.errors import DataError
 from openclap.sources import Record

@@ -21,15 +21,14 @@ import soundfile
 
 from misbehaving import Misbehaving
 from openclap.audio.io import decode
-from openclap.data.clean import to_flac, to_pcm
-from openclap.data.config import DataConfig
+from openclap.data.build import build, fetch_and_decode, write_tars
+from openclap.data.config import DataConfig, DataRecipe
+from openclap.data.decode import to_flac, to_pcm
+from openclap.data.filters import plan
 from openclap.data.layout import read_table
-from openclap.data.manifest import PackReport, finish
-from openclap.data.pack import build, gather, write_tars
-from openclap.data.plan import plan
-from openclap.data.recipe import DataRecipe
+from openclap.data.manifest import BuildReport, finish
+from openclap.data.parallel import Share
 from openclap.data.shards import index_shards
-from openclap.data.work import Share
 from openclap.download import FetchLimits
 from openclap.errors import DataError
 from openclap.sources import Record
@@ -107,16 +106,16 @@ class Collection:
             "Miniature",
             {"epidemic_sound_effects": "epidemic", "freesound": "freesound"},
             CONFIG,
-            apart={"esc50": "esc50"},
+            decontaminate={"esc50": "esc50"},
         )
     )
 
-    def build(self) -> PackReport:
+    def build(self) -> BuildReport:
         return build(
             self.recipe.records(self.root),
             self.out,
             self.recipe.config,
-            held=lambda: self.recipe.held(self.root),
+            evaluation_sets=lambda: self.recipe.evaluation_sets(self.root),
             limits=QUICK,
         )
 
@@ -254,7 +253,7 @@ def test_a_run_that_was_stopped_asks_again_only_for_what_may_come(collection: Co
 def test_again_tries_what_did_not_come(collection: Collection) -> None:
     collection.build()
     before = Counter(asked.path for asked in collection.server.requests)
-    gather(collection.out, limits=QUICK, again=True)
+    fetch_and_decode(collection.out, limits=QUICK, retry_failed=True)
     more = Counter(asked.path for asked in collection.server.requests) - before
     assert {path.split("/")[1] for path in more} == {
         *("cut", "404", "403", "503", "slow", "short", "loop", "html-as-audio", "empty", "cut-deaf")
@@ -290,7 +289,7 @@ def test_parts_fetch_what_they_decode(tmp_path: Path) -> None:
         parts, whole = tmp_path / "parts", tmp_path / "whole"
         plan(there, parts, DataConfig(shard_size=64))
         for number in (3, 1, 2):
-            gather(parts, Share(number, 3), limits=QUICK)
+            fetch_and_decode(parts, Share(number, 3), limits=QUICK)
         for number in (2, 1):
             write_tars(parts, Share(number, 2))
         report = finish(parts)

@@ -12,14 +12,14 @@ import soundfile
 from packs import MakeRecords, contents
 
 from openclap.captions import Counts
+from openclap.data.build import build, fetch_and_decode, write_tars
 from openclap.data.captioning import caption
 from openclap.data.config import DataConfig
+from openclap.data.filters import plan
 from openclap.data.layout import read_table
 from openclap.data.manifest import finish
-from openclap.data.pack import build, gather, write_tars
-from openclap.data.plan import plan
+from openclap.data.parallel import Share
 from openclap.data.shards import index_shards
-from openclap.data.work import Share
 from openclap.errors import DataError
 from openclap.sources import Record
 
@@ -70,7 +70,7 @@ def test_made_once_by_parts_or_at_once(tmp_path: Path, make_records: MakeRecords
     plan(records, out, ALL)
     with pytest.raises(DataError, match="still to be fetched"):
         caption(out, maker)
-    gather(out)
+    fetch_and_decode(out)
     for number in (2, 1):
         caption(out, maker, Share(number, 2))
     asked = list(maker.asked)

@@ -25,9 +25,8 @@ from openclap.audio.augment import AugmentConfig
 from openclap.audio.frontend import FrontEnd, FrontEndConfig
 from openclap.audio.io import Wave, read_mono
 from openclap.audio.mel import MelConfig
-from openclap.data.clip import CHOICES
-from openclap.data.loader import PairLoader
-from openclap.data.pack import pack
+from openclap.data.build import pack
+from openclap.data.loader import CHOICES, PairLoader
 from openclap.data.shards import ShardIndex, index_shards
 from openclap.errors import ConfigError, DataError
 from openclap.types import AudioBatch, PairBatch, TextBatch
@@ -291,11 +290,11 @@ def test_a_mixed_clip_is_two_of_one_shard_with_both_captions(shards: ShardIndex)
 
 
 def is_made_of(mixed: np.ndarray, one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether it is a weighted sum of one sound and some stretch of the other, which is repeated if it is shorter."""
+    """Whether it is a weighted sum of one sound and some segment of the other, which is repeated if it is shorter."""
     stretches = [np.resize(other, len(one))]
     if len(other) > len(one):
         stretches = [other[start : start + len(one)] for start in range(len(other) - len(one) + 1)]
-    fits = (np.linalg.lstsq(np.stack([one, stretch], 1), mixed, rcond=None) for stretch in stretches)
+    fits = (np.linalg.lstsq(np.stack([one, segment], 1), mixed, rcond=None) for segment in stretches)
     return any(residual.size and residual[0] < 1e-8 and min(weights) > 0 for weights, residual, *_ in fits)
 
 

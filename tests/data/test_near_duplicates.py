@@ -18,13 +18,13 @@ from packs import contents
 
 from openclap.audio.io import decode
 from openclap.data import near_duplicates as module
+from openclap.data.build import build, fetch_and_decode, write_tars
 from openclap.data.config import DataConfig
+from openclap.data.filters import plan
 from openclap.data.layout import read_table
 from openclap.data.manifest import finish
-from openclap.data.near_duplicates import Near, Sound, mark, twins
-from openclap.data.pack import build, gather, write_tars
-from openclap.data.plan import plan
-from openclap.data.work import Share
+from openclap.data.near_duplicates import NearDuplicates, Sound, find_near_duplicates, nearest_included
+from openclap.data.parallel import Share
 from openclap.errors import AudioError, ConfigError, DataError
 from openclap.sources import Record
 
@@ -53,7 +53,7 @@ def test_twins_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, block: 
     centres = rng.standard_normal((30, 8))
     vectors_ND = (centres[rng.integers(0, 30, 300)] + 0.35 * rng.standard_normal((300, 8))).astype(np.float16)
     for threshold in (0.7, 0.9, 0.95):
-        twin_N, cosine_N = twins(vectors_ND, threshold)
+        twin_N, cosine_N = nearest_included(vectors_ND, threshold)
         expected = by_force(vectors_ND, threshold)
         assert twin_N.tolist() == [twin for twin, _ in expected]
         np.testing.assert_allclose(cosine_N, [cosine for _, cosine in expected], atol=1e-6)
@@ -64,14 +64,14 @@ def test_a_chain_does_not_pull_everything_in() -> None:
     """Each is near the one before: of six, every second one goes, for its neighbour stays no longer than it."""
     angles = np.radians(np.arange(6) * 10.0)
     vectors_N2 = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    assert twins(vectors_N2, np.cos(np.radians(15)))[0].tolist() == [-1, 0, -1, 2, -1, 4]
+    assert nearest_included(vectors_N2, np.cos(np.radians(15)))[0].tolist() == [-1, 0, -1, 2, -1, 4]
 
 
 def test_equal_vectors_have_a_cosine_of_one_and_zeros_are_near_nothing() -> None:
     vectors_ND = np.random.default_rng(1).standard_normal((50, 512)).astype(np.float16)
     doubled_ND = np.concatenate([vectors_ND, np.zeros((3, 512), np.float16), vectors_ND])
-    assert twins(doubled_ND, 1.0)[0].tolist() == [-1] * 53 + list(range(50))
-    assert twins(doubled_ND[:0], 0.5)[0].tolist() == []
+    assert nearest_included(doubled_ND, 1.0)[0].tolist() == [-1] * 53 + list(range(50))
+    assert nearest_included(doubled_ND[:0], 0.5)[0].tolist() == []
 
 
 def spectrum(wave_NC: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
@@ -116,7 +116,7 @@ def records(tmp_path: Path) -> list[Record]:
 
 def test_near_duplicates_are_left_out_and_named(tmp_path: Path, records: list[Record]) -> None:
     ear = Ear()
-    report = build(records, tmp_path / "out", DataConfig(splits={"train": 1.0}), near=Near(0.9, "ear", ear))
+    report = build(records, tmp_path / "out", DataConfig(splits={"train": 1.0}), near=NearDuplicates(0.9, "ear", ear))
     assert [(item.id, item.kind) for item in report.skipped] == [
         ("b-quiet", "near duplicate"),
         ("c-part", "near duplicate"),
@@ -131,7 +131,7 @@ def test_near_duplicates_are_left_out_and_named(tmp_path: Path, records: list[Re
 def test_what_goes_for_another_reason_is_nobodys_twin(tmp_path: Path, records: list[Record]) -> None:
     first = [records[1], *records]  # "b" twice: the second has the same samples
     config = DataConfig(splits={"train": 1.0}, drop_duplicates=True, shortest_s=0.8)
-    report = build(first, tmp_path / "out", config, near=Near(0.9, "ear", Ear()))
+    report = build(first, tmp_path / "out", config, near=NearDuplicates(0.9, "ear", Ear()))
     kinds = [(item.id, item.kind) for item in report.skipped]
     assert kinds[:2] == [("b", "duplicate"), ("b-quiet", "near duplicate")]
 
@@ -144,18 +144,18 @@ def test_the_step_goes_on_where_it_stopped_and_another_model_begins_anew(
     out = tmp_path / "out"
     plan(records, out, DataConfig(splits={"train": 1.0}))
     with pytest.raises(DataError, match="still to be fetched"):
-        mark(out, Near(0.9, "ear", Ear()))
-    gather(out)
+        find_near_duplicates(out, NearDuplicates(0.9, "ear", Ear()))
+    fetch_and_decode(out)
     with pytest.raises(KeyboardInterrupt):
-        mark(out, Near(0.9, "ear", Ear(stop_after=5)))
+        find_near_duplicates(out, NearDuplicates(0.9, "ear", Ear(stop_after=5)))
     with pytest.raises(DataError, match="still to be compared"):
         write_tars(out)
     ear = Ear()
-    assert mark(out, Near(0.9, "ear", ear)) == 2
+    assert find_near_duplicates(out, NearDuplicates(0.9, "ear", ear)) == 2
     assert ear.heard == len(records) - 4
-    assert mark(out, Near(0.999, "ear", ear)) == 1 and ear.heard == len(records) - 4
+    assert find_near_duplicates(out, NearDuplicates(0.999, "ear", ear)) == 1 and ear.heard == len(records) - 4
     before = contents(out / "work/near")
-    assert mark(out, Near(0.9, "another ear", ear)) == 2 and ear.heard == 2 * len(records) - 4
+    assert find_near_duplicates(out, NearDuplicates(0.9, "another ear", ear)) == 2 and ear.heard == 2 * len(records) - 4
     assert before.items() <= contents(out / "work/near").items()
 
 
@@ -169,11 +169,11 @@ def test_parts_make_vectors_and_the_last_compares(
         plan(records, folder, DataConfig(splits={"train": 1.0}))
     found = []
     for number in (3, 1, 2):
-        gather(out, Share(number, 3))
-        found.append(mark(out, Near(0.9, "ear", Ear()), Share(number, 3)))
+        fetch_and_decode(out, Share(number, 3))
+        found.append(find_near_duplicates(out, NearDuplicates(0.9, "ear", Ear()), Share(number, 3)))
     assert found == [None, None, 2]
-    gather(whole)
-    mark(whole, Near(0.9, "ear", Ear()))
+    fetch_and_decode(whole)
+    find_near_duplicates(whole, NearDuplicates(0.9, "ear", Ear()))
     assert read_table(out / "work/near.parquet").equals(read_table(whole / "work/near.parquet"))
 
 
@@ -181,16 +181,16 @@ def test_a_set_that_shrinks_keeps_no_tar_of_before(tmp_path: Path, records: list
     config = DataConfig(splits={"train": 1.0}, shard_size=2)
     build(records, tmp_path / "out", config)
     assert len(list((tmp_path / "out/train").glob("*.tar"))) == 4
-    report = build(records, tmp_path / "out", config, near=Near(0.9, "ear", Ear()))
+    report = build(records, tmp_path / "out", config, near=NearDuplicates(0.9, "ear", Ear()))
     assert report.packed == {"train": 5} and len(list((tmp_path / "out/train").glob("*.tar"))) == 3
-    build(records, tmp_path / "new", config, near=Near(0.9, "ear", Ear()))
+    build(records, tmp_path / "new", config, near=NearDuplicates(0.9, "ear", Ear()))
     assert contents(tmp_path / "out") == contents(tmp_path / "new")
 
 
 def test_tars_of_before_are_not_taken_for_those_of_now(tmp_path: Path, records: list[Record]) -> None:
     out = tmp_path / "out"
     build(records, out, DataConfig(splits={"train": 1.0}, shard_size=2))
-    mark(out, Near(0.9, "ear", Ear()))
+    find_near_duplicates(out, NearDuplicates(0.9, "ear", Ear()))
     write_tars(out, Share(1, 3))
     with pytest.raises(DataError, match=r"2 of 3 tars are still to be written"):
         finish(out)
@@ -202,17 +202,17 @@ def test_tars_of_before_are_not_taken_for_those_of_now(tmp_path: Path, records: 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.01, float("nan")])
 def test_a_threshold_that_is_none(threshold: float) -> None:
     with pytest.raises(ConfigError, match="expected a cosine"):
-        Near(threshold, "ear", Ear())
+        NearDuplicates(threshold, "ear", Ear())
 
 
 COMPARE_MANY = """
 import resource, sys
 import numpy as np
-from openclap.data.near_duplicates import twins
+from openclap.data.near_duplicates import nearest_included
 rng = np.random.default_rng(0)
 vectors = np.concatenate([rng.standard_normal((5000, 512)).astype(np.float16) for _ in range(20)])
 vectors[60_000:60_100] = vectors[:100]
-twin, cosine = twins(vectors, 0.98)
+twin, cosine = nearest_included(vectors, 0.98)
 assert twin[60_000:60_100].tolist() == list(range(100)) and (twin >= 0).sum() == 100
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -13,12 +13,12 @@ import pytest
 from fetching import environment
 from packs import MakeRecords, contents
 
-from openclap.data import on_ray
+from openclap.data.build import build, fetch_and_decode, write_tars
 from openclap.data.config import DataConfig
+from openclap.data.filters import plan
 from openclap.data.layout import CHUNK
 from openclap.data.manifest import finish
-from openclap.data.pack import build, gather, write_tars
-from openclap.data.plan import plan
+from openclap.data.parallel import run_on_ray
 from openclap.errors import ConfigError, DataError
 
 ray = pytest.importorskip("ray")
@@ -54,12 +54,12 @@ def refuse(thing: tuple[str, int]) -> None:
 
 
 def test_the_work_is_spread_and_errors_come_back(cluster: None) -> None:
-    found = list(on_ray.each(where, [0.5] * 6))
+    found = list(run_on_ray(where, [0.5] * 6))
     assert len(found) == 6 and os.getpid() not in {pid for pid, _ in found}
     assert len({node for _, node in found}) == 2
     with pytest.raises(DataError, match=r"^a: 2 is too much"):
-        list(on_ray.each(refuse, [("a", 1)]))
-    assert list(on_ray.each(where, [])) == []
+        list(run_on_ray(refuse, [("a", 1)]))
+    assert list(run_on_ray(where, [])) == []
 
 
 def test_a_cluster_makes_the_same_bytes(cluster: None, tmp_path: Path, make_records: MakeRecords) -> None:
@@ -67,8 +67,8 @@ def test_a_cluster_makes_the_same_bytes(cluster: None, tmp_path: Path, make_reco
     records[5].audio.write_bytes(b"no sound")  # type: ignore[union-attr]
     build(records, tmp_path / "one", config)
     plan(records, tmp_path / "many", config)
-    gather(tmp_path / "many", each=on_ray.each)
-    write_tars(tmp_path / "many", each=on_ray.each)
+    fetch_and_decode(tmp_path / "many", runner=run_on_ray)
+    write_tars(tmp_path / "many", runner=run_on_ray)
     assert len(finish(tmp_path / "many").skipped) == 1
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
 
@@ -78,4 +78,4 @@ def test_no_cluster_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         port = server.getsockname()[1]
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     with pytest.raises(ConfigError, match=r"No Ray cluster can be reached .*refused.* ray start --head"):
-        list(on_ray.each(abs, [1]))
+        list(run_on_ray(abs, [1]))

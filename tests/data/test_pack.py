@@ -14,8 +14,8 @@ import webdataset
 from packs import MakeRecords, contents
 
 from openclap.audio.io import decode
-from openclap.data.clean import to_flac, to_pcm
-from openclap.data.pack import pack
+from openclap.data.build import pack
+from openclap.data.decode import to_flac, to_pcm
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError
 from openclap.sources import Record, read_table
@@ -196,5 +196,5 @@ def test_a_row_with_a_start_is_that_stretch_of_its_file(tmp_path: Path) -> None:
     pack(read_table(tmp_path / "table.csv"), tmp_path / "out", splits=ALL)
     index, whole_NC = index_shards(tmp_path / "out/train"), decode(tmp_path / "long.wav")[0]
     found = [decode(index.read_sample(number).audio)[0] for number in range(3)]
-    for wave_NC, stretch in zip(found, (slice(0, 12_000), slice(12_000, 36_000), slice(None)), strict=True):
-        np.testing.assert_array_equal(wave_NC, whole_NC[stretch])
+    for wave_NC, segment in zip(found, (slice(0, 12_000), slice(12_000, 36_000), slice(None)), strict=True):
+        np.testing.assert_array_equal(wave_NC, whole_NC[segment])

@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from packs import MakeRecords, contents
 
-from openclap.data.pack import pack
+from openclap.data.build import pack
 from openclap.data.shards import index_shards
 from openclap.errors import DataError
 from openclap.locks import LOCK
@@ -55,8 +55,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, e
 STEPS = [
     ("openclap.storage.os.fsync", os, "fsync"),
     ("rename", Path, "replace"),
-    ("a record", sys.modules["openclap.data.decode"], "facts_of"),
-    ("a sample", sys.modules["openclap.data.write"], "flac_of"),
+    ("a record", sys.modules["openclap.data.decode"], "facts_and_flac"),
+    ("a sample", sys.modules["openclap.data.decode"].DecodedSounds, "flac"),
     ("a member", tarfile.TarFile, "addfile"),
     ("a table", sys.modules["openclap.data.write"], "write_table"),
 ]
@@ -91,8 +91,8 @@ def test_a_second_run_does_nothing(tmp_path: Path, make_records: MakeRecords, mo
     records = mixed(make_records, tmp_path)
     first = pack(records, tmp_path / "out", shard_size=3)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    stop_at(monkeypatch, sys.modules["openclap.data.decode"], "facts_of", 1, Stop())
-    stop_at(monkeypatch, sys.modules["openclap.data.write"], "flac_of", 1, Stop())
+    stop_at(monkeypatch, sys.modules["openclap.data.decode"], "facts_and_flac", 1, Stop())
+    stop_at(monkeypatch, sys.modules["openclap.data.write"], "_write", 1, Stop())
     assert pack(records, tmp_path / "out", shard_size=3) == first
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
@@ -121,7 +121,7 @@ def test_a_lost_table_is_made_again(tmp_path: Path, make_records: MakeRecords, l
 
 PACK_AND_BE_KILLED = """
 import os, pickle, signal, sys
-from openclap.data.pack import pack
+from openclap.data.build import pack
 def progress(done, total):
     if done >= int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -146,10 +146,15 @@ def test_killed_and_run_again(tmp_path: Path, make_records: MakeRecords) -> None
 
 PACK_INTO_15_KB = """
 import pickle, resource, sys
-from openclap.data.pack import pack
-records = pickle.load(open(sys.argv[1], "rb"))
+from pathlib import Path
+from openclap.data.build import fetch_and_decode, pack
+from openclap.data.config import DataConfig
+from openclap.data.filters import plan
+records, out = pickle.load(open(sys.argv[1], "rb")), Path(sys.argv[2])
+plan(records, out, DataConfig(splits={"train": 1.0}, shard_size=2))
+fetch_and_decode(out)
 resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))
-pack(records, sys.argv[2], splits={"train": 1.0}, shard_size=2)
+pack(records, out, splits={"train": 1.0}, shard_size=2)
 """
 
 
@@ -170,8 +175,9 @@ def test_files_that_really_cannot_grow(tmp_path: Path, make_records: MakeRecords
 def test_a_full_disk_says_what_is_complete(
     tmp_path: Path, make_records: MakeRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_at(monkeypatch, tarfile.TarFile, "addfile", 10, OSError(errno.ENOSPC, "No space left on device"))
-    with pytest.raises(DataError, match=r"2 tars with 4 samples are complete, and running the same again goes on"):
+    # Eight members are written while decoding; the tenth of packing is in the third tar.
+    stop_at(monkeypatch, tarfile.TarFile, "addfile", 8 + 10, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(DataError, match=r"2 tars with 4 samples are complete, and running the same again resumes"):
         pack(make_records(8), tmp_path / "out", splits={"train": 1.0}, shard_size=2)
 
 

@@ -18,21 +18,21 @@ import numpy as np
 import polars
 import pytest
 import soundfile
-from openclap.data.fetch import Limits
 
 from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.captions.keyword_to_caption import BUNDLED, load
+from openclap.data.build import build
 from openclap.data.config import DataConfig
 from openclap.data.layout import read_table as read_parquet
-from openclap.data.pack import build
 from openclap.data.shards import index_shards
+from openclap.download import FetchLimits
 from openclap.sources import read_table
 
 DEBIAN = {"scratch": "CC-BY-SA-3.0", "minetest-data": "CC-BY-SA-3.0", "asterisk-core-sounds-en-wav": "CC-BY-SA-3.0"}
 NPM = "supersonic-scsynth-samples"
 SUFFIXES = (".wav", ".ogg", ".flac", ".mp3")
-LIMITS = Limits(private=True, wait_s=0.01, idle_s=1.0, seconds=3.0, bytes=8 << 20, attempts=3)
+LIMITS = FetchLimits(allow_private=True, wait_s=0.01, idle_s=1.0, seconds=3.0, bytes=8 << 20, attempts=3)
 DOES = {
     # what the server does: the kind that comes of it; None where the sound comes in the end
     **dict.fromkeys(("ok", "chunked", "closed", "dated", "once-429", "once-500", "cut-once", "redirect"), None),

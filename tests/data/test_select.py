@@ -13,14 +13,14 @@ import soundfile
 from packs import MakeRecords, contents
 
 from openclap.audio.io import decode
+from openclap.data.build import build, fetch_and_decode, write_tars
+from openclap.data.card import stats_of
 from openclap.data.config import DataConfig
+from openclap.data.filters import plan
 from openclap.data.layout import read_table
 from openclap.data.manifest import finish
-from openclap.data.pack import build, gather, write_tars
-from openclap.data.plan import plan
+from openclap.data.parallel import Share
 from openclap.data.shards import index_shards
-from openclap.data.stats import stats_of
-from openclap.data.work import Share
 from openclap.errors import ConfigError, DataError
 from openclap.sources import Record
 
@@ -153,7 +153,7 @@ def test_parts_side_by_side_make_what_one_run_makes(tmp_path: Path, make_records
     with pytest.raises(DataError, match="11 of 11 records are still to be fetched"):
         write_tars(out)
     for number in (3, 1, 2):
-        gather(out, Share(number, 3))
+        fetch_and_decode(out, Share(number, 3))
     with pytest.raises(DataError, match="tars are still to be written"):
         write_tars(out, Share(1, 2))
         finish(out)
@@ -192,7 +192,7 @@ def test_a_group_goes_where_its_source_put_any_of_it(tmp_path: Path, make_record
 def test_a_sound_that_changed_since_it_was_decoded_is_not_packed(tmp_path: Path, make_records: MakeRecords) -> None:
     records, out, config = make_records(3), tmp_path / "out", DataConfig(splits=ALL)
     plan(records, out, config)
-    gather(out)
+    fetch_and_decode(out)
     content = bytearray(Path(records[1].audio).read_bytes())
     content[-2] ^= 8
     Path(records[1].audio).write_bytes(content)

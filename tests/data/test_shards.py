@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from packs import MakeRecords
 
-from openclap.data.pack import pack
+from openclap.data.build import pack
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError
 

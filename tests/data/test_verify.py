@@ -11,12 +11,11 @@ import polars
 import pytest
 from packs import MakeRecords, contents
 
+from openclap.data.build import build
+from openclap.data.card import stats_of
 from openclap.data.config import DataConfig
-from openclap.data.pack import build
-from openclap.data.rebuild import UNKNOWN
 from openclap.data.shards import index_shards
-from openclap.data.stats import stats_of
-from openclap.data.verify import NOT_IN_MANIFEST, Health, check, repair
+from openclap.data.verify import NOT_IN_MANIFEST, UNKNOWN, CheckReport, check, repair
 from openclap.errors import DataError
 
 
@@ -33,7 +32,7 @@ def flip(path: Path, place: int) -> None:
 
 
 def test_a_whole_set_is_whole(packed: Path) -> None:
-    assert check(packed) == Health(3, 9, ())
+    assert check(packed) == CheckReport(3, 9, ())
 
 
 def test_every_kind_of_damage_is_named_and_only_that_is_written_again(packed: Path) -> None:
@@ -79,7 +78,7 @@ def test_without_work_nothing_is_mended(packed: Path) -> None:
 def test_tars_of_others_are_decoded(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     shutil.copy(packed / "train/0.tar", tmp_path / "theirs" / "a.tar")
-    assert check(tmp_path / "theirs") == Health(1, 3, ())
+    assert check(tmp_path / "theirs") == CheckReport(1, 3, ())
     flip(tmp_path / "theirs" / "a.tar", 512 + 200)
     [(name, reason)] = check(tmp_path / "theirs").damage
     assert name == "a.tar" and "sample 0 of a.tar" in reason
@@ -144,7 +143,7 @@ def test_a_damaged_manifest_is_made_again(packed: Path, make_records: MakeRecord
     health = check(packed)
     assert [name for name, _ in health.damage] == ["manifest.parquet"], health
     mended = repair(packed, health)
-    assert mended.damage == () and check(packed) == Health(3, 9, ())
+    assert mended.damage == () and check(packed) == CheckReport(3, 9, ())
     if work:
         assert contents(packed) == before  # byte for byte
         return
@@ -211,7 +210,7 @@ def test_files_of_others_in_a_set_are_mentioned(packed: Path) -> None:
     (packed / "old").mkdir()
     (packed / "README.md").write_text("card", encoding="utf-8")
     health = check(packed)
-    assert health.aliens == ("notes.txt", "old/", "train/0.flac", "train/4.tar/")
+    assert health.foreign == ("notes.txt", "old/", "train/0.flac", "train/4.tar/")
     assert health.damage == ()
 
 

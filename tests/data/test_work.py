@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fetching import environment
 
-from openclap.data.work import Share, each
+from openclap.data.parallel import Share, run
 from openclap.errors import ConfigError
 
 
@@ -31,18 +31,18 @@ def test_a_part_that_is_none(text: str) -> None:
 
 
 def test_every_thing_is_done_once_in_any_number_of_processes() -> None:
-    assert sorted(each(abs, range(-7, 0), processes=1)) == sorted(each(abs, range(-7, 0), processes=2))
+    assert sorted(run(abs, range(-7, 0), processes=1)) == sorted(run(abs, range(-7, 0), processes=2))
     with pytest.raises(ConfigError, match="processes is 0"):
-        list(each(abs, [1], processes=0))
+        list(run(abs, [1], processes=0))
 
 
 WORK_FOR_A_MINUTE = """
 import sys, time
 from pathlib import Path
-from openclap.data.work import each
+from openclap.data.parallel import run
 from sleeper import sleep_and_tell
 if __name__ == "__main__":
-    list(each(sleep_and_tell, [sys.argv[1]] * 4, processes=2))
+    list(run(sleep_and_tell, [sys.argv[1]] * 4, processes=2))
 """
 SLEEPER = """
 import os, time

@@ -11,7 +11,7 @@ import torch
 import openclap
 from openclap import presets
 from openclap.checkpoints import folder
-from openclap.data.pack import pack
+from openclap.data.build import pack
 from openclap.data.shards import index_shards
 from openclap.demo.run import SOUNDS, TABLE
 from openclap.evals.metrics import retrieval_metrics
