@@ -133,9 +133,9 @@ def test_identifiers_are_no_captions_and_it_stops_before_any_work(
         said = " ".join(capsys.readouterr().err.split())
         assert "6 of 6 captions look like identifiers ('NHU'; made of the file name)" in said
         assert f"{notes} speaks of these sounds (captions in 'caption'): give it in place of the folder." in said
-        assert "To go on all the same, give --any-captions." in said and "Traceback" not in said
+        assert "To continue all the same, use --skip-caption-check." in said and "Traceback" not in said
         assert not (out / "dataset.json").exists()
-    assert openclap("dataset", "build", folder, out, "--any-captions", *ALONE) == 0
+    assert openclap("dataset", "build", folder, out, "--skip-caption-check", *ALONE) == 0
     assert "look like identifiers" in capsys.readouterr().err
     for what in (notes, folder.parent):
         assert (
@@ -154,10 +154,10 @@ def test_a_table_without_captions_is_asked_for_their_column(tmp_path: Path, caps
     rows = "".join(f"{file.name},Hund {number}\n" for number, file in enumerate(sorted(folder.glob("*.wav"))))
     table = folder / "t.csv"
     table.write_text(f"datei,beschreibung\n{rows}", encoding="utf-8")
-    assert openclap("dataset", "build", table, tmp_path / "out", "--any-captions", *ALONE) == 2
+    assert openclap("dataset", "build", table, tmp_path / "out", "--skip-caption-check", *ALONE) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "None of the 6 sounds has a caption. Its other columns are 'beschreibung'" in said
-    assert "sound from 'datei', no column of captions." in said and "To go on" not in said
+    assert "sound from 'datei', no column of captions." in said and "To continue" not in said
     assert openclap("dataset", "build", table, tmp_path / "out", "--caption-column", "beschreibung", *ALONE) == 0
 
 
@@ -239,7 +239,7 @@ def test_a_damaged_manifest_is_mended_and_strange_files_are_named(
     assert f"openclap dataset check {out} --repair" in " ".join(capsys.readouterr().err.split())
     assert openclap("dataset", "check", out, *ALONE) == 1
     printed = capsys.readouterr()
-    assert "manifest.parquet  is damaged" in printed.out and "No part of the data set: train/4.tar/." in printed.err
+    assert "manifest.parquet  is damaged" in printed.out and "Not part of the data set: train/4.tar/." in printed.err
     assert openclap("dataset", "check", out, "--repair", *ALONE) == 0
     assert "Wrote manifest.parquet again, from work/." in capsys.readouterr().err
     assert (out / "manifest.parquet").read_bytes() == whole
@@ -252,14 +252,14 @@ def test_a_damaged_manifest_is_mended_and_strange_files_are_named(
     (out / "manifest.parquet").unlink()
     assert openclap("dataset", "check", out, "--repair", "--json", *ALONE) == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["left"] == [] and "They do not hold rate, channels" in printed.err
+    assert json.loads(printed.out)["left"] == [] and "They lack rate, channels" in printed.err
     assert openclap("dataset", "check", out, *ALONE) == 0 and openclap("dataset", "card", out) == 0
 
 
 def test_a_recipe_of_ones_own(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "mine.py"
     recipe.write_text(
-        "from openclap.data.config import DataConfig\nfrom openclap.data.config import DataRecipe\n\n"
+        "from openclap.data.config import DataConfig, DataRecipe\n\n"
         'def config():\n    return DataRecipe("mine", {"folder": "collection", "clotho": "Clotho"}, '
         "DataConfig(by_source=True, splits={'train': 1.0}))\n",
         encoding="utf-8",
@@ -286,7 +286,7 @@ def test_mistakes_are_one_sentence(collection: Path, tmp_path: Path, capsys: pyt
         (["build", collection, out, "--source", "nonsense"], "expected one of: freesound"),
         (["build", collection, out, "--source", "esc50"], "esc50.csv"),
         (["build", collection, out, "--decontaminate", "esc50"], "expected NAME=FOLDER"),
-        (["build", collection, out, "--test-fraction", "1"], "expected a share from 0"),
+        (["build", collection, out, "--test-fraction", "1"], "expected a number from 0"),
         (["build", collection, out, "--processes", "0"], "expected 1 or more"),
         (["build", collection, out, "--caption", tmp_path], "no"),
         (["fetch", tmp_path], "holds no dataset.json"),
@@ -294,7 +294,7 @@ def test_mistakes_are_one_sentence(collection: Path, tmp_path: Path, capsys: pyt
         (["merge", tmp_path], "holds no"),
         (["stats", tmp_path], "expected a finished data set"),
         (["card", tmp_path / "nothing"], "expected a finished data set"),
-        (["check", tmp_path / "nothing"], "holds no tar"),
+        (["check", tmp_path / "nothing"], "no tar"),
         (["push", tmp_path, "me/set"], "expected a finished data set"),
     ):
         assert openclap("dataset", *words) == 2, words

@@ -54,9 +54,9 @@ def test_the_steps_find_the_same(
     out = tmp_path / "out"
     assert openclap("dataset", "plan", collection, out) == 0
     assert openclap("dataset", "fetch", out, "--part", "2/2", "--near-duplicates", "0.99", "--model", "demo-start") == 0
-    assert "Other parts are still to be listened to" in capsys.readouterr().err
+    assert "Other parts are still to be embedded" in capsys.readouterr().err
     assert openclap("dataset", "fetch", out, "--part", "1/2", "--near-duplicates", "0.99", "--model", "demo-start") == 0
-    assert "Near duplicates: 1." in capsys.readouterr().err
+    assert "Near-duplicates: 1." in capsys.readouterr().err
     assert openclap("dataset", "pack", out) == 0 and openclap("dataset", "merge", out) == 0
     assert left_out(out) == {"dog2.flac": "near duplicate"}
 

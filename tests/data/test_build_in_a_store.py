@@ -84,7 +84,7 @@ def test_sounds_may_lie_in_a_store(store: str, tmp_path: Path, make_records: Mak
 
 
 def test_sounds_with_an_address_need_a_folder(store: str) -> None:
-    with pytest.raises(DataError, match="fetched to a folder of a file system alone"):
+    with pytest.raises(DataError, match="only be downloaded to a file system"):
         build([Record("1", "https://example.org/1.wav", ("A tone.",), "test")], place_of(store), CONFIG)
 
 

@@ -274,7 +274,7 @@ def test_again_tries_what_did_not_come(collection: Collection) -> None:
 def test_sets_to_stay_apart_from_cannot_be_named_later(collection: Collection) -> None:
     records = list(collection.recipe.records(collection.root))[:2]
     build(records, collection.out, collection.recipe.config, limits=QUICK)
-    with pytest.raises(DataError, match="begun without sets to stay apart from"):
+    with pytest.raises(DataError, match="begun without evaluation sets"):
         collection.build()
 
 

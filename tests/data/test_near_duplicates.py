@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from fetching import environment
 from numpy.typing import NDArray
 from packs import contents
 
+from fetching import environment
 from openclap.audio.io import decode
 from openclap.data import near_duplicates as module
 from openclap.data.build import build, fetch_and_decode, write_tars
@@ -139,7 +139,7 @@ def test_what_goes_for_another_reason_is_nobodys_twin(tmp_path: Path, records: l
 def test_the_step_goes_on_where_it_stopped_and_another_model_begins_anew(
     tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("near_duplicates", "decode", "fetched"):
+    for name in ("near_duplicates", "decode", "download"):
         monkeypatch.setattr(sys.modules[f"openclap.data.{name}"], "CHUNK", 2)
     out = tmp_path / "out"
     plan(records, out, DataConfig(splits={"train": 1.0}))
@@ -162,7 +162,7 @@ def test_the_step_goes_on_where_it_stopped_and_another_model_begins_anew(
 def test_parts_make_vectors_and_the_last_compares(
     tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("near_duplicates", "decode", "fetched"):
+    for name in ("near_duplicates", "decode", "download"):
         monkeypatch.setattr(sys.modules[f"openclap.data.{name}"], "CHUNK", 2)
     out, whole = tmp_path / "parts", tmp_path / "whole"
     for folder in (out, whole):

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fetching import environment
 from packs import MakeRecords, contents
 
+from fetching import environment
 from openclap.data.build import build, fetch_and_decode, write_tars
 from openclap.data.config import DataConfig
 from openclap.data.filters import plan

@@ -81,8 +81,8 @@ def test_published_counts_stand_beside_ours_whatever_the_splits_are_called() -> 
 def test_the_table_as_markdown() -> None:
     table = overlap_table([ESC50, CLOTHO_TEST], [FSD_TRAIN, FSD_TEST, replace(URBAN, name="Ours", split="train")])
     assert to_markdown(table) == (
-        "| held out | found in | splits | by id | published | other id, same sound |\n"
-        "|---|---|---|---:|---:|---:|\n"
+        "| evaluation set | found in | splits | by id | published | other id, same sound |\n"
+        "| --- | --- | --- | ---: | ---: | ---: |\n"
         "| ESC-50 | FSD50K | train / test | 3 / 1 | 399 / 171 | 0 / 0 |\n"
         "| ESC-50 | Ours | train | 1 | – | 0 |\n"
         "| Clotho evaluation | FSD50K | train / test | 1 / 1 | 54 / 33 | 0 / 0 |\n"
@@ -176,12 +176,12 @@ def test_ids_in_file_names(name: str, file: str, ids: tuple[int | None, str | No
     [("ESC-50", "readme.txt"), ("UrbanSound8K", "1-2-3.wav"), ("FSD50K", "a.wav"), ("AudioSet", "a.wav")],
 )
 def test_other_file_names(name: str, file: str) -> None:
-    with pytest.raises(DataError, match=f"{file}: is no file name of {name}, expected"):
+    with pytest.raises(DataError, match=f"{file}: .*{name}"):
         ids_of_file_names([file], name)
 
 
 def test_a_set_whose_file_names_tell_nothing() -> None:
-    with pytest.raises(DataError, match="MACS: its file names tell nothing, expected one of: ESC-50"):
+    with pytest.raises(DataError, match="MACS: .*expected one of: ESC-50"):
         ids_of_file_names(["a.wav"], "MACS")
 
 
@@ -205,7 +205,7 @@ def test_what_is_no_list_of_ids(tmp_path: Path) -> None:
     polars.DataFrame({"id": [1]}).write_parquet(tmp_path / "other.parquet")
     with pytest.raises(DataError, match="expected the columns set, split, freesound_id"):
         load_ids(tmp_path / "other.parquet")
-    with pytest.raises(DataError, match="no column says what its clips are"):
+    with pytest.raises(DataError, match="no column identifies its clips"):
         overlapping(polars.DataFrame({"id": [1]}), [ESC50])
     with pytest.raises(DataError, match="invalid ids"):
         ids_of_frame(polars.DataFrame({"freesound_id": ["17367", "a song"]}), "Mine")

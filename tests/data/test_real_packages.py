@@ -32,7 +32,7 @@ from openclap.sources import read_table
 DEBIAN = {"scratch": "CC-BY-SA-3.0", "minetest-data": "CC-BY-SA-3.0", "asterisk-core-sounds-en-wav": "CC-BY-SA-3.0"}
 NPM = "supersonic-scsynth-samples"
 SUFFIXES = (".wav", ".ogg", ".flac", ".mp3")
-LIMITS = FetchLimits(allow_private=True, wait_s=0.01, idle_s=1.0, seconds=3.0, bytes=8 << 20, attempts=3)
+LIMITS = FetchLimits(allow_private=True, backoff_s=0.01, idle_s=1.0, timeout_s=3.0, max_bytes=8 << 20, attempts=3)
 DOES = {
     # what the server does: the kind that comes of it; None where the sound comes in the end
     **dict.fromkeys(("ok", "chunked", "closed", "dated", "once-429", "once-500", "cut-once", "redirect"), None),

@@ -189,16 +189,26 @@ def test_a_group_goes_where_its_source_put_any_of_it(tmp_path: Path, make_record
     assert build(records, tmp_path / "out", DataConfig()).packed == {"test": 6}
 
 
-def test_a_sound_that_changed_since_it_was_decoded_is_not_packed(tmp_path: Path, make_records: MakeRecords) -> None:
+@pytest.mark.parametrize("decoded_sounds", ["there", "deleted"])
+def test_sound_changed_after_decoding_is_packed_as_decoded_or_left_out(
+    tmp_path: Path, make_records: MakeRecords, decoded_sounds: str
+) -> None:
     records, out, config = make_records(3), tmp_path / "out", DataConfig(splits=ALL)
+    build(records, tmp_path / "undisturbed", config)
     plan(records, out, config)
     fetch_and_decode(out)
+    if decoded_sounds == "deleted":
+        shutil.rmtree(out / "work/sounds")
     content = bytearray(Path(records[1].audio).read_bytes())
     content[-2] ^= 8
     Path(records[1].audio).write_bytes(content)
     write_tars(out)
     report = finish(out)
-    assert report.packed == {"train": 2} and "has changed" in report.skipped[0].reason
+    if decoded_sounds == "there":
+        assert report.packed == {"train": 3}
+        assert (out / "train/0.tar").read_bytes() == (tmp_path / "undisturbed/train/0.tar").read_bytes()
+    else:
+        assert report.packed == {"train": 2} and "has changed" in report.skipped[0].reason
 
 
 def test_names_that_are_not_utf8_and_strange_addresses_are_left_out(tmp_path: Path, make_records: MakeRecords) -> None:
@@ -220,7 +230,7 @@ def test_a_finished_set_without_its_work_is_not_built_over(tmp_path: Path, make_
     build(records, out, DataConfig())
     shutil.rmtree(out / "work")
     before = contents(out)
-    with pytest.raises(DataError, match="work/ was deleted"):
+    with pytest.raises(DataError, match="finished data set without"):
         build(records, out, DataConfig())
     assert contents(out) == before
 

@@ -85,7 +85,7 @@ def test_tars_of_others_are_decoded(packed: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_tars(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no tar"):
+    with pytest.raises(DataError, match="no tar"):
         check(tmp_path)
 
 
@@ -103,7 +103,7 @@ def test_sizes_and_strange_tars(packed: Path) -> None:
     (packed / "train" / "sizes.json").write_text("{}")
     shutil.copy(packed / "train/0.tar", packed / "train/9.tar")
     assert dict(check(packed).damage) == {
-        "train/sizes.json": "is missing, damaged, or tells other numbers",
+        "train/sizes.json": "is missing, damaged, or states other numbers",
         "train/9.tar": NOT_IN_MANIFEST,
     }
     assert dict(repair(packed, check(packed)).damage) == {"train/9.tar": NOT_IN_MANIFEST}

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fetching import environment
 
+from fetching import environment
 from openclap.data.parallel import Share, run
 from openclap.errors import ConfigError
 
 
 def test_shares_are_all_of_it_once() -> None:
     things = list(range(23))
-    shares = [Share(number, 5)(things) for number in range(1, 6)]
+    shares = [Share(number, 5).of_items(things) for number in range(1, 6)]
     assert sorted(thing for share in shares for thing in share) == things
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

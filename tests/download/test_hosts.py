@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fetching import QUICK
 
+from fetching import QUICK
 from http_server import most_concurrent
 from misbehaving import Misbehaving
 from openclap.download import AHEAD, FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
