@@ -1,7 +1,7 @@
 """Decode every sound of a data set, once: facts about it, and the 48 kHz mono 16-bit FLAC that its tar will hold.
 
 The FLACs wait in `work/sounds/` for the step that writes tars, which knows duplicates and splits only after all facts
-are there (docs/decisions/0014).
+are there (docs/decisions/0010).
 
 N samples, C channels.
 """

@@ -25,8 +25,8 @@ def caption(
         A folder in which every part of `fetch` is done; pack it afterwards.
     maker
         "bundled", a small model that is part of openclap; a sequence-to-sequence model's folder or USER/NAME on the
-        hub, such as mrm8488/t5-base-finetuned-common_gen, which LAION used; or "endpoint", a server that speaks OpenAI's
-        chat protocol, named by OPENCLAP_CHAT_URL, OPENCLAP_CHAT_MODEL and OPENCLAP_CHAT_KEY.
+        hub, such as mrm8488/t5-base-finetuned-common_gen, which LAION used; or "endpoint", a server with OpenAI's chat
+        protocol, named by OPENCLAP_CHAT_URL, OPENCLAP_CHAT_MODEL and OPENCLAP_CHAT_KEY.
     revision
         The branch, tag or commit of a model on the hub.
     device
