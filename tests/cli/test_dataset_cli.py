@@ -1,4 +1,4 @@
-"""`openclap dataset`: every verb, on sounds that a person might have."""
+"""`openclap dataset`: every verb, on typical collections of sounds."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def collection(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_sounds_becomes_a_data_set(
-    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_build_from_a_folder_of_sounds(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert openclap("dataset", "build", collection, out, "--test-fraction", "0.5", "--json") == 0
     report = json.loads(capsys.readouterr().out)
@@ -62,7 +60,7 @@ def test_a_folder_of_sounds_becomes_a_data_set(
     assert openclap("dataset", "check", out) == 0
 
 
-def test_steps_shared_among_jobs_make_the_same(collection: Path, tmp_path: Path) -> None:
+def test_steps_in_parts_write_the_same_bytes(collection: Path, tmp_path: Path) -> None:
     assert openclap("dataset", "build", collection, tmp_path / "one") == 0
     many = tmp_path / "many"
     assert openclap("dataset", "plan", collection, many) == 0
@@ -88,17 +86,13 @@ def numbered(folder: Path, *captions: str) -> Path:
     return folder
 
 
-def test_numbered_recordings_with_their_own_captions_fill_both_splits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_numbered_recordings_fill_both_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = numbered(tmp_path / "set", *[f"Sound {word}." for word in "abcdefghijklmnopqrst"])
     assert openclap("dataset", "build", folder, tmp_path / "out", "--test-fraction", "0.2", "--json", *ALONE) == 0
     assert json.loads(capsys.readouterr().out)["packed"] == {"test": 4, "train": 16}
 
 
-def test_an_empty_split_is_said_and_refused_where_it_was_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_empty_split_is_noted_and_refused_where_requested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = numbered(tmp_path / "set", "a", "b", "c", "d") / "table.csv"
     rows = "".join(f"clip_{number:04d}.wav,sound {number},day one\n" for number in range(4))
     table.write_text(f"file,caption,group\n{rows}", encoding="utf-8")
@@ -121,7 +115,7 @@ def named_by_ids(folder: Path) -> Path:
     return folder
 
 
-def test_identifiers_are_no_captions_and_it_stops_before_any_work(
+def test_identifiers_as_captions_stop_the_build_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = named_by_ids(tmp_path / "WavCaps" / "BBC"), tmp_path / "out"
@@ -149,7 +143,7 @@ def test_identifiers_are_no_captions_and_it_stops_before_any_work(
         assert sum(json.loads(printed.out)["packed"].values()) == 6
 
 
-def test_a_table_without_captions_is_asked_for_their_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_without_captions_names_its_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = named_by_ids(tmp_path / "sounds")
     rows = "".join(f"{file.name},Hund {number}\n" for number, file in enumerate(sorted(folder.glob("*.wav"))))
     table = folder / "t.csv"
@@ -161,7 +155,7 @@ def test_a_table_without_captions_is_asked_for_their_column(tmp_path: Path, caps
     assert openclap("dataset", "build", table, tmp_path / "out", "--caption-column", "beschreibung", *ALONE) == 0
 
 
-def test_build_reads_what_people_have_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_build_recognises_common_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import polars
 
     sounds = named_by_ids(tmp_path / "sounds")
@@ -197,7 +191,7 @@ def test_build_reads_what_people_have_and_says_so(tmp_path: Path, capsys: pytest
         assert captions == [row["text"] for row in rows], what
 
 
-def test_a_set_that_is_measured_on_stays_apart(
+def test_decontaminate_leaves_out_clips_of_an_evaluation_set(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     esc50 = tmp_path / "ESC-50"
@@ -215,7 +209,7 @@ def test_a_set_that_is_measured_on_stays_apart(
     assert "| ESC-50 | " in (out / "README.md").read_text(encoding="utf-8")
 
 
-def test_damage_is_named_and_mended(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_tar_is_repaired(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert openclap("dataset", "build", collection, out) == 0
     tar = out / "train" / "0.tar"
@@ -227,7 +221,7 @@ def test_damage_is_named_and_mended(collection: Path, tmp_path: Path, capsys: py
     assert tar.read_bytes() == whole
 
 
-def test_a_damaged_manifest_is_mended_and_strange_files_are_named(
+def test_damaged_manifest_is_repaired_and_foreign_files_are_listed(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -256,7 +250,7 @@ def test_a_damaged_manifest_is_mended_and_strange_files_are_named(
     assert openclap("dataset", "check", out, *ALONE) == 0 and openclap("dataset", "card", out) == 0
 
 
-def test_a_recipe_of_ones_own(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipe_in_a_python_file(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "mine.py"
     recipe.write_text(
         "from openclap.data.config import DataConfig, DataRecipe\n\n"
@@ -271,7 +265,7 @@ def test_a_recipe_of_ones_own(collection: Path, tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "out" / "collection" / "train" / "0.tar").is_file()
 
 
-def test_a_readme_of_ones_own_is_left_alone(collection: Path, tmp_path: Path) -> None:
+def test_own_readme_is_not_overwritten(collection: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert openclap("dataset", "build", collection, out) == 0
     (out / "README.md").write_text("Mine.", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Building that is killed at any moment, and run again: the same bytes as if it had been left alone.
+"""A build that is killed at any moment and resumed writes the same bytes as an undisturbed one.
 
 Builders are forked from a process that has imported what they need, and really killed (SIGKILL), each so many
 milliseconds into a step; when they have got through, the whole folder is compared, and another one begun.
@@ -23,9 +23,9 @@ from pathlib import Path
 import building
 import pytest
 from building import LEFT_OUT, RECORDS, STEPS
-from fetching import environment
 from packs import contents
 
+from fetching import environment
 from misbehaving import Misbehaving
 from openclap.data.decode import facts_of
 from openclap.data.layout import read_table
@@ -115,7 +115,7 @@ def undisturbed(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> U
     return left_alone(builder, tmp_path_factory.mktemp("undisturbed") / "out")
 
 
-def test_the_run_that_is_left_alone_is_right(undisturbed: Undisturbed) -> None:
+def test_undisturbed_build_leaves_out_the_expected_records(undisturbed: Undisturbed) -> None:
     lines = [json.loads(line) for line in undisturbed.files["skipped.jsonl"].splitlines()]
     assert {line["id"]: line["kind"] for line in lines} == LEFT_OUT
 
@@ -173,19 +173,19 @@ def check_all(out: Path, undisturbed: Undisturbed) -> None:
     assert sorted(inside) == sorted(packed)
 
 
-def test_a_few_kills(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_killed_builds_resume_to_the_same_bytes(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
     assert kill_and_go_on(builder, undisturbed, tmp_path, kills=8).total() == 8
 
 
 @pytest.mark.long
-def test_two_hundred_kills(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_two_hundred_kills_resume_to_the_same_bytes(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
     killed = kill_and_go_on(builder, undisturbed, tmp_path, kills=200, seed=1)
     assert killed.total() == 200
     assert all(killed[step] >= 10 for step in STEPS), killed
 
 
 @pytest.mark.long
-def test_kills_while_other_processes_work(builder: Builder, tmp_path: Path) -> None:
+def test_kill_ends_worker_processes(builder: Builder, tmp_path: Path) -> None:
     """Those are ended too, or they would write beside the next run."""
     undisturbed = left_alone(builder, tmp_path / "undisturbed", processes=2)
     assert kill_and_go_on(builder, undisturbed, tmp_path, kills=12, processes=2, seed=2).total() == 12

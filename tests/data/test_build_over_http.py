@@ -186,7 +186,7 @@ def outcome(out: Path) -> dict[str, str | None]:
     return packed | skipped
 
 
-def test_every_row_ends_in_a_tar_or_as_a_counted_reason(collection: Collection) -> None:
+def test_every_row_is_packed_or_counted_with_a_reason(collection: Collection) -> None:
     report = collection.build()
     assert outcome(collection.out) == expected()
     assert Counter(skipped.kind for skipped in report.skipped) == Counter(filter(None, expected().values()))
@@ -226,20 +226,20 @@ def _the_tars_hold_what_was_served(collection: Collection) -> None:
     assert sorted(seen) == sorted(name for name, kind in expected().items() if kind is None)
 
 
-def test_what_may_not_be_used_is_never_asked_for(collection: Collection) -> None:
+def test_excluded_records_are_never_requested(collection: Collection) -> None:
     collection.build()
     assert [collection.server.count("ok", file) for file in ("16.wav", "17.wav", "19.wav")] == [0, 0, 0]
     assert collection.server.count("ok", "18.wav") == 1  # what it is shows when it is decoded
 
 
-def test_a_second_run_asks_for_nothing(collection: Collection) -> None:
+def test_second_run_sends_no_request(collection: Collection) -> None:
     first = collection.build()
     asked = len(collection.server.requests)
     assert collection.build() == first
     assert len(collection.server.requests) == asked
 
 
-def test_a_run_that_was_stopped_asks_again_only_for_what_may_come(collection: Collection) -> None:
+def test_resumed_run_retries_only_temporary_failures(collection: Collection) -> None:
     collection.build()
     (collection.out / "work/examined/0.parquet").unlink()  # as if it had been stopped before anything was decoded
     before = Counter(asked.path for asked in collection.server.requests)
@@ -250,7 +250,7 @@ def test_a_run_that_was_stopped_asks_again_only_for_what_may_come(collection: Co
     assert outcome(collection.out) == expected() | {"goes-on": None, "late": None}
 
 
-def test_again_tries_what_did_not_come(collection: Collection) -> None:
+def test_retry_failed_requests_failed_downloads_again(collection: Collection) -> None:
     collection.build()
     before = Counter(asked.path for asked in collection.server.requests)
     fetch_and_decode(collection.out, limits=QUICK, retry_failed=True)
@@ -271,14 +271,14 @@ def test_again_tries_what_did_not_come(collection: Collection) -> None:
     assert tars == sizes
 
 
-def test_sets_to_stay_apart_from_cannot_be_named_later(collection: Collection) -> None:
+def test_evaluation_sets_cannot_be_added_later(collection: Collection) -> None:
     records = list(collection.recipe.records(collection.root))[:2]
     build(records, collection.out, collection.recipe.config, limits=QUICK)
     with pytest.raises(DataError, match="begun without evaluation sets"):
         collection.build()
 
 
-def test_parts_fetch_what_they_decode(tmp_path: Path) -> None:
+def test_parts_download_their_own_records(tmp_path: Path) -> None:
     records = [Record(str(n), "", (f"Tone {n}.",), "test", group=f"g{n}") for n in range(260)]
     with Misbehaving() as server:
         server.files = {f"{n}.wav": _tone(n) for n in range(len(records))}

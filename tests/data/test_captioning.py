@@ -48,7 +48,9 @@ def records_of(folder: Path, make_records: MakeRecords) -> list[Record]:
     return [replace(record, tags=each, label=None) for record, each in zip(made, tags, strict=True)]
 
 
-def test_sentences_stand_beside_the_others_and_under_laions_names(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_sentences_are_stored_with_other_captions_and_under_laions_names(
+    tmp_path: Path, make_records: MakeRecords
+) -> None:
     maker, out = Lister(), tmp_path / "out"
     build(records_of(tmp_path, make_records), out, ALL, maker=lambda: maker)
     assert sorted(maker.asked) == [("dog", "bark"), ("refuse",)]
@@ -63,7 +65,7 @@ def test_sentences_stand_beside_the_others_and_under_laions_names(tmp_path: Path
     assert row["captions"][2] == "A person hears dog and bark." and row["made"][2] == "keywords:lister"
 
 
-def test_made_once_by_parts_or_at_once(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_parts_write_each_sentence_once(tmp_path: Path, make_records: MakeRecords) -> None:
     records = records_of(tmp_path, make_records)
     build(records, tmp_path / "one", ALL, maker=Lister)
     out, maker = tmp_path / "two", Lister()
@@ -82,7 +84,7 @@ def test_made_once_by_parts_or_at_once(tmp_path: Path, make_records: MakeRecords
     assert contents(out) == contents(tmp_path / "one")
 
 
-def test_captioning_again_writes_only_what_changed(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_second_captioning_rewrites_only_changed_tars(tmp_path: Path, make_records: MakeRecords) -> None:
     records, out = records_of(tmp_path, make_records), tmp_path / "out"
     build(records, out, ALL)
     before = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.tar")}

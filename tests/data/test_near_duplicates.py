@@ -1,4 +1,4 @@
-"""Clips that sound alike."""
+"""Near-duplicates: clips that sound like an earlier one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def by_force(vectors_ND: NDArray[np.float16], threshold: float) -> list[tuple[in
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1000])
 @pytest.mark.parametrize("slab", [5, 1000])
-def test_twins_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, block: int, slab: int) -> None:
+def test_nearest_included_equals_brute_force(monkeypatch: pytest.MonkeyPatch, block: int, slab: int) -> None:
     monkeypatch.setattr(module, "BLOCK", block)
     monkeypatch.setattr(module, "SLAB", slab)
     rng = np.random.default_rng(0)
@@ -60,14 +60,14 @@ def test_twins_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, block: 
         assert 20 < (twin_N >= 0).sum() < 290
 
 
-def test_a_chain_does_not_pull_everything_in() -> None:
+def test_chain_of_similar_clips_is_not_left_out_as_a_whole() -> None:
     """Each is near the one before: of six, every second one goes, for its neighbour stays no longer than it."""
     angles = np.radians(np.arange(6) * 10.0)
     vectors_N2 = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     assert nearest_included(vectors_N2, np.cos(np.radians(15)))[0].tolist() == [-1, 0, -1, 2, -1, 4]
 
 
-def test_equal_vectors_have_a_cosine_of_one_and_zeros_are_near_nothing() -> None:
+def test_equal_embeddings_match_and_zero_embeddings_do_not() -> None:
     vectors_ND = np.random.default_rng(1).standard_normal((50, 512)).astype(np.float16)
     doubled_ND = np.concatenate([vectors_ND, np.zeros((3, 512), np.float16), vectors_ND])
     assert nearest_included(doubled_ND, 1.0)[0].tolist() == [-1] * 53 + list(range(50))
@@ -128,7 +128,7 @@ def test_near_duplicates_are_left_out_and_named(tmp_path: Path, records: list[Re
     assert [line["kind"] for line in lines] == ["near duplicate"] * 2
 
 
-def test_what_goes_for_another_reason_is_nobodys_twin(tmp_path: Path, records: list[Record]) -> None:
+def test_clip_left_out_for_another_reason_matches_nothing(tmp_path: Path, records: list[Record]) -> None:
     first = [records[1], *records]  # "b" twice: the second has the same samples
     config = DataConfig(splits={"train": 1.0}, drop_duplicates=True, shortest_s=0.8)
     report = build(first, tmp_path / "out", config, near=NearDuplicates(0.9, "ear", Ear()))
@@ -136,7 +136,7 @@ def test_what_goes_for_another_reason_is_nobodys_twin(tmp_path: Path, records: l
     assert kinds[:2] == [("b", "duplicate"), ("b-quiet", "near duplicate")]
 
 
-def test_the_step_goes_on_where_it_stopped_and_another_model_begins_anew(
+def test_stopped_step_resumes_and_another_model_starts_over(
     tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("near_duplicates", "decode", "download"):
@@ -159,7 +159,7 @@ def test_the_step_goes_on_where_it_stopped_and_another_model_begins_anew(
     assert before.items() <= contents(out / "work/near").items()
 
 
-def test_parts_make_vectors_and_the_last_compares(
+def test_parts_embed_and_the_last_one_compares(
     tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("near_duplicates", "decode", "download"):
@@ -177,7 +177,7 @@ def test_parts_make_vectors_and_the_last_compares(
     assert read_table(out / "work/near.parquet").equals(read_table(whole / "work/near.parquet"))
 
 
-def test_a_set_that_shrinks_keeps_no_tar_of_before(tmp_path: Path, records: list[Record]) -> None:
+def test_smaller_selection_removes_surplus_tars(tmp_path: Path, records: list[Record]) -> None:
     config = DataConfig(splits={"train": 1.0}, shard_size=2)
     build(records, tmp_path / "out", config)
     assert len(list((tmp_path / "out/train").glob("*.tar"))) == 4
@@ -187,7 +187,7 @@ def test_a_set_that_shrinks_keeps_no_tar_of_before(tmp_path: Path, records: list
     assert contents(tmp_path / "out") == contents(tmp_path / "new")
 
 
-def test_tars_of_before_are_not_taken_for_those_of_now(tmp_path: Path, records: list[Record]) -> None:
+def test_tars_of_an_earlier_selection_are_not_valid(tmp_path: Path, records: list[Record]) -> None:
     out = tmp_path / "out"
     build(records, out, DataConfig(splits={"train": 1.0}, shard_size=2))
     find_near_duplicates(out, NearDuplicates(0.9, "ear", Ear()))
@@ -200,7 +200,7 @@ def test_tars_of_before_are_not_taken_for_those_of_now(tmp_path: Path, records: 
 
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.01, float("nan")])
-def test_a_threshold_that_is_none(threshold: float) -> None:
+def test_invalid_thresholds(threshold: float) -> None:
     with pytest.raises(ConfigError, match="expected a cosine"):
         NearDuplicates(threshold, "ear", Ear())
 
@@ -219,7 +219,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.long
-def test_a_hundred_thousand_take_less_than_two_gigabytes() -> None:
+def test_hundred_thousand_embeddings_need_less_than_two_gigabytes() -> None:
     command = [sys.executable, "-c", COMPARE_MANY]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1_000_000  # kB

@@ -45,14 +45,14 @@ def counts(held: SplitIds, *trained_on: SplitIds) -> list[int]:
     return [row.counted for row in overlap_table([held], trained_on)]
 
 
-def test_clips_of_the_evaluation_set_are_counted_and_not_uploads() -> None:
+def test_counts_are_clips_of_the_evaluation_set() -> None:
     assert counts(ESC50, FSD_TRAIN, FSD_TEST, CLOTHO_TRAIN, CLOTHO_TEST) == [3, 1, 1, 0]
     assert counts(URBAN, FSD_TRAIN, FSD_TEST, CLOTHO_TRAIN, CLOTHO_TEST) == [3, 0, 3, 0]
     assert counts(CLOTHO_TEST, FSD_TRAIN, FSD_TEST) == [1, 1]
     assert counts(FSD_TEST, CLOTHO_TRAIN, CLOTHO_TEST) == [0, 1]
 
 
-def test_audiocaps_is_counted_by_captions() -> None:
+def test_audiocaps_is_counted_in_captions() -> None:
     audiocaps = ids_of_records(
         [record(name, youtube_id=name) for name in ("a" * 11, "b" * 11, "c" * 11)], "AudioCaps", "test"
     )
@@ -63,12 +63,12 @@ def test_audiocaps_is_counted_by_captions() -> None:
     assert (row.clips, row.captions, row.counted, row.published) == (2, 10, 10, 4875)
 
 
-def test_a_set_is_not_found_in_itself() -> None:
+def test_set_does_not_overlap_with_itself() -> None:
     named_otherwise = replace(CLOTHO_TEST, name="clotho", split="test")
     assert overlap_table([CLOTHO_TEST], [named_otherwise, CLOTHO_TRAIN])[0].split == "development"
 
 
-def test_published_counts_stand_beside_ours_whatever_the_splits_are_called() -> None:
+def test_published_counts_are_matched_under_any_split_name() -> None:
     rows = overlap_table([ESC50], [CLOTHO_TRAIN, replace(CLOTHO_TRAIN, split="val"), CLOTHO_TEST, FSD_TRAIN])
     assert [row.published for row in rows] == [94, 27, 34, 399]
     assert overlap_table([URBAN], [replace(FSD_TRAIN, name="WavText5K")])[0].published is None
@@ -78,7 +78,7 @@ def test_published_counts_stand_beside_ours_whatever_the_splits_are_called() -> 
     )
 
 
-def test_the_table_as_markdown() -> None:
+def test_table_as_markdown() -> None:
     table = overlap_table([ESC50, CLOTHO_TEST], [FSD_TRAIN, FSD_TEST, replace(URBAN, name="Ours", split="train")])
     assert to_markdown(table) == (
         "| evaluation set | found in | splits | by id | published | other id, same sound |\n"
@@ -90,7 +90,7 @@ def test_the_table_as_markdown() -> None:
     )
 
 
-def test_the_same_sound_under_another_id_is_counted_apart() -> None:
+def test_same_sound_under_another_id_is_counted_separately() -> None:
     held = ids_of_frame(polars.DataFrame({"freesound_id": [1, 2, None], "pcm_sha256": ["aa", "bb", "cc"]}), "SplitIds")
     ours = ids_of_frame(
         polars.DataFrame({"freesound_id": [1, 9, None], "pcm_sha256": ["aa", "bb", None]}), "Ours", "train"
@@ -99,7 +99,7 @@ def test_the_same_sound_under_another_id_is_counted_apart() -> None:
     assert (row.clips, row.same_sound) == (1, 1)
 
 
-def test_one_record() -> None:
+def test_overlaps_of_one_record() -> None:
     held = [ESC50, FSD_TRAIN, CLOTHO_TEST]
     assert overlaps(record("a", freesound_id=17367), held) == ("ESC-50", "FSD50K train")
     assert overlaps(record("a", freesound_id=64), held) == ("FSD50K train", "Clotho evaluation")
@@ -109,7 +109,7 @@ def test_one_record() -> None:
     assert overlaps(record("a"), [hashed]) == ()
 
 
-def test_any_segment_of_a_held_video_overlaps() -> None:
+def test_any_segment_of_an_excluded_video_overlaps() -> None:
     vggsound = ids_of_records([record("v", youtube_id="-Ab_cdefghi", start_s=30.0)], "VGGSound", "test")
     assert overlaps(record("a", youtube_id="-Ab_cdefghi", start_s=200.0), [vggsound]) == ("VGGSound test",)
     assert (
@@ -117,7 +117,7 @@ def test_any_segment_of_a_held_video_overlaps() -> None:
     )  # letters of both cases count
 
 
-def test_many_clips_at_once_name_the_first_set() -> None:
+def test_overlapping_names_the_first_set() -> None:
     clips = polars.DataFrame(
         {
             "freesound_id": [500, 64, None, None, 3, None],
@@ -138,7 +138,7 @@ def test_many_clips_at_once_name_the_first_set() -> None:
     assert overlapping(clips.drop("start_s", "pcm_sha256", "youtube_id"), held).name == "overlap"
 
 
-def test_all_of_laion_audio_630k_takes_seconds() -> None:
+def test_laion_audio_630k_takes_seconds() -> None:
     rng = np.random.default_rng(0)
     rows = 633_526
     ids = rng.permutation(2 * rows)[:rows]
@@ -175,17 +175,17 @@ def test_ids_in_file_names(name: str, file: str, ids: tuple[int | None, str | No
     ("name", "file"),
     [("ESC-50", "readme.txt"), ("UrbanSound8K", "1-2-3.wav"), ("FSD50K", "a.wav"), ("AudioSet", "a.wav")],
 )
-def test_other_file_names(name: str, file: str) -> None:
+def test_file_names_of_another_form(name: str, file: str) -> None:
     with pytest.raises(DataError, match=f"{file}: .*{name}"):
         ids_of_file_names([file], name)
 
 
-def test_a_set_whose_file_names_tell_nothing() -> None:
+def test_set_without_ids_in_file_names() -> None:
     with pytest.raises(DataError, match="MACS: .*expected one of: ESC-50"):
         ids_of_file_names(["a.wav"], "MACS")
 
 
-def test_ids_go_to_the_disk_and_come_back(tmp_path: Path) -> None:
+def test_ids_round_trip_through_a_file(tmp_path: Path) -> None:
     hashed = ids_of_frame(polars.DataFrame({"pcm_sha256": ["aa", None], "captions": [5, 2]}), "Hashed", "test")
     held = [ESC50, hashed, FSD_TRAIN, FSD_TEST]
     save_ids(held, tmp_path / "held.parquet")
@@ -196,7 +196,7 @@ def test_ids_go_to_the_disk_and_come_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["held.parquet"]
 
 
-def test_what_is_no_list_of_ids(tmp_path: Path) -> None:
+def test_invalid_files_of_ids(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         load_ids(tmp_path / "held.parquet")
     (tmp_path / "held.parquet").write_bytes(b"PAR1 not really")
@@ -211,6 +211,6 @@ def test_what_is_no_list_of_ids(tmp_path: Path) -> None:
         ids_of_frame(polars.DataFrame({"freesound_id": ["17367", "a song"]}), "Mine")
 
 
-def test_ids_may_be_text_or_have_the_fraction_that_nulls_bring() -> None:
+def test_ids_may_be_text_or_floats() -> None:
     assert counts(ids_of_frame(polars.DataFrame({"freesound_id": ["500", None]}), "Mine"), FSD_TRAIN) == [1]
     assert counts(ids_of_frame(polars.DataFrame({"freesound_id": [500.0, None]}), "Mine"), FSD_TRAIN) == [1]

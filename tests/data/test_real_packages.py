@@ -77,7 +77,7 @@ def made_of(path: Path) -> str | None:
 
 
 @pytest.mark.long
-def test_every_row_of_real_packages_ends_as_packed_or_as_a_counted_reason(packages: Path, tmp_path: Path) -> None:
+def test_every_row_of_real_packages_is_packed_or_counted_with_a_reason(packages: Path, tmp_path: Path) -> None:
     paths = [(name, path) for name in (*DEBIAN, NPM) for path in sounds(packages / name)]
     assert len(paths) > 900
     does = list(DOES)

@@ -1,4 +1,4 @@
-"""Nobody's table of URLs, and no redirect, makes this machine ask what is none of the world's business."""
+"""Neither a table of URLs nor a redirect makes this machine contact private or forbidden addresses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from fetching import QUICK, outcome
 
+from fetching import QUICK, outcome
 from misbehaving import Misbehaving
 from openclap.download import FailedFetch, FetchedFile, FileRequest
 from openclap.download.addresses import kind_of_address, kind_of_host
@@ -68,7 +68,7 @@ def test_kinds_of_names(host: str, kind: str) -> None:
     "host",
     ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "0.0.0.0", "[::ffff:127.0.0.1]", "[::1]"],
 )
-def test_no_way_of_writing_it_leads_to_this_machine(server: Misbehaving, tmp_path: Path, host: str) -> None:
+def test_no_notation_of_loopback_is_contacted(server: Misbehaving, tmp_path: Path, host: str) -> None:
     result = outcome(FileRequest(f"http://{host}:{server.port}/ok/30000.wav", tmp_path / "a.wav"), STRICT)
     assert isinstance(result, FailedFetch)
     assert (result.kind, result.attempts, result.permanent) == ("private address", 1, True)
@@ -76,9 +76,7 @@ def test_no_way_of_writing_it_leads_to_this_machine(server: Misbehaving, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_is_judged_by_the_address_that_is_connected_to(
-    server: Misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dns_rebinding_is_refused(server: Misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DNS rebinding: the name server says something harmless first. Whatever is asked once is what counts."""
     answers = iter(["93.184.216.34", "127.0.0.1"])
     asked = []
@@ -114,7 +112,7 @@ def test_a_name_is_judged_by_the_address_that_is_connected_to(
         ("javascript:alert(1)", "bad address"),
     ],
 )
-def test_even_a_private_server_may_not_redirect_there(
+def test_redirects_to_forbidden_addresses_are_refused(
     server: Misbehaving, tmp_path: Path, to: str, reason: str
 ) -> None:
     result = outcome(FileRequest(server.url("redirect", to=to.format(port=server.port)), tmp_path / "a.wav"))
@@ -123,7 +121,7 @@ def test_even_a_private_server_may_not_redirect_there(
     assert len(server.requests) == 1
 
 
-def test_a_private_server_may_redirect_to_another(server: Misbehaving, tmp_path: Path) -> None:
+def test_private_server_may_redirect_to_another(server: Misbehaving, tmp_path: Path) -> None:
     with Misbehaving("localhost") as other:
         assert isinstance(
             outcome(FileRequest(server.url("redirect", to=other.url("ok")), tmp_path / "a.wav")), FetchedFile
@@ -133,7 +131,7 @@ def test_a_private_server_may_redirect_to_another(server: Misbehaving, tmp_path:
         assert server.count("ok", "40000.wav") == other.count("ok") == 1
 
 
-def test_a_proxy_is_used_and_a_public_host_may_not_redirect_here(
+def test_public_host_behind_a_proxy_may_not_redirect_to_private_ones(
     server: Misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server plays a proxy, and thereby a public host: even where private addresses are allowed, it cannot lead
@@ -153,7 +151,7 @@ def test_a_proxy_is_used_and_a_public_host_may_not_redirect_here(
     assert len(server.requests) == 4
 
 
-def test_headers_stay_with_the_host_that_they_are_for(server: Misbehaving, tmp_path: Path) -> None:
+def test_headers_are_not_sent_to_other_hosts(server: Misbehaving, tmp_path: Path) -> None:
     secret = {"Authorization": "Token secret", "X-Key": "secret"}
     with Misbehaving("localhost") as other:
         for number, to in enumerate([server.url("echo"), other.url("echo")]):
@@ -167,7 +165,7 @@ def test_headers_stay_with_the_host_that_they_are_for(server: Misbehaving, tmp_p
     assert asked.headers["accept-encoding"] == "identity"
 
 
-def test_a_password_in_an_address_stays_with_its_host(server: Misbehaving, tmp_path: Path) -> None:
+def test_password_in_a_url_is_not_sent_to_other_hosts(server: Misbehaving, tmp_path: Path) -> None:
     with Misbehaving("localhost") as other:
         url = server.url("redirect", to=other.url("echo")).replace("http://", "http://me:secret@")
         assert isinstance(outcome(FileRequest(url, tmp_path / "a.wav")), FetchedFile)

@@ -33,18 +33,18 @@ from openclap.download.content import HEAD, non_audio_kind
     ],
 )
 @pytest.mark.parametrize("content_type", ["audio/mpeg", "", "text/html"])
-def test_what_is_no_sound(head: bytes, kind: str, content_type: str) -> None:
+def test_other_content_is_recognised(head: bytes, kind: str, content_type: str) -> None:
     assert kind in str(non_audio_kind(head, content_type))
 
 
-def test_text_is_believed_to_be_text_only_if_it_is_said_to_be(tmp_path: Path) -> None:
+def test_text_is_recognised_only_with_a_text_type(tmp_path: Path) -> None:
     assert non_audio_kind(b"This sound was removed.", "text/plain; charset=utf-8") == "text"
     assert non_audio_kind(b"This sound was removed.", "audio/mpeg") is None
 
 
 @pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64", "RF64", "VOC"])
 @pytest.mark.parametrize("content_type", ["audio/x", "text/html", "application/json"])
-def test_sounds_are_sounds_whatever_they_are_called(format: str, content_type: str) -> None:
+def test_audio_is_accepted_under_any_type(format: str, content_type: str) -> None:
     wave_N = np.random.default_rng(0).uniform(-1, 1, 24_000)
     file = io.BytesIO()
     soundfile.write(file, wave_N, 48_000, format=format)
@@ -52,7 +52,7 @@ def test_sounds_are_sounds_whatever_they_are_called(format: str, content_type: s
 
 
 @pytest.mark.parametrize(("format", "codec"), [("mp4", "aac"), ("adts", "aac"), ("matroska", "flac"), ("mp3", "mp3")])
-def test_sounds_in_other_containers(format: str, codec: str) -> None:
+def test_audio_in_other_containers(format: str, codec: str) -> None:
     file = io.BytesIO()
     try:
         with av.open(file, "w", format=format) as container:

@@ -1,4 +1,4 @@
-"""Every way in which a server misbehaves: what comes of it, what is left, and how often it was asked."""
+"""Every way in which a server misbehaves: the outcome, the files left, and the number of requests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fetching import QUICK, left_over, outcome, sha256
 
+from fetching import QUICK, left_over, outcome, sha256
 from misbehaving import Misbehaving
 from openclap.download import FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
 from openclap.errors import ConfigError, DataError
@@ -51,7 +51,9 @@ def server() -> Iterator[Misbehaving]:
         ("silent-once", 2),
     ],
 )
-def test_what_comes_in_the_end(server: Misbehaving, tmp_path: Path, behaviour: str, requests: int) -> None:
+def test_file_arrives_after_so_many_requests(
+    server: Misbehaving, tmp_path: Path, behaviour: str, requests: int
+) -> None:
     body = server.body(BODY)
     wanted = FileRequest(server.url(behaviour), tmp_path / "deep" / "a.wav")
     assert outcome(wanted) == FetchedFile(wanted, 30_000, sha256(body), was_there=False)
@@ -81,7 +83,7 @@ def test_what_comes_in_the_end(server: Misbehaving, tmp_path: Path, behaviour: s
         ("bomb", "too large"),
     ],
 )
-def test_what_never_comes_is_asked_for_once(shared: Misbehaving, tmp_path: Path, behaviour: str, reason: str) -> None:
+def test_permanent_failure_is_requested_once(shared: Misbehaving, tmp_path: Path, behaviour: str, reason: str) -> None:
     result = outcome(FileRequest(shared.url(behaviour), tmp_path / "a.wav"))
     assert isinstance(result, FailedFetch)
     assert (result.kind, result.attempts, result.permanent) == (reason, 1, True)
@@ -103,7 +105,7 @@ def test_what_never_comes_is_asked_for_once(shared: Misbehaving, tmp_path: Path,
         ("garbage", "cut off"),
     ],
 )
-def test_what_may_come_another_time(shared: Misbehaving, tmp_path: Path, behaviour: str, reason: str) -> None:
+def test_temporary_failure_is_retried(shared: Misbehaving, tmp_path: Path, behaviour: str, reason: str) -> None:
     result = outcome(FileRequest(shared.url(behaviour), tmp_path / "a.wav"))
     assert isinstance(result, FailedFetch)
     assert (result.kind, result.attempts, result.permanent) == (reason, 4, False)
@@ -114,7 +116,7 @@ def test_what_may_come_another_time(shared: Misbehaving, tmp_path: Path, behavio
 @pytest.mark.parametrize(
     ("behaviour", "attempts"), [("slow", 1), ("slow-head", 1), ("silent", 2)], ids=["body", "headers", "nothing"]
 )
-def test_slowness_has_an_end(shared: Misbehaving, tmp_path: Path, behaviour: str, attempts: int) -> None:
+def test_slow_servers_time_out(shared: Misbehaving, tmp_path: Path, behaviour: str, attempts: int) -> None:
     limits = replace(QUICK, timeout_s=0.6, idle_s=0.25, attempts=2)
     result = outcome(FileRequest(shared.url(behaviour), tmp_path / "a.wav"), limits)
     assert isinstance(result, FailedFetch)
@@ -136,13 +138,13 @@ def test_slowness_has_an_end(shared: Misbehaving, tmp_path: Path, behaviour: str
         "\0",
     ],
 )
-def test_addresses_that_are_none(tmp_path: Path, url: str) -> None:
+def test_invalid_urls(tmp_path: Path, url: str) -> None:
     result = outcome(FileRequest(url, tmp_path / "a.wav"))
     assert isinstance(result, FailedFetch)
     assert (result.kind, result.attempts, result.permanent) == ("bad address", 0, True)
 
 
-def test_nothing_listens_and_nothing_is_found(tmp_path: Path) -> None:
+def test_refused_connection_and_unknown_host(tmp_path: Path) -> None:
     with Misbehaving() as gone:
         pass
     refused = outcome(FileRequest(gone.url("ok"), tmp_path / "a.wav"))
@@ -152,7 +154,7 @@ def test_nothing_listens_and_nothing_is_found(tmp_path: Path) -> None:
         assert (result.kind, result.attempts, result.permanent) == ("no connection", 4, False)
 
 
-def test_a_host_that_is_gone_is_not_asked_for_ever(tmp_path: Path) -> None:
+def test_unreachable_host_is_given_up(tmp_path: Path) -> None:
     with Misbehaving() as gone:
         pass
     many = [FileRequest(gone.url("ok", f"{n}.wav"), tmp_path / f"{n}.wav") for n in range(200)]
@@ -164,7 +166,7 @@ def test_a_host_that_is_gone_is_not_asked_for_ever(tmp_path: Path) -> None:
     assert sum(result.attempts == 0 for result in results if isinstance(result, FailedFetch)) > 100
 
 
-def test_a_beginning_is_gone_on_with(server: Misbehaving, tmp_path: Path) -> None:
+def test_partial_file_is_resumed_by_range(server: Misbehaving, tmp_path: Path) -> None:
     wanted = FileRequest(server.url("cut"), tmp_path / "a.wav")
     first = outcome(wanted, replace(QUICK, attempts=1))
     assert isinstance(first, FailedFetch) and first.kind == "cut off"
@@ -175,13 +177,13 @@ def test_a_beginning_is_gone_on_with(server: Misbehaving, tmp_path: Path) -> Non
     assert server.requests[1].headers["if-range"].startswith('"')
 
 
-def test_a_file_that_changed_meanwhile_starts_over(server: Misbehaving, tmp_path: Path) -> None:
+def test_changed_file_starts_over(server: Misbehaving, tmp_path: Path) -> None:
     wanted = FileRequest(server.url("cut-changed"), tmp_path / "a.wav")
     assert isinstance(outcome(wanted), FetchedFile)
     assert wanted.to.read_bytes() == server.body(BODY)[::-1]
 
 
-def test_a_date_serves_where_there_is_no_etag(server: Misbehaving, tmp_path: Path) -> None:
+def test_last_modified_is_the_validator_without_an_etag(server: Misbehaving, tmp_path: Path) -> None:
     server.files["a.wav"] = server.body("50000.wav")
     wanted = FileRequest(server.url("dated", "a.wav"), tmp_path / "a.wav")
     _leave_partial(wanted, server.files["a.wav"][:20_000], validator="Mon, 06 Jan 2025 10:00:00 GMT")
@@ -190,7 +192,7 @@ def test_a_date_serves_where_there_is_no_etag(server: Misbehaving, tmp_path: Pat
     assert wanted.to.read_bytes() == server.files["a.wav"]
 
 
-def test_without_validator_only_a_known_hash_lets_it_go_on(server: Misbehaving, tmp_path: Path) -> None:
+def test_without_validator_only_a_known_hash_resumes(server: Misbehaving, tmp_path: Path) -> None:
     body = server.body(BODY)
     blind = FileRequest(server.url("cut-once"), tmp_path / "a.wav")
     assert isinstance(outcome(blind), FetchedFile)
@@ -200,7 +202,7 @@ def test_without_validator_only_a_known_hash_lets_it_go_on(server: Misbehaving, 
     assert blind.to.read_bytes() == body
 
 
-def test_a_damaged_beginning_is_found_out(server: Misbehaving, tmp_path: Path) -> None:
+def test_damaged_partial_file_starts_over(server: Misbehaving, tmp_path: Path) -> None:
     body = server.body(BODY)
     wanted = FileRequest(server.url("ok"), tmp_path / "a.wav", sha256=sha256(body).upper())
     _leave_partial(wanted, b"RIFF" + bytes(9_996), validator=None)
@@ -211,7 +213,7 @@ def test_a_damaged_beginning_is_found_out(server: Misbehaving, tmp_path: Path) -
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"source": 1}', b'{"source": "", "validator": 1, "length": ""}']
 )
-def test_a_beginning_of_which_nothing_is_known_starts_over(server: Misbehaving, tmp_path: Path, content: bytes) -> None:
+def test_partial_file_without_valid_metadata_starts_over(server: Misbehaving, tmp_path: Path, content: bytes) -> None:
     wanted = FileRequest(server.url("ok"), tmp_path / "a.wav", sha256=sha256(server.body(BODY)))
     partial_of(wanted.to).write_bytes(b"anything")
     (tmp_path / ".a.wav.partial.json").write_bytes(content)
@@ -219,7 +221,7 @@ def test_a_beginning_of_which_nothing_is_known_starts_over(server: Misbehaving, 
     assert [asked.start for asked in server.requests] == [0]
 
 
-def test_a_beginning_of_another_address_starts_over(server: Misbehaving, tmp_path: Path) -> None:
+def test_partial_file_of_another_url_starts_over(server: Misbehaving, tmp_path: Path) -> None:
     assert isinstance(
         outcome(FileRequest(server.url("cut"), tmp_path / "a.wav"), replace(QUICK, attempts=1)), FailedFetch
     )
@@ -230,7 +232,7 @@ def test_a_beginning_of_another_address_starts_over(server: Misbehaving, tmp_pat
 
 
 @pytest.mark.parametrize("length", [30_000, None])
-def test_all_bytes_but_no_name(server: Misbehaving, tmp_path: Path, length: int | None) -> None:
+def test_complete_partial_file_is_renamed(server: Misbehaving, tmp_path: Path, length: int | None) -> None:
     """A kill came between the last byte and the name; without a length the server says that nothing is left (416)."""
     body = server.body(BODY)
     wanted = FileRequest(server.url("ok"), tmp_path / "a.wav")
@@ -240,7 +242,7 @@ def test_all_bytes_but_no_name(server: Misbehaving, tmp_path: Path, length: int 
     assert left_over(tmp_path) == []
 
 
-def test_more_bytes_than_there_are(server: Misbehaving, tmp_path: Path) -> None:
+def test_partial_file_longer_than_the_file_starts_over(server: Misbehaving, tmp_path: Path) -> None:
     wanted = FileRequest(server.url("ok"), tmp_path / "a.wav")
     _leave_partial(wanted, server.body(BODY) + b"more", validator=_etag(server))
     assert isinstance(outcome(wanted), FetchedFile)
@@ -265,7 +267,7 @@ def test_length_and_hash_are_checked(server: Misbehaving, tmp_path: Path) -> Non
     assert isinstance(outcome(FileRequest(server.url("ok"), to, size=30_000, sha256=sha256(body))), FetchedFile)
 
 
-def test_what_stands_is_not_fetched_again(server: Misbehaving, tmp_path: Path) -> None:
+def test_existing_file_is_not_fetched_again(server: Misbehaving, tmp_path: Path) -> None:
     body = server.body(BODY)
     wanted = FileRequest(server.url("ok"), tmp_path / "a.wav", size=30_000, sha256=sha256(body))
     wanted.to.write_bytes(body)
@@ -277,9 +279,7 @@ def test_what_stands_is_not_fetched_again(server: Misbehaving, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("there", [b"", b"another file", b"RIFF" + bytes(29_996)])
-def test_what_stands_and_does_not_fit_is_replaced_by_what_does(
-    server: Misbehaving, tmp_path: Path, there: bytes
-) -> None:
+def test_existing_file_that_does_not_match_is_replaced(server: Misbehaving, tmp_path: Path, there: bytes) -> None:
     body = server.body(BODY)
     wanted = FileRequest(server.url("ok"), tmp_path / "a.wav", size=30_000, sha256=sha256(body))
     wanted.to.write_bytes(there)
@@ -288,18 +288,18 @@ def test_what_stands_and_does_not_fit_is_replaced_by_what_does(
     assert outcome(wanted) == FetchedFile(wanted, 30_000, sha256(body), was_there=False)
 
 
-def test_other_files_than_sounds(server: Misbehaving, tmp_path: Path) -> None:
+def test_files_other_than_audio(server: Misbehaving, tmp_path: Path) -> None:
     assert isinstance(outcome(FileRequest(server.url("zip"), tmp_path / "a.zip", audio=False)), FetchedFile)
     assert isinstance(outcome(FileRequest(server.url("json"), tmp_path / "a.json", audio=False)), FetchedFile)
 
 
-def test_one_file_wanted_twice_is_fetched_once(server: Misbehaving, tmp_path: Path) -> None:
+def test_file_requested_twice_is_fetched_once(server: Misbehaving, tmp_path: Path) -> None:
     results = list(fetch([FileRequest(server.url("steady"), tmp_path / "a.wav")] * 3, limits=QUICK))
     assert sorted(result.was_there for result in results if isinstance(result, FetchedFile)) == [False, True, True]
     assert server.count("steady") == 1
 
 
-def test_places_that_cannot_be_written(server: Misbehaving, tmp_path: Path) -> None:
+def test_unwritable_paths(server: Misbehaving, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder.wav").mkdir()
     places = [tmp_path / "file" / "a.wav", tmp_path / "folder.wav", tmp_path / ("n" * 300), tmp_path / "\0.wav"]
@@ -311,7 +311,7 @@ def test_places_that_cannot_be_written(server: Misbehaving, tmp_path: Path) -> N
     assert server.requests == []
 
 
-def test_a_full_disk_stops_all(server: Misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_stops_everything(server: Misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -321,12 +321,12 @@ def test_a_full_disk_stops_all(server: Misbehaving, tmp_path: Path, monkeypatch:
     assert not (tmp_path / "a.wav").exists()
 
 
-def test_addresses_may_hold_spaces_and_letters_of_all_kinds(server: Misbehaving, tmp_path: Path) -> None:
+def test_urls_with_spaces_and_non_ascii_letters(server: Misbehaving, tmp_path: Path) -> None:
     server.files["dub dub/höher.wav"] = b"RIFF and so on"
     assert isinstance(outcome(FileRequest(f"{server.root}/ok/dub dub/höher.wav", tmp_path / "a.wav")), FetchedFile)
 
 
-def test_secrets_of_an_address_are_not_shown(tmp_path: Path) -> None:
+def test_secrets_in_urls_are_not_shown(tmp_path: Path) -> None:
     result = outcome(FileRequest("ftp://me:secret@example.org/a.wav?token=secret", tmp_path / "a.wav"))
     assert (
         isinstance(result, FailedFetch) and "ftp://example.org/a.wav" in result.detail and "secret" not in result.detail
@@ -340,7 +340,7 @@ def test_progress_counts_every_byte_once(server: Misbehaving, tmp_path: Path) ->
     assert sum(pieces) == 60_001
 
 
-def test_limits_that_let_nothing_through() -> None:
+def test_invalid_limits() -> None:
     with pytest.raises(ConfigError, match="concurrency is 0, expected a number above 0"):
         FetchLimits(concurrency=0)
 

@@ -1,4 +1,4 @@
-"""FetchLimits for each host, pauses, and how much is drawn of what is wanted; and the queues themselves, without waiting."""
+"""Limits of each host, pauses, and how many requests are drawn ahead."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ def servers() -> Iterator[tuple[Misbehaving, Misbehaving]]:
         yield one, other
 
 
-def test_few_requests_at_once_to_one_host_and_more_to_several(
-    servers: tuple[Misbehaving, Misbehaving], tmp_path: Path
-) -> None:
+def test_concurrent_requests_are_bounded_per_host(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
     for server in servers:
         server.pause_s = 0.03
     wanted = [
@@ -38,7 +36,7 @@ def test_few_requests_at_once_to_one_host_and_more_to_several(
     assert [server.most_concurrent for server in servers] == [3, 3]
 
 
-def test_never_more_at_once_than_all_hosts_may(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
+def test_concurrent_requests_are_bounded_in_total(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
     one, other = servers
     one.pause_s = other.pause_s = 0.03
     wanted = [FileRequest(server.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}-{server.port}.wav")
@@ -48,9 +46,7 @@ def test_never_more_at_once_than_all_hosts_may(servers: tuple[Misbehaving, Misbe
     assert most_concurrent(one, other) <= 3
 
 
-def test_redirects_count_for_the_host_that_they_lead_to(
-    servers: tuple[Misbehaving, Misbehaving], tmp_path: Path
-) -> None:
+def test_redirects_count_for_their_target_host(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
     one, other = servers
     other.pause_s = 0.03
     wanted = [
@@ -62,7 +58,7 @@ def test_redirects_count_for_the_host_that_they_lead_to(
     assert other.most_concurrent == 2
 
 
-def test_so_many_a_second(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
+def test_requests_per_second_are_bounded(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
     server = servers[0]
     wanted = [FileRequest(server.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}.wav") for n in range(6)]
     list(fetch(wanted, limits=replace(QUICK, requests_per_second=20.0)))
@@ -71,7 +67,7 @@ def test_so_many_a_second(servers: tuple[Misbehaving, Misbehaving], tmp_path: Pa
 
 
 @pytest.mark.parametrize(("behaviour", "least"), [("once-429", 1.0), ("once-429-date", 0.9)])
-def test_a_host_that_asks_for_a_pause_gets_it_and_the_others_go_on(
+def test_retry_after_pauses_its_host_alone(
     servers: tuple[Misbehaving, Misbehaving], tmp_path: Path, behaviour: str, least: float
 ) -> None:
     one, other = servers
@@ -86,7 +82,7 @@ def test_a_host_that_asks_for_a_pause_gets_it_and_the_others_go_on(
     assert max(asked.started for asked in other.requests) < second.started
 
 
-def test_what_is_wanted_is_drawn_as_it_is_needed(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
+def test_requests_are_drawn_as_needed(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
     drawn = 0
 
     def endless() -> Iterator[FileRequest]:
@@ -101,7 +97,7 @@ def test_what_is_wanted_is_drawn_as_it_is_needed(servers: tuple[Misbehaving, Mis
     assert max(ahead) <= AHEAD + 2 * QUICK.concurrency
 
 
-def test_a_table_of_nonsense_is_not_drawn_at_once(tmp_path: Path) -> None:
+def test_invalid_requests_are_drawn_one_by_one(tmp_path: Path) -> None:
     drawn = 0
 
     def nonsense() -> Iterator[FileRequest]:
@@ -114,9 +110,7 @@ def test_a_table_of_nonsense_is_not_drawn_at_once(tmp_path: Path) -> None:
     assert drawn == 10_000
 
 
-def test_others_are_looked_for_behind_a_host_that_pauses(
-    servers: tuple[Misbehaving, Misbehaving], tmp_path: Path
-) -> None:
+def test_pausing_host_does_not_hold_up_others(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:
     paused, fine = servers
     drawn = 0
 

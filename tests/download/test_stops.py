@@ -13,10 +13,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import fetching
 import pytest
-from fetching import QUICK, environment, left_over, sha256
 
+import fetching
+from fetching import QUICK, environment, left_over, sha256
 from misbehaving import Misbehaving
 from openclap.download import FetchedFile, FileRequest, fetch
 from openclap.locks import open_alone
@@ -48,7 +48,7 @@ def results(process: subprocess.Popen[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_kills_in_the_middle_leave_what_goes_on(server: Misbehaving, tmp_path: Path) -> None:
+def test_killed_downloads_resume(server: Misbehaving, tmp_path: Path) -> None:
     names = [f"{size}.wav" for size in (1000, 200_000, 300_000, 400_000, 500_000)]
     urls = [server.url("steady", name) for name in names]
     rng = random.Random(0)
@@ -72,7 +72,7 @@ def test_kills_in_the_middle_leave_what_goes_on(server: Misbehaving, tmp_path: P
     assert server.count("steady", "1000.wav") == 1
 
 
-def test_an_interrupt_ends_it_soon_and_keeps_the_beginning(server: Misbehaving, tmp_path: Path) -> None:
+def test_interrupt_stops_soon_and_leaves_partial_files(server: Misbehaving, tmp_path: Path) -> None:
     process = start(tmp_path, [server.url("steady", "900000.wav"), server.url("silent")])
     _wait_for(partial_of(tmp_path / "900000.wav"), 50_000)
     begun = time.monotonic()
@@ -85,7 +85,7 @@ def test_an_interrupt_ends_it_soon_and_keeps_the_beginning(server: Misbehaving, 
     assert left_over(tmp_path) == [".900000.wav.partial", ".900000.wav.partial.json"]
 
 
-def test_an_interrupt_between_two_results_waits_for_no_download(server: Misbehaving, tmp_path: Path) -> None:
+def test_interrupt_between_results_does_not_wait_for_downloads(server: Misbehaving, tmp_path: Path) -> None:
     server.files["pause.wav"] = b"RIFF"
     process = start(tmp_path, [server.url("ok", "pause.wav"), server.url("steady", "900000.wav")])
     assert process.stdout is not None and "pause.wav" in process.stdout.readline()
@@ -97,7 +97,7 @@ def test_an_interrupt_between_two_results_waits_for_no_download(server: Misbehav
     assert partial_of(tmp_path / "900000.wav").stat().st_size < 900_000
 
 
-def test_a_closed_iterator_stops_at_once(server: Misbehaving, tmp_path: Path) -> None:
+def test_closing_the_iterator_stops_at_once(server: Misbehaving, tmp_path: Path) -> None:
     wanted = [
         FileRequest(server.url("ok"), tmp_path / "a.wav"),
         FileRequest(server.url("steady", "900000.wav"), tmp_path / "b"),
@@ -111,7 +111,7 @@ def test_a_closed_iterator_stops_at_once(server: Misbehaving, tmp_path: Path) ->
     assert 10_000 <= partial_of(tmp_path / "b").stat().st_size < 900_000
 
 
-def test_an_error_of_the_callers_own_table_is_the_callers(server: Misbehaving, tmp_path: Path) -> None:
+def test_error_of_the_callers_iterable_is_raised(server: Misbehaving, tmp_path: Path) -> None:
     def wanted() -> Iterator[FileRequest]:
         yield FileRequest(server.url("ok"), tmp_path / "a.wav")
         raise KeyError("row 2")
@@ -120,7 +120,7 @@ def test_an_error_of_the_callers_own_table_is_the_callers(server: Misbehaving, t
         list(fetch(wanted(), limits=QUICK))
 
 
-def test_processes_in_one_folder_share_the_work(server: Misbehaving, tmp_path: Path) -> None:
+def test_processes_in_one_folder_fetch_each_file_once(server: Misbehaving, tmp_path: Path) -> None:
     names = [f"{60_000 + 5000 * number}.wav" for number in range(24)]
     urls = [server.url("steady", name) for name in names]
     shuffled = [random.Random(seed).sample(urls, len(urls)) for seed in range(3)]
@@ -132,7 +132,7 @@ def test_processes_in_one_folder_share_the_work(server: Misbehaving, tmp_path: P
     assert sum(not result["was_there"] for each in found for result in each) == len(names)
 
 
-def test_one_opens_a_file_alone(tmp_path: Path) -> None:
+def test_open_alone_locks_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     first = open_alone(path)
     assert first is not None and open_alone(path) is None

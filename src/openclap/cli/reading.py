@@ -49,11 +49,11 @@ class ReadAs:
         return recognised
 
 
-def caption_check(found: Recognised, *, skip: bool) -> CaptionCheck:
+def caption_check(recognised: Recognised, *, skip: bool) -> CaptionCheck:
     """Check captions and stop with advice where they are doubtful; with `skip`, only print a note."""
     from openclap.data.build import caption_check as check
 
-    return check(found, skip=skip, note=note)
+    return check(recognised, skip=skip, note=note)
 
 
 def note_doubts(recognised: Recognised) -> None:

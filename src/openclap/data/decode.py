@@ -260,7 +260,7 @@ class _Decoder:
         self._folder, self._failed, self._config = folder, failed, config
 
     def row(self, record: Mapping[str, Any], tar: tarfile.TarFile) -> dict[str, Any]:
-        """The facts of a record, whose FLAC is added to `tar`; or why there are none."""
+        """The facts of a record, whose FLAC is added to `tar`; or the reason for their absence."""
         audio, longest_s = record["audio"], self._config["longest_s"]
         try:
             with warnings.catch_warnings():
@@ -301,7 +301,8 @@ def forget_failures(folder: Place, share: Share = ALL) -> None:
 
 
 def sounds_of_chunk(folder: Place, chunk: int) -> Place:
-    return work(folder, "sounds", f"{chunk}.tar")
+    """The decoded sounds of a chunk: a tar under another suffix, so that no reader takes it for a shard."""
+    return work(folder, "sounds", f"{chunk}.flacs")
 
 
 class DecodedSounds:

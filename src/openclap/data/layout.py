@@ -11,7 +11,7 @@
         audio/                            fetched files, by URL
         fetched/*.jsonl                   failed fetches
         examined/0.parquet …              facts from decoding, CHUNK records in each
-        sounds/0.tar …                    decoded sounds as they will be packed, until the set is finished
+        sounds/0.flacs …                  decoded sounds as they will be packed, until the set is finished
         near/, near.parquet               embeddings of clips, and near-duplicates among them
         captioned/, captions.jsonl        sentences that a model wrote from keywords
         selection.parquet                 the place of each record, or the reason for leaving it out

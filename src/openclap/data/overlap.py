@@ -97,10 +97,10 @@ def ids_of_file_names(files: Iterable[str], name: str, split: str = ALL) -> Spli
     kind = next(iter(pattern.groupindex))
     ids = []
     for file in files:
-        found = pattern.fullmatch(Path(file).name)
-        if not found:
+        match = pattern.fullmatch(Path(file).name)
+        if not match:
             raise DataError(f"{file}: is not a file name of {name}, expected the form {pattern.pattern}.")
-        ids.append(int(found[kind]) if kind == "freesound_id" else found[kind])
+        ids.append(int(match[kind]) if kind == "freesound_id" else match[kind])
     return ids_of_frame(polars.DataFrame({kind: ids}), name, split)
 
 
@@ -182,8 +182,8 @@ def overlapping(clips: DataFrame, evaluation_sets: Sequence[SplitIds]) -> Series
     ids = ids_of_frame(clips, "the clips")
     labels: Series = polars.Series("overlap", [None], dtype=polars.String).new_from_index(0, len(clips))
     for each in reversed(evaluation_sets):
-        found = np.logical_or.reduce([_contained(ids, each, key) for key in KEYS])
-        labels = labels.set(polars.Series(found), each.label)
+        contained = np.logical_or.reduce([_contained(ids, each, key) for key in KEYS])
+        labels = labels.set(polars.Series(contained), each.label)
     return labels
 
 
@@ -284,9 +284,9 @@ def _overlap(tested: SplitIds, trained: SplitIds) -> Overlap:
 def _contained(clips: SplitIds, other: SplitIds, key: str) -> NDArray[np.bool_]:
     """Which of `clips` the other split contains under the same key; a null matches nothing."""
     rows = clips.clips.select(key).with_row_index("row").join(other.clips.select(key), on=key, how="semi")["row"]
-    found = np.zeros(len(clips.clips), bool)
-    found[rows.to_numpy()] = True
-    return found
+    contained = np.zeros(len(clips.clips), bool)
+    contained[rows.to_numpy()] = True
+    return contained
 
 
 def _side_by_side(counts: Sequence[int | None]) -> str:

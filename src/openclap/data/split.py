@@ -124,10 +124,10 @@ def shortfalls(splits: Mapping[str, float], groups: Mapping[str, Mapping[str, in
         if sizes[name] == 0:
             unmet.append(Shortfall(name, True, f"No clip is in {name}: {_why(every, clips, own)}"))
         elif missed >= FAR_CLIPS and missed > FAR_OFF * share * clips:
-            what = (
+            sizes_text = (
                 f"{name} has {sizes[name]} of {clips} clips, {100 * sizes[name] / clips:.0f} % for {100 * share:.0f} %"
             )
-            unmet.append(Shortfall(name, False, f"{what}: {_large(every)}"))
+            unmet.append(Shortfall(name, False, f"{sizes_text}: {_large(every)}"))
     return unmet
 
 

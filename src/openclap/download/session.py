@@ -143,7 +143,7 @@ class Session:
 
     @asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:
-        """Wait for a slot of this host, its pauses and a slot of the session; note what the host did with it."""
+        """Wait for a slot of this host, its pauses and a slot of the session; record whether the host responded."""
         host = self._hosts.setdefault(name, Host(self._limits, self._rng))
         host.users += 1
         try:

@@ -134,8 +134,8 @@ class _Client:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def get(self, url: str, parameters: Mapping[str, str], kept: str) -> dict[str, Any]:
-        """Fetch the page of results at `url`. `kept` says in errors what is not lost."""
+    def get(self, url: str, parameters: Mapping[str, str], progress: str) -> dict[str, Any]:
+        """Fetch the page of results at `url`. `progress` is a clause for errors: the pages that are there already."""
         try:
             response = send_with_retries(
                 lambda: self._paced(url, parameters),
@@ -152,7 +152,7 @@ class _Client:
             why = f"answered {response.status_code}"
             if (wait_s := retry_after(response.headers)) is not None and wait_s > PATIENCE_S:
                 why += f" and asks to wait {wait_s / 60:.0f} minutes"
-        raise DataError(f"{url}: {why}. Run the same again later to resume; {kept}.")
+        raise DataError(f"{url}: {why}. Run the same again later to resume; {progress}.")
 
     def _paced(self, url: str, parameters: Mapping[str, str]) -> Any:
         time.sleep(max(0.0, self._next - time.monotonic()))

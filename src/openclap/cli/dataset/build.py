@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    source: str,
+    collection: str,
     out: str,
     *,
     options: RecordOptions = RecordOptions(),
@@ -30,14 +30,14 @@ def build(
 ) -> None:
     """Build a data set: shards of 48 kHz mono FLAC with their captions, a manifest, and a data card.
 
-    SOURCE is a table of sounds and captions (CSV, TSV, JSON, JSON lines, parquet), a folder of sounds, a Hugging Face
+    COLLECTION is a table of sounds and captions (CSV, TSV, JSON, JSON lines, parquet), a folder of sounds, a Hugging Face
     data set, WebDataset shards, or a recipe such as laion-630k; the recognised form is printed. Clips are split by
     group into OUT/train and OUT/test, 512 to a tar. Records that cannot be used are listed in OUT/skipped.jsonl with
     the reason. After a stop, the same command resumes.
 
     Parameters
     ----------
-    source
+    collection
         A table, a folder, shards, the name of a recipe, or a Python file with a function `config()` that returns one.
     out
         The folder to write, or an address that fsspec knows: s3://bucket/set.
@@ -63,7 +63,7 @@ def build(
 
     check_identity(place_of(out))  # before a model is loaded
     embedder = load_model(near_duplicates, model)
-    arguments = options.arguments(source, read_as, skip_caption_check=skip_caption_check)
+    arguments = options.arguments(collection, read_as, skip_caption_check=skip_caption_check)
     with progress("Building") as advance:
         report = build_dataset(
             out=out,

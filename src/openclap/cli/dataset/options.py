@@ -43,13 +43,13 @@ class RecordOptions:
     decontaminate: Annotated[tuple[str, ...], Parameter(negative="")] = ()
     """An evaluation set as NAME=FOLDER (esc50=~/ESC-50), whose clips are left out. May be repeated."""
 
-    def arguments(self, source: str, read_as: ReadAs, *, skip_caption_check: bool) -> dict[str, Any]:
+    def arguments(self, collection: str, read_as: ReadAs, *, skip_caption_check: bool) -> dict[str, Any]:
         """Arguments of `openclap.data.build.build_dataset` and `dataset_input`.
 
-        Raises ConfigError for invalid options, and for a source that is neither a recipe nor there.
+        Raises ConfigError for invalid options, and for a collection that is neither a recipe nor there.
         """
         return {
-            "source": _recipe_or_path(source),
+            "source": _recipe_or_path(collection),
             "reading": read_as.reading,
             "root": self.root,
             "missing_ok": self.missing_ok,
@@ -60,7 +60,7 @@ class RecordOptions:
             "drop_duplicates": self.drop_duplicates,
             "decontaminate": dict(map(_name_and_folder, self.decontaminate)),
             "skip_caption_check": skip_caption_check,
-            "note": _note_on(Path(source)),
+            "note": _note_on(Path(collection)),
         }
 
 

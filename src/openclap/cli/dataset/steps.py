@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    source: str,
+    collection: str,
     out: str,
     *,
     options: RecordOptions = RecordOptions(),
@@ -27,7 +27,7 @@ def plan(
 
     Parameters
     ----------
-    source
+    collection
         A table, a folder, shards, the name of a recipe, or a Python file with a function `config()` that returns one.
     out
         The folder to write.
@@ -43,7 +43,7 @@ def plan(
 
     folder = place_of(out)
     check_identity(folder)
-    arguments = options.arguments(source, read_as, skip_caption_check=skip_caption_check)
+    arguments = options.arguments(collection, read_as, skip_caption_check=skip_caption_check)
     source_input = dataset_input(processes=processes, **arguments)
     with progress("Planning") as advance, explain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def test_stereo_and_other_rates_become_48_khz_mono_and_loud_samples_are_clipped(
     assert packed_NC[1000:3000].min() > 0.99
 
 
-def test_one_sample_is_a_sound() -> None:
+def test_sound_of_one_sample() -> None:
     assert decode(to_flac(to_pcm(np.array([-1.0], np.float32))))[0].tolist() == [[-1.0]]
 
 
@@ -85,7 +85,7 @@ def test_webdatasets_own_reader_reads_our_tars(tmp_path: Path, make_records: Mak
         assert tuple(json.loads(sample["json"])["text"]) == index.read_sample(number).captions
 
 
-def test_groups_stay_in_one_split_whatever_the_row_order(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_groups_stay_in_one_split_in_any_row_order(tmp_path: Path, make_records: MakeRecords) -> None:
     records = [replace(record, group=f"g{number // 3}") for number, record in enumerate(make_records(15))]
     pack(records, tmp_path / "a", seed=3)
     pack(records[::-1], tmp_path / "b", seed=3)
@@ -136,7 +136,7 @@ def damaged(folder: Path, good: Record) -> list[Record]:
     ]
 
 
-def test_what_cannot_be_used_is_listed_and_left_out(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_unusable_records_are_listed_and_left_out(tmp_path: Path, make_records: MakeRecords) -> None:
     good = make_records(3)
     bad = damaged(tmp_path, good[0])
     mixed = [record for pair in zip(bad, [*good, *bad[len(good) :]], strict=True) for record in pair]
@@ -160,12 +160,12 @@ def test_what_cannot_be_used_is_listed_and_left_out(tmp_path: Path, make_records
     assert [index.read_sample(i).original["id"] for i in range(4)] == ["id0", "id1", "id2", "id0"]
 
 
-def test_blank_captions_beside_good_ones_go(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_blank_captions_are_dropped(tmp_path: Path, make_records: MakeRecords) -> None:
     pack([replace(make_records(1)[0], captions=("", " A dog. "))], tmp_path / "out", splits=ALL)
     assert index_shards(tmp_path / "out/train").read_sample(0).captions == ("A dog.",)
 
 
-def test_nothing_usable_is_an_error_that_names_the_list(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_no_usable_record_is_an_error_that_names_the_list(tmp_path: Path, make_records: MakeRecords) -> None:
     bad = damaged(tmp_path, make_records(1)[0])
     for _ in range(2):
         with pytest.raises(DataError, match=r"none of 10 records .*\.wav \(.*\)\. See skipped\.jsonl"):
@@ -182,13 +182,13 @@ def test_progress_counts_every_record_twice(tmp_path: Path, make_records: MakeRe
     assert seen == sorted(seen)
 
 
-def test_impossible_shard_size(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_invalid_shard_size(tmp_path: Path, make_records: MakeRecords) -> None:
     with pytest.raises(ConfigError, match="shard_size 0"):
         pack(make_records(1), tmp_path / "out", shard_size=0)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_row_with_a_start_is_that_stretch_of_its_file(tmp_path: Path) -> None:
+def test_row_with_a_start_is_a_segment_of_its_file(tmp_path: Path) -> None:
     wave_N = np.random.default_rng(0).uniform(-0.5, 0.5, 48_000).astype(np.float32)
     soundfile.write(tmp_path / "long.wav", wave_N, 48_000, subtype="PCM_16")
     rows = ["long.wav,First.,0,0.25", "long.wav,Second.,0.25,0.5", "long.wav,Whole.,,0.9"]

@@ -53,7 +53,7 @@ def refuse(thing: tuple[str, int]) -> None:
     raise DataError(f"{thing[0]}: {thing[1] + 1} is too much.")
 
 
-def test_the_work_is_spread_and_errors_come_back(cluster: None) -> None:
+def test_ray_distributes_work_and_returns_errors(cluster: None) -> None:
     found = list(run_on_ray(where, [0.5] * 6))
     assert len(found) == 6 and os.getpid() not in {pid for pid, _ in found}
     assert len({node for _, node in found}) == 2
@@ -62,7 +62,7 @@ def test_the_work_is_spread_and_errors_come_back(cluster: None) -> None:
     assert list(run_on_ray(where, [])) == []
 
 
-def test_a_cluster_makes_the_same_bytes(cluster: None, tmp_path: Path, make_records: MakeRecords) -> None:
+def test_ray_cluster_writes_the_same_bytes(cluster: None, tmp_path: Path, make_records: MakeRecords) -> None:
     records, config = make_records(CHUNK + 40), DataConfig(shard_size=50)
     records[5].audio.write_bytes(b"no sound")  # type: ignore[union-attr]
     build(records, tmp_path / "one", config)
@@ -73,7 +73,7 @@ def test_a_cluster_makes_the_same_bytes(cluster: None, tmp_path: Path, make_reco
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
 
 
-def test_no_cluster_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_ray_cluster_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")

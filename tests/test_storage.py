@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whoever writes them and whatever stops that."""
+"""Atomic writes: files are complete or absent, with any number of writers and after any stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from openclap.storage import append_line, new_file, partial_of
 
 
-def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"before")
     with pytest.raises(RuntimeError), new_file(tmp_path / "a") as file:
         file.write(b"half")
@@ -19,7 +19,7 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"before"}
 
 
-def test_two_that_write_one_file_do_so_one_after_the_other(tmp_path: Path) -> None:
+def test_second_writer_waits(tmp_path: Path) -> None:
     path, begun, seen = tmp_path / "a", threading.Event(), []
 
     def first() -> None:
@@ -42,14 +42,14 @@ def test_two_that_write_one_file_do_so_one_after_the_other(tmp_path: Path) -> No
     assert not partial_of(path).exists()
 
 
-def test_what_a_kill_left_half_written_is_written_anew(tmp_path: Path) -> None:
+def test_partial_file_of_a_kill_is_overwritten(tmp_path: Path) -> None:
     partial_of(tmp_path / "a").write_bytes(b"x" * 50)
     with new_file(tmp_path / "a") as file:
         file.write(b"whole")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"whole"}
 
 
-def test_a_line_does_not_go_on_with_half_of_another(tmp_path: Path) -> None:
+def test_line_does_not_continue_an_unterminated_one(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     append_line(path, b"one")
     path.write_bytes(path.read_bytes() + b"tw")

@@ -38,7 +38,7 @@ def held_by(store: str) -> dict[str, bytes]:
     }
 
 
-def test_the_same_files_as_in_a_folder(store: str, tmp_path: Path, make_records: MakeRecords) -> None:
+def test_object_store_gets_the_same_files_as_a_folder(store: str, tmp_path: Path, make_records: MakeRecords) -> None:
     records = make_records(10)
     records[4].audio.write_bytes(b"no sound")  # type: ignore[union-attr]
     report = build(records, place_of(store), CONFIG, maker=Spelled)
@@ -52,7 +52,7 @@ def test_the_same_files_as_in_a_folder(store: str, tmp_path: Path, make_records:
     assert stats_of(place_of(store)) == stats_of(tmp_path / "folder")
 
 
-def test_what_was_stopped_goes_on(store: str, tmp_path: Path, make_records: MakeRecords) -> None:
+def test_stopped_build_resumes(store: str, tmp_path: Path, make_records: MakeRecords) -> None:
     records, folder = make_records(10), place_of(store)
     build(records, tmp_path / "folder", CONFIG)
     build(records, folder, CONFIG)
@@ -62,7 +62,7 @@ def test_what_was_stopped_goes_on(store: str, tmp_path: Path, make_records: Make
         assert held_by(store) == contents(tmp_path / "folder")
 
 
-def test_damage_is_found_and_mended(store: str, make_records: MakeRecords) -> None:
+def test_damage_is_found_and_repaired(store: str, make_records: MakeRecords) -> None:
     folder = place_of(store)
     build(make_records(10), folder, CONFIG)
     whole = (folder / "train/1.tar").read_bytes()
@@ -73,7 +73,7 @@ def test_damage_is_found_and_mended(store: str, make_records: MakeRecords) -> No
     assert check(folder).damage == ()
 
 
-def test_sounds_may_lie_in_a_store(store: str, tmp_path: Path, make_records: MakeRecords) -> None:
+def test_sounds_in_an_object_store(store: str, tmp_path: Path, make_records: MakeRecords) -> None:
     there = [replace(record, audio=f"{store}-sounds/{number}.wav") for number, record in enumerate(make_records(4))]
     for record, local in list(zip(there, make_records(4), strict=True))[:3]:
         place_of(record.audio).parent.mkdir(parents=True, exist_ok=True)
@@ -83,12 +83,14 @@ def test_sounds_may_lie_in_a_store(store: str, tmp_path: Path, make_records: Mak
     assert [(item.kind, item.reason) for item in report.skipped] == [("not decoded", "3.wav: no such file.")]
 
 
-def test_sounds_with_an_address_need_a_folder(store: str) -> None:
+def test_downloads_need_a_file_system(store: str) -> None:
     with pytest.raises(DataError, match="only be downloaded to a file system"):
         build([Record("1", "https://example.org/1.wav", ("A tone.",), "test")], place_of(store), CONFIG)
 
 
-def test_training_reads_it(store: str, tmp_path: Path, make_records: MakeRecords, tiny_model: Path) -> None:
+def test_training_reads_shards_in_a_store(
+    store: str, tmp_path: Path, make_records: MakeRecords, tiny_model: Path
+) -> None:
     build(make_records(6), place_of(store), replace(CONFIG, splits={"train": 1.0}))
     index = index_shards(f"{store}/train")
     assert (index.tars, len(index), index.damaged) == (("0.tar", "1.tar"), 6, ())

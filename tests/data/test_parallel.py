@@ -17,7 +17,7 @@ from openclap.data.parallel import Share, run
 from openclap.errors import ConfigError
 
 
-def test_shares_are_all_of_it_once() -> None:
+def test_shares_partition_the_items() -> None:
     things = list(range(23))
     shares = [Share(number, 5).of_items(things) for number in range(1, 6)]
     assert sorted(thing for share in shares for thing in share) == things
@@ -25,12 +25,12 @@ def test_shares_are_all_of_it_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/2", "1/2/3", "1/" + "9" * 5000])
-def test_a_part_that_is_none(text: str) -> None:
+def test_invalid_parts(text: str) -> None:
     with pytest.raises(ConfigError, match="expected I/N"):
         Share.parse(text)
 
 
-def test_every_thing_is_done_once_in_any_number_of_processes() -> None:
+def test_each_item_is_processed_once_in_any_number_of_processes() -> None:
     assert sorted(run(abs, range(-7, 0), processes=1)) == sorted(run(abs, range(-7, 0), processes=2))
     with pytest.raises(ConfigError, match="processes is 0"):
         list(run(abs, [1], processes=0))
@@ -53,7 +53,7 @@ def sleep_and_tell(folder):
 """
 
 
-def test_the_death_of_the_first_process_ends_the_others(tmp_path: Path) -> None:
+def test_death_of_the_main_process_ends_workers(tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     (tmp_path / "first.py").write_text(WORK_FOR_A_MINUTE)
     (tmp_path / "pids").mkdir()

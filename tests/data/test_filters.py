@@ -38,7 +38,7 @@ def sound(path: Path, wave_N: np.ndarray, rate: int = 48_000, **fields: object) 
     return Record(path.name, path, ("A sound.",), "test", **fields)  # type: ignore[arg-type]
 
 
-def test_licences_that_may_not_be_used_are_left_out_and_counted(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_records_with_other_licences_are_left_out_and_counted(tmp_path: Path, make_records: MakeRecords) -> None:
     names = ["CC0-1.0", "CC-BY-4.0", "CC-BY-NC-3.0", "Sampling+", None, "LicenseRef-Shop"]
     records = [replace(r, licence=name) for r, name in zip(make_records(6), names, strict=True)]
     assert reasons(records, tmp_path / "any") == {}
@@ -46,7 +46,7 @@ def test_licences_that_may_not_be_used_are_left_out_and_counted(tmp_path: Path, 
     assert left == dict.fromkeys(("id2", "id3", "id4", "id5"), "licence")
 
 
-def test_what_a_source_states_is_enough_to_leave_out(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_declared_facts_exclude_records(tmp_path: Path, make_records: MakeRecords) -> None:
     good = make_records(5)
     records = [
         replace(good[0], length_s=181.0, source="freesound", audio=tmp_path / "never looked for.wav"),
@@ -59,7 +59,7 @@ def test_what_a_source_states_is_enough_to_leave_out(tmp_path: Path, make_record
     assert left == {"id0": "too long", "id2": "low rate", "id3": "too short"}
 
 
-def test_what_decoding_shows_is_left_out_too(tmp_path: Path) -> None:
+def test_decoded_facts_exclude_records(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = (0.2 * rng.standard_normal(48_000)).astype(np.float32)
     square = np.sign(rng.standard_normal(48_000)).astype(np.float32)
@@ -91,7 +91,7 @@ def test_what_decoding_shows_is_left_out_too(tmp_path: Path) -> None:
     }
 
 
-def test_one_channel_is_packed_and_a_cancelled_mean_is_left_out(tmp_path: Path) -> None:
+def test_chosen_channel_is_packed_and_cancelled_mean_left_out(tmp_path: Path) -> None:
     left, right = 0.2 * np.random.default_rng(0).standard_normal((2, 48_000)).astype(np.float32)
     right *= 2
     records = [sound(tmp_path / "wide.wav", np.stack([left, right], 1)), sound(tmp_path / "mono.wav", left)]
@@ -108,7 +108,7 @@ def test_one_channel_is_packed_and_a_cancelled_mean_is_left_out(tmp_path: Path) 
         DataConfig(channels="centre")  # type: ignore[arg-type]
 
 
-def test_of_twins_the_first_that_may_stay_stays(tmp_path: Path) -> None:
+def test_first_included_duplicate_is_packed(tmp_path: Path) -> None:
     wave = (0.3 * np.random.default_rng(1).standard_normal(4800)).astype(np.float32)
     pcm = np.round(wave * 32767).clip(-32768, 32767).astype(np.int16)
     for name in ("a.wav", "b.flac", "c.wav", "d.wav"):
@@ -121,7 +121,7 @@ def test_of_twins_the_first_that_may_stay_stays(tmp_path: Path) -> None:
     assert "has the same samples as b.flac of s" in (out / "skipped.jsonl").read_text()
 
 
-def test_a_source_is_a_folder_and_its_splits_are_kept(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_by_source_uses_folders_and_the_splits_of_sources(tmp_path: Path, make_records: MakeRecords) -> None:
     records = [
         replace(r, source="one" if n < 6 else "two", split=None if n < 6 else ("train", "valid")[n % 2])
         for n, r in enumerate(make_records(12))
@@ -132,7 +132,7 @@ def test_a_source_is_a_folder_and_its_splits_are_kept(tmp_path: Path, make_recor
     assert manifest.filter(polars.col("shards") == "two/valid")["id"].to_list() == ["id7", "id9", "id11"]
 
 
-def test_the_manifest_says_where_every_sound_stands(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_manifest_locates_every_sound(tmp_path: Path, make_records: MakeRecords) -> None:
     out = tmp_path / "out"
     build(make_records(5), out, DataConfig(splits=ALL, shard_size=2))
     manifest = read_table(out / "manifest.parquet")
@@ -145,7 +145,7 @@ def test_the_manifest_says_where_every_sound_stands(tmp_path: Path, make_records
         assert row["seconds"] == pytest.approx((480 + 10 * int(row["id"][2:])) / 48_000)
 
 
-def test_parts_side_by_side_make_what_one_run_makes(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_parts_write_the_same_bytes_as_one_run(tmp_path: Path, make_records: MakeRecords) -> None:
     records, config = make_records(11), DataConfig(shard_size=2)
     whole = build(records, tmp_path / "whole", config)
     out = tmp_path / "parts"
@@ -162,7 +162,7 @@ def test_parts_side_by_side_make_what_one_run_makes(tmp_path: Path, make_records
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_two_processes_make_what_one_makes(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_two_processes_write_the_same_bytes_as_one(tmp_path: Path, make_records: MakeRecords) -> None:
     records, config = make_records(7), DataConfig(shard_size=2)
     build(records, tmp_path / "one", config)
     build(records, tmp_path / "two", config, processes=2)
@@ -170,12 +170,12 @@ def test_two_processes_make_what_one_makes(tmp_path: Path, make_records: MakeRec
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
-def test_parts_that_cannot_be(text: str) -> None:
+def test_steps_out_of_order_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected I/N"):
         Share.parse(text)
 
 
-def test_names_that_lead_out_of_the_folder_are_left_out(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_split_names_outside_the_folder_are_left_out(tmp_path: Path, make_records: MakeRecords) -> None:
     splits = ["../../escaped", "work", "a/b", ".hidden", "train", "My split (2)"]
     records = [replace(r, split=split) for r, split in zip(make_records(6), splits, strict=True)]
     assert reasons(records, tmp_path / "out") == dict.fromkeys(("id0", "id1", "id2", "id3"), "bad split")
@@ -184,7 +184,7 @@ def test_names_that_lead_out_of_the_folder_are_left_out(tmp_path: Path, make_rec
     assert reasons(sources, tmp_path / "by", by_source=True) == {"id0": "bad source"}
 
 
-def test_a_group_goes_where_its_source_put_any_of_it(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_group_follows_the_split_of_its_source(tmp_path: Path, make_records: MakeRecords) -> None:
     records = [replace(r, group="one", split="test" if n == 3 else None) for n, r in enumerate(make_records(6))]
     assert build(records, tmp_path / "out", DataConfig()).packed == {"test": 6}
 
@@ -211,7 +211,7 @@ def test_sound_changed_after_decoding_is_packed_as_decoded_or_left_out(
         assert report.packed == {"train": 2} and "has changed" in report.skipped[0].reason
 
 
-def test_names_that_are_not_utf8_and_strange_addresses_are_left_out(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_invalid_names_and_addresses_are_left_out(tmp_path: Path, make_records: MakeRecords) -> None:
     good = make_records(6)
     records = [
         replace(good[0], audio=tmp_path / "caf\udce9.wav"),
@@ -225,7 +225,7 @@ def test_names_that_are_not_utf8_and_strange_addresses_are_left_out(tmp_path: Pa
     assert left == {"id0": "not text", **dict.fromkeys(("id1", "id2", "id3", "id4"), "not decoded")}
 
 
-def test_a_finished_set_without_its_work_is_not_built_over(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_finished_set_without_work_is_not_overwritten(tmp_path: Path, make_records: MakeRecords) -> None:
     records, out = make_records(3), tmp_path / "out"
     build(records, out, DataConfig())
     shutil.rmtree(out / "work")
@@ -235,7 +235,7 @@ def test_a_finished_set_without_its_work_is_not_built_over(tmp_path: Path, make_
     assert contents(out) == before
 
 
-def test_sounds_that_moved_are_found_again(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_moved_sounds_resume(tmp_path: Path, make_records: MakeRecords) -> None:
     records, out = make_records(3), tmp_path / "out"
     plan(records, out, DataConfig())
     shutil.move(tmp_path / "sounds", tmp_path / "moved")
@@ -243,7 +243,7 @@ def test_sounds_that_moved_are_found_again(tmp_path: Path, make_records: MakeRec
     assert sum(build(moved, out, DataConfig()).packed.values()) == 3
 
 
-def test_all_left_out_is_told_and_described(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_set_without_included_records_is_described(tmp_path: Path, make_records: MakeRecords) -> None:
     records = [replace(r, licence="Sampling+") for r in make_records(2)]
     with pytest.raises(DataError, match="none of 2 records could be packed"):
         build(records, tmp_path / "out", DataConfig(licences=("cc0",)))

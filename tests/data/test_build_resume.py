@@ -64,7 +64,7 @@ STEPS = [
 
 @pytest.mark.parametrize(("owner", "name"), [step[1:] for step in STEPS], ids=[step[0] for step in STEPS])
 @pytest.mark.parametrize("error", [Stop(), OSError(errno.ENOSPC, "No space left on device")], ids=["stop", "full"])
-def test_stopped_at_every_step_and_run_again(
+def test_stop_at_any_step_resumes_to_the_same_bytes(
     tmp_path: Path, make_records: MakeRecords, owner: Any, name: str, error: BaseException
 ) -> None:
     records = mixed(make_records, tmp_path)
@@ -87,7 +87,7 @@ def test_stopped_at_every_step_and_run_again(
     assert call > 4
 
 
-def test_a_second_run_does_nothing(tmp_path: Path, make_records: MakeRecords, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_run_changes_nothing(tmp_path: Path, make_records: MakeRecords, monkeypatch: pytest.MonkeyPatch) -> None:
     records = mixed(make_records, tmp_path)
     first = pack(records, tmp_path / "out", shard_size=3)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
@@ -97,7 +97,7 @@ def test_a_second_run_does_nothing(tmp_path: Path, make_records: MakeRecords, mo
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
-def test_a_lost_or_cut_tar_is_made_again(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_missing_or_truncated_tar_is_rewritten(tmp_path: Path, make_records: MakeRecords) -> None:
     records, out = make_records(8), tmp_path / "out"
     pack(records, out, shard_size=2)
     whole = contents(out)
@@ -110,7 +110,7 @@ def test_a_lost_or_cut_tar_is_made_again(tmp_path: Path, make_records: MakeRecor
 
 
 @pytest.mark.parametrize("lost", ["work/written/train/1.parquet", "work/selection.parquet", "work/examined/0.parquet"])
-def test_a_lost_table_is_made_again(tmp_path: Path, make_records: MakeRecords, lost: str) -> None:
+def test_missing_table_is_rewritten(tmp_path: Path, make_records: MakeRecords, lost: str) -> None:
     records, out = make_records(8), tmp_path / "out"
     pack(records, out, shard_size=2)
     whole = contents(out)
@@ -129,7 +129,7 @@ pack(pickle.load(open(sys.argv[1], "rb")), sys.argv[2], shard_size=3, seed=1, pr
 """
 
 
-def test_killed_and_run_again(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path, make_records: MakeRecords) -> None:
     records = mixed(make_records, tmp_path)
     pack(records, tmp_path / "whole", shard_size=3, seed=1)
     (tmp_path / "records.pickle").write_bytes(pickle.dumps(records))
@@ -158,7 +158,7 @@ pack(records, out, splits={"train": 1.0}, shard_size=2)
 """
 
 
-def test_files_that_really_cannot_grow(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_file_size_limit_names_complete_tars(tmp_path: Path, make_records: MakeRecords) -> None:
     noise_N = np.random.default_rng(0).uniform(-0.5, 0.5, 48_000)
     soundfile.write(tmp_path / "noise.wav", noise_N, 48_000)
     records = [*make_records(4), Record("noise", tmp_path / "noise.wav", ("Noise.",), "s"), *make_records(2)]
@@ -172,7 +172,7 @@ def test_files_that_really_cannot_grow(tmp_path: Path, make_records: MakeRecords
     assert pack(records, tmp_path / "out", splits={"train": 1.0}, shard_size=2).packed == {"train": 7}
 
 
-def test_a_full_disk_says_what_is_complete(
+def test_full_disk_names_complete_tars(
     tmp_path: Path, make_records: MakeRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Eight members are written while decoding; the tenth of packing is in the third tar.
@@ -182,7 +182,7 @@ def test_a_full_disk_says_what_is_complete(
 
 
 @pytest.mark.parametrize("change", ["records", "seed", "splits", "shard_size"])
-def test_other_input_into_the_same_folder(tmp_path: Path, make_records: MakeRecords, change: str) -> None:
+def test_other_input_into_the_same_folder_is_refused(tmp_path: Path, make_records: MakeRecords, change: str) -> None:
     records, out = make_records(4), tmp_path / "out"
     pack(records, out)
     before = contents(out)
@@ -195,7 +195,7 @@ def test_other_input_into_the_same_folder(tmp_path: Path, make_records: MakeReco
     assert contents(out) == before
 
 
-def test_a_folder_that_holds_something_else(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_folder_with_other_content_is_refused(tmp_path: Path, make_records: MakeRecords) -> None:
     (tmp_path / "out" / "train").mkdir(parents=True)
     (tmp_path / "out" / "train" / "0.tar").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
@@ -206,7 +206,7 @@ def test_a_folder_that_holds_something_else(tmp_path: Path, make_records: MakeRe
         pack(make_records(2), tmp_path / "file")
 
 
-def test_two_at_once(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_second_writer_is_refused(tmp_path: Path, make_records: MakeRecords) -> None:
     (tmp_path / "out").mkdir()
     with (tmp_path / "out" / LOCK).open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""`--near` of `openclap dataset`: clips that sound like an earlier one."""
+"""`--near-duplicates` of `openclap dataset`: leave out clips that sound like an earlier one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def left_out(out: Path) -> dict[str, str]:
     return {Path(line["file"]).name: line["kind"] for line in lines}
 
 
-def test_a_copy_of_another_encoding_is_left_out(
+def test_near_duplicate_of_another_encoding_is_left_out(
     collection: Path, start_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -48,7 +48,7 @@ def test_a_copy_of_another_encoding_is_left_out(
     assert skipped["reason"].startswith("sounds like ") and "dog1" in skipped["reason"]
 
 
-def test_the_steps_find_the_same(
+def test_steps_leave_out_the_same_near_duplicates(
     collection: Path, start_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -64,7 +64,7 @@ def test_the_steps_find_the_same(
 @pytest.mark.parametrize(
     "words", [("--near-duplicates", "1.5"), ("--near-duplicates", "0.9", "--model", "no/such/model"), ("--model", "x")]
 )
-def test_mistakes_are_told_before_anything_is_done(
+def test_invalid_options_are_reported_before_any_work(
     collection: Path, tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert openclap("dataset", "build", collection, tmp_path / "out", *words) == 2
