@@ -88,9 +88,7 @@ def test_downloads_need_a_file_system(store: str) -> None:
         build([Record("1", "https://example.org/1.wav", ("A tone.",), "test")], place_of(store), CONFIG)
 
 
-def test_training_reads_shards_in_a_store(
-    store: str, tmp_path: Path, make_records: MakeRecords, tiny_model: Path
-) -> None:
+def test_training_from_a_store(store: str, tmp_path: Path, make_records: MakeRecords, tiny_model: Path) -> None:
     build(make_records(6), place_of(store), replace(CONFIG, splits={"train": 1.0}))
     index = index_shards(f"{store}/train")
     assert (index.tars, len(index), index.damaged) == (("0.tar", "1.tar"), 6, ())

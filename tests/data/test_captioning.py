@@ -48,9 +48,7 @@ def records_of(folder: Path, make_records: MakeRecords) -> list[Record]:
     return [replace(record, tags=each, label=None) for record, each in zip(made, tags, strict=True)]
 
 
-def test_sentences_are_stored_with_other_captions_and_under_laions_names(
-    tmp_path: Path, make_records: MakeRecords
-) -> None:
+def test_sentences_are_stored_under_laions_names_too(tmp_path: Path, make_records: MakeRecords) -> None:
     maker, out = Lister(), tmp_path / "out"
     build(records_of(tmp_path, make_records), out, ALL, maker=lambda: maker)
     assert sorted(maker.asked) == [("dog", "bark"), ("refuse",)]

@@ -181,7 +181,7 @@ def test_file_names_of_another_form(name: str, file: str) -> None:
 
 
 def test_set_without_ids_in_file_names() -> None:
-    with pytest.raises(DataError, match="MACS: .*expected one of: ESC-50"):
+    with pytest.raises(DataError, match=r"MACS: .*expected one of: ESC-50"):
         ids_of_file_names(["a.wav"], "MACS")
 
 

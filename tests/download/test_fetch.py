@@ -51,9 +51,7 @@ def server() -> Iterator[Misbehaving]:
         ("silent-once", 2),
     ],
 )
-def test_file_arrives_after_so_many_requests(
-    server: Misbehaving, tmp_path: Path, behaviour: str, requests: int
-) -> None:
+def test_file_arrives_after_requests(server: Misbehaving, tmp_path: Path, behaviour: str, requests: int) -> None:
     body = server.body(BODY)
     wanted = FileRequest(server.url(behaviour), tmp_path / "deep" / "a.wav")
     assert outcome(wanted) == FetchedFile(wanted, 30_000, sha256(body), was_there=False)

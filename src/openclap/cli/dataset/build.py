@@ -30,8 +30,8 @@ def build(
 ) -> None:
     """Build a data set: shards of 48 kHz mono FLAC with their captions, a manifest, and a data card.
 
-    COLLECTION is a table of sounds and captions (CSV, TSV, JSON, JSON lines, parquet), a folder of sounds, a Hugging Face
-    data set, WebDataset shards, or a recipe such as laion-630k; the recognised form is printed. Clips are split by
+    COLLECTION is a table of sounds and captions (CSV, TSV, JSON, JSON lines, parquet), a folder of sounds, a Hugging
+    Face data set, WebDataset shards, or a recipe such as laion-630k; the recognised form is printed. Clips are split by
     group into OUT/train and OUT/test, 512 to a tar. Records that cannot be used are listed in OUT/skipped.jsonl with
     the reason. After a stop, the same command resumes.
 
