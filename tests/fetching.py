@@ -1,4 +1,4 @@
-"""What the tests of fetching share; run as a program, it fetches files of a server until it is stopped."""
+"""Helpers of download tests; run as a program, it fetches files from a server until it is stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK = FetchLimits(allow_private=True, backoff_s=0.005, idle_s=0.5, timeout_s=3
 
 
 def outcome(wanted: FileRequest, limits: FetchLimits = QUICK, **options: Any) -> FetchedFile | FailedFetch:
-    """What comes of one file."""
+    """Fetch one file; return the outcome."""
     [result] = fetch([wanted], limits=limits, **options)
     return result
 
@@ -28,12 +28,12 @@ def sha256(content: bytes) -> str:
 
 
 def left_over(folder: Path) -> list[str]:
-    """Hidden files of unfinished downloads."""
+    """Names of hidden files: those of unfinished downloads."""
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
 
 def environment() -> dict[str, str]:
-    """Of a process that runs this file."""
+    """The environment of a process that runs this file."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 

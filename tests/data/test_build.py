@@ -1,4 +1,4 @@
-"""Packing: what the shards hold, and what is left out of them."""
+"""Build shards from records: their content, and the records left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data set in another store than this machine's file system: what fsspec knows, by its address."""
+"""Build, check and read a data set in object storage, by an address that fsspec knows."""
 
 from __future__ import annotations
 

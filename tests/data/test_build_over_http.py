@@ -1,7 +1,7 @@
-"""From the tables of two sources to shards, over a server that does what the internet does.
+"""Build shards from the tables of two sources, over a server that misbehaves as the internet does.
 
-A miniature of Epidemic Sound's folder and of Freesound's table, whose addresses point at this machine, held apart from
-a miniature ESC-50. Every row must end in a tar or as a counted reason.
+Miniatures of Epidemic Sound's folder and of Freesound's table, with URLs on this machine, are decontaminated from a
+miniature ESC-50. Every row must be packed, or counted with a reason.
 """
 
 from __future__ import annotations

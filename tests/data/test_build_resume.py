@@ -1,4 +1,4 @@
-"""Packing that is stopped: at every step, by a kill, by a full disk; and the wrong folder."""
+"""Stop a build at every step, by a kill or a full disk, and resume it; refuse wrong folders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mixed(make_records: MakeRecords, folder: Path) -> list[Record]:
 
 
 class Stop(BaseException):
-    """Stands for Ctrl-C and for anything else that ends the run at once."""
+    """Represents Ctrl-C and everything else that ends the run at once."""
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, error: BaseException) -> None:

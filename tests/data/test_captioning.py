@@ -1,4 +1,4 @@
-"""Sentences that a model makes of keywords: where they stand, and that they are made once."""
+"""Sentences that a model writes from keywords: where they are stored, and that each is written once."""
 
 from __future__ import annotations
 

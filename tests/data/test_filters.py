@@ -1,4 +1,4 @@
-"""What is left out, what stays, and where it goes."""
+"""Filters and selection: records left out, records included, and their place."""
 
 from __future__ import annotations
 

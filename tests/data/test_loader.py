@@ -1,4 +1,4 @@
-"""Batches: the same whoever reads them and wherever one begins."""
+"""The loader: batches are the same with any workers and from any start."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_equal_embeddings_match_and_zero_embeddings_do_not() -> None:
 
 
 def spectrum(wave_NC: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """The strength of 64 bands up to 8 kHz: hears neither level nor what a codec changes."""
+    """The strength of 64 bands up to 8 kHz: insensitive to level and to changes by codecs."""
     power = np.abs(np.fft.rfft(wave_NC[:, 0], 16_384 * rate // 16_000))[:8192]
     bands = np.sqrt((power**2).reshape(64, -1).sum(axis=1))
     unit: NDArray[np.float32] = (bands / np.linalg.norm(bands)).astype(np.float32)
@@ -83,26 +83,26 @@ def spectrum(wave_NC: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
 
 
 @dataclass
-class Ear:
-    """Embeds by `spectrum`, and counts how many sounds it was given."""
+class SpectrumModel:
+    """Embeds by `spectrum`, and counts the sounds it embeds."""
 
-    heard: int = 0
+    embedded: int = 0
     stop_after: int | None = None
     lengths: list[int] = field(default_factory=list)
 
     def __call__(self, sounds: Iterable[Sound]) -> Iterator[NDArray[np.float32] | AudioError]:
         for sound in sounds:
-            if self.heard == self.stop_after:
+            if self.embedded == self.stop_after:
                 raise KeyboardInterrupt
-            self.heard += 1
+            self.embedded += 1
             wave_NC, rate = sound if isinstance(sound, tuple) else decode(sound)
             self.lengths.append(len(wave_NC))
-            yield AudioError("too high for me") if wave_NC[:3, 0].max() > 0.9 else spectrum(wave_NC, rate)
+            yield AudioError("too loud for this model") if wave_NC[:3, 0].max() > 0.9 else spectrum(wave_NC, rate)
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> list[Record]:
-    """Three noises, a quieter copy of the second and a part of the third; one that the ear refuses, twice."""
+    """Three noises, a quieter copy of the second and a part of the third; one that the model refuses, twice."""
     rng = np.random.default_rng(0)
     noises = [np.convolve(rng.standard_normal(32_000), rng.standard_normal(6), "same") for _ in range(3)]
     noises = [0.5 * noise / np.abs(noise).max() for noise in noises]
@@ -115,15 +115,17 @@ def records(tmp_path: Path) -> list[Record]:
 
 
 def test_near_duplicates_are_left_out_and_named(tmp_path: Path, records: list[Record]) -> None:
-    ear = Ear()
-    report = build(records, tmp_path / "out", DataConfig(splits={"train": 1.0}), near=NearDuplicates(0.9, "ear", ear))
+    model = SpectrumModel()
+    report = build(
+        records, tmp_path / "out", DataConfig(splits={"train": 1.0}), near=NearDuplicates(0.9, "spectrum", model)
+    )
     assert [(item.id, item.kind) for item in report.skipped] == [
         ("b-quiet", "near duplicate"),
         ("c-part", "near duplicate"),
     ]
     assert report.skipped[0].reason.startswith("sounds like b of test (cosine 1.0")
     assert report.skipped[1].reason.startswith("sounds like c of test (cosine 0.9")
-    assert ear.lengths[-1] == 12_000
+    assert model.lengths[-1] == 12_000
     lines = [json.loads(line) for line in (tmp_path / "out/skipped.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["near duplicate"] * 2
 
@@ -131,7 +133,7 @@ def test_near_duplicates_are_left_out_and_named(tmp_path: Path, records: list[Re
 def test_clip_left_out_for_another_reason_matches_nothing(tmp_path: Path, records: list[Record]) -> None:
     first = [records[1], *records]  # "b" twice: the second has the same samples
     config = DataConfig(splits={"train": 1.0}, drop_duplicates=True, shortest_s=0.8)
-    report = build(first, tmp_path / "out", config, near=NearDuplicates(0.9, "ear", Ear()))
+    report = build(first, tmp_path / "out", config, near=NearDuplicates(0.9, "spectrum", SpectrumModel()))
     kinds = [(item.id, item.kind) for item in report.skipped]
     assert kinds[:2] == [("b", "duplicate"), ("b-quiet", "near duplicate")]
 
@@ -144,18 +146,23 @@ def test_stopped_step_resumes_and_another_model_starts_over(
     out = tmp_path / "out"
     plan(records, out, DataConfig(splits={"train": 1.0}))
     with pytest.raises(DataError, match="still to be fetched"):
-        find_near_duplicates(out, NearDuplicates(0.9, "ear", Ear()))
+        find_near_duplicates(out, NearDuplicates(0.9, "spectrum", SpectrumModel()))
     fetch_and_decode(out)
     with pytest.raises(KeyboardInterrupt):
-        find_near_duplicates(out, NearDuplicates(0.9, "ear", Ear(stop_after=5)))
+        find_near_duplicates(out, NearDuplicates(0.9, "spectrum", SpectrumModel(stop_after=5)))
     with pytest.raises(DataError, match="still to be compared"):
         write_tars(out)
-    ear = Ear()
-    assert find_near_duplicates(out, NearDuplicates(0.9, "ear", ear)) == 2
-    assert ear.heard == len(records) - 4
-    assert find_near_duplicates(out, NearDuplicates(0.999, "ear", ear)) == 1 and ear.heard == len(records) - 4
+    model = SpectrumModel()
+    assert find_near_duplicates(out, NearDuplicates(0.9, "spectrum", model)) == 2
+    assert model.embedded == len(records) - 4
+    assert (
+        find_near_duplicates(out, NearDuplicates(0.999, "spectrum", model)) == 1 and model.embedded == len(records) - 4
+    )
     before = contents(out / "work/near")
-    assert find_near_duplicates(out, NearDuplicates(0.9, "another ear", ear)) == 2 and ear.heard == 2 * len(records) - 4
+    assert (
+        find_near_duplicates(out, NearDuplicates(0.9, "another model", model)) == 2
+        and model.embedded == 2 * len(records) - 4
+    )
     assert before.items() <= contents(out / "work/near").items()
 
 
@@ -170,10 +177,10 @@ def test_parts_embed_and_the_last_one_compares(
     found = []
     for number in (3, 1, 2):
         fetch_and_decode(out, Share(number, 3))
-        found.append(find_near_duplicates(out, NearDuplicates(0.9, "ear", Ear()), Share(number, 3)))
+        found.append(find_near_duplicates(out, NearDuplicates(0.9, "spectrum", SpectrumModel()), Share(number, 3)))
     assert found == [None, None, 2]
     fetch_and_decode(whole)
-    find_near_duplicates(whole, NearDuplicates(0.9, "ear", Ear()))
+    find_near_duplicates(whole, NearDuplicates(0.9, "spectrum", SpectrumModel()))
     assert read_table(out / "work/near.parquet").equals(read_table(whole / "work/near.parquet"))
 
 
@@ -181,16 +188,16 @@ def test_smaller_selection_removes_surplus_tars(tmp_path: Path, records: list[Re
     config = DataConfig(splits={"train": 1.0}, shard_size=2)
     build(records, tmp_path / "out", config)
     assert len(list((tmp_path / "out/train").glob("*.tar"))) == 4
-    report = build(records, tmp_path / "out", config, near=NearDuplicates(0.9, "ear", Ear()))
+    report = build(records, tmp_path / "out", config, near=NearDuplicates(0.9, "spectrum", SpectrumModel()))
     assert report.packed == {"train": 5} and len(list((tmp_path / "out/train").glob("*.tar"))) == 3
-    build(records, tmp_path / "new", config, near=NearDuplicates(0.9, "ear", Ear()))
+    build(records, tmp_path / "new", config, near=NearDuplicates(0.9, "spectrum", SpectrumModel()))
     assert contents(tmp_path / "out") == contents(tmp_path / "new")
 
 
 def test_tars_of_an_earlier_selection_are_not_valid(tmp_path: Path, records: list[Record]) -> None:
     out = tmp_path / "out"
     build(records, out, DataConfig(splits={"train": 1.0}, shard_size=2))
-    find_near_duplicates(out, NearDuplicates(0.9, "ear", Ear()))
+    find_near_duplicates(out, NearDuplicates(0.9, "spectrum", SpectrumModel()))
     write_tars(out, Share(1, 3))
     with pytest.raises(DataError, match=r"2 of 3 tars are still to be written"):
         finish(out)
@@ -202,7 +209,7 @@ def test_tars_of_an_earlier_selection_are_not_valid(tmp_path: Path, records: lis
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.01, float("nan")])
 def test_invalid_thresholds(threshold: float) -> None:
     with pytest.raises(ConfigError, match="expected a cosine"):
-        NearDuplicates(threshold, "ear", Ear())
+        NearDuplicates(threshold, "spectrum", SpectrumModel())
 
 
 COMPARE_MANY = """

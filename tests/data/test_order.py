@@ -1,4 +1,4 @@
-"""The order of training is a pure function that loses and repeats nothing."""
+"""The order of training: a pure function without loss or repetition."""
 
 from __future__ import annotations
 

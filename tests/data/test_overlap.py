@@ -1,4 +1,4 @@
-"""Overlap with evaluation sets, counted by hand on miniature sets that are named as the real ones name their files."""
+"""Overlap with evaluation sets, against counts by hand on miniature sets with file names of the real ones."""
 
 from __future__ import annotations
 

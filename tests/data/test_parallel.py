@@ -1,4 +1,4 @@
-"""Doing the same to many things."""
+"""Run a function over many items: shares, processes, and the end of workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same work on a real Ray cluster of two machines, both of them this one."""
+"""Run the steps of a build on a real Ray cluster of two nodes on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thousand real recordings of four packages, from a server that does what the internet does, into shards.
+"""Build shards from a thousand real recordings of four packages, from a server that misbehaves.
 
 The packages come from the registries of Debian and npm, so this is a long test. What each row must end as is known
 from what the server does to it and, independently, from the file itself.

@@ -1,4 +1,4 @@
-"""The index of a folder of tars: whole, damaged, other people's."""
+"""The index of a folder of tars: complete, damaged, and from elsewhere."""
 
 from __future__ import annotations
 

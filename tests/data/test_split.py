@@ -1,4 +1,4 @@
-"""Splits: by group, seeded, blind to the order of records."""
+"""Splits: by group, seeded, independent of the order of records."""
 
 from __future__ import annotations
 

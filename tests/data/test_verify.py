@@ -1,4 +1,4 @@
-"""Damage in tars is found, named and mended."""
+"""Find, list and repair damage in data sets."""
 
 from __future__ import annotations
 

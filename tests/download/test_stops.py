@@ -1,4 +1,4 @@
-"""Kills, interrupts, and several processes at once."""
+"""Kills and interrupts of downloads, and several processes in one folder."""
 
 from __future__ import annotations
 
