@@ -6,7 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
@@ -47,7 +47,8 @@ def fetch(
         require(package, "data")
     from openclap.download.session import Session
 
-    loop = _BackgroundLoop()
+    # Name lookups and the disk wait in threads: twice as many as files, so that slow lookups do not stop the disk.
+    loop = _BackgroundLoop(threads=2 * limits.concurrency)
     session = Session(limits, headers or {}, progress or (lambda size: None), seed)
     outcomes: SimpleQueue[Future[FetchedFile | FailedFetch]] = SimpleQueue()
     source, exhausted, running = iter(requests), False, 0
@@ -100,8 +101,9 @@ class _BackgroundLoop:
     A loop of its own, because the caller may already be inside one (a notebook).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(threads, thread_name_prefix="fetch-wait"))
         self._thread = Thread(target=self._loop.run_forever, name="fetch", daemon=True)
         self._thread.start()
 
