@@ -1,10 +1,10 @@
-"""What making data sets costs.
+"""Measure the building and loading of data sets.
 
-    python benchmarks/dataset.py metadata           LAION-Audio-630K's 633,526 records, made up, in the published forms
-    python benchmarks/dataset.py pack [--clips N]    5,000 clips of 10 s, beside `flac --verify` of the same files
-    python benchmarks/dataset.py load [--clips N]    the loader beside bare webdataset, over what `pack` wrote
+    python benchmarks/dataset.py metadata           plan 633,526 synthetic records in the forms of LAION-Audio-630K
+    python benchmarks/dataset.py pack [--clips N]    build from 5,000 clips of 10 s, beside `flac --verify`
+    python benchmarks/dataset.py load [--clips N]    the loader beside bare webdataset, over the shards of `pack`
 
-Everything is made up from a seed; nothing is fetched.
+All data is synthetic, from a seed; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ import soundfile
 WORDS = [
     f"{a}{b}" for a in ("rain", "wind", "dog", "door", "water", "bell", "car", "bird") for b in ("", "s", "y", "ing")
 ]
-HELD_IDS = range(0, 515_581, 9)
+EVALUATION_IDS = range(0, 515_581, 9)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("metadata", "pack", "load"))
+    parser.add_argument("measurement", choices=("metadata", "pack", "load"))
     parser.add_argument("--clips", type=int, default=5000)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder without it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
-        {"metadata": metadata, "pack": pack, "load": load}[options.what](folder, options.clips)
+        {"metadata": metadata, "pack": pack, "load": load}[options.measurement](folder, options.clips)
 
 
 def metadata(folder: Path, clips: int) -> None:
     """`openclap dataset plan laion-630k` as a process of its own, over metadata of full size."""
     root = folder / "root"
-    made = sum(make(root / name) for name, make in SOURCES_MADE_UP.items())
-    held(root)
-    print(f"{made:,} made-up records of {len(SOURCES_MADE_UP)} sources; Freesound ids of three sets to stay apart from")
+    made = sum(make(root / name) for name, make in SYNTHETIC_SOURCES.items())
+    evaluation_sets(root)
+    print(f"{made:,} synthetic records of {len(SYNTHETIC_SOURCES)} sources; Freesound ids of three evaluation sets")
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "openclap", "dataset", "plan", "laion-630k", str(out), "--root", str(root)]
@@ -161,7 +161,7 @@ def library(count: int, seed: int) -> Callable[[Path], int]:
     return make
 
 
-SOURCES_MADE_UP: dict[str, Callable[[Path], int]] = {
+SYNTHETIC_SOURCES: dict[str, Callable[[Path], int]] = {
     "freesound": freesound,
     "epidemic_sound_effects": epidemic,
     "bbc_sound_effects": bbc,
@@ -173,11 +173,11 @@ SOURCES_MADE_UP: dict[str, Callable[[Path], int]] = {
 }
 
 
-def held(root: Path) -> None:
+def evaluation_sets(root: Path) -> None:
     """ESC-50 and UrbanSound8K by their names, with Freesound ids that the records have too."""
     meta = root / "esc50" / "meta"
     meta.mkdir(parents=True, exist_ok=True)
-    ids = list(HELD_IDS)
+    ids = list(EVALUATION_IDS)
     rows = [f"1-{i}-A-0.wav,1,0,dog,True,{i},A" for i in ids[:2000]]
     (meta / "esc50.csv").write_text("\n".join(["filename,fold,target,category,esc10,src_file,take", *rows]) + "\n")
     (root / "esc50" / "audio").mkdir(exist_ok=True)
@@ -210,7 +210,7 @@ def clips_in(folder: Path, count: int) -> Path:
 
 def pack(folder: Path, count: int) -> None:
     """One process, two processes, and `flac --verify`, one after the other."""
-    from openclap.data.pack import pack as pack_records
+    from openclap.data.build import pack as pack_records
     from openclap.sources import read_table
 
     place = clips_in(folder, count)

@@ -1,4 +1,4 @@
-"""A hub on this machine's loopback: as much of the Hugging Face hub's HTTP as its client uses for models and data sets.
+"""A hub: as much of the Hugging Face hub's HTTP as its client uses for models and data sets.
 
 Files are downloaded whole or by range; small ones are uploaded inside a commit, others by LFS first. Connections can
 be cut in the middle of a file.
@@ -10,13 +10,12 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+
+from http_server import Exchange, HttpServer
 
 TOKEN = "hf_right"
 CHUNK = 1 << 16
@@ -46,33 +45,33 @@ class Repo:
         return self.refs.get(revision, revision if revision in self.commits else None)
 
 
-class Hub:
-    """The server; `with Hub() as hub:` runs it at `hub.url`."""
+class Hub(HttpServer):
+    """A hub at `hub.url`."""
 
     def __init__(self, *, lfs_from: int = 1 << 20) -> None:
+        super().__init__()
         self.repos: dict[str, Repo] = {}
         self.uploads: dict[str, bytes] = {}
-        self.log: list[str] = []
         self.cuts: list[int] = []
         """Each of the next downloads breaks off after so many bytes; a negative number ends it without an error."""
         self.owner = "me"
         self.lfs_from = lfs_from
-        hub = self
+        self.url = self.root
 
-        class Handler(_Handler):
-            server_hub = hub
+    @property
+    def log(self) -> list[str]:
+        """Method, path and range of each request."""
+        lines = [(each.method, each.path, each.headers.get("range")) for each in self.requests]
+        return [" ".join(filter(None, line)) for line in lines]
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Hub:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def handle(self, exchange: Exchange) -> None:
+        request = exchange.request_
+        for method, pattern, action in ROUTES:
+            if request.method in method.split() and (match := re.fullmatch(pattern, request.path)):
+                body = [request.body] if request.method in ("POST", "PUT") else []
+                action(_Actions(self, exchange), *match.groups(), *body)
+                return
+        exchange.send(404, b"{}")
 
     def environment(self, cache: Path) -> dict[str, str]:
         """What makes the client, started in a process of its own, ask this hub and keep its files in `cache`."""
@@ -97,42 +96,19 @@ class Hub:
         return [line.split("/")[-1] for line in self.log if line.startswith("GET ") and "/resolve/" in line]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_hub: Hub
+class _Actions:
+    """What the hub does with one request."""
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._route()
-
-    do_HEAD = do_POST = do_PUT = do_GET
-
-    def _route(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        asked = self.headers.get("Range")
-        self.server_hub.log.append(f"{self.command} {path}" + (f" {asked}" if asked else ""))
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        for method, pattern, action in ROUTES:
-            if self.command in method.split() and (found := re.fullmatch(pattern, path)):
-                action(self, *found.groups(), *([body] if self.command in ("POST", "PUT") else []))
-                return
-        self._send(404, b"{}")
+    def __init__(self, hub: Hub, exchange: Exchange) -> None:
+        self._hub, self._exchange = hub, exchange
 
     # -- answers
 
     def _send(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self._exchange.send(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
 
     def _json(self, value: Any, status: int = 200) -> None:
-        self._send(status, json.dumps(value).encode(), Content_Type="application/json")
+        self._exchange.send_json(value, status)
 
     def _refuse(self, status: int, code: str) -> None:
         self._send(status, b"{}", X_Error_Code=code, X_Error_Message=code)
@@ -140,10 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
     # -- rights
 
     def _token(self) -> str | None:
-        return (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+        return self._exchange.request_.headers.get("authorization", "").removeprefix("Bearer ") or None
 
     def _readable(self, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
-        repo = self.server_hub.repos.get(name)
+        repo = self._hub.repos.get(name)
         if self._token() not in (None, TOKEN, "hf_reader"):
             self._send(401, b"{}", X_Error_Message="Invalid credentials in Authorization header")
         elif repo is None or (repo.private and self._token() != TOKEN):
@@ -189,39 +165,36 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"", X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
             return
         data = files[path]
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
-        cut = self.server_hub.cuts.pop(0) if self.command == "GET" and self.server_hub.cuts else None
-        self.send_response(206 if start else 200)
-        for header, value in {
+        start, method = self._exchange.request_.start, self._exchange.request_.method
+        cut = self._hub.cuts.pop(0) if method == "GET" and self._hub.cuts else None
+        headers = {
             "ETag": f'"{_etag(data)}"',
             "X-Repo-Commit": commit,
             "Accept-Ranges": "bytes",
             "Content-Length": str(-cut if cut is not None and cut < 0 else len(data) - start),
-        }.items():
-            self.send_header(header, value)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data[start:] if cut is None else data[start : start + abs(cut)])
-            self.close_connection = cut is not None
+        }
+        headers |= {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+        self._exchange.head(206 if start else 200, headers)
+        if method == "GET":
+            self._exchange.wfile.write(data[start:] if cut is None else data[start : start + abs(cut)])
+            self._exchange.close_connection = cut is not None
 
     # -- writing
 
     def create(self, body: bytes) -> None:
         wanted = json.loads(body)
-        owner = wanted.get("organization") or self.server_hub.owner
+        owner = wanted.get("organization") or self._hub.owner
         name = f"{owner}/{wanted['name']}"
         if not self._writable():
             return
-        if owner != self.server_hub.owner:
+        if owner != self._hub.owner:
             self._send(403, b"{}", X_Error_Message="no right to write")
-        elif name in self.server_hub.repos:
-            self._json({"url": f"{self.server_hub.url}/{name}"}, 409)
+        elif name in self._hub.repos:
+            self._json({"url": f"{self._hub.url}/{name}"}, 409)
         else:
-            self.server_hub.add(name, {".gitattributes": b""}, private=wanted.get("visibility") == "private")
+            self._hub.add(name, {".gitattributes": b""}, private=wanted.get("visibility") == "private")
             kind = "datasets/" if wanted.get("type") == "dataset" else ""
-            self._json({"url": f"{self.server_hub.url}/{kind}{name}"})
+            self._json({"url": f"{self._hub.url}/{kind}{name}"})
 
     def validate(self, body: bytes) -> None:
         head = json.loads(body)["content"].split("---")
@@ -230,14 +203,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def branch(self, name: str, branch: str, body: bytes) -> None:
         if self._writable():
-            repo = self.server_hub.repos[name]
+            repo = self._hub.repos[name]
             known = branch in repo.refs
             repo.refs.setdefault(branch, repo.refs["main"])
             self._json({}, 409 if known else 200)
 
     def preupload(self, name: str, revision: str, body: bytes) -> None:
         if self._writable():
-            limit = self.server_hub.lfs_from
+            limit = self._hub.lfs_from
             modes = [
                 {
                     "path": file["path"],
@@ -251,14 +224,14 @@ class _Handler(BaseHTTPRequestHandler):
     def batch(self, name: str, body: bytes) -> None:
         if self._writable():
             wanted = json.loads(body)["objects"]
-            action = {"upload": {"href": f"{self.server_hub.url}/storage/"}}
+            action = {"upload": {"href": f"{self._hub.url}/storage/"}}
             objects = [
                 {**one, "actions": {"upload": {"href": action["upload"]["href"] + one["oid"]}}} for one in wanted
             ]
             self._json({"transfer": "basic", "objects": objects})
 
     def store(self, oid: str, body: bytes) -> None:
-        self.server_hub.uploads[oid] = body
+        self._hub.uploads[oid] = body
         self._send(200)
 
     def commit(self, name: str, revision: str, body: bytes) -> None:
@@ -273,11 +246,11 @@ class _Handler(BaseHTTPRequestHandler):
             elif line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
-                data = self.server_hub.uploads[value["oid"]]
+                data = self._hub.uploads[value["oid"]]
                 assert (hashlib.sha256(data).hexdigest(), len(data)) == (value["oid"], value["size"])
                 files[value["path"]] = data
-        commit = self.server_hub.repos[name].commit(files, revision, message)
-        self._json({"commitUrl": f"{self.server_hub.url}/{name}/commit/{commit}", "commitOid": commit})
+        commit = self._hub.repos[name].commit(files, revision, message)
+        self._json({"commitUrl": f"{self._hub.url}/{name}/commit/{commit}", "commitOid": commit})
 
 
 def _etag(data: bytes) -> str:
@@ -287,15 +260,15 @@ def _etag(data: bytes) -> str:
 API = r"/api/(?:models|datasets)"
 NAME = r"([\w.-]+(?:/[\w.-]+)?)"
 ROUTES: list[tuple[str, str, Any]] = [
-    ("GET", rf"{API}/{NAME}", _Handler.model),
-    ("GET", rf"{API}/{NAME}/revision/(.+)", _Handler.model),
-    ("GET", rf"{API}/{NAME}/tree/([^/]+)", _Handler.tree),
-    ("GET HEAD", rf"/{NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
-    ("POST", r"/api/repos/create", _Handler.create),
-    ("POST", r"/api/validate-yaml", _Handler.validate),
-    ("POST", rf"{API}/{NAME}/branch/(.+)", _Handler.branch),
-    ("POST", rf"{API}/{NAME}/preupload/(.+)", _Handler.preupload),
-    ("POST", rf"/(?:datasets/)?{NAME}\.git/info/lfs/objects/batch", _Handler.batch),
-    ("PUT", r"/storage/(\w+)", _Handler.store),
-    ("POST", rf"{API}/{NAME}/commit/(.+)", _Handler.commit),
+    ("GET", rf"{API}/{NAME}", _Actions.model),
+    ("GET", rf"{API}/{NAME}/revision/(.+)", _Actions.model),
+    ("GET", rf"{API}/{NAME}/tree/([^/]+)", _Actions.tree),
+    ("GET HEAD", rf"/{NAME}/resolve/([^/]+)/(.+)", _Actions.resolve),
+    ("POST", r"/api/repos/create", _Actions.create),
+    ("POST", r"/api/validate-yaml", _Actions.validate),
+    ("POST", rf"{API}/{NAME}/branch/(.+)", _Actions.branch),
+    ("POST", rf"{API}/{NAME}/preupload/(.+)", _Actions.preupload),
+    ("POST", rf"/(?:datasets/)?{NAME}\.git/info/lfs/objects/batch", _Actions.batch),
+    ("PUT", r"/storage/(\w+)", _Actions.store),
+    ("POST", rf"{API}/{NAME}/commit/(.+)", _Actions.commit),
 ]

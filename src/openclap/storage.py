@@ -1,4 +1,4 @@
-"""Writing that a kill cannot leave half done."""
+"""Write files and folders so that a kill leaves none half done, on this machine and in object stores."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from openclap.errors import ConfigError, DataError, MissingExtraError, OpenClapE
 from openclap.locks import open_alone
 
 Place = Path
-"""A path, or, for addresses such as "s3://bucket/set", what universal_pathlib puts in its place."""
+"""A path, or its counterpart of universal_pathlib for addresses such as "s3://bucket/set"."""
 
 
 def place_of(text: str | os.PathLike[str]) -> Place:
-    """Where `text` points: a path on this machine, or in any store that fsspec knows.
+    """Convert text to a path on this machine, or in any store that fsspec knows.
 
-    Raises MissingExtraError where what reads such a store is not installed, ConfigError for an address that is none.
+    Raises MissingExtraError where the package for such a store is not installed, ConfigError for an invalid address.
     """
     if not isinstance(text, str | os.PathLike):
         return text  # a place in another store already
@@ -34,25 +34,25 @@ def place_of(text: str | os.PathLike[str]) -> Place:
         return _connected(upath.UPath(text))
     except ImportError as error:
         module = getattr(error.__cause__ or error, "name", None) or "the package that it names"
-        raise MissingExtraError(f"{text}: cannot be opened ({told(error)}). Run: pip install {module}") from None
-    except Exception as error:  # each kind of store has its own way to say so
-        raise ConfigError(f"{text}: is no address of a store here ({told(error)}).") from None
+        raise MissingExtraError(f"{text}: cannot be opened ({first_line(error)}). Run: pip install {module}") from None
+    except Exception as error:  # each kind of store raises others
+        raise ConfigError(f"{text}: is not a valid address of a store ({first_line(error)}).") from None
 
 
 def _connected(place: Any) -> Place:
-    """Raises what the store's file system raises when it is not installed or refuses the address."""
+    """Create the connection now, so that errors of a missing package or a bad address are raised here."""
     _ = place.fs
     return place  # type: ignore[no-any-return]
 
 
 def unconnected(place: Place) -> Place:
-    """The same place without its connection, which a forked process cannot share: it makes one of its own."""
+    """Copy a place without its connection: a forked process cannot share it and creates its own."""
     return place if isinstance(place, Path) else pickle.loads(pickle.dumps(place))
 
 
 @contextmanager
 def within_reach(place: Place) -> Iterator[None]:
-    """Raises DataError where a store, or the disk, cannot be read."""
+    """Raise DataError for errors of a store or disk within the block."""
     try:
         yield
     except OpenClapError:
@@ -60,24 +60,26 @@ def within_reach(place: Place) -> Iterator[None]:
     except Exception as error:
         if isinstance(place, Path) and not isinstance(error, OSError):
             raise
-        raise DataError(f"{place}: cannot be read ({told(error)}). Check the address and your rights there.") from error
+        raise DataError(
+            f"{place}: cannot be read ({first_line(error)}). Check the address and your rights there."
+        ) from error
 
 
-def told(error: Exception) -> str:
-    """An error's first line."""
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type."""
     return str(error).partition("\n")[0] or type(error).__name__
 
 
 def partial_of(path: Path) -> Path:
-    """Where `path` is written before it is complete."""
+    """The hidden path where `path` is written before it is complete."""
     return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears under its name complete and on the disk, or not at all.
+    """Open a binary file that appears at `path` complete and on the disk, or not at all.
 
-    Who writes it has it alone: another process or thread waits until it is done, and then writes its own.
+    It has one writer: another process or thread waits for the first to finish, and then writes its own.
     """
     if not isinstance(path, Path):
         with _stored(path) as file:
@@ -103,12 +105,12 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 _BUSY_S = 0.05
-"""Between two looks at a file that another process is writing."""
+"""Wait between two attempts to lock a file that another process is writing."""
 
 
 @contextmanager
 def _stored(path: Place) -> Iterator[BinaryIO]:
-    """The same in another store: written here, and sent there when it is complete."""
+    """The same in an object store: write to a temporary file, and upload it when it is complete."""
     with tempfile.TemporaryFile() as file:
         yield file
         file.seek(0)
@@ -117,7 +119,7 @@ def _stored(path: Place) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file at once; one that already holds `content` is not touched."""
+    """Write a file atomically; one with the same content is not touched."""
     if path.is_file() and path.read_bytes() == content:
         return
     with new_file(path) as file:
@@ -125,8 +127,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line and wait until it is on the disk. A lost machine leaves at most a line without its end, which
-    the next one does not go on with."""
+    """Append one line and wait until it is on the disk.
+
+    A power failure leaves at most one unterminated line; the next line does not continue it.
+    """
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -137,7 +141,7 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def remove_folder(folder: Place) -> None:
-    """All of a folder, if it is there."""
+    """Remove a folder with all its files, if it exists."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
     elif folder.exists():
@@ -145,7 +149,7 @@ def remove_folder(folder: Place) -> None:
 
 
 def move_files(source: Place, target: Place) -> None:
-    """Give a folder of files another name; in another store, where folders have none, one file after the other."""
+    """Rename a folder of files; in an object store, which has no folders, file by file."""
     if isinstance(source, Path):
         source.rename(target)
         return
@@ -165,7 +169,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in `folder` are on the disk, where the system has such a thing."""
+    """Wait until the directory entries of `folder` are on the disk, where the system supports it."""
     if sys.platform == "win32":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,18 +1,16 @@
-"""Against a real server on the loopback: what it may answer, and what becomes of it."""
+"""The captions endpoint against a server on the loopback: answers, refusals, failures."""
 
 from __future__ import annotations
 
 import json
 import socket
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chat_server import ChatServer, completion, keywords_in
-from openclap.captions.endpoint import Endpoint, Patience, retry_after, sentences
+from openclap.captions.endpoint import Endpoint, Patience, sentences
 from openclap.captions.makers import CaptioningCounts, augment
 from openclap.errors import ConfigError
 from openclap.sources.record import Record
@@ -35,57 +33,48 @@ def expected(words: list[tuple[str, ...]]) -> list[str]:
     return [f"There is {' and '.join(each)}." for each in words]
 
 
-def test_sentences_come_in_order_several_a_request_and_some_at_once() -> None:
+def test_sentences_keep_their_order_over_concurrent_requests() -> None:
     with ChatServer(delay_s=0.05) as server:
-        assert endpoint(server, key="secret", per_request=3, at_once=4).make(WORDS) == expected(WORDS)
-    assert len(server.asked) == 7
-    assert 2 <= server.most_at_once <= 4
-    assert server.headers["Authorization"] == "Bearer secret"
-    assert {body["model"] for body in server.asked} == {"small"}
-    assert {body["temperature"] for body in server.asked} == {0}
-    assert sorted(words for body in server.asked for words in keywords_in(body)) == sorted(map(list, WORDS))
+        assert endpoint(server, key="secret", per_request=3, concurrency=4).make(WORDS) == expected(WORDS)
+    assert len(server.bodies) == 7
+    assert 2 <= server.most_concurrent <= 4
+    assert server.requests[-1].headers["authorization"] == "Bearer secret"
+    assert {body["model"] for body in server.bodies} == {"small"}
+    assert {body["temperature"] for body in server.bodies} == {0}
+    assert sorted(words for body in server.bodies for words in keywords_in(body)) == sorted(map(list, WORDS))
 
 
-def test_without_a_key_none_is_sent_and_no_key_is_shown() -> None:
+def test_key_is_optional_and_never_shown() -> None:
     with ChatServer() as server:
         assert endpoint(server).make([]) == []
         endpoint(server).make(WORDS[:1])
-    assert "Authorization" not in server.headers
+    assert "authorization" not in server.requests[-1].headers
     shown = Endpoint("http://127.0.0.1/v1", "small", "secret")
     assert "secret" not in repr(shown) + shown.identity + shown.name
     assert "secret" not in Endpoint("http://me:secret@127.0.0.1/v1", "small").identity
 
 
 @pytest.mark.parametrize("trouble", [429, 500, 502, 503, 408, (429, {"Retry-After": "0"})])
-def test_a_server_that_stumbles_is_asked_again(trouble: Any) -> None:
+def test_busy_server_gets_the_request_again(trouble: Any) -> None:
     with ChatServer(trouble, trouble) as server:
         assert endpoint(server).make(WORDS[:2]) == expected(WORDS[:2])
-    assert len(server.asked) == 3
+    assert len(server.bodies) == 3
 
 
-def test_it_is_left_alone_as_long_as_it_asks_for() -> None:
+def test_retry_after_is_bounded_by_the_longest_pause() -> None:
     with ChatServer((503, {"Retry-After": "1"})) as server:
         patience = Patience(attempts=2, first_pause_s=0.0, longest_pause_s=0.4)
         assert endpoint(server, patience=patience).make(WORDS[:1]) == expected(WORDS[:1])
-    assert 0.4 <= server.times[1] - server.times[0] < 1.0  # a second is more than we wait at most
+    assert 0.4 <= server.requests[1].started - server.requests[0].started < 1.0  # a second is more than we wait at most
 
 
-def test_what_retry_after_says() -> None:
-    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    assert retry_after({"Retry-After": "7"}) == 7
-    assert 55 < (retry_after({"Retry-After": in_a_minute}) or 0) <= 60
-    assert retry_after({"Retry-After": "Thu, 01 Jan 2015 00:00:00 GMT"}) == 0
-    assert retry_after({"Retry-After": "soon"}) is None
-    assert retry_after({}) is None
-
-
-def test_one_that_goes_on_failing_costs_sentences_then_stops_the_run() -> None:
+def test_repeated_failures_lose_sentences_and_then_stop_the_run() -> None:
     with ChatServer(*[503] * 6) as server:
         maker = endpoint(server)
         assert maker.make(WORDS[:2]) == [None, None]
         with pytest.raises(ConfigError, match="2 requests in a row failed, 3 times each"):
             maker.make(WORDS[:2])
-        assert len(server.asked) == 6
+        assert len(server.bodies) == 6
 
 
 @pytest.mark.parametrize(
@@ -106,13 +95,13 @@ def test_one_that_goes_on_failing_costs_sentences_then_stops_the_run() -> None:
         completion("}{"),
     ],
 )
-def test_what_is_refused_or_malformed_is_asked_for_alone_and_then_counted(answer: Any) -> None:
+def test_refused_or_malformed_answers_are_requested_one_by_one(answer: Any) -> None:
     with ChatServer(answer, answer) as server:
         assert endpoint(server).make(WORDS[:2]) == [None, expected(WORDS)[1]]
-    assert [len(keywords_in(body)) for body in server.asked] == [2, 1, 1]
+    assert [len(keywords_in(body)) for body in server.bodies] == [2, 1, 1]
 
 
-def test_single_captions_that_are_none() -> None:
+def test_invalid_captions() -> None:
     bad = ["", "...", None, 3, "x" * 401, "A dog\nbarks"]
     assert sentences(completion(json.dumps({"captions": bad})), 6) == [None] * 5 + ["A dog barks"]
     fenced = '```json\n{"captions": ["A dog {barks}"]}\n```'
@@ -120,14 +109,14 @@ def test_single_captions_that_are_none() -> None:
 
 
 @pytest.mark.parametrize(("status", "word"), [(401, "KEY"), (403, "KEY"), (404, "URL")])
-def test_a_users_mistake_ends_at_once_with_one_sentence(status: int, word: str) -> None:
+def test_wrong_key_or_address_stops_at_once(status: int, word: str) -> None:
     with ChatServer(*[status] * 9) as server:
         with pytest.raises(ConfigError, match=f"OPENCLAP_CHAT_{word}.*{status}"):
-            endpoint(server, at_once=1).make(WORDS)
-        assert len(server.asked) <= 2  # the next may be under way
+            endpoint(server, concurrency=1).make(WORDS)
+        assert len(server.bodies) <= 2  # the next may be under way
 
 
-def test_no_server_there() -> None:
+def test_unreachable_server() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -138,7 +127,7 @@ def test_no_server_there() -> None:
             Endpoint(url, "small", patience=QUICK).make(WORDS[:1])
 
 
-def test_a_server_that_hangs() -> None:
+def test_server_that_does_not_answer() -> None:
     with ChatServer(delay_s=0.5) as server:
         patience = Patience(attempts=2, first_pause_s=0.0, timeout_s=0.1)
         with pytest.raises(ConfigError, match="Timeout"):
@@ -156,7 +145,7 @@ def test_from_the_environment() -> None:
     assert "hidden" not in str(failed.value)
 
 
-def test_what_failed_is_counted_and_tried_again_by_the_next_run(tmp_path: Path) -> None:
+def test_failed_captions_are_counted_and_retried_by_the_next_run(tmp_path: Path) -> None:
     records = [Record("1", Path("a.wav"), (), "freesound", tags=words) for words in WORDS[:2]]
     seen: list[CaptioningCounts] = []
     with ChatServer(b"{}", b"{}") as server:

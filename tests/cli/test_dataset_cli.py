@@ -1,4 +1,4 @@
-"""`openclap dataset`: every verb, on sounds that a person might have."""
+"""`openclap dataset`: every verb, on typical collections of sounds."""
 
 from __future__ import annotations
 
@@ -40,11 +40,9 @@ def collection(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_sounds_becomes_a_data_set(
-    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_build_from_a_folder_of_sounds(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert openclap("dataset", "build", collection, out, "--test", "0.5", "--json") == 0
+    assert openclap("dataset", "build", collection, out, "--test-fraction", "0.5", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert sum(report["packed"].values()) == 4 and report["skipped"] == []
     assert openclap("dataset", "stats", out, "--json") == 0
@@ -62,7 +60,7 @@ def test_a_folder_of_sounds_becomes_a_data_set(
     assert openclap("dataset", "check", out) == 0
 
 
-def test_steps_shared_among_jobs_make_the_same(collection: Path, tmp_path: Path) -> None:
+def test_steps_in_parts_write_the_same_bytes(collection: Path, tmp_path: Path) -> None:
     assert openclap("dataset", "build", collection, tmp_path / "one") == 0
     many = tmp_path / "many"
     assert openclap("dataset", "plan", collection, many) == 0
@@ -88,29 +86,25 @@ def numbered(folder: Path, *captions: str) -> Path:
     return folder
 
 
-def test_numbered_recordings_with_their_own_captions_fill_both_splits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_numbered_recordings_fill_both_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = numbered(tmp_path / "set", *[f"Sound {word}." for word in "abcdefghijklmnopqrst"])
-    assert openclap("dataset", "build", folder, tmp_path / "out", "--test", "0.2", "--json", *ALONE) == 0
+    assert openclap("dataset", "build", folder, tmp_path / "out", "--test-fraction", "0.2", "--json", *ALONE) == 0
     assert json.loads(capsys.readouterr().out)["packed"] == {"test": 4, "train": 16}
 
 
-def test_an_empty_split_is_said_and_refused_where_it_was_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_empty_split_is_noted_and_refused_where_requested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = numbered(tmp_path / "set", "a", "b", "c", "d") / "table.csv"
     rows = "".join(f"clip_{number:04d}.wav,sound {number},day one\n" for number in range(4))
     table.write_text(f"file,caption,group\n{rows}", encoding="utf-8")
     assert openclap("dataset", "build", table, tmp_path / "out", *ALONE) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "No clip is in test: all 4 are of one group (day one)" in said
-    assert openclap("dataset", "build", table, tmp_path / "two", "--test", "0.2", *ALONE) == 2
+    assert openclap("dataset", "build", table, tmp_path / "two", "--test-fraction", "0.2", *ALONE) == 2
     assert "Nothing was packed." in capsys.readouterr().err and not list((tmp_path / "two").rglob("*.tar"))
     assert (
-        openclap("dataset", "build", table, tmp_path / "two", "--test", "0.25", *ALONE) == 2
+        openclap("dataset", "build", table, tmp_path / "two", "--test-fraction", "0.25", *ALONE) == 2
     )  # other choices, said as such
-    assert openclap("dataset", "build", table, tmp_path / "three", "--test", "0", *ALONE) == 0
+    assert openclap("dataset", "build", table, tmp_path / "three", "--test-fraction", "0", *ALONE) == 0
 
 
 def named_by_ids(folder: Path) -> Path:
@@ -121,7 +115,7 @@ def named_by_ids(folder: Path) -> Path:
     return folder
 
 
-def test_identifiers_are_no_captions_and_it_stops_before_any_work(
+def test_identifiers_as_captions_stop_the_build_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = named_by_ids(tmp_path / "WavCaps" / "BBC"), tmp_path / "out"
@@ -131,34 +125,37 @@ def test_identifiers_are_no_captions_and_it_stops_before_any_work(
     for verb in ("build", "plan"):
         assert openclap("dataset", verb, folder, out) == 2
         said = " ".join(capsys.readouterr().err.split())
-        assert "6 of 6 captions look like identifiers ('NHU'; made from the file name)" in said
-        assert f"{notes} describes these sounds (captions in 'caption'): give it in place of the folder." in said
-        assert "To go on all the same, give --any-captions." in said and "Traceback" not in said
+        assert "6 of 6 captions look like identifiers ('NHU'; made of the file name)" in said
+        assert f"{notes} speaks of these sounds (captions in 'caption'): give it in place of the folder." in said
+        assert "To continue all the same, use --skip-caption-check." in said and "Traceback" not in said
         assert not (out / "dataset.json").exists()
-    assert openclap("dataset", "build", folder, out, "--any-captions", *ALONE) == 0
+    assert openclap("dataset", "build", folder, out, "--skip-caption-check", *ALONE) == 0
     assert "look like identifiers" in capsys.readouterr().err
     for what in (notes, folder.parent):
         assert (
-            openclap("dataset", "build", what, tmp_path / f"out-{what.stem}", "--test", "0.34", "--json", *ALONE) == 0
+            openclap(
+                "dataset", "build", what, tmp_path / f"out-{what.stem}", "--test-fraction", "0.34", "--json", *ALONE
+            )
+            == 0
         )
         printed = capsys.readouterr()
         assert "sound from 'id', caption from 'caption'" in printed.err
         assert sum(json.loads(printed.out)["packed"].values()) == 6
 
 
-def test_a_table_without_captions_is_asked_for_their_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_without_captions_names_its_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = named_by_ids(tmp_path / "sounds")
     rows = "".join(f"{file.name},Hund {number}\n" for number, file in enumerate(sorted(folder.glob("*.wav"))))
     table = folder / "t.csv"
     table.write_text(f"datei,beschreibung\n{rows}", encoding="utf-8")
-    assert openclap("dataset", "build", table, tmp_path / "out", "--any-captions", *ALONE) == 2
+    assert openclap("dataset", "build", table, tmp_path / "out", "--skip-caption-check", *ALONE) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "None of the 6 sounds has a caption. Its other columns are 'beschreibung'" in said
-    assert "sound from 'datei', no column of captions." in said and "To go on" not in said
+    assert "sound from 'datei', no column of captions." in said and "To continue" not in said
     assert openclap("dataset", "build", table, tmp_path / "out", "--caption-column", "beschreibung", *ALONE) == 0
 
 
-def test_build_reads_what_people_have_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_build_recognises_common_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import polars
 
     sounds = named_by_ids(tmp_path / "sounds")
@@ -194,7 +191,7 @@ def test_build_reads_what_people_have_and_says_so(tmp_path: Path, capsys: pytest
         assert captions == [row["text"] for row in rows], what
 
 
-def test_a_set_that_is_measured_on_stays_apart(
+def test_decontaminate_leaves_out_clips_of_an_evaluation_set(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     esc50 = tmp_path / "ESC-50"
@@ -206,13 +203,13 @@ def test_a_set_that_is_measured_on_stays_apart(
         "filename,fold,target,category,esc10,src_file,take\n1-77-A-0.wav,1,0,dog,True,77,A\n", encoding="utf-8"
     )
     out = tmp_path / "out"
-    assert openclap("dataset", "build", collection, out, "--apart", f"esc50={esc50}", "--json") == 0
+    assert openclap("dataset", "build", collection, out, "--decontaminate", f"esc50={esc50}", "--json") == 0
     [skipped] = json.loads(capsys.readouterr().out)["skipped"]
     assert skipped["kind"] == "overlap" and "BigDog" in skipped["file"] and skipped["reason"] == "is in ESC-50"
     assert "| ESC-50 | " in (out / "README.md").read_text(encoding="utf-8")
 
 
-def test_damage_is_named_and_mended(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_tar_is_repaired(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert openclap("dataset", "build", collection, out) == 0
     tar = out / "train" / "0.tar"
@@ -224,7 +221,7 @@ def test_damage_is_named_and_mended(collection: Path, tmp_path: Path, capsys: py
     assert tar.read_bytes() == whole
 
 
-def test_a_damaged_manifest_is_mended_and_strange_files_are_named(
+def test_damaged_manifest_is_repaired_and_foreign_files_are_listed(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -236,7 +233,7 @@ def test_a_damaged_manifest_is_mended_and_strange_files_are_named(
     assert f"openclap dataset check {out} --repair" in " ".join(capsys.readouterr().err.split())
     assert openclap("dataset", "check", out, *ALONE) == 1
     printed = capsys.readouterr()
-    assert "manifest.parquet  is damaged" in printed.out and "No part of the data set: train/4.tar/." in printed.err
+    assert "manifest.parquet  is damaged" in printed.out and "Not part of the data set: train/4.tar/." in printed.err
     assert openclap("dataset", "check", out, "--repair", *ALONE) == 0
     assert "Wrote manifest.parquet again, from work/." in capsys.readouterr().err
     assert (out / "manifest.parquet").read_bytes() == whole
@@ -249,14 +246,14 @@ def test_a_damaged_manifest_is_mended_and_strange_files_are_named(
     (out / "manifest.parquet").unlink()
     assert openclap("dataset", "check", out, "--repair", "--json", *ALONE) == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["left"] == [] and "They do not hold rate, channels" in printed.err
+    assert json.loads(printed.out)["left"] == [] and "They lack rate, channels" in printed.err
     assert openclap("dataset", "check", out, *ALONE) == 0 and openclap("dataset", "card", out) == 0
 
 
-def test_a_recipe_of_ones_own(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipe_in_a_python_file(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "mine.py"
     recipe.write_text(
-        "from openclap.data.config import DataConfig\nfrom openclap.data.recipe import DataRecipe\n\n"
+        "from openclap.data.config import DataConfig, DataRecipe\n\n"
         'def config():\n    return DataRecipe("mine", {"folder": "collection", "clotho": "Clotho"}, '
         "DataConfig(by_source=True, splits={'train': 1.0}))\n",
         encoding="utf-8",
@@ -268,7 +265,7 @@ def test_a_recipe_of_ones_own(collection: Path, tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "out" / "collection" / "train" / "0.tar").is_file()
 
 
-def test_a_readme_of_ones_own_is_left_alone(collection: Path, tmp_path: Path) -> None:
+def test_own_readme_is_not_overwritten(collection: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert openclap("dataset", "build", collection, out) == 0
     (out / "README.md").write_text("Mine.", encoding="utf-8")
@@ -282,8 +279,8 @@ def test_mistakes_are_one_sentence(collection: Path, tmp_path: Path, capsys: pyt
         (["build", "no-such-recipe", out], "is neither a recipe"),
         (["build", collection, out, "--source", "nonsense"], "expected one of: freesound"),
         (["build", collection, out, "--source", "esc50"], "esc50.csv"),
-        (["build", collection, out, "--apart", "esc50"], "expected NAME=FOLDER"),
-        (["build", collection, out, "--test", "1"], "expected a share from 0"),
+        (["build", collection, out, "--decontaminate", "esc50"], "expected NAME=FOLDER"),
+        (["build", collection, out, "--test-fraction", "1"], "expected a number from 0"),
         (["build", collection, out, "--processes", "0"], "expected 1 or more"),
         (["build", collection, out, "--caption", tmp_path], "no"),
         (["fetch", tmp_path], "holds no dataset.json"),
@@ -291,7 +288,7 @@ def test_mistakes_are_one_sentence(collection: Path, tmp_path: Path, capsys: pyt
         (["merge", tmp_path], "holds no"),
         (["stats", tmp_path], "expected a finished data set"),
         (["card", tmp_path / "nothing"], "expected a finished data set"),
-        (["check", tmp_path / "nothing"], "holds no tar"),
+        (["check", tmp_path / "nothing"], "no tar"),
         (["push", tmp_path, "me/set"], "expected a finished data set"),
     ):
         assert openclap("dataset", *words) == 2, words

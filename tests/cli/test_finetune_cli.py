@@ -19,7 +19,7 @@ import torch
 
 import openclap
 from openclap.cli import run
-from openclap.data.pack import pack
+from openclap.data.build import pack
 from openclap.sources import Record, read_table
 
 KINDS = {"low tone": 150, "high tone": 3000, "noise": 0}

@@ -10,7 +10,7 @@ import polars
 import pytest
 
 from openclap.cli import run
-from openclap.data.pack import pack
+from openclap.data.build import pack
 from openclap.sources import read_table
 
 

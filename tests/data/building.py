@@ -1,6 +1,6 @@
-"""A data set that takes a second to build, in a process that says how far it is: to be killed there.
+"""A data set that builds in a second, in a process that reports its progress so that a test can kill it.
 
-Imports of what takes long stand here, for the process that forks the builders; polars, which has threads, does not.
+Slow imports are at the top, for the process that forks the builders; polars, which starts threads, is not among them.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx2  # noqa: F401
-from misbehaving import Misbehaving
 
+from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.captions import makers
-from openclap.data import captioning, fetched, write
+from openclap.data import build as build_steps
+from openclap.data import captioning, download, write
 from openclap.data import decode as decode_step
-from openclap.data import pack as packing
-from openclap.data.clean import to_flac, to_pcm
+from openclap.data.build import build
 from openclap.data.config import DataConfig
-from openclap.data.fetch import Limits, attempt  # noqa: F401
-from openclap.data.held import Held, held_in
-from openclap.data.pack import build
+from openclap.data.decode import to_flac, to_pcm
+from openclap.data.overlap import SplitIds, ids_of_frame
+from openclap.download import FetchLimits, session  # noqa: F401
 from openclap.sources import Record
 
 SOUNDS = sorted((Path(__file__).parents[2] / "src/openclap/demo/sounds").glob("scratch-*.ogg"))
 STEPS = ("plan", "fetch", "decode", "caption", "pack", "finish")
-QUICK = Limits(private=True, wait_s=0.005, idle_s=5.0, seconds=60.0, attempts=4)
+QUICK = FetchLimits(allow_private=True, backoff_s=0.005, idle_s=5.0, timeout_s=60.0, attempts=4)
 CONFIG = DataConfig(
     splits={"train": 0.7, "test": 0.3}, licences=("cc0",), quietest_db=-90.0, drop_duplicates=True, shard_size=3
 )
 SMALL = 6
-"""Records in each piece of work, in place of hundreds."""
+"""Records in each chunk, instead of hundreds."""
 RECORDS = 40
 
 
 @dataclass(frozen=True)
 class Spelled:
-    """Writes the keywords as a sentence; nothing of "13"."""
+    """Writes the keywords as a sentence; none for "take 13"."""
 
     name: str = "spelled"
     identity: str = "spelled 1"
@@ -50,7 +50,7 @@ class Spelled:
 
 
 def serve(server: Misbehaving) -> None:
-    """Put a sound of over two seconds there for each record: 17 is silent, 18 is none, 20 is 19 once more."""
+    """Serve a sound of over two seconds for each record: 17 is silent, 18 is text, 20 is a copy of 19."""
     for n in range(RECORDS):
         wave_NC, _ = decode(SOUNDS[n % len(SOUNDS)])
         wave_N = wave_NC[:, 0].repeat(-(-110_000 // len(wave_NC)))[:110_000]
@@ -60,7 +60,7 @@ def serve(server: Misbehaving) -> None:
 
 
 def records(server: str, local: Path) -> Iterator[Record]:
-    """The first four lie in a folder, the others on the server, which does not have them all."""
+    """Records: the first four are in a folder, the others on the server, which lacks some of them."""
     does = {5: "once-500", 6: "404", 7: "html", 8: "steady", 9: "loop", 10: "403", 11: "steady", 12: "chunked"}
     for n in range(RECORDS):
         yield Record(
@@ -75,23 +75,25 @@ def records(server: str, local: Path) -> Iterator[Record]:
         )
 
 
-def held(pcm_sha256: str) -> list[Held]:
-    """A set that holds the upload of 15, and a sound."""
+def evaluation_sets(pcm_sha256: str) -> list[SplitIds]:
+    """An evaluation set with the upload of 15, and a sound."""
     import polars
 
-    return [held_in(polars.DataFrame({"freesound_id": [1015, None], "pcm_sha256": [None, pcm_sha256]}), "Held")]
+    return [
+        ids_of_frame(polars.DataFrame({"freesound_id": [1015, None], "pcm_sha256": [None, pcm_sha256]}), "SplitIds")
+    ]
 
 
 LEFT_OUT = {
     **{"6": "not found", "7": "not audio", "9": "redirect loop", "10": "refused", "14": "licence", "15": "overlap"},
     **{"16": "no caption", "17": "silent", "18": "not decoded", "20": "duplicate", "21": "overlap"},
 }
-"""The kind of each record that is left out; `held` is given the hash of 21."""
+"""The kind of each record that is left out; `evaluation_sets` gets the hash of 21."""
 
 
 def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int, told: Connection) -> None:
-    """Build, and tell which of `STEPS` has begun, and when. Other processes know nothing of small pieces of work."""
-    for module in (captioning, decode_step, fetched, makers, packing, write):
+    """Build, and report which of `STEPS` has begun, and when. Worker processes use the normal chunk size."""
+    for module in (captioning, decode_step, download, makers, build_steps, write):
         module.CHUNK = SMALL if processes == 1 else module.CHUNK  # type: ignore[attr-defined]
 
     def tell(step: str) -> None:
@@ -117,7 +119,7 @@ def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int,
         all_records(),
         out,
         CONFIG,
-        held=lambda: held(pcm_sha256),
+        evaluation_sets=lambda: evaluation_sets(pcm_sha256),
         limits=QUICK,
         maker=maker,
         processes=processes,

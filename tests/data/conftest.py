@@ -1,4 +1,4 @@
-"""Real sounds, made small."""
+"""Fixtures for tests of data sets: short sounds as records."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from openclap.sources import Record
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for the disk changes no test; what a test runs in another process does wait."""
+    """Skip waiting for the disk in this process, which changes no result; child processes do wait."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers of tests are on this machine."""
+    """Remove proxies: the servers of these tests are on this machine."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -28,7 +28,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_records(tmp_path: Path) -> MakeRecords:
-    """n records of short 16-bit tones, each its own group, with two captions and all metadata."""
+    """Make n records of short 16-bit tones, each in a group of its own, with two captions and all metadata."""
 
     def make(n: int) -> list[Record]:
         folder = tmp_path / "sounds"

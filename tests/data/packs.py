@@ -1,4 +1,4 @@
-"""What the tests of packing share."""
+"""Helpers shared by tests of data sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MakeRecords = Callable[[int], list[Record]]
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """All that packing left, but for the lock, which holds nothing."""
+    """Content of every file of a data set, except the empty lock."""
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in sorted(out.rglob("*"))

@@ -1,4 +1,4 @@
-"""Building that is killed at any moment, and run again: the same bytes as if it had been left alone.
+"""A build that is killed at any moment and resumed writes the same bytes as an undisturbed one.
 
 Builders are forked from a process that has imported what they need, and really killed (SIGKILL), each so many
 milliseconds into a step; when they have got through, the whole folder is compared, and another one begun.
@@ -23,22 +23,24 @@ from pathlib import Path
 import building
 import pytest
 from building import LEFT_OUT, RECORDS, STEPS
-from fetching import environment
-from misbehaving import Misbehaving
 from packs import contents
 
+from fetching import environment
+from misbehaving import Misbehaving
 from openclap.data.decode import facts_of
 from openclap.data.layout import read_table
 
 KILLS_A_BUILD = {"plan": 2, "fetch": 3, "decode": 2, "caption": 2, "pack": 3, "finish": 2}
-"""How often each step of one build is stopped."""
+"""Number of kills in each step of one build."""
+TRANSIENT = ("work/planning/", "work/sounds/")
+"""Files that are removed before the end."""
 GROWS = ("work/captions.jsonl", "work/fetched/")
-"""Files that a kill leaves lines in which are there twice."""
+"""Files in which a kill leaves duplicate lines."""
 
 
 @dataclass
 class Builder:
-    """Starts builders, all of the same data set."""
+    """Starts builders of the same data set."""
 
     server: Misbehaving
     local: Path
@@ -47,7 +49,7 @@ class Builder:
     def run(
         self, out: Path, kill: tuple[str, float] | None = None, processes: int = 1
     ) -> tuple[list[tuple[str, float]], bool]:
-        """What it told, and whether it got through; `kill` is in which step, and after how many seconds of it."""
+        """The reported steps, and whether it finished; `kill` names a step, and the seconds after its begin."""
         context = multiprocessing.get_context("forkserver")
         ours, theirs = context.Pipe(duplex=False)
         arguments = (out, self.server.root, self.local, self.pcm_sha256)
@@ -92,13 +94,13 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a run that was left alone made, and how many seconds each step took."""
+    """The files of an undisturbed run, and the seconds of each step."""
 
     files: Mapping[str, bytes]
     seconds: Mapping[str, float]
 
 
-def left_alone(builder: Builder, out: Path, processes: int = 1) -> Undisturbed:
+def build_undisturbed(builder: Builder, out: Path, processes: int = 1) -> Undisturbed:
     told, through = builder.run(out, processes=processes)
     assert through
     begins = dict(reversed(told))  # the first time that each is told
@@ -110,10 +112,10 @@ def left_alone(builder: Builder, out: Path, processes: int = 1) -> Undisturbed:
 
 @pytest.fixture(scope="module")
 def undisturbed(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    return left_alone(builder, tmp_path_factory.mktemp("undisturbed") / "out")
+    return build_undisturbed(builder, tmp_path_factory.mktemp("undisturbed") / "out")
 
 
-def test_the_run_that_is_left_alone_is_right(undisturbed: Undisturbed) -> None:
+def test_undisturbed_build_leaves_out_the_expected_records(undisturbed: Undisturbed) -> None:
     lines = [json.loads(line) for line in undisturbed.files["skipped.jsonl"].splitlines()]
     assert {line["id"]: line["kind"] for line in lines} == LEFT_OUT
 
@@ -121,7 +123,7 @@ def test_the_run_that_is_left_alone_is_right(undisturbed: Undisturbed) -> None:
 def kill_and_go_on(
     builder: Builder, undisturbed: Undisturbed, folder: Path, *, kills: int, processes: int = 1, seed: int = 0
 ) -> Counter[str]:
-    """Build again and again, until so many builders were killed; in which step each was."""
+    """Build repeatedly until so many builders were killed; count the kills by step."""
     rng, killed = random.Random(seed), Counter[str]()
     plan = [step for step in STEPS for _ in range(KILLS_A_BUILD[step])]
     for number in range(3 * kills):
@@ -133,9 +135,9 @@ def kill_and_go_on(
             told, through = builder.run(out, (step, wait_s), processes)
             if not through:
                 killed[told[-1][0]] += 1
-            check_what_is_seen(out, undisturbed)
+            check_visible_files(out, undisturbed)
         assert through or builder.run(out, None, processes)[1]
-        check_what_is_seen(out, undisturbed)
+        check_visible_files(out, undisturbed)
         check_all(out, undisturbed)
         if killed.total() == kills:
             return killed
@@ -148,15 +150,15 @@ def _some(plan: Sequence[str], kills: int, rng: random.Random) -> list[str]:
     return [plan[place] for place in chosen]
 
 
-def check_what_is_seen(out: Path, undisturbed: Undisturbed) -> None:
-    """Whatever has its name is whole: tars, tables and lists are those of the run that was left alone."""
+def check_visible_files(out: Path, undisturbed: Undisturbed) -> None:
+    """Every file with its final name is complete: the same as in the undisturbed run."""
     for name, content in contents(out).items():
-        if not Path(name).name.startswith(".") and not name.startswith((*GROWS, "work/planning/")):
+        if not Path(name).name.startswith(".") and not name.startswith((*GROWS, *TRANSIENT)):
             assert undisturbed.files.get(name) == content, f"{name} is not what it should be"
 
 
 def check_all(out: Path, undisturbed: Undisturbed) -> None:
-    """Nothing is missing, nothing is there twice, nothing is left over but what a kill left unfinished."""
+    """Nothing is missing or duplicated, and only unfinished files of a kill are left over."""
     found = contents(out)
     seen = {name for name in found if not name.endswith((".partial", ".partial.json"))}
     assert seen == set(undisturbed.files)
@@ -171,19 +173,19 @@ def check_all(out: Path, undisturbed: Undisturbed) -> None:
     assert sorted(inside) == sorted(packed)
 
 
-def test_a_few_kills(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_killed_builds_resume_to_the_same_bytes(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
     assert kill_and_go_on(builder, undisturbed, tmp_path, kills=8).total() == 8
 
 
 @pytest.mark.long
-def test_two_hundred_kills(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_two_hundred_kills_resume_to_the_same_bytes(builder: Builder, undisturbed: Undisturbed, tmp_path: Path) -> None:
     killed = kill_and_go_on(builder, undisturbed, tmp_path, kills=200, seed=1)
     assert killed.total() == 200
     assert all(killed[step] >= 10 for step in STEPS), killed
 
 
 @pytest.mark.long
-def test_kills_while_other_processes_work(builder: Builder, tmp_path: Path) -> None:
-    """Those are ended too, or they would write beside the next run."""
-    undisturbed = left_alone(builder, tmp_path / "undisturbed", processes=2)
+def test_kill_ends_worker_processes(builder: Builder, tmp_path: Path) -> None:
+    """Workers must end too, or they would write beside the next run."""
+    undisturbed = build_undisturbed(builder, tmp_path / "undisturbed", processes=2)
     assert kill_and_go_on(builder, undisturbed, tmp_path, kills=12, processes=2, seed=2).total() == 12

@@ -1,7 +1,7 @@
-"""From the tables of two sources to shards, over a server that does what the internet does.
+"""Build shards from the tables of two sources, over a server that misbehaves as the internet does.
 
-A miniature of Epidemic Sound's folder and of Freesound's table, whose addresses point at this machine, held apart from
-a miniature ESC-50. Every row must end in a tar or as a counted reason.
+Miniatures of Epidemic Sound's folder and of Freesound's table, with URLs on this machine, are decontaminated from a
+miniature ESC-50. Every row must be packed, or counted with a reason.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ import numpy as np
 import polars
 import pytest
 import soundfile
-from misbehaving import Misbehaving
 
+from misbehaving import Misbehaving
 from openclap.audio.io import decode
-from openclap.data.clean import to_flac, to_pcm
-from openclap.data.config import DataConfig
-from openclap.data.fetch import Limits
+from openclap.data.build import build, fetch_and_decode, write_tars
+from openclap.data.config import DataConfig, DataRecipe
+from openclap.data.decode import to_flac, to_pcm
+from openclap.data.filters import plan
 from openclap.data.layout import read_table
-from openclap.data.manifest import PackReport, finish
-from openclap.data.pack import build, gather, write_tars
-from openclap.data.plan import plan
-from openclap.data.recipe import DataRecipe
+from openclap.data.manifest import BuildReport, finish
+from openclap.data.parallel import Share
 from openclap.data.shards import index_shards
-from openclap.data.work import Share
+from openclap.download import FetchLimits
 from openclap.errors import DataError
 from openclap.sources import Record
 
 SOUNDS = sorted((Path(__file__).parents[2] / "src/openclap/demo/sounds").glob("scratch-*.ogg"))
-QUICK = Limits(private=True, wait_s=0.005, idle_s=0.5, seconds=1.5, bytes=1 << 20, attempts=2)
+QUICK = FetchLimits(allow_private=True, backoff_s=0.005, idle_s=0.5, timeout_s=1.5, max_bytes=1 << 20, attempts=2)
 """Two attempts: what fails once comes, what fails twice does not."""
 CONFIG = DataConfig(
     splits={"train": 0.8, "test": 0.2},
@@ -107,16 +106,16 @@ class Collection:
             "Miniature",
             {"epidemic_sound_effects": "epidemic", "freesound": "freesound"},
             CONFIG,
-            apart={"esc50": "esc50"},
+            decontaminate={"esc50": "esc50"},
         )
     )
 
-    def build(self) -> PackReport:
+    def build(self) -> BuildReport:
         return build(
             self.recipe.records(self.root),
             self.out,
             self.recipe.config,
-            held=lambda: self.recipe.held(self.root),
+            evaluation_sets=lambda: self.recipe.evaluation_sets(self.root),
             limits=QUICK,
         )
 
@@ -187,7 +186,7 @@ def outcome(out: Path) -> dict[str, str | None]:
     return packed | skipped
 
 
-def test_every_row_ends_in_a_tar_or_as_a_counted_reason(collection: Collection) -> None:
+def test_every_row_is_packed_or_counted_with_a_reason(collection: Collection) -> None:
     report = collection.build()
     assert outcome(collection.out) == expected()
     assert Counter(skipped.kind for skipped in report.skipped) == Counter(filter(None, expected().values()))
@@ -227,35 +226,35 @@ def _the_tars_hold_what_was_served(collection: Collection) -> None:
     assert sorted(seen) == sorted(name for name, kind in expected().items() if kind is None)
 
 
-def test_what_may_not_be_used_is_never_asked_for(collection: Collection) -> None:
+def test_excluded_records_are_never_requested(collection: Collection) -> None:
     collection.build()
     assert [collection.server.count("ok", file) for file in ("16.wav", "17.wav", "19.wav")] == [0, 0, 0]
     assert collection.server.count("ok", "18.wav") == 1  # what it is shows when it is decoded
 
 
-def test_a_second_run_asks_for_nothing(collection: Collection) -> None:
+def test_second_run_sends_no_request(collection: Collection) -> None:
     first = collection.build()
-    asked = len(collection.server.asked)
+    asked = len(collection.server.requests)
     assert collection.build() == first
-    assert len(collection.server.asked) == asked
+    assert len(collection.server.requests) == asked
 
 
-def test_a_run_that_was_stopped_asks_again_only_for_what_may_come(collection: Collection) -> None:
+def test_resumed_run_retries_only_temporary_failures(collection: Collection) -> None:
     collection.build()
     (collection.out / "work/examined/0.parquet").unlink()  # as if it had been stopped before anything was decoded
-    before = Counter(asked.path for asked in collection.server.asked)
+    before = Counter(asked.path for asked in collection.server.requests)
     collection.build()
-    more = Counter(asked.path for asked in collection.server.asked) - before
+    more = Counter(asked.path for asked in collection.server.requests) - before
     passing = {"goes-on", "down", "slow", "short", "empty", "late"}
     assert set(more) == {f"/{does}/{file}" for name, (does, file, _) in EPIDEMIC.items() if name in passing}
     assert outcome(collection.out) == expected() | {"goes-on": None, "late": None}
 
 
-def test_again_tries_what_did_not_come(collection: Collection) -> None:
+def test_retry_failed_requests_failed_downloads_again(collection: Collection) -> None:
     collection.build()
-    before = Counter(asked.path for asked in collection.server.asked)
-    gather(collection.out, limits=QUICK, again=True)
-    more = Counter(asked.path for asked in collection.server.asked) - before
+    before = Counter(asked.path for asked in collection.server.requests)
+    fetch_and_decode(collection.out, limits=QUICK, retry_failed=True)
+    more = Counter(asked.path for asked in collection.server.requests) - before
     assert {path.split("/")[1] for path in more} == {
         *("cut", "404", "403", "503", "slow", "short", "loop", "html-as-audio", "empty", "cut-deaf")
     }
@@ -272,14 +271,14 @@ def test_again_tries_what_did_not_come(collection: Collection) -> None:
     assert tars == sizes
 
 
-def test_sets_to_stay_apart_from_cannot_be_named_later(collection: Collection) -> None:
+def test_evaluation_sets_cannot_be_added_later(collection: Collection) -> None:
     records = list(collection.recipe.records(collection.root))[:2]
     build(records, collection.out, collection.recipe.config, limits=QUICK)
-    with pytest.raises(DataError, match="begun without sets to stay apart from"):
+    with pytest.raises(DataError, match="begun without evaluation sets"):
         collection.build()
 
 
-def test_parts_fetch_what_they_decode(tmp_path: Path) -> None:
+def test_parts_download_their_own_records(tmp_path: Path) -> None:
     records = [Record(str(n), "", (f"Tone {n}.",), "test", group=f"g{n}") for n in range(260)]
     with Misbehaving() as server:
         server.files = {f"{n}.wav": _tone(n) for n in range(len(records))}
@@ -290,14 +289,14 @@ def test_parts_fetch_what_they_decode(tmp_path: Path) -> None:
         parts, whole = tmp_path / "parts", tmp_path / "whole"
         plan(there, parts, DataConfig(shard_size=64))
         for number in (3, 1, 2):
-            gather(parts, Share(number, 3), limits=QUICK)
+            fetch_and_decode(parts, Share(number, 3), limits=QUICK)
         for number in (2, 1):
             write_tars(parts, Share(number, 2))
         report = finish(parts)
         assert {skipped.id: skipped.kind for skipped in report.skipped} == {
             str(n): "not found" for n in range(7, 260, 50)
         }
-        assert len(server.asked) == 260
+        assert len(server.requests) == 260
         shutil.copytree(parts / "work/audio", whole / "work/audio")  # or all of it would be asked for again
         assert build(there, whole, DataConfig(shard_size=64), limits=QUICK).packed == report.packed
     for name in ("manifest.parquet", "skipped.jsonl", "train/0.tar", "train/3.tar", "test/0.tar"):

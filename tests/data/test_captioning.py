@@ -1,4 +1,4 @@
-"""Sentences that a model makes of keywords: where they stand, and that they are made once."""
+"""Sentences that a model writes from keywords: where they are stored, and that each is written once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import soundfile
 from packs import MakeRecords, contents
 
 from openclap.captions import CaptioningCounts
+from openclap.data.build import build, fetch_and_decode, write_tars
 from openclap.data.captioning import caption
 from openclap.data.config import DataConfig
+from openclap.data.filters import plan
 from openclap.data.layout import read_table
 from openclap.data.manifest import finish
-from openclap.data.pack import build, gather, write_tars
-from openclap.data.plan import plan
+from openclap.data.parallel import Share
 from openclap.data.shards import index_shards
-from openclap.data.work import Share
 from openclap.errors import DataError
 from openclap.sources import Record
 
@@ -48,7 +48,7 @@ def records_of(folder: Path, make_records: MakeRecords) -> list[Record]:
     return [replace(record, tags=each, label=None) for record, each in zip(made, tags, strict=True)]
 
 
-def test_sentences_stand_beside_the_others_and_under_laions_names(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_sentences_are_stored_under_laions_names_too(tmp_path: Path, make_records: MakeRecords) -> None:
     maker, out = Lister(), tmp_path / "out"
     build(records_of(tmp_path, make_records), out, ALL, maker=lambda: maker)
     assert sorted(maker.asked) == [("dog", "bark"), ("refuse",)]
@@ -63,14 +63,14 @@ def test_sentences_stand_beside_the_others_and_under_laions_names(tmp_path: Path
     assert row["captions"][2] == "A person hears dog and bark." and row["made"][2] == "keywords:lister"
 
 
-def test_made_once_by_parts_or_at_once(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_parts_write_each_sentence_once(tmp_path: Path, make_records: MakeRecords) -> None:
     records = records_of(tmp_path, make_records)
     build(records, tmp_path / "one", ALL, maker=Lister)
     out, maker = tmp_path / "two", Lister()
     plan(records, out, ALL)
     with pytest.raises(DataError, match="still to be fetched"):
         caption(out, maker)
-    gather(out)
+    fetch_and_decode(out)
     for number in (2, 1):
         caption(out, maker, Share(number, 2))
     asked = list(maker.asked)
@@ -82,7 +82,7 @@ def test_made_once_by_parts_or_at_once(tmp_path: Path, make_records: MakeRecords
     assert contents(out) == contents(tmp_path / "one")
 
 
-def test_captioning_again_writes_only_what_changed(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_second_captioning_rewrites_only_changed_tars(tmp_path: Path, make_records: MakeRecords) -> None:
     records, out = records_of(tmp_path, make_records), tmp_path / "out"
     build(records, out, ALL)
     before = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.tar")}

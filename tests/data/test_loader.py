@@ -1,4 +1,4 @@
-"""Batches: the same whoever reads them and wherever one begins."""
+"""The loader: batches are the same with any workers and from any start."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ from openclap.audio.augment import AugmentConfig
 from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.audio.frontend import FrontEnd
 from openclap.audio.io import Wave, read_mono
-from openclap.data.clip import CHOICES
-from openclap.data.loader import PairLoader
-from openclap.data.pack import pack
+from openclap.data.build import pack
+from openclap.data.loader import CHOICES, PairLoader
 from openclap.data.shards import ShardIndex, index_shards
 from openclap.errors import ConfigError, DataError
 from openclap.types import AudioBatch, PairBatch, TextBatch
@@ -83,7 +82,7 @@ def break_sample(shards: ShardIndex, number: int) -> str:
     return shards.keys[number]
 
 
-def test_a_batch_is_clips_with_one_caption_each(shards: ShardIndex) -> None:
+def test_batch_has_one_caption_per_clip(shards: ShardIndex) -> None:
     [batch, *_] = loader_of(shards, batch_size=5, caption="first").batches(0)
     captions = [shards.read_sample(int(key)).captions[0] for key in batch.keys]
     assert batch.audio.mel_BVTF.shape == (5, 1, 2, 4)
@@ -98,7 +97,7 @@ def test_a_batch_is_clips_with_one_caption_each(shards: ShardIndex) -> None:
         np.testing.assert_array_equal(batch.audio.mel_BVTF[place].flatten(), wave_N[begin : begin + 8])
 
 
-def test_all_captions_of_a_clip(shards: ShardIndex) -> None:
+def test_all_captions_of_each_clip(shards: ShardIndex) -> None:
     for batch in loader_of(shards, batch_size=5, caption="all").batches(0):
         assert batch.owner_T.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
         said = [caption for key in batch.keys for caption in shards.read_sample(int(key)).captions]
@@ -107,7 +106,7 @@ def test_all_captions_of_a_clip(shards: ShardIndex) -> None:
         assert len(set(batch.caption_id_T.tolist())) == 6
 
 
-def test_captions_beyond_the_most_are_drawn_evenly_in_their_order() -> None:
+def test_surplus_captions_are_drawn_uniformly_in_order() -> None:
     captions, drawn = tuple("abcdefg"), Counter[str]()
     for seed in range(2100):
         chosen = CHOICES["all"](captions, 3, np.random.default_rng(seed))
@@ -141,7 +140,7 @@ def test_equal_captions_have_equal_numbers(shards: ShardIndex) -> None:
     assert tuple(tokenize(["A tone."]).ids_BL[0].tolist()) in seen
 
 
-def test_pure_in_seed_and_epoch(shards: ShardIndex) -> None:
+def test_batches_are_a_pure_function_of_seed_and_epoch(shards: ShardIndex) -> None:
     loader = loader_of(shards)
     first = all_of(loader)
     assert all_of(loader, epoch=1) != first
@@ -151,7 +150,7 @@ def test_pure_in_seed_and_epoch(shards: ShardIndex) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_ranks_share_an_epoch_without_loss_or_repetition(shards: ShardIndex, world: int) -> None:
+def test_ranks_partition_an_epoch(shards: ShardIndex, world: int) -> None:
     for epoch in range(2):
         ranks = [all_of(loader_of(shards, rank=rank, world=world), epoch) for rank in range(world)]
         assert {len(batches) for batches in ranks} == {23 // (3 * world)}
@@ -159,7 +158,7 @@ def test_ranks_share_an_epoch_without_loss_or_repetition(shards: ShardIndex, wor
         assert len(set(keys)) == len(keys) == 23 // (3 * world) * 3 * world
 
 
-def test_resuming_at_any_batch_gives_the_rest(shards: ShardIndex) -> None:
+def test_resuming_at_any_batch_gives_the_remaining_batches(shards: ShardIndex) -> None:
     whole = all_of(loader_of(shards), epoch=4)
     for start in range(len(whole) + 1):
         loader = loader_of(shards)
@@ -167,12 +166,12 @@ def test_resuming_at_any_batch_gives_the_rest(shards: ShardIndex) -> None:
         assert loader.position == len(whole)
 
 
-def test_the_position_counts_the_batches_in_hand(shards: ShardIndex) -> None:
+def test_position_counts_consumed_batches(shards: ShardIndex) -> None:
     loader = loader_of(shards)
     assert [loader.position for _ in loader.batches(0, start=2)] == [3, 4, 5, 6, 7]
 
 
-def test_epochs_follow_each_other(shards: ShardIndex) -> None:
+def test_consecutive_epochs(shards: ShardIndex) -> None:
     loader = loader_of(shards)
     read = [(loader.epoch, loader.position, flat(batch)) for batch in loader.batches(3, 5, epochs=3)]
     assert [place[:2] for place in read] == [(3, 6), (3, 7), *((epoch, n) for epoch in (4, 5) for n in range(1, 8))]
@@ -181,7 +180,7 @@ def test_epochs_follow_each_other(shards: ShardIndex) -> None:
     assert [flat(batch) for batch in loader.batches(0, 7, epochs=2)] == all_of(loader, 1)
 
 
-def test_workers_change_nothing(shards: ShardIndex) -> None:
+def test_workers_do_not_change_batches(shards: ShardIndex) -> None:
     broken = [break_sample(shards, number) for number in (2, 11)]
     alone, helped = loader_of(shards), loader_of(shards, workers=2)
     assert all_of(alone, epoch=1) == all_of(helped, epoch=1)
@@ -190,7 +189,7 @@ def test_workers_change_nothing(shards: ShardIndex) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:UPath 'away'")
-def test_workers_read_from_a_store(shards: ShardIndex) -> None:
+def test_workers_read_from_an_object_store(shards: ShardIndex) -> None:
     pytest.importorskip("upath")
     import fsspec
     from fsspec.implementations.local import LocalFileSystem
@@ -229,13 +228,13 @@ def augmented(shards: ShardIndex, **options: Any) -> PairLoader:
     return PairLoader(shards, frontend, tokenize, **chosen)
 
 
-def test_workers_change_no_byte_of_augmented_batches(shards: ShardIndex) -> None:
+def test_workers_do_not_change_augmented_batches(shards: ShardIndex) -> None:
     alone = all_of(augmented(shards), epoch=2)
     for workers in (1, 2):
         assert all_of(augmented(shards, workers=workers), epoch=2) == alone
 
 
-def test_augmented_batches_can_be_resumed_and_differ_from_epoch_to_epoch(shards: ShardIndex) -> None:
+def test_augmented_batches_resume_and_differ_between_epochs(shards: ShardIndex) -> None:
     whole = all_of(augmented(shards), epoch=1)
     for start in (0, 1, 4, 7):
         assert all_of(augmented(shards, workers=start % 2), 1, start) == whole[start:]
@@ -247,7 +246,7 @@ def test_augmented_batches_can_be_resumed_and_differ_from_epoch_to_epoch(shards:
     assert len(both) > 15 and all(mels[0][key] != mels[1][key] for key in both)
 
 
-def test_what_a_sample_becomes_does_not_depend_on_its_rank(shards: ShardIndex) -> None:
+def test_augmentation_does_not_depend_on_rank(shards: ShardIndex) -> None:
     whole: dict[str, Any] = {}
     for world in (1, 2, 3):
         for rank in range(world):
@@ -257,7 +256,7 @@ def test_what_a_sample_becomes_does_not_depend_on_its_rank(shards: ShardIndex) -
     assert len(whole) >= 21
 
 
-def test_a_mixed_clip_is_two_of_one_shard_with_both_captions(shards: ShardIndex) -> None:
+def test_mixup_joins_two_clips_of_one_shard_and_their_captions(shards: ShardIndex) -> None:
     class Whole(CropFrontEnd):
         def __call__(self, waves: Sequence[Wave], *, rng: np.random.Generator | None = None) -> AudioBatch:
             padded = np.zeros((len(waves), 400), np.float32)
@@ -291,15 +290,15 @@ def test_a_mixed_clip_is_two_of_one_shard_with_both_captions(shards: ShardIndex)
 
 
 def is_made_of(mixed: np.ndarray, one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether it is a weighted sum of one sound and some stretch of the other, which is repeated if it is shorter."""
+    """Whether it is a weighted sum of one sound and some segment of the other, which is repeated if it is shorter."""
     stretches = [np.resize(other, len(one))]
     if len(other) > len(one):
         stretches = [other[start : start + len(one)] for start in range(len(other) - len(one) + 1)]
-    fits = (np.linalg.lstsq(np.stack([one, stretch], 1), mixed, rcond=None) for stretch in stretches)
+    fits = (np.linalg.lstsq(np.stack([one, segment], 1), mixed, rcond=None) for segment in stretches)
     return any(residual.size and residual[0] < 1e-8 and min(weights) > 0 for weights, residual, *_ in fits)
 
 
-def test_a_sample_alone_in_its_shard_or_beside_damage_stays_alone(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_mixup_without_readable_neighbour_leaves_clip_unchanged(tmp_path: Path, make_records: MakeRecords) -> None:
     pack(make_records(4), tmp_path / "out", splits={"train": 1.0}, shard_size=1)
     lonely = index_shards(tmp_path / "out/train")
     mixing = AugmentConfig(mixup=1.0)
@@ -312,7 +311,7 @@ def test_a_sample_alone_in_its_shard_or_beside_damage_stays_alone(tmp_path: Path
     assert keys == ("0",) and [skipped.key for skipped in loader.skipped] == ["1"]
 
 
-def test_the_next_batch_is_read_while_this_one_is_used(shards: ShardIndex) -> None:
+def test_next_batch_is_prefetched(shards: ShardIndex) -> None:
     read = [threading.Event() for _ in range(2)]
 
     class Telling(CropFrontEnd):
@@ -352,7 +351,7 @@ def length_of(shards: ShardIndex, number: int) -> int:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_failure_nobody_foresaw_names_the_sample(shards: ShardIndex, workers: int) -> None:
+def test_unexpected_error_names_the_sample(shards: ShardIndex, workers: int) -> None:
     frontend = Failing(length_of(shards, 9), killed=False)
     loader = PairLoader(shards, frontend, tokenize, batch_size=3, seed=0, workers=workers)
     with pytest.raises(DataError) as raised:
@@ -361,7 +360,7 @@ def test_a_failure_nobody_foresaw_names_the_sample(shards: ShardIndex, workers: 
     assert "Traceback" not in str(raised.value) and "in __call__" in raised.value.__notes__[0]
 
 
-def test_a_failing_tokenizer_names_the_batch(shards: ShardIndex) -> None:
+def test_failing_tokenizer_names_the_batch(shards: ShardIndex) -> None:
     def fail(captions: list[str]) -> TextBatch:
         raise KeyError("tone")
 
@@ -370,7 +369,7 @@ def test_a_failing_tokenizer_names_the_batch(shards: ShardIndex) -> None:
         all_of(loader)
 
 
-def test_a_killed_worker_names_the_sample(shards: ShardIndex) -> None:
+def test_killed_worker_names_the_sample(shards: ShardIndex) -> None:
     frontend = Failing(length_of(shards, 9), killed=True)
     loader = PairLoader(shards, frontend, tokenize, batch_size=3, seed=0, workers=2)
     with pytest.raises(DataError, match=f"a process that reads data was killed at {shards.where(9)} ") as raised:
@@ -389,12 +388,12 @@ class Interrupting(CropFrontEnd):
         return super().__call__(waves, rng=rng)
 
 
-def test_an_interrupt_stops_no_worker(shards: ShardIndex) -> None:
+def test_interrupt_does_not_stop_workers(shards: ShardIndex) -> None:
     loader = PairLoader(shards, Interrupting(), tokenize, batch_size=3, seed=0, workers=1)
     assert all_of(loader) == all_of(loader_of(shards))
 
 
-def test_samples_of_a_shard_that_is_gone_are_left_out_until_a_batch_is_gone(shards: ShardIndex) -> None:
+def test_missing_shard_is_skipped_until_a_whole_batch_is_missing(shards: ShardIndex) -> None:
     batches = all_of(loader_of(shards, batch_size=8))
     tars = [{int(shards.tar_S[int(key)]) for key in batch[0]} for batch in batches]
     assert all(len(of_batch) > 1 for of_batch in tars)
@@ -410,14 +409,14 @@ def test_samples_of_a_shard_that_is_gone_are_left_out_until_a_batch_is_gone(shar
         all_of(loader_of(shards, batch_size=8))
 
 
-def test_reading_leaves_the_global_generators_alone(shards: ShardIndex) -> None:
+def test_global_random_generators_are_unchanged(shards: ShardIndex) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
     all_of(loader_of(shards))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_damaged_sample_is_left_out_and_counted(shards: ShardIndex) -> None:
+def test_damaged_sample_is_skipped_and_counted(shards: ShardIndex) -> None:
     whole = all_of(loader_of(shards, batch_size=23))
     key = break_sample(shards, 9)
     loader = loader_of(shards, batch_size=23)
@@ -429,7 +428,7 @@ def test_a_damaged_sample_is_left_out_and_counted(shards: ShardIndex) -> None:
     assert skipped.reason.startswith(f"sample {key} of 2.tar: ")
 
 
-def test_a_batch_of_which_nothing_is_left_is_empty(shards: ShardIndex) -> None:
+def test_batch_without_readable_samples_is_empty(shards: ShardIndex) -> None:
     whole = all_of(loader_of(shards))
     for key in whole[2][0]:
         break_sample(shards, int(key))
@@ -443,7 +442,7 @@ def test_a_batch_of_which_nothing_is_left_is_empty(shards: ShardIndex) -> None:
 
 
 @pytest.mark.parametrize("channels", ["mean", "left", "right", "loudest"])
-def test_tars_of_others_may_hold_several_channels(tmp_path: Path, channels: Any) -> None:
+def test_multichannel_tars_from_elsewhere(tmp_path: Path, channels: Any) -> None:
     left, right = 0.1 * np.random.default_rng(0).standard_normal((2, 400))
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for number in range(2):
@@ -459,18 +458,18 @@ def test_tars_of_others_may_hold_several_channels(tmp_path: Path, channels: Any)
         np.testing.assert_allclose(clip, wanted[start : start + 8], atol=1e-6)
 
 
-def test_the_loader_travels_to_another_process(shards: ShardIndex) -> None:
+def test_loader_can_be_pickled(shards: ShardIndex) -> None:
     loader = loader_of(shards)
     assert all_of(pickle.loads(pickle.dumps(loader))) == all_of(loader)
 
 
 @pytest.mark.parametrize(("batch_size", "world"), [(24, 1), (12, 2)])
-def test_a_batch_larger_than_the_data(shards: ShardIndex, batch_size: int, world: int) -> None:
+def test_batch_larger_than_the_data(shards: ShardIndex, batch_size: int, world: int) -> None:
     with pytest.raises(DataError, match=f"23 samples are fewer than one batch of {batch_size}"):
         loader_of(shards, batch_size=batch_size, world=world)
 
 
-def test_tars_of_which_nothing_is_left(shards: ShardIndex) -> None:
+def test_tars_without_readable_samples(shards: ShardIndex) -> None:
     for tar in shards.tars:
         (shards.folder / tar).write_bytes(b"")
     with pytest.raises(DataError, match=r"0 samples are fewer than .* 6 of 6 tars are not whole; the first is 0\.tar"):
@@ -488,18 +487,18 @@ def test_tars_of_which_nothing_is_left(shards: ShardIndex) -> None:
         {"most_captions": 0},
     ],
 )
-def test_impossible_choices(shards: ShardIndex, options: dict[str, Any]) -> None:
+def test_invalid_options(shards: ShardIndex, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         loader_of(shards, **options)
 
 
 @pytest.mark.parametrize(("epoch", "start"), [(-1, 0), (0, -1), (0, 8)])
-def test_impossible_places(shards: ShardIndex, epoch: int, start: int) -> None:
+def test_invalid_positions(shards: ShardIndex, epoch: int, start: int) -> None:
     with pytest.raises(ConfigError, match="expected"):
         loader_of(shards).batches(epoch, start)
 
 
-def test_our_own_front_end(shards: ShardIndex) -> None:
+def test_with_our_front_end(shards: ShardIndex) -> None:
     mel = MelConfig(16_000, 256, 80, 16, 50, 8000, "slaney", "area", "db")
     frontend = FrontEnd(FrontEndConfig(mel=mel, samples=160, fill="repeatpad"))
     loader = PairLoader(shards, frontend, tokenize, batch_size=8, seed=0)

@@ -1,4 +1,4 @@
-"""The order of training is a pure function that loses and repeats nothing."""
+"""The order of training: a pure function without loss or repetition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ tars = st.lists(st.integers(0, 30), max_size=60).map(lambda counts: np.repeat(np
 
 
 @given(tars, st.integers(0, 2**32), st.integers(0, 100), st.integers(1, 9), st.integers(1, 5))
-def test_over_all_ranks_each_sample_comes_once(
+def test_each_sample_occurs_once_over_all_ranks(
     tar_S: NDArray[np.int64], seed: int, epoch: int, batch: int, world: int
 ) -> None:
     order_S = epoch_order(tar_S, seed, epoch)
@@ -27,12 +27,12 @@ def test_over_all_ranks_each_sample_comes_once(
 
 
 @given(tars, st.integers(0, 1000))
-def test_pure(tar_S: NDArray[np.int64], seed: int) -> None:
+def test_order_is_a_pure_function(tar_S: NDArray[np.int64], seed: int) -> None:
     np.testing.assert_array_equal(epoch_order(tar_S, seed, 3), epoch_order(tar_S.copy(), seed, 3))
 
 
 @given(tars, st.integers(0, 1000), st.integers(1, 9))
-def test_few_files_at_a_time(tar_S: NDArray[np.int64], seed: int, together: int) -> None:
+def test_consecutive_samples_are_in_few_files(tar_S: NDArray[np.int64], seed: int, together: int) -> None:
     """Once the next few shards are begun, none of those before is needed again."""
     order_S = epoch_order(tar_S, seed, 0, together)
     _, first = np.unique(tar_S[order_S], return_index=True)
@@ -41,19 +41,19 @@ def test_few_files_at_a_time(tar_S: NDArray[np.int64], seed: int, together: int)
         assert np.count_nonzero((first <= begin) & (last >= begin)) <= together
 
 
-def test_epochs_and_seeds_differ_and_shards_are_permuted() -> None:
+def test_epochs_and_seeds_differ_and_permute_shards() -> None:
     tar_S = np.repeat(np.arange(20), 30)
     orders = [epoch_order(tar_S, seed, epoch).tolist() for seed in range(2) for epoch in range(3)]
     assert len({tuple(order) for order in orders}) == 6
     assert {int(tar_S[number]) for number in orders[0][:240]} != set(range(8))
 
 
-def test_the_order_and_the_first_sample_do_not_share_a_stream() -> None:
+def test_order_and_samples_have_separate_random_streams() -> None:
     order_S = epoch_order(np.zeros(50, np.int64), 5, 2)
     assert order_S.tolist() != sample_rng(5, 2, 0).permutation(50).tolist()
 
 
-def test_a_neighbour_is_another_sample_of_the_shard_drawn_evenly() -> None:
+def test_neighbour_is_drawn_uniformly_from_the_same_shard() -> None:
     tar_S = np.repeat([0, 1, 2, 4], [5, 1, 7, 2])
     for sample in range(len(tar_S)):
         drawn = [neighbour(tar_S, sample, np.random.default_rng(seed)) for seed in range(1200)]

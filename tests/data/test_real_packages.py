@@ -1,4 +1,4 @@
-"""A thousand real recordings of four packages, from a server that does what the internet does, into shards.
+"""Build shards from a thousand real recordings of four packages, from a server that misbehaves.
 
 The packages come from the registries of Debian and npm, so this is a long test. What each row must end as is known
 from what the server does to it and, independently, from the file itself.
@@ -18,21 +18,21 @@ import numpy as np
 import polars
 import pytest
 import soundfile
-from misbehaving import Misbehaving
 
+from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.captions.keyword_to_caption import BUNDLED, load
+from openclap.data.build import build
 from openclap.data.config import DataConfig
-from openclap.data.fetch import Limits
 from openclap.data.layout import read_table as read_parquet
-from openclap.data.pack import build
 from openclap.data.shards import index_shards
+from openclap.download import FetchLimits
 from openclap.sources import read_table
 
 DEBIAN = {"scratch": "CC-BY-SA-3.0", "minetest-data": "CC-BY-SA-3.0", "asterisk-core-sounds-en-wav": "CC-BY-SA-3.0"}
 NPM = "supersonic-scsynth-samples"
 SUFFIXES = (".wav", ".ogg", ".flac", ".mp3")
-LIMITS = Limits(private=True, wait_s=0.01, idle_s=1.0, seconds=3.0, bytes=8 << 20, attempts=3)
+LIMITS = FetchLimits(allow_private=True, backoff_s=0.01, idle_s=1.0, timeout_s=3.0, max_bytes=8 << 20, attempts=3)
 DOES = {
     # what the server does: the kind that comes of it; None where the sound comes in the end
     **dict.fromkeys(("ok", "chunked", "closed", "dated", "once-429", "once-500", "cut-once", "redirect"), None),
@@ -77,7 +77,7 @@ def made_of(path: Path) -> str | None:
 
 
 @pytest.mark.long
-def test_every_row_of_real_packages_ends_as_packed_or_as_a_counted_reason(packages: Path, tmp_path: Path) -> None:
+def test_every_row_of_real_packages_is_packed_or_counted_with_a_reason(packages: Path, tmp_path: Path) -> None:
     paths = [(name, path) for name in (*DEBIAN, NPM) for path in sounds(packages / name)]
     assert len(paths) > 900
     does = list(DOES)

@@ -1,4 +1,4 @@
-"""The index of a folder of tars: whole, damaged, other people's."""
+"""The index of a folder of tars: complete, damaged, and from elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from packs import MakeRecords
 
-from openclap.data.pack import pack
+from openclap.data.build import pack
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError
 
@@ -46,7 +46,7 @@ def test_laions_own_shards(tmp_path: Path) -> None:
     assert samples[0].audio == b"fLaC./7"
 
 
-def test_natural_order_and_every_kind_of_sound(tmp_path: Path) -> None:
+def test_natural_order_and_all_audio_suffixes(tmp_path: Path) -> None:
     for number, suffix in {0: "flac", 2: "WAV", 10: "ogg", 11: "mp3"}.items():
         write_tar(tmp_path / f"{number}.tar", {f"{number}.json": b'{"text": "x"}', f"{number}.{suffix}": b"y"})
     index = index_shards(tmp_path)
@@ -55,7 +55,7 @@ def test_natural_order_and_every_kind_of_sound(tmp_path: Path) -> None:
     assert index.tar_S.tolist() == [0, 1, 2, 3]
 
 
-def test_equal_keys_of_two_tars_are_two_samples(tmp_path: Path) -> None:
+def test_equal_keys_in_two_tars_are_two_samples(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", pair("0", text="first"))
     write_tar(tmp_path / "1.tar", pair("0", text="second"))
     index = index_shards(tmp_path)
@@ -69,12 +69,12 @@ def test_members_without_their_pair_are_counted(tmp_path: Path) -> None:
     assert (index.keys, index.unpaired, index.damaged) == (("0", "a.b"), 2, ())
 
 
-def test_an_index_travels_to_a_worker(tmp_path: Path) -> None:
+def test_index_can_be_pickled(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", pair("0"))
     assert pickle.loads(pickle.dumps(index_shards(tmp_path))).read_sample(0).audio == b"fLaC0"
 
 
-def test_a_tar_cut_anywhere_keeps_its_complete_samples(tmp_path: Path) -> None:
+def test_truncated_tar_has_its_complete_samples(tmp_path: Path) -> None:
     members = {name: content * 40 for key in "0123" for name, content in pair(key).items() if name.endswith("c")}
     members |= {f"{key}.json": b'{"text": "x"}' for key in "0123"}
     members = dict(sorted(members.items()))
@@ -95,7 +95,7 @@ def test_a_tar_cut_anywhere_keeps_its_complete_samples(tmp_path: Path) -> None:
             assert index.read_sample(number).audio == members[f"{number}.flac"]
 
 
-def test_a_damaged_header_in_the_middle_is_found(tmp_path: Path) -> None:
+def test_damaged_header_is_detected(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", {**pair("0"), **pair("1")})
     content = bytearray((tmp_path / "0.tar").read_bytes())
     content[2048:2100] = b"\xff" * 52
@@ -105,7 +105,7 @@ def test_a_damaged_header_in_the_middle_is_found(tmp_path: Path) -> None:
     assert index.damaged == (("0.tar", "a damaged header at byte 2048"),)
 
 
-def test_no_tar_at_all_is_listed(tmp_path: Path) -> None:
+def test_invalid_tar_is_listed(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(b"<html>not found</html>" * 100)
     index = index_shards(tmp_path)
     assert len(index) == 0
@@ -137,7 +137,7 @@ def test_damaged_json_names_sample_and_tar(tmp_path: Path, text: bytes, word: st
         index_shards(tmp_path).read_sample(0)
 
 
-def test_a_tar_that_changed_or_went_after_indexing(tmp_path: Path) -> None:
+def test_tar_changed_or_removed_after_indexing(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", pair("0"))
     index = index_shards(tmp_path)
     (tmp_path / "0.tar").write_bytes(b"")
@@ -148,7 +148,7 @@ def test_a_tar_that_changed_or_went_after_indexing(tmp_path: Path) -> None:
         index.read_sample(0)
 
 
-def test_a_store_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_store_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("upath")
     from fsspec.implementations.memory import MemoryFileSystem
 

@@ -1,4 +1,4 @@
-"""Splits: by group, seeded, blind to the order of records."""
+"""Splits: by group, seeded, independent of the order of records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sizes(of: list[str], seed: int = 0, splits: dict[str, float] = THREE) -> Cou
 
 
 @given(groups, st.integers(0, 3), st.randoms())
-def test_every_group_has_one_home_in_any_order(names: list[str], seed: int, random: object) -> None:
+def test_each_group_has_one_split_in_any_order(names: list[str], seed: int, random: object) -> None:
     home = split_by_group(names, THREE, seed)
     assert set(home) == set(names) and set(home.values()) <= set(THREE)
     shuffled = list(names)
@@ -32,13 +32,13 @@ def test_every_group_has_one_home_in_any_order(names: list[str], seed: int, rand
         assert set(home.values()) == set(THREE)
 
 
-def test_shares_are_kept_and_the_seed_matters() -> None:
+def test_split_sizes_and_seed() -> None:
     names = [f"{number}.wav" for number in range(1000)]
     assert sizes(names) == {"train": 700, "valid": 100, "test": 200}
     assert split_by_group(names, THREE, 0) != split_by_group(names, THREE, 1)
 
 
-def test_a_large_group_leaves_something_for_every_split() -> None:
+def test_large_group_leaves_no_split_empty() -> None:
     for seed in range(20):
         assert len(sizes(["big"] * 50 + ["small", "tiny"], seed, {"train": 0.8, "test": 0.2})) == 2
 
@@ -55,12 +55,12 @@ def test_a_large_group_leaves_something_for_every_split() -> None:
         {".a": 1.0},
     ],
 )
-def test_impossible_splits(splits: dict[str, float]) -> None:
+def test_invalid_splits(splits: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         split_by_group(["a"], splits)
 
 
-def test_no_session_dominates_a_small_split() -> None:
+def test_no_group_dominates_a_small_split() -> None:
     names = ["session"] * 30 + [f"{number}.wav" for number in range(170)]
     for seed in range(10):
         assert split_by_group(names, THREE, seed)["session"] == "train"
@@ -68,12 +68,12 @@ def test_no_session_dominates_a_small_split() -> None:
         assert abs(counts["test"] - 40) <= 1 and abs(counts["valid"] - 20) <= 1
 
 
-def test_a_group_that_is_all_there_is_goes_to_training() -> None:
+def test_single_group_goes_to_the_largest_split() -> None:
     assert sizes(["only"] * 50, splits={"train": 0.8, "test": 0.2}) == {"train": 50}
 
 
 @pytest.mark.parametrize("size", [9, 20, 40])
-def test_where_all_groups_are_large_the_small_split_is_filled_all_the_same(size: int) -> None:
+def test_small_split_is_filled_where_all_groups_are_large(size: int) -> None:
     names = [f"session {number}" for number in range(10) for _ in range(size)]
     for seed in range(10):
         assert sizes(names, seed, {"train": 0.8, "test": 0.2}) == {"train": 8 * size, "test": 2 * size}
@@ -82,14 +82,14 @@ def test_where_all_groups_are_large_the_small_split_is_filled_all_the_same(size:
 TWO = {"train": 0.8, "test": 0.2}
 
 
-def test_a_split_as_it_was_asked_for_is_not_spoken_of() -> None:
+def test_split_of_the_requested_size_is_not_reported() -> None:
     assert shortfalls(TWO, {"train": {"a": 70}, "test": {"b": 18}}) == []
     assert shortfalls(TWO, {"train": {"a": 4}, "test": {"b": 1, "c": 1}}) == []  # one clip too many of six
     assert shortfalls({"train": 1.0}, {"train": {"a": 5}}) == []
     assert shortfalls(TWO, {}) == []
 
 
-def test_a_split_far_from_what_was_asked_for_is_said() -> None:
+def test_split_far_off_its_size_is_reported() -> None:
     [found] = shortfalls(TWO, {"train": {"a": 85, "b": 7}, "test": {"c": 8}})
     assert found == Shortfall(
         "test",
@@ -98,7 +98,7 @@ def test_a_split_far_from_what_was_asked_for_is_said() -> None:
     )
 
 
-def test_an_empty_split_is_said_with_its_cause() -> None:
+def test_empty_split_is_reported_with_its_cause() -> None:
     [one] = shortfalls(TWO, {"train": {"all": 89}})
     assert one.empty and one.sentence.startswith("No clip is in test: all 89 are of one group (all)")
     empty = {each.split: each.sentence for each in shortfalls(TWO, {}, own=30)}

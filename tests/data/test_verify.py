@@ -1,4 +1,4 @@
-"""Damage in tars is found, named and mended."""
+"""Find, list and repair damage in data sets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import polars
 import pytest
 from packs import MakeRecords, contents
 
+from openclap.data.build import build
+from openclap.data.card import stats_of
 from openclap.data.config import DataConfig
-from openclap.data.pack import build
-from openclap.data.rebuild import UNKNOWN
 from openclap.data.shards import index_shards
-from openclap.data.stats import stats_of
-from openclap.data.verify import NOT_IN_MANIFEST, Health, check, repair
+from openclap.data.verify import NOT_IN_MANIFEST, UNKNOWN, CheckReport, check, repair
 from openclap.errors import DataError
 
 
@@ -32,11 +31,11 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
-def test_a_whole_set_is_whole(packed: Path) -> None:
-    assert check(packed) == Health(3, 9, ())
+def test_undamaged_set(packed: Path) -> None:
+    assert check(packed) == CheckReport(3, 9, ())
 
 
-def test_every_kind_of_damage_is_named_and_only_that_is_written_again(packed: Path) -> None:
+def test_damage_is_listed_and_repaired_alone(packed: Path) -> None:
     whole = contents(packed)
     flip(packed / "train/0.tar", 512 + 200)  # in a sound
     (packed / "train/1.tar").unlink()
@@ -69,28 +68,28 @@ def test_undamaged_tars_are_not_touched_by_repair(packed: Path) -> None:
     assert before == {name: (packed / f"train/{name}.tar").stat().st_mtime_ns for name in (0, 2)}
 
 
-def test_without_work_nothing_is_mended(packed: Path) -> None:
+def test_damaged_tar_without_work_is_not_repaired(packed: Path) -> None:
     shutil.rmtree(packed / "work")
     (packed / "train/1.tar").unlink()
     with pytest.raises(DataError, match="work/ was deleted"):
         repair(packed, check(packed))
 
 
-def test_tars_of_others_are_decoded(packed: Path, tmp_path: Path) -> None:
+def test_tars_from_elsewhere_are_decoded(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     shutil.copy(packed / "train/0.tar", tmp_path / "theirs" / "a.tar")
-    assert check(tmp_path / "theirs") == Health(1, 3, ())
+    assert check(tmp_path / "theirs") == CheckReport(1, 3, ())
     flip(tmp_path / "theirs" / "a.tar", 512 + 200)
     [(name, reason)] = check(tmp_path / "theirs").damage
     assert name == "a.tar" and "sample 0 of a.tar" in reason
 
 
-def test_a_folder_without_tars(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no tar"):
+def test_folder_without_tars(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no tar"):
         check(tmp_path)
 
 
-def test_a_tar_whose_sounds_are_gone_is_left_as_it_is(packed: Path, tmp_path: Path) -> None:
+def test_tar_without_its_sounds_is_not_touched(packed: Path, tmp_path: Path) -> None:
     tar = packed / "train" / "0.tar"
     flip(tar, 512 + 200)
     damaged = tar.read_bytes()
@@ -100,11 +99,11 @@ def test_a_tar_whose_sounds_are_gone_is_left_as_it_is(packed: Path, tmp_path: Pa
     assert tar.read_bytes() == damaged
 
 
-def test_sizes_and_strange_tars(packed: Path) -> None:
+def test_sizes_and_tars_outside_the_manifest(packed: Path) -> None:
     (packed / "train" / "sizes.json").write_text("{}")
     shutil.copy(packed / "train/0.tar", packed / "train/9.tar")
     assert dict(check(packed).damage) == {
-        "train/sizes.json": "is missing, damaged, or tells other numbers",
+        "train/sizes.json": "is missing, damaged, or states other numbers",
         "train/9.tar": NOT_IN_MANIFEST,
     }
     assert dict(repair(packed, check(packed)).damage) == {"train/9.tar": NOT_IN_MANIFEST}
@@ -129,7 +128,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("kind", [*DAMAGE, "another table", "of another set", "missing"])
 @pytest.mark.parametrize("work", [True, False])
-def test_a_damaged_manifest_is_made_again(packed: Path, make_records: MakeRecords, kind: str, work: bool) -> None:
+def test_damaged_manifest_is_rebuilt(packed: Path, make_records: MakeRecords, kind: str, work: bool) -> None:
     path = packed / "manifest.parquet"
     whole, before = path.read_bytes(), contents(packed)
     if kind == "missing":
@@ -144,7 +143,7 @@ def test_a_damaged_manifest_is_made_again(packed: Path, make_records: MakeRecord
     health = check(packed)
     assert [name for name, _ in health.damage] == ["manifest.parquet"], health
     mended = repair(packed, health)
-    assert mended.damage == () and check(packed) == Health(3, 9, ())
+    assert mended.damage == () and check(packed) == CheckReport(3, 9, ())
     if work:
         assert contents(packed) == before  # byte for byte
         return
@@ -159,14 +158,14 @@ def test_a_damaged_manifest_is_made_again(packed: Path, make_records: MakeRecord
     assert {name for name in before if after.get(name) != before[name]} == {"manifest.parquet"}
 
 
-def test_whoever_reads_a_damaged_manifest_is_told_what_mends_it(packed: Path) -> None:
+def test_error_of_a_damaged_manifest_names_the_repair(packed: Path) -> None:
     for damage in (lambda path: path.write_bytes(b""), Path.unlink):
         damage(packed / "manifest.parquet")
         with pytest.raises(DataError, match=f"openclap dataset check {packed} --repair"):
             stats_of(packed)
 
 
-def test_ids_that_sets_overlap_by_are_rebuilt_from_the_tars(tmp_path: Path, make_records: MakeRecords) -> None:
+def test_ids_are_rebuilt_from_the_tars(tmp_path: Path, make_records: MakeRecords) -> None:
     """Decontamination goes by them."""
     first, second = make_records(2)
     rows = [
@@ -183,7 +182,7 @@ def test_ids_that_sets_overlap_by_are_rebuilt_from_the_tars(tmp_path: Path, make
     assert found.select(ids).equals(whole.select(ids)) and found["freesound_id"].to_list() == [77, None]
 
 
-def test_manifest_and_tars_are_mended_together(packed: Path) -> None:
+def test_manifest_and_tars_are_repaired_together(packed: Path) -> None:
     before = contents(packed)
     (packed / "manifest.parquet").write_bytes(b"")
     flip(packed / "train/0.tar", 512 + 200)
@@ -194,7 +193,7 @@ def test_manifest_and_tars_are_mended_together(packed: Path) -> None:
     assert contents(packed) == before
 
 
-def test_a_manifest_is_written_even_where_a_tar_cannot_be(packed: Path, tmp_path: Path) -> None:
+def test_manifest_is_rebuilt_even_where_a_tar_cannot_be(packed: Path, tmp_path: Path) -> None:
     whole = (packed / "manifest.parquet").read_bytes()
     (packed / "manifest.parquet").unlink()
     (packed / "train" / "0.tar").unlink()
@@ -204,18 +203,18 @@ def test_a_manifest_is_written_even_where_a_tar_cannot_be(packed: Path, tmp_path
     assert (packed / "manifest.parquet").read_bytes() == whole
 
 
-def test_files_of_others_in_a_set_are_mentioned(packed: Path) -> None:
+def test_foreign_files_are_listed(packed: Path) -> None:
     (packed / "notes.txt").write_text("mine", encoding="utf-8")
     (packed / "train" / "0.flac").write_bytes(b"")
     (packed / "train" / "4.tar").mkdir()
     (packed / "old").mkdir()
     (packed / "README.md").write_text("card", encoding="utf-8")
     health = check(packed)
-    assert health.aliens == ("notes.txt", "old/", "train/0.flac", "train/4.tar/")
+    assert health.foreign == ("notes.txt", "old/", "train/0.flac", "train/4.tar/")
     assert health.damage == ()
 
 
-def test_a_folder_where_a_tar_should_be(packed: Path) -> None:
+def test_folder_in_place_of_a_tar(packed: Path) -> None:
     (packed / "train" / "1.tar").unlink()
     (packed / "train" / "1.tar").mkdir()
     health = check(packed)
@@ -226,7 +225,7 @@ def test_a_folder_where_a_tar_should_be(packed: Path) -> None:
     assert repair(packed, check(packed)).damage == ()
 
 
-def test_a_folder_where_the_manifest_should_be(packed: Path) -> None:
+def test_folder_in_place_of_the_manifest(packed: Path) -> None:
     manifest = packed / "manifest.parquet"
     content = manifest.read_bytes()
     manifest.unlink()
@@ -237,7 +236,7 @@ def test_a_folder_where_the_manifest_should_be(packed: Path) -> None:
     assert repair(packed, check(packed)).damage == () and manifest.read_bytes() == content
 
 
-def test_folders_called_like_tars_among_shards(packed: Path) -> None:
+def test_folders_named_like_tars(packed: Path) -> None:
     (packed / "train" / "4.tar").mkdir()
     index = index_shards(packed / "train")
     assert len(index) == 9 and index.damaged == (("4.tar", "is a folder, expected a tar"),)

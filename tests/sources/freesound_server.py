@@ -1,19 +1,17 @@
-"""Freesound's search on this machine's loopback, in the form that https://freesound.org/docs/api/ documents."""
+"""Freesound's search, in the form that https://freesound.org/docs/api/ documents."""
 
 from __future__ import annotations
 
-import json
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode
+
+from http_server import Exchange, HttpServer
 
 TOKEN = "right"
 
 
 def sound(number: int) -> dict[str, Any]:
-    """One sound with every field of the documentation that is asked for."""
+    """One sound with every documented field that is requested."""
     user = f"user{number % 7}"
     preview = f"https://cdn.freesound.org/previews/0/{number}_1"
     return {
@@ -30,73 +28,44 @@ def sound(number: int) -> dict[str, Any]:
     }
 
 
-class Freesound:
-    """The server; `with Freesound(400) as site:` has 400 sounds at `site.api`."""
+class Freesound(HttpServer):
+    """A site with so many sounds at `site.api`.
+
+    `refusals` holds (status, headers) of each next request, in place of a page.
+    """
 
     def __init__(self, sounds: int) -> None:
+        super().__init__()
         self.sounds = [sound(number) for number in range(1, sounds + 1)]
         self.refusals: list[tuple[int, dict[str, str]]] = []
-        """What each of the next requests is answered with, instead of a page."""
-        self.requests: list[tuple[float, dict[str, str]]] = []
-        site = self
-
-        class Handler(_Handler):
-            freesound = site
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.api = f"http://127.0.0.1:{self._server.server_address[1]}/apiv2"
-
-    def __enter__(self) -> Freesound:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.api = f"{self.root}/apiv2"
 
     @property
     def pages(self) -> list[int]:
-        """The pages that were asked for, in turn."""
-        return [int(parameters["page"]) for _, parameters in self.requests]
+        """The requested pages, in order."""
+        return [int(request.query["page"]) for request in self.requests]
 
+    def handle(self, exchange: Exchange) -> None:
+        request = exchange.request_
+        if request.headers.get("authorization") != f"Token {TOKEN}":
+            exchange.send_json({"detail": "Invalid token"}, 401)
+        elif request.path != "/apiv2/search/":
+            exchange.send_json({"detail": "Not found"}, 404)
+        elif self.refusals:
+            status, headers = self.refusals.pop(0)
+            exchange.send_json({"detail": "Request was throttled."}, status, headers)
+        else:
+            exchange.send_json(self._page(request.path, request.query))
 
-class _Handler(BaseHTTPRequestHandler):
-    freesound: Freesound
-
-    def do_GET(self) -> None:
-        site, address = self.freesound, urlsplit(self.path)
-        parameters = {name: values[0] for name, values in parse_qs(address.query, keep_blank_values=True).items()}
-        site.requests.append((time.monotonic(), parameters))
-        if self.headers.get("Authorization") != f"Token {TOKEN}":
-            return self._answer(401, {"detail": "Invalid token"})
-        if address.path != "/apiv2/search/":
-            return self._answer(404, {"detail": "Not found"})
-        if site.refusals:
-            status, headers = site.refusals.pop(0)
-            return self._answer(status, {"detail": "Request was throttled."}, headers)
-        return self._answer(200, self._page(address.path, parameters))
-
-    def _page(self, path: str, parameters: dict[str, str]) -> dict[str, Any]:
-        page, size = int(parameters["page"]), int(parameters["page_size"])
-        fields = parameters["fields"].split(",")
-        found = [each for each in self.freesound.sounds if parameters["query"] in each["name"]]
-        here = found[(page - 1) * size : page * size]
-        following = urlencode(parameters | {"page": str(page + 1)})
+    def _page(self, path: str, query: Any) -> dict[str, Any]:
+        page, size = int(query["page"]), int(query["page_size"])
+        fields = query["fields"].split(",")
+        matching = [each for each in self.sounds if query["query"] in each["name"]]
+        here = matching[(page - 1) * size : page * size]
+        following = urlencode({**query, "page": str(page + 1)})
         return {
-            "count": len(found),
-            "next": f"http://freesound.org{path}?{following}" if page * size < len(found) else None,
+            "count": len(matching),
+            "next": f"http://freesound.org{path}?{following}" if page * size < len(matching) else None,
             "previous": None,
             "results": [{name: each[name] for name in fields} for each in here],
         }
-
-    def _answer(self, status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass

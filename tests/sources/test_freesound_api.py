@@ -1,4 +1,4 @@
-"""Freesound's API: pages, pace, patience, and going on where it was stopped. The server is real, on the loopback."""
+"""Freesound's API against a server on the loopback: pages, pace, waits, resuming."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fetch(site: Freesound, folder: Path, query: str = "", **choices: object) -> 
 def test_every_page_becomes_records(site: Freesound, tmp_path: Path) -> None:
     assert fetch(site, tmp_path, filter="duration:[0 TO 180]") == 320
     assert site.pages == [1, 2, 3]
-    asked = site.requests[0][1]
+    asked = site.requests[0].query
     assert (asked["filter"], asked["page_size"], asked["sort"]) == ("duration:[0 TO 180]", "150", "created_asc")
     found = records("freesound", tmp_path)
     assert [record.id for record in found] == [str(number) for number in range(1, 321)]
@@ -62,7 +62,7 @@ def test_every_page_becomes_records(site: Freesound, tmp_path: Path) -> None:
     )
 
 
-def test_fetched_sounds_are_used(site: Freesound, tmp_path: Path) -> None:
+def test_local_sounds_are_used(site: Freesound, tmp_path: Path) -> None:
     fetch(site, tmp_path, "creak 7.")
     put(tmp_path / "audio" / "7.ogg")
     [record] = records("freesound", tmp_path)
@@ -70,7 +70,7 @@ def test_fetched_sounds_are_used(site: Freesound, tmp_path: Path) -> None:
     assert decodable([record])
 
 
-def test_stopped_fetch_resumes(site: Freesound, tmp_path: Path) -> None:
+def test_stopped_search_resumes(site: Freesound, tmp_path: Path) -> None:
     site.refusals = [(403, {})]
     with pytest.raises(DataError, match=r"refused the token \(403\)"):
         fetch(site, tmp_path)
@@ -94,13 +94,13 @@ def test_folder_of_another_search_is_refused(site: Freesound, tmp_path: Path) ->
     assert [record.id for record in records("freesound", tmp_path)] == ["7"]
 
 
-def test_requests_keep_their_distance(site: Freesound, tmp_path: Path) -> None:
+def test_requests_are_paced(site: Freesound, tmp_path: Path) -> None:
     fetch(site, tmp_path, pause_s=0.15)
-    times = [when for when, _ in site.requests]
+    times = [request.started for request in site.requests]
     assert min(later - earlier for earlier, later in pairwise(times)) >= 0.14
 
 
-def test_a_busy_server_is_waited_for(site: Freesound, tmp_path: Path) -> None:
+def test_busy_server_gets_the_request_again(site: Freesound, tmp_path: Path) -> None:
     """Retry-After in seconds, as a date, and not at all; and a server that is down for a moment."""
     site.refusals = [
         (429, {"Retry-After": "1"}),
@@ -111,11 +111,11 @@ def test_a_busy_server_is_waited_for(site: Freesound, tmp_path: Path) -> None:
     begin = time.monotonic()
     assert fetch(site, tmp_path, "creak 7.") == 1
     assert time.monotonic() - begin > 1.0
-    assert site.requests[1][0] - site.requests[0][0] >= 1.0
+    assert site.requests[1].started - site.requests[0].started >= 1.0
     assert site.pages == [1] * 5
 
 
-def test_the_daily_allowance_is_used_up(site: Freesound, tmp_path: Path) -> None:
+def test_long_retry_after_stops_the_search(site: Freesound, tmp_path: Path) -> None:
     fetch(site, tmp_path)
     site.refusals = [(429, {"Retry-After": "7200"})]
     begin = time.monotonic()
@@ -125,20 +125,20 @@ def test_the_daily_allowance_is_used_up(site: Freesound, tmp_path: Path) -> None
     assert len(records("freesound", tmp_path)) == 320
 
 
-def test_a_server_that_stays_down(site: Freesound, tmp_path: Path) -> None:
+def test_server_that_stays_down(site: Freesound, tmp_path: Path) -> None:
     site.refusals = [(502, {})] * 9
     with pytest.raises(DataError, match=r"answered 502\. Run the same again later"):
         fetch(site, tmp_path)
     assert len(site.requests) == 5
 
 
-def test_a_server_that_is_not_there(site: Freesound, tmp_path: Path) -> None:
+def test_unreachable_server(site: Freesound, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be reached"):
         fetch_pages(tmp_path, token=TOKEN, api="http://127.0.0.1:9/apiv2", pause_s=0.0)
 
 
 @pytest.mark.parametrize("status", [200, 400, 404])
-def test_answers_that_are_no_pages(site: Freesound, tmp_path: Path, status: int) -> None:
+def test_responses_other_than_pages(site: Freesound, tmp_path: Path, status: int) -> None:
     site.refusals = [(status, {})]
     with pytest.raises(DataError, match=f"answered {status}.*expected a page of results"):
         fetch(site, tmp_path)
@@ -155,7 +155,7 @@ def test_tokens(site: Freesound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert TOKEN not in (tmp_path / "search.json").read_text(encoding="utf-8")
 
 
-def test_results_that_name_no_sound(site: Freesound, tmp_path: Path) -> None:
+def test_results_without_a_sound(site: Freesound, tmp_path: Path) -> None:
     fetch(site, tmp_path, "creak 7.")
     page = tmp_path / "page-00001.json"
     content = json.loads(page.read_bytes())

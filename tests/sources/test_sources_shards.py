@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from layouts import decodable, put, records
 
-from openclap.data.pack import pack
+from openclap.data.build import pack
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record
 from openclap.sources.extracted_audio import extract_audio

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from runs import MakeConfig
 
-from openclap.data.pack import pack
+from openclap.data.build import pack
 from openclap.sources import read_table
 from openclap.training.config import OptimConfig, TrainConfig
 

@@ -10,7 +10,7 @@ import torch
 
 import openclap
 from openclap.checkpoints import openclap_folder
-from openclap.data.pack import pack
+from openclap.data.build import pack
 from openclap.data.shards import index_shards
 from openclap.demo.run import SOUNDS, TABLE
 from openclap.evals.metrics import retrieval_metrics

@@ -1,12 +1,12 @@
-"""Keywords to a sentence, by any server that speaks OpenAI's chat protocol: hosted, or vLLM, llama.cpp, Ollama here.
+"""Write a sentence from keywords with any server that speaks OpenAI's chat protocol: hosted, vLLM, llama.cpp, Ollama.
 
-    OPENCLAP_CHAT_URL      where it is, "https://host/v1"
-    OPENCLAP_CHAT_MODEL    what it calls the model
-    OPENCLAP_CHAT_KEY      sent as a bearer token; may be left out where the server asks for none
+    OPENCLAP_CHAT_URL      its address, "https://host/v1"
+    OPENCLAP_CHAT_MODEL    the model's name there
+    OPENCLAP_CHAT_KEY      sent as a bearer token; optional where the server needs none
 
-Several records share a request, and several requests are under way at once. A server that is busy or stumbles is asked
-again after a pause, as long as it says in Retry-After or twice as long each time. An answer that is refused, cut off
-or not of the form asked for costs its sentence and is counted, after each keyword list was asked for alone.
+Several records share a request, and several requests run at the same time. A busy or failing server gets the same
+request again after a pause: as long as Retry-After says, or twice as long each time. A caption that is refused, cut off
+or malformed is requested once more for its keywords alone; if that fails too, it is left out and counted.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openclap.captions.cache import Keywords
 from openclap.captions.rules import clean
 from openclap.errors import ConfigError, require
+from openclap.http import USER_AGENT, send_with_retries
+
+if TYPE_CHECKING:
+    import httpx2
 
 INSTRUCTIONS = """\
 You write captions of sounds. You get a JSON list; each item is a list of keywords about one recording. Write one plain
@@ -33,9 +35,9 @@ English sentence for each, of at most twenty words, that says what is heard and 
 or moods that the keywords do not name; do not mention keywords, tags or recordings. Answer with nothing but one JSON
 object: {"captions": ["...", "..."]}, as many sentences as items, in their order."""
 LONGEST = 400
-"""Characters; what is longer is no caption."""
-_AGAIN = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
-_YOURS = {
+"""Characters of a caption; a longer text is rejected."""
+_BUSY = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
+_USER_ERRORS = {
     401: "does not accept the key. Set OPENCLAP_CHAT_KEY.",
     403: "refuses this key. Set OPENCLAP_CHAT_KEY to one that may use the model.",
     404: "has no such address or model. Check OPENCLAP_CHAT_URL (most end with /v1) and OPENCLAP_CHAT_MODEL.",
@@ -44,7 +46,7 @@ _YOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often a request is made, how long is waited for what, and how many may fail in a row."""
+    """Attempts of each request, requests that may fail in a row, and waits."""
 
     attempts: int = 6
     requests: int = 8
@@ -55,24 +57,24 @@ class Patience:
 
 @dataclass(slots=True)
 class Endpoint:
-    """A maker that asks a server.
+    """A caption maker that calls a server.
 
     Attributes:
         per_request: keyword lists that share a request.
-        at_once: requests under way together.
+        concurrency: requests that run at the same time.
     """
 
     url: str
     model: str
     key: str | None = field(default=None, repr=False)
     per_request: int = 8
-    at_once: int = 4
+    concurrency: int = 4
     patience: Patience = Patience()
-    _gave_up: int = field(default=0, init=False, repr=False)
+    _failures: int = field(default=0, init=False, repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Endpoint:
-        """Raises ConfigError saying which variable is missing."""
+        """Read the address, model and key from the environment. Raises ConfigError that names a missing variable."""
         missing = [name for name in ("OPENCLAP_CHAT_URL", "OPENCLAP_CHAT_MODEL") if not environment.get(name)]
         if missing:
             raise ConfigError(
@@ -89,12 +91,12 @@ class Endpoint:
 
     @property
     def identity(self) -> str:
-        asked = hashlib.sha256(INSTRUCTIONS.encode()).hexdigest()[:16]
-        return f"{self._place} {self.model} {asked}"
+        instructions = hashlib.sha256(INSTRUCTIONS.encode()).hexdigest()[:16]
+        return f"{self._place} {self.model} {instructions}"
 
     @property
     def _place(self) -> str:
-        """The address without a user's name and password."""
+        """The address without user name and password."""
         return re.sub(r"//[^/@]*@", "//", self.url.rstrip("/"))
 
     def __post_init__(self) -> None:
@@ -102,88 +104,84 @@ class Endpoint:
             raise ConfigError("OPENCLAP_CHAT_KEY holds characters that no key has. Copy it again, without line ends.")
 
     def make(self, keywords: Sequence[Keywords]) -> list[str | None]:
-        """A sentence for each; None where the server gave none.
+        """Write a sentence for each keyword list; None where the server returned none.
 
-        Raises ConfigError when it cannot be reached, goes on failing, or says that address, key or model are wrong.
+        Raises ConfigError when the server cannot be reached, fails repeatedly, or rejects address, key or model.
         """
         httpx2 = require("httpx2", "data")
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        headers = {"User-Agent": USER_AGENT} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         parts = [keywords[start : start + self.per_request] for start in range(0, len(keywords), self.per_request)]
         with (
             httpx2.Client(headers=headers, timeout=self.patience.timeout_s) as client,
-            ThreadPoolExecutor(self.at_once) as pool,
+            ThreadPoolExecutor(self.concurrency) as pool,
         ):
             stopped = Event()
             waiting = [pool.submit(self._sentences, client, part, stopped) for part in parts]
             try:
                 return [sentence for future in waiting for sentence in future.result()]
             except BaseException:
-                stopped.set()
+                stopped.set()  # ends the pauses between attempts, which may be long
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _sentences(self, client: Any, keywords: Sequence[Keywords], stopped: Event) -> list[str | None]:
-        """One request; those that its answer leaves without a sentence once more, each alone."""
-        answer = self._ask(client, keywords, stopped)
-        if answer is None:
+    def _sentences(self, client: httpx2.Client, keywords: Sequence[Keywords], stopped: Event) -> list[str | None]:
+        """Send one request, and another one for each keyword list that it leaves without a sentence."""
+        body = self._request(client, keywords, stopped)
+        if body is None:
             return [None] * len(keywords)
-        made = sentences(answer, len(keywords))
+        captions = sentences(body, len(keywords))
         if len(keywords) == 1:
-            return made
-        pairs = zip(keywords, made, strict=True)
+            return captions
+        pairs = zip(keywords, captions, strict=True)
         return [text or self._sentences(client, [words], stopped)[0] for words, text in pairs]
 
-    def _ask(self, client: Any, keywords: Sequence[Keywords], stopped: Event) -> bytes | None:
-        """The body of the answer, b"" for a refusal; None when the server had enough chances, or all is stopped."""
+    def _request(self, client: httpx2.Client, keywords: Sequence[Keywords], stopped: Event) -> bytes | None:
+        """The body of the response, b"" for a refusal; None when all attempts failed or the run is stopped."""
         listed = json.dumps([list(words) for words in keywords], ensure_ascii=False)
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": listed}]
-        request = {"model": self.model, "messages": messages, "temperature": 0}
-        for attempt in range(self.patience.attempts):
-            last = attempt == self.patience.attempts - 1
-            pause = self.patience.first_pause_s * 2**attempt
-            answer = self._post(client, request, last)
-            if answer is not None:
-                if answer.status_code in _YOURS:
-                    raise ConfigError(f"{self._place} {_YOURS[answer.status_code]} It answered {answer.status_code}.")
-                if answer.status_code not in _AGAIN:
-                    self._gave_up = 0
-                    return bytes(answer.content) if answer.status_code == 200 else b""
-                asked = retry_after(answer.headers)
-                pause = pause if asked is None else asked
-            if stopped.wait(0 if last else min(pause, self.patience.longest_pause_s)):
-                return None
-        self._gave_up += 1
-        if self._gave_up >= self.patience.requests:
+        content = {"model": self.model, "messages": messages, "temperature": 0}
+        response = self._send(client, content, stopped)
+        if response.status_code in _USER_ERRORS:
+            raise ConfigError(f"{self._place} {_USER_ERRORS[response.status_code]} It answered {response.status_code}.")
+        if response.status_code not in _BUSY:
+            self._failures = 0
+            return response.content if response.status_code == 200 else b""
+        if stopped.is_set():
+            return None
+        self._failures += 1
+        if self._failures >= self.patience.requests:
             raise ConfigError(
-                f"{self._place}: {self._gave_up} requests in a row failed, {self.patience.attempts} times each. Run "
-                "the same again when it works; captions that were made are kept."
+                f"{self._place}: {self._failures} requests in a row failed, {self.patience.attempts} times each. Run "
+                "the same again when the server works; captions written so far are kept."
             )
         return None
 
-    def _post(self, client: Any, request: dict[str, Any], last: bool) -> Any:
-        """The response; None when the connection failed and may be tried again."""
+    def _send(self, client: httpx2.Client, content: dict[str, Any], stopped: Event) -> httpx2.Response:
         import httpx2
 
         try:
-            return client.post(f"{self.url.rstrip('/')}/chat/completions", json=request)
+            return send_with_retries(
+                lambda: client.post(f"{self.url.rstrip('/')}/chat/completions", json=content),
+                attempts=self.patience.attempts,
+                is_busy=_BUSY.__contains__,
+                first_wait_s=self.patience.first_pause_s,
+                longest_wait_s=self.patience.longest_pause_s,
+                sleep=stopped.wait,
+                stopped=stopped.is_set,
+            )
         except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
             raise ConfigError(
-                f"{self._place}: is no address of a server ({error}). Check OPENCLAP_CHAT_URL."
+                f"{self._place}: is not the address of a server ({error}). Check OPENCLAP_CHAT_URL."
             ) from error
         except httpx2.HTTPError as error:
-            if last:
-                raise ConfigError(self._unreachable(error)) from error
-            return None
-
-    def _unreachable(self, error: Exception) -> str:
-        return (
-            f"{self._place}: cannot be reached ({type(error).__name__}: {error}), tried {self.patience.attempts} "
-            "times. Start the server or check OPENCLAP_CHAT_URL; captions that were made are kept."
-        )
+            raise ConfigError(
+                f"{self._place}: cannot be reached ({type(error).__name__}: {error}), tried {self.patience.attempts} "
+                "times. Start the server or check OPENCLAP_CHAT_URL; captions written so far are kept."
+            ) from error
 
 
 def sentences(answer: bytes, number: int) -> list[str | None]:
-    """The captions in the body of a chat answer: all None unless it holds `number` of them; None for what is none."""
+    """Parse the captions of a chat response: all None unless there are `number` of them; None for an invalid one."""
     nothing: list[str | None] = [None] * number
     try:
         choice = json.loads(answer)["choices"][0]
@@ -196,18 +194,6 @@ def sentences(answer: bytes, number: int) -> list[str | None]:
     if not isinstance(captions, list) or len(captions) != number:
         return nothing
     return [_sentence(caption) for caption in captions]
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The header's seconds, or those until its date; None without it."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return float(value)
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
 
 
 def _sentence(caption: Any) -> str | None:

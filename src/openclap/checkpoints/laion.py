@@ -32,7 +32,7 @@ from openclap.checkpoints.tensors import UNTRAINED, WRITER, read_tensors, strip_
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
 from openclap.formatting import join_first
-from openclap.models.config import PANN_6, PANN_14, FusionKind, HTSATConfig, PANNConfig
+from openclap.models.config import PANN_6, PANN_14, AudioConfig, FusionKind, HTSATConfig, PANNConfig, TextTowerConfig
 from openclap.models.swin import relative_positions, shift_mask
 from openclap.presets import Preset
 

@@ -92,7 +92,7 @@ def finetune(
         sounds,
         out,
         recognised=read_as.recognise,
-        check=partial(caption_check, any_captions=any_captions),
+        check=partial(caption_check, skip=any_captions),
         share=held_out,
         seed=HELD_OUT_SEED,
         channels=channels,

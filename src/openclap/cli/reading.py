@@ -1,4 +1,4 @@
-"""Options that choose how a collection of sounds is read, shared by several commands."""
+"""Options for reading a collection of sounds, shared by several commands."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from openclap.cli.console import note, shown
+from openclap.formatting import join_first
 
 if TYPE_CHECKING:
     from openclap.captions.check import CaptionCheck
     from openclap.sources.recognise import ReadOptions, RecognisedCollection
 
 LISTED = 3
-"""Tables that were not read and are named."""
+"""Unread tables that are named."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadAs:
-    """Where names of columns and files do not say it."""
+    """The source and its columns, where they are not to be recognised."""
 
     source: str | None = None
-    """What reads it: esc50, clotho, table, … (`openclap dataset sources`); what it is recognised as, without it."""
+    """The source: esc50, clotho, table, … (`openclap dataset sources`); without it, the recognised one."""
     audio_column: str | None = None
-    """The column of a table that names the sounds; file, path, audio, file_name and the like, without it."""
+    """The column of a table with the names of sounds; without it, file, path, audio, file_name and the like."""
     caption_column: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    """A column of captions; caption, text, caption_1 and the like, without it. May be given again."""
+    """A column of captions; without it, caption, text, caption_1 and the like. May be repeated."""
 
     @property
     def reading(self) -> ReadOptions:
@@ -41,43 +42,27 @@ class ReadAs:
         """Choose the source for `path`, and print it to stderr."""
         from openclap.sources.recognise import recognise
 
-        found = recognise(path.expanduser().absolute(), self.reading)
-        say(found)
-        return found
+        recognised = recognise(path.expanduser().absolute(), self.reading)
+        note(recognised.summary.replace(str(recognised.path), shown(recognised.path), 1))
+        if recognised.unread:
+            note(f"Not read: {join_first(recognised.unread, LISTED)}.")
+        return recognised
 
 
-def say(found: RecognisedCollection) -> None:
-    """Print to stderr the recognised form, and the tables that are not read."""
-    note(found.summary.replace(str(found.path), shown(found.path), 1))
-    if found.unread:
-        more = f" and {len(found.unread) - LISTED} more" if len(found.unread) > LISTED else ""
-        note(f"Not read: {', '.join(map(str, found.unread[:LISTED]))}{more}.")
+def caption_check(recognised: RecognisedCollection, *, skip: bool) -> CaptionCheck:
+    """Check captions and stop with advice where they are doubtful; with `skip`, only print a note."""
+    from openclap.data.build import caption_check as check
+
+    return check(recognised, skip=skip, note=note)
 
 
-def caption_check(found: RecognisedCollection, *, any_captions: bool) -> CaptionCheck:
-    """A check of captions that stops with advice, or with `any_captions` only says what is doubtful."""
-    from openclap.captions.check import CaptionCheck
-    from openclap.errors import DataError
-    from openclap.sources.recognise import advice
-
-    def stop(doubt: str, usable: bool) -> None:
-        sentence = f"{found.path}: {' '.join(filter(None, (doubt, advice(found))))} Nothing was decoded yet."
-        if not usable:
-            raise DataError(sentence)
-        if not any_captions:
-            raise DataError(f"{sentence} To go on all the same, give --any-captions.")
-        note(sentence)
-
-    return CaptionCheck(stop)
-
-
-def note_doubts(found: RecognisedCollection) -> None:
-    """What is doubtful about captions that are measured on as they are, and what would read better ones, to stderr."""
+def note_doubts(recognised: RecognisedCollection) -> None:
+    """Print to stderr what is doubtful about captions for an evaluation, and which options read better ones."""
     from openclap.captions.check import CaptionCheck
     from openclap.captions.rules import captions_of
     from openclap.sources.recognise import advice
 
-    check = CaptionCheck(lambda doubt, usable: note(" ".join(filter(None, (doubt, advice(found))))))
-    for record in found.read():
+    check = CaptionCheck(lambda doubt, usable: note(" ".join(filter(None, (doubt, advice(recognised))))))
+    for record in recognised.read():
         check.add(captions_of(record))
     check.finish()

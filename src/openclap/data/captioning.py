@@ -1,7 +1,7 @@
-"""The step that adds a sentence made of keywords to each record, by a model. It may be left out.
+"""Add a sentence that a model writes from keywords to each record; an optional step.
 
-work/captioned/0.parquet … hold what was made, CHUNK records a file; work/captions.jsonl what makers wrote, so that no
-sentence is made twice.
+work/captioned/0.parquet … contain the sentences, CHUNK records a file; work/captions.jsonl caches them, so that none is
+written twice.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openclap.captions import Caption, CaptioningCounts, CaptionMaker, augment
-from openclap.data.decode import chunks
+from openclap.captions import Caption, CaptioningCounts, CaptionMaker, Endpoint, augment, load
+from openclap.data.decode import chunk_numbers
 from openclap.data.layout import CHUNK, identity, read_table, records, work, write_table
+from openclap.data.parallel import ALL, Share
 from openclap.data.records import captioned
-from openclap.data.work import ALL, Share
 from openclap.errors import DataError, require
 from openclap.sources.record import Record
 from openclap.storage import Place
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import polars
 
 CAPTIONED, CACHE = "captioned", "captions.jsonl"
+ENDPOINT = "endpoint"
 
 
 def caption(
@@ -35,22 +36,22 @@ def caption(
     *,
     progress: Callable[[CaptioningCounts], None] = lambda counts: None,
 ) -> CaptioningCounts:
-    """Make the sentences of a share of the records; what the cache holds is not made again.
+    """Write the sentences of a share of the records; those in the cache are not written again.
 
-    Raises DataError while records of the share are still to be gathered: lengths decide which clips get a sentence.
+    Raises DataError while records of the share are still to be decoded: lengths decide which clips get a sentence.
     """
     pl = require("polars", "data")
     last = [CaptioningCounts()]
 
-    def tell(counts: CaptioningCounts) -> None:
+    def report(counts: CaptioningCounts) -> None:
         last.append(counts)
         progress(counts)
 
     waiting: deque[int] = deque()
-    cache = work(folder, CACHE) if isinstance(folder, Path) else None  # other stores cannot append
-    made = augment(_records(folder, share, waiting), maker, cache=cache, progress=tell)
-    of_each = ((waiting.popleft(), sentence) for sentence in made)
-    for chunk, part in groupby(of_each, key=lambda pair: pair[0] // CHUNK):
+    cache = work(folder, CACHE) if isinstance(folder, Path) else None  # object stores cannot append
+    made = augment(_records(folder, share, waiting), maker, cache=cache, progress=report)
+    sentence_of = ((waiting.popleft(), sentence) for sentence in made)
+    for chunk, part in groupby(sentence_of, key=lambda pair: pair[0] // CHUNK):
         rows = [(n, each.text, each.made) for n, each in part if each is not None]
         schema = {"n": pl.UInt32, "text": pl.String, "made": pl.String}
         write_table(work(folder, CAPTIONED, f"{chunk}.parquet"), pl.DataFrame(rows, schema, orient="row"))
@@ -58,21 +59,31 @@ def caption(
 
 
 def _records(folder: Place, share: Share, waiting: deque[int]) -> Iterator[Record]:
-    """The records of a share that decoded, as long as they were found to be; `waiting` gets their numbers."""
+    """Yield the decoded records of a share, with their measured lengths; append their numbers to `waiting`."""
     pl = require("polars", "data")
     whole = records(folder, identity(folder)["digest"])
-    for chunk in chunks(folder, share):
+    for chunk in chunk_numbers(folder, share):
         place = work(folder, "examined", f"{chunk}.parquet")
         if not place.exists():
             raise DataError(f"{folder}: part of the records is still to be fetched. Run: openclap dataset fetch")
-        found = read_table(place).filter(pl.col("kind").is_null())
-        for (n, row), seconds in zip(captioned(whole[found["n"]]), found["seconds"], strict=True):
+        facts = read_table(place).filter(pl.col("kind").is_null())
+        for (n, row), seconds in zip(captioned(whole[facts["n"]]), facts["seconds"], strict=True):
             waiting.append(n)
             yield replace(row.record, length_s=seconds)
 
 
 def sentences(folder: Place, numbers: polars.Series) -> dict[int, Caption]:
-    """What was made for these records, by their numbers."""
+    """Read the sentences of these records, by `n`."""
     places = [work(folder, CAPTIONED, f"{chunk}.parquet") for chunk in (numbers // CHUNK).unique().sort()]
     tables = [read_table(place) for place in places if place.exists()]
     return {n: Caption(text, made) for table in tables for n, text, made in table.iter_rows()}
+
+
+def caption_maker(maker: str | CaptionMaker, revision: str | None = None, device: str | None = None) -> CaptionMaker:
+    """Load a caption maker by name: "bundled", "endpoint", or a sequence-to-sequence model's folder or hub name.
+
+    A maker is returned as it is. Raises CheckpointError and ConfigError for one that cannot be loaded.
+    """
+    if not isinstance(maker, str):
+        return maker
+    return Endpoint.from_environment() if maker == ENDPOINT else load(maker, revision=revision, device=device)

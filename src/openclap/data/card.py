@@ -1,46 +1,153 @@
-"""The data card: what a data set is made of, as Markdown under a YAML head, and two charts beside it."""
+"""Statistics of a data set, and its data card: Markdown with a YAML head, and two charts."""
 
 from __future__ import annotations
 
 import io
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from openclap.data.held import ALL, held_in
-from openclap.data.layout import identity, read_all, records, work
-from openclap.data.overlap import overlap_table, to_markdown
-from openclap.data.plan import held_apart
-from openclap.data.stats import LENGTHS_S, Stats, stats_of
+from openclap.data.filters import excluded_ids
+from openclap.data.layout import IDENTITY, MANIFEST, SKIPPED, identity, read_all, read_table, records, work
+from openclap.data.overlap import ALL, ids_of_frame, overlap_table, to_markdown
 from openclap.errors import DataError, require
+from openclap.formatting import markdown_table
 from openclap.sources import SOURCES
 from openclap.storage import Place, write_bytes
 
 if TYPE_CHECKING:
+    import polars
     from matplotlib.figure import Figure
 
-CARD, LENGTHS, PARTS = "README.md", "card/lengths.svg", "card/sources.svg"
-INSTEAD = "DATASET.md"
+LENGTHS_S = (0, 1, 2, 5, 10, 20, 30, 60, 120, 300, float("inf"))
+"""The edges of the histogram of lengths."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStats:
+    """Statistics of a finished data set.
+
+    Attributes:
+        sources: samples, hours and captions of each source.
+        shards: samples and tars of each folder of shards.
+        licences: samples of each licence.
+        lengths: samples in each interval between LENGTHS_S.
+        captions: number of captions, of different ones and of different words; words in the shortest, median and
+            longest caption.
+        made: captions by their origin.
+        left_out: records left out, by source and kind.
+        records: number of all records.
+    """
+
+    sources: dict[str, tuple[int, float, int]]
+    shards: dict[str, tuple[int, int]]
+    licences: dict[str, int]
+    lengths: tuple[int, ...]
+    captions: dict[str, float]
+    made: dict[str, int]
+    left_out: dict[str, dict[str, int]]
+    records: int
+
+    @property
+    def samples(self) -> int:
+        return sum(samples for samples, _, _ in self.sources.values())
+
+    @property
+    def hours(self) -> float:
+        return sum(hours for _, hours, _ in self.sources.values())
+
+
+def stats_of(folder: Place) -> DatasetStats:
+    """Compute the statistics. Raises DataError for a folder that is not a finished data set."""
+    pl = require("polars", "data")
+    if not (folder / MANIFEST).exists():
+        begun = (folder / IDENTITY).exists() and any(folder.glob("*/*.tar"))
+        command = f"openclap dataset check {folder} --repair" if begun else "openclap dataset build"
+        raise DataError(f"{folder}: has no {MANIFEST}, expected a finished data set. Run: {command}")
+    rows = read_table(folder / MANIFEST)
+    captions = rows["captions"].list.len()
+    by_source = rows.group_by("source").agg(
+        pl.len(), (pl.col("seconds").sum() / 3600).alias("hours"), pl.col("captions").list.len().sum().alias("captions")
+    )
+    by_shards = rows.group_by("shards").agg(pl.len(), pl.col("tar").n_unique())
+    place = rows["seconds"].cut(
+        list(LENGTHS_S[1:-1]), labels=[str(n) for n in range(len(LENGTHS_S) - 1)], left_closed=True
+    )
+    lengths = Counter(place.cast(pl.String).to_list())
+    return DatasetStats(
+        sources={name: (int(n), float(hours), int(texts)) for name, n, hours, texts in by_source.sort("source").rows()},
+        shards={name: (int(n), int(tars)) for name, n, tars in by_shards.sort("shards").rows()},
+        licences=_counted(rows["licence"].fill_null("unknown")),
+        lengths=tuple(lengths[str(n)] for n in range(len(LENGTHS_S) - 1)),
+        captions=_texts(rows["captions"].explode().drop_nulls()) | {"most for a sample": _number(captions.max())},
+        made=_counted(rows["made"].explode().drop_nulls()),
+        left_out=_read_left_out(folder),
+        records=int(identity(folder)["records"]),
+    )
+
+
+def _texts(texts: polars.Series) -> dict[str, float]:
+    words = texts.str.split(" ").list.len()
+    different = texts.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}']+").explode().n_unique()
+    return {
+        "captions": len(texts),
+        "different captions": texts.n_unique(),
+        "fewest words": _number(words.min()),
+        "median words": _number(words.median()),
+        "most words": _number(words.max()),
+        "different words": different,
+    }
+
+
+def _number(value: Any) -> float:
+    return float(value or 0)
+
+
+def _counted(column: polars.Series) -> dict[str, int]:
+    return dict(column.value_counts(sort=True).rows())
+
+
+def _read_left_out(folder: Place) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    path = folder / SKIPPED
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        row = json.loads(line)
+        counts.setdefault(row["source"], Counter())[row["kind"]] += 1
+    return {source: dict(of.most_common()) for source, of in sorted(counts.items())}
+
+
+CARD, LENGTHS_CHART, SOURCES_CHART = "README.md", "card/lengths.svg", "card/sources.svg"
+ALTERNATIVE_CARD = "DATASET.md"
 MARK = b"<!-- written by openclap dataset card: changes are lost when it is written again -->"
 
 
 def write_card(folder: Place, name: str) -> Place:
-    """Write README.md and its charts into a finished data set; a README that is somebody's own is left alone, and the
-    card goes to DATASET.md. Raises DataError for a folder that is no finished data set."""
+    """Write README.md and its charts into a finished data set.
+
+    An existing README.md of another author is not touched; the card is then DATASET.md. Raises DataError for a folder
+    that is not a finished data set.
+    """
     stats = stats_of(folder)
-    free = [name for name in (CARD, INSTEAD) if not (folder / name).exists() or MARK in (folder / name).read_bytes()]
+    free = [
+        name
+        for name in (CARD, ALTERNATIVE_CARD)
+        if not (folder / name).exists() or MARK in (folder / name).read_bytes()
+    ]
     if not free:
-        raise DataError(f"{folder}: holds a {CARD} and an {INSTEAD} of your own. Move one of them to make room.")
+        raise DataError(f"{folder}: contains a {CARD} and an {ALTERNATIVE_CARD} of your own. Move one of them away.")
     place = folder / free[0]
-    (folder / LENGTHS).parent.mkdir(exist_ok=True)
-    write_bytes(folder / LENGTHS, _lengths_chart(stats))
-    write_bytes(folder / PARTS, _sources_chart(stats))
+    (folder / LENGTHS_CHART).parent.mkdir(exist_ok=True)
+    write_bytes(folder / LENGTHS_CHART, _lengths_chart(stats))
+    write_bytes(folder / SOURCES_CHART, _sources_chart(stats))
     write_bytes(place, card(stats, name, identity(folder)["config"], overlaps_of(folder)).encode())
     return place
 
 
-def card(stats: Stats, name: str, config: Mapping[str, object], overlap: str = "") -> str:
-    """The text."""
+def card(stats: DatasetStats, name: str, config: Mapping[str, object], overlap: str = "") -> str:
+    """Build the card as Markdown."""
     parts = [
         _head(stats),
         MARK.decode(),
@@ -50,41 +157,45 @@ def card(stats: Stats, name: str, config: Mapping[str, object], overlap: str = "
         "## Sources\n\n" + _sources(stats),
         "![Hours by source](card/sources.svg)",
         "## Shards\n\n"
-        + table(["folder", "samples", "tars"], [[k, f"{n:,}", f"{t:,}"] for k, (n, t) in stats.shards.items()]),
+        + markdown_table(
+            [["folder", "samples", "tars"], *[[k, f"{n:,}", f"{t:,}"] for k, (n, t) in stats.shards.items()]]
+        ),
         "## Licences\n\n" + _shares(stats.licences, "licence", "samples"),
         "## Lengths\n\n" + _lengths(stats) + "\n\n![Lengths](card/lengths.svg)",
-        "## Captions\n\n" + table(["", ""], [[key, f"{value:,.6g}"] for key, value in stats.captions.items()]),
-        "How they were made:\n\n" + _shares(stats.made, "made of", "captions"),
+        "## Captions\n\n"
+        + markdown_table([["", ""], *[[key, f"{value:,.6g}"] for key, value in stats.captions.items()]]),
+        "Their origin:\n\n" + _shares(stats.made, "origin", "captions"),
         "## Left out\n\n" + _left_out(stats),
-        *(["## Overlap with sets that are measured on\n\n" + OVERLAP + overlap] if overlap else []),
-        "## How it was made\n\n" + table(["choice", "value"], [[key, str(value)] for key, value in config.items()]),
+        *(["## Overlap with evaluation sets\n\n" + OVERLAP + overlap] if overlap else []),
+        "## How it was made\n\n"
+        + markdown_table([["option", "value"], *[[key, str(value)] for key, value in config.items()]]),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 OVERLAP = (
-    "How many clips of each such set were among the records, before they were left out; published counts are those of "
+    "Clips of each evaluation set among the records, before they were left out; published counts are those of "
     "LAION-Audio-630K's data card.\n\n"
 )
 
 
 def overlaps_of(folder: Place) -> str:
-    """The table of overlaps of all records, used or not, with the sets to stay apart from; "" where there are none."""
+    """The overlap of all records, included or not, with the evaluation sets; "" without evaluation sets."""
     pl = require("polars", "data")
-    apart = held_apart(folder)
-    if not apart:
+    excluded = excluded_ids(folder)
+    if not excluded:
         return ""
-    found = read_all(work(folder, "examined"))
+    facts = read_all(work(folder, "examined"))
     rows = records(folder, identity(folder)["digest"]).select("n", "source", "split", "freesound_id", "youtube_id")
-    if found is not None:
-        rows = rows.join(found.select("n", "pcm_sha256"), on="n", how="left")
+    if facts is not None:
+        rows = rows.join(facts.select("n", "pcm_sha256"), on="n", how="left")
     parts = rows.with_columns(pl.col("split").fill_null(ALL)).partition_by("source", "split", as_dict=True)
     titles = {name: SOURCES[name].title if name in SOURCES else name for name, _ in parts}
-    ours = [held_in(part, titles[name], str(split)) for (name, split), part in sorted(parts.items())]
-    return to_markdown([row for row in overlap_table(apart, ours) if row.clips or row.same_sound or row.published])
+    ours = [ids_of_frame(part, titles[name], str(split)) for (name, split), part in sorted(parts.items())]
+    return to_markdown([row for row in overlap_table(excluded, ours) if row.clips or row.same_sound or row.published])
 
 
-def _head(stats: Stats) -> str:
+def _head(stats: DatasetStats) -> str:
     size = next(text for limit, text in SIZES if stats.samples < limit)
     configs = "\n".join(
         f'  - split: {split}\n    path: "{shards}/*.tar"'
@@ -107,8 +218,8 @@ SIZES: Sequence[tuple[float, str]] = (
 )
 
 
-def _sources(stats: Stats) -> str:
-    """Samples and hours of each source beside what is published of it."""
+def _sources(stats: DatasetStats) -> str:
+    """Samples and hours of each source beside its published numbers."""
     rows, published = [], [0, 0.0]
     for name, (samples, hours, captions) in stats.sources.items():
         known = SOURCES[name].published if name in SOURCES else None
@@ -119,41 +230,37 @@ def _sources(stats: Stats) -> str:
         rows.append([title, f"{samples:,}", f"{hours:,.2f}", f"{captions:,}", *theirs])
     total = [f"{stats.samples:,}", f"{stats.hours:,.2f}", f"{sum(c for _, _, c in stats.sources.values()):,}"]
     rows.append(["**sum**", *total, f"{int(published[0]):,}", f"{published[1]:,.2f}"])
-    return table(["source", "samples", "hours", "captions", "published samples", "published hours"], rows)
+    head = ["source", "samples", "hours", "captions", "published samples", "published hours"]
+    return markdown_table([head, *rows])
 
 
-def _shares(counts: Mapping[str, int], what: str, of: str) -> str:
+def _shares(counts: Mapping[str, int], name: str, unit: str) -> str:
     total = sum(counts.values()) or 1
-    return table([what, of, "share"], [[name, f"{count:,}", f"{count / total:.1%}"] for name, count in counts.items()])
+    rows = [[key, f"{count:,}", f"{count / total:.1%}"] for key, count in counts.items()]
+    return markdown_table([[name, unit, "share"], *rows])
 
 
-def _lengths(stats: Stats) -> str:
-    names = [f"{low:g}–{high:g} s" if high < float("inf") else f"over {low:g} s" for low, high in _stretches()]
+def _lengths(stats: DatasetStats) -> str:
+    names = [f"{low:g}–{high:g} s" if high < float("inf") else f"over {low:g} s" for low, high in _intervals()]
     return _shares(dict(zip(names, stats.lengths, strict=True)), "length", "samples")
 
 
-def _stretches() -> list[tuple[float, float]]:
+def _intervals() -> list[tuple[float, float]]:
     return list(pairwise(LENGTHS_S))
 
 
-def _left_out(stats: Stats) -> str:
+def _left_out(stats: DatasetStats) -> str:
     gone = sum(sum(of.values()) for of in stats.left_out.values())
     if not gone:
         return f"None of {stats.records:,} records."
     rows = [[source, kind, f"{count:,}"] for source, of in stats.left_out.items() for kind, count in of.items()]
-    return f"{gone:,} of {stats.records:,} records; each stands in `skipped.jsonl`.\n\n" + table(
-        ["source", "why", "records"], rows
+    return f"{gone:,} of {stats.records:,} records; each is listed in `skipped.jsonl`.\n\n" + markdown_table(
+        [["source", "reason", "records"], *rows]
     )
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    plain = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *plain])
-
-
-def _lengths_chart(stats: Stats) -> bytes:
-    names = [f"{low:g}–{high:g}" if high < float("inf") else f">{low:g}" for low, high in _stretches()]
+def _lengths_chart(stats: DatasetStats) -> bytes:
+    names = [f"{low:g}–{high:g}" if high < float("inf") else f">{low:g}" for low, high in _intervals()]
     figure = _figure(7, 3)
     axes = figure.subplots()
     axes.bar(names, stats.lengths, color="#3b6ea5")
@@ -162,7 +269,7 @@ def _lengths_chart(stats: Stats) -> bytes:
     return _svg(figure)
 
 
-def _sources_chart(stats: Stats) -> bytes:
+def _sources_chart(stats: DatasetStats) -> bytes:
     names = sorted(stats.sources, key=lambda name: stats.sources[name][1])
     figure = _figure(7, 0.8 + 0.35 * len(names))
     axes = figure.subplots()
@@ -182,7 +289,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _svg(figure: Figure) -> bytes:
-    """The same bytes every time."""
+    """Render to the same bytes every time."""
     import matplotlib
 
     file = io.BytesIO()

@@ -1,34 +1,46 @@
-"""What a data set chooses. A recipe returns one of these."""
+"""Configuration of a data set, and recipes: where its sources are, and the evaluation sets to decontaminate from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from openclap.audio.mono import Channels, MonoConfig
+from openclap.data.decode import facts_of
+from openclap.data.overlap import ALL, SplitIds, ids_of_frame
+from openclap.data.parallel import run
 from openclap.data.split import TRAIN_AND_TEST, check_shares
-from openclap.errors import ConfigError
+from openclap.errors import AudioError, ConfigError, DataError, require
+from openclap.sources import SOURCES, Record
+
+if TYPE_CHECKING:
+    import polars
 
 ANY_SOURCE = "*"
+
+OnMissing = Callable[[DataError], None]
+"""Called with the error of a source that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Which records a data set takes, and how they are laid out.
+    """Which records a data set includes, and their layout.
 
     Attributes:
         splits: the shares of splits, for records whose source has no splits of its own.
-        by_source: shards stand in `<source>/<split>`, as LAION's do; without it in `<split>`.
-        licences: families that may be used, such as ("cc0", "by"); () for any, unknown ones included.
-        shortest_s, longest_s: seconds; `longest_s` by source, "*" standing for all others.
+        by_source: put shards into `<source>/<split>`, as LAION does, rather than into `<split>`.
+        licences: allowed families, such as ("cc0", "by"); () for any, unknown ones included.
+        shortest_s, longest_s: seconds; `longest_s` by source, with "*" for all others.
         lowest_rate: Hz; recordings below it are left out.
-        quietest_db: of the loudest sample, in dB below full scale; what is more silent is left out.
+        quietest_db: lowest peak in dB relative to full scale; quieter recordings are left out.
         most_clipped: the largest share of samples at full scale.
-        channels: of recordings with several: "mean", "left", "right" or "loudest" (see `openclap.audio.mono`). With
+        channels: of multichannel recordings: "mean", "left", "right" or "loudest" (see `openclap.audio.mono`). With
             "mean", recordings whose channels cancel each other are left out.
-        drop_duplicates: of clips with the same samples the first one stays.
-        apart: names of the sets to stay apart from, for the record.
+        drop_duplicates: of clips with the same samples, use the first one alone.
+        decontaminate: names of the evaluation sets whose clips are left out.
         shard_size: samples in each tar.
         seed: of the split.
     """
@@ -43,7 +55,7 @@ class DataConfig:
     most_clipped: float = 1.0
     channels: Channels = "mean"
     drop_duplicates: bool = False
-    apart: tuple[str, ...] = ()
+    decontaminate: tuple[str, ...] = ()
     shard_size: int = 512
     seed: int = 0
 
@@ -56,11 +68,106 @@ class DataConfig:
             raise ConfigError(f"shard_size {self.shard_size}: expected at least 1 sample in each tar.")
         if self.shortest_s < 0 or any(not self.shortest_s < seconds for seconds in self.longest_s.values()):
             raise ConfigError(
-                f"shortest_s {self.shortest_s}, longest_s {dict(self.longest_s)}: expected lengths from 0 on, and the "
-                "shortest below the longest."
+                f"shortest_s {self.shortest_s}, longest_s {dict(self.longest_s)}: expected lengths from 0 on, and "
+                "the shortest below the longest."
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, to be written beside the records."""
+        """Convert to plain data, to be written beside the records."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecipe:
+    """Sources, configuration and evaluation sets of a data set: the input of `openclap dataset build`.
+
+    Attributes:
+        name: of the data set.
+        sources: the folder of each source under the root, by the source's name.
+        config: which records to include, and their layout.
+        decontaminate: evaluation sets by source and folder; their clips are left out, by id and by samples.
+    """
+
+    name: str
+    sources: Mapping[str, str]
+    config: DataConfig = field(default_factory=DataConfig)
+    decontaminate: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, places in (("sources", self.sources), ("decontaminate", self.decontaminate)):
+            if not isinstance(places, Mapping) or (unknown := [each for each in places if each not in SOURCES]):
+                named = "" if not isinstance(places, Mapping) else f" names {', '.join(unknown)}, but"
+                raise ConfigError(
+                    f"{self.name}: {name}{named} must be a mapping of folders by names from: {', '.join(SOURCES)}."
+                )
+
+    @property
+    def full_config(self) -> DataConfig:
+        """The configuration with the names of the evaluation sets."""
+        return replace(self.config, decontaminate=tuple(sorted(self.decontaminate)))
+
+    def records(self, root: Path, on_missing: OnMissing | None = None) -> Iterator[Record]:
+        """Read every record of every source under `root`.
+
+        Raises DataError for a missing source, or calls `on_missing` instead.
+        """
+        return chain.from_iterable(_open_all(self.sources, root, on_missing).values())
+
+    def evaluation_sets(self, root: Path, on_missing: OnMissing | None = None, *, processes: int = 1) -> list[SplitIds]:
+        """Collect the ids of the evaluation sets, split by split; existing sounds are decoded for their hashes.
+
+        Raises as `records`.
+        """
+        return [
+            ids
+            for name, records in _open_all(self.decontaminate, root, on_missing).items()
+            for ids in _ids_by_split(SOURCES[name].title, list(records), processes)
+        ]
+
+
+def _open_all(places: Mapping[str, str], root: Path, on_missing: OnMissing | None) -> dict[str, Iterator[Record]]:
+    """Open every source before the first is read, so that a missing one is reported at once."""
+    readers = {}
+    for name, place in places.items():
+        try:
+            readers[name] = SOURCES[name].read(root / place)
+        except DataError as error:
+            if on_missing is None:
+                raise
+            on_missing(error)
+    return readers
+
+
+def _ids_by_split(title: str, records: Sequence[Record], processes: int) -> list[SplitIds]:
+    pl = require("polars", "data")
+    places = [str(record.audio) for record in records]
+    parts = [places[start : start + HASHED_TOGETHER] for start in range(0, len(places), HASHED_TOGETHER)]
+    hashes = dict(chain.from_iterable(run(_hashes, parts, processes)))
+    frame = pl.DataFrame(
+        {
+            "split": [record.split or ALL for record in records],
+            "freesound_id": pl.Series([record.freesound_id for record in records], dtype=pl.Int64),
+            "youtube_id": pl.Series([record.youtube_id for record in records], dtype=pl.String),
+            "pcm_sha256": pl.Series([hashes.get(place) for place in places], dtype=pl.String),
+            "captions": [max(1, len(record.captions)) for record in records],
+        }
+    )
+    splits: dict[tuple[object, ...], polars.DataFrame] = frame.partition_by("split", as_dict=True, maintain_order=True)
+    return [ids_of_frame(part, title, str(split)) for (split,), part in splits.items()]
+
+
+HASHED_TOGETHER = 64
+"""Sounds that are hashed as one item of work."""
+
+
+def _hashes(places: Sequence[str]) -> list[tuple[str, str]]:
+    """The hash of each sound that exists and can be decoded."""
+    hashes = []
+    for place in places:
+        if Path(place).is_file():
+            try:
+                hashes.append((place, facts_of(place).pcm_sha256))
+            except AudioError:
+                continue
+    return hashes

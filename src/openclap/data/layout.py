@@ -1,22 +1,23 @@
-"""What the folder of a data set holds, finished or in the making.
+"""The layout of a data set's folder, finished or unfinished, and reading and writing its tables.
 
-    <split>/0.tar, 1.tar …, sizes.json    the shards; with `by_source` they stand in <source>/<split>
-    manifest.parquet                      everything packed: where it stands, what is said of it, whose it is
-    skipped.jsonl                         everything left out, and why
+    <split>/0.tar, 1.tar …, sizes.json    the shards; with `by_source` in <source>/<split>
+    manifest.parquet                      every packed sample: where it is, its captions, licence, group and source
+    skipped.jsonl                         every record that was left out, and the reason
     README.md                             the data card
-    dataset.json                          the choices, and a digest of all records
-    work/                                 what the steps hand on; may be deleted once the set is finished
-        records/0.parquet …               every record with its captions, and what already speaks against it
-        held.parquet                      which clips the sets hold that this one stays apart from
-        audio/                            what was fetched, by address
-        fetched/*.jsonl                   what could not be fetched
-        examined/0.parquet …              what decoding showed, CHUNK records in each
-        near/, near.parquet               vectors of clips, and which are near an earlier one
-        captioned/, captions.jsonl        what a model wrote of keywords
-        selection.parquet                 where each record goes, or why it goes nowhere
-        written/<shards>/0.parquet …      what stands where in each tar
+    dataset.json                          the configuration, and a digest of all records
+    work/                                 intermediate results; may be deleted once the set is finished
+        records/0.parquet …               every record with its captions and reasons for leaving it out
+        excluded.parquet                  ids and hashes of the evaluation sets to decontaminate from
+        audio/                            fetched files, by URL
+        fetched/*.jsonl                   failed fetches
+        examined/0.parquet …              facts from decoding, CHUNK records in each
+        sounds/0.flacs …                  decoded sounds as they will be packed, until the set is finished
+        near/, near.parquet               embeddings of clips, and near-duplicates among them
+        captioned/, captions.jsonl        sentences that a model wrote from keywords
+        selection.parquet                 the place of each record, or the reason for leaving it out
+        written/<shards>/0.parquet …      positions of the samples in each tar
 
-Every file appears whole or not at all, and is made from those before it: a step that was stopped goes on.
+Every file appears complete or not at all and is derived from those above it, so a stopped step resumes.
 """
 
 from __future__ import annotations
@@ -39,21 +40,21 @@ if TYPE_CHECKING:
 FORMAT = 3
 IDENTITY, MANIFEST, SKIPPED, SIZES, WORK = "dataset.json", "manifest.parquet", "skipped.jsonl", "sizes.json", "work"
 CHUNK = 256
-"""Records that are examined as one piece of work."""
+"""Records that are decoded as one item of work."""
 
 
-def alone(folder: Place) -> AbstractContextManager[None]:
-    """The right to change what is in a folder, as `only_writer` has it. Other stores have no such thing."""
+def lock(folder: Place) -> AbstractContextManager[None]:
+    """Lock a folder for one writer (`only_writer`). Object stores have no locks."""
     return only_writer(folder) if isinstance(folder, Path) else nullcontext()
 
 
 def work(folder: Place, *parts: str) -> Place:
-    """A place under `work/`."""
+    """A path under `work/`."""
     return folder.joinpath(WORK, *parts)
 
 
 def write_table(path: Place, frame: polars.DataFrame) -> None:
-    """A parquet file that appears whole or not at all; one that holds the same already is not touched."""
+    """Write a parquet file atomically; one with the same content is not touched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     frame.write_parquet(content)
@@ -61,7 +62,7 @@ def write_table(path: Place, frame: polars.DataFrame) -> None:
 
 
 def read_table(path: Place) -> polars.DataFrame:
-    """Raises DataError for a missing or damaged one."""
+    """Read a parquet file. Raises DataError for a missing or damaged one."""
     pl = require("polars", "data")
     try:
         with path.open("rb") as file:
@@ -72,21 +73,21 @@ def read_table(path: Place) -> polars.DataFrame:
         advice = (
             f"Run: openclap dataset check {path.parent} --repair"
             if path.name == MANIFEST
-            else "Delete it and run again"
+            else "Delete it and run the same again"
         )
         raise DataError(f"{path}: is damaged ({str(error).splitlines()[0]}). {advice}.") from None
     return frame
 
 
 def read_all(folder: Place) -> polars.DataFrame | None:
-    """The tables of a folder, 0.parquet, 1.parquet …, one below the other; None where there are none."""
+    """Concatenate the tables 0.parquet, 1.parquet … of a folder; None where there are none."""
     pl = require("polars", "data")
     files = numbered(folder, ".parquet")
     return pl.concat([read_table(file) for file in files]) if files else None
 
 
 def numbered(folder: Place, suffix: str) -> list[Place]:
-    """The files of a folder that are named by numbers, in their order."""
+    """List the files of a folder that are named by numbers, in numerical order."""
     files = [path for path in folder.iterdir() if path.name.endswith(suffix)] if folder.is_dir() else []
     return sorted(
         (path for path in files if path.name.removesuffix(suffix).isdecimal()),
@@ -96,8 +97,10 @@ def numbered(folder: Place, suffix: str) -> list[Place]:
 
 @lru_cache(maxsize=1)
 def records(folder: Place, digest: str) -> polars.DataFrame:
-    """Every record, kept in memory for whoever asks next; `digest` is the data set's, so that another is not taken
-    for it."""
+    """Read every record, cached for the next call.
+
+    `digest`, that of the data set, is part of the cache's key: a folder may be replaced by another data set.
+    """
     frame = read_all(work(folder, "records"))
     if frame is None:
         raise DataError(f"{folder}: has no records yet. Run: openclap dataset build")
@@ -105,32 +108,32 @@ def records(folder: Place, digest: str) -> polars.DataFrame:
 
 
 def identity(folder: Place) -> dict[str, Any]:
-    """What a folder says it is. Raises DataError when it is no data set."""
+    """Read dataset.json. Raises DataError for a folder that is not a data set."""
     try:
-        found = json.loads((folder / IDENTITY).read_bytes())
+        content = json.loads((folder / IDENTITY).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: holds no {IDENTITY}, expected a folder that `openclap dataset` made.") from None
     except ValueError:
         raise DataError(f"{folder / IDENTITY}: is damaged. Delete the folder and build it again.") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{folder}: was made by another version of openclap. Build it in a new folder.")
-    return found
+    return content
 
 
-def check_claim(folder: Place) -> None:
-    """Raise DataError for a folder that holds anything but a data set, or nothing."""
+def check_identity(folder: Place) -> None:
+    """Raise DataError for a folder that is neither empty nor an unfinished or complete data set."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file, expected a folder to pack into. Choose a new folder.")
     if (folder / MANIFEST).exists() and not (folder / WORK).exists():
-        raise DataError(f"{folder}: is a finished data set, whose {WORK}/ was deleted. Build in a new folder.")
+        raise DataError(f"{folder}: is a finished data set without its {WORK}/. Build in a new folder.")
     ours = {LOCK, WORK, partial_of(folder / IDENTITY).name}
-    strange = folder.is_dir() and any(path.name not in ours for path in folder.iterdir())
-    if strange and not (folder / IDENTITY).exists():
+    foreign = folder.is_dir() and any(path.name not in ours for path in folder.iterdir())
+    if foreign and not (folder / IDENTITY).exists():
         raise DataError(f"{folder}: is not empty and holds no data set to go on with. Choose a new folder.")
 
 
-def claim(folder: Place, wanted: Mapping[str, Any]) -> None:
-    """Write down what a folder is going to be. Raises DataError when it is something else already."""
+def write_identity(folder: Place, wanted: Mapping[str, Any]) -> None:
+    """Write dataset.json for `wanted`. Raises DataError when the folder belongs to another data set."""
     wanted = json.loads(json.dumps(wanted))
     if not (folder / IDENTITY).exists():
         write_bytes(folder / IDENTITY, json.dumps(wanted, indent=1).encode())

@@ -1,45 +1,57 @@
-"""Shards to training batches, in an order that any process can compute and resume in the middle.
+"""Load training batches from shards, in an order that any process can compute and resume in the middle.
+
+A batch is a pure function of (seed, epoch, rank, world, position): `openclap.data.order` decides which samples it
+contains, `ClipReader` decodes and augments each with a generator of its own, and `PairLoader` collates them, in worker
+processes or in a thread that is one batch ahead.
 
 B clips, V views, T frames (of a mel) or captions (of a batch), F mel bins, L tokens.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ctypes import Array, c_int64
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
-from typing import Literal
+from multiprocessing.sharedctypes import RawArray
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from openclap.audio.augment import UNCHANGED, AugmentConfig
-from openclap.audio.mono import Channels
-from openclap.data.clip import CHOICES, Clip, ClipReader, FrontEndLike, SkippedSample
-from openclap.data.order import batches_per_epoch, epoch_order, rank_batches
-from openclap.data.reading import InHand, WorkersError, one_ahead, read_by_workers
+from openclap.audio.augment import UNCHANGED, AugmentConfig, draw_mix, hide_stripes, join_captions, vary
+from openclap.audio.io import Wave, decoded
+from openclap.audio.mono import Channels, MonoBlocks, MonoConfig
+from openclap.data.order import batches_per_epoch, epoch_order, neighbour, rank_batches, sample_rng
 from openclap.data.shards import ShardIndex
-from openclap.errors import ConfigError, DataError
+from openclap.errors import AudioError, ConfigError, DataError
+from openclap.formatting import join_first
 from openclap.types import AudioBatch, PairBatch, TextBatch
 
 Tokenize = Callable[[list[str]], TextBatch]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """One batch of the plan."""
+class _BatchPlan:
+    """The samples of one batch."""
 
     epoch: int
     numbers: list[int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Fetched:
-    """What came of it: `batch` is None when none of its samples could be read; `error` is what nobody foresaw."""
+class _LoadedBatch:
+    """A loaded batch: `batch` is None when none of its samples could be read; `error` is an unexpected error."""
 
-    asked: _Asked
+    plan: _BatchPlan
     batch: PairBatch | None
     skipped: list[SkippedSample]
     error: str | None = None
@@ -49,15 +61,15 @@ class _Fetched:
 class PairLoader:
     """Batches of clips and their captions, for one rank of `world`.
 
-    What a batch holds depends on (seed, epoch, rank, world, batch_size) and on the choices about captions and
-    augmentation alone: not on `workers`, not on where reading began. A sample that cannot be read is left out of its
-    batch and listed in `skipped`; a batch of which nothing is left is empty. The next batch is read while the caller is
-    at this one: by `workers` processes, or without them by a thread.
+    The content of a batch depends only on (seed, epoch, rank, world, batch_size) and the options for captions and
+    augmentation: not on `workers`, nor on where reading began. A sample that cannot be read is left out of its batch
+    and listed in `skipped`; a batch without readable samples is empty. The next batch is loaded while the caller uses
+    the current one: by `workers` processes, or by a thread.
 
     Attributes:
         batches_per_epoch: the same for every rank; the few samples left over differ from epoch to epoch.
-        epoch, position: the current epoch, and batches of it consumed so far. They are what to save, and to give back
-            as `epoch` and `start`.
+        epoch, position: the current epoch, and the number of its batches consumed so far. Save them to resume with
+            `batches(epoch, position)`.
         skipped: samples left out so far.
     """
 
@@ -77,15 +89,15 @@ class PairLoader:
         augment: AugmentConfig = UNCHANGED,
         channels: Channels = "mean",
     ) -> None:
-        """Raises DataError when the shards do not fill one batch on every rank, ConfigError for odd choices.
+        """Raises DataError when the shards do not fill one batch on every rank, ConfigError for invalid options.
 
         With workers, `frontend` and `tokenize` must be picklable where the platform starts processes afresh.
 
         Args:
-            caption: one of a clip's captions at random, the first, or all: then `owner_T` says whose each is.
-            most_captions: with "all", so many of a clip at most, drawn at random where there are more.
-            augment: what is made different in each epoch.
-            channels: read of sounds with several: "mean", "left", "right" or "loudest".
+            caption: one of a clip's captions at random, the first, or all; `owner_T` then gives the clip of each.
+            most_captions: with "all", the most captions of a clip, drawn at random where there are more.
+            augment: random changes, different in each epoch.
+            channels: of multichannel sounds: "mean", "left", "right" or "loudest".
         """
         _check(batch_size=batch_size, seed=seed, rank=rank, world=world, workers=workers)
         _check_enough(shards, batch_size, world)
@@ -103,91 +115,90 @@ class PairLoader:
         self.skipped: list[SkippedSample] = []
 
     def batches(self, epoch: int, start: int = 0, *, epochs: int = 1) -> Iterator[PairBatch]:
-        """The batches of so many epochs, those of the first from position `start` on.
+        """Iterate over the batches of `epochs` epochs, the first from position `start` on.
 
-        Raises ConfigError when `start` is not in the epoch. The iterator raises DataError when shards are gone that a
-        whole batch stood in, and, naming the sample, when reading fails in a way that nobody foresaw or a worker is
-        killed.
+        Raises ConfigError when `start` is not in the epoch. The iterator raises DataError when the shards of a whole
+        batch are gone, and, naming the sample, when reading fails unexpectedly or a worker is killed.
         """
         if epoch < 0 or epochs < 1 or not 0 <= start <= self.batches_per_epoch:
             raise ConfigError(
                 f"epoch {epoch}, start {start}, epochs {epochs}: expected an epoch from 0 on, "
                 f"a start from 0 to {self.batches_per_epoch}, and 1 epoch or more."
             )
-        return self._fetch(epoch, start, epochs)
+        return self._load(epoch, start, epochs)
 
-    def _fetch(self, epoch: int, start: int, epochs: int) -> Iterator[PairBatch]:
+    def _load(self, epoch: int, start: int, epochs: int) -> Iterator[PairBatch]:
         self.epoch, self.position = epoch, start
         plans = (self._plan(each, start if each == epoch else 0) for each in range(epoch, epoch + epochs))
-        for fetched in one_ahead(self._read(chain.from_iterable(plans))):
-            if fetched.asked.epoch != self.epoch:
-                self.epoch, self.position = fetched.asked.epoch, 0
-            self._check_read(fetched)
+        for loaded in prefetch(self._read(chain.from_iterable(plans))):
+            if loaded.plan.epoch != self.epoch:
+                self.epoch, self.position = loaded.plan.epoch, 0
+            self._check_read(loaded)
             self.position += 1
-            self.skipped += fetched.skipped
-            yield _nothing_for(self.clips.frontend) if fetched.batch is None else fetched.batch
+            self.skipped += loaded.skipped
+            yield _empty_batch(self.clips.frontend) if loaded.batch is None else loaded.batch
 
-    def _plan(self, epoch: int, start: int) -> Iterator[_Asked]:
+    def _plan(self, epoch: int, start: int) -> Iterator[_BatchPlan]:
         order_S = epoch_order(self.shards.tar_S, self.seed, epoch)
         batches = rank_batches(order_S, self.batch_size, self.rank, self.world)[start:]
-        return (_Asked(epoch, numbers) for numbers in batches.tolist())
+        return (_BatchPlan(epoch, numbers) for numbers in batches.tolist())
 
-    def _read(self, plan: Iterable[_Asked]) -> Iterator[_Fetched]:
-        in_hand = InHand(self.workers)
-        read = _BatchReader(self.clips, self.tokenize, in_hand)
+    def _read(self, plan: Iterable[_BatchPlan]) -> Iterator[_LoadedBatch]:
+        in_progress = SamplesInProgress(self.workers)
+        read = _BatchReader(self.clips, self.tokenize, in_progress)
         try:
-            yield from read_by_workers(read, plan, self.workers, in_hand) if self.workers else map(read, plan)
+            yield from read_by_workers(read, plan, self.workers, in_progress) if self.workers else map(read, plan)
         except WorkersError as error:
             at = [self.shards.where(number) for number in error.samples]
             raise DataError(
                 f"{self.shards.folder}: a process that reads data was killed"
-                f"{f' at {_listed(at)}' if at else ''} ({error}). Was memory short? Choose fewer workers; if it is "
-                "always the same sample, take it out of its shard."
+                f"{f' at {join_first(at, 4)}' if at else ''} ({error}). Was memory short? Choose fewer workers; if it "
+                "is always the same sample, take it out of its shard."
             ) from error
 
-    def _check_read(self, fetched: _Fetched) -> None:
-        if fetched.error is not None:
-            error = DataError(fetched.error)
-            error.add_note(fetched.trace)
+    def _check_read(self, loaded: _LoadedBatch) -> None:
+        if loaded.error is not None:
+            error = DataError(loaded.error)
+            error.add_note(loaded.trace)
             raise error
-        if fetched.batch is None:
-            tars = {self.shards.tars[self.shards.tar_S[number]] for number in fetched.asked.numbers}
+        if loaded.batch is None:
+            tars = {self.shards.tars[self.shards.tar_S[number]] for number in loaded.plan.numbers}
             gone = [tar for tar in self.shards.tars if tar in tars and not (self.shards.folder / tar).exists()]
             if gone:
                 raise DataError(
-                    f"{self.shards.folder}: gone since reading began: {_listed(gone)}. A whole batch stood there. "
+                    f"{self.shards.folder}: gone since reading began: {join_first(gone, 4)}. A whole batch was there. "
                     "Put it back and run the same command to go on."
                 )
 
 
 @dataclass(frozen=True, slots=True)
 class _BatchReader:
-    """Clips to a batch, in the process or thread that reads."""
+    """Reads and collates the clips of one batch, in a worker process or thread."""
 
     clips: ClipReader
     tokenize: Tokenize
-    in_hand: InHand
+    in_progress: SamplesInProgress
 
-    def __call__(self, asked: _Asked) -> _Fetched:
+    def __call__(self, plan: _BatchPlan) -> _LoadedBatch:
         results: list[Clip | SkippedSample] = []
         where = ""
         try:
-            for number in asked.numbers:
+            for number in plan.numbers:
                 where = self.clips.shards.where(number)
-                self.in_hand.take(number)
-                results.append(self.clips.read(asked.epoch, number))
+                self.in_progress.begin(number)
+                results.append(self.clips.read(plan.epoch, number))
             clips = [result for result in results if isinstance(result, Clip)]
             skipped = [result for result in results if isinstance(result, SkippedSample)]
-            where = f"the batch of {_listed([clip.key for clip in clips])}"
-            return _Fetched(asked, self._batch(clips) if clips else None, skipped)
+            where = f"the batch of {join_first([clip.key for clip in clips], 4)}"
+            return _LoadedBatch(plan, self._batch(clips) if clips else None, skipped)
         except Exception as error:
             reason = f"{where}: could not be read ({type(error).__name__}: {error}). Take it out or repair it."
-            return _Fetched(asked, None, [], reason, traceback.format_exc())
+            return _LoadedBatch(plan, None, [], reason, traceback.format_exc())
 
     def _batch(self, clips: list[Clip]) -> PairBatch:
         captions = [caption for clip in clips for caption in clip.captions]
         return PairBatch(
-            audio=join([clip.audio for clip in clips]),
+            audio=concatenate([clip.audio for clip in clips]),
             text=self.tokenize(captions),
             owner_T=torch.arange(len(clips)).repeat_interleave(torch.tensor([len(clip.captions) for clip in clips])),
             caption_id_T=torch.tensor([_caption_id(caption) for caption in captions]),
@@ -195,8 +206,8 @@ class _BatchReader:
         )
 
 
-def _nothing_for(frontend: FrontEndLike) -> PairBatch:
-    """A batch of no clips, otherwise shaped like those of this front end."""
+def _empty_batch(frontend: FrontEndLike) -> PairBatch:
+    """An empty batch, otherwise shaped like those of this front end."""
     second = frontend([np.zeros(frontend.sample_rate, np.float32)])
     frames_B = None if second.frames_B is None else second.frames_B[:0]
     none_T = torch.zeros(0, dtype=torch.long)
@@ -205,12 +216,12 @@ def _nothing_for(frontend: FrontEndLike) -> PairBatch:
 
 
 def _caption_id(caption: str) -> int:
-    """63 bits that are the same for the same caption on every process."""
+    """63 bits of a hash: the same for equal captions in every process."""
     return int.from_bytes(blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def join(parts: list[AudioBatch]) -> AudioBatch:
-    """AudioBatches of equal V, T, F to one over all their clips."""
+def concatenate(parts: list[AudioBatch]) -> AudioBatch:
+    """Concatenate AudioBatches of equal V, T, F along B."""
     frames = [part.frames_B for part in parts if part.frames_B is not None]
     return AudioBatch(
         mel_BVTF=torch.cat([part.mel_BVTF for part in parts]),
@@ -238,5 +249,204 @@ def _check_enough(shards: ShardIndex, batch_size: int, world: int) -> None:
     raise DataError(f"{shards.folder}: {len(shards)} samples are fewer than one batch of {batch_size}{each}. {way}")
 
 
-def _listed(names: list[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+# -- one sample
+
+Captions = tuple[str, ...]
+Choose = Callable[[Captions, int, np.random.Generator], Captions]
+
+
+class FrontEndLike(Protocol):
+    """Converts waveforms to the input of an audio tower: `openclap.audio.frontend.FrontEnd`."""
+
+    sample_rate: int
+
+    def __call__(self, waves: Sequence[Wave], *, rng: np.random.Generator | None = None) -> AudioBatch: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedSample:
+    """A sample that was left out of its batch in training, and the reason."""
+
+    key: str
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One sample, ready for a batch."""
+
+    key: str
+    audio: AudioBatch
+    captions: Captions
+
+
+@dataclass(frozen=True, slots=True)
+class ClipReader:
+    """Reads a sample of an epoch by its number: a pure function of (seed, epoch, number).
+
+    Attributes:
+        choose, most_captions: selection among a sample's captions (`CHOICES`).
+        channels: of multichannel sounds (`openclap.audio.mono`).
+    """
+
+    shards: ShardIndex
+    frontend: FrontEndLike
+    choose: Choose
+    most_captions: int
+    augment: AugmentConfig
+    seed: int
+    channels: Channels = "mean"
+
+    def read(self, epoch: int, number: int) -> Clip | SkippedSample:
+        """Decode, augment the waveform, mix, compute the log-mel, mask: in this order, from one generator."""
+        rng = sample_rng(self.seed, epoch, number)
+        try:
+            wave_N, every = self._sound(number)
+        except DataError as error:
+            return SkippedSample(self.shards.keys[number], epoch, str(error))
+        except AudioError as error:
+            return SkippedSample(self.shards.keys[number], epoch, f"{self.shards.where(number)}: {error}")
+        captions = self.choose(every, self.most_captions, rng)
+        wave_N = vary(wave_N, self.augment, rng)
+        if self.augment.mixup and rng.random() < self.augment.mixup:
+            wave_N, captions = self._mixed(number, wave_N, captions, rng)
+        audio = hide_stripes(self.frontend([wave_N], rng=rng), self.augment, rng)
+        return Clip(self.shards.keys[number], audio, captions)
+
+    def _sound(self, number: int) -> tuple[Wave, Captions]:
+        sample = self.shards.read_sample(number)
+        name = self.shards.keys[number]
+        blocks = MonoBlocks(lambda: decoded(sample.audio), self.frontend.sample_rate, MonoConfig(self.channels), name)
+        wave_N = np.concatenate(list(blocks))
+        return (wave_N if len(wave_N) else np.zeros(1, np.float32)), sample.captions
+
+    def _mixed(self, number: int, wave_N: Wave, captions: Captions, rng: np.random.Generator) -> tuple[Wave, Captions]:
+        """Mix with another sample of the shard; unchanged where there is none that can be read and is not silent."""
+        other = neighbour(self.shards.tar_S, number, rng)
+        if other is None:
+            return wave_N, captions
+        try:
+            other_M, other_captions = self._sound(other)
+        except (AudioError, DataError):  # reported when its own turn comes
+            return wave_N, captions
+        mixed_N = draw_mix(wave_N, other_M, rng)
+        if mixed_N is None:
+            return wave_N, captions
+        [other_caption] = one_of(other_captions, 1, rng)
+        return mixed_N, tuple(join_captions(caption, other_caption) for caption in captions)
+
+
+def one_of(captions: Captions, most: int, rng: np.random.Generator) -> Captions:
+    """Draw one at random, as LAION does."""
+    return (captions[int(rng.integers(len(captions)))],)
+
+
+def first_of(captions: Captions, most: int, rng: np.random.Generator) -> Captions:
+    """Take the first."""
+    return captions[:1]
+
+
+def all_of(captions: Captions, most: int, rng: np.random.Generator) -> Captions:
+    """Take all, or `most` of them at random, in their order."""
+    if len(captions) <= most:
+        return captions
+    return tuple(captions[place] for place in sorted(rng.choice(len(captions), most, replace=False)))
+
+
+CHOICES: dict[str, Choose] = {"random": one_of, "first": first_of, "all": all_of}
+
+
+# -- worker processes and the thread that reads ahead
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+NO_SAMPLE = -1
+
+
+class SamplesInProgress:
+    """The sample that each worker process reads, in memory shared with the main process.
+
+    When a worker is killed, the error can name the sample that it was reading.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._pid_sample: Array[c_int64] = RawArray(c_int64, [NO_SAMPLE] * (2 * workers))
+
+    def begin(self, sample: int) -> None:
+        """Note the sample that this worker begins to read; without effect outside a worker."""
+        if (worker := get_worker_info()) is not None:
+            self._pid_sample[2 * worker.id : 2 * worker.id + 2] = [os.getpid(), sample]
+
+    def of_dead_workers(self) -> list[int]:
+        """The samples that dead workers were reading; waits up to a second, since their pipes break first."""
+        for _ in range(10):
+            if samples := self._dead():
+                return samples
+            time.sleep(0.1)
+        return []
+
+    def _dead(self) -> list[int]:
+        alive = {child.pid for child in multiprocessing.active_children()}
+        pairs = zip(self._pid_sample[::2], self._pid_sample[1::2], strict=True)
+        return [sample for pid, sample in pairs if pid not in alive and sample != NO_SAMPLE]
+
+
+class WorkersError(Exception):
+    """A worker process died; `samples` are those it was reading, as far as known."""
+
+    def __init__(self, samples: Sequence[int], reason: str) -> None:
+        super().__init__(reason)
+        self.samples = samples
+
+
+def read_by_workers(
+    read: Callable[[Item], Result], plan: Iterable[Item], workers: int, in_progress: SamplesInProgress
+) -> Iterator[Result]:
+    """Apply `read` to each item of the plan in worker processes, in order; each worker is two items ahead.
+
+    Raises WorkersError when a process is killed; outside the main thread, torch notices within five seconds.
+    """
+    loader = DataLoader(
+        _Indexed(read),
+        batch_size=None,
+        sampler=plan,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # otherwise each epoch would draw from the global generator and change training
+    )
+    try:
+        yield from loader
+    except (RuntimeError, OSError, EOFError) as error:  # the last two where it dies while it hands over a batch
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        raise WorkersError(in_progress.of_dead_workers(), reason) from error
+
+
+class _Indexed(Dataset[Result], Generic[Item, Result]):
+    """A function as a torch Dataset."""
+
+    def __init__(self, read: Callable[[Item], Result]) -> None:
+        self.read = read
+
+    def __getitem__(self, item: Item) -> Result:
+        return self.read(item)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C in a terminal reaches every process; the training process alone decides how to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _unchanged(result: Result) -> Result:
+    return result
+
+
+def prefetch(batches: Iterator[Result]) -> Iterator[Result]:
+    """Yield the same items, computing the next one in a thread while the caller uses the current one."""
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+        upcoming = thread.submit(next, batches, end)
+        while (batch := upcoming.result()) is not end:
+            upcoming = thread.submit(next, batches, end)
+            yield batch  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The last step: what all tars hold, in one table, and what was left out, in one list."""
+"""Finish a data set: the manifest of all samples, the sizes of tars, and the list of records left out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from openclap.captions import Caption, with_generated
 from openclap.data.captioning import CAPTIONED
 from openclap.data.config import DataConfig
 from openclap.data.decode import columns as facts_columns
+from openclap.data.filters import unmet_splits
 from openclap.data.layout import (
     MANIFEST,
     SIZES,
@@ -24,18 +25,17 @@ from openclap.data.layout import (
     write_table,
 )
 from openclap.data.records import captioned
-from openclap.data.select import missed
-from openclap.data.write import SELECTION, Tar, columns, made_of, samples_of, stands, tars
+from openclap.data.write import SELECTION, Tar, TarPlan, columns, digest_of, is_valid, plan_tars
 from openclap.errors import DataError, require
-from openclap.storage import Place, write_bytes
+from openclap.storage import Place, remove_folder, write_bytes
 
 if TYPE_CHECKING:
     import polars
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
-    """A record that was left out: `kind` is a word to count by, `reason` a sentence."""
+class SkippedRecord:
+    """A record that was left out: `kind` is a word for counting, `reason` a sentence."""
 
     id: str
     source: str
@@ -45,62 +45,69 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class PackReport:
-    """What came of packing: `packed` counts samples and `tars` files in each folder of shards."""
+class BuildReport:
+    """The outcome of a build.
+
+    Attributes:
+        out: the data set's folder.
+        packed, tars: number of samples and of tars in each folder of shards.
+        skipped: the records that were left out.
+        notes: sentences about splits that are empty or far off their requested size.
+    """
 
     out: Place
     packed: dict[str, int]
     tars: dict[str, int]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedRecord, ...]
     notes: tuple[str, ...] = ()
-    """What did not come out as it was asked for."""
 
 
-def finish(folder: Place) -> PackReport:
-    """Write manifest, sizes and the list of what was left out; what packing came to.
+def finish(folder: Place) -> BuildReport:
+    """Write manifest, sizes and the list of records left out; remove the decoded sounds from `work/`.
 
     Raises DataError while tars are still to be written, and when no record at all could be packed.
     """
-    whole, selection, wanted = _of_work(folder)
-    lacking = [tar for tar in wanted if not stands(tar, made_of(tar, samples_of(tar)))]
+    whole, selection, plans = _read_work(folder)
+    lacking = [plan.tar for plan in plans if not is_valid(plan.tar, digest_of(plan))]
     if lacking:
         raise DataError(
-            f"{folder}: {len(lacking)} of {len(wanted)} tars are still to be written (the first is {lacking[0].path}). "
+            f"{folder}: {len(lacking)} of {len(plans)} tars are still to be written (the first is {lacking[0].path}). "
             "Run every part of: openclap dataset pack"
         )
-    written = _written(wanted)
+    written = _written(plans)
     manifest = _manifest(folder, whole, selection, written)
-    sizes = write_sizes(folder, manifest, {tar.shards for tar in wanted})
+    sizes = write_sizes(folder, manifest, {plan.tar.shards for plan in plans})
     write_table(folder / MANIFEST, manifest)
     skipped = tuple(_skipped(whole, selection, written))
     write_bytes(folder / SKIPPED, b"".join(json.dumps(asdict(each)).encode() + b"\n" for each in skipped))
-    _remove_others(folder, wanted)
-    notes = tuple(each.sentence for each in missed(folder, selection, DataConfig(**identity(folder)["config"])))
+    _remove_other_tars(folder, plans)
+    remove_folder(work(folder, "sounds"))  # every tar is complete: these copies are of no more use
+    notes = tuple(each.sentence for each in unmet_splits(folder, selection, DataConfig(**identity(folder)["config"])))
     return replace(_report(folder, sizes, skipped), notes=notes)
 
 
 def manifest_of(folder: Place) -> polars.DataFrame:
-    """The manifest as `work/` has it, whether or not the tars are as they were written. Raises DataError."""
-    whole, selection, wanted = _of_work(folder)
-    return _manifest(folder, whole, selection, _written(wanted))
+    """Build the manifest from `work/`, whether or not the tars are valid. Raises DataError."""
+    whole, selection, plans = _read_work(folder)
+    return _manifest(folder, whole, selection, _written(plans))
 
 
-def _of_work(folder: Place) -> tuple[polars.DataFrame, polars.DataFrame, list[Tar]]:
-    """Every record, where each goes, and the tars that there are to be."""
+def _read_work(folder: Place) -> tuple[polars.DataFrame, polars.DataFrame, list[TarPlan]]:
+    """Every record, the selection, and the tars it defines."""
     whole = _with_sentences(folder, records(folder, identity(folder)["digest"]).drop("kind", "reason", "valid"))
     if not work(folder, SELECTION).exists():
         raise DataError(f"{folder}: no tar is written yet. Run every part of: openclap dataset pack")
     selection = read_table(work(folder, SELECTION))
-    return whole, selection, tars(folder, selection)
+    return whole, selection, plan_tars(folder, selection)
 
 
-def _written(wanted: Sequence[Tar]) -> polars.DataFrame:
+def _written(plans: Sequence[TarPlan]) -> polars.DataFrame:
     pl = require("polars", "data")
-    return pl.concat([read_table(tar.table) for tar in wanted]) if wanted else _nothing_written()
+    return pl.concat([read_table(plan.tar.table) for plan in plans]) if plans else _nothing_written()
 
 
 def write_sizes(folder: Place, manifest: polars.DataFrame, shards: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Write how many samples each tar has, beside the tars of each folder of shards."""
+    """Write the number of samples of each tar into sizes.json beside the tars."""
     sizes: dict[str, dict[str, int]] = {name: {} for name in sorted(shards)}
     for name, number, count in manifest.group_by("shards", "tar", maintain_order=True).len().iter_rows():
         sizes[name][f"{number}.tar"] = count
@@ -109,33 +116,33 @@ def write_sizes(folder: Place, manifest: polars.DataFrame, shards: Iterable[str]
     return sizes
 
 
-def _remove_others(folder: Place, wanted: Sequence[Tar]) -> None:
-    """Take away tars of an earlier selection, which this one has no more: whoever reads a folder reads all in it."""
-    place, kept = work(folder, "written"), set(wanted)
+def _remove_other_tars(folder: Place, plans: Sequence[TarPlan]) -> None:
+    """Remove tars of an earlier selection: a reader of the folder would read them as well."""
+    place, current = work(folder, "written"), {plan.tar for plan in plans}
     for parent in [path for path in place.rglob("*") if path.is_dir()]:
         shards = parent.relative_to(place).as_posix()
         for table in numbered(parent, ".parquet"):
             tar = Tar(str(folder), shards, int(table.stem))
-            if tar not in kept:
+            if tar not in current:
                 tar.path.unlink(missing_ok=True)
                 table.unlink()
-        if shards not in {tar.shards for tar in kept}:
+        if shards not in {tar.shards for tar in current}:
             folder.joinpath(*shards.split("/"), SIZES).unlink(missing_ok=True)
 
 
 def _with_sentences(folder: Place, whole: polars.DataFrame) -> polars.DataFrame:
-    """The records with the captions that models made for them."""
+    """Add the captions that models wrote to the records."""
     pl = require("polars", "data")
     made = read_all(work(folder, CAPTIONED))
     if made is None:
         return whole
-    said = [
+    rewritten = [
         with_generated(row.record, Caption(text, how))
         for (_, row), text, how in zip(captioned(whole[made["n"]]), made["text"], made["made"], strict=True)
     ]
     added = made.select("n").with_columns(
-        captions=pl.Series([[each.text for each in captions] for captions in said], dtype=pl.List(pl.String)),
-        made=pl.Series([[each.made for each in captions] for captions in said], dtype=pl.List(pl.String)),
+        captions=pl.Series([[each.text for each in captions] for captions in rewritten], dtype=pl.List(pl.String)),
+        made=pl.Series([[each.made for each in captions] for captions in rewritten], dtype=pl.List(pl.String)),
     )
     return whole.update(added, on="n")
 
@@ -143,7 +150,7 @@ def _with_sentences(folder: Place, whole: polars.DataFrame) -> polars.DataFrame:
 def _manifest(
     folder: Place, whole: polars.DataFrame, selection: polars.DataFrame, written: polars.DataFrame
 ) -> polars.DataFrame:
-    """A row a sample: where it stands, what it is, what is said of it, and whose it is."""
+    """One row per sample: its place in a tar, the facts from decoding, and its record."""
     pl = require("polars", "data")
     examined = read_all(work(folder, "examined"))
     examined = pl.DataFrame(schema=facts_columns()) if examined is None else examined
@@ -156,17 +163,19 @@ def _manifest(
     return manifest
 
 
-def _skipped(whole: polars.DataFrame, selection: polars.DataFrame, written: polars.DataFrame) -> Iterator[Skipped]:
-    """In the order of the records."""
+def _skipped(
+    whole: polars.DataFrame, selection: polars.DataFrame, written: polars.DataFrame
+) -> Iterator[SkippedRecord]:
+    """List the records left out, in their order."""
     pl = require("polars", "data")
     left_out = selection.filter(pl.col("kind").is_not_null()).select("n", "kind", "reason")
     lost = written.filter(pl.col("reason").is_not_null()).select("n", pl.lit("not decoded").alias("kind"), "reason")
     rows = pl.concat([left_out, lost]).join(whole.select("n", "id", "source", "audio"), on="n").sort("n")
-    return (Skipped(*row) for row in rows.select("id", "source", "audio", "kind", "reason").iter_rows())
+    return (SkippedRecord(*row) for row in rows.select("id", "source", "audio", "kind", "reason").iter_rows())
 
 
 def _nothing_written() -> polars.DataFrame:
-    """The table of no tar."""
+    """An empty table, of no tar."""
     pl = require("polars", "data")
     empty: polars.DataFrame = pl.DataFrame(
         schema=columns() | {"tar_size": pl.Int64, "tar_sha256": pl.String, "made_of": pl.String}
@@ -174,8 +183,8 @@ def _nothing_written() -> polars.DataFrame:
     return empty
 
 
-def _report(folder: Place, sizes: dict[str, dict[str, int]], skipped: tuple[Skipped, ...]) -> PackReport:
-    report = PackReport(
+def _report(folder: Place, sizes: dict[str, dict[str, int]], skipped: tuple[SkippedRecord, ...]) -> BuildReport:
+    report = BuildReport(
         out=folder,
         packed={shards: sum(of.values()) for shards, of in sizes.items()},
         tars={shards: len(of) for shards, of in sizes.items()},
@@ -186,6 +195,6 @@ def _report(folder: Place, sizes: dict[str, dict[str, int]], skipped: tuple[Skip
         example = f", such as {name} ({skipped[0].reason.rstrip('.')})" if skipped else ""
         raise DataError(
             f"{folder}: none of {len(skipped)} records could be packed{example}. "
-            f"See {SKIPPED} there, mend the table or the sounds, and pack into a new folder."
+            f"See {SKIPPED} there, correct the table or the sounds, and build into a new folder."
         )
     return report

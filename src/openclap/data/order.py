@@ -1,6 +1,7 @@
-"""The order of training: a pure function of (seed, epoch, world).
+"""The order of training samples: a pure function of (seed, epoch, world).
 
-S samples, B samples in a batch of one rank. Every rank computes the whole order and takes its part.
+Every rank computes the whole order and takes its part, so nothing is communicated, and the position in the data is one
+integer. S samples, B samples in a batch of one rank.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHARDS_TOGETHER = 8
-"""Samples are shuffled within so many shards, so that what is read at one time stands in few files."""
+"""Shards whose samples are shuffled together, so that samples read at one time are in few files."""
 
-_ORDER = 1  # keeps the stream of the order apart from those of the samples, which numpy pads to alike
+_ORDER = 1  # separates this random stream from those of `sample_rng`: numpy pads short seeds with zeros
 
 
 def epoch_order(tar_S: NDArray[np.int64], seed: int, epoch: int, together: int = SHARDS_TOGETHER) -> NDArray[np.int64]:
-    """(S,) the number of the shard each sample stands in → (S,) sample numbers in the order of one epoch.
+    """Compute the order of one epoch: (S,) sample numbers, from `tar_S` (S,), the shard number of each sample.
 
-    Shards are permuted, then samples are shuffled within each `together` shards. Each sample comes once.
+    Shards are permuted, then samples are shuffled within groups of `together` shards. Each sample occurs once.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(_ORDER,)))
     if not len(tar_S):
@@ -29,19 +30,21 @@ def epoch_order(tar_S: NDArray[np.int64], seed: int, epoch: int, together: int =
 
 
 def batches_per_epoch(samples: int, batch_size: int, world: int) -> int:
-    """Whole batches of each rank in an epoch; what is left over waits for the next epoch's order."""
+    """Number of full batches of each rank in an epoch. The samples left over differ from epoch to epoch."""
     return samples // (batch_size * world)
 
 
 def rank_batches(order_S: NDArray[np.int64], batch_size: int, rank: int, world: int) -> NDArray[np.int64]:
-    """(batches, B) sample numbers of one rank: of each step's world * B samples, its own B."""
+    """Sample numbers of one rank, (batches, B): its own B of each step's world * B samples."""
     steps = batches_per_epoch(len(order_S), batch_size, world)
     return order_S[: steps * world * batch_size].reshape(steps, world, batch_size)[:, rank]
 
 
 def neighbour(tar_S: NDArray[np.int64], sample: int, rng: np.random.Generator) -> int | None:
-    """Another sample of the same shard, drawn evenly, so that a second one is read where the first stands; None for a
-    sample that is alone there. `tar_S` ascends, as `ShardIndex` has it."""
+    """Draw another sample of the same shard uniformly; None where there is no other. `tar_S` must ascend.
+
+    The same shard, because a sample elsewhere would need another file to be read.
+    """
     first, end = np.searchsorted(tar_S, tar_S[sample] + np.arange(2))
     if end - first < 2:
         return None
@@ -50,5 +53,5 @@ def neighbour(tar_S: NDArray[np.int64], sample: int, rng: np.random.Generator) -
 
 
 def sample_rng(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """What one sample's captions, crop and augmentation are drawn from, whoever reads it and whenever."""
+    """The generator of one sample's captions, crop and augmentation, the same whichever process reads it, and when."""
     return np.random.default_rng((seed, epoch, sample))

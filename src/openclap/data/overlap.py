@@ -1,9 +1,9 @@
-"""Which clips are also in the sets that models are evaluated on, so that they can be left out of training.
+"""Find clips that are also in evaluation sets, so that training data can be decontaminated.
 
 Two clips overlap when they come from one upload (a Freesound id, a YouTube video) or are the same sound, sample for
-sample. What part of the upload each was cut from plays no role: five seconds of it give the rest away, ESC-50 does
-not say where its cuts begin, and AudioSet, AudioCaps and VGGSound take one segment of a video, though not always the
-same one.
+sample. The segment of the upload plays no role: five seconds of it give the rest away, ESC-50 does not say where its
+cuts begin, and AudioSet, AudioCaps and VGGSound take one segment of a video, not always the same one. Ids come from
+records, from file names, or from a saved file of ids; no audio is needed for them.
 
 The published table (Wu et al. 2023, arXiv:2211.06687) is read as a count of the evaluation set's clips: UrbanSound8K
 cuts 8,732 clips from 1,302 uploads, and 1,218 of them in FSD50K alone cannot all be uploads. For AudioCaps it is one
@@ -12,56 +12,194 @@ of captions: 4,875 are the five of each of its 975 clips.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.data.held import ALL, KEYS, Held, held_in, plain
-from openclap.errors import require
+from openclap.errors import DataError, require
+from openclap.formatting import markdown_table
 from openclap.sources.record import Record
+from openclap.storage import new_file
 
 if TYPE_CHECKING:
+    import polars
     from polars import DataFrame, Series
 
+KEYS = ("freesound_id", "youtube_id", "pcm_sha256")
+"""The columns by which clips are compared; null where a clip has no such id."""
+ALL = "all"
+"""The split name of a set without splits."""
 
-def overlaps(record: Record, held: Sequence[Held], pcm_sha256: str | None = None) -> tuple[str, ...]:
-    """The labels of all sets in which a record, or its sound, is. For many records there is `overlapping`."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SplitIds:
+    """Ids and sound hashes of the clips of one split.
+
+    Attributes:
+        name: of the set, such as "Clotho".
+        split: such as "test"; "all" for a set without splits.
+        clips: one row per clip with the columns `KEYS` and `captions`, the number of its captions.
+    """
+
+    name: str
+    split: str
+    clips: polars.DataFrame
+
+    @property
+    def label(self) -> str:
+        """Name of set and split in a column of overlaps."""
+        return self.name if self.split == ALL else f"{self.name} {self.split}"
+
+
+def ids_of_records(records: Iterable[Record], name: str, split: str = ALL) -> SplitIds:
+    """Collect the ids of a split's records."""
     polars = require("polars", "data")
-    ids = (record.freesound_id, record.youtube_id, pcm_sha256)
-    clip = held_in(polars.DataFrame({key: [value] for key, value in zip(KEYS, ids, strict=True)}), record.id)
-    return tuple(each.label for each in held if any(_found(clip, each, key)[0] for key in KEYS))
+    rows = [(record.freesound_id, record.youtube_id, len(record.captions)) for record in records]
+    schema = {"freesound_id": polars.Int64, "youtube_id": polars.String, "captions": polars.Int64}
+    return ids_of_frame(polars.DataFrame(rows, schema=schema, orient="row"), name, split)
 
 
-def overlapping(clips: DataFrame, held: Sequence[Held]) -> Series:
-    """For each row of `clips`, the label of the first set in `held` that it is in; null for those to train on.
+def ids_of_frame(frame: polars.DataFrame, name: str, split: str = ALL) -> SplitIds:
+    """Take the ids of a frame that has some of the columns `KEYS`, and `captions` (1 without it).
 
-    `clips` has some of the columns `KEYS`. Raises DataError when it has none.
+    Raises DataError when it has none of `KEYS`, or columns of other types.
     """
     polars = require("polars", "data")
-    ids = held_in(clips, "the clips")
+    if not set(KEYS) & set(frame.columns):
+        raise DataError(f"{name} {split}: no column identifies its clips, expected one of: {', '.join(KEYS)}.")
+    text = polars.String
+    kinds = {"freesound_id": polars.Int64, "youtube_id": text, "pcm_sha256": text, "captions": polars.Int64}
+    lacking = {"captions": polars.lit(1)} | {key: polars.lit(None) for key in KEYS}
+    columns = [
+        (polars.col(key) if key in frame.columns else lacking[key]).cast(kind).alias(key) for key, kind in kinds.items()
+    ]
+    try:
+        return SplitIds(name, split, frame.select(columns) if len(frame) else polars.DataFrame(schema=kinds))
+    except polars.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{name} {split}: invalid ids ({reason}). Expected numbers and text.") from error
+
+
+def ids_of_file_names(files: Iterable[str], name: str, split: str = ALL) -> SplitIds:
+    """Parse the ids in the file names of a set in `FILE_NAMES`.
+
+    Raises DataError for an unknown set, and for names of another form.
+    """
+    polars = require("polars", "data")
+    pattern = {normalise_name(known): pattern for known, pattern in FILE_NAMES.items()}.get(normalise_name(name))
+    if pattern is None:
+        raise DataError(f"{name}: its file names contain no known ids, expected one of: {', '.join(FILE_NAMES)}.")
+    kind = next(iter(pattern.groupindex))
+    ids = []
+    for file in files:
+        match = pattern.fullmatch(Path(file).name)
+        if not match:
+            raise DataError(f"{file}: is not a file name of {name}, expected the form {pattern.pattern}.")
+        ids.append(int(match[kind]) if kind == "freesound_id" else match[kind])
+    return ids_of_frame(polars.DataFrame({kind: ids}), name, split)
+
+
+_VIDEO = re.compile(r"Y?(?P<youtube_id>[\w-]{11})(?:_\d+(?:\.\d+)?){0,2}\.\w+")
+FILE_NAMES: dict[str, re.Pattern[str]] = {
+    "ESC-50": re.compile(r"\d+-(?P<freesound_id>\d+)-[A-Z]-\d+\.\w+"),
+    "UrbanSound8K": re.compile(r"(?P<freesound_id>\d+)-\d+-\d+-\d+\.\w+"),
+    "FSD50K": re.compile(r"(?P<freesound_id>\d+)\.\w+"),
+    "AudioSet": _VIDEO,
+    "AudioCaps": _VIDEO,
+    "VGGSound": _VIDEO,
+}
+"""Forms of file names: fold, id, take and class (ESC-50); id, class, occurrence and slice (UrbanSound8K); the id
+(FSD50K); a video's id, in some copies with a "Y" before it or with start and end after it."""
+
+
+def normalise_name(name: str) -> str:
+    """Normalise a name: without case, hyphens and blanks, and one name for each split."""
+    letters = re.sub(r"[^a-z0-9]", "", name.lower())
+    return _SPLIT_NAMES.get(letters, letters)
+
+
+_SPLIT_NAMES = {
+    "val": "valid",
+    "validation": "valid",
+    "dev": "train",
+    "development": "train",
+    "eval": "test",
+    "evaluation": "test",
+    "unbalanced": "unbalancedtrain",
+}
+"""Clotho calls its three splits development, validation and evaluation."""
+
+
+def save_ids(splits: Sequence[SplitIds], path: Path) -> None:
+    """Write splits to one parquet file: ids, hashes and numbers of captions. A split without clips adds no row."""
+    polars = require("polars", "data")
+    frames = [
+        each.clips.select(polars.lit(each.name).alias("set"), polars.lit(each.split).alias("split"), *KEYS, "captions")
+        for each in splits
+    ]
+    with new_file(path) as file:
+        polars.concat(frames).write_parquet(file)
+
+
+def load_ids(path: Path) -> list[SplitIds]:
+    """Read a file of `save_ids`, or any parquet file with the columns set, split and some of `KEYS`.
+
+    Raises DataError for a missing file, and for one with other columns.
+    """
+    polars = require("polars", "data")
+    try:
+        with path.open("rb") as file:
+            frame = polars.read_parquet(file)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file, expected a parquet file of ids.") from error
+    except (OSError, polars.exceptions.PolarsError) as error:
+        raise DataError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0].rstrip('.')}).") from error
+    if not {"set", "split"} <= set(frame.columns):
+        raise DataError(f"{path}: contains no ids of sets, expected the columns set, split, {', '.join(KEYS)}.")
+    groups = frame.partition_by("set", "split", maintain_order=True, as_dict=True)
+    return [ids_of_frame(group, str(name), str(split)) for (name, split), group in groups.items()]
+
+
+def overlaps(record: Record, evaluation_sets: Sequence[SplitIds], pcm_sha256: str | None = None) -> tuple[str, ...]:
+    """Labels of all splits that contain a record or its sound. For many records, use `overlapping`."""
+    polars = require("polars", "data")
+    ids = (record.freesound_id, record.youtube_id, pcm_sha256)
+    clip = ids_of_frame(polars.DataFrame({key: [value] for key, value in zip(KEYS, ids, strict=True)}), record.id)
+    return tuple(each.label for each in evaluation_sets if any(_contained(clip, each, key)[0] for key in KEYS))
+
+
+def overlapping(clips: DataFrame, evaluation_sets: Sequence[SplitIds]) -> Series:
+    """For each row of `clips`, the label of the first split that contains it; null where none does.
+
+    `clips` must have some of the columns `KEYS`. Raises DataError when it has none.
+    """
+    polars = require("polars", "data")
+    ids = ids_of_frame(clips, "the clips")
     labels: Series = polars.Series("overlap", [None], dtype=polars.String).new_from_index(0, len(clips))
-    for each in reversed(held):
-        found = np.logical_or.reduce([_found(ids, each, key) for key in KEYS])
-        labels = labels.set(polars.Series(found), each.label)
+    for each in reversed(evaluation_sets):
+        contained = np.logical_or.reduce([_contained(ids, each, key) for key in KEYS])
+        labels = labels.set(polars.Series(contained), each.label)
     return labels
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Of a held-out split, how much is in one split that is trained on.
+    """The overlap of an evaluation split with a training split.
 
     Attributes:
-        clips, captions: that come from the same uploads.
-        same_sound: further clips, which are there sample for sample under another id or none.
-        published: what LAION counted, in `unit`; None where they did not.
+        clips, captions: from the same uploads.
+        same_sound: further clips that are there sample for sample, under another id or none.
+        published: LAION's count, in `unit`; None where they published none.
     """
 
-    held: str
-    held_split: str
-    found_in: str
+    evaluation_set: str
+    evaluation_split: str
+    training_set: str
     split: str
     clips: int
     captions: int
@@ -71,45 +209,49 @@ class Overlap:
 
     @property
     def counted(self) -> int:
-        """What is to be compared with the published count."""
+        """The count to compare with the published one."""
         return self.clips if self.unit == "clips" else self.captions
 
 
-def overlap_table(held: Sequence[Held], trained_on: Sequence[Held]) -> list[Overlap]:
-    """Count each held-out split in each split that is trained on, but not in itself."""
+def overlap_table(evaluation: Sequence[SplitIds], training: Sequence[SplitIds]) -> list[Overlap]:
+    """Count each evaluation split in each training split, except in itself."""
     return [
-        _overlap(one, other)
-        for one in held
-        for other in trained_on
-        if (plain(one.name), plain(one.split)) != (plain(other.name), plain(other.split))
+        _overlap(tested, trained)
+        for tested in evaluation
+        for trained in training
+        if _normalised(tested) != _normalised(trained)
     ]
+
+
+def _normalised(ids: SplitIds) -> tuple[str, str]:
+    return normalise_name(ids.name), normalise_name(ids.split)
 
 
 def to_markdown(table: Sequence[Overlap]) -> str:
-    """The table as Markdown: one line for each pair of sets, the splits of the second side by side."""
-    lines = [
-        "| held out | found in | splits | by id | published | other id, same sound |",
-        "|---|---|---|---:|---:|---:|",
-    ]
-    for held, held_split, found_in in dict.fromkeys((row.held, row.held_split, row.found_in) for row in table):
-        rows = [row for row in table if (row.held, row.held_split, row.found_in) == (held, held_split, found_in)]
-        cells = [
-            held if held_split == ALL else f"{held} {held_split}",
-            found_in,
-            " / ".join(row.split for row in rows),
-            _side_by_side([row.counted for row in rows]) + ("" if rows[0].unit == "clips" else " captions"),
-            _side_by_side([row.published for row in rows]),
-            _side_by_side([row.same_sound for row in rows]),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    """Format the table: one line for each pair of sets, the training splits side by side."""
+    lines = [["evaluation set", "found in", "splits", "by id", "published", "other id, same sound"]]
+    pairs = dict.fromkeys((row.evaluation_set, row.evaluation_split, row.training_set) for row in table)
+    for pair in pairs:
+        rows = [row for row in table if (row.evaluation_set, row.evaluation_split, row.training_set) == pair]
+        name, split, training_set = pair
+        lines.append(
+            [
+                name if split == ALL else f"{name} {split}",
+                training_set,
+                " / ".join(row.split for row in rows),
+                _side_by_side([row.counted for row in rows]) + ("" if rows[0].unit == "clips" else " captions"),
+                _side_by_side([row.published for row in rows]),
+                _side_by_side([row.same_sound for row in rows]),
+            ]
+        )
+    return markdown_table(lines, right=(3, 4, 5)) + "\n"
 
 
 _IN_CLOTHO = (("clotho", "train"), ("clotho", "valid"), ("clotho", "test"))
 _IN_FSD50K = (("fsd50k", "train"), ("fsd50k", "valid"), ("fsd50k", "test"))
 PUBLISHED: dict[tuple[str, str, str, str], int] = {
-    (*held, *split): count
-    for held, splits, counts in [
+    (*tested, *split): count
+    for tested, splits, counts in [
         (("esc50", ALL), _IN_CLOTHO, (94, 27, 34)),
         (("esc50", ALL), _IN_FSD50K, (399, 60, 171)),
         (("urbansound8k", ALL), _IN_CLOTHO, (411, 150, 209)),
@@ -120,31 +262,31 @@ PUBLISHED: dict[tuple[str, str, str, str], int] = {
     ]
     for split, count in zip(splits, counts, strict=True)
 }
-"""What LAION counted: (held-out set, its split, set trained on, its split), as `plain` writes them."""
+"""LAION's counts by (evaluation set, its split, training set, its split), normalised."""
 
 
-def _overlap(held: Held, other: Held) -> Overlap:
-    by_id = _found(held, other, "freesound_id") | _found(held, other, "youtube_id")
-    names = (plain(held.name), plain(held.split), plain(other.name), plain(other.split))
+def _overlap(tested: SplitIds, trained: SplitIds) -> Overlap:
+    by_id = _contained(tested, trained, "freesound_id") | _contained(tested, trained, "youtube_id")
+    names = (*_normalised(tested), *_normalised(trained))
     return Overlap(
-        held.name,
-        held.split,
-        other.name,
-        other.split,
+        tested.name,
+        tested.split,
+        trained.name,
+        trained.split,
         clips=int(by_id.sum()),
-        captions=int(held.clips["captions"].to_numpy()[by_id].sum()),
-        same_sound=int((_found(held, other, "pcm_sha256") & ~by_id).sum()),
+        captions=int(tested.clips["captions"].to_numpy()[by_id].sum()),
+        same_sound=int((_contained(tested, trained, "pcm_sha256") & ~by_id).sum()),
         published=PUBLISHED.get(names),
         unit="captions" if names[0] == "audiocaps" else "clips",
     )
 
 
-def _found(clips: Held, other: Held, key: str) -> NDArray[np.bool_]:
-    """Which of `clips` the other set has under the same key; what has no such key is in none."""
+def _contained(clips: SplitIds, other: SplitIds, key: str) -> NDArray[np.bool_]:
+    """Which of `clips` the other split contains under the same key; a null matches nothing."""
     rows = clips.clips.select(key).with_row_index("row").join(other.clips.select(key), on=key, how="semi")["row"]
-    found = np.zeros(len(clips.clips), bool)
-    found[rows.to_numpy()] = True
-    return found
+    contained = np.zeros(len(clips.clips), bool)
+    contained[rows.to_numpy()] = True
+    return contained
 
 
 def _side_by_side(counts: Sequence[int | None]) -> str:

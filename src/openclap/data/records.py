@@ -1,6 +1,6 @@
-"""Records as rows of a table, and back.
+"""Convert records to rows of a table, and back.
 
-`n`, a record's place among all records of a data set, is its name in every later step.
+`n`, a record's position among all records of a data set, identifies it in every later step.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from openclap.sources.record import Record
 if TYPE_CHECKING:
     import polars
 
-AT_ONCE = 50_000
-"""Rows that are Python objects at one time."""
+BATCH = 50_000
+"""Rows converted at a time, to bound the memory of Python objects."""
 FIELDS = tuple(field.name for field in dataclasses.fields(Record) if field.name not in ("audio", "captions"))
 
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """A record and all that can be said of it, sentences made of its title and tags included."""
+    """A record and all its captions, including sentences made from its title and tags."""
 
     record: Record
     captions: tuple[Caption, ...]
 
 
 def schema() -> dict[str, Any]:
-    """The columns of a table of records: those of `Record`, and how each caption was made."""
+    """Columns of a table of records: those of `Record`, and the origin of each caption."""
     pl = require("polars", "data")
     texts = dict.fromkeys(("id", "audio", "source"), pl.String)
     facts = dict.fromkeys(("label", "group", "title", "licence", "author", "link", "description", "split"), pl.String)
@@ -52,9 +52,9 @@ def schema() -> dict[str, Any]:
 
 
 def frames(rows: Iterable[Captioned]) -> Iterator[polars.DataFrame]:
-    """Tables of at most AT_ONCE rows, and `valid`: is all text of a row UTF-8? What is not stands as "?"."""
+    """Yield tables of at most BATCH rows; `valid` tells whether all text is UTF-8, other characters become "?"."""
     source, count = iter(rows), 0
-    while (part := list(islice(source, AT_ONCE))) or not count:  # no rows at all are one empty table
+    while (part := list(islice(source, BATCH))) or not count:  # without any row, yield one empty table
         try:
             yield _frame(part, count).with_columns(valid=True)
         except UnicodeEncodeError:
@@ -63,7 +63,7 @@ def frames(rows: Iterable[Captioned]) -> Iterator[polars.DataFrame]:
                 valid=require("polars", "data").Series([row == other for row, other in zip(part, plain, strict=True)])
             )
         count += len(part)
-        if len(part) < AT_ONCE:
+        if len(part) < BATCH:
             return
 
 
@@ -85,7 +85,7 @@ def _frame(rows: list[Captioned], start: int) -> polars.DataFrame:
 
 
 SEPARATOR = "\x1f"
-"""Between the texts of a list while a table is made: lists of Python objects would take five times as long."""
+"""Between the texts of a list while a table is built: lists of Python objects take five times as long."""
 
 
 def _joined(texts: Iterable[str]) -> str | None:
@@ -107,7 +107,7 @@ def _replaced(value: Any) -> Any:
 
 
 def captioned(frame: polars.DataFrame) -> Iterator[tuple[int, Captioned]]:
-    """Each row's `n` and what it was made of."""
+    """Yield `n` and the record of each row."""
     for row in frame.select(list(schema())).iter_rows(named=True):
         n, captions, made = row.pop("n"), row.pop("captions"), row.pop("made")
         audio = row.pop("audio")

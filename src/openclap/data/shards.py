@@ -1,7 +1,7 @@
-"""Where every sample stands in a folder of tars, from their headers alone.
+"""Index the samples in a folder of tars from their headers alone, and read them by offset.
 
-The tars are plain webdataset. Samples are read by offset, not through webdataset's reader, because an order
-that any process can compute, and resume in the middle, needs a sample by its number.
+The tars are plain WebDataset. Samples are not read through webdataset's reader, because an order that any process can
+compute and resume in the middle needs access by number.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from openclap.types import AUDIO_SUFFIXES, Sample
 _BLOCK = 512
 
 
-class Damage(NamedTuple):
-    """A tar that is not whole, and in what way."""
+class DamagedTar(NamedTuple):
+    """A damaged tar and the reason."""
 
     tar: str
     reason: str
 
 
-class Span(NamedTuple):
-    """Where a member's content stands in its tar, in bytes."""
+class MemberSpan(NamedTuple):
+    """Position of a member's content in its tar, in bytes."""
 
     offset: int
     size: int
@@ -42,15 +42,15 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardIndex:
-    """The samples of a folder, in the order of its tars (0, 1, 2, … 10) and within each as it holds them.
+    """The samples of a folder, in the order of its tars (0, 1, 2, … 10) and of their members.
 
     Attributes:
         tars: file names in natural order.
-        keys: each sample's name without its extension, as the tar has it.
-        tar_S: each sample's place in `tars`.
+        keys: each sample's name in its tar, without extension.
+        tar_S: each sample's index into `tars`.
         spans_S4: offset and size of the sound, offset and size of the JSON.
-        damaged: tars that are cut off or not tars; their complete samples are in the index.
-        unpaired: how many sounds have no JSON, or JSON no sound; these are left out.
+        damaged: truncated or invalid tars; their complete samples are in the index.
+        unpaired: number of sounds without JSON or JSON without sound; these are left out.
     """
 
     folder: Place
@@ -58,26 +58,26 @@ class ShardIndex:
     keys: tuple[str, ...]
     tar_S: NDArray[np.int64]
     spans_S4: NDArray[np.int64]
-    damaged: tuple[Damage, ...]
+    damaged: tuple[DamagedTar, ...]
     unpaired: int
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def digest(self) -> str:
-        """A SHA-256 of which samples there are, where they stand and how large they are; payloads are not read."""
+        """Hash the names, positions and sizes of all samples; their content is not read."""
         facts = json.dumps([self.tars, self.keys])
         return hashlib.sha256(facts.encode() + self.tar_S.tobytes() + self.spans_S4.tobytes()).hexdigest()
 
     def where(self, i: int) -> str:
-        """What to call the i-th sample in a message."""
+        """Name the i-th sample for a message."""
         return f"sample {self.keys[i]} of {self.tars[self.tar_S[i]]}"
 
     def read_sample(self, i: int) -> Sample:
-        """The i-th sample, its sound still encoded.
+        """Read the i-th sample, its sound still encoded.
 
-        Raises DataError, naming sample and tar, when the tar cannot be read, or the JSON is damaged or holds
-        no caption.
+        Raises DataError that names sample and tar when the tar cannot be read, or the JSON is damaged or contains no
+        caption.
         """
         where = self.where(i)
         offset, size, json_offset, json_size = map(int, self.spans_S4[i])
@@ -89,16 +89,14 @@ class ShardIndex:
                 f"{where}: the tar cannot be read ({error.strerror}). Is {self.folder} in place?"
             ) from error
         if len(audio) < size or len(text) < json_size:
-            raise DataError(
-                f"{where}: the tar ends before it, though its headers said otherwise. Put the whole tar back."
-            )
+            raise DataError(f"{where}: the tar ends before it, against its headers. Put the complete tar back.")
         return _parse(self.keys[i], audio, text, where)
 
 
 def index_shards(folder: str | os.PathLike[str], only: str = "*.tar") -> ShardIndex:
-    """Index every tar in a split's folder, or those that `only` matches; no sound is read.
+    """Index every tar in a split's folder, or those that match `only`; no sound is read.
 
-    A damaged tar is listed and does not raise. Raises DataError when the folder holds no tar or is out of reach.
+    A damaged tar is listed and raises no error. Raises DataError when the folder contains no tar or cannot be read.
     """
     root = place_of(folder)
     with within_reach(root):
@@ -112,7 +110,9 @@ def _indexed(root: Place, only: str) -> ShardIndex:
     keys: list[str] = []
     tar_of: list[int] = []
     spans: list[tuple[int, ...]] = []
-    damaged = [Damage(path.name, "is a folder, expected a tar") for path in sorted(root.glob(only)) if path.is_dir()]
+    damaged = [
+        DamagedTar(path.name, "is a folder, expected a tar") for path in sorted(root.glob(only)) if path.is_dir()
+    ]
     unpaired = 0
     for place, tar in enumerate(tars):
         sounds, texts, reason = _scan(tar)
@@ -121,9 +121,9 @@ def _indexed(root: Place, only: str) -> ShardIndex:
         tar_of += [place] * len(pairs)
         spans += [(*sounds[key], *texts[key]) for key in pairs]
         unpaired += len(sounds.keys() ^ texts.keys())
-        damaged += [Damage(tar.name, reason)] if reason else []
+        damaged += [DamagedTar(tar.name, reason)] if reason else []
     return ShardIndex(
-        folder=unconnected(root),  # worker processes read from it, too
+        folder=unconnected(root),  # worker processes read from it as well
         tars=tuple(tar.name for tar in tars),
         keys=tuple(keys),
         tar_S=np.array(tar_of, np.int64),
@@ -133,10 +133,10 @@ def _indexed(root: Place, only: str) -> ShardIndex:
     )
 
 
-def _scan(path: Place) -> tuple[dict[str, Span], dict[str, Span], str | None]:
-    """Spans of complete sounds and of complete JSON members by key, and what is wrong with the tar."""
-    sounds: dict[str, Span] = {}
-    texts: dict[str, Span] = {}
+def _scan(path: Place) -> tuple[dict[str, MemberSpan], dict[str, MemberSpan], str | None]:
+    """Spans of complete sounds and complete JSON members by key, and the damage to the tar."""
+    sounds: dict[str, MemberSpan] = {}
+    texts: dict[str, MemberSpan] = {}
     try:
         length = path.stat().st_size
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
@@ -145,17 +145,17 @@ def _scan(path: Place) -> tuple[dict[str, Span], dict[str, Span], str | None]:
                     return sounds, texts, f"cut off in {member.name}"
                 name = PurePosixPath(member.name)
                 suffix = name.suffix.lower()
-                found = sounds if suffix in AUDIO_SUFFIXES else texts if suffix == ".json" else None
-                if member.isreg() and found is not None:
-                    found[str(name.with_suffix(""))] = Span(member.offset_data, member.size)
-                tar.members.clear()  # type: ignore[attr-defined]  # or a tar of 100,000 members keeps them all
+                spans = sounds if suffix in AUDIO_SUFFIXES else texts if suffix == ".json" else None
+                if member.isreg() and spans is not None:
+                    spans[str(name.with_suffix(""))] = MemberSpan(member.offset_data, member.size)
+                tar.members.clear()  # type: ignore[attr-defined]  # otherwise a tar of 100,000 members keeps them all in memory
             return sounds, texts, _end_damage(path, tar.offset)
     except (tarfile.TarError, OSError, ValueError) as error:
         return sounds, texts, f"cannot be read as a tar to its end ({error})"
 
 
 def _end_damage(path: Place, end: int) -> str | None:
-    """tarfile takes a bad header for the end; a real end is marked by a block of zeros."""
+    """Distinguish the end of a tar, a block of zeros, from a bad header, which tarfile takes for the end."""
     with path.open("rb") as file:
         file.seek(end)
         block = file.read(_BLOCK)
@@ -170,7 +170,9 @@ def _parse(key: str, audio: bytes, text: bytes, where: str) -> Sample:
     except ValueError as error:
         raise DataError(f"{where}: its JSON is damaged ({error}). Pack the shard again.") from error
     if not isinstance(fields, dict):
-        raise DataError(f'{where}: its JSON is no object, expected {{"text": [captions], …}}. Pack the shard again.')
+        raise DataError(
+            f'{where}: its JSON is not an object, expected {{"text": [captions], …}}. Pack the shard again.'
+        )
     captions = captions_of_json(fields)
     if not captions:
         raise DataError(f'{where}: its JSON has no caption under "text". Pack the shard again.')
@@ -179,13 +181,13 @@ def _parse(key: str, audio: bytes, text: bytes, where: str) -> Sample:
 
 
 def captions_of_json(fields: Any) -> tuple[str, ...]:
-    """The captions in the JSON of a sample."""
+    """Read the captions in the JSON of a sample."""
     texts = _strings(fields.get("text")) if isinstance(fields, dict) else ()
     return tuple(text for text in texts if not is_placeholder(text))
 
 
 def _strings(value: Any) -> tuple[str, ...]:
-    """LAION's JSON holds a string or a list, and at times null or an empty string in it."""
+    """LAION's JSON contains a string or a list, at times with null or an empty string."""
     parts = value if isinstance(value, list) else [value]
     return tuple(part.strip() for part in parts if isinstance(part, str) and part.strip())
 
@@ -205,5 +207,5 @@ def _no_tars(root: Place) -> str:
     named = next((path.name for path in sorted(root.glob("*.tar")) if path.is_dir()), None)
     if named:
         hint = f"{named} is a folder: if a tar was unpacked there, pack it again."
-    here = "is no folder" if isinstance(root, Path) and not root.is_dir() else "no .tar file in this folder"
+    here = "is not a folder" if isinstance(root, Path) and not root.is_dir() else "no .tar file in this folder"
     return f"{root}: {here}, expected the shards of one split; {hint}"

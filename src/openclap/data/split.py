@@ -1,4 +1,4 @@
-"""Which records are for training and which are held out."""
+"""Split records into training, validation and test sets by group."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ TRAIN_AND_TEST: Mapping[str, float] = MappingProxyType({"train": 0.8, "test": 0.
 def split_by_group(
     groups: Iterable[str], splits: Mapping[str, float] = TRAIN_AND_TEST, seed: int = 0
 ) -> dict[str, str]:
-    """Each group's split, from the group of every record.
+    """Assign each group to a split, from the group of every record.
 
-    Groups are put in the order of a hash keyed by `seed`, and each goes where its middle falls among the shares of
-    `splits`: the order of records plays no part. A dominant group, one of more than eight clips that would be more
-    than a tenth of a smaller split, goes to the largest split, so that no one session decides what is measured (FSD50K
-    keeps its largest uploaders for development, Fonseca et al. 2022); where the others are too few to fill the smaller
-    splits, the smallest of the dominant groups are shared out as well. A split that would get nothing is given the
-    smallest group of the split that has most of them, if that one can spare it.
+    Groups are ordered by a hash keyed by `seed`, and each goes where its middle falls among the shares of `splits`: the
+    order of records plays no part. A dominant group, one of more than eight clips that would fill more than a tenth of
+    a smaller split, goes to the largest split, so that no single session decides a measurement (FSD50K puts its largest
+    uploaders into development, Fonseca et al. 2022); where the others are too few to fill the smaller splits, the
+    smallest of the dominant groups are distributed as well. An empty split gets the smallest group of the split that
+    has the most groups, if that has more than one.
 
     Raises ConfigError when shares are not positive numbers that add up to 1, or a name is no folder name.
     """
     check_shares(splits)
-    members = _share_out(Counter(groups), splits, seed)
+    members = _distribute(Counter(groups), splits, seed)
     return {group: name for name, part in members.items() for group in part}
 
 
-def _share_out(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int) -> dict[str, list[str]]:
+def _distribute(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int) -> dict[str, list[str]]:
     members: dict[str, list[str]] = {name: [] for name in splits}
     largest = max(splits, key=lambda name: splits[name])
     members[largest] = _dominant(sizes, splits)
@@ -54,7 +54,7 @@ def _share_out(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int)
 
 
 def _dominant(sizes: Mapping[str, int], splits: Mapping[str, float]) -> list[str]:
-    """Groups too large for a split that is not the largest."""
+    """Groups too large for any split but the largest."""
     smaller = sorted(splits.values())[:-1]
     if not smaller:
         return []
@@ -63,7 +63,7 @@ def _dominant(sizes: Mapping[str, int], splits: Mapping[str, float]) -> list[str
     dominant = sorted((size, group) for group, size in sizes.items() if size > limit)
     shared = clips - sum(size for size, _ in dominant)
     while dominant and shared < math.fsum(smaller) * clips and len(dominant) > 1:
-        shared += dominant.pop(0)[0]  # a split that is left nearly empty measures less than one with large groups
+        shared += dominant.pop(0)[0]  # a nearly empty split measures less than one with large groups
     return sorted(group for _, group in dominant)
 
 
@@ -71,9 +71,9 @@ def _fill_empty(members: dict[str, list[str]], sizes: Mapping[str, int]) -> None
     for groups in members.values():
         donor = max(members, key=lambda other: len(members[other]))
         if not groups and len(members[donor]) > 1:
-            spared = min(members[donor], key=lambda group: (sizes[group], group))
-            members[donor].remove(spared)
-            groups.append(spared)
+            smallest = min(members[donor], key=lambda group: (sizes[group], group))
+            members[donor].remove(smallest)
+            groups.append(smallest)
 
 
 def _hash(group: str, seed: int) -> tuple[bytes, str]:
@@ -82,7 +82,7 @@ def _hash(group: str, seed: int) -> tuple[bytes, str]:
 
 
 def check_shares(splits: Mapping[str, float]) -> None:
-    """Raises ConfigError for what `split_by_group` cannot share out by."""
+    """Raise ConfigError for shares that `split_by_group` cannot use."""
     shares = list(splits.values())
     if not shares or not all(share > 0 for share in shares) or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
         raise ConfigError(
@@ -94,12 +94,12 @@ def check_shares(splits: Mapping[str, float]) -> None:
 
 
 FAR_OFF, FAR_CLIPS = 0.4, 2.0
-"""A split is far from what was asked for when it misses that share of its clips, and so many of them."""
+"""A split is far off when it misses its size by this share of its clips and by at least so many clips."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """A split that is empty, or far from what was asked for, and why, in a sentence."""
+    """A split that is empty or far off its requested size, with the reason in a sentence."""
 
     split: str
     empty: bool
@@ -107,27 +107,28 @@ class Shortfall:
 
 
 def shortfalls(splits: Mapping[str, float], groups: Mapping[str, Mapping[str, int]], own: int = 0) -> list[Shortfall]:
-    """What of `splits` did not come out as it was asked for.
+    """List splits that are empty or far off their requested size.
 
-    `groups` holds, for each split, the sizes of the groups that are in it; `own` counts records that are not among
-    them, since their source says which split they are in.
+    Args:
+        groups: for each split, the sizes of its groups.
+        own: number of other records, whose source assigns their split itself.
     """
     sizes = {name: sum(groups.get(name, {}).values()) for name in splits}
     clips = sum(sizes.values())
     if len(splits) < 2 or not clips + own:
         return []
     every = {group: size for part in groups.values() for group, size in part.items()}
-    found = []
+    unmet = []
     for name, share in splits.items():
         missed = abs(sizes[name] - share * clips)
         if sizes[name] == 0:
-            found.append(Shortfall(name, True, f"No clip is in {name}: {_why(every, clips, own)}"))
+            unmet.append(Shortfall(name, True, f"No clip is in {name}: {_why(every, clips, own)}"))
         elif missed >= FAR_CLIPS and missed > FAR_OFF * share * clips:
-            what = (
+            sizes_text = (
                 f"{name} has {sizes[name]} of {clips} clips, {100 * sizes[name] / clips:.0f} % for {100 * share:.0f} %"
             )
-            found.append(Shortfall(name, False, f"{what}: {_large(every)}"))
-    return found
+            unmet.append(Shortfall(name, False, f"{sizes_text}: {_large(every)}"))
+    return unmet
 
 
 def _why(sizes: Mapping[str, int], clips: int, own: int) -> str:

@@ -1,35 +1,39 @@
-"""The step that writes: one tar from the records that were selected for it, always the same bytes.
+"""Write one tar from the records that were selected for it: always the same bytes.
 
-A tar is known to be good by the table beside it (`work/written/<shards>/N.parquet`), which is written after it and
-holds a digest of what it was made from. N samples of sound.
+A tar is valid if the table beside it (`work/written/<shards>/N.parquet`), which is written after it, states its length
+and a digest of what it was made from.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import json
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from openclap.captions import with_generated
+from openclap.captions import Caption, with_generated
 from openclap.data.captioning import sentences
-from openclap.data.clean import flac_of, json_of
-from openclap.data.fetched import sound_of
+from openclap.data.decode import DecodedSounds, add_member, flac_of
+from openclap.data.download import sound_of
 from openclap.data.layout import CHUNK, identity, numbered, read_table, records, work, write_table
-from openclap.data.records import Captioned, captioned
+from openclap.data.records import captioned
 from openclap.errors import AudioError, DataError, require
+from openclap.sources.record import Record
 from openclap.storage import Place, new_file, place_of
 
 if TYPE_CHECKING:
     import polars
 
 SELECTION = "selection.parquet"
+KEYWORDS = "keywords:"
 
 
 @dataclass(frozen=True, slots=True)
 class Tar:
-    """One tar of a data set: which folder of shards, and its number there."""
+    """One tar of a data set: the folder of its shards, and its number there."""
 
     folder: str
     shards: str
@@ -44,141 +48,183 @@ class Tar:
         return work(place_of(self.folder), "written", *self.shards.split("/"), f"{self.number}.parquet")
 
 
-def tars(folder: Place, selection: polars.DataFrame) -> list[Tar]:
-    """All of a selection, in order."""
+class TarSample(NamedTuple):
+    """A sample of a tar: its number in the folder, `n` of its record, the record, and the JSON beside the sound."""
+
+    number: int
+    n: int
+    record: Record
+    json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TarPlan:
+    """A tar and its content: (number in its folder, `n` of the record) of each sample."""
+
+    tar: Tar
+    samples: tuple[tuple[int, int], ...]
+
+
+def plan_tars(folder: Place, selection: polars.DataFrame) -> list[TarPlan]:
+    """Partition a selection into its tars, in order; once, since it has a row for each record of the data set."""
     pl = require("polars", "data")
-    found = selection.filter(pl.col("shards").is_not_null()).select("shards", "tar").unique().sort("shards", "tar")
-    return [Tar(str(folder), shards, number) for shards, number in found.iter_rows()]
+    chosen = selection.filter(pl.col("shards").is_not_null()).select("shards", "tar", "number", "n")
+    parts = chosen.partition_by("shards", "tar", as_dict=True, include_key=False, maintain_order=True)
+    return [
+        TarPlan(Tar(str(folder), shards, number), tuple(rows.iter_rows()))
+        for (shards, number), rows in sorted(parts.items())
+    ]
 
 
-def write(tar: Tar) -> int:
-    """Write a tar, unless it stands already as it should; how many records it was made from."""
-    samples = samples_of(tar)
-    if not stands(tar, made_of(tar, samples)):
-        _write(tar, samples)
-    return len(samples)
+def write_tar(plan: TarPlan) -> int:
+    """Write a tar unless a valid one is there; return the number of its records."""
+    samples = _samples(plan)
+    if not is_valid(plan.tar, _digest(plan.tar, samples)):
+        _write(plan.tar, samples)
+    return len(plan.samples)
 
 
-def write_again(tar: Tar) -> str | None:
-    """Write a tar whatever stands there, with all that it held; where that cannot be, why, and it is left as it is."""
+def rewrite_tar(plan: TarPlan) -> str | None:
+    """Write a tar, whatever is there, with every sample that it had; else leave it and return the reason."""
     try:
-        _write(tar, samples_of(tar), losing_none=True)
+        _write(plan.tar, _samples(plan), require_all=True)
     except (AudioError, OSError) as error:
         return " ".join(str(error).split())
     return None
 
 
-def samples_of(tar: Tar) -> Samples:
-    """What a tar is to hold."""
-    pl = require("polars", "data")
-    folder = place_of(tar.folder)
-    chosen = read_table(work(folder, SELECTION)).filter(
-        (pl.col("shards") == tar.shards) & (pl.col("tar") == tar.number)
-    )
-    rows = records(folder, identity(folder)["digest"])[chosen["n"]]
-    made = sentences(folder, chosen["n"])
-    return [
-        (number, (n, Captioned(row.record, with_generated(row.record, made.get(n)))))
-        for number, (n, row) in zip(chosen["number"], captioned(rows), strict=True)
-    ]
+def digest_of(plan: TarPlan) -> str:
+    """Hash all that a tar is made from, except the sounds themselves."""
+    return _digest(plan.tar, _samples(plan))
+
+
+def is_valid(tar: Tar, digest: str | None = None) -> bool:
+    """Whether a tar is there, has the length it was written with, and, with `digest`, was made from that."""
+    try:
+        size, made_of = read_table(tar.table).select("tar_size", "made_of").row(0)
+        return bool(size == tar.path.stat().st_size and digest in (None, made_of))
+    except (DataError, OSError):
+        return False
 
 
 def columns() -> dict[str, Any]:
-    """Of the table beside a tar."""
+    """Columns of the table beside a tar."""
     pl = require("polars", "data")
     places = dict.fromkeys(("audio_offset", "audio_size", "json_offset", "json_size"), pl.Int64)
     return {"n": pl.UInt32, "key": pl.String, **places, "flac_sha256": pl.String, "reason": pl.String}
 
 
-def stands(tar: Tar, digest: str | None = None) -> bool:
-    """Is the tar there, as long as it was made, and of what `digest` says?"""
-    try:
-        size, found = read_table(tar.table).select("tar_size", "made_of").row(0)
-        return bool(size == tar.path.stat().st_size and digest in (None, found))
-    except (DataError, OSError):
-        return False
-
-
 def sha256_of(path: Place) -> str:
-    """Of a whole file."""
+    """Hash a whole file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def packed_so_far(folder: Place) -> tuple[int, int]:
-    """How many tars are complete, and the samples in them."""
+def count_written(folder: Place) -> tuple[int, int]:
+    """Number of complete tars, and of the samples in them."""
     tables = [table for place in work(folder, "written").rglob("*") for table in numbered(place, ".parquet")]
     return len(tables), sum(int(read_table(table)["key"].count()) for table in tables)
 
 
-Samples = list[tuple[int, tuple[int, Captioned]]]
-"""(number, (n, row)) of each sample of a tar."""
+def _samples(plan: TarPlan) -> list[TarSample]:
+    pl = require("polars", "data")
+    folder = place_of(plan.tar.folder)
+    numbers = pl.Series([n for _, n in plan.samples], dtype=pl.UInt32)
+    rows = captioned(records(folder, identity(folder)["digest"])[numbers])
+    written = sentences(folder, numbers)
+    return [
+        TarSample(number, n, row.record, json_of(row.record, with_generated(row.record, written.get(n))))
+        for (number, _), (n, row) in zip(plan.samples, rows, strict=True)
+    ]
 
 
-def made_of(tar: Tar, samples: Samples) -> str:
-    """A digest of what a tar is made from, but for the sounds themselves."""
+def _digest(tar: Tar, samples: Sequence[TarSample]) -> str:
     sha = hashlib.sha256(identity(place_of(tar.folder))["digest"].encode())
-    for number, (n, row) in samples:
-        sha.update(f"{number} {n} ".encode() + json_of(row))
+    for sample in samples:
+        sha.update(f"{sample.number} {sample.n} ".encode() + sample.json)
     return sha.hexdigest()
 
 
-def _write(tar: Tar, samples: Samples, *, losing_none: bool = False) -> None:
-    """The tar, then the table beside it."""
+def _write(tar: Tar, samples: Sequence[TarSample], *, require_all: bool = False) -> None:
+    """Write the tar, then the table beside it: in this order, a table means that its tar is complete."""
     pl = require("polars", "data")
     tar.path.parent.mkdir(parents=True, exist_ok=True)
-    rows = _write_members(tar.path, place_of(tar.folder), samples, losing_none)
+    rows = _write_members(tar.path, place_of(tar.folder), samples, require_all)
     facts = {
         "tar_size": tar.path.stat().st_size,
         "tar_sha256": sha256_of(tar.path),
-        "made_of": made_of(tar, samples),
+        "made_of": _digest(tar, samples),
     }
     frame = pl.DataFrame(rows, schema=columns()).with_columns(**{k: pl.lit(v) for k, v in facts.items()})
     write_table(tar.table, frame)
 
 
-def _write_members(path: Place, folder: Place, samples: Samples, losing_none: bool) -> list[dict[str, Any]]:
-    """The rows of the table beside the tar."""
-    hashes, rows = hashes_of(folder, [n for _, (n, _) in samples]), []
-    channels = identity(folder)["config"]["channels"]
-    with new_file(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for number, (n, row) in samples:
-            record = row.record
+def _write_members(path: Place, folder: Place, samples: Sequence[TarSample], require_all: bool) -> list[dict[str, Any]]:
+    """Write a tar; return the rows of the table beside it."""
+    hashes, channels = _hashes(folder, [sample.n for sample in samples]), identity(folder)["config"]["channels"]
+    rows = []
+    with (
+        DecodedSounds(folder) as sounds,
+        new_file(path) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for number, n, record, text in samples:
             try:
-                sound = sound_of(folder, record.audio)
-                flac = flac_of(sound, record.start_s, record.length_s, hashes[n], channels)
-            except AudioError as error:  # it decoded when it was examined: it has changed since, or is gone
-                if losing_none:
+                flac = sounds.flac(n) or flac_of(
+                    sound_of(folder, record.audio), record.start_s, record.length_s, hashes[n], channels
+                )
+            except AudioError as error:  # it was decoded before: the file was changed or removed since
+                if require_all:
                     raise
                 rows.append({"n": n, "reason": " ".join(str(error).split())})
                 continue
-            audio, text = _add(tar, f"{number}.flac", flac), _add(tar, f"{number}.json", json_of(row))
+            audio_place, text_place = add_member(tar, f"{number}.flac", flac), add_member(tar, f"{number}.json", text)
             rows.append(
                 {
                     "n": n,
                     "key": str(number),
-                    "audio_offset": audio[0],
-                    "audio_size": audio[1],
-                    "json_offset": text[0],
-                    "json_size": text[1],
+                    "audio_offset": audio_place[0],
+                    "audio_size": audio_place[1],
+                    "json_offset": text_place[0],
+                    "json_size": text_place[1],
                     "flac_sha256": hashlib.sha256(flac).hexdigest(),
                 }
             )
     return rows
 
 
-def hashes_of(folder: Place, numbers: list[int]) -> dict[int, str]:
-    """The hash of each sound as it was when it was examined."""
+def _hashes(folder: Place, numbers: Sequence[int]) -> dict[int, str]:
+    """The hash of each sound from when it was first decoded."""
     pl = require("polars", "data")
     chunks = [work(folder, "examined", f"{chunk}.parquet") for chunk in sorted({n // CHUNK for n in numbers})]
-    found = pl.concat([read_table(chunk).select("n", "pcm_sha256") for chunk in chunks])
-    return dict(found.filter(pl.col("n").is_in(numbers)).iter_rows())
+    facts = pl.concat([read_table(chunk).select("n", "pcm_sha256") for chunk in chunks])
+    return dict(facts.filter(pl.col("n").is_in(list(numbers))).iter_rows())
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> tuple[int, int]:
-    """Where the content stands in the tar: offset and size."""
-    member = tarfile.TarInfo(name)  # mtime, uid, gid and names stay 0 and empty: equal input, equal bytes
-    member.size = len(content)
-    offset = tar.offset + tarfile.BLOCKSIZE
-    tar.addfile(member, io.BytesIO(content))
-    return offset, len(content)
+def json_of(record: Record, captions: Sequence[Caption]) -> bytes:
+    """Build the JSON beside a sound, in LAION's layout: all captions, and the origin of each.
+
+    Sentences that a model wrote from keywords are also listed under LAION's names for them.
+    """
+    original = {
+        "id": record.id,
+        "title": record.title,
+        "label": record.label,
+        "group": record.group or _name(record.audio),
+        "licence": record.licence,
+        "author": record.author,
+        "link": record.link,
+        "source": record.source,
+        "file": _name(record.audio),  # without its folder, which describes a machine rather than the sound
+        "made": [caption.made for caption in captions],
+    }
+    texts = [caption.text for caption in captions]
+    content: dict[str, Any] = {"text": texts, "tag": list(record.tags), "original_data": original}
+    keywords = [caption.text for caption in captions if caption.made.startswith(KEYWORDS)]
+    if keywords:
+        content |= {"text_augment_t5": keywords[0], "text_augment_all": texts}
+    return json.dumps(content).encode()
+
+
+def _name(audio: Path | str) -> str:
+    return PurePosixPath(audio).name if isinstance(audio, str) else audio.name

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import openclap
 from openclap import paths
-from openclap.data.pack import pack
+from openclap.data.build import pack
 from openclap.evals.clips import load_clips
 from openclap.evals.evaluation import table
 from openclap.evals.report import write_report

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from openclap.data.held import Held
+from openclap.data.overlap import SplitIds
 from openclap.errors import ConfigError, DataError
 from openclap.evals.clips import EvalClip, EvalClips
 from openclap.evals.decontamination import Found, untrained
@@ -42,7 +42,7 @@ class Collected:
     notes: tuple[str, ...]
 
 
-def collect(task: Task, data: Path, trained: Held | None = None) -> Collected:
+def collect(task: Task, data: Path, trained: SplitIds | None = None) -> Collected:
     """Read a task's set from the folder `data`.
 
     Args:

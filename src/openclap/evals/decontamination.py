@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.data.decode import facts_of
-from openclap.data.held import KEYS, Held, held_from, held_in
-from openclap.data.overlap import overlapping
+from openclap.data.overlap import KEYS, SplitIds, ids_of_frame, ids_of_records, overlapping
 from openclap.errors import AudioError, DataError, require
 from openclap.evals.clips import EvalClip
 from openclap.sources import Record
@@ -27,7 +26,7 @@ Truth = NDArray[np.bool_]
 IDS = ("freesound_id", "youtube_id")
 
 
-def trained_on(manifest: Path) -> Held:
+def trained_on(manifest: Path) -> SplitIds:
     """What a `manifest.parquet` says of the clips that a model was trained on. Raises DataError for what is none, and
     for one that names no clip."""
     polars = require("polars", "data")
@@ -35,7 +34,7 @@ def trained_on(manifest: Path) -> Held:
         with manifest.open("rb") as file:
             columns = [name for name in polars.read_parquet_schema(file) if name in KEYS]
             file.seek(0)
-            trained = held_in(polars.read_parquet(file, columns=columns), str(manifest), "training")
+            trained = ids_of_frame(polars.read_parquet(file, columns=columns), str(manifest), "training")
     except (OSError, polars.exceptions.PolarsError) as error:
         why = getattr(error, "strerror", None) or str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{manifest}: cannot be read as a manifest of training data ({why}).") from None
@@ -44,13 +43,13 @@ def trained_on(manifest: Path) -> Held:
     return trained
 
 
-def untrained(found: Sequence[Found], trained: Held, notes: list[str]) -> list[Found]:
+def untrained(found: Sequence[Found], trained: SplitIds, notes: list[str]) -> list[Found]:
     """The clips of which neither the upload nor the sound was trained on; `notes` is told of the others. Sounds are
     decoded to be compared where it is known what those were.
 
     Raises DataError when no clip is left.
     """
-    ours = held_from((record for _, _, record in found), "test").clips
+    ours = ids_of_records((record for _, _, record in found), "test").clips
     by_id = _in(ours.select(IDS), trained)
     by_sound = np.zeros(len(found), bool)
     told = ""
@@ -69,11 +68,11 @@ def untrained(found: Sequence[Found], trained: Held, notes: list[str]) -> list[F
     return kept
 
 
-def _in(clips: DataFrame, trained: Held) -> Truth:
+def _in(clips: DataFrame, trained: SplitIds) -> Truth:
     return np.asarray(overlapping(clips, [trained]).is_not_null().to_numpy(), bool)
 
 
-def _same_sound(found: Sequence[Found], trained: Held) -> tuple[Truth, int]:
+def _same_sound(found: Sequence[Found], trained: SplitIds) -> tuple[Truth, int]:
     """(which clips are among the trained sounds, how many could not be decoded)."""
     polars = require("polars", "data")
     with ThreadPoolExecutor(os.cpu_count()) as pool:

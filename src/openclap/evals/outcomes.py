@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from openclap.data.clean import stretch
+from openclap.data.decode import segment
 from openclap.errors import AudioError
 from openclap.evals.clips import EvalClip, EvalClips, SoundEmbedder, Vector
 
@@ -105,5 +105,5 @@ def _sound(clip: EvalClip) -> Any:
     """A file, or the stretch of it that the clip is."""
     if clip.start_s is None:
         return clip.path
-    pieces = list(stretch(clip.path, clip.start_s, clip.duration_s or None))
+    pieces = list(segment(clip.path, clip.start_s, clip.duration_s or None))
     return np.concatenate([wave_NC for wave_NC, _ in pieces]), pieces[0][1]

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from openclap import __version__
 from openclap.audio.augment import LAION_STRIPES, hide_stripes
-from openclap.data.loader import join
+from openclap.data.loader import concatenate, prefetch
 from openclap.data.order import epoch_order, sample_rng
-from openclap.data.reading import one_ahead
 from openclap.embedder import Embedder
 from openclap.errors import ConfigError
 from openclap.evals.clips import EvalClips, Vectors
@@ -109,12 +108,12 @@ class _Sounds:
 
     def batches(self, epoch: int) -> Iterator[tuple[AudioBatch, Tensor]]:
         """Decoded by threads, one batch ahead."""
-        return one_ahead(self._read(epoch))
+        return prefetch(self._read(epoch))
 
     def _read(self, epoch: int) -> Iterator[tuple[AudioBatch, Tensor]]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for rows in _shuffled(self.part, self.config, epoch):
-                audio = join(list(pool.map(lambda row: self._heard(epoch, row), rows.tolist())))
+                audio = concatenate(list(pool.map(lambda row: self._heard(epoch, row), rows.tolist())))
                 yield audio, torch.from_numpy(self.part.truth_PC[rows])
 
     def _heard(self, epoch: int, row: int) -> AudioBatch:

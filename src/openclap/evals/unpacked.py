@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openclap.captions.rules import captions_of
-from openclap.data.clean import flac_of
+from openclap.data.decode import flac_of
 from openclap.errors import AudioError, DataError
 from openclap.evals.clips import EvalClips, Progress, clips_from
 from openclap.sources import Record

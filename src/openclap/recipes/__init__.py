@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
-from openclap.data.recipe import DataRecipe
+from openclap.data.config import DataRecipe
 from openclap.errors import ConfigError
 from openclap.recipes import demo, laion, laion_630k, small
 from openclap.training.config import TrainConfig

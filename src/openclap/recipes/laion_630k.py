@@ -13,8 +13,7 @@ evaluation sets hold, by their Freesound or YouTube ids and by their samples; si
 
 from __future__ import annotations
 
-from openclap.data.config import DataConfig
-from openclap.data.recipe import DataRecipe
+from openclap.data.config import DataConfig, DataRecipe
 
 
 def config() -> DataRecipe:
@@ -36,5 +35,5 @@ def config() -> DataRecipe:
             drop_duplicates=True,
             seed=3407,
         ),
-        apart={name: name for name in ("esc50", "urbansound8k", "fsd50k", "clotho", "audiocaps", "vggsound")},
+        decontaminate={name: name for name in ("esc50", "urbansound8k", "fsd50k", "clotho", "audiocaps", "vggsound")},
     )

@@ -1,13 +1,12 @@
-"""Freesound's API, version 2: search, page by page, with a token and at the pace that its terms ask for.
+"""Search Freesound through its API, version 2, page by page, at the pace that its terms demand.
 
-https://freesound.org/docs/api/. Only what needs no OAuth: search and the previews (MP3 and Ogg, whole length, of
-high quality); originals need a login of each user. Pages are kept as they come, so that what was fetched is never
-fetched again: 60 requests a minute and 2,000 a day are allowed, of up to 150 sounds each.
+https://freesound.org/docs/api/. Only functions that need no OAuth: search and previews (MP3 and Ogg, whole length, high
+quality); originals need a login of each user. Pages are stored as they come, so that none is fetched twice: 60
+requests a minute and 2,000 a day are allowed, of up to 150 sounds each.
 """
 
 from __future__ import annotations
 
-import email.utils
 import json
 import os
 import time
@@ -17,24 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from openclap.errors import ConfigError, DataError, require
+from openclap.http import USER_AGENT, retry_after, send_with_retries
 from openclap.locks import only_writer
 from openclap.sources.files import as_float, log
 from openclap.sources.grouping import freesound_page, freesound_user
 from openclap.sources.licence import normalise_licence
 from openclap.sources.record import Record
+from openclap.storage import write_bytes
 
 API = "https://freesound.org/apiv2"
 FIELDS = "id,name,tags,description,license,username,url,duration,samplerate,previews"
 PAGE_SIZE = 150
-"""The most that the API gives at once."""
+"""The largest that the API allows."""
 PAUSE_S = 1.0
 """Between two requests: 60 a minute are allowed."""
 PATIENCE_S = 600.0
-"""The longest wait that the server may ask for; beyond that, the daily allowance is used up."""
-TRIES = 5
+"""Longest Retry-After that is waited for; a longer one means that the daily allowance is used up."""
+ATTEMPTS = 5
 TIMEOUT_S = 30.0
 PREVIEWS = ("preview-hq-ogg", "preview-hq-mp3")
-"""By preference: about 192 and 128 kbit/s."""
+"""In order of preference: about 192 and 128 kbit/s."""
 
 _QUERY = "search.json"
 
@@ -48,10 +49,10 @@ def fetch_pages(
     api: str = API,
     pause_s: float = PAUSE_S,
 ) -> int:
-    """Write a search's pages to `folder` as page-00001.json and so on; return how many sounds they hold.
+    """Write a search's pages to `folder` as page-00001.json and so on; return the number of their sounds.
 
-    The same call goes on where it was stopped. Sounds come in the order of their upload, so that pages stay what they
-    are while new sounds come in; the last page is asked for again.
+    The same call resumes a stopped one. Sounds are sorted by upload date, so that pages stay the same while new sounds
+    are added; the last page is always fetched again.
 
     Args:
         query: words to search for; "" finds every sound.
@@ -64,20 +65,21 @@ def fetch_pages(
     """
     place = Path(folder)
     wanted = {"query": query, "filter": filter, "sort": "created_asc", "page_size": str(PAGE_SIZE), "fields": FIELDS}
-    with _Client(token, pause_s) as client, _own(place, wanted):
+    with _Client(token, pause_s) as client, _lock_for(place, wanted):
         page = _first_to_fetch(place)
         while page:
-            answer = client.get(f"{api}/search/", {**wanted, "page": str(page)}, f"{page - 1} pages are in {place}")
-            _write(_page(place, page), answer)
-            page = page + 1 if answer.get("next") else 0
+            parameters = {**wanted, "page": str(page)}
+            content = client.get(f"{api}/search/", parameters, f"{page - 1} pages are in {place}")
+            _write(_page(place, page), content)
+            page = page + 1 if content.get("next") else 0
     return sum(len(_results(path)) for path in place.glob("page-*.json"))
 
 
 def read_pages(folder: str | os.PathLike[str], local: Mapping[int, Path] | None = None) -> Iterator[Record]:
-    """Records of the pages that `fetch_pages` wrote.
+    """Yield the records of the pages that `fetch_pages` wrote.
 
-    The sound is the one in `local` under the Freesound id, or the address of the preview. A damaged page is logged and
-    left out.
+    The sound is the file in `local` under the Freesound id, or else the URL of the preview. A damaged page is logged
+    and left out.
     """
     for path in sorted(Path(folder).glob("page-*.json")):
         for sound in _results(path):
@@ -87,7 +89,7 @@ def read_pages(folder: str | os.PathLike[str], local: Mapping[int, Path] | None 
 
 
 def _record(sound: Mapping[str, Any], local: Mapping[int, Path]) -> Record | None:
-    """One result of a search; None when it names no sound."""
+    """Convert one search result; None when it names no sound."""
     previews = sound.get("previews") or {}
     identity = sound.get("id")
     preview = next((previews[name] for name in PREVIEWS if previews.get(name)), None)
@@ -112,7 +114,7 @@ def _record(sound: Mapping[str, Any], local: Mapping[int, Path]) -> Record | Non
 
 
 class _Client:
-    """One request at a time, `pause_s` apart, and again when the server is busy."""
+    """Send one request at a time, `pause_s` apart, and again while the server is busy."""
 
     def __init__(self, token: str | None, pause_s: float) -> None:
         token = token or os.environ.get("FREESOUND_TOKEN")
@@ -122,73 +124,67 @@ class _Client:
                 "in the variable FREESOUND_TOKEN."
             )
         self._http = require("httpx2", "data")
-        self._session = self._http.Client(
-            headers={"Authorization": f"Token {token}"}, timeout=TIMEOUT_S, follow_redirects=True
-        )
+        headers = {"User-Agent": USER_AGENT, "Authorization": f"Token {token}"}
+        self._client = self._http.Client(headers=headers, timeout=TIMEOUT_S, follow_redirects=True)
         self._pause_s, self._next = pause_s, 0.0
 
     def __enter__(self) -> _Client:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session.close()
+        self._client.close()
 
-    def get(self, url: str, parameters: Mapping[str, str], kept: str) -> dict[str, Any]:
-        """The page of results at `url`. `kept` says in errors what is not lost."""
-        why = ""
-        for attempt in range(TRIES):
-            time.sleep(max(0.0, self._next - time.monotonic()))
-            self._next = time.monotonic() + self._pause_s
-            wait_s = self._pause_s * 2 ** (attempt + 1)
-            try:
-                answer = self._session.get(url, params=dict(parameters))
-            except self._http.TransportError as error:
-                why = f"cannot be reached ({type(error).__name__}: {error})"
-            else:
-                if answer.status_code != 429 and answer.status_code < 500:
-                    return _object(answer, url)
-                why = f"answered {answer.status_code}"
-                wait_s = max(_seconds(answer.headers.get("Retry-After")), wait_s)
-            if wait_s > PATIENCE_S:
+    def get(self, url: str, parameters: Mapping[str, str], progress: str) -> dict[str, Any]:
+        """Fetch the page of results at `url`. `progress` is a clause for errors: the pages that are there already."""
+        try:
+            response = send_with_retries(
+                lambda: self._paced(url, parameters),
+                attempts=ATTEMPTS,
+                is_busy=_is_busy,
+                first_wait_s=2 * self._pause_s,
+                patience_s=PATIENCE_S,
+            )
+        except self._http.TransportError as error:
+            why = f"cannot be reached ({type(error).__name__}: {error})"
+        else:
+            if not _is_busy(response.status_code):
+                return _object(response, url)
+            why = f"answered {response.status_code}"
+            if (wait_s := retry_after(response.headers)) is not None and wait_s > PATIENCE_S:
                 why += f" and asks to wait {wait_s / 60:.0f} minutes"
-                break
-            self._next = time.monotonic() + wait_s
-        raise DataError(f"{url}: {why}. Run the same again later: it goes on from there; {kept}.")
+        raise DataError(f"{url}: {why}. Run the same again later to resume; {progress}.")
+
+    def _paced(self, url: str, parameters: Mapping[str, str]) -> Any:
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        self._next = time.monotonic() + self._pause_s
+        return self._client.get(url, params=dict(parameters))
 
 
-def _object(answer: Any, url: str) -> dict[str, Any]:
-    """What an answer holds. Raises DataError when it is a refusal, or no list of results."""
-    if answer.status_code in (401, 403):
+def _is_busy(status: int) -> bool:
+    return status == 429 or status >= 500
+
+
+def _object(response: Any, url: str) -> dict[str, Any]:
+    """Parse a response. Raises DataError for a refusal, or anything but a list of results."""
+    if response.status_code in (401, 403):
         raise DataError(
-            f"{url}: refused the token ({answer.status_code}). Look at it at https://freesound.org/apiv2/apply."
+            f"{url}: refused the token ({response.status_code}). Check it at https://freesound.org/apiv2/apply."
         )
     try:
-        content = answer.json()
+        content = response.json()
     except ValueError:
         content = None
-    if answer.status_code != 200 or not isinstance(content, dict) or not isinstance(content.get("results"), list):
+    if response.status_code != 200 or not isinstance(content, dict) or not isinstance(content.get("results"), list):
         raise DataError(
-            f"{url}: answered {answer.status_code} with {answer.text[:100]!r}, expected a page of results. "
+            f"{url}: answered {response.status_code} with {response.text[:100]!r}, expected a page of results. "
             "Are query and filter in the form of https://freesound.org/docs/api/?"
         )
     return content
 
 
-def _seconds(retry_after: str | None) -> float:
-    """What the header Retry-After asks for: seconds, or a date."""
-    if retry_after is None:
-        return 0.0
-    if (seconds := as_float(retry_after)) is not None:
-        return seconds
-    try:
-        return email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
-    except ValueError:
-        return 0.0
-
-
 @contextmanager
-def _own(folder: Path, wanted: Mapping[str, str]) -> Iterator[None]:
-    """Hold the folder for this search. Raises DataError when it is another's, in use, or cannot be written."""
+def _lock_for(folder: Path, wanted: Mapping[str, str]) -> Iterator[None]:
+    """Lock the folder for this search. Raises DataError when it belongs to another one, is locked, or is read-only."""
     note = folder / _QUERY
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -203,7 +199,7 @@ def _own(folder: Path, wanted: Mapping[str, str]) -> Iterator[None]:
 
 
 def _first_to_fetch(folder: Path) -> int:
-    """The first page that is not there, damaged, or was the last one when it was fetched."""
+    """The first page that is missing, damaged, or was the last one when it was fetched."""
     page = 1
     while _content(_page(folder, page)).get("next"):
         page += 1
@@ -217,7 +213,7 @@ def _results(path: Path) -> list[dict[str, Any]]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What a page holds; nothing where it is not there or damaged."""
+    """Content of a page; empty where it is missing or damaged."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -233,7 +229,4 @@ def _page(folder: Path, page: int) -> Path:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """A file that is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)
+    write_bytes(path, json.dumps(content, ensure_ascii=False).encode())

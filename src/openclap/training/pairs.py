@@ -14,9 +14,9 @@ import numpy as np
 from openclap.audio.mono import Channels
 from openclap.captions.check import CaptionCheck
 from openclap.captions.rules import Caption
+from openclap.data.build import Progress, build
 from openclap.data.config import DataConfig
-from openclap.data.manifest import Skipped
-from openclap.data.pack import Progress, build
+from openclap.data.manifest import SkippedRecord
 from openclap.data.shards import ShardIndex, captions_of_json, index_shards
 from openclap.data.split import shortfalls, split_by_group
 from openclap.errors import DataError
@@ -41,7 +41,7 @@ class Pairs:
 
     train: ShardIndex
     held: ShardIndex
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedRecord, ...] = ()
     notes: tuple[str, ...] = ()
     """What did not come out as it was asked for."""
 

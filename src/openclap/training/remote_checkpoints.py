@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openclap.errors import CheckpointError, ConfigError
-from openclap.storage import Place, place_of, remove_folder, sync_tree, told, write_bytes
+from openclap.storage import Place, place_of, remove_folder, sync_tree, write_bytes
+from openclap.storage import first_line as told
 from openclap.training.claim import CONFIG, Identity, as_text, is_claimed
 from openclap.training.lease import Lease
 from openclap.training.leave import BEST

@@ -1,4 +1,4 @@
-"""`openclap dataset`: from collections of sounds to shards, one file a verb."""
+"""`openclap dataset`: build data sets from collections of sounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from cyclopts import App
 
 from openclap.cli.dataset import build, caption, card, check, steps
 
-app = App(name="dataset", help="Make data sets: clean, licensed, free of overlap, in shards.")
+app = App(name="dataset", help="Build data sets: filtered, licensed, decontaminated, in shards.")
 app.command(build.build)
 app.command(steps.plan)
 app.command(steps.fetch)

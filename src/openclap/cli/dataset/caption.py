@@ -1,16 +1,9 @@
-"""`openclap dataset caption`: sentences of keywords, by a model."""
+"""`openclap dataset caption`: let a model write sentences from keywords."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from openclap.cli.console import note, print_json, print_table, progress
-from openclap.cli.dataset.making import Flag
-
-if TYPE_CHECKING:
-    from openclap.captions import CaptionMaker
-
-ENDPOINT = "endpoint"
+from openclap.cli.dataset.options import Flag
 
 
 def caption(
@@ -22,32 +15,33 @@ def caption(
     part: str = "1/1",
     json: Flag = False,
 ) -> None:
-    """Let a model write one more caption for each clip, from its tags (keyword-to-caption). Stopped, it goes on.
+    """Let a model write one more caption for each clip, from its tags (keyword-to-caption). After a stop, it resumes.
 
-    Words such as "man" and "woman" become "person". Clips under two seconds and clips without tags get none.
+    Words such as "man" and "woman" become "person". Clips under two seconds or without tags get no such caption.
 
     Parameters
     ----------
     out
         A folder in which every part of `fetch` is done; pack it afterwards.
     maker
-        "bundled", a small model that comes along; a sequence-to-sequence model's folder or USER/NAME on the hub, such
-        as mrm8488/t5-base-finetuned-common_gen, which LAION used; or "endpoint", a server that speaks OpenAI's chat
+        "bundled", a small model that is part of openclap; a sequence-to-sequence model's folder or USER/NAME on the
+        hub, such as mrm8488/t5-base-finetuned-common_gen, which LAION used; or "endpoint", a server with OpenAI's chat
         protocol, named by OPENCLAP_CHAT_URL, OPENCLAP_CHAT_MODEL and OPENCLAP_CHAT_KEY.
     revision
         The branch, tag or commit of a model on the hub.
     device
         Where the model runs: cpu, cuda, …
     part
-        Which share of the work: 3/100 is the third of a hundred jobs, which may run side by side.
+        The share of this job: 3/100 is the third of a hundred jobs, which may run side by side.
     json
         Print one JSON object instead of a table.
     """
     from dataclasses import asdict
 
     from openclap.data.captioning import caption as write_captions
+    from openclap.data.captioning import caption_maker
     from openclap.data.layout import identity
-    from openclap.data.work import Share
+    from openclap.data.parallel import Share
     from openclap.storage import place_of
 
     folder, share = place_of(out), Share.parse(part)
@@ -55,22 +49,17 @@ def caption(
     with progress("Captioning") as advance:
         counts = write_captions(
             folder,
-            made_by(maker, revision, device),
+            caption_maker(maker, revision, device),
             share,
             progress=lambda counts: advance(counts.done, total // share.of),
         )
-    found = asdict(counts)
+    numbers = asdict(counts)
     if json:
-        print_json(found)
+        print_json(numbers)
     else:
         print_table(
-            ["captions", "clips"], [[name.replace("_", " "), f"{count:,}"] for name, count in found.items()], right=[1]
+            ["captions", "clips"],
+            [[name.replace("_", " "), f"{count:,}"] for name, count in numbers.items()],
+            right=[1],
         )
     note(f"Part {part} is done. When all are: openclap dataset pack {out}")
-
-
-def made_by(name: str, revision: str | None = None, device: str | None = None) -> CaptionMaker:
-    """The maker of that name. Raises CheckpointError and ConfigError for what cannot be had."""
-    from openclap.captions import Endpoint, load
-
-    return Endpoint.from_environment() if name == ENDPOINT else load(name, revision=revision, device=device)

@@ -1,15 +1,15 @@
-"""`openclap dataset stats`, `card` and `push`: what a data set is made of, for people."""
+"""`openclap dataset stats`, `sources`, `card` and `push`: describe and publish a data set."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
 from openclap.cli.console import note, print_json, print_table, results
-from openclap.cli.dataset.making import Flag
+from openclap.cli.dataset.options import Flag
 
 
 def stats(out: str, *, json: Flag = False) -> None:
-    """Say what a finished data set is made of: sources, hours, licences, lengths, captions, and what was left out.
+    """Print statistics of a finished data set: sources, hours, licences, lengths, captions, and records left out.
 
     Parameters
     ----------
@@ -18,26 +18,26 @@ def stats(out: str, *, json: Flag = False) -> None:
     json
         Print one JSON object instead of tables.
     """
-    from openclap.data.stats import stats_of
+    from openclap.data.card import stats_of
     from openclap.storage import place_of
 
-    found = stats_of(place_of(out))
+    figures = stats_of(place_of(out))
     if json:
-        print_json(asdict(found) | {"samples": found.samples, "hours": found.hours})
+        print_json(asdict(figures) | {"samples": figures.samples, "hours": figures.hours})
         return
-    rows = [[name, f"{n:,}", f"{hours:,.2f}", f"{texts:,}"] for name, (n, hours, texts) in found.sources.items()]
-    rows.append(["all", f"{found.samples:,}", f"{found.hours:,.2f}", f"{int(found.captions['captions']):,}"])
+    rows = [[name, f"{n:,}", f"{hours:,.2f}", f"{texts:,}"] for name, (n, hours, texts) in figures.sources.items()]
+    rows.append(["all", f"{figures.samples:,}", f"{figures.hours:,.2f}", f"{int(figures.captions['captions']):,}"])
     print_table(["source", "samples", "hours", "captions"], rows, right=[1, 2, 3])
     results.print()
-    print_table(["licence", "samples"], [[name, f"{count:,}"] for name, count in found.licences.items()], right=[1])
-    if found.left_out:
+    print_table(["licence", "samples"], [[name, f"{count:,}"] for name, count in figures.licences.items()], right=[1])
+    if figures.left_out:
         results.print()
-        gone = [[source, kind, f"{count:,}"] for source, of in found.left_out.items() for kind, count in of.items()]
-        print_table(["left out of", "why", "records"], gone, right=[2])
+        rows = [[source, kind, f"{count:,}"] for source, of in figures.left_out.items() for kind, count in of.items()]
+        print_table(["left out of", "reason", "records"], rows, right=[2])
 
 
 def sources(*, json: Flag = False) -> None:
-    """List the collections and layouts that `build --source` and recipes read, and what each needs.
+    """List the collections and layouts that `build --source` and recipes can read, and the files that each needs.
 
     Parameters
     ----------
@@ -47,27 +47,27 @@ def sources(*, json: Flag = False) -> None:
     from openclap.sources import SOURCES
 
     if json:
-        print_json([{k: v for k, v in asdict(one).items() if k != "read"} for one in SOURCES.values()])
+        print_json([{k: v for k, v in asdict(source).items() if k != "read"} for source in SOURCES.values()])
         return
     print_table(
         ["source", "samples", "licence", "needs under its folder"],
         [
-            [one.name, f"{one.published.samples:,}" if one.published else "–", one.licence, one.needs]
-            for one in SOURCES.values()
+            [source.name, f"{source.published.samples:,}" if source.published else "–", source.licence, source.needs]
+            for source in SOURCES.values()
         ],
         right=[1],
     )
 
 
 def card(out: str, *, name: str | None = None) -> None:
-    """Write the data card: README.md with tables and charts. A README of your own is left alone.
+    """Write the data card: README.md with tables and charts. A README of your own is not touched.
 
     Parameters
     ----------
     out
         A finished data set.
     name
-        What the data set is called; its folder's name without it.
+        The name of the data set; that of its folder without it.
     """
     from openclap.data.card import write_card
     from openclap.storage import place_of
@@ -77,24 +77,24 @@ def card(out: str, *, name: str | None = None) -> None:
 
 
 def push(out: str, repo: str, *, public: Flag = False, revision: str | None = None) -> None:
-    """Upload a finished data set to the Hugging Face hub: its shards, manifest and card. Stopped, it goes on.
+    """Upload a finished data set to the Hugging Face hub: its shards, manifest and card. After a stop, it resumes.
 
-    It is private unless --public is given: look at the licences in the card first.
+    It is private without --public: check the licences in the card first.
 
     Parameters
     ----------
     out
         A finished data set.
     repo
-        USER/NAME of the data set on the hub, made if it is not there.
+        USER/NAME of the data set on the hub, created if missing.
     public
-        Let everybody see it.
+        Make it public.
     revision
         The branch to write to.
     """
     from openclap.checkpoints import hub
+    from openclap.data.card import stats_of
     from openclap.data.layout import WORK
-    from openclap.data.stats import stats_of
     from openclap.storage import place_of
 
     folder = place_of(out)

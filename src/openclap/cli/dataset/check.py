@@ -1,4 +1,4 @@
-"""`openclap dataset check`: is every tar whole?"""
+"""`openclap dataset check`: find and repair damaged tars."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 from collections.abc import Sequence
 
 from openclap.cli.console import note, print_json, print_table, progress
-from openclap.cli.dataset.making import Flag
+from openclap.cli.dataset.options import Flag
 
-NAMED = 10
-"""Files that are no part of the data set and are named."""
+LISTED = 10
+"""Foreign files that are named."""
 
 
 def check(out: str, *, repair: Flag = False, processes: int = os.cpu_count() or 1, json: Flag = False) -> int:
-    """Read every byte of every tar, and name what is damaged. The exit code is 1 when something is.
+    """Read every byte of every tar and list the damaged ones. The exit code is 1 when there are any.
 
-    Tars that openclap wrote are held against the manifest's hashes; of other tars every sound is decoded. Files that
-    are no part of the data set are named.
+    Tars that openclap wrote are compared with the hashes in the manifest; of other tars, every sound is decoded. Files
+    that are not part of the data set are listed.
 
     Parameters
     ----------
@@ -25,44 +25,44 @@ def check(out: str, *, repair: Flag = False, processes: int = os.cpu_count() or 
     repair
         Write damaged tars, manifest and sizes again, and only those; without work/, the manifest from the tars alone.
     processes
-        How many tars are read at once.
+        How many tars are read at the same time.
     json
         Print one JSON object instead of a table.
     """
-    from openclap.data import verify as checking
+    from openclap.data import verify
+    from openclap.formatting import join_first
     from openclap.storage import place_of
 
     folder = place_of(out)
     with progress("Checking") as advance:
-        health = checking.check(folder, processes=processes, progress=advance)
-    found = health.damage
-    if repair and found:
+        report = verify.check(folder, processes=processes, progress=advance)
+    damage = report.damage
+    if repair and damage:
         with progress("Repairing"):
-            health = checking.repair(folder, health, processes=processes)
+            report = verify.repair(folder, report, processes=processes)
     if json:
-        facts = {"tars": health.tars, "samples": health.samples, "damaged": found, "aliens": health.aliens}
-        print_json(facts | {"left": health.damage} if repair else facts)
-    elif found:
-        print_table(["file", "what is wrong"], [list(row) for row in found])
-    if health.aliens:
-        more = f" and {len(health.aliens) - NAMED} more" if len(health.aliens) > NAMED else ""
-        note(f"No part of the data set: {', '.join(health.aliens[:NAMED])}{more}.")
-    for sentence in health.notes:
+        facts = {"tars": report.tars, "samples": report.samples, "damaged": damage, "foreign": report.foreign}
+        print_json(facts | {"left": report.damage} if repair else facts)
+    elif damage:
+        print_table(["file", "damage"], [list(row) for row in damage])
+    if report.foreign:
+        note(f"Not part of the data set: {join_first(report.foreign, LISTED)}.")
+    for sentence in report.notes:
         note(sentence)
-    if repair and found:
-        _say_mended(found, health.damage)
-    elif not found:
-        note(f"{health.tars} tars with {health.samples:,} samples are whole.")
-    return 1 if health.damage else 0
+    if repair and damage:
+        _note_repairs(damage, report.damage)
+    elif not damage:
+        note(f"{report.tars} tars with {report.samples:,} samples are undamaged.")
+    return 1 if report.damage else 0
 
 
-def _say_mended(found: Sequence[tuple[str, str]], left: Sequence[tuple[str, str]]) -> None:
-    """How many tars were written again, and what is left."""
-    gone = {name for name, _ in found} - {name for name, _ in left}
-    tars = sum(name.endswith(".tar") for name in gone)
+def _note_repairs(before: Sequence[tuple[str, str]], left: Sequence[tuple[str, str]]) -> None:
+    """Print the number of repaired tars and the remaining damage."""
+    repaired = {name for name, _ in before} - {name for name, _ in left}
+    tars = sum(name.endswith(".tar") for name in repaired)
     if tars:
         note(f"Wrote {tars} damaged tars again.")
-    elif not gone:
-        note("Nothing could be mended.")
+    elif not repaired:
+        note("Nothing could be repaired.")
     for name, reason in left:
-        note(f"Still wrong: {name}: {reason}")
+        note(f"Still damaged: {name}: {reason}")

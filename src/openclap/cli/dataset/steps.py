@@ -1,64 +1,62 @@
-"""`openclap dataset plan`, `fetch`, `pack` and `merge`: the steps of `build`, to be shared among jobs."""
+"""`openclap dataset plan`, `fetch`, `pack` and `merge`: the steps of `build`, to be distributed over jobs."""
 
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 from openclap.cli.console import note, progress
-from openclap.cli.dataset.alike import near_by
-from openclap.cli.dataset.build import show
-from openclap.cli.dataset.making import Choices, Flag
+from openclap.cli.dataset.build import print_report
+from openclap.cli.dataset.options import Flag, RecordOptions, load_model
 from openclap.cli.reading import ReadAs
 
 if TYPE_CHECKING:
-    from openclap.data.work import Each
+    from openclap.data.parallel import Runner
 
 
 def plan(
-    what: str,
+    collection: str,
     out: str,
     *,
-    choices: Choices = Choices(),
+    options: RecordOptions = RecordOptions(),
     read_as: ReadAs = ReadAs(),
-    any_captions: Flag = False,
+    skip_caption_check: Flag = False,
     processes: int = os.cpu_count() or 1,
 ) -> None:
-    """Write down every record and its captions, without fetching or decoding anything: the first step of `build`.
+    """Write every record with its captions to OUT/work, without fetching or decoding: the first step of `build`.
 
     Parameters
     ----------
-    what
+    collection
         A table, a folder, shards, the name of a recipe, or a Python file with a function `config()` that returns one.
     out
         The folder to write.
-    any_captions
-        Go on with captions that look like identifiers, or are nearly all the same.
+    skip_caption_check
+        Continue with captions that look like identifiers, or are nearly all the same.
     processes
-        How many sounds of the sets to stay apart from are decoded at once.
+        How many sounds of evaluation sets are decoded at the same time.
     """
-    from openclap.data.layout import alone, check_claim
-    from openclap.data.pack import told_when_stopped
-    from openclap.data.plan import plan as write_down
+    from openclap.data.build import dataset_input, explain_disk_errors
+    from openclap.data.filters import plan as write_records
+    from openclap.data.layout import check_identity, lock
     from openclap.storage import place_of
 
     folder = place_of(out)
-    check_claim(folder)
-    making = choices.making(what, read_as, any_captions=any_captions)
-    recipe = making.recipe
-    with progress("Planning") as advance, told_when_stopped(folder):
+    check_identity(folder)
+    arguments = options.arguments(collection, read_as, skip_caption_check=skip_caption_check)
+    source_input = dataset_input(processes=processes, **arguments)
+    with progress("Planning") as advance, explain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder):
-            count = write_down(
-                making.records(),
+        with lock(folder):
+            count = write_records(
+                source_input.records(),
                 folder,
-                recipe.choices,
-                held=partial(recipe.held, choices.root, choices.told(), processes=processes),
-                check=making.check,
+                source_input.recipe.full_config,
+                evaluation_sets=source_input.evaluation_sets,
+                check=source_input.check,
                 progress=lambda done: advance(done, done),
             )
-    note(f"Wrote down {count:,} records in {out}. Next: openclap dataset fetch {out}")
+    note(f"Planned {count:,} records in {out}. Next: openclap dataset fetch {out}")
 
 
 def fetch(
@@ -67,91 +65,92 @@ def fetch(
     part: str = "1/1",
     processes: int = os.cpu_count() or 1,
     ray: Flag = False,
-    private: Flag = False,
-    again: Flag = False,
-    near: float | None = None,
+    allow_private_addresses: Flag = False,
+    retry_failed: Flag = False,
+    near_duplicates: float | None = None,
     model: str | None = None,
 ) -> None:
-    """Fetch the sounds that have an address, and decode every sound once.
+    """Download the sounds that have a URL, and decode every sound once.
 
     Parameters
     ----------
     out
         A folder that `plan` wrote.
     part
-        Which share of the work: 3/100 is the third of a hundred jobs, which may run side by side.
+        The share of this job: 3/100 is the third of a hundred jobs, which may run side by side.
     processes
-        How many sounds are decoded at once.
+        How many sounds are decoded at the same time.
     ray
-        Decode on the Ray cluster that RAY_ADDRESS names, in place of processes here.
-    private
-        Sounds may be fetched from private addresses, such as a mirror in the same house.
-    again
-        Try again what could not be fetched or decoded.
-    near
-        Find clips that sound like an earlier one, to leave them out: from this cosine on, such as 0.98, by a model's
-        vectors. The last part to be done compares all.
+        Decode on the Ray cluster that RAY_ADDRESS names, instead of in processes here.
+    allow_private_addresses
+        Download sounds from private addresses too, such as a mirror in your own network.
+    retry_failed
+        Try again the sounds that could not be downloaded or decoded.
+    near_duplicates
+        Leave out clips that sound like an earlier one: from this cosine of a model's embeddings on, such as 0.98. The
+        last part to finish compares all clips.
     model
-        The embedding model for --near: a folder, file or name (`openclap models`); the demo's without it.
+        The embedding model for --near-duplicates: a folder, file or name (`openclap models`); the demo's without it.
     """
-    from openclap.data.fetch import Limits
+    from openclap.data.build import explain_disk_errors, fetch_and_decode, near_duplicate_search
     from openclap.data.layout import identity
-    from openclap.data.near_duplicates import mark
-    from openclap.data.pack import gather, told_when_stopped
-    from openclap.data.work import Share
+    from openclap.data.near_duplicates import find_near_duplicates
+    from openclap.data.parallel import Share
+    from openclap.download import FetchLimits
     from openclap.storage import place_of
 
-    folder, share, near_in = place_of(out), Share.parse(part), near_by(near, model)
-    alike = near_in and near_in(identity(folder)["config"]["channels"])
-    with progress("Fetching and decoding") as advance, told_when_stopped(folder):
-        gather(
+    folder, share, embedder = place_of(out), Share.parse(part), load_model(near_duplicates, model)
+    channels = identity(folder)["config"]["channels"]
+    with progress("Fetching and decoding") as advance, explain_disk_errors(folder):
+        fetch_and_decode(
             folder,
             share,
-            limits=Limits(private=private),
+            limits=FetchLimits(allow_private=allow_private_addresses),
             processes=processes,
-            each=_runner(ray),
-            again=again,
+            runner=_runner(ray),
+            retry_failed=retry_failed,
             progress=advance,
         )
-    if alike:
-        with progress("Listening for near duplicates") as advance, told_when_stopped(folder):
-            found = mark(folder, alike, share, progress=lambda done: advance(done, done))
-        note("Other parts are still to be listened to." if found is None else f"Near duplicates: {found:,}.")
+    if embedder is not None and near_duplicates is not None:
+        near = near_duplicate_search(near_duplicates, embedder, channels)
+        with progress("Searching for near-duplicates") as advance, explain_disk_errors(folder):
+            count = find_near_duplicates(folder, near, share, progress=lambda done: advance(done, done))
+        note("Other parts are still to be embedded." if count is None else f"Near-duplicates: {count:,}.")
     note(f"Part {part} is done. When all are: openclap dataset pack {out}")
 
 
 def pack(out: str, *, part: str = "1/1", processes: int = os.cpu_count() or 1, ray: Flag = False) -> None:
-    """Write tars of what was fetched and decoded.
+    """Write the tars from the decoded sounds.
 
     Parameters
     ----------
     out
         A folder in which every part of `fetch` is done.
     part
-        Which share of the work: 3/100 is the third of a hundred jobs, which may run side by side.
+        The share of this job: 3/100 is the third of a hundred jobs, which may run side by side.
     processes
-        How many tars are written at once.
+        How many tars are written at the same time.
     ray
-        Write them on the Ray cluster that RAY_ADDRESS names, in place of processes here.
+        Write them on the Ray cluster that RAY_ADDRESS names, instead of in processes here.
     """
-    from openclap.data.pack import told_when_stopped, write_tars
-    from openclap.data.work import Share
+    from openclap.data.build import explain_disk_errors, write_tars
+    from openclap.data.parallel import Share
     from openclap.storage import place_of
 
     folder, share = place_of(out), Share.parse(part)
-    with progress("Packing") as advance, told_when_stopped(folder):
-        write_tars(folder, share, processes=processes, each=_runner(ray), progress=lambda done: advance(done, done))
+    with progress("Packing") as advance, explain_disk_errors(folder):
+        write_tars(folder, share, processes=processes, runner=_runner(ray), progress=lambda done: advance(done, done))
     note(f"Part {part} is done. When all are: openclap dataset merge {out}")
 
 
-def _runner(ray: bool) -> Each:
-    from openclap.data import on_ray, work
+def _runner(ray: bool) -> Runner:
+    from openclap.data.parallel import run, run_on_ray
 
-    return on_ray.each if ray else work.each
+    return run_on_ray if ray else run
 
 
 def merge(out: str, *, json: Flag = False) -> None:
-    """Write the manifest, the list of what was left out, and the card: the last step of `build`.
+    """Write the manifest, the list of records left out, and the data card: the last step of `build`.
 
     Parameters
     ----------
@@ -167,4 +166,4 @@ def merge(out: str, *, json: Flag = False) -> None:
     folder = place_of(out)
     report = finish(folder)
     write_card(folder, folder.name)
-    show(report, json=json)
+    print_report(report, json=json)

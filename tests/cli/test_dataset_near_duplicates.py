@@ -1,0 +1,72 @@
+"""`--near-duplicates` of `openclap dataset`: leave out clips that sound like an earlier one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from openclap.cli import run
+
+SOUNDS = Path(__file__).parents[2] / "src" / "openclap" / "demo" / "sounds"
+
+
+def openclap(*words: object) -> int:
+    return run([str(word) for word in words])
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """Three recordings, and the first again as a 24-bit file of another level."""
+    folder = tmp_path / "collection"
+    folder.mkdir()
+    for name in ("dog1", "water-running", "garden"):
+        shutil.copy(SOUNDS / f"scratch-{name}.ogg", folder / f"{name}.ogg")
+    wave_NC, rate = soundfile.read(folder / "dog1.ogg")
+    soundfile.write(folder / "dog2.flac", 0.99 * wave_NC, rate, subtype="PCM_24")
+    return folder
+
+
+def left_out(out: Path) -> dict[str, str]:
+    lines = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    return {Path(line["file"]).name: line["kind"] for line in lines}
+
+
+def test_near_duplicate_of_another_encoding_is_left_out(
+    collection: Path, start_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert (
+        openclap("dataset", "build", collection, out, "--near-duplicates", "0.99", "--model", "demo-start", "--json")
+        == 0
+    )
+    assert left_out(out) == {"dog2.flac": "near duplicate"}
+    [skipped] = json.loads(capsys.readouterr().out)["skipped"]
+    assert skipped["reason"].startswith("sounds like ") and "dog1" in skipped["reason"]
+
+
+def test_steps_leave_out_the_same_near_duplicates(
+    collection: Path, start_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert openclap("dataset", "plan", collection, out) == 0
+    assert openclap("dataset", "fetch", out, "--part", "2/2", "--near-duplicates", "0.99", "--model", "demo-start") == 0
+    assert "Other parts are still to be embedded" in capsys.readouterr().err
+    assert openclap("dataset", "fetch", out, "--part", "1/2", "--near-duplicates", "0.99", "--model", "demo-start") == 0
+    assert "Near-duplicates: 1." in capsys.readouterr().err
+    assert openclap("dataset", "pack", out) == 0 and openclap("dataset", "merge", out) == 0
+    assert left_out(out) == {"dog2.flac": "near duplicate"}
+
+
+@pytest.mark.parametrize(
+    "words", [("--near-duplicates", "1.5"), ("--near-duplicates", "0.9", "--model", "no/such/model"), ("--model", "x")]
+)
+def test_invalid_options_are_reported_before_any_work(
+    collection: Path, tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert openclap("dataset", "build", collection, tmp_path / "out", *words) == 2
+    assert capsys.readouterr().err.startswith("openclap: ")
+    assert not (tmp_path / "out").exists()
