@@ -40,7 +40,8 @@ from openclap.checkpoints.folder import fill
 from openclap.checkpoints.huggingface import from_state
 from openclap.malloc import all_memory_kept
 from openclap.models.clap import CLAP
-from openclap.models.objectives import ObjectiveConfig, build_objective
+from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.objectives import build_objective
 from openclap.training.config import OptimConfig
 from openclap.training.optimizer import build_optimizer
 from openclap.training.step import TrainingStep

@@ -10,7 +10,8 @@ from torch import nn
 
 from features import CAPTIONS
 from openclap import presets
-from openclap.models.objectives import ObjectiveConfig, build_objective
+from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.objectives import build_objective
 from openclap.models.pann import PANNConfig
 from openclap.training.optimizer import freeze
 from openclap.training.step import TrainingStep

@@ -14,7 +14,7 @@ import openclap
 from openclap.audio.augment import AugmentConfig
 from openclap.embedder import Embedder
 from openclap.models.clap import CLAP
-from openclap.models.objectives import ObjectiveConfig
+from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.config import TrainConfig
 from openclap.training.feature_cache import remember
 from openclap.training.lora import adapt

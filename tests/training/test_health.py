@@ -17,7 +17,7 @@ import openclap
 from openclap.data.shards import index_shards
 from openclap.errors import AudioError, CheckpointError, TrainingError
 from openclap.evals.validation import HeldOut
-from openclap.models.objectives import ObjectiveConfig
+from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.classifier import of_one, teach
 from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.health import Place, check_going, doubt

@@ -22,7 +22,7 @@ from openclap.data.loader import PairLoader
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError, TrainingError
 from openclap.models.loss import contrastive_loss
-from openclap.models.objectives import ObjectiveConfig
+from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.config import OptimConfig
 from openclap.training.trainer import Row, read_log, train
 

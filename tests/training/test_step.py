@@ -18,7 +18,8 @@ from torch import nn
 
 from features import CAPTIONS
 from openclap import presets
-from openclap.models.objectives import ObjectiveConfig, build_objective
+from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.objectives import build_objective
 from openclap.training.step import TrainingStep, features_of, statistics_kept
 from openclap.types import Features
 
