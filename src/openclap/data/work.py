@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from openclap.errors import ConfigError, DataError
-from openclap.malloc import keep_freed_memory
+from openclap.malloc import retain_some_freed_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,7 +60,7 @@ def each(work: Callable[[T], R], things: Sequence[T], processes: int = 1) -> Ite
     """
     if processes < 1:
         raise ConfigError(f"processes is {processes}, expected 1 or more.")
-    keep_freed_memory()
+    retain_some_freed_memory()
     if processes == 1 or len(things) < 2:
         yield from map(work, things)
         return
@@ -85,7 +85,7 @@ def each(work: Callable[[T], R], things: Sequence[T], processes: int = 1) -> Ite
 def _belong() -> None:
     """Leave it to the first process when to end: Ctrl-C reaches every process of a terminal, and a kill of the first
     one no other."""
-    keep_freed_memory()
+    retain_some_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_first, daemon=True).start()
 

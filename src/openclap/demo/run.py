@@ -30,7 +30,7 @@ from openclap.search.scan import ScanReport
 from openclap.sources.table import read_table
 from openclap.storage import write_bytes
 from openclap.training.config import TrainConfig
-from openclap.training.trainer import Outcome, Row, read_log, train
+from openclap.training.trainer import TrainingResult, TrainingRow, read_log, train
 
 SOUNDS = Path(__file__).parent / "sounds"
 TABLE = SOUNDS / "sounds.csv"
@@ -80,9 +80,9 @@ class Demo:
         """Clips in each split."""
         return pack(self.records, self.shards, splits=SPLITS, seed=SPLIT_SEED, progress=progress).packed
 
-    def train(self, watch: Callable[[Row], None]) -> Outcome:
+    def train(self, watch: Callable[[TrainingRow], None]) -> TrainingResult:
         """The finished run, or where it was stopped."""
-        return train(self.config, self.run, watch=watch)
+        return train(self.config, self.run, progress=watch)
 
     def publish(self) -> Path:
         """The trained model under a name of its own, which no later demo takes away from indexes that use it."""

@@ -94,13 +94,17 @@ def freeze_running_statistics(model: nn.Module) -> Iterator[None]:
     For forward passes that must not count: a second pass over the same clips, and batches of silence.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
-        norm.track_running_stats = False
+        # Not track_running_stats = False: then autograd saves two tensors fewer, and activation checkpointing requires
+        # that the second pass saves what the first one did.
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig, *, also: Sequence[str] = ()) -> list[dict[str, object]]:

@@ -4,8 +4,8 @@ Gradient accumulation: the step's loss is the mean of the batches' losses. That 
 because a contrastive objective compares each clip with its own batch alone: accumulation makes gradients less noisy and
 adds no negatives. Chunks do add them: they fit a larger batch into the same memory and leave the loss as it is.
 
-Chunks use gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"):
-compute the embeddings of all clips without a graph, `chunk` clips at a time; take the objective over all of them; then
+Chunks use gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+Setup"): compute the embeddings of all clips without a graph, `chunk` clips at a time; take the objective over all of them; then
 compute each chunk again with a graph and the same random states, and continue backward from the cached gradients. It
 costs one more forward pass. Batch norm normalises over a chunk instead of the batch, and updates its running statistics
 once for each chunk; where it is frozen or absent, the step equals that of the whole batch.
@@ -198,7 +198,7 @@ def alignment(audio_BD: Tensor, text_BD: Tensor) -> Tensor:
 
 
 def uniformity(embedding_BD: Tensor) -> Tensor:
-    """Compute how evenly unit vectors cover the sphere: the logarithm of the mean of exp(-2 · distance²) over all pairs.
+    """Compute how evenly unit vectors cover the sphere: the log of the mean of exp(-2 · distance²) over all pairs.
 
     0 when all vectors are equal, near -4 when they are spread over many dimensions (Wang & Isola 2020, with t = 2).
     """
