@@ -17,8 +17,7 @@ import pytest
 import openclap
 from openclap.cli import _told, app, run
 from openclap.errors import MissingTokenizerError
-from openclap.training.config import TrainConfig
-from openclap.training.options import option_names
+from openclap.training.config import TrainConfig, option_names
 
 SOURCE = Path(openclap.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--([a-z](?:[\w.-]*\w)?)")
@@ -29,10 +28,10 @@ REACHED = {
     ("data/near_duplicates.py", "--near"): ["dataset build", "dataset fetch"],
     ("data/work.py", "--part"): ["dataset fetch", "dataset caption", "dataset pack"],
     ("data/work.py", "--processes"): ["dataset build", "dataset fetch", "dataset pack", "dataset check", "finetune"],
-    ("training/pairs.py", "--held-out"): ["finetune"],
+    ("training/finetune.py", "--validation-fraction"): ["finetune"],
 }
 """Options that modules outside of cli name, and the commands that reach such a message."""
-OTHERS = ("interop/hear.py", "checkpoints/packages.py", "data/on_ray.py", "training/options.py")
+OTHERS = ("interop/hear.py", "checkpoints/packages.py", "data/on_ray.py", "training/config.py")
 """Modules that name options of other programs, or the user's own words."""
 PATTERNS = ("--name", "--help")
 

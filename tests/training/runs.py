@@ -29,7 +29,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 def stopped_at(run: Path, step: int, copy: Path) -> Path:
     """A finished run as a kill just after the state of `step` would have left it."""
-    later = [state.name for state in (run / "states").iterdir() if int(state.name.removeprefix("step-")) > step]
+    later = [state.name for state in (run / "checkpoints").iterdir() if int(state.name.removeprefix("step-")) > step]
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("model", *later))
-    assert (copy / "states" / f"step-{step:08d}").is_dir()
+    assert (copy / "checkpoints" / f"step-{step:08d}").is_dir()
     return copy

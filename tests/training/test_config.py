@@ -8,32 +8,31 @@ import pytest
 import torch
 
 from openclap import presets
-from openclap.cli.train import options_given
+from openclap.cli.train import parse_options
 from openclap.errors import ConfigError
 from openclap.recipes import RECIPES, recipe
-from openclap.training.config import OptimConfig, TrainConfig
+from openclap.training.config import OptimConfig, TrainConfig, describe_options, option_names, override
 from openclap.training.optimizer import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
-from openclap.training.options import explained, option_names, override
 from reference import GOLDEN
 from tiny import PRESET
 
 CONFIG = TrainConfig(start="x", data="y", epochs=3, batch_size=4)
 
 
-def test_the_schedule_is_the_references() -> None:
+def test_cosine_schedule_equals_reference() -> None:
     golden = np.load(GOLDEN / "cosine_lr.npz")
     ours = [1e-4 * warmup_cosine(int(step), warmup_steps=320, total_steps=4000) for step in golden["step"]]
     np.testing.assert_allclose(ours, golden["lr"], rtol=1e-9, atol=1e-12)
 
 
-def test_all_schedules_warm_up_alike_and_end_where_they_should() -> None:
+def test_schedules_share_warmup_and_reach_their_final_rates() -> None:
     shares = {name: [f(step, warmup_steps=4, total_steps=12) for step in range(12)] for name, f in SCHEDULES.items()}
     assert all(share[:4] == [0.25, 0.5, 0.75, 1.0] for share in shares.values())
     assert shares["linear"][4:] == pytest.approx([1 - n / 8 for n in range(8)])
     assert shares["constant"][4:] == [1.0] * 8
 
 
-def test_options_replace_values_by_their_kind() -> None:
+def test_override_converts_text_by_field_type() -> None:
     changed = override(
         CONFIG, {"epochs": "7", "optim.lr": "3e-4", "frozen": "audio_tower,text_tower", "optim.betas": "0.8,0.9"}
     )
@@ -47,30 +46,30 @@ def test_options_replace_values_by_their_kind() -> None:
         "caption": "all",
         "channels": "left",
     }
-    flags = dict.fromkeys(("fixed_norms", "compile", "checkpointing", "objective.spare_equal_captions"), "yes")
+    flags = dict.fromkeys(("freeze_batch_norm", "compile", "activation_checkpointing", "objective.spare_equal_captions"), "yes")
     shares = {f"augment.{name}": "0.5" for name in ("shift", "mixup", "patch_dropout")}
     others |= flags | shares | {"objective.kind": "siglip", "objective.label_smoothing": "0.5"}
     for name in option_names(CONFIG):
         assert override(CONFIG, {name: others.get(name, "5")}) != CONFIG, name
 
 
-def test_a_choice_of_yes_or_no_needs_no_value() -> None:
+def test_boolean_option_needs_no_value() -> None:
     assert override(CONFIG, {"objective.spare-equal-captions": None}).objective.spare_equal_captions
     with pytest.raises(ConfigError, match="--epochs has no value, expected something like 3"):
         override(CONFIG, {"epochs": None})
     given = ("--compile", "--epochs", "5", "--optim.lr=1", "--checkpointing")
-    assert options_given(given) == {"compile": None, "epochs": "5", "optim.lr": "1", "checkpointing": None}
+    assert parse_options(given) == {"compile": None, "epochs": "5", "optim.lr": "1", "activation_checkpointing": None}
 
 
-def test_every_option_is_explained_and_written_as_it_is_read() -> None:
-    told = {name: (value, meaning) for name, value, meaning in explained(CONFIG)}
+def test_every_option_has_a_description_and_round_trips() -> None:
+    told = {name: (value, meaning) for name, value, meaning in describe_options(CONFIG)}
     assert {name[2:].replace("-", "_") for name in told} == set(option_names(CONFIG))
     assert all(meaning for _, meaning in told.values())
     assert override(CONFIG, {name[2:]: value for name, (value, _) in told.items()}) == CONFIG
     assert told["--optim.betas"][0] == "0.9,0.98" and told["--compile"][0] == "no"
 
 
-def test_options_are_read_by_type_in_groups_of_any_depth() -> None:
+def test_override_reads_nested_groups() -> None:
     assert override(CONFIG, {"compile": "no", "trackers": ""}).trackers == ()
     deep = override(Outer(), {"inner.most": "0.5", "inner.core.note": "None", "inner.core.sizes": "3, 4", "limit": "7"})
     assert deep == Outer(limit=7, inner=Inner(most=0.5, core=Core(note=None, sizes=(3, 4))))
@@ -127,12 +126,12 @@ class Outer:
         ({"optim.clip_norm": "0"}, "more than 0"),
     ],
 )
-def test_wrong_options_are_told(options: dict[str, str], said: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         override(CONFIG, options)
 
 
-def test_decay_is_on_matrices_alone_and_towers_have_their_own_rate() -> None:
+def test_parameter_groups_of_towers_heads_and_decay() -> None:
     clap = presets.build(PRESET)
     groups = parameter_groups(clap, OptimConfig(lr=1.0, tower_lr=0.1, weight_decay=0.5))
     rate = {id(p): (g["base_lr"], g["weight_decay"]) for g in groups for p in g["params"]}  # type: ignore[attr-defined]
@@ -144,7 +143,7 @@ def test_decay_is_on_matrices_alone_and_towers_have_their_own_rate() -> None:
     assert rate[id(clap.audio_tower.blocks[0].bn1.weight)] == (0.1, 0.0)
 
 
-def test_freezing_stops_gradients_and_batch_norms() -> None:
+def test_freeze_stops_gradients_and_batch_norms() -> None:
     clap = presets.build(PRESET).train()
     freeze(clap, ("audio_tower", "text_head.0"))
     assert not any(p.requires_grad for p in clap.audio_tower.parameters())
@@ -157,7 +156,7 @@ def test_freezing_stops_gradients_and_batch_norms() -> None:
         build_optimizer(clap, OptimConfig())
 
 
-def test_recipes_by_name_and_by_file(tmp_path: Path) -> None:
+def test_recipes_are_found_by_name_and_by_file(tmp_path: Path) -> None:
     for name in RECIPES:
         assert isinstance(recipe(name), TrainConfig)
     mine = tmp_path / "mine.py"
@@ -175,6 +174,6 @@ def test_recipes_by_name_and_by_file(tmp_path: Path) -> None:
         recipe("dmeo")
 
 
-def test_tiny_rates_do_not_vanish_in_warmup() -> None:
+def test_warmup_rate_is_never_zero() -> None:
     assert warmup_cosine(0, warmup_steps=0, total_steps=1) == 1.0
     assert torch.tensor([warmup_cosine(step, warmup_steps=5, total_steps=5) for step in range(5)]).min() > 0

@@ -16,8 +16,8 @@ from openclap.embedder import Embedder
 from openclap.models.clap import CLAP
 from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.config import TrainConfig
-from openclap.training.feature_cache import remember
-from openclap.training.lora import adapt
+from openclap.training.feature_cache import cache_frozen_towers
+from openclap.training.lora import add_lora
 from openclap.training.optimizer import freeze
 from openclap.training.trainer import read_log, train
 
@@ -32,7 +32,7 @@ def score(embedder: Embedder) -> float:
 
 @pytest.mark.parametrize("tower", ["tiny_model", "tiny_swin"])
 @pytest.mark.parametrize("more", [{"caption": "all"}, {"chunk": 1}, {"objective": ObjectiveConfig("siglip")}])
-def test_what_is_learnt_is_the_same(
+def test_cached_training_equals_uncached_training(
     make_config: MakeConfig, tmp_path: Path, tower: str, more: dict[str, object], request: pytest.FixtureRequest
 ) -> None:
     start = str(request.getfixturevalue(tower))
@@ -48,8 +48,8 @@ def test_what_is_learnt_is_the_same(
         torch.testing.assert_close(tensor, plain[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_stopped_it_ends_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(frozen=TOWERS, epochs=6, save_every=2, keep=9, trackers=())
+def test_resumed_run_with_cache_is_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(frozen=TOWERS, epochs=6, save_every=2, keep_checkpoints=9, trackers=())
     train(config, tmp_path / "whole")
     for step in (2, 8):
         resumed = stopped_at(tmp_path / "whole", step, tmp_path / f"from-{step}")
@@ -65,7 +65,7 @@ def count_forwards(clap: CLAP) -> list[str]:
     return passes
 
 
-def test_nothing_is_computed_twice(make_config: MakeConfig, tiny_model: Path) -> None:
+def test_no_input_is_computed_twice(make_config: MakeConfig, tiny_model: Path) -> None:
     model = openclap.load(tiny_model)
     passes = count_forwards(model.clap)
     rng = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def test_nothing_is_computed_twice(make_config: MakeConfig, tiny_model: Path) ->
     texts = ["a low tone", "noise", "a big dog howling in the rain", "noise"]
     plain = model.embed_audio(sounds), model.embed_text(texts)
     freeze(model.clap, TOWERS)
-    assert remember(model.clap, make_config(frozen=TOWERS)) == list(TOWERS)
+    assert cache_frozen_towers(model.clap, make_config(frozen=TOWERS)) == list(TOWERS)
     first = model.embed_audio(sounds), model.embed_text(texts)
     passes.clear()
     again = model.embed_audio(sounds[::-1])[::-1], model.embed_text(texts[::-1])[::-1]
@@ -94,18 +94,18 @@ def test_nothing_is_computed_twice(make_config: MakeConfig, tiny_model: Path) ->
         {"frozen": ("audio_tower.blocks", "text_tower.encoder")},
     ],
 )
-def test_towers_that_change_do_not_remember(make_config: MakeConfig, tiny_model: Path, more: dict[str, object]) -> None:
+def test_changing_towers_are_not_cached(make_config: MakeConfig, tiny_model: Path, more: dict[str, object]) -> None:
     config: TrainConfig = make_config(**{"frozen": TOWERS} | more)
     clap = openclap.load(tiny_model).clap
     freeze(clap, config.frozen)
-    assert remember(clap, config) == []
+    assert cache_frozen_towers(clap, config) == []
 
 
-def test_each_tower_for_itself(make_config: MakeConfig, tiny_swin: Path) -> None:
+def test_towers_are_cached_independently(make_config: MakeConfig, tiny_swin: Path) -> None:
     clap = openclap.load(tiny_swin).clap
     freeze(clap, TOWERS[1:])
-    assert remember(clap, make_config(frozen=TOWERS[1:])) == ["text_tower"]
+    assert cache_frozen_towers(clap, make_config(frozen=TOWERS[1:])) == ["text_tower"]
     adapted = openclap.load(tiny_swin).clap
     freeze(adapted, TOWERS)
-    adapt(adapted, 2)
-    assert remember(adapted, make_config(frozen=TOWERS, lora=2)) == []
+    add_lora(adapted, 2)
+    assert cache_frozen_towers(adapted, make_config(frozen=TOWERS, lora=2)) == []

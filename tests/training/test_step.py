@@ -20,7 +20,8 @@ from features import CAPTIONS
 from openclap import presets
 from openclap.models.objective_config import ObjectiveConfig
 from openclap.models.objectives import build_objective
-from openclap.training.step import TrainingStep, features_of, statistics_kept
+from openclap.training.optimizer import freeze_running_statistics
+from openclap.training.step import TrainingStep, compute_features
 from openclap.types import Features
 
 EVERYTHING = ObjectiveConfig("infonce", 0.7, 0.2, (4,), True)
@@ -36,7 +37,7 @@ def assert_equal_gradients(one: dict[str, torch.Tensor], other: dict[str, torch.
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 6, 100])
 @pytest.mark.parametrize("kind", [EVERYTHING, ObjectiveConfig("mlp", kappa=1.0), ObjectiveConfig("siglip")])
-def test_chunks_change_nothing_where_batch_norm_is_frozen(kind: ObjectiveConfig, chunk: int) -> None:
+def test_chunked_step_equals_whole_step_with_frozen_batch_norm(kind: ObjectiveConfig, chunk: int) -> None:
     whole, chunked = (step_results(Case(kind, chunk=size), [make_batch()]) for size in (0, chunk))
     assert chunked["report"] == pytest.approx(whole["report"], rel=1e-6)
     assert_equal_gradients(chunked["gradients"], whole["gradients"])
@@ -76,7 +77,7 @@ def _joined(parts: list[Features]) -> Features:
     return replace(first, **rows, **shifted)
 
 
-def test_running_statistics_move_once() -> None:
+def test_running_statistics_are_updated_once_per_chunk() -> None:
     """As in one pass over the chunks, though each is computed twice; a batch in one chunk is the whole batch's step."""
     case, batch = Case(ObjectiveConfig(), chunk=2), make_batch()
     torch.manual_seed(0)
@@ -91,17 +92,17 @@ def test_running_statistics_move_once() -> None:
         torch.testing.assert_close(found[name], buffer, rtol=1e-6, atol=1e-7)
 
 
-def test_statistics_are_kept_and_moved_again() -> None:
+def test_freeze_running_statistics_within_the_context_only() -> None:
     norm = nn.BatchNorm1d(2)
     x, y = torch.randn(2, 5, 2)
-    with statistics_kept(norm):
+    with freeze_running_statistics(norm):
         torch.testing.assert_close(norm(x), (x - x.mean(0)) / (x.var(0, unbiased=False) + norm.eps).sqrt())
     assert norm.num_batches_tracked.item() == 0 and norm.running_mean.tolist() == [0, 0]
     norm(y)
     torch.testing.assert_close(norm.running_mean, 0.1 * y.mean(0))
 
 
-def test_equal_batches_accumulate_to_one() -> None:
+def test_accumulating_equal_batches_equals_one_batch() -> None:
     """Where the mathematics says that accumulating changes nothing: the mean of equal losses."""
     for kind in (EVERYTHING, ObjectiveConfig("siglip")):
         one, three = (step_results(Case(kind), [make_batch()] * count) for count in (1, 3))
@@ -109,7 +110,7 @@ def test_equal_batches_accumulate_to_one() -> None:
         assert_equal_gradients(three["gradients"], one["gradients"])
 
 
-def test_accumulated_batches_are_the_mean_and_not_the_large_batch() -> None:
+def test_accumulation_averages_losses_and_adds_no_negatives() -> None:
     batches = [make_batch(seed) for seed in (0, 1)]
     losses = [step_results(Case(ObjectiveConfig()), [batch])["report"]["loss"] for batch in batches]
     both = step_results(Case(ObjectiveConfig()), batches)["report"]["loss"]
@@ -118,7 +119,7 @@ def test_accumulated_batches_are_the_mean_and_not_the_large_batch() -> None:
     assert large > both + 0.2  # twice the negatives
 
 
-def test_several_captions_go_with_their_clip() -> None:
+def test_split_batch_keeps_captions_with_their_clip() -> None:
     batch = make_batch()
     pieces = batch.split(4)
     assert [piece.keys for piece in pieces] == [("0", "1", "2", "3"), ("4", "5")]
@@ -129,10 +130,10 @@ def test_several_captions_go_with_their_clip() -> None:
     assert [piece.owner_T.tolist() for piece in shuffled.split(4)] == [[3, 3, 2, 1, 1, 1, 0], [1, 1, 0]]
 
 
-def test_nothing_leaves_features_that_reach_the_parameters() -> None:
+def test_empty_batch_gives_zero_gradients_to_the_parameters() -> None:
     model = presets.build(Case(ObjectiveConfig("mlp")).preset()).double().train()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    features = features_of(model, make_batch(captions=()))
+    features = compute_features(model, make_batch(captions=()))
     assert features.audio_BD.shape == features.text_TD.shape == (0, 16) and len(features.owner_T) == 0
     (features.audio_BD.sum() + features.text_TD.sum() + features.scale).backward()
     assert all(not model.get_parameter(name).grad.any() for name in ("audio_head.0.weight", "text_head.0.weight"))
@@ -148,7 +149,7 @@ def test_frozen_parts_get_no_gradient_in_chunks() -> None:
 
 
 @pytest.mark.parametrize("chunk", [0, 2])
-def test_scaled_gradients_are_scaled_once(chunk: int) -> None:
+def test_loss_scale_is_applied_and_removed_once(chunk: int) -> None:
     """With a GradScaler, as in fp16: its factor is in every gradient, the objective's own too, and out again."""
     case, scaler = Case(ObjectiveConfig("siglip"), chunk=chunk), torch.amp.GradScaler("cpu", init_scale=2.0**10)
     scaled, plain = step_results(case, [make_batch()], scaler=scaler), step_results(case, [make_batch()])
@@ -156,7 +157,7 @@ def test_scaled_gradients_are_scaled_once(chunk: int) -> None:
     assert_equal_gradients(scaled["gradients"], plain["gradients"])
 
 
-def test_half_precision_ends_at_the_features() -> None:
+def test_autocast_features_and_loss_are_fp32() -> None:
     """Under autocast the towers compute in bf16, and features, objective and loss in fp32."""
     torch.manual_seed(0)
     model = presets.build(CASES["mlp"].preset()).eval()
@@ -180,7 +181,7 @@ def bf16() -> Iterator[Accelerator]:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_chunks_in_mixed_precision_are_the_whole_in_mixed_precision(bf16: Accelerator) -> None:
+def test_chunked_step_equals_whole_step_in_mixed_precision(bf16: Accelerator) -> None:
     batch = make_batch()
     batch = replace(batch, audio=replace(batch.audio, mel_BVTF=batch.audio.mel_BVTF.float()))
     gradients = []
@@ -195,7 +196,7 @@ def test_chunks_in_mixed_precision_are_the_whole_in_mixed_precision(bf16: Accele
     assert gradients[0].dtype == torch.float32 and gradients[0].norm() > 1e-2
 
 
-def test_chunks_hold_the_activations_of_one_chunk() -> None:
+def test_chunked_step_stores_the_activations_of_one_chunk() -> None:
     """Bytes saved for backward at any one time: those of the largest chunk, not of the batch."""
     captions = (1,) * 32
     small = _peak_saved(Case(ObjectiveConfig()), captions[:4])
@@ -222,7 +223,7 @@ def _peak_saved(case: Case, captions: tuple[int, ...]) -> int:
 
 
 @pytest.mark.long
-def test_a_large_batch_fits_where_a_small_one_did() -> None:
+def test_chunks_fit_a_large_batch_into_the_memory_of_a_small_one() -> None:
     """The benchmark's figures: the whole process's peak, for 64 clips in chunks of 6 and for 8 whole."""
     script = Path(__file__).parents[2] / "benchmarks" / "gradient_cache.py"
     run = subprocess.run(

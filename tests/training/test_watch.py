@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from openclap import presets
+from openclap.training.logging import UtilisationMeter
 from openclap.training.optimizer import freeze
-from openclap.training.watch import Gauge, Work, alignment, count_work, matmul_peak, peak_memory, uniformity
+from openclap.training.profiling import FlopCount, count_flops, matmul_peak, peak_memory
+from openclap.training.step import alignment, uniformity
 from openclap.types import AudioBatch, PairBatch, TextBatch
 from tiny import PRESET
 
@@ -22,12 +24,12 @@ def test_alignment_and_uniformity_by_hand() -> None:
     assert uniformity(east.repeat(5, 1)) == 0
 
 
-def test_uniformity_of_a_sphere_of_many_dimensions_is_near_its_bound() -> None:
+def test_uniformity_of_a_high_dimensional_sphere_is_near_its_bound() -> None:
     spread = F.normalize(torch.randn(500, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
     assert -4.0 < uniformity(spread).item() < -3.9
 
 
-def test_work_is_that_of_the_layers() -> None:
+def test_flop_count_by_hand() -> None:
     """A text tower of one BERT layer, 16 wide with 32 inside, a head of 16 to 16 to 16: by hand."""
     clap = presets.build(PRESET)
     tokens, width, inner = 24, 16, 32
@@ -35,30 +37,30 @@ def test_work_is_that_of_the_layers() -> None:
     attention = 2 * 2 * tokens * width  # per token: scores and mixing
     head = 2 * 2 * width * width / tokens  # once a caption
     forward = linear + attention + head
-    work = count_work(clap, PRESET.frontend)
+    work = count_flops(clap, PRESET.frontend)
     assert forward * 2.9 < work.token <= forward * 3.0  # each product twice more, backward
     freeze(clap, ("text_tower",))
-    frozen = count_work(clap, PRESET.frontend)
+    frozen = count_flops(clap, PRESET.frontend)
     assert frozen.token == pytest.approx(
         linear + attention + head * 2.5, rel=1e-3
     )  # the first layer's input needs none
     assert frozen.clip == work.clip
 
 
-def test_counting_leaves_no_trace() -> None:
+def test_counting_flops_changes_no_state() -> None:
     clap = presets.build(PRESET).train()
     freeze(clap, ("audio_tower",))
     before = {name: tensor.clone() for name, tensor in clap.state_dict().items()}
     modes, random = [module.training for module in clap.modules()], torch.get_rng_state()
-    count_work(clap, PRESET.frontend)
+    count_flops(clap, PRESET.frontend)
     assert all(torch.equal(tensor, before[name]) for name, tensor in clap.state_dict().items())
     assert [module.training for module in clap.modules()] == modes and torch.equal(torch.get_rng_state(), random)
     assert all(parameter.grad is None for parameter in clap.parameters())
 
 
-def test_a_gauge_counts_padding_and_waiting() -> None:
-    gauge = Gauge(presets.build(PRESET), PRESET.frontend)
-    gauge.work, gauge.peak = Work(clip=100.0, token=10.0), 1000.0
+def test_utilisation_includes_padding_and_waiting() -> None:
+    gauge = UtilisationMeter(presets.build(PRESET), PRESET.frontend)
+    gauge.flops, gauge.peak = FlopCount(clip=100.0, token=10.0), 1000.0
     batch = PairBatch(
         audio=AudioBatch(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.bool)),
         text=TextBatch(torch.zeros(2, 5, dtype=torch.long), torch.zeros(2, 5, dtype=torch.long)),
@@ -66,12 +68,12 @@ def test_a_gauge_counts_padding_and_waiting() -> None:
         caption_id_T=torch.arange(2),
         keys=("a", "b"),
     )
-    row = gauge.row([batch], seconds=2.0)
+    row = gauge.measure([batch], seconds=2.0)
     assert row["mfu"] == pytest.approx((2 * 100 + 10 * 10) / 2.0 / 1000)
     assert 50 < row["memory_mb"] < 100_000
 
 
-def test_peaks_are_those_of_this_machine() -> None:
+def test_matmul_and_memory_peaks_are_plausible() -> None:
     assert 1e8 < matmul_peak(torch.device("cpu")) < 1e15
     before = peak_memory(torch.device("cpu"))
     held = torch.ones(before // 4)  # as many bytes again, beside all that is held already

@@ -1,9 +1,9 @@
 """The configuration of a training run, and its options by name ("epochs", "optim.lr").
 
-A recipe returns a `TrainConfig`; a model's architecture is a preset (`openclap.presets`). Nothing here imports torch, so
-that recipes can be listed and edited without it. A field that is itself a frozen dataclass is a group of options, with
-names after a dot. Options are read here and not by cyclopts, which takes the defaults of a partly given dataclass from
-its class and not from the recipe (docs/decisions/0014-options-of-a-run.md).
+A recipe returns a `TrainConfig`; a model's architecture is a preset (`openclap.presets`). Nothing here imports torch,
+so that recipes can be listed and edited without it. A field that is itself a frozen dataclass is a group of options,
+with names after a dot. Options are read here and not by cyclopts, which takes the defaults of a partly given dataclass
+from its class and not from the recipe (docs/decisions/0014-options-of-a-run.md).
 """
 
 from __future__ import annotations

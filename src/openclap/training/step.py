@@ -5,10 +5,10 @@ because a contrastive objective compares each clip with its own batch alone: acc
 adds no negatives. Chunks do add them: they fit a larger batch into the same memory and leave the loss as it is.
 
 Chunks use gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
-Setup"): compute the embeddings of all clips without a graph, `chunk` clips at a time; take the objective over all of them; then
-compute each chunk again with a graph and the same random states, and continue backward from the cached gradients. It
-costs one more forward pass. Batch norm normalises over a chunk instead of the batch, and updates its running statistics
-once for each chunk; where it is frozen or absent, the step equals that of the whole batch.
+Setup"): compute the embeddings of all clips without a graph, `chunk` clips at a time; take the objective over all of
+them; then compute each chunk again with a graph and the same random states, and continue backward from the cached
+gradients. It costs one more forward pass. Batch norm normalises over a chunk instead of the batch, and updates its
+running statistics once for each chunk; where it is frozen or absent, the step equals that of the whole batch.
 
 B clips, T captions, D embedding.
 """

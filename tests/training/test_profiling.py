@@ -10,15 +10,14 @@ from runs import MakeConfig
 from openclap import presets
 from openclap.cli import run as command
 from openclap.errors import CheckpointError, ConfigError, DataError
-from openclap.recipes import RECIPES, given, laion
+from openclap.recipes import RECIPES, expected_inputs, laion
 from openclap.training.config import OptimConfig
-from openclap.training.plan import Given, activations, plan
-from openclap.training.watch import PROBED
+from openclap.training.profiling import PROBE_PAIRS, measure_activations, plan_training
 from tiny import PRESET
 
 
-def test_the_numbers_of_a_small_run(make_config: MakeConfig) -> None:
-    made = plan(make_config())
+def test_plan_of_a_small_run_by_hand(make_config: MakeConfig) -> None:
+    made = plan_training(make_config())
     model = presets.build(PRESET)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert made.counted and (made.pairs, made.steps_per_epoch, made.steps, made.batch) == (6, 3, 30, 2)
@@ -30,9 +29,9 @@ def test_the_numbers_of_a_small_run(make_config: MakeConfig) -> None:
     assert made.compute_s == pytest.approx(made.flops / made.peak / made.utilisation)
 
 
-def test_what_is_frozen_needs_less(make_config: MakeConfig) -> None:
-    whole, heads = plan(make_config()), plan(make_config(frozen=("audio_tower", "text_tower")))
-    assert {part.name for part in heads.parts if part.learning} == {"audio_head", "text_head"}
+def test_frozen_towers_need_less_memory_and_compute(make_config: MakeConfig) -> None:
+    whole, heads = plan_training(make_config()), plan_training(make_config(frozen=("audio_tower", "text_tower")))
+    assert {part.name for part in heads.parts if part.trainable} == {"audio_head", "text_head"}
     assert heads.memory.gradients < whole.memory.gradients / 2 and heads.flops < whole.flops / 2.5
     assert heads.memory.activations < whole.memory.activations / 10
     assert not whole.notes and ["clips of up to 0.5 s need no audio tower again" in note for note in heads.notes] == [
@@ -41,7 +40,7 @@ def test_what_is_frozen_needs_less(make_config: MakeConfig) -> None:
 
 
 def test_processes_share_a_batch(make_config: MakeConfig) -> None:
-    one, three = plan(make_config()), plan(make_config(), processes=3)
+    one, three = plan_training(make_config()), plan_training(make_config(), processes=3)
     assert (three.batch, three.steps_per_epoch) == (6, 1)
     assert three.flops == pytest.approx(3 * one.flops) and three.memory.activations == one.memory.activations
 
@@ -64,45 +63,45 @@ def test_activations_by_hand() -> None:
     # the log-mel's own storage, which the first layer reads; the ten numbers that ReLU gave
     frontend = PRESET.frontend
     mel = frontend.frames * frontend.mel.n_mels * 4
-    assert activations(Heads(), frontend) == (mel + 10 * 4, 24 * 4 + 10 * 4)  # type: ignore[arg-type]
-    assert PROBED == 2
+    assert measure_activations(Heads(), frontend) == (mel + 10 * 4, 24 * 4 + 10 * 4)  # type: ignore[arg-type]
+    assert PROBE_PAIRS == 2
 
 
-def test_impossible_runs_are_told(make_config: MakeConfig, tmp_path: Path) -> None:
-    [few] = plan(make_config(batch_size=7)).warnings
+def test_plan_warns_of_impossible_runs(make_config: MakeConfig, tmp_path: Path) -> None:
+    [few] = plan_training(make_config(batch_size=7)).warnings
     assert "6 pairs are fewer than one batch of 7" in few
-    [late] = plan(make_config(optim=OptimConfig(warmup_steps=30))).warnings
+    [late] = plan_training(make_config(optim=OptimConfig(warmup_steps=30))).warnings
     assert "30 steps of warm-up are not over after 30 steps" in late
-    assert any("GB are more than the" in line for line in plan(make_config(batch_size=10**8)).warnings)
-    assert any("workers are more than" in line for line in plan(make_config(workers=1000)).warnings)
+    assert any("GB are more than the" in line for line in plan_training(make_config(batch_size=10**8)).warnings)
+    assert any("workers are more than" in line for line in plan_training(make_config(workers=1000)).warnings)
     with pytest.raises(ConfigError, match="no part of the model"):
-        plan(make_config(frozen=("audio_towel",)))
+        plan_training(make_config(frozen=("audio_towel",)))
     with pytest.raises(CheckpointError, match="no such model"):
-        plan(make_config(start=str(tmp_path / "nothing")))
+        plan_training(make_config(start=str(tmp_path / "nothing")))
     with pytest.raises(DataError):
-        plan(make_config(data=str(tmp_path / "nothing")))
+        plan_training(make_config(data=str(tmp_path / "nothing")))
 
 
-def test_without_start_and_data_the_recipe_speaks(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_plan_without_start_and_data_uses_the_recipe(make_config: MakeConfig, tmp_path: Path) -> None:
     nowhere = str(tmp_path / "nothing")
-    made = plan(make_config(start=nowhere, data=nowhere), Given(PRESET, 1000))
+    made = plan_training(make_config(start=nowhere, data=nowhere), ExpectedInputs(PRESET, 1000))
     assert (made.pairs, made.counted, made.steps_per_epoch) == (1000, False, 500) and len(made.notes) == 2
-    assert made.flops == pytest.approx(plan(make_config()).flops)
+    assert made.flops == pytest.approx(plan_training(make_config()).flops)
 
 
-def test_the_rows_of_the_paper() -> None:
-    for name, row in laion.ROWS.items():
-        known, config = given(name), RECIPES[name].config()
+def test_paper_runs_match_the_paper() -> None:
+    for name, row in laion.RUNS.items():
+        known, config = expected_inputs(name), RECIPES[name].config()
         assert known is not None and known.preset.name == row.preset == Path(config.start).name
         assert (row.gpus * config.batch_size) == {"audiocaps-clotho": 768, "audiocaps-clotho-630k": 2304}.get(
             row.data, 4608
         )
         assert ("fusion" in name) == (known.preset.audio.fusion is not None)
-    assert given("demo") is None
+    assert expected_inputs("demo") is None
     assert list(laion.PAIRS.values()) == [53_113, 573_390, 2_480_539]  # sums of what their authors publish, by hand
 
 
-def test_the_command(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_command(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config()
     own = ["--start", config.start, "--data", config.data, "--batch-size", "2", "--workers", "0"]
     assert command(["train", "htsat-roberta", *own, "--dry-run", "--json"]) == 0
@@ -117,7 +116,7 @@ def test_the_command(make_config: MakeConfig, tmp_path: Path, capsys: pytest.Cap
     assert "--out RUN" in capsys.readouterr().err
 
 
-def test_a_run_without_a_step_has_no_time(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_without_a_step_has_no_time(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config()
     words = ["train", "demo", "--start", config.start, "--data", config.data, "--batch-size", "7", "--dry-run"]
     assert command(words) == 0

@@ -16,7 +16,7 @@ from openclap.data.shards import ShardIndex, index_shards
 from openclap.errors import DataError
 from openclap.models.loss import contrastive_loss
 from openclap.training.config import OptimConfig
-from openclap.training.trainer import Row, read_log, train
+from openclap.training.trainer import TrainingRow, read_log, train
 
 FROZEN = ("audio_tower", "text_tower")
 
@@ -33,7 +33,7 @@ def batches_of(shards: ShardIndex, seed: int, epoch: int, rank: int, world: int)
     return found
 
 
-def test_a_process_with_nothing_to_learn_from_takes_part(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_process_with_an_empty_batch_takes_part(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=3, trackers=(), frozen=FROZEN, optim=OptimConfig(warmup_steps=1))
     shards = index_shards(config.data)
     [lost] = batches_of(shards, config.seed, 0, rank=1, world=2)
@@ -51,18 +51,18 @@ def test_a_process_with_nothing_to_learn_from_takes_part(make_config: MakeConfig
         assert rows[0]["loss"] == pytest.approx(contrastive_loss(audio, text, model.clap.scale).item(), rel=1e-5)
 
 
-def test_a_step_that_nobody_can_read_is_passed_over(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_step_without_readable_samples_is_skipped(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=4, trackers=(), accumulate=1)
     shards = index_shards(config.data)
     for number in batches_of(shards, config.seed, 1, rank=0, world=1)[1]:
         damage(shards, number)
-    seen: list[Row] = []
-    outcome = train(config, tmp_path / "run", watch=seen.append)
+    seen: list[TrainingRow] = []
+    outcome = train(config, tmp_path / "run", progress=seen.append)
     assert (outcome.step, len(outcome.skipped)) == (12, 2)
     assert 5 not in {row["step"] for row in seen} and {4, 6} <= {row["step"] for row in seen}
 
 
-def test_batches_that_are_empty_do_not_count_in_a_step(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_empty_batches_do_not_count_in_accumulation(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=1, trackers=(), accumulate=3, frozen=FROZEN)
     shards = index_shards(config.data)
     for number in batches_of(shards, config.seed, 0, rank=0, world=1)[1]:
@@ -80,7 +80,7 @@ def test_batches_that_are_empty_do_not_count_in_a_step(make_config: MakeConfig, 
     assert len(by_hand) == 2 and row["loss"] == pytest.approx(torch.stack(by_hand).mean().item(), rel=1e-5)
 
 
-def test_data_of_which_nothing_can_be_read_stop_the_run(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_unreadable_data_stops_the_run(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(trackers=())
     shards = index_shards(config.data)
     for number in range(len(shards)):

@@ -21,7 +21,7 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("world", DEALS)
-def test_shares_and_gradients_are_those_of_one_process(groups: Path, world: int) -> None:
+def test_objective_shares_and_gradients_equal_one_process(groups: Path, world: int) -> None:
     per_process = results(groups, "objectives", world)
     for name in CONFIGS:
         for precision, dtype in DTYPES.items():
@@ -44,7 +44,7 @@ STEPS = [(name, world) for name, case in CASES.items() for world in case.worlds]
 
 
 @pytest.mark.parametrize(("name", "world"), STEPS)
-def test_a_models_step_is_that_of_one_process(groups: Path, name: str, world: int) -> None:
+def test_model_step_equals_one_process(groups: Path, name: str, world: int) -> None:
     case = CASES[name]
     one = step_results(case, [make_batch(seed, long=case.fusion) for seed in range(case.batches)])
     for found in (process[name] for process in results(groups, "steps", world)):

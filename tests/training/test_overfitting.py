@@ -24,7 +24,7 @@ from tiny import PRESET
 CLIPS, LONGEST_S = 16, 1.0
 
 
-def test_real_sounds_are_learnt_by_heart(tmp_path: Path) -> None:
+def test_run_memorises_real_sounds(tmp_path: Path) -> None:
     records = short_ones()
     pack(records, tmp_path / "shards", splits={"train": 1.0}, shard_size=5)
     config = TrainConfig(
