@@ -1,4 +1,4 @@
-"""`openclap finetune` on what people have: folders, tables, shards; stopped, repeated, and got wrong."""
+"""`openclap finetune` on folders, tables and shards: results, resuming, and invalid input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = {"low tone": 150, "high tone": 3000, "noise": 0}
 
 @pytest.fixture
 def named(tmp_path: Path) -> Path:
-    """Eighteen short sounds under names that say what they are."""
+    """Eighteen short sounds with captions as file names."""
     folder = tmp_path / "named"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def test_folder_is_packed_once_and_improves_the_model(
     both = [figures[way, "mAP@10"] for way in ("text_to_audio", "audio_to_text")]
     for when, score in (("before", facts["start_score"]), ("after", facts["best_score"])):
         assert np.mean([one[when]["value"] for one in both]) == pytest.approx(score, abs=1e-4)
-    assert "pairs, " in printed.err and "before: score" in printed.err and "epoch 1: score" in printed.err
+    assert "before: score" in printed.err and "epoch 1: score" in printed.err
     assert openclap.load(out / "model").embed_text(["a low tone"]).shape == (1, 16)
     packed = {path: path.stat().st_mtime_ns for path in (out / "shards").rglob("*.tar")}
     assert finetune(*given) == 0
@@ -114,7 +114,18 @@ def test_laion_shards_are_used_in_place(
 def test_batch_larger_than_the_data_is_reduced(
     sounds: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ("--from", tiny_model, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", "64", "--validation-fraction", "0.34")
+    given = (
+        "--from",
+        tiny_model,
+        "--out",
+        tmp_path / "run",
+        "--epochs",
+        1,
+        "--batch-size",
+        "64",
+        "--validation-fraction",
+        "0.34",
+    )
     assert finetune(sounds / "sounds.csv", *given) == 0
     assert "Batch size reduced to 4: there are only 4 training pairs." in capsys.readouterr().err
 
@@ -133,7 +144,7 @@ def test_other_webdataset_shards_are_packed_first(
         assert finetune(*given) == 0, capsys.readouterr().err
         said = capsys.readouterr().err
         assert "WebDataset shards (1 tar: sound from .wav, caption from .txt)" in said
-        assert "Learning from 14 pairs, 4 held out" in said
+        assert "14 training pairs, 4 validation pairs" in said
 
 
 def test_identifiers_as_file_names_are_refused(
@@ -184,12 +195,12 @@ def test_invalid_input_is_refused_in_one_sentence(
         ((tmp_path / "nowhere",), "no such file or folder. Expected a folder of sounds"),
         ((silent,), "caption"),
         ((hollow,), "none of 2 records could be packed"),
-        ((lonely,), "1 usable pair of sound and caption, and 4 at least are needed"),
+        ((lonely,), "1 usable pair of sound and caption, and at least 4 are needed"),
         ((named, "--mode", "lora"), "LoRA does not apply to this model: its audio tower (PANN) has no attention"),
         ((named, "--epoch", "3"), "Did you mean --epochs"),
-        ((named, "--validation-fraction", "2"), "expected a share between 0 and 1"),
-        ((named, "--start", tiny_swin), "--start is for openclap train; here, --from says it"),
-        ((named, "--data", tmp_path), "--data is for openclap train; here, SOUNDS says it"),
+        ((named, "--validation-fraction", "2"), "validation_fraction is 2.0, expected a share between 0 and 1"),
+        ((named, "--start", tiny_swin), "--start is an option of openclap train; here, give --from"),
+        ((named, "--data", tmp_path), "--data is an option of openclap train; here, give SOUNDS"),
         (("--epochs", "3", named), "SOUNDS comes first, then a run's own values: openclap finetune SOUNDS"),
         ((named, "--from", tmp_path / "no-model"), "no such model"),
     ]
@@ -207,9 +218,7 @@ def test_invalid_input_is_refused_in_one_sentence(
     assert "another configuration (start, start_digest)" in capsys.readouterr().err
 
 
-def test_four_pairs_suffice(
-    named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_four_pairs_suffice(named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for count, held in ((4, 2), (5, 2), (7, 2)):
         few = tmp_path / f"few-{count}"
         few.mkdir()
@@ -217,15 +226,18 @@ def test_four_pairs_suffice(
             shutil.copy(path, few)
         out = tmp_path / f"out-{count}"
         assert finetune(few, "--from", tiny_model, "--out", out, "--epochs", 1) == 0, capsys.readouterr().err
-        assert f"Learning from {count - held} pairs, {held} held out" in capsys.readouterr().err
-    assert finetune(tmp_path / "few-4", "--from", tiny_model, "--out", tmp_path / "most", "--validation-fraction", 0.9) == 0
+        assert f"{count - held} training pairs, {held} validation pairs" in capsys.readouterr().err
+    assert (
+        finetune(tmp_path / "few-4", "--from", tiny_model, "--out", tmp_path / "most", "--validation-fraction", 0.9)
+        == 0
+    )
 
 
 @pytest.mark.parametrize("lr", ["1e6", "1e30"])
 def test_too_high_learning_rate_is_reported(
     named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], lr: str
 ) -> None:
-    """Fourteen pairs in one batch: the first validation follows the first update, and must not blame a sound."""
+    """With fourteen pairs in one batch, validation follows the first update and must not blame a sound."""
     out = tmp_path / "run"
     rates = ("--mode", "all", "--optim.lr", lr, "--optim.tower-lr", lr, "--batch-size", 14, "--save-every", 1)
     assert finetune(named, "--from", tiny_model, "--out", out, *rates) == 2

@@ -29,6 +29,7 @@ REACHED = {
     ("data/work.py", "--part"): ["dataset fetch", "dataset caption", "dataset pack"],
     ("data/work.py", "--processes"): ["dataset build", "dataset fetch", "dataset pack", "dataset check", "finetune"],
     ("training/finetune.py", "--validation-fraction"): ["finetune"],
+    ("runs.py", "--skip-caption-check"): ["finetune"],
 }
 """Options that modules outside of cli name, and the commands that reach such a message."""
 OTHERS = ("interop/hear.py", "checkpoints/packages.py", "data/on_ray.py", "training/config.py")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import torch
 from openclap import presets
 from openclap.cli.train import parse_options
 from openclap.errors import ConfigError
+from openclap.models.objective_config import OBJECTIVE_KINDS
+from openclap.models.objectives import OBJECTIVES
 from openclap.recipes import RECIPES, recipe
 from openclap.training.config import OptimConfig, TrainConfig, describe_options, option_names, override
 from openclap.training.optimizer import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
@@ -46,27 +50,40 @@ def test_override_converts_text_by_field_type() -> None:
         "caption": "all",
         "channels": "left",
     }
-    flags = dict.fromkeys(("freeze_batch_norm", "compile", "activation_checkpointing", "objective.spare_equal_captions"), "yes")
+    flags = dict.fromkeys(("freeze_batch_norm", "compile", "activation_checkpointing"), "yes")
+    flags["objective.spare_equal_captions"] = "yes"
     shares = {f"augment.{name}": "0.5" for name in ("shift", "mixup", "patch_dropout")}
     others |= flags | shares | {"objective.kind": "siglip", "objective.label_smoothing": "0.5"}
     for name in option_names(CONFIG):
         assert override(CONFIG, {name: others.get(name, "5")}) != CONFIG, name
 
 
+def test_override_takes_typed_values_and_whole_groups() -> None:
+    changed = override(CONFIG, {"epochs": 7, "optim.lr": 3e-4, "frozen": ("audio_tower",)})
+    assert (changed.epochs, changed.optim.lr, changed.frozen) == (7, 3e-4, ("audio_tower",))
+    assert override(CONFIG, {"optim": OptimConfig(lr=0.5)}).optim == OptimConfig(lr=0.5)
+    with pytest.raises(ConfigError, match="Did you mean --epochs"):
+        override(CONFIG, {"epoch": 7})
+    with pytest.raises(ConfigError, match="epochs is 0"):
+        override(CONFIG, {"epochs": 0})
+    with pytest.raises(ConfigError, match="no option --optimiser"):
+        override(CONFIG, {"optimiser": OptimConfig()})
+
+
 def test_boolean_option_needs_no_value() -> None:
     assert override(CONFIG, {"objective.spare-equal-captions": None}).objective.spare_equal_captions
-    with pytest.raises(ConfigError, match="--epochs has no value, expected something like 3"):
+    with pytest.raises(ConfigError, match=r"--epochs has no value.*3"):
         override(CONFIG, {"epochs": None})
-    given = ("--compile", "--epochs", "5", "--optim.lr=1", "--checkpointing")
-    assert parse_options(given) == {"compile": None, "epochs": "5", "optim.lr": "1", "activation_checkpointing": None}
+    given = ("--compile", "--epochs", "5", "--optim.lr=1", "--activation-checkpointing")
+    assert parse_options(given) == {"compile": None, "epochs": "5", "optim.lr": "1", "activation-checkpointing": None}
 
 
 def test_every_option_has_a_description_and_round_trips() -> None:
-    told = {name: (value, meaning) for name, value, meaning in describe_options(CONFIG)}
-    assert {name[2:].replace("-", "_") for name in told} == set(option_names(CONFIG))
-    assert all(meaning for _, meaning in told.values())
-    assert override(CONFIG, {name[2:]: value for name, (value, _) in told.items()}) == CONFIG
-    assert told["--optim.betas"][0] == "0.9,0.98" and told["--compile"][0] == "no"
+    described = {name: (value, meaning) for name, value, meaning in describe_options(CONFIG)}
+    assert {name[2:].replace("-", "_") for name in described} == set(option_names(CONFIG))
+    assert all(meaning for _, meaning in described.values())
+    assert override(CONFIG, {name[2:]: value for name, (value, _) in described.items()}) == CONFIG
+    assert described["--optim.betas"][0] == "0.9,0.98" and described["--compile"][0] == "no"
 
 
 def test_override_reads_nested_groups() -> None:
@@ -102,7 +119,7 @@ class Outer:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "fragment"),
     [
         ({"epoch": "3"}, "Did you mean --epochs"),
         ({"optim.lrr": "3"}, "Did you mean --optim.lr"),
@@ -126,8 +143,8 @@ class Outer:
         ({"optim.clip_norm": "0"}, "more than 0"),
     ],
 )
-def test_invalid_options_are_refused(options: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_options_are_refused(options: dict[str, str], fragment: str) -> None:
+    with pytest.raises(ConfigError, match=fragment):
         override(CONFIG, options)
 
 
@@ -166,12 +183,26 @@ def test_recipes_are_found_by_name_and_by_file(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert recipe(str(mine)).start == "a"
-    for content, said in [("def config(): return 3\n", "expected a TrainConfig"), ("1 / 0\n", "ZeroDivisionError")]:
+    for content, fragment in [("def config(): return 3\n", "expected a TrainConfig"), ("1 / 0\n", "ZeroDivisionError")]:
         mine.write_text(content, encoding="utf-8")
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=fragment):
             recipe(str(mine))
     with pytest.raises(ConfigError, match="There is no recipe 'dmeo'"):
         recipe("dmeo")
+
+
+def test_recipes_and_configurations_import_no_torch() -> None:
+    script = (
+        "import sys\nfrom openclap.recipes import RECIPES\nfor each in RECIPES.values(): each.config()\n"
+        "from openclap.training.config import describe_options, override\n"
+        "describe_options(override(RECIPES['demo'].config(), {'epochs': '3'}))\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_objective_kinds_are_the_objectives() -> None:
+    assert tuple(OBJECTIVES) == OBJECTIVE_KINDS
 
 
 def test_warmup_rate_is_never_zero() -> None:

@@ -1,4 +1,4 @@
-"""Several processes give what one gives on the same global batch, however unevenly clips lie on them."""
+"""Several processes compute what one computes on the same global batch, however clips are distributed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from features import CONFIGS
 
 @pytest.fixture(scope="module")
 def groups(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What groups of two, three and four processes computed."""
+    """Compute the results of groups of two, three and four processes."""
     folder = tmp_path_factory.mktemp("groups")
     run_groups(folder)
     return folder
@@ -51,7 +51,7 @@ def test_model_step_equals_one_process(groups: Path, name: str, world: int) -> N
         for key, value in one["report"].items():
             assert found["report"][key] == pytest.approx(value, rel=1e-6), key
         assert one["gradients"].keys() <= found["gradients"].keys()
-        for key, gradient in found["gradients"].items():  # of a part that nobody uses: none, or zeros
+        for key, gradient in found["gradients"].items():  # an unused part has no gradient, or zeros
             expected = one["gradients"].get(key, torch.zeros_like(gradient))
             torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-9)
     assert any(gradient.abs().max() > 1e-3 for gradient in one["gradients"].values())

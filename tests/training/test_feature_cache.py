@@ -1,4 +1,4 @@
-"""Towers that do not learn are asked once for each input, and what is learnt is the same."""
+"""Frozen towers compute each input once, and training gives the same model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from openclap.training.trainer import read_log, train
 
 TOWERS = ("audio_tower", "text_tower")
 NEVER = 10**6
-"""Towers that will learn at this step, which no run here reaches, are not remembered, and learn nothing."""
+"""An `unfreeze_at` that no run here reaches: it switches the cache off and trains nothing."""
 
 
 def score(embedder: Embedder) -> float:
@@ -37,14 +37,14 @@ def test_cached_training_equals_uncached_training(
 ) -> None:
     start = str(request.getfixturevalue(tower))
     config = make_config(start=start, frozen=TOWERS, epochs=4, trackers=(), **more)
-    train(config, tmp_path / "remembered", validate=score)
+    train(config, tmp_path / "cached", validate=score)
     train(replace(config, unfreeze_at=NEVER), tmp_path / "plain", validate=score)
-    ours, theirs = (read_log(tmp_path / name / "log.jsonl") for name in ("remembered", "plain"))
+    ours, theirs = (read_log(tmp_path / name / "log.jsonl") for name in ("cached", "plain"))
     for key in ("loss", "score", "grad_norm"):
         values = [[row[key] for row in rows if key in row] for rows in (ours, theirs)]
         np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6)
     plain = weights(tmp_path / "plain")
-    for name, tensor in weights(tmp_path / "remembered").items():
+    for name, tensor in weights(tmp_path / "cached").items():
         torch.testing.assert_close(tensor, plain[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
@@ -58,7 +58,7 @@ def test_resumed_run_with_cache_is_bit_equal(make_config: MakeConfig, tmp_path: 
 
 
 def count_forwards(clap: CLAP) -> list[str]:
-    """The towers' forward passes from now on, by name."""
+    """Record the towers' forward passes from now on, by name."""
     passes: list[str] = []
     for name, block in {"audio": clap.audio_tower.blocks[0], "text": clap.text_tower.encoder.embeddings}.items():
         block.register_forward_hook(lambda *_, name=name: passes.append(name))

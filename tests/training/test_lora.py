@@ -20,15 +20,13 @@ from tiny import PRESET
 TOWERS = ("audio_tower", "text_tower")
 
 
-def test_lora_updates_have_low_rank_and_are_merged(
-    make_config: MakeConfig, tmp_path: Path, tiny_swin: Path
-) -> None:
-    heard: list[np.ndarray] = []
+def test_lora_updates_have_low_rank_and_are_merged(make_config: MakeConfig, tmp_path: Path, tiny_swin: Path) -> None:
+    embeddings: list[np.ndarray] = []
     words = ["a low tone", "rain on a roof"]
 
     def validate(embedder: Embedder) -> float:
-        heard.append(embedder.embed_text(words))
-        return float(len(heard))  # the last is the best
+        embeddings.append(embedder.embed_text(words))
+        return float(len(embeddings))  # the last is the best
 
     config = make_config(start=str(tiny_swin), frozen=TOWERS, lora=2, epochs=4, save_every=2, keep_checkpoints=9)
     train(config, tmp_path / "run", validate=validate)
@@ -43,8 +41,8 @@ def test_lora_updates_have_low_rank_and_are_merged(
     for delta in in_towers.values():
         sizes = torch.linalg.svdvals(delta)
         assert sizes[0] > 0 and sizes[2] < 1e-4 * sizes[0]
-    np.testing.assert_allclose(model.embed_text(words), heard[-1], atol=1e-5)
-    assert not np.allclose(heard[0], heard[-1], atol=1e-3)
+    np.testing.assert_allclose(model.embed_text(words), embeddings[-1], atol=1e-5)
+    assert not np.allclose(embeddings[0], embeddings[-1], atol=1e-3)
     train(config, tmp_path / "plain")
     resumed = stopped_at(tmp_path / "plain", 4, tmp_path / "resumed")
     train(config, resumed)
@@ -85,8 +83,8 @@ def test_last_blocks_of_towers(tiny_swin: Path, tiny_model: Path) -> None:
     assert last_blocks(pann, "text_tower") == ["text_tower.encoder.encoder.layer.0"]
     for clap in (swin, pann):
         frozen = frozen_parts(clap, "last")
-        learns = [n for n, _ in clap.named_parameters() if not any(n == p or n.startswith(p + ".") for p in frozen)]
+        trained = [n for n, _ in clap.named_parameters() if not any(n == p or n.startswith(p + ".") for p in frozen)]
         last = (*last_blocks(clap, "audio_tower"), *last_blocks(clap, "text_tower"))
-        assert {n for n in learns if n.startswith(TOWERS)} == {
+        assert {n for n in trained if n.startswith(TOWERS)} == {
             n for n, _ in clap.named_parameters() if n.startswith(tuple(f"{one}." for one in last))
         }

@@ -1,4 +1,4 @@
-"""The engine's choices: each on a real run, against the run without it or against what is computed by hand."""
+"""Options of the model and the accelerator: each on a real run, against a run without it or a computation by hand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_accumulated_batches_make_one_step(make_config: MakeConfig, tmp_path: Pa
             for b in loader.batches(0)
         ]
     assert losses(tmp_path / "run")[0] == pytest.approx(np.mean(by_hand), rel=1e-5)
-    with pytest.raises(DataError, match="3 batches are fewer than the 4 that make one step"):
+    with pytest.raises(DataError, match="3 batches are fewer than the 4"):
         train(make_config(accumulate=4), tmp_path / "other")
 
 
@@ -69,7 +69,9 @@ def test_freeze_batch_norm_keeps_running_statistics(make_config: MakeConfig, tmp
         assert not torch.equal(before.state_dict()[f"{name}.weight"], after[f"{name}.weight"])
 
 
-def test_unfreeze_at_trains_frozen_parts_from_that_step(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
+def test_unfreeze_at_trains_frozen_parts_from_that_step(
+    make_config: MakeConfig, tmp_path: Path, tiny_model: Path
+) -> None:
     config = make_config(epochs=4, frozen=("audio_tower",), unfreeze_at=6, save_every=2, keep_checkpoints=9)
     train(config, tmp_path / "whole")
     before = openclap.load(tiny_model).clap.state_dict()
@@ -84,12 +86,13 @@ def test_unfreeze_at_trains_frozen_parts_from_that_step(make_config: MakeConfig,
 
 
 @pytest.mark.parametrize(
-    ("choice", "said"), [({"unfreeze_at": 6}, "nothing is frozen until then"), ({"patience": 2}, "this run has none")]
+    ("choice", "fragment"),
+    [({"unfreeze_at": 6}, "nothing is frozen until then"), ({"patience": 2}, "this run has none")],
 )
 def test_options_without_effect_are_refused(
-    make_config: MakeConfig, tmp_path: Path, choice: dict[str, int], said: str
+    make_config: MakeConfig, tmp_path: Path, choice: dict[str, int], fragment: str
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=fragment):
         train(make_config(**choice), tmp_path / "run")
 
 
@@ -106,7 +109,7 @@ def test_bf16_losses_are_close_to_fp32(make_config: MakeConfig, tmp_path: Path) 
 
 @pytest.mark.long
 def test_compiled_towers_train_the_same(make_config: MakeConfig, tmp_path: Path) -> None:
-    """With dropout drawn as it is without translation, which has numbers of its own."""
+    """With eager random numbers, because compiled dropout draws other ones."""
     with torch._inductor.config.patch(fallback_random=True):
         for name in ("plain", "compiled"):
             train(make_config(epochs=2, compile=name == "compiled"), tmp_path / name)
@@ -126,8 +129,8 @@ def test_clips_of_a_non_finite_batch_are_written_to_a_file(make_config: MakeConf
     config = make_config(epochs=4, save_every=50, optim=OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1))
     with pytest.raises(TrainingError, match=r"non-finite\.json names its clips"):
         train(config, tmp_path / "run")
-    told = json.loads((tmp_path / "run" / "non-finite.json").read_text(encoding="utf-8"))
-    assert told["step"] == 2 and len(told["keys"]) == 2 and "nan" in (told["loss"], told["grad_norm"])
+    facts = json.loads((tmp_path / "run" / "non-finite.json").read_text(encoding="utf-8"))
+    assert facts["step"] == 2 and len(facts["keys"]) == 2 and "nan" in (facts["loss"], facts["grad_norm"])
 
 
 def test_siglip_bias_is_restored_from_the_model_folder(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def test_siglip_bias_is_restored_from_the_model_folder(make_config: MakeConfig, 
     assert torch.equal(detect.read(tmp_path / "copy").objective["bias"], bias)
 
 
-def test_shards_that_vanish_stop_the_run(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
+def test_missing_shards_stop_the_run(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
     config = make_config(epochs=4)
     train(config, tmp_path / "whole")
     away = tmp_path / "away"
@@ -157,7 +160,7 @@ def test_shards_that_vanish_stop_the_run(make_config: MakeConfig, tmp_path: Path
         if row["step"] == 7:
             (shards / "1.tar").rename(away)
 
-    with pytest.raises(DataError, match=r"1 of 3 tars have gone since the run began \(the first is 1\.tar\)"):
+    with pytest.raises(DataError, match=r"1 of 3 tars .*1\.tar"):
         train(config, tmp_path / "run", progress=take_away)
     away.rename(shards / "1.tar")
     train(config, tmp_path / "run")
@@ -179,7 +182,7 @@ def test_two_processes_finish_and_resume(make_config: MakeConfig, tmp_path: Path
 
 
 def launch(config: dict[str, object], out: Path) -> None:
-    """A run on two processes of this machine."""
+    """Run training on two processes of this machine."""
     script = out.parent / "run.py"
     script.write_text(RUN, encoding="utf-8")
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]

@@ -1,4 +1,4 @@
-"""Saved states in another place: from there a run goes on when its own folder is gone."""
+"""Remote checkpoints: a run resumes from them when its own folder is gone."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from openclap.training.trainer import TrainingRow, train
 pytest.importorskip("upath")
 
 
-class TakenAwayError(Exception):
-    """The machine is gone."""
+class MachineLostError(Exception):
+    """Raised by a test in place of a lost machine."""
 
 
 @pytest.fixture(params=["memory", "file", "folder"])
@@ -36,14 +36,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether somebody else writes there is seen sooner than in earnest."""
+def fast_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the heartbeat and the time for which a lease is watched."""
     for name, seconds in {"HEARTBEAT_S": 0.05, "WATCH_S": 1.0, "SETTLE_S": 0.0}.items():
         monkeypatch.setattr(remote_checkpoints, name, seconds)
 
 
 class Bucket(MemoryFileSystem):
-    """A store without folders: one is there while a name begins with it."""
+    """A store without folders: one exists while a key begins with its name."""
 
     protocol, store, pseudo_dirs = "bucket", {}, []
 
@@ -59,18 +59,18 @@ class Bucket(MemoryFileSystem):
 
 
 def score(embedder: Embedder) -> float:
-    """Some number that hangs on the weights and rises and falls."""
+    """A score that depends on the weights, and rises and falls."""
     return float(embedder.embed_text(["a low tone"])[0, 0])
 
 
-def taken_away(config: TrainConfig, out: Path, step: int) -> None:
-    """Train until a step, and lose the run's folder."""
+def lose_machine_at(config: TrainConfig, out: Path, step: int) -> None:
+    """Train until a step, and lose the run folder."""
 
     def watch(row: TrainingRow) -> None:
         if row["step"] == step:
-            raise TakenAwayError
+            raise MachineLostError
 
-    with pytest.raises(TakenAwayError):
+    with pytest.raises(MachineLostError):
         train(config, out, validate=score, progress=watch)
     shutil.rmtree(out)
 
@@ -84,16 +84,16 @@ def test_run_resumes_from_remote_checkpoints(make_config: MakeConfig, tmp_path: 
     train(config, tmp_path / "whole", validate=score)
     copied = replace(config, remote_checkpoints=store)
     for step in (10, 20):  # saved at every fourth step, and after each epoch of three
-        taken_away(copied, tmp_path / "run", step)
+        lose_machine_at(copied, tmp_path / "run", step)
     assert names(place_of(store)) == ["config.json", "step-00000016", "step-00000018"]
     newest = place_of(store) / "step-00000018"
     assert {"state", "best", "log.jsonl", "progress.json"} == set(names(newest))
-    (newest / "progress.json").unlink()  # as a kill leaves it while it is copied
+    (newest / "progress.json").unlink()  # as after a kill during the copy
     outcome = train(copied, tmp_path / "run", validate=score)
     assert outcome == replace(train(config, tmp_path / "whole", validate=score), model=outcome.model)
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
     assert names(place_of(store)) == ["config.json", "step-00000028", "step-00000030"]
-    shutil.rmtree(tmp_path / "run")  # and a finished one can be had once more
+    shutil.rmtree(tmp_path / "run")  # a finished run is restored, too
     assert train(copied, tmp_path / "run", validate=score) == outcome
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
@@ -134,13 +134,22 @@ def test_unwritable_place_is_refused_before_the_first_step(
     (tmp_path / "file").touch()
     if find_spec("s3fs"):
         del cases["s3://bucket/run"]
-    for states, said in cases.items():
-        with pytest.raises(OpenClapError, match=said):
-            train(replace(config, remote_checkpoints=states), tmp_path / "run", progress=seen.append)
+    for address, fragment in cases.items():
+        with pytest.raises(OpenClapError, match=fragment):
+            train(replace(config, remote_checkpoints=address), tmp_path / "run", progress=seen.append)
     assert not seen
-    own = ["--start", config.start, "--data", config.data, "--batch-size", "2", "--remote-checkpoints", "file:///dev/null/states"]
+    own = [
+        "--start",
+        config.start,
+        "--data",
+        config.data,
+        "--batch-size",
+        "2",
+        "--remote-checkpoints",
+        "file:///dev/null/states",
+    ]
     assert command(["train", "small", *own, "--out", str(tmp_path / "run")]) == 2
-    assert "states file:///dev/null/states: cannot be written" in " ".join(capsys.readouterr().err.split())
+    assert "file:///dev/null/states: cannot be written" in " ".join(capsys.readouterr().err.split())
     train(replace(config, epochs=1), tmp_path / "run")  # the folder is as good as new
 
 
@@ -148,7 +157,7 @@ def test_place_of_another_run_is_refused(make_config: MakeConfig, tmp_path: Path
     train(make_config(epochs=1, remote_checkpoints=store), tmp_path / "one")
     with pytest.raises(ConfigError, match=r"another configuration \(seed\)"):
         train(make_config(epochs=1, remote_checkpoints=store, seed=1), tmp_path / "two")
-    with pytest.raises(ConfigError, match="holds states of another kind"):
+    with pytest.raises(ConfigError, match="holds checkpoints of another kind"):
         train(make_config(epochs=1, remote_checkpoints=str(tmp_path / "one" / "checkpoints")), tmp_path / "three")
     assert names(tmp_path / "one" / "checkpoints") == ["step-00000003"]
 
@@ -162,7 +171,7 @@ def test_failing_store_leaves_the_local_checkpoint(make_config: MakeConfig, tmp_
             store.rename(tmp_path / "away")
             store.write_text("in the way", encoding="utf-8")
 
-    with pytest.raises(CheckpointError, match=r"step-00000008: the state could not be copied there .* It is whole in"):
+    with pytest.raises(CheckpointError, match=r"step-00000008: .* could not be copied there .* It is whole in"):
         train(config, tmp_path / "run", progress=watch)
     assert names(tmp_path / "run" / "checkpoints") == ["step-00000004", "step-00000008"]
     store.unlink()
@@ -190,27 +199,35 @@ def test_store_without_folders(make_config: MakeConfig, tmp_path: Path) -> None:
     train(config, tmp_path / "whole", validate=score)
     copied = replace(config, remote_checkpoints="bucket://here/run")
     for step in (3, 10):  # the first leaves no state
-        taken_away(copied, tmp_path / "run", step)
+        lose_machine_at(copied, tmp_path / "run", step)
     train(copied, tmp_path / "run", validate=score)
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
     assert {name.split("/")[3] for name in Bucket.store} == {"config.json", "step-00000028", "step-00000030"}
 
 
 def test_lease_admits_one_run_at_a_time(make_config: MakeConfig, tmp_path: Path, store: str) -> None:
-    config, other = make_config(remote_checkpoints=store, epochs=2, trackers=()), remote_checkpoints.Lease(place_of(store))
+    config, other = (
+        make_config(remote_checkpoints=store, epochs=2, trackers=()),
+        remote_checkpoints.Lease(place_of(store)),
+    )
     place_of(store).mkdir()
     other.acquire()
     with pytest.raises(ConfigError, match=r"another run \(process \d+ on .*\) is writing there\. Wait until it ends"):
         train(config, tmp_path / "run")
     assert names(place_of(store)) == ["running.json"]
-    other.stop.set()  # as a kill leaves it
+    other.stop.set()  # as after a kill
     assert train(config, tmp_path / "run").step == 6
     assert "running.json" not in names(place_of(store))
 
 
-def test_lease_of_a_suspended_run_is_taken_over(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lease_of_a_suspended_run_is_taken_over(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remote_checkpoints, "HEARTBEAT_S", 1000.0)
-    config, other = make_config(remote_checkpoints=str(tmp_path / "store"), trackers=()), remote_checkpoints.Lease(tmp_path / "store")
+    config, other = (
+        make_config(remote_checkpoints=str(tmp_path / "store"), trackers=()),
+        remote_checkpoints.Lease(tmp_path / "store"),
+    )
     train(replace(config, remote_checkpoints=""), tmp_path / "whole")
 
     def watch(row: TrainingRow) -> None:

@@ -30,9 +30,9 @@ def titles(html: str) -> list[str]:
 def test_report_of_a_real_run(make_config: MakeConfig, tmp_path: Path) -> None:
     train(make_config(), tmp_path / "run")
     html = write_report(tmp_path / "run").read_text(encoding="utf-8")
-    assert {"Loss", "Learning rate", "Temperature", "Gradient norm", "Pairs a second"} <= set(titles(html))
+    assert {"Loss", "Learning rate", "Temperature", "Gradient norm", "Pairs per second"} <= set(titles(html))
     assert "All 30 steps are taken." in html and "optim.tower_lr" in html
-    assert not re.search(r"<script|src=.http|href=.http|@import|url\(", html)  # it needs nothing else
+    assert not re.search(r"<script|src=.http|href=.http|@import|url\(", html)  # no external resources
     shown = re.search(r"The loss went from ([\d.]+) to", html)
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert shown and float(shown[1]) == pytest.approx(first["loss"], abs=0.006)
@@ -44,12 +44,12 @@ def test_report_of_an_interrupted_run_with_scores(tmp_path: Path) -> None:
     rows[59] |= {"validation_map10": 0.4, "seconds_left": 75.0}
     run = write_run(tmp_path / "run", rows)
     with (run / "log.jsonl").open("a", encoding="utf-8") as log:
-        log.write('{"step": 61, "lo')  # a kill cut it short
+        log.write('{"step": 61, "lo')  # cut short by a kill
     html = write_report(run).read_text(encoding="utf-8")
     assert score_columns(rows) == ["validation_map10"] and "Validation map10" in titles(html)
     assert "60 of 100 steps are taken" in html and "from 0.200 to 0.400 at best" in html and "0:01:15" in html
     assert "&lt;b&gt;" in html and "<b>" not in html
-    (run / "model").mkdir()  # as patience leaves it
+    (run / "model").mkdir()  # as after early stopping
     html = write_report(run).read_text(encoding="utf-8")
     assert (
         "Stopped early after 60 of 100 steps" in html

@@ -1,4 +1,4 @@
-"""A step, whole, in chunks and over several batches, in one process."""
+"""Training steps in one process: whole, in chunks, and over several batches."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from step_cases import CASES, Case, gradients_of, make_batch, step_results
@@ -21,7 +23,7 @@ from openclap import presets
 from openclap.models.objective_config import ObjectiveConfig
 from openclap.models.objectives import build_objective
 from openclap.training.optimizer import freeze_running_statistics
-from openclap.training.step import TrainingStep, compute_features
+from openclap.training.step import TrainingStep, alignment, compute_features, uniformity
 from openclap.types import Features
 
 EVERYTHING = ObjectiveConfig("infonce", 0.7, 0.2, (4,), True)
@@ -44,7 +46,7 @@ def test_chunked_step_equals_whole_step_with_frozen_batch_norm(kind: ObjectiveCo
 
 
 def test_chunks_replay_their_random_states() -> None:
-    """With dropout, the step is that of the chunks' features in one graph, drawn once."""
+    """With dropout, the step equals the chunks' features in one graph with the same random numbers."""
     case, batch = Case(ObjectiveConfig("mlp"), chunk=4), make_batch()
     torch.manual_seed(0)
     model = presets.build(case.preset()).double().train()
@@ -78,7 +80,7 @@ def _joined(parts: list[Features]) -> Features:
 
 
 def test_running_statistics_are_updated_once_per_chunk() -> None:
-    """As in one pass over the chunks, though each is computed twice; a batch in one chunk is the whole batch's step."""
+    """As in one pass over the chunks, though each is computed twice."""
     case, batch = Case(ObjectiveConfig(), chunk=2), make_batch()
     torch.manual_seed(0)
     model = presets.build(case.preset()).double().train()
@@ -103,7 +105,7 @@ def test_freeze_running_statistics_within_the_context_only() -> None:
 
 
 def test_accumulating_equal_batches_equals_one_batch() -> None:
-    """Where the mathematics says that accumulating changes nothing: the mean of equal losses."""
+    """The mean of equal losses is that loss."""
     for kind in (EVERYTHING, ObjectiveConfig("siglip")):
         one, three = (step_results(Case(kind), [make_batch()] * count) for count in (1, 3))
         assert three["report"] == pytest.approx(one["report"], rel=1e-6)
@@ -150,7 +152,7 @@ def test_frozen_parts_get_no_gradient_in_chunks() -> None:
 
 @pytest.mark.parametrize("chunk", [0, 2])
 def test_loss_scale_is_applied_and_removed_once(chunk: int) -> None:
-    """With a GradScaler, as in fp16: its factor is in every gradient, the objective's own too, and out again."""
+    """With a GradScaler, as in fp16: every gradient is scaled and unscaled, the objective's own included."""
     case, scaler = Case(ObjectiveConfig("siglip"), chunk=chunk), torch.amp.GradScaler("cpu", init_scale=2.0**10)
     scaled, plain = step_results(case, [make_batch()], scaler=scaler), step_results(case, [make_batch()])
     assert scaled["report"]["grad_norm"] == pytest.approx(2**10 * plain["report"]["grad_norm"], rel=1e-6)
@@ -158,7 +160,7 @@ def test_loss_scale_is_applied_and_removed_once(chunk: int) -> None:
 
 
 def test_autocast_features_and_loss_are_fp32() -> None:
-    """Under autocast the towers compute in bf16, and features, objective and loss in fp32."""
+    """Under autocast, the towers compute in bf16, and features, objective and loss are fp32."""
     torch.manual_seed(0)
     model = presets.build(CASES["mlp"].preset()).eval()
     objective, batch = build_objective(ObjectiveConfig("mlp"), model), make_batch()
@@ -175,7 +177,7 @@ def test_autocast_features_and_loss_are_fp32() -> None:
 
 @pytest.fixture
 def bf16() -> Iterator[Accelerator]:
-    """An accelerator of mixed precision; accelerate keeps one state a process."""
+    """An accelerator with mixed precision; accelerate has one state for the whole process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield Accelerator(cpu=True, mixed_precision="bf16")
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -197,7 +199,7 @@ def test_chunked_step_equals_whole_step_in_mixed_precision(bf16: Accelerator) ->
 
 
 def test_chunked_step_stores_the_activations_of_one_chunk() -> None:
-    """Bytes saved for backward at any one time: those of the largest chunk, not of the batch."""
+    """The peak of bytes saved for backward is that of a chunk, not of the batch."""
     captions = (1,) * 32
     small = _peak_saved(Case(ObjectiveConfig()), captions[:4])
     assert _peak_saved(Case(ObjectiveConfig(), chunk=4), captions) < 1.1 * small
@@ -205,26 +207,26 @@ def test_chunked_step_stores_the_activations_of_one_chunk() -> None:
 
 
 def _peak_saved(case: Case, captions: tuple[int, ...]) -> int:
-    """The most bytes that graphs hold at once, of tensors other than parameters."""
-    held = [0, 0]
+    """Measure the peak of bytes that graphs store, parameters left out."""
+    stored = [0, 0]
 
-    class Held:
+    class Stored:
         def __init__(self, tensor: torch.Tensor) -> None:
             self.tensor, self.size = tensor, 0 if isinstance(tensor, nn.Parameter) else tensor.nbytes
-            held[0] += self.size
-            held[1] = max(held)
+            stored[0] += self.size
+            stored[1] = max(stored)
 
         def __del__(self) -> None:
-            held[0] -= self.size
+            stored[0] -= self.size
 
-    with torch.autograd.graph.saved_tensors_hooks(Held, lambda kept: kept.tensor):
+    with torch.autograd.graph.saved_tensors_hooks(Stored, lambda saved: saved.tensor):
         step_results(case, [make_batch(0, captions)])
-    return held[1]
+    return stored[1]
 
 
 @pytest.mark.long
 def test_chunks_fit_a_large_batch_into_the_memory_of_a_small_one() -> None:
-    """The benchmark's figures: the whole process's peak, for 64 clips in chunks of 6 and for 8 whole."""
+    """Compare the benchmark's peaks of the whole process: 64 clips in chunks of 6, and 8 clips at once."""
     script = Path(__file__).parents[2] / "benchmarks" / "gradient_cache.py"
     run = subprocess.run(
         [sys.executable, str(script), "--batch", "64", "--chunk", "6", "--small", "8", "--json"],
@@ -234,3 +236,18 @@ def test_chunks_fit_a_large_batch_into_the_memory_of_a_small_one() -> None:
     )
     peaks = json.loads(run.stdout)
     assert peaks["chunked_bytes"] < 1.1 * peaks["small_bytes"]
+
+
+def test_alignment_and_uniformity_by_hand() -> None:
+    east, north = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    assert alignment(east, east) == 0 and alignment(east, -east) == 4 and alignment(east, north) == 2
+    # three points: squared distances 2, 2 and 4
+    three = torch.cat([east, north, -east])
+    expected = np.log((2 * np.exp(-4.0) + np.exp(-8.0)) / 3)
+    assert uniformity(three).item() == pytest.approx(expected, rel=1e-6)
+    assert uniformity(east.repeat(5, 1)) == 0
+
+
+def test_uniformity_of_a_high_dimensional_sphere_is_near_its_bound() -> None:
+    spread = F.normalize(torch.randn(500, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
+    assert -4.0 < uniformity(spread).item() < -3.9

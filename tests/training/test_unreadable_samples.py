@@ -1,4 +1,4 @@
-"""Batches of which nothing can be read: of one process, of all, for a while, and for good."""
+"""Batches without a readable sample: on one process, on all, for one step, and throughout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FROZEN = ("audio_tower", "text_tower")
 
 
 def damage(shards: ShardIndex, number: int) -> None:
-    """Overwrite the beginning of a sample's sound where it stands."""
+    """Overwrite the beginning of a sample's sound in its tar."""
     with (shards.folder / shards.tars[shards.tar_S[number]]).open("r+b") as file:
         file.seek(int(shards.spans_S4[number, 0]))
         file.write(b"zzzz")
@@ -85,7 +85,7 @@ def test_unreadable_data_stops_the_run(make_config: MakeConfig, tmp_path: Path) 
     shards = index_shards(config.data)
     for number in range(len(shards)):
         damage(shards, number)
-    said = r"no sample of 3 steps running could be read\. The last one: sample .* Run: openclap dataset check"
-    with pytest.raises(DataError, match=said):
+    fragment = r"no sample of 3 consecutive steps .*: sample .* Run: openclap dataset check"
+    with pytest.raises(DataError, match=fragment):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()

@@ -1,4 +1,4 @@
-"""Held-out scores while a model learns: the best is kept, patience ends a run, and both survive being stopped."""
+"""Validation during training: the best model is kept, patience ends a run, and both survive an interruption."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from openclap.evals.validation import HeldOut
 from openclap.training.trainer import TrainingRow, read_log, train
 
 SCORES = [0.5, 0.4, 0.6, 0.5, 0.5, 0.9, 0.9]
-"""Of the start, then of each epoch."""
+"""Of the initial model, then of each epoch."""
 
 
 def scripted(scores: list[float]) -> Callable[[Embedder], float]:
-    """A validation with these scores for the models in the order in which it first sees them."""
+    """Build a validation with these scores, for models in the order of their first validation."""
     seen: dict[str, float] = {}
 
     def validate(embedder: Embedder) -> float:
@@ -37,7 +37,9 @@ def scripted(scores: list[float]) -> Callable[[Embedder], float]:
     return validate
 
 
-def test_best_model_is_finished_model_and_patience_ends_the_run(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
+def test_best_model_is_finished_model_and_patience_ends_the_run(
+    make_config: MakeConfig, tmp_path: Path, tiny_model: Path
+) -> None:
     validate = scripted(SCORES)
     rows: list[TrainingRow] = []
     config = make_config(patience=2, save_every=100, keep_checkpoints=9)
@@ -53,11 +55,11 @@ def test_best_model_is_finished_model_and_patience_ends_the_run(make_config: Mak
     ]
     train(make_config(epochs=10), tmp_path / "plain", progress=rows.append)
     plain = [row["loss"] for row in read_log(tmp_path / "plain" / "log.jsonl")][:12]
-    assert [row["loss"] for row in read_log(tmp_path / "run" / "log.jsonl")] == plain  # measuring disturbs nothing
+    assert [row["loss"] for row in read_log(tmp_path / "run" / "log.jsonl")] == plain  # validation changes no step
     assert train(config, tmp_path / "run", validate=validate) == outcome
     for step in (3, 6, 9):
         resumed = stopped_at(tmp_path / "run", step, tmp_path / f"from-{step}")
-        if step >= 6:  # what a kill would have left
+        if step >= 6:  # as after a kill
             (tmp_path / "run" / "model").rename(resumed / "best")
         assert train(config, resumed, validate=validate) == outcome.__class__(
             resumed / "model", 12, 30, False, (), 0.5, 0.6, 6
@@ -67,7 +69,9 @@ def test_best_model_is_finished_model_and_patience_ends_the_run(make_config: Mak
         assert_equal_runs(tmp_path / "run", resumed)
 
 
-def test_initial_model_is_finished_model_if_nothing_is_better(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
+def test_initial_model_is_finished_model_if_nothing_is_better(
+    make_config: MakeConfig, tmp_path: Path, tiny_model: Path
+) -> None:
     outcome = train(make_config(patience=1), tmp_path / "run", validate=scripted([0.5, 0.5, 0.4]))
     assert (outcome.step, outcome.best_step, outcome.best_score) == (3, 0, 0.5)
     start = openclap.load(tiny_model).clap.state_dict()
@@ -103,18 +107,18 @@ def test_full_disk_leaves_the_best_model_before(
 
 def test_score_is_the_mean_map_of_both_directions(tiny_model: Path, shards: Path) -> None:
     index, model = index_shards(shards), openclap.load(tiny_model)
-    held = HeldOut(index)
+    validation = HeldOut(index)
     samples = [index.read_sample(i) for i in range(len(index))]
     captions = [(owner, text) for owner, sample in enumerate(samples) for text in sample.captions]
     similarity = (
         model.embed_audio([io.BytesIO(s.audio) for s in samples]) @ model.embed_text([t for _, t in captions]).T
     )
     found = [similarity[owner, caption] for caption, (owner, _) in enumerate(captions)]
-    ranks = (similarity >= np.array(found) - TIE).sum(axis=0)  # what is as good as equal stands before it
+    ranks = (similarity >= np.array(found) - TIE).sum(axis=0)  # ties rank before the right clip
     by_hand = np.where(ranks <= 10, 1 / ranks, 0).mean()
-    assert held.measures(model)["text_to_audio_mAP@10"].value == pytest.approx(by_hand)
-    both = [held.measures(model)[f"{way}_mAP@10"].value for way in ("text_to_audio", "audio_to_text")]
-    assert held.score(model) == pytest.approx(np.mean(both))
-    for change in held.compare(model, model):
+    assert validation.measures(model)["text_to_audio_mAP@10"].value == pytest.approx(by_hand)
+    both = [validation.measures(model)[f"{way}_mAP@10"].value for way in ("text_to_audio", "audio_to_text")]
+    assert validation.score(model) == pytest.approx(np.mean(both))
+    for change in validation.compare(model, model):
         assert change.before == change.after
         assert (change.difference.value, change.difference.low, change.difference.high) == (0, 0, 0)
