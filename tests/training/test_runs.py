@@ -50,7 +50,7 @@ def test_finetune_splits_trains_and_compares(sounds: Path, tiny_model: Path, tmp
         notify=sentences.append,
         epochs=1,
     )
-    assert (len(result.split.train), len(result.split.validation)) == (4, 2) and packed[-1][0] == 6
+    assert (len(result.split.train), len(result.split.validation)) == (4, 2) and packed[-1][0] == packed[-1][1]
     assert result.model == tmp_path / "run" / "model" and not result.training.stopped
     assert [(change.task, change.metric) for change in result.changes][:2] == [
         ("text_to_audio", "R@1"),
