@@ -66,13 +66,17 @@ def finetune(
         Print one JSON object in place of a table.
     """
     from openclap.errors import ConfigError
+    from openclap.recipes import recipe
     from openclap.runs import finetune as run
+    from openclap.training.config import override
 
-    given = parse_options(options)
+    values = parse_options(options)
     for name, place in {"start": "--from", "data": "SOUNDS"}.items():
-        if name in given:
+        if name in values:
             raise ConfigError(f"--{name} is an option of openclap train; here, give {place}.")
-    given |= {"tokenizer": str(tokenizer)} if tokenizer else {}
+    # Before they become keyword arguments: --notify must be an unknown option, and not the parameter of that name.
+    override(recipe("small"), values)
+    values |= {"tokenizer": str(tokenizer)} if tokenizer else {}
     with _Display(sounds.expanduser().absolute()) as display:
         result = run(
             sounds,
@@ -86,7 +90,7 @@ def finetune(
             progress=display.on_row,
             packing=display.on_packed,
             notify=display.notify,
-            **given,
+            **values,
         )
     list_skipped([(item.file, item.reason) for item in result.split.skipped])
     list_skipped([(reason.partition(": ")[0], reason) for reason in result.training.skipped])

@@ -15,7 +15,7 @@ def page(run: Path) -> None:
     Parameters
     ----------
     run
-        The run folder, as given to `openclap train --out`.
+        The run folder, the value of `openclap train --out`.
     """
     from openclap.training.report import write_report
 

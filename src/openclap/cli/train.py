@@ -48,8 +48,8 @@ def train(
     from openclap.runs import train as run
     from openclap.training.report import REPORT
 
-    given = parse_options(options) | ({"tokenizer": str(tokenizer)} if tokenizer else {})
-    config = training_config(recipe, given)
+    values = parse_options(options) | ({"tokenizer": str(tokenizer)} if tokenizer else {})
+    config = training_config(recipe, values)
     if list_options:
         from openclap.training.config import describe_options
 

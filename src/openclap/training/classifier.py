@@ -114,6 +114,7 @@ def train_classifier(
     with store.lock(), retain_freed_memory():
         now, best = store.restore(accelerator)
         if not best:
+            # The initial network counts as epoch 0, so that training can never make it worse.
             now, best = _add_score(now, network, score), copy.deepcopy(network.state_dict())
         for epoch in range(now.step, config.epochs):
             if config.patience and now.validations_since_best >= config.patience:

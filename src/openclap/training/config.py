@@ -165,6 +165,7 @@ def override(config: C, options: Mapping[str, Any]) -> C:
     for name, value in options.items():
         path = name.replace("-", "_").split(".")
         is_whole_group = is_dataclass(value) and is_dataclass(getattr(config, ".".join(path), None))
+        # Nested values are named one by one, so that a typo in a group is found, too.
         if not is_whole_group and ".".join(path) not in option_names(config):
             raise ConfigError(f"There is no option --{name}. {_suggestion(name, config)}")
         config = _replace(config, path, name, value)
@@ -263,7 +264,7 @@ def _convert(text: str, kind: Any) -> Any:
 
 
 def _convert_to_first(text: str, kinds: list[Any]) -> Any:
-    for kind in kinds[:-1]:
+    for kind in kinds[:-1]:  # the last kind's error is the one to report
         try:
             return _convert(text, kind)
         except ValueError:

@@ -69,6 +69,7 @@ def check_finite(
     if all(math.isfinite(value) for value in result.values()):
         return
     keys = [key for batch in batches for key in batch.keys]
+    # As text, since JSON has neither NaN nor infinity.
     facts = {"step": position.step, **{name: str(value) for name, value in result.items()}, "keys": keys}
     write_bytes(file, json.dumps(facts, indent=1, ensure_ascii=False).encode())
     start = f"step {position.step}: the loss is {result['loss']}, the gradient's norm {result['grad_norm']}"
@@ -91,8 +92,10 @@ def _non_finite_keys(batch: PairBatch) -> list[str]:
 def find_symptom(result: Mapping[str, float], first_loss: float) -> str | None:
     """Describe why a step looks diverged or collapsed; None for a healthy step."""
     loss, chance = result["loss"], result["chance"]
+    # Chance is the floor: a resumed or fine-tuned run may begin at a loss near 0, and triple it harmlessly.
     if loss > EXPLODED * max(first_loss, chance) + COSINE_GAP * result["scale"]:
         return f"diverged: the loss is {loss:.4g}, more than {EXPLODED:g} times its first value, {first_loss:.4g}"
+    # A loss at chance alone is no collapse: every run begins there. Without a gradient it stays there.
     is_at_chance = chance > 0 and abs(loss - chance) <= AT_CHANCE * chance
     if is_at_chance and (result["grad_norm"] <= VANISHED_GRADIENT or _has_equal_embeddings(result)):
         return (

@@ -45,6 +45,7 @@ def cache_frozen_towers(clap: CLAP, config: TrainConfig) -> list[str]:
     splits = {"audio_tower": split_clips, "text_tower": split_text}
     frozen = [name for name in splits if name in config.frozen and not _is_trainable(clap.get_submodule(name))]
     for name in frozen:
+        # On the instance, so that networks stay free of training's concerns and the saved model has no trace of it.
         tower = clap.get_submodule(name)
         tower.forward = CachedForward(tower.forward, splits[name])
     return frozen

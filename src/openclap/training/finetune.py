@@ -116,6 +116,8 @@ def finetune_config(
     mode = mode or defaults.mode
     if mode not in MODES:
         raise ConfigError(f"mode is {mode!r}, expected one of: {', '.join(MODES)}.")
+    # Loaded here, because the frozen parts of a mode depend on the towers, and a model that cannot read captions has
+    # to be refused before sounds are packed.
     model = load(start, tokenizer=options.get("tokenizer"))
     model.check_tokenizer()
     lr, tower_lr = LEARNING_RATES[mode]
@@ -123,6 +125,7 @@ def finetune_config(
         start,
         data,
         epochs=defaults.epochs,
+        # Half of the pairs: with one batch an epoch, every step would see the same negatives.
         batch_size=max(2, min(defaults.batch_size, pairs // 2)),
         optim=OptimConfig(lr=lr, tower_lr=tower_lr, weight_decay=0.01),
         frozen=frozen_parts(model.clap, mode),
@@ -161,6 +164,7 @@ def last_blocks(clap: nn.Module, tower: str) -> list[str]:
     """
     part = clap.get_submodule(tower)
     lists = {name: module for name, module in part.named_modules() if isinstance(module, nn.ModuleList)}
+    # A Swin has a list of stages, each with a list of blocks: the list with the most parameters is the outer one.
     blocks = max(lists, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
     count = len(lists[blocks])
     first = count - max(1, count // LAST_SHARE)
@@ -217,7 +221,7 @@ def split_pairs(
     processes: int = 1,
     progress: PackProgress | None = None,
 ) -> PairSplit:
-    """Read the pairs of `sounds`, in any form that `recognise` knows, and split them.
+    """Read the pairs of `sounds`, in any form that `recognise` supports, and split them.
 
     Shards in LAION's layout are used in place: a folder of splits as it is split, others divided by group. Everything
     else is packed into `folder`; called again, packed sounds are not packed again.
@@ -312,6 +316,7 @@ def _is_laion_layout(index: ShardIndex) -> bool:
 
 def split_index(index: ShardIndex, fraction: float, seed: int) -> PairSplit:
     """Split samples into training and validation samples; a group is never divided."""
+    # By group, since the takes of one recording are nearly the same sound (docs/decisions/0005).
     groups = _read_groups(index)
     fraction = at_least_two(fraction, len(groups))
     splits = {"train": 1 - fraction, "test": fraction}

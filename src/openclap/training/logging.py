@@ -84,6 +84,7 @@ def open_log(path: Path, step: int) -> Iterator[Callable[[TrainingRow], None]]:
 
     Rows after `step` are removed first: a killed run took these steps after its last checkpoint, and takes them again.
     """
+    # Written as a whole before appending, so that a kill in between leaves the old log.
     rows = read_log(path) if path.exists() else []
     write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step).encode())
     with path.open("a", encoding="utf-8") as file:

@@ -114,6 +114,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig, *, also: Sequence[st
         also: prefixes of frozen parts to include because they are unfrozen later. An optimizer's groups cannot change
             while its state is saved and restored.
     """
+    # By (in a tower, decayed).
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad or any(_is_under(name, prefix) for prefix in also):

@@ -150,11 +150,14 @@ def plan_training(config: TrainConfig, expected: ExpectedInputs | None = None, *
             "no audio tower again, so the time is an upper bound."
         )
     recomputation = RECOMPUTATION if config.chunk or config.activation_checkpointing else 1.0
+    # Backward costs twice the forward pass and is already in the count.
     flops = process_batch * (per_item.clip + PROBE_TOKENS * per_item.token) * recomputation
     peak = matmul_peak(device, DTYPES[config.precision], within_s=MEASURE_S)
     compute_s = flops / (peak * UTILISATION[device.type])
     data_s = process_batch * _seconds_per_clip(preset.frontend)
+    # More workers than cores take turns.
     data_s /= max(1, min(config.workers, os.cpu_count() or 1))
+    # Workers decode the next batch while the networks compute this one.
     step_s = max(compute_s, data_s) if config.workers else compute_s + data_s
     plan = TrainingPlan(
         parts=_list_parts(clap),
@@ -411,7 +414,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def resident_memory() -> int:
-    """Return the bytes of this process now; where the system does not tell, its peak."""
+    """Return the bytes of this process now; where the system does not report them, its peak."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

@@ -48,7 +48,7 @@ def write_report(run: Path) -> Path:
 
 def _read(run: Path) -> Log:
     if not (run / LOG).is_file():
-        raise DataError(f"{run}: holds no {LOG}. Expected the folder of a run, as given to openclap train --out.")
+        raise DataError(f"{run}: holds no {LOG}. Expected the folder of a run, the value of openclap train --out.")
     log = [row for row in read_log(run / LOG) if is_number(row.get("step"))]
     if not any(is_number(row.get("loss")) for row in log):
         raise DataError(f"{run / LOG}: holds no step yet. Try again when the run has taken some.")
