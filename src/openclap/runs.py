@@ -87,11 +87,11 @@ def train(
     Example:
         >>> from pathlib import Path
         >>> import openclap
-        >>> from openclap.data.pack import pack
-        >>> from openclap.demo.run import TABLE
-        >>> from openclap.sources import read_table
-        >>> _ = pack(read_table(TABLE)[:8], Path("shards"), splits={"train": 1.0})
-        >>> result = openclap.train("demo", data="shards/train", out="run", epochs=1, batch_size=4)
+        >>> sounds = sorted((Path(openclap.__file__).parent / "demo" / "sounds").glob("supersonic-*.ogg"))[:8]
+        >>> rows = [f"{path},{path.stem[11:].replace('-', ' ')}" for path in sounds]
+        >>> _ = Path("sounds.csv").write_text("file,caption\\n" + "\\n".join(rows))
+        >>> _ = openclap.build_dataset("sounds.csv", "set", test_fraction=0)
+        >>> result = openclap.train("demo", data="set/train", out="run", epochs=1, batch_size=4)
         >>> result.step
         2
         >>> openclap.load(result.model).embed_text(["a drum"]).shape
@@ -126,7 +126,7 @@ def finetune(
     processes: int | None = None,
     progress: OnRow = _ignore,
     packing: OnCount = _ignore,
-    notify: OnSentence = _ignore,
+    note: OnSentence = _ignore,
     **options: Any,
 ) -> FinetuneResult:
     """Fine-tune a model on your own sounds; called again with the same arguments, resume from the last checkpoint.
@@ -147,7 +147,7 @@ def finetune(
         processes: processes that decode while sounds are packed; by default, one a core.
         progress: called with a row of the log after each step, and with a score alone for the initial model.
         packing: called with sounds packed and sounds in all.
-        notify: called with a sentence about each choice: how `sounds` are read, and what is trained.
+        note: called with a sentence about each choice: how `sounds` are read, and what is trained.
         options: values of the run to override, as in `train`.
 
     Raises ConfigError for an unknown option, a mode that does not apply to the model, or a folder that holds another
@@ -157,9 +157,9 @@ def finetune(
         >>> import shutil
         >>> from pathlib import Path
         >>> import openclap
-        >>> from openclap.demo.run import SOUNDS
+        >>> sounds = Path(openclap.__file__).parent / "demo" / "sounds"
         >>> Path("drums").mkdir()
-        >>> for sound in sorted(SOUNDS.glob("supersonic-drum-*.ogg"))[:8]:
+        >>> for sound in sorted(sounds.glob("supersonic-drum-*.ogg"))[:8]:
         ...     _ = shutil.copy(sound, "drums")
         >>> result = openclap.finetune("drums", "demo-start", "run", epochs=1, processes=1)
         >>> [change.metric for change in result.changes]
@@ -181,21 +181,19 @@ def finetune(
     split = split_pairs(
         sounds,
         out / SHARDS,
-        recognise=lambda path: _recognise(path, reading or Reading(), notify),
-        check=lambda source: _caption_check(source, skip_caption_check, notify),
+        recognise=lambda path: _recognise(path, reading or Reading(), note),
+        check=lambda source: _caption_check(source, skip_caption_check, note),
         validation_fraction=validation_fraction,
         seed=SPLIT_SEED,
         channels=channels,
         processes=processes,
         progress=packing,
     )
-    for note in split.notes:
-        notify(note)
-    config = finetune_config(
-        start, str(split.train.folder), len(split.train), mode=mode, options=options, notify=notify
-    )
+    for sentence in split.notes:
+        note(sentence)
+    config = finetune_config(start, str(split.train.folder), len(split.train), mode=mode, options=options, note=note)
     validation = HeldOut(split.validation)
-    notify(_describe_run(config, len(split.train), len(validation.clips)))
+    note(_describe_run(config, len(split.train), len(validation.clips)))
     result = trainer.train(config, out, shards=split.train, validate=validation.score, progress=progress)
     if result.stopped:
         return FinetuneResult(result, (), None, split)
@@ -211,17 +209,17 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _recognise(path: Path, reading: Reading, notify: OnSentence) -> Recognised:
+def _recognise(path: Path, reading: Reading, note: OnSentence) -> Recognised:
     """Choose the source that reads `path`, and name it and the tables that are not read."""
     source = recognise(path, reading)
-    notify(source.said)
+    note(source.said)
     if source.unread:
-        notify(f"Not read: {join_first(source.unread)}.")
+        note(f"Not read: {join_first(source.unread)}.")
     return source
 
 
-def _caption_check(source: Recognised, skip: bool, notify: OnSentence) -> CaptionCheck:
-    """Build a check that raises DataError for captions that say nothing, or, with `skip`, only warns."""
+def _caption_check(source: Recognised, skip: bool, note: OnSentence) -> CaptionCheck:
+    """Build a check that raises DataError for captions without content, or, with `skip`, only warns."""
 
     def stop(doubt: str, usable: bool) -> None:
         sentence = f"{source.path}: {' '.join(filter(None, (doubt, advice(source))))} Nothing was decoded yet."
@@ -229,7 +227,7 @@ def _caption_check(source: Recognised, skip: bool, notify: OnSentence) -> Captio
             raise DataError(sentence)
         if not skip:
             raise DataError(f"{sentence} To continue all the same, give --skip-caption-check.")
-        notify(sentence)
+        note(sentence)
 
     return CaptionCheck(stop)
 

@@ -198,7 +198,7 @@ def test_invalid_input_is_refused_in_one_sentence(
         ((lonely,), "1 usable pair of sound and caption, and at least 4 are needed"),
         ((named, "--mode", "lora"), "LoRA does not apply to this model: its audio tower (PANN) has no attention"),
         ((named, "--epoch", "3"), "Did you mean --epochs"),
-        ((named, "--notify", "3"), "There is no option --notify"),
+        ((named, "--note", "3"), "There is no option --note"),
         ((named, "--validation-fraction", "2"), "validation_fraction is 2.0, expected a share between 0 and 1"),
         ((named, "--start", tiny_swin), "--start is an option of openclap train; here, give --from"),
         ((named, "--data", tmp_path), "--data is an option of openclap train; here, give SOUNDS"),

@@ -47,7 +47,7 @@ def test_finetune_splits_trains_and_compares(sounds: Path, tiny_model: Path, tmp
         validation_fraction=0.34,
         processes=1,
         packing=lambda done, total: packed.append((done, total)),
-        notify=sentences.append,
+        note=sentences.append,
         epochs=1,
     )
     assert (len(result.split.train), len(result.split.validation)) == (4, 2) and packed[-1][0] == packed[-1][1]
@@ -74,7 +74,7 @@ def test_finetune_refuses_identifiers_by_default(sounds: Path, tiny_model: Path,
         validation_fraction=0.34,
         skip_caption_check=True,
         processes=1,
-        notify=notes.append,
+        note=notes.append,
         epochs=1,
     )
     assert result.model.is_dir() and any("look like identifiers" in note for note in notes)

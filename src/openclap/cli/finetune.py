@@ -74,7 +74,7 @@ def finetune(
     for name, place in {"start": "--from", "data": "SOUNDS"}.items():
         if name in values:
             raise ConfigError(f"--{name} is an option of openclap train; here, give {place}.")
-    # Before they become keyword arguments: --notify must be an unknown option, and not the parameter of that name.
+    # Before they become keyword arguments: --note must be an unknown option, and not the parameter of that name.
     override(recipe("small"), values)
     values |= {"tokenizer": str(tokenizer)} if tokenizer else {}
     with _Display(sounds.expanduser().absolute()) as display:
@@ -89,7 +89,7 @@ def finetune(
             processes=processes,
             progress=display.on_row,
             packing=display.on_packed,
-            notify=display.notify,
+            note=display.note,
             **values,
         )
     list_skipped([(item.file, item.reason) for item in result.split.skipped])
@@ -181,7 +181,7 @@ class _Display:
     def __exit__(self, *error: object) -> None:
         self.stack.close()
 
-    def notify(self, sentence: str) -> None:
+    def note(self, sentence: str) -> None:
         self.stack.close()
         self.stage = ""
         note(sentence.replace(str(self.sounds), shown(self.sounds), 1))

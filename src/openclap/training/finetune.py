@@ -101,13 +101,13 @@ def finetune_config(
     *,
     mode: FinetuneMode | None = None,
     options: Mapping[str, Any] | None = None,
-    notify: Callable[[str], None] = lambda sentence: None,
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> TrainConfig:
     """Build the configuration that fine-tunes `start` on `pairs` pairs.
 
     Args:
         options: override any value by option name (see `training.config.override`).
-        notify: called with a sentence when the batch size is reduced to the number of pairs.
+        note: called with a sentence when the batch size is reduced to the number of pairs.
 
     Raises ConfigError for an unknown option or a mode that does not apply to the model; MissingTokenizerError for a
     model that cannot read captions.
@@ -134,7 +134,7 @@ def finetune_config(
     )
     config = override(config, options)
     if config.batch_size > pairs:
-        notify(f"Batch size reduced to {pairs}: there are only {pairs} training pairs.")
+        note(f"Batch size reduced to {pairs}: there are only {pairs} training pairs.")
         config = replace(config, batch_size=pairs)
     steps = config.epochs * (pairs // config.batch_size)
     chosen = {name.replace("-", "_") for name in options}
