@@ -10,7 +10,7 @@ import torch
 
 import openclap
 from openclap.training.config import TrainConfig
-from openclap.training.trainer import read_log
+from openclap.training.logging import read_log
 
 MakeConfig = Callable[..., TrainConfig]
 

@@ -22,7 +22,8 @@ from openclap.training.checkpointing import list_checkpoints
 from openclap.training.classifier import single_label_loss, train_classifier
 from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.divergence import RunPosition, check_symptom, find_symptom
-from openclap.training.trainer import read_log, train
+from openclap.training.logging import read_log
+from openclap.training.trainer import train
 
 TOWERS = ("audio_tower", "text_tower")
 

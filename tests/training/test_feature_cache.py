@@ -17,9 +17,10 @@ from openclap.models.clap import CLAP
 from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.config import TrainConfig
 from openclap.training.feature_cache import cache_frozen_towers
+from openclap.training.logging import read_log
 from openclap.training.lora import add_lora
 from openclap.training.optimizer import freeze
-from openclap.training.trainer import read_log, train
+from openclap.training.trainer import train
 
 TOWERS = ("audio_tower", "text_tower")
 NEVER = 10**6

@@ -24,7 +24,8 @@ from openclap.errors import ConfigError, DataError, TrainingError
 from openclap.models.loss import contrastive_loss
 from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.config import OptimConfig
-from openclap.training.trainer import TrainingRow, read_log, train
+from openclap.training.logging import TrainingRow, read_log
+from openclap.training.trainer import train
 
 
 def losses(run: Path) -> list[float]:

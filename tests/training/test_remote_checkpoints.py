@@ -20,7 +20,8 @@ from openclap.errors import CheckpointError, ConfigError, OpenClapError
 from openclap.storage import Place, place_of
 from openclap.training import remote_checkpoints
 from openclap.training.config import TrainConfig
-from openclap.training.trainer import TrainingRow, train
+from openclap.training.logging import TrainingRow
+from openclap.training.trainer import train
 
 pytest.importorskip("upath")
 

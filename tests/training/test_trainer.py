@@ -20,7 +20,8 @@ from openclap.data.shards import index_shards
 from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
 from openclap.locks import only_writer
 from openclap.training.config import OptimConfig, TrainConfig
-from openclap.training.trainer import TrainingRow, read_log, train
+from openclap.training.logging import TrainingRow, read_log
+from openclap.training.trainer import train
 
 
 def test_run_writes_model_log_and_checkpoints(make_config: MakeConfig, tmp_path: Path) -> None:

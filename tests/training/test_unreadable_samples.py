@@ -16,7 +16,8 @@ from openclap.data.shards import ShardIndex, index_shards
 from openclap.errors import DataError
 from openclap.models.loss import contrastive_loss
 from openclap.training.config import OptimConfig
-from openclap.training.trainer import TrainingRow, read_log, train
+from openclap.training.logging import TrainingRow, read_log
+from openclap.training.trainer import train
 
 FROZEN = ("audio_tower", "text_tower")
 

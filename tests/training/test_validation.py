@@ -17,7 +17,8 @@ from openclap.embedder import Embedder
 from openclap.errors import CheckpointError
 from openclap.evals.ranks import TIE
 from openclap.evals.validation import HeldOut
-from openclap.training.trainer import TrainingRow, read_log, train
+from openclap.training.logging import TrainingRow, read_log
+from openclap.training.trainer import train
 
 SCORES = [0.5, 0.4, 0.6, 0.5, 0.5, 0.9, 0.9]
 """Of the initial model, then of each epoch."""

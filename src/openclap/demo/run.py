@@ -30,7 +30,8 @@ from openclap.search.scan import ScanReport
 from openclap.sources.table import read_table
 from openclap.storage import write_bytes
 from openclap.training.config import TrainConfig
-from openclap.training.trainer import TrainingResult, TrainingRow, read_log, train
+from openclap.training.logging import TrainingRow, read_log
+from openclap.training.trainer import TrainingResult, train
 
 SOUNDS = Path(__file__).parent / "sounds"
 TABLE = SOUNDS / "sounds.csv"

@@ -37,7 +37,7 @@ from openclap.training.divergence import (
     find_symptom,
     has_finite_embeddings,
 )
-from openclap.training.logging import LOG, StepTimer, TrainingRow, UtilisationMeter, open_log, read_log
+from openclap.training.logging import LOG, StepTimer, TrainingRow, UtilisationMeter, open_log
 from openclap.training.model_setup import (
     DTYPES,
     PROJECT,
@@ -53,8 +53,6 @@ from openclap.types import PairBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-__all__ = ["Trainer", "TrainingResult", "TrainingRow", "Validate", "read_log", "train"]
 
 Validate = Callable[[Embedder], float]
 """Scores a model on validation pairs: higher is better, and equal models must get equal scores."""
