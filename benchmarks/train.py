@@ -42,14 +42,15 @@ from openclap.checkpoints.huggingface import (
     preprocessor_from_front_end,
     preset_from_config,
 )
-from openclap.malloc import all_memory_kept
+from openclap.malloc import retain_freed_memory
 from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
-from openclap.models.objectives import ObjectiveConfig, build_objective
+from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.objectives import build_objective
 from openclap.training.config import OptimConfig
 from openclap.training.optimizer import build_optimizer
+from openclap.training.profiling import count_flops, matmul_peak, peak_memory
 from openclap.training.step import TrainingStep
-from openclap.training.watch import count_work, matmul_peak, peak_memory
 from openclap.types import AudioBatch, PairBatch, TextBatch
 
 AUDIO = {"tiny": presets.HTSAT_TINY, "base": presets.HTSAT_BASE}
@@ -99,7 +100,7 @@ def compare(options: argparse.Namespace, precision: str) -> None:
     theirs, ours, frontend = models(options)
     batches = [pairs(options, frontend, seed) for seed in range(options.steps)]
     check(theirs, ours, batches[0])
-    work = sum(count_work(ours, frontend).of(batch) for batch in batches)
+    work = sum(count_flops(ours, frontend).of_batch(batch) for batch in batches)
     del theirs, ours
     best, peak = dict.fromkeys(rivals, float("inf")), 0.0
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -158,7 +159,7 @@ def alone(options: argparse.Namespace) -> None:
         torch.cuda.reset_peak_memory_stats()
     step = CONTESTANTS[options.only](model, options, options.precision)
     batches = [pairs(options, frontend, seed) for seed in range(options.steps)]
-    with all_memory_kept() if options.only == "openclap" else nullcontext():
+    with retain_freed_memory() if options.only == "openclap" else nullcontext():
         for _ in sys.stdin:
             started = time.perf_counter()
             for batch in batches:

@@ -11,14 +11,14 @@ import pytest
 PAGES_OF_TWO_ARRAYS = """
 import resource
 import numpy as np
-from openclap.malloc import all_memory_kept
+from openclap.malloc import retain_freed_memory
 
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.ones(8 << 20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-with all_memory_kept():
+with retain_freed_memory():
     print(pages(), pages())
 print(pages(), pages())
 """

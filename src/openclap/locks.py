@@ -1,4 +1,8 @@
-"""One writer at a time: what only one process may do in a folder, or with a file."""
+"""Locks between processes: one writer in a folder, and one user of a file.
+
+`filelock` serves the folder. It cannot serve a file that is renamed while it is locked, as a finished download is
+(docs/decisions/0015-locking-a-file-that-is-renamed.md), so `open_alone` is our own.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,9 @@ LOCK = ".lock"
 
 @contextmanager
 def only_writer(folder: Path, name: str = LOCK, *, timeout_s: float = 0.0) -> Iterator[None]:
-    """Hold the right to change what is in `folder`; the system takes it back from a process that dies.
+    """Lock `folder` for writing; the system releases the lock of a process that dies.
 
-    Raises DataError when another process or thread holds it for longer than `timeout_s`, or the folder cannot be
+    Raises DataError when another process or thread has the lock for longer than `timeout_s`, or the folder cannot be
     written.
     """
     from filelock import FileLock, Timeout
@@ -39,30 +43,32 @@ def only_writer(folder: Path, name: str = LOCK, *, timeout_s: float = 0.0) -> It
 
 
 def open_alone(path: Path) -> BinaryIO | None:
-    """Open `path` to read and append, made if it is not there; None while another thread or process has it so.
+    """Open and lock `path` for reading and appending, created if missing; None if another thread or process has it.
 
-    The system takes it back from a process that dies. Whoever has it may rename or delete it. Raises OSError where it
-    cannot be opened.
+    Closing the file releases the lock, and so does the end of the process. The holder may rename or delete the file.
+    Raises OSError where it cannot be opened.
     """
     while True:
         file = path.open("a+b")
         try:
-            held = _hold(file)
-            if held and _is_at(file, path):
+            is_locked = _lock(file)
+            # The former holder may have renamed the file between our open and our lock: then this is the finished
+            # file under its new name, and the loop tries the old name again.
+            if is_locked and _has_name(file, path):
                 return file
         except BaseException:
             file.close()
             raise
         file.close()
-        if not held:
+        if not is_locked:
             return None
 
 
-def _hold(file: BinaryIO) -> bool:
+def _lock(file: BinaryIO) -> bool:
     if sys.platform == "win32":
         import msvcrt
 
-        file.seek(1 << 40)  # a byte that no file has: locked ones cannot be read
+        file.seek(1 << 40)  # a byte beyond the end of any file, since locked bytes cannot be read
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:
@@ -77,8 +83,8 @@ def _hold(file: BinaryIO) -> bool:
     return True
 
 
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Is it still the file of that name? It may have been renamed between opening and holding it."""
+def _has_name(file: BinaryIO, path: Path) -> bool:
+    """Check that the open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

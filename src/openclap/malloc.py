@@ -1,4 +1,4 @@
-"""What glibc does with memory that is freed; other C libraries are left as they are."""
+"""Tune glibc's allocator for large arrays; other C libraries are left as they are."""
 
 from __future__ import annotations
 
@@ -7,32 +7,36 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
-"""As glibc's malloc.h numbers them."""
-SOME = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 256 << 20}
-ALL = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
+"""Numbers of the parameters in glibc's malloc.h."""
+RETAIN_SOME = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 256 << 20}
+RETAIN_ALL = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
 DEFAULT = {M_MMAP_MAX: 1 << 16}
 
 
-def keep_freed_memory() -> None:
-    """Keep 256 MB that are free for the next sound: to give its arrays back and ask for others was a fifth of
-    packing."""
-    _choose(SOME)
+def retain_some_freed_memory() -> None:
+    """Retain up to 256 MB of freed memory for the next sound.
+
+    Returning each sound's arrays to the system and requesting them again took a fifth of the time of packing.
+    """
+    _set_options(RETAIN_SOME)
 
 
 @contextmanager
-def all_memory_kept() -> Iterator[None]:
-    """Give nothing back meanwhile: what a training step frees, the next one needs, and to ask for it again was a tenth
-    of a step."""
-    _choose(ALL)
+def retain_freed_memory() -> Iterator[None]:
+    """Retain all freed memory within the context, and return it to the system afterwards.
+
+    Each training step needs the memory that the step before has freed; requesting it again took a tenth of a step.
+    """
+    _set_options(RETAIN_ALL)
     try:
         yield
     finally:
-        _choose(DEFAULT | SOME)
+        _set_options(DEFAULT | RETAIN_SOME)
         with suppress(OSError, TypeError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def _choose(settings: Mapping[int, int]) -> None:
-    with suppress(OSError, TypeError, AttributeError):
-        for name, value in settings.items():
+def _set_options(options: Mapping[int, int]) -> None:
+    with suppress(OSError, TypeError, AttributeError):  # not glibc
+        for name, value in options.items():
             ctypes.CDLL(None).mallopt(name, value)

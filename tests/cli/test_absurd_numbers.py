@@ -20,9 +20,8 @@ from openclap.evals.fad import frechet_distance_infinity
 from openclap.evals.hearing import Listener
 from openclap.evals.tasks import Task
 from openclap.limits import check_count
-from openclap.training.config import OptimConfig, TrainConfig
-from openclap.training.options import option_names, override
-from openclap.training.plan import plan
+from openclap.training.config import OptimConfig, TrainConfig, option_names, override
+from openclap.training.profiling import plan_training
 
 INTS = (10**30, -1, -(10**30), 0)
 FLOATS = (math.nan, math.inf, 1e300, 1e-300, -1.0, 0.0)
@@ -102,7 +101,7 @@ def test_a_plan_of_absurd_processes(tiny_model: Path) -> None:
     config = TrainConfig(str(tiny_model), "data", epochs=1, batch_size=2)
     for processes in (0, -1, 10**30):
         with pytest.raises(ConfigError, match="processes is"):
-            plan(config, processes=processes)
+            plan_training(config, processes=processes)
 
 
 def test_absurd_numbers_in_python(tiny_model: Path) -> None:

@@ -1,4 +1,4 @@
-"""`openclap finetune` on what people have: folders, tables, shards; stopped, repeated, and got wrong."""
+"""`openclap finetune` on folders, tables and shards: results, resuming, and invalid input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = {"low tone": 150, "high tone": 3000, "noise": 0}
 
 @pytest.fixture
 def named(tmp_path: Path) -> Path:
-    """Eighteen short sounds under names that say what they are."""
+    """Eighteen short sounds with captions as file names."""
     folder = tmp_path / "named"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def finetune(*given: object) -> int:
 FAST = ("--mode", "all", "--optim.lr", "1e-2", "--optim.tower-lr", "1e-2")
 
 
-def test_a_folder_becomes_a_better_model_and_is_packed_once(
+def test_folder_is_packed_once_and_improves_the_model(
     named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -58,12 +58,12 @@ def test_a_folder_becomes_a_better_model_and_is_packed_once(
     assert finetune(*given, "--json") == 0
     printed = capsys.readouterr()
     facts = json.loads(printed.out)
-    assert facts["best"] >= facts["start"] and not facts["stopped"] and facts["model"] == str(out / "model")
-    figures = {(one["task"], one["metric"]): one for one in facts["held_out"]}
+    assert facts["best_score"] >= facts["start_score"] and not facts["stopped"] and facts["model"] == str(out / "model")
+    figures = {(one["task"], one["metric"]): one for one in facts["validation"]}
     both = [figures[way, "mAP@10"] for way in ("text_to_audio", "audio_to_text")]
-    for when, score in (("before", facts["start"]), ("after", facts["best"])):
+    for when, score in (("before", facts["start_score"]), ("after", facts["best_score"])):
         assert np.mean([one[when]["value"] for one in both]) == pytest.approx(score, abs=1e-4)
-    assert "pairs, " in printed.err and "before: score" in printed.err and "epoch 1: score" in printed.err
+    assert "before: score" in printed.err and "epoch 1: score" in printed.err
     assert openclap.load(out / "model").embed_text(["a low tone"]).shape == (1, 16)
     packed = {path: path.stat().st_mtime_ns for path in (out / "shards").rglob("*.tar")}
     assert finetune(*given) == 0
@@ -72,7 +72,7 @@ def test_a_folder_becomes_a_better_model_and_is_packed_once(
     assert packed == {path: path.stat().st_mtime_ns for path in (out / "shards").rglob("*.tar")}
 
 
-def test_killed_it_ends_the_same(named: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_killed_finetuning_resumes_bit_equal(named: Path, tmp_path: Path, tiny_model: Path) -> None:
     def given(name: str) -> list[str]:
         options = ("--epochs", 40, "--patience", 0, "--save-every", 2, "--processes", 1)
         return words("finetune", named, "--from", tiny_model, "--out", tmp_path / name, *FAST, *options)
@@ -95,7 +95,7 @@ def test_killed_it_ends_the_same(named: Path, tmp_path: Path, tiny_model: Path) 
     assert scores[0] == scores[1]
 
 
-def test_shards_are_used_where_they_are(
+def test_laion_shards_are_used_in_place(
     sounds: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = read_table(sounds / "sounds.csv")
@@ -103,23 +103,34 @@ def test_shards_are_used_where_they_are(
     pack(records, tmp_path / "flat", splits={"all": 1.0}, shard_size=2)
     for name, place in (("split", tmp_path / "split"), ("flat", tmp_path / "flat" / "all")):
         out = tmp_path / f"run-{name}"
-        more = ("--held-out", "0.34") if name == "flat" else ()
+        more = ("--validation-fraction", "0.34") if name == "flat" else ()
         assert finetune(place, "--from", tiny_model, "--out", out, "--epochs", 1, *more) == 0, capsys.readouterr().err
         assert not (out / "shards").exists()
         config = json.loads((out / "config.json").read_text(encoding="utf-8"))
         assert config["data"] == str(place / "train" if name == "split" else place)
-        assert config["frozen"] == ["audio_tower", "text_tower"] and config["fixed_norms"]
+        assert config["frozen"] == ["audio_tower", "text_tower"] and config["freeze_batch_norm"]
 
 
-def test_a_table_with_a_batch_larger_than_the_data(
+def test_batch_larger_than_the_data_is_reduced(
     sounds: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ("--from", tiny_model, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", "64", "--held-out", "0.34")
+    given = (
+        "--from",
+        tiny_model,
+        "--out",
+        tmp_path / "run",
+        "--epochs",
+        1,
+        "--batch-size",
+        "64",
+        "--validation-fraction",
+        "0.34",
+    )
     assert finetune(sounds / "sounds.csv", *given) == 0
     assert "Batch size reduced to 4: there are only 4 training pairs." in capsys.readouterr().err
 
 
-def test_shards_of_sounds_and_text_are_packed_first(
+def test_other_webdataset_shards_are_packed_first(
     named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "tars").mkdir()
@@ -133,10 +144,10 @@ def test_shards_of_sounds_and_text_are_packed_first(
         assert finetune(*given) == 0, capsys.readouterr().err
         said = capsys.readouterr().err
         assert "WebDataset shards (1 tar: sound from .wav, caption from .txt)" in said
-        assert "Learning from 14 pairs, 4 held out" in said
+        assert "14 training pairs, 4 validation pairs" in said
 
 
-def test_names_that_say_nothing_stop_it(
+def test_identifiers_as_file_names_are_refused(
     named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "ids").mkdir()
@@ -156,7 +167,7 @@ def test_names_that_say_nothing_stop_it(
     assert "sound from 'datei', caption from 'beschreibung'" in " ".join(capsys.readouterr().err.split())
 
 
-def test_shards_of_identifiers_stop_it_too(
+def test_identifiers_in_shards_are_refused(
     named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
@@ -167,11 +178,11 @@ def test_shards_of_identifiers_stop_it_too(
     given = (tmp_path / "set", "--from", tiny_model, "--out", tmp_path / "run", "--epochs", 1)
     assert finetune(*given) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "14 of 14 captions look like identifiers" in said and "--any-captions" in said
-    assert finetune(*given, "--any-captions") == 0
+    assert "14 of 14 captions look like identifiers" in said and "--skip-caption-check" in said
+    assert finetune(*given, "--skip-caption-check") == 0
 
 
-def test_what_cannot_be_is_told_in_one_sentence(
+def test_invalid_input_is_refused_in_one_sentence(
     named: Path, tmp_path: Path, tiny_model: Path, tiny_swin: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     silent, lonely, hollow = tmp_path / "silent", tmp_path / "lonely", tmp_path / "hollow.csv"
@@ -184,12 +195,13 @@ def test_what_cannot_be_is_told_in_one_sentence(
         ((tmp_path / "nowhere",), "no such file or folder. Expected a folder of sounds"),
         ((silent,), "caption"),
         ((hollow,), "none of 2 records could be packed"),
-        ((lonely,), "1 usable pair of sound and caption, and 4 at least are needed"),
+        ((lonely,), "1 usable pair of sound and caption, and at least 4 are needed"),
         ((named, "--mode", "lora"), "LoRA does not apply to this model: its audio tower (PANN) has no attention"),
         ((named, "--epoch", "3"), "Did you mean --epochs"),
-        ((named, "--held-out", "2"), "expected a share between 0 and 1"),
-        ((named, "--start", tiny_swin), "--start is for openclap train; here, --from says it"),
-        ((named, "--data", tmp_path), "--data is for openclap train; here, SOUNDS says it"),
+        ((named, "--note", "3"), "There is no option --note"),
+        ((named, "--validation-fraction", "2"), "validation_fraction is 2.0, expected a share between 0 and 1"),
+        ((named, "--start", tiny_swin), "--start is an option of openclap train; here, give --from"),
+        ((named, "--data", tmp_path), "--data is an option of openclap train; here, give SOUNDS"),
         (("--epochs", "3", named), "SOUNDS comes first, then a run's own values: openclap finetune SOUNDS"),
         ((named, "--from", tmp_path / "no-model"), "no such model"),
     ]
@@ -207,9 +219,7 @@ def test_what_cannot_be_is_told_in_one_sentence(
     assert "another configuration (start, start_digest)" in capsys.readouterr().err
 
 
-def test_four_pairs_are_enough_as_the_message_says(
-    named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_four_pairs_suffice(named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for count, held in ((4, 2), (5, 2), (7, 2)):
         few = tmp_path / f"few-{count}"
         few.mkdir()
@@ -217,15 +227,18 @@ def test_four_pairs_are_enough_as_the_message_says(
             shutil.copy(path, few)
         out = tmp_path / f"out-{count}"
         assert finetune(few, "--from", tiny_model, "--out", out, "--epochs", 1) == 0, capsys.readouterr().err
-        assert f"Learning from {count - held} pairs, {held} held out" in capsys.readouterr().err
-    assert finetune(tmp_path / "few-4", "--from", tiny_model, "--out", tmp_path / "most", "--held-out", 0.9) == 0
+        assert f"{count - held} training pairs, {held} validation pairs" in capsys.readouterr().err
+    assert (
+        finetune(tmp_path / "few-4", "--from", tiny_model, "--out", tmp_path / "most", "--validation-fraction", 0.9)
+        == 0
+    )
 
 
 @pytest.mark.parametrize("lr", ["1e6", "1e30"])
-def test_a_rate_far_too_high_is_named_as_such(
+def test_too_high_learning_rate_is_reported(
     named: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], lr: str
 ) -> None:
-    """Fourteen pairs in one batch: the first validation follows the first update, and must not blame a sound."""
+    """With fourteen pairs in one batch, validation follows the first update and must not blame a sound."""
     out = tmp_path / "run"
     rates = ("--mode", "all", "--optim.lr", lr, "--optim.tower-lr", lr, "--batch-size", 14, "--save-every", 1)
     assert finetune(named, "--from", tiny_model, "--out", out, *rates) == 2

@@ -28,13 +28,13 @@ def shown(rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, *, termin
     screen = io.StringIO()
     monkeypatch.setattr(live, "notes", Console(file=screen, force_terminal=terminal, width=100, color_system=None))
     monkeypatch.setattr(live, "note", lambda line: screen.write(line + "\n"))
-    with live.training_line() as watch:
+    with live.training_progress() as watch:
         for row in rows:
             watch(row)
     return screen.getvalue()
 
 
-def test_a_terminal_shows_the_last_row_and_the_last_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_the_last_row_and_the_last_score(monkeypatch: pytest.MonkeyPatch) -> None:
     scored = ROW | {"validation_map10": 0.321}
     screen = shown([scored, ROW | {"step": 4, "loss": 1.5}], monkeypatch, terminal=True)
     last = screen[screen.rindex("Training") :]
@@ -53,10 +53,10 @@ def test_a_terminal_shows_the_last_row_and_the_last_score(monkeypatch: pytest.Mo
         assert words in last, words
 
 
-def test_a_note_above_leaves_the_view_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_note_above_leaves_the_view_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, force_interactive=True, width=100, color_system=None)
     monkeypatch.setattr(live, "notes", screen)
-    with live.training_line() as watch:
+    with live.training_progress() as watch:
         watch(ROW)
         time.sleep(0.4)  # until the view has been drawn with it
         screen.print("epoch 1: score [0.5]", markup=False)
@@ -65,7 +65,7 @@ def test_a_note_above_leaves_the_view_as_it_is(monkeypatch: pytest.MonkeyPatch) 
     assert "score [0.5]" in told and "gradient norm" in told and "[dim]" not in told
 
 
-def test_elsewhere_it_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_lines_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [ROW, ROW | {"step": 4}, ROW | {"step": 5, "score": 0.5}, ROW | {"step": 40}]
     lines = shown(rows, monkeypatch, terminal=False).splitlines()
     assert [line.split()[1] for line in lines] == ["3/40", "5/40", "40/40"]  # the second came too soon
@@ -73,11 +73,11 @@ def test_elsewhere_it_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[1].endswith("score 0.5000")
 
 
-def test_a_score_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_of_the_initial_model(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"step": 0, "total_steps": 40, "epoch": 0, "score": 0.25}
     assert shown([row], monkeypatch, terminal=False) == "step 0/40  score 0.2500\n"
     assert "0.2500" in shown([row], monkeypatch, terminal=True)
 
 
-def test_a_curve_of_blocks() -> None:
+def test_sparkline() -> None:
     assert live.sparkline([0.0, 7.0, 3.0]) == "▁█▄" and live.sparkline([2.0, 2.0]) == "▁▁"

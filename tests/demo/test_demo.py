@@ -15,7 +15,7 @@ from demo_runner import run_demo
 from openclap.demo.run import SOUNDS, Demo
 from openclap.errors import DataError
 from openclap.library import Library
-from openclap.training.trainer import read_log
+from openclap.training.logging import read_log
 
 
 def test_interrupted_and_killed_demo_resumes(demo_home: Path) -> None:

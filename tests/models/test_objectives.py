@@ -17,7 +17,8 @@ from openclap.errors import ConfigError
 from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
 from openclap.models.loss import contrastive_loss
-from openclap.models.objectives import Objective, ObjectiveConfig, SigLIP, build_objective
+from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.objectives import Objective, SigLIP, build_objective
 from openclap.types import Features
 from reference import GOLDEN
 from tiny import PRESET

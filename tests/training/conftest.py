@@ -19,7 +19,7 @@ def shards(sounds: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_config(tiny_model: Path, shards: Path) -> MakeConfig:
-    """A run of ten epochs of three steps; values can be replaced."""
+    """Build the configuration of a run of ten epochs with three steps each; values can be overridden."""
 
     def make(**values: object) -> TrainConfig:
         given = {"start": str(tiny_model), "data": str(shards), "epochs": 10, "batch_size": 2, "save_every": 4}

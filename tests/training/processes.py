@@ -1,7 +1,7 @@
-"""Real groups of processes over gloo: what each of them computes, for the tests of training on several.
+"""Real groups of processes over gloo, for the tests of distributed training.
 
-Four processes are started once; groups of two, three and four of them are formed one after the other. Each leaves a
-file of results.
+Four processes are started once and form groups of two, three and four, one after the other. Each process writes its
+results to a file.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from openclap.training.distributed import gather
 from tiny import PRESET
 
 DEALS = {2: [4, 2], 3: [2, 0, 4], 4: [1, 0, 3, 2]}
-"""How six clips lie on so many processes."""
+"""The distribution of six clips over processes, by the number of processes."""
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 LAION = replace(PRESET, embedding_size=8, temperatures=2, transforms=True)
 
 PRELOADED = ["accelerate", "openclap.presets", "openclap.training.step", "transformers.models.bert.modeling_bert"]
-"""What takes long to import; the processes are forked from one that has."""
+"""Modules that take long to import; the processes are forked from one that has imported them."""
 
 Results = dict[str, Any]
 
 
 def run_groups(folder: Path) -> None:
-    """Everything that is computed on several processes, into `folder`."""
+    """Run all computations on several processes and write the results to `folder`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     workers = [context.Process(target=_work, args=(rank, folder)) for rank in range(max(DEALS))]
@@ -53,7 +53,7 @@ def run_groups(folder: Path) -> None:
 
 
 def results(folder: Path, kind: str, world: int) -> list[Results]:
-    """What each process of a group of `world` found."""
+    """Read the results of each process in a group of `world`."""
     return [torch.load(folder / f"{kind}-{world}-{rank}.pt") for rank in range(world)]
 
 
@@ -66,19 +66,19 @@ def _work(rank: int, folder: Path) -> None:
             _group(rank, world, folder / f"meet-{world}")
             torch.save(_objectives(rank, world), folder / f"objectives-{world}-{rank}.pt")
             torch.save(_steps(rank, world), folder / f"steps-{world}-{rank}.pt")
-            AcceleratorState._reset_state(reset_partial_state=True)  # it remembers how many there were
+            AcceleratorState._reset_state(reset_partial_state=True)  # it caches the number of processes
             dist.destroy_process_group()
 
 
 def _group(rank: int, world: int, meeting: Path) -> None:
-    """Join a group as torchrun's processes do, but meet at a file."""
+    """Join a group as torchrun's processes do, but with a file for the rendezvous."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "1"}
     dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=world)
 
 
 def _objectives(rank: int, world: int) -> Results:
-    """Each objective's share, and the gradients of this process's features."""
+    """Compute each objective's share and the gradients of this process's features."""
     return {
         f"{name}, {precision}": objective_results(name, dtype, lambda whole: deal(whole, DEALS[world], rank))
         for name in CONFIGS
@@ -87,7 +87,7 @@ def _objectives(rank: int, world: int) -> Results:
 
 
 def objective_results(name: str, dtype: torch.dtype, part: Callable[[Any], Any] = lambda whole: whole) -> Results:
-    """The share and the gradients of a part of the made-up features; of all of them, the loss and all gradients."""
+    """Compute the share and the gradients of a part of synthetic features; for all of them, the whole loss."""
     own = part(make_features(CAPTIONS, dtype=dtype))
     objective = build_objective(CONFIGS[name], _clap()).to(dtype)
     share = objective(*gather(own))
@@ -104,7 +104,7 @@ def _clap() -> CLAP:
 
 
 def _steps(rank: int, world: int) -> Results:
-    """Each case's step of a whole model in data-parallel training."""
+    """Take each case's step of a whole model in data-parallel training."""
     return {
         name: step_results(case, [part_of(batch, DEALS[world], rank) for batch in _batches(case)])
         for name, case in CASES.items()

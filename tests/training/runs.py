@@ -1,4 +1,4 @@
-"""What the tests of training share."""
+"""Helpers shared by the tests of training runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 import openclap
 from openclap.training.config import TrainConfig
-from openclap.training.trainer import read_log
+from openclap.training.logging import read_log
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -23,13 +23,17 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     theirs = weights(other)
     for name, tensor in weights(one).items():
         assert torch.equal(tensor, theirs[name]), name
-    what = [(row["step"], row["loss"], row["lr"], row.get("score")) for row in read_log(one / "log.jsonl")]
-    assert what == [(r["step"], r["loss"], r["lr"], r.get("score")) for r in read_log(other / "log.jsonl")]
+    ours = [(row["step"], row["loss"], row["lr"], row.get("score")) for row in read_log(one / "log.jsonl")]
+    assert ours == [(r["step"], r["loss"], r["lr"], r.get("score")) for r in read_log(other / "log.jsonl")]
 
 
 def stopped_at(run: Path, step: int, copy: Path) -> Path:
-    """A finished run as a kill just after the state of `step` would have left it."""
-    later = [state.name for state in (run / "states").iterdir() if int(state.name.removeprefix("step-")) > step]
+    """Copy a finished run as a kill just after the checkpoint of `step` would have left it."""
+    later = [
+        checkpoint.name
+        for checkpoint in (run / "checkpoints").iterdir()
+        if int(checkpoint.name.removeprefix("step-")) > step
+    ]
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("model", *later))
-    assert (copy / "states" / f"step-{step:08d}").is_dir()
+    assert (copy / "checkpoints" / f"step-{step:08d}").is_dir()
     return copy

@@ -1,4 +1,4 @@
-"""Steps of small whole models, for the tests of training."""
+"""Training steps of small models, shared by the tests of the step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from features import CAPTIONS
 from openclap import presets
 from openclap.models.build import build_clap
 from openclap.models.config import PANNConfig
-from openclap.models.objectives import ObjectiveConfig, build_objective
+from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.objectives import build_objective
 from openclap.training.optimizer import freeze
 from openclap.training.step import TrainingStep
 from openclap.types import AudioBatch, PairBatch, TextBatch
@@ -21,7 +22,7 @@ from tiny import PRESET
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A step of training: what is asked, how it is computed, and on groups of how many processes it is tried."""
+    """A training step: its objective, how it is computed, and the numbers of processes to test it on."""
 
     objective: ObjectiveConfig
     chunk: int = 0
@@ -51,11 +52,11 @@ CASES = {
     "fusion": Case(ObjectiveConfig(), fusion=True),
     "fusion in chunks": Case(ObjectiveConfig(), chunk=1, fusion=True),
 }
-"""Fused clips are long on some processes and in some chunks only, so parts of the tower are used now and then."""
+"""With fusion, only some processes and chunks have long clips, so parts of the tower are not always used."""
 
 
 def make_batch(seed: int = 0, captions: tuple[int, ...] = CAPTIONS, *, long: bool = False) -> PairBatch:
-    """Random clips, each with so many captions; with `long`, two of them are."""
+    """Build random clips with these numbers of captions; with `long`, two of them are long."""
     generator = torch.Generator().manual_seed(seed)
     total, clips = sum(captions), len(captions)
     is_long_B = torch.zeros(clips, dtype=torch.bool)
@@ -73,7 +74,7 @@ def make_batch(seed: int = 0, captions: tuple[int, ...] = CAPTIONS, *, long: boo
 
 
 def part_of(batch: PairBatch, clips: list[int], rank: int) -> PairBatch:
-    """What process `rank` gets of a batch where the processes hold so many clips each."""
+    """Select the part of process `rank` in a batch with these numbers of clips on the processes."""
     first, last = sum(clips[:rank]), sum(clips[: rank + 1])
     mine_T = (batch.owner_T >= first) & (batch.owner_T < last)
     audio = AudioBatch(batch.audio.mel_BVTF[first:last], batch.audio.is_long_B[first:last])
@@ -84,7 +85,7 @@ def part_of(batch: PairBatch, clips: list[int], rank: int) -> PairBatch:
 def step_results(
     case: Case, batches: list[PairBatch], *, training: bool = False, scaler: torch.amp.GradScaler | None = None
 ) -> dict[str, Any]:
-    """One step's report, gradients, and the model's buffers after it, in float64; weights stay, for the rate is 0.
+    """Take one step in float64 with a learning rate of 0; return its report, the gradients and the model's buffers.
 
     Batch norm is frozen and dropout off unless `training`.
     """
@@ -101,7 +102,7 @@ def step_results(
     wrapped, optimizer = accelerator.prepare(model, torch.optim.SGD(parameters, lr=0.0))
     torch.manual_seed(1)
     step = TrainingStep(accelerator, wrapped, objective, optimizer, clip_norm=1e9, chunk=case.chunk)
-    for _ in range(2):  # twice, since data-parallel training notices in the second what was left open in the first
+    for _ in range(2):  # twice: data-parallel training reports missing gradients of the first step in the second
         report = step(batches)
     return {
         "report": report,

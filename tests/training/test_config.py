@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,33 +9,34 @@ import numpy as np
 import pytest
 import torch
 
-from openclap.cli.train import options_given
+from openclap.cli.train import parse_options
 from openclap.errors import ConfigError
 from openclap.models.build import build_clap
+from openclap.models.objective_config import OBJECTIVE_KINDS
+from openclap.models.objectives import OBJECTIVES
 from openclap.recipes import RECIPES, recipe
-from openclap.training.config import OptimConfig, TrainConfig
+from openclap.training.config import OptimConfig, TrainConfig, describe_options, option_names, override
 from openclap.training.optimizer import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
-from openclap.training.options import explained, option_names, override
 from reference import GOLDEN
 from tiny import PRESET
 
 CONFIG = TrainConfig(start="x", data="y", epochs=3, batch_size=4)
 
 
-def test_the_schedule_is_the_references() -> None:
+def test_cosine_schedule_equals_reference() -> None:
     golden = np.load(GOLDEN / "cosine_lr.npz")
     ours = [1e-4 * warmup_cosine(int(step), warmup_steps=320, total_steps=4000) for step in golden["step"]]
     np.testing.assert_allclose(ours, golden["lr"], rtol=1e-9, atol=1e-12)
 
 
-def test_all_schedules_warm_up_alike_and_end_where_they_should() -> None:
+def test_schedules_share_warmup_and_reach_their_final_rates() -> None:
     shares = {name: [f(step, warmup_steps=4, total_steps=12) for step in range(12)] for name, f in SCHEDULES.items()}
     assert all(share[:4] == [0.25, 0.5, 0.75, 1.0] for share in shares.values())
     assert shares["linear"][4:] == pytest.approx([1 - n / 8 for n in range(8)])
     assert shares["constant"][4:] == [1.0] * 8
 
 
-def test_options_replace_values_by_their_kind() -> None:
+def test_override_converts_text_by_field_type() -> None:
     changed = override(
         CONFIG, {"epochs": "7", "optim.lr": "3e-4", "frozen": "audio_tower,text_tower", "optim.betas": "0.8,0.9"}
     )
@@ -47,30 +50,43 @@ def test_options_replace_values_by_their_kind() -> None:
         "caption": "all",
         "channels": "left",
     }
-    flags = dict.fromkeys(("fixed_norms", "compile", "checkpointing", "objective.spare_equal_captions"), "yes")
+    flags = dict.fromkeys(("freeze_batch_norm", "compile", "activation_checkpointing"), "yes")
+    flags["objective.spare_equal_captions"] = "yes"
     shares = {f"augment.{name}": "0.5" for name in ("shift", "mixup", "patch_dropout")}
     others |= flags | shares | {"objective.kind": "siglip", "objective.label_smoothing": "0.5"}
     for name in option_names(CONFIG):
         assert override(CONFIG, {name: others.get(name, "5")}) != CONFIG, name
 
 
-def test_a_choice_of_yes_or_no_needs_no_value() -> None:
+def test_override_takes_typed_values_and_whole_groups() -> None:
+    changed = override(CONFIG, {"epochs": 7, "optim.lr": 3e-4, "frozen": ("audio_tower",)})
+    assert (changed.epochs, changed.optim.lr, changed.frozen) == (7, 3e-4, ("audio_tower",))
+    assert override(CONFIG, {"optim": OptimConfig(lr=0.5)}).optim == OptimConfig(lr=0.5)
+    with pytest.raises(ConfigError, match="Did you mean --epochs"):
+        override(CONFIG, {"epoch": 7})
+    with pytest.raises(ConfigError, match="epochs is 0"):
+        override(CONFIG, {"epochs": 0})
+    with pytest.raises(ConfigError, match="no option --optimiser"):
+        override(CONFIG, {"optimiser": OptimConfig()})
+
+
+def test_boolean_option_needs_no_value() -> None:
     assert override(CONFIG, {"objective.spare-equal-captions": None}).objective.spare_equal_captions
-    with pytest.raises(ConfigError, match="--epochs has no value, expected something like 3"):
+    with pytest.raises(ConfigError, match=r"--epochs has no value.*3"):
         override(CONFIG, {"epochs": None})
-    given = ("--compile", "--epochs", "5", "--optim.lr=1", "--checkpointing")
-    assert options_given(given) == {"compile": None, "epochs": "5", "optim.lr": "1", "checkpointing": None}
+    given = ("--compile", "--epochs", "5", "--optim.lr=1", "--activation-checkpointing")
+    assert parse_options(given) == {"compile": None, "epochs": "5", "optim.lr": "1", "activation-checkpointing": None}
 
 
-def test_every_option_is_explained_and_written_as_it_is_read() -> None:
-    told = {name: (value, meaning) for name, value, meaning in explained(CONFIG)}
-    assert {name[2:].replace("-", "_") for name in told} == set(option_names(CONFIG))
-    assert all(meaning for _, meaning in told.values())
-    assert override(CONFIG, {name[2:]: value for name, (value, _) in told.items()}) == CONFIG
-    assert told["--optim.betas"][0] == "0.9,0.98" and told["--compile"][0] == "no"
+def test_every_option_has_a_description_and_round_trips() -> None:
+    described = {name: (value, meaning) for name, value, meaning in describe_options(CONFIG)}
+    assert {name[2:].replace("-", "_") for name in described} == set(option_names(CONFIG))
+    assert all(meaning for _, meaning in described.values())
+    assert override(CONFIG, {name[2:]: value for name, (value, _) in described.items()}) == CONFIG
+    assert described["--optim.betas"][0] == "0.9,0.98" and described["--compile"][0] == "no"
 
 
-def test_options_are_read_by_type_in_groups_of_any_depth() -> None:
+def test_override_reads_nested_groups() -> None:
     assert override(CONFIG, {"compile": "no", "trackers": ""}).trackers == ()
     deep = override(Outer(), {"inner.most": "0.5", "inner.core.note": "None", "inner.core.sizes": "3, 4", "limit": "7"})
     assert deep == Outer(limit=7, inner=Inner(most=0.5, core=Core(note=None, sizes=(3, 4))))
@@ -103,7 +119,7 @@ class Outer:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "fragment"),
     [
         ({"epoch": "3"}, "Did you mean --epochs"),
         ({"optim.lrr": "3"}, "Did you mean --optim.lr"),
@@ -127,12 +143,12 @@ class Outer:
         ({"optim.clip_norm": "0"}, "more than 0"),
     ],
 )
-def test_wrong_options_are_told(options: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_options_are_refused(options: dict[str, str], fragment: str) -> None:
+    with pytest.raises(ConfigError, match=fragment):
         override(CONFIG, options)
 
 
-def test_decay_is_on_matrices_alone_and_towers_have_their_own_rate() -> None:
+def test_parameter_groups_of_towers_heads_and_decay() -> None:
     clap = build_clap(PRESET)
     groups = parameter_groups(clap, OptimConfig(lr=1.0, tower_lr=0.1, weight_decay=0.5))
     rate = {id(p): (g["base_lr"], g["weight_decay"]) for g in groups for p in g["params"]}  # type: ignore[attr-defined]
@@ -144,7 +160,7 @@ def test_decay_is_on_matrices_alone_and_towers_have_their_own_rate() -> None:
     assert rate[id(clap.audio_tower.blocks[0].bn1.weight)] == (0.1, 0.0)
 
 
-def test_freezing_stops_gradients_and_batch_norms() -> None:
+def test_freeze_stops_gradients_and_batch_norms() -> None:
     clap = build_clap(PRESET).train()
     freeze(clap, ("audio_tower", "text_head.0"))
     assert not any(p.requires_grad for p in clap.audio_tower.parameters())
@@ -157,7 +173,7 @@ def test_freezing_stops_gradients_and_batch_norms() -> None:
         build_optimizer(clap, OptimConfig())
 
 
-def test_recipes_by_name_and_by_file(tmp_path: Path) -> None:
+def test_recipes_are_found_by_name_and_by_file(tmp_path: Path) -> None:
     for name in RECIPES:
         assert isinstance(recipe(name), TrainConfig)
     mine = tmp_path / "mine.py"
@@ -167,14 +183,28 @@ def test_recipes_by_name_and_by_file(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert recipe(str(mine)).start == "a"
-    for content, said in [("def config(): return 3\n", "expected a TrainConfig"), ("1 / 0\n", "ZeroDivisionError")]:
+    for content, fragment in [("def config(): return 3\n", "expected a TrainConfig"), ("1 / 0\n", "ZeroDivisionError")]:
         mine.write_text(content, encoding="utf-8")
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=fragment):
             recipe(str(mine))
     with pytest.raises(ConfigError, match="There is no recipe 'dmeo'"):
         recipe("dmeo")
 
 
-def test_tiny_rates_do_not_vanish_in_warmup() -> None:
+def test_recipes_and_configurations_import_no_torch() -> None:
+    script = (
+        "import sys\nfrom openclap.recipes import RECIPES\nfor each in RECIPES.values(): each.config()\n"
+        "from openclap.training.config import describe_options, override\n"
+        "describe_options(override(RECIPES['demo'].config(), {'epochs': '3'}))\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_objective_kinds_are_the_objectives() -> None:
+    assert tuple(OBJECTIVES) == OBJECTIVE_KINDS
+
+
+def test_warmup_rate_is_never_zero() -> None:
     assert warmup_cosine(0, warmup_steps=0, total_steps=1) == 1.0
     assert torch.tensor([warmup_cosine(step, warmup_steps=5, total_steps=5) for step in range(5)]).min() > 0

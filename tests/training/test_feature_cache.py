@@ -1,4 +1,4 @@
-"""Towers that do not learn are asked once for each input, and what is learnt is the same."""
+"""Frozen towers compute each input once, and training gives the same model."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ import openclap
 from openclap.audio.augment import AugmentConfig
 from openclap.embedder import Embedder
 from openclap.models.clap import CLAP
-from openclap.models.objectives import ObjectiveConfig
+from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.config import TrainConfig
-from openclap.training.feature_cache import remember
-from openclap.training.lora import adapt
+from openclap.training.feature_cache import cache_frozen_towers
+from openclap.training.logging import read_log
+from openclap.training.lora import add_lora
 from openclap.training.optimizer import freeze
-from openclap.training.trainer import read_log, train
+from openclap.training.trainer import train
 
 TOWERS = ("audio_tower", "text_tower")
 NEVER = 10**6
-"""Towers that will learn at this step, which no run here reaches, are not remembered, and learn nothing."""
+"""An `unfreeze_at` that no run here reaches: it switches the cache off and trains nothing."""
 
 
 def score(embedder: Embedder) -> float:
@@ -32,24 +33,24 @@ def score(embedder: Embedder) -> float:
 
 @pytest.mark.parametrize("tower", ["tiny_model", "tiny_swin"])
 @pytest.mark.parametrize("more", [{"caption": "all"}, {"chunk": 1}, {"objective": ObjectiveConfig("siglip")}])
-def test_what_is_learnt_is_the_same(
+def test_cached_training_equals_uncached_training(
     make_config: MakeConfig, tmp_path: Path, tower: str, more: dict[str, object], request: pytest.FixtureRequest
 ) -> None:
     start = str(request.getfixturevalue(tower))
     config = make_config(start=start, frozen=TOWERS, epochs=4, trackers=(), **more)
-    train(config, tmp_path / "remembered", validate=score)
+    train(config, tmp_path / "cached", validate=score)
     train(replace(config, unfreeze_at=NEVER), tmp_path / "plain", validate=score)
-    ours, theirs = (read_log(tmp_path / name / "log.jsonl") for name in ("remembered", "plain"))
+    ours, theirs = (read_log(tmp_path / name / "log.jsonl") for name in ("cached", "plain"))
     for key in ("loss", "score", "grad_norm"):
         values = [[row[key] for row in rows if key in row] for rows in (ours, theirs)]
         np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6)
     plain = weights(tmp_path / "plain")
-    for name, tensor in weights(tmp_path / "remembered").items():
+    for name, tensor in weights(tmp_path / "cached").items():
         torch.testing.assert_close(tensor, plain[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_stopped_it_ends_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(frozen=TOWERS, epochs=6, save_every=2, keep=9, trackers=())
+def test_resumed_run_with_cache_is_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(frozen=TOWERS, epochs=6, save_every=2, keep_checkpoints=9, trackers=())
     train(config, tmp_path / "whole")
     for step in (2, 8):
         resumed = stopped_at(tmp_path / "whole", step, tmp_path / f"from-{step}")
@@ -58,14 +59,14 @@ def test_stopped_it_ends_bit_equal(make_config: MakeConfig, tmp_path: Path) -> N
 
 
 def count_forwards(clap: CLAP) -> list[str]:
-    """The towers' forward passes from now on, by name."""
+    """Record the towers' forward passes from now on, by name."""
     passes: list[str] = []
     for name, block in {"audio": clap.audio_tower.blocks[0], "text": clap.text_tower.encoder.embeddings}.items():
         block.register_forward_hook(lambda *_, name=name: passes.append(name))
     return passes
 
 
-def test_nothing_is_computed_twice(make_config: MakeConfig, tiny_model: Path) -> None:
+def test_no_input_is_computed_twice(make_config: MakeConfig, tiny_model: Path) -> None:
     model = openclap.load(tiny_model)
     passes = count_forwards(model.clap)
     rng = np.random.default_rng(0)
@@ -73,7 +74,7 @@ def test_nothing_is_computed_twice(make_config: MakeConfig, tiny_model: Path) ->
     texts = ["a low tone", "noise", "a big dog howling in the rain", "noise"]
     plain = model.embed_audio(sounds), model.embed_text(texts)
     freeze(model.clap, TOWERS)
-    assert remember(model.clap, make_config(frozen=TOWERS)) == list(TOWERS)
+    assert cache_frozen_towers(model.clap, make_config(frozen=TOWERS)) == list(TOWERS)
     first = model.embed_audio(sounds), model.embed_text(texts)
     passes.clear()
     again = model.embed_audio(sounds[::-1])[::-1], model.embed_text(texts[::-1])[::-1]
@@ -94,18 +95,18 @@ def test_nothing_is_computed_twice(make_config: MakeConfig, tiny_model: Path) ->
         {"frozen": ("audio_tower.blocks", "text_tower.encoder")},
     ],
 )
-def test_towers_that_change_do_not_remember(make_config: MakeConfig, tiny_model: Path, more: dict[str, object]) -> None:
+def test_changing_towers_are_not_cached(make_config: MakeConfig, tiny_model: Path, more: dict[str, object]) -> None:
     config: TrainConfig = make_config(**{"frozen": TOWERS} | more)
     clap = openclap.load(tiny_model).clap
     freeze(clap, config.frozen)
-    assert remember(clap, config) == []
+    assert cache_frozen_towers(clap, config) == []
 
 
-def test_each_tower_for_itself(make_config: MakeConfig, tiny_swin: Path) -> None:
+def test_towers_are_cached_independently(make_config: MakeConfig, tiny_swin: Path) -> None:
     clap = openclap.load(tiny_swin).clap
     freeze(clap, TOWERS[1:])
-    assert remember(clap, make_config(frozen=TOWERS[1:])) == ["text_tower"]
+    assert cache_frozen_towers(clap, make_config(frozen=TOWERS[1:])) == ["text_tower"]
     adapted = openclap.load(tiny_swin).clap
     freeze(adapted, TOWERS)
-    adapt(adapted, 2)
-    assert remember(adapted, make_config(frozen=TOWERS, lora=2)) == []
+    add_lora(adapted, 2)
+    assert cache_frozen_towers(adapted, make_config(frozen=TOWERS, lora=2)) == []

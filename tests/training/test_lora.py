@@ -13,25 +13,23 @@ from openclap.errors import ConfigError
 from openclap.models.build import build_clap
 from openclap.models.config import TextTowerConfig
 from openclap.models.text_tower import encoder
-from openclap.training.finetune import frozen_in, last_of
-from openclap.training.lora import projections
+from openclap.training.finetune import frozen_parts, last_blocks
+from openclap.training.lora import attention_projections
 from openclap.training.trainer import train
 from tiny import PRESET
 
 TOWERS = ("audio_tower", "text_tower")
 
 
-def test_attention_learns_in_few_directions_and_is_merged(
-    make_config: MakeConfig, tmp_path: Path, tiny_swin: Path
-) -> None:
-    heard: list[np.ndarray] = []
+def test_lora_updates_have_low_rank_and_are_merged(make_config: MakeConfig, tmp_path: Path, tiny_swin: Path) -> None:
+    embeddings: list[np.ndarray] = []
     words = ["a low tone", "rain on a roof"]
 
     def validate(embedder: Embedder) -> float:
-        heard.append(embedder.embed_text(words))
-        return float(len(heard))  # the last is the best
+        embeddings.append(embedder.embed_text(words))
+        return float(len(embeddings))  # the last is the best
 
-    config = make_config(start=str(tiny_swin), frozen=TOWERS, lora=2, epochs=4, save_every=2, keep=9)
+    config = make_config(start=str(tiny_swin), frozen=TOWERS, lora=2, epochs=4, save_every=2, keep_checkpoints=9)
     train(config, tmp_path / "run", validate=validate)
     before, model = openclap.load(tiny_swin), openclap.load(tmp_path / "run" / "model")
     changed = {}
@@ -39,13 +37,13 @@ def test_attention_learns_in_few_directions_and_is_merged(
         if not torch.equal(tensor, before.clap.state_dict()[name]):
             changed[name] = tensor - before.clap.state_dict()[name]
     in_towers = {name: delta for name, delta in changed.items() if name.startswith(TOWERS)}
-    adapted = {f"{name}.weight" for tower in TOWERS for name in projections(before.clap, tower)}
+    adapted = {f"{name}.weight" for tower in TOWERS for name in attention_projections(before.clap, tower)}
     assert set(in_towers) == adapted and len(changed) > len(in_towers)
     for delta in in_towers.values():
         sizes = torch.linalg.svdvals(delta)
         assert sizes[0] > 0 and sizes[2] < 1e-4 * sizes[0]
-    np.testing.assert_allclose(model.embed_text(words), heard[-1], atol=1e-5)
-    assert not np.allclose(heard[0], heard[-1], atol=1e-3)
+    np.testing.assert_allclose(model.embed_text(words), embeddings[-1], atol=1e-5)
+    assert not np.allclose(embeddings[0], embeddings[-1], atol=1e-3)
     train(config, tmp_path / "plain")
     resumed = stopped_at(tmp_path / "plain", 4, tmp_path / "resumed")
     train(config, resumed)
@@ -53,10 +51,10 @@ def test_attention_learns_in_few_directions_and_is_merged(
     assert {name for name, tensor in weights(resumed).items() if not torch.isfinite(tensor).all()} == set()
 
 
-def test_a_tower_without_attention_is_told(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
+def test_lora_refuses_a_tower_without_attention(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
     for attempt in (
         lambda: train(make_config(lora=2), tmp_path / "run"),
-        lambda: frozen_in(openclap.load(tiny_model).clap, "lora"),
+        lambda: frozen_parts(openclap.load(tiny_model).clap, "lora"),
     ):
         with pytest.raises(ConfigError, match=r"its audio tower \(PANN\) has no attention.*the mode heads"):
             attempt()
@@ -73,21 +71,21 @@ SIZES = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 
         ("distilbert", {"n_layers": 1, "n_heads": 2, "hidden_dim": 8, "vocab_size": 30, "dim": 8}, 4),
     ],
 )
-def test_projections_are_found_in_any_encoder(kind: str, sizes: dict[str, int], count: int) -> None:
+def test_attention_projections_of_text_encoders(kind: str, sizes: dict[str, int], count: int) -> None:
     clap = build_clap(PRESET)
     clap.text_tower = encoder(TextTowerConfig(kind, "cls", 8, 8, sizes))
-    assert len(projections(clap, "text_tower")) >= count
+    assert len(attention_projections(clap, "text_tower")) >= count
 
 
-def test_the_last_blocks_are_what_is_heard_last(tiny_swin: Path, tiny_model: Path) -> None:
+def test_last_blocks_of_towers(tiny_swin: Path, tiny_model: Path) -> None:
     swin, pann = openclap.load(tiny_swin).clap, openclap.load(tiny_model).clap
-    assert last_of(swin, "audio_tower") == ["audio_tower.layers.1", "audio_tower.norm"]
-    assert last_of(pann, "audio_tower") == ["audio_tower.blocks.1"]
-    assert last_of(pann, "text_tower") == ["text_tower.encoder.encoder.layer.0"]
+    assert last_blocks(swin, "audio_tower") == ["audio_tower.layers.1", "audio_tower.norm"]
+    assert last_blocks(pann, "audio_tower") == ["audio_tower.blocks.1"]
+    assert last_blocks(pann, "text_tower") == ["text_tower.encoder.encoder.layer.0"]
     for clap in (swin, pann):
-        frozen = frozen_in(clap, "last")
-        learns = [n for n, _ in clap.named_parameters() if not any(n == p or n.startswith(p + ".") for p in frozen)]
-        last = (*last_of(clap, "audio_tower"), *last_of(clap, "text_tower"))
-        assert {n for n in learns if n.startswith(TOWERS)} == {
+        frozen = frozen_parts(clap, "last")
+        trained = [n for n, _ in clap.named_parameters() if not any(n == p or n.startswith(p + ".") for p in frozen)]
+        last = (*last_blocks(clap, "audio_tower"), *last_blocks(clap, "text_tower"))
+        assert {n for n in trained if n.startswith(TOWERS)} == {
             n for n, _ in clap.named_parameters() if n.startswith(tuple(f"{one}." for one in last))
         }

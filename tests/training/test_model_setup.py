@@ -1,4 +1,4 @@
-"""The engine's choices: each on a real run, against the run without it or against what is computed by hand."""
+"""Options of the model and the accelerator: each on a real run, against a run without it or a computation by hand."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from openclap.data.loader import PairLoader
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError, TrainingError
 from openclap.models.loss import contrastive_loss
-from openclap.models.objectives import ObjectiveConfig
+from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.config import OptimConfig
-from openclap.training.trainer import Row, read_log, train
+from openclap.training.logging import TrainingRow, read_log
+from openclap.training.trainer import train
 
 
 def losses(run: Path) -> list[float]:
     return [row["loss"] for row in read_log(run / "log.jsonl")]
 
 
-def test_batches_accumulate_to_one_step(make_config: MakeConfig, tmp_path: Path, tiny_swin: Path) -> None:
+def test_accumulated_batches_make_one_step(make_config: MakeConfig, tmp_path: Path, tiny_swin: Path) -> None:
     config = make_config(start=str(tiny_swin), accumulate=3, epochs=2, frozen=("text_tower", "audio_tower"))
     outcome = train(config, tmp_path / "run")
     assert outcome.total_steps == outcome.step == 2
@@ -43,24 +44,24 @@ def test_batches_accumulate_to_one_step(make_config: MakeConfig, tmp_path: Path,
             for b in loader.batches(0)
         ]
     assert losses(tmp_path / "run")[0] == pytest.approx(np.mean(by_hand), rel=1e-5)
-    with pytest.raises(DataError, match="3 batches are fewer than the 4 that make one step"):
+    with pytest.raises(DataError, match="3 batches are fewer than the 4"):
         train(make_config(accumulate=4), tmp_path / "other")
 
 
 @pytest.mark.parametrize("tower", ["tiny_model", "tiny_swin"])
-def test_computing_activations_again_changes_nothing(
+def test_activation_checkpointing_changes_no_weights(
     make_config: MakeConfig, tmp_path: Path, tower: str, request: pytest.FixtureRequest
 ) -> None:
     start = str(request.getfixturevalue(tower))
     for name in ("plain", "again"):
-        train(make_config(start=start, epochs=2, checkpointing=name == "again"), tmp_path / name)
+        train(make_config(start=start, epochs=2, activation_checkpointing=name == "again"), tmp_path / name)
     theirs = weights(tmp_path / "again")
     for name, tensor in weights(tmp_path / "plain").items():  # running statistics too
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_norms_can_stay_as_they_are(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
-    train(make_config(epochs=2, fixed_norms=True), tmp_path / "run")
+def test_freeze_batch_norm_keeps_running_statistics(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
+    train(make_config(epochs=2, freeze_batch_norm=True), tmp_path / "run")
     before, after = openclap.load(tiny_model).clap, weights(tmp_path / "run")
     norms = [name for name, module in before.named_modules() if isinstance(module, _BatchNorm)]
     assert norms
@@ -69,8 +70,10 @@ def test_norms_can_stay_as_they_are(make_config: MakeConfig, tmp_path: Path, tin
         assert not torch.equal(before.state_dict()[f"{name}.weight"], after[f"{name}.weight"])
 
 
-def test_frozen_parts_learn_from_a_step_on(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
-    config = make_config(epochs=4, frozen=("audio_tower",), unfreeze_at=6, save_every=2, keep=9)
+def test_unfreeze_at_trains_frozen_parts_from_that_step(
+    make_config: MakeConfig, tmp_path: Path, tiny_model: Path
+) -> None:
+    config = make_config(epochs=4, frozen=("audio_tower",), unfreeze_at=6, save_every=2, keep_checkpoints=9)
     train(config, tmp_path / "whole")
     before = openclap.load(tiny_model).clap.state_dict()
     name = "audio_tower.blocks.0.conv1.weight"
@@ -84,16 +87,17 @@ def test_frozen_parts_learn_from_a_step_on(make_config: MakeConfig, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("choice", "said"), [({"unfreeze_at": 6}, "nothing is frozen until then"), ({"patience": 2}, "this run has none")]
+    ("choice", "fragment"),
+    [({"unfreeze_at": 6}, "nothing is frozen until then"), ({"patience": 2}, "this run has none")],
 )
-def test_choices_that_would_do_nothing(
-    make_config: MakeConfig, tmp_path: Path, choice: dict[str, int], said: str
+def test_options_without_effect_are_refused(
+    make_config: MakeConfig, tmp_path: Path, choice: dict[str, int], fragment: str
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=fragment):
         train(make_config(**choice), tmp_path / "run")
 
 
-def test_sixteen_bits_learn_nearly_the_same(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_bf16_losses_are_close_to_fp32(make_config: MakeConfig, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         train(make_config(epochs=3, precision=precision), tmp_path / precision)
     full, half = losses(tmp_path / "fp32"), losses(tmp_path / "bf16")
@@ -105,8 +109,8 @@ def test_sixteen_bits_learn_nearly_the_same(make_config: MakeConfig, tmp_path: P
 
 
 @pytest.mark.long
-def test_compiled_towers_learn_the_same(make_config: MakeConfig, tmp_path: Path) -> None:
-    """With dropout drawn as it is without translation, which has numbers of its own."""
+def test_compiled_towers_train_the_same(make_config: MakeConfig, tmp_path: Path) -> None:
+    """With eager random numbers, because compiled dropout draws other ones."""
     with torch._inductor.config.patch(fallback_random=True):
         for name in ("plain", "compiled"):
             train(make_config(epochs=2, compile=name == "compiled"), tmp_path / name)
@@ -122,15 +126,15 @@ def test_trackers_are_chosen_by_name(make_config: MakeConfig, tmp_path: Path) ->
     assert not (tmp_path / "run" / "tensorboard").exists()
 
 
-def test_a_batch_that_leaves_the_numbers_is_written_down(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_clips_of_a_non_finite_batch_are_written_to_a_file(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=4, save_every=50, optim=OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1))
     with pytest.raises(TrainingError, match=r"non-finite\.json names its clips"):
         train(config, tmp_path / "run")
-    told = json.loads((tmp_path / "run" / "non-finite.json").read_text(encoding="utf-8"))
-    assert told["step"] == 2 and len(told["keys"]) == 2 and "nan" in (told["loss"], told["grad_norm"])
+    facts = json.loads((tmp_path / "run" / "non-finite.json").read_text(encoding="utf-8"))
+    assert facts["step"] == 2 and len(facts["keys"]) == 2 and "nan" in (facts["loss"], facts["grad_norm"])
 
 
-def test_siglips_bias_goes_on_from_the_models_folder(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_siglip_bias_is_restored_from_the_model_folder(make_config: MakeConfig, tmp_path: Path) -> None:
     siglip, still = ObjectiveConfig("siglip"), OptimConfig(lr=0.0, tower_lr=0.0, warmup_steps=1)
     train(make_config(epochs=2, objective=siglip, optim=OptimConfig(lr=1e-2, warmup_steps=1)), tmp_path / "first")
     first = tmp_path / "first" / "model"
@@ -148,29 +152,29 @@ def test_siglips_bias_goes_on_from_the_models_folder(make_config: MakeConfig, tm
     assert torch.equal(detect.read(tmp_path / "copy").objective["bias"], bias)
 
 
-def test_shards_that_vanish_stop_the_run(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
+def test_missing_shards_stop_the_run(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
     config = make_config(epochs=4)
     train(config, tmp_path / "whole")
     away = tmp_path / "away"
 
-    def take_away(row: Row) -> None:
+    def take_away(row: TrainingRow) -> None:
         if row["step"] == 7:
             (shards / "1.tar").rename(away)
 
-    with pytest.raises(DataError, match=r"1 of 3 tars have gone since the run began \(the first is 1\.tar\)"):
-        train(config, tmp_path / "run", watch=take_away)
+    with pytest.raises(DataError, match=r"1 of 3 tars .*1\.tar"):
+        train(config, tmp_path / "run", progress=take_away)
     away.rename(shards / "1.tar")
     train(config, tmp_path / "run")
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
 @pytest.mark.long
-def test_two_processes_run_to_the_end_and_go_on(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(epochs=4, save_every=1, keep=9)  # one step of 2 x 2 pairs an epoch
+def test_two_processes_finish_and_resume(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(epochs=4, save_every=1, keep_checkpoints=9)  # one step of 2 x 2 pairs an epoch
     launch(config.to_dict(), tmp_path / "whole")
     rows = read_log(tmp_path / "whole" / "log.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert len(list((tmp_path / "whole" / "states" / "step-00000004").glob("random_states_*"))) == 2
+    assert len(list((tmp_path / "whole" / "checkpoints" / "step-00000004").glob("random_states_*"))) == 2
     resumed = stopped_at(tmp_path / "whole", 2, tmp_path / "resumed")
     launch(config.to_dict(), resumed)
     assert_equal_runs(tmp_path / "whole", resumed)
@@ -179,7 +183,7 @@ def test_two_processes_run_to_the_end_and_go_on(make_config: MakeConfig, tmp_pat
 
 
 def launch(config: dict[str, object], out: Path) -> None:
-    """A run on two processes of this machine."""
+    """Run training on two processes of this machine."""
     script = out.parent / "run.py"
     script.write_text(RUN, encoding="utf-8")
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]

@@ -1,4 +1,4 @@
-"""Saved states in another place: from there a run goes on when its own folder is gone."""
+"""Remote checkpoints: a run resumes from them when its own folder is gone."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from openclap.cli import run as command
 from openclap.embedder import Embedder
 from openclap.errors import CheckpointError, ConfigError, OpenClapError
 from openclap.storage import Place, place_of
-from openclap.training import lease
+from openclap.training import remote_checkpoints
 from openclap.training.config import TrainConfig
-from openclap.training.trainer import Row, train
+from openclap.training.logging import TrainingRow
+from openclap.training.trainer import train
 
 pytest.importorskip("upath")
 
 
-class TakenAwayError(Exception):
-    """The machine is gone."""
+class MachineLostError(Exception):
+    """Raised by a test in place of a lost machine."""
 
 
 @pytest.fixture(params=["memory", "file", "folder"])
@@ -36,14 +37,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether somebody else writes there is seen sooner than in earnest."""
-    for name, seconds in {"BEAT_S": 0.05, "WATCH_S": 1.0, "SETTLE_S": 0.0}.items():
-        monkeypatch.setattr(lease, name, seconds)
+def fast_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the heartbeat and the time for which a lease is watched."""
+    for name, seconds in {"HEARTBEAT_S": 0.05, "WATCH_S": 1.0, "SETTLE_S": 0.0}.items():
+        monkeypatch.setattr(remote_checkpoints, name, seconds)
 
 
 class Bucket(MemoryFileSystem):
-    """A store without folders: one is there while a name begins with it."""
+    """A store without folders: one exists while a key begins with its name."""
 
     protocol, store, pseudo_dirs = "bucket", {}, []
 
@@ -59,19 +60,19 @@ class Bucket(MemoryFileSystem):
 
 
 def score(embedder: Embedder) -> float:
-    """Some number that hangs on the weights and rises and falls."""
+    """A score that depends on the weights, and rises and falls."""
     return float(embedder.embed_text(["a low tone"])[0, 0])
 
 
-def taken_away(config: TrainConfig, out: Path, step: int) -> None:
-    """Train until a step, and lose the run's folder."""
+def lose_machine_at(config: TrainConfig, out: Path, step: int) -> None:
+    """Train until a step, and lose the run folder."""
 
-    def watch(row: Row) -> None:
+    def watch(row: TrainingRow) -> None:
         if row["step"] == step:
-            raise TakenAwayError
+            raise MachineLostError
 
-    with pytest.raises(TakenAwayError):
-        train(config, out, validate=score, watch=watch)
+    with pytest.raises(MachineLostError):
+        train(config, out, validate=score, progress=watch)
     shutil.rmtree(out)
 
 
@@ -79,47 +80,47 @@ def names(place: Place) -> list[str]:
     return sorted(path.name for path in place.iterdir())
 
 
-def test_a_run_goes_on_elsewhere(make_config: MakeConfig, tmp_path: Path, store: str) -> None:
+def test_run_resumes_from_remote_checkpoints(make_config: MakeConfig, tmp_path: Path, store: str) -> None:
     config = make_config(save_every=4, trackers=())
     train(config, tmp_path / "whole", validate=score)
-    copied = replace(config, states=store)
+    copied = replace(config, remote_checkpoints=store)
     for step in (10, 20):  # saved at every fourth step, and after each epoch of three
-        taken_away(copied, tmp_path / "run", step)
+        lose_machine_at(copied, tmp_path / "run", step)
     assert names(place_of(store)) == ["config.json", "step-00000016", "step-00000018"]
     newest = place_of(store) / "step-00000018"
     assert {"state", "best", "log.jsonl", "progress.json"} == set(names(newest))
-    (newest / "progress.json").unlink()  # as a kill leaves it while it is copied
+    (newest / "progress.json").unlink()  # as after a kill during the copy
     outcome = train(copied, tmp_path / "run", validate=score)
     assert outcome == replace(train(config, tmp_path / "whole", validate=score), model=outcome.model)
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
     assert names(place_of(store)) == ["config.json", "step-00000028", "step-00000030"]
-    shutil.rmtree(tmp_path / "run")  # and a finished one can be had once more
+    shutil.rmtree(tmp_path / "run")  # a finished run is restored, too
     assert train(copied, tmp_path / "run", validate=score) == outcome
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_killed_and_its_folder_gone_it_ends_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(epochs=40, states=f"file://{tmp_path}/store")
-    train(replace(config, states=""), tmp_path / "whole")
+def test_killed_run_without_its_folder_ends_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(epochs=40, remote_checkpoints=f"file://{tmp_path}/store")
+    train(replace(config, remote_checkpoints=""), tmp_path / "whole")
     assert signal_at(start_run(config, tmp_path / "run"), 30, signal.SIGKILL) == -signal.SIGKILL
     shutil.rmtree(tmp_path / "run")
     steps: list[int] = []
-    assert train(config, tmp_path / "run", watch=lambda row: steps.append(row["step"])).step == 120
+    assert train(config, tmp_path / "run", progress=lambda row: steps.append(row["step"])).step == 120
     assert steps[0] > 20
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_older_states_of_the_run_itself_give_way(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(states=str(tmp_path / "store"), keep=9, trackers=())
+def test_newer_remote_checkpoint_replaces_older_local_ones(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(remote_checkpoints=str(tmp_path / "store"), keep_checkpoints=9, trackers=())
     train(config, tmp_path / "run")
-    for state in (tmp_path / "run" / "states").iterdir():
+    for state in (tmp_path / "run" / "checkpoints").iterdir():
         if state.name > "step-00000008":
             shutil.rmtree(state)
-    seen: list[Row] = []
-    assert train(config, tmp_path / "run", watch=seen.append).step == 30 and not seen
+    seen: list[TrainingRow] = []
+    assert train(config, tmp_path / "run", progress=seen.append).step == 30 and not seen
 
 
-def test_what_cannot_be_written_is_told_before_the_first_step(
+def test_unwritable_place_is_refused_before_the_first_step(
     make_config: MakeConfig, tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, seen = make_config(trackers=()), []
@@ -134,46 +135,55 @@ def test_what_cannot_be_written_is_told_before_the_first_step(
     (tmp_path / "file").touch()
     if find_spec("s3fs"):
         del cases["s3://bucket/run"]
-    for states, said in cases.items():
-        with pytest.raises(OpenClapError, match=said):
-            train(replace(config, states=states), tmp_path / "run", watch=seen.append)
+    for address, fragment in cases.items():
+        with pytest.raises(OpenClapError, match=fragment):
+            train(replace(config, remote_checkpoints=address), tmp_path / "run", progress=seen.append)
     assert not seen
-    own = ["--start", config.start, "--data", config.data, "--batch-size", "2", "--states", "file:///dev/null/states"]
+    own = [
+        "--start",
+        config.start,
+        "--data",
+        config.data,
+        "--batch-size",
+        "2",
+        "--remote-checkpoints",
+        "file:///dev/null/states",
+    ]
     assert command(["train", "small", *own, "--out", str(tmp_path / "run")]) == 2
-    assert "states file:///dev/null/states: cannot be written" in " ".join(capsys.readouterr().err.split())
+    assert "file:///dev/null/states: cannot be written" in " ".join(capsys.readouterr().err.split())
     train(replace(config, epochs=1), tmp_path / "run")  # the folder is as good as new
 
 
-def test_another_runs_place_is_refused(make_config: MakeConfig, tmp_path: Path, store: str) -> None:
-    train(make_config(epochs=1, states=store), tmp_path / "one")
+def test_place_of_another_run_is_refused(make_config: MakeConfig, tmp_path: Path, store: str) -> None:
+    train(make_config(epochs=1, remote_checkpoints=store), tmp_path / "one")
     with pytest.raises(ConfigError, match=r"another configuration \(seed\)"):
-        train(make_config(epochs=1, states=store, seed=1), tmp_path / "two")
-    with pytest.raises(ConfigError, match="holds states of another kind"):
-        train(make_config(epochs=1, states=str(tmp_path / "one" / "states")), tmp_path / "three")
-    assert names(tmp_path / "one" / "states") == ["step-00000003"]
+        train(make_config(epochs=1, remote_checkpoints=store, seed=1), tmp_path / "two")
+    with pytest.raises(ConfigError, match="holds checkpoints of another kind"):
+        train(make_config(epochs=1, remote_checkpoints=str(tmp_path / "one" / "checkpoints")), tmp_path / "three")
+    assert names(tmp_path / "one" / "checkpoints") == ["step-00000003"]
 
 
-def test_a_store_that_breaks_leaves_the_state(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_failing_store_leaves_the_local_checkpoint(make_config: MakeConfig, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    config = make_config(states=f"file://{store}", trackers=())
+    config = make_config(remote_checkpoints=f"file://{store}", trackers=())
 
-    def watch(row: Row) -> None:
+    def watch(row: TrainingRow) -> None:
         if row["step"] == 7:
             store.rename(tmp_path / "away")
             store.write_text("in the way", encoding="utf-8")
 
-    with pytest.raises(CheckpointError, match=r"step-00000008: the state could not be copied there .* It is whole in"):
-        train(config, tmp_path / "run", watch=watch)
-    assert names(tmp_path / "run" / "states") == ["step-00000004", "step-00000008"]
+    with pytest.raises(CheckpointError, match=r"step-00000008: .* could not be copied there .* It is whole in"):
+        train(config, tmp_path / "run", progress=watch)
+    assert names(tmp_path / "run" / "checkpoints") == ["step-00000004", "step-00000008"]
     store.unlink()
     (tmp_path / "away").rename(store)
     train(config, tmp_path / "run")
-    train(replace(config, states=""), tmp_path / "whole")
+    train(replace(config, remote_checkpoints=""), tmp_path / "whole")
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_damaged_copy_is_told(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(epochs=2, states=str(tmp_path / "store"), trackers=())
+def test_damaged_remote_checkpoint_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(epochs=2, remote_checkpoints=str(tmp_path / "store"), trackers=())
     train(config, tmp_path / "run")
     (tmp_path / "store" / "step-00000006" / "log.jsonl").unlink()
     shutil.rmtree(tmp_path / "run")
@@ -184,41 +194,49 @@ def test_a_damaged_copy_is_told(make_config: MakeConfig, tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore:UPath 'bucket'")
-def test_a_store_without_folders(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_store_without_folders(make_config: MakeConfig, tmp_path: Path) -> None:
     fsspec.register_implementation("bucket", Bucket, clobber=True)
     config = make_config(save_every=4, trackers=())
     train(config, tmp_path / "whole", validate=score)
-    copied = replace(config, states="bucket://here/run")
+    copied = replace(config, remote_checkpoints="bucket://here/run")
     for step in (3, 10):  # the first leaves no state
-        taken_away(copied, tmp_path / "run", step)
+        lose_machine_at(copied, tmp_path / "run", step)
     train(copied, tmp_path / "run", validate=score)
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
     assert {name.split("/")[3] for name in Bucket.store} == {"config.json", "step-00000028", "step-00000030"}
 
 
-def test_one_run_at_a_time(make_config: MakeConfig, tmp_path: Path, store: str) -> None:
-    config, other = make_config(states=store, epochs=2, trackers=()), lease.Lease(place_of(store))
+def test_lease_admits_one_run_at_a_time(make_config: MakeConfig, tmp_path: Path, store: str) -> None:
+    config, other = (
+        make_config(remote_checkpoints=store, epochs=2, trackers=()),
+        remote_checkpoints.Lease(place_of(store)),
+    )
     place_of(store).mkdir()
-    other.take()
+    other.acquire()
     with pytest.raises(ConfigError, match=r"another run \(process \d+ on .*\) is writing there\. Wait until it ends"):
         train(config, tmp_path / "run")
     assert names(place_of(store)) == ["running.json"]
-    other.stop.set()  # as a kill leaves it
+    other.stop.set()  # as after a kill
     assert train(config, tmp_path / "run").step == 6
     assert "running.json" not in names(place_of(store))
 
 
-def test_what_sleeps_is_taken_over(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "BEAT_S", 1000.0)
-    config, other = make_config(states=str(tmp_path / "store"), trackers=()), lease.Lease(tmp_path / "store")
-    train(replace(config, states=""), tmp_path / "whole")
+def test_lease_of_a_suspended_run_is_taken_over(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_checkpoints, "HEARTBEAT_S", 1000.0)
+    config, other = (
+        make_config(remote_checkpoints=str(tmp_path / "store"), trackers=()),
+        remote_checkpoints.Lease(tmp_path / "store"),
+    )
+    train(replace(config, remote_checkpoints=""), tmp_path / "whole")
 
-    def watch(row: Row) -> None:
+    def watch(row: TrainingRow) -> None:
         if row["step"] == 9:
-            other.take()
+            other.acquire()
 
     with pytest.raises(CheckpointError, match="another run has taken this place, so this one stops"):
-        train(config, tmp_path / "run", watch=watch)
+        train(config, tmp_path / "run", progress=watch)
     other.release()
     train(config, tmp_path / "run")
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")

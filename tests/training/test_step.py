@@ -1,4 +1,4 @@
-"""A step, whole, in chunks and over several batches, in one process."""
+"""Training steps in one process: whole, in chunks, and over several batches."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from step_cases import CASES, Case, gradients_of, make_batch, step_results
@@ -18,8 +20,10 @@ from torch import nn
 
 from features import CAPTIONS
 from openclap.models.build import build_clap
-from openclap.models.objectives import ObjectiveConfig, build_objective
-from openclap.training.step import TrainingStep, features_of, statistics_kept
+from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.objectives import build_objective
+from openclap.training.optimizer import freeze_running_statistics
+from openclap.training.step import TrainingStep, alignment, compute_features, uniformity
 from openclap.types import Features
 
 EVERYTHING = ObjectiveConfig("infonce", 0.7, 0.2, (4,), True)
@@ -35,14 +39,14 @@ def assert_equal_gradients(one: dict[str, torch.Tensor], other: dict[str, torch.
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 6, 100])
 @pytest.mark.parametrize("kind", [EVERYTHING, ObjectiveConfig("mlp", kappa=1.0), ObjectiveConfig("siglip")])
-def test_chunks_change_nothing_where_batch_norm_is_frozen(kind: ObjectiveConfig, chunk: int) -> None:
+def test_chunked_step_equals_whole_step_with_frozen_batch_norm(kind: ObjectiveConfig, chunk: int) -> None:
     whole, chunked = (step_results(Case(kind, chunk=size), [make_batch()]) for size in (0, chunk))
     assert chunked["report"] == pytest.approx(whole["report"], rel=1e-6)
     assert_equal_gradients(chunked["gradients"], whole["gradients"])
 
 
 def test_chunks_replay_their_random_states() -> None:
-    """With dropout, the step is that of the chunks' features in one graph, drawn once."""
+    """With dropout, the step equals the chunks' features in one graph with the same random numbers."""
     case, batch = Case(ObjectiveConfig("mlp"), chunk=4), make_batch()
     torch.manual_seed(0)
     model = build_clap(case.preset()).double().train()
@@ -75,8 +79,8 @@ def _joined(parts: list[Features]) -> Features:
     return replace(first, **rows, **shifted)
 
 
-def test_running_statistics_move_once() -> None:
-    """As in one pass over the chunks, though each is computed twice; a batch in one chunk is the whole batch's step."""
+def test_running_statistics_are_updated_once_per_chunk() -> None:
+    """As in one pass over the chunks, though each is computed twice."""
     case, batch = Case(ObjectiveConfig(), chunk=2), make_batch()
     torch.manual_seed(0)
     model = build_clap(case.preset()).double().train()
@@ -90,25 +94,25 @@ def test_running_statistics_move_once() -> None:
         torch.testing.assert_close(found[name], buffer, rtol=1e-6, atol=1e-7)
 
 
-def test_statistics_are_kept_and_moved_again() -> None:
+def test_freeze_running_statistics_within_the_context_only() -> None:
     norm = nn.BatchNorm1d(2)
     x, y = torch.randn(2, 5, 2)
-    with statistics_kept(norm):
+    with freeze_running_statistics(norm):
         torch.testing.assert_close(norm(x), (x - x.mean(0)) / (x.var(0, unbiased=False) + norm.eps).sqrt())
     assert norm.num_batches_tracked.item() == 0 and norm.running_mean.tolist() == [0, 0]
     norm(y)
     torch.testing.assert_close(norm.running_mean, 0.1 * y.mean(0))
 
 
-def test_equal_batches_accumulate_to_one() -> None:
-    """Where the mathematics says that accumulating changes nothing: the mean of equal losses."""
+def test_accumulating_equal_batches_equals_one_batch() -> None:
+    """The mean of equal losses is that loss."""
     for kind in (EVERYTHING, ObjectiveConfig("siglip")):
         one, three = (step_results(Case(kind), [make_batch()] * count) for count in (1, 3))
         assert three["report"] == pytest.approx(one["report"], rel=1e-6)
         assert_equal_gradients(three["gradients"], one["gradients"])
 
 
-def test_accumulated_batches_are_the_mean_and_not_the_large_batch() -> None:
+def test_accumulation_averages_losses_and_adds_no_negatives() -> None:
     batches = [make_batch(seed) for seed in (0, 1)]
     losses = [step_results(Case(ObjectiveConfig()), [batch])["report"]["loss"] for batch in batches]
     both = step_results(Case(ObjectiveConfig()), batches)["report"]["loss"]
@@ -117,7 +121,7 @@ def test_accumulated_batches_are_the_mean_and_not_the_large_batch() -> None:
     assert large > both + 0.2  # twice the negatives
 
 
-def test_several_captions_go_with_their_clip() -> None:
+def test_split_batch_keeps_captions_with_their_clip() -> None:
     batch = make_batch()
     pieces = batch.split(4)
     assert [piece.keys for piece in pieces] == [("0", "1", "2", "3"), ("4", "5")]
@@ -128,10 +132,10 @@ def test_several_captions_go_with_their_clip() -> None:
     assert [piece.owner_T.tolist() for piece in shuffled.split(4)] == [[3, 3, 2, 1, 1, 1, 0], [1, 1, 0]]
 
 
-def test_nothing_leaves_features_that_reach_the_parameters() -> None:
+def test_empty_batch_gives_zero_gradients_to_the_parameters() -> None:
     model = build_clap(Case(ObjectiveConfig("mlp")).preset()).double().train()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    features = features_of(model, make_batch(captions=()))
+    features = compute_features(model, make_batch(captions=()))
     assert features.audio_BD.shape == features.text_TD.shape == (0, 16) and len(features.owner_T) == 0
     (features.audio_BD.sum() + features.text_TD.sum() + features.scale).backward()
     assert all(not model.get_parameter(name).grad.any() for name in ("audio_head.0.weight", "text_head.0.weight"))
@@ -147,16 +151,16 @@ def test_frozen_parts_get_no_gradient_in_chunks() -> None:
 
 
 @pytest.mark.parametrize("chunk", [0, 2])
-def test_scaled_gradients_are_scaled_once(chunk: int) -> None:
-    """With a GradScaler, as in fp16: its factor is in every gradient, the objective's own too, and out again."""
+def test_loss_scale_is_applied_and_removed_once(chunk: int) -> None:
+    """With a GradScaler, as in fp16: every gradient is scaled and unscaled, the objective's own included."""
     case, scaler = Case(ObjectiveConfig("siglip"), chunk=chunk), torch.amp.GradScaler("cpu", init_scale=2.0**10)
     scaled, plain = step_results(case, [make_batch()], scaler=scaler), step_results(case, [make_batch()])
     assert scaled["report"]["grad_norm"] == pytest.approx(2**10 * plain["report"]["grad_norm"], rel=1e-6)
     assert_equal_gradients(scaled["gradients"], plain["gradients"])
 
 
-def test_half_precision_ends_at_the_features() -> None:
-    """Under autocast the towers compute in bf16, and features, objective and loss in fp32."""
+def test_autocast_features_and_loss_are_fp32() -> None:
+    """Under autocast, the towers compute in bf16, and features, objective and loss are fp32."""
     torch.manual_seed(0)
     model = build_clap(CASES["mlp"].preset()).eval()
     objective, batch = build_objective(ObjectiveConfig("mlp"), model), make_batch()
@@ -173,13 +177,13 @@ def test_half_precision_ends_at_the_features() -> None:
 
 @pytest.fixture
 def bf16() -> Iterator[Accelerator]:
-    """An accelerator of mixed precision; accelerate keeps one state a process."""
+    """An accelerator with mixed precision; accelerate has one state for the whole process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield Accelerator(cpu=True, mixed_precision="bf16")
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_chunks_in_mixed_precision_are_the_whole_in_mixed_precision(bf16: Accelerator) -> None:
+def test_chunked_step_equals_whole_step_in_mixed_precision(bf16: Accelerator) -> None:
     batch = make_batch()
     batch = replace(batch, audio=replace(batch.audio, mel_BVTF=batch.audio.mel_BVTF.float()))
     gradients = []
@@ -194,8 +198,8 @@ def test_chunks_in_mixed_precision_are_the_whole_in_mixed_precision(bf16: Accele
     assert gradients[0].dtype == torch.float32 and gradients[0].norm() > 1e-2
 
 
-def test_chunks_hold_the_activations_of_one_chunk() -> None:
-    """Bytes saved for backward at any one time: those of the largest chunk, not of the batch."""
+def test_chunked_step_stores_the_activations_of_one_chunk() -> None:
+    """The peak of bytes saved for backward is that of a chunk, not of the batch."""
     captions = (1,) * 32
     small = _peak_saved(Case(ObjectiveConfig()), captions[:4])
     assert _peak_saved(Case(ObjectiveConfig(), chunk=4), captions) < 1.1 * small
@@ -203,26 +207,26 @@ def test_chunks_hold_the_activations_of_one_chunk() -> None:
 
 
 def _peak_saved(case: Case, captions: tuple[int, ...]) -> int:
-    """The most bytes that graphs hold at once, of tensors other than parameters."""
-    held = [0, 0]
+    """Measure the peak of bytes that graphs store, parameters left out."""
+    stored = [0, 0]
 
-    class Held:
+    class Stored:
         def __init__(self, tensor: torch.Tensor) -> None:
             self.tensor, self.size = tensor, 0 if isinstance(tensor, nn.Parameter) else tensor.nbytes
-            held[0] += self.size
-            held[1] = max(held)
+            stored[0] += self.size
+            stored[1] = max(stored)
 
         def __del__(self) -> None:
-            held[0] -= self.size
+            stored[0] -= self.size
 
-    with torch.autograd.graph.saved_tensors_hooks(Held, lambda kept: kept.tensor):
+    with torch.autograd.graph.saved_tensors_hooks(Stored, lambda saved: saved.tensor):
         step_results(case, [make_batch(0, captions)])
-    return held[1]
+    return stored[1]
 
 
 @pytest.mark.long
-def test_a_large_batch_fits_where_a_small_one_did() -> None:
-    """The benchmark's figures: the whole process's peak, for 64 clips in chunks of 6 and for 8 whole."""
+def test_chunks_fit_a_large_batch_into_the_memory_of_a_small_one() -> None:
+    """Compare the benchmark's peaks of the whole process: 64 clips in chunks of 6, and 8 clips at once."""
     script = Path(__file__).parents[2] / "benchmarks" / "gradient_cache.py"
     run = subprocess.run(
         [sys.executable, str(script), "--batch", "64", "--chunk", "6", "--small", "8", "--json"],
@@ -232,3 +236,18 @@ def test_a_large_batch_fits_where_a_small_one_did() -> None:
     )
     peaks = json.loads(run.stdout)
     assert peaks["chunked_bytes"] < 1.1 * peaks["small_bytes"]
+
+
+def test_alignment_and_uniformity_by_hand() -> None:
+    east, north = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    assert alignment(east, east) == 0 and alignment(east, -east) == 4 and alignment(east, north) == 2
+    # three points: squared distances 2, 2 and 4
+    three = torch.cat([east, north, -east])
+    expected = np.log((2 * np.exp(-4.0) + np.exp(-8.0)) / 3)
+    assert uniformity(three).item() == pytest.approx(expected, rel=1e-6)
+    assert uniformity(east.repeat(5, 1)) == 0
+
+
+def test_uniformity_of_a_high_dimensional_sphere_is_near_its_bound() -> None:
+    spread = F.normalize(torch.randn(500, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
+    assert -4.0 < uniformity(spread).item() < -3.9

@@ -20,30 +20,34 @@ from openclap.data.shards import index_shards
 from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
 from openclap.locks import only_writer
 from openclap.training.config import OptimConfig, TrainConfig
-from openclap.training.trainer import Row, read_log, train
+from openclap.training.logging import TrainingRow, read_log
+from openclap.training.trainer import train
 
 
-def test_a_run_writes_a_model_a_log_and_curves(make_config: MakeConfig, tmp_path: Path) -> None:
-    seen: list[Row] = []
-    outcome = train(make_config(), tmp_path / "run", watch=seen.append)
+def test_run_writes_model_log_and_checkpoints(make_config: MakeConfig, tmp_path: Path) -> None:
+    seen: list[TrainingRow] = []
+    outcome = train(make_config(), tmp_path / "run", progress=seen.append)
     assert (outcome.step, outcome.total_steps, outcome.stopped, outcome.skipped) == (30, 30, False, ())
     rows = read_log(tmp_path / "run" / "log.jsonl")
     assert rows == seen and [row["step"] for row in rows] == list(range(1, 31))
     assert {"loss", "scale", "grad_norm", "lr", "pairs_per_s", "data_wait", "seconds_left", "epoch"} <= rows[0].keys()
     assert np.mean([row["loss"] for row in rows[-6:]]) < np.mean([row["loss"] for row in rows[:6]])
     assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
-    assert sorted(path.name for path in (tmp_path / "run" / "states").iterdir()) == ["step-00000028", "step-00000030"]
-    again = train(make_config(), tmp_path / "run", watch=seen.append)
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "step-00000028",
+        "step-00000030",
+    ]
+    again = train(make_config(), tmp_path / "run", progress=seen.append)
     assert again == outcome and len(seen) == 30
 
 
-def test_the_same_run_twice_is_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_two_equal_runs_are_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
     for name in ("one", "two"):
         train(make_config(), tmp_path / name)
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
 
 
-def test_it_learns_a_small_set_by_heart(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
+def test_run_memorises_a_small_set(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
     config = make_config(epochs=60, batch_size=6, optim=OptimConfig(lr=1e-2, tower_lr=1e-2, warmup_steps=3))
     train(config, tmp_path / "run")
     model, index = openclap.load(tmp_path / "run" / "model"), index_shards(shards)
@@ -53,7 +57,7 @@ def test_it_learns_a_small_set_by_heart(make_config: MakeConfig, tmp_path: Path,
     assert [kinds[choice] for choice in chosen] == [sample.original["label"] for sample in samples]
 
 
-def test_frozen_parts_stay_as_they_were(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
+def test_frozen_parts_are_unchanged(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
     train(make_config(frozen=("audio_tower", "text_tower")), tmp_path / "run")
     before, after = openclap.load(tiny_model).clap.state_dict(), weights(tmp_path / "run")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -64,14 +68,14 @@ RUN = """
 import json, sys
 from pathlib import Path
 from openclap.audio.augment import AugmentConfig
-from openclap.models.objectives import ObjectiveConfig
+from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.trainer import train
 given = json.loads(sys.argv[1])
 groups = {"optim": OptimConfig, "objective": ObjectiveConfig, "augment": AugmentConfig}
 groups = {name: group(**given[name]) for name, group in groups.items()}
 config = TrainConfig(**given | groups | {"frozen": tuple(given["frozen"])})
-outcome = train(config, Path(sys.argv[2]), watch=lambda row: print(row["step"], flush=True))
+outcome = train(config, Path(sys.argv[2]), progress=lambda row: print(row["step"], flush=True))
 sys.exit(130 if outcome.stopped else 0)
 """
 
@@ -92,8 +96,10 @@ def signal_at(run: subprocess.Popen[str], step: int, number: signal.Signals) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_stopped_anywhere_it_ends_bit_equal(make_config: MakeConfig, tmp_path: Path, number: signal.Signals) -> None:
-    config = make_config(epochs=40)  # long enough to be hit while it runs
+def test_resumed_run_is_bit_equal_after_any_signal(
+    make_config: MakeConfig, tmp_path: Path, number: signal.Signals
+) -> None:
+    config = make_config(epochs=40)  # long enough to be interrupted
     train(config, tmp_path / "whole")
     code = signal_at(start_run(config, tmp_path / "stopped"), 10, number)
     assert code == (-number if number == signal.SIGKILL else 130)
@@ -116,11 +122,11 @@ def test_fifty_kills_end_bit_equal(make_config: MakeConfig, tmp_path: Path) -> N
     assert_equal_runs(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_another_configuration_or_folder_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_foreign_run_folder_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     train(make_config(epochs=1), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"another configuration \(epochs, seed\)"):
         train(make_config(epochs=2, seed=1), tmp_path / "run")
-    with pytest.raises(DataError):  # what fails at once leaves nothing behind
+    with pytest.raises(DataError):  # a run that fails at once leaves nothing behind
         train(make_config(data=str(tmp_path / "typo")), tmp_path / "fresh")
     train(make_config(epochs=1), tmp_path / "fresh")
     (tmp_path / "early").mkdir()  # killed before its configuration was written
@@ -141,14 +147,14 @@ def test_another_configuration_or_folder_is_refused(make_config: MakeConfig, tmp
         train(make_config(epochs=1), tmp_path / "run")
 
 
-def test_other_data_in_the_same_place_is_refused(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
+def test_changed_data_is_refused(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
     train(make_config(epochs=1), tmp_path / "run")
     (shards / "2.tar").unlink()
     with pytest.raises(ConfigError, match=r"another configuration \(data_digest\)"):
         train(make_config(epochs=1), tmp_path / "run")
 
 
-def test_a_run_that_diverges_stops_and_keeps_what_was_good(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_diverged_run_writes_no_model_and_a_finite_log(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=4, save_every=1, optim=OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1))
     with pytest.raises(TrainingError, match=r"step \d+: training has diverged.*optim\.lr 1e\+29"):
         train(config, tmp_path / "run")
@@ -156,14 +162,14 @@ def test_a_run_that_diverges_stops_and_keeps_what_was_good(make_config: MakeConf
     assert all(np.isfinite(row["loss"]) for row in read_log(tmp_path / "run" / "log.jsonl"))
 
 
-def test_a_cut_tar_is_told(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
+def test_truncated_tar_is_listed_as_skipped(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
     whole = (shards / "0.tar").read_bytes()
     (shards / "0.tar").write_bytes(whole[: len(whole) // 2])
     outcome = train(make_config(epochs=1), tmp_path / "run")
     assert any(line.startswith("0.tar: ") for line in outcome.skipped)
 
 
-def test_damaged_samples_are_left_out_and_told(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
+def test_damaged_samples_are_skipped_and_listed(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
     tar = bytearray((shards / "0.tar").read_bytes())
     at = tar.index(b"fLaC")
     tar[at : at + 4] = b"zzzz"
@@ -177,7 +183,7 @@ def test_damaged_samples_are_left_out_and_told(make_config: MakeConfig, tmp_path
     assert_equal_runs(tmp_path / "run", resumed)
 
 
-def test_a_full_disk_leaves_the_earlier_state(
+def test_full_disk_leaves_the_earlier_checkpoint(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from accelerate import Accelerator
@@ -188,41 +194,41 @@ def test_a_full_disk_leaves_the_earlier_state(
         calls.append(folder)
         if len(calls) == 2:
             (Path(folder) / "model.safetensors").write_bytes(b"half")
-            raise SafetensorError("I/O error: No space left on device (os error 28)")  # what a full tmpfs gives
+            raise SafetensorError("I/O error: No space left on device (os error 28)")  # the error of a full tmpfs
         return str(real(self, folder))
 
     monkeypatch.setattr(Accelerator, "save_state", full)
-    with pytest.raises(CheckpointError, match=r"step 8 could not be saved .*No space left.* Earlier states are whole"):
+    with pytest.raises(CheckpointError, match=r"step 8 could not be saved .*No space left"):
         train(config, tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run" / "states").iterdir()] == ["step-00000004"]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
     train(config, tmp_path / "whole")
     train(config, tmp_path / "run")
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_damaged_state_is_told(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     train(make_config(epochs=2), tmp_path / "run")
-    newest = max((tmp_path / "run" / "states").iterdir())
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
     (newest / "model.safetensors").write_bytes(b"junk")
-    with pytest.raises(CheckpointError, match="Delete it to go on"):
+    with pytest.raises(CheckpointError, match=r"step-00000006.*Delete it"):
         train(make_config(epochs=2), tmp_path / "run")
     shutil.rmtree(newest)
     train(make_config(epochs=2), tmp_path / "run")
 
 
-def test_a_damaged_log_is_read_as_far_as_it_goes(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_damaged_log_lines_are_ignored(make_config: MakeConfig, tmp_path: Path) -> None:
     train(make_config(epochs=2), tmp_path / "run")
     log = tmp_path / "run" / "log.jsonl"
     rows = read_log(log)
     lines = log.read_bytes().splitlines()
     log.write_bytes(b"\n".join([*lines[:3], b'{"step": 3, "lo', b"[1]", b'{"loss": 1}', b"\xff\x00", *lines[3:]]))
     assert read_log(log) == rows
-    shutil.rmtree(max((tmp_path / "run" / "states").iterdir()))
+    shutil.rmtree(max((tmp_path / "run" / "checkpoints").iterdir()))
     train(make_config(epochs=2), tmp_path / "run")
     assert [row["step"] for row in read_log(log)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_data_that_cannot_be_trained_on_is_told(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_missing_or_too_little_data_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="6 samples are fewer"):
         train(make_config(batch_size=7), tmp_path / "run")
     with pytest.raises(DataError):

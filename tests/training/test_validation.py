@@ -1,4 +1,4 @@
-"""Held-out scores while a model learns: the best is kept, patience ends a run, and both survive being stopped."""
+"""Validation during training: the best model is kept, patience ends a run, and both survive an interruption."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from openclap.embedder import Embedder
 from openclap.errors import CheckpointError
 from openclap.evals.ranks import TIE
 from openclap.evals.validation import HeldOut
-from openclap.training.trainer import Row, read_log, train
+from openclap.training.logging import TrainingRow, read_log
+from openclap.training.trainer import train
 
 SCORES = [0.5, 0.4, 0.6, 0.5, 0.5, 0.9, 0.9]
-"""Of the start, then of each epoch."""
+"""Of the initial model, then of each epoch."""
 
 
 def scripted(scores: list[float]) -> Callable[[Embedder], float]:
-    """A validation with these scores for the models in the order in which it first sees them."""
+    """Build a validation with these scores, for models in the order of their first validation."""
     seen: dict[str, float] = {}
 
     def validate(embedder: Embedder) -> float:
@@ -37,13 +38,15 @@ def scripted(scores: list[float]) -> Callable[[Embedder], float]:
     return validate
 
 
-def test_the_best_is_kept_and_patience_ends_the_run(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
+def test_best_model_is_finished_model_and_patience_ends_the_run(
+    make_config: MakeConfig, tmp_path: Path, tiny_model: Path
+) -> None:
     validate = scripted(SCORES)
-    rows: list[Row] = []
-    config = make_config(patience=2, save_every=100, keep=9)
-    outcome = train(config, tmp_path / "run", validate=validate, watch=rows.append)
+    rows: list[TrainingRow] = []
+    config = make_config(patience=2, save_every=100, keep_checkpoints=9)
+    outcome = train(config, tmp_path / "run", validate=validate, progress=rows.append)
     assert (outcome.step, outcome.total_steps, outcome.stopped) == (12, 30, False)
-    assert (outcome.start, outcome.best, outcome.best_step) == (0.5, 0.6, 6)
+    assert (outcome.start_score, outcome.best_score, outcome.best_step) == (0.5, 0.6, 6)
     assert [(row["step"], row["score"]) for row in rows if "score" in row] == [
         (0, 0.5),
         (3, 0.4),
@@ -51,13 +54,13 @@ def test_the_best_is_kept_and_patience_ends_the_run(make_config: MakeConfig, tmp
         (9, 0.5),
         (12, 0.5),
     ]
-    train(make_config(epochs=10), tmp_path / "plain", watch=rows.append)
+    train(make_config(epochs=10), tmp_path / "plain", progress=rows.append)
     plain = [row["loss"] for row in read_log(tmp_path / "plain" / "log.jsonl")][:12]
-    assert [row["loss"] for row in read_log(tmp_path / "run" / "log.jsonl")] == plain  # measuring disturbs nothing
+    assert [row["loss"] for row in read_log(tmp_path / "run" / "log.jsonl")] == plain  # validation changes no step
     assert train(config, tmp_path / "run", validate=validate) == outcome
     for step in (3, 6, 9):
         resumed = stopped_at(tmp_path / "run", step, tmp_path / f"from-{step}")
-        if step >= 6:  # what a kill would have left
+        if step >= 6:  # as after a kill
             (tmp_path / "run" / "model").rename(resumed / "best")
         assert train(config, resumed, validate=validate) == outcome.__class__(
             resumed / "model", 12, 30, False, (), 0.5, 0.6, 6
@@ -67,14 +70,16 @@ def test_the_best_is_kept_and_patience_ends_the_run(make_config: MakeConfig, tmp
         assert_equal_runs(tmp_path / "run", resumed)
 
 
-def test_a_start_that_nothing_beats_stays(make_config: MakeConfig, tmp_path: Path, tiny_model: Path) -> None:
+def test_initial_model_is_finished_model_if_nothing_is_better(
+    make_config: MakeConfig, tmp_path: Path, tiny_model: Path
+) -> None:
     outcome = train(make_config(patience=1), tmp_path / "run", validate=scripted([0.5, 0.5, 0.4]))
-    assert (outcome.step, outcome.best_step, outcome.best) == (3, 0, 0.5)
+    assert (outcome.step, outcome.best_step, outcome.best_score) == (3, 0, 0.5)
     start = openclap.load(tiny_model).clap.state_dict()
     assert all(torch.equal(tensor, start[name]) for name, tensor in weights(tmp_path / "run").items())
 
 
-def test_a_full_disk_leaves_the_best_before(
+def test_full_disk_leaves_the_best_model_before(
     make_config: MakeConfig, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(epochs=3)
@@ -101,20 +106,20 @@ def test_a_full_disk_leaves_the_best_before(
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_the_score_is_the_mean_of_both_directions(tiny_model: Path, shards: Path) -> None:
+def test_score_is_the_mean_map_of_both_directions(tiny_model: Path, shards: Path) -> None:
     index, model = index_shards(shards), openclap.load(tiny_model)
-    held = HeldOut(index)
+    validation = HeldOut(index)
     samples = [index.read_sample(i) for i in range(len(index))]
     captions = [(owner, text) for owner, sample in enumerate(samples) for text in sample.captions]
     similarity = (
         model.embed_audio([io.BytesIO(s.audio) for s in samples]) @ model.embed_text([t for _, t in captions]).T
     )
     found = [similarity[owner, caption] for caption, (owner, _) in enumerate(captions)]
-    ranks = (similarity >= np.array(found) - TIE).sum(axis=0)  # what is as good as equal stands before it
+    ranks = (similarity >= np.array(found) - TIE).sum(axis=0)  # ties rank before the right clip
     by_hand = np.where(ranks <= 10, 1 / ranks, 0).mean()
-    assert held.measures(model)["text_to_audio_mAP@10"].value == pytest.approx(by_hand)
-    both = [held.measures(model)[f"{way}_mAP@10"].value for way in ("text_to_audio", "audio_to_text")]
-    assert held.score(model) == pytest.approx(np.mean(both))
-    for change in held.compare(model, model):
+    assert validation.measures(model)["text_to_audio_mAP@10"].value == pytest.approx(by_hand)
+    both = [validation.measures(model)[f"{way}_mAP@10"].value for way in ("text_to_audio", "audio_to_text")]
+    assert validation.score(model) == pytest.approx(np.mean(both))
+    for change in validation.compare(model, model):
         assert change.before == change.after
         assert (change.difference.value, change.difference.low, change.difference.high) == (0, 0, 0)

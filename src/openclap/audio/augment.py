@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from openclap.audio.io import Wave
 from openclap.errors import ConfigError
 from openclap.limits import check_count
 from openclap.types import AudioBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_DB = 120.0
 """The dynamic range of 20 bits."""
@@ -120,6 +122,8 @@ def hide_stripes(audio: AudioBatch, config: AugmentConfig, rng: np.random.Genera
     log-mel. LAION-CLAP zeroes after its first batch norm, which also means "the mean", of the whole training set; zero
     in the log-mel itself would be 0 dB, louder than anything around it.
     """
+    import torch  # here, because recipes and the search half read this module's configuration without torch
+
     if not (config.time_stripes or config.mel_stripes):
         return audio
     mel_BVTF = audio.mel_BVTF
@@ -133,6 +137,8 @@ def hide_stripes(audio: AudioBatch, config: AugmentConfig, rng: np.random.Genera
 
 def _stripes(length: int, count: int, widest: int, rng: np.random.Generator) -> Tensor:
     """(length,) True within `count` stripes; each has a width from 0 to `widest` and a place where all of it fits."""
+    import torch
+
     hidden = torch.zeros(length, dtype=torch.bool)
     for _ in range(count):
         width = int(rng.integers(min(widest, length) + 1))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from openclap.embedder import Embedder, Vectors
     from openclap.search.walk import Stamp
 
-Skipped = list[tuple[str, str]]
+SkippedRecord = list[tuple[str, str]]
 
 
 def classify(
@@ -86,7 +86,7 @@ def classify(
 ADDRESS = "is a URL, expected a file or a folder. Download it first"
 
 
-def find_sounds(roots: Sequence[Path]) -> tuple[dict[str, Stamp], Skipped]:
+def find_sounds(roots: Sequence[Path]) -> tuple[dict[str, Stamp], SkippedRecord]:
     """The sounds under folders and files by path, and the skipped paths with reasons. Raises AudioError for none."""
     from openclap.errors import AudioError
     from openclap.paths import is_url
@@ -104,7 +104,7 @@ def find_sounds(roots: Sequence[Path]) -> tuple[dict[str, Stamp], Skipped]:
 
 
 def vectors_each(
-    embedder: Embedder, paths: Sequence[str], skipped: Skipped, batch_size: int, task: str
+    embedder: Embedder, paths: Sequence[str], skipped: SkippedRecord, batch_size: int, task: str
 ) -> Iterator[tuple[str, Vectors]]:
     """Each file that can be embedded with its vector (D,), with a progress bar; the others are added to `skipped`."""
     from openclap.errors import AudioError

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-Skipped = Sequence[tuple[str, str]]
+SkippedRecord = Sequence[tuple[str, str]]
 """Files that were left out, and why."""
 
 PLAIN_EVERY_S = 30.0
@@ -80,17 +80,17 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequ
         results.print("  ".join(cells).rstrip(), style=style, markup=False)
 
 
-def list_skipped(skipped: Skipped, most: int = 20) -> None:
+def list_skipped(skipped: SkippedRecord, most: int = 20) -> None:
     """The files that were left out and why, to stderr."""
     if skipped:
-        note(f"Skipped {len(skipped)}:")
+        note(f"SkippedRecord {len(skipped)}:")
     for name, reason in skipped[:most]:
         note(f"  {shown(name)}: {_bare(name, reason)}")
     if len(skipped) > most:
         note(f"  … and {len(skipped) - most} more.")
 
 
-def skipped_facts(skipped: Skipped) -> list[dict[str, str]]:
+def skipped_facts(skipped: SkippedRecord) -> list[dict[str, str]]:
     """The files that were left out and why, for `--json`."""
     return [{"path": name, "reason": _bare(name, reason)} for name, reason in skipped]
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from openclap import paths
 from openclap.cli.console import note, progress
 from openclap.cli.eval import show_table
-from openclap.cli.live import training_line
+from openclap.cli.live import training_progress
 from openclap.cli.search import show as show_hits
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _run(steps: Demo) -> int:
     note(f"   {packed['train']} clips for training, {packed['test']} for the test, in {steps.shards}")
 
     note("\n2. Train: heads on pretrained towers")
-    with training_line() as watch:
+    with training_progress() as watch:
         outcome = steps.train(watch)
     if outcome.stopped:
         note(f"   Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run it again to resume.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from openclap.cli.classify import Skipped, find_sounds
+from openclap.cli.classify import SkippedRecord, find_sounds
 from openclap.cli.console import (
     counted,
     list_skipped,
@@ -149,7 +149,7 @@ def _warning(a: Side, b: Side) -> str | None:
     )
 
 
-def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipped, batch_size: int) -> Side:
+def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: SkippedRecord, batch_size: int) -> Side:
     """Embed a folder's windows. Raises AudioError for fewer than 2."""
     import numpy as np
 

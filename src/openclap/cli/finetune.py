@@ -1,12 +1,11 @@
-"""`openclap finetune`: somebody's sounds and a model to a better model for these sounds."""
+"""`openclap finetune`: fine-tune a model on your own sounds."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,18 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress, shown
-from openclap.cli.live import training_line
+from openclap.cli.live import training_progress
 from openclap.cli.model_options import Tokenizer
-from openclap.cli.reading import ReadAs, caption_check
-from openclap.cli.train import options_given
+from openclap.cli.reading import ReadAs
+from openclap.cli.train import parse_options
 
 if TYPE_CHECKING:
-    from openclap.evals.validation import Change, HeldOut
-    from openclap.training.config import TrainConfig
-    from openclap.training.pairs import Pairs
-    from openclap.training.trainer import Outcome
-
-HELD_OUT_SEED = 0
+    from openclap.evals.validation import Change
+    from openclap.runs import FinetuneResult
+    from openclap.training.trainer import TrainingResult
 
 
 def finetune(
@@ -35,125 +31,95 @@ def finetune(
     out: Path,
     tokenizer: Tokenizer = None,
     mode: Literal["heads", "last", "lora", "all"] | None = None,
-    held_out: float = 0.2,
+    validation_fraction: float = 0.2,
     read_as: ReadAs = ReadAs(),
-    any_captions: Annotated[bool, Parameter(negative="")] = False,
+    skip_caption_check: Annotated[bool, Parameter(negative="")] = False,
     processes: int = os.cpu_count() or 1,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Make a model better for your own sounds, and see by how much.
+    """Fine-tune a model on your own sounds, and measure by how much it improves.
 
-    Some pairs are held out, in whole groups, and scored after every epoch. Training ends when they get no better, and
-    the best model is left in OUT/model. Stopped with Ctrl-C or killed, the same command goes on. Any value of the run
-    can be replaced: --epochs 5 --optim.lr 3e-4 --batch-size 16. `openclap train small --values` explains them all.
+    Some pairs are validation pairs, in whole groups, and are scored after every epoch. Training ends when the score no
+    longer improves; the best model is in OUT/model. After Ctrl-C or a kill, the same command resumes. Every value of
+    the run is an option: --epochs 5 --optim.lr 3e-4 --batch-size 16. `openclap train small --list-options` explains
+    them.
 
     Parameters
     ----------
     sounds
-        A folder of sounds (what they are stands in their names, in NAME.txt or NAME.json beside them, or in a table), a
-        table, a Hugging Face data set, or shards; what it was recognised as is said.
+        A folder of sounds (captions from their names, from NAME.txt or NAME.json beside them, or from a table), a
+        table, a Hugging Face data set, or shards. The first line of the output names the recognised form.
     start
-        The model to begin with: a folder, a file or a name (`openclap models`).
+        The initial model: a folder, a file or a name (`openclap models`).
     out
-        Folder of the run.
+        The run folder.
     mode
-        What learns: "heads"; "last", these and the towers' last blocks; "lora", these and low-rank updates of
-        attention; "all". Without it, what fits the number of sounds.
-    held_out
-        The share of pairs that is held out, where the sounds are not split already.
-    any_captions
-        Go on with captions that look like identifiers, or are nearly all the same.
+        The trained parts: "heads"; "last", heads and the towers' last blocks; "lora", heads and low-rank updates of
+        attention; "all". By default, by the number of pairs.
+    validation_fraction
+        The share of validation pairs, where the sounds are not split already.
+    skip_caption_check
+        Accept captions that look like identifiers, or are nearly all the same.
     processes
-        How many sounds are decoded at once.
+        The number of sounds that are decoded at once.
     json
         Print one JSON object in place of a table.
     """
     from openclap.errors import ConfigError
-    from openclap.evals.validation import HeldOut
-    from openclap.limits import PROCESSES, check_count
-    from openclap.training.claim import check_folder
-    from openclap.training.finetune import DEFAULTS, configure
-    from openclap.training.trainer import train
+    from openclap.recipes import recipe
+    from openclap.runs import finetune as run
+    from openclap.training.config import override
 
-    check_count("--processes", processes, most=PROCESSES)
-    if not 0 < held_out < 1:
-        raise ConfigError(f"--held-out is {held_out}, expected a share between 0 and 1.")
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError("openclap finetune is for one process. Make shards, and give several to openclap train.")
-    check_folder(out)
-    given = options_given(options)
+    values = parse_options(options)
     for name, place in {"start": "--from", "data": "SOUNDS"}.items():
-        if name in given:
-            raise ConfigError(f"--{name} is for openclap train; here, {place} says it.")
-    given |= {"tokenizer": str(tokenizer)} if tokenizer else {}
-    # Before sounds are packed: impossible choices are refused, and the channel to pack is known.
-    channels = configure(start, "", max(DEFAULTS), mode=mode, options=given).channels
-    pairs = _pairs(
-        sounds,
-        out,
-        recognised=read_as.recognise,
-        check=partial(caption_check, skip=any_captions),
-        share=held_out,
-        seed=HELD_OUT_SEED,
-        channels=channels,
-        processes=processes,
-    )
-    config = configure(start, str(pairs.train.folder), len(pairs.train), mode=mode, options=given, tell=note)
-    held = HeldOut(pairs.held)
-    note(_plan(config, len(pairs.train), len(held.clips)))
-    with _told() as watch:
-        outcome = train(config, out, shards=pairs.train, validate=held.score, watch=watch)
-    list_skipped([(reason.partition(": ")[0], reason) for reason in outcome.skipped])
-    return _stopped(outcome, json) if outcome.stopped else _finished(outcome, held, config, out, json=json)
+        if name in values:
+            raise ConfigError(f"--{name} is an option of openclap train; here, give {place}.")
+    # Before they become keyword arguments: --note must be an unknown option, and not the parameter of that name.
+    override(recipe("small"), values)
+    values |= {"tokenizer": str(tokenizer)} if tokenizer else {}
+    with _Display(sounds.expanduser().absolute()) as display:
+        result = run(
+            sounds,
+            start,
+            out,
+            mode=mode,
+            validation_fraction=validation_fraction,
+            reading=read_as.reading,
+            skip_caption_check=skip_caption_check,
+            processes=processes,
+            progress=display.on_row,
+            packing=display.on_packed,
+            note=display.note,
+            **values,
+        )
+    list_skipped([(item.file, item.reason) for item in result.split.skipped])
+    list_skipped([(reason.partition(": ")[0], reason) for reason in result.training.skipped])
+    return _print_result(result, json=json)
 
 
-def _pairs(sounds: Path, out: Path, **choices: Any) -> Pairs:
-    """The pairs of `sounds`, packed into `out` if need be by the choices of `pairs_of`; lists the ones left out."""
-    from openclap.training.claim import SHARDS
-    from openclap.training.pairs import pairs_of
-
-    with progress("Reading sounds") as advance:
-        pairs = pairs_of(sounds.expanduser(), out / SHARDS, progress=advance, **choices)
-    list_skipped([(item.file, item.reason) for item in pairs.skipped])
-    for sentence in pairs.notes:
-        note(sentence)
-    return pairs
-
-
-def _stopped(outcome: Outcome, json: bool) -> int:
+def _print_result(result: FinetuneResult, *, json: bool) -> int:
+    training = result.training
     if json:
-        print_json(_facts(outcome, []))
-    note(f"Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run the same command to go on.")
-    return 130
-
-
-def _finished(outcome: Outcome, held: HeldOut, config: TrainConfig, out: Path, *, json: bool) -> int:
-    """Both models on the held-out pairs, the curves, and what came of it."""
-    import openclap
-    from openclap.training.page import write_page
-
-    changes = held.compare(
-        openclap.load(config.start, tokenizer=config.tokenizer or None, channels=config.channels),
-        openclap.load(outcome.model, channels=config.channels),
-    )
-    if json:
-        print_json(_facts(outcome, changes))
-    else:
-        show(changes)
-    note(f"The curves are in {shown(write_page(out))}")
-    note(_verdict(outcome))
+        print_json(_to_json(result))
+    if result.report is None:
+        note(f"Stopped at step {training.step} of {training.total_steps}, saved. Run the same command to continue.")
+        return 130
+    if not json:
+        print_changes(result.changes)
+    note(f"The curves are in {shown(result.report)}")
+    note(_verdict(training))
     return 0
 
 
-def show(changes: Sequence[Change]) -> None:
-    """Held-out figures before and after, to stdout."""
+def print_changes(changes: Sequence[Change]) -> None:
+    """Print the validation figures before and after fine-tuning."""
     print_table(
-        ["held-out pairs", "", "before", "95 %", "after", "95 %", "change", "95 %"],
+        ["validation pairs", "", "before", "95 %", "after", "95 %", "change", "95 %"],
         [
-            [_TASKS[one.task], one.metric]
-            + [text for each in (one.before, one.after) for text in (f"{each.value:.3f}", _interval(each, ".3f"))]
-            + [f"{one.difference.value:+.3f}", _interval(one.difference, "+.3f")]
-            for one in changes
+            [_TASKS[change.task], change.metric]
+            + [text for e in (change.before, change.after) for text in (f"{e.value:.3f}", _interval(e, ".3f"))]
+            + [f"{change.difference.value:+.3f}", _interval(change.difference, "+.3f")]
+            for change in changes
         ],
         right=range(2, 8),
     )
@@ -166,60 +132,73 @@ def _interval(estimate: Any, form: str) -> str:
     return "one group" if isnan(estimate.low) else f"{estimate.low:{form}} to {estimate.high:{form}}"
 
 
-def _plan(config: TrainConfig, learns: int, held: int) -> str:
-    towers = {("audio_tower", "text_tower"): "the heads", (): "all of it"}
-    what = towers.get(config.frozen, "the parts that are not frozen")
-    if config.lora:
-        what = f"the heads, and updates of rank {config.lora} to attention"
-    epochs = "1 epoch" if config.epochs == 1 else f"Up to {config.epochs} epochs"
-    return (
-        f"Learning from {learns} pairs, {held} held out. What learns of the model: {what}. {epochs}, "
-        f"{config.batch_size} pairs a batch."
-    )
-
-
-def _verdict(outcome: Outcome) -> str:
-    assert outcome.start is not None and outcome.best is not None
-    if outcome.best_step == 0:
+def _verdict(result: TrainingResult) -> str:
+    assert result.start_score is not None and result.best_score is not None
+    if result.best_step == 0:
         return (
-            f"Held-out pairs were found no better than before (score {outcome.start:.3f}), so {outcome.model} is the "
-            "model you began with. More sounds, or a lower --optim.lr, may help."
+            f"The validation score did not improve (before: {result.start_score:.3f}), so {result.model} is the "
+            "initial model. More sounds, or a lower --optim.lr, may help."
         )
     return (
-        f"Score on held-out pairs: {outcome.start:.3f} before, {outcome.best:.3f} after step {outcome.best_step}. "
-        f"The model is in {outcome.model}"
+        f"Validation score: {result.start_score:.3f} before, {result.best_score:.3f} after step {result.best_step}. "
+        f"The model is in {result.model}"
     )
 
 
-def _facts(outcome: Outcome, changes: Sequence[Change]) -> dict[str, Any]:
-    facts = asdict(outcome) | {"model": str(outcome.model), "skipped": list(outcome.skipped)}
-    return facts | {"held_out": [_change(one) for one in changes]}
+def _to_json(result: FinetuneResult) -> dict[str, Any]:
+    training = result.training
+    facts = asdict(training) | {"model": str(training.model), "skipped": list(training.skipped)}
+    return facts | {"validation": [_change_to_json(change) for change in result.changes]}
 
 
-def _change(one: Change) -> dict[str, Any]:
-    """As JSON has it; the bounds of a figure without an interval are null."""
-    estimates = {"before": one.before, "after": one.after, "difference": one.difference}
-    return {"task": one.task, "metric": one.metric} | {
+def _change_to_json(change: Change) -> dict[str, Any]:
+    """Convert a change; the bounds of a figure without an interval become null."""
+    estimates = {"before": change.before, "after": change.after, "difference": change.difference}
+    return {"task": change.task, "metric": change.metric} | {
         name: {
-            "value": each.value,
-            "low": None if isnan(each.low) else each.low,
-            "high": None if isnan(each.high) else each.high,
+            "value": estimate.value,
+            "low": None if isnan(estimate.low) else estimate.low,
+            "high": None if isnan(estimate.high) else estimate.high,
         }
-        for name, each in estimates.items()
+        for name, estimate in estimates.items()
     }
 
 
-@contextmanager
-def _told() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """The live line of training, and a line for every score."""
-    with training_line() as step:
+class _Display:
+    """Shows fine-tuning in a terminal: a bar while sounds are packed, the view of training, and notes between them.
 
-        def watch(row: dict[str, Any]) -> None:
-            if row["step"]:
-                step(row)
-            if "score" in row:
-                best = ", the best so far" if row["step"] and row["best_step"] == row["step"] else ""
-                when = f"epoch {row['epoch']}" if row["step"] else "before"
-                note(f"{when}: score {row['score']:.3f}{best}")
+    Each view is opened at its first call and closes the one before, since a terminal has one at a time.
+    """
 
-        yield watch
+    def __init__(self, sounds: Path) -> None:
+        self.sounds = sounds
+        self.stack, self.stage = ExitStack(), ""
+        self.update: Callable[..., None] = lambda *values: None
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def note(self, sentence: str) -> None:
+        self.stack.close()
+        self.stage = ""
+        note(sentence.replace(str(self.sounds), shown(self.sounds), 1))
+
+    def on_packed(self, done: int, total: int) -> None:
+        if self.stage != "packing":
+            self.stack.close()
+            self.stage, self.update = "packing", self.stack.enter_context(progress("Reading sounds"))
+        self.update(done, total)
+
+    def on_row(self, row: dict[str, Any]) -> None:
+        if self.stage != "training":
+            self.stack.close()
+            self.stage, self.update = "training", self.stack.enter_context(training_progress())
+        if row["step"]:
+            self.update(row)
+        if "score" in row:
+            best = ", the best so far" if row["step"] and row["best_step"] == row["step"] else ""
+            when = f"epoch {row['epoch']}" if row["step"] else "before"
+            note(f"{when}: score {row['score']:.3f}{best}")

@@ -1,4 +1,4 @@
-"""`openclap init`: a model to begin training with."""
+"""`openclap init`: make an initial model for training."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ def init(
     seed: int = 3407,
     offline: Offline = False,
 ) -> None:
-    """Make a model that has yet to be trained: fresh weights, and towers that have learned elsewhere.
+    """Make an initial model for training: fresh weights, with pretrained towers if given.
 
     Parameters
     ----------
     preset
-        What it is made of, such as htsat-tiny-roberta or pann-14-bert.
+        The model's architecture, such as htsat-tiny-roberta or pann-14-bert.
     out
-        Folder to write.
+        The model folder to write.
     audio_tower
-        A file of HTSAT or PANN as trained on AudioSet; without it the audio tower is fresh.
+        A file of HTSAT or PANN weights trained on AudioSet; without it the audio tower is initialised at random.
     text_tower
-        A folder of transformers or a name on the hub, such as roberta-base; without it the text tower is fresh.
+        A transformers folder or a name on the hub, such as roberta-base; without it the text tower is initialised at
+        random.
     seed
-        Of the fresh weights; the same call gives the same model.
+        The seed of random weights; the same command makes the same model.
     offline
-        Take what the hub's cache has, and ask the network for nothing.
+        Use the hub's cache, and no network.
     """
     from openclap.checkpoints import initial
     from openclap.presets import named

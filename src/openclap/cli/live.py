@@ -1,4 +1,4 @@
-"""A training run as it goes, in a terminal."""
+"""The view of a training run in a terminal."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ from openclap.cli.console import note, notes
 
 PLAIN_EVERY_S = 10.0
 TREND = 40
-"""Steps that the curve of the loss goes back."""
+"""Steps in the sparkline of the loss."""
 BLOCKS = "▁▂▃▄▅▆▇█"
-SCORES = ("validation", "score")
-"""How keys begin that hold what was measured on held-out pairs."""
+SCORE_PREFIXES = ("validation", "score")
+"""Prefixes of the columns with validation scores."""
 
-Row = dict[str, Any]
+TrainingRow = dict[str, Any]
 
 
 @contextmanager
-def training_line() -> Iterator[Callable[[Row], None]]:
-    """Yields what to call with each row of a run: in a terminal a view that stays in its place, elsewhere a line every
-    10 s."""
+def training_progress() -> Iterator[Callable[[TrainingRow], None]]:
+    """Yield a callback for the rows of a run.
+
+    In a terminal it updates a view in place, elsewhere it prints a line every 10 s.
+    """
     if not notes.is_terminal:
-        yield _Plain()
+        yield _PlainLines()
         return
     view = _View()
-    with Live(view.drawn(), console=notes, refresh_per_second=4) as live:
+    with Live(view.render(), console=notes, refresh_per_second=4) as live:
 
-        def watch(row: Row) -> None:
-            view.take(row)
-            live.update(view.drawn())
+        def update(row: TrainingRow) -> None:
+            view.update(row)
+            live.update(view.render())
 
-        yield watch
+        yield update
 
 
-def describe(row: Row) -> str:
-    """A row as words: step, loss, temperature, speed, time left; a score alone where no step was taken."""
+def describe(row: TrainingRow) -> str:
+    """Format a row as text: step, loss, temperature, speed, time left; for the initial model, its score."""
     parts = [f"step {row['step']}/{row['total_steps']}"]
     if "loss" in row:
         left = timedelta(seconds=round(row["seconds_left"]))
@@ -53,19 +55,19 @@ def describe(row: Row) -> str:
     return "  ".join(parts + [f"{name} {value:.4f}" for name, value in scores(row).items()])
 
 
-def scores(row: Row) -> dict[str, float]:
-    """What a row says of held-out pairs, by spoken names."""
-    return {key.replace("_", " "): float(value) for key, value in row.items() if key.startswith(SCORES)}
+def scores(row: TrainingRow) -> dict[str, float]:
+    """Select the validation scores of a row, with readable names."""
+    return {key.replace("_", " "): float(value) for key, value in row.items() if key.startswith(SCORE_PREFIXES)}
 
 
 def sparkline(values: list[float]) -> str:
-    """A value a character, between the lowest and the highest."""
+    """Draw one character for each value, between the lowest and the highest."""
     low, span = min(values), (max(values) - min(values)) or 1.0
     return "".join(BLOCKS[round((value - low) / span * (len(BLOCKS) - 1))] for value in values)
 
 
 class _View:
-    """A bar, and under it the last row's numbers."""
+    """A progress bar, and under it the numbers of the last row."""
 
     def __init__(self) -> None:
         columns = (
@@ -76,53 +78,57 @@ class _View:
         )
         self.bar = Progress(*columns, console=notes)
         self.task = self.bar.add_task("starting", total=None)
-        self.row: Row = {}
+        self.row: TrainingRow = {}
         self.losses: list[float] = []
         self.scores: dict[str, float] = {}
 
-    def take(self, row: Row) -> None:
+    def update(self, row: TrainingRow) -> None:
         self.row = row
         self.losses = [*self.losses, *([float(row["loss"])] if "loss" in row else [])][-TREND:]
         self.scores |= scores(row)
         left = f"{timedelta(seconds=round(row['seconds_left']))} left" if "seconds_left" in row else ""
-        told = f"step {row['step']}/{row['total_steps']}  epoch {row.get('epoch', 1)}  {left}"
-        self.bar.update(self.task, completed=row["step"], total=row["total_steps"], description=told)
+        description = f"step {row['step']}/{row['total_steps']}  epoch {row.get('epoch', 1)}  {left}"
+        self.bar.update(self.task, completed=row["step"], total=row["total_steps"], description=description)
 
-    def drawn(self) -> Group:
+    def render(self) -> Group:
         table = Table.grid(padding=(0, 2))
         for name, value in self.lines():
-            table.add_row(Text(name, style="dim"), value)  # a note that is printed above would show marks as they are
+            table.add_row(
+                Text(name, style="dim"), value
+            )  # Text and not markup: a note printed above would show the tags
         return Group(self.bar, table)
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """Names and values, of those that are known."""
+        """Yield the names and formatted values that are known so far."""
         row = self.row
         if self.losses:
             yield "loss", f"{self.losses[-1]:.3f}  {sparkline(self.losses)}"
             yield "temperature", f"{1 / row['scale']:.4f}" if "scale" in row else ""
-        for key, name, form in KNOWN:
+        for key, name, form in COLUMNS:
             if key in row:
                 yield name, form(float(row[key]))
         for name, score in self.scores.items():
             yield name, f"{score:.4f}"
 
 
-KNOWN: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("grad_norm", "gradient norm", lambda value: f"{value:.3f}"),
     ("alignment", "alignment", lambda value: f"{value:.3f}"),
-    ("pairs_per_s", "pairs a second", lambda value: f"{value:,.1f}"),
+    ("pairs_per_s", "pairs per second", lambda value: f"{value:,.1f}"),
     ("data_wait", "waiting for data", lambda value: f"{value:.0%}"),
     ("mfu", "of the matmul peak", lambda value: f"{value:.0%}"),
     ("memory_mb", "memory", lambda value: f"{value / 1e3:.2f} GB"),
 )
-"""Keys of a row, their names, and how their values are written."""
+"""Columns of the log, their names in the view, and the formats of their values."""
 
 
-class _Plain:
+class _PlainLines:
+    """Prints a line every PLAIN_EVERY_S seconds, and for every score and the last step."""
+
     def __init__(self) -> None:
         self.last = float("-inf")
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: TrainingRow) -> None:
         now = time.monotonic()
         if now - self.last >= PLAIN_EVERY_S or row["step"] == row["total_steps"] or scores(row):
             self.last = now

@@ -1,4 +1,4 @@
-"""`openclap page`: a run's curves on one page."""
+"""`openclap page`: the report of a training run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from openclap.cli.console import note, shown
 
 
 def page(run: Path) -> None:
-    """Draw the curves of a run, finished or not, on RUN/report.html.
+    """Write the report of a run, finished or not, to RUN/report.html: curves, figures and options on one page.
 
-    Training does so itself when it ends or is stopped.
+    Training writes it when it ends or is stopped.
 
     Parameters
     ----------
     run
-        The folder that was given to `openclap train --out`.
+        The run folder, the value of `openclap train --out`.
     """
-    from openclap.training.page import write_page
+    from openclap.training.report import write_report
 
-    note(f"Wrote {shown(write_page(run))}")
+    note(f"Wrote {shown(write_report(run))}")

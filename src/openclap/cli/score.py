@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from openclap.cli.classify import Skipped, vectors_each
+from openclap.cli.classify import SkippedRecord, vectors_each
 from openclap.cli.console import list_skipped, print_json, print_table, shown, skipped_facts
 from openclap.cli.model_options import ModelOptions
 from openclap.cli.reading import ReadAs
@@ -56,7 +56,7 @@ def score(
     """
     from openclap.errors import AudioError
 
-    skipped: Skipped = []
+    skipped: SkippedRecord = []
     wanted = _wanted(audio, text, pairs, read_as, skipped)
     embedder = model_options.load()
     paths, texts = (
@@ -87,7 +87,7 @@ def score(
 
 
 def _wanted(
-    audio: Path | None, text: str | None, pairs: Path | None, read_as: ReadAs, skipped: Skipped
+    audio: Path | None, text: str | None, pairs: Path | None, read_as: ReadAs, skipped: SkippedRecord
 ) -> list[tuple[str, str]]:
     """Paths and texts. Raises ConfigError for neither one pair nor a table, and for a blank text."""
     from openclap.errors import ConfigError, DataError

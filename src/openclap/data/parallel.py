@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from openclap.errors import ConfigError, DataError, require
-from openclap.malloc import keep_freed_memory
+from openclap.malloc import retain_some_freed_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,7 +64,7 @@ def run(work: Callable[[T], R], items: Sequence[T], processes: int = 1) -> Itera
     """
     if processes < 1:
         raise ConfigError(f"processes is {processes}, expected 1 or more.")
-    keep_freed_memory()
+    retain_some_freed_memory()
     if processes == 1 or len(items) < 2:
         yield from map(work, items)
         return
@@ -92,7 +92,7 @@ def _set_up_worker() -> None:
     Ctrl-C reaches every process of a terminal, so workers ignore it; a kill of the main process reaches no other, so
     they watch it.
     """
-    keep_freed_memory()
+    retain_some_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

@@ -30,7 +30,8 @@ from openclap.search.scan import ScanReport
 from openclap.sources.table import read_table
 from openclap.storage import write_bytes
 from openclap.training.config import TrainConfig
-from openclap.training.trainer import Outcome, Row, read_log, train
+from openclap.training.logging import TrainingRow, read_log
+from openclap.training.trainer import TrainingResult, train
 
 SOUNDS = Path(__file__).parent / "sounds"
 TABLE = SOUNDS / "sounds.csv"
@@ -81,9 +82,9 @@ class Demo:
         """Pack the sounds and return the number of clips in each split."""
         return pack(self.records, self.shards, splits=SPLITS, seed=SPLIT_SEED, progress=progress).packed
 
-    def train(self, watch: Callable[[Row], None]) -> Outcome:
-        """Train, resuming a stopped run; the outcome says whether it was stopped again."""
-        return train(self.config, self.run, watch=watch)
+    def train(self, watch: Callable[[TrainingRow], None]) -> TrainingResult:
+        """The finished run, or where it was stopped."""
+        return train(self.config, self.run, progress=watch)
 
     def publish(self) -> Path:
         """Copy the trained model to a folder named by its digest, and make it the default model.

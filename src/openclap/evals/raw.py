@@ -16,7 +16,7 @@ from openclap.audio.io import Wave
 from openclap.embedder import Embedder
 from openclap.errors import AudioError, ConfigError
 from openclap.evals.clips import SoundEmbedder, Vectors
-from openclap.training.classifier import AudioSide
+from openclap.training.classifier import AudioEncoder
 
 RAW = "before L2 normalisation"
 
@@ -31,7 +31,7 @@ class RawEmbedder:
     def __init__(self, embedder: SoundEmbedder) -> None:
         self.embedder = with_networks(embedder)
         self.clip_policy = self.embedder.clip_policy
-        self._side = AudioSide(self.embedder.clap).eval()
+        self._side = AudioEncoder(self.embedder.clap).eval()
 
     def embed_audio(self, sounds: list[Any], /, *, batch_size: int = 16) -> Vectors:
         """(N, D) float32. Raises AudioError for a sound that cannot be decoded."""

@@ -29,10 +29,17 @@ from openclap.evals.lesson import Lesson, Part, Scorer, figure
 from openclap.evals.outcomes import sound_at
 from openclap.evals.ranks import Floats, Ints
 from openclap.evals.raw import over_pieces, with_networks
-from openclap.training.classifier import AudioSide, Batches, label_head, of_many, of_one, teach
+from openclap.training.checkpointing import TrainingProgress
+from openclap.training.classifier import (
+    AudioEncoder,
+    LabelledBatches,
+    classifier_head,
+    multi_label_loss,
+    single_label_loss,
+    train_classifier,
+)
 from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.finetune import LARGE_BATCH
-from openclap.training.state import Progress
 from openclap.types import AudioBatch
 
 RATES = (1e-4, 3e-5)
@@ -62,14 +69,14 @@ def fine_tune(lesson: Lesson) -> tuple[Scorer, str]:
     Raises ConfigError without a model to train, TrainingError when the loss is no longer finite.
     """
     found = [_tuned(lesson, rate) for rate in RATES]
-    scorer, progress, rate = max(found, key=lambda each: each[1].best or 0.0)
+    scorer, progress, rate = max(found, key=lambda each: each[1].best_score or 0.0)
     return scorer, _told("The audio tower and its head", progress, rate, lesson)
 
 
 def _head(lesson: Lesson, *, hidden: bool) -> tuple[Scorer, str]:
     part, config = lesson.train, _config(lesson, RATES[0])
     torch.manual_seed(lesson.seed)
-    network = label_head(part.vectors_PD.shape[1], part.truth_PC.shape[1], hidden=hidden)
+    network = classifier_head(part.vectors_PD.shape[1], part.truth_PC.shape[1], hidden=hidden)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in _shuffled(part, config, epoch):
@@ -84,15 +91,15 @@ def _head(lesson: Lesson, *, hidden: bool) -> tuple[Scorer, str]:
     return scorer, _told("A head with a hidden layer" if hidden else "A linear head", progress, RATES[0], lesson)
 
 
-def _tuned(lesson: Lesson, rate: float) -> tuple[Scorer, Progress, float]:
+def _tuned(lesson: Lesson, rate: float) -> tuple[Scorer, TrainingProgress, float]:
     """A copy of the model's audio side with a new head, taught at one rate."""
     if lesson.listener is None:
         raise ConfigError("There is no model to fine-tune: a lesson for it needs its listener.")
     embedder = with_networks(lesson.listener.embedder)
     config = _tuning(_config(lesson, rate), embedder)
     torch.manual_seed(lesson.seed)
-    head = label_head(embedder.preset.embedding_size, lesson.train.truth_PC.shape[1], hidden=True)
-    network = AudioSide(embedder.clap, head.to(embedder.device)).requires_grad_(True)
+    head = classifier_head(embedder.preset.embedding_size, lesson.train.truth_PC.shape[1], hidden=True)
+    network = AudioEncoder(embedder.clap, head.to(embedder.device)).requires_grad_(True)
     scorer = _Answers(network, embedder, lesson.listener.batch_size)
     batches = _Sounds(lesson.train, embedder, config).batches
     return scorer, _taught(lesson, network, batches, config, scorer, _keep(lesson, config)), rate
@@ -146,8 +153,8 @@ def _in_batches(clips: EvalClips, size: int) -> Iterator[list[object]]:
 
 
 def _taught(  # noqa: PLR0917
-    lesson: Lesson, network: nn.Module, batches: Batches, config: TrainConfig, scorer: Scorer, keep: Path | None
-) -> Progress:
+    lesson: Lesson, network: nn.Module, batches: LabelledBatches, config: TrainConfig, scorer: Scorer, keep: Path | None
+) -> TrainingProgress:
     """Teach it, scored on what there is to choose with."""
 
     def tell(epoch: int) -> None:
@@ -157,15 +164,15 @@ def _taught(  # noqa: PLR0917
     def score() -> float:
         return figure(lesson.valid, scorer, lesson.many)
 
-    return teach(
+    return train_classifier(
         network,
         batches,
         config,
         per_epoch=len(_shuffled(lesson.train, config, 0)),
-        loss=of_many if lesson.many else of_one,
+        loss=multi_label_loss if lesson.many else single_label_loss,
         score=score,
-        tell=tell,
-        keep=keep,
+        progress=tell,
+        checkpoints=keep,
     )
 
 
@@ -211,13 +218,13 @@ def _tuning(config: TrainConfig, embedder: Embedder) -> TrainConfig:
     return replace(
         config,
         augment=replace(LAION_STRIPES, time_width=time_width, mel_width=mel_width),
-        fixed_norms=config.batch_size < LARGE_BATCH,
+        freeze_batch_norm=config.batch_size < LARGE_BATCH,
         precision="bf16" if embedder.precision == "bf16" else "fp32",
         patience=PATIENCE,
     )
 
 
-def _told(what: str, progress: Progress, rate: float, lesson: Lesson) -> str:
+def _told(what: str, progress: TrainingProgress, rate: float, lesson: Lesson) -> str:
     untaught = "" if progress.best_step else ", for none made it better"
     return (
         f"{what}, learning rate {rate:g}, {progress.best_step} of {lesson.epochs} epochs{untaught}, chosen on "

@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -33,49 +32,8 @@ from openclap.models.contrast import (
     SimilarityWeights,
     Weights,
 )
+from openclap.models.objective_config import ObjectiveConfig
 from openclap.types import Features
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectiveConfig:
-    """Choice and parameters of a run's objective.
-
-    Attributes:
-        kind: "infonce", "mlp" or "siglip" (see `InfoNCE`, `FourTerms`, `SigLIP`).
-        kappa: weigh pairs with many neighbours more, the more the smaller κ is (see `SimilarityWeights`); 0 is off.
-        label_smoothing: the part of each target that is spread evenly over all candidates.
-        matryoshka: shorter sizes that are trained along with the whole (see `Matryoshka`).
-        spare_equal_captions: clips with an equal caption are not each other's negatives through it.
-        initial_scale: start of the temperature's scale (SigLIP's paper: 10), with siglip's bias at −10; 0 takes both
-            from the model.
-
-    Raises ConfigError for values out of range and for combinations that nothing defines.
-    """
-
-    kind: str = "infonce"
-    kappa: float = 0.0
-    label_smoothing: float = 0.0
-    matryoshka: tuple[int, ...] = ()
-    spare_equal_captions: bool = False
-    initial_scale: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in OBJECTIVES:
-            near = get_close_matches(self.kind, OBJECTIVES, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(OBJECTIVES)}."
-            raise ConfigError(f"There is no objective {self.kind!r}. {hint}")
-        if self.kappa and not 0.02 <= self.kappa < math.inf:  # below, e^(1/κ) leaves float32
-            raise ConfigError(f"objective.kappa is {self.kappa}, expected 0.02 or more, or 0 (off).")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"objective.label_smoothing is {self.label_smoothing}, expected 0 or more and below 1.")
-        if any(size < 1 for size in self.matryoshka) or len(set(self.matryoshka)) < len(self.matryoshka):
-            raise ConfigError(f"objective.matryoshka is {self.matryoshka}, expected different sizes, each 1 or more.")
-        if self.initial_scale and not 1 <= self.initial_scale <= 100:
-            raise ConfigError(f"objective.initial_scale is {self.initial_scale}, expected 1 to 100, or 0 (unchanged).")
-        if self.kind == "siglip" and (self.kappa or self.label_smoothing):
-            raise ConfigError("objective.kappa and objective.label_smoothing are for softmaxes; siglip has none.")
-        if self.kind == "mlp" and self.matryoshka:
-            raise ConfigError("objective.matryoshka works with infonce and siglip; mlp compares whole vectors only.")
 
 
 class Objective(nn.Module, ABC):

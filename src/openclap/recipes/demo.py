@@ -1,9 +1,9 @@
-"""The demo's run: heads and temperature on frozen pretrained towers.
+"""Train heads and temperature on frozen pretrained towers, on the demo's sounds.
 
 Command:   openclap demo, or: openclap train demo --data SHARDS/train --out RUN
 Hardware:  two CPU cores, 1.5 GB of memory
 Time:      a minute and a half
-Expected:  text to audio R@10 0.49 (0.40–0.59) on held-out groups, zero-shot accuracy 0.51 (0.41–0.60)
+Expected:  text to audio R@10 0.49 (0.40–0.59) on test groups, zero-shot accuracy 0.51 (0.41–0.60)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from openclap.training.config import OptimConfig, TrainConfig
 
 
 def config() -> TrainConfig:
-    """Eight passes over the demo's training split."""
+    """Return eight epochs over the demo's training split."""
     return TrainConfig(
         start="demo-start",
         data=str(paths.home() / "demo" / "shards" / "train"),

@@ -2,13 +2,13 @@
 
     openclap dataset build laion-630k OUT --root DIR --missing-ok
 
-DIR holds a folder for each source, named as below; `--missing-ok` goes on without those that are not there (four are
-libraries that have to be bought) and says so. Metadata alone took 94 s and 538 MB on two busy cores
-(`python benchmarks/dataset.py metadata`, made-up rows); fetching takes as long as sources allow. The whole was never
-run: its 4,325 hours of sound could not be had.
+DIR has a folder for each source, named as below; `--missing-ok` skips missing ones with a note (four are commercial
+libraries). The metadata alone took 94 s and 538 MB on two busy cores (`python benchmarks/dataset.py metadata`,
+synthetic rows); the time of downloads depends on the sources. The whole data set was never built here: its 4,325 hours
+of sound were not available.
 
-Freesound's clips of over three minutes and recordings below 16 kHz are left out, as they were; so are clips that the
-evaluation sets hold, by their Freesound or YouTube ids and by their samples; silence; and second copies.
+As in the paper, Freesound's clips longer than three minutes and recordings below 16 kHz are left out. So are clips of
+the evaluation sets (by their Freesound or YouTube ids and by their samples), silence, and duplicates.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from openclap.data.config import DataConfig, DataRecipe
 
 
 def config() -> DataRecipe:
+    """Return the recipe: all eight sources, decontaminated against six evaluation sets."""
+    from openclap.data.config import DataRecipe
+
     return DataRecipe(
         name="LAION-Audio-630K",
         sources={

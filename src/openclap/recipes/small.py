@@ -1,9 +1,9 @@
-"""A run for two cores in which everything learns: the demo's towers and heads, on the demo's training split.
+"""Train the demo's towers and heads together, on the demo's training split.
 
 Command:   openclap demo, then: openclap train small --out RUN
 Hardware:  two CPU cores, 2 GB of memory
 Time:      two minutes, at 5.3 s a step
-Expected:  text to audio R@10 0.45 (0.38–0.53) on held-out groups, zero-shot accuracy 0.40 (0.31–0.50); the loss of
+Expected:  text to audio R@10 0.45 (0.38–0.53) on test groups, zero-shot accuracy 0.40 (0.31–0.50); the loss of
            every step is in docs/curves/small.jsonl
 """
 
@@ -14,7 +14,7 @@ from openclap.training.config import OptimConfig, TrainConfig
 
 
 def config() -> TrainConfig:
-    """Three passes, the towers at a hundredth of the heads' rate."""
+    """Return three epochs, with the towers at a hundredth of the heads' learning rate."""
     return TrainConfig(
         start="demo-start",
         data=str(paths.home() / "demo" / "shards" / "train"),

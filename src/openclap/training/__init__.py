@@ -1,1 +1,1 @@
-"""Training: a frozen configuration, one step, the loop around it, and the state that lets it go on."""
+"""Training: configuration, the loop and its step, checkpoints, fine-tuning, and classifiers on a model."""

@@ -1,37 +1,51 @@
-"""What a run chooses. A recipe returns one of these; what weights need is a preset (`openclap.presets`)."""
+"""The configuration of a training run, and its options by name ("epochs", "optim.lr").
+
+A recipe returns a `TrainConfig`; a model's architecture is a preset (`openclap.presets`). Nothing here imports torch,
+so that recipes can be listed and edited without it. A field that is itself a frozen dataclass is a group of options,
+with names after a dot. Options are read here and not by cyclopts, which takes the defaults of a partly given dataclass
+from its class and not from the recipe (docs/decisions/0014-options-of-a-run.md).
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from openclap.audio.augment import UNCHANGED, AugmentConfig
 from openclap.audio.mono import Channels, MonoConfig
 from openclap.errors import ConfigError
 from openclap.limits import COUNT, PROCESSES, check_count
-from openclap.models.objectives import ObjectiveConfig
+from openclap.models.objective_config import ObjectiveConfig
+
+if TYPE_CHECKING:
+    from openclap.presets import Preset
+
+C = TypeVar("C")
 
 LARGEST_SEED = 2**32 - 1
-"""Of numpy."""
+"""numpy's limit."""
 LARGEST_RANK = 4096
-"""Of low-rank updates: towers are no wider."""
+"""Limit for LoRA: no tower is wider."""
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
-    """AdamW (Loshchilov & Hutter 2019) with linear warm-up, then a schedule.
+    """AdamW (Loshchilov & Hutter 2019) with linear warm-up and a schedule.
 
     Attributes:
-        lr: of the heads and the temperature.
-        tower_lr: of those tower parameters that learn.
-        betas: how slowly AdamW's means of gradients and of their squares follow.
-        warmup_steps: in which the rates rise to these.
-        schedule: after warm-up: "cosine" or "linear" to zero, or "constant".
-        weight_decay: on matrices and filters alone; gains, biases and the temperature have none.
-        clip_norm: largest norm of the whole gradient.
+        lr: learning rate of the projection heads and the temperature.
+        tower_lr: learning rate of the trainable tower parameters.
+        betas: AdamW's decay rates of the first and second moment.
+        warmup_steps: steps in which the learning rates rise linearly to their full value.
+        schedule: "cosine" or "linear" decay to zero after warm-up, or "constant".
+        weight_decay: decay of matrices and filters; gains, biases and the temperature have none.
+        clip_norm: maximum norm of the whole gradient.
     """
 
     lr: float = 1e-3
@@ -56,35 +70,35 @@ class OptimConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """One run.
+    """One training run.
 
     Attributes:
-        start: a model that `openclap.load` reads, whose weights training begins with.
+        start: the initial model: anything that `openclap.load` reads.
         data: a folder of shards (one split).
-        tokenizer: a `tokenizer.json`, for a start that has none beside it; "" for its own.
+        tokenizer: a `tokenizer.json`, for an initial model without one; "" for its own.
         epochs: passes over the data.
-        batch_size: pairs that one process puts through the model together.
-        accumulate: batches whose gradients make one step.
-        chunk: pairs whose activations are held at a time: gradient caching, the same step in less memory and a third
-            more time; 0 holds the whole batch's. The gradients stand beside them, so a chunk holds a little less than
-            the largest batch that fits whole.
-        caption: which of a clip's captions are learnt from: one at "random", the "first", or "all" at once.
-        channels: of sounds with several: their "mean", or the "left", "right" or "loudest" one.
-        objective, augment: what is minimised, and how sounds are varied.
-        frozen: parts of the model that do not learn, by the beginning of their names.
-        unfreeze_at: the step from which they learn too; 0 for never.
-        fixed_norms: the towers' batch norms use the statistics that they came with, whatever is in the batch.
-        lora: rank of the low-rank updates that the towers' attention learns (Hu et al. 2021); 0 for none.
+        batch_size: pairs in a batch, on each process.
+        accumulate: batches whose gradients are accumulated into one step.
+        chunk: pairs whose activations are in memory at a time (gradient caching): the same step in less memory and a
+            third more time; 0 computes the whole batch at once. The gradients need memory too, so choose a chunk a
+            little smaller than the largest batch that fits whole.
+        caption: which captions of a clip are used: one at "random", the "first", or "all" at once.
+        channels: how a sound with several channels becomes mono: their "mean", or the "left", "right" or "loudest".
+        objective, augment: the training objective, and data augmentation.
+        frozen: parts of the model that are not trained, by prefixes of their names.
+        unfreeze_at: the step from which frozen parts are trained too; 0 for never.
+        freeze_batch_norm: use the towers' batch norms with the running statistics of the initial model.
+        lora: rank of the low-rank updates of the towers' attention (Hu et al. 2021); 0 for none.
         precision: "bf16" and "fp16" compute most of the forward pass in 16 bits (fp16 needs a GPU).
-        compile: translate the towers with `torch.compile`: slow at first, faster from then on.
-        checkpointing: compute the towers' activations again in the backward pass, for less memory.
-        patience: validations without a better score after which training stops; 0 for never.
-        trackers: who is told the curves: "tensorboard", or any other that accelerate knows and is installed.
+        compile: compile the towers with `torch.compile`: a slow first step, faster ones afterwards.
+        activation_checkpointing: compute the towers' activations again in the backward pass, to save memory.
+        patience: stop after this many validations without a better score; 0 for never.
+        trackers: experiment trackers: "tensorboard", or any other that accelerate supports and that is installed.
         seed: of order, captions, crops, augmentation and dropout.
-        save_every: steps between saved states.
-        keep: how many saved states stay.
-        states: a folder or address ("s3://bucket/run") that each saved state is copied to, and that a run whose own
-            folder is gone goes on from; "" for none.
+        save_every: steps between checkpoints.
+        keep_checkpoints: how many of the newest checkpoints stay on disk.
+        remote_checkpoints: a folder or address ("s3://bucket/run") to which each checkpoint is copied, and from which a
+            run resumes when its own folder is gone; "" for none.
         workers: processes that decode; 0 decodes in the training process.
     """
 
@@ -101,31 +115,167 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     frozen: tuple[str, ...] = ()
     unfreeze_at: int = 0
-    fixed_norms: bool = False
+    freeze_batch_norm: bool = False
     lora: int = 0
     precision: Precision = "fp32"
     compile: bool = False
-    checkpointing: bool = False
+    activation_checkpointing: bool = False
     patience: int = 0
     trackers: tuple[str, ...] = ("tensorboard",)
     seed: int = 3407
     save_every: int = 50
-    keep: int = 2
-    states: str = ""
+    keep_checkpoints: int = 2
+    remote_checkpoints: str = ""
     tokenizer: str = ""
     workers: int = 0
 
     def __post_init__(self) -> None:
         MonoConfig(self.channels)
-        at_least = dict.fromkeys(("epochs", "batch_size", "accumulate", "save_every", "keep"), 1)
+        at_least = dict.fromkeys(("epochs", "batch_size", "accumulate", "save_every", "keep_checkpoints"), 1)
         for name, least in (
             at_least | dict.fromkeys(("chunk", "unfreeze_at", "lora", "patience", "workers", "seed"), 0)
         ).items():
             most = {"workers": PROCESSES, "seed": LARGEST_SEED, "lora": LARGEST_RANK}.get(name, COUNT)
             check_count(name, getattr(self, name), least=least, most=most)
         if self.batch_size < 2:
-            raise ConfigError("batch_size is 1, expected 2 or more: a pair is told apart from the rest of its batch.")
+            raise ConfigError("batch_size is 1, expected 2 or more: a contrastive loss needs negatives in the batch.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, to be written beside the run."""
+        """Convert to plain data, for `config.json` in the run folder."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedInputs:
+    """The model and the number of pairs that a recipe expects, for planning before its start or data exist."""
+
+    preset: Preset
+    pairs: int
+
+
+def override(config: C, options: Mapping[str, Any]) -> C:
+    """Replace some values of `config` by option name ("epochs", "optim.lr"; "-" and "_" are the same).
+
+    Text is converted to the field's type, and None, an option without a value, switches a boolean on. Other values,
+    such as a whole `OptimConfig` for "optim", are used as they are.
+
+    Raises ConfigError for an unknown name (it suggests the closest), and for a value that is missing, cannot be
+    converted or is out of range.
+    """
+    for name, value in options.items():
+        path = name.replace("-", "_").split(".")
+        is_whole_group = is_dataclass(value) and is_dataclass(getattr(config, ".".join(path), None))
+        # Nested values are named one by one, so that a typo in a group is found, too.
+        if not is_whole_group and ".".join(path) not in option_names(config):
+            raise ConfigError(f"There is no option --{name}. {_suggestion(name, config)}")
+        config = _replace(config, path, name, value)
+    return config
+
+
+def option_names(config: Any) -> list[str]:
+    """List every name that `override` takes: plain options first, then those of groups."""
+    return sorted(_names(config), key=lambda name: name.count("."))
+
+
+def describe_options(config: Any) -> list[tuple[str, str, str]]:
+    """Describe every option: its command-line name, its value in `config`, and its meaning from the class docstring."""
+    return [(f"--{name.replace('_', '-')}", value, meaning) for name, value, meaning in _describe(config)]
+
+
+def _describe(group: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    from docstring_parser import parse  # here, because only --list-options needs it
+
+    meanings = {
+        name.strip(): " ".join((entry.description or "").split())
+        for entry in parse(type(group).__doc__ or "").params
+        for name in entry.arg_name.split(",")
+    }
+    inner = [each.name for each in fields(group) if is_dataclass(getattr(group, each.name))]
+    for each in fields(group):
+        if each.name not in inner:
+            yield prefix + each.name, _to_text(getattr(group, each.name)), meanings.get(each.name, "")
+    for name in inner:
+        yield from _describe(getattr(group, name), f"{prefix}{name}.")
+
+
+def _to_text(value: Any) -> str:
+    """Write a value in the form that the command line reads."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _names(group: Any, prefix: str = "") -> Iterator[str]:
+    for each in fields(group):
+        value = getattr(group, each.name)
+        if is_dataclass(value):
+            yield from _names(value, f"{prefix}{each.name}.")
+        else:
+            yield prefix + each.name
+
+
+def _replace(group: Any, path: list[str], name: str, value: Any) -> Any:
+    first, *rest = path
+    current = getattr(group, first)
+    if rest:
+        changed = _replace(current, rest, name, value)
+    elif value is None or isinstance(value, str):
+        changed = _parse(name, value, get_type_hints(type(group))[first], current)
+    else:
+        changed = value
+    return replace(group, **{first: changed})
+
+
+def _suggestion(name: str, config: Any) -> str:
+    names = option_names(config)
+    close = get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.5)
+    return f"Did you mean --{close[0].replace('_', '-')}?" if close else f"There are: {', '.join(names)}."
+
+
+def _parse(name: str, text: str | None, kind: Any, current: Any) -> Any:
+    if text is None and kind is not bool:
+        example = f", expected something like {current!r}" if current not in ("", ()) else ""
+        raise ConfigError(f"--{name} has no value{example}.")
+    if text is None:
+        return True
+    try:
+        return _convert(text, kind)
+    except ValueError as error:
+        expected = str(error) if get_origin(kind) is Literal or kind is bool else f"something like {current!r}"
+        raise ConfigError(f"--{name} is {text!r}, expected {expected}.") from None
+
+
+def _convert(text: str, kind: Any) -> Any:
+    """Convert `text` to `kind`: a plain type, a Literal, a tuple, or a union of these. Raises ValueError."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if text not in kinds:
+            raise ValueError(f"one of: {', '.join(map(str, kinds))}")
+        return text
+    if origin is tuple:
+        return tuple(_convert(part.strip(), kinds[0]) for part in text.split(",") if part.strip())
+    if origin in (Union, UnionType):
+        if NoneType in kinds and text.lower() == "none":
+            return None
+        return _convert_to_first(text, [each for each in kinds if each is not NoneType])
+    if kind is bool:
+        return _to_bool(text)
+    return kind(text)
+
+
+def _convert_to_first(text: str, kinds: list[Any]) -> Any:
+    for kind in kinds[:-1]:  # the last kind's error is the one to report
+        try:
+            return _convert(text, kind)
+        except ValueError:
+            continue
+    return _convert(text, kinds[-1])
+
+
+def _to_bool(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise ValueError("yes or no")
+    return _BOOLEANS[text.lower()]
+
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

@@ -1,7 +1,7 @@
-"""Cache the outputs of frozen towers across epochs: by a clip's log-mel, and by caption.
+"""Cache the outputs of frozen towers across epochs, keyed by log-mel and by caption.
 
-Each input goes through its tower alone, so that its output does not depend on its batch, and a resumed run is bit-equal
-though it computes everything again. On a GPU single inputs would be slower than large batches, so nothing is cached
+Each input passes through its tower alone, so its output does not depend on its batch, and a resumed run is bit-equal
+though it starts with an empty cache. On a GPU, single inputs would be slower than large batches, so nothing is cached
 there.
 
 B clips or captions, L tokens, D a tower's size.
@@ -22,72 +22,77 @@ from openclap.models.text_tower import TextTower
 from openclap.training.config import TrainConfig
 from openclap.types import AudioBatch, TextBatch
 
-Known = bytes | None
-"""By what an input is known again; None for one that never comes again."""
-Parts = Callable[[Any], Iterator[tuple[Known, Any]]]
-"""A tower's batch to batches of one, with what each is known by."""
-ROOM = 1 << 30
-"""Bytes of vectors that one tower keeps."""
+Key = bytes | None
+"""A cache key; None for an input that never repeats."""
+SplitInputs = Callable[[Any], Iterator[tuple[Key, Any]]]
+"""Splits a tower's batch into batches of one, each with its key."""
+CAPACITY = 1 << 30
+"""Bytes of outputs cached for each tower."""
 
 
-def remember(clap: CLAP, config: TrainConfig) -> list[str]:
-    """Let the towers that are the same all through a run remember; their names."""
-    again = config.epochs > 1 and config.augment == UNCHANGED
-    plain = config.precision == "fp32" and not (config.compile or config.unfreeze_at)
-    if not (again and plain and clap.logit_scale.device.type == "cpu"):
+def cache_frozen_towers(clap: CLAP, config: TrainConfig) -> list[str]:
+    """Cache the outputs of towers that are frozen throughout the run, and return these towers' names.
+
+    Nothing is cached where an input would not repeat exactly (one epoch, augmentation), where the tower changes during
+    the run (`unfreeze_at`), or where single inputs are slow or inexact (GPU, 16 bits, `compile`).
+    """
+    repeats = config.epochs > 1 and config.augment == UNCHANGED
+    is_plain = config.precision == "fp32" and not (config.compile or config.unfreeze_at)
+    if not (repeats and is_plain and clap.logit_scale.device.type == "cpu"):
         return []
     assert isinstance(clap.text_tower, TextTower)
-    texts: Parts = whole_captions if clap.text_tower.config.padded else captions
-    parts = {"audio_tower": clips, "text_tower": texts}
-    still = [name for name in parts if name in config.frozen and not _learns(clap.get_submodule(name))]
-    for name in still:
+    split_text: SplitInputs = split_padded_captions if clap.text_tower.config.padded else split_captions
+    splits = {"audio_tower": split_clips, "text_tower": split_text}
+    frozen = [name for name in splits if name in config.frozen and not _is_trainable(clap.get_submodule(name))]
+    for name in frozen:
+        # On the instance, so that networks stay free of training's concerns and the saved model has no trace of it.
         tower = clap.get_submodule(name)
-        tower.forward = Remembered(tower.forward, parts[name])
-    return still
+        tower.forward = CachedForward(tower.forward, splits[name])
+    return frozen
 
 
-def _learns(tower: nn.Module) -> bool:
+def _is_trainable(tower: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in tower.parameters())
 
 
-class Remembered:
-    """A tower's forward pass that computes nothing twice: a batch to (B, D), without gradients."""
+class CachedForward:
+    """A tower's forward pass that computes each input once: a batch to (B, D), without gradients."""
 
-    def __init__(self, forward: Callable[[Any], Tensor], parts: Parts) -> None:
-        self.forward, self.parts = forward, parts
-        self.vectors: dict[bytes, Tensor] = {}
-        self.room = ROOM
+    def __init__(self, forward: Callable[[Any], Tensor], split: SplitInputs) -> None:
+        self.forward, self.split = forward, split
+        self.outputs: dict[bytes, Tensor] = {}
+        self.free_bytes = CAPACITY
 
     def __call__(self, batch: AudioBatch | TextBatch) -> Tensor:
         with torch.no_grad():
-            return torch.cat([self._vector(known, one) for known, one in self.parts(batch)])
+            return torch.cat([self._output(key, single) for key, single in self.split(batch)])
 
-    def _vector(self, known: Known, one: AudioBatch | TextBatch) -> Tensor:
-        if known is not None and known in self.vectors:
-            return self.vectors[known]
-        vector_1D = self.forward(one).clone()  # of its own: a view would keep all states that it is a part of
-        if known is not None and vector_1D.nbytes <= self.room:
-            self.vectors[known] = vector_1D
-            self.room -= vector_1D.nbytes
-        return vector_1D
-
-
-def clips(batch: AudioBatch) -> Iterator[tuple[Known, AudioBatch]]:
-    """Clips by a digest of their log-mels; of a long one, each epoch hears another stretch."""
-    for one in batch.split(1):
-        frames = b"" if one.frames_B is None else one.frames_B.numpy().tobytes()
-        mel = one.mel_BVTF.numpy().tobytes()
-        yield None if bool(one.is_long_B) else blake2b(mel, digest_size=16).digest() + frames, one
+    def _output(self, key: Key, single: AudioBatch | TextBatch) -> Tensor:
+        if key is not None and key in self.outputs:
+            return self.outputs[key]
+        output_1D = self.forward(single).clone()  # a view would keep the whole hidden state alive
+        if key is not None and output_1D.nbytes <= self.free_bytes:
+            self.outputs[key] = output_1D
+            self.free_bytes -= output_1D.nbytes
+        return output_1D
 
 
-def captions(batch: TextBatch) -> Iterator[tuple[Known, TextBatch]]:
-    """Captions by their tokens, without the padding that longer ones brought."""
+def split_clips(batch: AudioBatch) -> Iterator[tuple[Key, AudioBatch]]:
+    """Split clips, keyed by a digest of the log-mel; a long clip has no key, since each epoch crops it elsewhere."""
+    for single in batch.split(1):
+        frames = b"" if single.frames_B is None else single.frames_B.numpy().tobytes()
+        mel = single.mel_BVTF.numpy().tobytes()
+        yield None if bool(single.is_long_B) else blake2b(mel, digest_size=16).digest() + frames, single
+
+
+def split_captions(batch: TextBatch) -> Iterator[tuple[Key, TextBatch]]:
+    """Split captions, keyed by their tokens, without the padding that longer captions of the batch require."""
     for ids_L, mask_L in zip(batch.ids_BL, batch.mask_BL, strict=True):
         tokens = int(mask_L.sum())
         yield ids_L[:tokens].numpy().tobytes(), TextBatch(ids_L[None, :tokens], mask_L[None, :tokens])
 
 
-def whole_captions(batch: TextBatch) -> Iterator[tuple[Known, TextBatch]]:
-    """The same where padding counts."""
+def split_padded_captions(batch: TextBatch) -> Iterator[tuple[Key, TextBatch]]:
+    """Split captions with their padding, for text towers whose output depends on it."""
     for ids_L, mask_L in zip(batch.ids_BL, batch.mask_BL, strict=True):
         yield ids_L.numpy().tobytes() + mask_L.numpy().tobytes(), TextBatch(ids_L[None], mask_L[None])

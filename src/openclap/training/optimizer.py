@@ -1,9 +1,10 @@
-"""Which parameters learn, how fast, and the schedule."""
+"""Trainable parameters, their learning rates, and the schedules."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -13,14 +14,14 @@ from openclap.errors import ConfigError
 from openclap.training.config import OptimConfig
 
 TOWERS = ("audio_tower", "text_tower")
-FUSED = ("cpu", "cuda", "mps", "xpu")
-"""Devices on which one kernel updates all parameters."""
+FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Devices with a fused AdamW: one kernel updates all parameters."""
 
 
 def warmup_cosine(step: int, *, warmup_steps: int, total_steps: int) -> float:
-    """The share of the base rate at `step` (from 0): linear from 1/warmup to 1, then a cosine to 0.
+    """Compute the factor of the base learning rate at `step` (from 0): linear from 1/warmup to 1, then a cosine to 0.
 
-    As in LAION-CLAP's `cosine_lr`.
+    As LAION-CLAP's `cosine_lr`.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -28,14 +29,14 @@ def warmup_cosine(step: int, *, warmup_steps: int, total_steps: int) -> float:
 
 
 def warmup_linear(step: int, *, warmup_steps: int, total_steps: int) -> float:
-    """The same with a straight line to 0."""
+    """Compute the factor with the same warm-up and a straight line to 0."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return 1 - _progress(step, warmup_steps, total_steps)
 
 
 def warmup_constant(step: int, *, warmup_steps: int, total_steps: int) -> float:
-    """The same, staying at 1."""
+    """Compute the factor with the same warm-up and no decay."""
     return (step + 1) / warmup_steps if step < warmup_steps else 1.0
 
 
@@ -51,46 +52,73 @@ def _progress(step: int, warmup_steps: int, total_steps: int) -> float:
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
-    """Stop the named parts from learning: no gradients, and batch norms and dropouts as in evaluation.
+    """Freeze the named parts: no gradients, and batch norms and dropouts in evaluation mode.
 
-    Raises ConfigError for a prefix that names nothing.
+    Raises ConfigError for a prefix that matches no parameter.
     """
     for prefix in prefixes:
-        named = [p for name, p in model.named_parameters() if _under(name, prefix)]
+        named = [p for name, p in model.named_parameters() if _is_under(name, prefix)]
         if not named:
             raise ConfigError(f"frozen names {prefix!r}, which is no part of the model.")
         for parameter in named:
             parameter.requires_grad_(False)
-    hold_still(model, prefixes)
+    set_eval(model, prefixes)
 
 
-def hold_still(model: nn.Module, prefixes: Sequence[str]) -> None:
-    """Batch norms and dropouts of the named parts as in evaluation."""
+def set_eval(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Put batch norms and dropouts of the named parts into evaluation mode."""
     for name, module in model.named_modules():
-        if any(_under(name, prefix) for prefix in prefixes):
+        if any(_is_under(name, prefix) for prefix in prefixes):
             module.eval()
 
 
-def thaw(model: nn.Module, prefixes: Sequence[str]) -> None:
-    """Let the named parts learn."""
+def unfreeze(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Give the named parts gradients again."""
     for name, parameter in model.named_parameters():
-        if any(_under(name, prefix) for prefix in prefixes):
+        if any(_is_under(name, prefix) for prefix in prefixes):
             parameter.requires_grad_(True)
 
 
-def fix_norms(model: nn.Module) -> None:
-    """Let the towers' batch norms use their own statistics, and leave these as they are; gains and biases may learn."""
+def freeze_tower_batch_norms(model: nn.Module) -> None:
+    """Let the towers' batch norms use their running statistics and leave them unchanged; gains and biases still
+    train."""
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and any(_under(name, tower) for tower in TOWERS):
+        if isinstance(module, _BatchNorm) and any(_is_under(name, tower) for tower in TOWERS):
             module.eval()
 
 
+@contextmanager
+def freeze_running_statistics(model: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of batch norms unchanged; in training mode they still normalise by the batch's own.
+
+    For forward passes that must not count: a second pass over the same clips, and batches of silence.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
+    for norm in norms:
+        # Not track_running_stats = False: then autograd saves two tensors fewer, and activation checkpointing requires
+        # that the second pass saves what the first one did.
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]
+
+
 def parameter_groups(model: nn.Module, config: OptimConfig, *, also: Sequence[str] = ()) -> list[dict[str, object]]:
-    """Towers and heads apart, each with and without weight decay, empty groups left out. What learns is in them, and
-    what is named by `also`, which will learn later."""
+    """Group the trainable parameters: towers and heads, each with and without weight decay; empty groups are left out.
+
+    Args:
+        also: prefixes of frozen parts to include because they are unfrozen later. An optimizer's groups cannot change
+            while its state is saved and restored.
+    """
+    # By (in a tower, decayed).
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad or any(_under(name, prefix) for prefix in also):
+        if parameter.requires_grad or any(_is_under(name, prefix) for prefix in also):
+            # Vectors (gains, biases, the temperature) are not decayed.
             groups.setdefault(("_tower." in name, parameter.ndim > 1), []).append(parameter)
     return [
         {
@@ -105,22 +133,25 @@ def parameter_groups(model: nn.Module, config: OptimConfig, *, also: Sequence[st
 def build_optimizer(
     model: nn.Module, config: OptimConfig, *, also: Sequence[str] = (), objective: nn.Module | None = None
 ) -> torch.optim.AdamW:
-    """AdamW over what learns, in one kernel where the device has it; what the objective itself learns, as heads do and
-    without decay. Raises ConfigError when everything is frozen."""
+    """Build AdamW over the trainable parameters, fused where the device supports it.
+
+    The objective's own parameters get the heads' learning rate and no decay. Raises ConfigError when every part of the
+    model is frozen.
+    """
     groups = parameter_groups(model, config, also=also)
     if not groups:
         raise ConfigError("Every part of the model is frozen, so there is nothing to train.")
-    if objective is not None and (own := list(objective.parameters())):
-        groups.append({"params": own, "base_lr": config.lr, "weight_decay": 0.0})
-    fused = next(model.parameters()).device.type in FUSED
+    if objective is not None and (objective_parameters := list(objective.parameters())):
+        groups.append({"params": objective_parameters, "base_lr": config.lr, "weight_decay": 0.0})
+    fused = next(model.parameters()).device.type in FUSED_DEVICES
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Give every group its base rate times `share`."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group to its base learning rate times `factor`."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * share
+        group["lr"] = group["base_lr"] * factor
 
 
-def _under(name: str, prefix: str) -> bool:
+def _is_under(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(prefix.rstrip(".") + ".")

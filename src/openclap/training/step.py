@@ -1,15 +1,16 @@
-"""One optimisation step, over one or several batches, whole or in chunks.
+"""One optimisation step over one or several batches, each computed whole or in chunks.
 
-Several batches accumulate: the step's loss is the mean of their losses. That would be the loss of one large batch if
-clips did not see each other, but these objectives compare each clip with its own batch: accumulating makes gradients
-less noisy and brings no new negatives. For more negatives in the same memory there are chunks, which change nothing of
-the loss.
+Gradient accumulation: the step's loss is the mean of the batches' losses. That is not the loss of one large batch,
+because a contrastive objective compares each clip with its own batch alone: accumulation makes gradients less noisy and
+adds no negatives. Chunks do add them: they fit a larger batch into the same memory and leave the loss as it is.
 
-Chunks cache gradients (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"):
-the features of all clips are computed `chunk` clips at a time without a graph, the objective is taken over all of them,
-and its gradients with respect to the features are carried on through each chunk, computed again with a graph and with
-the same random states. It costs one more forward pass. Batch norm sees a chunk at a time, once for its running
-statistics; where it is frozen, or there is none, the step is that of the whole batch.
+Chunks use gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+Setup"): compute the embeddings of all clips without a graph, `chunk` clips at a time; take the objective over all of
+them; then compute each chunk again with a graph and the same random states, and continue backward from the cached
+gradients. It costs one more forward pass. Batch norm normalises over a chunk instead of the batch, and updates its
+running statistics once for each chunk; where it is frozen or absent, the step equals that of the whole batch.
+
+B clips, T captions, D embedding.
 """
 
 from __future__ import annotations
@@ -21,44 +22,49 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from openclap.models.objectives import Objective
 from openclap.training.distributed import gather
-from openclap.training.watch import alignment, uniformity
+from openclap.training.optimizer import freeze_running_statistics
 from openclap.types import AudioBatch, Features, PairBatch, TextBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.optim import Optimizer
 
-VECTORS = ("audio_BD", "text_TD", "audio_mlp_BD", "text_mlp_TD")
+EMBEDDINGS = ("audio_BD", "text_TD", "audio_mlp_BD", "text_mlp_TD")
 SCALES = ("scale", "scale_text")
 
 
-class Taken(NamedTuple):
-    """This process's share of a batch's loss, of the loss that equal embeddings would have, the scale that both were
-    taken at, and how everyone's vectors lie."""
+class BatchLoss(NamedTuple):
+    """The result of one batch's backward pass on this process.
+
+    Attributes:
+        share: this process's share of the loss; the shares of all processes sum to the global loss.
+        chance: its share of the loss that a model with one embedding for every input would have.
+        scale: the logit scale of both.
+        geometry: `alignment_and_uniformity` of the global batch.
+    """
 
     share: Tensor
     chance: Tensor
     scale: Tensor
-    lie: dict[str, float]
+    geometry: dict[str, float]
 
 
 class TrainingStep:
-    """Forward, backward, clip, update.
+    """Forward, backward, clip the gradient, update.
 
-    Every process calls it equally often and with equally many batches. The batches may be of different sizes, and
-    those of a process whose samples were all unreadable may be empty: it then takes part with nothing.
+    Every process must call it equally often and with equally many batches. Batches may have different sizes; a process
+    that could read none of its samples passes an empty batch and takes part with zero gradients.
 
     Args:
-        model: a CLAP as `accelerator.prepare` gave it. On several processes, towers with parts that not every batch
-            uses (fusion, taggers) want `find_unused_parameters`.
-        objective: as `build_objective` gave it, not prepared: its few gradients are averaged here.
+        model: a CLAP from `accelerator.prepare`. On several processes, towers with parts that not every batch uses
+            (fusion, taggers) need `find_unused_parameters`.
+        objective: from `build_objective`, not prepared: its few gradients are averaged here.
         optimizer: over the parameters of both.
-        clip_norm: the largest norm of the whole gradient.
-        chunk: clips at a time, to hold the activations of so many only; 0 takes the batch whole.
+        clip_norm: maximum norm of the whole gradient.
+        chunk: clips whose activations are in memory at a time; 0 computes a batch at once.
     """
 
     def __init__(
@@ -73,100 +79,97 @@ class TrainingStep:
     ) -> None:
         self.accelerator, self.model, self.objective, self.optimizer = accelerator, model, objective, optimizer
         self.clip_norm, self.chunk = clip_norm, chunk
-        self.backward: Callable[[PairBatch, float, bool], Taken] = self._in_chunks if chunk else self._whole
+        self.backward: Callable[[PairBatch, float, bool], BatchLoss] = (
+            self._backward_in_chunks if chunk else self._backward_whole
+        )
 
     def __call__(self, batches: Sequence[PairBatch]) -> dict[str, float]:
-        """Take the step; the global loss, `chance` (the loss if all embeddings were equal), the scale that both were
-        taken at and the gradient's norm, equal everywhere, and the `alignment_and_uniformity` of the last batch."""
+        """Take one step and return its figures, which are equal on every process.
+
+        Returns:
+            `loss`, `chance` (the loss of a model with one embedding for every input), `scale` (the logit scale of
+            both), `grad_norm` (before clipping) and `alignment_and_uniformity` of the last batch.
+        """
+        # Before the first backward pass and not after the update, so that gradients left by an interrupted step or by
+        # a validation never enter this one. Set to None, because AdamW skips a parameter without a gradient, while a
+        # gradient of zeros still decays its moments and its weight.
         self.optimizer.zero_grad(set_to_none=True)
-        taken = [
+        losses = [
+            # Every batch adds its gradients; only the last backward pass exchanges them between processes, because
+            # gradients sum up locally first and one exchange costs as much as any other.
             self.backward(batch, 1 / len(batches), number == len(batches))
             for number, batch in enumerate(batches, start=1)
         ]
-        own = list(self.objective.parameters())
-        for parameter in own:
+        # The objective is not wrapped in DistributedDataParallel (a wrapper for SigLIP's one bias would cost a second
+        # exchange), so its gradients are averaged here, before the norm is taken.
+        objective_parameters = list(self.objective.parameters())
+        for parameter in objective_parameters:
             parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-        norm = self.accelerator.clip_grad_norm_([*self.model.parameters(), *own], self.clip_norm)
+        # In fp16 this first divides the gradients by the loss scale: clipping scaled gradients would clip all of them.
+        # The objective's are included, so that they are unscaled, too.
+        norm = self.accelerator.clip_grad_norm_([*self.model.parameters(), *objective_parameters], self.clip_norm)
+        # In fp16 the scaler skips the update when a gradient overflowed, and halves the scale for the next step.
         self.optimizer.step()
-        shares = torch.stack([torch.stack([each.share, each.chance]) for each in taken]).sum(0)
+        shares = torch.stack([torch.stack([batch.share, batch.chance]) for batch in losses]).sum(0)
         loss, chance = self.accelerator.reduce(shares, "sum").tolist()
-        last = taken[-1]
-        return {"loss": loss, "chance": chance, "scale": last.scale.item(), "grad_norm": float(norm), **last.lie}
+        last = losses[-1]
+        return {"loss": loss, "chance": chance, "scale": last.scale.item(), "grad_norm": float(norm), **last.geometry}
 
-    def _whole(self, batch: PairBatch, weight: float, last: bool) -> Taken:
-        """Add this batch's gradients; `last` lets the processes exchange them."""
-        with _exchanging(self.accelerator, self.model, last):
-            return self._through_objective(features_of(self.model, batch), weight)
+    def _backward_whole(self, batch: PairBatch, weight: float, exchange: bool) -> BatchLoss:
+        """Add the gradients of a batch, computed at once; with `exchange`, average them over processes."""
+        with _gradient_exchange(self.accelerator, self.model, exchange):
+            return self._backward_objective(compute_features(self.model, batch), weight)
 
-    def _in_chunks(self, batch: PairBatch, weight: float, last: bool) -> Taken:
-        """The same for the batch in chunks."""
+    def _backward_in_chunks(self, batch: PairBatch, weight: float, exchange: bool) -> BatchLoss:
+        """Add the gradients of a batch, computed in chunks (gradient caching)."""
         chunks = batch.split(self.chunk)
-        generators = _Generators(self.accelerator.device)
-        states, parts = [], []
+        generators = _RandomGenerators(self.accelerator.device)
+        random_states, parts = [], []
         with torch.no_grad():
             for piece in chunks:
-                states.append(generators.states())
-                parts.append(features_of(self.model, piece))
-        cached = _join(parts)
-        taken = self._through_objective(cached, weight)
-        gradients = _per_chunk(cached, parts)
-        with statistics_kept(self.model):
-            for number, (piece, state, gradient) in enumerate(zip(chunks, states, gradients, strict=True), start=1):
-                generators.set(state)
-                with _exchanging(self.accelerator, self.model, last and number == len(chunks)):
-                    _carry_on(features_of(self.model, piece), gradient)
-        return taken
+                random_states.append(generators.states())  # dropout must draw the same numbers in the second pass
+                parts.append(compute_features(self.model, piece))
+        cached = _concatenate(parts)
+        batch_loss = self._backward_objective(cached, weight)
+        gradients = _split_gradients(cached, parts)
+        # The first pass has already counted each chunk in the running statistics.
+        with freeze_running_statistics(self.model):
+            for number, (piece, state, gradient) in enumerate(zip(chunks, random_states, gradients, strict=True), 1):
+                generators.restore(state)
+                with _gradient_exchange(self.accelerator, self.model, exchange and number == len(chunks)):
+                    _backward_from_features(compute_features(self.model, piece), gradient)
+        return batch_loss
 
-    def _through_objective(self, features: Features, weight: float) -> Taken:
-        """Backward from this process's share, times the processes, of whose gradients a mean will be taken."""
+    def _backward_objective(self, features: Features, weight: float) -> BatchLoss:
+        """Gather the features of all processes, take this process's share of the loss, and run backward from it."""
+        # The gather carries gradients. Without them each process would only move its own embeddings as anchors, and
+        # never as other processes' candidates: half of the loss's gradient would be missing (see `distributed`).
         own, everyone = gather(features)
         share = self.objective(own, everyone) * weight
         with torch.no_grad():
-            chance = self.objective(_equal(own), _equal(everyone)) * weight
+            chance = self.objective(_collapse(own), _collapse(everyone)) * weight
+        # Data-parallel training averages gradients over processes, and the shares have to be summed.
         self.accelerator.backward(share * self.accelerator.num_processes)
-        return Taken(share.detach(), chance, features.scale.detach(), alignment_and_uniformity(everyone))
+        return BatchLoss(share.detach(), chance, features.scale.detach(), alignment_and_uniformity(everyone))
 
 
-@torch.no_grad()
-def alignment_and_uniformity(everyone: Features) -> dict[str, float]:
-    """Alignment and uniformity of the global batch's vectors; nothing of fewer than two pairs."""
-    if len(everyone.clip_B) < 2 or len(everyone.owner_T) < 2:
-        return {}
-    return {
-        "alignment": alignment(everyone.audio_BD[everyone.owner_T], everyone.text_TD).item(),
-        "uniformity_audio": uniformity(everyone.audio_BD).item(),
-        "uniformity_text": uniformity(everyone.text_TD).item(),
-    }
+def compute_features(model: nn.Module, batch: PairBatch) -> Features:
+    """Compute `model(batch)`; for an empty batch, zero rows that still depend on the parameters.
 
-
-def _equal(features: Features) -> Features:
-    """The same clips and captions with one embedding for all."""
-    return replace(
-        features, **{name: _first_axis(vectors) for name in VECTORS if (vectors := getattr(features, name)) is not None}
-    )
-
-
-def _first_axis(vectors: Tensor) -> Tensor:
-    equal = torch.zeros_like(vectors)
-    equal[:, 0] = 1
-    return equal
-
-
-def features_of(model: nn.Module, batch: PairBatch) -> Features:
-    """`model(batch)`; for an empty batch, features of nothing that hang on the parameters all the same, since
-    data-parallel training waits for every process's gradients, be they zeros."""
+    Data-parallel training waits for every process's gradients, so an empty batch needs a graph, too.
+    """
     if len(batch.audio.is_long_B):
         features: Features = model(batch)
         return features
-    with statistics_kept(model):
-        silence: Features = model(_silence(batch))
-    nothing = {name: vectors[:0] for name in VECTORS if (vectors := getattr(silence, name)) is not None}
+    with freeze_running_statistics(model):
+        silence: Features = model(_silent_batch(batch))
+    no_rows = {name: rows[:0] for name in EMBEDDINGS if (rows := getattr(silence, name)) is not None}
     ids = {name: getattr(silence, name)[:0] for name in ("clip_B", "owner_T", "caption_id_T")}
-    return replace(silence, **nothing, **ids)
+    return replace(silence, **no_rows, **ids)
 
 
-def _silence(empty: PairBatch) -> PairBatch:
-    """One clip of zeros with a caption of one token, shaped like the batch's."""
+def _silent_batch(empty: PairBatch) -> PairBatch:
+    """Build one clip of zeros with a caption of one token, in the shapes of the empty batch."""
     mel_BVTF, owner_T = empty.audio.mel_BVTF, empty.owner_T
     frames_B = None if empty.audio.frames_B is None else empty.audio.frames_B.new_full((1,), mel_BVTF.shape[2])
     audio = AudioBatch(mel_BVTF.new_zeros(1, *mel_BVTF.shape[1:]), empty.audio.is_long_B.new_zeros(1), frames_B)
@@ -174,23 +177,49 @@ def _silence(empty: PairBatch) -> PairBatch:
     return PairBatch(audio, text, owner_T.new_zeros(1), owner_T.new_zeros(1), keys=("",))
 
 
-@contextmanager
-def statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Leave batch norms' running statistics as they are; in training they go on using the batch's own."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
-    tracked = [norm for norm in norms if norm.track_running_stats]
-    for norm in tracked:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in tracked:
-            norm.track_running_stats = True
+@torch.no_grad()
+def alignment_and_uniformity(features: Features) -> dict[str, float]:
+    """Measure the geometry of a batch's embeddings; an empty dict for fewer than two clips or captions."""
+    if len(features.clip_B) < 2 or len(features.owner_T) < 2:
+        return {}
+    return {
+        "alignment": alignment(features.audio_BD[features.owner_T], features.text_TD).item(),
+        "uniformity_audio": uniformity(features.audio_BD).item(),
+        "uniformity_text": uniformity(features.text_TD).item(),
+    }
+
+
+def alignment(audio_BD: Tensor, text_BD: Tensor) -> Tensor:
+    """Compute the mean squared distance of the unit vectors of pairs: 0 where they coincide, 4 where they are opposed.
+
+    Wang & Isola 2020 (arXiv:2005.10242), with alpha = 2.
+    """
+    return (audio_BD - text_BD).square().sum(dim=1).mean()
+
+
+def uniformity(embedding_BD: Tensor) -> Tensor:
+    """Compute how evenly unit vectors cover the sphere: the log of the mean of exp(-2 · distance²) over all pairs.
+
+    0 when all vectors are equal, near -4 when they are spread over many dimensions (Wang & Isola 2020, with t = 2).
+    """
+    return torch.pdist(embedding_BD).square().mul(-2).exp().mean().log()
+
+
+def _collapse(features: Features) -> Features:
+    """Replace every embedding by the same unit vector."""
+    rows = {name: rows for name in EMBEDDINGS if (rows := getattr(features, name)) is not None}
+    return replace(features, **{name: _first_axis(value) for name, value in rows.items()})
+
+
+def _first_axis(embeddings: Tensor) -> Tensor:
+    equal = torch.zeros_like(embeddings)
+    equal[:, 0] = 1
+    return equal
 
 
 @contextmanager
-def _exchanging(accelerator: Accelerator, model: nn.Module, now: bool) -> Iterator[None]:
-    """Let the processes exchange gradients in this backward pass, or keep them until a later one."""
+def _gradient_exchange(accelerator: Accelerator, model: nn.Module, now: bool) -> Iterator[None]:
+    """Exchange gradients between processes in this backward pass, or accumulate them for a later one."""
     if now:
         yield
     else:
@@ -198,8 +227,8 @@ def _exchanging(accelerator: Accelerator, model: nn.Module, now: bool) -> Iterat
             yield
 
 
-class _Generators:
-    """The random states that forward passes draw from: the processor's and the device's."""
+class _RandomGenerators:
+    """The generators that a forward pass draws from: the CPU's and the device's."""
 
     def __init__(self, device: torch.device) -> None:
         self.modules: list[Any] = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
@@ -207,17 +236,17 @@ class _Generators:
     def states(self) -> list[Tensor]:
         return [module.get_rng_state() for module in self.modules]
 
-    def set(self, states: list[Tensor]) -> None:
+    def restore(self, states: list[Tensor]) -> None:
         for module, state in zip(self.modules, states, strict=True):
             module.set_rng_state(state)
 
 
-def _join(parts: list[Features]) -> Features:
-    """Chunks' features end to end, as leaves that gather gradients."""
+def _concatenate(parts: list[Features]) -> Features:
+    """Join the chunks' features into leaf tensors that collect gradients."""
     starts_P = torch.tensor([0, *(len(part.clip_B) for part in parts)]).cumsum(0).tolist()
     leaves = {
         name: torch.cat([getattr(part, name) for part in parts]).requires_grad_()
-        for name in VECTORS
+        for name in EMBEDDINGS
         if getattr(parts[0], name) is not None
     }
     scales = {name: s.clone().requires_grad_() for name in SCALES if (s := getattr(parts[0], name)) is not None}
@@ -230,10 +259,10 @@ def _join(parts: list[Features]) -> Features:
     )
 
 
-def _per_chunk(cached: Features, parts: list[Features]) -> list[dict[str, Tensor]]:
-    """The gradients that each chunk has to carry on, by the features' names; the scales' go with the last chunk."""
+def _split_gradients(cached: Features, parts: list[Features]) -> list[dict[str, Tensor]]:
+    """Split the cached gradients by chunk, by the features' names."""
     gradients: list[dict[str, Tensor]] = [{} for _ in parts]
-    for name in VECTORS:
+    for name in EMBEDDINGS:
         leaf = getattr(cached, name)
         if leaf is not None and leaf.grad is not None:
             sizes = [len(getattr(part, name)) for part in parts]
@@ -242,12 +271,12 @@ def _per_chunk(cached: Features, parts: list[Features]) -> list[dict[str, Tensor
     for name in SCALES:
         leaf = getattr(cached, name)
         if leaf is not None and leaf.grad is not None:
-            gradients[-1][name] = leaf.grad
+            gradients[-1][name] = leaf.grad  # a scale is shared by all chunks, so its gradient is used once
     return gradients
 
 
-def _carry_on(features: Features, gradient: dict[str, Tensor]) -> None:
-    """Backward from a chunk's features with their gradients; what learns nothing is passed over."""
+def _backward_from_features(features: Features, gradient: dict[str, Tensor]) -> None:
+    """Continue backward from a chunk's features with their cached gradients, except through frozen parts."""
     names = [name for name in gradient if getattr(features, name).requires_grad]
     if names:
         torch.autograd.backward([getattr(features, name) for name in names], [gradient[name] for name in names])

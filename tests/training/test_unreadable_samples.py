@@ -1,4 +1,4 @@
-"""Batches of which nothing can be read: of one process, of all, for a while, and for good."""
+"""Batches without a readable sample: on one process, on all, for one step, and throughout."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from openclap.data.shards import ShardIndex, index_shards
 from openclap.errors import DataError
 from openclap.models.loss import contrastive_loss
 from openclap.training.config import OptimConfig
-from openclap.training.trainer import Row, read_log, train
+from openclap.training.logging import TrainingRow, read_log
+from openclap.training.trainer import train
 
 FROZEN = ("audio_tower", "text_tower")
 
 
 def damage(shards: ShardIndex, number: int) -> None:
-    """Overwrite the beginning of a sample's sound where it stands."""
+    """Overwrite the beginning of a sample's sound in its tar."""
     with (shards.folder / shards.tars[shards.tar_S[number]]).open("r+b") as file:
         file.seek(int(shards.spans_S4[number, 0]))
         file.write(b"zzzz")
@@ -33,7 +34,7 @@ def batches_of(shards: ShardIndex, seed: int, epoch: int, rank: int, world: int)
     return found
 
 
-def test_a_process_with_nothing_to_learn_from_takes_part(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_process_with_an_empty_batch_takes_part(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=3, trackers=(), frozen=FROZEN, optim=OptimConfig(warmup_steps=1))
     shards = index_shards(config.data)
     [lost] = batches_of(shards, config.seed, 0, rank=1, world=2)
@@ -51,18 +52,18 @@ def test_a_process_with_nothing_to_learn_from_takes_part(make_config: MakeConfig
         assert rows[0]["loss"] == pytest.approx(contrastive_loss(audio, text, model.clap.scale).item(), rel=1e-5)
 
 
-def test_a_step_that_nobody_can_read_is_passed_over(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_step_without_readable_samples_is_skipped(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=4, trackers=(), accumulate=1)
     shards = index_shards(config.data)
     for number in batches_of(shards, config.seed, 1, rank=0, world=1)[1]:
         damage(shards, number)
-    seen: list[Row] = []
-    outcome = train(config, tmp_path / "run", watch=seen.append)
+    seen: list[TrainingRow] = []
+    outcome = train(config, tmp_path / "run", progress=seen.append)
     assert (outcome.step, len(outcome.skipped)) == (12, 2)
     assert 5 not in {row["step"] for row in seen} and {4, 6} <= {row["step"] for row in seen}
 
 
-def test_batches_that_are_empty_do_not_count_in_a_step(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_empty_batches_do_not_count_in_accumulation(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=1, trackers=(), accumulate=3, frozen=FROZEN)
     shards = index_shards(config.data)
     for number in batches_of(shards, config.seed, 0, rank=0, world=1)[1]:
@@ -80,12 +81,12 @@ def test_batches_that_are_empty_do_not_count_in_a_step(make_config: MakeConfig, 
     assert len(by_hand) == 2 and row["loss"] == pytest.approx(torch.stack(by_hand).mean().item(), rel=1e-5)
 
 
-def test_data_of_which_nothing_can_be_read_stop_the_run(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_unreadable_data_stops_the_run(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(trackers=())
     shards = index_shards(config.data)
     for number in range(len(shards)):
         damage(shards, number)
-    said = r"no sample of 3 steps running could be read\. The last one: sample .* Run: openclap dataset check"
-    with pytest.raises(DataError, match=said):
+    fragment = r"no sample of 3 consecutive steps .*: sample .* Run: openclap dataset check"
+    with pytest.raises(DataError, match=fragment):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()

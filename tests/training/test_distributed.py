@@ -1,4 +1,4 @@
-"""Several processes give what one gives on the same global batch, however unevenly clips lie on them."""
+"""Several processes compute what one computes on the same global batch, however clips are distributed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from features import CONFIGS
 
 @pytest.fixture(scope="module")
 def groups(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What groups of two, three and four processes computed."""
+    """Compute the results of groups of two, three and four processes."""
     folder = tmp_path_factory.mktemp("groups")
     run_groups(folder)
     return folder
 
 
 @pytest.mark.parametrize("world", DEALS)
-def test_shares_and_gradients_are_those_of_one_process(groups: Path, world: int) -> None:
+def test_objective_shares_and_gradients_equal_one_process(groups: Path, world: int) -> None:
     per_process = results(groups, "objectives", world)
     for name in CONFIGS:
         for precision, dtype in DTYPES.items():
@@ -44,14 +44,14 @@ STEPS = [(name, world) for name, case in CASES.items() for world in case.worlds]
 
 
 @pytest.mark.parametrize(("name", "world"), STEPS)
-def test_a_models_step_is_that_of_one_process(groups: Path, name: str, world: int) -> None:
+def test_model_step_equals_one_process(groups: Path, name: str, world: int) -> None:
     case = CASES[name]
     one = step_results(case, [make_batch(seed, long=case.fusion) for seed in range(case.batches)])
     for found in (process[name] for process in results(groups, "steps", world)):
         for key, value in one["report"].items():
             assert found["report"][key] == pytest.approx(value, rel=1e-6), key
         assert one["gradients"].keys() <= found["gradients"].keys()
-        for key, gradient in found["gradients"].items():  # of a part that nobody uses: none, or zeros
+        for key, gradient in found["gradients"].items():  # an unused part has no gradient, or zeros
             expected = one["gradients"].get(key, torch.zeros_like(gradient))
             torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-9)
     assert any(gradient.abs().max() > 1e-3 for gradient in one["gradients"].values())

@@ -10,7 +10,7 @@ from runs import MakeConfig
 
 from openclap.cli import run as command
 from openclap.errors import DataError
-from openclap.training.page import score_keys, write_page
+from openclap.training.report import score_columns, write_report
 from openclap.training.trainer import train
 
 ROW = {"total_steps": 100, "epoch": 1, "loss": 2.0, "scale": 14.0, "grad_norm": 1.0, "lr": 1e-3}
@@ -27,30 +27,30 @@ def titles(html: str) -> list[str]:
     return re.findall(r"<h3>(.*?)</h3>", html)
 
 
-def test_a_real_run_has_a_page(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_report_of_a_real_run(make_config: MakeConfig, tmp_path: Path) -> None:
     train(make_config(), tmp_path / "run")
-    html = write_page(tmp_path / "run").read_text(encoding="utf-8")
-    assert {"Loss", "Learning rate", "Temperature", "Gradient norm", "Pairs a second"} <= set(titles(html))
+    html = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert {"Loss", "Learning rate", "Temperature", "Gradient norm", "Pairs per second"} <= set(titles(html))
     assert "All 30 steps are taken." in html and "optim.tower_lr" in html
-    assert not re.search(r"<script|src=.http|href=.http|@import|url\(", html)  # it needs nothing else
+    assert not re.search(r"<script|src=.http|href=.http|@import|url\(", html)  # no external resources
     shown = re.search(r"The loss went from ([\d.]+) to", html)
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert shown and float(shown[1]) == pytest.approx(first["loss"], abs=0.006)
 
 
-def test_an_interrupted_run_with_scores(tmp_path: Path) -> None:
+def test_report_of_an_interrupted_run_with_scores(tmp_path: Path) -> None:
     rows = [ROW | {"step": step, "loss": 3.0 - step / 50} for step in range(1, 61)]
     rows[29] |= {"validation_map10": 0.2}
     rows[59] |= {"validation_map10": 0.4, "seconds_left": 75.0}
     run = write_run(tmp_path / "run", rows)
     with (run / "log.jsonl").open("a", encoding="utf-8") as log:
-        log.write('{"step": 61, "lo')  # a kill cut it short
-    html = write_page(run).read_text(encoding="utf-8")
-    assert score_keys(rows) == ["validation_map10"] and "Validation map10" in titles(html)
+        log.write('{"step": 61, "lo')  # cut short by a kill
+    html = write_report(run).read_text(encoding="utf-8")
+    assert score_columns(rows) == ["validation_map10"] and "Validation map10" in titles(html)
     assert "60 of 100 steps are taken" in html and "from 0.200 to 0.400 at best" in html and "0:01:15" in html
     assert "&lt;b&gt;" in html and "<b>" not in html
-    (run / "model").mkdir()  # as patience leaves it
-    html = write_page(run).read_text(encoding="utf-8")
+    (run / "model").mkdir()  # as after early stopping
+    html = write_report(run).read_text(encoding="utf-8")
     assert (
         "Stopped early after 60 of 100 steps" in html
         and "the same command goes on" not in html
@@ -58,8 +58,8 @@ def test_an_interrupted_run_with_scores(tmp_path: Path) -> None:
     )
 
 
-def test_the_page_is_well_formed(tmp_path: Path) -> None:
-    html = write_page(write_run(tmp_path / "run", [ROW | {"step": 1}, ROW | {"step": 2}])).read_text(encoding="utf-8")
+def test_report_is_well_formed_html(tmp_path: Path) -> None:
+    html = write_report(write_run(tmp_path / "run", [ROW | {"step": 1}, ROW | {"step": 2}])).read_text(encoding="utf-8")
     opened: list[str] = []
     void = {"meta", "link", "line", "polyline", "rect", "circle"}
 
@@ -76,11 +76,11 @@ def test_the_page_is_well_formed(tmp_path: Path) -> None:
     assert not opened
 
 
-def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match=r"holds no log\.jsonl"):
-        write_page(tmp_path)
+        write_report(tmp_path)
     with pytest.raises(DataError, match="holds no step yet"):
-        write_page(write_run(tmp_path / "young", [{"step": 0, "score": 0.1}]))
+        write_report(write_run(tmp_path / "young", [{"step": 0, "score": 0.1}]))
     assert command(["page", str(tmp_path)]) == 2
     assert "Expected the folder of a run" in capsys.readouterr().err
     assert command(["page", str(write_run(tmp_path / "run", [ROW | {"step": 1}]))]) == 0

@@ -1,4 +1,4 @@
-"""Real recordings and their captions, learnt by heart: what a loop with a sound in the wrong place cannot do."""
+"""Overfitting to real recordings: a loop that mixes up sounds and captions cannot do it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tiny import PRESET
 CLIPS, LONGEST_S = 16, 1.0
 
 
-def test_real_sounds_are_learnt_by_heart(tmp_path: Path) -> None:
-    records = short_ones()
+def test_run_memorises_real_sounds(tmp_path: Path) -> None:
+    records = short_records()
     pack(records, tmp_path / "shards", splits={"train": 1.0}, shard_size=5)
     config = TrainConfig(
         start=str(small_model(tmp_path / "start", [caption for record in records for caption in record.captions])),
@@ -46,8 +46,8 @@ def test_real_sounds_are_learnt_by_heart(tmp_path: Path) -> None:
     assert found["text_to_audio_R@1"] >= 0.99 and found["audio_to_text_R@1"] >= 0.99, found
 
 
-def short_ones() -> list[Record]:
-    """The first bundled sounds that the model hears whole and whose captions differ."""
+def short_records() -> list[Record]:
+    """Select the first bundled sounds that fit into the model's input, with different captions."""
     chosen: dict[str, Record] = {}
     for record in read_table(TABLE):
         if soundfile.info(SOUNDS / record.audio.name).duration <= LONGEST_S:
@@ -56,7 +56,7 @@ def short_ones() -> list[Record]:
 
 
 def small_model(place: Path, captions: list[str]) -> Path:
-    """Fresh weights, a second of sound, and a word for each word of the captions."""
+    """Save a model of random weights with an input of one second and a vocabulary of the captions' words."""
     from tokenizers import Tokenizer as Fast
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import BertPreTokenizer

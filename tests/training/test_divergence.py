@@ -1,4 +1,4 @@
-"""Runs that diverge or collapse: named while they run, with the last good state left; healthy ones are left alone."""
+"""Runs that diverge or collapse stop with their last good checkpoint; healthy runs raise no error."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ import openclap
 from openclap.data.shards import index_shards
 from openclap.errors import AudioError, CheckpointError, TrainingError
 from openclap.evals.validation import HeldOut
-from openclap.models.objectives import ObjectiveConfig
-from openclap.training.classifier import of_one, teach
+from openclap.models.objective_config import ObjectiveConfig
+from openclap.training.checkpointing import list_checkpoints
+from openclap.training.classifier import single_label_loss, train_classifier
 from openclap.training.config import OptimConfig, TrainConfig
-from openclap.training.health import Place, check_going, doubt
-from openclap.training.state import saved
-from openclap.training.trainer import read_log, train
+from openclap.training.divergence import RunPosition, check_symptom, find_symptom
+from openclap.training.logging import read_log
+from openclap.training.trainer import train
 
 TOWERS = ("audio_tower", "text_tower")
 
 
-def steps(run: Path) -> list[int]:
-    return [int(state.name.removeprefix("step-")) for state in saved(run / "states")]
+def checkpoint_steps(run: Path) -> list[int]:
+    return [int(state.name.removeprefix("step-")) for state in list_checkpoints(run / "checkpoints")]
 
 
-def assert_states_are_good(run: Path, model: Path) -> None:
-    """Each saved state is a model that gives finite embeddings."""
-    for state in saved(run / "states"):
+def assert_checkpoints_are_good(run: Path, model: Path) -> None:
+    """Check that the model of each checkpoint gives finite embeddings."""
+    for state in list_checkpoints(run / "checkpoints"):
         embedder = openclap.load(model)
         embedder.clap.load_state_dict(load_file(state / "model.safetensors"))
         noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
@@ -43,46 +44,48 @@ def assert_states_are_good(run: Path, model: Path) -> None:
 
 @pytest.mark.parametrize("lr", [1e3, 1e6, 1e30])
 @pytest.mark.parametrize("frozen", [(), TOWERS])
-def test_divergence_names_the_step_and_leaves_good_states(
+def test_divergence_names_the_step_and_leaves_good_checkpoints(
     make_config: MakeConfig, tmp_path: Path, tiny_model: Path, lr: float, frozen: tuple[str, ...]
 ) -> None:
     optim = OptimConfig(lr=lr, tower_lr=lr, warmup_steps=3)
     config = make_config(epochs=40, batch_size=6, save_every=1, optim=optim, frozen=frozen)
-    with pytest.raises(TrainingError, match=r"^step \d+: .*diverged") as told:
+    with pytest.raises(TrainingError, match=r"^step \d+: .*diverged") as error:
         train(config, tmp_path / "run")
-    assert f"optim.lr {lr / 10:g} and" in str(told.value) and "sound" not in str(told.value)
+    assert f"optim.lr {lr / 10:g} and" in str(error.value) and "sound" not in str(error.value)
     assert not (tmp_path / "run" / "model").exists()
-    assert_states_are_good(tmp_path / "run", tiny_model)
-    assert "o good state was saved, and the start is as it was" in str(told.value)  # the first update ruined it
+    assert_checkpoints_are_good(tmp_path / "run", tiny_model)
+    assert "no good checkpoint was saved" in str(error.value).lower()  # the first update ruined it
 
 
-def test_a_diverged_model_is_not_blamed_on_a_sound(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
-    held = HeldOut(index_shards(shards))
+def test_diverged_model_is_reported_before_validation_blames_a_sound(
+    make_config: MakeConfig, tmp_path: Path, shards: Path
+) -> None:
+    validation = HeldOut(index_shards(shards))
     optim = OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1)
-    config = make_config(epochs=5, batch_size=6, optim=optim)  # a step an epoch: validation sees the update first
+    config = make_config(epochs=5, batch_size=6, optim=optim)  # one step an epoch: validated right after it
     with pytest.raises(TrainingError, match=r"^step 1: training has diverged.*best model so far is in .*best"):
-        train(config, tmp_path / "run", validate=held.score)
+        train(config, tmp_path / "run", validate=validation.score)
     assert np.isfinite(openclap.load(tmp_path / "run" / "best").embed_text(["a low tone"])).all()
 
 
-def test_collapse_is_named_and_leaves_the_state_before_it(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_collapse_is_reported_and_leaves_the_last_good_checkpoint(make_config: MakeConfig, tmp_path: Path) -> None:
     optim = OptimConfig(lr=1e-2, tower_lr=1e-2, weight_decay=100.0, warmup_steps=3)
-    config = make_config(epochs=40, batch_size=6, save_every=1, keep=1, optim=optim)
+    config = make_config(epochs=40, batch_size=6, save_every=1, keep_checkpoints=1, optim=optim)
     wanted = (
         r"^step (\d+): training has collapsed: the loss is 1\.79.*10 steps in a row.*weight_decay 0\.1 in place of 100"
     )
-    with pytest.raises(TrainingError, match=wanted) as told:
+    with pytest.raises(TrainingError, match=wanted) as error:
         train(config, tmp_path / "run")
     rows = read_log(tmp_path / "run" / "log.jsonl")
     first = min(row["step"] for row in rows if row["grad_norm"] <= 1e-3)
-    good, ruined = steps(tmp_path / "run")  # the update after step first - 1 is what the next loss shows
-    assert (good, ruined) == (first - 2, first - 1) and f"states/step-{good:08d}." in str(told.value)
+    good, ruined = checkpoint_steps(tmp_path / "run")  # the loss of step `first` shows the update of step first - 1
+    assert (good, ruined) == (first - 2, first - 1) and f"checkpoints/step-{good:08d}." in str(error.value)
     shutil.rmtree(tmp_path / "run" / "tensorboard")
-    with pytest.raises(TrainingError, match=str(told.value).split(":", maxsplit=1)[0]):  # the same step again
+    with pytest.raises(TrainingError, match=str(error.value).split(":", maxsplit=1)[0]):  # the same step
         train(config, tmp_path / "run")
 
 
-def test_siglips_collapse_is_named_though_its_bias_still_moves(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_siglip_collapse_is_detected_though_its_bias_moves(make_config: MakeConfig, tmp_path: Path) -> None:
     optim = OptimConfig(lr=10.0, tower_lr=10.0, warmup_steps=3)
     config = make_config(epochs=80, batch_size=6, optim=optim, objective=ObjectiveConfig("siglip"))
     with pytest.raises(TrainingError, match=r"collapsed: the loss is 2\.7.*optim\.lr 1 and optim\.tower_lr 1"):
@@ -91,8 +94,8 @@ def test_siglips_collapse_is_named_though_its_bias_still_moves(make_config: Make
     assert last["grad_norm"] > 1e-3 and last["loss"] == pytest.approx(6 * math.log(6) - 5 * math.log(5), rel=0.01)
 
 
-def test_healthy_runs_raise_no_alarm(make_config: MakeConfig, tmp_path: Path) -> None:
-    """The first steps, batches of two, rates near 0, frozen towers, and learning by heart."""
+def test_healthy_runs_raise_no_error(make_config: MakeConfig, tmp_path: Path) -> None:
+    """The first steps, batches of two, rates near 0, frozen towers, and overfitting."""
     slow = OptimConfig(lr=1e-8, tower_lr=1e-8, warmup_steps=0)
     fast = OptimConfig(lr=1e-2, tower_lr=1e-2, warmup_steps=3)
     cases = [
@@ -107,8 +110,8 @@ def test_healthy_runs_raise_no_alarm(make_config: MakeConfig, tmp_path: Path) ->
         assert not train(config, tmp_path / str(number)).stopped
 
 
-def test_chance_is_what_equal_embeddings_score(make_config: MakeConfig, tmp_path: Path) -> None:
-    """ln of the batch for one caption a clip; of two captions a clip, the mean of ln 6 and ln 12."""
+def test_chance_is_the_loss_of_equal_embeddings(make_config: MakeConfig, tmp_path: Path) -> None:
+    """ln of the batch size for one caption a clip; for two captions a clip, the mean of ln 6 and ln 12."""
     train(make_config(epochs=1, batch_size=6), tmp_path / "one")
     train(make_config(epochs=1, batch_size=6, caption="all"), tmp_path / "all")
     train(make_config(epochs=1, accumulate=3), tmp_path / "thrice")
@@ -117,35 +120,35 @@ def test_chance_is_what_equal_embeddings_score(make_config: MakeConfig, tmp_path
     assert chances == pytest.approx(wanted, abs=1e-5)
 
 
-def test_doubt_by_hand() -> None:
+def test_find_symptom_by_hand() -> None:
     chance = math.log(8)
 
-    def doubted(loss: float, grad_norm: float, first: float = 3.0, chance: float = chance) -> str | None:
-        return doubt({"loss": loss, "chance": chance, "grad_norm": grad_norm, "scale": 10.0}, first_loss=first)
+    def symptom(loss: float, grad_norm: float, first: float = 3.0, chance: float = chance) -> str | None:
+        return find_symptom({"loss": loss, "chance": chance, "grad_norm": grad_norm, "scale": 10.0}, first_loss=first)
 
-    assert "collapsed" in str(doubted(chance, 1e-5))
-    assert not doubted(chance, 0.1)
-    assert not doubted(1e-4, 1e-6)  # learnt by heart
-    assert not doubted(0.0, 0.0, chance=0.0)  # equal captions, all spared
-    assert not doubted(9.9, 9.0)  # below 3 * 3 + 0.1 * 10
-    assert "diverged" in str(doubted(10.1, 9.0))
-    assert not doubted(7.0, 9.0, first=0.1)  # 3 * ln 8 + 1 = 7.2
+    assert "collapsed" in str(symptom(chance, 1e-5))
+    assert not symptom(chance, 0.1)
+    assert not symptom(1e-4, 1e-6)  # overfitted
+    assert not symptom(0.0, 0.0, chance=0.0)  # equal captions, all spared
+    assert not symptom(9.9, 9.0)  # below 3 * 3 + 0.1 * 10
+    assert "diverged" in str(symptom(10.1, 9.0))
+    assert not symptom(7.0, 9.0, first=0.1)  # 3 * ln 8 + 1 = 7.2
 
 
-def test_a_start_that_tells_nothing_apart_is_not_called_a_collapse(make_config: MakeConfig, tmp_path: Path) -> None:
-    """Doubtful from the first step on, before any update: captions of unknown words, or a dead model."""
+def test_initial_model_with_equal_embeddings_is_not_called_a_collapse(make_config: MakeConfig, tmp_path: Path) -> None:
+    """Unhealthy from the first step on, before any update: captions of unknown words, or a dead model."""
     config = make_config(epochs=1, optim=OptimConfig(warmup_steps=0))
     why = "collapsed: the loss is 1.946"
-    check_going(why, config, 4, Place(tmp_path, 4, 4))  # a short run ends by itself
-    with pytest.raises(TrainingError, match=r"^step 10: training moves nothing\..*tokenizer") as told:
-        check_going(why, config, 100, Place(tmp_path, 10, 10))
-    assert "optim.lr" not in str(told.value)
+    check_symptom(why, config, 4, RunPosition(tmp_path, 4, 4))  # a short run ends by itself
+    with pytest.raises(TrainingError, match=r"^step 10: .*tokenizer") as error:
+        check_symptom(why, config, 100, RunPosition(tmp_path, 10, 10))
+    assert "optim.lr" not in str(error.value)
     with pytest.raises(TrainingError, match=r"^step 14: training has collapsed.*optim\.lr"):
-        check_going(why, config, 100, Place(tmp_path, 14, 10))
+        check_symptom(why, config, 100, RunPosition(tmp_path, 14, 10))
 
 
-def test_input_is_told_from_weights(tiny_model: Path) -> None:
-    """Samples beyond float32's squares are the sound's fault; weights that are not finite are the model's."""
+def test_broken_input_and_broken_weights_raise_different_errors(tiny_model: Path) -> None:
+    """Samples whose squares overflow float32 are an AudioError; non-finite weights are a CheckpointError."""
     model = openclap.load(tiny_model)
     good, loud = np.full(8000, 0.1, np.float32), np.full(8000, 1e30, np.float32)
     found = list(model.embed_each([(good, 16000), (loud, 16000), (good, 16000)]))
@@ -159,20 +162,20 @@ def test_input_is_told_from_weights(tiny_model: Path) -> None:
             embed()
 
 
-def test_a_head_whose_weights_overflow_is_not_scored(tmp_path: Path) -> None:
-    """The loss before the update is finite; a score after it would find NaN in every answer."""
+def test_classifier_with_overflowed_weights_is_not_scored(tmp_path: Path) -> None:
+    """The loss before the update is finite; a score after it would be NaN."""
     network, scored = torch.nn.Linear(3, 2), []
     batch = torch.eye(3), torch.tensor([[1, 0], [0, 1], [1, 0]])
     config = TrainConfig(
         "none", "labels", epochs=3, batch_size=3, trackers=(), optim=OptimConfig(lr=1e39, clip_norm=1e9)
     )
     with pytest.raises(TrainingError, match="in epoch 1 the weights have become infinite or NaN"):
-        teach(
+        train_classifier(
             network,
             lambda epoch: [batch],
             replace(config, optim=replace(config.optim, warmup_steps=0)),
             per_epoch=1,
-            loss=of_one,
+            loss=single_label_loss,
             score=lambda: float(len(scored.append(1) or scored)),
         )
     assert len(scored) == 1  # of the start

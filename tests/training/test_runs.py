@@ -1,0 +1,80 @@
+"""The public functions `train` and `finetune`."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from runs import MakeConfig
+
+import openclap
+from openclap import runs
+from openclap.errors import ConfigError, DataError
+from openclap.training.logging import TrainingRow
+
+
+def test_train_takes_a_recipe_with_options(shards: Path, tiny_model: Path, tmp_path: Path) -> None:
+    rows: list[TrainingRow] = []
+    options = {"epochs": 2, "batch_size": 2, "optim.lr": 1e-2}
+    result = runs.train(
+        "demo", out=tmp_path / "run", data=shards, start=str(tiny_model), progress=rows.append, **options
+    )
+    assert (result.step, result.stopped, len(rows)) == (6, False, 6)
+    assert result.model == tmp_path / "run" / "model" and (tmp_path / "run" / "report.html").is_file()
+    assert openclap.load(result.model).embed_text(["a low tone"]).shape == (1, 16)
+    with pytest.raises(ConfigError, match="Did you mean --epochs"):
+        runs.train("demo", out=tmp_path / "other", epoch=2)
+    assert not (tmp_path / "other").exists()
+
+
+def test_train_takes_a_configuration_and_resumes(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(epochs=1)
+    first = runs.train(config, out=tmp_path / "run")
+    assert runs.train(config, out=tmp_path / "run") == first
+    with pytest.raises(ConfigError, match="another configuration"):
+        runs.train(replace(config, seed=1), out=tmp_path / "run")
+
+
+def test_finetune_splits_trains_and_compares(sounds: Path, tiny_model: Path, tmp_path: Path) -> None:
+    sentences: list[str] = []
+    packed: list[tuple[int, int]] = []
+    result = runs.finetune(
+        sounds / "sounds.csv",
+        tiny_model,
+        tmp_path / "run",
+        validation_fraction=0.34,
+        processes=1,
+        packing=lambda done, total: packed.append((done, total)),
+        note=sentences.append,
+        epochs=1,
+    )
+    assert (len(result.split.train), len(result.split.validation)) == (4, 2) and packed[-1][0] == packed[-1][1]
+    assert result.model == tmp_path / "run" / "model" and not result.training.stopped
+    assert [(change.task, change.metric) for change in result.changes][:2] == [
+        ("text_to_audio", "R@1"),
+        ("text_to_audio", "R@10"),
+    ]
+    assert result.report == tmp_path / "run" / "report.html" and result.report.is_file()
+    assert any("4 training pairs, 2 validation pairs" in sentence for sentence in sentences)
+
+
+def test_finetune_refuses_identifiers_by_default(sounds: Path, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids").mkdir()
+    for number, sound in enumerate(sorted(sounds.glob("*.wav"))):
+        shutil.copy(sound, tmp_path / "ids" / f"{'abcdef'[number]}81f0{number}.wav")
+    with pytest.raises(DataError, match="--skip-caption-check"):
+        runs.finetune(tmp_path / "ids", tiny_model, tmp_path / "run", epochs=1, processes=1)
+    notes: list[str] = []
+    result = runs.finetune(
+        tmp_path / "ids",
+        tiny_model,
+        tmp_path / "run",
+        validation_fraction=0.34,
+        skip_caption_check=True,
+        processes=1,
+        note=notes.append,
+        epochs=1,
+    )
+    assert result.model.is_dir() and any("look like identifiers" in note for note in notes)
