@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import openclap
 from openclap.data.shards import index_shards
 from openclap.errors import AudioError, CheckpointError, TrainingError
-from openclap.evals.validation import HeldOut
+from openclap.evals.validation import RetrievalValidation
 from openclap.models.objectives import ObjectiveConfig
 from openclap.training.classifier import of_one, teach
 from openclap.training.config import OptimConfig, TrainConfig
@@ -57,7 +57,7 @@ def test_divergence_names_the_step_and_leaves_good_states(
 
 
 def test_a_diverged_model_is_not_blamed_on_a_sound(make_config: MakeConfig, tmp_path: Path, shards: Path) -> None:
-    held = HeldOut(index_shards(shards))
+    held = RetrievalValidation(index_shards(shards))
     optim = OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1)
     config = make_config(epochs=5, batch_size=6, optim=optim)  # a step an epoch: validation sees the update first
     with pytest.raises(TrainingError, match=r"^step 1: training has diverged.*best model so far is in .*best"):

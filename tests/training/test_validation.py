@@ -15,8 +15,9 @@ import openclap
 from openclap.data.shards import index_shards
 from openclap.embedder import Embedder
 from openclap.errors import CheckpointError
+from openclap.evals.metrics import Metric
 from openclap.evals.ranks import TIE
-from openclap.evals.validation import HeldOut
+from openclap.evals.validation import RetrievalValidation
 from openclap.training.trainer import Row, read_log, train
 
 SCORES = [0.5, 0.4, 0.6, 0.5, 0.5, 0.9, 0.9]
@@ -103,7 +104,7 @@ def test_a_full_disk_leaves_the_best_before(
 
 def test_the_score_is_the_mean_of_both_directions(tiny_model: Path, shards: Path) -> None:
     index, model = index_shards(shards), openclap.load(tiny_model)
-    held = HeldOut(index)
+    held = RetrievalValidation(index)
     samples = [index.read_sample(i) for i in range(len(index))]
     captions = [(owner, text) for owner, sample in enumerate(samples) for text in sample.captions]
     similarity = (
@@ -112,8 +113,8 @@ def test_the_score_is_the_mean_of_both_directions(tiny_model: Path, shards: Path
     found = [similarity[owner, caption] for caption, (owner, _) in enumerate(captions)]
     ranks = (similarity >= np.array(found) - TIE).sum(axis=0)  # what is as good as equal stands before it
     by_hand = np.where(ranks <= 10, 1 / ranks, 0).mean()
-    assert held.measures(model)["text_to_audio_mAP@10"].value == pytest.approx(by_hand)
-    both = [held.measures(model)[f"{way}_mAP@10"].value for way in ("text_to_audio", "audio_to_text")]
+    assert held.measures(model)[Metric("mAP@10", "text_to_audio")].value == pytest.approx(by_hand)
+    both = [held.measures(model)[Metric("mAP@10", way)].value for way in ("text_to_audio", "audio_to_text")]
     assert held.score(model) == pytest.approx(np.mean(both))
     for change in held.compare(model, model):
         assert change.before == change.after

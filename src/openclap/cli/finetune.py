@@ -20,7 +20,7 @@ from openclap.cli.reading import ReadAs, caption_check
 from openclap.cli.train import options_given
 
 if TYPE_CHECKING:
-    from openclap.evals.validation import Change, HeldOut
+    from openclap.evals.validation import MetricChange, RetrievalValidation
     from openclap.training.config import TrainConfig
     from openclap.training.pairs import Pairs
     from openclap.training.trainer import Outcome
@@ -69,7 +69,7 @@ def finetune(
         Print one JSON object in place of a table.
     """
     from openclap.errors import ConfigError
-    from openclap.evals.validation import HeldOut
+    from openclap.evals.validation import RetrievalValidation
     from openclap.limits import PROCESSES, check_count
     from openclap.training.claim import check_folder
     from openclap.training.finetune import DEFAULTS, configure
@@ -99,7 +99,7 @@ def finetune(
         processes=processes,
     )
     config = configure(start, str(pairs.train.folder), len(pairs.train), mode=mode, options=given, tell=note)
-    held = HeldOut(pairs.held)
+    held = RetrievalValidation(pairs.held)
     note(_plan(config, len(pairs.train), len(held.clips)))
     with _told() as watch:
         outcome = train(config, out, shards=pairs.train, validate=held.score, watch=watch)
@@ -127,7 +127,7 @@ def _stopped(outcome: Outcome, json: bool) -> int:
     return 130
 
 
-def _finished(outcome: Outcome, held: HeldOut, config: TrainConfig, out: Path, *, json: bool) -> int:
+def _finished(outcome: Outcome, held: RetrievalValidation, config: TrainConfig, out: Path, *, json: bool) -> int:
     """Both models on the held-out pairs, the curves, and what came of it."""
     import openclap
     from openclap.training.page import write_page
@@ -145,21 +145,18 @@ def _finished(outcome: Outcome, held: HeldOut, config: TrainConfig, out: Path, *
     return 0
 
 
-def show(changes: Sequence[Change]) -> None:
+def show(changes: Sequence[MetricChange]) -> None:
     """Held-out figures before and after, to stdout."""
     print_table(
         ["held-out pairs", "", "before", "95 %", "after", "95 %", "change", "95 %"],
         [
-            [_TASKS[one.task], one.metric]
+            [*one.metric.label.split(" ", 1)]
             + [text for each in (one.before, one.after) for text in (f"{each.value:.3f}", _interval(each, ".3f"))]
             + [f"{one.difference.value:+.3f}", _interval(one.difference, "+.3f")]
             for one in changes
         ],
         right=range(2, 8),
     )
-
-
-_TASKS = {"text_to_audio": "text→audio", "audio_to_text": "audio→text"}
 
 
 def _interval(estimate: Any, form: str) -> str:
@@ -191,15 +188,15 @@ def _verdict(outcome: Outcome) -> str:
     )
 
 
-def _facts(outcome: Outcome, changes: Sequence[Change]) -> dict[str, Any]:
+def _facts(outcome: Outcome, changes: Sequence[MetricChange]) -> dict[str, Any]:
     facts = asdict(outcome) | {"model": str(outcome.model), "skipped": list(outcome.skipped)}
     return facts | {"held_out": [_change(one) for one in changes]}
 
 
-def _change(one: Change) -> dict[str, Any]:
+def _change(one: MetricChange) -> dict[str, Any]:
     """As JSON has it; the bounds of a figure without an interval are null."""
     estimates = {"before": one.before, "after": one.after, "difference": one.difference}
-    return {"task": one.task, "metric": one.metric} | {
+    return {"task": one.metric.direction, "metric": one.metric.name} | {
         name: {
             "value": each.value,
             "low": None if isnan(each.low) else each.low,

@@ -24,13 +24,9 @@ Tokenizer = Annotated[Path | None, Parameter(help="A `tokenizer.json`, for a mod
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelOptions:
-    """A model by name, and how it is loaded; `openclap.load` says more."""
+class LoadOptions:
+    """How models are loaded, whatever their names; see `openclap.load`."""
 
-    model: str | None = None
-    """A model folder, file or name (`openclap models`), or USER/NAME on the hub; the demo's model without it."""
-    revision: str | None = None
-    """The branch, tag or commit of a model on the hub."""
     offline: Offline = False
     """Take models from the hub's cache alone, and ask the network for nothing."""
     tokenizer: Tokenizer = None
@@ -43,19 +39,13 @@ class ModelOptions:
     trim_silence: TrimSilence = False
     """Cut silent ends (below -80 dBFS) off each sound before it is embedded."""
 
-    @property
-    def name(self) -> str:
-        """The model that is meant. Raises CheckpointError when none is named and there is no default."""
-        return self.model or default_model()
-
-    def load(self) -> Embedder:
-        """The model. Raises CheckpointError and ConfigError as `openclap.load` does."""
+    def load_named(self, name: str, *, revision: str | None = None) -> Embedder:
+        """Load a model by name. Raises CheckpointError and ConfigError as `openclap.load` does."""
         import openclap
         from openclap.embedder import located
 
-        where = located(self.name, revision=self.revision, offline=self.offline, report=note)
         return openclap.load(
-            where,
+            located(name, revision=revision, offline=self.offline, report=note),
             offline=self.offline,
             tokenizer=self.tokenizer,
             precision=self.precision,
@@ -63,6 +53,26 @@ class ModelOptions:
             channels=self.channels,
             trim_silence=self.trim_silence,
         )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions(LoadOptions):
+    """A model by name, and how it is loaded; see `openclap.load`."""
+
+    model: str | None = None
+    """A model folder, file or name (`openclap models`), or USER/NAME on the hub; the demo's model without it."""
+    revision: str | None = None
+    """The branch, tag or commit of a model on the hub."""
+
+    @property
+    def name(self) -> str:
+        """The model that is meant. Raises CheckpointError when none is named and there is no default."""
+        return self.model or default_model()
+
+    def load(self) -> Embedder:
+        """The model. Raises CheckpointError and ConfigError as `openclap.load` does."""
+        return self.load_named(self.name, revision=self.revision)
 
     def facts(self, embedder: Embedder) -> dict[str, str | bool]:
         """Everything that vectors depend on besides the sounds, for `--json` and for files of vectors."""

@@ -48,22 +48,22 @@ class Ranks:
     clips: int
 
     @property
-    def asked(self) -> Ints:
-        """The clips that have captions, ascending: the askers of audio → text."""
+    def queries(self) -> Ints:
+        """(Q,) the clips that have captions, ascending: the queries of audio → text."""
         return np.unique(self.owner_T).astype(np.int64)
 
     def best(self) -> Ints:
-        """(len(asked),) the rank of each clip's best-placed caption."""
+        """(Q,) the rank of each clip's best-placed caption."""
         best_A = np.full(self.clips, np.iinfo(np.int64).max)
         np.minimum.at(best_A, self.owner_T, self.audio_to_text_T)
-        return best_A[self.asked]
+        return best_A[self.queries]
 
     def average_precision(self, cut: int = CUT) -> Floats:
-        """(len(asked),) sum of i / rank_i over a clip's captions within `cut`, divided by their whole count."""
+        """(Q,) sum of i / rank_i over a clip's captions within `cut`, divided by their whole count."""
         return self._precision(np.lexsort((self.audio_to_text_T, self.owner_T)), cut)
 
     def published_average_precision(self, cut: int = CUT) -> Floats:
-        """(len(asked),) the same as LAION-CLAP's code counts it: with captions in the order they are listed.
+        """(Q,) the same as LAION-CLAP's code counts it: with captions in the order they are listed.
 
         Only for comparing with published audio → text mAP@10 of several captions a clip.
         """
@@ -76,7 +76,7 @@ class Ranks:
         found = order[self.audio_to_text_T[order] <= cut]
         gain = place_in_run(self.owner_T[found]) / self.audio_to_text_T[found]
         gain_A = np.bincount(self.owner_T[found], weights=gain, minlength=self.clips)
-        return (gain_A / np.maximum(np.bincount(self.owner_T, minlength=self.clips), 1))[self.asked]
+        return (gain_A / np.maximum(np.bincount(self.owner_T, minlength=self.clips), 1))[self.queries]
 
 
 def rank_retrieval(similarity_AT: ArrayLike, owner_T: ArrayLike, *, tie: float = 0.0) -> Ranks:
@@ -85,7 +85,7 @@ def rank_retrieval(similarity_AT: ArrayLike, owner_T: ArrayLike, *, tie: float =
     numpy arrays or torch tensors. Clips without captions are found, never asked. Raises DataError where shapes, owners
     or scores cannot be.
     """
-    score_AT, owners = as_numpy(similarity_AT), as_places(owner_T, "Owners")
+    score_AT, owners = as_numpy(similarity_AT), as_indices(owner_T, "Owners")
     if score_AT.ndim != 2 or owners.shape != score_AT.shape[1:] or not score_AT.size:
         raise DataError(
             f"Similarities {score_AT.shape} and owners {owners.shape} do not fit: "
@@ -102,7 +102,7 @@ def rank_vectors(audio_AD: ArrayLike, text_TD: ArrayLike, owner_T: ArrayLike, *,
     Memory beside the vectors: one block, and three numbers a caption. Raises DataError as `rank_retrieval`.
     """
     audio, text = (np.ascontiguousarray(as_numpy(each), np.float32) for each in (audio_AD, text_TD))
-    owners = as_places(owner_T, "Owners")
+    owners = as_indices(owner_T, "Owners")
     if audio.ndim != 2 or text.ndim != 2 or audio.shape[1:] != text.shape[1:] or not audio.size or not text.size:
         raise DataError(f"Vectors {audio.shape} and {text.shape} do not fit: expected (clips, D) and (captions, D).")
     if owners.shape != text.shape[:1]:
@@ -121,7 +121,7 @@ def as_numpy(values: Any) -> NDArray[Any]:
     return np.asarray(values)
 
 
-def as_places(values: Any, what: str) -> Ints:
+def as_indices(values: Any, what: str) -> Ints:
     """Rows or columns by number. Raises DataError for anything but whole numbers, which would be cut to some."""
     found = as_numpy(values)
     if found.dtype.kind not in "iu" and found.size:
