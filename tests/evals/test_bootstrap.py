@@ -149,3 +149,12 @@ def test_permuted_groups_widen_the_chance_of_labels() -> None:
     grouped = chance_classification(classify(score, label), [str(i // 25) for i in range(200)])
     width = [c["accuracy"].high - c["accuracy"].low for c in (alone, grouped)]
     assert width[1] > 2 * width[0]
+
+
+def test_p_by_hand() -> None:
+    """Of two groups a quarter of the resamples are the first one twice, a quarter the second one twice."""
+    better, worse = (Measure(mean_of(np.array(right)), np.arange(2)) for right in ([1.0, 1.0], [0.0, 1.0]))
+    found = paired_difference(better, worse, ["a", "b"])
+    assert found.estimate.value == 0.5 and found.p == pytest.approx(2 * 0.25, abs=0.06)
+    alone = paired_difference(better, worse, ["a", "a"])
+    assert alone.estimate.value == 0.5 and math.isnan(alone.p) and math.isnan(alone.estimate.low)

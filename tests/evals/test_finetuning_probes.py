@@ -1,32 +1,5 @@
-"""What learns labels by training networks: LAION-CLAP's heads, and the whole audio tower, on miniatures."""
-
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
-
-import miniatures
-import numpy as np
-import pytest
-import torch
-from evals_helpers import vectors_that_tell
-
-import openclap
-from openclap.cli import run
-from openclap.errors import AudioError, CheckpointError, ConfigError, DataError, TrainingError
-from openclap.evals.asked import _part
-from openclap.evals.bench import run_suite
-from openclap.evals.bench_table import rows_of
-from openclap.evals.collected import collect
-from openclap.evals.hearing import Listener, open_listener
-from openclap.evals.learners import LEARNERS
-from openclap.evals.lesson import Lesson, figure, lesson
-from openclap.evals.raw import RAW, RawEmbedder
-from openclap.evals.supervised import fine_tune
-from openclap.evals.tasks import LEARNERS as TOLD
-from openclap.evals.tasks import SUPERVISED, Task, read_suite
-from openclap.locks import only_writer
 
 TASKS = {task.name: task for task in SUPERVISED}
 
@@ -40,47 +13,47 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def model(tiny_model: Path, tmp_path: Path) -> Listener:
-    return open_listener("tiny", partial(openclap.load, tiny_model), tmp_path / "cache")
+def model(tiny_model: Path, tmp_path: Path) -> CachedEmbedder:
+    return open_cached("tiny", partial(openclap.load, tiny_model), tmp_path / "cache")
 
 
-def to_learn(task: Task, model: Listener, sets: Path, epochs: int = 12) -> Lesson:
-    found = collect(task, sets)
+def to_learn(task: Task, model: CachedEmbedder, sets: Path, epochs: int = 12) -> ProbeInput:
+    found = clips_of_task(task, sets)
     assert found.train is not None
-    train = _part(task, model.hear(found.train), found.classes)
-    valid = _part(task, model.hear(found.valid), found.classes) if found.valid else None
-    return lesson(train, valid, many=task.many, listener=model, epochs=epochs)
+    train = _part(task, model.embed_clips(found.train), found.classes)
+    valid = _part(task, model.embed_clips(found.valid), found.classes) if found.valid else None
+    return ProbeInput(train, valid, multilabel=task.multilabel, listener=model, epochs=epochs)
 
 
 @pytest.fixture
 def quick_to_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rate and batches with which a tiny network learns in few steps."""
-    monkeypatch.setattr("openclap.evals.supervised.RATES", (2e-3,))
-    monkeypatch.setattr("openclap.evals.supervised.BATCH", 6)
-    monkeypatch.setattr("openclap.evals.supervised.PATIENCE", 0)
+    monkeypatch.setattr("openclap.evals.finetuning.RATES", (2e-3,))
+    monkeypatch.setattr("openclap.evals.finetuning.BATCH", 6)
+    monkeypatch.setattr("openclap.evals.finetuning.PATIENCE", 0)
 
 
 @pytest.mark.usefixtures("quick_to_learn")
 @pytest.mark.parametrize("name", ["VGGSound, fine-tuned", "FSD50K, fine-tuned"])
-def test_the_tower_learns_and_the_model_stays_as_it_is(tiny_swin: Path, sets: Path, tmp_path: Path, name: str) -> None:
+def test_fine_tuning_learns_and_leaves_the_model_unchanged(tiny_swin: Path, sets: Path, tmp_path: Path, name: str) -> None:
     task, told = TASKS[name], []
-    model = open_listener("swin", partial(openclap.load, tiny_swin), tmp_path)
+    model = open_cached("swin", partial(openclap.load, tiny_swin), tmp_path)
     model.progress = lambda *what: told.append(what)
     wanted, before = to_learn(task, model, sets, epochs=40), model.embedder.digest()  # type: ignore[attr-defined]
     told.clear()
     scorer, sentence = fine_tune(wanted)
     chance = wanted.train.truth_PC.mean()
-    assert figure(wanted.train, scorer, task.many) > chance + 0.2
+    assert score(wanted.train, scorer, task.multilabel) > chance + 0.2
     assert "of 40 epochs, chosen on" in sentence and "learning rate 0.002" in sentence
     assert told[-1] == (f"Learning {name} train", 40, 40)
     assert model.embedder.digest() == before and not model.embedder.clap.training  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("quick_to_learn")
-def test_the_same_seed_gives_the_same_tower(model: Listener, sets: Path) -> None:
+def test_the_same_seed_gives_the_same_tower(model: CachedEmbedder, sets: Path) -> None:
     wanted = to_learn(TASKS["FSD50K, fine-tuned"], model, sets, epochs=3)
     first, again, other = (
-        fine_tune(each)[0](wanted.valid.clips, wanted.valid.vectors_PD)
+        fine_tune(each)[0](wanted.valid.clips, wanted.valid.embedding_PD)
         for each in (wanted, replace(wanted, listener=forgetful(model)), replace(wanted, seed=1))
     )
     np.testing.assert_array_equal(first, again)
@@ -88,7 +61,7 @@ def test_the_same_seed_gives_the_same_tower(model: Listener, sets: Path) -> None
 
 
 @pytest.mark.usefixtures("quick_to_learn")
-def test_a_tower_goes_on_where_it_was_stopped_and_is_not_taught_again(model: Listener, sets: Path) -> None:
+def test_fine_tuning_resumes_and_a_finished_tower_is_reused(model: CachedEmbedder, sets: Path) -> None:
     wanted, told = to_learn(TASKS["FSD50K, fine-tuned"], model, sets, epochs=5), list[int]()
     whole, sentence = fine_tune(replace(wanted, listener=forgetful(model)))
     assert model.cache is not None
@@ -110,11 +83,11 @@ def test_a_tower_goes_on_where_it_was_stopped_and_is_not_taught_again(model: Lis
     stop_at(0)
     scorer, again = fine_tune(wanted)
     assert told == [4, 5] and again == sentence
-    (kept,) = model.cache.path.parent.glob("taught-*")
+    (kept,) = model.cache.path.parent.glob("tuned-*")
     assert {path.suffix for path in kept.iterdir()} <= {".pt", ".json", ".lock", ""} and not (kept / "states").exists()
     told.clear()
     for each in (scorer, fine_tune(wanted)[0]):
-        clips, vectors = wanted.valid.clips, wanted.valid.vectors_PD
+        clips, vectors = wanted.valid.clips, wanted.valid.embedding_PD
         np.testing.assert_array_equal(each(clips, vectors), whole(clips, vectors))
     assert not told
     with only_writer(kept), pytest.raises(DataError, match="another process is writing"):
@@ -124,17 +97,17 @@ def test_a_tower_goes_on_where_it_was_stopped_and_is_not_taught_again(model: Lis
         with pytest.raises(CheckpointError, match="Delete the folder to learn it again"):
             fine_tune(wanted)
     fine_tune(replace(wanted, epochs=4))
-    assert len(list(model.cache.path.parent.glob("taught-*"))) == 2
+    assert len(list(model.cache.path.parent.glob("tuned-*"))) == 2
 
 
-def forgetful(model: Listener) -> Listener:
-    return Listener(model.name, model.embedder)
+def forgetful(model: CachedEmbedder) -> CachedEmbedder:
+    return CachedEmbedder(model.name, model.embedder)
 
 
-def test_no_better_epochs_end_it_and_what_answers_is_the_best(
-    model: Listener, sets: Path, monkeypatch: pytest.MonkeyPatch
+def test_patience_ends_fine_tuning_and_the_best_epoch_answers(
+    model: CachedEmbedder, sets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openclap.evals.supervised.RATES", (0.0,))
+    monkeypatch.setattr("openclap.evals.finetuning.RATES", (0.0,))
     told: list[int] = []
     model.progress = lambda what, done, total: told.append(done)
     wanted = to_learn(TASKS["VGGSound, fine-tuned"], model, sets, epochs=30)
@@ -143,19 +116,19 @@ def test_no_better_epochs_end_it_and_what_answers_is_the_best(
     assert told == list(range(1, 11)) and "0 of 30 epochs" in sentence
 
 
-def test_a_lesson_without_a_model_is_refused(model: Listener, sets: Path) -> None:
+def test_fine_tuning_without_a_model_is_refused(model: CachedEmbedder, sets: Path) -> None:
     with pytest.raises(ConfigError, match="no model to fine-tune"):
         fine_tune(replace(to_learn(TASKS["VGGSound, fine-tuned"], model, sets), listener=None))
     with pytest.raises(ConfigError, match="has no networks to reach"):
-        RawEmbedder(object())  # type: ignore[arg-type]
+        UnnormalisedEmbedder(object())  # type: ignore[arg-type]
 
 
-def test_raw_vectors_are_those_before_they_are_made_unit_vectors(model: Listener, tmp_path: Path) -> None:
+def test_unnormalised_embeddings_are_those_before_normalisation(model: CachedEmbedder, tmp_path: Path) -> None:
     short, bad = miniatures.put(tmp_path / "short.wav", "dog"), tmp_path / "bad.wav"
     bad.write_bytes(b"no sound")
     rng = np.random.default_rng(0)
     long = (0.2 * rng.standard_normal(24_000)).astype(np.float32)  # three inputs of the model
-    raw = RawEmbedder(model.embedder)
+    raw = UnnormalisedEmbedder(model.embedder)
     one, error, many = raw.embed_each([short, bad, (long, 16_000)], batch_size=2)
     assert isinstance(error, AudioError) and not isinstance(one, AudioError) and not isinstance(many, AudioError)
     unit = model.embedder.embed_audio([short])[0]
@@ -168,40 +141,40 @@ def test_raw_vectors_are_those_before_they_are_made_unit_vectors(model: Listener
     np.testing.assert_allclose(many, mean, atol=1e-5)
 
 
-def test_raw_vectors_are_kept_apart(model: Listener, sets: Path) -> None:
-    clips = collect(TASKS["VGGSound, LAION's linear probe"], sets).test
-    raw = model.changed(RawEmbedder, RAW)
-    unit, before = model.hear(clips).vectors_ND, raw.hear(clips).vectors_ND
+def test_unnormalised_embeddings_have_a_cache_of_their_own(model: CachedEmbedder, sets: Path) -> None:
+    clips = clips_of_task(TASKS["VGGSound, LAION's linear probe"], sets).test
+    raw = model.with_embedder(UnnormalisedEmbedder, UNNORMALISED)
+    unit, before = model.embed_clips(clips).embedding_ND, raw.embed_clips(clips).embedding_ND
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
     assert not np.allclose(np.linalg.norm(before, axis=1), 1, atol=1e-2)
-    np.testing.assert_array_equal(model.changed(RawEmbedder, RAW).hear(clips).vectors_ND, before)
+    np.testing.assert_array_equal(model.with_embedder(UnnormalisedEmbedder, UNNORMALISED).embed_clips(clips).embedding_ND, before)
     assert model.cache is not None and raw.cache is not None and model.cache.path != raw.cache.path
 
 
 @pytest.mark.parametrize("name", ["laion_linear", "laion_mlp"])
 @pytest.mark.parametrize("many", [False, True])
-def test_laions_heads_learn(monkeypatch: pytest.MonkeyPatch, name: str, many: bool) -> None:
-    monkeypatch.setattr("openclap.evals.supervised.RATES", (1e-2,))
-    train, valid, test = (vectors_that_tell(seed, rows, many) for seed, rows in ((0, 120), (1, 40), (2, 60)))
-    scorer, sentence = LEARNERS[name](lesson(train, valid, many=many))
-    score = scorer(test.clips, test.vectors_PD)
-    assert figure(test, scorer, many) > 0.6 and score.shape == (60, 4)
+def test_laion_heads_learn(monkeypatch: pytest.MonkeyPatch, name: str, many: bool) -> None:
+    monkeypatch.setattr("openclap.evals.finetuning.RATES", (1e-2,))
+    train, valid, test = (separable_embeddings(seed, rows, many) for seed, rows in ((0, 120), (1, 40), (2, 60)))
+    scorer, sentence = PROBES[name].fit(ProbeInput(train, valid, multilabel=many))
+    score = scorer(test.clips, test.embedding_PD)
+    assert score(test, scorer, many) > 0.6 and score.shape == (60, 4)
     assert ("hidden" in sentence) == (name == "laion_mlp") and "chosen on part 1" in sentence
     np.testing.assert_array_equal(
-        LEARNERS[name](lesson(train, valid, many=many))[0](test.clips, test.vectors_PD), score
+        PROBES[name].fit(ProbeInput(train, valid, multilabel=many))[0](test.clips, test.embedding_PD), score
     )
 
 
-def test_a_loss_that_is_no_number_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    train = vectors_that_tell(0, 40, False)
-    broken = replace(train, vectors_PD=np.full_like(train.vectors_PD, np.inf))
+def test_a_non_finite_loss_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = separable_embeddings(0, 40, False)
+    broken = replace(train, embedding_PD=np.full_like(train.embedding_PD, np.inf))
     with pytest.raises(TrainingError, match=r"part 0: in epoch 1 the loss is (nan|inf), at a learning rate of 0.0001"):
-        LEARNERS["laion_mlp"](lesson(broken, train, many=False))
+        PROBES["laion_mlp"].fit(ProbeInput(broken, train, multilabel=False))
 
 
-def test_the_supervised_suite_is_whole(model: Listener, sets: Path) -> None:
+def test_supervised_suite_runs_every_task(model: CachedEmbedder, sets: Path) -> None:
     table = run_suite("supervised", [replace(task, epochs=2) for task in SUPERVISED], [model], sets)
-    assert table.missing == {} and {row.task for row in table.rows} == set(TASKS)
+    assert table.skipped == {} and {row.task for row in table.rows} == set(TASKS)
     published = {row.task: row.published[0].value for row in table.rows if row.published}
     assert published["FSD50K, fine-tuned"] == 64.9 and published["VGGSound, fine-tuned"] == 75.4
     protocol = {row.task: row.protocol for row in table.rows}
@@ -209,21 +182,17 @@ def test_the_supervised_suite_is_whole(model: Listener, sets: Path) -> None:
     assert "before L2 normalisation" in protocol["VGGSound, LAION's linear probe"]
     assert not any("normalised" in each for each in protocol.values())
     again = run_suite("supervised", [replace(task, epochs=2) for task in SUPERVISED], [model], sets)
-    assert [row[:-1] for row in rows_of(again)] == [row[:-1] for row in rows_of(table)]
+    assert [row[:-1] for row in table_of(again)] == [row[:-1] for row in table_of(table)]
 
 
-def test_every_learner_has_words_for_its_protocol() -> None:
-    assert set(LEARNERS) == set(TOLD)
-
-
-def test_a_file_asks_for_fine_tuning_over_folds(
+def test_a_suite_file_fine_tunes_over_folds(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     miniatures.esc50(tmp_path / "esc50", folds=3)
     suite = tmp_path / "suite.toml"
     suite.write_text(
         '[[task]]\nname = "kinds"\nkind = "probe"\nsource = "esc50"\nfolder = "esc50"\nfolds = 3\n'
-        'learner = "fine_tune"\nepochs = 1\n'
+        'probe = "fine_tune"\nepochs = 1\n'
     )
     assert run(["eval", str(tiny_model), "--suite", str(suite)]) == 0
     said = capsys.readouterr()

@@ -249,3 +249,21 @@ def test_equal_class_scores_are_wrong() -> None:
 def test_what_cannot_be_classified_is_refused(score: np.ndarray, label: list[int] | list[str], says: str) -> None:
     with pytest.raises(DataError, match=says):
         classify(score, label)
+
+
+def test_precision_of_a_class_never_predicted() -> None:
+    rows = classes_in_detail(classify(np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), [0, 0, 1]))
+    assert (rows[0].precision, rows[1].precision, rows[1].recall, rows[1].f1) == (2 / 3, None, 0.0, 0.0)
+
+
+def test_classes_one_by_one() -> None:
+    rows = classes_in_detail(classify([[2, 1, 0], [0, 2, 1], [2, 1, 0], [0, 1, 2]], [0, 1, 1, 1]))
+    assert [(row.label, row.clips) for row in rows] == [(0, 1), (1, 3)]
+    assert (rows[0].recall, rows[0].precision) == (1.0, 0.5)
+    assert (rows[1].recall, rows[1].precision, rows[1].f1) == pytest.approx((1 / 3, 1.0, 0.5))
+
+
+def test_close_class_scores_are_a_tie() -> None:
+    assert classify([[1.0, 1.0 - 1e-6]], [0]).rank_N.tolist() == [1]
+    answers = classify([[1.0, 1.0 - 1e-6]], [0], tie=TIE)
+    assert answers.rank_N.tolist() == [2] and answers.predicted_N.tolist() == [1]
