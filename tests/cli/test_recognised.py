@@ -64,7 +64,7 @@ def test_the_same_is_measured_packed_or_not(
         figures[name] = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["figures"]
         assert ("as a table of 6 rows" in capsys.readouterr().err) == (name == "unpacked")
     assert len(figures["packed"]) > 3
-    assert [(one["task"], one["metric"]) for one in figures["packed"]] == [
+    assert [(one["task"], one["direction"], one["metric"]) for one in figures["packed"]] == [
         (one["task"], one["metric"]) for one in figures["unpacked"]
     ]
     assert openclap("eval", tiny_model, "--data", clothes["hf"]) == 0

@@ -1,4 +1,23 @@
+"""Clips of shards and of published data sets, and clips that were trained on."""
+
 from __future__ import annotations
+
+from pathlib import Path
+
+import polars
+import pytest
+import soundfile
+from evals_helpers import SOUNDS, cached, facts, flac, make_wave, write_shard
+
+from openclap.data.decode import facts_of
+from openclap.errors import DataError
+from openclap.evals.dataset import clips_of_task, load_clips
+from openclap.evals.decontamination import read_trained_clips
+from openclap.evals.metrics import AUDIO_TO_TEXT
+from openclap.evals.runner import run_suite
+from openclap.evals.tasks import PAPER
+
+TASKS = {task.name: task for task in PAPER}
 
 
 def test_clips_hold_the_facts_of_shards(shard_folder: Path) -> None:
@@ -34,15 +53,15 @@ def test_a_split_without_a_usable_clip_is_refused(tmp_path: Path) -> None:
 
 
 def test_digest_changes_with_sounds_captions_labels_and_groups(tmp_path: Path) -> None:
-    def digest(name: str, audio: bytes, told: dict[str, object]) -> str:
-        return load_clips(write_shard(tmp_path / name, [("key", audio, told)])).digest
+    def digest(name: str, audio: bytes, sample: dict[str, object]) -> str:
+        return load_clips(write_shard(tmp_path / name, [("key", audio, sample)])).digest
 
     sound, other = flac(make_wave("rain", 1)), flac(make_wave("rain", 2))
-    told = facts("rain", "g", ["rain"])
-    same = digest("a", sound, told)
-    assert digest("b", sound, told | {"tag": ["unused"]}) == same
+    sample = facts("rain", "g", ["rain"])
+    same = digest("a", sound, sample)
+    assert digest("b", sound, sample | {"tag": ["unused"]}) == same
     changed = [
-        digest("c", other, told),
+        digest("c", other, sample),
         digest("d", sound, facts("rain", "g", ["rain."])),
         digest("e", sound, facts("snow", "g", ["rain"])),
         digest("f", sound, facts("rain", "h", ["rain"])),
@@ -51,9 +70,9 @@ def test_digest_changes_with_sounds_captions_labels_and_groups(tmp_path: Path) -
 
 
 def test_a_clip_without_a_group_is_a_group(tmp_path: Path) -> None:
-    told = facts("rain", "g", ["rain"])
-    told["original_data"]["group"] = None
-    clip = load_clips(write_shard(tmp_path, [("key", flac(make_wave("rain", 1)), told)])).clips[0]
+    sample = facts("rain", "g", ["rain"])
+    sample["original_data"]["group"] = None
+    clip = load_clips(write_shard(tmp_path, [("key", flac(make_wave("rain", 1)), sample)])).clips[0]
     assert clip.group == "key"
 
 
@@ -62,7 +81,7 @@ def test_clips_of_the_training_data_are_left_out(tiny_model: Path, sets: Path, t
     polars.DataFrame({"freesound_id": [7000, 7001, 99], "youtube_id": [None, None, "x"]}).write_parquet(manifest)
     model = [cached(tiny_model, tmp_path)]
     result = run_suite("one", [TASKS["Clotho"]], model, sets, training=manifest)
-    assert {row.n for row in result.rows if row.metric.startswith("audio_to_text")} == {4}
+    assert {row.n for row in result.rows if row.metric.direction == AUDIO_TO_TEXT} == {4}
     assert "2 of 6 clips come from uploads that the model was trained on" in result.notes[0][1]
     assert "sample for sample" not in result.notes[0][1]
     (tmp_path / "bad").write_text("no table")
@@ -78,9 +97,7 @@ def test_clips_of_the_training_data_are_left_out(tiny_model: Path, sets: Path, t
             run_suite("one", [TASKS["Clotho"]], model, tmp_path / "no sets", training=tmp_path / name)
 
 
-def test_sounds_of_the_training_data_are_left_out_under_any_name(
-    tiny_model: Path, sets: Path, tmp_path: Path
-) -> None:
+def test_sounds_of_the_training_data_are_left_out_under_any_name(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
     clips = clips_of_task(TASKS["Clotho"], sets).test.clips
     wave, rate = soundfile.read(clips[2].path, dtype="int16")
     soundfile.write(tmp_path / "copy.flac", wave, rate)
@@ -89,7 +106,7 @@ def test_sounds_of_the_training_data_are_left_out_under_any_name(
     polars.DataFrame({"freesound_id": [7000, None], "pcm_sha256": ["other", known]}).write_parquet(manifest)
     found = clips_of_task(TASKS["Clotho"], sets, read_trained_clips(manifest))
     assert [clip.key for clip in found.test.clips] == [clip.key for clip in (clips[1], *clips[3:])]
-    assert "1 of 6 clips come from uploads that the model was trained on, and 1 more are sounds" in found.notes[0]
+    assert "1 of 6 clips come from uploads that the model was trained on, and 1 more have a sound" in found.notes[0]
     polars.DataFrame({"freesound_id": range(7000, 7006)}).write_parquet(manifest)
-    with pytest.raises(DataError, match="nothing is left to ask"):
+    with pytest.raises(DataError, match="nothing is left to measure on"):
         clips_of_task(TASKS["Clotho"], sets, read_trained_clips(manifest))

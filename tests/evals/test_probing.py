@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evals_helpers import SOUNDS, BandEmbedder, facts, flac, make_wave, separable_embeddings, with_labels, write_shard
+from evals_helpers import SOUNDS, BandEmbedder, separable_embeddings, with_labels
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
@@ -57,7 +57,9 @@ def test_cross_validated_probe_equals_scikit_learn(
     wanted = fit(strength, train_ND, label).predict(test_ND)
     predicted = scorer(test_clips, test_ND).argmax(1)
     np.testing.assert_array_equal(predicted, wanted)
-    accuracy = np.mean([train_clips.labels[p] == clip.label for p, clip in zip(predicted, test_clips.clips, strict=True)])
+    accuracy = np.mean(
+        [train_clips.labels[p] == clip.label for p, clip in zip(predicted, test_clips.clips, strict=True)]
+    )
     assert 0.2 < accuracy < 1.0
 
 
@@ -142,7 +144,11 @@ def test_the_note_states_how_the_strength_was_chosen(one_group: Path) -> None:
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_linear_probe_with_validation_split_equals_scikit_learn(multilabel: bool) -> None:
-    train, valid, test = separable_embeddings(0, 120, multilabel), separable_embeddings(1, 40, multilabel), separable_embeddings(2, 60, multilabel)
+    train, valid, test = (
+        separable_embeddings(0, 120, multilabel),
+        separable_embeddings(1, 40, multilabel),
+        separable_embeddings(2, 60, multilabel),
+    )
     scorer, note = PROBES["linear"].fit(ProbeInput(train, valid, multilabel=multilabel))
     ours = scorer(test.clips, test.embedding_PD)
     strength = float(note.split("C = ")[1].split(",")[0])
@@ -159,7 +165,11 @@ def test_linear_probe_with_validation_split_equals_scikit_learn(multilabel: bool
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_mlp_probe_learns(multilabel: bool) -> None:
-    train, valid, test = separable_embeddings(0, 120, multilabel), separable_embeddings(1, 40, multilabel), separable_embeddings(2, 60, multilabel)
+    train, valid, test = (
+        separable_embeddings(0, 120, multilabel),
+        separable_embeddings(1, 40, multilabel),
+        separable_embeddings(2, 60, multilabel),
+    )
     scorer, note = PROBES["mlp"].fit(ProbeInput(train, valid, multilabel=multilabel, epochs=25))
     score = scorer(test.clips, test.embedding_PD)
     assert "chosen on part 1" in note and score.shape == (60, 4)

@@ -1,11 +1,27 @@
+"""Results as tables, Markdown and JSON: partial data, undefined figures, verdicts on chance."""
+
 from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import miniatures
+import pytest
+from evals_helpers import cached
+
+from openclap.checkpoints import figures
+from openclap.evals.bootstrap import Estimate
+from openclap.evals.metrics import Metric
+from openclap.evals.results import MetricRow, Results, comparison_table, table_of
+from openclap.evals.runner import run_suite
+from openclap.evals.tasks import PAPER, Task
+
+TASKS = {task.name: task for task in PAPER}
 
 
 def suite(tiny_model: Path, sets: Path, *tasks: Task, models: tuple[str, ...] = ("tiny",)) -> Results:
-    listeners: list[CachedEmbedder] = [
-        open_cached(name, partial(openclap.load, tiny_model), sets / "cache") for name in models
-    ]
-    return run_suite("paper", tasks, listeners, sets)
+    return run_suite("paper", tasks, [cached(tiny_model, sets / "cache", name) for name in models], sets)
 
 
 def cells(found: Results, metric: str, column: str) -> list[str]:
@@ -20,15 +36,15 @@ def test_a_partial_data_set_is_not_compared_with_published_figures(tiny_model: P
     assert cells(found, "text→audio R@10", "difference") == ["9 of 975 clips"]
     assert "9 of 975 clips" in found.to_markdown()
     record = json.loads(found.to_json())
-    assert {each["short"] for each in record["figures"]} == {"9 of 975 clips"}
+    assert {each["incomplete"] for each in record["figures"]} == {"9 of 975 clips"}
     page = found.write_html(tmp_path / "page.html").read_text(encoding="utf-8")
     assert "9 of 975 clips" in page and "+17.5" not in page
     assert "82.5" not in page or "100 % for any model, with 9 clips" in page
     assert "; here 9 of 975 clips)" in figures.read(record, tiny_model).text
     assert any("R@10: 100 % for any model, with 9 clips to search" in sentence for _, sentence in found.notes)
 
-    whole = suite(tiny_model, tmp_path, replace(TASKS["AudioCaps"], clips=9))
-    row = next(row for row in whole.rows if row.metric == "text_to_audio_R@1")
+    whole = suite(tiny_model, tmp_path, replace(TASKS["AudioCaps"], test_clips=9))
+    row = next(row for row in whole.rows if row.metric.key == "text_to_audio_R@1")
     assert cells(whole, "text→audio R@1", "difference") == [f"{100 * row.estimate.value - 36.2:+.1f}"]
 
 
@@ -36,8 +52,10 @@ def test_missing_training_clips_count_as_partial(tiny_model: Path, tmp_path: Pat
     miniatures.fsd50k(tmp_path / "fsd50k")
     task = TASKS["FSD50K, linear probe"]
     few = cells(suite(tiny_model, tmp_path, task), "mAP", "difference")
-    assert few[0].startswith("8 of 10,231 clips, ") and few[0].endswith(" of 40,966 to learn from")
-    assert cells(suite(tiny_model, tmp_path, replace(task, clips=8)), "mAP", "difference")[0].startswith("16 of 40,966")
+    assert few[0].startswith("8 of 10,231 clips, ") and few[0].endswith(" of 40,966 training clips")
+    assert cells(suite(tiny_model, tmp_path, replace(task, test_clips=8)), "mAP", "difference")[0].startswith(
+        "16 of 40,966"
+    )
 
 
 @pytest.mark.parametrize("how", ["absent", "unreadable"])
@@ -62,10 +80,12 @@ def test_one_group_has_no_interval_and_no_p(tiny_model: Path, tmp_path: Path) ->
     found = suite(tiny_model, tmp_path, TASKS["ESC-50"], models=("one", "two"))
     assert cells(found, "accuracy", "95 %") == ["–", "–"]
     pairs = comparison_table(found)
-    assert pairs[0] == COMPARED and {row[2:] for row in pairs[1:]} == {("from one to two", "+0.0", "–", "–")}
+    assert {row[2:] for row in pairs[1:]} == {("from one to two", "+0.0", "–", "–")}
     record = json.loads(found.to_json())
     assert {each["p"] for each in record["comparisons"]} == {None}
-    assert ("ESC-50", "two: All clips are one group, so there is no interval, and no p.") in found.notes
+    assert [note for _, note in found.notes if "one group" in note] == [
+        "All clips are one group, so there is no interval, no p and no comparison with chance."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -80,15 +100,20 @@ def test_one_group_has_no_interval_and_no_p(tiny_model: Path, tmp_path: Path) ->
     ],
 )
 def test_verdict_on_chance(metric: str, ours: tuple[float, ...], chance: tuple[float, ...], verdict: str) -> None:
-    assert Figure("probe", metric, Estimate(*ours), Estimate(*chance), None, 9).above_chance == verdict
+    row = MetricRow(
+        model="m", task="probe", kind="probe", dataset="d", metric=Metric(metric), estimate=Estimate(*ours),
+        chance=Estimate(*chance), baseline=None, published=(), incomplete="", n=9, protocol="", data_hash="",
+        seconds=0.0, is_shown=True,
+    )  # fmt: skip
+    assert row.above_chance == verdict
+    assert replace(row, chance=None).above_chance == "–"
 
 
-def test_quick_table_fits_80_columns(evaluation: Evaluation) -> None:
-    rows = table(evaluation)
+def test_quick_table_fits_80_columns(quick: Results) -> None:
+    rows = table_of(quick)
     assert len(rows) == 19 and {len(row) for row in rows} == {8}
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     assert sum(widths[:-1]) + len("  ") * 7 + len("above") < 80
-    figures = tuple(replace(figure, untrained=None) for figure in evaluation.figures)
-    assert table(replace(evaluation, figures=figures)) == [(*row[:6], row[7]) for row in rows]
+    assert table_of(replace(quick, baseline=None)) == [(*row[:6], row[7]) for row in rows]
     assert rows[1][:2] == ("text→audio", "R@1")
     assert "nan" not in " ".join(" ".join(row) for row in rows)

@@ -24,7 +24,9 @@ def test_figures_equal_scikit_learn() -> None:
     score, truth = problem()
     tagged = tag(score, truth)
     measures = tagging_measures(tagged)
-    assert measures[MEAN_AVERAGE_PRECISION].value == pytest.approx(average_precision_score(truth, score, average="macro"))
+    assert measures[MEAN_AVERAGE_PRECISION].value == pytest.approx(
+        average_precision_score(truth, score, average="macro")
+    )
     assert measures[ROC_AUC].value == pytest.approx(roc_auc_score(truth, score, average="macro"))
     for c in range(7):
         assert average_precisions(tagged)[c] == pytest.approx(average_precision_score(truth[:, c], score[:, c]))
@@ -53,7 +55,9 @@ def test_a_class_of_all_or_no_clips_is_left_out() -> None:
     more = np.concatenate([truth, np.ones((60, 1), bool), np.zeros((60, 1), bool)], axis=1)
     tagged = tag(np.concatenate([score, score[:, :2]], axis=1), more)
     assert tagged.occurring.tolist() == list(range(7)) and np.isnan(average_precisions(tagged)[7:]).all()
-    assert tagging_measures(tagged)[MEAN_AVERAGE_PRECISION].value == pytest.approx(tagging_measures(tag(score, truth))[MEAN_AVERAGE_PRECISION].value)
+    assert tagging_measures(tagged)[MEAN_AVERAGE_PRECISION].value == pytest.approx(
+        tagging_measures(tag(score, truth))[MEAN_AVERAGE_PRECISION].value
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,15 @@
+"""Suites of TOML files."""
+
 from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from evals_helpers import cached
+
+from openclap.errors import ConfigError
+from openclap.evals.runner import run_suite
+from openclap.evals.tasks import read_suite
 
 
 def test_a_suite_file_describes_tasks(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
@@ -66,7 +77,7 @@ def test_a_suite_file_describes_tasks(tiny_model: Path, sets: Path, tmp_path: Pa
             '[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\nepochs = true',
             "epochs is True, expected a whole number",
         ),
-        ('[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\nprobe = ["mlp"]', "learner is "),
+        ('[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\nprobe = ["mlp"]', "probe is "),
         (
             '[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "esc50"\nfolders = "x"',
             "folders is 'x', expected a list of texts",
@@ -88,19 +99,19 @@ def test_an_invalid_suite_file_is_refused(tmp_path: Path, text: str, says: str) 
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "advice"),
     [
         ('template = ["a {}", "b {}"]', 'template is a list; write templates = ["a {}", "b {}"].'),
         ('folder = ["x"]', 'folder is a list; write folders = ["x"].'),
         ('templates = "a {}"', 'expected a list of texts. Write templates = ["a {}"].'),
     ],
 )
-def test_a_list_for_a_single_value_suggests_the_plural_key(tmp_path: Path, line: str, told: str) -> None:
+def test_a_list_for_a_single_value_suggests_the_plural_key(tmp_path: Path, line: str, advice: str) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(f'[[task]]\nname = "a"\nkind = "zero_shot"\nsource = "table"\n{line}\n', encoding="utf-8")
     with pytest.raises(ConfigError) as error:
         read_suite(file)
-    assert str(error.value).endswith(told)
+    assert str(error.value).endswith(advice)
 
 
 def test_the_suite_in_the_guide_is_the_demo_suite() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 from openclap import presets
 from openclap.checkpoints import figures
-from openclap.checkpoints.figures import Measured, table
+from openclap.checkpoints.figures import CardFigures
 from openclap.errors import CheckpointError
+from openclap.formatting import markdown_table
 from openclap.models.htsat import HTSATConfig
 from openclap.presets import Preset
 from openclap.storage import write_bytes
@@ -43,7 +44,7 @@ def card(folder: Path, repo: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _head(repo: str, measured: Measured | None) -> str:
+def _head(repo: str, measured: CardFigures | None) -> str:
     """The YAML that the hub reads, figures as its `model-index`."""
     from huggingface_hub import ModelCardData
 
@@ -93,7 +94,7 @@ def _parts(preset: Preset) -> str:
         ("vectors", f"{preset.embedding_size} numbers"),
         ("preset", preset.name),
     ]
-    return table(("", ""), rows)
+    return markdown_table([("", ""), *rows])
 
 
 LONG = {"windows": "windows end to end, averaged", "fusion": "the whole and three crops, fused"}

@@ -1,7 +1,6 @@
-"""What `openclap eval --json` measured, for a model's card: a table, and the hub's `model-index`.
+"""The figures of `openclap eval --json` for a model's card: a table, and the hub's `model-index`.
 
-One model on packed shards gives figures beside chance; a suite gives them for each of several models, beside published
-ones. Either lies in a model's folder as `evaluation.json`.
+The record is read from `evaluation.json` in a model's folder. It can be of any suite, and of several models.
 """
 
 from __future__ import annotations
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclap.errors import CheckpointError
+from openclap.formatting import markdown_table
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-Figure = Mapping[str, Any]
+FigureRecord = Mapping[str, Any]
 HUB_TASKS = {
     "text_to_audio": "text-to-audio-retrieval",
     "audio_to_text": "audio-to-text-retrieval",
@@ -26,68 +26,76 @@ HUB_TASKS = {
     "probe": "audio-classification",
     "few_shot": "audio-classification",
 }
-"""What the hub calls our tasks; it has no names of its own for retrieval."""
-MISTAKEN = "was not written by `openclap eval --json`. Remove it, or measure again."
+"""The hub's names of our directions of retrieval and kinds of task; it has none of its own for retrieval."""
+NOT_OURS = "was not written by `openclap eval --json`. Remove it, or measure again."
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Markdown for the card's body, and rows for its head."""
+class CardFigures:
+    """Markdown for the card's body, and results for its head."""
 
     text: str
     results: tuple[EvalResult, ...]
 
 
-def read(record: Mapping[str, Any], folder: Path) -> Measured:
-    """What a record says of the model in `folder`. Raises CheckpointError where that is nothing."""
+def read(record: Mapping[str, Any], folder: Path) -> CardFigures:
+    """The figures of the model in `folder`. Raises CheckpointError for a record without any, and for other content."""
     try:
-        return _of_suite(record, folder) if "suite" in record else _of_shards(record)
+        return _read(record, folder)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError):
-        raise CheckpointError(f"evaluation.json: {MISTAKEN}") from None
+        raise CheckpointError(f"evaluation.json: {NOT_OURS}") from None
 
 
-def _of_shards(record: Mapping[str, Any]) -> Measured:
-    figures, data = record["figures"], record["data"]
+def _read(record: Mapping[str, Any], folder: Path) -> CardFigures:
+    figures = [each for each in _figures_of_model(record["figures"], folder) if each["shown"]]
+    has_chance, has_published = (any(each[name] for each in figures) for name in ("chance", "published"))
+    heading = ["task", "metric", "value", "95 %"]
+    heading += ["chance"] * has_chance + ["published"] * has_published + ["n"]
     rows = [
-        [_spoken(each["task"]), _spoken(each["metric"]), *_estimate(each), _number(each, each["chance"]["value"])]
-        for each in figures
-    ]
-    parts = [
-        f"On {data['clips']} clips with {data['captions']} captions, split {data['split']!r}.",
-        table(("task", "metric", "value", "95 %", "chance"), rows),
-        "\n".join(f"- {name}: {sentence}" for name, sentence in record["protocol"].items()),
-    ]
-    name = f"split {data['split']}"
-    results = tuple(_result(each, each["task"], each["metric"], name) for each in figures if each["value"] is not None)
-    return Measured(_section(parts), results)
-
-
-def _of_suite(record: Mapping[str, Any], folder: Path) -> Measured:
-    figures = [each for each in _of_model(record["figures"], folder) if each["shown"]]
-    rows = [
-        [each["task"], _spoken(each["metric"]), *_estimate(each), _published(each), f"{each['n']:,}"]
+        [each["task"], _label(each), *_interval(each)]
+        + ([_chance(each)] if has_chance else [])
+        + ([_published(each)] if has_published else [])
+        + [f"{each['n']:,}"]
         for each in figures
     ]
     protocols = dict.fromkeys((each["task"], each["protocol"]) for each in figures)
     parts = [
+        "## Evaluation",
         f"The suite {record['suite']} of `openclap eval`.",
-        table(("task", "metric", "value", "95 %", "published", "n"), rows),
+        *_sentences_on_data(record),
+        markdown_table([heading, *rows]),
         "\n".join(f"- {task}: {protocol}." for task, protocol in protocols),
     ]
-    return Measured(_section(parts), tuple(_results_of_suite(figures)))
+    return CardFigures("\n\n".join(parts), tuple(_hub_results(figures)))
 
 
-def _results_of_suite(figures: Sequence[Figure]) -> Iterator[EvalResult]:
+def _sentences_on_data(record: Mapping[str, Any]) -> Iterator[str]:
+    """The counts of a collection, which has no name by which a reader could look them up."""
+    if record["suite"] == "quick" and record["data"]:
+        data = record["data"][0]
+        yield f"On {data['clips']} clips with {data['captions']} captions, split {data['name']!r}."
+
+
+def _hub_results(figures: Sequence[FigureRecord]) -> Iterator[EvalResult]:
+    from huggingface_hub import EvalResult
+
     for each in figures:
         if each["value"] is None:
             continue
-        data_set, _, how = each["task"].partition(", ")
-        task, metric = _parted(each["metric"]) if each["kind"] == "retrieval" else (each["kind"], each["metric"])
-        yield _result(each, task, metric, data_set, how)
+        dataset = each["dataset"]
+        _, _, protocol = each["task"].partition(", ")
+        yield EvalResult(
+            task_type=HUB_TASKS[each["direction"] or each["kind"]],
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-"),
+            dataset_name=dataset,
+            metric_type=each["metric"],
+            metric_value=round(each["value"], 4),
+            metric_name=", ".join(filter(None, (_words(each["metric"]), protocol))),
+        )
 
 
-def _of_model(figures: Sequence[Figure], folder: Path) -> list[Figure]:
-    """The figures of the model in `folder`: of the only one, or of the one that was named by this folder."""
+def _figures_of_model(figures: Sequence[FigureRecord], folder: Path) -> list[FigureRecord]:
+    """The figures of the only model, or of the one that was named by this folder."""
     names = list(dict.fromkeys(each["model"] for each in figures))
     if not names:
         raise CheckpointError("evaluation.json: holds no figure. Remove it, or measure again.")
@@ -99,52 +107,32 @@ def _of_model(figures: Sequence[Figure], folder: Path) -> list[Figure]:
     return [each for each in figures if each["model"] == ours[0]]
 
 
-def _result(figure: Figure, task: str, metric: str, data_set: str, how: str = "") -> EvalResult:
-    from huggingface_hub import EvalResult
-
-    return EvalResult(
-        task_type=HUB_TASKS[task],
-        dataset_type=re.sub(r"[^a-z0-9]+", "-", data_set.lower()).strip("-"),
-        dataset_name=data_set,
-        metric_type=metric,
-        metric_value=round(figure["value"], 4),
-        metric_name=f"{_spoken(metric)}, {how}" if how else _spoken(metric),
-    )
+def _label(figure: FigureRecord) -> str:
+    """The metric, such as "text to audio R@1"."""
+    return " ".join(_words(name) for name in (figure["direction"], figure["metric"]) if name)
 
 
-def _parted(metric: str) -> tuple[str, str]:
-    """ "text_to_audio_R@1" to ("text_to_audio", "R@1")."""
-    task = metric[: len("text_to_audio")]
-    return task, metric[len(task) + 1 :]
-
-
-def _estimate(figure: Figure) -> tuple[str, str]:
+def _interval(figure: FigureRecord) -> tuple[str, str]:
     """The value and its interval."""
     value, low, high = (_number(figure, figure[name]) for name in ("value", "low", "high"))
     return value, f"{low} to {high}"
 
 
-def _published(figure: Figure) -> str:
+def _chance(figure: FigureRecord) -> str:
+    return _number(figure, figure["chance"]["value"]) if figure["chance"] else "–"
+
+
+def _published(figure: FigureRecord) -> str:
     if not figure["published"]:
         return "–"
     first = figure["published"][0]
-    short = f"; here {figure['short']}" if figure.get("short") else ""
-    return f"{_number(figure, first['value'])} ({first['system']}{short})"
+    incomplete = f"; here {figure['incomplete']}" if figure.get("incomplete") else ""
+    return f"{_number(figure, first['value'])} ({first['system']}{incomplete})"
 
 
-def _number(figure: Figure, number: float | None) -> str:
-    return "–" if number is None else f"{number:.{1 if figure['metric'].endswith('rank') else 3}f}"
+def _number(figure: FigureRecord, number: float | None) -> str:
+    return "–" if number is None else f"{number:.{1 if figure['is_rank'] else 3}f}"
 
 
-def _spoken(name: str) -> str:
+def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _section(parts: Sequence[str]) -> str:
-    return "\n\n".join(["## Evaluation", *parts])
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words as a Markdown table."""
-    lines = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (heads, *rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * len(heads), *lines[1:]])

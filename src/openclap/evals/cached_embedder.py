@@ -83,6 +83,7 @@ class CachedEmbedder:
         self.name, self.embedder, self.cache = name, embedder, cache
         self.batch_size, self.processes, self.progress = batch_size, processes, progress
         self._load = load
+        self._embedded: dict[tuple[str, ...], EmbeddedClips] = {}
 
     def with_embedder(self, wrap: Callable[[SoundEmbedder], SoundEmbedder], kind: str) -> CachedEmbedder:
         """The same model with its embedder wrapped; its embeddings have a cache of their own, named after `kind`."""
@@ -118,6 +119,15 @@ class CachedEmbedder:
 
         Raises DataError where no clip is left, OpenClapError for an embedder that returns something else.
         """
+        if not clips.digest:
+            return self._embed_clips(clips)
+        # The tasks on a collection share its clips, whose shards then are read once; published sets differ by task.
+        key = (clips.digest, *(clip.key for clip in clips.clips))
+        if key not in self._embedded:
+            self._embedded[key] = self._embed_clips(clips)
+        return self._embedded[key]
+
+    def _embed_clips(self, clips: EvalClips) -> EmbeddedClips:
         hash_N, lost = self._hash_sounds(clips)
         embeddings = self.cache.get(sorted(set(hash_N.values()))) if self.cache else {}
         missing: dict[str, int] = {}

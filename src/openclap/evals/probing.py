@@ -132,7 +132,7 @@ def run_probe(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmb
 
 def _probe_folds(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
     """With official folds, the clips of each fold are answered by a probe trained on all other folds."""
-    whole = _labelled(task, test, data.classes)
+    whole = label_clips(task, test, data.classes)
     clip_N, label_N = labelled_clips(task, test.clips, data.classes)
     score_NC = np.empty((len(test.clips), len(data.classes)))
     notes = []
@@ -154,7 +154,7 @@ def run_few_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cached
     clip_N, label_N = labelled_clips(task, test.clips, data.classes)
     rounds: list[tuple[LabelledClips, Ints]]  # training clips, and the items of `clip_N` to answer
     if task.folds:
-        whole = _labelled(task, test, data.classes)
+        whole = label_clips(task, test, data.classes)
         rounds = [
             (whole.at(np.setdiff1d(clip_N, np.flatnonzero(fold_N))), np.flatnonzero(fold_N[clip_N]))
             for fold_N in _official_folds(test.clips, task)
@@ -192,10 +192,10 @@ def _training_clips(
     train = model.embed_clips(data.train)
     valid = model.embed_clips(data.valid) if data.valid is not None else None
     lost = train.lost + (valid.lost if valid else ())
-    return _labelled(task, train, data.classes), _labelled(task, valid, data.classes) if valid else None, lost
+    return label_clips(task, train, data.classes), label_clips(task, valid, data.classes) if valid else None, lost
 
 
-def _labelled(task: Task, embedded: EmbeddedClips, classes: tuple[str, ...]) -> LabelledClips:
+def label_clips(task: Task, embedded: EmbeddedClips, classes: tuple[str, ...]) -> LabelledClips:
     """Clips with their labels. A clip without a label is a negative example of every class where clips have any number
     of labels, and is left out elsewhere."""
     labelled = LabelledClips(embedded.clips, embedded.embedding_ND, truth_table(task, embedded.clips, classes))
