@@ -65,7 +65,7 @@ def test_the_same_is_measured_packed_or_not(
         assert ("as a table of 6 rows" in capsys.readouterr().err) == (name == "unpacked")
     assert len(figures["packed"]) > 3
     assert [(one["task"], one["direction"], one["metric"]) for one in figures["packed"]] == [
-        (one["task"], one["metric"]) for one in figures["unpacked"]
+        (one["task"], one["direction"], one["metric"]) for one in figures["unpacked"]
     ]
     assert openclap("eval", tiny_model, "--data", clothes["hf"]) == 0
     assert openclap("eval", tiny_model, "--data", tmp_path / "nowhere") == 2
@@ -94,7 +94,8 @@ def test_columns_of_other_names_are_named_and_then_measured_on(
 
 def test_a_split_that_is_not_there(sounds: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = sounds / "split.csv"
-    table.write_text("file,caption,split\nlow-0.wav,a low tone,train\nhigh-1.wav,a high tone,valid\n", encoding="utf-8")
+    rows = ["low-0.wav,a low tone,train", "high-1.wav,a high tone,valid", "noise-2.wav,noise,valid"]
+    table.write_text("\n".join(["file,caption,split", *rows]) + "\n", encoding="utf-8")
     assert openclap("eval", tiny_model, "--data", table) == 2
     assert "no sound is in its split 'test'. Found: train, valid." in " ".join(capsys.readouterr().err.split())
     assert openclap("eval", tiny_model, "--data", table, "--split", "valid") == 0

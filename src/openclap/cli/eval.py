@@ -11,15 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openclap import paths
 from openclap.cli.console import note, print_table, progress, results
 from openclap.cli.defaults import default_model
 from openclap.cli.model_options import LoadOptions
-from openclap.cli.reading import ReadAs, note_doubts
+from openclap.cli.reading import ReadAs, note_doubts, say
 
 if TYPE_CHECKING:
     from openclap.embedder import Embedder
     from openclap.evals.results import Results
+    from openclap.sources.recognise import Recognised
 
 LARGEST_SEED = 2**32 - 1
 """The largest seed of numpy and scikit-learn."""
@@ -82,7 +82,6 @@ def evaluate(
     """
     from openclap.errors import ConfigError, DataError
     from openclap.evals import runner
-    from openclap.evals.dataset import is_packed
     from openclap.limits import PROCESSES, check_count
 
     if not 0 <= seed <= LARGEST_SEED:
@@ -91,19 +90,14 @@ def evaluate(
     check_count("--batch-size", batch_size)
     outputs = _Outputs(json, markdown, html)
     outputs.check()
-    place = data or (paths.home() / "demo" / "shards" if suite == "quick" else None)
-    source = None
     if suite != "quick" and read_as != ReadAs():
         raise ConfigError(
             "--source, --audio-column and --caption-column belong to the suite quick. Tasks name their sources."
         )
-    if suite == "quick" and place and place.exists() and not (is_packed(place, split) and read_as == ReadAs()):
-        source = read_as.recognise(place)
-        note_doubts(source)
     with progress("Measuring") as advance:
         found = runner.evaluate(
             list(checkpoints) or [default_model()],
-            source or place,
+            data,
             suite=suite,
             split=split,
             baseline=baseline,
@@ -112,6 +106,8 @@ def evaluate(
             batch_size=batch_size,
             seed=seed,
             load=partial(_load, load_options),
+            reading=read_as.reading,
+            recognised=_note_form,
             progress=lambda _, done, total: advance(done, total),
             note=None if suite == "quick" else note,
         )
@@ -121,6 +117,12 @@ def evaluate(
         )
     show(found)
     outputs.write(found, f"{found.models[0]} on {split}" if suite == "quick" and len(found.models) == 1 else None)
+
+
+def _note_form(found: Recognised) -> None:
+    """Print the form of loose sounds, and doubts about their captions, to stderr."""
+    say(found)
+    note_doubts(found)
 
 
 def _load(options: LoadOptions, name: str) -> Embedder:

@@ -27,7 +27,7 @@ from openclap.errors import AudioError, ConfigError, DataError
 from openclap.evals.decontamination import TaskRecord, remove_trained_clips
 from openclap.formatting import join_first
 from openclap.sources import SOURCES, Record
-from openclap.sources.recognise import Recognised, recognise
+from openclap.sources.recognise import Reading, Recognised, recognise
 from openclap.sources.text import read_text
 from openclap.types import Sample
 
@@ -144,25 +144,34 @@ class TaskClips:
 
 
 def load_collection(
-    data: str | os.PathLike[str] | Recognised | Collection, split: str, *, progress: StageProgress | None = None
+    data: str | os.PathLike[str] | Collection,
+    split: str,
+    *,
+    reading: Reading = Reading(),
+    recognised: Callable[[Recognised], None] = lambda found: None,
+    progress: StageProgress | None = None,
 ) -> Collection:
     """Load packed shards, or any form of sounds that `openclap.sources.recognise` reads.
+
+    Args:
+        reading: how to read loose sounds, where that is not left to recognition.
+        recognised: called with the form of loose sounds before they are read.
 
     Raises DataError for a missing split, and where no clip can be used.
     """
     if isinstance(data, Collection):
         return data
-    if isinstance(data, Recognised):
-        return _load_sounds(data, split, progress)
     folder = Path(data).expanduser()
-    if not is_packed(folder, split):
-        return _load_sounds(recognise(folder.absolute()), split, progress)
+    if reading != Reading() or not _is_packed(folder, split):
+        found = recognise(folder.absolute(), reading)
+        recognised(found)
+        return _load_sounds(found, split, progress)
     test = load_clips(folder / split, progress=progress)
     has_train = split != TRAIN and (folder / TRAIN).is_dir()
     return Collection(test, load_clips(folder / TRAIN, progress=progress) if has_train else None)
 
 
-def is_packed(folder: Path, split: str) -> bool:
+def _is_packed(folder: Path, split: str) -> bool:
     """Whether `folder` holds shards in a folder per split. A missing folder counts as packed: the shard reader has the
     more helpful error."""
     return any((folder / split).glob("*.tar")) or any(folder.glob("*/sizes.json")) or not folder.exists()

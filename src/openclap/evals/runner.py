@@ -35,7 +35,7 @@ from openclap.evals.finetuning import UNNORMALISED
 from openclap.evals.metrics import Metric
 from openclap.evals.results import Comparison, DataFacts, MetricRow, Results, TaskOutput
 from openclap.evals.tasks import KINDS, SUITES, Task, protocol_of, read_suite
-from openclap.sources.recognise import Recognised
+from openclap.sources.recognise import Reading, Recognised
 
 Model = str | os.PathLike[str] | SoundEmbedder
 """A model folder, file or name, or an embedder."""
@@ -49,7 +49,7 @@ BASELINE = "baseline"
 
 def evaluate(
     models: Model | Mapping[str, Model] | Sequence[str | os.PathLike[str]],
-    data: str | os.PathLike[str] | Recognised | Collection | None = None,
+    data: str | os.PathLike[str] | Collection | None = None,
     *,
     suite: str | os.PathLike[str] | Sequence[Task] = "quick",
     split: str = "test",
@@ -60,6 +60,8 @@ def evaluate(
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
     load: Callable[[str], SoundEmbedder] = load_model,
+    reading: Reading = Reading(),
+    recognised: Callable[[Recognised], None] = lambda found: None,
     progress: StageProgress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Results:
@@ -81,6 +83,8 @@ def evaluate(
         seed: of resamples, draws and networks: the same seed gives the same figures.
         cache: the folder of cached embeddings; $OPENCLAP_HOME/evals without it.
         load: loads a model by name; picklable, for workers to call.
+        reading: of the collection, how to read loose sounds, where that is not left to recognition.
+        recognised: called with the form of loose sounds before they are read.
         progress: called with a stage, the number of items done and of all items.
         note: called with a line for each task.
 
@@ -109,9 +113,10 @@ def evaluate(
     before = _open(BASELINE, baseline, folder, load, **opening) if baseline is not None else None
     source: Path | Collection
     if on_collection == {True}:
-        source = load_collection(data or paths.home() / "demo" / "shards", split)
-    elif isinstance(data, Recognised | Collection):
-        raise ConfigError(f"The suite {name} needs the folder of published data sets.")
+        place = data or paths.home() / "demo" / "shards"
+        source = load_collection(place, split, reading=reading, recognised=recognised)
+    elif isinstance(data, Collection) or reading != Reading():
+        raise ConfigError(f"The suite {name} needs the folder of published data sets, each read by its own source.")
     else:
         source = Path(data) if data else paths.home() / "datasets"
     return run_suite(
