@@ -113,7 +113,7 @@ def test_reciprocal_ranks_by_hand() -> None:
     [
         (np.zeros((2, 3)), np.zeros((2, 4)), [0, 1], "do not fit"),
         (np.zeros((0, 3)), np.zeros((2, 3)), [0, 1], "do not fit"),
-        (np.zeros((2, 3)), np.zeros((2, 3)), [0], "one owner a caption"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), [0], "one owner per caption"),
         (np.zeros((2, 3)), np.zeros((2, 3)), [0, 2], "2 clips"),
         (np.full((2, 3), np.nan), np.zeros((2, 3)), [0, 1], "NaN"),
     ],

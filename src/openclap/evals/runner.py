@@ -95,11 +95,14 @@ def evaluate(
     Example:
         >>> from pathlib import Path
         >>> import openclap
-        >>> sounds = Path(openclap.__file__).parent / "demo" / "sounds" / "sounds.csv"
-        >>> tasks = [task for task in openclap.evals.tasks.QUICK if task.kind == "zero_shot"]
-        >>> results = openclap.evals.runner.evaluate("demo-start", sounds, suite=tasks)
-        >>> results.row("accuracy").above_chance in ("yes", "no", "touching")
-        True
+        >>> from openclap.evals.runner import evaluate
+        >>> sounds = Path(openclap.__file__).parent / "demo" / "sounds"
+        >>> rows = [f"{sounds}/scratch-dog1.ogg,a dog barking", f"{sounds}/scratch-duck.ogg,a duck quacking"]
+        >>> _ = Path("sounds.csv").write_text("\\n".join(["file,caption", *rows]))
+        >>> results = evaluate("demo-start", "sounds.csv")
+        >>> results.row("text_to_audio_R@1").n
+        2
+        >>> _ = results.write_html("report.html")
     """
     name, tasks = _read_suite(suite)
     on_collection = {task.source == COLLECTION for task in tasks}
