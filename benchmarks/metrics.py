@@ -42,7 +42,7 @@ def side_by_side(clips: int, each: int) -> None:
     vectors_s, ranks = timed(lambda: rank_vectors(audio_AD, text_TD, owner_T, tie=0.0))
     for name, value in theirs.items():
         assert abs(ours[name] - value) < 1e-9, (name, ours[name], value)
-    from_vectors = {name: measure.value for name, measure in retrieval_measures(ranks).items()}
+    from_vectors = {metric.key: measure.value for metric, measure in retrieval_measures(ranks).items()}
     print(f"{clips:,} clips, {clips * each:,} captions; {len(theirs)} figures are equal.")
     print(f"loop of sorts         {by_loop_s:8.2f} s")
     print(f"ours                  {ours_s:8.2f} s   {by_loop_s / ours_s:5.1f} times as fast")

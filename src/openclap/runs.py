@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openclap.captions.check import CaptionCheck
-from openclap.errors import ConfigError, DataError
-from openclap.evals.validation import Change, HeldOut
+from openclap.data.build import caption_check
+from openclap.errors import ConfigError
+from openclap.evals.validation import MetricChange, RetrievalValidation
 from openclap.formatting import join_first
 from openclap.limits import PROCESSES, check_count
 from openclap.loading import load
 from openclap.recipes import recipe as find_recipe
-from openclap.sources.recognise import ReadOptions, RecognisedCollection, advice, recognise
+from openclap.sources.recognise import ReadOptions, RecognisedCollection, recognise
 from openclap.training import trainer
 from openclap.training.checkpointing import SHARDS, check_run_folder
 from openclap.training.config import TrainConfig, override
@@ -50,7 +50,7 @@ class FinetuneResult:
     """
 
     training: TrainingResult
-    changes: tuple[Change, ...]
+    changes: tuple[MetricChange, ...]
     report: Path | None
     split: PairSplit
 
@@ -182,7 +182,7 @@ def finetune(
         sounds,
         out / SHARDS,
         recognise=lambda path: _recognise(path, reading or ReadOptions(), note),
-        check=lambda source: _caption_check(source, skip_caption_check, note),
+        check=lambda source: caption_check(source, skip=skip_caption_check, note=note),
         validation_fraction=validation_fraction,
         seed=SPLIT_SEED,
         channels=channels,
@@ -192,7 +192,7 @@ def finetune(
     for sentence in split.notes:
         note(sentence)
     config = finetune_config(start, str(split.train.folder), len(split.train), mode=mode, options=options, note=note)
-    validation = HeldOut(split.validation)
+    validation = RetrievalValidation(split.validation)
     note(_describe_run(config, len(split.train), len(validation.clips)))
     result = trainer.train(config, out, shards=split.train, validate=validation.score, progress=progress)
     if result.stopped:
@@ -216,20 +216,6 @@ def _recognise(path: Path, reading: ReadOptions, note: OnSentence) -> Recognised
     if source.unread:
         note(f"Not read: {join_first(source.unread)}.")
     return source
-
-
-def _caption_check(source: RecognisedCollection, skip: bool, note: OnSentence) -> CaptionCheck:
-    """Build a check that raises DataError for captions without content, or, with `skip`, only warns."""
-
-    def stop(doubt: str, usable: bool) -> None:
-        sentence = f"{source.path}: {' '.join(filter(None, (doubt, advice(source))))} Nothing was decoded yet."
-        if not usable:
-            raise DataError(sentence)
-        if not skip:
-            raise DataError(f"{sentence} To continue all the same, give --skip-caption-check.")
-        note(sentence)
-
-    return CaptionCheck(stop)
 
 
 def _describe_run(config: TrainConfig, training_pairs: int, validation_pairs: int) -> str:

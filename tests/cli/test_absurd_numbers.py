@@ -15,9 +15,9 @@ import pytest
 import openclap
 from openclap.cli import app, run
 from openclap.errors import ConfigError, OpenClapError
-from openclap.evals.clips import EvalClips
+from openclap.evals.cached_embedder import CachedEmbedder
+from openclap.evals.dataset import EvalClips
 from openclap.evals.fad import frechet_distance_infinity
-from openclap.evals.hearing import Listener
 from openclap.evals.tasks import Task
 from openclap.limits import check_count
 from openclap.training.config import OptimConfig, TrainConfig, option_names, override
@@ -111,8 +111,8 @@ def test_absurd_numbers_in_python(tiny_model: Path) -> None:
         lambda n: model.embed_audio([wave], batch_size=n),
         lambda n: model.embed_text(["low"], batch_size=n),
         lambda n: list(model.windows_each([wave], batch_size=n)),
-        lambda n: Listener("a", model, batch_size=n).hear(clips),
-        lambda n: Listener("a", model, processes=n).hear(clips),
+        lambda n: CachedEmbedder("a", model, batch_size=n).embed_clips(clips),
+        lambda n: CachedEmbedder("a", model, processes=n).embed_clips(clips),
         lambda n: Task(name="a", kind="probe", source="folder", folds=5, epochs=n),
         lambda n: frechet_distance_infinity(np.eye(12), np.eye(12), subsets=n),
         lambda n: TrainConfig("a", "b", epochs=n, batch_size=2),

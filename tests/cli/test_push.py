@@ -19,27 +19,21 @@ from openclap.cli import run
 from openclap.errors import CheckpointError
 from tiny_models import TINY_HTSAT, tiny_laion_model
 
+QUICK = {"model": "m", "task": "retrieval", "kind": "retrieval", "dataset": "split test", "direction": "text_to_audio"}
+SHOWN = {"shown": True, "published": [], "incomplete": None, "n": 228, "protocol": "retrieval, split test"}
 FIGURES = {
+    "suite": "quick",
     "figures": [
-        {
-            "task": "text_to_audio",
-            "metric": "R@1",
-            "value": 0.25,
-            "low": 0.2,
-            "high": None,
-            "chance": {"value": 0.01, "low": 0.0, "high": 0.02},
-        },
-        {
-            "task": "text_to_audio",
-            "metric": "median_rank",
-            "value": 11,
-            "low": 7,
-            "high": 15,
-            "chance": {"value": 57.7},
-        },
+        QUICK
+        | SHOWN
+        | {"metric": "R@1", "is_rank": False, "value": 0.25, "low": 0.2, "high": None}
+        | {"chance": {"value": 0.01, "low": 0.0, "high": 0.02}},
+        QUICK
+        | SHOWN
+        | {"metric": "median_rank", "is_rank": True, "value": 11, "low": 7, "high": 15}
+        | {"chance": {"value": 57.7, "low": 50.0, "high": 65.0}},
     ],
-    "protocol": {"Clips": "Windows, averaged."},
-    "data": {"split": "test", "clips": 114, "captions": 228},
+    "data": [{"name": "test", "clips": 114, "captions": 228}],
 }
 
 
@@ -85,27 +79,41 @@ def test_card_describes_the_model_and_how_to_load_it(model: Path) -> None:
     assert "## Evaluation" not in body
     (model / "evaluation.json").write_text(json.dumps(FIGURES), encoding="utf-8")
     measured = model_card.card_text(model, "me/tiny")
-    assert "| text to audio | R@1 | 0.250 | 0.200 to – | 0.010 |" in measured
-    assert "| text to audio | median rank | 11.0 | 7.0 to 15.0 | 57.7 |" in measured
+    assert "| retrieval | text to audio R@1 | 0.250 | 0.200 to – | 0.010 | 228 |" in measured
+    assert "| retrieval | text to audio median rank | 11.0 | 7.0 to 15.0 | 57.7 | 228 |" in measured
     assert "metric_type" not in measured and "type: text-to-audio-retrieval" in measured.split("---\n")[1]
-    assert "On 114 clips with 228 captions, split 'test'." in measured and "- Clips: Windows, averaged." in measured
+    assert (
+        "On 114 clips with 228 captions, split 'test'." in measured
+        and "- retrieval: retrieval, split test." in measured
+    )
 
 
 def suite_of(*models: object) -> dict[str, object]:
-    """What a suite's JSON says of a task for each of some models."""
+    """The JSON of a suite for some models."""
     figure = {
         "task": "ESC-50",
         "kind": "zero_shot",
+        "dataset": "ESC-50",
+        "direction": None,
         "metric": "accuracy",
+        "is_rank": False,
         "shown": True,
         "value": 0.875,
         "low": 0.8,
         "high": 0.9,
+        "chance": None,
         "published": [{"value": 0.91, "system": "LAION-CLAP"}],
         "n": 2000,
         "protocol": "zero-shot, 5 folds averaged",
     }
-    found = figure | {"task": "Clotho", "kind": "retrieval", "metric": "text_to_audio_R@1", "published": []}
+    found = figure | {
+        "task": "Clotho",
+        "dataset": "Clotho",
+        "kind": "retrieval",
+        "direction": "text_to_audio",
+        "metric": "R@1",
+        "published": [],
+    }
     rows = [figure, found, figure | {"metric": "balanced_accuracy", "shown": False}]
     return {"suite": "paper", "figures": [row | {"model": str(model)} for model in models for row in rows]}
 

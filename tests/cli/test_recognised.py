@@ -64,8 +64,8 @@ def test_packed_and_unpacked_collections_give_equal_scores(
         figures[name] = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["figures"]
         assert ("as a table of 6 rows" in capsys.readouterr().err) == (name == "unpacked")
     assert len(figures["packed"]) > 3
-    assert [(one["task"], one["metric"]) for one in figures["packed"]] == [
-        (one["task"], one["metric"]) for one in figures["unpacked"]
+    assert [(one["task"], one["direction"], one["metric"]) for one in figures["packed"]] == [
+        (one["task"], one["direction"], one["metric"]) for one in figures["unpacked"]
     ]
     assert openclap("eval", tiny_model, "--data", clothes["hf"]) == 0
     assert openclap("eval", tiny_model, "--data", tmp_path / "nowhere") == 2
@@ -94,7 +94,8 @@ def test_caption_columns_can_be_named(
 
 def test_missing_split_is_refused(sounds: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = sounds / "split.csv"
-    table.write_text("file,caption,split\nlow-0.wav,a low tone,train\nhigh-1.wav,a high tone,valid\n", encoding="utf-8")
+    rows = ["low-0.wav,a low tone,train", "high-1.wav,a high tone,valid", "noise-2.wav,noise,valid"]
+    table.write_text("\n".join(["file,caption,split", *rows]) + "\n", encoding="utf-8")
     assert openclap("eval", tiny_model, "--data", table) == 2
     assert "no sound is in its split 'test'. Found: train, valid." in " ".join(capsys.readouterr().err.split())
     assert openclap("eval", tiny_model, "--data", table, "--split", "valid") == 0

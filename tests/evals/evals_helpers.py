@@ -10,14 +10,19 @@ import itertools
 import json
 import tarfile
 import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from openclap.evals.clips import EvalClip, EvalClips
-from openclap.evals.lesson import Part
+import openclap
+from openclap.evals.cached_embedder import CachedEmbedder, open_cached
+from openclap.evals.dataset import EvalClip, EvalClips
+from openclap.evals.probing import LabelledClips
 
 RATE = 16_000
 SOUNDS = {
@@ -80,25 +85,31 @@ def facts(label: str | None, group: str, captions: list[str], **more: str) -> di
 
 
 def write_split(folder: Path, takes: int, first_seed: int) -> Path:
-    """Every kind of sound, `takes` recordings of each, every recording in two takes of one group."""
+    """Every kind of sound, `takes` recordings of each, every recording as two clips of one group."""
     samples = []
-    for label, said in SOUNDS.items():
+    for label, caption in SOUNDS.items():
         for take in range(takes):
             group = f"{label}-{first_seed + take}"
             for part in range(2):
                 wave = make_wave(label, 10 * (first_seed + take) + part)
-                words = [said, f"{said}, recording {first_seed + take} part {part}"]
+                words = [caption, f"{caption}, recording {first_seed + take} part {part}"]
                 samples.append((f"{group}-{part}", flac(wave), facts(label, group, words)))
     return write_shard(folder, samples)
 
 
-class BandEmbedder:
-    """Hears the energy in frequency bands; reads words through a ridge regression onto those energies.
+def with_labels(clips: EvalClips, label: dict[str, str | None]) -> EvalClips:
+    """The same clips with labels replaced as the table says."""
+    renamed = [replace(clip, label=label.get(str(clip.label), clip.label)) for clip in clips.clips]
+    return replace(clips, clips=tuple(renamed))
 
-    Small, but a real joint embedding: it learns from pairs and generalises to unheard takes.
+
+class BandEmbedder:
+    """Sounds are embedded as energies in frequency bands, words by a ridge regression onto those energies.
+
+    Small, but a real joint embedding: it learns from pairs and generalises to other takes.
     """
 
-    clip_policy = "Every clip is heard whole: energies are averaged over its length."
+    clip_policy = "Every clip is embedded whole: energies are averaged over its length."
     bands, words = 24, 128
 
     def __init__(self) -> None:
@@ -139,11 +150,29 @@ def _unit(vector_ND: np.ndarray) -> np.ndarray:
     return (vector_ND / np.linalg.norm(vector_ND, axis=1, keepdims=True)).astype(np.float32)
 
 
-def vectors_that_tell(seed: int, rows: int, many: bool) -> Part:
-    """Vectors that tell their classes, of four, not without doubt."""
+def separable_embeddings(seed: int, rows: int, multilabel: bool) -> LabelledClips:
+    """Embeddings of four classes that overlap a little."""
     rng = np.random.default_rng(seed)
     middle = np.random.default_rng(9).standard_normal((4, 12))
-    truth = rng.random((rows, 4)) < 0.4 if many else np.eye(4, dtype=bool)[rng.integers(0, 4, rows)]
-    vectors = (truth @ middle + 1.5 * rng.standard_normal((rows, 12))).astype(np.float32)
+    truth = rng.random((rows, 4)) < 0.4 if multilabel else np.eye(4, dtype=bool)[rng.integers(0, 4, rows)]
+    embedding = (truth @ middle + 1.5 * rng.standard_normal((rows, 12))).astype(np.float32)
     clips = tuple(EvalClip(f"{seed}-{n}", (), None, f"{seed}-{n}", 1.0) for n in range(rows))
-    return Part(EvalClips(f"part {seed}", clips, "", lambda index: b""), vectors, truth)
+    return LabelledClips(EvalClips(f"part {seed}", clips, "", lambda index: b""), embedding, truth)
+
+
+def cached(model: Path, home: Path, name: str = "tiny", **options: Any) -> CachedEmbedder:
+    """A model of a folder, with its cache under `home`."""
+    return open_cached(name, partial(openclap.load, model), home, **options)
+
+
+class Deaf:
+    """A model that has an identity and refuses to embed."""
+
+    def __init__(self, model: Any) -> None:
+        self.tokenizer, self.clip_policy, self.clap = model.tokenizer, model.clip_policy, model.clap
+
+    def embed_each(self, sounds: Sequence[Any], batch_size: int) -> Iterator[Any]:
+        raise AssertionError("a sound was embedded")
+
+    def embed_text(self, texts: Sequence[str]) -> Any:
+        raise AssertionError("a text was embedded")

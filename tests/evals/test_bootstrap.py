@@ -12,11 +12,19 @@ from openclap.evals.bootstrap import (
     chance_classification,
     chance_recall,
     chance_retrieval,
-    fixed_answer,
+    constant_answer,
     measure_interval,
+    paired_difference,
     random_ranks,
 )
 from openclap.evals.metrics import (
+    ACCURACY,
+    AUDIO_TO_TEXT,
+    BALANCED_ACCURACY,
+    MRR,
+    TEXT_TO_AUDIO,
+    Measure,
+    Metric,
     classify,
     mean_of,
     rank_retrieval,
@@ -60,7 +68,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert first != bootstrap_interval(mean_of(values), group, seed=8)
 
 
-def test_blocks_change_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_do_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(3).random(50)
     whole = bootstrap_interval(mean_of(values), np.arange(50))
     monkeypatch.setattr("openclap.evals.bootstrap.BLOCK", 500)
@@ -73,7 +81,7 @@ def test_one_group_has_no_interval() -> None:
     assert math.isnan(estimate.low) and math.isnan(estimate.high)
 
 
-def test_nothing_has_no_interval() -> None:
+def test_no_items_have_no_interval() -> None:
     with pytest.raises(DataError, match="at least one item"):
         bootstrap_interval(mean_of(np.zeros(0)), [])
 
@@ -107,45 +115,56 @@ def test_random_ranks_follow_random_matrices() -> None:
         assert np.abs(ours.std(0) - theirs.std(0)).max() < 0.15 * theirs.std(0).max()
 
 
-def test_retrieval_chance_equals_what_can_be_worked_out() -> None:
+def test_chance_of_retrieval_equals_exact_values() -> None:
     owner = np.repeat(np.arange(80), 3)
     chance = chance_retrieval(owner, 80, draws=400)
     for k in (1, 5, 10):
-        assert chance[f"text_to_audio_R@{k}"].value == pytest.approx(k / 80, abs=0.004)
+        assert chance[Metric(f"R@{k}", TEXT_TO_AUDIO)].value == pytest.approx(k / 80, abs=0.004)
         exact = 1 - math.comb(237, k) / math.comb(240, k)
-        assert chance[f"audio_to_text_R@{k}"].value == pytest.approx(exact, abs=0.006)
-    assert chance["text_to_audio_mean_rank"].value == pytest.approx(40.5, abs=0.3)
-    assert chance["audio_to_text_mean_rank"].value == pytest.approx(241 / 4, abs=1)  # least of 3 of 240
-    assert chance["text_to_audio_mAP@10"].value == pytest.approx(sum(1 / k for k in range(1, 11)) / 80, abs=0.003)
-    spread = chance["text_to_audio_R@10"]
+        assert chance[Metric(f"R@{k}", AUDIO_TO_TEXT)].value == pytest.approx(exact, abs=0.006)
+    assert chance[Metric("mean_rank", TEXT_TO_AUDIO)].value == pytest.approx(40.5, abs=0.3)
+    assert chance[Metric("mean_rank", AUDIO_TO_TEXT)].value == pytest.approx(241 / 4, abs=1)  # least of 3 of 240
+    assert chance[Metric("mAP@10", TEXT_TO_AUDIO)].value == pytest.approx(
+        sum(1 / k for k in range(1, 11)) / 80, abs=0.003
+    )
+    spread = chance[Metric("R@10", TEXT_TO_AUDIO)]
     assert spread.low < spread.value < spread.high
-    assert chance.keys() == retrieval_metrics(np.eye(2), [0, 1]).keys()
+    published = {metric.key for metric in chance if metric.name != MRR}
+    assert published == retrieval_metrics(np.eye(2), [0, 1]).keys()
     assert chance == chance_retrieval(owner, 80, draws=400)
 
 
-def test_recall_of_chance_is_exact() -> None:
+def test_chance_recall_is_exact() -> None:
     counts, k = np.array([1, 3, 5, 3]), np.array([1, 2, 7, 12])
     wanted = [np.mean([1 - math.comb(12 - n, j) / math.comb(12, j) for n in counts]) for j in k]
     np.testing.assert_allclose(chance_recall(counts, 12, k), wanted, atol=1e-12)
 
 
-def test_label_chance_is_the_best_fixed_answer() -> None:
+def test_chance_of_labels_is_the_best_constant_answer() -> None:
     label = np.repeat([0, 1, 2], [60, 30, 10])
-    assert fixed_answer(label) == pytest.approx(
-        {"accuracy": 0.6, "balanced_accuracy": 1 / 3, "mAP@10": 0.6 + 0.3 / 2 + 0.1 / 3}
-    )
+    constant = {metric.key: value for metric, value in constant_answer(label).items()}
+    assert constant == pytest.approx({"accuracy": 0.6, "balanced_accuracy": 1 / 3, "mAP@10": 0.6 + 0.3 / 2 + 0.1 / 3})
     score = np.random.default_rng(0).random((100, 3))
     chance = chance_classification(classify(score, label), [f"g{i}" for i in range(100)], draws=300)
-    assert chance["accuracy"].value == 0.6
-    assert chance["balanced_accuracy"].value == pytest.approx(1 / 3)
-    assert chance["balanced_accuracy"].low < 1 / 3 < chance["balanced_accuracy"].high
-    assert chance["accuracy"].low < 0.4 < chance["accuracy"].high  # random answers, and the fixed one
+    assert chance[ACCURACY].value == 0.6
+    assert chance[BALANCED_ACCURACY].value == pytest.approx(1 / 3)
+    assert chance[BALANCED_ACCURACY].low < 1 / 3 < chance[BALANCED_ACCURACY].high
+    assert chance[ACCURACY].low < 0.4 < chance[ACCURACY].high  # random answers, and the constant one
 
 
-def test_permuted_groups_widen_the_chance_of_labels() -> None:
+def test_permuting_groups_widens_the_chance_of_labels() -> None:
     label = np.repeat(np.arange(4), 50)
     score = 1.0 * (np.arange(4) == np.repeat(np.arange(4), 50)[:, None])
     alone = chance_classification(classify(score, label), [str(i) for i in range(200)])
     grouped = chance_classification(classify(score, label), [str(i // 25) for i in range(200)])
-    width = [c["accuracy"].high - c["accuracy"].low for c in (alone, grouped)]
+    width = [c[ACCURACY].high - c[ACCURACY].low for c in (alone, grouped)]
     assert width[1] > 2 * width[0]
+
+
+def test_p_by_hand() -> None:
+    """Of two groups a quarter of the resamples are the first one twice, a quarter the second one twice."""
+    better, worse = (Measure(mean_of(np.array(right)), np.arange(2)) for right in ([1.0, 1.0], [0.0, 1.0]))
+    found = paired_difference(better, worse, ["a", "b"])
+    assert found.estimate.value == 0.5 and found.p == pytest.approx(2 * 0.25, abs=0.06)
+    alone = paired_difference(better, worse, ["a", "a"])
+    assert alone.estimate.value == 0.5 and math.isnan(alone.p) and math.isnan(alone.estimate.low)

@@ -1,4 +1,4 @@
-"""The Fréchet distance against a matrix square root, closed forms, and what no distance may do."""
+"""The Fréchet distance against a matrix square root, closed forms, and the properties of a distance."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_equals_the_closed_form_for_diagonal_covariances() -> None:
 
 
 def test_fewer_vectors_than_dimensions() -> None:
-    """What lies in a plane is as far apart there as in the space around it."""
+    """Embeddings in a subspace have the same distance there as in the whole space."""
     rng = np.random.default_rng(1)
     a, b = rng.standard_normal((40, 5)) + 0.5, 2 * rng.standard_normal((30, 5))
     into_RD = special_ortho_group.rvs(64, random_state=1)[:5]
@@ -63,7 +63,7 @@ def test_behaves_like_a_distance() -> None:
     np.testing.assert_allclose(single, there, rtol=1e-6)
 
 
-def test_extrapolation_takes_the_bias_away() -> None:
+def test_extrapolation_removes_the_bias() -> None:
     """Against the distance of the Gaussians that were drawn from, which is known."""
     rng = np.random.default_rng(3)
     std_D, mean_D = rng.uniform(0.5, 1.5, 16), rng.uniform(-0.2, 0.2, 16)
@@ -108,7 +108,7 @@ def test_subsets_begin_at_500_where_there_are_enough() -> None:
         (np.zeros((9, 4)), np.full((9, 4), np.nan)),
     ],
 )
-def test_what_has_no_distance_is_one_sentence(a: np.ndarray, b: np.ndarray) -> None:
+def test_invalid_embeddings_are_refused(a: np.ndarray, b: np.ndarray) -> None:
     for measure in (frechet_distance, frechet_distance_infinity):
         with pytest.raises(DataError):
             measure(a, b)
@@ -119,7 +119,7 @@ def test_too_few_to_extrapolate() -> None:
         frechet_distance_infinity(np.eye(20), np.eye(20)[:9])
 
 
-def test_a_line_needs_two_points_and_a_seed_is_no_negative_number() -> None:
+def test_too_few_subsets_and_negative_seeds_are_refused() -> None:
     for choice in ({"subsets": 0}, {"subsets": 1}, {"seed": -1}):
         with pytest.raises(ConfigError, match="expected 2 or more subsets and a seed of 0 or more"):
             frechet_distance_infinity(np.eye(20), np.eye(20), **choice)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import openclap
 from openclap.data.shards import index_shards
 from openclap.errors import AudioError, CheckpointError, TrainingError
-from openclap.evals.validation import HeldOut
+from openclap.evals.validation import RetrievalValidation
 from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.checkpointing import list_checkpoints
 from openclap.training.classifier import single_label_loss, train_classifier
@@ -60,7 +60,7 @@ def test_divergence_names_the_step_and_leaves_good_checkpoints(
 def test_diverged_model_is_reported_before_validation_blames_a_sound(
     make_config: MakeConfig, tmp_path: Path, shards: Path
 ) -> None:
-    validation = HeldOut(index_shards(shards))
+    validation = RetrievalValidation(index_shards(shards))
     optim = OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1)
     config = make_config(epochs=5, batch_size=6, optim=optim)  # one step an epoch: validated right after it
     with pytest.raises(TrainingError, match=r"^step 1: training has diverged.*best model so far is in .*best"):

@@ -15,8 +15,9 @@ import openclap
 from openclap.data.shards import index_shards
 from openclap.embedder import Embedder
 from openclap.errors import CheckpointError
+from openclap.evals.metrics import Metric
 from openclap.evals.ranks import TIE
-from openclap.evals.validation import HeldOut
+from openclap.evals.validation import RetrievalValidation
 from openclap.training.logging import TrainingRow, read_log
 from openclap.training.trainer import train
 
@@ -108,7 +109,7 @@ def test_full_disk_leaves_the_best_model_before(
 
 def test_score_is_the_mean_map_of_both_directions(tiny_model: Path, shards: Path) -> None:
     index, model = index_shards(shards), openclap.load(tiny_model)
-    validation = HeldOut(index)
+    validation = RetrievalValidation(index)
     samples = [index.read_sample(i) for i in range(len(index))]
     captions = [(owner, text) for owner, sample in enumerate(samples) for text in sample.captions]
     similarity = (
@@ -117,8 +118,8 @@ def test_score_is_the_mean_map_of_both_directions(tiny_model: Path, shards: Path
     found = [similarity[owner, caption] for caption, (owner, _) in enumerate(captions)]
     ranks = (similarity >= np.array(found) - TIE).sum(axis=0)  # ties rank before the right clip
     by_hand = np.where(ranks <= 10, 1 / ranks, 0).mean()
-    assert validation.measures(model)["text_to_audio_mAP@10"].value == pytest.approx(by_hand)
-    both = [validation.measures(model)[f"{way}_mAP@10"].value for way in ("text_to_audio", "audio_to_text")]
+    assert validation.measures(model)[Metric("mAP@10", "text_to_audio")].value == pytest.approx(by_hand)
+    both = [validation.measures(model)[Metric("mAP@10", way)].value for way in ("text_to_audio", "audio_to_text")]
     assert validation.score(model) == pytest.approx(np.mean(both))
     for change in validation.compare(model, model):
         assert change.before == change.after

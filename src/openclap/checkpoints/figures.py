@@ -1,7 +1,6 @@
-"""Read `evaluation.json`, a result of `openclap eval --json`, for a model's card: a table, and the hub's `model-index`.
+"""The figures of `openclap eval --json` for a model's card: a table, and the hub's `model-index`.
 
-An evaluation on packed shards gives one model's scores beside chance; a suite gives those of several models beside
-published ones.
+The record is read from `evaluation.json` in a model's folder. It can be of any suite, and of several models.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from openclap.formatting import markdown_table
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-ScoreRecord = Mapping[str, Any]
-"""A score as JSON holds it."""
+FigureRecord = Mapping[str, Any]
 HUB_TASKS = {
     "text_to_audio": "text-to-audio-retrieval",
     "audio_to_text": "audio-to-text-retrieval",
@@ -28,73 +26,77 @@ HUB_TASKS = {
     "probe": "audio-classification",
     "few_shot": "audio-classification",
 }
-"""The hub's names of our tasks; it has none of its own for retrieval."""
+"""The hub's names of our directions of retrieval and kinds of task; it has none of its own for retrieval."""
 NOT_AN_EVALUATION = "was not written by `openclap eval --json`. Remove it, or measure again."
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredScores:
-    """Scores as Markdown for the card's body, and as results for its head."""
+class CardFigures:
+    """Markdown for the card's body, and results for its head."""
 
     text: str
     results: tuple[EvalResult, ...]
 
 
-def read(record: Mapping[str, Any], folder: Path) -> MeasuredScores:
-    """Read the scores of the model in `folder`. Raises CheckpointError where `record` has none."""
+def read(record: Mapping[str, Any], folder: Path) -> CardFigures:
+    """The figures of the model in `folder`. Raises CheckpointError for a record without any, and for other content."""
     try:
-        return _read_suite(record, folder) if "suite" in record else _read_shards(record)
+        return _read(record, folder)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError):
         raise CheckpointError(f"evaluation.json: {NOT_AN_EVALUATION}") from None
 
 
-def _read_shards(record: Mapping[str, Any]) -> MeasuredScores:
-    scores, data = record["figures"], record["data"]
+def _read(record: Mapping[str, Any], folder: Path) -> CardFigures:
+    figures = [each for each in _figures_of_model(record["figures"], folder) if each["shown"]]
+    has_chance, has_published = (any(each[name] for each in figures) for name in ("chance", "published"))
+    heading = ["task", "metric", "value", "95 %"]
+    heading += ["chance"] * has_chance + ["published"] * has_published + ["n"]
     rows = [
-        [_spoken(score["task"]), _spoken(score["metric"]), *_estimate(score), _number(score, score["chance"]["value"])]
-        for score in scores
+        [each["task"], _label(each), *_interval(each)]
+        + ([_chance(each)] if has_chance else [])
+        + ([_published(each)] if has_published else [])
+        + [f"{each['n']:,}"]
+        for each in figures
     ]
+    protocols = dict.fromkeys((score["task"], score["protocol"]) for score in figures)
     parts = [
-        f"On {data['clips']} clips with {data['captions']} captions, split {data['split']!r}.",
-        markdown_table([("task", "metric", "value", "95 %", "chance"), *rows]),
-        "\n".join(f"- {name}: {sentence}" for name, sentence in record["protocol"].items()),
-    ]
-    name = f"split {data['split']}"
-    results = tuple(
-        _result(score, score["task"], score["metric"], name) for score in scores if score["value"] is not None
-    )
-    return MeasuredScores(_section(parts), results)
-
-
-def _read_suite(record: Mapping[str, Any], folder: Path) -> MeasuredScores:
-    scores = [score for score in _scores_of_model(record["figures"], folder) if score["shown"]]
-    rows = [
-        [score["task"], _spoken(score["metric"]), *_estimate(score), _published(score), f"{score['n']:,}"]
-        for score in scores
-    ]
-    protocols = dict.fromkeys((score["task"], score["protocol"]) for score in scores)
-    parts = [
+        "## Evaluation",
         f"The suite {record['suite']} of `openclap eval`.",
-        markdown_table([("task", "metric", "value", "95 %", "published", "n"), *rows]),
+        *_sentences_on_data(record),
+        markdown_table([heading, *rows]),
         "\n".join(f"- {task}: {protocol}." for task, protocol in protocols),
     ]
-    return MeasuredScores(_section(parts), tuple(_suite_results(scores)))
+    return CardFigures("\n\n".join(parts), tuple(_hub_results(figures)))
 
 
-def _suite_results(scores: Sequence[ScoreRecord]) -> Iterator[EvalResult]:
-    for score in scores:
-        if score["value"] is None:
+def _sentences_on_data(record: Mapping[str, Any]) -> Iterator[str]:
+    """The counts of a collection, which has no name by which a reader could look them up."""
+    if record["suite"] == "quick" and record["data"]:
+        data = record["data"][0]
+        yield f"On {data['clips']} clips with {data['captions']} captions, split {data['name']!r}."
+
+
+def _hub_results(figures: Sequence[FigureRecord]) -> Iterator[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    for each in figures:
+        if each["value"] is None:
             continue
-        data_set, _, how = score["task"].partition(", ")
-        task, metric = (
-            _split_direction(score["metric"]) if score["kind"] == "retrieval" else (score["kind"], score["metric"])
+        dataset = each["dataset"]
+        _, _, protocol = each["task"].partition(", ")
+        yield EvalResult(
+            task_type=HUB_TASKS[each["direction"] or each["kind"]],
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-"),
+            dataset_name=dataset,
+            metric_type=each["metric"],
+            metric_value=round(each["value"], 4),
+            metric_name=", ".join(filter(None, (_words(each["metric"]), protocol))),
         )
-        yield _result(score, task, metric, data_set, how)
 
 
-def _scores_of_model(scores: Sequence[ScoreRecord], folder: Path) -> list[ScoreRecord]:
-    """Return the scores of the only model, or of the one that was measured under the path of `folder`."""
-    names = list(dict.fromkeys(score["model"] for score in scores))
+def _figures_of_model(figures: Sequence[FigureRecord], folder: Path) -> list[FigureRecord]:
+    """The figures of the only model, or of the one that was named by this folder."""
+    names = list(dict.fromkeys(each["model"] for each in figures))
     if not names:
         raise CheckpointError("evaluation.json: holds no score. Remove it, or measure again.")
     ours = [name for name in names if Path(name).expanduser().resolve() == folder.resolve()] or names
@@ -102,49 +104,35 @@ def _scores_of_model(scores: Sequence[ScoreRecord], folder: Path) -> list[ScoreR
         raise CheckpointError(
             f"evaluation.json: measures {', '.join(names)}, none of which is {folder}. Measure this folder by its path."
         )
-    return [score for score in scores if score["model"] == ours[0]]
+    return [score for score in figures if score["model"] == ours[0]]
 
 
-def _result(score: ScoreRecord, task: str, metric: str, data_set: str, how: str = "") -> EvalResult:
-    from huggingface_hub import EvalResult
-
-    return EvalResult(
-        task_type=HUB_TASKS[task],
-        dataset_type=re.sub(r"[^a-z0-9]+", "-", data_set.lower()).strip("-"),
-        dataset_name=data_set,
-        metric_type=metric,
-        metric_value=round(score["value"], 4),
-        metric_name=f"{_spoken(metric)}, {how}" if how else _spoken(metric),
-    )
+def _label(figure: FigureRecord) -> str:
+    """The metric, such as "text to audio R@1"."""
+    return " ".join(_words(name) for name in (figure["direction"], figure["metric"]) if name)
 
 
-def _split_direction(metric: str) -> tuple[str, str]:
-    """Split "text_to_audio_R@1" into ("text_to_audio", "R@1"); both directions have names of this length."""
-    task = metric[: len("text_to_audio")]
-    return task, metric[len(task) + 1 :]
-
-
-def _estimate(score: ScoreRecord) -> tuple[str, str]:
-    """Format the value and its interval."""
-    value, low, high = (_number(score, score[name]) for name in ("value", "low", "high"))
+def _interval(figure: FigureRecord) -> tuple[str, str]:
+    """The value and its interval."""
+    value, low, high = (_number(figure, figure[name]) for name in ("value", "low", "high"))
     return value, f"{low} to {high}"
 
 
-def _published(score: ScoreRecord) -> str:
-    if not score["published"]:
+def _chance(figure: FigureRecord) -> str:
+    return _number(figure, figure["chance"]["value"]) if figure["chance"] else "–"
+
+
+def _published(figure: FigureRecord) -> str:
+    if not figure["published"]:
         return "–"
-    first = score["published"][0]
-    short = f"; here {score['short']}" if score.get("short") else ""
-    return f"{_number(score, first['value'])} ({first['system']}{short})"
+    first = figure["published"][0]
+    incomplete = f"; here {figure['incomplete']}" if figure.get("incomplete") else ""
+    return f"{_number(figure, first['value'])} ({first['system']}{incomplete})"
 
 
-def _number(score: ScoreRecord, number: float | None) -> str:
-    return "–" if number is None else f"{number:.{1 if score['metric'].endswith('rank') else 3}f}"
+def _number(figure: FigureRecord, number: float | None) -> str:
+    return "–" if number is None else f"{number:.{1 if figure['is_rank'] else 3}f}"
 
 
-def _spoken(name: str) -> str:
+def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _section(parts: Sequence[str]) -> str:
-    return "\n\n".join(["## Evaluation", *parts])

@@ -12,7 +12,7 @@ from typing import Any
 
 from openclap import presets
 from openclap.checkpoints import figures, hub, openclap_folder
-from openclap.checkpoints.figures import MeasuredScores
+from openclap.checkpoints.figures import CardFigures
 from openclap.errors import CheckpointError
 from openclap.formatting import markdown_table
 from openclap.models.config import HTSATConfig
@@ -71,7 +71,7 @@ def card_text(folder: Path, repo: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _yaml_head(repo: str, scores: MeasuredScores | None) -> str:
+def _yaml_head(repo: str, scores: CardFigures | None) -> str:
     """Return the YAML that the hub reads, with the scores as its `model-index`."""
     from huggingface_hub import ModelCardData
 

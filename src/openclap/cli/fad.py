@@ -39,19 +39,19 @@ def fad(
 ) -> None:
     """Compute the Fréchet audio distance of two folders of sounds.
 
-    FAD is the distance between Gaussians laid over the unit vectors of all windows of each folder (Kilgour et al.
-    2019, arXiv:1812.08466); few sounds make it too large. FAD∞ is what it would be with endless sounds in DIR-B: a
-    line fitted to random subsets over 1/n (Gui et al. 2024, arXiv:2311.01616), and R² says how well it fits.
-    Compare figures of one model and precision only, and with one and the same DIR-A.
+    FAD is the distance between Gaussians fitted to the unit vectors of all windows of each folder (Kilgour et al. 2019,
+    arXiv:1812.08466); few sounds make it too large. FAD∞ is its extrapolation to infinitely many sounds in DIR-B: a
+    line fitted to random subsets over 1/n (Gui et al. 2024, arXiv:2311.01616), with R² as the quality of the fit.
+    Compare only figures of the same model, precision and DIR-A.
 
     Parameters
     ----------
     dir_a
-        The reference: a folder of sounds as they should be.
+        The reference: a folder of real or desired sounds.
     dir_b
         The folder to judge, such as generated sounds.
     seed
-        Of the random subsets.
+        The seed of the random subsets.
     batch_size
         Windows in one forward pass.
     json
@@ -69,7 +69,7 @@ def fad(
     list_skipped(skipped)
     if warning := _warning(a, b):
         note(warning)
-    outcome = Outcome(
+    outcome = FadResult(
         frechet_distance(a.vectors_ND, b.vectors_ND),
         frechet_distance_infinity(a.vectors_ND, b.vectors_ND, seed=seed) if b.windows >= FEWEST else None,
         a,
@@ -87,8 +87,8 @@ def fad(
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """A folder, how many of its files were read, and the vectors of their N windows."""
+class FadSide:
+    """A folder, the number of its files that were read, and the embeddings of their N windows."""
 
     folder: Path
     files: int
@@ -100,7 +100,7 @@ class Side:
 
     @property
     def is_small(self) -> bool:
-        """Whether there are fewer windows than a vector has numbers: too few for a covariance."""
+        """Whether there are fewer windows than dimensions: too few for a covariance of full rank."""
         return self.windows < int(self.vectors_ND.shape[1])
 
     def facts(self) -> dict[str, Any]:
@@ -108,28 +108,28 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The two figures and what they were made of; `endless` is None where b has too few windows for it."""
+class FadResult:
+    """The two figures and their inputs; `extrapolation` is None where b has too few windows for it."""
 
     distance: float
-    endless: Extrapolation | None
-    a: Side
-    b: Side
+    extrapolation: Extrapolation | None
+    a: FadSide
+    b: FadSide
 
     def facts(self) -> dict[str, Any]:
         figures = {
             "fad": self.distance,
-            "fad_infinity": self.endless.value if self.endless else None,
-            "r_squared": self.endless.r_squared if self.endless else None,
+            "fad_infinity": self.extrapolation.value if self.extrapolation else None,
+            "r_squared": self.extrapolation.r_squared if self.extrapolation else None,
         }
         return figures | {"a": self.a.facts(), "b": self.b.facts(), "dimension": self.a.vectors_ND.shape[1]}
 
     def show(self) -> None:
-        """The figures, and below them what they were made of."""
+        """Print the figures, and below them the folders."""
         value, fit = ("–", "too few windows in B")
-        if self.endless:
+        if self.extrapolation:
             few = ", few windows" if self.b.is_small else ""
-            value, fit = f"{self.endless.value:.4f}", f"R² {self.endless.r_squared:.3f}{few}"
+            value, fit = f"{self.extrapolation.value:.4f}", f"R² {self.extrapolation.r_squared:.3f}{few}"
         print_table(["", "", ""], [["FAD", f"{self.distance:.4f}", ""], ["FAD∞", value, fit]], right=[1])
         sides = [
             [name, str(side.windows), str(side.files), shown(side.folder)]
@@ -138,18 +138,18 @@ class Outcome:
         print_table(["", "windows", "files", "folder"], sides, right=[1, 2])
 
 
-def _warning(a: Side, b: Side) -> str | None:
-    """Name the sides with too few windows for figures that mean much."""
+def _warning(a: FadSide, b: FadSide) -> str | None:
+    """A sentence on the sides with too few windows for reliable figures."""
     small = [f"{name} has {counted(side.windows, 'window')}" for name, side in (("A", a), ("B", b)) if side.is_small]
     if not small:
         return None
     return (
         f"{' and '.join(small)}, fewer than the {a.vectors_ND.shape[1]} numbers of a vector: FAD between different "
-        "sounds comes out too large, and FAD∞ is not to be trusted, whatever its R²."
+        "sounds comes out too large, and FAD∞ is unreliable, whatever its R²."
     )
 
 
-def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: SkippedRecord, batch_size: int) -> Side:
+def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: SkippedRecord, batch_size: int) -> FadSide:
     """Embed a folder's windows. Raises AudioError for fewer than 2."""
     import numpy as np
 
@@ -169,4 +169,4 @@ def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipp
     if len(vectors) < 2:
         list_skipped(skipped)
         raise AudioError(f"{shown(folder)}: {len(vectors)} of the 2 windows that a distance needs could be embedded.")
-    return Side(folder, files, np.stack(vectors))
+    return FadSide(folder, files, np.stack(vectors))

@@ -19,7 +19,7 @@ from openclap.cli.reading import ReadAs
 from openclap.cli.train import parse_options
 
 if TYPE_CHECKING:
-    from openclap.evals.validation import Change
+    from openclap.evals.validation import MetricChange
     from openclap.runs import FinetuneResult
     from openclap.training.trainer import TrainingResult
 
@@ -111,21 +111,18 @@ def _print_result(result: FinetuneResult, *, json: bool) -> int:
     return 0
 
 
-def print_changes(changes: Sequence[Change]) -> None:
+def print_changes(changes: Sequence[MetricChange]) -> None:
     """Print the validation figures before and after fine-tuning."""
     print_table(
         ["validation pairs", "", "before", "95 %", "after", "95 %", "change", "95 %"],
         [
-            [_TASKS[change.task], change.metric]
+            [*change.metric.label.split(" ", 1)]
             + [text for e in (change.before, change.after) for text in (f"{e.value:.3f}", _interval(e, ".3f"))]
             + [f"{change.difference.value:+.3f}", _interval(change.difference, "+.3f")]
             for change in changes
         ],
         right=range(2, 8),
     )
-
-
-_TASKS = {"text_to_audio": "text→audio", "audio_to_text": "audio→text"}
 
 
 def _interval(estimate: Any, form: str) -> str:
@@ -151,10 +148,10 @@ def _to_json(result: FinetuneResult) -> dict[str, Any]:
     return facts | {"validation": [_change_to_json(change) for change in result.changes]}
 
 
-def _change_to_json(change: Change) -> dict[str, Any]:
+def _change_to_json(change: MetricChange) -> dict[str, Any]:
     """Convert a change; the bounds of a figure without an interval become null."""
     estimates = {"before": change.before, "after": change.after, "difference": change.difference}
-    return {"task": change.task, "metric": change.metric} | {
+    return {"task": change.metric.direction, "metric": change.metric.name} | {
         name: {
             "value": estimate.value,
             "low": None if isnan(estimate.low) else estimate.low,

@@ -24,13 +24,9 @@ Tokenizer = Annotated[Path | None, Parameter(help="A `tokenizer.json`, for a mod
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelOptions:
-    """A model by name, and how it is loaded; see `openclap.load`. An option that is None has its default there."""
+class LoadOptions:
+    """How models are loaded, whatever their names; see `openclap.load`. None stands for its default."""
 
-    model: str | None = None
-    """A model folder, file or name (`openclap models`), or USER/NAME on the hub; the demo's model without it."""
-    revision: str | None = None
-    """The branch, tag or commit of a model on the hub."""
     offline: Offline = False
     """Take models from the hub's cache alone, without any request."""
     tokenizer: Tokenizer = None
@@ -43,19 +39,13 @@ class ModelOptions:
     trim_silence: OptionalFlag = None
     """Cut silent ends (below -80 dBFS) off each sound before it is embedded."""
 
-    @property
-    def name(self) -> str:
-        """The named model, or the default. Raises CheckpointError when there is neither."""
-        return self.model or default_model()
-
-    def load(self) -> Embedder:
-        """Load the model. Raises CheckpointError and ConfigError as `openclap.load` does."""
+    def load_named(self, name: str, *, revision: str | None = None) -> Embedder:
+        """Load a model by name. Raises CheckpointError and ConfigError as `openclap.load` does."""
         import openclap
         from openclap.loading import locate
 
-        path = locate(self.name, revision=self.revision, offline=self.offline, report=note)
         return openclap.load(
-            path,
+            locate(name, revision=revision, offline=self.offline, report=note),
             offline=self.offline,
             tokenizer=self.tokenizer,
             precision=self.precision or "fp32",
@@ -63,6 +53,26 @@ class ModelOptions:
             channels=self.channels or "mean",
             trim_silence=bool(self.trim_silence),
         )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions(LoadOptions):
+    """A model by name, and how it is loaded; see `openclap.load`."""
+
+    model: str | None = None
+    """A model folder, file or name (`openclap models`), or USER/NAME on the hub; the demo's model without it."""
+    revision: str | None = None
+    """The branch, tag or commit of a model on the hub."""
+
+    @property
+    def name(self) -> str:
+        """The named model, or the default. Raises CheckpointError when there is neither."""
+        return self.model or default_model()
+
+    def load(self) -> Embedder:
+        """Load the model. Raises CheckpointError and ConfigError as `openclap.load` does."""
+        return self.load_named(self.name, revision=self.revision)
 
     def open_library(self, folder: Path) -> Library:
         """Open the index in `folder`, or make it; without --model, an existing index uses its own model."""

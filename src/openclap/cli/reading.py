@@ -12,7 +12,6 @@ from openclap.cli.console import note, shown
 from openclap.formatting import join_first
 
 if TYPE_CHECKING:
-    from openclap.captions.check import CaptionCheck
     from openclap.sources.recognise import ReadOptions, RecognisedCollection
 
 LISTED = 3
@@ -43,17 +42,15 @@ class ReadAs:
         from openclap.sources.recognise import recognise
 
         recognised = recognise(path.expanduser().absolute(), self.reading)
-        note(recognised.summary.replace(str(recognised.path), shown(recognised.path), 1))
-        if recognised.unread:
-            note(f"Not read: {join_first(recognised.unread, LISTED)}.")
+        print_recognised(recognised)
         return recognised
 
 
-def caption_check(recognised: RecognisedCollection, *, skip: bool) -> CaptionCheck:
-    """Check captions and stop with advice where they are doubtful; with `skip`, only print a note."""
-    from openclap.data.build import caption_check as check
-
-    return check(recognised, skip=skip, note=note)
+def print_recognised(recognised: RecognisedCollection) -> None:
+    """Print to stderr the recognised form of a collection, and the tables that are not read."""
+    note(recognised.summary.replace(str(recognised.path), shown(recognised.path), 1))
+    if recognised.unread:
+        note(f"Not read: {join_first(recognised.unread, LISTED)}.")
 
 
 def note_doubts(recognised: RecognisedCollection) -> None:

@@ -19,10 +19,8 @@ from pathlib import Path
 import openclap
 from openclap import paths
 from openclap.data.build import pack
-from openclap.evals.clips import load_clips
-from openclap.evals.evaluation import table
-from openclap.evals.report import write_report
-from openclap.evals.suite import evaluate
+from openclap.evals.results import table_of
+from openclap.evals.runner import evaluate
 from openclap.library import Library
 from openclap.locks import only_writer
 from openclap.recipes import demo as recipe
@@ -99,23 +97,21 @@ class Demo:
         return place
 
     def measure(self, progress: Callable[[str, int, int], None]) -> list[Sequence[str]]:
-        """Evaluate the trained model beside its start on held-out groups, and return the table, its heading first.
+        """Measure the trained model beside its start, on held-out groups: the table, heading first.
 
         Written once to report/, with the page and all ranks.
         """
-        rows_file = self.report.with_name("table.json")
-        if rows_file.is_file():  # written last, so that it vouches for the other files
-            stored: list[Sequence[str]] = json.loads(rows_file.read_text(encoding="utf-8"))
+        table_file = self.report.with_name("table.json")
+        if table_file.is_file():  # the last file to be written, so the others are complete
+            stored: list[Sequence[str]] = json.loads(table_file.read_text(encoding="utf-8"))
             return stored
-        test, learnt = load_clips(self.shards / "test"), load_clips(self.shards / "train")
-        model, untrained = openclap.load(self.run / "model"), openclap.load(self.config.start)
-        evaluation = evaluate(model, test, learnt, untrained=untrained, progress=progress)
+        results = evaluate(self.run / "model", self.shards, baseline=self.config.start, progress=progress)
         log = read_log(self.run / "log.jsonl")
-        write_report(self.report, evaluation, title="The openclap demo", training_log=log, clips=test)
-        write_bytes(self.report.with_name("report.json"), evaluation.to_json().encode() + b"\n")
-        rows = [*table(evaluation)]
-        write_bytes(rows_file, json.dumps(rows).encode())
-        return [*rows]
+        results.write_html(self.report, title="The openclap demo", training_log=log)
+        write_bytes(self.report.with_name("report.json"), results.to_json().encode() + b"\n")
+        table = [*table_of(results)]
+        write_bytes(table_file, json.dumps(table).encode())
+        return [*table]
 
     def index(self, progress: Advance) -> ScanReport:
         """Index all bundled sounds with the trained model."""

@@ -1,1 +1,1 @@
-"""Measuring a model: retrieval, zero-shot labels and a linear probe, with intervals and against chance."""
+"""Evaluation: retrieval, zero-shot classification, tagging and probes. Begin at `runner.evaluate`."""

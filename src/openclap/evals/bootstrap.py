@@ -1,10 +1,9 @@
-"""How sure a figure is, and what chance alone would reach.
+"""Bootstrap intervals, paired comparisons, and the figures that chance alone would reach.
 
-Letters in names: A clips, T captions, N items, C classes or different counts, K places, R resamples, G
-groups.
+Letters in names: A clips, T captions, N items, C classes or different counts, K places, R resamples, G groups.
 
-An interval resamples *groups*: takes of one recording are one piece of evidence, not many. The pool that is
-searched stays whole; only the askers are resampled. All randomness comes from the seed that is passed.
+An interval resamples *groups*: takes of one recording are one independent observation, not many. The pool that is
+searched stays whole; only the queries are resampled. All randomness comes from the seed that is passed.
 """
 
 from __future__ import annotations
@@ -17,8 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from openclap.errors import DataError
 from openclap.evals.metrics import (
+    ACCURACY,
+    BALANCED_ACCURACY,
+    MAP_AT_10,
     Classified,
     Measure,
+    Metric,
     Statistic,
     classification_measures,
     classify,
@@ -28,8 +31,9 @@ from openclap.evals.ranks import CUT, Floats, Ints, Ranks
 
 RESAMPLES = 1000
 DRAWS = 200
+"""Random rankings, or permutations of labels, that chance is estimated from."""
 LEVEL = 0.95
-BLOCK = 4_000_000  # weights held at once
+BLOCK = 4_000_000  # weights in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +53,22 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Estimate:
-    """The statistic of N items, and its percentile interval when whole groups are drawn with replacement. Resamples in
-    which it is not defined (NaN) are left out.
+    """The statistic of N items, and its percentile interval when whole groups are drawn with replacement.
 
-    `group_N` holds any values that can be sorted; equal values are one group. About 0.1 s for 1,000
-    resamples of 300 items. With a single group the interval is NaN: there is nothing to resample. Raises
-    DataError on no items.
+    Args:
+        group_N: any values that can be sorted; equal values are one group.
+
+    Resamples in which the statistic is undefined (NaN) are left out. With a single group the interval is NaN. About
+    0.1 s for 1,000 resamples of 300 items. Raises DataError on no items.
     """
     names, group_index_N = np.unique(np.asarray(group_N), return_inverse=True)
     items, groups = len(group_index_N), len(names)
     if not items:
-        raise DataError("There is nothing to resample: an interval needs at least one item.")
+        raise DataError("An interval needs at least one item, but there is none.")
     value = float(statistic(np.ones((1, items)))[0])
     if groups == 1:
         return Estimate(value, float("nan"), float("nan"))
+    # Blocks bound the memory; the generator is read in the same order whatever their size.
     rng, step, values = np.random.default_rng(seed), max(1, BLOCK // max(items, groups)), []
     for start in range(0, resamples, step):
         count_RG = rng.multinomial(groups, np.full(groups, 1 / groups), size=min(step, resamples - start))
@@ -78,21 +84,23 @@ def measure_interval(measure: Measure, group_A: Sequence[str], *, seed: int = 0)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """By how much one model's figure is above another's on the same clips: the value, its 95 % interval, and how often
-    (of two sides) resamples contradict its sign. Interval and p are NaN where there is one group alone."""
+    """The difference of two models' figures on the same clips, its 95 % interval, and a two-sided p.
+
+    Interval and p are NaN with a single group.
+    """
 
     estimate: Estimate
     p: float
 
 
 def paired_difference(a: Measure, b: Measure, group_A: Sequence[str], *, seed: int = 0) -> Difference:
-    """Of a's figure and b's, under the same resamples of the groups of their clips.
+    """The figure of `a` less that of `b`, under the same resamples of the groups of their clips.
 
-    `p` is twice the smaller share of resamples on a side of 0, those on it counted to both; at least 1 / RESAMPLES.
-    Raises DataError when the two were not asked the same.
+    `p` is twice the smaller share of resamples on one side of 0 (those equal to 0 count on both), and at least
+    1 / RESAMPLES. Raises DataError when the two measures are not of the same clips.
     """
     if not np.array_equal(a.clip_N, b.clip_N):
-        raise DataError("The two models were not asked about the same clips, so they cannot be compared in pairs.")
+        raise DataError("The two models were not measured on the same clips, so they cannot be compared in pairs.")
     values: list[Floats] = []
 
     def difference(weight_RN: Floats) -> Floats:
@@ -100,26 +108,26 @@ def paired_difference(a: Measure, b: Measure, group_A: Sequence[str], *, seed: i
         return values[-1]
 
     estimate = bootstrap_interval(difference, np.asarray(group_A)[a.clip_N], seed=seed)
-    drawn = np.concatenate(values[1:]) if len(values) > 1 else np.zeros(0)
+    drawn = np.concatenate(values[1:]) if len(values) > 1 else np.zeros(0)  # the first value is the figure itself
     if not len(drawn):
         return Difference(estimate, float("nan"))
     side = min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
     return Difference(estimate, min(1.0, max(2 * side, 1 / len(drawn))))
 
 
-def chance_retrieval(owner_T: ArrayLike, clips: int, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Estimate]:
-    """What random similarities of this shape and these owners reach: means and 95 % intervals."""
+def chance_retrieval(owner_T: ArrayLike, clips: int, *, draws: int = DRAWS, seed: int = 0) -> dict[Metric, Estimate]:
+    """The figures of random similarities of this shape and these owners: means and 95 % intervals."""
     owners, rng = np.asarray(owner_T, np.int64), np.random.default_rng(seed)
     tables = [retrieval_measures(random_ranks(owners, clips, rng)) for _ in range(draws)]
-    return {name: _spread(np.array([table[name].value for table in tables])) for name in tables[0]}
+    return {metric: _spread(np.array([table[metric].value for table in tables])) for metric in tables[0]}
 
 
 def random_ranks(owner_T: Ints, clips: int, rng: np.random.Generator) -> Ranks:
     """The ranks of one random similarity, drawn without making the (A, T) matrix.
 
-    With independent continuous scores every column orders the clips at random, so a caption's clip is
-    anywhere in 1..A; and every row orders the captions at random, so a clip's n captions are any n places
-    of 1..T. (test_random_ranks_follow_random_matrices)
+    With independent continuous scores every column orders the clips at random, so a caption's clip has any rank in
+    1..A; and every row orders the captions at random, so the n captions of a clip have any n ranks of 1..T.
+    (test_random_ranks_follow_random_matrices)
     """
     captions = len(owner_T)
     order = np.argsort(owner_T, kind="stable")
@@ -132,11 +140,10 @@ def random_ranks(owner_T: Ints, clips: int, rng: np.random.Generator) -> Ranks:
 
 
 def chance_recall(count_A: Ints, pool: int, k: Ints) -> Floats:
-    """The exact chance that k random places of `pool` hold one of a clip's `count` wanted ones; mean over
-    clips.
+    """The exact probability that k random candidates of `pool` hold one of a clip's `count` right ones; mean over
+    clips, one value for each k.
 
-    Text → audio: counts of 1, pool A. Audio → text: captions of each clip, pool T. Returns one value for
-    each k.
+    Text → audio: counts of 1, pool A. Audio → text: the number of captions of each clip, pool T.
     """
     different, weight = np.unique(count_A, return_counts=True)
     missed_CK = np.ones((len(different), len(k)))
@@ -148,37 +155,38 @@ def chance_recall(count_A: Ints, pool: int, k: Ints) -> Floats:
 
 def chance_classification(
     answers: Classified, group_N: Sequence[str], *, draws: int = DRAWS, seed: int = 0
-) -> dict[str, Estimate]:
-    """What can be reached without listening.
+) -> dict[Metric, Estimate]:
+    """The figures without any skill.
 
-    The value is the best that one fixed answer for every clip reaches: for accuracy the share of the most
-    frequent class, for balanced accuracy 1/C, for mAP@10 the classes named from most to least frequent. The
-    interval is what these very predictions get against permuted labels (runs of one group stay together),
+    The value is that of the best constant answer: for accuracy the share of the most frequent class, for balanced
+    accuracy 1/C, for mAP@10 the classes in order of frequency. The interval is that of these predictions against
+    permuted labels (runs of one group stay together),
     widened to hold the value; NaN where there is one group alone, which permutes to itself.
     """
     if len(set(group_N)) == 1:
         undefined = float("nan")
-        return {name: Estimate(value, undefined, undefined) for name, value in fixed_answer(answers.label_N).items()}
+        return {
+            metric: Estimate(value, undefined, undefined) for metric, value in constant_answer(answers.label_N).items()
+        }
     rng, tables = np.random.default_rng(seed), []
     for _ in range(draws):
         order = _permuted_by_group(np.asarray(group_N), rng)
         measures = classification_measures(classify(answers.score_NC, answers.label_N[order]))
-        tables.append({name: measure.value for name, measure in measures.items()})
-    fixed = fixed_answer(answers.label_N)
+        tables.append({metric: measure.value for metric, measure in measures.items()})
     estimates = {}
-    for name, value in fixed.items():
-        spread = _spread(np.array([table[name] for table in tables]))
-        estimates[name] = Estimate(value, min(spread.low, value), max(spread.high, value))
+    for metric, value in constant_answer(answers.label_N).items():
+        spread = _spread(np.array([table[metric] for table in tables]))
+        estimates[metric] = Estimate(value, min(spread.low, value), max(spread.high, value))
     return estimates
 
 
-def fixed_answer(label_N: Ints) -> dict[str, float]:
-    """The figures of the best fixed answer, given only how often each class occurs."""
+def constant_answer(label_N: Ints) -> dict[Metric, float]:
+    """The figures of the best constant answer, which depend only on the frequencies of the classes."""
     share_C = np.sort(np.unique(label_N, return_counts=True)[1])[::-1] / len(label_N)
     return {
-        "accuracy": float(share_C[0]),
-        "balanced_accuracy": 1.0 / len(share_C),
-        "mAP@10": float((share_C[:CUT] / np.arange(1, len(share_C[:CUT]) + 1)).sum()),
+        ACCURACY: float(share_C[0]),
+        BALANCED_ACCURACY: 1.0 / len(share_C),
+        MAP_AT_10: float((share_C[:CUT] / np.arange(1, len(share_C[:CUT]) + 1)).sum()),
     }
 
 

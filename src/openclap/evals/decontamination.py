@@ -1,10 +1,11 @@
-"""Which clips a model was not trained on: by the uploads they come from, and by their samples."""
+"""Leave out test clips that a model was trained on: clips of the same upload, or with the same samples."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,21 +15,31 @@ from numpy.typing import NDArray
 from openclap.data.decode import facts_of
 from openclap.data.overlap import KEYS, SplitIds, ids_of_frame, ids_of_records, overlapping
 from openclap.errors import AudioError, DataError, require
-from openclap.evals.clips import EvalClip
 from openclap.sources import Record
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
-Found = tuple[EvalClip, str | None, Record]
-"""A clip, the split it is in, and its record."""
-Truth = NDArray[np.bool_]
-IDS = ("freesound_id", "youtube_id")
+    from openclap.evals.dataset import EvalClip
+
+BoolMask = NDArray[np.bool_]
+UPLOAD_IDS = ("freesound_id", "youtube_id")
 
 
-def trained_on(manifest: Path) -> SplitIds:
-    """What a `manifest.parquet` says of the clips that a model was trained on. Raises DataError for what is none, and
-    for one that names no clip."""
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A clip of a published data set, its split, and the record that it was read from."""
+
+    clip: EvalClip
+    split: str | None
+    record: Record
+
+
+def read_trained_clips(manifest: Path) -> SplitIds:
+    """Read the ids and sound hashes of the clips in a `manifest.parquet` of training data.
+
+    Raises DataError for a file that is no manifest, and for one that names no clip.
+    """
     polars = require("polars", "data")
     try:
         with manifest.open("rb") as file:
@@ -39,56 +50,57 @@ def trained_on(manifest: Path) -> SplitIds:
         why = getattr(error, "strerror", None) or str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{manifest}: cannot be read as a manifest of training data ({why}).") from None
     if not sum(trained.clips[key].count() for key in KEYS):
-        raise DataError(f"{manifest}: names no clip. Is it the manifest.parquet of a build that is done?")
+        raise DataError(f"{manifest}: names no clip. Is it the manifest.parquet of a finished build?")
     return trained
 
 
-def untrained(found: Sequence[Found], trained: SplitIds, notes: list[str]) -> list[Found]:
-    """The clips of which neither the upload nor the sound was trained on; `notes` is told of the others. Sounds are
-    decoded to be compared where it is known what those were.
+def remove_trained_clips(records: Sequence[TaskRecord], trained: SplitIds, notes: list[str]) -> list[TaskRecord]:
+    """Keep the clips whose upload and whose sound are not in `trained`, and add a sentence on the others to `notes`.
 
-    Raises DataError when no clip is left.
+    Sounds are decoded and compared only where the manifest holds hashes of sounds. Raises DataError when no clip is
+    left.
     """
-    ours = ids_of_records((record for _, _, record in found), "test").clips
-    by_id = _in(ours.select(IDS), trained)
-    by_sound = np.zeros(len(found), bool)
-    told = ""
+    ids = ids_of_records((each.record for each in records), "test").clips
+    by_id = _overlap(ids.select(UPLOAD_IDS), trained)
+    by_sound = np.zeros(len(records), bool)
+    sounds_note = ""
     if trained.clips["pcm_sha256"].count():
-        others = [each for each, known in zip(found, by_id, strict=True) if not known]
-        by_sound[~by_id], unread = _same_sound(others, trained)
-        told = f", and {by_sound.sum()} more are sounds that it was trained on, sample for sample"
-        told += f" ({unread} could not be decoded)" if unread else ""
-    kept = [each for each, known in zip(found, by_id | by_sound, strict=True) if not known]
+        # Decoding is the slow part, so clips that an id has already settled are not decoded.
+        others = [each for each, known in zip(records, by_id, strict=True) if not known]
+        by_sound[~by_id], unread = _overlap_by_sound(others, trained)
+        sounds_note = f", and {by_sound.sum()} more have a sound that it was trained on, sample for sample"
+        sounds_note += f" ({unread} could not be decoded)" if unread else ""
+    untrained = [each for each, known in zip(records, by_id | by_sound, strict=True) if not known]
     notes.append(
-        f"{by_id.sum()} of {len(found)} clips come from uploads that the model was trained on{told}; these were left "
-        f"out. Of {_unknown(ours)} clips the upload is not known."
+        f"{by_id.sum()} of {len(records)} clips come from uploads that the model was trained on{sounds_note}; these "
+        f"were left out. The upload of {_count_without_id(ids)} clips is unknown."
     )
-    if not kept:
-        raise DataError(f"All {len(found)} clips are in {trained.name}: nothing is left to ask.")
-    return kept
+    if not untrained:
+        raise DataError(f"All {len(records)} clips are in {trained.name}, so nothing is left to measure on.")
+    return untrained
 
 
-def _in(clips: DataFrame, trained: SplitIds) -> Truth:
+def _overlap(clips: DataFrame, trained: SplitIds) -> BoolMask:
     return np.asarray(overlapping(clips, [trained]).is_not_null().to_numpy(), bool)
 
 
-def _same_sound(found: Sequence[Found], trained: SplitIds) -> tuple[Truth, int]:
+def _overlap_by_sound(records: Sequence[TaskRecord], trained: SplitIds) -> tuple[BoolMask, int]:
     """(which clips are among the trained sounds, how many could not be decoded)."""
     polars = require("polars", "data")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = list(pool.map(lambda each: _sound(each[2]), found))
+        hashes = list(pool.map(lambda each: _pcm_sha256(each.record), records))
     frame = polars.DataFrame({"pcm_sha256": polars.Series(hashes, dtype=polars.String)})
-    return _in(frame, trained), hashes.count(None)
+    return _overlap(frame, trained), hashes.count(None)
 
 
-def _sound(record: Record) -> str | None:
-    """The hash of a sound as a manifest has it; None for one that cannot be decoded."""
+def _pcm_sha256(record: Record) -> str | None:
+    """The hash of a sound as a manifest has it; None for a sound that cannot be decoded."""
     try:
         return facts_of(record.audio, record.start_s, record.length_s).pcm_sha256
     except (AudioError, OSError):
         return None
 
 
-def _unknown(clips: DataFrame) -> int:
+def _count_without_id(clips: DataFrame) -> int:
     polars = require("polars", "data")
-    return int(clips.select(polars.all_horizontal(polars.col(IDS).is_null())).sum().item())
+    return int(clips.select(polars.all_horizontal(polars.col(UPLOAD_IDS).is_null())).sum().item())

@@ -1,4 +1,4 @@
-"""Queries to listen to: chosen by a seed, right ones and wrong ones, with what was found for each.
+"""Retrieval queries to listen to: sampled ones and the hardest, with their first hits as players.
 
 T captions, A clips.
 """
@@ -15,26 +15,31 @@ import numpy as np
 from openclap.audio.io import decode, resample, to_mono
 from openclap.audio.mono import is_silent
 from openclap.errors import AudioError, DataError
-from openclap.evals.clips import EvalClip, EvalClips
+from openclap.evals.dataset import EvalClip, EvalClips
 from openclap.evals.retrieval import Retrieval
 
-SHOWN = 3
+HITS_SHOWN = 3
 PLAYED_S = 10.0
 RATE = 48_000
 COMPRESSION = 0.8  # of libsndfile's Opus encoder: about 58 kbit/s
-PLAYERS_BYTES = 4_600_000  # of all players of a page together, as base64
 
-# kind of query → (how many to draw, the worst rank it may have, what it is called)
-KINDS = (
-    (4, 1, "found first"),
-    (2, 10, "found at place 2 to 10"),
-    (2, 10**9, "found later"),
+# (the number of queries to draw, the worst rank of their own clip, a name for them)
+RANK_BANDS = (
+    (4, 1, "ranked first"),
+    (2, 10, "ranked 2 to 10"),
+    (2, 10**9, "ranked beyond 10"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """One found clip as a page shows it. `player` is a data URI, or None: no room left, or unreadable."""
+class PlayableHit:
+    """A retrieved clip as a page shows it.
+
+    Attributes:
+        right: whether it is the caption's own clip.
+        same_words: whether it is another clip with the same caption.
+        player: a data URI; None for an unreadable clip, or where the page has no room left.
+    """
 
     clip: EvalClip
     rank: int
@@ -45,54 +50,57 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class ExampleQuery:
     """A caption, the rank of its own clip, its first hits, and its own clip where that is not among them."""
 
     caption: str
     rank: int
-    hits: tuple[Hit, ...]
-    wanted: Hit | None
+    hits: tuple[PlayableHit, ...]
+    own: PlayableHit | None
 
 
 def choose_queries(retrieval: Retrieval, *, seed: int = 0) -> list[int]:
-    """Up to eight captions of different words: four whose clip came first, two at 2 to 10, two later, drawn
-    at random within each kind. Where a kind has too few, others take their place."""
+    """Up to eight captions of different words, drawn at random within each band of ranks: four whose own clip ranks
+    first, two at 2 to 10, two beyond. Where a band has too few, others take their place."""
     order = np.random.default_rng(seed).permutation(len(retrieval.captions)).tolist()
-    rank_T, chosen, spoken = retrieval.ranks.text_to_audio_T, list[int](), set[str]()
+    rank_T, chosen, used_words = retrieval.ranks.text_to_audio_T, list[int](), set[str]()
 
     def take(count: int, low: int, high: int) -> None:
         for t in order:
-            if count and low <= rank_T[t] <= high and retrieval.captions[t] not in spoken:
+            if count and low <= rank_T[t] <= high and retrieval.captions[t] not in used_words:
                 chosen.append(t)
-                spoken.add(retrieval.captions[t])
+                used_words.add(retrieval.captions[t])
                 count -= 1
 
     low = 1
-    for count, high, _ in KINDS:
+    for count, high, _ in RANK_BANDS:
         take(count, low, high)
         low = high + 1
-    take(sum(count for count, _, _ in KINDS) - len(chosen), 1, 10**9)
+    take(sum(count for count, _, _ in RANK_BANDS) - len(chosen), 1, 10**9)
     return sorted(chosen, key=lambda t: (rank_T[t] > 1, rank_T[t] > 10, order.index(t)))
 
 
-def kind_counts(retrieval: Retrieval) -> list[tuple[int, str]]:
-    """How many of all captions are of each kind, so that the choice does not pass for the shares."""
+def band_counts(retrieval: Retrieval) -> list[tuple[int, str]]:
+    """The number of all captions in each band, so that the sample is not mistaken for the distribution."""
     counts, low = [], 1
-    for _, high, name in KINDS:
-        rank_T = retrieval.ranks.text_to_audio_T
+    rank_T = retrieval.ranks.text_to_audio_T
+    for _, high, name in RANK_BANDS:
         counts.append((int(((rank_T >= low) & (rank_T <= high)).sum()), name))
         low = high + 1
     return counts
 
 
-def queries(retrieval: Retrieval, clips: EvalClips, *, seed: int = 0) -> list[Query]:
-    """The chosen queries with players, as long as there is room for them."""
-    player = players(clips, PLAYERS_BYTES)
+def sampled_queries(
+    retrieval: Retrieval, clips: EvalClips, player: Callable[[int], str | None], *, seed: int = 0
+) -> list[ExampleQuery]:
+    """The queries of `choose_queries`, with players."""
     return [_query(retrieval, clips, t, player) for t in choose_queries(retrieval, seed=seed)]
 
 
-def hardest(retrieval: Retrieval, clips: EvalClips, count: int, player: Callable[[int], str | None]) -> list[Query]:
-    """The captions of different clips whose clip was found last, the last one first."""
+def hardest_queries(
+    retrieval: Retrieval, clips: EvalClips, count: int, player: Callable[[int], str | None]
+) -> list[ExampleQuery]:
+    """The captions with the worst ranks, worst first, one per clip. A caption whose own clip ranks first is none."""
     order = np.argsort(-retrieval.ranks.text_to_audio_T, kind="stable").tolist()
     first: dict[int, int] = {}
     for t in order:
@@ -107,7 +115,8 @@ def encode(audio: bytes) -> str:
 
     wave_NC, rate = decode(audio)
     mono_N = to_mono(wave_NC)
-    mono_N = wave_NC[:, 0] if is_silent(mono_N) else mono_N  # channels of inverted polarity cancel in their mean
+    # Channels of inverted polarity cancel in their mean.
+    mono_N = wave_NC[:, 0] if is_silent(mono_N) else mono_N
     wave_N = resample(mono_N[: int(PLAYED_S * rate)], rate, RATE)
     out = io.BytesIO()
     with soundfile.SoundFile(
@@ -117,38 +126,39 @@ def encode(audio: bytes) -> str:
     return "data:audio/ogg;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _query(retrieval: Retrieval, clips: EvalClips, t: int, player: Callable[[int], str | None]) -> Query:
-    own, rank = int(retrieval.ranks.owner_T[t]), int(retrieval.ranks.text_to_audio_T[t])
-    caption = retrieval.captions[t]
-
-    def hit(found: int, place: int, score: float) -> Hit:
-        position = int(retrieval.clip_A[found])
-        clip = clips.clips[position]
-        same = found != own and caption in clip.captions
-        return Hit(clip, place, score, found == own, same, player(position))
-
-    first = list(zip(retrieval.hits_TK[t, :SHOWN].tolist(), retrieval.scores_TK[t, :SHOWN].tolist(), strict=True))
-    hits = tuple(hit(found, place, score) for place, (found, score) in enumerate(first, 1))
-    missed = own not in [found for found, _ in first]
-    return Query(caption, rank, hits, hit(own, rank, float(retrieval.own_score_T[t])) if missed else None)
-
-
 def players(clips: EvalClips, room: int) -> Callable[[int], str | None]:
-    """A function from a clip's position to its player, giving none once `room` bytes are used."""
-    made: dict[int, str | None] = {}
+    """A function from the position of a clip to its player, which gives None once `room` bytes are used."""
+    encoded: dict[int, str | None] = {}
     left = room
 
     def player(position: int) -> str | None:
         nonlocal left
-        if position not in made:
+        if position not in encoded:
             try:
-                made[position] = encode(clips.audio(position))
-            except (AudioError, DataError):
-                made[position] = None
-        uri = made[position]
+                encoded[position] = encode(clips.audio(position))
+            except (AudioError, DataError, OSError):
+                encoded[position] = None
+        uri = encoded[position]
         if uri is None or len(uri) > left:
             return None
         left -= len(uri)
         return uri
 
     return player
+
+
+def _query(retrieval: Retrieval, clips: EvalClips, t: int, player: Callable[[int], str | None]) -> ExampleQuery:
+    own, rank = int(retrieval.ranks.owner_T[t]), int(retrieval.ranks.text_to_audio_T[t])
+    caption = retrieval.captions[t]
+
+    def hit(found: int, place: int, score: float) -> PlayableHit:
+        position = int(retrieval.clip_A[found])
+        clip = clips.clips[position]
+        same_words = found != own and caption in clip.captions
+        return PlayableHit(clip, place, score, found == own, same_words, player(position))
+
+    shown = slice(HITS_SHOWN)
+    first = list(zip(retrieval.hits_TK[t, shown].tolist(), retrieval.score_TK[t, shown].tolist(), strict=True))
+    hits = tuple(hit(found, place, score) for place, (found, score) in enumerate(first, 1))
+    missed = own not in [found for found, _ in first]
+    return ExampleQuery(caption, rank, hits, hit(own, rank, float(retrieval.own_score_T[t])) if missed else None)

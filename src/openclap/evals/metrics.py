@@ -1,15 +1,19 @@
-"""The figures made of ranks and answers: pure functions of numpy arrays.
+"""The figures of every task: pure functions from ranks and class scores to numbers.
 
 Letters in names: A clips, T captions, N items (captions, clips or answers), C classes, R resamples.
 
-Every figure is a *weighted* statistic: a function from weights (R, N) to values (R,). With weights of one
-it is the figure itself; with the counts of a bootstrap it is the figure of every resample at once, so the
-two cannot drift apart (`openclap.evals.bootstrap`).
+Every figure is a *weighted* statistic: a function from weights (R, N) to values (R,). With weights of one it is the
+figure itself; with the counts of a bootstrap it is the figure of every resample at once, so that a figure and its
+interval cannot drift apart (`openclap.evals.bootstrap`).
 
-Ties are broken against us everywhere: what is wrong and scores the same stands first. A model that gives
-every pair one score therefore scores nothing, and no figure depends on the order of the clips.
+Ties are broken against the model everywhere: a wrong candidate with the same score ranks first. A model that gives
+every pair one score therefore scores 0, and no figure depends on the order of the clips.
 
-Protocol: LAION-CLAP's evaluation (Wu et al. 2023, arXiv:2211.06687), opened to any number of captions a clip.
+To add a metric, add a `Measure` to the dict that `retrieval_measures`, `classification_measures` or
+`tagging.tagging_measures` returns. To show it in tables, name it in `shown` of its kind of task in
+`openclap.evals.tasks.KINDS`.
+
+Protocol: LAION-CLAP's evaluation (Wu et al. 2023, arXiv:2211.06687), extended to any number of captions per clip.
 """
 
 from __future__ import annotations
@@ -22,16 +26,58 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from openclap.errors import DataError
-from openclap.evals.ranks import CUT, Floats, Ints, Ranks, as_numpy, as_places, rank_retrieval
+from openclap.evals.ranks import CUT, Floats, Ints, Ranks, as_indices, as_numpy, rank_retrieval
 
 Statistic = Callable[[Floats], Floats]
 
+TEXT_TO_AUDIO, AUDIO_TO_TEXT = "text_to_audio", "audio_to_text"
+DIRECTION_LABELS = {TEXT_TO_AUDIO: "text→audio", AUDIO_TO_TEXT: "audio→text"}
 RECALL_AT = (1, 5, 10)
+MRR = "MRR"
+RANK_METRICS = ("median_rank", "mean_rank")
+"""Metrics that count from 1 and are better when lower. All others are shares of 1 and better when higher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """The name of a figure, such as "R@1" or "accuracy".
+
+    Attributes:
+        name: without the direction of retrieval.
+        direction: TEXT_TO_AUDIO or AUDIO_TO_TEXT for retrieval; None for all other tasks.
+    """
+
+    name: str
+    direction: str | None = None
+
+    @property
+    def is_rank(self) -> bool:
+        """Whether lower is better and the value counts from 1."""
+        return self.name in RANK_METRICS
+
+    @property
+    def key(self) -> str:
+        """One word for both parts, such as "text_to_audio_R@1"."""
+        return f"{self.direction}_{self.name}" if self.direction else self.name
+
+    @property
+    def label(self) -> str:
+        """The metric for a table, such as "text→audio R@1"."""
+        return f"{DIRECTION_LABELS[self.direction]} {self.short_label}" if self.direction else self.short_label
+
+    @property
+    def short_label(self) -> str:
+        """The name without the direction, such as "median rank"."""
+        return self.name.replace("_", " ")
+
+
+ACCURACY, BALANCED_ACCURACY, MAP_AT_10 = Metric("accuracy"), Metric("balanced_accuracy"), Metric("mAP@10")
+MEAN_AVERAGE_PRECISION, ROC_AUC = Metric("mAP"), Metric("AUC")
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A weighted statistic over N items, and the clip `clip_N` that each item belongs to."""
+    """A weighted statistic over N items, and the position `clip_N` of the clip that each item belongs to."""
 
     statistic: Statistic
     clip_N: Ints
@@ -42,50 +88,48 @@ class Measure:
         return float(self.statistic(np.ones((1, len(self.clip_N))))[0])
 
 
-def retrieval_measures(ranks: Ranks) -> dict[str, Measure]:
-    """Every retrieval figure as a measure. Items are captions from text to audio, and clips from audio to
-    text.
+def retrieval_measures(ranks: Ranks) -> dict[Metric, Measure]:
+    """Every retrieval figure as a measure. Items are captions from text to audio, and clips from audio to text.
+
+    MRR is the mean of 1/rank without a cut; from audio to text it takes the best-placed caption.
     """
-    rank_T, best_A, asked = ranks.text_to_audio_T, ranks.best(), ranks.asked
+    rank_T, best_A, query_A = ranks.text_to_audio_T, ranks.best(), ranks.queries
     reciprocal_T = np.where(rank_T <= CUT, 1.0 / rank_T, 0.0)
     return {
-        **_rank_measures("text_to_audio", rank_T, reciprocal_T, ranks.owner_T),
-        **_rank_measures("audio_to_text", best_A, ranks.average_precision(), asked),
-    }
-
-
-def reciprocal_measures(ranks: Ranks) -> dict[str, Measure]:
-    """{text_to_audio,audio_to_text}_MRR, the mean of 1/rank without a cut; from audio to text of the best caption."""
-    return {
-        "text_to_audio_MRR": Measure(mean_of(1.0 / ranks.text_to_audio_T), ranks.owner_T),
-        "audio_to_text_MRR": Measure(mean_of(1.0 / ranks.best()), ranks.asked),
+        **_rank_measures(TEXT_TO_AUDIO, rank_T, reciprocal_T, ranks.owner_T),
+        **_rank_measures(AUDIO_TO_TEXT, best_A, ranks.average_precision(), query_A),
     }
 
 
 def retrieval_metrics(similarity_AT: ArrayLike, owner_T: ArrayLike) -> dict[str, float]:
-    """The figures of retrieval as LAION-CLAP publishes them, named
-    {text_to_audio,audio_to_text}_{R@1,R@5,R@10,mAP@10,median_rank,mean_rank}.
+    """Compute the figures of retrieval as LAION-CLAP publishes them.
 
-    Text → audio asks with every caption: R@k is the share whose clip ranks within k, mAP@10 the mean of
-    1/rank within 10. Audio → text asks with every clip: R@k and the two ranks take its best-placed caption, mAP@10 is
-    the sum of i/rank_i over its captions within 10, divided by the count of its captions. With one caption a clip this
-    is the plain form. The median rank is floor(median of 0-based ranks) + 1. Ties stand against us. Raises DataError
-    as `rank_retrieval` does.
+    Args:
+        similarity_AT: the similarity of every clip with every caption; numpy arrays, torch tensors or lists.
+        owner_T: the clip that each caption describes.
 
-    One surprise: with several captions a clip the published mAP@10 of audio → text depends on the order the
-    captions are listed in (see `Ranks.published_average_precision`). `retrieval_measures`, which
-    evaluations print, numbers them best first.
+    Returns:
+        Twelve figures: {text_to_audio,audio_to_text}_{R@1,R@5,R@10,mAP@10,median_rank,mean_rank}.
+
+    Text → audio queries with every caption: R@k is the share whose clip ranks within k, mAP@10 the mean of 1/rank
+    within 10. Audio → text queries with every clip: R@k and the two ranks take its best-placed caption, mAP@10 is the
+    sum of i/rank_i over its captions within 10, divided by the count of its captions. With one caption per clip this
+    is the plain form. The median rank is floor(median of 0-based ranks) + 1. Ties count against the model. Raises
+    DataError as `rank_retrieval` does.
+
+    One surprise: with several captions per clip the published mAP@10 of audio → text depends on the order in which
+    the captions are listed (see `Ranks.published_average_precision`). `retrieval_measures`, which evaluations print,
+    numbers them best first.
     """
     ranks = rank_retrieval(similarity_AT, owner_T)
-    figures = {name: measure.value for name, measure in retrieval_measures(ranks).items()}
-    return figures | {"audio_to_text_mAP@10": float(ranks.published_average_precision().mean())}
+    figures = {metric.key: measure.value for metric, measure in retrieval_measures(ranks).items() if metric.name != MRR}
+    return figures | {Metric("mAP@10", AUDIO_TO_TEXT).key: float(ranks.published_average_precision().mean())}
 
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """N answers among C classes: the scores, the true `label_N`, its `rank_N` from 1, and what was
-    `predicted_N`.
-    """
+    """N clips scored against C classes: the scores, the true class `label_N`, its `rank_N` from 1, and the class
+    `predicted_N`."""
 
     score_NC: NDArray[Any]
     label_N: Ints
@@ -100,10 +144,10 @@ class Classified:
 
 
 def classify(scores_NC: ArrayLike, label_N: ArrayLike, *, tie: float = 0.0) -> Classified:
-    """Rank the true class of every item. On a tie (scores within `tie`) the wrong class is the prediction.
+    """Rank the true class of every clip. On a tie (scores within `tie`) the wrong class is the prediction.
 
-    Raises DataError."""
-    score_NC, labels = as_numpy(scores_NC), as_places(label_N, "Labels")
+    Raises DataError where shapes, labels or scores do not fit or are not numbers."""
+    score_NC, labels = as_numpy(scores_NC), as_indices(label_N, "Labels")
     if score_NC.ndim != 2 or labels.shape != score_NC.shape[:1] or not labels.size:
         raise DataError(
             f"Scores {score_NC.shape} and labels {labels.shape} do not fit: expected (N, C) and (N,), N ≥ 1."
@@ -112,65 +156,54 @@ def classify(scores_NC: ArrayLike, label_N: ArrayLike, *, tie: float = 0.0) -> C
     if labels.min() < 0 or labels.max() >= classes:
         raise DataError(f"Labels run from {labels.min()} to {labels.max()}, but the scores name {classes} classes.")
     if np.isnan(score_NC).any():
-        raise DataError("The class scores hold NaN, so nothing can be ranked. Check the vectors they come from.")
+        raise DataError("The class scores hold NaN, so nothing can be ranked. Check the embeddings they come from.")
     own_N = score_NC[np.arange(items), labels]
     rank_N = (score_NC >= own_N[:, None] - tie).sum(1).astype(np.int64)
     others_NC = np.where(np.arange(classes) == labels[:, None], -np.inf, score_NC)
     return Classified(score_NC, labels, rank_N, np.where(rank_N == 1, labels, others_NC.argmax(1)))
 
 
-def classification_measures(answers: Classified) -> dict[str, Measure]:
+def classification_measures(answers: Classified) -> dict[Metric, Measure]:
     """Accuracy (top-1), balanced accuracy (mean recall of the classes that occur) and mAP@10, as measures."""
     right_N = (answers.rank_N == 1).astype(np.float64)
     reciprocal_N = np.where(answers.rank_N <= CUT, 1.0 / answers.rank_N, 0.0)
     item_N = np.arange(len(right_N))
     return {
-        "accuracy": Measure(mean_of(right_N), item_N),
-        "balanced_accuracy": Measure(balanced_of(right_N, answers.label_N), item_N),
-        "mAP@10": Measure(mean_of(reciprocal_N), item_N),
+        ACCURACY: Measure(mean_of(right_N), item_N),
+        BALANCED_ACCURACY: Measure(balanced_of(right_N, answers.label_N), item_N),
+        MAP_AT_10: Measure(mean_of(reciprocal_N), item_N),
     }
 
 
-@dataclass(frozen=True, slots=True)
-class ClassificationMetrics:
-    """The figures of a classification; `mean_average_precision` is mAP@10: the mean of 1/rank within 10."""
+def classification_metrics(scores_NC: ArrayLike, label_N: ArrayLike) -> dict[str, float]:
+    """Accuracy, balanced accuracy and mAP@10 (the mean of 1/rank within 10) of scores (N, C) against labels in 0..C-1.
 
-    accuracy: float
-    balanced_accuracy: float
-    mean_average_precision: float
-    confusion_CC: Ints
-
-
-def classification_metrics(scores_NC: ArrayLike, label_N: ArrayLike) -> ClassificationMetrics:
-    """Accuracy, balanced accuracy, mAP@10 and the confusion table of scores (N, C) against labels in
-    0..C-1.
+    Raises DataError as `classify` does.
     """
-    answers = classify(scores_NC, label_N)
-    figures = {name: measure.value for name, measure in classification_measures(answers).items()}
-    return ClassificationMetrics(
-        figures["accuracy"], figures["balanced_accuracy"], figures["mAP@10"], answers.confusion()
-    )
+    return {
+        metric.key: measure.value for metric, measure in classification_measures(classify(scores_NC, label_N)).items()
+    }
 
 
-def per_class(answers: Classified) -> list[ClassRow]:
-    """For each class that occurs, in order: how many clips it has, and its recall, precision and F1."""
+def classes_in_detail(answers: Classified) -> list[ClassFigures]:
+    """For each class that occurs, in order: the number of its clips, and its recall, precision and F1."""
     table_CC = answers.confusion()
-    said_C, true_C, right_C = table_CC.sum(0), table_CC.sum(1), np.diag(table_CC)
+    predicted_C, true_C, right_C = table_CC.sum(0), table_CC.sum(1), np.diag(table_CC)
     return [
-        ClassRow(
+        ClassFigures(
             c,
             int(true_C[c]),
             float(right_C[c] / true_C[c]),
-            float(right_C[c] / said_C[c]) if said_C[c] else None,
-            float(2 * right_C[c] / (said_C[c] + true_C[c])),
+            float(right_C[c] / predicted_C[c]) if predicted_C[c] else None,
+            float(2 * right_C[c] / (predicted_C[c] + true_C[c])),
         )
         for c in np.flatnonzero(true_C).tolist()
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
-    """How one class fares; `precision` is None where nothing was taken for it."""
+class ClassFigures:
+    """The figures of one class; `precision` is None where no clip was predicted to be of it."""
 
     label: int
     clips: int
@@ -215,11 +248,11 @@ def balanced_of(right_N: Floats, label_N: Ints) -> Statistic:
     return balanced
 
 
-def _rank_measures(task: str, rank_N: Ints, gain_N: Floats, clip_N: Ints) -> dict[str, Measure]:
-    recalls = {f"{task}_R@{k}": mean_of((rank_N <= k).astype(np.float64)) for k in RECALL_AT}
-    rest = {
-        f"{task}_mAP@10": mean_of(gain_N),
-        f"{task}_median_rank": median_rank_of(rank_N),
-        f"{task}_mean_rank": mean_of(rank_N.astype(np.float64)),
+def _rank_measures(direction: str, rank_N: Ints, gain_N: Floats, clip_N: Ints) -> dict[Metric, Measure]:
+    statistics = {f"R@{k}": mean_of((rank_N <= k).astype(np.float64)) for k in RECALL_AT} | {
+        "mAP@10": mean_of(gain_N),
+        "median_rank": median_rank_of(rank_N),
+        "mean_rank": mean_of(rank_N.astype(np.float64)),
+        MRR: mean_of(1.0 / rank_N),
     }
-    return {name: Measure(statistic, clip_N) for name, statistic in {**recalls, **rest}.items()}
+    return {Metric(name, direction): Measure(statistic, clip_N) for name, statistic in statistics.items()}

@@ -1,94 +1,135 @@
-"""Retrieval both ways: find the sound by its caption, and the caption by its sound.
+"""Retrieval in both directions: the clip of each caption, and the captions of each clip.
 
-A clips, T captions, U different captions, K hits kept, D embedding.
+The ranks are computed in `openclap.evals.ranks`, the figures in `openclap.evals.metrics`.
+
+A clips, T captions, K hits per caption, D embedding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openclap.evals.clips import EvalClips, SoundEmbedder, Vectors, embed_sentences
-from openclap.evals.metrics import RECALL_AT, Measure, retrieval_measures
+from openclap.errors import DataError
+from openclap.evals.cached_embedder import (
+    CachedEmbedder,
+    EmbeddedClips,
+    Embeddings,
+    SoundEmbedder,
+    embed_sentences,
+)
+from openclap.evals.dataset import EvalClips, TaskClips
+from openclap.evals.metrics import DIRECTION_LABELS, RECALL_AT, Measure, Metric, retrieval_measures
 from openclap.evals.ranks import TIE, Floats, Ints, Ranks, rank_vectors
+from openclap.evals.results import TaskOutput
 
-KEPT = 10  # hits remembered for each caption: what a report shows
-TOGETHER = 256  # captions whose cosines with all clips are in memory together
+if TYPE_CHECKING:
+    from openclap.evals.tasks import Task
+
+HITS = 10  # clips stored per caption, for the report
+CAPTIONS_AT_ONCE = 256  # captions whose similarities with all clips are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What was found. `captions` are the T queries; `hits_TK` the best clips of each, best first, and their
-    cosines.
+    """Ranks and hits of all captions.
 
-    Clips without captions take no part; `clip_A` gives the position, in the split, of the A that do. Ranks
-    and hits count in those A.
+    Attributes:
+        captions: the T queries.
+        clip_A: the positions, among all clips, of the A clips that have captions. Clips without captions take no part;
+            ranks and hits count in these A.
+        hits_TK: the best clips of each caption, best first, and `score_TK`, their cosine similarities.
+        own_score_T: the cosine similarity of each caption with its own clip.
     """
 
     captions: tuple[str, ...]
     ranks: Ranks
     clip_A: Ints
     hits_TK: Ints
-    scores_TK: Floats
+    score_TK: Floats
     own_score_T: Floats
 
-    def measures(self) -> dict[str, Measure]:
-        """The figures; items belong to clips as the split numbers them."""
+    def measures(self) -> dict[Metric, Measure]:
+        """The figures; items are clips, as the split numbers them."""
         return {
-            name: Measure(measure.statistic, self.clip_A[measure.clip_N])
-            for name, measure in retrieval_measures(self.ranks).items()
+            metric: Measure(measure.statistic, self.clip_A[measure.clip_N])
+            for metric, measure in retrieval_measures(self.ranks).items()
         }
 
 
-def retrieve(embedder: SoundEmbedder, clips: EvalClips, audio_ND: Vectors) -> Retrieval | None:
-    """Rank all captioned clips against all captions; `audio_ND` is the split's. None for fewer than two clips
-    with captions: every figure would be perfect, or there is none (`too_few` says so)."""
+def run_retrieval(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
+    """The task of kind "retrieval". Raises DataError for fewer than two clips with captions."""
+    found = retrieve(model, test.clips, test.embedding_ND)
+    notes = []
+    if silent := len(test.clips) - len(found.clip_A):
+        notes.append(f"{silent} clips have no caption and were left out of retrieval.")
+    if truncated := model.count_truncated(found.captions):
+        notes.append(f"{truncated} of {len(found.captions)} captions are longer than the text context and were cut.")
+    notes += [*_notes_on_shared_captions(found), *_notes_on_small_pools(found.ranks)]
+    return TaskOutput(test.clips, found.measures(), tuple(notes), retrieval=found)
+
+
+def retrieve(embedder: SoundEmbedder, clips: EvalClips, audio_ND: Embeddings) -> Retrieval:
+    """Rank all clips with captions against all captions.
+
+    Args:
+        audio_ND: the embeddings of all clips.
+
+    Raises DataError for fewer than two clips with captions: every figure would be perfect, or there is none.
+    """
     clip_A = np.array([i for i, clip in enumerate(clips.clips) if clip.captions], np.int64)
-    captions = tuple(caption for i in clip_A for caption in clips.clips[i].captions)
     if len(clip_A) < 2:
-        return None
+        raise DataError(
+            f"{clips.name}: {len(clip_A)} {'clip has' if len(clip_A) == 1 else 'clips have'} a caption; retrieval "
+            "needs at least two."
+        )
+    captions = tuple(caption for i in clip_A for caption in clips.clips[i].captions)
     owner_T = np.repeat(np.arange(len(clip_A)), [len(clips.clips[i].captions) for i in clip_A])
-    text_UD, which_T = embed_sentences(embedder, captions)
-    audio_AD, text_TD = audio_ND[clip_A], text_UD[which_T]
-    blocks = [_hits(audio_AD, text_TD[part], owner_T[part]) for part in _parts(len(captions))]
+    text_UD, unique_T = embed_sentences(embedder, captions)
+    audio_AD, text_TD = audio_ND[clip_A], text_UD[unique_T]
+    blocks = [
+        _best_hits(audio_AD, text_TD[start : start + CAPTIONS_AT_ONCE], owner_T[start : start + CAPTIONS_AT_ONCE])
+        for start in range(0, len(captions), CAPTIONS_AT_ONCE)
+    ]
     return Retrieval(
         captions=captions,
         ranks=rank_vectors(audio_AD, text_TD, owner_T),
         clip_A=clip_A,
         hits_TK=np.concatenate([hits for hits, _ in blocks]),
-        scores_TK=np.concatenate([scores for _, scores in blocks]).astype(np.float64),
+        score_TK=np.concatenate([scores for _, scores in blocks]).astype(np.float64),
         own_score_T=np.einsum("td,td->t", audio_AD[owner_T], text_TD).astype(np.float64),
     )
 
 
-def too_few(clips: EvalClips) -> str:
-    """Why `retrieve` finds nothing to do."""
-    captioned = sum(bool(clip.captions) for clip in clips.clips)
-    return (
-        "no clip has a caption." if not captioned else "1 clip has a caption, and finding one among others needs two."
-    )
-
-
-def trivial(ranks: Ranks) -> str | None:
-    """A note on figures that no model can miss, because what is searched is no larger than their k."""
-    pools = {"text→audio": ranks.clips, "audio→text": len(ranks.owner_T)}
-    told = [f"{way} R@{k}" for way, pool in pools.items() for k in RECALL_AT if k >= pool]
-    return f"{', '.join(told)}: 100 % for any model, with {ranks.clips} clips to search." if told else None
-
-
-def _parts(captions: int) -> list[slice]:
-    return [slice(start, start + TOGETHER) for start in range(0, captions, TOGETHER)]
-
-
-def _hits(audio_AD: Vectors, text_CD: Vectors, owner_C: Ints) -> tuple[Ints, Vectors]:
-    """(C, K) the best clips of some captions, and their cosines; on a tie the own clip stands last, as its rank has
-    it."""
+def _best_hits(audio_AD: Embeddings, text_CD: Embeddings, owner_C: Ints) -> tuple[Ints, Embeddings]:
+    """(C, K) the best clips of some captions, and their cosine similarities."""
     cosine_CA = text_CD @ audio_AD.T
     row_C = np.arange(len(owner_C))
-    placed_CA = cosine_CA.copy()
-    placed_CA[row_C, owner_C] -= TIE
-    is_own_CA = np.zeros(placed_CA.shape, bool)
+    # On a tie the caption's own clip comes last, so that hits agree with ranks.
+    lowered_CA = cosine_CA.copy()
+    lowered_CA[row_C, owner_C] -= TIE
+    is_own_CA = np.zeros(lowered_CA.shape, bool)
     is_own_CA[row_C, owner_C] = True
-    hits_CK = np.lexsort((is_own_CA, -placed_CA))[:, :KEPT].astype(np.int64)
+    hits_CK = np.lexsort((is_own_CA, -lowered_CA))[:, :HITS].astype(np.int64)
     return hits_CK, np.take_along_axis(cosine_CA, hits_CK, 1)
+
+
+def _notes_on_shared_captions(found: Retrieval) -> Iterator[str]:
+    owners: dict[str, set[int]] = {}
+    for caption, owner in zip(found.captions, found.ranks.owner_T.tolist(), strict=True):
+        owners.setdefault(caption, set()).add(owner)
+    if shared := sum(len(owners[caption]) > 1 for caption in found.captions):
+        yield (
+            f"{shared} of {len(found.captions)} captions describe more than one clip. Only a caption's own clip counts "
+            "as right, so retrieval figures are too low."
+        )
+
+
+def _notes_on_small_pools(ranks: Ranks) -> Iterator[str]:
+    """Figures that are perfect for any model, because the pool is no larger than k."""
+    pools = dict(zip(DIRECTION_LABELS.values(), (ranks.clips, len(ranks.owner_T)), strict=True))
+    if trivial := [f"{way} R@{k}" for way, pool in pools.items() for k in RECALL_AT if k >= pool]:
+        yield f"{', '.join(trivial)}: 100 % for any model, with {ranks.clips} clips to search."

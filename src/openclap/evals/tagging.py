@@ -1,9 +1,9 @@
-"""Clips with several labels each: average precision and area under the ROC curve, class by class.
+"""The figures of tagging, where a clip has any number of labels: average precision and area under the ROC curve.
 
 Letters in names: N clips, C classes, R resamples.
 
-Ties stand against us: of equal scores, clips without the label stand first. Where no two scores of a class are equal,
-both figures are scikit-learn's (`average_precision_score`, `roc_auc_score`), weights included.
+Ties count against the model: of equal scores, clips without the label rank first. Where no two scores of a class are
+equal, both figures are scikit-learn's (`average_precision_score`, `roc_auc_score`), weights included.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from openclap.errors import DataError
-from openclap.evals.metrics import Measure, Statistic
+from openclap.evals.metrics import MEAN_AVERAGE_PRECISION, ROC_AUC, Measure, Metric, Statistic
 from openclap.evals.ranks import Floats, Ints, as_numpy
 
-_Figure = Callable[[Floats, NDArray[np.bool_]], Floats]
+_ClassFigure = Callable[[Floats, NDArray[np.bool_]], Floats]
 """(R, N) weights and (N,) truth, both best first, to (R,)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """Scores and truth of N clips for C classes, and the order in which each class finds the clips."""
+    """Scores and labels of N clips for C classes, and the ranking of the clips by each class, best first."""
 
     score_NC: Floats
     truth_NC: NDArray[np.bool_]
@@ -32,46 +32,49 @@ class Tagged:
 
     @property
     def occurring(self) -> Ints:
-        """The classes that some clips have and some have not: those that can be judged."""
+        """The classes that some clips have and some do not: those with figures."""
         share_C = self.truth_NC.mean(0)
         return np.flatnonzero((share_C > 0) & (share_C < 1))
 
 
 def tag(scores_NC: ArrayLike, truth_NC: ArrayLike, *, tie: float = 0.0) -> Tagged:
-    """Order the clips of every class, best first. Scores are compared in steps of `tie`, where it is given.
+    """Rank the clips by every class, best first, with scores rounded to multiples of `tie`.
 
-    Raises DataError where shapes or numbers cannot be, and where no class tells clips apart.
+    Raises DataError where shapes do not fit, scores are NaN, or no class has both kinds of clips.
     """
     score_NC, truth = as_numpy(scores_NC).astype(np.float64), as_numpy(truth_NC).astype(bool)
     if score_NC.ndim != 2 or score_NC.shape != truth.shape or not score_NC.size:
         raise DataError(f"Scores {score_NC.shape} and truth {truth.shape} do not fit: expected (N, C) twice, N ≥ 1.")
     if np.isnan(score_NC).any():
-        raise DataError("The class scores hold NaN, so nothing can be ranked. Check the vectors they come from.")
+        raise DataError("The class scores hold NaN, so nothing can be ranked. Check the embeddings they come from.")
     if tie:
         score_NC = np.round(score_NC / tie) * tie
     tagged = Tagged(score_NC, truth, np.lexsort((truth, -score_NC), axis=0).astype(np.int64))
     if not len(tagged.occurring):
-        raise DataError("No class has clips with it and clips without it, so there is nothing to tell apart.")
+        raise DataError("No class has both clips with it and clips without it, so no figure is defined.")
     return tagged
 
 
-def tagging_measures(tagged: Tagged) -> dict[str, Measure]:
+def tagging_measures(tagged: Tagged) -> dict[Metric, Measure]:
     """mAP (the mean over classes of average precision) and AUC, as measures; items are clips."""
     item_N = np.arange(len(tagged.truth_NC))
-    return {"mAP": Measure(_mean_over(tagged, _precision), item_N), "AUC": Measure(_mean_over(tagged, _area), item_N)}
+    return {
+        MEAN_AVERAGE_PRECISION: Measure(_mean_over_classes(tagged, _precision), item_N),
+        ROC_AUC: Measure(_mean_over_classes(tagged, _area), item_N),
+    }
 
 
 def average_precisions(tagged: Tagged) -> Floats:
     """(C,) average precision; NaN for a class that all clips have, or none."""
-    return _each(tagged, _precision)
+    return _of_each_class(tagged, _precision)
 
 
 def areas(tagged: Tagged) -> Floats:
     """(C,) area under the ROC curve; NaN as above."""
-    return _each(tagged, _area)
+    return _of_each_class(tagged, _area)
 
 
-def _each(tagged: Tagged, figure: _Figure) -> Floats:
+def _of_each_class(tagged: Tagged, figure: _ClassFigure) -> Floats:
     found_C = np.full(tagged.truth_NC.shape[1], np.nan)
     for c in tagged.occurring:
         order_N = tagged.order_NC[:, c]
@@ -79,9 +82,9 @@ def _each(tagged: Tagged, figure: _Figure) -> Floats:
     return found_C
 
 
-def _mean_over(tagged: Tagged, figure: _Figure) -> Statistic:
-    """The mean of a figure over classes, under weights; classes that a resample leaves without a side are left out, and
-    where it leaves none, the mean is NaN."""
+def _mean_over_classes(tagged: Tagged, figure: _ClassFigure) -> Statistic:
+    """The mean of a figure over classes, under weights. Classes without clips of both kinds in a resample are left out;
+    where none remains, the mean is NaN."""
 
     def mean(weight_RN: Floats) -> Floats:
         sum_R, count_R = np.zeros(len(weight_RN)), np.zeros(len(weight_RN))
@@ -100,7 +103,9 @@ def _precision(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:
     at = np.flatnonzero(truth_N)
     wanted_RP = weight_RN[:, at]
     share_RP = wanted_RP.cumsum(1) / np.maximum(weight_RN.cumsum(1)[:, at], 1e-12)
-    total_R = wanted_RP.sum(1) * (weight_RN.sum(1) > wanted_RP.sum(1))  # nothing to tell apart: not defined
+    total_R = wanted_RP.sum(1) * (
+        weight_RN.sum(1) > wanted_RP.sum(1)
+    )  # 0, so undefined, where all clips have the class
     return _share((wanted_RP * share_RP).sum(1), total_R)
 
 

@@ -1,44 +1,138 @@
-"""What can be asked of a model, as data: the suite of the papers, and suites that a file describes."""
+"""Tasks as data, and the registries of everything that can be evaluated. To add:
+
+- a data set: a `Task` in PAPER that names its reader in `openclap.sources.SOURCES`;
+- a kind of task: a function (task, clips, embedded test clips, model, seed) to a `TaskOutput`, and a line in KINDS;
+- a probe: a function from a `ProbeInput` to a scorer, and a line in PROBES;
+- a metric: see `openclap.evals.metrics`; name it in `shown` of its kind here;
+- a suite: a tuple of tasks in SUITES, or a TOML file that `read_suite` reads.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from openclap.errors import ConfigError
+from openclap.evals import finetuning, probing
+from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder
+from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, EvalClip, TaskClips
+from openclap.evals.finetuning import UNNORMALISED, UnnormalisedEmbedder
+from openclap.evals.metrics import (
+    ACCURACY,
+    AUDIO_TO_TEXT,
+    BALANCED_ACCURACY,
+    MAP_AT_10,
+    MEAN_AVERAGE_PRECISION,
+    RECALL_AT,
+    ROC_AUC,
+    TEXT_TO_AUDIO,
+    Metric,
+)
+from openclap.evals.probing import EPOCHS, FitProbe
+from openclap.evals.results import UNKNOWN_POLICY, Published, TaskOutput
+from openclap.evals.retrieval import run_retrieval
+from openclap.evals.zero_shot import run_tagging, run_zero_shot
 from openclap.limits import check_count
 from openclap.text.prompts import SOUND
 
 GENRE = "This is a {} song."
 """The template of LAION-CLAP for genres of music."""
-KINDS = ("retrieval", "zero_shot", "tagging", "probe", "few_shot")
-_RAW = "frozen vectors before L2 normalisation, of long clips the mean over windows"
-LEARNERS: Mapping[str, str] = {
-    "linear": "frozen unit vectors; logistic regression",
-    "mlp": "frozen unit vectors; one hidden layer of 1,024",
-    "laion_linear": f"{_RAW}; one linear layer; AdamW, 1e-4, decay 0.1",
-    "laion_mlp": f"{_RAW}; one hidden layer of twice as many numbers; AdamW, 1e-4, decay 0.1",
-    "fine_tune": "the audio tower is trained with a head of one hidden layer; AdamW, decay 0.1; sounds are varied; of "
-    "long clips a random stretch is learnt from, and the mean over windows answers",
-}
-"""What learns from labels, and what a protocol says of it."""
-READS_RAW = ("laion_linear", "laion_mlp")
-"""Learners that read a model's vectors before L2 normalisation."""
+
+RunTask = Callable[["Task", TaskClips, EmbeddedClips, CachedEmbedder, int], TaskOutput]
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """What a paper reports, in percent."""
+class TaskKind:
+    """A kind of task.
 
-    metric: str
-    value: float
-    system: str
+    Attributes:
+        run: computes the figures of one model.
+        shown: the metrics that tables have; a record as JSON has all.
+        reads_text: whether captions or prompts are embedded, which needs a tokenizer.
+        trains: whether labels are learned from training clips or from other folds.
+    """
+
+    run: RunTask
+    shown: tuple[Metric, ...]
+    reads_text: bool = False
+    trains: bool = False
+
+
+def _retrieval_metrics(*names: str) -> tuple[Metric, ...]:
+    return tuple(Metric(name, direction) for direction in (TEXT_TO_AUDIO, AUDIO_TO_TEXT) for name in names)
+
+
+KINDS: Mapping[str, TaskKind] = {
+    "retrieval": TaskKind(
+        run_retrieval, _retrieval_metrics("R@1", "R@5", "R@10", "mAP@10", "median_rank"), reads_text=True
+    ),
+    "zero_shot": TaskKind(run_zero_shot, (ACCURACY, MAP_AT_10), reads_text=True),
+    "tagging": TaskKind(run_tagging, (MEAN_AVERAGE_PRECISION, ROC_AUC), reads_text=True),
+    "probe": TaskKind(probing.run_probe, (ACCURACY, MEAN_AVERAGE_PRECISION, ROC_AUC), trains=True),
+    "few_shot": TaskKind(probing.run_few_shot, (ACCURACY,), trains=True),
+}
+"""What is measured on the clips of a task."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeProtocol:
+    """A probe.
+
+    Attributes:
+        fit: trains it.
+        name, description: as the protocol states them.
+        without_validation: how settings are chosen on a data set that has no validation split.
+        embedder: wraps the embedder, for probes that read other embeddings than unit vectors.
+        long_clips: whether the embedder's own policy for long clips applies.
+    """
+
+    fit: FitProbe
+    name: str
+    description: str
+    without_validation: str = "held-out groups of the training clips"
+    embedder: Callable[[SoundEmbedder], SoundEmbedder] | None = None
+    long_clips: bool = True
+
+
+_UNNORMALISED = f"frozen embeddings {UNNORMALISED}, of long clips the mean over windows"
+PROBES: Mapping[str, ProbeProtocol] = {
+    "linear": ProbeProtocol(
+        probing.linear,
+        "linear probe",
+        "logistic regression on frozen unit vectors",
+        without_validation=f"{probing.FOLDS}-fold cross-validation over groups",
+    ),
+    "mlp": ProbeProtocol(probing.mlp, "MLP probe", "one hidden layer of 1,024 on frozen unit vectors"),
+    "laion_linear": ProbeProtocol(
+        finetuning.laion_linear,
+        "LAION's linear probe",
+        f"one linear layer on {_UNNORMALISED}; AdamW, 1e-4, decay 0.1",
+        embedder=UnnormalisedEmbedder,
+        long_clips=False,
+    ),
+    "laion_mlp": ProbeProtocol(
+        finetuning.laion_mlp,
+        "LAION's MLP probe",
+        f"one hidden layer of twice as many units on {_UNNORMALISED}; AdamW, 1e-4, decay 0.1",
+        embedder=UnnormalisedEmbedder,
+        long_clips=False,
+    ),
+    "fine_tune": ProbeProtocol(
+        finetuning.fine_tune,
+        "fine-tuning",
+        "the audio tower is trained with a head of one hidden layer; AdamW, decay 0.1; sounds are augmented; training "
+        "takes random crops of long clips, the answer is the mean over windows",
+        long_clips=False,
+    ),
+}
+"""The classifiers of tasks of the kind "probe"."""
+OFFICIAL_SPLIT = "held-out split of the set"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +140,26 @@ class Task:
     """One question to a model.
 
     Attributes:
-        kind: one of KINDS. "retrieval" needs captions, "zero_shot" one label a clip, "tagging" any number of them;
-            "probe" learns from other splits or folds, "few_shot" from 8 clips a label.
-        source: what reads the set: a name in `openclap.sources.SOURCES`, or "classes": a folder of sounds a class.
-        folders: where it may lie under the data folder; the first one there is taken.
-        split: of the set that is asked about; all of it without one.
-        train, valid: splits that a probe learns from and chooses with.
-        folds: how many official folds there are, which figures are averaged over; 0 for none.
-        many: whether a probe's clips have any number of labels.
-        learner: one of LEARNERS.
-        epochs: the most that a learner's network gets.
-        templates: sentences for labels; the vectors of several are averaged.
-        classes: a file of what to say of each class, a line each: the label, then after a tab the words for it.
-        options: handed on to the source.
-        clips: how many are asked about where `published` was measured; 0 for a number that is not known.
-        learns: how many are learnt from there, validation included; 0 where nothing is.
+        name: "data set" or "data set, protocol".
+        kind: a name in KINDS. "retrieval" needs captions, "zero_shot" one label per clip, "tagging" any number;
+            "probe" trains on other splits or folds, "few_shot" on 8 clips per label.
+        source: the reader of the data set: a name in `openclap.sources.SOURCES`; "classes" for a folder of sounds per
+            class; "collection" for the collection that is evaluated, as in the suite "quick".
+        folders: where the data set may be under the data folder; the first one that exists is used.
+        split: the split to measure on; all clips without one.
+        train, valid: the splits that a probe trains on and chooses its settings with.
+        folds: the number of official folds, over which figures are averaged; 0 for none.
+        multilabel: whether a clip has any number of labels.
+        probe: a name in PROBES.
+        epochs: the most epochs of a probe's network.
+        templates: prompts for labels; the embeddings of several are averaged.
+        classes: a file of the words for each class, a line each: the label, and after a tab the words.
+        options: arguments for the reader.
+        published: figures of papers on this data set.
+        test_clips, train_clips: the numbers of clips in the published measurement, validation among the latter; 0
+            where a number is unknown.
+        chance: whether chance is computed for every figure.
+        shown: the metrics that tables have, in place of those of the kind.
     """
 
     name: str
@@ -71,23 +170,25 @@ class Task:
     train: str | None = None
     valid: str | None = None
     folds: int = 0
-    many: bool = False
-    learner: str = "linear"
-    epochs: int = 100
+    multilabel: bool = False
+    probe: str = "linear"
+    epochs: int = EPOCHS
     templates: tuple[str, ...] = (SOUND,)
     classes: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
-    clips: int = 0
-    learns: int = 0
+    test_clips: int = 0
+    train_clips: int = 0
+    chance: bool = False
+    shown: tuple[Metric, ...] = ()
 
     def __post_init__(self) -> None:
         from openclap.sources import SOURCES
 
         for what, value, allowed in (
             ("kind", self.kind, KINDS),
-            ("learner", self.learner, LEARNERS),
-            ("source", self.source, (*SOURCES, "classes")),
+            ("probe", self.probe, PROBES),
+            ("source", self.source, (*SOURCES, CLASS_FOLDERS, COLLECTION)),
         ):
             if value not in allowed:
                 raise ConfigError(f"{self.name}: {what} is {value!r}, expected one of: {', '.join(allowed)}.")
@@ -100,22 +201,111 @@ class Task:
         check_count(f"{self.name}: folds", self.folds, least=0)
         if not self.templates or any(template.count("{}") != 1 for template in self.templates):
             raise ConfigError(f"{self.name}: each of its templates must hold {{}} once, where the label goes.")
-        if self.kind in ("probe", "few_shot") and not (self.train or self.folds):
-            raise ConfigError(f"{self.name}: names no split `train` to learn from, and no number of `folds`.")
+        if self.trains and not (self.train or self.folds):
+            raise ConfigError(f"{self.name}: names no split `train` to train on, and no number of `folds`.")
+        if self.kind == "tagging":
+            object.__setattr__(self, "multilabel", True)
+
+    @property
+    def trains(self) -> bool:
+        """Whether labels are learned."""
+        return KINDS[self.kind].trains
+
+    @property
+    def dataset(self) -> str:
+        """The name without the protocol."""
+        return self.name.partition(", ")[0]
+
+    @property
+    def probe_protocol(self) -> ProbeProtocol:
+        """The probe, for the kind "probe"."""
+        return PROBES[self.probe]
+
+    @property
+    def shown_metrics(self) -> tuple[Metric, ...]:
+        """The metrics that tables have."""
+        return self.shown or KINDS[self.kind].shown
+
+    def labels_of(self, clip: EvalClip) -> tuple[str, ...]:
+        """The labels of a clip that this task is about."""
+        if self.multilabel:
+            return clip.tags
+        return (clip.label,) if clip.label else ()
 
 
-def _retrieval(system: str, *rows: tuple[str, tuple[float, ...]]) -> tuple[Published, ...]:
+def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: str | None) -> str:
+    """How a figure was measured, in one line: split or folds, prompts or probe, and the policy for long clips."""
+    if task.source == COLLECTION:
+        where = f"split {data.test.name}"
+    elif task.split:
+        where = f"split {task.split}"
+    else:
+        where = _folds_averaged(task, output) if task.folds else "all clips"
+    lost = ", some clips missing" if output.lost else ""
+    if task.kind == "probe":
+        probe = task.probe_protocol
+        rule = OFFICIAL_SPLIT if task.valid else probe.without_validation
+        parts = [f"{probe.name}, {rule}; {where}{lost}; {probe.description}"]
+    else:
+        parts = [f"{task.kind.replace('_', '-')}, {where}{lost}"]
+    if task.kind in ("zero_shot", "tagging"):
+        words = " and ".join(f"“{template}”" for template in task.templates)
+        parts.append(f"{len(data.classes)} classes as {words}{', words from a file' if task.classes else ''}")
+    if task.kind == "few_shot":
+        parts.append("up to 8 clips per label, 10 draws, logistic regression (MAEB)")
+    if task.kind != "probe" or task.probe_protocol.long_clips:
+        parts.append(f"long clips: {clip_policy or UNKNOWN_POLICY}")
+    return "; ".join(parts).rstrip(".")
+
+
+def _folds_averaged(task: Task, output: TaskOutput) -> str:
+    """The folds that were found, which can be fewer than the task has."""
+    count = len({clip.fold for clip in output.clips.clips})
+    return f"{count if count == task.folds else f'{count} of {task.folds}'} folds averaged"
+
+
+# Suites ---------------------------------------------------------------------------------------------------------------
+
+QUICK: tuple[Task, ...] = (
+    Task(
+        name="retrieval",
+        kind="retrieval",
+        source=COLLECTION,
+        chance=True,
+        shown=_retrieval_metrics("R@1", "R@5", "R@10", "mAP@10", "median_rank", "mean_rank"),
+    ),
+    Task(
+        name="zero-shot",
+        kind="zero_shot",
+        source=COLLECTION,
+        chance=True,
+        shown=(ACCURACY, BALANCED_ACCURACY, MAP_AT_10),
+    ),
+    Task(
+        name="probe",
+        kind="probe",
+        source=COLLECTION,
+        train="train",
+        chance=True,
+        shown=(ACCURACY, BALANCED_ACCURACY, MAP_AT_10),
+    ),
+)
+"""The three tasks that any collection of captioned or labelled sounds allows."""
+
+
+def _recall(system: str, *, text_to_audio: Sequence[float], audio_to_text: Sequence[float]) -> tuple[Published, ...]:
+    rows = ((TEXT_TO_AUDIO, text_to_audio), (AUDIO_TO_TEXT, audio_to_text))
     return tuple(
-        Published(f"{task}_R@{k}", value, system)
-        for task, values in rows
-        for k, value in zip((1, 5, 10), values, strict=False)
+        Published(Metric(f"R@{k}", direction), value, system)
+        for direction, values in rows
+        for k, value in zip(RECALL_AT, values, strict=True)
     )
 
 
 _630K, _KEYWORDS = "LAION-CLAP, LAION-Audio-630K, fusion", "LAION-CLAP, with keyword captions of AudioSet, fusion"
 
 
-def _later(audiocaps: bool) -> tuple[Published, ...]:
+def _later_models(audiocaps: bool) -> tuple[Published, ...]:
     rows = {
         "WavCaps": (42.2, 19.7),
         "MGA-CLAP": (41.8, 20.4),
@@ -123,34 +313,34 @@ def _later(audiocaps: bool) -> tuple[Published, ...]:
         "WavLink-L": (46.7, 22.4),
         "VAST": (52.0, 26.9),
     }
-    return tuple(Published("text_to_audio_R@1", row[not audiocaps], name) for name, row in rows.items())
+    return tuple(Published(Metric("R@1", TEXT_TO_AUDIO), row[not audiocaps], name) for name, row in rows.items())
 
 
-_FSD50K = partial(Task, source="fsd50k", folders=("fsd50k", "FSD50K"), split="test", clips=10_231)
-_VGGSOUND = partial(Task, source="vggsound", folders=("vggsound", "VGGSound"), split="test", clips=15_446)
+_FSD50K = partial(Task, source="fsd50k", folders=("fsd50k", "FSD50K"), split="test", test_clips=10_231)
+_VGGSOUND = partial(Task, source="vggsound", folders=("vggsound", "VGGSound"), split="test", test_clips=15_446)
 
 
-def _learnt(learner: str, words: str) -> tuple[Task, Task]:
-    """What the papers learn from labels, by one learner."""
+def _probes(probe: str, name: str) -> tuple[Task, Task]:
+    """The two tasks that papers train classifiers for, with one probe."""
     published = "LAION-CLAP, supervised, the tower fine-tuned"
     return (
         _FSD50K(
-            name=f"FSD50K, {words}",
+            name=f"FSD50K, {name}",
             kind="probe",
             train="train",
             valid="valid",
-            many=True,
-            learns=40_966,
-            learner=learner,
-            published=(Published("mAP", 64.9, published),),
+            multilabel=True,
+            train_clips=40_966,
+            probe=probe,
+            published=(Published(MEAN_AVERAGE_PRECISION, 64.9, published),),
         ),
         _VGGSOUND(
-            name=f"VGGSound, {words}",
+            name=f"VGGSound, {name}",
             kind="probe",
             train="train",
-            learner=learner,
-            learns=183_730,
-            published=(Published("accuracy", 75.4, published),),
+            probe=probe,
+            train_clips=183_730,
+            published=(Published(ACCURACY, 75.4, published),),
         ),
     )
 
@@ -162,11 +352,11 @@ PAPER: tuple[Task, ...] = (
         source="audiocaps",
         folders=("audiocaps", "AudioCaps"),
         split="test",
-        clips=975,
+        test_clips=975,
         published=(
-            *_retrieval(_630K, ("text_to_audio", (36.2, 70.3, 82.5)), ("audio_to_text", (45.0, 76.7, 88.0))),
-            *_retrieval(_KEYWORDS, ("text_to_audio", (35.1, 71.5, 83.6)), ("audio_to_text", (45.8, 80.9, 91.6))),
-            *_later(True),
+            *_recall(_630K, text_to_audio=(36.2, 70.3, 82.5), audio_to_text=(45.0, 76.7, 88.0)),
+            *_recall(_KEYWORDS, text_to_audio=(35.1, 71.5, 83.6), audio_to_text=(45.8, 80.9, 91.6)),
+            *_later_models(True),
         ),
     ),
     Task(
@@ -175,11 +365,11 @@ PAPER: tuple[Task, ...] = (
         source="clotho",
         folders=("clotho", "Clotho"),
         split="test",
-        clips=1_045,
+        test_clips=1_045,
         published=(
-            *_retrieval(_630K, ("text_to_audio", (17.2, 42.9, 55.4)), ("audio_to_text", (24.2, 51.1, 66.9))),
-            *_retrieval(_KEYWORDS, ("text_to_audio", (18.2, 42.5, 54.4)), ("audio_to_text", (25.7, 51.5, 63.4))),
-            *_later(False),
+            *_recall(_630K, text_to_audio=(17.2, 42.9, 55.4), audio_to_text=(24.2, 51.1, 66.9)),
+            *_recall(_KEYWORDS, text_to_audio=(18.2, 42.5, 54.4), audio_to_text=(25.7, 51.5, 63.4)),
+            *_later_models(False),
         ),
     ),
     Task(
@@ -188,15 +378,15 @@ PAPER: tuple[Task, ...] = (
         source="esc50",
         folders=("esc50", "ESC-50", "ESC-50-master"),
         folds=5,
-        clips=2_000,
+        test_clips=2_000,
         published=(
-            Published("accuracy", 89.1, _630K),
-            Published("accuracy", 91.0, _KEYWORDS),
-            Published("accuracy", 92.75, "LAION-CLAP's README, unfused weights"),
-            Published("accuracy", 81.70, "MTEB's board, the same unfused weights"),
-            Published("accuracy", 94.9, "MGA-CLAP"),
-            Published("accuracy", 95.5, "SLAP"),
-            Published("mAP@10", 95.56, "LAION-CLAP's README, unfused weights"),
+            Published(ACCURACY, 89.1, _630K),
+            Published(ACCURACY, 91.0, _KEYWORDS),
+            Published(ACCURACY, 92.75, "LAION-CLAP's README, unfused weights"),
+            Published(ACCURACY, 81.70, "MTEB's board, the same unfused weights"),
+            Published(ACCURACY, 94.9, "MGA-CLAP"),
+            Published(ACCURACY, 95.5, "SLAP"),
+            Published(MAP_AT_10, 95.56, "LAION-CLAP's README, unfused weights"),
         ),
     ),
     Task(
@@ -205,13 +395,13 @@ PAPER: tuple[Task, ...] = (
         source="urbansound8k",
         folders=("urbansound8k", "UrbanSound8K"),
         folds=10,
-        clips=8_732,
-        published=(Published("accuracy", 73.2, _630K), Published("accuracy", 77.0, _KEYWORDS)),
+        test_clips=8_732,
+        published=(Published(ACCURACY, 73.2, _630K), Published(ACCURACY, 77.0, _KEYWORDS)),
     ),
     _VGGSOUND(
         name="VGGSound",
         kind="zero_shot",
-        published=(Published("accuracy", 29.1, _630K), Published("accuracy", 46.2, _KEYWORDS)),
+        published=(Published(ACCURACY, 29.1, _630K), Published(ACCURACY, 46.2, _KEYWORDS)),
     ),
     _FSD50K(name="FSD50K", kind="tagging"),
     Task(
@@ -229,91 +419,93 @@ PAPER: tuple[Task, ...] = (
         split="test",
         options={"parts": ("eval",)},
     ),
-    *_learnt("linear", "linear probe"),
-    *_learnt("mlp", "MLP probe"),
+    *_probes("linear", "linear probe"),
+    *_probes("mlp", "MLP probe"),
 )
-"""What papers ask, but for what takes days."""
+"""The evaluations of papers, except those that take days."""
 SUPERVISED: tuple[Task, ...] = (
-    *_learnt("laion_linear", "LAION's linear probe"),
-    *_learnt("laion_mlp", "LAION's MLP probe"),
-    *_learnt("fine_tune", "fine-tuned"),
+    *_probes("laion_linear", "LAION's linear probe"),
+    *_probes("laion_mlp", "LAION's MLP probe"),
+    *_probes("fine_tune", "fine-tuned"),
 )
 """LAION-CLAP's supervised classification: its heads on frozen vectors, and with the audio tower trained."""
-SUITES: Mapping[str, tuple[Task, ...]] = {"paper": PAPER, "supervised": SUPERVISED}
+SUITES: Mapping[str, tuple[Task, ...]] = {"quick": QUICK, "paper": PAPER, "supervised": SUPERVISED}
 
 
 def read_suite(path: Path) -> tuple[Task, ...]:
     """The tasks of a TOML file: a table `[[task]]` each, with the attributes of `Task`, `folder` for one folder, and
-    `template` for one template. Relative folders and files are looked for from the data folder and the file's own.
+    `template` for one template.
 
-    Raises ConfigError for a file that is not there, or says something else.
+    Relative folders are looked for in the data folder, then in the folder of the file. Raises ConfigError for a missing
+    file and for any other content.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such suite. Expected quick, {', '.join(SUITES)} or a TOML file of tasks."
-        ) from None
+        raise ConfigError(f"{path}: no such suite. Expected {', '.join(SUITES)} or a TOML file of tasks.") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML ({error}).") from None
     tables = content.get("task")
     if not isinstance(tables, list) or not tables or set(content) != {"task"}:
-        raise ConfigError(f"{path}: describes no tasks. Expected a table [[task]] for each, and nothing else.")
+        raise ConfigError(f"{path}: describes no tasks. Expected a table [[task]] for each and nothing else.")
     tasks = tuple(_task(path, number, table) for number, table in enumerate(tables, start=1))
     names = [task.name for task in tasks]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"{path}: two tasks are called {twice!r}; tables tell them apart by their names.")
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"{path}: two tasks are called {repeated!r}. Expected different names.")
     return tasks
 
 
 def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
     if not isinstance(table, Mapping):
         raise ConfigError(f"{path}: task {number} is {table!r}, expected a table [[task]].")
-    said = dict(table)
-    for one, several in (("folder", "folders"), ("template", "templates")):
-        if one in said:
-            if isinstance(said[one], list):
-                raise ConfigError(f"{path}: task {number}: {one} is a list; write {several} = {_quoted(said[one])}.")
-            said[several] = [said.pop(one)]
-    known = {each.name for each in fields(Task)} - {"published", "clips", "learns"}
-    missing = {"name", "kind", "source"} - set(said)
-    if missing or not set(said) <= known:
-        wrong = f"has no {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(set(said) - known))}"
+    values = dict(table)
+    for singular, plural in (("folder", "folders"), ("template", "templates")):
+        if singular in values:
+            if isinstance(values[singular], list):
+                raise ConfigError(
+                    f"{path}: task {number}: {singular} is a list; write {plural} = {_quoted(values[singular])}."
+                )
+            values[plural] = [values.pop(singular)]
+    known = {each.name for each in fields(Task)} - {"published", "shown", "test_clips", "train_clips"}
+    missing = {"name", "kind", "source"} - set(values)
+    if missing or not set(values) <= known:
+        wrong = f"has no {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(set(values) - known))}"
         raise ConfigError(f"{path}: task {number} {wrong}; a task may have: {', '.join(sorted(known))}.")
     for name, value in table.items():
         _check(value, name, f"{path}: task {number}")
-    for several in ("folders", "templates"):
-        if several in said:
-            said[several] = tuple(said[several])
-    if "classes" in said:
-        said["classes"] = path.parent / said["classes"]
-    said["folders"] = (
-        *said.get("folders", ()),
-        *(str(path.parent.resolve() / name) for name in said.get("folders", ())),
+    for plural in ("folders", "templates"):
+        if plural in values:
+            values[plural] = tuple(values[plural])
+    if "classes" in values:
+        values["classes"] = path.parent / values["classes"]
+    values["folders"] = (
+        *values.get("folders", ()),
+        *(str(path.parent.resolve() / name) for name in values.get("folders", ())),
     )
-    return Task(**said)
+    return Task(**values)
 
 
 def _quoted(texts: Sequence[Any]) -> str:
-    """A list as TOML has it."""
+    """A list in TOML's notation."""
     return json.dumps(texts, ensure_ascii=False, default=str)
 
 
 def _check(value: Any, name: str, where: str) -> None:
-    """Raises ConfigError for a value of another kind than `name` has in a file."""
-    kind, told = WRITTEN.get(name, (str, "text in quotes"))
+    """Raise ConfigError for a value of another type than TOML_TYPES has."""
+    kind, expected = TOML_TYPES.get(name, (str, "text in quotes"))
     texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
     if type(value) is not kind or not texts:
         hint = f" Write {name} = {_quoted([value])}." if kind is list and isinstance(value, str) else ""
-        raise ConfigError(f"{where}: {name} is {value!r}, expected {told}.{hint}")
+        raise ConfigError(f"{where}: {name} is {value!r}, expected {expected}.{hint}")
 
 
-WRITTEN: dict[str, tuple[type, str]] = {
+TOML_TYPES: dict[str, tuple[type, str]] = {
     "folders": (list, "a list of texts"),
     "templates": (list, "a list of texts"),
     "folds": (int, "a whole number"),
     "epochs": (int, "a whole number"),
-    "many": (bool, "true or false"),
-    "options": (dict, "a table of what its source is told"),
+    "multilabel": (bool, "true or false"),
+    "chance": (bool, "true or false"),
+    "options": (dict, "a table of the reader's arguments"),
 }
-"""How values are written in a file; all others are text."""
+"""The types of values in a file; all others are text."""

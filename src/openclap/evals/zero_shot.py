@@ -1,29 +1,149 @@
-"""Zero-shot: name a sound's label by comparing it with one sentence a label, without training on any label.
+"""Zero-shot classification and tagging: compare each sound with one prompt per class, without training on labels.
 
-N clips, C labels, D embedding. Protocol: LAION-CLAP (Wu et al. 2023, arXiv:2211.06687), section 4.
+Also the calibration of the answers: how often the model is right at each level of confidence.
+
+Protocol: LAION-CLAP (Wu et al. 2023, arXiv:2211.06687), section 4. Calibration: expected calibration error in equal
+bins of confidence (Guo et al. 2017, arXiv:1706.04599).
+
+N clips, C classes, B bins, D embedding.
 """
 
 from __future__ import annotations
 
-from openclap.evals.answers import Answers, LeftOut, labelled, labels_of
-from openclap.evals.clips import EvalClips, SoundEmbedder, Vectors, embed_sentences
-from openclap.evals.metrics import classify
-from openclap.text.prompts import SOUND, prompts
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from openclap.errors import DataError
+from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder, embed_sentences
+from openclap.evals.dataset import EvalClips, TaskClips
+from openclap.evals.metrics import (
+    ACCURACY,
+    Classified,
+    Measure,
+    Statistic,
+    balanced_of,
+    classification_measures,
+    classify,
+)
+from openclap.evals.ranks import TIE, Floats, Ints, as_numpy
+from openclap.evals.results import TaskOutput
+from openclap.evals.tagging import tag, tagging_measures
+from openclap.text.prompts import prompts
+
+if TYPE_CHECKING:
+    from openclap.evals.tasks import Task
+
+BINS = 15
 
 
-def name_labels(
-    embedder: SoundEmbedder, clips: EvalClips, audio_ND: Vectors, *, template: str = SOUND
-) -> Answers | LeftOut:
-    """Score every labelled clip against all labels of its split; `_` in labels reads as a space.
+def run_zero_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
+    """The task of kind "zero_shot": one label per clip."""
+    clip_N, label_N = labelled_clips(task, test.clips, data.classes)
+    text_CD = class_embeddings(model, data.class_names, task.templates)
+    # float64, so that ties within TIE do not depend on the order of summation in float32
+    score_NC = test.embedding_ND[clip_N].astype(np.float64) @ text_CD.T
+    output = classification_output(task, test.clips, data.classes, clip_N, classify(score_NC, label_N, tie=TIE))
+    assert output.classified is not None
+    scale = model.logit_scale
+    return replace(output, reliability=zero_shot_reliability(output.classified, scale) if scale else None)
 
-    Left out with a reason when fewer than two labels occur.
-    """
-    labels = labels_of(clips)
-    if len(labels) < 2:
-        return LeftOut(f"{clips.name} has {len(labels)} labels; naming a sound needs at least two.")
-    clip_N, label_N = labelled(clips, labels)
-    sentence_UD, which_C = embed_sentences(embedder, prompts(labels, template))
-    score_NC = audio_ND[clip_N] @ sentence_UD[which_C].T
-    missing = len(clips) - len(clip_N)
-    notes = (f"Zero-shot: {missing} of {len(clips)} clips have no label and were not asked.",) if missing else ()
-    return Answers(labels, clip_N, classify(score_NC, label_N), notes)
+
+def run_tagging(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
+    """The task of kind "tagging": any number of labels per clip."""
+    text_CD = class_embeddings(model, data.class_names, task.templates)
+    return tagging_output(task, test.clips, data.classes, test.embedding_ND.astype(np.float64) @ text_CD.T)
+
+
+def class_embeddings(embedder: SoundEmbedder, names: Sequence[str], templates: Sequence[str]) -> Floats:
+    """(C, D) a unit vector per class: the mean of the embeddings of its prompts, one per template, normalised again."""
+    sentences = [sentence for template in templates for sentence in prompts(names, template)]
+    unique_UD, unique_N = embed_sentences(embedder, sentences)
+    mean_CD = unique_UD[unique_N].reshape(len(templates), len(names), -1).astype(np.float64).mean(0)
+    return np.asarray(mean_CD / np.maximum(np.linalg.norm(mean_CD, axis=1, keepdims=True), 1e-12))
+
+
+def labelled_clips(task: Task, clips: EvalClips, classes: Sequence[str]) -> tuple[Ints, Ints]:
+    """(positions of the clips whose label is a class, the number of that class). Raises DataError when there are none,
+    or fewer than two classes."""
+    number = {label: index for index, label in enumerate(classes)}
+    pairs = [(i, number[clip.label]) for i, clip in enumerate(clips.clips) if clip.label in number]
+    if len(classes) < 2 or not pairs:
+        raise DataError(
+            f"{task.name}: {len(pairs)} clips have one of {len(classes)} labels; classification needs at least two."
+        )
+    table = np.array(pairs, np.int64)
+    return table[:, 0], table[:, 1]
+
+
+def truth_table(task: Task, clips: EvalClips, classes: Sequence[str]) -> NDArray[np.bool_]:
+    """(N, C) which clips have which labels."""
+    number = {label: index for index, label in enumerate(classes)}
+    truth_NC = np.zeros((len(clips), len(classes)), bool)
+    for row, clip in enumerate(clips.clips):
+        truth_NC[row, [number[label] for label in task.labels_of(clip) if label in number]] = True
+    return truth_NC
+
+
+def classification_output(
+    task: Task, clips: EvalClips, classes: tuple[str, ...], clip_N: Ints, classified: Classified
+) -> TaskOutput:
+    """The figures of one label per clip. With official folds, accuracy is the mean of the folds' accuracies."""
+    measures = {metric: Measure(each.statistic, clip_N) for metric, each in classification_measures(classified).items()}
+    if task.folds:
+        measures[ACCURACY] = Measure(fold_mean(classified.rank_N == 1, clips, clip_N), clip_N)
+    return TaskOutput(clips, measures, classified=classified, classified_N=clip_N.tolist(), classes=classes)
+
+
+def tagging_output(task: Task, clips: EvalClips, classes: tuple[str, ...], score_NC: Floats) -> TaskOutput:
+    """The figures of any number of labels per clip."""
+    tagged = tag(score_NC, truth_table(task, clips, classes), tie=TIE)
+    return TaskOutput(clips, tagging_measures(tagged), tagged=tagged, classes=classes)
+
+
+def fold_mean(right_N: ArrayLike, clips: EvalClips, clip_N: Ints) -> Statistic:
+    """The mean over official folds of the share of right answers, as a weighted statistic."""
+    fold_N = np.unique([str(clips.clips[i].fold) for i in clip_N], return_inverse=True)[1].astype(np.int64)
+    return balanced_of(np.asarray(right_N, np.float64), fold_N)
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Answers in bins of confidence: their number, mean confidence and accuracy; the means of an empty bin are NaN."""
+
+    count_B: Ints
+    confidence_B: Floats
+    accuracy_B: Floats
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean over answers of |accuracy - confidence| of their bin."""
+        filled = self.count_B > 0
+        gap_B = np.abs(self.accuracy_B[filled] - self.confidence_B[filled])
+        return float((self.count_B[filled] * gap_B).sum() / self.count_B.sum())
+
+
+def reliability(confidence_N: ArrayLike, right_N: ArrayLike, *, bins: int = BINS) -> Reliability:
+    """Bin answers by confidence (0 to 1). Raises DataError for other shapes or values."""
+    confidence, right = as_numpy(confidence_N).astype(np.float64), as_numpy(right_N).astype(np.float64)
+    if confidence.ndim != 1 or confidence.shape != right.shape or not confidence.size:
+        raise DataError(f"Confidences {confidence.shape} and answers {right.shape} do not fit: expected (N,) twice.")
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise DataError("Confidences are outside 0 to 1: expected probabilities.")
+    bin_N = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    count_B = np.bincount(bin_N, minlength=bins)
+    sums = [np.bincount(bin_N, weights=values, minlength=bins) for values in (confidence, right)]
+    mean_confidence, mean_right = (
+        np.divide(total, count_B, out=np.full(bins, np.nan), where=count_B > 0) for total in sums
+    )
+    return Reliability(count_B, mean_confidence, mean_right)
+
+
+def zero_shot_reliability(answers: Classified, scale: float) -> Reliability:
+    """The reliability of zero-shot answers, with the softmax over classes of cosine × logit scale as confidence."""
+    logit_NC = answers.score_NC.astype(np.float64) * scale
+    odds_NC = np.exp(logit_NC - logit_NC.max(1, keepdims=True))
+    return reliability(odds_NC.max(1) / odds_NC.sum(1), answers.rank_N == 1)

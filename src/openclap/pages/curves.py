@@ -1,4 +1,4 @@
-"""Curves over the steps of a run."""
+"""Curves over the steps of a training run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from openclap.pages.charts import Floats, Line, line_chart
+from openclap.pages.charts import Curve, Floats, line_chart
 from openclap.pages.render import markup
 
 LogRow = Mapping[str, Any]
 Panel = dict[str, Any]
+"""A chart with its title, a sentence and a key, as the macro `draw` of `macros.html` takes it."""
 POINTS = 240
-MANY = 40
+"""Points that a curve has at most."""
+SMOOTHED_FROM = 40
+"""Rows from which on a smoothed curve is drawn over the logged one."""
 
 
 def curve(
@@ -26,11 +29,11 @@ def curve(
     y_label: str,
     change: Callable[[Floats], Floats] = lambda y: y,
 ) -> list[Panel]:
-    """No panel, or one: a logged value over the steps and, where rows are many, its mean over stretches.
+    """A panel with a logged value over the steps, or none for fewer than two values.
 
     Args:
         lead: a sentence with {first}, {last} and {steps} in it; the last is the mean of the last fiftieth.
-        change: what is drawn of the values.
+        change: applied to the values before they are drawn.
     """
     rows = [row for row in log if is_number(row.get("step")) and is_number(row.get(key))]
     if len(rows) < 2:
@@ -38,30 +41,30 @@ def curve(
     step = np.array([float(row["step"]) for row in rows])
     value = change(np.array([float(row[key]) for row in rows]))
     last = float(value[-max(1, len(value) // 50) :].mean())
-    told = lead.format(first=value[0], last=last, steps=int(step[-1]))
-    lines = _lines(step, value, title.lower())
+    sentence = lead.format(first=value[0], last=last, steps=int(step[-1]))
+    curves = _curves(step, value, title.lower())
     return [
         {
             "title": title,
-            "lead": told,
-            "svg": markup(line_chart(lines, alt=told, x_label="step", y_label=y_label)),
-            "key": [(line.name, line.style) for line in lines],
+            "lead": sentence,
+            "svg": markup(line_chart(curves, alt=sentence, x_label="step", y_label=y_label)),
+            "key": [(each.name, each.style) for each in curves],
         }
     ]
 
 
-def _lines(step: Floats, value: Floats, name: str) -> list[Line]:
+def _curves(step: Floats, value: Floats, name: str) -> list[Curve]:
     width = math.ceil(len(step) / POINTS)
-    line = Line(name, _means(step, width), _means(value, width), "line-a")
-    if len(step) <= MANY:
-        return [line]
-    smooth = math.ceil(len(step) / 24)
-    raw = Line("logged", line.x, line.y, "line-raw")
-    return [raw, Line("smoothed", _rolling(step, smooth), _rolling(value, smooth), "line-a")]
+    logged = Curve(name, _means(step, width), _means(value, width), "line-a")
+    if len(step) <= SMOOTHED_FROM:
+        return [logged]
+    window = math.ceil(len(step) / 24)
+    smoothed = Curve("smoothed", _rolling_mean(step, window), _rolling_mean(value, window), "line-a")
+    return [Curve("logged", logged.x, logged.y, "line-raw"), smoothed]
 
 
 def is_number(value: Any) -> bool:
-    """Whether a log's value can be drawn."""
+    """Whether a logged value is a finite number."""
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
@@ -70,5 +73,5 @@ def _means(values: Floats, width: int) -> Floats:
     return np.asarray(np.add.reduceat(values, starts) / np.diff([*starts, len(values)]), np.float64)
 
 
-def _rolling(values: Floats, width: int) -> Floats:
+def _rolling_mean(values: Floats, width: int) -> Floats:
     return np.convolve(values, np.full(width, 1 / width), mode="valid")

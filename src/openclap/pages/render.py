@@ -1,61 +1,59 @@
-"""A template filled: one HTML page that needs nothing else, no script and no network."""
+"""Render self-contained HTML pages: one file, without scripts and without network access."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from openclap.errors import ConfigError, require
+from openclap.storage import write_bytes
 
 
-def render(room: str, template: str, extra: str, **content: Any) -> str:
-    """The page of a template that lies in a package, such as "openclap.evals", in our style.
+def render(package: str, template: str, extra: str, **content: Any) -> str:
+    """Render a template of a package, such as "openclap.evals", in the shared style.
 
-    It may extend `page.html` and use the macros of `drawn.html`, which lie here. Text is escaped; drawings come through
-    `markup`. Raises MissingExtraError without jinja2, naming `extra`.
+    The template may extend `page.html` and use the macros of `macros.html`, both in this package. Text is escaped;
+    drawings are passed through `markup`. Raises MissingExtraError without jinja2, naming `extra`.
     """
     jinja2 = require("jinja2", extra)
     pages = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
-        loader=jinja2.FunctionLoader(lambda name: _text(room, name)),
+        loader=jinja2.FunctionLoader(lambda name: _read_resource(package, name)),
     )
-    return str(pages.get_template(template).render(style=markup(_text(room, "style.css")), **content))
+    return str(pages.get_template(template).render(style=markup(_read_resource(package, "style.css")), **content))
 
 
-def _text(room: str, name: str) -> str:
-    """A file of a package, or of this one."""
-    ours, theirs = (resources.files(package).joinpath(name) for package in ("openclap.pages", room))
+def _read_resource(package: str, name: str) -> str:
+    """A file of `package`, or of this one."""
+    ours, theirs = (resources.files(place).joinpath(name) for place in ("openclap.pages", package))
     return (theirs if theirs.is_file() else ours).read_text(encoding="utf-8")
 
 
-def markup(drawn: str) -> Any:
-    """Mark what `charts` has escaped as safe for a template."""
+def markup(drawing: str) -> Any:
+    """Mark a drawing, whose text `charts` has escaped, as safe for a template."""
     from markupsafe import Markup
 
-    return Markup(drawn)
+    return Markup(drawing)
 
 
 def write(path: Path, text: str) -> Path:
-    """Put a page, or another text, in its place, whole, and return where that is. Links are followed; what is no file,
-    such as /dev/stdout, is written to. Raises ConfigError where nothing can be written."""
-    place = path.resolve()
-    draft = place.with_name(f".{place.name}.draft")
+    """Write a page or another text atomically and return its path.
+
+    Links are followed; a path that is not a regular file, such as /dev/stdout, is written to in place. Raises
+    ConfigError where nothing can be written.
+    """
     try:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")
             return path
+        place = path.resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(place)
+        write_bytes(place, text.encode())
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written ({error.strerror}). Check the path, its permissions and the disk."
         ) from None
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
     return path

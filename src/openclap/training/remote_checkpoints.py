@@ -107,8 +107,8 @@ class RemoteCheckpoints:
             raise
         except Exception as error:
             raise CheckpointError(
-                f"{target}: the checkpoint could not be copied there ({first_line(error)}). It is whole in {checkpoint}; "
-                "run the same command to continue."
+                f"{target}: the checkpoint could not be copied there ({first_line(error)}). It is whole in "
+                f"{checkpoint}; run the same command to continue."
             ) from None
 
     def prune(self) -> None:
@@ -121,8 +121,8 @@ class RemoteCheckpoints:
                     _remove(copy)
         except Exception as error:
             raise CheckpointError(
-                f"{self.place}: old checkpoints could not be removed there ({first_line(error)}). Run the same command to "
-                "continue."
+                f"{self.place}: old checkpoints could not be removed there ({first_line(error)}). Run the same command "
+                "to continue."
             ) from None
 
     def download(self) -> None:
@@ -138,8 +138,8 @@ class RemoteCheckpoints:
                 self._restore(newest)
         except Exception as error:
             raise CheckpointError(
-                f"{newest or self.place}: cannot be read ({first_line(error)}). Run the same command again, or delete it "
-                "there to continue from the one before."
+                f"{newest or self.place}: cannot be read ({first_line(error)}). Run the same command again, or delete "
+                "it there to continue from the one before."
             ) from None
 
     def _restore(self, copy: Place) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import itertools
 import math
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,13 +17,15 @@ import pytest
 import soundfile
 from evals_helpers import BandEmbedder
 
-from openclap.evals.charts import most_frequent
-from openclap.evals.clips import EvalClips
-from openclap.evals.evaluation import Evaluation
-from openclap.evals.examples import choose_queries, encode, kind_counts, queries
-from openclap.evals.report import headline, write_report
-from openclap.evals.suite import evaluate
-from openclap.pages.charts import log_ticks, nice_ticks
+from openclap.errors import ConfigError
+from openclap.evals.dataset import Collection, EvalClips
+from openclap.evals.examples import ExampleQuery, band_counts, choose_queries, encode, players, sampled_queries
+from openclap.evals.report import headline
+from openclap.evals.results import Results
+from openclap.evals.retrieval import Retrieval
+from openclap.evals.runner import evaluate
+from openclap.pages.charts import log_ticks, most_frequent, nice_ticks
+from openclap.pages.render import write
 
 EVIL = '<script>alert("caption")</script> & <img src=x onerror=alert(1)>'
 LOG = [
@@ -37,7 +42,7 @@ VOID = {"meta", "link", "br", "img", "input"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements, their attributes, text, and whether tags close in order."""
+    """The page as a browser sees it: elements, their attributes, text, and whether tags close in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -65,20 +70,31 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(evaluation: Evaluation, test_clips: EvalClips, tmp_path_factory: pytest.TempPathFactory) -> str:
+def html(quick: Results, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("page") / "new" / "report.html"
-    assert write_report(path, evaluation, title="A tiny model", training_log=LOG, clips=test_clips) == path
+    assert quick.write_html(path, title="A tiny model", training_log=LOG) == path
     return path.read_text(encoding="utf-8")
 
 
-def test_the_page_is_well_formed_and_named(html: str) -> None:
+@pytest.fixture
+def retrieval(quick: Results) -> Retrieval:
+    found = quick.outputs[quick.models[0], "retrieval"].retrieval
+    assert found is not None
+    return found
+
+
+def sample(retrieval: Retrieval, clips: EvalClips, room: int = 4_600_000) -> list[ExampleQuery]:
+    return sampled_queries(retrieval, clips, players(clips, room))
+
+
+def test_the_page_is_well_formed_and_titled(html: str) -> None:
     page = Page(html)
     assert page.open == []
     assert html.startswith("<!doctype html>") and 'lang="en"' in html
     assert len(page.all("h1")) == 1 and "A tiny model" in page.text
     headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(headings))
-    assert len(page.all("caption")) == len(page.all("table")) == 1
+    assert len(page.all("caption")) == len(page.all("table")) == 3
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     labelled = [attributes["aria-labelledby"] for _, attributes in page.elements if "aria-labelledby" in attributes]
@@ -97,27 +113,27 @@ def test_nothing_is_loaded_from_elsewhere(html: str) -> None:
     assert len(html.encode()) < 6_000_000
 
 
-def test_every_picture_has_words(html: str) -> None:
+def test_every_picture_and_player_has_a_text_alternative(html: str) -> None:
     for attributes in Page(html).all("svg"):
         hidden = attributes.get("aria-hidden") == "true" or not attributes.get("role")
         assert hidden or attributes["aria-label"].strip()
     assert all(player["aria-label"] for player in Page(html).all("audio"))
 
 
-def test_figures_are_on_the_page(html: str, evaluation: Evaluation) -> None:
+def test_figures_are_on_the_page(html: str, quick: Results) -> None:
     text = Page(html).text
-    for figure in evaluation.figures:
-        shown = f"{figure.estimate.value:.1f}" if figure.is_rank else f"{figure.estimate.value:.3f}"
+    for row in (row for row in quick.rows if row.is_shown):
+        shown = f"{row.estimate.value:.1f}" if row.metric.is_rank else f"{row.estimate.value:.3f}"
         assert shown in text
-    assert evaluation.data_hash in text and "Training loss from 4.00 to" in text
-    assert "Zero-shot labels: " in text and "of 60 clips are named right" in text
-    for note in evaluation.notes:
+    assert quick.rows[0].data_hash in text and "Training loss from 4.00 to" in text
+    assert "Confusion: " in text and "of 60 clips are classified right" in text
+    for _, note in quick.notes:
         assert note in text
 
 
-def test_players_hold_sound_that_decodes(html: str) -> None:
+def test_players_hold_decodable_sound(html: str) -> None:
     players = Page(html).all("audio")
-    assert 18 <= len(players) <= 32
+    assert 18 <= len(players) <= 32 + 2 * 3, "sampled queries, and up to three mistakes of each classification"
     kind, data = players[0]["src"].split(",", 1)
     assert kind == "data:audio/ogg;base64"
     wave, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
@@ -125,7 +141,7 @@ def test_players_hold_sound_that_decodes(html: str) -> None:
     assert np.abs(wave).max() > 0.05
 
 
-def test_long_sounds_are_cut_and_small() -> None:
+def test_players_of_long_sounds_are_cut_and_small() -> None:
     noise, out = np.random.default_rng(0).standard_normal((44_100 * 25, 2)) * 0.1, io.BytesIO()
     soundfile.write(out, noise, 44_100, format="FLAC")
     uri = encode(out.getvalue())
@@ -134,21 +150,17 @@ def test_long_sounds_are_cut_and_small() -> None:
     assert len(uri) < 140_000, "32 of them stay under the page's limit"
 
 
-def test_inverted_stereo_can_be_heard() -> None:
+def test_players_of_inverted_stereo_are_not_silent() -> None:
     noise, out = np.random.default_rng(0).standard_normal(44_100) * 0.1, io.BytesIO()
     soundfile.write(out, np.stack([noise, -noise], axis=1), 44_100, format="FLAC")
     wave, _ = soundfile.read(io.BytesIO(base64.b64decode(encode(out.getvalue()).split(",", 1)[1])))
     assert np.abs(wave).max() > 0.1
 
 
-def test_players_stop_when_there_is_no_room(
-    evaluation: Evaluation, test_clips: EvalClips, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("openclap.evals.examples.PLAYERS_BYTES", 30_000)
-    assert evaluation.retrieval is not None
-    hits = [hit for query in queries(evaluation.retrieval, test_clips) for hit in query.hits]
-    players = [hit.player for hit in hits if hit.player]
-    assert 0 < len(players) < len(hits) and sum(map(len, players)) <= 30_000
+def test_players_stop_when_there_is_no_room(retrieval: Retrieval, test_clips: EvalClips) -> None:
+    hits = [hit for query in sample(retrieval, test_clips, 30_000) for hit in query.hits]
+    playable = [hit.player for hit in hits if hit.player]
+    assert 0 < len(playable) < len(hits) and sum(map(len, playable)) <= 30_000
 
 
 def test_markup_in_data_stays_text(embedder: BandEmbedder, test_clips: EvalClips, tmp_path: Path) -> None:
@@ -158,7 +170,7 @@ def test_markup_in_data_stays_text(embedder: BandEmbedder, test_clips: EvalClips
         for i, clip in enumerate(test_clips.clips)
     ]
     clips = replace(test_clips, clips=tuple(evil), name=EVIL)
-    path = write_report(tmp_path / "evil.html", evaluate(embedder, clips), title=EVIL, training_log=None, clips=clips)
+    path = evaluate({EVIL: embedder}, Collection(clips)).write_html(tmp_path / "evil.html", title=EVIL)
     html = path.read_text(encoding="utf-8")
     page = Page(html)
     assert "<script" not in html and "<img" not in html
@@ -167,22 +179,19 @@ def test_markup_in_data_stays_text(embedder: BandEmbedder, test_clips: EvalClips
     assert not any("javascript:" in link.get("href", "") for link in page.all("a"))
 
 
-def test_examples_are_right_and_wrong_ones(evaluation: Evaluation) -> None:
-    assert evaluation.retrieval is not None
-    chosen = choose_queries(evaluation.retrieval, seed=3)
-    ranks = evaluation.retrieval.ranks.text_to_audio_T[chosen]
+def test_sampled_queries_have_right_and_wrong_hits(retrieval: Retrieval) -> None:
+    chosen = choose_queries(retrieval, seed=3)
+    ranks = retrieval.ranks.text_to_audio_T[chosen]
     assert len(chosen) == len(set(chosen)) == 8
     assert (ranks == 1).any() and (ranks > 1).any()
-    said = [evaluation.retrieval.captions[t] for t in chosen]
-    assert len(set(said)) == 8
-    assert chosen == choose_queries(evaluation.retrieval, seed=3) != choose_queries(evaluation.retrieval, seed=4)
-    assert sum(count for count, _ in kind_counts(evaluation.retrieval)) == 120
+    assert len({retrieval.captions[t] for t in chosen}) == 8
+    assert chosen == choose_queries(retrieval, seed=3) != choose_queries(retrieval, seed=4)
+    assert sum(count for count, _ in band_counts(retrieval)) == 120
 
 
-def test_hits_tell_right_from_same_words(evaluation: Evaluation, test_clips: EvalClips) -> None:
-    assert evaluation.retrieval is not None
-    for query in queries(evaluation.retrieval, test_clips):
-        shown = [*query.hits, *([query.wanted] if query.wanted else [])]
+def test_hits_tell_right_from_same_words(retrieval: Retrieval, test_clips: EvalClips) -> None:
+    for query in sample(retrieval, test_clips):
+        shown = [*query.hits, *([query.own] if query.own else [])]
         right = [hit for hit in shown if hit.right]
         assert len(right) == 1 and right[0].rank == query.rank
         assert query.caption in right[0].clip.captions
@@ -191,24 +200,32 @@ def test_hits_tell_right_from_same_words(evaluation: Evaluation, test_clips: Eva
 
 def test_a_page_without_log_labels_or_captions(embedder: BandEmbedder, test_clips: EvalClips, tmp_path: Path) -> None:
     bare = replace(test_clips, clips=tuple(replace(c, captions=(), label=None) for c in test_clips.clips))
-    result = evaluate(embedder, bare)
+    result = evaluate(embedder, Collection(bare))
     assert headline(result)["claim"].startswith("Nothing could be measured")
-    text = Page(write_report(tmp_path / "r.html", result, title="t", training_log=[], clips=bare).read_text()).text
-    assert "Retrieval: left out, no clip has a caption." in text
+    text = Page(result.write_html(tmp_path / "r.html").read_text()).text
+    assert "retrieval was left out: retrieval: no clip has a caption" in text
     assert "No task could be done" in text and "Training loss" not in text
 
 
-def test_the_headline_says_when_it_is_chance(test_clips: EvalClips) -> None:
-    said = headline(evaluate(BandEmbedder(), test_clips))
-    assert "Chance would reach 17 %" in said["against"]
-    assert "not above chance" in said["against"] or "may be chance" in said["against"]
+def test_the_headline_names_chance(test_clips: EvalClips) -> None:
+    details = headline(evaluate(BandEmbedder(), Collection(test_clips)))["details"]
+    assert "Chance would reach 17 %" in details
+    assert "not above chance" in details or "may be chance" in details
 
 
-def test_logs_with_gaps_are_drawn(evaluation: Evaluation, test_clips: EvalClips, tmp_path: Path) -> None:
+def test_logs_with_gaps_are_drawn(quick: Results, tmp_path: Path) -> None:
     log = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": math.nan}, {"step": 3}, {"step": 4, "loss": 1.0}]
-    path = write_report(tmp_path / "r.html", evaluation, title="t", training_log=log, clips=test_clips)
+    path = quick.write_html(tmp_path / "r.html", training_log=log)
     assert "Training loss from 2.00 to 1.00 over 4 steps." in Page(path.read_text()).text
     assert "nan" not in re.sub(r'src="data:[^"]*"', "", path.read_text())
+
+
+def test_the_page_of_several_models_is_well_formed(paper: Results, tmp_path: Path) -> None:
+    page = Page(paper.write_html(tmp_path / "paper.html").read_text(encoding="utf-8"))
+    assert page.open == [] and "Models in pairs" in page.text
+    assert len(page.all("caption")) == len(page.all("table"))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
 
 
 def test_ticks_are_round() -> None:
@@ -224,3 +241,26 @@ def test_large_confusions_keep_the_most_frequent_labels() -> None:
     labels, part = most_frequent([str(i) for i in range(60)], count)
     assert labels == [str(i) for i in range(20, 60)]
     assert part.shape == (40, 40) and part[0, 0] == 20
+
+
+def test_a_failed_write_leaves_the_previous_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    write(page, "before")
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ConfigError, match=r"page.html: cannot be written \(No space left"):
+        write(page, "after")
+    assert page.read_text() == "before" and list(tmp_path.iterdir()) == [page]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        write(pipe, "a page")
+        assert read.result(10) == "a page" and pipe.is_fifo()

@@ -12,13 +12,15 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from openclap.errors import DataError
 from openclap.evals.metrics import (
-    Ranks,
+    TEXT_TO_AUDIO,
+    Metric,
+    classes_in_detail,
     classification_metrics,
     classify,
-    rank_retrieval,
     retrieval_measures,
     retrieval_metrics,
 )
+from openclap.evals.ranks import TIE, Ranks, rank_retrieval
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
@@ -32,9 +34,9 @@ def golden(clips: int, protocol: str) -> tuple[np.ndarray, np.ndarray, dict[str,
 
 
 def best_first(similarity: object, owner: object) -> dict[str, float]:
-    """The figures that evaluations print."""
+    """The figures that evaluations print, without MRR."""
     measures = retrieval_measures(rank_retrieval(similarity, owner))
-    return {name: measure.value for name, measure in measures.items()}
+    return {metric.key: measure.value for metric, measure in measures.items() if metric.name != "MRR"}
 
 
 @pytest.mark.parametrize("clips", [37, 120])
@@ -79,7 +81,7 @@ def test_average_precision_does_not_depend_on_the_order_of_captions() -> None:
     assert ours == pytest.approx(shuffled, abs=1e-12)
 
 
-def test_a_matrix_worked_by_hand() -> None:
+def test_a_small_matrix_by_hand() -> None:
     # clip 0 has captions 0 and 1, clip 1 has caption 2, clip 2 has captions 3, 4 and 5
     similarity = [
         [0.9, 0.1, 0.5, 0.4, 0.3, 0.2],
@@ -103,7 +105,7 @@ def test_a_matrix_worked_by_hand() -> None:
     assert figures["audio_to_text_mean_rank"] == pytest.approx(4 / 3)
 
 
-def test_ties_are_broken_against_us() -> None:
+def test_ties_count_against_the_model() -> None:
     figures = retrieval_metrics(np.zeros((20, 40)), np.repeat(np.arange(20), 2))
     assert figures["text_to_audio_R@10"] == 0.0
     assert figures["text_to_audio_median_rank"] == 20.0
@@ -117,7 +119,7 @@ def test_one_clip_finds_itself() -> None:
     assert best_first([[0.1, 0.2, 0.2]], [0, 0, 0])["audio_to_text_mAP@10"] == 1.0
 
 
-def test_clips_without_captions_are_found_but_not_asked() -> None:
+def test_clips_without_captions_are_candidates_but_no_queries() -> None:
     figures = retrieval_metrics([[0.1], [0.5], [0.9]], [1])
     assert figures["text_to_audio_mean_rank"] == 2.0
     assert figures["audio_to_text_R@1"] == 1.0
@@ -163,7 +165,7 @@ def test_figures_equal_sorting_by_hand(problem: tuple[np.ndarray, np.ndarray]) -
     assert best_first(*problem) == pytest.approx(by_hand(*problem), abs=1e-12)
 
 
-def test_torch_tensors_and_lists_are_taken() -> None:
+def test_torch_tensors_and_lists_are_accepted() -> None:
     similarity = torch.randn(6, 12, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
     owner = torch.arange(6).repeat_interleave(2)
     assert retrieval_metrics(similarity, owner) == retrieval_metrics(
@@ -171,7 +173,7 @@ def test_torch_tensors_and_lists_are_taken() -> None:
     )
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_do_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     similarity, owner = np.random.default_rng(1).random((31, 90)), np.arange(90) % 31
     whole = retrieval_metrics(similarity, owner)
     monkeypatch.setattr("openclap.evals.ranks.ROWS", 7)
@@ -179,7 +181,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert retrieval_metrics(similarity, owner) == whole
 
 
-def test_the_input_is_left_alone() -> None:
+def test_the_input_is_not_changed() -> None:
     similarity, owner = np.random.default_rng(1).random((5, 9)), np.arange(9) % 5
     before = similarity.copy(), owner.copy()
     retrieval_metrics(similarity, owner)
@@ -197,7 +199,7 @@ def test_the_input_is_left_alone() -> None:
         (np.zeros((2, 2)), [0.0, 0.5], "Owners .* whole numbers"),
     ],
 )
-def test_what_cannot_be_ranked_is_refused(similarity: np.ndarray, owner: list[float], says: str) -> None:
+def test_invalid_retrieval_input_is_refused(similarity: np.ndarray, owner: list[float], says: str) -> None:
     with pytest.raises(DataError, match=says):
         retrieval_metrics(similarity, owner)
 
@@ -209,8 +211,8 @@ def test_whole_number_weights_repeat_items() -> None:
     ranks = rank_retrieval(np.random.default_rng(3).random((9, 9)), np.arange(9)).text_to_audio_T
     for weight in weights:
         repeated = np.repeat(ranks, weight)
-        median = measures["text_to_audio_median_rank"].statistic(weight[None].astype(float))[0]
-        mean = measures["text_to_audio_mean_rank"].statistic(weight[None].astype(float))[0]
+        median = measures[Metric("median_rank", TEXT_TO_AUDIO)].statistic(weight[None].astype(float))[0]
+        mean = measures[Metric("mean_rank", TEXT_TO_AUDIO)].statistic(weight[None].astype(float))[0]
         assert median == np.floor(np.median(repeated - 1)) + 1
         assert mean == pytest.approx(repeated.mean())
 
@@ -220,21 +222,24 @@ def test_classification_equals_scikit_learn() -> None:
     label = rng.integers(0, 5, 200)
     score = rng.random((200, 7)) + 0.3 * (np.arange(7) == label[:, None])
     ours, predicted = classification_metrics(score, label), score.argmax(1)
-    assert ours.accuracy == pytest.approx(accuracy_score(label, predicted))
+    assert ours["accuracy"] == pytest.approx(accuracy_score(label, predicted))
     recalls = [np.mean(predicted[label == c] == c) for c in range(5)]
-    assert ours.balanced_accuracy == pytest.approx(np.mean(recalls))
+    assert ours["balanced_accuracy"] == pytest.approx(np.mean(recalls))
     both = np.isin(predicted, np.arange(5))
-    assert balanced_accuracy_score(label[both], predicted[both]) >= ours.balanced_accuracy
-    np.testing.assert_array_equal(ours.confusion_CC, confusion_matrix(label, predicted, labels=range(7)))
+    assert balanced_accuracy_score(label[both], predicted[both]) >= ours["balanced_accuracy"]
+    np.testing.assert_array_equal(
+        classify(score, label).confusion(), confusion_matrix(label, predicted, labels=range(7))
+    )
     rank = 1 + (score > score[np.arange(200), label][:, None]).sum(1)
-    assert ours.mean_average_precision == pytest.approx(np.mean(1 / rank))
+    assert ours["mAP@10"] == pytest.approx(np.mean(1 / rank))
 
 
-def test_equal_class_scores_are_wrong() -> None:
-    ours = classification_metrics(np.zeros((4, 12)), [0, 1, 2, 3])
-    assert ours.accuracy == 0.0
-    assert ours.mean_average_precision == 0.0  # rank 12 is beyond 10
-    assert np.trace(ours.confusion_CC) == 0
+def test_equal_class_scores_count_as_wrong() -> None:
+    score, label = np.zeros((4, 12)), [0, 1, 2, 3]
+    ours = classification_metrics(score, label)
+    assert ours["accuracy"] == 0.0
+    assert ours["mAP@10"] == 0.0  # rank 12 is beyond 10
+    assert np.trace(classify(score, label).confusion()) == 0
 
 
 @pytest.mark.parametrize(
@@ -246,6 +251,24 @@ def test_equal_class_scores_are_wrong() -> None:
         (np.zeros((1, 3)), ["dog"], "Labels .* whole numbers"),
     ],
 )
-def test_what_cannot_be_classified_is_refused(score: np.ndarray, label: list[int] | list[str], says: str) -> None:
+def test_invalid_classification_input_is_refused(score: np.ndarray, label: list[int] | list[str], says: str) -> None:
     with pytest.raises(DataError, match=says):
         classify(score, label)
+
+
+def test_precision_of_a_class_never_predicted() -> None:
+    rows = classes_in_detail(classify(np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), [0, 0, 1]))
+    assert (rows[0].precision, rows[1].precision, rows[1].recall, rows[1].f1) == (2 / 3, None, 0.0, 0.0)
+
+
+def test_figures_of_each_class() -> None:
+    rows = classes_in_detail(classify([[2, 1, 0], [0, 2, 1], [2, 1, 0], [0, 1, 2]], [0, 1, 1, 1]))
+    assert [(row.label, row.clips) for row in rows] == [(0, 1), (1, 3)]
+    assert (rows[0].recall, rows[0].precision) == (1.0, 0.5)
+    assert (rows[1].recall, rows[1].precision, rows[1].f1) == pytest.approx((1 / 3, 1.0, 0.5))
+
+
+def test_close_class_scores_are_a_tie() -> None:
+    assert classify([[1.0, 1.0 - 1e-6]], [0]).rank_N.tolist() == [1]
+    answers = classify([[1.0, 1.0 - 1e-6]], [0], tie=TIE)
+    assert answers.rank_N.tolist() == [2] and answers.predicted_N.tolist() == [1]

@@ -1,0 +1,515 @@
+"""Results of an evaluation: figures with their intervals, as a table, Markdown, JSON or an HTML page."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openclap.evals.bootstrap import DRAWS, RESAMPLES, Difference, Estimate
+from openclap.evals.dataset import EvalClips
+from openclap.evals.metrics import DIRECTION_LABELS, Classified, Measure, Metric, classes_in_detail
+from openclap.evals.tagging import Tagged, areas, average_precisions
+from openclap.formatting import markdown_table
+from openclap.text.prompts import SOUND
+
+if TYPE_CHECKING:
+    from openclap.evals.retrieval import Retrieval
+    from openclap.evals.zero_shot import Reliability
+    from openclap.pages.curves import LogRow
+
+MOST_CONFUSED = 100
+"""Classes up to which a JSON record holds the whole confusion table."""
+NUMERIC = ("value", "95 %", "chance", "before", "published", "difference", "n", "seconds", "change", "p")
+"""Columns to align right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A figure that a paper reports, in percent."""
+
+    metric: Metric
+    value: float
+    system: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutput:
+    """The answers of one model to one task, with everything that a report draws.
+
+    Attributes:
+        clips: those that were measured on.
+        measures: every figure; items are clips, as `clips` numbers them.
+        lost: (key, reason) of the clips that could not be embedded.
+        classified: the answers of a task with one label per clip, and `classified_N`, the clips that they belong to.
+        classes: the names of the classes of `classified` or `tagged`.
+    """
+
+    clips: EvalClips
+    measures: Mapping[Metric, Measure]
+    notes: tuple[str, ...] = ()
+    lost: tuple[tuple[str, str], ...] = ()
+    retrieval: Retrieval | None = None
+    classified: Classified | None = None
+    classified_N: Sequence[int] = ()
+    tagged: Tagged | None = None
+    classes: tuple[str, ...] = ()
+    reliability: Reliability | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One figure of one model. Shares are of 1, ranks count from 1; `published` figures are in percent.
+
+    Attributes:
+        dataset: the data set or split that was measured on.
+        chance: the figure without any skill, where the task computes it.
+        baseline: the same figure of the baseline model, where there is one.
+        incomplete: the share of the published data that took part, such as "9 of 975 clips"; "" for all of it.
+        n: the number of queries: captions or clips.
+        data_hash: a SHA-256 of the clips: ids, captions, labels, groups and sounds.
+        seconds: the time of the whole task.
+        is_shown: whether tables have the figure; JSON has all.
+    """
+
+    model: str
+    task: str
+    kind: str
+    dataset: str
+    metric: Metric
+    estimate: Estimate
+    chance: Estimate | None
+    baseline: Estimate | None
+    published: tuple[Published, ...]
+    incomplete: str
+    n: int
+    protocol: str
+    data_hash: str
+    seconds: float
+    is_shown: bool
+
+    @property
+    def above_chance(self) -> str:
+        """yes: the whole interval is better than chance's. no: not even the figure is. touching: in between. –: a
+        value or an interval is undefined."""
+        if self.chance is None:
+            return "–"
+        sign = -1.0 if self.metric.is_rank else 1.0
+        bounds = (sign * self.chance.low, sign * self.chance.high)
+        if sign * self.estimate.value <= max(bounds):
+            return "no"
+        ours = (sign * self.estimate.low, sign * self.estimate.high)
+        if any(math.isnan(number) for number in (self.estimate.value, *bounds, *ours)):
+            return "–"
+        return "yes" if min(ours) > max(bounds) else "touching"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The change of one figure from model `a` to model `b`: the figure of `b` less that of `a`."""
+
+    task: str
+    metric: Metric
+    a: str
+    b: str
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """The clips of one split: counts, a SHA-256, and a sentence for each unreadable sample."""
+
+    name: str
+    clips: int
+    captions: int
+    groups: int
+    sha256: str
+    skipped: tuple[str, ...]
+
+    @classmethod
+    def of(cls, clips: EvalClips) -> DataFacts:
+        captions = sum(len(clip.captions) for clip in clips.clips)
+        return cls(clips.name, len(clips), captions, len(set(clips.groups)), clips.digest, clips.skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The result of `openclap.evals.runner.evaluate`.
+
+    Attributes:
+        suite: its name.
+        models: their names, in order.
+        baseline: the name of the baseline model, where there is one.
+        skipped: by task, the reason why it could not be done.
+        notes: (task or split, sentence).
+        data: the splits that were measured on, and the training split of a collection.
+        outputs: by (model, task), what the report draws.
+    """
+
+    suite: str
+    models: tuple[str, ...]
+    rows: tuple[MetricRow, ...]
+    comparisons: tuple[Comparison, ...]
+    skipped: Mapping[str, str]
+    notes: tuple[tuple[str, str], ...]
+    data: tuple[DataFacts, ...]
+    seed: int
+    seconds: float
+    baseline: str | None = None
+    outputs: Mapping[tuple[str, str], TaskOutput] = field(default_factory=dict, repr=False)
+
+    @property
+    def lost(self) -> tuple[tuple[str, str, str], ...]:
+        """(task, clip, reason) of every clip that could not be embedded."""
+        lost = {(task, clip, reason): None for (_, task), each in self.outputs.items() for clip, reason in each.lost}
+        return tuple(lost)
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """How figures of these kinds are computed: sentences by heading."""
+        kinds = {row.kind for row in self.rows}
+        names = [name for name, of in METHOD_KINDS.items() if not of or kinds & set(of)]
+        if not any(row.chance for row in self.rows):
+            names.remove("Chance")
+        return {name: METHODS[name] for name in names} | {"Seed": str(self.seed)}
+
+    def row(self, metric: Metric | str, task: str | None = None, model: str | None = None) -> MetricRow | None:
+        """The first figure of this metric, such as "text_to_audio_R@1", where there is one."""
+        key = metric if isinstance(metric, str) else metric.key
+        return next(
+            (
+                row
+                for row in self.rows
+                if row.metric.key == key and task in (None, row.task) and model in (None, row.model)
+            ),
+            None,
+        )
+
+    def to_markdown(self) -> str:
+        """The table, comparisons, protocols, published figures and notes."""
+        table = table_of(self)
+        parts = [f"# Suite {self.suite}", markdown_table(table, right=right_columns(table))]
+        if self.comparisons:
+            changes = comparison_table(self)
+            parts += ["## Models in pairs, the change from the first to the second"]
+            parts += [markdown_table(changes, right=right_columns(changes))]
+        parts += ["## Protocols", "\n".join(f"{n}. {line}." for n, line in enumerate(protocols_of(self), start=1))]
+        for title, lines in (
+            ("Published", published_lines(self)),
+            ("Not done", [f"{task}: {reason}" for task, reason in self.skipped.items()]),
+            ("Notes", [f"{subject}: {sentence}" for subject, sentence in self.notes]),
+            ("Methods", [f"{name}: {sentence}" for name, sentence in self.methods.items()]),
+        ):
+            if lines:
+                parts += [f"## {title}", "\n".join(f"- {line}" for line in lines)]
+        return "\n\n".join(parts) + "\n"
+
+    def to_json(self) -> str:
+        """Everything: each figure with its intervals, published figures, notes, ranks, and clips that were left out."""
+        record = {
+            "suite": self.suite,
+            "models": self.models,
+            "baseline": self.baseline,
+            "seed": self.seed,
+            "seconds": round(self.seconds, 3),
+            "figures": [_row_record(row) for row in self.rows],
+            "comparisons": [_comparison_record(each) for each in self.comparisons],
+            "classes": [
+                {"model": model, "task": task, "classes": rows}
+                for (model, task), output in self.outputs.items()
+                if (rows := _class_records(output))
+            ],
+            "answers": [
+                {"model": model, "task": task} | record
+                for (model, task), output in self.outputs.items()
+                if (record := _answer_record(output))
+            ],
+            "skipped": dict(self.skipped),
+            "notes": [{"subject": subject, "note": sentence} for subject, sentence in self.notes],
+            "left_out": [{"task": task, "clip": clip, "reason": reason} for task, clip, reason in self.lost],
+            "data": [asdict(each) for each in self.data],
+            "methods": self.methods,
+        }
+        return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+
+    def write_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        title: str | None = None,
+        training_log: Sequence[LogRow] | None = None,
+    ) -> Path:
+        """Write one page with plots and sounds, which needs no network and no other file, and return its path.
+
+        Args:
+            training_log: rows with `step` and `loss`, and where known `scale` and `pairs_per_s`, for a loss curve.
+
+        Raises MissingExtraError without jinja2.
+        """
+        from openclap.evals.report import write_report
+
+        return write_report(path, self, title=title or f"Suite {self.suite}", training_log=training_log)
+
+
+# The protocol of each figure ------------------------------------------------------------------------------------------
+
+UNKNOWN_POLICY = "The model gets every clip whole and states no rule for clips longer than its input"
+METHODS = {
+    "Retrieval": (
+        "Cosine similarity of unit vectors, all captions against all clips. Text → audio queries with every caption: "
+        "R@k is the share whose own clip ranks within k, mAP@10 the mean of 1/rank within 10. Audio → text queries "
+        "with every clip: R@k and ranks take its best-placed caption, mAP@10 is the sum of i/rank over its captions "
+        "within 10, best first, divided by their count."
+    ),
+    "Zero-shot": (
+        f"One prompt per label (“{SOUND}” unless a task has its own), over all labels of the split; _ in labels reads "
+        "as a space. The label with the highest cosine similarity is the answer."
+    ),
+    "Probe": (
+        "A classifier on the embeddings of the training split. A linear probe is logistic regression; its C is chosen "
+        "on the validation split of the data set, or, where there is none, by cross-validation of up to 5 folds over "
+        "groups of the training split. The test split is used once."
+    ),
+    "Ties": "Broken against the model: a wrong candidate with the same score, within 0.00001, ranks first.",
+    "Intervals": (
+        f"95 % percentile intervals of {RESAMPLES:,} bootstrap resamples of groups (takes of one recording are one "
+        "group); the pool that is searched stays whole."
+    ),
+    "Chance": (
+        f"Retrieval: mean and 95 % interval of {DRAWS} random similarities of the same shape. Labels: the best "
+        "constant answer (accuracy: the most frequent label; balanced accuracy: 1 / labels), with the 95 % interval "
+        f"of these answers against {DRAWS} permutations of the labels by group. “Above chance” is yes when the two "
+        "intervals do not meet, no when the figure lies within chance’s, and touching in between."
+    ),
+}
+"""Sentences by heading, for people who read a result without this code beside them."""
+METHOD_KINDS: dict[str, tuple[str, ...]] = {
+    "Retrieval": ("retrieval",),
+    "Zero-shot": ("zero_shot", "tagging"),
+    "Probe": ("probe",),
+    "Ties": (),
+    "Intervals": (),
+    "Chance": (),
+}
+"""The kinds of task that each heading is about; () for all."""
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    heading: str
+    cell: Callable[[MetricRow], str]
+
+
+def table_of(results: Results) -> list[tuple[str, ...]]:
+    """The figures that tables show as rows of cells, heading first. Intervals are 95 %.
+
+    The columns are those that some row fills: `chance` and `above` where tasks compute chance, `before` with a
+    baseline, `published` and `difference` beside published figures, `model` with several models. A table with chance
+    fits 80 columns, so it leaves n, protocol, data and time to the record as JSON. `published` is the first known row;
+    `published_lines` has all of them. Protocols are numbered as in `protocols_of`.
+    """
+    columns = _columns(results)
+    cells = [tuple(column.cell(row) for column in columns) for row in results.rows if row.is_shown]
+    return [tuple(column.heading for column in columns), *cells]
+
+
+def is_compact(results: Results) -> bool:
+    """Whether the table is the narrow one of a single model beside chance."""
+    return len(results.models) == 1 and any(row.chance for row in results.rows)
+
+
+def _columns(results: Results) -> list[_Column]:
+    percent, compact = in_percent(results), is_compact(results)
+    protocols = protocols_of(results)
+    columns = [_Column("model", lambda row: row.model)] if len(results.models) > 1 else []
+    if compact:
+        columns += [_Column("task", _compact_task), _Column("metric", _compact_metric)]
+    else:
+        columns += [_Column("task", lambda row: row.task), _Column("metric", lambda row: row.metric.label)]
+    columns.append(_Column("value", lambda row: shown(row.estimate, row.metric, percent)))
+    if any(row.published for row in results.rows):
+        columns.append(_Column("published", lambda row: f"{row.published[0].value:.1f}" if row.published else "–"))
+        columns.append(_Column("difference", difference))
+    columns.append(_Column("95 %", lambda row: span(row.estimate, row.metric, percent)))
+    if any(row.chance for row in results.rows):
+        columns.append(_Column("chance", lambda row: shown(row.chance, row.metric, percent)))
+        columns.append(_Column("95 %", lambda row: span(row.chance, row.metric, percent)))
+    if results.baseline is not None:
+        columns.append(_Column("before", lambda row: shown(row.baseline, row.metric, percent)))
+    if any(row.chance for row in results.rows):
+        return [*columns, _Column("above", lambda row: row.above_chance)]
+    return [
+        *columns,
+        _Column("n", lambda row: f"{row.n:,}"),
+        _Column("protocol", lambda row: f"[{protocols.index(row.protocol) + 1}]"),
+        _Column("data", lambda row: row.data_hash[:12]),
+        _Column("seconds", lambda row: f"{row.seconds:.1f}"),
+    ]
+
+
+def _compact_task(row: MetricRow) -> str:
+    return DIRECTION_LABELS[row.metric.direction] if row.metric.direction else row.task
+
+
+def _compact_metric(row: MetricRow) -> str:
+    return "balanced" if row.metric.name == "balanced_accuracy" else row.metric.short_label
+
+
+def in_percent(results: Results) -> bool:
+    """Whether shares are shown in percent: beside published figures, as papers write them."""
+    return any(row.published for row in results.rows)
+
+
+def right_columns(table: Sequence[Sequence[str]]) -> list[int]:
+    """The numbers of the columns to align right."""
+    return [number for number, heading in enumerate(table[0]) if heading in NUMERIC]
+
+
+def protocols_of(results: Results) -> list[str]:
+    """The distinct protocols of the figures, in their order."""
+    return list(dict.fromkeys(row.protocol for row in results.rows))
+
+
+def published_lines(results: Results, task: str | None = None) -> list[str]:
+    """Every published figure beside the results, a line each; of one task, where it is named."""
+    lines: dict[str, None] = {}
+    for row in results.rows:
+        for each in row.published if task in (None, row.task) else ():
+            lines[f"{row.task}, {row.metric.label}: {each.value:.1f} ({each.system})"] = None
+    return list(lines)
+
+
+def comparison_table(results: Results) -> list[tuple[str, ...]]:
+    """The pairs of models, heading first. The change is from the first model to the second."""
+    percent = in_percent(results)
+    heading = ("task", "metric", "models", "change", "95 %", "p")
+    return [heading, *(_comparison_cells(each, percent) for each in results.comparisons)]
+
+
+def _comparison_cells(each: Comparison, percent: bool) -> tuple[str, ...]:
+    estimate = each.difference.estimate
+    low, value, high = (_signed(n, each.metric, percent) for n in (estimate.low, estimate.value, estimate.high))
+    interval = "–" if math.isnan(estimate.low) else f"{low} to {high}"
+    p = "–" if math.isnan(each.difference.p) else f"{each.difference.p:.3f}"
+    return each.task, each.metric.label, f"from {each.a} to {each.b}", value, interval, p
+
+
+def shown(estimate: Estimate | None, metric: Metric, percent: bool) -> str:
+    """A value: a rank with one decimal, a share with three, or in percent with one; a dash where it is undefined."""
+    return "–" if estimate is None else _number(estimate.value, metric, percent)
+
+
+def span(estimate: Estimate | None, metric: Metric, percent: bool) -> str:
+    """An interval, or a dash where it is undefined."""
+    if estimate is None or math.isnan(estimate.low):
+        return "–"
+    return f"{_number(estimate.low, metric, percent)}–{_number(estimate.high, metric, percent)}"
+
+
+def difference(row: MetricRow) -> str:
+    """The figure less the first published one, in points.
+
+    The share of the published data stands in its place where that is not all of it: a figure on a part of a data set
+    is no comparison.
+    """
+    if not row.published or math.isnan(row.estimate.value):
+        return "–"
+    return row.incomplete or f"{round(100 * row.estimate.value - row.published[0].value, 1) + 0.0:+.1f}"
+
+
+def _number(value: float, metric: Metric, percent: bool) -> str:
+    if math.isnan(value):
+        return "–"
+    if metric.is_rank:
+        return f"{value:.1f}"
+    return f"{100 * value:.1f}" if percent else f"{value:.3f}"
+
+
+def _signed(value: float, metric: Metric, percent: bool) -> str:
+    if math.isnan(value):
+        return "–"
+    scale, digits = (1.0, 1) if metric.is_rank else (100.0, 1) if percent else (1.0, 3)
+    return f"{round(scale * value, digits) + 0.0:+.{digits}f}"  # + 0.0 turns -0.0 into 0.0
+
+
+# JSON -----------------------------------------------------------------------------------------------------------------
+
+
+def _row_record(row: MetricRow) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "task": row.task,
+        "kind": row.kind,
+        "dataset": row.dataset,
+        "direction": row.metric.direction,
+        "metric": row.metric.name,
+        "is_rank": row.metric.is_rank,
+        "shown": row.is_shown,
+        **_estimate_record(row.estimate),
+        "chance": _estimate_record(row.chance) if row.chance else None,
+        "baseline": _estimate_record(row.baseline) if row.baseline else None,
+        "above_chance": None if row.above_chance == "–" else row.above_chance,
+        "published": [{"value": round(each.value / 100, 6), "system": each.system} for each in row.published],
+        "incomplete": row.incomplete or None,
+        "n": row.n,
+        "protocol": row.protocol,
+        "data_sha256": row.data_hash,
+        "seconds": round(row.seconds, 3),
+    }
+
+
+def _comparison_record(each: Comparison) -> dict[str, Any]:
+    return {
+        "task": each.task,
+        "direction": each.metric.direction,
+        "metric": each.metric.name,
+        "models": [each.a, each.b],
+        "change": f"from {each.a} to {each.b}",
+        **_estimate_record(each.difference.estimate),
+        "p": None if math.isnan(each.difference.p) else each.difference.p,
+    }
+
+
+def _class_records(output: TaskOutput) -> list[dict[str, Any]]:
+    """The figures of each class that can be judged."""
+    if output.classified is not None:
+        rows = classes_in_detail(output.classified)
+        return [asdict(row) | {"label": output.classes[row.label]} for row in rows]
+    if output.tagged is None:
+        return []
+    precision_C, area_C = average_precisions(output.tagged), areas(output.tagged)
+    return [
+        {
+            "label": output.classes[c],
+            "clips": int(output.tagged.truth_NC[:, c].sum()),
+            "average_precision": float(precision_C[c]),
+            "AUC": float(area_C[c]),
+        }
+        for c in output.tagged.occurring.tolist()
+    ]
+
+
+def _answer_record(output: TaskOutput) -> dict[str, Any]:
+    """Every rank, or the confusion of classes where they are few."""
+    if output.retrieval is not None:
+        ranks = output.retrieval.ranks
+        return {
+            "text_to_audio": ranks.text_to_audio_T.tolist(),
+            "audio_to_text": ranks.audio_to_text_T.tolist(),
+            "owner": ranks.owner_T.tolist(),
+        }
+    if output.classified is not None and len(output.classes) <= MOST_CONFUSED:
+        return {"labels": output.classes, "confusion": output.classified.confusion().tolist()}
+    return {}
+
+
+def _estimate_record(estimate: Estimate) -> dict[str, float | None]:
+    record = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return {name: None if math.isnan(value) else value for name, value in record.items()}

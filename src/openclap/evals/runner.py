@@ -1,0 +1,369 @@
+"""Evaluate models: every model does every task of a suite, and each figure gets its interval.
+
+`evaluate` is the whole of `openclap eval` as a function. For each task it finds the clips (`dataset`), embeds them
+(`cached_embedder`), computes the figures (the `run` of the task's kind in `tasks.KINDS`), and adds intervals, chance
+and the baseline (`bootstrap`). All suites take this one path; they differ in their tasks alone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from openclap import paths
+from openclap.errors import CheckpointError, ConfigError, DataError, MissingTokenizerError, TrainingError
+from openclap.evals.bootstrap import (
+    RESAMPLES,
+    Estimate,
+    bootstrap_interval,
+    chance_classification,
+    chance_retrieval,
+    paired_difference,
+)
+from openclap.evals.cached_embedder import CachedEmbedder, SoundEmbedder, identity, open_cached
+from openclap.evals.dataset import COLLECTION, Collection, StageProgress, TaskClips, clips_of_task, load_collection
+from openclap.evals.decontamination import read_trained_clips
+from openclap.evals.embedding_cache import EmbeddingCache
+from openclap.evals.finetuning import UNNORMALISED
+from openclap.evals.metrics import Metric
+from openclap.evals.results import Comparison, DataFacts, MetricRow, Results, TaskOutput
+from openclap.evals.tasks import KINDS, SUITES, Task, protocol_of, read_suite
+from openclap.loading import load as load_model
+from openclap.sources.recognise import ReadOptions, RecognisedCollection
+
+Model = str | os.PathLike[str] | SoundEmbedder
+"""A model folder, file or name, or an embedder."""
+
+TAGGING_RESAMPLES = 200
+"""Fewer than RESAMPLES: tagging figures are sums over hundreds of classes, so each resample costs as much as all of
+another task, and their intervals are narrow."""
+FEW_GROUPS = 20
+BASELINE = "baseline"
+
+
+def evaluate(
+    models: Model | Mapping[str, Model] | Sequence[str | os.PathLike[str]],
+    data: str | os.PathLike[str] | Collection | None = None,
+    *,
+    suite: str | os.PathLike[str] | Sequence[Task] = "quick",
+    split: str = "test",
+    baseline: Model | None = None,
+    training: str | os.PathLike[str] | None = None,
+    processes: int = 1,
+    batch_size: int = 16,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+    load: Callable[[str], SoundEmbedder] = load_model,
+    reading: ReadOptions = ReadOptions(),
+    recognised: Callable[[RecognisedCollection], None] = lambda found: None,
+    progress: StageProgress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Results:
+    """Measure models: retrieval, zero-shot classification, tagging and probes, each figure with its 95 % interval.
+
+    Args:
+        models: a model, several by name, or several under names of your choice.
+        data: for the suite "quick": packed shards, or anything that `openclap dataset build` reads; the demo's shards
+            without it. Its split "train" trains the probe; a source without splits is measured on as a whole. For all
+            other suites: the folder of the published data sets, each in a folder of its own; $OPENCLAP_HOME/datasets
+            without it.
+        suite: "quick", "paper", "supervised", a TOML file of tasks, or tasks.
+        split: of the collection, the split to measure on.
+        baseline: a model to show beside a single model, such as its state before training.
+        training: a `manifest.parquet` of training data; clips of its uploads, and with its sounds, are left out of
+            published data sets.
+        processes: workers that embed, each with a model of its own. The figures do not depend on their number.
+        batch_size: windows in one forward pass. The figures do not depend on it.
+        seed: of resamples, draws and networks: the same seed gives the same figures.
+        cache: the folder of cached embeddings; $OPENCLAP_HOME/evals without it.
+        load: loads a model by name; picklable, for workers to call.
+        reading: of the collection, how to read loose sounds, where that is not left to recognition.
+        recognised: called with the form of loose sounds before they are read.
+        progress: called with a stage, the number of items done and of all items.
+        note: called with a line for each task.
+
+    A task that is impossible, or without its data, is listed with the reason in `Results.skipped`, and the others are
+    done. Raises ConfigError for options that do not fit, DataError for data that cannot be read, CheckpointError for a
+    model that cannot be loaded, and MissingTokenizerError for a model that cannot read the text of a task.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import openclap
+        >>> from openclap.evals.runner import evaluate
+        >>> sounds = Path(openclap.__file__).parent / "demo" / "sounds"
+        >>> rows = [f"{sounds}/scratch-dog1.ogg,a dog barking", f"{sounds}/scratch-duck.ogg,a duck quacking"]
+        >>> _ = Path("sounds.csv").write_text("\\n".join(["file,caption", *rows]))
+        >>> results = evaluate("demo-start", "sounds.csv")
+        >>> results.row("text_to_audio_R@1").n
+        2
+        >>> _ = results.write_html("report.html")
+    """
+    name, tasks = _read_suite(suite)
+    on_collection = {task.source == COLLECTION for task in tasks}
+    if len(on_collection) > 1:
+        raise ConfigError(f"The suite {name} mixes tasks on a collection with tasks on published data sets.")
+    named = _name_models(models)
+    _check_options(name, named, baseline, split, training, on_collection=on_collection == {True})
+    opening = {"batch_size": batch_size, "processes": processes, "progress": progress}
+    folder = Path(cache) if cache else paths.home() / "evals"
+    embedders = [_open(model, each, folder, load, **opening) for model, each in named.items()]
+    before = _open(BASELINE, baseline, folder, load, **opening) if baseline is not None else None
+    source: Path | Collection
+    if on_collection == {True}:
+        place = data or paths.home() / "demo" / "shards"
+        source = load_collection(place, split, reading=reading, recognised=recognised)
+    elif isinstance(data, Collection) or reading != ReadOptions():
+        raise ConfigError(f"The suite {name} needs the folder of published data sets, each read by its own source.")
+    else:
+        source = Path(data) if data else paths.home() / "datasets"
+    return run_suite(
+        name, tasks, embedders, source, baseline=before, training=Path(training) if training else None, seed=seed,
+        note=note,
+    )  # fmt: skip
+
+
+def _read_suite(suite: str | os.PathLike[str] | Sequence[Task]) -> tuple[str, Sequence[Task]]:
+    if isinstance(suite, str) and suite in SUITES:
+        return suite, SUITES[suite]
+    if isinstance(suite, str | os.PathLike):
+        return Path(suite).stem, read_suite(Path(suite))
+    if not suite:
+        raise ConfigError("The suite has no tasks. Expected one or more.")
+    return "tasks", suite
+
+
+def _name_models(models: Model | Mapping[str, Model] | Sequence[str | os.PathLike[str]]) -> dict[str, Model]:
+    if isinstance(models, Mapping):
+        named = dict(models)
+    elif isinstance(models, str | os.PathLike):
+        named = {str(models): models}
+    elif isinstance(models, list | tuple):
+        named = {str(each): each for each in models}
+        places = [str(Path(each).resolve()) if Path(each).exists() else str(each) for each in models]
+        if repeated := next(
+            (each for each, place in zip(models, places, strict=True) if places.count(place) > 1), None
+        ):
+            raise ConfigError(f"{repeated} is named twice, expected different checkpoints.")
+    else:
+        named = {str(getattr(models, "name", "") or "model"): models}  # type: ignore[dict-item]
+    if not named:
+        raise ConfigError("No model was given. Expected one or more.")
+    return named
+
+
+def _check_options(
+    suite: str,
+    models: Mapping[str, Model],
+    baseline: Model | None,
+    split: str,
+    training: str | os.PathLike[str] | None,
+    *,
+    on_collection: bool,
+) -> None:
+    if baseline is not None and len(models) > 1:
+        raise ConfigError("A baseline stands beside one model. Name every model as a checkpoint.")
+    if on_collection and training is not None:
+        raise ConfigError("A manifest of training data belongs to suites of published sets, such as paper.")
+    if not on_collection and split != "test":
+        raise ConfigError(f"A split to measure on belongs to the suite quick. The tasks of {suite} name their splits.")
+
+
+def _open(
+    name: str, model: Model, folder: Path, load: Callable[[str], SoundEmbedder], **options: Any
+) -> CachedEmbedder:
+    if isinstance(model, str | os.PathLike):
+        return open_cached(name, partial(load, os.fspath(model)), folder, **options)
+    if isinstance(model, CachedEmbedder):
+        return model
+    made_by = identity(model)
+    # An embedder in memory cannot be sent to workers, so it embeds in this process.
+    return CachedEmbedder(name, model, cache=EmbeddingCache(folder, made_by) if made_by else None, **options)
+
+
+def run_suite(
+    name: str,
+    tasks: Sequence[Task],
+    models: Sequence[CachedEmbedder],
+    data: Path | Collection,
+    *,
+    baseline: CachedEmbedder | None = None,
+    training: Path | None = None,
+    seed: int = 0,
+    note: Callable[[str], None] | None = None,
+) -> Results:
+    """Run every task with every model.
+
+    Args:
+        data: the collection of the tasks, or the folder that holds the published data sets.
+
+    The other arguments, and what is raised, are those of `evaluate`.
+    """
+    started = time.perf_counter()
+    trained = read_trained_clips(training) if training else None
+    rows: list[MetricRow] = []
+    skipped: dict[str, str] = {}
+    notes: list[tuple[str, str]] = []
+    facts: dict[DataFacts, None] = {}
+    outputs: dict[tuple[str, str], TaskOutput] = {}
+    if isinstance(data, Collection):
+        notes += [(f"split {data.test.name}", sentence) for sentence in data.notes]
+        facts = {DataFacts.of(clips): None for clips in (data.test, data.train) if clips is not None}
+    for task in tasks:
+        if note:
+            note(f"{task.name}: {task.kind.replace('_', ' ')}")
+        try:
+            clips = clips_of_task(task, data, trained)
+            notes += [(task.name, sentence) for sentence in clips.notes]
+            before = run_task(task, clips, baseline, seed)[0] if baseline else None
+            for model in models:
+                output, seconds = run_task(task, clips, model, seed)
+                outputs[model.name, task.name] = output
+                if not isinstance(data, Collection):
+                    facts[DataFacts.of(output.clips)] = None
+                rows += _rows_of_task(task, model, clips, output, before, seconds=seconds, seed=seed)
+            notes += _model_notes(task, {model.name: outputs[model.name, task.name] for model in models})
+        except MissingTokenizerError:
+            raise  # every task with text would fail, and one option mends it
+        except (DataError, ConfigError, TrainingError, CheckpointError) as error:
+            skipped[task.name] = str(error)
+    return Results(
+        suite=name,
+        models=tuple(model.name for model in models),
+        rows=tuple(rows),
+        comparisons=tuple(compare(tasks, [model.name for model in models], outputs, seed)),
+        skipped=skipped,
+        notes=tuple(dict.fromkeys(notes)),
+        data=tuple(facts),
+        seed=seed,
+        seconds=time.perf_counter() - started,
+        baseline=baseline.name if baseline else None,
+        outputs=outputs,
+    )
+
+
+def run_task(task: Task, clips: TaskClips, model: CachedEmbedder, seed: int) -> tuple[TaskOutput, float]:
+    """(the answers of one model to one task, the seconds that they took). Raises DataError where nothing can be
+    measured."""
+    started = time.perf_counter()
+    kind = KINDS[task.kind]
+    if kind.reads_text:
+        model.check_tokenizer()  # before minutes of embedding sounds
+    if task.kind == "probe" and task.probe_protocol.embedder is not None:
+        model = model.with_embedder(task.probe_protocol.embedder, UNNORMALISED)
+    test = model.embed_clips(clips.test)
+    output = kind.run(task, clips, test, model, seed)
+    return replace(output, lost=(*test.lost, *output.lost)), time.perf_counter() - started
+
+
+def _rows_of_task(
+    task: Task,
+    model: CachedEmbedder,
+    clips: TaskClips,
+    output: TaskOutput,
+    before: TaskOutput | None,
+    *,
+    seconds: float,
+    seed: int,
+) -> Iterator[MetricRow]:
+    protocol, incomplete = protocol_of(task, clips, output, model.clip_policy), _share_of_published(task, clips, output)
+    chances = _chance(output, seed) if task.chance else {}
+    resamples = RESAMPLES if output.tagged is None else TAGGING_RESAMPLES
+
+    def interval(of: TaskOutput, metric: Metric) -> Estimate:
+        groups = [of.clips.clips[i].group for i in of.measures[metric].clip_N]
+        return bootstrap_interval(of.measures[metric].statistic, groups, resamples=resamples, seed=seed)
+
+    for metric, measure in output.measures.items():
+        yield MetricRow(
+            model=model.name,
+            task=task.name,
+            kind=task.kind,
+            dataset=f"split {clips.test.name}" if task.source == COLLECTION else task.dataset,
+            metric=metric,
+            estimate=interval(output, metric),
+            chance=chances.get(metric),
+            baseline=interval(before, metric) if before and metric in before.measures else None,
+            published=tuple(each for each in task.published if each.metric == metric),
+            incomplete=incomplete,
+            n=len(measure.clip_N),
+            protocol=protocol,
+            data_hash=output.clips.digest,
+            seconds=seconds,
+            is_shown=metric in task.shown_metrics,
+        )
+
+
+def _chance(output: TaskOutput, seed: int) -> dict[Metric, Estimate]:
+    """What can be reached without any skill; there is no such estimate for tagging and few-shot."""
+    if output.retrieval is not None:
+        ranks = output.retrieval.ranks
+        return chance_retrieval(ranks.owner_T, ranks.clips, seed=seed)
+    if output.classified is not None:
+        groups = [output.clips.clips[i].group for i in output.classified_N]
+        return chance_classification(output.classified, groups, seed=seed)
+    return {}
+
+
+def _share_of_published(task: Task, clips: TaskClips, output: TaskOutput) -> str:
+    """The share of the published data that took part, where that is not all of it."""
+    tested = len(output.clips)
+    trained = sum(len(part) for part in (clips.train, clips.valid) if part is not None)
+    # `lost` counts both sides; the test side's share of it is what is missing from the output's clips.
+    trained -= len(output.lost) - (len(clips.test) - tested)
+    parts = [f"{tested:,} of {task.test_clips:,} clips"] if tested < task.test_clips else []
+    parts += [f"{trained:,} of {task.train_clips:,} training clips"] if trained < task.train_clips else []
+    return ", ".join(parts)
+
+
+def _model_notes(task: Task, outputs: Mapping[str, TaskOutput]) -> Iterator[tuple[str, str]]:
+    """(task or split, sentence): notes of all models once, notes of some with the models' names."""
+    noted = {
+        model: [*output.notes, *_notes_on_groups(output), *_notes_on_lost(output)] for model, output in outputs.items()
+    }
+    for sentence in dict.fromkeys(sentence for notes in noted.values() for sentence in notes):
+        models = [model for model, notes in noted.items() if sentence in notes]
+        prefix = "" if len(models) == len(noted) else f"{', '.join(models)}: "
+        # Groups belong to the data: tasks on one collection need only one note on them.
+        is_on_groups = any(sentence in _notes_on_groups(output) for output in outputs.values())
+        subject = f"split {outputs[models[0]].clips.name}" if is_on_groups and task.source == COLLECTION else task.name
+        yield subject, prefix + sentence
+
+
+def _notes_on_groups(output: TaskOutput) -> list[str]:
+    groups = len(set(output.clips.groups))
+    if groups == 1:
+        return ["All clips are one group, so there is no interval, no p and no comparison with chance."]
+    return [f"Only {groups} groups: the intervals are rough."] if groups < FEW_GROUPS else []
+
+
+def _notes_on_lost(output: TaskOutput) -> list[str]:
+    if not output.lost:
+        return []
+    clip, reason = output.lost[0]
+    return [f"{len(output.lost)} clips could not be embedded and were left out. First: {clip} ({reason.rstrip('.')})."]
+
+
+def compare(
+    tasks: Sequence[Task], models: Sequence[str], outputs: Mapping[tuple[str, str], TaskOutput], seed: int
+) -> Iterator[Comparison]:
+    """Compare each pair of models on every shown figure, where both were measured on the same clips.
+
+    Args:
+        outputs: by (model, task).
+    """
+    for task in tasks:
+        for a, b in combinations(models, 2):
+            first, second = outputs.get((a, task.name)), outputs.get((b, task.name))
+            if first is None or second is None or first.clips.digest != second.clips.digest:
+                continue
+            for metric in task.shown_metrics:
+                if metric in first.measures:
+                    pair = second.measures[metric], first.measures[metric]
+                    difference = paired_difference(*pair, first.clips.groups, seed=seed)
+                    yield Comparison(task.name, metric, a, b, difference)
