@@ -301,7 +301,7 @@ def test_frames_of_amr_are_joined() -> None:
 def test_samples_without_a_header_have_no_rate(ending: str, tmp_path: Path) -> None:
     """FFmpeg takes 44.1 kHz, because of the name."""
     (tmp_path / f"a.{ending}").write_bytes(bytes(range(256)) * 100)
-    with pytest.raises(AudioError, match=r"no header that states their rate. Convert it to WAV\.$"):
+    with pytest.raises(AudioError, match=r"without a header that states their rate"):
         decode(tmp_path / f"a.{ending}")
 
 

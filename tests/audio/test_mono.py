@@ -37,6 +37,15 @@ def test_each_choice_reads_its_channel(channels: str, expected: np.ndarray) -> N
     np.testing.assert_array_equal(mono(TONE, channels=channels)[0], TONE)  # mono recordings are left as they are
 
 
+@pytest.mark.parametrize("choices", [{}, {"channels": "loudest"}, {"trim_silence": True}])
+def test_facts_of_the_recording_are_known_at_its_end(choices: dict[str, object]) -> None:
+    """Also where the recording is decoded twice, for its levels first."""
+    wave = np.stack([0 * TONE, TONE, QUIET], axis=1)
+    blocks = MonoBlocks(lambda: ((part, RATE) for part in np.array_split(wave, 7)), 16000, MonoConfig(**choices))  # type: ignore[arg-type]
+    assert sum(len(block) for block in blocks) > 0
+    assert (blocks.duration_s, blocks.source_rate, blocks.source_channels) == (1.0, RATE, 3)
+
+
 def test_the_loudest_is_that_of_the_whole_recording() -> None:
     early, late = TONE.copy(), 2 * TONE
     early[RATE // 2 :] = 0
