@@ -61,7 +61,7 @@ def test_another_model_is_refused(tiny_model: Path, sounds: Path, tmp_path: Path
         Library.open(tmp_path / "index", str(tmp_path / "other"))
 
 
-def test_a_model_that_changed_or_went_is_told(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+def test_changed_or_missing_model_is_refused(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(tiny_model, tmp_path / "mine"))
     Library.open(tmp_path / "index", str(mine)).add([sounds])
     torch.manual_seed(1)
@@ -96,7 +96,7 @@ def test_a_file_is_not_similar_to_itself_under_another_name(tiny_model: Path, so
     assert "low-0.wav" not in {Path(hit.path).name for hit in library.similar(tmp_path / "link" / "low-0.wav", 9)}
 
 
-def test_an_index_keeps_to_the_channel_it_was_made_with(tiny_model: Path, tmp_path: Path) -> None:
+def test_index_uses_its_own_channel_options(tiny_model: Path, tmp_path: Path) -> None:
     left, right = 0.1 * np.random.default_rng(0).standard_normal((2, 12000))
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 16000, subtype="FLOAT")
     choices = {"channels": "right", "trim_silence": True}
