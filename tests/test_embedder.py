@@ -163,7 +163,7 @@ def test_silence_and_one_sample_have_vectors(model: Embedder) -> None:
         ("missing.wav", "no such file"),
     ],
 )
-def test_unusable_sounds_are_told(model: Embedder, sound: object, said: str) -> None:
+def test_invalid_sounds_raise_audio_error(model: Embedder, sound: object, said: str) -> None:
     good = (noise(0.3, 16000), 16000)
     with pytest.raises(AudioError, match=said):
         model.embed_audio([sound])  # type: ignore[list-item]
@@ -172,7 +172,7 @@ def test_unusable_sounds_are_told(model: Embedder, sound: object, said: str) -> 
     assert str(found[1]).startswith(("sounds[1]: ", "missing.wav: "))
 
 
-def test_what_is_no_list_of_sounds_is_told(model: Embedder) -> None:
+def test_single_sound_or_text_in_place_of_a_list_is_refused(model: Embedder) -> None:
     wave = noise(0.3, 16000)
     for one in ("a.wav", Path("a.wav"), b"RIFF", wave, (wave, 16000), io.BytesIO(b"RIFF"), {"array": wave}, None, 5):
         with pytest.raises(ConfigError, match="must be a list"):
@@ -195,7 +195,7 @@ def test_buffers_and_rows_of_stereo_are_sounds(model: Embedder) -> None:
     assert model.read((quiet, 16000)).max() == np.float32(256 / 2**31)
 
 
-def test_audio_tensor_says_what_it_takes(model: Embedder) -> None:
+def test_audio_tensor_refuses_other_inputs(model: Embedder) -> None:
     assert model.audio_tensor([]).shape == (0, 16)
     wave = torch.tensor(noise(0.3, 16000))
     torch.testing.assert_close(model.audio_tensor([wave.double()]), model.audio_tensor([wave]))
@@ -204,7 +204,7 @@ def test_audio_tensor_says_what_it_takes(model: Embedder) -> None:
             model.audio_tensor(waves)  # type: ignore[arg-type]
 
 
-def test_lengths_that_cannot_be_are_told(model: Embedder) -> None:
+def test_invalid_window_lengths_are_refused(model: Embedder) -> None:
     for length in (float("nan"), float("inf"), 1e305, -1.0, "5"):
         with pytest.raises(ConfigError, match="at least one sample"):
             model.windows((noise(0.3, 16000), 16000), length_s=length)  # type: ignore[arg-type]
@@ -216,7 +216,7 @@ def test_one_bad_sound_stops_no_other(model: Embedder, tmp_path: Path) -> None:
     assert [isinstance(result, AudioError) for result in results] == [False, True, False]
 
 
-def test_what_cannot_be_loaded_is_told(tiny_model: Path, tmp_path: Path) -> None:
+def test_invalid_models_and_options_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such model"):
         openclap.load(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="precision"):
@@ -288,7 +288,7 @@ def test_channels_are_chosen_on_request(model: Embedder, tiny_model: Path, chann
         openclap.load(tiny_model, channels="centre")  # type: ignore[arg-type]
 
 
-def test_stereo_with_one_side_inverted_is_said(model: Embedder, tmp_path: Path) -> None:
+def test_stereo_with_one_side_inverted_warns(model: Embedder, tmp_path: Path) -> None:
     wave = noise(0.9, 16000)
     soundfile.write(tmp_path / "phone.wav", np.stack([wave, -wave], axis=1), 16000)
     with pytest.warns(AudioWarning, match=r"phone\.wav"):

@@ -57,7 +57,9 @@ def make(length_s: float, rate: int, channels: int, seed: int) -> tuple[np.ndarr
 
 @settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(sounds, min_size=2, max_size=4), st.sampled_from([1, 3, 16]), st.booleans())
-def test_alone_together_and_again(drawn: list[tuple[float, int, int, int]], batch_size: int, fusion: bool) -> None:
+def test_embeddings_do_not_depend_on_the_batch(
+    drawn: list[tuple[float, int, int, int]], batch_size: int, fusion: bool
+) -> None:
     model, clips = MODELS[fusion], [make(*sound) for sound in drawn]
     together = model.embed_audio(clips, batch_size=batch_size)
     np.testing.assert_allclose(together, np.concatenate([model.embed_audio([clip]) for clip in clips]), atol=1e-5)
@@ -131,12 +133,12 @@ class Watched:
         return self.frontend(waves)
 
 
-def test_little_is_read_ahead() -> None:
-    asked: list[int] = []
+def test_decode_ahead_is_bounded() -> None:
+    requested: list[int] = []
 
     def endless(number: int) -> Iterator[np.ndarray]:
         while True:
-            asked.append(number)
+            requested.append(number)
             yield np.zeros(1000, np.float32)
 
     sounds = ((str(number), endless(number)) for number in range(99))
@@ -146,15 +148,15 @@ def test_little_is_read_ahead() -> None:
         for _ in range(10):
             next(jobs)
         end = time.monotonic() + 20
-        while len(set(asked)) < 8 and time.monotonic() < end:  # threads begin when they can
+        while len(set(requested)) < 8 and time.monotonic() < end:  # threads begin when they can
             time.sleep(0.01)
-    assert sorted(set(asked)) == list(range(8)) and len(asked) <= 10 + 7 * 4
+    assert sorted(set(requested)) == list(range(8)) and len(requested) <= 10 + 7 * 4
 
 
-def test_seconds_that_were_heard_are_told(tmp_path: Path) -> None:
-    told: list[float] = []
-    list(MODELS[False].embed_each([write_wav(tmp_path / "a.wav", 20.0)], progress=told.append))
-    assert len(told) > 2 and sum(told) == pytest.approx(20.0)
+def test_progress_receives_the_seconds_of_sound(tmp_path: Path) -> None:
+    seconds: list[float] = []
+    list(MODELS[False].embed_each([write_wav(tmp_path / "a.wav", 20.0)], progress=seconds.append))
+    assert len(seconds) > 2 and sum(seconds) == pytest.approx(20.0)
 
 
 def test_stopping_early_stops_the_threads() -> None:
@@ -171,7 +173,7 @@ def test_windows_longer_than_the_input_are_covered() -> None:
     np.testing.assert_allclose(window.vector, model.embed_audio([sound])[0], atol=1e-5)
 
 
-def test_models_that_fuse_tell_their_policy() -> None:
+def test_clip_policy_names_fusion() -> None:
     assert "fused by the model" in MODELS[True].clip_policy and "Windows of" in MODELS[False].clip_policy
 
 

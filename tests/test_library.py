@@ -4,8 +4,10 @@ import io
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -14,11 +16,16 @@ import soundfile
 import torch
 
 import openclap
+from openclap.audio import io as io_of_audio
+from openclap.audio import opened
+from openclap.audio.io import AudioBlock
+from openclap.audio.streams import EncodedStream
 from openclap.checkpoints import openclap_folder
 from openclap.errors import CheckpointError, DataError, IndexMismatchError
 from openclap.library import Library
 from openclap.models.build import build_clap
 from openclap.search import folder as folder_of_index
+from openclap.search import scan
 from openclap.search.index import Index
 from openclap.sources import read_table
 from tiny import PRESET, make_tokenizer
@@ -54,7 +61,7 @@ def test_another_model_is_refused(tiny_model: Path, sounds: Path, tmp_path: Path
         Library.open(tmp_path / "index", str(tmp_path / "other"))
 
 
-def test_a_model_that_changed_or_went_is_told(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+def test_changed_or_missing_model_is_refused(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(tiny_model, tmp_path / "mine"))
     Library.open(tmp_path / "index", str(mine)).add([sounds])
     torch.manual_seed(1)
@@ -89,7 +96,7 @@ def test_a_file_is_not_similar_to_itself_under_another_name(tiny_model: Path, so
     assert "low-0.wav" not in {Path(hit.path).name for hit in library.similar(tmp_path / "link" / "low-0.wav", 9)}
 
 
-def test_an_index_keeps_to_the_channel_it_was_made_with(tiny_model: Path, tmp_path: Path) -> None:
+def test_index_uses_its_own_channel_options(tiny_model: Path, tmp_path: Path) -> None:
     left, right = 0.1 * np.random.default_rng(0).standard_normal((2, 12000))
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 16000, subtype="FLOAT")
     choices = {"channels": "right", "trim_silence": True}
@@ -118,6 +125,41 @@ def test_a_new_index_needs_a_model(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         Library.open(tmp_path / "index")
     assert not (tmp_path / "index").exists()
+
+
+def test_a_new_sound_is_opened_and_decoded_once(
+    tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library.open(tmp_path / "index", tiny_model)
+    decoded: list[str] = []
+    decode = io_of_audio.decode_stream
+
+    def count(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[AudioBlock]:
+        decoded.append(name)
+        return decode(file, stream, name)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a small file was opened again")
+
+    monkeypatch.setattr(io_of_audio, "decode_stream", count)
+    monkeypatch.setattr(opened, "_File", refuse)
+    assert library.add([sounds]).added == 6
+    assert sorted(decoded) == sorted(path.name for path in sounds.glob("*.wav"))
+    monkeypatch.undo()
+    for row in library.index._rows(["true"]):
+        assert (row.duration_s, row.rate, row.channels) == io_of_audio.describe(row.path)
+
+
+def test_a_large_sound_is_read_from_its_file(
+    tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Library.open(tmp_path / "small", tiny_model)
+    assert small.add([sounds]).added == 6
+    monkeypatch.setattr(scan, "READ_WHOLE", 1000)
+    large = Library.open(tmp_path / "large", tiny_model)
+    assert large.add([sounds]).added == 6
+    assert large.index._rows(["true"]) == small.index._rows(["true"])
+    assert large.search("low", 6) == small.search("low", 6)
 
 
 def test_an_index_is_opened_once(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def mels(frames: int = 200, bins: int = 64, views: int = 1) -> AudioBatch:
     return AudioBatch(mel, torch.zeros(1, dtype=torch.bool))
 
 
-def test_nothing_is_drawn_and_nothing_changes_unless_asked() -> None:
+def test_no_random_number_is_drawn_by_default() -> None:
     draw, wave_N, audio = rng(), np.arange(5, dtype=np.float32), mels()
     assert vary(wave_N, UNCHANGED, draw) is wave_N
     assert hide_stripes(audio, UNCHANGED, draw) is audio
@@ -58,7 +58,7 @@ def test_gains_are_even_between_the_bounds() -> None:
     assert abs(gains_db.std() - 12 / np.sqrt(12)) < 0.1
 
 
-def test_a_shift_is_circular_and_loses_nothing() -> None:
+def test_shift_is_circular() -> None:
     wave_N, draw = np.arange(100, dtype=np.float32), rng(2)
     firsts = []
     for _ in range(3000):
@@ -76,7 +76,7 @@ def test_a_mix_by_hand() -> None:
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.7])
-def test_a_mix_has_the_levels_that_were_asked_for(share: float) -> None:
+def test_mix_has_the_requested_levels(share: float) -> None:
     """Two tones of whole periods are orthogonal, so what is left of each can be measured."""
     seconds = np.arange(4800) / 4800
     one, other = np.sin(2 * np.pi * 50 * seconds), 0.03 * np.sin(2 * np.pi * 120 * seconds)
@@ -127,7 +127,7 @@ def test_captions_are_joined() -> None:
     assert join_captions("dog", "rain") == "dog and rain"
 
 
-def test_a_stripe_is_given_the_mean_of_its_view() -> None:
+def test_stripe_is_filled_with_the_mean_of_its_view() -> None:
     audio = mels(views=2)
     hidden = hide_stripes(audio, LAION_STRIPES, rng(5)).mel_BVTF
     changed = hidden != audio.mel_BVTF

@@ -197,7 +197,7 @@ def same(content: bytes, expected_NC: Wave, at_least: float = 0.99999) -> bool:
 
 @pytest.mark.parametrize("codec", ["flac", "aac"])
 @pytest.mark.parametrize("default", [0, 1])
-def test_the_track_that_is_marked_default_is_taken(codec: str, default: int) -> None:
+def test_default_track_is_decoded(codec: str, default: int) -> None:
     coder = Coder("matroska", codec, "s16" if codec == "flac" else "fltp")
     content = coder.tracks([(FIRST, RATE), (SECOND, RATE)], default=default)
     wave_NC, _ = decode(content)
@@ -301,7 +301,7 @@ def test_frames_of_amr_are_joined() -> None:
 def test_samples_without_a_header_have_no_rate(ending: str, tmp_path: Path) -> None:
     """FFmpeg takes 44.1 kHz, because of the name."""
     (tmp_path / f"a.{ending}").write_bytes(bytes(range(256)) * 100)
-    with pytest.raises(AudioError, match=r"no header that states their rate. Convert it to WAV\.$"):
+    with pytest.raises(AudioError, match=r"without a header that states their rate"):
         decode(tmp_path / f"a.{ending}")
 
 
@@ -350,6 +350,6 @@ def test_counting_samples_takes_no_memory() -> None:
     assert seconds > 27 and peak < 4 * channels * rate * seconds / 2
 
 
-def test_the_table_of_the_documents_is_what_is_asserted_here() -> None:
+def test_table_in_documentation_equals_these_cases() -> None:
     document = Path(__file__).parents[2] / "docs" / "decoding.md"
     assert table() in document.read_text(encoding="utf-8"), "Put in the rows that tests/audio/encoded.py prints."

@@ -111,7 +111,7 @@ def wav(rate: int, content: bytes, promised: int | None = None) -> bytes:
 
 
 @pytest.mark.parametrize("rate", [1, 48, 999, 2**31 - 1])
-def test_impossible_rates_are_told(rate: int) -> None:
+def test_invalid_rates_are_refused(rate: int) -> None:
     with pytest.raises(AudioError, match=r"Hz|decode"):
         read_mono(wav(rate, b"\0\1" * 50000), 48000)
 
@@ -137,7 +137,7 @@ def test_no_other_file_is_opened(tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
 
 
-def test_a_truncated_wav_is_told() -> None:
+def test_truncated_wav_is_refused() -> None:
     content = (np.arange(3 * RATE) % 999).astype("<i2").tobytes()
     with pytest.raises(AudioError, match=r"truncated, 1\.50 s of 3\.00 s"):
         decode(wav(RATE, content[: len(content) // 2], len(content)))
@@ -149,7 +149,7 @@ def test_a_truncated_wav_is_told() -> None:
         assert len(decode(wav(RATE, content, written_to_a_pipe))[0]) == 3 * RATE
 
 
-def test_samples_far_beyond_one_are_told(tmp_path: Path) -> None:
+def test_samples_far_beyond_one_are_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "loud.wav", STEREO * 32768, RATE, subtype="FLOAT")
     with pytest.raises(AudioError, match="Divide by 32768"):
         decode(tmp_path / "loud.wav")

@@ -30,11 +30,20 @@ def mono(wave: np.ndarray, *, rate: int = RATE, pieces: int = 7, **choices: obje
     ("channels", "expected"),
     [("mean", (TONE + QUIET) / 2), ("left", QUIET), ("right", TONE), ("loudest", TONE)],
 )
-def test_each_choice_reads_its_channel(channels: str, expected: np.ndarray) -> None:
+def test_channel_option_selects_its_channel(channels: str, expected: np.ndarray) -> None:
     found, start = mono(np.stack([QUIET, TONE], axis=1), channels=channels)
     np.testing.assert_allclose(found, expected, atol=1e-7)
     assert start == 0
     np.testing.assert_array_equal(mono(TONE, channels=channels)[0], TONE)  # mono recordings are left as they are
+
+
+@pytest.mark.parametrize("choices", [{}, {"channels": "loudest"}, {"trim_silence": True}])
+def test_facts_of_the_recording_are_known_at_its_end(choices: dict[str, object]) -> None:
+    """Also where the recording is decoded twice, for its levels first."""
+    wave = np.stack([0 * TONE, TONE, QUIET], axis=1)
+    blocks = MonoBlocks(lambda: ((part, RATE) for part in np.array_split(wave, 7)), 16000, MonoConfig(**choices))  # type: ignore[arg-type]
+    assert sum(len(block) for block in blocks) > 0
+    assert (blocks.duration_s, blocks.source_rate, blocks.source_channels) == (1.0, RATE, 3)
 
 
 def test_the_loudest_is_that_of_the_whole_recording() -> None:
@@ -46,7 +55,7 @@ def test_the_loudest_is_that_of_the_whole_recording() -> None:
 
 
 @pytest.mark.parametrize("right", [-TONE, -0.9 * TONE, np.roll(-TONE, 0) + 0.02 * QUIET])
-def test_inverted_polarity_is_said(right: np.ndarray) -> None:
+def test_inverted_polarity_warns(right: np.ndarray) -> None:
     with pytest.warns(AudioWarning) as caught:
         mono(np.stack([TONE, right], axis=1).astype(np.float32))
     assert len(caught) == 1 and str(caught[0].message).startswith("a.wav: ")

@@ -156,14 +156,14 @@ def test_every_verb_explains_itself() -> None:
     assert script("--version").stdout.strip() == "0.1.0"
 
 
-def test_doctor_names_what_is_there(openclap: Call) -> None:
+def test_doctor_lists_packages(openclap: Call) -> None:
     facts = json.loads(openclap("doctor", "--json").out)
     versions = {name: version for name, version, _ in facts["packages"]}
     assert versions["torch"].startswith("2.") and versions["lancedb"] and facts["missing_extras"] == []
     assert "torch" in openclap("doctor").out
 
 
-def test_a_missing_extra_says_what_to_install() -> None:
+def test_missing_extra_names_the_install_command() -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'openclap\[search\]'"):
         require("no_such_module_here", "search")
 

@@ -59,7 +59,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_parquet_holds_what_python_gives(embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+def test_parquet_equals_embed_audio(embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     output, real = tmp_path / "new" / "v.parquet", sorted(SOUNDS.glob("scratch-d*.ogg"))[:4]
     code, said = embed(sounds, *real, "-o", output)
     assert code == 0 and said == f"Wrote 10 vectors of 16 numbers to {output}\n"
@@ -174,7 +174,7 @@ def stop_after_two(embed: Call, sounds: Path, output: Path, monkeypatch: pytest.
     assert code == 2 and "No space left" in said
 
 
-def test_only_what_did_not_change_is_kept(
+def test_changed_files_are_embedded_again(
     embed: Call, sounds: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "v.npy"
@@ -186,7 +186,7 @@ def test_only_what_did_not_change_is_kept(
     assert first.name not in read and second.name in read and len(read) == 5
 
 
-def test_another_model_or_other_options_take_nothing_away(
+def test_another_model_or_option_deletes_no_rows(
     embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed, other = openclap.load(tiny_model), tmp_path / "other"
@@ -206,7 +206,7 @@ def test_another_model_or_other_options_take_nothing_away(
         assert code == 0 and "Resuming: 2 of 6" in said and not (tmp_path / f"{name}.part").exists()
 
 
-def test_windows_go_on_too(embed: Call, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_resume(embed: Call, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output, real = tmp_path / "v.npy", embedder.blocks
 
     def interrupt() -> Any:
@@ -230,7 +230,7 @@ def test_windows_go_on_too(embed: Call, sounds: Path, tmp_path: Path, monkeypatc
         assert (tmp_path / f"v{end}").read_bytes() == (tmp_path / f"whole{end}").read_bytes()
 
 
-def test_what_cannot_be_decoded_is_left_out(embed: Call, sounds: Path, tmp_path: Path) -> None:
+def test_files_that_cannot_be_decoded_are_skipped(embed: Call, sounds: Path, tmp_path: Path) -> None:
     (sounds / "text.wav").write_text("not a sound", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     code, said = embed(sounds, tmp_path / "none.wav", tmp_path / "empty", "-o", tmp_path / "v.parquet")
@@ -242,7 +242,7 @@ def test_what_cannot_be_decoded_is_left_out(embed: Call, sounds: Path, tmp_path:
     assert not list(tmp_path.glob("w.parquet*"))
 
 
-def test_json_says_what_was_written(
+def test_json_describes_the_output(
     sounds: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (sounds / "more").mkdir()
@@ -261,7 +261,7 @@ def test_json_says_what_was_written(
     assert all(f"  {path}: the file is empty" in said.err for path in bad)  # each told apart from the other
 
 
-def test_what_is_done_is_removed_before_another_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_rows_are_removed_before_the_lock_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output, refused = tmp_path / "v.npy", []
     real = shutil.rmtree
 
@@ -290,7 +290,7 @@ KEPT = {
 }
 
 
-def test_mistakes_are_one_sentence_and_touch_nothing(embed: Call, sounds: Path, tmp_path: Path) -> None:
+def test_errors_are_one_sentence_and_change_no_file(embed: Call, sounds: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     for name in KEPT:
         (mine / name).parent.mkdir(parents=True, exist_ok=True)
@@ -311,7 +311,7 @@ def test_mistakes_are_one_sentence_and_touch_nothing(embed: Call, sounds: Path, 
         ([sounds, "-o", mine / "list.npy"], "list.npy.json: is there"),
         ([sounds, "-o", mine / "deep.npy"], "deep.npy.json: is there"),
         (["https://example.com/a.wav", "-o", new], "https:/example.com/a.wav: is a URL"),
-        (["-", "-o", new], "standard input is not read"),
+        (["-", "-o", new], "Standard input is not read"),
         ([sounds, "-o", new, "--windows", "--length-s", "1e305"], "at least one sample"),
         ([sounds, "-o", new, "--device", "meta"], "Expected: cpu"),
         ([sounds, "-o", mine / "busy.npy"], "something else"),

@@ -15,7 +15,7 @@ import cyclopts
 import pytest
 
 import openclap
-from openclap.cli import _told, app, run
+from openclap.cli import _sentence, app, run
 from openclap.errors import MissingTokenizerError
 from openclap.training.config import TrainConfig, option_names
 
@@ -189,9 +189,9 @@ def test_eval_gives_the_tokenizer_to_models_without_one_alone(
 def test_a_command_without_the_option_says_how_the_model_gets_one() -> None:
     assert "--tokenizer" not in options_of("demo") and "--tokenizer" in options_of("convert")
     error = MissingTokenizerError("There is none.")
-    assert _told(error, "demo ") == "There is none. Give the model one: openclap convert MODEL OUT --to openclap " + (
-        "--tokenizer FILE."
-    )
-    assert _told(error, "index add ") == "There is none. Pass a tokenizer.json with --tokenizer."
+    assert _sentence(
+        error, "demo "
+    ) == "There is none. Give the model one: openclap convert MODEL OUT --to openclap " + ("--tokenizer FILE.")
+    assert _sentence(error, "index add ") == "There is none. Pass a tokenizer.json with --tokenizer."
     assert str(error) == "There is none. Pass a tokenizer.json as tokenizer=."
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -119,7 +119,7 @@ def test_siglip_by_hand() -> None:
 
 
 @pytest.mark.parametrize("learned", [{"bias": torch.zeros(3)}, {"margin": torch.tensor(1.0)}])
-def test_what_another_objective_learned_is_not_taken(learned: dict[str, Tensor]) -> None:
+def test_parameters_of_another_objective_are_not_loaded(learned: dict[str, Tensor]) -> None:
     made = build_objective(ObjectiveConfig("siglip"), small(), learned)
     assert made.learned()["bias"].item() == -10.0
 
@@ -248,7 +248,7 @@ def test_shares_of_any_division_sum_to_the_loss(name: str) -> None:
     torch.testing.assert_close(shares, module(whole, whole), rtol=1e-12, atol=0)
 
 
-def test_a_batch_in_which_nobody_has_anything_costs_nothing() -> None:
+def test_batch_without_captions_has_zero_loss() -> None:
     empty = make_features((), dtype=torch.float32)
     for config in CONFIGS.values():
         loss = objective(config)(empty, empty)
@@ -277,14 +277,14 @@ def test_choices_that_cannot_be_are_refused(values: dict[str, object], message: 
         ObjectiveConfig(**values)  # type: ignore[arg-type]
 
 
-def test_a_model_without_what_the_objective_reads_is_refused() -> None:
+def test_model_without_parts_of_the_objective_is_refused() -> None:
     with pytest.raises(ConfigError, match="needs a model with transforms and two temperatures"):
         build_objective(ObjectiveConfig("mlp"), small(PRESET))
     with pytest.raises(ConfigError, match="has 9, but the model's vectors have 8"):
         build_objective(ObjectiveConfig(matryoshka=(9,)), small())
 
 
-def test_what_an_objective_does_not_read_stops_learning() -> None:
+def test_parts_that_the_objective_does_not_read_are_frozen() -> None:
     for kind, learns in (("infonce", False), ("siglip", False), ("mlp", True)):
         clap = small()
         build_objective(ObjectiveConfig(kind), clap)
@@ -293,7 +293,7 @@ def test_what_an_objective_does_not_read_stops_learning() -> None:
         assert all(p.requires_grad for name, p in clap.named_parameters() if not name.startswith(extras))
 
 
-def test_the_scale_begins_where_it_is_told_to() -> None:
+def test_scale_starts_at_its_configured_value() -> None:
     clap = small()
     module = build_objective(ObjectiveConfig("siglip", initial_scale=10.0), clap)
     assert isinstance(module, SigLIP) and module.bias.item() == -10.0

@@ -92,7 +92,7 @@ def test_a_narrower_map_is_read_as_attention_of_all_to_all_would(kept: int, widt
     torch.testing.assert_close(ours, dense.flatten(1, 2), rtol=1e-4, atol=1e-5)
 
 
-def test_whole_blocks_of_columns_are_kept_each_as_often() -> None:
+def test_blocks_of_columns_remain_equally_often() -> None:
     part = PartOfMap(64, 8, (2, 2, 6, 2), kept=3)
     numbered = torch.arange(64 * 64).float().view(1, -1, 1).expand(400, -1, -1)
     torch.manual_seed(0)
@@ -111,7 +111,7 @@ def test_whole_blocks_of_columns_are_kept_each_as_often() -> None:
     assert torch.equal(part(numbered)[:, :, 0].long(), kept_BN)
 
 
-def test_evaluation_reads_everything_and_draws_nothing() -> None:
+def test_evaluation_reads_the_whole_map_without_randomness() -> None:
     tower, pann = network().eval(), PANN(PANNConfig((4, 8), "average")).eval()
     for model in (tower, pann):
         whole = model(clips())
@@ -120,7 +120,7 @@ def test_evaluation_reads_everything_and_draws_nothing() -> None:
         assert torch.equal(model(clips()), whole) and torch.equal(torch.get_rng_state(), before)
 
 
-def test_nothing_left_out_is_nothing_changed_in_training() -> None:
+def test_share_zero_equals_no_patch_dropout() -> None:
     tower, pann = without_drop_path(network()), PANN(PANNConfig((4, 8), "average"))
     for model in (tower, pann):
         results = []
@@ -144,7 +144,7 @@ def test_leaving_out_makes_steps_cheaper() -> None:
         assert abs(flops / work[0.0] - (1 - share)) < 0.05
 
 
-def test_what_is_left_out_is_replayed() -> None:
+def test_dropped_patches_are_replayed() -> None:
     tower = network().train()
     tower.drop_patches(0.5)
     results = []

@@ -80,7 +80,7 @@ def test_parts_of_a_batch_change_nothing(clap: CLAP) -> None:
         torch.testing.assert_close(vectors, clap.encode_audio(audio), rtol=0, atol=1e-6)
 
 
-def test_openvino_agrees_and_is_kept(tmp_path: Path) -> None:
+def test_openvino_agrees_and_is_cached(tmp_path: Path) -> None:
     """In a process of its own: its native libraries stay out of the one that all other tests share."""
     pytest.importorskip("openvino")
     words = [sys.executable, "-c", "import test_backends; test_backends.compare_with_openvino()"]
@@ -108,7 +108,7 @@ def compare_with_openvino() -> None:
     assert kept == {path.name: path.stat().st_mtime_ns for path in (paths.home() / "engines").glob("*/*")}
 
 
-def test_auto_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_precision_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(*, bf16: bool, openvino: bool) -> backends.BackendChoice:
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: bf16)
         monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object() if openvino else None)
@@ -120,7 +120,7 @@ def test_auto_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(bf16=False, openvino=False) == backends.BackendChoice("torch", "fp32")
 
 
-def test_impossible_precisions_are_told() -> None:
+def test_invalid_precisions_are_refused() -> None:
     with pytest.raises(ConfigError, match="expected one of: fp32, bf16, int8, auto"):
         backends.choose("fp64", CPU)
     with pytest.raises(ConfigError, match="runs on a CPU only"):

@@ -28,7 +28,7 @@ def test_it_travels_to_other_processes() -> None:
     assert theirs(["rain " * 100]).ids_BL.shape == (1, 16)
 
 
-def test_missing_and_damaged_files_are_told(tmp_path: Path) -> None:
+def test_missing_and_damaged_tokenizers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"tokenizer\.json: no such file"):
         Tokenizer.read(tmp_path / "tokenizer.json", 16)
     (tmp_path / "tokenizer.json").write_text("{ not json", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The command line: one file a verb; each parses, calls and prints.
+"""The command line: one file a command; each parses, calls the library and prints.
 
 Results go to stdout, progress and notes to stderr; a user's mistake is one sentence and exit code 2.
 """
@@ -38,7 +38,7 @@ from openclap.errors import MissingTokenizerError, OpenClapError
 
 app = App(
     name="openclap",
-    help="Find sounds by describing them; train and measure the models that do it.",
+    help="Find sounds by describing them; train and evaluate the models for it.",
     help_epilogue="`openclap demo` shows all of it on bundled sounds.",
     version=openclap.__version__,
     print_error=False,
@@ -46,7 +46,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-index_app = App(name="index", help="Build and look at search indexes.")
+index_app = App(name="index", help="Build and inspect search indexes.")
 
 app.command(demo.demo)
 app.command(dataset.app)
@@ -71,11 +71,11 @@ app.command(push.push)
 app.command(doctor.doctor)
 
 
-EARLY = {
-    verb: f"{word} comes first, then a run's own values: openclap {verb} {word} --out RUN --epochs 5."
+SUBJECT_FIRST = {
+    verb: f"{word} comes first, then options of the run: openclap {verb} {word} --out RUN --epochs 5."
     for verb, word in {"train": "RECIPE", "finetune": "SOUNDS"}.items()
 }
-"""Options that only the run knows cannot be told from its subject when they stand before it."""
+"""Messages for options of a run in front of its subject, where they cannot be distinguished from it."""
 
 
 def main() -> None:
@@ -84,13 +84,13 @@ def main() -> None:
         sys.stdout = io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot write an en dash
-    signal.signal(signal.SIGTERM, _end)
+            stream.reconfigure(errors="backslashreplace")  # for terminals that cannot write an en dash
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     sys.exit(run(sys.argv[1:]))
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    """On SIGTERM, leave by way of every clean-up: no draft stays behind."""
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    """Exit on SIGTERM through every clean-up, so that no draft remains."""
     sys.exit(128 + number)
 
 
@@ -101,12 +101,12 @@ def run(arguments: list[str]) -> int:
             code = app(arguments)
         sys.stdout.flush()
     except OpenClapError as error:
-        complain(_told(error, _verb(arguments)))
+        complain(_sentence(error, _verb(arguments)))
         return 2
     except CycloptsError as error:
         verb = _verb(arguments)
-        is_stdin = "-" in arguments and "standard input is not read: name files or folders."
-        is_early = isinstance(error, UnknownOptionError) and EARLY.get(verb.strip())
+        is_stdin = "-" in arguments and "Standard input is not read. Name files or folders."
+        is_early = isinstance(error, UnknownOptionError) and SUBJECT_FIRST.get(verb.strip())
         complain(is_stdin or is_early or f"{str(error).strip()} See: openclap {verb}--help")
         return 2
     except BrokenPipeError:  # `openclap search … | head`
@@ -121,8 +121,8 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _told(error: OpenClapError, verb: str) -> str:
-    """An error's text; of a missing tokenizer, with the option of `verb`, or, without one, how the model gets it."""
+def _sentence(error: OpenClapError, verb: str) -> str:
+    """The text of an error; a missing tokenizer with the option of `verb`, or the command that adds one to a model."""
     if not isinstance(error, MissingTokenizerError):
         return str(error)
     place = app
@@ -134,7 +134,7 @@ def _told(error: OpenClapError, verb: str) -> str:
 
 
 def _verb(arguments: list[str]) -> str:
-    """The part of a command line that names a verb, with a space behind each word."""
+    """The words of a command line that name a command, with a space behind each."""
     words: list[str] = []
     place = app
     for word in arguments:
