@@ -167,8 +167,8 @@ def test_shards_of_identifiers_stop_it_too(
     given = (tmp_path / "set", "--from", tiny_model, "--out", tmp_path / "run", "--epochs", 1)
     assert finetune(*given) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "14 of 14 captions look like identifiers" in said and "--any-captions" in said
-    assert finetune(*given, "--any-captions") == 0
+    assert "14 of 14 captions look like identifiers" in said and "--skip-caption-check" in said
+    assert finetune(*given, "--skip-caption-check") == 0
 
 
 def test_what_cannot_be_is_told_in_one_sentence(

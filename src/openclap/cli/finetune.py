@@ -37,7 +37,7 @@ def finetune(
     mode: Literal["heads", "last", "lora", "all"] | None = None,
     held_out: float = 0.2,
     read_as: ReadAs = ReadAs(),
-    any_captions: Annotated[bool, Parameter(negative="")] = False,
+    skip_caption_check: Annotated[bool, Parameter(negative="")] = False,
     processes: int = os.cpu_count() or 1,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -61,7 +61,7 @@ def finetune(
         attention; "all". Without it, what fits the number of sounds.
     held_out
         The share of pairs that is held out, where the sounds are not split already.
-    any_captions
+    skip_caption_check
         Go on with captions that look like identifiers, or are nearly all the same.
     processes
         How many sounds are decoded at once.
@@ -92,7 +92,7 @@ def finetune(
         sounds,
         out,
         recognised=read_as.recognise,
-        check=partial(caption_check, skip=any_captions),
+        check=partial(caption_check, skip=skip_caption_check),
         share=held_out,
         seed=HELD_OUT_SEED,
         channels=channels,
