@@ -25,6 +25,7 @@ LONGEST_BACKOFF_S = 60.0
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds of the header Retry-After, given as a number or as a date; None without a valid one."""
+    # Only digits: int() would accept signs, spaces and underscores.
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text)

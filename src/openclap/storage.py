@@ -86,10 +86,12 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             yield file
         return
     partial = partial_of(path)
+    # The partial file is the lock: it ends with the process that holds it.
     while (alone := open_alone(partial)) is None:
         time.sleep(_BUSY_S)
     with alone:
         try:
+            # A second handle truncates what an earlier kill left.
             with partial.open("wb") as file:
                 yield file
                 file.flush()

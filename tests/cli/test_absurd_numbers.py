@@ -49,7 +49,9 @@ def test_no_option_of_a_number_ends_in_a_traceback(
     tiny_model: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wave, model, index = sounds / "low-0.wav", ["--model", tiny_model], tmp_path / "index"
-    assert run(["dataset", "build", str(sounds / "sounds.csv"), str(tmp_path / "shards"), "--test", "0.4"]) == 0
+    assert (
+        run(["dataset", "build", str(sounds / "sounds.csv"), str(tmp_path / "shards"), "--test-fraction", "0.4"]) == 0
+    )
     assert run(["index", "add", str(wave), "--index", str(index), "--model", str(tiny_model)]) == 0
     given: dict[str, list[Any]] = {
         "embed": [wave, "-o", tmp_path / "v.npy", "--windows", *model],

@@ -44,7 +44,7 @@ def script(*words: object, **environment: str) -> subprocess.CompletedProcess[st
 
 def test_the_whole_line_in_miniature(openclap: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     shards, run, index = tmp_path / "shards", tmp_path / "run", tmp_path / "index"
-    packed = openclap("dataset", "build", sounds / "sounds.csv", shards, "--test", "0.4", "--json")
+    packed = openclap("dataset", "build", sounds / "sounds.csv", shards, "--test-fraction", "0.4", "--json")
     assert packed.code == 0 and sum(json.loads(packed.out)["packed"].values()) == 6
 
     recipe = ["demo", "--start", tiny_model, "--data", shards / "train", "--batch-size", "2", "--epochs=2"]
@@ -107,7 +107,7 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(
         ["dataset", "build", tmp_path / "empty.csv", tmp_path / "out"],
         ["dataset", "build", tmp_path / "other.csv", tmp_path / "out"],
         ["dataset", "build", tmp_path / "empty", tmp_path / "out"],
-        ["dataset", "build", csv, tmp_path / "out", "--test", "1.5"],
+        ["dataset", "build", csv, tmp_path / "out", "--test-fraction", "1.5"],
         ["dataset", "build", csv, csv],
         ["train", "dmeo", "--out", tmp_path / "run"],
         ["train", "demo", "--out", tmp_path / "run", "--epoch", "3"],

@@ -119,7 +119,7 @@ def test_commands_ask_for_the_tokenizer_first_and_take_it(
     bare: Path, tiny_model: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shards, index, wave = tmp_path / "shards", tmp_path / "index", sounds / "low-0.wav"
-    assert run(["dataset", "build", str(sounds / "sounds.csv"), str(shards), "--test", "0.4"]) == 0
+    assert run(["dataset", "build", str(sounds / "sounds.csv"), str(shards), "--test-fraction", "0.4"]) == 0
     assert run(["index", "add", str(sounds), "--index", str(index), "--model", str(bare)]) == 0
     labels = ["--labels", "low,high"]
     cases: dict[str, list[object]] = {
@@ -175,7 +175,7 @@ def test_eval_gives_the_tokenizer_to_models_without_one_alone(
     bare: Path, tiny_model: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shards, other = tmp_path / "shards", tmp_path / "other.json"
-    assert run(["dataset", "build", str(sounds / "sounds.csv"), str(shards), "--test", "0.4"]) == 0
+    assert run(["dataset", "build", str(sounds / "sounds.csv"), str(shards), "--test-fraction", "0.4"]) == 0
     text = (tiny_model / "tokenizer.json").read_text(encoding="utf-8")
     other.write_text(text.replace('"low":', '"l0w":'), encoding="utf-8")  # "low" is unknown to it
     outs = []

@@ -51,6 +51,7 @@ def caption(
     cache = work(folder, CACHE) if isinstance(folder, Path) else None  # object stores cannot append
     made = augment(_records(folder, share, waiting), maker, cache=cache, progress=report)
     sentence_of = ((waiting.popleft(), sentence) for sentence in made)
+    # One file per chunk, so that a stopped run loses at most one.
     for chunk, part in groupby(sentence_of, key=lambda pair: pair[0] // CHUNK):
         rows = [(n, each.text, each.made) for n, each in part if each is not None]
         schema = {"n": pl.UInt32, "text": pl.String, "made": pl.String}

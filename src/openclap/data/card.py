@@ -293,6 +293,7 @@ def _svg(figure: Figure) -> bytes:
     import matplotlib
 
     file = io.BytesIO()
+    # A fixed salt for ids, and no date, or each card would be another file.
     with matplotlib.rc_context({"svg.hashsalt": "openclap", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()

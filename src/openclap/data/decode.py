@@ -171,8 +171,10 @@ class _Meter:
     def add(self, wave_NC: Wave, rate: int) -> None:
         if not self._samples:
             self._rate, self._channels = rate, wave_NC.shape[1]
+        # Extremes rather than the maximum of absolute values: no copy of the piece is made.
         loudest = max(float(wave_NC.max()), -float(wave_NC.min()))
         self._samples, self._values = self._samples + len(wave_NC), self._values + wave_NC.size
+        # Counted only where the peak reaches full scale, which most pieces never do.
         self._over += int((np.abs(wave_NC) >= FULL_SCALE).sum()) if loudest >= FULL_SCALE else 0
         self._peak = max(self._peak, loudest)
         self._sha.update(wave_NC, rate)
@@ -217,6 +219,7 @@ def _checked_flac(wave_N: Wave, rate: int) -> bytes:
     """Resample, encode, and decode again as a check."""
     import soundfile
 
+    # 16 bits before the comparison: FLAC is lossless only for the integers it stores.
     pcm_N = to_pcm(resample(wave_N, rate, RATE))
     flac = to_flac(pcm_N)
     again_N, _ = soundfile.read(io.BytesIO(flac), dtype="int16")

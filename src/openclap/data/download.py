@@ -25,6 +25,7 @@ def path_of_sound(folder: Place, audio: str) -> Place:
     """The file of a record's sound: `audio` itself, or the place of its download."""
     if not audio.lower().startswith(WEB):
         return place_of(audio)
+    # By hash: URLs are longer than file names may be. The suffix helps decoders that rely on it.
     name = hashlib.sha256(audio.encode()).hexdigest()[:32]
     suffix = PurePosixPath(urlsplit(audio).path).suffix.lower()
     return work(folder, "audio", name[:2], name + (suffix if suffix[1:].isalnum() and len(suffix) < 6 else ""))
@@ -89,6 +90,7 @@ def download_sounds(
     """
     pl = require("polars", "data")
     whole = records(folder, identity(folder)["digest"]).filter((pl.col("n") // CHUNK).is_in(list(chunks)))
+    # Schemes are case-insensitive (RFC 3986, 3.1).
     web = pl.any_horizontal(*(pl.col("audio").str.to_lowercase().str.starts_with(scheme) for scheme in WEB))
     urls = whole.filter(pl.col("kind").is_null() & web)["audio"].unique(maintain_order=True).to_list()
     failed = {} if retry_failed else failures(folder)
@@ -102,6 +104,7 @@ def download_sounds(
     journal = work(folder, "fetched", f"{share}.jsonl")
     journal.parent.mkdir(parents=True, exist_ok=True)
     requests = (FileRequest(url, path_of_sound(folder, url)) for url in requested)
+    # Another seed for each job: jobs that were refused together must not come back together.
     for done, outcome in enumerate(fetch(requests, limits=limits, seed=share.number), start=1):
         if isinstance(outcome, FailedFetch):
             count += 1

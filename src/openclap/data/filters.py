@@ -76,6 +76,7 @@ def plan(
         save_ids(excluded, work(folder, EXCLUDED))
     excluded, digest, count = excluded_ids(folder), hashlib.sha256(), 0
     draft, place = work(folder, "planning"), work(folder, "records")
+    # A draft first: a caption check may stop, and records of an earlier run must stay until then.
     remove_folder(draft)
     for number, frame in enumerate(frames(_captioned(records, digest, check))):
         write_table(draft / f"{number}.parquet", judge_records(frame, config, excluded))
@@ -131,9 +132,11 @@ def judge_records(frame: polars.DataFrame, config: DataConfig, excluded: Sequenc
     """Add the columns `kind` and `reason`: why a record is left out, as a word for counting and a sentence; null for
     records that may be included."""
     pl = require("polars", "data")
+    # Each licence text is parsed once, not once per record: there are few different ones.
     families = {name: licence_family(name) for name in frame["licence"].unique()}
     licence = pl.col("licence").replace_strict(families, default=None, return_dtype=pl.String)
     declared = pl.col("licence").fill_null("unknown")
+    # In order of rank: a record is counted under the first rule that it breaks.
     rules = [
         ("no caption", pl.col("captions").list.len() == 0, pl.lit("has no caption")),
         ("not text", ~pl.col("valid"), pl.lit("has a caption or a name that is not valid text (UTF-8)")),
@@ -232,6 +235,7 @@ def join_facts(whole: polars.DataFrame, facts: polars.DataFrame) -> polars.DataF
 def judge_sounds(facts: polars.DataFrame, config: DataConfig, excluded: Sequence[SplitIds] = ()) -> polars.DataFrame:
     """Set `kind` and `reason` of decoded sounds that do not meet the configuration."""
     pl = require("polars", "data")
+    # Earlier reasons rank first, so that a record keeps the kind it was left out for before.
     rules = [(kind, pl.col("kind") == kind, pl.col("reason")) for kind in facts["kind"].unique().drop_nulls().sort()]
     rules.append(("too short", pl.col("seconds") < config.shortest_s, length_sentence("seconds")))
     if config.longest_s:
@@ -246,6 +250,7 @@ def judge_sounds(facts: polars.DataFrame, config: DataConfig, excluded: Sequence
         rules.append(("channels cancel", pl.col("cancelled"), pl.lit(CANCELLED)))
     clipped = (100 * pl.col("clipped")).round(1)
     rules.append(("clipped", pl.col("clipped") > config.most_clipped, pl.format("{} % of it is clipped", clipped)))
+    # Ids were compared in `plan`; the hash of the samples is known only now.
     facts = facts.with_columns(overlap=overlapping(facts.select("pcm_sha256"), excluded))
     rules.append(("overlap", pl.col("overlap").is_not_null(), pl.format("is in {}", "overlap")))
     judged = facts.with_columns(**first_match(rules))
@@ -294,6 +299,7 @@ def place(chosen: polars.DataFrame, config: DataConfig) -> polars.DataFrame:
     rows = _with_split(chosen, config)
     for name, part in sorted(rows.partition_by("set", as_dict=True).items()):
         free = part.filter(pl.col("split").is_null())["group"]
+        # Only groups without a split of their own: a source's splits are never changed.
         split_of_group = split_by_group(free, config.splits, config.seed) if len(free) else {}
         split = pl.col("split").fill_null(
             pl.col("group").replace_strict(split_of_group, default=None, return_dtype=pl.String)
@@ -302,6 +308,7 @@ def place(chosen: polars.DataFrame, config: DataConfig) -> polars.DataFrame:
         parts.append(part.select("n", shards=shards))
     if not parts:
         return rows.select("n", shards=pl.lit(""), tar=pl.lit(0), number=pl.lit(0))
+    # Numbers follow the order of records, so equal records give equal tars however the work was divided.
     number = pl.int_range(pl.len()).over("shards").cast(pl.Int64)
     placed: polars.DataFrame = pl.concat(parts).sort("n").with_columns(number=number)
     return placed.with_columns(tar=pl.col("number") // config.shard_size)

@@ -126,6 +126,7 @@ def check_identity(folder: Place) -> None:
         raise DataError(f"{folder}: is a file, expected a folder to pack into. Choose a new folder.")
     if (folder / MANIFEST).exists() and not (folder / WORK).exists():
         raise DataError(f"{folder}: is a finished data set without its {WORK}/. Build in a new folder.")
+    # A kill during the first seconds leaves only these.
     ours = {LOCK, WORK, partial_of(folder / IDENTITY).name}
     foreign = folder.is_dir() and any(path.name not in ours for path in folder.iterdir())
     if foreign and not (folder / IDENTITY).exists():
@@ -134,6 +135,7 @@ def check_identity(folder: Place) -> None:
 
 def write_identity(folder: Place, wanted: Mapping[str, Any]) -> None:
     """Write dataset.json for `wanted`. Raises DataError when the folder belongs to another data set."""
+    # Through JSON, so that tuples compare equal to the lists that were read.
     wanted = json.loads(json.dumps(wanted))
     if not (folder / IDENTITY).exists():
         write_bytes(folder / IDENTITY, json.dumps(wanted, indent=1).encode())

@@ -129,6 +129,7 @@ class PairLoader:
 
     def _load(self, epoch: int, start: int, epochs: int) -> Iterator[PairBatch]:
         self.epoch, self.position = epoch, start
+        # Lazily: the order of an epoch is computed when it begins.
         plans = (self._plan(each, start if each == epoch else 0) for each in range(epoch, epoch + epochs))
         for loaded in prefetch(self._read(chain.from_iterable(plans))):
             if loaded.plan.epoch != self.epoch:
@@ -136,6 +137,7 @@ class PairLoader:
             self._check_read(loaded)
             self.position += 1
             self.skipped += loaded.skipped
+            # An empty batch instead of none: all ranks must take the same number of steps.
             yield _empty_batch(self.clips.frontend) if loaded.batch is None else loaded.batch
 
     def _plan(self, epoch: int, start: int) -> Iterator[_BatchPlan]:
@@ -162,6 +164,7 @@ class PairLoader:
             error.add_note(loaded.trace)
             raise error
         if loaded.batch is None:
+            # One unreadable sample is skipped; a whole batch means that the storage is gone.
             tars = {self.shards.tars[self.shards.tar_S[number]] for number in loaded.plan.numbers}
             gone = [tar for tar in self.shards.tars if tar in tars and not (self.shards.folder / tar).exists()]
             if gone:
@@ -300,6 +303,7 @@ class ClipReader:
 
     def read(self, epoch: int, number: int) -> Clip | SkippedSample:
         """Decode, augment the waveform, mix, compute the log-mel, mask: in this order, from one generator."""
+        # One generator per sample and epoch: neither workers nor ranks nor a resume change what it draws.
         rng = sample_rng(self.seed, epoch, number)
         try:
             wave_N, every = self._sound(number)
@@ -307,6 +311,7 @@ class ClipReader:
             return SkippedSample(self.shards.keys[number], epoch, str(error))
         except AudioError as error:
             return SkippedSample(self.shards.keys[number], epoch, f"{self.shards.where(number)}: {error}")
+        # Captions are drawn first: options of augmentation must not change which one is used.
         captions = self.choose(every, self.most_captions, rng)
         wave_N = vary(wave_N, self.augment, rng)
         if self.augment.mixup and rng.random() < self.augment.mixup:

@@ -76,6 +76,7 @@ def finish(folder: Place) -> BuildReport:
         )
     written = _written(plans)
     manifest = _manifest(folder, whole, selection, written)
+    # Before the manifest, which marks the set as finished.
     sizes = write_sizes(folder, manifest, {plan.tar.shards for plan in plans})
     write_table(folder / MANIFEST, manifest)
     skipped = tuple(_skipped(whole, selection, written))
@@ -157,6 +158,7 @@ def _manifest(
     packed = written.filter(pl.col("key").is_not_null()).drop("reason", "tar_size", "made_of")
     places = selection.select("n", "shards", "tar")
     facts = examined.select("n", "seconds", "rate", "channels", "peak", "clipped", "pcm_sha256")
+    # Inner joins: a sample that failed while its tar was written has no key and drops out.
     rows = packed.join(places, on="n").join(facts, on="n").join(whole.drop("rate"), on="n")
     order = ["shards", "tar", "key", *(name for name in rows.columns if name not in ("shards", "tar", "key"))]
     manifest: polars.DataFrame = rows.select(order).sort("shards", "tar", "audio_offset")

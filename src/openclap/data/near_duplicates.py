@@ -80,6 +80,7 @@ def find_near_duplicates(
         return None
     tables = [rows for rows in map(_read, files) if rows.dtype != _row_type(EMPTY)]
     rows = np.concatenate(tables) if tables else np.zeros(0, _row_type(EMPTY))
+    # Duplicates are known only over all chunks; their embeddings must not exclude others.
     included = judged(folder, config).filter(pl.col("kind").is_null())["n"].to_numpy()
     rows = rows[np.isin(rows["n"], included)]
     first_N, cosine_N = nearest_included(rows["vector"], near.threshold)
@@ -110,6 +111,7 @@ def _embed_chunk(folder: Place, place: Place, near: NearDuplicates, numbers: lis
     if path.exists() and _read(path)["n"].tolist() == numbers:
         return len(numbers)
     vectors = [None if isinstance(each, AudioError) else each for each in near.embed(_sounds(folder, numbers))]
+    # float16 halves the file; its rounding is far below any useful threshold.
     rows = np.zeros(len(numbers), _row_type(next((len(each) for each in vectors if each is not None), EMPTY)))
     rows["n"] = numbers
     for row, vector_D in enumerate(vectors):

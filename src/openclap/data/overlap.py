@@ -75,6 +75,7 @@ def ids_of_frame(frame: polars.DataFrame, name: str, split: str = ALL) -> SplitI
     text = polars.String
     kinds = {"freesound_id": polars.Int64, "youtube_id": text, "pcm_sha256": text, "captions": polars.Int64}
     lacking = {"captions": polars.lit(1)} | {key: polars.lit(None) for key in KEYS}
+    # All columns are present with one type, so that any two frames can be joined.
     columns = [
         (polars.col(key) if key in frame.columns else lacking[key]).cast(kind).alias(key) for key, kind in kinds.items()
     ]
@@ -181,6 +182,7 @@ def overlapping(clips: DataFrame, evaluation_sets: Sequence[SplitIds]) -> Series
     polars = require("polars", "data")
     ids = ids_of_frame(clips, "the clips")
     labels: Series = polars.Series("overlap", [None], dtype=polars.String).new_from_index(0, len(clips))
+    # Backwards, so that the label of the first set is written last and stays.
     for each in reversed(evaluation_sets):
         contained = np.logical_or.reduce([_contained(ids, each, key) for key in KEYS])
         labels = labels.set(polars.Series(contained), each.label)

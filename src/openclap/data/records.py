@@ -79,6 +79,7 @@ def _frame(rows: list[Captioned], start: int) -> polars.DataFrame:
     }
     columns = schema()
     lists = [name for name, kind in columns.items() if kind == pl.List(pl.String)]
+    # Lists travel as joined strings and are split by polars: see SEPARATOR.
     flat = columns | dict.fromkeys(lists, pl.String)
     frame: polars.DataFrame = pl.DataFrame([pl.Series(name, values[name], kind) for name, kind in flat.items()])
     return frame.with_columns(pl.col(lists).str.split(SEPARATOR).fill_null([]))

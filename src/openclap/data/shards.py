@@ -104,6 +104,7 @@ def index_shards(folder: str | os.PathLike[str], only: str = "*.tar") -> ShardIn
 
 
 def _indexed(root: Place, only: str) -> ShardIndex:
+    # Natural order (2 before 10), as the tars were written.
     tars = sorted((path for path in root.glob(only) if path.is_file()), key=lambda path: _natural(path.name))
     if not tars:
         raise DataError(_no_tars(root))
@@ -141,6 +142,7 @@ def _scan(path: Place) -> tuple[dict[str, MemberSpan], dict[str, MemberSpan], st
         length = path.stat().st_size
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
+                # tarfile itself notices a truncated member only when it is read.
                 if member.offset_data + member.size > length:
                     return sounds, texts, f"cut off in {member.name}"
                 name = PurePosixPath(member.name)

@@ -41,11 +41,13 @@ def _distribute(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int
     members[largest] = _dominant(sizes, splits)
     room = {name: splits[name] * sum(sizes.values()) for name in splits}
     room[largest] = max(0.0, room[largest] - sum(sizes[group] for group in members[largest]))
+    # By hash, not at random: a record added later leaves the others in place.
     rest = sorted(sizes.keys() - set(members[largest]), key=lambda group: _hash(group, seed))
     stretch = sum(sizes[group] for group in rest) / (math.fsum(room.values()) or 1.0)
     ends = [(name, stretch * end) for name, end in zip(room, accumulate(room.values()), strict=True)]
     taken = 0
     for group in rest:
+        # The middle, so that a group across a border goes to the split that contains more of it.
         middle = taken + sizes[group] / 2
         members[next((name for name, end in ends if middle < end), largest)].append(group)
         taken += sizes[group]
@@ -77,6 +79,7 @@ def _fill_empty(members: dict[str, list[str]], sizes: Mapping[str, int]) -> None
 
 
 def _hash(group: str, seed: int) -> tuple[bytes, str]:
+    # surrogatepass: file names that are not UTF-8 are groups as well.
     text = group.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, key=str(seed).encode(), digest_size=16).digest(), group
 

@@ -66,6 +66,7 @@ def check(
     for done, result in enumerate(run(_check_tar, jobs, processes), start=1):
         results.append(result)
         progress(done, len(jobs))
+    # A foreign manifest would report every tar as damaged, and a repair would then write over good ones.
     if manifest is not None and not damage and _belongs_elsewhere(folder, results):
         damage = [(MANIFEST, "belongs to another data set: none of its sounds is in the tars")]
         manifest, results = None, list(run(_check_tar, _jobs_without_manifest(folder), processes))
@@ -175,11 +176,13 @@ def repair(folder: Place, report: CheckReport, *, processes: int = 1) -> CheckRe
         if f"{plan.tar.shards}/{plan.tar.number}.tar" in names
     ]
     lost = {name: reason for name, reason in run(_rewrite, plans, processes) if reason}
+    # Something else than a tar: the manifest, sizes or the list of records left out.
     if damaged - names:
         try:
             finish(folder)
         except DataError:  # a tar cannot be written again; the manifest lists its samples all the same
             write_table(folder / MANIFEST, manifest_of(folder))
+    # Checked again, because a rewritten tar is only as good as its disk.
     results = [_check_tar(job) for job in jobs]
     damage = [
         (result.name, f"{reason}; cannot be written again: {lost.get(result.name)}")
@@ -250,6 +253,7 @@ def _check_tar(job: CheckJob) -> TarCheck:
 
 
 def _compare(path: Place, expected: ExpectedSamples) -> tuple[list[str], bool]:
+    # One hash of the whole tar first; single sounds are hashed only to name the damaged ones.
     if sha256_of(path) == expected[0][-1]:
         return [], True
     wrong = [

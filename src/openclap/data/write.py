@@ -101,6 +101,7 @@ def digest_of(plan: TarPlan) -> str:
 def is_valid(tar: Tar, digest: str | None = None) -> bool:
     """Whether a tar is there, has the length it was written with, and, with `digest`, was made from that."""
     try:
+        # The length is a cheap check; `dataset check` reads every byte.
         size, made_of = read_table(tar.table).select("tar_size", "made_of").row(0)
         return bool(size == tar.path.stat().st_size and digest in (None, made_of))
     except (DataError, OSError):
@@ -139,6 +140,7 @@ def _samples(plan: TarPlan) -> list[TarSample]:
 
 
 def _digest(tar: Tar, samples: Sequence[TarSample]) -> str:
+    # The digest of all records is included, since the sounds follow from it.
     sha = hashlib.sha256(identity(place_of(tar.folder))["digest"].encode())
     for sample in samples:
         sha.update(f"{sample.number} {sample.n} ".encode() + sample.json)

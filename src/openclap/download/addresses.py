@@ -61,6 +61,7 @@ def _kind(address: _Address) -> AddressKind:
         return "forbidden"
     if address.is_loopback:
         return "private"
+    # NAT64 prefixes are reserved but reach the public internet.
     if address.is_reserved and not address.is_global:
         return "forbidden"
     return "public" if address.is_global else "private"

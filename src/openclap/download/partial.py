@@ -64,6 +64,7 @@ class Partial:
         Bytes of an earlier run are read for their hash where the download can be resumed, and dropped otherwise.
         """
         to.parent.mkdir(parents=True, exist_ok=True)
+        # The lock is on the partial file itself: it ends with the process, and no lock file is left over.
         file = open_alone(partial_of(to))
         if file is None:
             return None
@@ -134,6 +135,7 @@ class Partial:
                 self.start_over()
             return
         self.remote = remote
+        # A resumed hash needs the bytes so far; reading them again is cheaper than downloading them.
         self._file.seek(0)
         while content := self._file.read(PIECE):
             self._count(content)

@@ -101,6 +101,7 @@ class Session:
             reraise=True,
         )
         try:
+            # Before any turn: existing files need no host.
             if existing := await in_thread(_existing, request):
                 return existing
             async for attempt in retrying:
@@ -157,6 +158,7 @@ class Session:
                         permanent=False,
                     )
                 host.start(time.monotonic())
+                # The host's turn first, then a slot of the session: a paused host must not occupy slots.
                 async with self._slots:
                     try:
                         yield

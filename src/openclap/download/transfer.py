@@ -114,6 +114,7 @@ class Transfer:
             place.url, headers, allow_private=place.allow_private, idle_s=self._limits.idle_s
         ) as response:
             self._responded = True
+            # 206 even without a Range of ours: some servers always send ranges.
             if response.status_code in (200, 206):
                 return await self._store(response, partial)
             # Only a private server may lead to another private one; before its body is read, which may close it.
@@ -157,6 +158,7 @@ class Transfer:
         if response.status_code == 200 or partial.size == 0:
             partial.start_over(RemoteFile(digest_of(self._request.url), _validator(response), length))
             self._resumed = False
+        # By the declared length, before a byte of a file that is too large or of the wrong length is read.
         if length is not None:
             self._check_size(partial, length, final=True)
         content_type, checked = response.headers.get("content-type", ""), False
