@@ -148,13 +148,15 @@ def _section(results: Results, task: str, notes: list[str], tasks: int) -> dict[
     published = published_lines(results, task)
     has_chance, has_baseline = any(row.chance for row in rows), any(row.baseline for row in rows)
     several = len(results.models) > 1
+    has_queries = several or not has_chance  # beside chance there is no room for a column: groups state the number
     outputs = {model: output for (model, about), output in results.outputs.items() if about == task}
     room = max(LEAST_PLAYERS_BYTES, PLAYERS_BYTES // (tasks * len(results.models)))
     return {
         "name": task[:1].upper() + task[1:],
         "caption": f"{rows[0].protocol.partition(';')[0]}.",
         "head": "Model" if several else "Figure",
-        "columns": 4 + 2 * has_chance + has_baseline + 2 * bool(published),
+        "columns": 3 + has_queries + 2 * has_chance + has_baseline + 2 * bool(published),
+        "has_queries": has_queries,
         "has_chance": has_chance,
         "has_baseline": has_baseline,
         "groups": _groups(rows, several=several, percent=in_percent(results)),
@@ -179,7 +181,7 @@ def _groups(rows: Sequence[MetricRow], *, several: bool, percent: bool) -> list[
             }
             for metric in dict.fromkeys(row.metric for row in rows)
         ]
-    names = {TEXT_TO_AUDIO: "Text → audio", AUDIO_TO_TEXT: "Audio → text", None: ""}
+    names = {TEXT_TO_AUDIO: "Text → audio", AUDIO_TO_TEXT: "Audio → text", None: "All figures"}
     return [
         {
             "name": names[direction],
