@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from demo_runner import run_demo
 from openclap import paths
 from openclap.checkpoints.starts import AISFX, MINILM, fetch, start
+from support.demo_runner import run_demo
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -85,7 +85,7 @@ def _run_demo_with_stops(folder: Path, converted_start: Path) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with small towers and fresh weights: half a second of audio at 16 kHz, 16 dimensions."""
-    from tiny_models import save_tiny_model
+    from support.tiny_models import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
@@ -93,7 +93,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same small model with a Swin transformer, whose attention LoRA can adapt."""
-    from tiny_models import TINY_SWIN_PRESET, save_tiny_model
+    from support.tiny_models import TINY_SWIN_PRESET, save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("swin") / "model", TINY_SWIN_PRESET)
 

@@ -27,17 +27,17 @@ from openclap.models.build import build_clap
 from openclap.models.config import HTSATConfig
 from openclap.runtimes.torch import TorchRuntime
 from openclap.types import AudioBatch
-from tiny import PRESET, make_tokenizer
+from support.tiny_models import TINY_PRESET, tiny_tokenizer
 
 HTSAT = HTSATConfig(width=24, depths=(2, 2), heads=(2, 4), n_mels=24, image=96, window=6, classes=0)
 
 
 def embedder(*, fusion: bool = False) -> Embedder:
     torch.manual_seed(0)
-    frontend = replace(PRESET.frontend, long="fusion" if fusion else "windows", fill="repeatpad")
+    frontend = replace(TINY_PRESET.frontend, long="fusion" if fusion else "windows", fill="repeatpad")
     audio = replace(HTSAT, fusion="aff_2d" if fusion else None)
-    preset = replace(PRESET, frontend=frontend, audio=audio)
-    return Embedder(TorchRuntime(build_clap(preset), preset, make_tokenizer()))
+    preset = replace(TINY_PRESET, frontend=frontend, audio=audio)
+    return Embedder(TorchRuntime(build_clap(preset), preset, tiny_tokenizer()))
 
 
 MODELS = {fusion: embedder(fusion=fusion) for fusion in (False, True)}

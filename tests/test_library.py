@@ -28,7 +28,7 @@ from openclap.search import folder as folder_of_index
 from openclap.search import scan
 from openclap.search.index import Index
 from openclap.sources import read_table
-from tiny import PRESET, make_tokenizer
+from support.tiny_models import TINY_PRESET, tiny_tokenizer
 
 
 def test_sounds_are_found_by_words_and_by_sound(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_scores_are_the_cosines_of_the_model(tiny_model: Path, sounds: Path, tmp
 def test_another_model_is_refused(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     Library.open(tmp_path / "index", str(tiny_model)).add([sounds])
     torch.manual_seed(1)
-    openclap_folder.save(tmp_path / "other", build_clap(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(tmp_path / "other", build_clap(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
     with pytest.raises(IndexMismatchError):
         Library.open(tmp_path / "index", str(tmp_path / "other"))
 
@@ -65,7 +65,7 @@ def test_changed_or_missing_model_is_refused(tiny_model: Path, sounds: Path, tmp
     mine = Path(shutil.copytree(tiny_model, tmp_path / "mine"))
     Library.open(tmp_path / "index", str(mine)).add([sounds])
     torch.manual_seed(1)
-    openclap_folder.save(mine, build_clap(PRESET), PRESET, make_tokenizer())
+    openclap_folder.save(mine, build_clap(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
     with pytest.raises(IndexMismatchError):
         Library.open(tmp_path / "index")
     shutil.rmtree(mine)
@@ -202,8 +202,8 @@ def write_mp3(path: Path, minutes: float, repeats: int) -> Path:
 @pytest.mark.timeout(3600)
 def test_ten_hours_of_mp3_are_indexed_in_bounded_memory(tmp_path: Path) -> None:
     """With embeddings of 512 numbers every 2 s, as of the demo's model, but networks that are quicker."""
-    preset = replace(PRESET, embedding_size=512, frontend=replace(PRESET.frontend, samples=2 * 16000))
-    openclap_folder.save(tmp_path / "model", build_clap(preset), preset, make_tokenizer())
+    preset = replace(TINY_PRESET, embedding_size=512, frontend=replace(TINY_PRESET.frontend, samples=2 * 16000))
+    openclap_folder.save(tmp_path / "model", build_clap(preset), preset, tiny_tokenizer())
     peaks_mb = []
     for name, minutes, repeats in (("seconds", 1 / 6, 1), ("hours", 1, 600)):
         sound = write_mp3(tmp_path / f"{name}.mp3", minutes, repeats)

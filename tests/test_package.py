@@ -58,7 +58,7 @@ def test_using_a_model_imports_no_torch(module: str | None) -> None:
 
 def test_embedding_by_another_runtime_imports_no_torch() -> None:
     code = (
-        "import sys; sys.path.insert(0, 'tests'); from numpy_runtime import embed_a_tone; "
+        "import sys; sys.path.insert(0, 'tests'); from support.numpy_runtime import embed_a_tone; "
         "print(embed_a_tone().shape, [n for n in ('torch', 'transformers') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
@@ -66,7 +66,7 @@ def test_embedding_by_another_runtime_imports_no_torch() -> None:
 
 
 def test_attributes_of_torch_are_refused_by_another_runtime() -> None:
-    from numpy_runtime import embedder
+    from support.numpy_runtime import embedder
 
     for name in ("clap", "frontend", "tokenizer", "device"):
         with pytest.raises(ConfigError, match=f"{name} .*numpy"):

@@ -10,7 +10,7 @@ from openclap.audio.clips import FILLS, crop
 from openclap.audio.frontend import FrontEnd
 from openclap.audio.windows import window_starts
 from openclap.presets import DEMO
-from reference import GOLDEN, wave
+from support.reference import GOLDEN, wave
 
 
 @pytest.mark.parametrize("fill", ["pad", "repeat", "repeatpad"])

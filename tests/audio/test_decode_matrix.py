@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from encoded import (
+
+from openclap.audio import decode
+from openclap.audio.containers import find_streams
+from openclap.audio.io import BLOCK, decoded, describe, read_blocks, read_mono
+from openclap.audio.streams import WINDOW
+from openclap.errors import AudioError
+from support.encoded import (
     FORMATS,
     ID3_BYTES,
     IN_WAV,
@@ -31,12 +37,6 @@ from encoded import (
     sound,
     table,
 )
-
-from openclap.audio import decode
-from openclap.audio.containers import find_streams
-from openclap.audio.io import BLOCK, decoded, describe, read_blocks, read_mono
-from openclap.audio.streams import WINDOW
-from openclap.errors import AudioError
 
 BY_NAME = {made.name: made for made in FORMATS}
 LENGTH_S = 0.1

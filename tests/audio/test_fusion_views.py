@@ -10,7 +10,7 @@ from transformers import ClapFeatureExtractor
 from openclap.audio.clips import quantise
 from openclap.audio.frontend import FrontEnd
 from openclap.presets import LAION_FUSION, LAION_PLAIN
-from reference import GOLDEN, wave
+from support.reference import GOLDEN, wave
 
 EXACT = replace(LAION_FUSION, int16=False)
 AUDIBLE_DB = -70.0

@@ -7,7 +7,7 @@ import torch
 from openclap.audio.config import MelConfig
 from openclap.audio.mel import LogMel, mel_filterbank
 from openclap.presets import DEMO
-from reference import GOLDEN, wave
+from support.reference import GOLDEN, wave
 
 LAION = {"rate": 48000, "n_fft": 1024, "hop": 480, "n_mels": 64, "f_min": 50.0, "f_max": 14000.0}
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from chat_server import ChatServer, completion, keywords_in
 from openclap.captions.endpoint import Endpoint, Patience, sentences
 from openclap.captions.makers import CaptioningCounts, augment
 from openclap.errors import ConfigError
 from openclap.sources.record import Record
+from support.chat_server import ChatServer, completion, keywords_in
 
 QUICK = Patience(attempts=3, requests=2, first_pause_s=0.01, longest_pause_s=0.2, timeout_s=5)
 WORDS = [(f"word{chr(97 + n)}", "rain") for n in range(20)]

@@ -15,7 +15,7 @@ import openclap
 from openclap.checkpoints import audioset, detect
 from openclap.checkpoints import unpickle as unpickled
 from openclap.errors import CheckpointError
-from tiny_models import TINY_PANN, tiny_laion_state, tiny_tower_state
+from support.tiny_models import TINY_PANN, tiny_laion_state, tiny_tower_state
 
 
 def saved(content: Any, place: Path) -> Path:

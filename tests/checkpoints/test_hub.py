@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from hub_server import TOKEN, Hub
 from openclap.checkpoints import hub as client
 from openclap.errors import CheckpointError
+from support.hub_server import TOKEN, Hub
 
 SAFE, PICKLED = b"s" * 300_000, b"p" * 1000
 MODEL = {

@@ -23,8 +23,8 @@ from openclap.errors import CheckpointError
 from openclap.models.build import build_clap
 from openclap.models.config import HTSAT_BASE
 from openclap.types import AudioBatch, TextBatch
-from reference import wave
-from tiny_models import tiny_clap_model, tiny_roberta_tokenizer
+from support.reference import wave
+from support.tiny_models import tiny_clap_model, tiny_roberta_tokenizer
 
 AUDIO = {
     "tiny": {},

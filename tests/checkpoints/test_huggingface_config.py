@@ -11,7 +11,7 @@ from transformers import ClapFeatureExtractor, ClapProcessor
 
 from openclap.checkpoints import detect, huggingface
 from openclap.errors import CheckpointError
-from tiny_models import tiny_clap_model, tiny_roberta_tokenizer
+from support.tiny_models import tiny_clap_model, tiny_roberta_tokenizer
 
 
 @pytest.fixture

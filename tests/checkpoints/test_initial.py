@@ -14,7 +14,7 @@ from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.cli import run
 from openclap.errors import CheckpointError
 from openclap.presets import Preset
-from tiny_models import TINY_HTSAT, tiny_laion_model, tiny_tokenizer
+from support.tiny_models import TINY_HTSAT, tiny_laion_model, tiny_tokenizer
 
 HF = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 64, "vocab_size": 50}
 

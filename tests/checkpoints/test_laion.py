@@ -17,8 +17,8 @@ from openclap.checkpoints.laion import mel_at_rate
 from openclap.checkpoints.laion_untrained import BATCH_COUNTER, initialise_missing
 from openclap.errors import CheckpointError
 from openclap.models.build import build_clap
-from reference import GOLDEN, all_names, all_shapes, state
-from tiny_models import TINY_HTSAT, TINY_PANN, TINY_PRESET, tiny_laion_model, tiny_laion_state, tiny_tokenizer
+from support.reference import GOLDEN, all_names, all_shapes, state
+from support.tiny_models import TINY_HTSAT, TINY_PANN, TINY_PRESET, tiny_laion_model, tiny_laion_state, tiny_tokenizer
 
 REST = "htsat-tiny+roberta"
 PARTS = ("text-bart", "text-transformer", "htsat-tiny-iaff_2d", "PANN-6")

@@ -11,7 +11,7 @@ from openclap.audio.config import MelConfig
 from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints.laion import infer_audio_tower, infer_front_end, infer_preset
 from openclap.errors import CheckpointError
-from tiny_models import TINY_PANN, tiny_laion_state
+from support.tiny_models import TINY_PANN, tiny_laion_state
 
 BANK, STFT = "audio_branch.logmel_extractor.melW", "audio_branch.spectrogram_extractor.stft.conv_real.weight"
 

@@ -13,7 +13,7 @@ from openclap.checkpoints import openclap_folder
 from openclap.checkpoints.checkpoint import ZeroInit, build_network
 from openclap.errors import CheckpointError
 from openclap.models.build import build_clap
-from tiny_models import TINY_PRESET, tiny_tokenizer
+from support.tiny_models import TINY_PRESET, tiny_tokenizer
 
 ODD = json.dumps(
     {

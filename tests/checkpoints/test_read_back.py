@@ -12,11 +12,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from headers import LOW_BYTES
 from openclap.checkpoints import huggingface, laion, openclap_folder
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.errors import CheckpointError
-from tiny_models import tiny_clap_model, tiny_tokenizer
+from support.headers import LOW_BYTES
+from support.tiny_models import tiny_clap_model, tiny_tokenizer
 
 WRITERS: dict[str, Callable[[Checkpoint, Path], object]] = {
     "openclap": lambda checkpoint, place: openclap_folder.write(checkpoint, place, tiny_tokenizer()),

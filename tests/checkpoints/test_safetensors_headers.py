@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import openclap
-from headers import LOW_BYTES, begin, save_beginning
 from openclap.checkpoints import audioset, detect, huggingface, openclap_folder, starts
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.tensors import read_safetensors, read_tensors
 from openclap.cli import run
 from openclap.errors import CheckpointError
 from openclap.models.build import build_clap
-from tiny_models import TINY_PRESET, tiny_clap_model, tiny_laion_model, tiny_laion_state, tiny_tokenizer
+from support.headers import LOW_BYTES, begin, save_beginning
+from support.tiny_models import TINY_PRESET, tiny_clap_model, tiny_laion_model, tiny_laion_state, tiny_tokenizer
 
 STATE = {"a.weight": torch.arange(3.0), "b": torch.ones(1)}
 PICKLE = 0x80

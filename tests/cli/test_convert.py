@@ -16,7 +16,7 @@ from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.starts import STARTS
 from openclap.cli import run
 from openclap.models.build import build_clap
-from tiny_models import (
+from support.tiny_models import (
     TINY_HTSAT,
     TINY_PRESET,
     tiny_laion_model,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hub_server import Hub
 from openclap.cli import run
+from support.hub_server import Hub
 
 
 def test_a_model_of_the_hub_is_fetched_pinned_and_used_offline(

@@ -12,12 +12,12 @@ import pytest
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from hub_server import TOKEN, Hub
 from openclap.checkpoints import huggingface, model_card
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.cli import run
 from openclap.errors import CheckpointError
-from tiny_models import TINY_HTSAT, tiny_laion_model
+from support.hub_server import TOKEN, Hub
+from support.tiny_models import TINY_HTSAT, tiny_laion_model
 
 QUICK = {"model": "m", "task": "retrieval", "kind": "retrieval", "dataset": "split test", "direction": "text_to_audio"}
 SHOWN = {"shown": True, "published": [], "incomplete": None, "n": 228, "protocol": "retrieval, split test"}

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from packs import MakeRecords
 
 from openclap.sources import Record
+from support.packs import MakeRecords
 
 
 @pytest.fixture(autouse=True)

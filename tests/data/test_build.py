@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 import webdataset
-from packs import MakeRecords, contents
 
 from openclap.audio.io import decode
 from openclap.data.build import pack
@@ -19,6 +18,7 @@ from openclap.data.decode import to_flac, to_pcm
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError
 from openclap.sources import Record, read_table
+from support.packs import MakeRecords, contents
 
 ALL = {"train": 1.0}
 

@@ -9,13 +9,13 @@ import numpy as np
 import polars
 import pytest
 import soundfile
-from packs import contents
 
 from openclap.data.build import build_dataset
 from openclap.data.config import DataConfig, DataRecipe
 from openclap.errors import ConfigError, DataError
-from openclap.sources.recognise import Reading
+from openclap.sources.recognise import ReadOptions
 from openclap.sources.table import Columns
+from support.packs import contents
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def table(tmp_path: Path) -> Path:
     return folder / "tones.csv"
 
 
-READING = Reading(columns=Columns("datei", ("beschreibung",)))
+READING = ReadOptions(columns=Columns("datei", ("beschreibung",)))
 
 
 def test_table_with_options(table: Path, tmp_path: Path) -> None:

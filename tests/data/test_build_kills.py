@@ -20,15 +20,15 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import building
 import pytest
-from building import LEFT_OUT, RECORDS, STEPS
-from packs import contents
 
-from fetching import environment
-from misbehaving import Misbehaving
 from openclap.data.decode import facts_of
 from openclap.data.layout import read_table
+from support import building
+from support.building import LEFT_OUT, RECORDS, STEPS
+from support.fetching import environment
+from support.misbehaving import Misbehaving
+from support.packs import contents
 
 KILLS_A_BUILD = {"plan": 2, "fetch": 3, "decode": 2, "caption": 2, "pack": 3, "finish": 2}
 """Number of kills in each step of one build."""
@@ -79,7 +79,7 @@ def _until_it_ends(told: Connection) -> Iterator[tuple[str, float]]:
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "building"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["pytest", "support.building"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])  # up to Python 3.12, it looks nowhere else
         forkserver.ensure_running()

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from building import Spelled
-from packs import MakeRecords, contents
 
 from openclap.data.build import build
 from openclap.data.card import stats_of, write_card
@@ -19,6 +17,8 @@ from openclap.sources import Record
 from openclap.storage import place_of
 from openclap.training.config import TrainConfig
 from openclap.training.trainer import train
+from support.building import Spelled
+from support.packs import MakeRecords, contents
 
 upath = pytest.importorskip("upath")
 CONFIG = DataConfig(shard_size=3)

@@ -19,7 +19,6 @@ import polars
 import pytest
 import soundfile
 
-from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.data.build import build, fetch_and_decode, write_tars
 from openclap.data.config import DataConfig, DataRecipe
@@ -32,6 +31,7 @@ from openclap.data.shards import index_shards
 from openclap.download import FetchLimits
 from openclap.errors import DataError
 from openclap.sources import Record
+from support.misbehaving import Misbehaving
 
 SOUNDS = sorted((Path(__file__).parents[2] / "src/openclap/demo/sounds").glob("scratch-*.ogg"))
 QUICK = FetchLimits(allow_private=True, backoff_s=0.005, idle_s=0.5, timeout_s=1.5, max_bytes=1 << 20, attempts=2)

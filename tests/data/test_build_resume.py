@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from packs import MakeRecords, contents
 
 from openclap.data.build import pack
 from openclap.data.shards import index_shards
 from openclap.errors import DataError
 from openclap.locks import LOCK
 from openclap.sources import Record
+from support.packs import MakeRecords, contents
 
 
 def mixed(make_records: MakeRecords, folder: Path) -> list[Record]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from packs import MakeRecords, contents
 
 from openclap.captions import CaptioningCounts
 from openclap.data.build import build, fetch_and_decode, write_tars
@@ -22,6 +21,7 @@ from openclap.data.parallel import Share
 from openclap.data.shards import index_shards
 from openclap.errors import DataError
 from openclap.sources import Record
+from support.packs import MakeRecords, contents
 
 ALL = DataConfig(splits={"train": 1.0}, shard_size=2)
 

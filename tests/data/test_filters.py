@@ -10,7 +10,6 @@ import numpy as np
 import polars
 import pytest
 import soundfile
-from packs import MakeRecords, contents
 
 from openclap.audio.io import decode
 from openclap.data.build import build, fetch_and_decode, write_tars
@@ -23,6 +22,7 @@ from openclap.data.parallel import Share
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError
 from openclap.sources import Record
+from support.packs import MakeRecords, contents
 
 ALL = {"train": 1.0}
 

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from packs import MakeRecords
 
 from openclap.audio.augment import AugmentConfig
 from openclap.audio.config import FrontEndConfig, MelConfig
@@ -30,6 +29,7 @@ from openclap.data.loader import CHOICES, PairLoader
 from openclap.data.shards import ShardIndex, index_shards
 from openclap.errors import ConfigError, DataError
 from openclap.types import AudioBatch, PairBatch, TextBatch
+from support.packs import MakeRecords
 
 RATE = 16_000
 

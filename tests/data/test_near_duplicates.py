@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
-from packs import contents
 
-from fetching import environment
 from openclap.audio.io import decode
 from openclap.data import near_duplicates as module
 from openclap.data.build import build, fetch_and_decode, write_tars
@@ -27,6 +25,8 @@ from openclap.data.near_duplicates import NearDuplicates, Sound, find_near_dupli
 from openclap.data.parallel import Share
 from openclap.errors import AudioError, ConfigError, DataError
 from openclap.sources import Record
+from support.fetching import environment
+from support.packs import contents
 
 
 def by_force(vectors_ND: NDArray[np.float16], threshold: float) -> list[tuple[int, float]]:

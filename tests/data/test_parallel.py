@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fetching import environment
 from openclap.data.parallel import Share, run
 from openclap.errors import ConfigError
+from support.fetching import environment
 
 
 def test_shares_partition_the_items() -> None:

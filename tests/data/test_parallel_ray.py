@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from packs import MakeRecords, contents
 
-from fetching import environment
 from openclap.data.build import build, fetch_and_decode, write_tars
 from openclap.data.config import DataConfig
 from openclap.data.filters import plan
@@ -20,6 +18,8 @@ from openclap.data.layout import CHUNK
 from openclap.data.manifest import finish
 from openclap.data.parallel import run_on_ray
 from openclap.errors import ConfigError, DataError
+from support.fetching import environment
+from support.packs import MakeRecords, contents
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.long  # beginning and ending a cluster takes most of a minute

@@ -19,7 +19,6 @@ import polars
 import pytest
 import soundfile
 
-from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.captions.keyword_to_caption import BUNDLED, load
 from openclap.data.build import build
@@ -28,6 +27,7 @@ from openclap.data.layout import read_table as read_parquet
 from openclap.data.shards import index_shards
 from openclap.download import FetchLimits
 from openclap.sources import read_table
+from support.misbehaving import Misbehaving
 
 DEBIAN = {"scratch": "CC-BY-SA-3.0", "minetest-data": "CC-BY-SA-3.0", "asterisk-core-sounds-en-wav": "CC-BY-SA-3.0"}
 NPM = "supersonic-scsynth-samples"

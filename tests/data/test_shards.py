@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packs import MakeRecords
 
 from openclap.data.build import pack
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError
+from support.packs import MakeRecords
 
 
 def write_tar(path: Path, members: dict[str, bytes], **options: Any) -> None:

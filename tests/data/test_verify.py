@@ -9,7 +9,6 @@ from pathlib import Path
 
 import polars
 import pytest
-from packs import MakeRecords, contents
 
 from openclap.data.build import build
 from openclap.data.card import stats_of
@@ -17,6 +16,7 @@ from openclap.data.config import DataConfig
 from openclap.data.shards import index_shards
 from openclap.data.verify import NOT_IN_MANIFEST, UNKNOWN, CheckReport, check, repair
 from openclap.errors import DataError
+from support.packs import MakeRecords, contents
 
 
 @pytest.fixture

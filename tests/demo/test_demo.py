@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import openclap
-from demo_runner import run_demo
 from openclap.demo.run import SOUNDS, Demo
 from openclap.errors import DataError
 from openclap.library import Library
 from openclap.training.logging import read_log
+from support.demo_runner import run_demo
 
 
 def test_interrupted_and_killed_demo_resumes(demo_home: Path) -> None:

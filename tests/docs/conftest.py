@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from documents import BIN, ROOT
+
+from support.documents import BIN, ROOT
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from documents import ROOT, run_commands, run_python
+
+from support.documents import ROOT, run_commands, run_python
 
 ELSEWHERE = "use-elsewhere.md"  # needs other libraries: test_use_elsewhere.py
 HOWTOS = [path for path in sorted((ROOT / "docs" / "howto").glob("*.md")) if path.name != ELSEWHERE]

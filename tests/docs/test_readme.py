@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from documents import ROOT, first_missing, form, run_commands, run_python
+
+from support.documents import ROOT, first_missing, form, run_commands, run_python
 
 README = ROOT / "README.md"
 

@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from documents import ROOT, blocks
-
 from openclap.cli import run
+from support.documents import ROOT, blocks
 
 
 def test_array_job_runs_every_part(tmp_path: Path, sounds: Path) -> None:

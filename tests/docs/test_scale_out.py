@@ -8,9 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from documents import ROOT, blocks
-
 from openclap.cli import run
+from support.documents import ROOT, blocks
 
 RECIPE = """
 from openclap.training.config import TrainConfig

@@ -7,9 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-from documents import ROOT
-
 from openclap.cli import app
+from support.documents import ROOT
 
 GENERATED = {"changelog.md", "reference/cli.md"}
 

@@ -16,7 +16,7 @@ from openclap.cli import run
 from openclap.embedder import Embedder
 from openclap.loading import load
 from openclap.text.tokenizer import Tokenizer
-from tiny_models import tiny_clap_model, tiny_roberta_tokenizer
+from support.tiny_models import tiny_clap_model, tiny_roberta_tokenizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "use-elsewhere.md"
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)

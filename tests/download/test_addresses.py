@@ -10,10 +10,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from fetching import QUICK, outcome
-from misbehaving import Misbehaving
 from openclap.download import FailedFetch, FetchedFile, FileRequest
 from openclap.download.addresses import kind_of_address, kind_of_host
+from support.fetching import QUICK, outcome
+from support.misbehaving import Misbehaving
 
 STRICT = replace(QUICK, allow_private=False)
 

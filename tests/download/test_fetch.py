@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from fetching import QUICK, left_over, outcome, sha256
-from misbehaving import Misbehaving
 from openclap.download import FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
 from openclap.errors import ConfigError, DataError
 from openclap.storage import partial_of
+from support.fetching import QUICK, left_over, outcome, sha256
+from support.misbehaving import Misbehaving
 
 BODY = "30000.wav"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fetching import QUICK
-from http_server import most_concurrent
-from misbehaving import Misbehaving
 from openclap.download import AHEAD, FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
 from openclap.download.session import Host
+from support.fetching import QUICK
+from support.http_server import most_concurrent
+from support.misbehaving import Misbehaving
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-import fetching
-from fetching import QUICK, environment, left_over, sha256
-from misbehaving import Misbehaving
 from openclap.download import FetchedFile, FileRequest, fetch
 from openclap.locks import open_alone
 from openclap.storage import partial_of
+from support import fetching
+from support.fetching import QUICK, environment, left_over, sha256
+from support.misbehaving import Misbehaving
 
 
 @pytest.fixture

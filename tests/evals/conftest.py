@@ -3,14 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import miniatures
 import pytest
-from evals_helpers import BandEmbedder, cached, facts, flac, make_wave, write_shard, write_split
 
 from openclap.evals.dataset import Collection, EvalClips, load_clips
 from openclap.evals.results import Results
 from openclap.evals.runner import evaluate, run_suite
 from openclap.evals.tasks import PAPER
+from support import miniatures
+from support.evals_helpers import BandEmbedder, cached, facts, flac, make_wave, write_shard, write_split
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +53,11 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from openclap import presets
     from openclap.checkpoints import folder
-    from tiny import PRESET, make_tokenizer
+    from support.tiny_models import TINY_PRESET, tiny_tokenizer
 
     place = tmp_path_factory.mktemp("other") / "model"
     torch.manual_seed(1)
-    folder.save(place, presets.build(PRESET), PRESET, make_tokenizer())
+    folder.save(place, presets.build(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
     return place
 
 

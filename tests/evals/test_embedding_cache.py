@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evals_helpers import Deaf, cached
 
 from openclap.evals.dataset import clips_of_task
 from openclap.evals.results import Results, table_of
 from openclap.evals.runner import run_suite
 from openclap.evals.tasks import PAPER
+from support.evals_helpers import Deaf, cached
 
 TASKS = {task.name: task for task in PAPER}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evals_helpers import Deaf, write_split
 
 from openclap.cli import run
+from support.evals_helpers import Deaf, write_split
 
 
 def test_the_command_prints_writes_and_refuses(

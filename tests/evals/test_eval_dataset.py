@@ -7,7 +7,6 @@ from pathlib import Path
 import polars
 import pytest
 import soundfile
-from evals_helpers import SOUNDS, cached, facts, flac, make_wave, write_shard
 
 from openclap.data.decode import facts_of
 from openclap.errors import DataError
@@ -16,6 +15,7 @@ from openclap.evals.decontamination import read_trained_clips
 from openclap.evals.metrics import AUDIO_TO_TEXT
 from openclap.evals.runner import run_suite
 from openclap.evals.tasks import PAPER
+from support.evals_helpers import SOUNDS, cached, facts, flac, make_wave, write_shard
 
 TASKS = {task.name: task for task in PAPER}
 

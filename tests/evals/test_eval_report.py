@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from evals_helpers import BandEmbedder
 
 from openclap.errors import ConfigError
 from openclap.evals.dataset import Collection, EvalClips
@@ -26,6 +25,7 @@ from openclap.evals.retrieval import Retrieval
 from openclap.evals.runner import evaluate
 from openclap.pages.charts import log_ticks, most_frequent, nice_ticks
 from openclap.pages.render import write
+from support.evals_helpers import BandEmbedder
 
 EVIL = '<script>alert("caption")</script> & <img src=x onerror=alert(1)>'
 LOG = [

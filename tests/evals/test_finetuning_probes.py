@@ -6,11 +6,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import miniatures
 import numpy as np
 import pytest
 import torch
-from evals_helpers import separable_embeddings
 
 import openclap
 from openclap.cli import run
@@ -23,6 +21,8 @@ from openclap.evals.results import table_of
 from openclap.evals.runner import run_suite
 from openclap.evals.tasks import PROBES, SUPERVISED, Task, read_suite
 from openclap.locks import only_writer
+from support import miniatures
+from support.evals_helpers import separable_embeddings
 
 TASKS = {task.name: task for task in SUPERVISED}
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evals_helpers import SOUNDS, BandEmbedder, separable_embeddings, with_labels
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
@@ -16,6 +15,7 @@ from openclap.evals.dataset import Collection, EvalClips, load_clips
 from openclap.evals.probing import DEFAULT_STRENGTH, STRENGTHS, LabelledClips, ProbeInput, folds_over_groups
 from openclap.evals.runner import evaluate
 from openclap.evals.tasks import PROBES, QUICK
+from support.evals_helpers import SOUNDS, BandEmbedder, separable_embeddings, with_labels
 
 PROBE = next(task for task in QUICK if task.kind == "probe")
 

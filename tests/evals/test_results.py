@@ -6,9 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import miniatures
 import pytest
-from evals_helpers import cached
 
 from openclap.checkpoints import figures
 from openclap.evals.bootstrap import Estimate
@@ -16,6 +14,8 @@ from openclap.evals.metrics import Metric
 from openclap.evals.results import MetricRow, Results, comparison_table, table_of
 from openclap.evals.runner import run_suite
 from openclap.evals.tasks import PAPER, Task
+from support import miniatures
+from support.evals_helpers import cached
 
 TASKS = {task.name: task for task in PAPER}
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import miniatures
 import numpy as np
 import pytest
-from evals_helpers import BandEmbedder, cached, facts, flac, make_wave, write_shard
 
 from openclap.evals.cached_embedder import embed_clips
 from openclap.evals.dataset import Collection, EvalClips, load_clips
@@ -17,6 +15,8 @@ from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.retrieval import retrieve
 from openclap.evals.runner import evaluate, run_suite
 from openclap.evals.tasks import PAPER
+from support import miniatures
+from support.evals_helpers import BandEmbedder, cached, facts, flac, make_wave, write_shard
 
 CLOTHO = next(task for task in PAPER if task.name == "Clotho")
 

@@ -7,10 +7,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import miniatures
 import numpy as np
 import pytest
-from evals_helpers import BandEmbedder, Deaf, cached, write_split
 
 import openclap
 from openclap.errors import ConfigError, DataError, OpenClapError
@@ -22,6 +20,8 @@ from openclap.evals.report import headline
 from openclap.evals.results import Results, comparison_table, published_lines, table_of
 from openclap.evals.runner import evaluate, run_suite
 from openclap.evals.tasks import PAPER, QUICK, Task
+from support import miniatures
+from support.evals_helpers import BandEmbedder, Deaf, cached, write_split
 
 TASKS = {task.name: task for task in PAPER}
 R_AT_1 = Metric("R@1", TEXT_TO_AUDIO)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from evals_helpers import cached
 
 from openclap.errors import ConfigError
 from openclap.evals.runner import run_suite
 from openclap.evals.tasks import read_suite
+from support.evals_helpers import cached
 
 
 def test_a_suite_file_describes_tasks(tiny_model: Path, sets: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evals_helpers import SOUNDS, BandEmbedder, with_labels
 
 import openclap
 from openclap.errors import DataError
@@ -19,6 +18,7 @@ from openclap.evals.runner import evaluate
 from openclap.evals.tagging import tag, tagging_measures
 from openclap.evals.tasks import PAPER, QUICK
 from openclap.evals.zero_shot import reliability, zero_shot_reliability
+from support.evals_helpers import SOUNDS, BandEmbedder, with_labels
 
 TASKS = {task.name: task for task in (*PAPER, *QUICK)}
 

@@ -20,7 +20,7 @@ from openclap.models.build import build_clap
 from openclap.models.config import HTSATConfig, TextTowerConfig
 from openclap.presets import Preset
 from openclap.runtimes.torch import TorchRuntime
-from tiny_models import TINY_PRESET, tiny_tokenizer
+from support.tiny_models import TINY_PRESET, tiny_tokenizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 import openclap
-from hub_server import TOKEN, Hub
 from openclap.cli import run
 from openclap.errors import AudioError, ConfigError
 from openclap.interop import audio_inputs
+from support.hub_server import TOKEN, Hub
 
 library = pytest.importorskip("sentence_transformers")
 

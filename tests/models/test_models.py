@@ -13,8 +13,8 @@ from openclap.models.loss import contrastive_loss
 from openclap.models.pann import PANN
 from openclap.models.text_tower import POOLINGS
 from openclap.types import AudioBatch, PairBatch, TextBatch
-from reference import GOLDEN
-from tiny import PRESET
+from support.reference import GOLDEN
+from support.tiny_models import TINY_PRESET
 
 
 def batches() -> tuple[AudioBatch, TextBatch]:
@@ -26,7 +26,7 @@ def batches() -> tuple[AudioBatch, TextBatch]:
 
 def tiny() -> CLAP:
     torch.manual_seed(0)
-    return build_clap(PRESET).eval()
+    return build_clap(TINY_PRESET).eval()
 
 
 def test_both_sides_are_unit_vectors() -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from features import CONFIGS, make_features
 from openclap import presets
 from openclap.errors import ConfigError
 from openclap.models.build import build_clap
@@ -20,10 +19,11 @@ from openclap.models.loss import contrastive_loss
 from openclap.models.objective_config import ObjectiveConfig
 from openclap.models.objectives import Objective, SigLIP, build_objective
 from openclap.types import Features
-from reference import GOLDEN
-from tiny import PRESET
+from support.features import CONFIGS, make_features
+from support.reference import GOLDEN
+from support.tiny_models import TINY_PRESET
 
-LAION = replace(PRESET, embedding_size=8, temperatures=2, transforms=True)
+LAION = replace(TINY_PRESET, embedding_size=8, temperatures=2, transforms=True)
 
 
 def small(preset: presets.Preset = LAION) -> CLAP:
@@ -279,7 +279,7 @@ def test_choices_that_cannot_be_are_refused(values: dict[str, object], message: 
 
 def test_model_without_parts_of_the_objective_is_refused() -> None:
     with pytest.raises(ConfigError, match="needs a model with transforms and two temperatures"):
-        build_objective(ObjectiveConfig("mlp"), small(PRESET))
+        build_objective(ObjectiveConfig("mlp"), small(TINY_PRESET))
     with pytest.raises(ConfigError, match="has 9, but the model's vectors have 8"):
         build_objective(ObjectiveConfig(matryoshka=(9,)), small())
 

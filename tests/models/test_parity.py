@@ -21,7 +21,7 @@ from openclap.models.swin import merge_order, row_order, window_order
 from openclap.models.text_tower import TextTower
 from openclap.presets import LAION_PLAIN
 from openclap.types import AudioBatch, TextBatch
-from reference import GOLDEN, rng, state, wave
+from support.reference import GOLDEN, rng, state, wave
 
 FUSIONS = ("daf_1d", "aff_1d", "iaff_1d", "daf_2d", "aff_2d", "iaff_2d", "channel_map")
 

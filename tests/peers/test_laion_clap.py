@@ -21,8 +21,8 @@ from openclap import presets
 from openclap.checkpoints import openclap_folder
 from openclap.cli import run
 from openclap.models.build import build_clap
-from reference import rng, state, wave
-from tiny_models import tiny_roberta_tokenizer
+from support.reference import rng, state, wave
+from support.tiny_models import tiny_roberta_tokenizer
 
 pytestmark = pytest.mark.long
 

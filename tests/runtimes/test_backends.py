@@ -18,7 +18,7 @@ from openclap.models.clap import CLAP
 from openclap.models.config import HTSATConfig
 from openclap.runtimes import backends
 from openclap.types import AudioBatch, TextBatch
-from tiny import PRESET
+from support.tiny_models import TINY_PRESET
 
 CPU = torch.device("cpu")
 SMALL = HTSATConfig(width=24, depths=(2, 2), heads=(2, 4), n_mels=16, image=64, classes=5, fusion="aff_2d")
@@ -27,7 +27,7 @@ SMALL = HTSATConfig(width=24, depths=(2, 2), heads=(2, 4), n_mels=16, image=64, 
 @pytest.fixture(scope="module")
 def clap() -> CLAP:
     torch.manual_seed(0)
-    return build_clap(replace(PRESET, audio=SMALL)).eval()
+    return build_clap(replace(TINY_PRESET, audio=SMALL)).eval()
 
 
 def batches() -> tuple[AudioBatch, TextBatch]:
@@ -94,7 +94,7 @@ def test_openvino_agrees_and_is_cached(tmp_path: Path) -> None:
 
 def compare_with_openvino() -> None:
     torch.manual_seed(0)
-    clap = build_clap(replace(PRESET, audio=SMALL)).eval()
+    clap = build_clap(replace(TINY_PRESET, audio=SMALL)).eval()
     audio, text = batches()
     fast, exact = backends.OpenVinoBackend(clap, "fp32", lambda: "d" * 64), backends.TorchBackend(clap, "fp32", CPU)
     torch.testing.assert_close(fast.encode_audio(audio), exact.encode_audio(audio), rtol=0, atol=1e-5)

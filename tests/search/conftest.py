@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from search_helpers import IDENTITY, SpectrumEmbedder, write_tone
 
 from openclap.search.index import Index
+from support.search_helpers import IDENTITY, SpectrumEmbedder, write_tone
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-import search_helpers
-from search_helpers import IDENTITY, RATE, SpectrumEmbedder, describe, row, spectrum, tone, write_tone
 
 from openclap.errors import DataError
 from openclap.search.index import Index
 from openclap.search.scan import add
 from openclap.types import Window
+from support import search_helpers
+from support.search_helpers import IDENTITY, RATE, SpectrumEmbedder, describe, row, spectrum, tone, write_tone
 
 FILES = 24
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from search_helpers import DIM, IDENTITY, axis, fill, fingerprint
 
 from openclap.errors import DataError, IndexMismatchError
 from openclap.search.index import Index
+from support.search_helpers import DIM, IDENTITY, axis, fill, fingerprint
 
 
 def test_identity_is_kept_and_another_model_is_refused(index: Index) -> None:

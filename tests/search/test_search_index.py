@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from search_helpers import DIM, IDENTITY, axis, fill, fingerprint, paths_in, row
 
 from openclap.errors import ConfigError, DataError, IndexMismatchError
 from openclap.search.index import Index
 from openclap.types import Hit, Window
+from support.search_helpers import DIM, IDENTITY, axis, fill, fingerprint, paths_in, row
 
 FLOAT16_TOLERANCE = 2e-3  # 2**-11 on each number of a stored unit vector, twice over
 NUMBERS = itertools.count()

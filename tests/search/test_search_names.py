@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from search_helpers import SpectrumEmbedder, describe, paths_in, report, spectrum, tone, write_tone
 
 from openclap.search.index import Index
 from openclap.search.scan import add
+from support.search_helpers import SpectrumEmbedder, describe, paths_in, report, spectrum, tone, write_tone
 
 
 def test_hidden_files_and_other_files_are_left_out(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:

@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from search_helpers import (
+
+from openclap.errors import AudioError, ConfigError, DataError, IndexMismatchError
+from openclap.search.index import Index
+from openclap.search.scan import add
+from openclap.types import FileContent, Recording
+from support.search_helpers import (
     RATE,
     SpectrumEmbedder,
     describe,
@@ -22,11 +27,6 @@ from search_helpers import (
     tone,
     write_tone,
 )
-
-from openclap.errors import AudioError, ConfigError, DataError, IndexMismatchError
-from openclap.search.index import Index
-from openclap.search.scan import add
-from openclap.types import FileContent, Recording
 
 
 def names(index: Index) -> set[str]:

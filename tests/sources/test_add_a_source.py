@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from layouts import put, write
+
+from support.layouts import put, write
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "howto" / "add-a-source.md").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from layouts import decodable, put, records, write
 
 from openclap.sources import Record
+from support.layouts import decodable, put, records, write
 
 
 def test_file_names_become_titles(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import polars
 import pytest
-from layouts import put, write
 
 from openclap.sources.files import DamagedTableError, as_float, as_int, audio_files, csv_rows, parquet_rows, split_text
+from support.layouts import put, write
 
 
 def test_csv_cells_in_requested_order(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from freesound_server import TOKEN, Freesound
-from layouts import decodable, put, records
 
 from openclap.errors import ConfigError, DataError
 from openclap.sources import Record
 from openclap.sources.freesound_api import fetch_pages
+from support.freesound_server import TOKEN, Freesound
+from support.layouts import decodable, put, records
 
 
 @pytest.fixture(autouse=True)

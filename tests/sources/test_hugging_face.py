@@ -8,9 +8,9 @@ from typing import Any
 
 import polars
 import pytest
-from layouts import decodable, put, records, write
 
 from openclap.errors import DataError
+from support.layouts import decodable, put, records, write
 
 
 def parquet(path: Path, columns: dict[str, Any], features: dict[str, Any] | None = None) -> Path:

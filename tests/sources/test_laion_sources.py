@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars
 import pytest
-from layouts import decodable, put, records, write
 
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record
+from support.layouts import decodable, put, records, write
 
 # The rows are those that the data card of the set shows.
 FREESOUND = {

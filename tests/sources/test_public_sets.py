@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from layouts import decodable, put, records, write
 
 from openclap.errors import DataError
 from openclap.sources import Record
+from support.layouts import decodable, put, records, write
 
 SEGMENTS = """# Segments csv created Sun Mar  5 10:54:31 2017
 # num_ytids=20371, num_segs=20371, num_unique_labels=527, num_positive_labels=51804

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import polars
 import pytest
-from layouts import put, write
 
 from openclap.errors import ConfigError, DataError
 from openclap.sources.recognise import ReadOptions, advice, recognise
 from openclap.sources.table import ColumnChoice
+from support.layouts import put, write
 
 
 def wavcaps(root: Path, *, audio: str = "audio") -> Path:

@@ -9,12 +9,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from layouts import decodable, put, records
 
 from openclap.data.build import pack
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record
 from openclap.sources.extracted_audio import extract_audio
+from support.layouts import decodable, put, records
 
 
 def tar(path: Path, members: dict[str, bytes]) -> Path:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars
 import pytest
-from layouts import put
 
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record, read_table
 from openclap.sources.table import ColumnChoice, open_table
 from openclap.sources.text_encoding import decode_text
+from support.layouts import put
 
 
 def table(folder: Path, name: str, text: str | bytes) -> Path:

@@ -8,21 +8,21 @@ import pytest
 from openclap.errors import CheckpointError, ConfigError
 from openclap.text.prompts import prompts
 from openclap.text.tokenizer import Tokenizer
-from tiny import make_tokenizer
+from support.tiny_models import tiny_tokenizer
 
 
 def test_a_batch_is_padded_to_its_longest_caption() -> None:
-    batch = make_tokenizer()(["a wolf howling", "rain"])
+    batch = tiny_tokenizer()(["a wolf howling", "rain"])
     assert batch.ids_BL.shape == (2, 5)
     assert batch.mask_BL.tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
 
 
 def test_long_captions_are_cut() -> None:
-    assert make_tokenizer()(["rain " * 100]).ids_BL.shape == (1, 16)
+    assert tiny_tokenizer()(["rain " * 100]).ids_BL.shape == (1, 16)
 
 
 def test_it_travels_to_other_processes() -> None:
-    ours = make_tokenizer()
+    ours = tiny_tokenizer()
     theirs: Tokenizer = pickle.loads(pickle.dumps(ours))
     assert theirs(["a dog"]).ids_BL.tolist() == ours(["a dog"]).ids_BL.tolist()
     assert theirs(["rain " * 100]).ids_BL.shape == (1, 16)

@@ -3,11 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from runs import MakeConfig
 
 from openclap.data.build import pack
 from openclap.sources import read_table
 from openclap.training.config import OptimConfig, TrainConfig
+from support.runs import MakeConfig
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from openclap.models.objectives import OBJECTIVES
 from openclap.recipes import RECIPES, recipe
 from openclap.training.config import OptimConfig, TrainConfig, describe_options, option_names, override
 from openclap.training.optimizer import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
-from reference import GOLDEN
-from tiny import PRESET
+from support.reference import GOLDEN
+from support.tiny_models import TINY_PRESET
 
 CONFIG = TrainConfig(start="x", data="y", epochs=3, batch_size=4)
 
@@ -149,7 +149,7 @@ def test_invalid_options_are_refused(options: dict[str, str], fragment: str) -> 
 
 
 def test_parameter_groups_of_towers_heads_and_decay() -> None:
-    clap = build_clap(PRESET)
+    clap = build_clap(TINY_PRESET)
     groups = parameter_groups(clap, OptimConfig(lr=1.0, tower_lr=0.1, weight_decay=0.5))
     rate = {id(p): (g["base_lr"], g["weight_decay"]) for g in groups for p in g["params"]}  # type: ignore[attr-defined]
     assert len(rate) == len(list(clap.parameters()))
@@ -161,7 +161,7 @@ def test_parameter_groups_of_towers_heads_and_decay() -> None:
 
 
 def test_freeze_stops_gradients_and_batch_norms() -> None:
-    clap = build_clap(PRESET).train()
+    clap = build_clap(TINY_PRESET).train()
     freeze(clap, ("audio_tower", "text_head.0"))
     assert not any(p.requires_grad for p in clap.audio_tower.parameters())
     assert not clap.audio_tower.blocks[0].bn1.training and clap.text_tower.training

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import DEALS, DTYPES, objective_results, results, run_groups
-from step_cases import CASES, make_batch, step_results
 
-from features import CONFIGS
+from support.features import CONFIGS
+from support.processes import DEALS, DTYPES, objective_results, results, run_groups
+from support.step_cases import CASES, make_batch, step_results
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import MakeConfig
 from safetensors.torch import load_file
 
 import openclap
@@ -24,6 +23,7 @@ from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.divergence import RunPosition, check_symptom, find_symptom
 from openclap.training.logging import read_log
 from openclap.training.trainer import train
+from support.runs import MakeConfig
 
 TOWERS = ("audio_tower", "text_tower")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import MakeConfig, assert_equal_runs, stopped_at, weights
 
 import openclap
 from openclap.audio.augment import AugmentConfig
@@ -21,6 +20,7 @@ from openclap.training.logging import read_log
 from openclap.training.lora import add_lora
 from openclap.training.optimizer import freeze
 from openclap.training.trainer import train
+from support.runs import MakeConfig, assert_equal_runs, stopped_at, weights
 
 TOWERS = ("audio_tower", "text_tower")
 NEVER = 10**6

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import MakeConfig, assert_equal_runs, stopped_at, weights
 
 import openclap
 from openclap.embedder import Embedder
@@ -16,7 +15,8 @@ from openclap.models.text_tower import encoder
 from openclap.training.finetune import frozen_parts, last_blocks
 from openclap.training.lora import attention_projections
 from openclap.training.trainer import train
-from tiny import PRESET
+from support.runs import MakeConfig, assert_equal_runs, stopped_at, weights
+from support.tiny_models import TINY_PRESET
 
 TOWERS = ("audio_tower", "text_tower")
 
@@ -72,7 +72,7 @@ SIZES = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 
     ],
 )
 def test_attention_projections_of_text_encoders(kind: str, sizes: dict[str, int], count: int) -> None:
-    clap = build_clap(PRESET)
+    clap = build_clap(TINY_PRESET)
     clap.text_tower = encoder(TextTowerConfig(kind, "cls", 8, 8, sizes))
     assert len(attention_projections(clap, "text_tower")) >= count
 

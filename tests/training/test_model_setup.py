@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from runs import MakeConfig, assert_equal_runs, stopped_at, weights
-from test_trainer import RUN
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import openclap
@@ -26,6 +21,7 @@ from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.config import OptimConfig
 from openclap.training.logging import TrainingRow, read_log
 from openclap.training.trainer import train
+from support.runs import MakeConfig, assert_equal_runs, launch, stopped_at, weights
 
 
 def losses(run: Path) -> list[float]:
@@ -180,20 +176,3 @@ def test_two_processes_finish_and_resume(make_config: MakeConfig, tmp_path: Path
     assert_equal_runs(tmp_path / "whole", resumed)
     with pytest.raises(ConfigError, match="processes"):
         train(config, resumed)
-
-
-def launch(config: dict[str, object], out: Path) -> None:
-    """Run training on two processes of this machine."""
-    script = out.parent / "run.py"
-    script.write_text(RUN, encoding="utf-8")
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*words, json.dumps(config), str(out)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]

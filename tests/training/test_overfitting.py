@@ -19,7 +19,7 @@ from openclap.sources import Record, read_table
 from openclap.text.tokenizer import Tokenizer
 from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.trainer import train
-from tiny import PRESET
+from support.tiny_models import TINY_PRESET
 
 CLIPS, LONGEST_S = 16, 1.0
 
@@ -64,8 +64,8 @@ def small_model(place: Path, captions: list[str]) -> Path:
     words = sorted({word for caption in captions for word, _ in BertPreTokenizer().pre_tokenize_str(caption)})
     fast = Fast(WordLevel({word: number for number, word in enumerate(["[PAD]", "[UNK]", *words])}, unk_token="[UNK]"))
     fast.pre_tokenizer = BertPreTokenizer()
-    text = replace(PRESET.text, sizes=dict(PRESET.text.sizes) | {"vocab_size": len(words) + 2})
-    preset = replace(PRESET, frontend=replace(PRESET.frontend, samples=16000), text=text)
+    text = replace(TINY_PRESET.text, sizes=dict(TINY_PRESET.text.sizes) | {"vocab_size": len(words) + 2})
+    preset = replace(TINY_PRESET, frontend=replace(TINY_PRESET.frontend, samples=16000), text=text)
     torch.manual_seed(0)
     openclap_folder.save(place, build_clap(preset), preset, Tokenizer(fast.to_str(), text.context))
     return place

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import MakeConfig
 
 from openclap.cli import run as command
 from openclap.errors import CheckpointError, ConfigError, DataError
@@ -24,12 +23,13 @@ from openclap.training.profiling import (
     plan_training,
 )
 from openclap.types import AudioBatch, PairBatch, TextBatch
-from tiny import PRESET
+from support.runs import MakeConfig
+from support.tiny_models import TINY_PRESET
 
 
 def test_plan_of_a_small_run_by_hand(make_config: MakeConfig) -> None:
     made = plan_training(make_config())
-    model = build_clap(PRESET)
+    model = build_clap(TINY_PRESET)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert made.counted and (made.pairs, made.steps_per_epoch, made.steps, made.batch) == (6, 3, 30, 2)
     assert sum(part.parameters for part in made.parts) == parameters - 1  # the temperature belongs to no part
@@ -72,7 +72,7 @@ def test_activations_by_hand() -> None:
             return self.logit_scale
 
     # the whole log-mel's storage, input of the first layer; ReLU's ten outputs
-    frontend = PRESET.frontend
+    frontend = TINY_PRESET.frontend
     mel = frontend.frames * frontend.mel.n_mels * 4
     assert measure_activations(Heads(), frontend) == (mel + 10 * 4, 24 * 4 + 10 * 4)  # type: ignore[arg-type]
     assert PROBE_PAIRS == 2
@@ -95,7 +95,7 @@ def test_plan_warns_of_impossible_runs(make_config: MakeConfig, tmp_path: Path) 
 
 def test_plan_without_start_and_data_uses_the_recipe(make_config: MakeConfig, tmp_path: Path) -> None:
     nowhere = str(tmp_path / "nothing")
-    made = plan_training(make_config(start=nowhere, data=nowhere), ExpectedInputs(PRESET, 1000))
+    made = plan_training(make_config(start=nowhere, data=nowhere), ExpectedInputs(TINY_PRESET, 1000))
     assert (made.pairs, made.counted, made.steps_per_epoch) == (1000, False, 500) and len(made.notes) == 2
     assert made.flops == pytest.approx(plan_training(make_config()).flops)
 
@@ -140,16 +140,16 @@ def test_plan_without_a_step_has_no_time(make_config: MakeConfig, capsys: pytest
 
 def test_flop_count_by_hand() -> None:
     """A text tower of one BERT layer of width 16 and inner width 32, and a head of 16 to 16 to 16."""
-    clap = build_clap(PRESET)
+    clap = build_clap(TINY_PRESET)
     tokens, width, inner = 24, 16, 32
     linear = 2 * (4 * width * width + 2 * width * inner)  # per token: q, k, v, out; up and down
     attention = 2 * 2 * tokens * width  # per token: scores and mixing
     head = 2 * 2 * width * width / tokens  # once a caption
     forward = linear + attention + head
-    flops = count_flops(clap, PRESET.frontend)
+    flops = count_flops(clap, TINY_PRESET.frontend)
     assert forward * 2.9 < flops.token <= forward * 3.0  # the backward pass has twice the products
     freeze(clap, ("text_tower",))
-    frozen = count_flops(clap, PRESET.frontend)
+    frozen = count_flops(clap, TINY_PRESET.frontend)
     assert frozen.token == pytest.approx(
         linear + attention + head * 2.5, rel=1e-3
     )  # the first layer's input needs none
@@ -157,18 +157,18 @@ def test_flop_count_by_hand() -> None:
 
 
 def test_counting_flops_changes_no_state() -> None:
-    clap = build_clap(PRESET).train()
+    clap = build_clap(TINY_PRESET).train()
     freeze(clap, ("audio_tower",))
     before = {name: tensor.clone() for name, tensor in clap.state_dict().items()}
     modes, random = [module.training for module in clap.modules()], torch.get_rng_state()
-    count_flops(clap, PRESET.frontend)
+    count_flops(clap, TINY_PRESET.frontend)
     assert all(torch.equal(tensor, before[name]) for name, tensor in clap.state_dict().items())
     assert [module.training for module in clap.modules()] == modes and torch.equal(torch.get_rng_state(), random)
     assert all(parameter.grad is None for parameter in clap.parameters())
 
 
 def test_utilisation_includes_padding_and_waiting() -> None:
-    meter = UtilisationMeter(build_clap(PRESET), PRESET.frontend)
+    meter = UtilisationMeter(build_clap(TINY_PRESET), TINY_PRESET.frontend)
     meter.flops, meter.peak = FlopCount(clip=100.0, token=10.0), 1000.0
     batch = PairBatch(
         audio=AudioBatch(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.bool)),

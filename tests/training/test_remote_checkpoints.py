@@ -11,8 +11,6 @@ from pathlib import Path
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from runs import MakeConfig, assert_equal_runs
-from test_trainer import signal_at, start_run
 
 from openclap.cli import run as command
 from openclap.embedder import Embedder
@@ -22,6 +20,7 @@ from openclap.training import remote_checkpoints
 from openclap.training.config import TrainConfig
 from openclap.training.logging import TrainingRow
 from openclap.training.trainer import train
+from support.runs import MakeConfig, assert_equal_runs, signal_at, start_run
 
 pytest.importorskip("upath")
 

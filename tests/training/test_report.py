@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from runs import MakeConfig
 
 from openclap.cli import run as command
 from openclap.errors import DataError
 from openclap.training.report import score_columns, write_report
 from openclap.training.trainer import train
+from support.runs import MakeConfig
 
 ROW = {"total_steps": 100, "epoch": 1, "loss": 2.0, "scale": 14.0, "grad_norm": 1.0, "lr": 1e-3}
 

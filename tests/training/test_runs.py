@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runs import MakeConfig
 
 import openclap
 from openclap import runs
 from openclap.errors import ConfigError, DataError
 from openclap.training.logging import TrainingRow
+from support.runs import MakeConfig
 
 
 def test_train_takes_a_recipe_with_options(shards: Path, tiny_model: Path, tmp_path: Path) -> None:

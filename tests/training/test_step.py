@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from step_cases import CASES, Case, gradients_of, make_batch, step_results
 from torch import nn
 
-from features import CAPTIONS
 from openclap.models.build import build_clap
 from openclap.models.objective_config import ObjectiveConfig
 from openclap.models.objectives import build_objective
 from openclap.training.optimizer import freeze_running_statistics
 from openclap.training.step import TrainingStep, alignment, compute_features, uniformity
 from openclap.types import Features
+from support.features import CAPTIONS
+from support.step_cases import CASES, Case, gradients_of, make_batch, step_results
 
 EVERYTHING = ObjectiveConfig("infonce", 0.7, 0.2, (4,), True)
 

@@ -1,27 +1,23 @@
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from runs import MakeConfig, assert_equal_runs, weights
 from safetensors import SafetensorError
 
 import openclap
 from openclap.data.shards import index_shards
 from openclap.errors import CheckpointError, ConfigError, DataError, TrainingError
 from openclap.locks import only_writer
-from openclap.training.config import OptimConfig, TrainConfig
+from openclap.training.config import OptimConfig
 from openclap.training.logging import TrainingRow, read_log
 from openclap.training.trainer import train
+from support.runs import MakeConfig, assert_equal_runs, signal_at, start_run, weights
 
 
 def test_run_writes_model_log_and_checkpoints(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -62,37 +58,6 @@ def test_frozen_parts_are_unchanged(make_config: MakeConfig, tmp_path: Path, tin
     before, after = openclap.load(tiny_model).clap.state_dict(), weights(tmp_path / "run")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.startswith(("audio_head", "text_head", "logit_scale")) for name in changed)
-
-
-RUN = """
-import json, sys
-from pathlib import Path
-from openclap.audio.augment import AugmentConfig
-from openclap.models.objective_config import ObjectiveConfig
-from openclap.training.config import OptimConfig, TrainConfig
-from openclap.training.trainer import train
-given = json.loads(sys.argv[1])
-groups = {"optim": OptimConfig, "objective": ObjectiveConfig, "augment": AugmentConfig}
-groups = {name: group(**given[name]) for name, group in groups.items()}
-config = TrainConfig(**given | groups | {"frozen": tuple(given["frozen"])})
-outcome = train(config, Path(sys.argv[2]), progress=lambda row: print(row["step"], flush=True))
-sys.exit(130 if outcome.stopped else 0)
-"""
-
-
-def start_run(config: TrainConfig, out: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", RUN, json.dumps(config.to_dict()), str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def signal_at(run: subprocess.Popen[str], step: int, number: signal.Signals) -> int:
-    assert run.stdout is not None
-    for line in run.stdout:
-        if int(line) >= step:
-            run.send_signal(number)
-            break
-    return run.wait(timeout=60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

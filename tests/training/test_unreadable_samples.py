@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import MakeConfig
-from test_model_setup import launch
 
 import openclap
 from openclap.data.loader import PairLoader
@@ -18,6 +16,7 @@ from openclap.models.loss import contrastive_loss
 from openclap.training.config import OptimConfig
 from openclap.training.logging import TrainingRow, read_log
 from openclap.training.trainer import train
+from support.runs import MakeConfig, launch
 
 FROZEN = ("audio_tower", "text_tower")
 

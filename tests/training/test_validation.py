@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import MakeConfig, assert_equal_runs, stopped_at, weights
 
 import openclap
 from openclap.data.shards import index_shards
@@ -20,6 +19,7 @@ from openclap.evals.ranks import TIE
 from openclap.evals.validation import RetrievalValidation
 from openclap.training.logging import TrainingRow, read_log
 from openclap.training.trainer import train
+from support.runs import MakeConfig, assert_equal_runs, stopped_at, weights
 
 SCORES = [0.5, 0.4, 0.6, 0.5, 0.5, 0.9, 0.9]
 """Of the initial model, then of each epoch."""

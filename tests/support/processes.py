@@ -16,20 +16,20 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from step_cases import CASES, Case, make_batch, part_of, step_results
 
-from features import CAPTIONS, CONFIGS, deal, make_features
 from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
 from openclap.models.objectives import build_objective
 from openclap.training.distributed import gather
-from tiny import PRESET
+from support.features import CAPTIONS, CONFIGS, deal, make_features
+from support.step_cases import CASES, Case, make_batch, part_of, step_results
+from support.tiny_models import TINY_PRESET
 
 DEALS = {2: [4, 2], 3: [2, 0, 4], 4: [1, 0, 3, 2]}
 """The distribution of six clips over processes, by the number of processes."""
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-LAION = replace(PRESET, embedding_size=8, temperatures=2, transforms=True)
+LAION = replace(TINY_PRESET, embedding_size=8, temperatures=2, transforms=True)
 
 PRELOADED = ["accelerate", "openclap.presets", "openclap.training.step", "transformers.models.bert.modeling_bert"]
 """Modules that take long to import; the processes are forked from one that has imported them."""

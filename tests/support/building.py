@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx2  # noqa: F401
 
-from misbehaving import Misbehaving
 from openclap.audio.io import decode
 from openclap.captions import makers
 from openclap.data import build as build_steps
@@ -25,6 +24,7 @@ from openclap.data.decode import to_flac, to_pcm
 from openclap.data.overlap import SplitIds, ids_of_frame
 from openclap.download import FetchLimits, session  # noqa: F401
 from openclap.sources import Record
+from support.misbehaving import Misbehaving
 
 SOUNDS = sorted((Path(__file__).parents[2] / "src/openclap/demo/sounds").glob("scratch-*.ogg"))
 STEPS = ("plan", "fetch", "decode", "caption", "pack", "finish")

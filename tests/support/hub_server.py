@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from http_server import Exchange, HttpServer
+from support.http_server import Exchange, HttpServer
 
 TOKEN = "hf_right"
 CHUNK = 1 << 16

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from features import CAPTIONS
 from openclap import presets
 from openclap.models.build import build_clap
 from openclap.models.config import PANNConfig
@@ -17,7 +16,8 @@ from openclap.models.objectives import build_objective
 from openclap.training.optimizer import freeze
 from openclap.training.step import TrainingStep
 from openclap.types import AudioBatch, PairBatch, TextBatch
-from tiny import PRESET
+from support.features import CAPTIONS
+from support.tiny_models import TINY_PRESET
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Case:
     def preset(self) -> presets.Preset:
         audio = PANNConfig(widths=(4, 8), pool="max", classes=3, fusion="aff_2d" if self.fusion else None)
         mlp = self.objective.kind == "mlp"
-        return replace(PRESET, audio=audio, temperatures=1 + mlp, transforms=mlp)
+        return replace(TINY_PRESET, audio=audio, temperatures=1 + mlp, transforms=mlp)
 
 
 TOWERS = ("audio_tower", "text_tower")

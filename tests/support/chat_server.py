@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from http_server import Exchange, HttpServer
+from support.http_server import Exchange, HttpServer
 
 
 class ChatServer(HttpServer):

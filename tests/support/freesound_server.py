@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from http_server import Exchange, HttpServer
+from support.http_server import Exchange, HttpServer
 
 TOKEN = "right"
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from urllib.parse import quote
 
-from http_server import Exchange, HttpServer
+from support.http_server import Exchange, HttpServer
 
 CUT = 20_000
 """Bytes after which a connection is cut."""

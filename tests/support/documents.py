@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli_process import run_cli
+from support.cli_process import run_cli
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -1,0 +1,92 @@
+"""Helpers shared by the tests of training runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import openclap
+from openclap.training.config import TrainConfig
+from openclap.training.logging import read_log
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return openclap.load(run / "model").clap.state_dict()
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    theirs = weights(other)
+    for name, tensor in weights(one).items():
+        assert torch.equal(tensor, theirs[name]), name
+    ours = [(row["step"], row["loss"], row["lr"], row.get("score")) for row in read_log(one / "log.jsonl")]
+    assert ours == [(r["step"], r["loss"], r["lr"], r.get("score")) for r in read_log(other / "log.jsonl")]
+
+
+def stopped_at(run: Path, step: int, copy: Path) -> Path:
+    """Copy a finished run as a kill just after the checkpoint of `step` would have left it."""
+    later = [
+        checkpoint.name
+        for checkpoint in (run / "checkpoints").iterdir()
+        if int(checkpoint.name.removeprefix("step-")) > step
+    ]
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("model", *later))
+    assert (copy / "checkpoints" / f"step-{step:08d}").is_dir()
+    return copy
+
+
+RUN = """
+import json, sys
+from pathlib import Path
+from openclap.audio.augment import AugmentConfig
+from openclap.models.objective_config import ObjectiveConfig
+from openclap.training.config import OptimConfig, TrainConfig
+from openclap.training.trainer import train
+given = json.loads(sys.argv[1])
+groups = {"optim": OptimConfig, "objective": ObjectiveConfig, "augment": AugmentConfig}
+groups = {name: group(**given[name]) for name, group in groups.items()}
+config = TrainConfig(**given | groups | {"frozen": tuple(given["frozen"])})
+outcome = train(config, Path(sys.argv[2]), progress=lambda row: print(row["step"], flush=True))
+sys.exit(130 if outcome.stopped else 0)
+"""
+
+
+def start_run(config: TrainConfig, out: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", RUN, json.dumps(config.to_dict()), str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def signal_at(run: subprocess.Popen[str], step: int, number: signal.Signals) -> int:
+    assert run.stdout is not None
+    for line in run.stdout:
+        if int(line) >= step:
+            run.send_signal(number)
+            break
+    return run.wait(timeout=60)
+
+
+def launch(config: dict[str, object], out: Path) -> None:
+    """Run training on two processes of this machine."""
+    script = out.parent / "run.py"
+    script.write_text(RUN, encoding="utf-8")
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*words, json.dumps(config), str(out)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
