@@ -14,7 +14,7 @@ from openclap.data.build import build_dataset
 from openclap.data.config import DataConfig, DataRecipe
 from openclap.errors import ConfigError, DataError
 from openclap.sources.recognise import ReadOptions
-from openclap.sources.table import Columns
+from openclap.sources.table import ColumnChoice
 from support.packs import contents
 
 
@@ -32,7 +32,7 @@ def table(tmp_path: Path) -> Path:
     return folder / "tones.csv"
 
 
-READING = ReadOptions(columns=Columns("datei", ("beschreibung",)))
+READING = ReadOptions(columns=ColumnChoice("datei", ("beschreibung",)))
 
 
 def test_table_with_options(table: Path, tmp_path: Path) -> None:
