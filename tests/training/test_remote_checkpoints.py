@@ -125,7 +125,7 @@ def test_unwritable_place_is_refused_before_the_first_step(
     config, seen = make_config(trackers=()), []
     cases = {
         "file:///dev/null/states": "cannot be written",
-        "nonsense://states": "is no address of a store here",
+        "nonsense://states": "address of a store",
         str(tmp_path / "run" / "copies"): "is in the run's own folder",
         str(tmp_path / "run"): "is in the run's own folder",
         str(tmp_path / "file"): "is a file, expected a folder",

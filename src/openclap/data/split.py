@@ -41,7 +41,7 @@ def _distribute(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int
     members[largest] = _dominant(sizes, splits)
     room = {name: splits[name] * sum(sizes.values()) for name in splits}
     room[largest] = max(0.0, room[largest] - sum(sizes[group] for group in members[largest]))
-    # By hash, not at random: a record added later leaves the others in place.
+    # By hash, so that neither the order of records nor other groups change the order of these.
     rest = sorted(sizes.keys() - set(members[largest]), key=lambda group: _hash(group, seed))
     stretch = sum(sizes[group] for group in rest) / (math.fsum(room.values()) or 1.0)
     ends = [(name, stretch * end) for name, end in zip(room, accumulate(room.values()), strict=True)]
