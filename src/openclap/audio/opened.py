@@ -37,18 +37,18 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     path = Path(source)
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise AudioError(f"{path}: not a regular file, expected one sound file.")
+            raise AudioError(f"{path}: is not a regular file, expected one sound file.")
         file = _File(io.FileIO(path))
     except FileNotFoundError:
         if is_url(source):
-            raise AudioError(f"{source}: a URL, expected a file. Download it first.") from None
+            raise AudioError(f"{source}: is a URL, expected a file. Download it first.") from None
         raise AudioError(f"{path}: no such file.") from None
     except IsADirectoryError:
         raise AudioError(f"{path}: is a folder, expected one sound file.") from None
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValueError as error:
-        raise AudioError(f"{path}: not a valid file name ({error}).") from None
+        raise AudioError(f"{path}: is not a valid file name ({error}).") from None
     with file:
         yield file
 
@@ -112,7 +112,7 @@ def _view(file: BinaryIO) -> BinaryIO:
     name = name_of(file)
     try:
         if isinstance(file.read(0), str):
-            raise AudioError(f"{name}: open as text, expected binary: open it with mode 'rb'.")
+            raise AudioError(f"{name}: is open as text, expected binary: open it with mode 'rb'.")
         if file.seekable():
             return io.BufferedReader(_View(file), 1 << 16)
         with _TURN:
