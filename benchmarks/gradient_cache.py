@@ -65,7 +65,7 @@ def measure(preset_name: str, batch: int, chunk: int, steps: int) -> dict[str, f
     from accelerate import Accelerator
 
     from openclap import presets
-    from openclap.models.objective_config import ObjectiveConfig
+    from openclap.models.config import ObjectiveConfig
     from openclap.models.objectives import build_objective
     from openclap.training.step import TrainingStep
 

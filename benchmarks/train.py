@@ -45,7 +45,7 @@ from openclap.checkpoints.huggingface import (
 from openclap.malloc import retain_freed_memory
 from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
-from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.config import ObjectiveConfig
 from openclap.models.objectives import build_objective
 from openclap.training.config import OptimConfig
 from openclap.training.optimizer import build_optimizer

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openclap import errors as errors
+    from openclap.data.build import build_dataset as build_dataset
     from openclap.embedder import Embedder as Embedder
+    from openclap.evals.runner import evaluate as evaluate
     from openclap.library import Library as Library
     from openclap.loading import load as load
+    from openclap.runs import finetune as finetune
+    from openclap.runs import train as train
 
 __version__ = "0.1.0"
 
@@ -20,8 +24,8 @@ _EXPORTS = {
     "load": "openclap.loading:load",
     "Embedder": "openclap.embedder:Embedder",
     "Library": "openclap.library:Library",
-    "train": "openclap.training.trainer:train",
-    "finetune": "openclap.training.finetune:finetune",
+    "train": "openclap.runs:train",
+    "finetune": "openclap.runs:finetune",
     "evaluate": "openclap.evals.runner:evaluate",
     "build_dataset": "openclap.data.build:build_dataset",
     "errors": "openclap.errors",

@@ -162,8 +162,8 @@ def finetune(
         >>> for sound in sorted(sounds.glob("supersonic-drum-*.ogg"))[:8]:
         ...     _ = shutil.copy(sound, "drums")
         >>> result = openclap.finetune("drums", "demo-start", "run", epochs=1, processes=1)
-        >>> [change.metric for change in result.changes]
-        ['R@1', 'R@10', 'mAP@10', 'R@1', 'R@10', 'mAP@10']
+        >>> [change.metric.label for change in result.changes]
+        ['text→audio R@1', 'text→audio R@10', 'text→audio mAP@10', ...]
         >>> result.model.name
         'model'
     """

@@ -15,8 +15,8 @@ from openclap import presets
 from openclap.errors import ConfigError
 from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
+from openclap.models.config import ObjectiveConfig
 from openclap.models.loss import contrastive_loss
-from openclap.models.objective_config import ObjectiveConfig
 from openclap.models.objectives import Objective, SigLIP, build_objective
 from openclap.types import Features
 from support.features import CONFIGS, make_features

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.config import ObjectiveConfig
 from openclap.types import Features
 
 CONFIGS = {

@@ -48,7 +48,7 @@ RUN = """
 import json, sys
 from pathlib import Path
 from openclap.audio.augment import AugmentConfig
-from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.config import ObjectiveConfig
 from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.trainer import train
 given = json.loads(sys.argv[1])

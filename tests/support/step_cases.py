@@ -10,8 +10,7 @@ from torch import nn
 
 from openclap import presets
 from openclap.models.build import build_clap
-from openclap.models.config import PANNConfig
-from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.config import ObjectiveConfig, PANNConfig
 from openclap.models.objectives import build_objective
 from openclap.training.optimizer import freeze
 from openclap.training.step import TrainingStep

@@ -12,7 +12,7 @@ import torch
 from openclap.cli.train import parse_options
 from openclap.errors import ConfigError
 from openclap.models.build import build_clap
-from openclap.models.objective_config import OBJECTIVE_KINDS
+from openclap.models.config import OBJECTIVE_KINDS
 from openclap.models.objectives import OBJECTIVES
 from openclap.recipes import RECIPES, recipe
 from openclap.training.config import OptimConfig, TrainConfig, describe_options, option_names, override

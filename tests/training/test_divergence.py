@@ -16,7 +16,7 @@ import openclap
 from openclap.data.shards import index_shards
 from openclap.errors import AudioError, CheckpointError, TrainingError
 from openclap.evals.validation import RetrievalValidation
-from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.config import ObjectiveConfig
 from openclap.training.checkpointing import list_checkpoints
 from openclap.training.classifier import single_label_loss, train_classifier
 from openclap.training.config import OptimConfig, TrainConfig

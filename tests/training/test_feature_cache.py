@@ -13,7 +13,7 @@ import openclap
 from openclap.audio.augment import AugmentConfig
 from openclap.embedder import Embedder
 from openclap.models.clap import CLAP
-from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.config import ObjectiveConfig
 from openclap.training.config import TrainConfig
 from openclap.training.feature_cache import cache_frozen_towers
 from openclap.training.logging import read_log

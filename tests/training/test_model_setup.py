@@ -16,8 +16,8 @@ from openclap.checkpoints import detect, openclap_folder
 from openclap.data.loader import PairLoader
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError, TrainingError
+from openclap.models.config import ObjectiveConfig
 from openclap.models.loss import contrastive_loss
-from openclap.models.objective_config import ObjectiveConfig
 from openclap.training.config import OptimConfig
 from openclap.training.logging import TrainingRow, read_log
 from openclap.training.trainer import train

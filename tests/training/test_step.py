@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from openclap.models.build import build_clap
-from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.config import ObjectiveConfig
 from openclap.models.objectives import build_objective
 from openclap.training.optimizer import freeze_running_statistics
 from openclap.training.step import TrainingStep, alignment, compute_features, uniformity

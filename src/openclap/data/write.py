@@ -48,7 +48,7 @@ class Tar:
         return work(place_of(self.folder), "written", *self.shards.split("/"), f"{self.number}.parquet")
 
 
-class TarSample(NamedTuple):
+class PlannedSample(NamedTuple):
     """A sample of a tar: its number in the folder, `n` of its record, the record, and the JSON beside the sound."""
 
     number: int
@@ -127,19 +127,19 @@ def count_written(folder: Place) -> tuple[int, int]:
     return len(tables), sum(int(read_table(table)["key"].count()) for table in tables)
 
 
-def _samples(plan: TarPlan) -> list[TarSample]:
+def _samples(plan: TarPlan) -> list[PlannedSample]:
     pl = require("polars", "data")
     folder = place_of(plan.tar.folder)
     numbers = pl.Series([n for _, n in plan.samples], dtype=pl.UInt32)
     rows = captioned(records(folder, identity(folder)["digest"])[numbers])
     written = sentences(folder, numbers)
     return [
-        TarSample(number, n, row.record, json_of(row.record, with_generated(row.record, written.get(n))))
+        PlannedSample(number, n, row.record, json_of(row.record, with_generated(row.record, written.get(n))))
         for (number, _), (n, row) in zip(plan.samples, rows, strict=True)
     ]
 
 
-def _digest(tar: Tar, samples: Sequence[TarSample]) -> str:
+def _digest(tar: Tar, samples: Sequence[PlannedSample]) -> str:
     # The digest of all records is included, since the sounds follow from it.
     sha = hashlib.sha256(identity(place_of(tar.folder))["digest"].encode())
     for sample in samples:
@@ -147,7 +147,7 @@ def _digest(tar: Tar, samples: Sequence[TarSample]) -> str:
     return sha.hexdigest()
 
 
-def _write(tar: Tar, samples: Sequence[TarSample], *, require_all: bool = False) -> None:
+def _write(tar: Tar, samples: Sequence[PlannedSample], *, require_all: bool = False) -> None:
     """Write the tar, then the table beside it: in this order, a table means that its tar is complete."""
     pl = require("polars", "data")
     tar.path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,9 @@ def _write(tar: Tar, samples: Sequence[TarSample], *, require_all: bool = False)
     write_table(tar.table, frame)
 
 
-def _write_members(path: Place, folder: Place, samples: Sequence[TarSample], require_all: bool) -> list[dict[str, Any]]:
+def _write_members(
+    path: Place, folder: Place, samples: Sequence[PlannedSample], require_all: bool
+) -> list[dict[str, Any]]:
     """Write a tar; return the rows of the table beside it."""
     hashes, channels = _hashes(folder, [sample.n for sample in samples]), identity(folder)["config"]["channels"]
     rows = []

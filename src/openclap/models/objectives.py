@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from openclap.errors import ConfigError
 from openclap.models.clap import CLAP
+from openclap.models.config import ObjectiveConfig
 from openclap.models.contrast import (
     AllNegatives,
     Contrast,
@@ -32,7 +33,6 @@ from openclap.models.contrast import (
     SimilarityWeights,
     Weights,
 )
-from openclap.models.objective_config import ObjectiveConfig
 from openclap.types import Features
 
 

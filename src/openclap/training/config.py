@@ -19,7 +19,7 @@ from openclap.audio.augment import UNCHANGED, AugmentConfig
 from openclap.audio.mono import Channels, MonoConfig
 from openclap.errors import ConfigError
 from openclap.limits import COUNT, PROCESSES, check_count
-from openclap.models.objective_config import ObjectiveConfig
+from openclap.models.config import ObjectiveConfig
 
 if TYPE_CHECKING:
     from openclap.presets import Preset
