@@ -21,6 +21,9 @@ def test_retry_after_in_seconds_and_as_a_date() -> None:
     assert retry_after({"retry-after": "Thu, 01 Jan 2015 00:00:00 GMT"}) == 0
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({"retry-after": "-3"}) is None
+    # Numbers that a date cannot have: `email.utils` raises OverflowError for them.
+    assert retry_after({"retry-after": "Thu, 01 Jan 99999999999999999999 00:00:00 GMT"}) is None
+    assert retry_after({"retry-after": "Thu, 01 Jan 2015 00:00:00 +99999999999999"}) is None
     assert retry_after({}) is None
 
 

@@ -37,7 +37,7 @@ def http_date(text: str | None) -> datetime | None:
     """Parse a date of an HTTP header; None for anything else."""
     try:
         date = parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a year or an offset of twenty digits
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 

@@ -18,7 +18,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from openclap.data.build import pack
+from openclap.data.build import fetch_and_decode, pack
+from openclap.data.config import DataConfig
+from openclap.data.decode import sounds_of_chunk
+from openclap.data.filters import plan
 from openclap.data.shards import index_shards
 from openclap.errors import DataError
 from openclap.locks import LOCK
@@ -117,6 +120,33 @@ def test_missing_table_is_rewritten(tmp_path: Path, make_records: MakeRecords, l
     (out / lost).unlink()
     pack(records, out, shard_size=2)
     assert contents(out) == whole
+
+
+def _delete(sounds: Path) -> None:
+    sounds.unlink()
+
+
+def _truncate(sounds: Path) -> None:
+    os.truncate(sounds, sounds.stat().st_size // 2)
+
+
+def _flip_a_bit(sounds: Path) -> None:
+    content = bytearray(sounds.read_bytes())
+    content[2000] ^= 1
+    sounds.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_delete, _truncate, _flip_a_bit])
+def test_damaged_decoded_sounds_are_decoded_again(
+    tmp_path: Path, make_records: MakeRecords, damage: Callable[[Path], None]
+) -> None:
+    records, out = make_records(8), tmp_path / "out"
+    pack(records, tmp_path / "whole", shard_size=2)
+    plan(records, out, DataConfig(shard_size=2))
+    fetch_and_decode(out)
+    damage(sounds_of_chunk(out, 0))
+    pack(records, out, shard_size=2)
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 PACK_AND_BE_KILLED = """

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from openclap.download import AHEAD, FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
 from openclap.download.session import Host
+from openclap.locks import open_alone
+from openclap.storage import partial_of
 from support.fetching import QUICK
 from support.http_server import most_concurrent
 from support.misbehaving import Misbehaving
@@ -80,6 +84,47 @@ def test_retry_after_pauses_its_host_alone(
     first, second = one.requests[refused : refused + 2]
     assert second.started - first.started >= least
     assert max(asked.started for asked in other.requests) < second.started
+
+
+def test_pause_holds_for_requests_that_wait_for_a_free_slot(
+    servers: tuple[Misbehaving, Misbehaving], tmp_path: Path
+) -> None:
+    paused, slow = servers
+    slow.pause_s = 0.3
+    requests = [FileRequest(slow.url("ok"), tmp_path / "slow.wav")]
+    requests += [FileRequest(paused.url("once-429"), tmp_path / "refused.wav")]
+    requests += [FileRequest(paused.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}.wav") for n in range(3)]
+    results = list(fetch(requests, limits=replace(QUICK, concurrency=1, per_host=4)))
+    assert all(isinstance(result, FetchedFile) for result in results)
+    refused = [request.path for request in paused.requests].index("/once-429/30000.wav")
+    first, second = paused.requests[refused : refused + 2]
+    assert second.started - first.started >= 1.0
+
+
+def test_rate_limit_holds_for_requests_that_wait_for_a_free_slot(
+    servers: tuple[Misbehaving, Misbehaving], tmp_path: Path
+) -> None:
+    limited, slow = servers
+    slow.pause_s = 0.5
+    requests = [FileRequest(slow.url("ok"), tmp_path / "slow.wav")]
+    requests += [FileRequest(limited.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}.wav") for n in range(4)]
+    list(fetch(requests, limits=replace(QUICK, concurrency=1, per_host=4, requests_per_second=8.0)))
+    starts = [request.started for request in limited.requests]
+    assert min(after - before for before, after in pairwise(starts)) >= 0.125 - 0.03
+
+
+def test_file_of_another_process_does_not_renew_the_patience_with_its_host(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        root = "http://127.0.0.1:{}".format(closed.getsockname()[1])
+    locked = open_alone(partial_of(tmp_path / "locked.wav"))
+    assert locked is not None
+    with locked:
+        requests = [FileRequest(f"{root}/{name}", tmp_path / name) for name in ("locked.wav", "refused.wav")]
+        limits = replace(QUICK, attempts=1000, backoff_s=0.05, patience_s=1.2)
+        results = {result.request.to.name: result for result in fetch(requests, limits=limits)}
+    refused = results["refused.wav"]
+    assert isinstance(refused, FailedFetch)
+    assert refused.kind == "no connection" and not refused.permanent and refused.attempts < 100
 
 
 def test_requests_are_drawn_as_needed(servers: tuple[Misbehaving, Misbehaving], tmp_path: Path) -> None:

@@ -97,6 +97,33 @@ def test_interrupt_between_results_does_not_wait_for_downloads(server: Misbehavi
     assert partial_of(tmp_path / "900000.wav").stat().st_size < 900_000
 
 
+def test_interrupt_does_not_wait_for_a_name_server(tmp_path: Path) -> None:
+    program = (
+        "import socket, sys, time\n"
+        "from support import fetching\n"
+        "def unresponsive(*arguments, **options):\n"
+        "    print('looking up', flush=True)\n"
+        "    time.sleep(30)\n"
+        "socket.getaddrinfo = unresponsive\n"
+        "fetching.main(*sys.argv[1:])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path), "http://sounds.example/a.wav"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["begun\n", "looking up\n"]
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - begun < 3.0
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert left_over(tmp_path) == []
+
+
 def test_closing_the_iterator_stops_at_once(server: Misbehaving, tmp_path: Path) -> None:
     wanted = [
         FileRequest(server.url("ok"), tmp_path / "a.wav"),

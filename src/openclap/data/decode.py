@@ -281,16 +281,17 @@ class _Decoder:
             lost = failed if failed and not path_of_sound(self._folder, audio).exists() else None
             kind, reason = lost[:2] if lost else ("not decoded", " ".join(str(error).split()))
             return {"kind": kind, "reason": reason}
-        if flac is not None:
-            add_member(tar, f"{record['n']}.flac", flac)
-        return asdict(facts)
+        if flac is None:
+            return asdict(facts)
+        add_member(tar, f"{record['n']}.flac", flac)
+        return asdict(facts) | {"flac_sha256": hashlib.sha256(flac).hexdigest()}
 
 
 def columns() -> dict[str, Any]:
     """Columns of the tables of facts."""
     pl = require("polars", "data")
     numbers = {"seconds": pl.Float64, "rate": pl.Int64, "channels": pl.Int64, "peak": pl.Float64, "clipped": pl.Float64}
-    texts = dict.fromkeys(("pcm_sha256", "kind", "reason"), pl.String)
+    texts = dict.fromkeys(("pcm_sha256", "flac_sha256", "kind", "reason"), pl.String)
     return {"n": pl.UInt32, **numbers, "cancelled": pl.Boolean, **texts}
 
 
@@ -322,8 +323,8 @@ class DecodedSounds:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def flac(self, n: int) -> bytes | None:
-        """The FLAC of a record; None where it is not there, and the sound has to be decoded again."""
+    def flac(self, n: int, sha256: str | None) -> bytes | None:
+        """The FLAC of a record; None where it is missing or damaged, and the sound has to be decoded again."""
         if n // CHUNK != self._chunk:
             self._open(n // CHUNK)
         member = self._members.get(f"{n}.flac")
@@ -331,7 +332,8 @@ class DecodedSounds:
             return None
         self._file.seek(member.offset_data)
         content: bytes = self._file.read(member.size)
-        return content if len(content) == member.size else None
+        # Days may lie between the two steps: without the hash, a failing disk would end up in the data set.
+        return content if hashlib.sha256(content).hexdigest() == sha256 else None
 
     def _open(self, chunk: int) -> None:
         self._close()

@@ -174,8 +174,9 @@ def _write_members(
     ):
         for number, n, record, text in samples:
             try:
-                flac = sounds.flac(n) or flac_of(
-                    sound_of(folder, record.audio), record.start_s, record.length_s, hashes[n], channels
+                pcm_sha256, flac_sha256 = hashes[n]
+                flac = sounds.flac(n, flac_sha256) or flac_of(
+                    sound_of(folder, record.audio), record.start_s, record.length_s, pcm_sha256, channels
                 )
             except AudioError as error:  # it was decoded before: the file was changed or removed since
                 if require_all:
@@ -197,12 +198,12 @@ def _write_members(
     return rows
 
 
-def _hashes(folder: Place, numbers: Sequence[int]) -> dict[int, str]:
-    """The hash of each sound from when it was first decoded."""
+def _hashes(folder: Place, numbers: Sequence[int]) -> dict[int, tuple[str, str | None]]:
+    """The hashes of each sound's samples and of its FLAC, from when it was decoded."""
     pl = require("polars", "data")
     chunks = [work(folder, "examined", f"{chunk}.parquet") for chunk in sorted({n // CHUNK for n in numbers})]
-    facts = pl.concat([read_table(chunk).select("n", "pcm_sha256") for chunk in chunks])
-    return dict(facts.filter(pl.col("n").is_in(list(numbers))).iter_rows())
+    facts = pl.concat([read_table(chunk).select("n", "pcm_sha256", "flac_sha256") for chunk in chunks])
+    return {n: (pcm, flac) for n, pcm, flac in facts.filter(pl.col("n").is_in(list(numbers))).iter_rows()}
 
 
 def json_of(record: Record, captions: Sequence[Caption]) -> bytes:

@@ -15,8 +15,9 @@ import asyncio
 import socket
 import urllib.request
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from threading import Thread
 
 import httpcore2
 import httpx2
@@ -126,16 +127,47 @@ class _CheckedBackend(httpcore2.AsyncNetworkBackend):
 
     async def _allowed_addresses(self, host: str, port: int) -> list[str]:
         try:
-            entries = await asyncio.to_thread(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            addresses = await _look_up(host, port)
         except socket.gaierror as error:
             raise httpcore2.ConnectError(f"{host} cannot be found ({error.strerror})") from error
         except UnicodeError as error:
             raise httpx2.InvalidURL(f"{host!r} is not a host name") from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
-        allowed = [each for each in addresses if is_allowed(kind_of_address(each), allow_private=self._allow_private)]
+        allowed = [text for text in addresses if is_allowed(kind_of_address(text), allow_private=self._allow_private)]
         if addresses and not allowed:
             raise PrivateAddressError(f"{host} is not a public host: {', '.join(addresses)}.")
         return allowed
+
+
+async def _look_up(host: str, port: int) -> list[str]:
+    """Resolve a name to numeric addresses, in the resolver's order.
+
+    In a daemon thread: a lookup cannot be cancelled, and the end of the program waits for the threads of an executor,
+    which for an unresponsive name server is half a minute. Raises as `socket.getaddrinfo`.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(addresses: list[str], error: Exception | None) -> None:
+        if result.done():  # cancelled
+            return
+        if error is None:
+            result.set_result(addresses)
+        else:
+            result.set_exception(error)
+
+    def look_up() -> None:
+        addresses: list[str] = []
+        failure: Exception | None = None
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+        except Exception as error:  # raised again where the result is awaited
+            failure = error
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(settle, addresses, failure)
+
+    Thread(target=look_up, name="fetch-lookup", daemon=True).start()
+    return await result
 
 
 class _Transport(httpx2.AsyncBaseTransport):

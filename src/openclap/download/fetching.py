@@ -47,8 +47,7 @@ def fetch(
         require(package, "data")
     from openclap.download.session import Session
 
-    # Name lookups and the disk wait in threads: twice as many as files, so that slow lookups do not stop the disk.
-    loop = _BackgroundLoop(threads=2 * limits.concurrency)
+    loop = _BackgroundLoop(threads=limits.concurrency)  # for the disk; lookups of names have threads of their own
     session = Session(limits, headers or {}, progress or (lambda size: None), seed)
     outcomes: SimpleQueue[Future[FetchedFile | FailedFetch]] = SimpleQueue()
     source, exhausted, running = iter(requests), False, 0

@@ -129,50 +129,68 @@ class Session:
     async def _hop(self, request: FileRequest, place: Redirect, transfer: Transfer) -> FetchedFile | Redirect:
         """Send one request when it is this host's turn."""
         while True:
-            async with self._turn(place.url.host):
+            async with self._turn(place.url.host) as host:
                 partial = await in_thread(
                     Partial.open, request.to, digest_of(request.url), hash_known=request.sha256 is not None
                 )
                 if partial is not None:
                     with partial:
                         # Another process may have completed the file while this one waited for its turn.
-                        existing = await in_thread(_existing, request)
-                        return existing or await transfer.send(place, partial)
+                        if existing := await in_thread(_existing, request):
+                            return existing
+                        return await self._send(transfer, place, partial, host)
             await asyncio.sleep(LOCKED_S)
             if existing := await in_thread(_existing, request):
                 return existing
 
+    async def _send(self, transfer: Transfer, place: Redirect, partial: Partial, host: Host) -> FetchedFile | Redirect:
+        """Send one request, and record whether its host responded."""
+        try:
+            outcome = await transfer.send(place, partial)
+        except TransferError as error:
+            if error.host_wide:
+                host.fail(error.kind, time.monotonic(), error.pause_s)
+            else:  # the host works: only this file cannot be had
+                host.succeed()
+            raise
+        host.succeed()
+        return outcome
+
     @asynccontextmanager
-    async def _turn(self, name: str) -> AsyncIterator[None]:
-        """Wait for a slot of this host, its pauses and a slot of the session; record whether the host responded."""
+    async def _turn(self, name: str) -> AsyncIterator[Host]:
+        """Wait for a slot of this host, its pauses and a slot of the session."""
         host = self._hosts.setdefault(name, Host(self._limits, self._rng))
         host.users += 1
         try:
             async with host.slots:
-                while not (trouble := host.given_up(time.monotonic())) and (delay := host.delay(time.monotonic())):
-                    await asyncio.sleep(delay)
-                if trouble:
-                    raise _HostGivenUpError(
-                        trouble,
-                        f"{name} has only failed for {self._limits.patience_s:g} s. Run the same again later.",
-                        permanent=False,
-                    )
-                host.start(time.monotonic())
-                # The host's turn first, then a slot of the session: a paused host must not occupy slots.
-                async with self._slots:
-                    try:
-                        yield
-                    except TransferError as error:
-                        if error.host_wide:
-                            host.fail(error.kind, time.monotonic(), error.pause_s)
-                        else:
-                            host.succeed()
-                        raise
-                    host.succeed()
+                await self._session_slot(name, host)
+                try:
+                    host.start(time.monotonic())
+                    yield host
+                finally:
+                    self._slots.release()
         finally:
             host.users -= 1
             if host.is_forgettable(time.monotonic()):
                 self._hosts.pop(name, None)
+
+    async def _session_slot(self, name: str, host: Host) -> None:
+        """Acquire a slot of the session at a time when the host may be asked."""
+        while True:
+            # The host's pauses first, then the slot: a paused host must not occupy slots.
+            while not (trouble := host.given_up(time.monotonic())) and (delay := host.delay(time.monotonic())):
+                await asyncio.sleep(delay)
+            if trouble:
+                raise _HostGivenUpError(
+                    trouble,
+                    f"{name} has only failed for {self._limits.patience_s:g} s. Run the same again later.",
+                    permanent=False,
+                )
+            await self._slots.acquire()
+            # While this waited for the slot, another request may have made the host ask for a pause.
+            if not host.delay(time.monotonic()):
+                return
+            self._slots.release()
 
 
 class _HostGivenUpError(TransferError):
