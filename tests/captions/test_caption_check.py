@@ -122,7 +122,7 @@ def test_finish_calls_stop() -> None:
 
 
 @pytest.mark.parametrize("word", ["nan", "None", "NULL", " n/a "])
-def test_placeholders_are_no_captions(word: str) -> None:
+def test_placeholders_are_not_captions(word: str) -> None:
     record = Record("a", Path("a.wav"), (word, "A dog."), "folder", tags=(word, "dog"), title=f"{word.strip()}.wav")
     assert [caption.text for caption in captions_of(record)] == ["A dog.", "The sound of dog"]
     assert captions_of(Record("a", Path("a.wav"), (word,), "anything", label=word)) == ()

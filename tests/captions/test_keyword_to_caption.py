@@ -33,7 +33,7 @@ WORDS = [("dog", "bark"), ("rain",), ("car horn", "street", "traffic"), ("rain",
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in transformers' layout: T5 with fresh weights, and the tokenizer that comes along."""
+    """A folder in transformers' layout: T5 with fresh weights, and the bundled model's tokenizer."""
     import torch
     from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 

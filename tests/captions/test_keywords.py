@@ -20,7 +20,7 @@ from openclap.sources import Record
         *("<b></b>", "&nbsp;", "x" * 500, "one two three four five six seven eight nine", "z" * 26, "sound effects"),
     ],
 )
-def test_tags_about_recording_are_no_keywords(tag: str) -> None:
+def test_tags_about_recording_are_not_keywords(tag: str) -> None:
     assert keyword(tag) is None
 
 

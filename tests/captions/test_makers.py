@@ -18,7 +18,7 @@ from openclap.sources.record import Record
 
 @dataclass
 class Joiner:
-    """A maker as small as can be; it writes nothing of "silence" and counts what it is asked."""
+    """A minimal maker; it fails for "silence" and records the keywords of its calls."""
 
     name: str = "joiner"
     identity: str = "joiner 1"

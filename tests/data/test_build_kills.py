@@ -1,7 +1,7 @@
 """A build that is killed at any moment and resumed writes the same bytes as an undisturbed one.
 
 Builders are forked from a process that has imported what they need, and really killed (SIGKILL), each so many
-milliseconds into a step; when they have got through, the whole folder is compared, and another one begun.
+milliseconds into a step; when one has finished, the whole folder is compared, and another one begun.
 """
 
 from __future__ import annotations
@@ -53,26 +53,28 @@ class Builder:
         context = multiprocessing.get_context("forkserver")
         ours, theirs = context.Pipe(duplex=False)
         arguments = (out, self.server.root, self.local, self.pcm_sha256)
-        process = context.Process(target=building.run, args=arguments, kwargs={"processes": processes, "told": theirs})
+        process = context.Process(
+            target=building.run, args=arguments, kwargs={"processes": processes, "reports": theirs}
+        )
         process.start()
         theirs.close()
-        told: list[tuple[str, float]] = []
+        steps: list[tuple[str, float]] = []
         for step, at in _until_it_ends(ours):
-            told.append((step, at))
+            steps.append((step, at))
             if kill and step == kill[0]:
                 time.sleep(kill[1])
                 process.kill()
                 kill = None
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
-        return told, process.exitcode == 0
+        return steps, process.exitcode == 0
 
 
-def _until_it_ends(told: Connection) -> Iterator[tuple[str, float]]:
-    with told:
+def _until_it_ends(reports: Connection) -> Iterator[tuple[str, float]]:
+    with reports:
         while True:
             try:
-                yield told.recv()
+                yield reports.recv()
             except EOFError:
                 return
 
@@ -101,9 +103,9 @@ class Undisturbed:
 
 
 def build_undisturbed(builder: Builder, out: Path, processes: int = 1) -> Undisturbed:
-    told, through = builder.run(out, processes=processes)
-    assert through
-    begins = dict(reversed(told))  # the first time that each is told
+    steps, finished = builder.run(out, processes=processes)
+    assert finished
+    begins = dict(reversed(steps))  # the first report of each
     assert tuple(begins)[::-1] == (*STEPS, "done")
     ordered = [begins[step] for step in (*STEPS, "done")]
     seconds = {step: end - begin for step, (begin, end) in zip(STEPS, pairwise(ordered), strict=True)}
@@ -127,16 +129,16 @@ def kill_and_go_on(
     rng, killed = random.Random(seed), Counter[str]()
     plan = [step for step in STEPS for _ in range(KILLS_A_BUILD[step])]
     for number in range(3 * kills):
-        out, through = folder / str(number), False
+        out, finished = folder / str(number), False
         for step in _some(plan, kills, rng):
-            if killed.total() == kills or through:
+            if killed.total() == kills or finished:
                 break
             wait_s = rng.uniform(0, undisturbed.seconds[step])
-            told, through = builder.run(out, (step, wait_s), processes)
-            if not through:
-                killed[told[-1][0]] += 1
+            steps, finished = builder.run(out, (step, wait_s), processes)
+            if not finished:
+                killed[steps[-1][0]] += 1
             check_visible_files(out, undisturbed)
-        assert through or builder.run(out, None, processes)[1]
+        assert finished or builder.run(out, None, processes)[1]
         check_visible_files(out, undisturbed)
         check_all(out, undisturbed)
         if killed.total() == kills:

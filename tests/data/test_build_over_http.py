@@ -96,7 +96,7 @@ FREESOUND = {
 
 @dataclass
 class Collection:
-    """What is built: a server, a root with the sources' folders, and the folder to build in."""
+    """The input of a build: a server, a root with the sources' folders, and the folder to build in."""
 
     server: Misbehaving
     root: Path
@@ -177,7 +177,7 @@ def expected() -> dict[str, str | None]:
 
 
 def outcome(out: Path) -> dict[str, str | None]:
-    """What the finished folder says of every row."""
+    """The outcome of every row, read from the finished folder."""
     packed = dict.fromkeys(read_table(out / "manifest.parquet")["id"].to_list())
     lines = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
     skipped = {line["id"]: line["kind"] for line in lines}
@@ -242,9 +242,9 @@ def test_second_run_sends_no_request(collection: Collection) -> None:
 def test_resumed_run_retries_only_temporary_failures(collection: Collection) -> None:
     collection.build()
     (collection.out / "work/examined/0.parquet").unlink()  # as if it had been stopped before anything was decoded
-    before = Counter(asked.path for asked in collection.server.requests)
+    before = Counter(request.path for request in collection.server.requests)
     collection.build()
-    more = Counter(asked.path for asked in collection.server.requests) - before
+    more = Counter(request.path for request in collection.server.requests) - before
     passing = {"goes-on", "down", "slow", "short", "empty", "late"}
     assert set(more) == {f"/{does}/{file}" for name, (does, file, _) in EPIDEMIC.items() if name in passing}
     assert outcome(collection.out) == expected() | {"goes-on": None, "late": None}
@@ -252,9 +252,9 @@ def test_resumed_run_retries_only_temporary_failures(collection: Collection) -> 
 
 def test_retry_failed_requests_failed_downloads_again(collection: Collection) -> None:
     collection.build()
-    before = Counter(asked.path for asked in collection.server.requests)
+    before = Counter(request.path for request in collection.server.requests)
     fetch_and_decode(collection.out, limits=QUICK, retry_failed=True)
-    more = Counter(asked.path for asked in collection.server.requests) - before
+    more = Counter(request.path for request in collection.server.requests) - before
     assert {path.split("/")[1] for path in more} == {
         *("cut", "404", "403", "503", "slow", "short", "loop", "html-as-audio", "empty", "cut-deaf")
     }
@@ -297,7 +297,7 @@ def test_parts_download_their_own_records(tmp_path: Path) -> None:
             str(n): "not found" for n in range(7, 260, 50)
         }
         assert len(server.requests) == 260
-        shutil.copytree(parts / "work/audio", whole / "work/audio")  # or all of it would be asked for again
+        shutil.copytree(parts / "work/audio", whole / "work/audio")  # otherwise all would be downloaded again
         assert build(there, whole, DataConfig(shard_size=64), limits=QUICK).packed == report.packed
     for name in ("manifest.parquet", "skipped.jsonl", "train/0.tar", "train/3.tar", "test/0.tar"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()

@@ -27,7 +27,7 @@ ALL = DataConfig(splits={"train": 1.0}, shard_size=2)
 
 
 class Lister:
-    """Writes keywords one after the other, and counts what it is asked for."""
+    """Joins keywords to a sentence, and records the keywords of its calls."""
 
     name, identity = "lister", "lister 1"
 
@@ -76,7 +76,7 @@ def test_parts_write_each_sentence_once(tmp_path: Path, make_records: MakeRecord
     asked = list(maker.asked)
     again = caption(out, maker)
     assert isinstance(again, CaptioningCounts) and (again.cached, again.failed, again.left_out) == (1, 1, 2)
-    assert maker.asked[len(asked) :] == [("refuse",)]  # what failed is asked again
+    assert maker.asked[len(asked) :] == [("refuse",)]  # failures are tried again
     write_tars(out)
     finish(out)
     assert contents(out) == contents(tmp_path / "one")

@@ -35,7 +35,7 @@ RATE = 16_000
 
 
 class CropFrontEnd:
-    """The first 8 samples from a random place: enough to see which sound came, and which randomness."""
+    """Takes 8 samples from a random place, which identify both the sound and the random draw."""
 
     sample_rate = RATE
 
@@ -74,7 +74,7 @@ def all_of(loader: PairLoader, epoch: int = 0, start: int = 0) -> list[list[Any]
 
 
 def break_sample(shards: ShardIndex, number: int) -> str:
-    """Overwrite the sound of a sample where it stands; returns its key."""
+    """Overwrite the sound of a sample inside its tar; return its key."""
     offset, size = map(int, shards.spans_S4[number, :2])
     with (shards.folder / shards.tars[shards.tar_S[number]]).open("r+b") as file:
         file.seek(offset)
@@ -326,14 +326,14 @@ def test_next_batch_is_prefetched(shards: ShardIndex) -> None:
 
     batches = PairLoader(shards, Telling(), tokenize, batch_size=3, seed=0).batches(0)
     next(batches)
-    assert read[1].wait(timeout=30)  # though nobody has asked for the second
+    assert read[1].wait(timeout=30)  # before the second batch is requested
     batches.close()  # type: ignore[attr-defined]
     assert Telling.calls == 6
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
 class Failing(CropFrontEnd):
-    """Fails at the sound of one length, as a defect would, or as the system does that kills."""
+    """Fails at the sound of one length, with an error or by killing its process, as the system does."""
 
     def __init__(self, length: int, *, killed: bool) -> None:
         self.length, self.killed = length, killed

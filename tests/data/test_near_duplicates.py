@@ -30,17 +30,17 @@ from support.packs import contents
 
 
 def by_force(vectors_ND: NDArray[np.float16], threshold: float) -> list[tuple[int, float]]:
-    """One row after the other, in float64: the first kept row that is near, and its cosine."""
+    """Compute row by row in float64: the first included row at the threshold or above, and its cosine."""
     unit_ND = vectors_ND.astype(np.float64)
     unit_ND /= np.linalg.norm(unit_ND, axis=1, keepdims=True)
-    kept: list[int] = []
+    included: list[int] = []
     found = []
     for row in range(len(unit_ND)):
-        cosines = {other: float(unit_ND[other] @ unit_ND[row]) for other in kept}
+        cosines = {other: float(unit_ND[other] @ unit_ND[row]) for other in included}
         twin = next((other for other, cosine in cosines.items() if cosine >= threshold), -1)
         found.append((twin, cosines.get(twin, 0.0)))
         if twin < 0:
-            kept.append(row)
+            included.append(row)
     return found
 
 
@@ -61,7 +61,7 @@ def test_nearest_included_equals_brute_force(monkeypatch: pytest.MonkeyPatch, bl
 
 
 def test_chain_of_similar_clips_is_not_left_out_as_a_whole() -> None:
-    """Each is near the one before: of six, every second one goes, for its neighbour stays no longer than it."""
+    """Six clips, each similar only to the one before: every second one is left out, and its neighbours stay."""
     angles = np.radians(np.arange(6) * 10.0)
     vectors_N2 = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     assert nearest_included(vectors_N2, np.cos(np.radians(15)))[0].tolist() == [-1, 0, -1, 2, -1, 4]
@@ -102,7 +102,7 @@ class SpectrumModel:
 
 @pytest.fixture
 def records(tmp_path: Path) -> list[Record]:
-    """Three noises, a quieter copy of the second and a part of the third; one that the model refuses, twice."""
+    """Three noises, a quieter copy of the second, a part of the third, and one noise twice that the model refuses."""
     rng = np.random.default_rng(0)
     noises = [np.convolve(rng.standard_normal(32_000), rng.standard_normal(6), "same") for _ in range(3)]
     noises = [0.5 * noise / np.abs(noise).max() for noise in noises]

@@ -33,7 +33,7 @@ def test_order_is_a_pure_function(tar_S: NDArray[np.int64], seed: int) -> None:
 
 @given(tars, st.integers(0, 1000), st.integers(1, 9))
 def test_consecutive_samples_are_in_few_files(tar_S: NDArray[np.int64], seed: int, together: int) -> None:
-    """Once the next few shards are begun, none of those before is needed again."""
+    """Shards of a group are not read again after the next group has begun."""
     order_S = epoch_order(tar_S, seed, 0, together)
     _, first = np.unique(tar_S[order_S], return_index=True)
     last = len(order_S) - 1 - np.unique(tar_S[order_S][::-1], return_index=True)[1]

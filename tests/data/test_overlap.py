@@ -138,7 +138,7 @@ def test_overlapping_names_the_first_set() -> None:
     assert overlapping(clips.drop("start_s", "pcm_sha256", "youtube_id"), held).name == "overlap"
 
 
-def test_laion_audio_630k_takes_seconds() -> None:
+def test_reading_laion_audio_630k_takes_seconds() -> None:
     rng = np.random.default_rng(0)
     rows = 633_526
     ids = rng.permutation(2 * rows)[:rows]

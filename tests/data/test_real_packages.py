@@ -69,7 +69,7 @@ def sounds(folder: Path) -> list[Path]:
 
 
 def made_of(path: Path) -> str | None:
-    """What a file is, without openclap: None for silence, else a hash of its samples."""
+    """Identify a sound without openclap: None for silence, else a hash of its samples."""
     wave_NC, rate = soundfile.read(path, dtype="float32", always_2d=True)
     if not len(wave_NC) or np.abs(wave_NC).max() < 10 ** (-90 / 20):
         return None

@@ -166,7 +166,7 @@ def test_error_of_a_damaged_manifest_names_the_repair(packed: Path) -> None:
 
 
 def test_ids_are_rebuilt_from_the_tars(tmp_path: Path, make_records: MakeRecords) -> None:
-    """Decontamination goes by them."""
+    """Decontamination of other sets compares these ids."""
     first, second = make_records(2)
     rows = [
         replace(first, link="https://freesound.org/s/77/", freesound_id=77),

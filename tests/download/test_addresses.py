@@ -77,7 +77,7 @@ def test_no_notation_of_loopback_is_contacted(server: Misbehaving, tmp_path: Pat
 
 
 def test_dns_rebinding_is_refused(server: Misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS rebinding: the name server says something harmless first. Whatever is asked once is what counts."""
+    """The name server gives a harmless address first and an internal one next (DNS rebinding)."""
     answers = iter(["93.184.216.34", "127.0.0.1"])
     asked = []
 
@@ -157,12 +157,12 @@ def test_headers_are_not_sent_to_other_hosts(server: Misbehaving, tmp_path: Path
         for number, to in enumerate([server.url("echo"), other.url("echo")]):
             wanted = FileRequest(server.url("redirect", f"{number}.wav", to=to), tmp_path / f"{number}.wav")
             assert isinstance(outcome(wanted, headers=secret), FetchedFile)
-        assert all(asked.headers["authorization"] == "Token secret" for asked in server.requests)
+        assert all(request.headers["authorization"] == "Token secret" for request in server.requests)
         assert len(server.requests) == 3
-        [asked] = other.requests
-    assert "secret" not in repr(asked.headers)
-    assert asked.headers["user-agent"].startswith("openclap/")
-    assert asked.headers["accept-encoding"] == "identity"
+        [request] = other.requests
+    assert "secret" not in repr(request.headers)
+    assert request.headers["user-agent"].startswith("openclap/")
+    assert request.headers["accept-encoding"] == "identity"
 
 
 def test_password_in_a_url_is_not_sent_to_other_hosts(server: Misbehaving, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_partial_file_is_resumed_by_range(server: Misbehaving, tmp_path: Path) -
     assert partial_of(wanted.to).read_bytes() == server.body(BODY)[:20_000]
     assert not wanted.to.exists()
     assert isinstance(outcome(wanted, replace(QUICK, attempts=1)), FetchedFile)
-    assert [asked.start for asked in server.requests] == [0, 20_000]
+    assert [request.start for request in server.requests] == [0, 20_000]
     assert server.requests[1].headers["if-range"].startswith('"')
 
 
@@ -186,7 +186,7 @@ def test_last_modified_is_the_validator_without_an_etag(server: Misbehaving, tmp
     wanted = FileRequest(server.url("dated", "a.wav"), tmp_path / "a.wav")
     _leave_partial(wanted, server.files["a.wav"][:20_000], validator="Mon, 06 Jan 2025 10:00:00 GMT")
     assert isinstance(outcome(wanted), FetchedFile)
-    assert [asked.start for asked in server.requests] == [20_000]
+    assert [request.start for request in server.requests] == [20_000]
     assert wanted.to.read_bytes() == server.files["a.wav"]
 
 
@@ -196,7 +196,7 @@ def test_without_validator_only_a_known_hash_resumes(server: Misbehaving, tmp_pa
     assert isinstance(outcome(blind), FetchedFile)
     sure = FileRequest(server.url("cut-once", "30001.wav"), tmp_path / "b.wav", sha256=sha256(server.body("30001.wav")))
     assert isinstance(outcome(sure), FetchedFile)
-    assert [asked.start for asked in server.requests] == [0, 0, 0, 20_000]
+    assert [request.start for request in server.requests] == [0, 0, 0, 20_000]
     assert blind.to.read_bytes() == body
 
 
@@ -205,7 +205,7 @@ def test_damaged_partial_file_starts_over(server: Misbehaving, tmp_path: Path) -
     wanted = FileRequest(server.url("ok"), tmp_path / "a.wav", sha256=sha256(body).upper())
     _leave_partial(wanted, b"RIFF" + bytes(9_996), validator=None)
     assert outcome(wanted) == FetchedFile(wanted, 30_000, sha256(body), was_there=False)
-    assert [asked.start for asked in server.requests] == [10_000, 0]
+    assert [request.start for request in server.requests] == [10_000, 0]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_partial_file_without_valid_metadata_starts_over(server: Misbehaving, tm
     partial_of(wanted.to).write_bytes(b"anything")
     (tmp_path / ".a.wav.partial.json").write_bytes(content)
     assert isinstance(outcome(wanted), FetchedFile)
-    assert [asked.start for asked in server.requests] == [0]
+    assert [request.start for request in server.requests] == [0]
 
 
 def test_partial_file_of_another_url_starts_over(server: Misbehaving, tmp_path: Path) -> None:

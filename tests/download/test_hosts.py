@@ -66,7 +66,7 @@ def test_requests_per_second_are_bounded(servers: tuple[Misbehaving, Misbehaving
     server = servers[0]
     wanted = [FileRequest(server.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}.wav") for n in range(6)]
     list(fetch(wanted, limits=replace(QUICK, requests_per_second=20.0)))
-    times = [asked.started for asked in server.requests]
+    times = [request.started for request in server.requests]
     assert times[-1] - times[0] >= 5 * 0.05 - 0.02
 
 
@@ -80,10 +80,10 @@ def test_retry_after_pauses_its_host_alone(
                for n in range(10) for server in (other, one)]  # fmt: skip
     results = list(fetch(wanted, limits=replace(QUICK, per_host=1)))
     assert all(isinstance(result, FetchedFile) for result in results)
-    refused = [asked.path for asked in one.requests].index(f"/{behaviour}/30000.wav")
+    refused = [request.path for request in one.requests].index(f"/{behaviour}/30000.wav")
     first, second = one.requests[refused : refused + 2]
     assert second.started - first.started >= least
-    assert max(asked.started for asked in other.requests) < second.started
+    assert max(request.started for request in other.requests) < second.started
 
 
 def test_pause_holds_for_requests_that_wait_for_a_free_slot(
@@ -115,7 +115,7 @@ def test_rate_limit_holds_for_requests_that_wait_for_a_free_slot(
 
 def test_file_of_another_process_does_not_renew_the_patience_with_its_host(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        root = "http://127.0.0.1:{}".format(closed.getsockname()[1])
+        root = f"http://127.0.0.1:{closed.getsockname()[1]}"
     locked = open_alone(partial_of(tmp_path / "locked.wav"))
     assert locked is not None
     with locked:

@@ -68,7 +68,7 @@ def test_killed_downloads_resume(server: Misbehaving, tmp_path: Path) -> None:
     assert {path.name: sha256(path.read_bytes()) for path in tmp_path.iterdir()} == {
         name: sha256(server.body(name)) for name in names
     }
-    assert sum(asked.start > 0 for asked in server.requests) >= 5  # one a kill, at least
+    assert sum(request.start > 0 for request in server.requests) >= 5  # one a kill, at least
     assert server.count("steady", "1000.wav") == 1
 
 

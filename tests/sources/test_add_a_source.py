@@ -31,7 +31,7 @@ except DataError as error:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package in which the page was followed."""
+    """A copy of the package with the changes that the page describes."""
     source = tmp_path_factory.mktemp("copy")
     shutil.copytree(
         ROOT / "src" / "openclap", source / "openclap", ignore=shutil.ignore_patterns("*.ogg", "__pycache__")

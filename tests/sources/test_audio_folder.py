@@ -68,7 +68,7 @@ def test_damaged_sidecar_file_keeps_the_sound(tmp_path: Path, text: str, caplog:
     assert "a.json" in caplog.text
 
 
-def test_numbered_files_with_different_captions_are_no_takes(tmp_path: Path) -> None:
+def test_numbered_files_with_different_captions_are_not_takes(tmp_path: Path) -> None:
     for number in range(4):
         put(tmp_path / "set" / f"clip_{number:04d}.ogg", number)
         write(tmp_path / "set" / f"clip_{number:04d}.txt", ["A dog.", "A bell.", "A dog.", ""][number])

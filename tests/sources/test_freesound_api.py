@@ -20,7 +20,7 @@ from support.layouts import decodable, put, records
 
 @pytest.fixture(autouse=True)
 def nothing_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy, and no token of whoever runs the tests."""
+    """Remove proxies and the token of the user who runs the tests."""
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.delenv("FREESOUND_TOKEN", raising=False)

@@ -14,7 +14,7 @@ from support.layouts import decodable, put, records, write
 
 
 def parquet(path: Path, columns: dict[str, Any], features: dict[str, Any] | None = None) -> Path:
-    """A file as `datasets` writes it: sounds as {bytes, path}, features in the file's notes."""
+    """A file as `datasets` writes it: sounds as {bytes, path}, features in the file's metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kinds = {"audio": polars.Struct({"bytes": polars.Binary, "path": polars.String})}
     notes = {"huggingface": json.dumps({"info": {"features": features or {}}})}
@@ -113,14 +113,14 @@ def test_audiofolder_with_folders_as_labels(tmp_path: Path) -> None:
     assert [(record.split, record.label) for record in found] == [("test", "dog"), ("train", "cat"), ("train", "dog")]
 
 
-def test_folders_named_like_splits_are_no_labels(tmp_path: Path) -> None:
+def test_folders_named_like_splits_are_not_labels(tmp_path: Path) -> None:
     for name in ("train/1.wav", "test/1.wav"):
         put(tmp_path / name)
     assert {record.label for record in records("hugging_face", tmp_path)} == {None}
 
 
 def test_data_set_saved_with_save_to_disk(tmp_path: Path) -> None:
-    """As the library itself writes it."""
+    """Tables and folders that `datasets` itself wrote."""
     datasets = pytest.importorskip("datasets")
     kinds = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     features = datasets.Features(

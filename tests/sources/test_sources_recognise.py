@@ -17,7 +17,7 @@ from support.layouts import put, write
 
 
 def wavcaps(root: Path, *, audio: str = "audio") -> Path:
-    """A folder as WavCaps' files come: ids as names, and all captions in one JSON file."""
+    """A folder in the layout of WavCaps: ids as file names, and all captions in one JSON file."""
     data = [
         {"id": f"NHU0502401{n}", "caption": f"Bird number {n} sings.", "duration": 3.0, "download_link": "x"}
         for n in range(6)

@@ -311,7 +311,7 @@ def test_json_and_json_lines_with_either_suffix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", "None", "null", "N/A", " n/a ", "<NA>"])
-def test_placeholders_are_no_captions_tags_or_groups(tmp_path: Path, word: str) -> None:
+def test_placeholders_are_not_captions_tags_or_groups(tmp_path: Path, word: str) -> None:
     path = table(
         tmp_path,
         "t.csv",

@@ -1,4 +1,4 @@
-"""A data set that builds in a second, in a process that reports its progress so that a test can kill it.
+"""Build a small data set in a second, in a process that reports its progress so that a test can kill it.
 
 Slow imports are at the top, for the process that forks the builders; polars, which starts threads, is not among them.
 """
@@ -91,28 +91,28 @@ LEFT_OUT = {
 """The kind of each record that is left out; `evaluation_sets` gets the hash of 21."""
 
 
-def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int, told: Connection) -> None:
+def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int, reports: Connection) -> None:
     """Build, and report which of `STEPS` has begun, and when. Worker processes use the normal chunk size."""
     for module in (captioning, decode_step, download, makers, build_steps, write):
         module.CHUNK = SMALL if processes == 1 else module.CHUNK  # type: ignore[attr-defined]
 
-    def tell(step: str) -> None:
-        told.send((step, time.monotonic()))
+    def report(step: str) -> None:
+        reports.send((step, time.monotonic()))
 
     def all_records() -> Iterator[Record]:
-        tell("plan")
+        report("plan")
         yield from records(server, local)
 
     def progress(done: int, total: int) -> None:
         if done == 0:
-            tell("fetch")
+            report("fetch")
         elif done <= total / 2:
-            tell("decode")
+            report("decode")
         else:
-            tell("pack" if done < total else "finish")
+            report("pack" if done < total else "finish")
 
     def maker() -> Spelled:
-        tell("caption")
+        report("caption")
         return Spelled()
 
     build(
@@ -125,4 +125,4 @@ def run(out: Path, server: str, local: Path, pcm_sha256: str, *, processes: int,
         processes=processes,
         progress=progress,
     )
-    tell("done")
+    report("done")

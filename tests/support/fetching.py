@@ -34,12 +34,12 @@ def left_over(folder: Path) -> list[str]:
 
 def environment() -> dict[str, str]:
     """The environment of a process that runs this file."""
-    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    variables = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    return variables | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def main(folder: str, *urls: str) -> None:
-    """Fetch to `folder`, one line of JSON a result. After "pause.wav" it does nothing for a minute."""
+    """Fetch to `folder`, and print one line of JSON for each result. After "pause.wav" it does nothing for a minute."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     limits = replace(QUICK, idle_s=10.0, timeout_s=60.0, per_host=8)
     wanted = (FileRequest(url, Path(folder) / url.rpartition("/")[2]) for url in urls)

@@ -42,7 +42,7 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
 
 
 def records(name: str, root: Path, **choices: Any) -> list[Record]:
-    """What a source reads, after a look at what every record must have."""
+    """Read the records of a source, and check the fields that every record must have."""
     found = list(SOURCES[name].read(root, **choices))
     for record in found:
         assert record.id and record.source and isinstance(record.captions, tuple) and isinstance(record.tags, tuple)
@@ -52,5 +52,5 @@ def records(name: str, root: Path, **choices: Any) -> list[Record]:
 
 
 def decodable(found: Iterable[Record]) -> bool:
-    """Do all records name a sound that can be decoded?"""
+    """Return whether all records name a sound that can be decoded."""
     return all(describe(record.audio)[0] > 0 for record in found)

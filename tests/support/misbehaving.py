@@ -1,7 +1,7 @@
-"""A file server that does to its clients whatever the internet does.
+"""A file server with the faults of servers on the internet.
 
 A path is `/BEHAVIOUR/NAME`; behaviours are the methods named in `BEHAVIOURS`. `NAME` is a file in `files`, or else
-"SIZE.wav", so many bytes that begin like a WAV. First and later requests are counted for each path.
+"SIZE.wav", SIZE bytes that begin like a WAV. First and later requests are counted for each path.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Behaviours:
     # -- good manners
 
     def ok(self) -> None:
-        """The file, or the part of it that is asked for, if it is still the same."""
+        """The file, or the requested range of it if If-Range matches."""
         self._send_part(self._body, self._etag)
 
     def dated(self) -> None:
@@ -84,7 +84,7 @@ class _Behaviours:
         self.exchange.close_connection = True
 
     def gzipped(self) -> None:
-        """Compressed, though nobody asked for it."""
+        """Compressed, although the client accepts only identity."""
         self.exchange.send(200, gzip.compress(self._body), {"Content-Encoding": "gzip", "ETag": self._etag})
 
     def echo(self) -> None:
@@ -101,11 +101,11 @@ class _Behaviours:
         self.exchange.send(500, b"no") if self.before == 0 else self.ok()
 
     def once_429(self) -> None:
-        """Wait a second, please."""
+        """The first request: 429 with a Retry-After of one second."""
         self.exchange.send(429, b"no", {"Retry-After": "1"}) if self.before == 0 else self.ok()
 
     def once_429_date(self) -> None:
-        """Wait until a second that is two away, please."""
+        """The first request: 429 with a Retry-After of a date two seconds ahead."""
         date = {"Retry-After": formatdate(time.time() + 2, usegmt=True)}
         self.exchange.send(429, b"no", date) if self.before == 0 else self.ok()
 
@@ -120,7 +120,7 @@ class _Behaviours:
         self._send_part(self._body, None, most=None if self.before else CUT)
 
     def cut_deaf(self) -> None:
-        """The first two do, and Range is not known here."""
+        """The first two do, and Range is ignored."""
         self._deaf(self._body, cut=self.before < 2)
 
     def cut_changed(self) -> None:
@@ -281,7 +281,10 @@ class _Behaviours:
         shift: int = 0,
         wait_s: float = 0.0,
     ) -> None:
-        """As RFC 9110 has it, unless told otherwise; with `most`, the connection ends after so many bytes."""
+        """Answer a range request as RFC 9110 says, or against it with `careless` and `shift`.
+
+        With `most`, the connection ends after that many bytes.
+        """
         condition = self.request.headers.get("if-range")
         ranged = "range" in self.request.headers and (careless or condition in (None, etag, date))
         start = self.request.start + shift if ranged else 0

@@ -1,8 +1,8 @@
 """An append-only cache of captions written from keywords.
 
 One line of JSON per caption: {"maker": identity, "keywords": [...], "text": ...}. Several makers may share a file, and
-several processes may append to it, for each batch is one write. A line that a kill left incomplete is skipped, and
-stays.
+several processes may append to it, since each batch is one write. A line that a kill left incomplete is skipped, and
+stays in the file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _START = b'{"maker": '
 class CaptionCache:
     """The captions of one maker, read completely when opened and written through. Without a path, in memory only.
 
-    The order of keywords matters, for it changes the captions of a model.
+    The order of keywords matters, because models write other captions for another order.
     """
 
     def __init__(self, path: Path | None, maker: str) -> None:
-        """Open the cache. Raises DataError when the file cannot be read, or is no cache."""
+        """Open the cache. Raises DataError when the file cannot be read, or is not a cache."""
         self._path, self._maker = path, maker
         self._texts: dict[Keywords, str] = {}
         self._torn = False
@@ -75,7 +75,7 @@ class CaptionCache:
                 # A file that is torn within its first bytes is a cache as well.
                 if number == 0 and not line.startswith(_START[: len(line)]):
                     raise DataError(
-                        f"{path}: is no cache of captions. Name another file; nothing was written to this one."
+                        f"{path}: is not a cache of captions. Name another file; nothing was written to this one."
                     )
                 damaged += not self._read_line(line)
         self._torn = not line.endswith(b"\n")

@@ -1,4 +1,4 @@
-"""Check that captions describe the sounds, before hours of work go into clips that are all called "NHU".
+"""Check that captions describe the sounds, before hours are spent on a data set whose captions are codes like "NHU".
 
 Three problems are reported: no sound has a caption; nearly all captions are equal (those made from names: but for
 numbers and codes); most captions are identifiers, such as file names that were used in place of captions.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from openclap.captions.rules import Caption
 
 FEWEST_SOUNDS = 5
-"""Fewer sounds may well have equal captions."""
+"""Fewer sounds are not checked: they may have equal captions for good reason."""
 MOST_EQUAL, MOST_IDENTIFIERS = 0.9, 0.5
 """Shares of the sounds above which captions are reported."""
 SHORT_CODE = 4

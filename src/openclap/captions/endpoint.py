@@ -1,4 +1,4 @@
-"""Write a sentence from keywords with any server that speaks OpenAI's chat protocol: hosted, vLLM, llama.cpp, Ollama.
+"""Write a sentence from keywords with any server that implements OpenAI's chat protocol: hosted, vLLM, llama.cpp, Ollama.
 
     OPENCLAP_CHAT_URL      its address, "https://host/v1"
     OPENCLAP_CHAT_MODEL    the model's name there
@@ -79,7 +79,7 @@ class Endpoint:
         if missing:
             raise ConfigError(
                 f"{' and '.join(missing)} not set. An endpoint needs OPENCLAP_CHAT_URL (such as "
-                "http://127.0.0.1:8000/v1), OPENCLAP_CHAT_MODEL and, where it asks for one, OPENCLAP_CHAT_KEY."
+                "http://127.0.0.1:8000/v1), OPENCLAP_CHAT_MODEL and, if it needs one, OPENCLAP_CHAT_KEY."
             )
         return cls(
             environment["OPENCLAP_CHAT_URL"], environment["OPENCLAP_CHAT_MODEL"], environment.get("OPENCLAP_CHAT_KEY")
@@ -125,7 +125,7 @@ class Endpoint:
                 raise
 
     def _sentences(self, client: httpx2.Client, keywords: Sequence[Keywords], stopped: Event) -> list[str | None]:
-        """Send one request, and another one for each keyword list that it leaves without a sentence."""
+        """Send one request, and one more for each keyword list without a usable sentence in its response."""
         body = self._request(client, keywords, stopped)
         if body is None:
             return [None] * len(keywords)

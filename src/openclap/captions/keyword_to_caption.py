@@ -90,7 +90,7 @@ class KeywordCaptioner:
         self._model, self._tokenizer, self._settings, self._batch_size = model, tokenizer, settings, batch_size
 
     def make(self, keywords: Sequence[Keywords]) -> list[str | None]:
-        """Write a caption for each; None where the model writes no word, or can read none of the keywords."""
+        """Write a caption for each; None where the output has no word, or no keyword can be tokenized."""
         if self._settings.faithful:
             keywords = [distinct_keywords(words) for words in keywords]
         substitutes = [self._substitutes(words) for words in keywords]
@@ -142,7 +142,7 @@ class KeywordCaptioner:
         return [texts[start : start + returned] for start in range(0, len(texts), returned)]
 
     def _choose(self, keywords: Keywords, texts: Sequence[str]) -> str | None:
-        # U+FFFD is what the tokenizer makes of bytes that are no character.
+        # The tokenizer decodes bytes that form no character to U+FFFD.
         invalid = ("\ufffd", *self._settings.placeholders)
         usable = [
             text
@@ -174,7 +174,7 @@ def load(
 ) -> KeywordCaptioner:
     """Load a model by its name on the hub, its folder, or `BUNDLED`; on a GPU if there is one.
 
-    Raises CheckpointError when it cannot be fetched or is no sequence-to-sequence model, ConfigError for an unknown
+    Raises CheckpointError when it cannot be fetched or is not a sequence-to-sequence model, ConfigError for an unknown
     device.
     """
     import torch

@@ -68,7 +68,7 @@ def augment(
     neutral: bool = True,
     progress: Callable[[CaptioningCounts], None] | None = None,
 ) -> Iterator[Caption | None]:
-    """Yield for each record, in order, a caption from its keywords, or None.
+    """Yield a caption from the keywords of each record, in order; None for one that is left out or failed.
 
     A record of unknown length counts as long enough. Raises DataError when `cache` is not usable.
 

@@ -204,4 +204,4 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "macs": (),
     "wavtext5k": (),
 }
-"""The rules by source, in the order of their captions. () means that people's captions are enough."""
+"""The rules by source, in the order of their captions. () where every record has written captions."""

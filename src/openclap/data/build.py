@@ -112,10 +112,10 @@ def build_dataset(
         seed: of the split.
         licences: allowed families of licences, such as ("cc0", "by"); any without it.
         channels: "mean", "left", "right" or "loudest" channel of multichannel sounds.
-        drop_duplicates: of clips with the same samples, use the first one alone.
+        drop_duplicates: leave out clips with the same samples as an earlier one.
         decontaminate: evaluation sets by source and folder, such as {"esc50": "ESC-50"}; their clips are left out.
         skip_caption_check: continue with captions that look like identifiers, or are nearly all the same.
-        near_duplicates: leave out clips that sound like an earlier one, from this cosine on, such as 0.98.
+        near_duplicates: leave out clips whose embedding has a cosine to an earlier one of at least this, such as 0.98.
         model: the model that embeds clips for `near_duplicates`, such as `openclap.load("mini")`.
         caption: write one more caption for each clip from its tags, with "bundled", a model's name or folder,
             "endpoint", or a maker of one's own.
@@ -296,6 +296,7 @@ def build(
     Raises as `pack`; with `every_split`, DataError where a split would be empty; and whatever `check` raises.
     """
     report = progress or (lambda done, total: None)
+    # All steps under one lock: a second builder could otherwise replace the records between two of them.
     with explain_disk_errors(folder):
         check_identity(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -339,6 +340,7 @@ def fetch_and_decode(
     """
     if retry_failed:
         forget_failures(folder, share)
+    # Downloads only for chunks that are not decoded yet: a resumed job neither fetches nor counts the others.
     chunks, downloads = unfinished_chunks(folder, share), 0
     total_records = identity(folder)["records"]
     records = sum(min(CHUNK, total_records - chunk * CHUNK) for chunk in chunks)

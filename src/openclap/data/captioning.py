@@ -83,7 +83,7 @@ def sentences(folder: Place, numbers: polars.Series) -> dict[int, Caption]:
 def caption_maker(maker: str | CaptionMaker, revision: str | None = None, device: str | None = None) -> CaptionMaker:
     """Load a caption maker by name: "bundled", "endpoint", or a sequence-to-sequence model's folder or hub name.
 
-    A maker is returned as it is. Raises CheckpointError and ConfigError for one that cannot be loaded.
+    A maker is returned unchanged. Raises CheckpointError and ConfigError for one that cannot be loaded.
     """
     if not isinstance(maker, str):
         return maker

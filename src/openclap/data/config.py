@@ -39,7 +39,7 @@ class DataConfig:
         most_clipped: the largest share of samples at full scale.
         channels: of multichannel recordings: "mean", "left", "right" or "loudest" (see `openclap.audio.mono`). With
             "mean", recordings whose channels cancel each other are left out.
-        drop_duplicates: of clips with the same samples, use the first one alone.
+        drop_duplicates: leave out clips with the same samples as an earlier one.
         decontaminate: names of the evaluation sets whose clips are left out.
         shard_size: samples in each tar.
         seed: of the split.
@@ -61,7 +61,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_shares(self.splits)
-        MonoConfig(self.channels)
+        MonoConfig(self.channels)  # raises for an unknown channel
         if isinstance(self.licences, str) or not all(self.licences):
             raise ConfigError(f"licences are {self.licences!r}, expected families such as cc0, by, by-sa.")
         if self.shard_size < 1:
@@ -74,7 +74,7 @@ class DataConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data, to be written beside the records."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
 
 

@@ -70,7 +70,7 @@ def facts_and_flac(
     channels: Channels = "mean",
     longest_s: float | None = None,
 ) -> tuple[Facts, bytes | None]:
-    """Decode a sound once, for its facts and for its FLAC; no FLAC for one longer than `longest_s`.
+    """Decode a sound once, and return its facts and its FLAC; no FLAC where it is longer than `longest_s` seconds.
 
     Warns with AudioWarning where channels cancel in their mean. Raises AudioError where the sound cannot be decoded or
     its FLAC does not decode to the same samples.
@@ -79,7 +79,7 @@ def facts_and_flac(
     pieces = _metered(segment(source, start_s, length_s), meter)
     channel: Channels | int = channels
     try:
-        if channels == "loudest":  # known only at the end
+        if channels == "loudest":  # known only at the end, so all channels are in memory until then
             whole = list(pieces)
             pieces, channel = iter(whole), meter.levels.loudest
         mono: list[Wave] = []
@@ -251,6 +251,7 @@ def examine(job: tuple[str, int]) -> int:
     decoder = _Decoder(folder, failures(folder), whole["config"])
     sounds = sounds_of_chunk(folder, number)
     sounds.parent.mkdir(parents=True, exist_ok=True)
+    # One tar for the FLACs of a chunk: millions of small files would slow down shared file systems.
     with new_file(sounds) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         facts = [{"n": row["n"]} | decoder.row(row, tar) for row in rows.iter_rows(named=True) if row["kind"] is None]
     # After the sounds: a chunk counts as done when its facts are there.
@@ -263,7 +264,7 @@ class _Decoder:
         self._folder, self._failed, self._config = folder, failed, config
 
     def row(self, record: Mapping[str, Any], tar: tarfile.TarFile) -> dict[str, Any]:
-        """The facts of a record, whose FLAC is added to `tar`; or the reason for their absence."""
+        """Add the FLAC of a record to `tar` and return its facts; or return why it could not be decoded."""
         audio, longest_s = record["audio"], self._config["longest_s"]
         try:
             with warnings.catch_warnings():

@@ -104,7 +104,7 @@ def download_sounds(
     journal = work(folder, "fetched", f"{share}.jsonl")
     journal.parent.mkdir(parents=True, exist_ok=True)
     requests = (FileRequest(url, path_of_sound(folder, url)) for url in requested)
-    # Another seed for each job: jobs that were refused together must not come back together.
+    # A different seed in each job, so that jobs refused at the same time do not all retry at the same time.
     for done, outcome in enumerate(fetch(requests, limits=limits, seed=share.number), start=1):
         if isinstance(outcome, FailedFetch):
             count += 1

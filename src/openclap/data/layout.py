@@ -135,7 +135,7 @@ def check_identity(folder: Place) -> None:
 
 def write_identity(folder: Place, wanted: Mapping[str, Any]) -> None:
     """Write dataset.json for `wanted`. Raises DataError when the folder belongs to another data set."""
-    # Through JSON, so that tuples compare equal to the lists that were read.
+    # Through JSON, so that tuples compare equal to the lists read from the file.
     wanted = json.loads(json.dumps(wanted))
     if not (folder / IDENTITY).exists():
         write_bytes(folder / IDENTITY, json.dumps(wanted, indent=1).encode())

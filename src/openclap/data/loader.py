@@ -219,7 +219,7 @@ def _empty_batch(frontend: FrontEndLike) -> PairBatch:
 
 
 def _caption_id(caption: str) -> int:
-    """63 bits of a hash: the same for equal captions in every process."""
+    """Hash a caption to 63 bits (int64 is signed); unlike `hash`, the same in every process."""
     return int.from_bytes(blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1
 
 

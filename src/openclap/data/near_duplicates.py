@@ -40,7 +40,7 @@ class NearDuplicates:
     """How to recognise near-duplicates.
 
     Attributes:
-        threshold: the cosine from which on two clips count as near-duplicates.
+        threshold: the least cosine of two near-duplicates.
         model: identifies weights and settings; embeddings of another model are computed again.
         embed: computes the embeddings.
     """

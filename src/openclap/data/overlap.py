@@ -1,9 +1,9 @@
 """Find clips that are also in evaluation sets, so that training data can be decontaminated.
 
 Two clips overlap when they come from one upload (a Freesound id, a YouTube video) or are the same sound, sample for
-sample. The segment of the upload plays no role: five seconds of it give the rest away, ESC-50 does not say where its
-cuts begin, and AudioSet, AudioCaps and VGGSound take one segment of a video, not always the same one. Ids come from
-records, from file names, or from a saved file of ids; no audio is needed for them.
+sample. The segment of the upload is ignored: five seconds of a recording are enough to recognise the rest, ESC-50 does
+not publish where its cuts begin, and AudioSet, AudioCaps and VGGSound may take different segments of one video. Ids
+come from records, from file names, or from a saved file of ids; no audio is needed for them.
 
 The published table (Wu et al. 2023, arXiv:2211.06687) is read as a count of the evaluation set's clips: UrbanSound8K
 cuts 8,732 clips from 1,302 uploads, and 1,218 of them in FSD50K alone cannot all be uploads. For AudioCaps it is one

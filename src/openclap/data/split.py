@@ -13,6 +13,7 @@ from types import MappingProxyType
 from openclap.errors import ConfigError
 
 DOMINANT_CLIPS, DOMINANT_SHARE = 8, 0.1
+"""A group is dominant with more clips than the first number, and than this share of the smallest split."""
 TRAIN_AND_TEST: Mapping[str, float] = MappingProxyType({"train": 0.8, "test": 0.2})
 
 
@@ -21,14 +22,15 @@ def split_by_group(
 ) -> dict[str, str]:
     """Assign each group to a split, from the group of every record.
 
-    Groups are ordered by a hash keyed by `seed`, and each goes where its middle falls among the shares of `splits`: the
-    order of records plays no part. A dominant group, one of more than eight clips that would fill more than a tenth of
-    a smaller split, goes to the largest split, so that no single session decides a measurement (FSD50K puts its largest
-    uploaders into development, Fonseca et al. 2022); where the others are too few to fill the smaller splits, the
-    smallest of the dominant groups are distributed as well. An empty split gets the smallest group of the split that
-    has the most groups, if that has more than one.
+    Groups are ordered by a hash keyed by `seed`, so the order of records does not matter, and each goes where its
+    middle falls among the shares of `splits`. A dominant group, one of more than eight clips that would fill more than
+    a tenth of a smaller split, goes to the largest split, so that no single session decides a measurement (FSD50K puts
+    its largest uploaders into development, Fonseca et al. 2022); where the others are too few to fill the smaller
+    splits, the smallest of the dominant groups are distributed as well. An empty split gets the smallest group of the
+    split that has the most groups, if that has more than one.
 
-    Raises ConfigError when shares are not positive numbers that add up to 1, or a name is no folder name.
+    Raises ConfigError when shares are not positive numbers that add up to 1, or a name is not valid
+    for a folder.
     """
     check_shares(splits)
     members = _distribute(Counter(groups), splits, seed)
@@ -114,7 +116,7 @@ def shortfalls(splits: Mapping[str, float], groups: Mapping[str, Mapping[str, in
 
     Args:
         groups: for each split, the sizes of its groups.
-        own: number of other records, whose source assigns their split itself.
+        own: number of records that have a split from their source.
     """
     sizes = {name: sum(groups.get(name, {}).values()) for name in splits}
     clips = sum(sizes.values())

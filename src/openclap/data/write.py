@@ -140,7 +140,7 @@ def _samples(plan: TarPlan) -> list[PlannedSample]:
 
 
 def _digest(tar: Tar, samples: Sequence[PlannedSample]) -> str:
-    # The digest of all records is included, since the sounds follow from it.
+    # The digest of all records includes the name and size of each sound.
     sha = hashlib.sha256(identity(place_of(tar.folder))["digest"].encode())
     for sample in samples:
         sha.update(f"{sample.number} {sample.n} ".encode() + sample.json)

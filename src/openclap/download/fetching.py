@@ -111,7 +111,7 @@ class _BackgroundLoop:
 
     def stop(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Cancel everything and release the connections; partial files stay."""
-        if sys.is_finalizing():  # no other thread runs any more: waiting for one would never end
+        if sys.is_finalizing():  # daemon threads have stopped: waiting for one would never end
             return
         self.start(self._cancel_all(close)).result()
         self._loop.call_soon_threadsafe(self._loop.stop)

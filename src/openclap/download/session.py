@@ -175,7 +175,7 @@ class Session:
                 self._hosts.pop(name, None)
 
     async def _session_slot(self, name: str, host: Host) -> None:
-        """Acquire a slot of the session at a time when the host may be asked."""
+        """Acquire a slot of the session at a time when a request to the host may start."""
         while True:
             # The host's pauses first, then the slot: a paused host must not occupy slots.
             while not (trouble := host.given_up(time.monotonic())) and (delay := host.delay(time.monotonic())):

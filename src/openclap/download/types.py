@@ -80,15 +80,15 @@ class FetchLimits:
     """How hard to try, and how much to demand of servers.
 
     Attributes:
-        concurrency: files that are fetched at the same time.
-        per_host: of these, from one host name.
-        requests_per_second: to one host name; None for no limit.
-        max_bytes: of one file.
-        timeout_s: for one file, over all its attempts, waits between them not counted.
+        concurrency: most files that are fetched at the same time.
+        per_host: most of these from one host name.
+        requests_per_second: most requests to one host name in a second; None for no limit.
+        max_bytes: size of the largest file.
+        timeout_s: for one file, over all its attempts, without the waits between them.
         idle_s: longest time without a byte, and for establishing a connection.
-        attempts: for one file.
+        attempts: most requests for one file, redirects not counted.
         backoff_s: about the wait before the second attempt; it doubles each time, up to a minute.
-        patience_s: stop asking a host that has refused or been unreachable for this long.
+        patience_s: give up a host that has refused all requests or been unreachable for this long.
         allow_private: allow addresses of private networks and of this machine, for a mirror of one's own.
     """
 

@@ -80,7 +80,7 @@ def caption_lines(text: str) -> tuple[str, ...]:
 def parse_json_notes(content: Any) -> dict[str, Any]:
     """Return the arguments of a record that an object in LAION's layout, or any other, fills.
 
-    Raises ValueError when `content` is no object.
+    Raises ValueError when `content` is not an object.
     """
     if not isinstance(content, dict):
         raise ValueError('expected an object such as {"caption": …}')

@@ -81,7 +81,7 @@ class ColumnMap:
     def values(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a record that the row fills, all but `audio`.
 
-        Without a group of its own, a row's group is the Freesound user or the YouTube video, if the row tells it.
+        Without a group of its own, a row's group is the Freesound user or the YouTube video, where the row names one.
         """
         values: dict[str, Any] = {
             "captions": tuple([text for name in self.captions for text in self._texts(row, name)]),

@@ -35,7 +35,7 @@ def extract_audio(content: bytes, name: str, folder: Path) -> Path:
     # 256 subfolders: a folder of a million files is slow on many file systems.
     path = folder / digest[:2] / f"{digest}{suffix if suffix in AUDIO_AND_VIDEO_SUFFIXES else ''}"
     try:
-        # The name vouches for the content; comparing sizes is enough and reads nothing.
+        # The name is the hash of the content, so equal sizes are enough and nothing has to be read.
         if not (path.is_file() and path.stat().st_size == len(content)):
             path.parent.mkdir(parents=True, exist_ok=True)
             with new_file(path) as file:

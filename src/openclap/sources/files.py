@@ -33,8 +33,8 @@ def csv_rows(
 ) -> Iterator[tuple[str, ...]]:
     """Yield the cells of the named columns row by row: `needed`, then `optional` ("" for missing ones).
 
-    The text is UTF-8; invalid bytes are read as cp1252, for some published tables mix the two. Rows whose first needed
-    cell is empty are left out and logged. `header` names the columns of a file without a header.
+    The text is UTF-8; invalid bytes are read as cp1252, because some published tables mix the two. Rows whose first
+    needed cell is empty are left out and logged. `header` names the columns of a file without a header.
 
     Raises DamagedTableError when the file cannot be read or a needed column is missing.
     """
@@ -70,7 +70,7 @@ def parquet_rows(
     polars = require("polars", "data")
     dropped = 0
     try:
-        frame = polars.scan_parquet(path, glob=False)  # brackets in a file name are no pattern
+        frame = polars.scan_parquet(path, glob=False)  # brackets in a file name are not a pattern
         header = frame.collect_schema().names()
         _check_columns(path, header, needed)
         columns = [
@@ -119,7 +119,7 @@ def files_under(folder: Path) -> Iterator[Path]:
     seen: set[tuple[int, int]] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         parent, status = Path(place), Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link into a parent would lead round in circles
+        if (status.st_dev, status.st_ino) in seen:  # a link to a parent folder would never end
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -137,7 +137,7 @@ def is_output(folder: Path) -> bool:
     return any(all((folder / name).exists() for name in names) for names in _OUTPUTS)
 
 
-_OUTPUTS = (  # files that are all there
+_OUTPUTS = (  # files that together identify a finished or unfinished data set, a run, an index
     ("dataset.json", "work"),
     ("dataset.json", "manifest.parquet"),
     ("config.json", "log.jsonl"),
@@ -166,7 +166,7 @@ def relative_name(root: Path, path: Path) -> str:
 
 
 def as_int(cell: Any) -> int | None:
-    """Parse a cell as a whole number; None where it is none."""
+    """Parse a cell as a whole number; None for any other cell."""
     try:
         return int(cell)
     except (TypeError, ValueError, OverflowError):
@@ -174,7 +174,7 @@ def as_int(cell: Any) -> int | None:
 
 
 def as_float(cell: Any) -> float | None:
-    """Parse a cell as a finite number; None where it is none."""
+    """Parse a cell as a finite number; None for any other cell."""
     try:
         value = float(cell)
     except (TypeError, ValueError):

@@ -195,7 +195,7 @@ def _lock_for(folder: Path, wanted: Mapping[str, str]) -> Iterator[None]:
             _write(note, wanted)
             yield
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: cannot be written ({error}). Mend that or choose another folder.") from error
+        raise DataError(f"{folder}: cannot be written ({error}). Correct that or choose another folder.") from error
 
 
 def _first_to_fetch(folder: Path) -> int:

@@ -38,7 +38,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 SAVE_TO_DISK_FILES = ("dataset_dict.json", "dataset_info.json", "state.json")
 """Files that `save_to_disk` writes beside Arrow files."""
 _BATCH = 16
-"""Rows that are read at once: few, for each may hold megabytes of audio."""
+"""Rows that are read at once: few, because each may hold megabytes of audio."""
 
 ColumnTypes = dict[str, Any]
 _CellRows = Iterator[tuple[Any, ...]]
@@ -169,7 +169,7 @@ def _from_table(root: Path, table: Path, cache: Path, captions: tuple[str, ...])
                 log.warning("%s: row %d holds no audio and was left out.", table, number)
                 continue
             row = {column: _name_classes(value, classes.get(column)) for column, value in zip(rest, cells, strict=True)}
-            # Audio may be embedded or referred to, row by row; content wins, for a path may be one of another machine.
+            # Each row may embed its audio or refer to it; content wins, since the path may be of another machine.
             audio = extract_audio(content, path, cache) if content else table.parent / path
             group = own_group(audio) if content else f"{root.resolve().name}:{path}"
             # Column values override these defaults, but never the file that was found.
@@ -253,7 +253,10 @@ def _metadata_rows(metadata: Path) -> Iterator[dict[str, Any]]:
 
 
 def _from_folders(root: Path, found: Sequence[Path]) -> Iterator[Record]:
-    """Yield records of audio alone. Folders are labels if all files are equally deep and not all folders are splits."""
+    """Yield records of a folder without tables or metadata.
+
+    Folders are labels if all files are equally deep and not all folders are splits.
+    """
     names = [relative_name(root, path) for path in found]
     parents = {path.parent.name for path in found if path.parent != root}
     splits = {word for words in SPLIT_WORDS.values() for word in words}

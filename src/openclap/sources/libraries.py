@@ -1,7 +1,7 @@
 """Commercial libraries of sound effects, whose file names describe the sounds.
 
 Free To Use Sounds, Sonniss' GDC bundles, Paramount Motion's Odeon library and We Sound Effects: folders of audio, one
-per pack, without a table. The group is the folder of a file, for a pack is mostly one session of one author; files
+per pack, without a table. The group is the folder of a file, because a pack is mostly one session of one author; files
 directly under the root are grouped by their names without the number of the take.
 """
 

@@ -300,11 +300,11 @@ def advice(collection: RecognisedCollection) -> str:
     suggestions += _suggest_tables(collection)
     if not suggestions and collection.source == "folder" and _folders_are_labels(collection.path):
         suggestions.append("If its folders are labels, give --source hugging_face.")
-    return " ".join(suggestions[:2])  # more would bury the message
+    return " ".join(suggestions[:2])  # more would hide the problem itself
 
 
 def _can_read(name: str, root: Path) -> bool:
-    was_disabled, log.disabled = log.disabled, True  # trying a source that does not fit would log its complaints
+    was_disabled, log.disabled = log.disabled, True  # a source that does not fit would log warnings
     try:
         return next(SOURCES[name].read(root), None) is not None
     except (DataError, OSError, ValueError):

@@ -42,9 +42,9 @@ TableRow = dict[str, Any]
 TableRows = list[TableRow]
 
 SAMPLED_ROWS = 50
-"""Rows that are looked at to find out whether files are at their paths."""
+"""Rows that are sampled to see whether files exist at their paths."""
 LEAST_NAMED = 0.5
-"""A column without a telling name is taken for file names if this share of its cells names files."""
+"""A column with any other name is used for file names if at least this share of its cells names existing files."""
 MOST_FILES = 2_000_000
 """Limit on the files that are searched for a table's names."""
 
@@ -110,7 +110,7 @@ def open_table(
 ) -> SoundTable:
     """Read one record per row, in row order.
 
-    Defaults: the group is the Freesound user or the YouTube video if the row tells it, otherwise the file; the id is
+    Defaults: the group is the Freesound user or the YouTube video where the row names one, otherwise the file; the id is
     the file as the table writes it, the source the table's name. A row without captions gives a record with
     captions=(); blank rows are skipped.
 
