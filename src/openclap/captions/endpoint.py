@@ -1,4 +1,4 @@
-"""Write a sentence from keywords with any server that implements OpenAI's chat protocol: hosted, vLLM, llama.cpp, Ollama.
+"""Write a sentence from keywords with any server of OpenAI's chat protocol: hosted, vLLM, llama.cpp, Ollama.
 
     OPENCLAP_CHAT_URL      its address, "https://host/v1"
     OPENCLAP_CHAT_MODEL    the model's name there

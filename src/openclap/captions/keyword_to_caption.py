@@ -90,7 +90,7 @@ class KeywordCaptioner:
         self._model, self._tokenizer, self._settings, self._batch_size = model, tokenizer, settings, batch_size
 
     def make(self, keywords: Sequence[Keywords]) -> list[str | None]:
-        """Write a caption for each; None where the output has no word, or no keyword can be tokenized."""
+        """Write a caption for each; None where the output has no word, or no keyword remains (`faithful`)."""
         if self._settings.faithful:
             keywords = [distinct_keywords(words) for words in keywords]
         substitutes = [self._substitutes(words) for words in keywords]

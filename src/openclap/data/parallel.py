@@ -59,7 +59,8 @@ class Runner(Protocol):
 def run(work: Callable[[T], R], items: Sequence[T], processes: int = 1) -> Iterator[R]:
     """Yield the result for each item as it is ready. `work`, items and results must be picklable.
 
-    With one process, everything runs in the current one, in order. An error in one item ends the others as a kill would. Raises DataError where a process dies.
+    With one process, everything runs in the current one, in order. An error in one item ends the
+    others as a kill would. Raises DataError where a process dies.
     """
     if processes < 1:
         raise ConfigError(f"processes is {processes}, expected 1 or more.")

@@ -110,8 +110,8 @@ def open_table(
 ) -> SoundTable:
     """Read one record per row, in row order.
 
-    Defaults: the group is the Freesound user or the YouTube video where the row names one, otherwise the file; the id is
-    the file as the table writes it, the source the table's name. A row without captions gives a record with
+    Defaults: the group is the Freesound user or the YouTube video where the row names one, otherwise the file; the id
+    is the file as the table writes it, the source the table's name. A row without captions gives a record with
     captions=(); blank rows are skipped.
 
     Args:
