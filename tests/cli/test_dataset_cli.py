@@ -56,7 +56,7 @@ def test_build_from_a_folder_of_sounds(collection: Path, tmp_path: Path, capsys:
     assert any("Big Dog bark" in caption for caption in captions["BigDog_bark-01"])
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlicense: other") and "| **sum** | 4 |" in card
-    assert (out / "card" / "lengths.svg").read_bytes().startswith(b"<?xml")
+    assert (out / "card" / "lengths.svg").read_bytes().startswith(b"<svg xmlns=")
     assert openclap("dataset", "check", out) == 0
 
 
@@ -125,8 +125,8 @@ def test_identifiers_as_captions_stop_the_build_before_any_work(
     for verb in ("build", "plan"):
         assert openclap("dataset", verb, folder, out) == 2
         said = " ".join(capsys.readouterr().err.split())
-        assert "6 of 6 captions look like identifiers ('NHU'; made of the file name)" in said
-        assert f"{notes} speaks of these sounds (captions in 'caption'): give it in place of the folder." in said
+        assert "6 of 6 captions look like identifiers ('NHU'; made from the file name)" in said
+        assert f"{notes} describes these sounds (captions in 'caption'): give it in place of the folder." in said
         assert "To continue all the same, use --skip-caption-check." in said and "Traceback" not in said
         assert not (out / "dataset.json").exists()
     assert openclap("dataset", "build", folder, out, "--skip-caption-check", *ALONE) == 0

@@ -93,7 +93,7 @@ def test_a_narrower_map_is_read_as_attention_of_all_to_all_would(kept: int, widt
 
 
 def test_blocks_of_columns_remain_equally_often() -> None:
-    part = PartOfMap(64, 8, (2, 2, 6, 2), kept=3)
+    part = PartOfMap(64, 8, (2, 2, 6, 2), remaining=3)
     numbered = torch.arange(64 * 64).float().view(1, -1, 1).expand(400, -1, -1)
     torch.manual_seed(0)
     kept_BN = part(numbered)[:, :, 0].long()

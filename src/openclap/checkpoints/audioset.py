@@ -20,9 +20,8 @@ from openclap.checkpoints.checkpoint import ZeroInit, load_weights, tower_name
 from openclap.checkpoints.key_tables import translate_key
 from openclap.checkpoints.tensors import errors_as_checkpoint_errors, read_tensors
 from openclap.errors import CheckpointError
-from openclap.models.config import AudioConfig, HTSATConfig
-from openclap.models.htsat import HTSAT
-from openclap.models.pann import PANN
+from openclap.models.build import build_audio_tower
+from openclap.models.config import AudioConfig
 
 PREFIX = "sed_model."
 FIRST_LAYERS = ("patch_embed.proj.weight", "conv_block1.conv1.weight")
@@ -58,7 +57,7 @@ class AudioTower:
     def empty_network(self) -> nn.Module:
         """Build the network with weights of zero."""
         with ZeroInit():
-            return HTSAT(self.config) if isinstance(self.config, HTSATConfig) else PANN(self.config)
+            return build_audio_tower(self.config)
 
 
 def has_tower_names(state: Mapping[str, Any]) -> bool:

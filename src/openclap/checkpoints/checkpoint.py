@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from openclap.audio.frontend import FrontEnd
 from openclap.errors import CheckpointError
 from openclap.formatting import describe_error, join_first
 from openclap.models.build import build_clap
-from openclap.models.config import HTSATConfig
+from openclap.models.config import HTSATConfig, PANNConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,6 +129,12 @@ def tower_name(audio: AudioConfig) -> str:
     fuses."""
     plain = replace(audio, fusion=None)
     known = [name for name, config in presets.AUDIO_TOWERS.items() if config == plain]
-    size = audio.width if isinstance(audio, HTSATConfig) else len(audio.widths)
-    name = known[0] if known else f"{'htsat' if isinstance(audio, HTSATConfig) else 'pann'}-{size}"
+    if known:
+        name = known[0]
+    elif isinstance(audio, HTSATConfig):
+        name = f"htsat-{audio.width}"
+    elif isinstance(audio, PANNConfig):
+        name = f"pann-{len(audio.widths)}"
+    else:
+        assert_never(audio)
     return f"{name}-fusion" if audio.fusion else name

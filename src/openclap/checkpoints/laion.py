@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -120,7 +120,9 @@ def audio_key_table(audio: AudioConfig) -> KeyTable:
     """Return the table that translates an audio tower's names."""
     if isinstance(audio, HTSATConfig):
         return HTSAT
-    return PANN_1D if (audio.fusion or "").endswith("_1d") else PANN_2D
+    if isinstance(audio, PANNConfig):
+        return PANN_1D if (audio.fusion or "").endswith("_1d") else PANN_2D
+    assert_never(audio)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,12 @@ def _part_factories(state: Mapping[str, Tensor], preset: Preset) -> dict[str, Mo
     parts: dict[str, ModuleFactory] = {
         f"{side}_transform.sequential": lambda: MLPTransform(size) for side in ("audio", "text")
     }
-    parts |= _htsat_parts(preset.audio) if isinstance(preset.audio, HTSATConfig) else _pann_parts(preset.audio)
+    if isinstance(preset.audio, HTSATConfig):
+        parts |= _htsat_parts(preset.audio)
+    elif isinstance(preset.audio, PANNConfig):
+        parts |= _pann_parts(preset.audio)
+    else:
+        assert_never(preset.audio)
     if (preset.audio.fusion or "").startswith("iaff"):
         # One missing branch beside each first global branch; its width is read from that branch's weights.
         first = ".global_att.1.weight"

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from openclap import presets
 from openclap.checkpoints import figures, hub, openclap_folder
 from openclap.checkpoints.figures import CardFigures
 from openclap.errors import CheckpointError
 from openclap.formatting import markdown_table
-from openclap.models.config import HTSATConfig
+from openclap.models.config import HTSATConfig, PANNConfig
 from openclap.presets import Preset
 from openclap.storage import write_bytes
 
@@ -132,7 +132,9 @@ def _audio_tower(preset: Preset) -> str:
     fused = f", fusion {audio.fusion}" if audio.fusion else ""
     if isinstance(audio, HTSATConfig):
         return f"HTSAT, width {audio.width}, depths {'-'.join(map(str, audio.depths))}{fused}"
-    return f"convolutional (PANN), widths {'-'.join(map(str, audio.widths))}{fused}"
+    if isinstance(audio, PANNConfig):
+        return f"convolutional (PANN), widths {'-'.join(map(str, audio.widths))}{fused}"
+    assert_never(audio)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,12 @@ from openclap.data.layout import IDENTITY, MANIFEST, SKIPPED, identity, read_all
 from openclap.data.overlap import ALL, ids_of_frame, overlap_table, to_markdown
 from openclap.errors import DataError, require
 from openclap.formatting import markdown_table
+from openclap.pages.charts import bar_chart
 from openclap.sources import SOURCES
 from openclap.storage import Place, write_bytes
 
 if TYPE_CHECKING:
     import polars
-    from matplotlib.figure import Figure
 
 LENGTHS_S = (0, 1, 2, 5, 10, 20, 30, 60, 120, 300, float("inf"))
 """The edges of the histogram of lengths."""
@@ -140,8 +139,8 @@ def write_card(folder: Place, name: str) -> Place:
         raise DataError(f"{folder}: contains a {CARD} and an {ALTERNATIVE_CARD} of your own. Move one of them away.")
     place = folder / free[0]
     (folder / LENGTHS_CHART).parent.mkdir(exist_ok=True)
-    write_bytes(folder / LENGTHS_CHART, _lengths_chart(stats))
-    write_bytes(folder / SOURCES_CHART, _sources_chart(stats))
+    write_bytes(folder / LENGTHS_CHART, _lengths_chart(stats).encode())
+    write_bytes(folder / SOURCES_CHART, _sources_chart(stats).encode())
     write_bytes(place, card(stats, name, identity(folder)["config"], overlaps_of(folder)).encode())
     return place
 
@@ -259,41 +258,16 @@ def _left_out(stats: DatasetStats) -> str:
     )
 
 
-def _lengths_chart(stats: DatasetStats) -> bytes:
-    names = [f"{low:g}–{high:g}" if high < float("inf") else f">{low:g}" for low, high in _intervals()]
-    figure = _figure(7, 3)
-    axes = figure.subplots()
-    axes.bar(names, stats.lengths, color="#3b6ea5")
-    axes.set(xlabel="seconds", ylabel="samples")
-    axes.spines[["top", "right"]].set_visible(False)
-    return _svg(figure)
+def _lengths_chart(stats: DatasetStats) -> str:
+    names = [f"{low:g}–{high:g} s" if high < float("inf") else f"> {low:g} s" for low, high in _intervals()]
+    bars = [(name, count, f"{count:,}") for name, count in zip(names, stats.lengths, strict=True)]
+    return bar_chart(bars, alt="Samples by length", x_label="samples by length")
 
 
-def _sources_chart(stats: DatasetStats) -> bytes:
-    names = sorted(stats.sources, key=lambda name: stats.sources[name][1])
-    figure = _figure(7, 0.8 + 0.35 * len(names))
-    axes = figure.subplots()
-    bars = axes.barh(names, [stats.sources[name][1] for name in names], color="#3b6ea5")
-    axes.bar_label(bars, [f" {stats.sources[name][0]:,} samples" for name in names])
-    axes.margins(x=0.25)
-    axes.set(xlabel="hours")
-    axes.spines[["top", "right"]].set_visible(False)
-    return _svg(figure)
-
-
-def _figure(width: float, height: float) -> Figure:
-    require("matplotlib", "data")
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _svg(figure: Figure) -> bytes:
-    """Render to the same bytes every time."""
-    import matplotlib
-
-    file = io.BytesIO()
-    # A fixed salt for ids, and no date, or each card would be another file.
-    with matplotlib.rc_context({"svg.hashsalt": "openclap", "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+def _sources_chart(stats: DatasetStats) -> str:
+    names = sorted(stats.sources, key=lambda name: stats.sources[name][1], reverse=True)
+    bars = []
+    for name in names:
+        samples, hours = stats.sources[name][:2]
+        bars.append((name, hours, f"{samples:,} samples, {hours:,.2f} h"))
+    return bar_chart(bars, alt="Hours by source", x_label="hours by source")

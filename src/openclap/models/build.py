@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from torch import nn
 
 from openclap.models.clap import CLAP
-from openclap.models.config import HTSATConfig
+from openclap.models.config import AudioConfig, HTSATConfig, PANNConfig
 from openclap.models.htsat import HTSAT
 from openclap.models.pann import PANN
 from openclap.models.text_tower import TextTower
@@ -16,14 +16,23 @@ if TYPE_CHECKING:
     from openclap.presets import Preset
 
 
-def build_clap(preset: Preset) -> CLAP:
-    """Build the networks of `preset` with fresh weights, drawn from torch's generator.
+def build_audio_tower(config: AudioConfig) -> nn.Module:
+    """Build an audio tower with fresh weights: `forward(AudioBatch)` gives (B, D), `features` gives AudioFeatures.
 
-    A new audio tower gets its case here: `forward(AudioBatch)` gives (B, D), `features` gives AudioFeatures.
+    A new tower gets its case here. `assert_never` makes the type checker name this and every other place that has to
+    tell the towers apart, once `AudioConfig` has a new member.
     """
-    tower: nn.Module = HTSAT(preset.audio) if isinstance(preset.audio, HTSATConfig) else PANN(preset.audio)
+    if isinstance(config, HTSATConfig):
+        return HTSAT(config)
+    if isinstance(config, PANNConfig):
+        return PANN(config)
+    assert_never(config)
+
+
+def build_clap(preset: Preset) -> CLAP:
+    """Build the networks of `preset` with fresh weights, drawn from torch's generator."""
     return CLAP(
-        tower,
+        build_audio_tower(preset.audio),
         TextTower(preset.text),
         preset.audio.embedding_size,
         preset.text.hidden_size,

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: curves, intervals on a bar, and confusion tables.
+"""Charts as SVG: curves, intervals on a bar, confusion tables, and bar charts as files of their own.
 
 Drawn by hand rather than with a plotting library: a page is then one file without a script, text stays selectable and
 of the page's font, `<title>` gives each mark a tooltip, and colours come from CSS variables (`style.css`), so that one
@@ -24,6 +24,11 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
 MOST_LABELS = 40
 CELLS = ((7, 42), (12, 34), (20, 28), (MOST_LABELS, 17))
 """The largest number of labels, and the pixels of a cell of their confusion table."""
+BAR_STYLE = (
+    "<style>text{font:12px system-ui,sans-serif;fill:#57606a}rect{fill:#0d6f74}"
+    "@media(prefers-color-scheme:dark){text{fill:#a3a6aa}rect{fill:#5cc4c6}}</style>"
+)
+"""Colours of a chart outside of a page; both sets are legible on white and on black."""
 NUMBERED = 28  # pixels from which on a cell has room for its percentage
 
 
@@ -123,6 +128,27 @@ def confusion_chart(labels: Sequence[str], count_CC: Ints, *, alt: str) -> str:
             parts.append(f'<g transform="{place}">{cell}</g>')
     side = len(labels) * size
     return _svg(math.ceil(margin + side + slant), math.ceil(slant + side + 4), alt, parts, fixed=True)
+
+
+def bar_chart(bars: Sequence[tuple[str, float, str]], *, alt: str, x_label: str) -> str:
+    """Draw horizontal bars, from top to bottom, as an SVG file that stands alone, such as an image in Markdown.
+
+    Args:
+        bars: (name, length from 0 on, text at the end of the bar).
+    """
+    row, longest = 24, max((value for _, value, _ in bars), default=0.0) or 1.0
+    margin = 12 + 6.6 * max((len(_short(name)) for name, _, _ in bars), default=0)
+    # The text at the end needs room beside the longest bar.
+    scale = Scale(0.0, longest, margin, WIDTH - 20 - 6.6 * max((len(text) for _, _, text in bars), default=0))
+    parts = [BAR_STYLE]
+    for number, (name, value, text) in enumerate(bars):
+        top, width = 8 + number * row, scale(value) - margin
+        parts.append(_text(margin - 8, top + 13, _short(name), "end"))
+        parts.append(f'<rect x="{margin:.1f}" y="{top}" width="{max(width, 1.0):.1f}" height="{row - 7}" rx="2"/>')
+        parts.append(_text(margin + max(width, 1.0) + 6, top + 13, text, "start"))
+    bottom = 8 + len(bars) * row
+    parts.append(_text(margin, bottom + 14, x_label, "start"))
+    return _svg(WIDTH, bottom + 22, alt, parts).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
 
 
 def most_frequent(labels: Sequence[str], count_CC: Ints) -> tuple[list[str], Ints]:
