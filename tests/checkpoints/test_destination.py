@@ -77,7 +77,7 @@ def test_other_content_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder" / "text").write_text("mine", encoding="utf-8")
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     for name in ("folder", "file"):
-        with pytest.raises(CheckpointError, match=f"{name}: is there already and is no note"):
+        with pytest.raises(CheckpointError, match=f"{name}: exists already and is no note"):
             write(tmp_path / name)
     assert held(tmp_path) == {"folder/text": "mine", "file": "mine"}
 

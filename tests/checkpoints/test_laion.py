@@ -294,7 +294,7 @@ def test_only_files_written_by_openclap_are_replaced(tmp_path: Path) -> None:
     )
     for path in others:
         before = path.read_bytes()
-        with pytest.raises(CheckpointError, match="is there already and is no checkpoint that openclap wrote"):
+        with pytest.raises(CheckpointError, match="exists already and is no checkpoint that openclap wrote"):
             laion.write(Checkpoint("laion", preset, weights), path)
         assert path.read_bytes() == before
     for epoch in range(2):

@@ -90,7 +90,7 @@ def test_clips_of_the_training_data_are_left_out(tiny_model: Path, sets: Path, t
     for name, says in {
         "bad": "cannot be read as a manifest",
         "none": "No such file",
-        "other.parquet": "other.parquet training: no column says",
+        "other.parquet": "other.parquet training: no column",
         "empty.parquet": "names no clip",
     }.items():
         with pytest.raises(DataError, match=says):

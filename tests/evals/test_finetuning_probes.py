@@ -119,7 +119,7 @@ def test_fine_tuning_resumes_and_a_finished_tower_is_reused(model: CachedEmbedde
         fine_tune(data)
     for damage in (b"no weights", b"junk\n", b""):
         next(kept.glob("best-*.pt")).write_bytes(damage)
-        with pytest.raises(CheckpointError, match="Delete the folder to learn it again"):
+        with pytest.raises(CheckpointError, match="Delete the folder to train it again"):
             fine_tune(data)
     fine_tune(replace(data, epochs=4))
     assert len(list(model.cache.path.parent.glob("tuned-*"))) == 2

@@ -8,7 +8,7 @@ import pytest
 
 from openclap.errors import ConfigError
 from openclap.evals.runner import run_suite
-from openclap.evals.tasks import read_suite
+from openclap.evals.tasks import Task, read_suite
 from support.evals_helpers import cached
 
 
@@ -118,3 +118,11 @@ def test_the_suite_in_the_guide_is_the_demo_suite() -> None:
     root = Path(__file__).parents[2]
     suite = (root / "src" / "openclap" / "demo" / "suite.toml").read_text(encoding="utf-8")
     assert f"```toml\n{suite}```" in (root / "docs" / "howto" / "evaluate.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "ignored", [{"split": "valid"}, {"valid": "valid"}, {"folds": 5}, {"folders": ("a",)}, {"train": "other"}]
+)
+def test_attributes_of_published_sets_are_refused_for_a_collection(ignored: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(ignored))):
+        Task(**({"name": "mine", "kind": "probe", "source": "collection", "train": "train"} | ignored))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What HEAR's validator checks, and what it says that it cannot check."""
+"""The checks of HEAR's validator, and those that it leaves to others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Without an extra, one sentence says which."""
+"""A missing extra is named in one sentence."""
 
 from __future__ import annotations
 

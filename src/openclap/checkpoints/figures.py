@@ -58,7 +58,7 @@ def _read(record: Mapping[str, Any], folder: Path) -> CardFigures:
         + [f"{each['n']:,}"]
         for each in figures
     ]
-    protocols = dict.fromkeys((score["task"], score["protocol"]) for score in figures)
+    protocols = dict.fromkeys((each["task"], each["protocol"]) for each in figures)
     parts = [
         "## Evaluation",
         f"The suite {record['suite']} of `openclap eval`.",
@@ -98,13 +98,13 @@ def _figures_of_model(figures: Sequence[FigureRecord], folder: Path) -> list[Fig
     """The figures of the only model, or of the one that was named by this folder."""
     names = list(dict.fromkeys(each["model"] for each in figures))
     if not names:
-        raise CheckpointError("evaluation.json: holds no score. Remove it, or measure again.")
+        raise CheckpointError("evaluation.json: holds no figure. Remove it, or measure again.")
     ours = [name for name in names if Path(name).expanduser().resolve() == folder.resolve()] or names
     if len(ours) != 1:
         raise CheckpointError(
             f"evaluation.json: measures {', '.join(names)}, none of which is {folder}. Measure this folder by its path."
         )
-    return [score for score in figures if score["model"] == ours[0]]
+    return [each for each in figures if each["model"] == ours[0]]
 
 
 def _label(figure: FigureRecord) -> str:

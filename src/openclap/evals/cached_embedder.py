@@ -121,7 +121,7 @@ class CachedEmbedder:
         """
         if not clips.digest:
             return self._embed_clips(clips)
-        # The tasks on a collection share its clips, whose shards then are read once; published sets differ by task.
+        # All tasks on a collection share its clips, so its shards are read once. Published sets differ by task.
         key = (clips.digest, *(clip.key for clip in clips.clips))
         if key not in self._embedded:
             self._embedded[key] = self._embed_clips(clips)

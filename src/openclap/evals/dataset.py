@@ -350,8 +350,13 @@ def _clips_of_collection(task: Task, collection: Collection) -> TaskClips:
         raise DataError(f"{train.name} and {test.name} share fewer than two labels.")
     notes = list(_notes_on_clips(task, test, classes))
     if unknown := sorted(wanted - set(classes)):
+        reason = f"{train.name} has no example of {', '.join(unknown)}."
         count = sum(clip.label in unknown for clip in test.clips)
-        notes.append(f"{count} clips were left out: {train.name} has no example of {', '.join(unknown)}.")
+        # A clip with several labels stays, and is measured on those that can be predicted.
+        notes.append(
+            f"{len(unknown) if task.multilabel else count} {'labels' if task.multilabel else 'clips'} were left "
+            f"out: {reason}"
+        )
     return TaskClips(test, train, None, classes, classes, tuple(notes))
 
 

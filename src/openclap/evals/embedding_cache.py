@@ -49,7 +49,10 @@ class EmbeddingCache:
         self.made_by = dict(identity)
         self.identity = json.dumps(self.made_by, sort_keys=True)
         self.path = folder / f"{hashlib.sha256(self.identity.encode()).hexdigest()[:24]}.sqlite"
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder}: is no folder for cached embeddings ({error.strerror}).") from None
         self._with_repair(self._open)
 
     def get(self, keys: Sequence[str]) -> dict[str, Embedding]:

@@ -45,6 +45,7 @@ STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 DEFAULT_STRENGTH = 1.0
 """C where the training clips allow no choice."""
 ITERATIONS = 2000
+"""The most iterations of logistic regression's solver."""
 FOLDS = 5
 CHOOSE_AMONG = 20_000
 """Training clips that settings are chosen with; the rest joins for the last fit."""
@@ -153,6 +154,7 @@ def run_few_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cached
     """The mean accuracy of classifiers that are each trained on 8 clips per label, as in MAEB."""
     clip_N, label_N = labelled_clips(task, test.clips, data.classes)
     rounds: list[tuple[LabelledClips, Ints]]  # training clips, and the items of `clip_N` to answer
+    lost: tuple[tuple[str, str], ...] = ()
     if task.folds:
         whole = label_clips(task, test, data.classes)
         rounds = [
@@ -160,17 +162,19 @@ def run_few_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cached
             for fold_N in _official_folds(test.clips, task)
         ]
     else:
-        rounds = [(_training_clips(task, data, model)[0], np.arange(len(clip_N)))]
+        train, _, lost = _training_clips(task, data, model)
+        rounds = [(train, np.arange(len(clip_N)))]
     right_N = np.zeros(len(clip_N))
     for train, items in rounds:
         for draw in range(DRAWS):
+            # Seeded by the draw alone, so that all models are trained on the same clips.
             few = train.at(draw_shots(train, SHOTS, np.random.default_rng([seed, draw])))
             score_NC = fit_classifier(few, _maeb_classifier, multilabel=False)(
                 test.clips, test.embedding_ND[clip_N[items]]
             )
             right_N[items] += (classify(score_NC, label_N[items], tie=TIE).rank_N == 1) / DRAWS
     mean = fold_mean(right_N, test.clips, clip_N) if task.folds else mean_of(right_N)
-    return TaskOutput(test.clips, {ACCURACY: Measure(mean, clip_N)}, classes=data.classes)
+    return TaskOutput(test.clips, {ACCURACY: Measure(mean, clip_N)}, lost=lost, classes=data.classes)
 
 
 def draw_shots(train: LabelledClips, count: int, rng: np.random.Generator) -> Ints:

@@ -321,8 +321,12 @@ def table_of(results: Results) -> list[tuple[str, ...]]:
 
 
 def is_compact(results: Results) -> bool:
-    """Whether the table is the narrow one of a single model beside chance."""
-    return len(results.models) == 1 and any(row.chance for row in results.rows)
+    """Whether the table is the narrow one of a single model beside chance.
+
+    It has the direction of retrieval in place of the task's name, so there must not be two retrieval tasks.
+    """
+    retrievals = {row.task for row in results.rows if row.metric.direction}
+    return len(results.models) == 1 and len(retrievals) < 2 and any(row.chance for row in results.rows)
 
 
 def _columns(results: Results) -> list[_Column]:

@@ -21,7 +21,7 @@ from typing import Any
 from openclap.errors import ConfigError
 from openclap.evals import finetuning, probing
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder
-from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, EvalClip, TaskClips
+from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, TRAIN, EvalClip, TaskClips
 from openclap.evals.finetuning import UNNORMALISED, UnnormalisedEmbedder
 from openclap.evals.metrics import (
     ACCURACY,
@@ -203,8 +203,21 @@ class Task:
             raise ConfigError(f"{self.name}: each of its templates must hold {{}} once, where the label goes.")
         if self.trains and not (self.train or self.folds):
             raise ConfigError(f"{self.name}: names no split `train` to train on, and no number of `folds`.")
+        if self.source == COLLECTION:
+            self._check_collection_task()
         if self.kind == "tagging":
-            object.__setattr__(self, "multilabel", True)
+            object.__setattr__(self, "multilabel", True)  # the class is frozen
+
+    def _check_collection_task(self) -> None:
+        """Raise ConfigError for an attribute that describes a published data set: a collection brings its own splits
+        and labels, and a protocol must not state what was not done."""
+        ignored = [name for name in ("folders", "split", "valid", "folds", "classes") if getattr(self, name)]
+        if ignored or self.train not in (None, TRAIN):
+            named = ", ".join(ignored or ["train"])
+            raise ConfigError(
+                f"{self.name}: {named} does not apply to the source collection, which is measured on the split of the "
+                f"call and has {TRAIN!r} as its training split."
+            )
 
     @property
     def trains(self) -> bool:

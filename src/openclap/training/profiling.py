@@ -53,7 +53,7 @@ for a GPU."""
 RECOMPUTATION = 4 / 3
 """Relative cost of gradient caching and activation checkpointing: forward 1, backward 2, and forward once more."""
 MEASURE_S = 1.0
-"""Seconds of each measurement; a shorter one takes the machine's other load for its speed."""
+"""Seconds of each measurement; other load on the machine distorts shorter ones."""
 LONG_RUN_S = 30 * 24 * 3600.0
 ADAM_MOMENTS = 2
 
@@ -156,7 +156,7 @@ def plan_training(config: TrainConfig, expected: ExpectedInputs | None = None, *
     peak = matmul_peak(device, DTYPES[config.precision], within_s=MEASURE_S)
     compute_s = flops / (peak * UTILISATION[device.type])
     data_s = process_batch * _seconds_per_clip(preset.frontend)
-    # More workers than cores take turns.
+    # Workers beyond the number of cores add no speed.
     data_s /= max(1, min(config.workers, os.cpu_count() or 1))
     # Workers decode the next batch while the networks compute this one.
     step_s = max(compute_s, data_s) if config.workers else compute_s + data_s
