@@ -11,9 +11,7 @@ import openclap
 
 PACKAGE = Path(openclap.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-METAPHORS = re.compile(
-    r"(^|_)(asked|heard|hear|listener|lesson|taught|teach|learnt|alike|told|nouns|panels|whose)(_|$)"
-)
+METAPHORS = re.compile(r"(^|_)(asked|heard|hear|listener|lesson|taught|teach|learnt|alike|told|nouns|panels|whose)(_|$)")
 """Words that stood for embedding, evaluation and training before; see docs/glossary.md for the field's terms."""
 
 
