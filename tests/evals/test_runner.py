@@ -22,7 +22,7 @@ from openclap.evals.results import Results, comparison_table, published_lines, t
 from openclap.evals.runner import evaluate, run_suite
 from openclap.evals.tasks import PAPER, QUICK, Task
 from support import miniatures
-from support.evals_helpers import BandEmbedder, Deaf, cached, write_split
+from support.evals_helpers import BandEmbedder, RefusingEmbedder, cached, write_split
 
 TASKS = {task.name: task for task in PAPER}
 R_AT_1 = Metric("R@1", TEXT_TO_AUDIO)
@@ -108,8 +108,8 @@ def test_pairs_of_models(paper: Results) -> None:
 
 def test_an_impossible_task_is_skipped_before_embedding(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
     miniatures.esc50(tmp_path / "sets" / "one fold", folds=1)
-    deaf = cached(tiny_model, tmp_path)
-    deaf.embedder = Deaf(deaf.embedder)
+    refusing = cached(tiny_model, tmp_path)
+    refusing.embedder = RefusingEmbedder(refusing.embedder)
     tasks = [
         Task(name="no captions", kind="retrieval", source="esc50", folders=(str(sets / "esc50"),)),
         Task(name="no labels", kind="zero_shot", source="clotho", folders=(str(sets / "clotho"),)),
@@ -119,7 +119,7 @@ def test_an_impossible_task_is_skipped_before_embedding(tiny_model: Path, sets: 
         Task(name="one fold", kind="probe", source="esc50", folders=("one fold",), folds=5),
         Task(name="few folds", kind="few_shot", source="esc50", folders=("one fold",), folds=5),
     ]
-    table = run_suite("nothing", tasks, [deaf], tmp_path / "sets")
+    table = run_suite("nothing", tasks, [refusing], tmp_path / "sets")
     assert "no clip has a caption" in table.skipped["no captions"]
     assert "no clip has a label" in table.skipped["no labels"]
     assert "no clip has a tag" in table.skipped["no tags"]
@@ -145,13 +145,13 @@ def test_progress_is_reported(embedder: BandEmbedder, test_clips: EvalClips) -> 
     assert stages[-1] == ("Embedding test", 60, 60)
 
 
-@pytest.mark.parametrize(("embeddings", "says"), [(np.zeros((2, 3)), "expected"), (np.full((1, 3), np.nan), "NaN")])
-def test_unusable_embeddings_are_refused(test_clips: EvalClips, embeddings: np.ndarray, says: str) -> None:
+@pytest.mark.parametrize(("embeddings", "message"), [(np.zeros((2, 3)), "expected"), (np.full((1, 3), np.nan), "NaN")])
+def test_unusable_embeddings_are_refused(test_clips: EvalClips, embeddings: np.ndarray, message: str) -> None:
     class Broken(BandEmbedder):
         def embed_audio(self, sounds: list[object], batch_size: int = 16) -> np.ndarray:
             return embeddings
 
-    with pytest.raises(OpenClapError, match=says):
+    with pytest.raises(OpenClapError, match=message):
         evaluate(Broken(), Collection(test_clips))
 
 

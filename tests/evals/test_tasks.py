@@ -50,7 +50,7 @@ def test_a_suite_file_describes_tasks(tiny_model: Path, sets: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "describes no tasks"),
         ("[[task]", "cannot be read as TOML"),
@@ -90,9 +90,9 @@ def test_a_suite_file_describes_tasks(tiny_model: Path, sets: Path, tmp_path: Pa
         ("task = [1]", "task 1 is 1, expected a table"),
     ],
 )
-def test_an_invalid_suite_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_suite_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "suite.toml").write_text(text)
-    with pytest.raises(ConfigError, match=says.replace("{}", r"\{\}")):
+    with pytest.raises(ConfigError, match=message.replace("{}", r"\{\}")):
         read_suite(tmp_path / "suite.toml")
     with pytest.raises(ConfigError, match="no such suite"):
         read_suite(tmp_path / "none")

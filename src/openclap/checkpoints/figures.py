@@ -80,7 +80,7 @@ def _hub_results(figures: Sequence[FigureRecord]) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
     for each in figures:
-        if each["value"] is None:
+        if each["value"] is None:  # undefined, and the hub takes numbers alone
             continue
         dataset = each["dataset"]
         _, _, protocol = each["task"].partition(", ")
@@ -99,6 +99,7 @@ def _figures_of_model(figures: Sequence[FigureRecord], folder: Path) -> list[Fig
     names = list(dict.fromkeys(each["model"] for each in figures))
     if not names:
         raise CheckpointError("evaluation.json: holds no figure. Remove it, or measure again.")
+    # A record names models as they were typed, so paths are compared after resolving; a single model needs no match.
     ours = [name for name in names if Path(name).expanduser().resolve() == folder.resolve()] or names
     if len(ours) != 1:
         raise CheckpointError(

@@ -167,6 +167,7 @@ def load_collection(
         recognised(found)
         return _load_sounds(found, split, progress)
     test = load_clips(folder / split, progress=progress)
+    # Not beside the training split itself: a probe would be scored on the clips that it was trained on.
     has_train = split != TRAIN and (folder / TRAIN).is_dir()
     return Collection(test, load_clips(folder / TRAIN, progress=progress) if has_train else None)
 
@@ -208,6 +209,7 @@ def clips_from_samples(
             continue
         clips.append(clip)
         numbers.append(number)
+        # Of the readable clips alone, in order: the digest stands for exactly the data that is measured.
         digest.update(_clip_digest(clip, sample.audio))
         if progress:
             progress(f"Reading {name}", number + 1, count)
@@ -221,6 +223,7 @@ def clips_from_samples(
 def _clip_of_sample(sample: Sample) -> EvalClip:
     """A clip without a group is a group of its own. Raises AudioError."""
     try:
+        # Decoded for the duration, and to find damaged sounds before minutes of embedding.
         wave_NC, rate = decode(sample.audio)
     except AudioError as error:
         raise AudioError(f"{sample.key}: {error}") from error
@@ -307,6 +310,7 @@ def clips_of_task(task: Task, data: Path | Collection, trained: SplitIds | None 
         return _clips_of_collection(task, data)
     root = _find_root(task, data)
     records = [_task_record(task, record) for record in _read_records(task, root)]
+    # Of all splits: a label without test clips is an answer to choose from, too.
     classes, class_names = _classes(task, records)
     notes: list[str] = []
     chosen = [each for each in records if task.split is None or each.split == task.split]
@@ -317,6 +321,7 @@ def clips_of_task(task: Task, data: Path | Collection, trained: SplitIds | None 
     if trained:
         chosen = remove_trained_clips(chosen, trained, notes)
     test = _clips_of_task_records(task.name, chosen)
+    # Before the other splits are read, and before any sound is embedded.
     _check_test_clips(task, test)
     others = [
         _clips_of_task_records(f"{task.name} {split}", [each for each in records if each.split == split])
@@ -346,6 +351,7 @@ def _clips_of_collection(task: Task, collection: Collection) -> TaskClips:
     if len(classes) < 2:
         raise DataError(f"{train.name} has {len(classes)} labels; a classifier needs at least two.")
     wanted = {label for clip in test.clips for label in task.labels_of(clip)}
+    # With one label in common, all clips that can be answered have the same one: a constant answer would be perfect.
     if len(wanted & set(classes)) < 2:
         raise DataError(f"{train.name} and {test.name} share fewer than two labels.")
     notes = list(_notes_on_clips(task, test, classes))

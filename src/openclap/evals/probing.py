@@ -225,6 +225,7 @@ def linear(data: ProbeInput) -> tuple[Scorer, str]:
     cross-validation over groups of the training clips.
     """
     train, valid = data.train, data.valid
+    # Choosing takes up to 25 fits, so large sets are sampled for it; the last fit is on everything.
     candidates = _at_most(train, CHOOSE_AMONG, data.seed)
     make = partial(_make_linear, multilabel=data.multilabel)
     if valid is not None:
@@ -281,6 +282,7 @@ def _choose(
         # The number of right answers, not a mean over folds: folds differ in size, and whole numbers tie exactly.
         return sum(score(part, scorer, multilabel) * (1 if multilabel else len(part.clips)) for scorer, part in fitted)
 
+    # Rounded, so that sums that differ only in their last digits tie, and the first choice wins.
     return choices[int(np.argmax(np.round([total(choice) for choice in choices], 9)))]
 
 
@@ -289,7 +291,9 @@ def folds_over_groups(train: LabelledClips, seed: int) -> list[tuple[Ints, Ints]
 
     A fold whose training rows have a single class is dropped; no fold is left where groups or classes are too few.
     """
+    # Of several labels the first one counts, so folds are balanced by it alone.
     label_P, group_P = train.truth_PC.argmax(1), np.array(train.clips.groups)
+    # A fold needs a group of its own, and scikit-learn refuses more folds than the largest class has clips.
     count = min(FOLDS, len(np.unique(group_P)), int(np.bincount(label_P).max()))
     if count < 2:
         return []
@@ -331,6 +335,7 @@ def fit_classifier(train: LabelledClips, make: Callable[[NDArray[Any]], Any], *,
     def scorer(clips: EvalClips, embedding_ND: Embeddings) -> Floats:
         score_NC = np.full((len(embedding_ND), truth_PC.shape[1]), -np.inf)
         if model is not None:
+            # A single known class of several labels has two columns, "without" and "with": the last one is taken.
             score_NC[:, known] = _classifier_scores(model, embedding_ND)[:, -len(known) :]
         return score_NC
 

@@ -98,8 +98,10 @@ class MetricRow:
         value or an interval is undefined."""
         if self.chance is None:
             return "–"
+        # Ranks are better when lower; mirrored, higher is better for every figure.
         sign = -1.0 if self.metric.is_rank else 1.0
         bounds = (sign * self.chance.low, sign * self.chance.high)
+        # Before the check for NaN: a figure that is no better than chance needs no interval of its own.
         if sign * self.estimate.value <= max(bounds):
             return "no"
         ours = (sign * self.estimate.low, sign * self.estimate.high)
@@ -234,6 +236,7 @@ class Results:
             "data": [asdict(each) for each in self.data],
             "methods": self.methods,
         }
+        # JSON has no NaN: undefined numbers were written as null, and one that was missed must not pass.
         return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
 
     def write_html(
@@ -348,6 +351,7 @@ def _columns(results: Results) -> list[_Column]:
     if results.baseline is not None:
         columns.append(_Column("before", lambda row: shown(row.baseline, row.metric, percent)))
     if any(row.chance for row in results.rows):
+        # The other columns would not fit beside chance.
         return [*columns, _Column("above", lambda row: row.above_chance)]
     return [
         *columns,
@@ -460,6 +464,7 @@ def _row_record(row: MetricRow) -> dict[str, Any]:
         "chance": _estimate_record(row.chance) if row.chance else None,
         "baseline": _estimate_record(row.baseline) if row.baseline else None,
         "above_chance": None if row.above_chance == "–" else row.above_chance,
+        # Shares, like our figures; rounding removes the digits that dividing percent by 100 adds.
         "published": [{"value": round(each.value / 100, 6), "system": each.system} for each in row.published],
         "incomplete": row.incomplete or None,
         "n": row.n,

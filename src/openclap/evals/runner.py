@@ -252,20 +252,19 @@ def run_suite(
         try:
             clips = clips_of_task(task, data, trained)
             notes += [(task.name, sentence) for sentence in clips.notes]
-            before = run_task(task, clips, baseline, seed)[0] if baseline else None
-            for model in models:
-                output, seconds = run_task(task, clips, model, seed)
-                outputs[model.name, task.name] = finished[model.name] = output
-                if not isinstance(data, Collection):
-                    # The clips of a published set are hashed as they are embedded, so its facts are known only now.
-                    facts[DataFacts.of(output.clips)] = None
-                rows += _rows_of_task(task, model, clips, output, before, seconds=seconds, seed=seed)
+            for output, figures in _run_models(task, clips, models, baseline, seed):
+                finished[models[len(finished)].name] = output
+                rows += figures
         except MissingTokenizerError:
             raise  # every task with text would fail, and one option mends it
         except (DataError, ConfigError, TrainingError, CheckpointError) as error:
             # Figures of the models before the one that failed stay in the table, so the reason names that one.
             failed = f"{models[len(finished)].name}: " if finished else ""
             skipped[task.name] = f"{failed}{error}"
+        outputs |= {(model, task.name): output for model, output in finished.items()}
+        if not isinstance(data, Collection):
+            # The clips of a published set are hashed as they are embedded, so its facts are known only now.
+            facts |= {DataFacts.of(output.clips): None for output in finished.values()}
         notes += _model_notes(task, finished, len(models))
     return Results(
         suite=name,
@@ -280,6 +279,16 @@ def run_suite(
         baseline=baseline.name if baseline else None,
         outputs=outputs,
     )
+
+
+def _run_models(
+    task: Task, clips: TaskClips, models: Sequence[CachedEmbedder], baseline: CachedEmbedder | None, seed: int
+) -> Iterator[tuple[TaskOutput, list[MetricRow]]]:
+    """The answers and figures of each model, in order."""
+    before = run_task(task, clips, baseline, seed)[0] if baseline else None
+    for model in models:
+        output, seconds = run_task(task, clips, model, seed)
+        yield output, list(_rows_of_task(task, model, clips, output, before, seconds=seconds, seed=seed))
 
 
 def run_task(task: Task, clips: TaskClips, model: CachedEmbedder, seed: int) -> tuple[TaskOutput, float]:

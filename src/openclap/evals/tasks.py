@@ -194,6 +194,7 @@ class Task:
                 raise ConfigError(f"{self.name}: {what} is {value!r}, expected one of: {', '.join(allowed)}.")
         reader = SOURCES[self.source].read if self.source in SOURCES else lambda root: root
         try:
+            # Bound and not called, so that wrong options are found when the suite is read, without the data set.
             inspect.signature(reader).bind(None, **self.options)
         except TypeError as error:
             raise ConfigError(f"{self.name}: options do not fit the source {self.source} ({error}).") from None
@@ -490,6 +491,7 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
         if plural in values:
             values[plural] = tuple(values[plural])
     if "classes" in values:
+        # A suite and its words for the classes are kept together, whatever folder holds the data.
         values["classes"] = path.parent / values["classes"]
     values["folders"] = (
         *values.get("folders", ()),
@@ -507,6 +509,7 @@ def _check(value: Any, name: str, where: str) -> None:
     """Raise ConfigError for a value of another type than TOML_TYPES has."""
     kind, expected = TOML_TYPES.get(name, (str, "text in quotes"))
     texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+    # Not isinstance: for Python `true` is an int, and `folds = true` is a mistake.
     if type(value) is not kind or not texts:
         hint = f" Write {name} = {_quoted([value])}." if kind is list and isinstance(value, str) else ""
         raise ConfigError(f"{where}: {name} is {value!r}, expected {expected}.{hint}")

@@ -133,11 +133,7 @@ def plan_training(config: TrainConfig, expected: ExpectedInputs | None = None, *
     notes: list[str] = []
     process_bytes = 0 if device.type == "cuda" else _library_bytes()  # before the model is loaded
     clap, preset = _load_model(config, expected, notes)
-    freeze(clap.to(device).train(), config.frozen)
-    build_objective(config.objective, clap)
-    if config.lora:
-        add_lora(clap, config.lora)
-    build_optimizer(clap, config.optim)  # raises if everything is frozen
+    _apply_options(clap.to(device).train(), config)
     pairs, counted = _count_pairs(config, expected, notes)
     process_batch = config.batch_size * config.accumulate
     steps_per_epoch = pairs // (config.batch_size * processes) // config.accumulate
@@ -194,6 +190,15 @@ def _load_model(config: TrainConfig, expected: ExpectedInputs | None, notes: lis
         return empty_network(preset, preset.name), preset
     checkpoint = detect.read(path)
     return build_network(checkpoint, path.name), checkpoint.preset
+
+
+def _apply_options(clap: CLAP, config: TrainConfig) -> None:
+    """Choose the trained parameters as a run does, and raise its errors for options that do not apply."""
+    freeze(clap, config.frozen)
+    build_objective(config.objective, clap)  # may stop parts of the model training
+    if config.lora:
+        add_lora(clap, config.lora)
+    build_optimizer(clap, config.optim)  # raises if everything is frozen
 
 
 def _count_pairs(config: TrainConfig, expected: ExpectedInputs | None, notes: list[str]) -> tuple[int, bool]:
