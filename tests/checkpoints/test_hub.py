@@ -46,7 +46,8 @@ def run(hub: Hub, tmp_path: Path) -> Run:
         code += "from openclap.errors import CheckpointError\nsaid = []\n"
         code += "def token(name): os.environ['HF_TOKEN'] = name\n"
         for statement in statements:
-            code += f"try: outcome.append(str({statement}))\nexcept CheckpointError as error: outcome.append(f'! {{error}}')\n"
+            code += f"try: outcome.append(str({statement}))\n"
+            code += "except CheckpointError as error: outcome.append(f'! {error}')\n"
         code += "print(json.dumps(outcome))"
         done = subprocess.run(
             [sys.executable, "-c", code],
