@@ -176,8 +176,8 @@ def finetune(
         raise ConfigError(f"validation_fraction is {validation_fraction!r}, expected a share between 0 and 1.")
     if not isinstance(start, str | os.PathLike):
         raise ConfigError(
-            f"start is a {type(start).__name__}, expected the folder, file or name of a model: a resumed run loads it "
-            "again."
+            f"start is of the type {type(start).__name__}, expected the folder, file or name of a model: a resumed run "
+            "loads it again."
         )
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("openclap finetune runs in one process. Make shards, and train on them with openclap train.")

@@ -162,8 +162,8 @@ def _name_models(models: Model | Mapping[str, Model] | Sequence[str | os.PathLik
     elif isinstance(models, list | tuple):
         if unnamed := next((model for model in models if not isinstance(model, str | os.PathLike)), None):
             raise ConfigError(
-                f"A list of models holds a {type(unnamed).__name__}, expected paths and names. Give loaded models in a "
-                "dictionary, by the names that the table shall show."
+                f"The list of models holds an object of the type {type(unnamed).__name__}, expected paths and names. "
+                "Give loaded models in a dictionary, by the names that tables shall show."
             )
         named = {str(model): model for model in models}
         # Compared as files, so that two spellings of one path are found, too.
@@ -209,8 +209,8 @@ def _open(
         model = model.embedder  # wrapped again, under the name and with the options of this call
     if not (hasattr(model, "embed_audio") and hasattr(model, "embed_text")):
         raise ConfigError(
-            f"{name} is a {type(model).__name__}, expected a model's folder, file or name, or an object with the "
-            "methods embed_audio and embed_text."
+            f"{name} is of the type {type(model).__name__}, expected a model's folder, file or name, or an object with "
+            "the methods embed_audio and embed_text."
         )
     made_by = identity(model)
     # An embedder in memory cannot be sent to workers, so it embeds in this process.
@@ -260,7 +260,8 @@ def run_suite(
         except (DataError, ConfigError, TrainingError, CheckpointError) as error:
             # Figures of the models before the one that failed stay in the table, so the reason names that one.
             failed = f"{models[len(finished)].name}: " if finished else ""
-            skipped[task.name] = f"{failed}{error}"
+            # Most errors begin with the task's name, which stands before every reason anyway.
+            skipped[task.name] = failed + str(error).removeprefix(f"{task.name}: ")
         outputs |= {(model, task.name): output for model, output in finished.items()}
         if not isinstance(data, Collection):
             # The clips of a published set are hashed as they are embedded, so its facts are known only now.
