@@ -138,8 +138,8 @@ class CachedEmbedder:
         done = len(hash_N) - len(missing)
         failed: dict[str, str] = {}
         for keys, outcomes in self._embed_chunks(clips, missing):
-            new = {key: each for key, each in zip(keys, outcomes, strict=True) if not isinstance(each, str)}
-            failed |= {key: each for key, each in zip(keys, outcomes, strict=True) if isinstance(each, str)}
+            new = {key: outcome for key, outcome in zip(keys, outcomes, strict=True) if not isinstance(outcome, str)}
+            failed |= {key: outcome for key, outcome in zip(keys, outcomes, strict=True) if isinstance(outcome, str)}
             embeddings |= new
             if self.cache:  # after each chunk, so that a stopped evaluation loses one at most
                 self.cache.add(new.items())

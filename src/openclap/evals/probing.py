@@ -181,7 +181,7 @@ def draw_shots(train: LabelledClips, count: int, rng: np.random.Generator) -> In
     """Positions of up to `count` clips of every label, drawn at random."""
     order = rng.permutation(len(train.clips))
     label = train.truth_PC[order].argmax(1)
-    return np.sort(np.concatenate([order[label == each][:count] for each in np.unique(label)]))
+    return np.sort(np.concatenate([order[label == value][:count] for value in np.unique(label)]))
 
 
 def _maeb_classifier(target: NDArray[np.int64]) -> Any:

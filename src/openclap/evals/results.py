@@ -167,7 +167,9 @@ class Results:
     @property
     def lost(self) -> tuple[tuple[str, str, str], ...]:
         """(task, clip, reason) of every clip that could not be embedded."""
-        lost = {(task, clip, reason): None for (_, task), each in self.outputs.items() for clip, reason in each.lost}
+        lost = {
+            (task, clip, reason): None for (_, task), output in self.outputs.items() for clip, reason in output.lost
+        }
         return tuple(lost)
 
     @property
@@ -219,7 +221,7 @@ class Results:
             "seed": self.seed,
             "seconds": round(self.seconds, 3),
             "figures": [_row_record(row) for row in self.rows],
-            "comparisons": [_comparison_record(each) for each in self.comparisons],
+            "comparisons": [_comparison_record(comparison) for comparison in self.comparisons],
             "classes": [
                 {"model": model, "task": task, "classes": rows}
                 for (model, task), output in self.outputs.items()
@@ -233,7 +235,7 @@ class Results:
             "skipped": dict(self.skipped),
             "notes": [{"subject": subject, "note": sentence} for subject, sentence in self.notes],
             "left_out": [{"task": task, "clip": clip, "reason": reason} for task, clip, reason in self.lost],
-            "data": [asdict(each) for each in self.data],
+            "data": [asdict(facts) for facts in self.data],
             "methods": self.methods,
         }
         # JSON has no NaN: undefined numbers were written as null, and one that was missed must not pass.
@@ -389,8 +391,8 @@ def published_lines(results: Results, task: str | None = None) -> list[str]:
     """Every published figure beside the results, a line each; of one task, where it is named."""
     lines: dict[str, None] = {}
     for row in results.rows:
-        for each in row.published if task in (None, row.task) else ():
-            lines[f"{row.task}, {row.metric.label}: {each.value:.1f} ({each.system})"] = None
+        for figure in row.published if task in (None, row.task) else ():
+            lines[f"{row.task}, {row.metric.label}: {figure.value:.1f} ({figure.system})"] = None
     return list(lines)
 
 
@@ -398,15 +400,15 @@ def comparison_table(results: Results) -> list[tuple[str, ...]]:
     """The pairs of models, heading first. The change is from the first model to the second."""
     percent = in_percent(results)
     heading = ("task", "metric", "models", "change", "95 %", "p")
-    return [heading, *(_comparison_cells(each, percent) for each in results.comparisons)]
+    return [heading, *(_comparison_cells(comparison, percent) for comparison in results.comparisons)]
 
 
-def _comparison_cells(each: Comparison, percent: bool) -> tuple[str, ...]:
-    estimate = each.difference.estimate
-    low, value, high = (_signed(n, each.metric, percent) for n in (estimate.low, estimate.value, estimate.high))
+def _comparison_cells(comparison: Comparison, percent: bool) -> tuple[str, ...]:
+    estimate = comparison.difference.estimate
+    low, value, high = (_signed(n, comparison.metric, percent) for n in (estimate.low, estimate.value, estimate.high))
     interval = "–" if math.isnan(estimate.low) else f"{low} to {high}"
-    p = "–" if math.isnan(each.difference.p) else f"{each.difference.p:.3f}"
-    return each.task, each.metric.label, f"from {each.a} to {each.b}", value, interval, p
+    p = "–" if math.isnan(comparison.difference.p) else f"{comparison.difference.p:.3f}"
+    return comparison.task, comparison.metric.label, f"from {comparison.a} to {comparison.b}", value, interval, p
 
 
 def shown(estimate: Estimate | None, metric: Metric, percent: bool) -> str:
@@ -465,7 +467,7 @@ def _row_record(row: MetricRow) -> dict[str, Any]:
         "baseline": _estimate_record(row.baseline) if row.baseline else None,
         "above_chance": None if row.above_chance == "–" else row.above_chance,
         # Shares, like our figures; rounding removes the digits that dividing percent by 100 adds.
-        "published": [{"value": round(each.value / 100, 6), "system": each.system} for each in row.published],
+        "published": [{"value": round(figure.value / 100, 6), "system": figure.system} for figure in row.published],
         "incomplete": row.incomplete or None,
         "n": row.n,
         "protocol": row.protocol,
@@ -474,15 +476,15 @@ def _row_record(row: MetricRow) -> dict[str, Any]:
     }
 
 
-def _comparison_record(each: Comparison) -> dict[str, Any]:
+def _comparison_record(comparison: Comparison) -> dict[str, Any]:
     return {
-        "task": each.task,
-        "direction": each.metric.direction,
-        "metric": each.metric.name,
-        "models": [each.a, each.b],
-        "change": f"from {each.a} to {each.b}",
-        **_estimate_record(each.difference.estimate),
-        "p": None if math.isnan(each.difference.p) else each.difference.p,
+        "task": comparison.task,
+        "direction": comparison.metric.direction,
+        "metric": comparison.metric.name,
+        "models": [comparison.a, comparison.b],
+        "change": f"from {comparison.a} to {comparison.b}",
+        **_estimate_record(comparison.difference.estimate),
+        "p": None if math.isnan(comparison.difference.p) else comparison.difference.p,
     }
 
 

@@ -480,7 +480,7 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
                     f"{path}: task {number}: {singular} is a list; write {plural} = {_quoted(values[singular])}."
                 )
             values[plural] = [values.pop(singular)]
-    known = {each.name for each in fields(Task)} - {"published", "shown", "test_clips", "train_clips"}
+    known = {attribute.name for attribute in fields(Task)} - {"published", "shown", "test_clips", "train_clips"}
     missing = {"name", "kind", "source"} - set(values)
     if missing or not set(values) <= known:
         wrong = f"has no {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(set(values) - known))}"
@@ -508,7 +508,7 @@ def _quoted(texts: Sequence[Any]) -> str:
 def _check(value: Any, name: str, where: str) -> None:
     """Raise ConfigError for a value of another type than TOML_TYPES has."""
     kind, expected = TOML_TYPES.get(name, (str, "text in quotes"))
-    texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+    texts = not isinstance(value, list) or all(isinstance(item, str) for item in value)
     # Not isinstance: for Python `true` is an int, and `folds = true` is a mistake.
     if type(value) is not kind or not texts:
         hint = f" Write {name} = {_quoted([value])}." if kind is list and isinstance(value, str) else ""

@@ -96,7 +96,9 @@ def classification_output(
     task: Task, clips: EvalClips, classes: tuple[str, ...], clip_N: Ints, classified: Classified
 ) -> TaskOutput:
     """The figures of one label per clip. With official folds, accuracy is the mean of the folds' accuracies."""
-    measures = {metric: Measure(each.statistic, clip_N) for metric, each in classification_measures(classified).items()}
+    measures = {
+        metric: Measure(measure.statistic, clip_N) for metric, measure in classification_measures(classified).items()
+    }
     if task.folds:
         measures[ACCURACY] = Measure(fold_mean(classified.rank_N == 1, clips, clip_N), clip_N)
     return TaskOutput(clips, measures, classified=classified, classified_N=clip_N.tolist(), classes=classes)

@@ -193,10 +193,10 @@ def _describe(group: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
         for entry in parse(type(group).__doc__ or "").params
         for name in entry.arg_name.split(",")
     }
-    inner = [each.name for each in fields(group) if is_dataclass(getattr(group, each.name))]
-    for each in fields(group):
-        if each.name not in inner:
-            yield prefix + each.name, _to_text(getattr(group, each.name)), meanings.get(each.name, "")
+    inner = [option.name for option in fields(group) if is_dataclass(getattr(group, option.name))]
+    for option in fields(group):
+        if option.name not in inner:
+            yield prefix + option.name, _to_text(getattr(group, option.name)), meanings.get(option.name, "")
     for name in inner:
         yield from _describe(getattr(group, name), f"{prefix}{name}.")
 
@@ -209,12 +209,12 @@ def _to_text(value: Any) -> str:
 
 
 def _names(group: Any, prefix: str = "") -> Iterator[str]:
-    for each in fields(group):
-        value = getattr(group, each.name)
+    for option in fields(group):
+        value = getattr(group, option.name)
         if is_dataclass(value):
-            yield from _names(value, f"{prefix}{each.name}.")
+            yield from _names(value, f"{prefix}{option.name}.")
         else:
-            yield prefix + each.name
+            yield prefix + option.name
 
 
 def _replace(group: Any, path: list[str], name: str, value: Any) -> Any:
@@ -264,7 +264,7 @@ def _is_of_kind(value: Any, kind: Any) -> bool:
     if origin is tuple:
         return isinstance(value, tuple) and all(_is_of_kind(item, kinds[0]) for item in value)
     if origin in (Union, UnionType):
-        return any(_is_of_kind(value, each) for each in kinds)
+        return any(_is_of_kind(value, part) for part in kinds)
     # Numbers of any kind pass, since the configuration's own checks have the better sentence for 1.5 epochs.
     return isinstance(value, Real if kind in (int, float) else kind)
 
@@ -281,7 +281,7 @@ def _convert(text: str, kind: Any) -> Any:
     if origin in (Union, UnionType):
         if NoneType in kinds and text.lower() == "none":
             return None
-        return _convert_to_first(text, [each for each in kinds if each is not NoneType])
+        return _convert_to_first(text, [part for part in kinds if part is not NoneType])
     if kind is bool:
         return _to_bool(text)
     return kind(text)
