@@ -39,11 +39,11 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def run(hub: Hub, tmp_path: Path) -> Run:
-    """Run statements online, each on its own; what each gave, or the sentence of its CheckpointError."""
+    """Run statements online, each on its own, and return their results, or the sentences of their CheckpointErrors."""
 
     def run(*statements: str, **environment: str) -> list[str]:
         code = "import json, os\nfrom pathlib import Path\nfrom openclap.checkpoints import hub\n"
-        code += "from openclap.errors import CheckpointError\nsaid = []\n"
+        code += "from openclap.errors import CheckpointError\noutcome = []\n"
         code += "def token(name): os.environ['HF_TOKEN'] = name\n"
         for statement in statements:
             code += f"try: outcome.append(str({statement}))\n"
