@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ from openclap.training.trainer import OnRow, TrainingResult
 SPLIT_SEED = 0
 """The seed of the split into training and validation pairs, so that a resumed run has the same."""
 OnCount = Callable[[int, int], None]
+"""Called with the number of items done and of all items."""
 OnSentence = Callable[[str], None]
+"""Called with a sentence for the user."""
 
 
 def _ignore(*values: Any) -> None:
-    """Take no notice: the default of every callback."""
+    """Do nothing: the default of every callback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,10 @@ class FinetuneResult:
 
 
 def train(
-    recipe: str | Path | TrainConfig,
+    recipe: str | os.PathLike[str] | TrainConfig,
+    out: str | os.PathLike[str],
     *,
-    out: str | Path,
-    data: str | Path | None = None,
+    data: str | os.PathLike[str] | None = None,
     progress: OnRow = _ignore,
     **options: Any,
 ) -> TrainingResult:
@@ -97,7 +100,7 @@ def train(
         >>> openclap.load(result.model).embed_text(["a drum"]).shape
         (1, 512)
     """
-    config = training_config(recipe, options | ({} if data is None else {"data": str(data)}))
+    config = training_config(recipe, options | ({} if data is None else {"data": os.fspath(data)}))
     out = Path(out)
     result = trainer.train(config, out, progress=progress)
     if is_first_process():
@@ -105,25 +108,25 @@ def train(
     return result
 
 
-def training_config(recipe: str | Path | TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
+def training_config(recipe: str | os.PathLike[str] | TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
     """Find a recipe and override some of its values by option name.
 
     Raises ConfigError for an unknown recipe or option.
     """
-    config = recipe if isinstance(recipe, TrainConfig) else find_recipe(str(recipe))
+    config = recipe if isinstance(recipe, TrainConfig) else find_recipe(os.fspath(recipe))
     return override(config, options)
 
 
 def finetune(
-    sounds: str | Path,
-    start: str | Path,
-    out: str | Path,
+    sounds: str | os.PathLike[str],
+    start: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     mode: FinetuneMode | None = None,
     validation_fraction: float = 0.2,
-    reading: ReadOptions | None = None,
+    reading: ReadOptions = ReadOptions(),
     skip_caption_check: bool = False,
-    processes: int | None = None,
+    processes: int = 1,
     progress: OnRow = _ignore,
     packing: OnCount = _ignore,
     note: OnSentence = _ignore,
@@ -144,7 +147,8 @@ def finetune(
         validation_fraction: the share of validation pairs, where the sounds are not split already.
         reading: the source and columns to read `sounds` by, where they are not recognised.
         skip_caption_check: accept captions that look like identifiers, or are nearly all the same.
-        processes: processes that decode while sounds are packed; by default, one a core.
+        processes: sounds that are decoded at the same time while they are packed. With more than 1, a script must
+            call this under `if __name__ == "__main__":`, because each process imports the script again.
         progress: called with a row of the log after each step, and with a score alone for the initial model.
         packing: called with sounds packed and sounds in all.
         note: called with a sentence about each choice: how `sounds` are read, and what is trained.
@@ -161,19 +165,23 @@ def finetune(
         >>> Path("drums").mkdir()
         >>> for sound in sorted(sounds.glob("supersonic-drum-*.ogg"))[:8]:
         ...     _ = shutil.copy(sound, "drums")
-        >>> result = openclap.finetune("drums", "demo-start", "run", epochs=1, processes=1)
+        >>> result = openclap.finetune("drums", "demo-start", "run", epochs=1)
         >>> [change.metric.label for change in result.changes]
         ['text→audio R@1', 'text→audio R@10', 'text→audio mAP@10', ...]
         >>> result.model.name
         'model'
     """
-    processes = (os.cpu_count() or 1) if processes is None else processes
     check_count("processes", processes, most=PROCESSES)
-    if not 0 < validation_fraction < 1:
-        raise ConfigError(f"validation_fraction is {validation_fraction}, expected a share between 0 and 1.")
+    if not isinstance(validation_fraction, Real) or not 0 < validation_fraction < 1:
+        raise ConfigError(f"validation_fraction is {validation_fraction!r}, expected a share between 0 and 1.")
+    if not isinstance(start, str | os.PathLike):
+        raise ConfigError(
+            f"start is of the type {type(start).__name__}, expected the folder, file or name of a model: a resumed run "
+            "loads it again."
+        )
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("openclap finetune runs in one process. Make shards, and train on them with openclap train.")
-    sounds, start, out = Path(sounds).expanduser(), str(start), Path(out)
+    sounds, start, out = Path(sounds).expanduser(), os.fspath(start), Path(out)
     check_run_folder(out)
     # Before sounds are packed, with the largest defaults: impossible options are refused at once, and the channel that
     # is packed is known.
@@ -181,7 +189,7 @@ def finetune(
     split = split_pairs(
         sounds,
         out / SHARDS,
-        recognise=lambda path: _recognise(path, reading or ReadOptions(), note),
+        recognise=lambda path: _recognise(path, reading, note),
         check=lambda source: caption_check(source, skip=skip_caption_check, note=note),
         validation_fraction=validation_fraction,
         seed=SPLIT_SEED,

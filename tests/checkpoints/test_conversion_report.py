@@ -31,7 +31,7 @@ def test_small_changes_are_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("again", "said"),
+    ("again", "message"),
     [
         (replace(LAION, frontend=replace(LAION.frontend, samples=240000)), "frontend.samples 480000 .* 240000"),
         (
@@ -47,9 +47,9 @@ def test_small_changes_are_reported() -> None:
         (sized(hidden_act="relu"), "text.sizes.hidden_act gelu .* relu"),
     ],
 )
-def test_large_change_is_refused(again: presets.Preset, said: str) -> None:
+def test_large_change_is_refused(again: presets.Preset, message: str) -> None:
     with pytest.raises(
-        CheckpointError, match=rf"htsat-tiny-roberta: it has no place for .*{said}.*Convert to openclap"
+        CheckpointError, match=rf"htsat-tiny-roberta: it has no place for .*{message}.*Convert to openclap"
     ):
         setting_changes(LAION, again, "it")
 

@@ -28,7 +28,7 @@ def write(place: Path, text: str = "new", source: Path | None = None) -> None:
         (draft / "text").chmod(0o600)
 
 
-def held(place: Path) -> dict[str, str]:
+def read_files(place: Path) -> dict[str, str]:
     """Every file under a folder, hidden ones too."""
     found = (path for path in sorted(place.rglob("*")) if not path.is_dir())
     return {path.relative_to(place).as_posix(): path.read_text(encoding="utf-8") for path in found}
@@ -40,9 +40,9 @@ NEW, OLD = {"config.json": "{}", "text": "new"}, {"config.json": "{}", "text": "
 def test_folder_is_written_and_replaced_as_a_whole(tmp_path: Path) -> None:
     place = tmp_path / "deep" / "folder"
     write(place, "old")
-    assert held(tmp_path) == {f"deep/folder/{name}": text for name, text in OLD.items()}
+    assert read_files(tmp_path) == {f"deep/folder/{name}": text for name, text in OLD.items()}
     write(place)
-    assert held(place) == NEW and [path.name for path in place.parent.iterdir()] == ["folder"]
+    assert read_files(place) == NEW and [path.name for path in place.parent.iterdir()] == ["folder"]
     plain = tmp_path / "plain"
     plain.touch()
     assert {stat.S_IMODE((place / name).stat().st_mode) for name in NEW} == {stat.S_IMODE(plain.stat().st_mode)}
@@ -58,7 +58,7 @@ def test_folder_with_foreign_files_is_refused(tmp_path: Path, strange: str) -> N
         CheckpointError, match=rf"holds {Path(strange).parts[0]} beside the note that would be replaced"
     ):
         write(place)
-    assert held(place) == OLD | {strange: "mine"} and [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert read_files(place) == OLD | {strange: "mine"} and [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_links_and_folders_with_the_writers_names_are_refused(tmp_path: Path) -> None:
@@ -77,16 +77,16 @@ def test_other_content_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder" / "text").write_text("mine", encoding="utf-8")
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     for name in ("folder", "file"):
-        with pytest.raises(CheckpointError, match=f"{name}: is there already and is no note"):
+        with pytest.raises(CheckpointError, match=f"{name}: exists already and is no note"):
             write(tmp_path / name)
-    assert held(tmp_path) == {"folder/text": "mine", "file": "mine"}
+    assert read_files(tmp_path) == {"folder/text": "mine", "file": "mine"}
 
 
 def test_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"file/folder: cannot be written \("):
         write(tmp_path / "file" / "folder")
-    assert held(tmp_path) == {"file": "mine"}
+    assert read_files(tmp_path) == {"file": "mine"}
 
 
 def test_the_source_is_never_replaced(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_source_is_never_replaced(tmp_path: Path) -> None:
         write(place, source=tmp_path / "." / "folder")
     with pytest.raises(CheckpointError, match="holds the source beside the note"):
         write(place, source=place / "text")
-    assert held(place) == OLD
+    assert read_files(place) == OLD
 
 
 @pytest.mark.parametrize("where", ["source/new", "source/deep/er", "link/new", "way-in"])
@@ -108,7 +108,7 @@ def test_nothing_is_written_inside_the_source(tmp_path: Path, where: str) -> Non
     for given in (source, tmp_path / "link"):
         with pytest.raises(CheckpointError, match=r"lies inside the source, .*\. Choose a place outside of it\.$"):
             write(tmp_path / where, source=given)
-    assert held(source) == OLD and len(list(source.iterdir())) == 2
+    assert read_files(source) == OLD and len(list(source.iterdir())) == 2
 
 
 def test_targets_of_links_in_a_source_are_protected(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_targets_of_links_in_a_source_are_protected(tmp_path: Path) -> None:
     (tmp_path / "source" / "text").symlink_to(tmp_path / "real" / "text")
     with pytest.raises(CheckpointError, match="holds the source beside the note"):
         write(tmp_path / "real", source=tmp_path / "source")
-    assert held(tmp_path / "real") == OLD
+    assert read_files(tmp_path / "real") == OLD
 
 
 def test_draft_that_does_not_read_back_replaces_nothing(tmp_path: Path) -> None:
@@ -128,14 +128,14 @@ def test_draft_that_does_not_read_back_replaces_nothing(tmp_path: Path) -> None:
     for before in ({}, OLD):
         if before:
             write(tmp_path / "folder", "old")
-        said = r"folder: does not read back as it should, and was not written: folder/text: is damaged\.$"
+        message = r"folder: does not read back as it should, and was not written: folder/text: is damaged\.$"
         with (
-            pytest.raises(CheckpointError, match=said),
+            pytest.raises(CheckpointError, match=message),
             drafted(tmp_path / "folder", FOLDER, refuse) as draft,
         ):
             draft.mkdir()
             (draft / "text").write_text("new", encoding="utf-8")
-        assert held(tmp_path) == {f"folder/{name}": text for name, text in before.items()}
+        assert read_files(tmp_path) == {f"folder/{name}": text for name, text in before.items()}
 
 
 def test_tensors_are_compared_bit_for_bit() -> None:
@@ -159,13 +159,13 @@ def test_file_replaces_only_its_own_kind(tmp_path: Path) -> None:
     for text in ("letter 1", "letter 2"):
         with drafted(place, FILE, reads) as draft:
             draft.write_text(text, encoding="utf-8")
-    assert held(tmp_path) == {"a.pt": "letter 2"}
+    assert read_files(tmp_path) == {"a.pt": "letter 2"}
     place.write_text("mine", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     for name in ("a.pt", "empty"):
         with pytest.raises(CheckpointError, match="is no letter"), drafted(tmp_path / name, FILE, reads):
             pass
-    assert held(tmp_path) == {"a.pt": "mine"}
+    assert read_files(tmp_path) == {"a.pt": "mine"}
 
 
 def test_empty_folder_is_filled_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,8 +175,8 @@ def test_empty_folder_is_filled_in_place(tmp_path: Path, monkeypatch: pytest.Mon
     inode = place.stat().st_ino
     monkeypatch.chdir(place)
     write(Path())
-    assert held(tmp_path) == {f"empty/{name}": text for name, text in NEW.items()}
-    assert place.stat().st_ino == inode and held(Path()) == NEW
+    assert read_files(tmp_path) == {f"empty/{name}": text for name, text in NEW.items()}
+    assert place.stat().st_ino == inode and read_files(Path()) == NEW
 
 
 def test_links_to_the_destination_stay_links(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_links_to_the_destination_stay_links(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for name, real in (("link", "real"), ("link", "real"), ("dangling", "far/away")):
         write(tmp_path / name)
-        assert (tmp_path / name).is_symlink() and held(tmp_path / real) == NEW
+        assert (tmp_path / name).is_symlink() and read_files(tmp_path / real) == NEW
     with pytest.raises(CheckpointError, match="is a link that leads to itself"):
         write(tmp_path / "loop")
 
@@ -205,7 +205,7 @@ def test_interrupted_write_leaves_nothing_behind(tmp_path: Path) -> None:
     write(place, "old")
     with pytest.raises(Stop), drafted(place, FOLDER, reads) as draft:
         raise Stop
-    assert held(tmp_path) == {f"folder/{name}": text for name, text in OLD.items()}
+    assert read_files(tmp_path) == {f"folder/{name}": text for name, text in OLD.items()}
 
 
 @pytest.mark.parametrize("back", [True, False])
@@ -225,11 +225,11 @@ def test_old_folder_is_put_back_when_replacing_fails(
     if back:
         with pytest.raises(OSError, match="No space"):
             write(place)
-        assert held(tmp_path) == {f"folder/{name}": text for name, text in OLD.items()}
+        assert read_files(tmp_path) == {f"folder/{name}": text for name, text in OLD.items()}
         return
     with pytest.raises(CheckpointError, match=r"could not be replaced .*The old one is in (.*)\.") as caught:
         write(place)
-    assert held(Path(str(caught.value).split("is in ")[1].removesuffix("."))) == OLD
+    assert read_files(Path(str(caught.value).split("is in ")[1].removesuffix("."))) == OLD
 
 
 def test_partly_filled_folder_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +244,7 @@ def test_partly_filled_folder_is_emptied(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match="No space"):
         write(tmp_path / "empty")
-    assert held(tmp_path) == {} and (tmp_path / "empty").is_dir()
+    assert read_files(tmp_path) == {} and (tmp_path / "empty").is_dir()
 
 
 def test_files_that_appear_during_the_write_stay(tmp_path: Path) -> None:
@@ -255,4 +255,4 @@ def test_files_that_appear_during_the_write_stay(tmp_path: Path) -> None:
             draft.mkdir()
             place.mkdir(exist_ok=True)
             (place / "mine").write_text("dear", encoding="utf-8")
-    assert held(tmp_path) == {"new/mine": "dear", "empty/mine": "dear"}
+    assert read_files(tmp_path) == {"new/mine": "dear", "empty/mine": "dear"}

@@ -104,9 +104,9 @@ def test_damaged_configuration_is_one_sentence(tiny_model: Path, tmp_path: Path,
 def test_only_a_newer_format_asks_for_an_upgrade(tiny_model: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     config = json.loads((place / "config.json").read_text(encoding="utf-8"))
-    for version, said in ((2, "has format 2; this openclap reads 1. Upgrade"), ("1", "has format '1'.*damaged")):
+    for version, message in ((2, "has format 2; this openclap reads 1. Upgrade"), ("1", "has format '1'.*damaged")):
         (place / "config.json").write_text(json.dumps(config | {"format_version": version}), encoding="utf-8")
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             detect.read(place)
 
 
@@ -116,25 +116,25 @@ def test_paths_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "config.json").write_bytes(b"\xff\xfe\x00")
-    for name, said in (
+    for name, message in (
         ("pipe", "pipe: is neither a file nor a folder"),
         ("link", "link: no such file or folder"),
         ("empty", "empty: is no model folder.*it is empty"),
         ("odd", "is damaged, expected JSON"),
     ):
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             detect.read(tmp_path / name)
 
 
 def test_readable_files_with_other_content_are_refused(tmp_path: Path) -> None:
     state = tiny_laion_state()
     clip = {"token_embedding.weight": torch.zeros(40, 64), "text_branch.resblocks.0.attn.in_proj_bias": torch.zeros(2)}
-    for edit, said in (
+    for edit, message in (
         ({"audio_branch.layers.300000000.blocks.0.x": torch.zeros(1)}, "lacks|do not fit"),
         (clip, "lacks text_branch.resblocks.0.mlp.c_fc.weight"),
         ({"text_branch.embeddings.word_embeddings.weight": torch.zeros(40, 63)}, "do not fit|no model"),
     ):
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             openclap.load(saved(state | edit, tmp_path / "a.pt"))
     for name in ("sed_model.patch_embed.proj.weight", "conv_block1.conv1.weight"):
         with pytest.raises(CheckpointError, match=r"dimensions|lacks"):

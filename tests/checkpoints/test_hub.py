@@ -39,17 +39,16 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def run(hub: Hub, tmp_path: Path) -> Run:
-    """Run statements online, each on its own; what each gave, or the sentence of its CheckpointError."""
+    """Run statements online, each on its own, and return their results, or the sentences of their CheckpointErrors."""
 
     def run(*statements: str, **environment: str) -> list[str]:
         code = "import json, os\nfrom pathlib import Path\nfrom openclap.checkpoints import hub\n"
-        code += "from openclap.errors import CheckpointError\nsaid = []\n"
+        code += "from openclap.errors import CheckpointError\noutcome = []\n"
         code += "def token(name): os.environ['HF_TOKEN'] = name\n"
         for statement in statements:
-            code += (
-                f"try: said.append(str({statement}))\nexcept CheckpointError as error: said.append(f'! {{error}}')\n"
-            )
-        code += "print(json.dumps(said))"
+            code += f"try: outcome.append(str({statement}))\n"
+            code += "except CheckpointError as error: outcome.append(f'! {error}')\n"
+        code += "print(json.dumps(outcome))"
         done = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
@@ -60,8 +59,8 @@ def run(hub: Hub, tmp_path: Path) -> Run:
         )
         assert done.returncode == 0, done.stderr
         run.err = done.stderr  # type: ignore[attr-defined]
-        said: list[str] = json.loads(done.stdout)
-        return said
+        outcome: list[str] = json.loads(done.stdout)
+        return outcome
 
     return run
 
@@ -78,12 +77,12 @@ def test_model_is_fetched_once_without_pickled_weights(hub: Hub, run: Run) -> No
     assert files_in(first) == wanted and first == again == offline
     assert sorted(hub.bodies()) == sorted(wanted)
     assert run.err == ""  # type: ignore[attr-defined]
-    asked = len(hub.log)
+    requests_before = len(hub.log)
     there = "hub.is_cached('me/clap', '{}')"
     files = ["model.safetensors", "pytorch_model.bin", "nothing"]
     cached = run("hub.download('me/clap')", *(there.format(file) for file in files), HF_HUB_OFFLINE="1")
     assert cached == [first, "True", "False", "False"]
-    assert len(hub.log) == asked
+    assert len(hub.log) == requests_before
 
 
 def test_pickled_weights_are_fetched_when_alone(hub: Hub, run: Run) -> None:
@@ -103,8 +102,8 @@ def test_all_parts_of_divided_weights_are_fetched(hub: Hub, run: Run) -> None:
     first, old = run("hub.download('me/parts')", "hub.download('me/old')")
     assert files_in(first) == settings | parts | index and files_in(old) == settings | pickled
     (Path(first) / "model-00002-of-00003.safetensors").unlink()
-    (said,) = run("hub.download('me/parts', offline=True)")
-    assert "lacks model-00002-of-00003.safetensors, and nothing is fetched offline" in said
+    (outcome,) = run("hub.download('me/parts', offline=True)")
+    assert "lacks model-00002-of-00003.safetensors, and nothing is fetched offline" in outcome
     del repo.commits[repo.refs["main"]]["model-00003-of-00003.safetensors"]
     assert "holds no model-00003-of-00003.safetensors" in run("hub.download('me/parts')")[0]
 
@@ -162,8 +161,8 @@ def test_wrong_token_broken_hub_and_no_network(hub: Hub, run: Run) -> None:
     broken, _, wrong = run("hub.download('me/broken')", "token('hf_wrong')", "hub.download('me/clap')")
     assert "answered 503. Run the same again later" in broken
     assert "the token (401)" in wrong
-    (said,) = run("hub.download('me/clap')", HF_ENDPOINT="http://127.0.0.1:1")
-    assert said.startswith("! me/clap: http://127.0.0.1:1 cannot be reached") and "local file or folder" in said
+    (outcome,) = run("hub.download('me/clap')", HF_ENDPOINT="http://127.0.0.1:1")
+    assert outcome.startswith("! me/clap: http://127.0.0.1:1 cannot be reached") and "local file or folder" in outcome
 
 
 def test_offline_error_names_files_and_cache(hub: Hub, run: Run, tmp_path: Path) -> None:
@@ -196,21 +195,21 @@ def test_incomplete_file_is_not_stored(hub: Hub, run: Run, tmp_path: Path) -> No
 
 def test_full_disk_is_reported_before_the_download(hub: Hub, run: Run, tmp_path: Path) -> None:
     full = "__import__('shutil').__dict__.update(disk_usage=lambda path: __import__('types').SimpleNamespace(free=10))"
-    _, said = run(full, "hub.download('me/clap', files=['model.safetensors'])")
-    assert said.startswith(f"! me/clap: the disk of {tmp_path / 'hf' / 'hub'} is full. Make room")
+    _, outcome = run(full, "hub.download('me/clap', files=['model.safetensors'])")
+    assert outcome.startswith(f"! me/clap: the disk of {tmp_path / 'hf' / 'hub'} is full. Make room")
     assert hub.bodies() == []
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "outcome"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "is full"),
         (PermissionError(errno.EACCES, "Permission denied", "/cache/blobs"), "/cache/blobs: cannot be written"),
         (RuntimeError("something {odd}\nand more"), r"cannot be reached \(RuntimeError: something {odd}\)"),
     ],
 )
-def test_system_errors_become_one_sentence(error: Exception, said: str) -> None:
-    with pytest.raises(CheckpointError, match=said) as caught, client._as_checkpoint_error("me/{x}", None):
+def test_system_errors_become_one_sentence(error: Exception, outcome: str) -> None:
+    with pytest.raises(CheckpointError, match=outcome) as caught, client._as_checkpoint_error("me/{x}", None):
         raise error
     assert "\n" not in str(caught.value)
 
@@ -249,11 +248,11 @@ def test_upload_with_xet_enabled(hub: Hub, run: Run, folder: Path, tmp_path: Pat
     large = Path(shutil.copytree(folder, tmp_path / "large"))
     (large / "model.safetensors").write_bytes(bytes(hub.lfs_from))
     calls = [CALL.format(str(folder), "me/new", ""), CALL.format(str(large), "me/newer", "")]
-    url, said = run(*calls, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="0")
+    url, outcome = run(*calls, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="0")
     assert url == f"{hub.url}/me/new"
     repo = hub.repos["me/new"]
     assert repo.commits[repo.refs["main"]]["model.safetensors"] == SAFE and not repo.private
-    assert said.startswith(f"! me/newer: {hub.url} cannot be reached") and "xet-write-token" in said
+    assert outcome.startswith(f"! me/newer: {hub.url} cannot be reached") and "xet-write-token" in outcome
 
 
 def test_refused_upload_says_why(hub: Hub, run: Run, folder: Path, tmp_path: Path) -> None:

@@ -245,9 +245,9 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("what", DAMAGED)
 def test_damaged_clap_folder_is_one_sentence(hf: Path, what: str) -> None:
-    edit, said = DAMAGED[what]
+    edit, message = DAMAGED[what]
     edit(hf)
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         openclap.load(hf)
     assert "\n" not in str(caught.value)
 
@@ -289,7 +289,7 @@ def test_shared_memory_and_other_precisions_survive_writing(tmp_path: Path, dtyp
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"vocab.json": '{"a": 0}'}, r"merges\.txt: no such file"),
         ({"vocab.json": "{", "merges.txt": ""}, "is not a vocab.json that tokenizers can read"),
@@ -297,11 +297,11 @@ def test_shared_memory_and_other_precisions_survive_writing(tmp_path: Path, dtyp
         ({"tokenizer.json": "{"}, "is not a tokenizer.json that tokenizers can read"),
     ],
 )
-def test_damaged_tokenizer_only_prevents_embedding_text(hf: Path, files: dict[str, str], said: str) -> None:
+def test_damaged_tokenizer_only_prevents_embedding_text(hf: Path, files: dict[str, str], message: str) -> None:
     for name, content in files.items():
         (hf / name).write_text(content, encoding="utf-8")
     assert detect.describe(hf)["tokenizer"] == str(hf / next(iter(files)))
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         _ = openclap.load(hf).tokenizer
 
 

@@ -36,7 +36,7 @@ def test_front_end_is_read_from_the_processor_file_of_transformers_5(hf: Path) -
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (lambda c: c.update(projection_hidden_act="gelu"), "projection_hidden_act is gelu.* have relu"),
         (lambda c: c["audio_config"].update(hidden_act="relu"), "audio_config.hidden_act is relu.* have gelu"),
@@ -47,26 +47,26 @@ def test_front_end_is_read_from_the_processor_file_of_transformers_5(hf: Path) -
     ],
 )
 def test_unsupported_settings_of_a_clap_config_are_refused(
-    hf: Path, edit: Callable[[dict[str, Any]], Any], said: str
+    hf: Path, edit: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     config = json.loads((hf / "config.json").read_text(encoding="utf-8"))
     edit(config)
     (hf / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         detect.read(hf)
 
 
 def test_model_that_would_read_back_differently_is_refused(tmp_path: Path) -> None:
     whole = tiny_clap_model().preset
     frontend, mel, text = whole.frontend, whole.frontend.mel, whole.text
-    for changes, said in (
+    for changes, message in (
         ({"frontend": replace(frontend, samples=120000)}, "frontend.samples 120000 .* 96000"),
         ({"frontend": replace(frontend, mel=replace(mel, scale="htk", norm="none"))}, "frontend.mel.norm none .* area"),
         ({"frontend": replace(frontend, antialias=True)}, "frontend.antialias True"),
         ({"text": replace(text, context=32)}, "text.context 32 .* 77"),
         ({"text": replace(text, tokenizer=None)}, "text.tokenizer None .* roberta-base"),
     ):
-        with pytest.raises(CheckpointError, match=f"ClapModel has no place for .*{said}"):
+        with pytest.raises(CheckpointError, match=f"ClapModel has no place for .*{message}"):
             huggingface.write(tiny_clap_model(**changes), tmp_path / "hf")
     assert not any(tmp_path.iterdir())
     own = replace(

@@ -109,15 +109,15 @@ def test_tower_that_does_not_fit_the_preset_is_refused(tmp_path: Path, words: Pa
     RobertaForMaskedLM(RobertaConfig(**HF)).save_pretrained(tmp_path / "roberta")
     (tmp_path / "empty").mkdir()
     wider, bert = replace(preset, audio=replace(TINY_HTSAT, width=32)), replace(preset, text=presets.BERT)
-    for asked, options, said in [
+    for wanted_preset, options, message in [
         (wider, {"audio_tower": file}, "htsat-16, and the preset small requires htsat-32"),
         (bert, {"text_tower": str(tmp_path / "roberta")}, "holds a roberta encoder, and the preset requires bert"),
         (preset, {"text_tower": str(tmp_path / "empty")}, "holds no encoder that transformers reads"),
         (preset, {"text_tower": "nobody/nothing", "offline": True}, "nothing is fetched offline"),
         (replace(preset, text=replace(preset.text, tokenizer=None)), {"tokenizer": None}, "tokenizer="),
     ]:
-        with pytest.raises(CheckpointError, match=said):
-            initial.make(asked, tmp_path / "start", **{"tokenizer": words} | options)  # type: ignore[arg-type]
+        with pytest.raises(CheckpointError, match=message):
+            initial.make(wanted_preset, tmp_path / "start", **{"tokenizer": words} | options)  # type: ignore[arg-type]
     assert not (tmp_path / "start").exists()
 
 

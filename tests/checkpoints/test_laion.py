@@ -141,8 +141,8 @@ def test_errors_of_wrong_files_say_what_was_found(tmp_path: Path) -> None:
     saved({"weight": torch.zeros(3)}, tmp_path / "other.pt")
     saved({"epoch": 3}, tmp_path / "things.pt")
     saved({n: t for n, t in tensors.items() if "word_embeddings" not in n}, tmp_path / "lacks.pt")
-    for name, said in cases.items():
-        with pytest.raises(CheckpointError, match=said):
+    for name, message in cases.items():
+        with pytest.raises(CheckpointError, match=message):
             detect.read(tmp_path / name)
 
 
@@ -153,10 +153,10 @@ def test_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
     tensors["audio_branch.surplus"] = torch.zeros(1)
     with pytest.raises(CheckpointError) as caught:
         build_network(laion.read(tensors, "file.pt"), "file.pt")
-    said = str(caught.value)
-    assert "1 missing (audio_tower.norm.weight)" in said
-    assert "audio_head.0.weight is (3, 3), expected (24, 32)" in said
-    assert "1 not known (audio_tower.surplus)" in said
+    message = str(caught.value)
+    assert "1 missing (audio_tower.norm.weight)" in message
+    assert "audio_head.0.weight is (3, 3), expected (24, 32)" in message
+    assert "1 not known (audio_tower.surplus)" in message
 
 
 def test_htsat_tower_file_is_read(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_model_that_would_read_back_differently_is_refused(tmp_path: Path) -> No
     preset, weights = tiny_laion_model()
     mel, text = preset.frontend.mel, preset.text
     without_pooler = {name: tensor for name, tensor in weights.items() if ".pooler." not in name}
-    for other, tensors, said in (
+    for other, tensors, message in (
         (replace(preset, frontend=replace(preset.frontend, samples=240000)), weights, "frontend.samples 240000"),
         (
             replace(preset, frontend=replace(preset.frontend, mel=replace(mel, hop=240))),
@@ -225,7 +225,7 @@ def test_model_that_would_read_back_differently_is_refused(tmp_path: Path) -> No
         (replace(preset, text=replace(text, pooling="mean")), without_pooler, "text.pooling mean"),
         (replace(preset, frontend=replace(preset.frontend, mel=replace(mel, f_min=0.0))), weights, "its filterbank"),
     ):
-        with pytest.raises(CheckpointError, match=f"has no place for .*{said}.*Convert to openclap"):
+        with pytest.raises(CheckpointError, match=f"has no place for .*{message}.*Convert to openclap"):
             laion.write(Checkpoint("openclap", other, tensors), tmp_path / "a.pt")
     assert not any(tmp_path.iterdir())
     close = replace(preset, frontend=replace(preset.frontend, int16=False))
@@ -294,7 +294,7 @@ def test_only_files_written_by_openclap_are_replaced(tmp_path: Path) -> None:
     )
     for path in others:
         before = path.read_bytes()
-        with pytest.raises(CheckpointError, match="is there already and is no checkpoint that openclap wrote"):
+        with pytest.raises(CheckpointError, match="exists already and is no checkpoint that openclap wrote"):
             laion.write(Checkpoint("laion", preset, weights), path)
         assert path.read_bytes() == before
     for epoch in range(2):

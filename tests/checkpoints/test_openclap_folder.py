@@ -90,7 +90,7 @@ def test_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("config.json", None, "has no config.json"),
         ("config.json", b"{", "is damaged"),
@@ -102,13 +102,13 @@ def test_failed_save_leaves_the_old_model(tiny_model: Path, tmp_path: Path, monk
     ],
 )
 def test_damaged_folder_is_one_sentence(
-    tiny_model: Path, tmp_path: Path, file: str, content: bytes | None, said: str
+    tiny_model: Path, tmp_path: Path, file: str, content: bytes | None, message: str
 ) -> None:
     place = copy(tiny_model, tmp_path)
     (place / file).unlink()
     if content is not None:
         (place / file).write_bytes(content)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         build_network(openclap_folder.read(place), place.name)
 
 
@@ -123,7 +123,7 @@ def test_weights_that_do_not_fit_are_named(tiny_model: Path, tmp_path: Path) -> 
     save_file(weights, place / "model.safetensors")
     with pytest.raises(CheckpointError) as caught:
         build_network(openclap_folder.read(place), place.name)
-    said = str(caught.value)
-    assert "1 missing (logit_scale)" in said
-    assert "1 not known (surplus)" in said
-    assert "audio_head.0.bias is (3,), expected (16,)" in said
+    message = str(caught.value)
+    assert "1 missing (logit_scale)" in message
+    assert "1 not known (surplus)" in message
+    assert "audio_head.0.bias is (3,), expected (16,)" in message

@@ -27,23 +27,23 @@ NAMES = {
 
 def test_published_models_are_found_with_and_without_suffix() -> None:
     assert PUBLISHED.keys() == NAMES
-    for name, one in PUBLISHED.items():
-        assert one.name == name and find(name) is one and find(f"{name}.pt") is one
-        assert (one.format == "laion") == (one.file == f"{name}.pt")
-        assert one.audio in presets.AUDIO_TOWERS
-        assert bool(one.scores) <= (one.source is not None)
-        assert all(0 < score < 1 for score in one.scores.values())
+    for name, entry in PUBLISHED.items():
+        assert entry.name == name and find(name) is entry and find(f"{name}.pt") is entry
+        assert (entry.format == "laion") == (entry.file == f"{name}.pt")
+        assert entry.audio in presets.AUDIO_TOWERS
+        assert bool(entry.scores) <= (entry.source is not None)
+        assert all(0 < score < 1 for score in entry.scores.values())
     assert find("630k") is None
 
 
 def test_scores_in_names_equal_the_stated_scores() -> None:
-    for name, one in PUBLISHED.items():
+    for name, entry in PUBLISHED.items():
         if "_esc_" in name:
-            assert one.scores["ESC-50"] == pytest.approx(float(name.rpartition("_")[2]) / 100)
+            assert entry.scores["ESC-50"] == pytest.approx(float(name.rpartition("_")[2]) / 100)
 
 
 def test_fusion_follows_the_names() -> None:
-    assert {name for name, one in PUBLISHED.items() if one.fusion} == {
+    assert {name for name, entry in PUBLISHED.items() if entry.fusion} == {
         "630k-fusion-best",
         "630k-audioset-fusion-best",
         "laion/clap-htsat-fused",
@@ -60,8 +60,8 @@ def test_fusion_follows_the_names() -> None:
     ],
 )
 def test_misspelt_name_finds_the_intended_one(typed: str, meant: str) -> None:
-    near = closest(typed)
-    assert near[0] == meant and len(near) <= 3 and len(set(near)) == len(near)
+    suggestions = closest(typed)
+    assert suggestions[0] == meant and len(suggestions) <= 3 and len(set(suggestions)) == len(suggestions)
 
 
 def test_unrelated_name_has_no_suggestion() -> None:
@@ -69,17 +69,17 @@ def test_unrelated_name_has_no_suggestion() -> None:
 
 
 def test_fetch_downloads_a_file_or_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = []
+    requests = []
 
     def download(repo: str, **options: object) -> Path:
-        asked.append((repo, options))
+        requests.append((repo, options))
         return tmp_path
 
     monkeypatch.setattr(hub, "download", download)
     laion, face = PUBLISHED["630k-best"], PUBLISHED["laion/clap-htsat-fused"]
     assert fetch(laion) == tmp_path / "630k-best.pt"
     assert fetch(face, revision="abc", offline=True) == tmp_path
-    assert asked == [
+    assert requests == [
         ("lukewys/laion_clap", {"revision": None, "offline": False, "files": ["630k-best.pt"]}),
         ("laion/clap-htsat-fused", {"revision": "abc", "offline": True, "files": None}),
     ]
@@ -91,6 +91,6 @@ def test_offline_error_names_the_file_and_the_cache() -> None:
 
 
 def test_model_is_cached_when_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = {("lukewys/laion_clap", "630k-best.pt"), ("laion/larger_clap_music", "pytorch_model.bin")}
-    monkeypatch.setattr(published.hub, "is_cached", lambda repo, file, revision: (repo, file) in there)
-    assert {name for name, one in PUBLISHED.items() if one.cached} == {"630k-best", "laion/larger_clap_music"}
+    in_cache = {("lukewys/laion_clap", "630k-best.pt"), ("laion/larger_clap_music", "pytorch_model.bin")}
+    monkeypatch.setattr(published.hub, "is_cached", lambda repo, file, revision: (repo, file) in in_cache)
+    assert {name for name, entry in PUBLISHED.items() if entry.cached} == {"630k-best", "laion/larger_clap_music"}

@@ -66,9 +66,9 @@ def test_text_tower_equals_minilm(minilm_folder: Path) -> None:
 
 
 def test_start_is_converted_once() -> None:
-    said: list[str] = []
-    start("demo-start", said.append)
-    assert not said
+    message: list[str] = []
+    start("demo-start", message.append)
+    assert not message
 
 
 def test_download_error_without_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

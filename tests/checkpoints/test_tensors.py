@@ -32,7 +32,7 @@ def test_format_is_detected_from_the_first_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "pointer of Git LFS.*git lfs pull"),
         (b"<!DOCTYPE html><title>Sign in</title>", "is a web page, not the file. Download it again"),
@@ -43,9 +43,9 @@ def test_format_is_detected_from_the_first_bytes(tmp_path: Path) -> None:
         (b"\xff\xff\xff\xff\xff\xff\xff\xff{}", "is damaged"),
     ],
 )
-def test_other_content_is_named_in_the_error(tmp_path: Path, content: bytes, said: str) -> None:
+def test_other_content_is_named_in_the_error(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"a\.pt: .*{said}"):
+    with pytest.raises(CheckpointError, match=rf"a\.pt: .*{message}"):
         read_tensors(tmp_path / "a.pt")
 
 
@@ -58,8 +58,8 @@ def test_path_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
 
 def test_pipes_and_missing_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
-    for name, said in (("pipe.pt", "is not a regular file"), ("none.pt", "no such file")):
-        with pytest.raises(CheckpointError, match=rf"{name}: {said}"):
+    for name, message in (("pipe.pt", "is not a regular file"), ("none.pt", "no such file")):
+        with pytest.raises(CheckpointError, match=rf"{name}: {message}"):
             read_tensors(tmp_path / name)
     with pytest.raises(CheckpointError, match="the folder is not complete"):
         read_safetensors(tmp_path / "none.safetensors")
@@ -75,7 +75,7 @@ def test_nesting_and_wrapper_prefixes_are_removed(tmp_path: Path, around: tuple[
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({"ema": STATE, "epoch": 3}, r"neither at its top nor under state_dict, .*; found the keys ema, epoch\. Save"),
         ({"net": STATE}, "found the keys net"),
@@ -85,8 +85,8 @@ def test_nesting_and_wrapper_prefixes_are_removed(tmp_path: Path, around: tuple[
         (STATE | {"module.b": torch.zeros(1)}, "holds b twice"),
     ],
 )
-def test_file_without_named_tensors_says_what_it_holds(tmp_path: Path, content: Any, said: str) -> None:
-    with pytest.raises(CheckpointError, match=said):
+def test_file_without_named_tensors_says_what_it_holds(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
         read_tensors(saved(content, tmp_path / "a.pt"))
 
 

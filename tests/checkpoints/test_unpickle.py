@@ -166,9 +166,9 @@ ATTACKS = {
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_every_attack_on_the_unpickler_is_refused(tmp_path: Path, attack: str, zipped: bool) -> None:
-    body, said = ATTACKS[attack]
+    body, message = ATTACKS[attack]
     path = container(tmp_path / "a.pt", body, zipped)
-    with pytest.raises(CheckpointError, match=f"refused: the file wants to .*{said}.*Nothing was executed"):
+    with pytest.raises(CheckpointError, match=f"refused: reading the file would .*{message}.*Nothing was executed"):
         read_pickled(path)
 
 

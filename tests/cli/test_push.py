@@ -159,7 +159,7 @@ def test_existing_card_is_not_overwritten(model: Path) -> None:
     [
         ("evaluation.json", "{}", "was not written by `openclap eval --json`"),
         ("evaluation.json", '{"suite": "paper"}', "was not written by `openclap eval --json`"),
-        ("evaluation.json", '{"suite": "paper", "figures": []}', "holds no score"),
+        ("evaluation.json", '{"suite": "paper", "figures": []}', "holds no figure"),
         ("evaluation.json", json.dumps(suite_of("m")).replace("0.8,", '"0.8",'), "was not written by"),
         ("evaluation.json", json.dumps(suite_of("m")).replace("0.8,", f"1{'0' * 400},"), "was not written by"),
         ("evaluation.json", json.dumps(suite_of("m\0")), "was not written by"),

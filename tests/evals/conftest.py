@@ -51,13 +51,13 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model like `tiny_model` with other weights."""
     import torch
 
-    from openclap import presets
-    from openclap.checkpoints import folder
+    from openclap.checkpoints import openclap_folder
+    from openclap.models.build import build_clap
     from support.tiny_models import TINY_PRESET, tiny_tokenizer
 
     place = tmp_path_factory.mktemp("other") / "model"
     torch.manual_seed(1)
-    folder.save(place, presets.build(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
+    openclap_folder.save(place, build_clap(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
     return place
 
 

@@ -13,7 +13,7 @@ from openclap.evals.dataset import clips_of_task
 from openclap.evals.results import Results, table_of
 from openclap.evals.runner import run_suite
 from openclap.evals.tasks import PAPER
-from support.evals_helpers import Deaf, cached
+from support.evals_helpers import RefusingEmbedder, cached
 
 TASKS = {task.name: task for task in PAPER}
 
@@ -27,7 +27,7 @@ def test_a_second_run_embeds_nothing_and_gives_the_same_table(tiny_model: Path, 
     tasks = [TASKS["ESC-50"], TASKS["Clotho"], TASKS["FSD50K, linear probe"]]
     first = run_suite("three", tasks, [cached(tiny_model, tmp_path, batch_size=1)], sets)
     again = cached(tiny_model, tmp_path, batch_size=64)
-    again.embedder = Deaf(again.embedder)
+    again.embedder = RefusingEmbedder(again.embedder)
     assert cells(run_suite("three", tasks, [again], sets)) == cells(first)
     fresh = run_suite("three", tasks, [cached(tiny_model, tmp_path / "other", batch_size=64)], sets)
     assert cells(fresh) == cells(first)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openclap.cli import run
-from support.evals_helpers import Deaf, write_split
+from support.evals_helpers import RefusingEmbedder, write_split
 
 
 def test_the_command_prints_writes_and_refuses(
@@ -34,7 +34,7 @@ def test_the_command_prints_writes_and_refuses(
     assert all(path.stat().st_size > 500 for path in files.values())
     assert run(["eval", models[0], *words[3:], "--channels", "left", "--trim-silence"]) == 0
     assert "Read of each recording: the left channel, silent ends" in " ".join(capsys.readouterr().out.split())
-    for given, says in [
+    for given, message in [
         (["eval", *models, "--baseline", models[0]], "stands beside one model"),
         (["eval", models[0], "--training", str(suite)], "belongs to suites of published sets"),
         ([*words, "--processes", "0"], "expected 1 or more"),
@@ -52,7 +52,7 @@ def test_the_command_prints_writes_and_refuses(
         (["eval", models[0], "--baseline", "nothing", "--data", str(tmp_path)], "nothing: no such model"),
     ]:
         assert run(given) == 2
-        assert says in " ".join(capsys.readouterr().err.split())
+        assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_suite_quick_takes_several_models_and_caches_their_embeddings(
@@ -67,7 +67,7 @@ def test_the_suite_quick_takes_several_models_and_caches_their_embeddings(
     assert run([*words, str(tiny_model)]) == 0
     alone = json.loads((tmp_path / "one.json").read_text())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("openclap.embedder.Embedder.embed_each", Deaf.embed_each)
+        patch.setattr("openclap.embedder.Embedder.embed_each", RefusingEmbedder.embed_each)
         assert run([*words, str(tiny_model)]) == 0
     again = json.loads((tmp_path / "one.json").read_text())
     assert without_times(again) == without_times(alone)

@@ -87,13 +87,13 @@ def test_clips_of_the_training_data_are_left_out(tiny_model: Path, sets: Path, t
     (tmp_path / "bad").write_text("no table")
     polars.DataFrame({"caption": ["rain"]}).write_parquet(tmp_path / "other.parquet")
     polars.DataFrame({"freesound_id": [None]}).write_parquet(tmp_path / "empty.parquet")
-    for name, says in {
+    for name, message in {
         "bad": "cannot be read as a manifest",
         "none": "No such file",
-        "other.parquet": "other.parquet training: no column says",
+        "other.parquet": "other.parquet training: no column",
         "empty.parquet": "names no clip",
     }.items():
-        with pytest.raises(DataError, match=says):
+        with pytest.raises(DataError, match=message):
             run_suite("one", [TASKS["Clotho"]], model, tmp_path / "no sets", training=tmp_path / name)
 
 

@@ -203,7 +203,7 @@ def test_a_page_without_log_labels_or_captions(embedder: BandEmbedder, test_clip
     result = evaluate(embedder, Collection(bare))
     assert headline(result)["claim"].startswith("Nothing could be measured")
     text = Page(result.write_html(tmp_path / "r.html").read_text()).text
-    assert "retrieval was left out: retrieval: no clip has a caption" in text
+    assert "retrieval was left out: no clip has a caption" in text
     assert "No task could be done" in text and "Training loss" not in text
 
 

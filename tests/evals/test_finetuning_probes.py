@@ -108,18 +108,20 @@ def test_fine_tuning_resumes_and_a_finished_tower_is_reused(model: CachedEmbedde
     stop_at(0)
     scorer, again = fine_tune(data)
     assert epochs_done == [4, 5] and again == sentence
-    (kept,) = model.cache.path.parent.glob("tuned-*")
-    assert {path.suffix for path in kept.iterdir()} <= {".pt", ".json", ".lock", ""} and not (kept / "states").exists()
+    (tuned_folder,) = model.cache.path.parent.glob("tuned-*")
+    assert {path.suffix for path in tuned_folder.iterdir()} <= {".pt", ".json", ".lock", ""} and not (
+        tuned_folder / "checkpoints"
+    ).exists()
     epochs_done.clear()
     for each in (scorer, fine_tune(data)[0]):
         clips, embeddings = data.train.clips, data.train.embedding_PD
         np.testing.assert_array_equal(each(clips, embeddings), whole(clips, embeddings))
     assert not epochs_done
-    with only_writer(kept), pytest.raises(DataError, match="another process is writing"):
+    with only_writer(tuned_folder), pytest.raises(DataError, match="another process is writing"):
         fine_tune(data)
     for damage in (b"no weights", b"junk\n", b""):
-        next(kept.glob("best-*.pt")).write_bytes(damage)
-        with pytest.raises(CheckpointError, match="Delete the folder to learn it again"):
+        next(tuned_folder.glob("best-*.pt")).write_bytes(damage)
+        with pytest.raises(CheckpointError, match="Delete the folder to train it again"):
             fine_tune(data)
     fine_tune(replace(data, epochs=4))
     assert len(list(model.cache.path.parent.glob("tuned-*"))) == 2
@@ -222,8 +224,8 @@ def test_a_suite_file_fine_tunes_over_folds(
         'probe = "fine_tune"\nepochs = 1\n'
     )
     assert run(["eval", str(tiny_model), "--suite", str(suite)]) == 0
-    said = capsys.readouterr()
-    assert "accuracy" in said.out and "The audio tower and its head" in said.err
+    message = capsys.readouterr()
+    assert "accuracy" in message.out and "The audio tower and its head" in message.err
     suite.write_text(suite.read_text().replace("epochs = 1", "epochs = 0"))
     with pytest.raises(ConfigError, match="epochs is 0"):
         read_suite(suite)

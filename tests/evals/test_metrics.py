@@ -190,7 +190,7 @@ def test_the_input_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("similarity", "owner", "says"),
+    ("similarity", "owner", "message"),
     [
         (np.zeros((2, 3)), [0, 1], "do not fit"),
         (np.zeros((0, 0)), [], "do not fit"),
@@ -199,8 +199,8 @@ def test_the_input_is_not_changed() -> None:
         (np.zeros((2, 2)), [0.0, 0.5], "Owners .* whole numbers"),
     ],
 )
-def test_invalid_retrieval_input_is_refused(similarity: np.ndarray, owner: list[float], says: str) -> None:
-    with pytest.raises(DataError, match=says):
+def test_invalid_retrieval_input_is_refused(similarity: np.ndarray, owner: list[float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         retrieval_metrics(similarity, owner)
 
 
@@ -243,7 +243,7 @@ def test_equal_class_scores_count_as_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "label", "says"),
+    ("score", "label", "message"),
     [
         (np.zeros((2, 3)), [0], "do not fit"),
         (np.zeros((1, 3)), [3], "3 classes"),
@@ -251,8 +251,8 @@ def test_equal_class_scores_count_as_wrong() -> None:
         (np.zeros((1, 3)), ["dog"], "Labels .* whole numbers"),
     ],
 )
-def test_invalid_classification_input_is_refused(score: np.ndarray, label: list[int] | list[str], says: str) -> None:
-    with pytest.raises(DataError, match=says):
+def test_invalid_classification_input_is_refused(score: np.ndarray, label: list[int] | list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         classify(score, label)
 
 

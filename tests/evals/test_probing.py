@@ -104,7 +104,7 @@ def test_labels_without_training_examples_are_left_out(
 
 
 @pytest.mark.parametrize(
-    ("known", "wanted", "says"),
+    ("known", "wanted", "message"),
     [
         (dict.fromkeys(SOUNDS), {}, "train has 0 labels"),
         (dict.fromkeys(SOUNDS, "one"), {}, "train has 1 labels"),
@@ -113,11 +113,11 @@ def test_labels_without_training_examples_are_left_out(
     ],
 )
 def test_an_impossible_probe_is_skipped_with_its_reason(
-    request: pytest.FixtureRequest, known: dict[str, str | None], wanted: dict[str, str | None], says: str
+    request: pytest.FixtureRequest, known: dict[str, str | None], wanted: dict[str, str | None], message: str
 ) -> None:
     model, train, test = map(request.getfixturevalue, ("embedder", "train_clips", "test_clips"))
     result = evaluate(model, Collection(with_labels(test, wanted), with_labels(train, known)))
-    assert says in result.skipped["probe"]
+    assert message in result.skipped["probe"]
     assert ("zero-shot" in result.skipped) == bool(wanted)
 
 

@@ -109,7 +109,7 @@ def test_reciprocal_ranks_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("audio", "text", "owner", "says"),
+    ("audio", "text", "owner", "message"),
     [
         (np.zeros((2, 3)), np.zeros((2, 4)), [0, 1], "do not fit"),
         (np.zeros((0, 3)), np.zeros((2, 3)), [0, 1], "do not fit"),
@@ -118,6 +118,6 @@ def test_reciprocal_ranks_by_hand() -> None:
         (np.full((2, 3), np.nan), np.zeros((2, 3)), [0, 1], "NaN"),
     ],
 )
-def test_invalid_vectors_are_refused(audio: np.ndarray, text: np.ndarray, owner: list[int], says: str) -> None:
-    with pytest.raises(DataError, match=says):
+def test_invalid_vectors_are_refused(audio: np.ndarray, text: np.ndarray, owner: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         rank_vectors(audio, text, owner)

@@ -70,7 +70,7 @@ def test_the_protocol_counts_the_folds_that_were_found(tiny_model: Path, tmp_pat
 
 
 def test_one_group_has_no_interval_and_no_p(tiny_model: Path, tmp_path: Path) -> None:
-    """An ESC-50 whose clips are all of one upload, asked of two models."""
+    """All clips of an ESC-50 are of one upload; two models are compared."""
     miniatures.esc50(tmp_path / "esc50")
     meta = tmp_path / "esc50" / "meta" / "esc50.csv"
     head, *rows = meta.read_text(encoding="utf-8").splitlines()

@@ -14,6 +14,7 @@ import openclap
 from openclap.errors import ConfigError, DataError, OpenClapError
 from openclap.evals.bootstrap import paired_difference
 from openclap.evals.dataset import Collection, EvalClips, clips_of_task, load_clips
+from openclap.evals.embedding_cache import EmbeddingCache
 from openclap.evals.metrics import AUDIO_TO_TEXT, TEXT_TO_AUDIO, Metric, retrieval_measures
 from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.report import headline
@@ -21,7 +22,7 @@ from openclap.evals.results import Results, comparison_table, published_lines, t
 from openclap.evals.runner import evaluate, run_suite
 from openclap.evals.tasks import PAPER, QUICK, Task
 from support import miniatures
-from support.evals_helpers import BandEmbedder, Deaf, cached, write_split
+from support.evals_helpers import BandEmbedder, RefusingEmbedder, cached, write_split
 
 TASKS = {task.name: task for task in PAPER}
 R_AT_1 = Metric("R@1", TEXT_TO_AUDIO)
@@ -107,8 +108,8 @@ def test_pairs_of_models(paper: Results) -> None:
 
 def test_an_impossible_task_is_skipped_before_embedding(tiny_model: Path, sets: Path, tmp_path: Path) -> None:
     miniatures.esc50(tmp_path / "sets" / "one fold", folds=1)
-    deaf = cached(tiny_model, tmp_path)
-    deaf.embedder = Deaf(deaf.embedder)
+    refusing = cached(tiny_model, tmp_path)
+    refusing.embedder = RefusingEmbedder(refusing.embedder)
     tasks = [
         Task(name="no captions", kind="retrieval", source="esc50", folders=(str(sets / "esc50"),)),
         Task(name="no labels", kind="zero_shot", source="clotho", folders=(str(sets / "clotho"),)),
@@ -118,7 +119,7 @@ def test_an_impossible_task_is_skipped_before_embedding(tiny_model: Path, sets: 
         Task(name="one fold", kind="probe", source="esc50", folders=("one fold",), folds=5),
         Task(name="few folds", kind="few_shot", source="esc50", folders=("one fold",), folds=5),
     ]
-    table = run_suite("nothing", tasks, [deaf], tmp_path / "sets")
+    table = run_suite("nothing", tasks, [refusing], tmp_path / "sets")
     assert "no clip has a caption" in table.skipped["no captions"]
     assert "no clip has a label" in table.skipped["no labels"]
     assert "no clip has a tag" in table.skipped["no tags"]
@@ -144,13 +145,13 @@ def test_progress_is_reported(embedder: BandEmbedder, test_clips: EvalClips) -> 
     assert stages[-1] == ("Embedding test", 60, 60)
 
 
-@pytest.mark.parametrize(("embeddings", "says"), [(np.zeros((2, 3)), "expected"), (np.full((1, 3), np.nan), "NaN")])
-def test_unusable_embeddings_are_refused(test_clips: EvalClips, embeddings: np.ndarray, says: str) -> None:
+@pytest.mark.parametrize(("embeddings", "message"), [(np.zeros((2, 3)), "expected"), (np.full((1, 3), np.nan), "NaN")])
+def test_unusable_embeddings_are_refused(test_clips: EvalClips, embeddings: np.ndarray, message: str) -> None:
     class Broken(BandEmbedder):
         def embed_audio(self, sounds: list[object], batch_size: int = 16) -> np.ndarray:
             return embeddings
 
-    with pytest.raises(OpenClapError, match=says):
+    with pytest.raises(OpenClapError, match=message):
         evaluate(Broken(), Collection(test_clips))
 
 
@@ -260,3 +261,55 @@ def test_a_baseline_stands_beside_any_suite(tiny_model: Path, other_model: Path,
     alone = evaluate(other_model, sets, suite=[TASKS["GTZAN"]], cache=tmp_path)
     assert [row.baseline for row in found.rows] == [row.estimate for row in alone.rows]
     assert "before" in table_of(found)[0] and "before" not in table_of(alone)[0]
+
+
+def test_wrong_arguments_are_one_sentence(embedder: BandEmbedder, test_clips: EvalClips, tmp_path: Path) -> None:
+    data = Collection(test_clips)
+    for models in (None, 5, [embedder], (name for name in ("a",))):
+        with pytest.raises(ConfigError, match="expected"):
+            evaluate(models, data)  # type: ignore[arg-type]
+    for options in ({"seed": -1}, {"seed": 1.5}, {"batch_size": 0}, {"processes": 0}, {"suite": 5}, {"suite": [1]}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            evaluate(embedder, data, **options)  # type: ignore[arg-type]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cached embeddings"):
+        EmbeddingCache(tmp_path / "file", {"weights": "1"})
+
+
+def test_the_baseline_is_named_in_the_record(tiny_model: Path, other_model: Path, sets: Path, tmp_path: Path) -> None:
+    found = evaluate(tiny_model, sets, suite=[TASKS["GTZAN"]], baseline=other_model, cache=tmp_path)
+    assert json.loads(found.to_json())["baseline"] == str(other_model)
+
+
+def test_models_before_a_failed_one_keep_figures_and_notes(
+    embedder: BandEmbedder, test_clips: EvalClips, train_clips: EvalClips
+) -> None:
+    class Failing(BandEmbedder):
+        def embed_text(self, texts: list[str]) -> np.ndarray:
+            raise DataError("nothing to read")
+
+    collection = Collection(test_clips.select(range(12)), train_clips)
+    found = evaluate({"good": embedder, "bad": Failing()}, collection)
+    assert {row.model for row in found.rows if row.kind == "zero_shot"} == {"good"}
+    assert found.skipped["zero-shot"] == "bad: nothing to read"
+    assert any(note.startswith("good: Only ") for _, note in found.notes)
+
+
+def test_two_retrieval_tasks_keep_their_names_in_the_table(embedder: BandEmbedder, test_clips: EvalClips) -> None:
+    found = evaluate(embedder, Collection(test_clips), suite=[QUICK[0], replace(QUICK[0], name="again")])
+    assert {row[0] for row in table_of(found)[1:]} == {"retrieval", "again"}
+
+
+def test_few_shot_lists_training_clips_that_cannot_be_embedded(tiny_model: Path, tmp_path: Path) -> None:
+    labels = ("dog", "rain")
+    rows = [
+        (f"{split}-{label}{n}.wav", label, split) for split in ("train", "test") for label in labels for n in (1, 2)
+    ]
+    for number, (file, label, _) in enumerate(rows):
+        miniatures.put(tmp_path / "sounds" / file, label, number)
+    (tmp_path / "sounds" / rows[0][0]).write_bytes(b"no sound")
+    lines = ["file,caption,label,split", *(f"{file},{label},{label},{split}" for file, label, split in rows)]
+    (tmp_path / "sounds" / "sounds.csv").write_text("\n".join(lines))
+    task = Task(name="few", kind="few_shot", source="table", folders=("sounds.csv",), split="test", train="train")
+    found = run_suite("few", [task], [cached(tiny_model, tmp_path / "cache")], tmp_path / "sounds")
+    assert found.skipped == {} and len(found.lost) == 1 and "some clips missing" in found.rows[0].protocol

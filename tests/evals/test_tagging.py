@@ -61,15 +61,15 @@ def test_a_class_of_all_or_no_clips_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "truth", "says"),
+    ("score", "truth", "message"),
     [
         (np.zeros((2, 3)), np.zeros((2, 2)), "do not fit"),
         (np.full((2, 1), np.nan), [[1], [0]], "NaN"),
         (np.zeros((2, 1)), [[1], [1]], "no figure is defined"),
     ],
 )
-def test_invalid_input_is_refused(score: np.ndarray, truth: object, says: str) -> None:
-    with pytest.raises(DataError, match=says):
+def test_invalid_input_is_refused(score: np.ndarray, truth: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         tag(score, np.asarray(truth))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from openclap.errors import ConfigError
 from openclap.evals.runner import run_suite
-from openclap.evals.tasks import read_suite
+from openclap.evals.tasks import Task, read_suite
 from support.evals_helpers import cached
 
 
@@ -50,7 +50,7 @@ def test_a_suite_file_describes_tasks(tiny_model: Path, sets: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "describes no tasks"),
         ("[[task]", "cannot be read as TOML"),
@@ -90,9 +90,9 @@ def test_a_suite_file_describes_tasks(tiny_model: Path, sets: Path, tmp_path: Pa
         ("task = [1]", "task 1 is 1, expected a table"),
     ],
 )
-def test_an_invalid_suite_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_suite_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "suite.toml").write_text(text)
-    with pytest.raises(ConfigError, match=says.replace("{}", r"\{\}")):
+    with pytest.raises(ConfigError, match=message.replace("{}", r"\{\}")):
         read_suite(tmp_path / "suite.toml")
     with pytest.raises(ConfigError, match="no such suite"):
         read_suite(tmp_path / "none")
@@ -118,3 +118,11 @@ def test_the_suite_in_the_guide_is_the_demo_suite() -> None:
     root = Path(__file__).parents[2]
     suite = (root / "src" / "openclap" / "demo" / "suite.toml").read_text(encoding="utf-8")
     assert f"```toml\n{suite}```" in (root / "docs" / "howto" / "evaluate.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "ignored", [{"split": "valid"}, {"valid": "valid"}, {"folds": 5}, {"folders": ("a",)}, {"train": "other"}]
+)
+def test_attributes_of_published_sets_are_refused_for_a_collection(ignored: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(ignored))):
+        Task(**({"name": "mine", "kind": "probe", "source": "collection", "train": "train"} | ignored))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What HEAR's validator checks, and what it says that it cannot check."""
+"""The checks of HEAR's validator, and those that it leaves to others."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_audio_follows_the_model_to_its_device(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("audio", "said"),
+    ("audio", "message"),
     [
         (torch.zeros(16000), "floating-point tensor"),
         (torch.zeros(2, 0), r"\(2, 0\)"),
@@ -94,9 +94,9 @@ def test_audio_follows_the_model_to_its_device(tiny_model: Path) -> None:
         (torch.full((1, 16000), 1e30), "samples up to 1e"),
     ],
 )
-def test_invalid_audio_is_refused(model: hear.HearModel, audio: torch.Tensor, said: str) -> None:
+def test_invalid_audio_is_refused(model: hear.HearModel, audio: torch.Tensor, message: str) -> None:
     for embed in (hear.get_scene_embeddings, hear.get_timestamp_embeddings):
-        with pytest.raises(AudioError, match=said):
+        with pytest.raises(AudioError, match=message):
             embed(audio, model)
 
 

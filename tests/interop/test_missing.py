@@ -1,4 +1,4 @@
-"""Without an extra, one sentence says which."""
+"""A missing extra is named in one sentence."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_convert_names_the_extra_to_install(
     format, library, extra = case
     forget(format.replace("-", "_"), library, monkeypatch)
     assert run(["convert", str(tiny_model), str(tmp_path / "out"), "--to", format]) == 2
-    said = capsys.readouterr().err
-    assert f"{library} is not installed" in said and f"pip install 'openclap[{extra}]'" in said
+    message = capsys.readouterr().err
+    assert f"{library} is not installed" in message and f"pip install 'openclap[{extra}]'" in message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -137,11 +137,11 @@ def test_decoded_audio_is_embedded(model: Encoder, tiny_model: Path) -> None:
     waves = [rng.uniform(-0.5, 0.5, (2, length)).astype(np.float32) for length in (5000, 9000, 20000)]
     rows = [{"array": wave, "sampling_rate": 22050} for wave in waves]
     embedder = load(tiny_model, device="cpu")
-    heard = embedder.embed_audio([(wave.T, 22050) for wave in waves])
-    np.testing.assert_allclose(model.encode(loader(audio=rows)), heard, atol=1e-6)
-    np.testing.assert_allclose(model.encode(iter([{"audio": rows}])), heard, atol=1e-6)
+    audio_embeddings = embedder.embed_audio([(wave.T, 22050) for wave in waves])
+    np.testing.assert_allclose(model.encode(loader(audio=rows)), audio_embeddings, atol=1e-6)
+    np.testing.assert_allclose(model.encode(iter([{"audio": rows}])), audio_embeddings, atol=1e-6)
     texts = ["rain", "a dog", "a bell"]
-    both = heard + embedder.embed_text(texts)
+    both = audio_embeddings + embedder.embed_text(texts)
     both /= np.linalg.norm(both, axis=1, keepdims=True)
     np.testing.assert_allclose(model.encode(loader(audio=rows, text=texts)), both, atol=1e-6)
 

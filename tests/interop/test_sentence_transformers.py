@@ -44,15 +44,15 @@ def test_embeddings_equal_the_embedder(model: library.SentenceTransformer, tiny_
     assert model.modalities == ["text", "audio"] and model.get_embedding_dimension() == 16
     np.testing.assert_allclose(model.encode(TEXTS), embedder.embed_text(TEXTS), atol=1e-5)
     files = [str(file) for file in sorted(sounds.glob("*.wav"))]  # 0.3 to 1.3 s; the model reads 0.5 s
-    heard = embedder.embed_audio(files)
-    np.testing.assert_allclose(model.encode(files, batch_size=4), heard, atol=1e-5)
+    audio_embeddings = embedder.embed_audio(files)
+    np.testing.assert_allclose(model.encode(files, batch_size=4), audio_embeddings, atol=1e-5)
     stereo = np.random.default_rng(0).uniform(-1, 1, (2, 30000)).astype(np.float32)
     expected = embedder.embed_audio([(stereo.T, 22050)])
     for array in (stereo, stereo.T, torch.from_numpy(stereo)):
         np.testing.assert_allclose(model.encode([{"array": array, "sampling_rate": 22050}]), expected, atol=1e-5)
-    np.testing.assert_allclose(model.encode({"audio": files[1]}), heard[1], atol=1e-5)
+    np.testing.assert_allclose(model.encode({"audio": files[1]}), audio_embeddings[1], atol=1e-5)
     scores = model.similarity(model.encode(TEXTS), model.encode(files))
-    np.testing.assert_allclose(scores, embedder.embed_text(TEXTS) @ heard.T, atol=1e-5)
+    np.testing.assert_allclose(scores, embedder.embed_text(TEXTS) @ audio_embeddings.T, atol=1e-5)
 
 
 def test_prompt_is_put_before_texts(model: library.SentenceTransformer, tiny_model: Path) -> None:

@@ -118,7 +118,7 @@ def test_laion_clap_loads_converted_files_with_equal_embeddings(
     source, file = tmp_path / make(tmp_path), tmp_path / "out.pt"
     capsys.readouterr()
     assert run(["convert", str(source), str(file), "--to", "laion", "--tokenizer", str(tokens)]) == 0
-    said = " ".join(capsys.readouterr().err.split())
+    message = " ".join(capsys.readouterr().err.split())
     fused = module.get("enable_fusion", False)
     names = [one for one in WAVES if fused or one != "long"]  # without fusion the reference crops long clips at random
     request = {
@@ -138,7 +138,7 @@ def test_laion_clap_loads_converted_files_with_equal_embeddings(
     if request["texts"]:
         np.testing.assert_allclose(found["it/texts"], embedder.embed_text(TEXTS), atol=2e-5)
     for one in names:
-        heard = embedder.embed_audio([(wave(one, WAVES[one]), 48000)])
-        np.testing.assert_allclose(found[f"it/{one}"], heard, atol=1e-4, err_msg=one)
+        audio_embeddings = embedder.embed_audio([(wave(one, WAVES[one]), 48000)])
+        np.testing.assert_allclose(found[f"it/{one}"], audio_embeddings, atol=1e-4, err_msg=one)
     choices = f"enable_fusion={fused}, amodel={module['amodel']!r}, tmodel={module['tmodel']!r}"
-    assert f"CLAP_Module({choices}).load_ckpt(FILE)" in said
+    assert f"CLAP_Module({choices}).load_ckpt(FILE)" in message

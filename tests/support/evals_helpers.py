@@ -165,7 +165,7 @@ def cached(model: Path, home: Path, name: str = "tiny", **options: Any) -> Cache
     return open_cached(name, partial(openclap.load, model), home, **options)
 
 
-class Deaf:
+class RefusingEmbedder:
     """A model that has an identity and refuses to embed."""
 
     def __init__(self, model: Any) -> None:

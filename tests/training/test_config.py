@@ -208,3 +208,18 @@ def test_objective_kinds_are_the_objectives() -> None:
 def test_warmup_rate_is_never_zero() -> None:
     assert warmup_cosine(0, warmup_steps=0, total_steps=1) == 1.0
     assert torch.tensor([warmup_cosine(step, warmup_steps=5, total_steps=5) for step in range(5)]).min() > 0
+
+
+def test_python_values_are_checked_and_made_comparable() -> None:
+    config = override(CONFIG, {"frozen": ["audio_tower"], "start": Path("demo-start"), "optim.lr": 1, "workers": 2})
+    assert (config.frozen, config.start, config.optim.lr, config.workers) == (("audio_tower",), "demo-start", 1, 2)
+    for name, value in (
+        ("optim.lr", [1e-3]),
+        ("frozen", ("audio_tower", 1)),
+        ("compile", 3),
+        ("precision", 16),
+        ("start", 5),
+        ("epochs", 1.5),
+    ):
+        with pytest.raises(ConfigError, match=name):
+            override(CONFIG, {name: value})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,10 +53,7 @@ def test_finetune_splits_trains_and_compares(sounds: Path, tiny_model: Path, tmp
     )
     assert (len(result.split.train), len(result.split.validation)) == (4, 2) and packed[-1][0] == packed[-1][1]
     assert result.model == tmp_path / "run" / "model" and not result.training.stopped
-    assert [(change.task, change.metric) for change in result.changes][:2] == [
-        ("text_to_audio", "R@1"),
-        ("text_to_audio", "R@10"),
-    ]
+    assert [change.metric.key for change in result.changes][:2] == ["text_to_audio_R@1", "text_to_audio_R@10"]
     assert result.report == tmp_path / "run" / "report.html" and result.report.is_file()
     assert any("4 training pairs, 2 validation pairs" in sentence for sentence in sentences)
 
@@ -78,3 +76,17 @@ def test_finetune_refuses_identifiers_by_default(sounds: Path, tiny_model: Path,
         epochs=1,
     )
     assert result.model.is_dir() and any("look like identifiers" in note for note in notes)
+
+
+def test_wrong_arguments_of_finetune_are_one_sentence(sounds: Path, tiny_model: Path, tmp_path: Path) -> None:
+    wrong: tuple[dict[str, object], ...] = (
+        {"start": openclap.load(tiny_model)},
+        {"validation_fraction": "0.2"},
+        {"validation_fraction": 1.0},
+        {"processes": 0},
+    )
+    for options in wrong:
+        arguments: dict[str, Any] = {"start": tiny_model} | options
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            runs.finetune(sounds, out=tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Validation during training: the best model is kept, patience ends a run, and both survive an interruption."""
+"""Validation during training: the best model is saved, patience ends a run, and both survive an interruption."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ def test_full_disk_leaves_the_best_model_before(
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(CheckpointError, match=r"best model so far could not be saved .*No space left"):
         train(config, tmp_path / "run", validate=validate)
-    kept = openclap.load(tmp_path / "run" / "best")
-    assert validate(kept) == 0.2
+    best_model = openclap.load(tmp_path / "run" / "best")
+    assert validate(best_model) == 0.2
     train(config, tmp_path / "run", validate=validate)
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 

@@ -1,4 +1,4 @@
-"""What a conversion could not carry over, and which models a format must refuse.
+"""Report the losses of a conversion, and refuse models that a format cannot hold.
 
 A preset is written, read back and compared, so that this file needs no knowledge of any format: a small difference is
 reported, and a model that would read back as another one is refused.
@@ -44,19 +44,19 @@ NOT_COMPARED = frozenset(
 """The preset's name, which is for people, and settings that only say whether tensors are there: such tensors are
 reported as left out or untrained already."""
 SMALL_EPSILON = 1e-5
-"""Layer-norm epsilons up to this one count as a small difference, for the same published weights are in use with
+"""Layer-norm epsilons up to this one count as a small difference, since the same published weights are used with
 several: LAION-CLAP's RoBERTa has 1e-5, transformers' ClapModel 1e-12."""
 
 
 def setting_changes(
     preset: Preset, reread: Preset, format_name: str, *, ignore: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Describe the settings of `preset` that `reread`, the preset as the format gives it back, has otherwise.
+    """Describe the settings that differ between `preset` and `reread`, the preset as read back from the format.
 
     Args:
         ignore: paths of settings that are stored elsewhere, such as "text.tokenizer".
 
-    Raises CheckpointError where the differences make another model: another front end, other sizes, another pooling.
+    Raises CheckpointError where the differences make it another model: another front end, other sizes or pooling.
     """
     sizes = preset.text.sizes.keys() | reread.text.sizes.keys()
     before, after = _flat_settings(preset, sizes), _flat_settings(reread, sizes)

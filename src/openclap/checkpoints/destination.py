@@ -126,7 +126,7 @@ def _check_replaceable(place: Path, kind: CheckpointKind, inputs: Collection[Pat
     is_taken = bool(entries) or (place.exists() and not (place.is_dir() and kind.files))
     if is_taken and not kind.matches(place):
         contents = f" (found {join_first(entry.name for entry in entries)})" if entries else ""
-        raise CheckpointError(f"{place}: is there already and is no {kind.title}{contents}. Choose another place.")
+        raise CheckpointError(f"{place}: exists already and is no {kind.title}{contents}. Choose another place.")
     foreign = [entry.name for entry in entries if entry.name not in kind.files or not _is_regular_file(entry)]
     holds_input = any(place in path.parents for path in _real_paths(inputs))
     if foreign or holds_input:

@@ -47,18 +47,18 @@ def read(record: Mapping[str, Any], folder: Path) -> CardFigures:
 
 
 def _read(record: Mapping[str, Any], folder: Path) -> CardFigures:
-    figures = [each for each in _figures_of_model(record["figures"], folder) if each["shown"]]
-    has_chance, has_published = (any(each[name] for each in figures) for name in ("chance", "published"))
+    figures = [figure for figure in _figures_of_model(record["figures"], folder) if figure["shown"]]
+    has_chance, has_published = (any(figure[name] for figure in figures) for name in ("chance", "published"))
     heading = ["task", "metric", "value", "95 %"]
     heading += ["chance"] * has_chance + ["published"] * has_published + ["n"]
     rows = [
-        [each["task"], _label(each), *_interval(each)]
-        + ([_chance(each)] if has_chance else [])
-        + ([_published(each)] if has_published else [])
-        + [f"{each['n']:,}"]
-        for each in figures
+        [figure["task"], _label(figure), *_interval(figure)]
+        + ([_chance(figure)] if has_chance else [])
+        + ([_published(figure)] if has_published else [])
+        + [f"{figure['n']:,}"]
+        for figure in figures
     ]
-    protocols = dict.fromkeys((score["task"], score["protocol"]) for score in figures)
+    protocols = dict.fromkeys((figure["task"], figure["protocol"]) for figure in figures)
     parts = [
         "## Evaluation",
         f"The suite {record['suite']} of `openclap eval`.",
@@ -79,32 +79,33 @@ def _sentences_on_data(record: Mapping[str, Any]) -> Iterator[str]:
 def _hub_results(figures: Sequence[FigureRecord]) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
-    for each in figures:
-        if each["value"] is None:
+    for figure in figures:
+        if figure["value"] is None:  # undefined, and the hub takes numbers alone
             continue
-        dataset = each["dataset"]
-        _, _, protocol = each["task"].partition(", ")
+        dataset = figure["dataset"]
+        _, _, protocol = figure["task"].partition(", ")
         yield EvalResult(
-            task_type=HUB_TASKS[each["direction"] or each["kind"]],
+            task_type=HUB_TASKS[figure["direction"] or figure["kind"]],
             dataset_type=re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-"),
             dataset_name=dataset,
-            metric_type=each["metric"],
-            metric_value=round(each["value"], 4),
-            metric_name=", ".join(filter(None, (_words(each["metric"]), protocol))),
+            metric_type=figure["metric"],
+            metric_value=round(figure["value"], 4),
+            metric_name=", ".join(filter(None, (_words(figure["metric"]), protocol))),
         )
 
 
 def _figures_of_model(figures: Sequence[FigureRecord], folder: Path) -> list[FigureRecord]:
     """The figures of the only model, or of the one that was named by this folder."""
-    names = list(dict.fromkeys(each["model"] for each in figures))
+    names = list(dict.fromkeys(figure["model"] for figure in figures))
     if not names:
-        raise CheckpointError("evaluation.json: holds no score. Remove it, or measure again.")
+        raise CheckpointError("evaluation.json: holds no figure. Remove it, or measure again.")
+    # A record names models as they were typed, so paths are compared after resolving; a single model needs no match.
     ours = [name for name in names if Path(name).expanduser().resolve() == folder.resolve()] or names
     if len(ours) != 1:
         raise CheckpointError(
             f"evaluation.json: measures {', '.join(names)}, none of which is {folder}. Measure this folder by its path."
         )
-    return [score for score in figures if score["model"] == ours[0]]
+    return [figure for figure in figures if figure["model"] == ours[0]]
 
 
 def _label(figure: FigureRecord) -> str:

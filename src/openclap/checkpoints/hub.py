@@ -34,8 +34,8 @@ ALTERNATIVES = (
     ),
     ((TOKENIZER,), ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")),
 )
-"""Weights and tokenizers: of either, the first form whose first file a repository has is the only one fetched. Many
-repositories hold the same weights several times, at a gigabyte each."""
+"""The forms of weights and of tokenizers, by preference. Only one form of each is fetched, the first that a repository
+has (judged by the form's first file): many repositories hold the same weights several times, at a gigabyte each."""
 MODEL_FILES = (
     *("config.json", "preprocessor_config.json", "processor_config.json", *EXTRA_WEIGHTS),
     *(name for forms in ALTERNATIVES for form in forms for name in form),
@@ -103,7 +103,7 @@ def download(
         with _as_checkpoint_error(repo, revision):
             commit, names = _list(repo, revision)
     except CheckpointError:
-        # The hub is asked first, so that a new commit is noticed; without it the cache must do.
+        # The hub comes first, so that a new commit is noticed; the cache serves where the hub cannot be reached.
         if cached and not missing:
             return cached
         raise
@@ -111,7 +111,7 @@ def download(
         contents = f"it has {join_first(names, 5)}" if names else "it is empty"
         raise CheckpointError(f"{repo}: holds no {' and no '.join(missing)}; {contents}. Is it the right repository?")
     chosen = choose_files(names, files)
-    # The client would ask for every file's metadata again, although the commit says that nothing has changed.
+    # The client would request every file's metadata again, although the same commit means the same files.
     if cached and cached.name == commit and all((cached / name).is_file() for name in chosen):
         return cached
     with _as_checkpoint_error(repo, revision), _fail_on_full_disk(), _progress_bars_on_terminals_only():

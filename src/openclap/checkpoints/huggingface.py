@@ -32,7 +32,7 @@ from openclap.text.tokenizer import VOCABULARY, Tokenizer
 CONFIG, PREPROCESSOR, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
 WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"
 WEIGHT_FILES = (f"{WEIGHTS}.index.json", WEIGHTS, f"{PICKLED}.index.json", PICKLED)
-"""Where weights may lie, by preference; an index names the files that they are divided among."""
+"""Files that may hold the weights, by preference; an index names the files that they are divided among."""
 
 # Names: ClapModel's on the left, ours on the right.
 NAMES: KeyTable = (
@@ -218,7 +218,7 @@ def _check_fixed_settings(config: Any) -> None:
 
 
 def front_end_from_preprocessor(preprocessor: Mapping[str, Any], fused: bool) -> FrontEndConfig:
-    """Return the front end of a preprocessor file; what the file lacks is as in the published ones."""
+    """Return the front end of a preprocessor file; settings that it lacks are those of the published models."""
     truncation = preprocessor.get("truncation", "fusion" if fused else "")
     like = presets.LAION_FUSION if truncation == "fusion" else presets.LAION_PLAIN
     mel = MelConfig(
@@ -353,7 +353,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> ConversionLosses:
         draft.mkdir()
         config_from_preset(checkpoint.preset).save_pretrained(draft)
         ClapFeatureExtractor(**preprocessor_from_front_end(checkpoint.preset.frontend)).save_pretrained(draft)
-        # transformers refuses safetensors files whose metadata does not name the framework.
+        # transformers refuses safetensors files without the framework in their metadata.
         save_file(state | computed_buffers(checkpoint.preset), draft / WEIGHTS, metadata={"format": "pt"})
         if checkpoint.tokenizer is not None:
             _write_tokenizer(checkpoint.tokenizer, draft, checkpoint.preset.text.context)

@@ -30,7 +30,7 @@ class InitialModel:
     Attributes:
         preset: the requested one, with the sizes of the given text tower.
         fresh: parts of the model that have untrained weights.
-        changed: settings of the audio tower's training that the preset has otherwise, in words.
+        changed: front-end settings in which the preset differs from the audio tower's training, in words.
     """
 
     preset: Preset

@@ -1,7 +1,7 @@
 """LAION-CLAP's checkpoints: read and write `.pt` files of its releases and of its training.
 
-A file holds no configuration, so the model is inferred from names and shapes (`infer_preset`). What neither tells
-(activation, layer-norm epsilon, heads of a text tower that are not 64 wide) is LAION-CLAP's.
+A file holds no configuration, so the model is inferred from names and shapes (`infer_preset`). Settings that neither
+shows (activation, layer-norm epsilon, text-tower heads of another width than 64) are assumed to be LAION-CLAP's.
 
 Filterbanks, attention masks and position indices are computed, never read: they follow from the preset, old files hold
 them in half precision, and trusting them would let a file disagree with its own sizes. They are written all the same,
@@ -46,7 +46,7 @@ SHARED: KeyTable = (
     ("^text_projection.", "^text_head."),
     ("^audio_transform.sequential.", "^audio_transform."),
     ("^text_transform.sequential.", "^text_transform."),
-    # One temperature a direction of the loss; the audio side's is the one that scores of classification are scaled by.
+    # One temperature per direction of the loss; classification scores are scaled by the audio side's.
     ("^logit_scale_t", "^logit_scale_text"),
     ("^logit_scale_a", "^logit_scale"),
 )
@@ -64,7 +64,7 @@ PANN: KeyTable = (
     ("^audio_branch.mel_conv1d.", "^audio_tower.views.mel_conv1d."),
     ("^audio_branch.", "^audio_tower."),
 )
-# PANN fuses feature maps (2d) in another module of ours than log-mels (1d); LAION-CLAP has one name for both.
+# Our PANN fuses feature maps (2d) and log-mels (1d) in different modules; LAION-CLAP has one name for both.
 PANN_2D: KeyTable = (("^audio_branch.fusion_model.", "^audio_tower.fuse.fusion_model."), *PANN)
 PANN_1D: KeyTable = (("^audio_branch.fusion_model.", "^audio_tower.views.fusion_model."), *PANN)
 BERT: KeyTable = (("^text_branch.", "^text_tower.encoder."),)
@@ -103,7 +103,7 @@ UNUSED = ("audio_branch.head.", "text_branch.decoder.", "text_branch.shared.", "
 TIED = ("text_branch.shared.weight", "text_branch.encoder.embed_tokens.weight")
 """Two more names of BART's token embedding; the one under the decoder's name is read."""
 SECOND_GLOBAL = ".global_att2."
-"""iAFF's second global branch: LAION-CLAP stores it and never calls it, for its second pass reuses the first branch
+"""iAFF's second global branch: LAION-CLAP stores it and never calls it, because its second pass reuses the first branch
 (test_iaff_reuses_the_first_global_branch)."""
 IN_PROJ = ".attn.in_proj_"
 POSITIONS = "text_branch.embeddings.position_ids"
@@ -137,8 +137,8 @@ def has_laion_names(state: Mapping[str, Any]) -> bool:
 def read(state: Mapping[str, Tensor], source: str, preset: Preset | None = None) -> Checkpoint:
     """Translate a state dict, its names with or without `module.`.
 
-    `preset` supplies what no name or shape tells (activation, epsilon, hop). Trained parts that nothing here reads are
-    returned as unused; unknown names become weights that fit no network, which `build_network` reports.
+    `preset` supplies settings that names and shapes do not show (activation, epsilon, hop). Trained parts that nothing
+    here reads are returned as unused; unknown names become weights that fit no network, which `build_network` reports.
 
     Raises CheckpointError for a file that lacks a tensor that sizes are read from.
     """
@@ -221,7 +221,7 @@ def _infer_htsat(tower: State, source: str) -> HTSATConfig:
         for stage in stages or range(1)  # without layers, ask for the first, so that the error names it
     ]
     window = (math.isqrt(tables[0][0]) + 1) // 2  # the table has (2 · window − 1)² rows
-    # A shifted block of the first stage stores a mask of (windows, …), which tells the size of the patch grid. It is
+    # A shifted block of the first stage stores a mask of (windows, …), which shows the size of the patch grid. It is
     # missing where one window covers the grid or a tool dropped buffers; then the published size is assumed.
     mask = "layers.0.blocks.1.attn_mask"
     side = math.isqrt(required_shape(tower, mask, source, 3)[0]) * window if mask in tower else 64
@@ -241,7 +241,7 @@ def _infer_pann(tower: State, source: str) -> PANNConfig:
     blocks = range(1, 1 + count_numbered(tower, r"conv_block(\d+)\."))
     widths = tuple(required_shape(tower, f"conv_block{block}.conv1.weight", source, 4)[0] for block in blocks)
     _, views, _, _ = required_shape(tower, "conv_block1.conv1.weight", source, 4)
-    like = PANN_14 if "conv_block1.conv2.weight" in tower else PANN_6  # one convolution a block or two
+    like = PANN_14 if "conv_block1.conv2.weight" in tower else PANN_6  # one convolution per block, or two
     return replace(
         like,
         widths=widths,

@@ -100,7 +100,7 @@ def _pann_parts(audio: PANNConfig) -> dict[str, ModuleFactory]:
 
 
 def _global_branch(weight: Tensor) -> nn.Module:
-    """Build a branch like the one whose first convolution has this weight."""
+    """Build a global branch of the width that the first convolution's weight has."""
     return pooled_bottleneck(weight.shape[1], nn.Conv1d if weight.ndim == 3 else nn.Conv2d)
 
 

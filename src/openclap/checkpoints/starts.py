@@ -102,7 +102,7 @@ def make_demo_start(place: Path, report: Callable[[str], None]) -> None:
 STARTS: dict[str, Callable[[Path, Callable[[str], None]], None]] = {"demo-start": make_demo_start}
 """Each starting model's name, and the function that writes its folder."""
 START_PACKAGES = {"demo-start": (AISFX, MINILM)}
-"""The packages that each is made from."""
+"""The packages that each starting model is made from."""
 
 
 def read_aisfx(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Read the tensors of one file, whatever its name: safetensors, or a file of torch's, told apart by their bytes."""
+"""Read the tensors of one file, safetensors or torch's; the first bytes decide which, not the name."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NESTED = ("state_dict", "model", "model_state_dict")
 WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 """Prefixes that DistributedDataParallel and torch.compile put before every name."""
 WRITER, UNTRAINED = "openclap", "untrained"
-"""A `.pt` file of openclap says so under "written_by", and lists under "untrained" the tensors that were initialised
-only because LAION-CLAP's loader requires them. Files without this mark are never replaced."""
+"""A `.pt` file of openclap has "written_by", and lists under "untrained" the tensors that were initialised only because
+LAION-CLAP's loader requires them. Files without this mark are never replaced."""
 LONGEST_HEADER = 100_000_000
 """Bytes of JSON in a safetensors file, by the format's definition."""
 ZIP = b"PK\x03\x04"

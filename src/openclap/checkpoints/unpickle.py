@@ -40,11 +40,11 @@ class RefusedError(CheckpointError):
     """A pickle holds an instruction that rebuilds no data.
 
     Args:
-        action: what the pickle would do, as a verb phrase.
+        action: the effect of the instruction, as a verb phrase.
     """
 
     def __init__(self, action: str) -> None:
-        super().__init__(f"refused: the file wants to {action}. Nothing was executed. {TRUSTED_FILE_HINT}")
+        super().__init__(f"refused: reading the file would {action}. Nothing was executed. {TRUSTED_FILE_HINT}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     "_codecs": {"encode": Rebuild(_latin)},
 }
 """Modules and names that a file may use; containers of other types are rebuilt as plain dicts. Storage classes
-("FloatStorage", …) are missing because torch resolves them before this reader is asked."""
+("FloatStorage", …) are missing because torch resolves them itself."""
 
 
 def _call(reader: Any) -> None:
@@ -170,7 +170,7 @@ def _build(reader: Any) -> None:
 def _storage(reader: Any) -> None:
     """BINPERSID: load a storage through torch.
 
-    torch knows a second kind, "module", for which it would compare source files, and write one.
+    torch has a second kind, "module", for which it would compare source files, and write one.
     """
     saved = reader.stack.pop()
     if not (type(saved) is tuple and saved and saved[0] in ("storage", b"storage")):
@@ -188,7 +188,7 @@ _UNUSED = (pickle.PERSID, pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1
 class RestrictedUnpickler(pickle._Unpickler):
     """The unpickler that Python has in Python, with every instruction replaced that could run code or set state.
 
-    The one in C cannot be restricted so: only `find_class` of it can be overridden, not its calls.
+    The one in C cannot be restricted like this: only its `find_class` can be overridden, not its calls.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {

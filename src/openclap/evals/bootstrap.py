@@ -33,7 +33,7 @@ RESAMPLES = 1000
 DRAWS = 200
 """Random rankings, or permutations of labels, that chance is estimated from."""
 LEVEL = 0.95
-BLOCK = 4_000_000  # weights in memory at once
+BLOCK = 4_000_000  # weights in memory at once: 32 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ def bootstrap_interval(
     # Blocks bound the memory; the generator is read in the same order whatever their size.
     rng, step, values = np.random.default_rng(seed), max(1, BLOCK // max(items, groups)), []
     for start in range(0, resamples, step):
+        # Drawing G of G groups with replacement is one multinomial draw of how often each group occurs.
         count_RG = rng.multinomial(groups, np.full(groups, 1 / groups), size=min(step, resamples - start))
         values.append(statistic(count_RG[:, group_index_N].astype(np.float64)))
     low, high = _percentiles(np.concatenate(values), level)
@@ -146,6 +147,7 @@ def chance_recall(count_A: Ints, pool: int, k: Ints) -> Floats:
     Text → audio: counts of 1, pool A. Audio → text: the number of captions of each clip, pool T.
     """
     different, weight = np.unique(count_A, return_counts=True)
+    # The probability that none of the first k is right: a product over places, drawn without replacement.
     missed_CK = np.ones((len(different), len(k)))
     for place in range(int(np.max(k))):
         left_C = np.maximum(pool - different - place, 0) / max(pool - place, 1)

@@ -121,7 +121,7 @@ class CachedEmbedder:
         """
         if not clips.digest:
             return self._embed_clips(clips)
-        # The tasks on a collection share its clips, whose shards then are read once; published sets differ by task.
+        # All tasks on a collection share its clips, so its shards are read once. Published sets differ by task.
         key = (clips.digest, *(clip.key for clip in clips.clips))
         if key not in self._embedded:
             self._embedded[key] = self._embed_clips(clips)
@@ -134,13 +134,14 @@ class CachedEmbedder:
         for index, key in hash_N.items():
             if key not in embeddings:
                 missing.setdefault(key, index)
+        # Cached sounds, and repetitions of a sound, count as done.
         done = len(hash_N) - len(missing)
         failed: dict[str, str] = {}
         for keys, outcomes in self._embed_chunks(clips, missing):
-            new = {key: each for key, each in zip(keys, outcomes, strict=True) if not isinstance(each, str)}
-            failed |= {key: each for key, each in zip(keys, outcomes, strict=True) if isinstance(each, str)}
+            new = {key: outcome for key, outcome in zip(keys, outcomes, strict=True) if not isinstance(outcome, str)}
+            failed |= {key: outcome for key, outcome in zip(keys, outcomes, strict=True) if isinstance(outcome, str)}
             embeddings |= new
-            if self.cache:
+            if self.cache:  # after each chunk, so that a stopped evaluation loses one at most
                 self.cache.add(new.items())
             done += len(keys)
             if self.progress:
@@ -210,6 +211,7 @@ class CachedEmbedder:
             except (OSError, DataError) as error:
                 lost[index] = f"{clip.path or clip.key}: cannot be read ({error})."
             else:
+                # A stretch of a file is another sound than the whole file.
                 hashes[index] = f"{sha256}@{clip.start_s}+{clip.duration_s}" if clip.start_s is not None else sha256
         if self.cache and fresh:
             self.cache.add_files(fresh)
@@ -227,6 +229,7 @@ class CachedEmbedder:
         chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
         if not chunks:
             return
+        # No more workers than chunks: each loads a model of its own.
         with _mapper(self.embedder, self.batch_size, min(self.processes, len(chunks)), self._load) as mapped:
             sounds = ([_sound_source(clips, missing[key]) for key in chunk] for chunk in chunks)
             yield from zip(chunks, mapped(sounds), strict=True)
@@ -368,6 +371,7 @@ def _start_worker(load: Callable[[], SoundEmbedder], batch_size: int, processes:
     global _embed  # noqa: PLW0603 - the state of a worker process between chunks
     import torch
 
+    # The workers share the cores: processes with a thread per core each would slow each other down.
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     _embed = partial(_embed_chunk, load(), batch_size)
 

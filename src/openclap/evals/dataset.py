@@ -163,10 +163,11 @@ def load_collection(
         return data
     folder = Path(data).expanduser()
     if reading != ReadOptions() or not _is_packed(folder, split):
-        found = recognise(folder.absolute(), reading)
-        recognised(found)
-        return _load_sounds(found, split, progress)
+        source = recognise(folder.absolute(), reading)
+        recognised(source)
+        return _load_sounds(source, split, progress)
     test = load_clips(folder / split, progress=progress)
+    # Not beside the training split itself: a probe would be scored on the clips that it was trained on.
     has_train = split != TRAIN and (folder / TRAIN).is_dir()
     return Collection(test, load_clips(folder / TRAIN, progress=progress) if has_train else None)
 
@@ -208,6 +209,7 @@ def clips_from_samples(
             continue
         clips.append(clip)
         numbers.append(number)
+        # Of the readable clips alone, in order: the digest stands for exactly the data that is measured.
         digest.update(_clip_digest(clip, sample.audio))
         if progress:
             progress(f"Reading {name}", number + 1, count)
@@ -221,6 +223,7 @@ def clips_from_samples(
 def _clip_of_sample(sample: Sample) -> EvalClip:
     """A clip without a group is a group of its own. Raises AudioError."""
     try:
+        # Decoded for the duration, and to find damaged sounds before minutes of embedding.
         wave_NC, rate = decode(sample.audio)
     except AudioError as error:
         raise AudioError(f"{sample.key}: {error}") from error
@@ -245,15 +248,15 @@ def _clip_digest(clip: EvalClip, audio: bytes) -> bytes:
     return hashlib.sha256(identity.encode()).digest()
 
 
-def _load_sounds(found: RecognisedCollection, split: str, progress: StageProgress | None) -> Collection:
+def _load_sounds(source: RecognisedCollection, split: str, progress: StageProgress | None) -> Collection:
     """The splits of the source itself; a source without splits is measured on as a whole."""
-    records = list(found.read())
+    records = list(source.read())
     splits = {record.split for record in records}
     if splits <= {None}:
-        return Collection(_clips_of_records(found.path.stem, records, progress))
+        return Collection(_clips_of_records(source.path.stem, records, progress))
     if split not in splits:
         names = ", ".join(sorted(name for name in splits if name))
-        raise DataError(f"{found.path}: no sound is in its split {split!r}. Found: {names}.")
+        raise DataError(f"{source.path}: no sound is in its split {split!r}. Found: {names}.")
     test = _clips_of_records(split, [record for record in records if record.split == split], progress)
     train = [record for record in records if record.split == TRAIN]
     return Collection(test, _clips_of_records(TRAIN, train, progress) if train and split != TRAIN else None)
@@ -307,19 +310,21 @@ def clips_of_task(task: Task, data: Path | Collection, trained: SplitIds | None 
         return _clips_of_collection(task, data)
     root = _find_root(task, data)
     records = [_task_record(task, record) for record in _read_records(task, root)]
+    # Of all splits: a label without test clips is an answer to choose from, too.
     classes, class_names = _classes(task, records)
     notes: list[str] = []
-    chosen = [each for each in records if task.split is None or each.split == task.split]
+    chosen = [record for record in records if task.split is None or record.split == task.split]
     if not chosen:
-        splits = sorted({str(each.split) for each in records})
+        splits = sorted({str(record.split) for record in records})
         raise DataError(f"{root}: no clip is in its split {task.split!r}. Found: {', '.join(splits) or 'no clips'}.")
     chosen = _drop_repeated_ids(chosen, notes)
     if trained:
         chosen = remove_trained_clips(chosen, trained, notes)
     test = _clips_of_task_records(task.name, chosen)
+    # Before the other splits are read, and before any sound is embedded.
     _check_test_clips(task, test)
     others = [
-        _clips_of_task_records(f"{task.name} {split}", [each for each in records if each.split == split])
+        _clips_of_task_records(f"{task.name} {split}", [record for record in records if record.split == split])
         if split
         else None
         for split in (task.train, task.valid)
@@ -346,12 +351,18 @@ def _clips_of_collection(task: Task, collection: Collection) -> TaskClips:
     if len(classes) < 2:
         raise DataError(f"{train.name} has {len(classes)} labels; a classifier needs at least two.")
     wanted = {label for clip in test.clips for label in task.labels_of(clip)}
+    # With one label in common, all clips that can be answered have the same one: a constant answer would be perfect.
     if len(wanted & set(classes)) < 2:
         raise DataError(f"{train.name} and {test.name} share fewer than two labels.")
     notes = list(_notes_on_clips(task, test, classes))
     if unknown := sorted(wanted - set(classes)):
+        reason = f"{train.name} has no example of {', '.join(unknown)}."
         count = sum(clip.label in unknown for clip in test.clips)
-        notes.append(f"{count} clips were left out: {train.name} has no example of {', '.join(unknown)}.")
+        # A clip with several labels stays, and is measured on those that can be predicted.
+        notes.append(
+            f"{len(unknown) if task.multilabel else count} {'labels' if task.multilabel else 'clips'} were left "
+            f"out: {reason}"
+        )
     return TaskClips(test, train, None, classes, classes, tuple(notes))
 
 
@@ -374,7 +385,7 @@ def _read_records(task: Task, root: Path) -> Iterator[Record]:
     if task.source != CLASS_FOLDERS:
         return SOURCES[task.source].read(root, **task.options)
     records = SOURCES["folder"].read(root)
-    return (replace(each, label=each.label or Path(each.audio).parent.name) for each in records)
+    return (replace(record, label=record.label or Path(record.audio).parent.name) for record in records)
 
 
 def _task_record(task: Task, record: Record) -> TaskRecord:
@@ -401,24 +412,24 @@ def _task_record(task: Task, record: Record) -> TaskRecord:
 
 
 def _clips_of_task_records(name: str, records: Sequence[TaskRecord]) -> EvalClips:
-    clips = tuple(each.clip for each in records)
+    clips = tuple(record.clip for record in records)
     return EvalClips(name, clips, "", lambda index: Path(clips[index].path).read_bytes())
 
 
 def _drop_repeated_ids(records: Sequence[TaskRecord], notes: list[str]) -> list[TaskRecord]:
     """The first record of each id."""
     first: dict[str, TaskRecord] = {}
-    for each in records:
-        first.setdefault(each.clip.key, each)
+    for record in records:
+        first.setdefault(record.clip.key, record)
     if extra := len(records) - len(first):
-        repeated = [key for key, count in Counter(each.clip.key for each in records).items() if count > 1]
+        repeated = [key for key, count in Counter(record.clip.key for record in records).items() if count > 1]
         notes.append(f"{extra} clips have the id of an earlier one and were left out: {join_first(repeated, NAMED)}.")
     return list(first.values())
 
 
 def _classes(task: Task, records: Sequence[TaskRecord]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(classes, the words for each). Raises ConfigError when the task's file and the data set name different ones."""
-    labels = {label for each in records for label in task.labels_of(each.clip)}
+    labels = {label for record in records for label in task.labels_of(record.clip)}
     if task.classes is None:
         classes = tuple(sorted(labels))
         return classes, classes

@@ -60,7 +60,7 @@ def remove_trained_clips(records: Sequence[TaskRecord], trained: SplitIds, notes
     Sounds are decoded and compared only where the manifest holds hashes of sounds. Raises DataError when no clip is
     left.
     """
-    ids = ids_of_records((each.record for each in records), "test").clips
+    ids = ids_of_records((item.record for item in records), "test").clips
     by_id = _overlap(ids.select(UPLOAD_IDS), trained)
     by_sound = np.zeros(len(records), bool)
     sounds_note = ""

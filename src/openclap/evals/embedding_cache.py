@@ -49,7 +49,10 @@ class EmbeddingCache:
         self.made_by = dict(identity)
         self.identity = json.dumps(self.made_by, sort_keys=True)
         self.path = folder / f"{hashlib.sha256(self.identity.encode()).hexdigest()[:24]}.sqlite"
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder}: is no folder for cached embeddings ({error.strerror}).") from None
         self._with_repair(self._open)
 
     def get(self, keys: Sequence[str]) -> dict[str, Embedding]:
@@ -67,6 +70,7 @@ class EmbeddingCache:
 
     def add(self, embeddings: Iterable[tuple[str, Embedding]]) -> None:
         """Store embeddings in one transaction."""
+        # Little-endian everywhere, so that a home folder can be shared between machines.
         blobs = [(key, np.ascontiguousarray(vector, "<f4").tobytes()) for key, vector in embeddings]
         rows = [(key, blob, zlib.crc32(blob)) for key, blob in blobs]
         self._with_repair(lambda: self._write("insert or replace into vectors values (?, ?, ?)", rows))
@@ -122,9 +126,11 @@ class EmbeddingCache:
 
     def _open(self) -> None:
         self._database = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT_S)
+        # Text that is no UTF-8 must reach the checks as damage, and not raise while rows are read.
         self._database.text_factory = lambda text: text.decode("utf-8", "replace")
         self._database.executescript(_TABLES)
         with self._database as database:
+            # One statement, because two processes may open a new file at the same moment.
             database.execute(
                 "insert into made_by select ? where not exists (select 1 from made_by)",
                 (self.identity,),

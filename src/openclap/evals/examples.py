@@ -100,7 +100,7 @@ def sampled_queries(
 def hardest_queries(
     retrieval: Retrieval, clips: EvalClips, count: int, player: Callable[[int], str | None]
 ) -> list[ExampleQuery]:
-    """The captions with the worst ranks, worst first, one per clip. A caption whose own clip ranks first is none."""
+    """The captions with the worst ranks, worst first, one per clip; no caption whose own clip ranks first."""
     order = np.argsort(-retrieval.ranks.text_to_audio_T, kind="stable").tolist()
     first: dict[int, int] = {}
     for t in order:

@@ -77,6 +77,7 @@ def fine_tune(data: ProbeInput) -> tuple[Scorer, str]:
     Raises ConfigError without a model to train, TrainingError when the loss is no longer finite.
     """
     tuned = [_fit_tower(data, rate) for rate in RATES]
+    # max returns the first of equal scores: LAION-CLAP's rate.
     scorer, progress, rate = max(tuned, key=lambda each: each[1].best_score or 0.0)
     return scorer, _settings("The audio tower and its head", progress, rate, data)
 
@@ -109,6 +110,7 @@ def _fit_tower(data: ProbeInput, rate: float) -> tuple[Scorer, TrainingProgress,
     config = _tower_config(_head_config(data, train, rate), embedder)
     torch.manual_seed(data.seed)
     head = classifier_head(embedder.preset.embedding_size, train.truth_PC.shape[1], hidden=True)
+    # A copy: the model itself must stay as it is for other tasks. It was loaded without gradients.
     network = AudioEncoder(embedder.clap, head.to(embedder.device)).requires_grad_(True)
     scorer = _SoundScorer(network, embedder, data.model.batch_size)
     batches = _SoundBatches(train, embedder, config).batches
@@ -211,6 +213,7 @@ def _checkpoint_folder(
 
 def _epoch_batches(train: LabelledClips, config: TrainConfig, epoch: int) -> list[Ints]:
     """The rows of each batch of an epoch; batches are as equal in size as possible."""
+    # As if all clips were in one shard: a shuffle of all, the same for a resumed epoch.
     order_P = epoch_order(np.zeros(len(train.clips), np.int64), config.seed, epoch)
     return list(np.array_split(order_P, -(-len(order_P) // config.batch_size)))
 

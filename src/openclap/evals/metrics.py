@@ -29,6 +29,7 @@ from openclap.errors import DataError
 from openclap.evals.ranks import CUT, Floats, Ints, Ranks, as_indices, as_numpy, rank_retrieval
 
 Statistic = Callable[[Floats], Floats]
+"""Weights (R, N) to values (R,)."""
 
 TEXT_TO_AUDIO, AUDIO_TO_TEXT = "text_to_audio", "audio_to_text"
 DIRECTION_LABELS = {TEXT_TO_AUDIO: "text→audio", AUDIO_TO_TEXT: "audio→text"}
@@ -158,6 +159,7 @@ def classify(scores_NC: ArrayLike, label_N: ArrayLike, *, tie: float = 0.0) -> C
     if np.isnan(score_NC).any():
         raise DataError("The class scores hold NaN, so nothing can be ranked. Check the embeddings they come from.")
     own_N = score_NC[np.arange(items), labels]
+    # The classes that reach the true one's score, itself included: rank 1 where it alone does.
     rank_N = (score_NC >= own_N[:, None] - tie).sum(1).astype(np.int64)
     others_NC = np.where(np.arange(classes) == labels[:, None], -np.inf, score_NC)
     return Classified(score_NC, labels, rank_N, np.where(rank_N == 1, labels, others_NC.argmax(1)))
@@ -225,6 +227,7 @@ def median_rank_of(rank_N: Ints) -> Statistic:
     def median(weight_RN: Floats) -> Floats:
         upto_RN = weight_RN[:, order].cumsum(1)
         total_R = upto_RN[:, -1]
+        # The positions of the two middle entries of the repeated list, which are one and the same for an odd length.
         low_R = (upto_RN <= ((total_R - 1) // 2)[:, None]).sum(1)
         high_R = (upto_RN <= (total_R // 2)[:, None]).sum(1)
         middle_R: Floats = np.floor((sorted_N[low_R] + sorted_N[high_R]) / 2)
@@ -242,6 +245,7 @@ def balanced_of(right_N: Floats, label_N: Ints) -> Statistic:
 
     def balanced(weight_RN: Floats) -> Floats:
         total_RC = weight_RN @ one_NC
+        # Counts are whole numbers, so the bound only replaces 0 / 0 by 0, for classes outside the resample.
         share_RC = (weight_RN @ right_NC) / np.maximum(total_RC, 1e-12)
         return np.asarray(share_RC.sum(1) / (total_RC > 0).sum(1), np.float64)
 

@@ -45,6 +45,7 @@ STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 DEFAULT_STRENGTH = 1.0
 """C where the training clips allow no choice."""
 ITERATIONS = 2000
+"""The most iterations of logistic regression's solver."""
 FOLDS = 5
 CHOOSE_AMONG = 20_000
 """Training clips that settings are chosen with; the rest joins for the last fit."""
@@ -153,6 +154,7 @@ def run_few_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cached
     """The mean accuracy of classifiers that are each trained on 8 clips per label, as in MAEB."""
     clip_N, label_N = labelled_clips(task, test.clips, data.classes)
     rounds: list[tuple[LabelledClips, Ints]]  # training clips, and the items of `clip_N` to answer
+    lost: tuple[tuple[str, str], ...] = ()
     if task.folds:
         whole = label_clips(task, test, data.classes)
         rounds = [
@@ -160,24 +162,26 @@ def run_few_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cached
             for fold_N in _official_folds(test.clips, task)
         ]
     else:
-        rounds = [(_training_clips(task, data, model)[0], np.arange(len(clip_N)))]
+        train, _, lost = _training_clips(task, data, model)
+        rounds = [(train, np.arange(len(clip_N)))]
     right_N = np.zeros(len(clip_N))
     for train, items in rounds:
         for draw in range(DRAWS):
+            # Seeded by the draw alone, so that all models are trained on the same clips.
             few = train.at(draw_shots(train, SHOTS, np.random.default_rng([seed, draw])))
             score_NC = fit_classifier(few, _maeb_classifier, multilabel=False)(
                 test.clips, test.embedding_ND[clip_N[items]]
             )
             right_N[items] += (classify(score_NC, label_N[items], tie=TIE).rank_N == 1) / DRAWS
     mean = fold_mean(right_N, test.clips, clip_N) if task.folds else mean_of(right_N)
-    return TaskOutput(test.clips, {ACCURACY: Measure(mean, clip_N)}, classes=data.classes)
+    return TaskOutput(test.clips, {ACCURACY: Measure(mean, clip_N)}, lost=lost, classes=data.classes)
 
 
 def draw_shots(train: LabelledClips, count: int, rng: np.random.Generator) -> Ints:
     """Positions of up to `count` clips of every label, drawn at random."""
     order = rng.permutation(len(train.clips))
     label = train.truth_PC[order].argmax(1)
-    return np.sort(np.concatenate([order[label == each][:count] for each in np.unique(label)]))
+    return np.sort(np.concatenate([order[label == value][:count] for value in np.unique(label)]))
 
 
 def _maeb_classifier(target: NDArray[np.int64]) -> Any:
@@ -221,6 +225,7 @@ def linear(data: ProbeInput) -> tuple[Scorer, str]:
     cross-validation over groups of the training clips.
     """
     train, valid = data.train, data.valid
+    # Choosing takes up to 25 fits, so large sets are sampled for it; the last fit is on everything.
     candidates = _at_most(train, CHOOSE_AMONG, data.seed)
     make = partial(_make_linear, multilabel=data.multilabel)
     if valid is not None:
@@ -277,6 +282,7 @@ def _choose(
         # The number of right answers, not a mean over folds: folds differ in size, and whole numbers tie exactly.
         return sum(score(part, scorer, multilabel) * (1 if multilabel else len(part.clips)) for scorer, part in fitted)
 
+    # Rounded, so that sums that differ only in their last digits tie, and the first choice wins.
     return choices[int(np.argmax(np.round([total(choice) for choice in choices], 9)))]
 
 
@@ -285,7 +291,9 @@ def folds_over_groups(train: LabelledClips, seed: int) -> list[tuple[Ints, Ints]
 
     A fold whose training rows have a single class is dropped; no fold is left where groups or classes are too few.
     """
+    # Of several labels the first one counts, so folds are balanced by it alone.
     label_P, group_P = train.truth_PC.argmax(1), np.array(train.clips.groups)
+    # A fold needs a group of its own, and scikit-learn refuses more folds than the largest class has clips.
     count = min(FOLDS, len(np.unique(group_P)), int(np.bincount(label_P).max()))
     if count < 2:
         return []
@@ -327,6 +335,7 @@ def fit_classifier(train: LabelledClips, make: Callable[[NDArray[Any]], Any], *,
     def scorer(clips: EvalClips, embedding_ND: Embeddings) -> Floats:
         score_NC = np.full((len(embedding_ND), truth_PC.shape[1]), -np.inf)
         if model is not None:
+            # A single known class of several labels has two columns, "without" and "with": the last one is taken.
             score_NC[:, known] = _classifier_scores(model, embedding_ND)[:, -len(known) :]
         return score_NC
 

@@ -74,9 +74,9 @@ class Ranks:
         return self._precision(np.argsort(self.owner_T, kind="stable"), cut)
 
     def _precision(self, order: Ints, cut: int) -> Floats:
-        found = order[self.audio_to_text_T[order] <= cut]
-        gain = place_in_run(self.owner_T[found]) / self.audio_to_text_T[found]
-        gain_A = np.bincount(self.owner_T[found], weights=gain, minlength=self.clips)
+        within = order[self.audio_to_text_T[order] <= cut]
+        gain = place_in_run(self.owner_T[within]) / self.audio_to_text_T[within]
+        gain_A = np.bincount(self.owner_T[within], weights=gain, minlength=self.clips)
         return (gain_A / np.maximum(np.bincount(self.owner_T, minlength=self.clips), 1))[self.queries]
 
 
@@ -107,7 +107,7 @@ def rank_vectors(audio_AD: ArrayLike, text_TD: ArrayLike, owner_T: ArrayLike, *,
 
     Memory beside the embeddings: one block, and a few numbers per caption. Raises DataError as `rank_retrieval`.
     """
-    audio, text = (np.ascontiguousarray(as_numpy(each), np.float32) for each in (audio_AD, text_TD))
+    audio, text = (np.ascontiguousarray(as_numpy(embeddings), np.float32) for embeddings in (audio_AD, text_TD))
     owners = as_indices(owner_T, "Owners")
     if audio.ndim != 2 or text.ndim != 2 or audio.shape[1:] != text.shape[1:] or not audio.size or not text.size:
         raise DataError(f"Vectors {audio.shape} and {text.shape} do not fit: expected (clips, D) and (captions, D).")
@@ -125,7 +125,7 @@ def rank_vectors(audio_AD: ArrayLike, text_TD: ArrayLike, owner_T: ArrayLike, *,
         return np.concatenate(parts) if parts else np.zeros(0)
 
     # The most that a float32 product of D terms can be off, in any order of summation, for vectors of these lengths.
-    squares = (float(np.einsum("nd,nd->n", each, each).max()) for each in (audio, text))
+    squares = (float(np.einsum("nd,nd->n", embedding_ND, embedding_ND).max()) for embedding_ND in (audio, text))
     error = float((audio.shape[1] + 2) * np.finfo(np.float32).eps * max(1.0, *squares))
     return _rank(
         _PairScores(len(audio), lambda rows, columns: audio[rows] @ text[columns].T, exact, error), owners, tie

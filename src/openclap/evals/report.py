@@ -93,8 +93,8 @@ def headline(results: Results) -> dict[str, str]:
     if len(results.models) > 1 or not any(row.chance for row in results.rows):
         return _suite_headline(results)
     if row := results.row("text_to_audio_R@10"):
-        found = results.outputs[row.model, row.task].retrieval
-        claim = f"{_percent(row)} of descriptions find their sound among the first 10 of {found.ranks.clips:,}."  # type: ignore[union-attr]
+        retrieval = results.outputs[row.model, row.task].retrieval
+        claim = f"{_percent(row)} of descriptions find their sound among the first 10 of {retrieval.ranks.clips:,}."  # type: ignore[union-attr]
     elif row := results.row("accuracy"):
         how = "without training on any label" if row.kind == "zero_shot" else "by a probe"
         claim = f"{_percent(row)} of sounds are classified right {how}."
@@ -238,17 +238,17 @@ def _bounds(estimate: Estimate) -> tuple[float, float]:
 def _part(suffix: str, output: TaskOutput, results: Results, room: int, *, sample: bool) -> dict[str, Any]:
     """Plots and sounds of one model. `sample`: whether retrieval shows sampled queries, not the hardest alone."""
     player = players(output.clips, room)
-    found = output.retrieval
-    sampled = sampled_queries(found, output.clips, player, seed=results.seed) if found and sample else []
-    hardest = hardest_queries(found, output.clips, HARDEST, player) if found and not sample else []
+    retrieval = output.retrieval
+    sampled = sampled_queries(retrieval, output.clips, player, seed=results.seed) if retrieval and sample else []
+    hardest = hardest_queries(retrieval, output.clips, HARDEST, player) if retrieval and not sample else []
     return {
         "suffix": suffix,
         "charts": list(_charts(output)),
         "confusion": _confusion(output),
         "classes": _class_table(output.tagged, output.classes) if output.tagged else [],
-        "sampled": [_shown_query(each, found) for each in sampled if found],
-        "how_sampled": _how_sampled(found, results.seed) if found and sample else "",
-        "hardest": [_shown_query(each, found) for each in hardest if found],
+        "sampled": [_shown_query(each, retrieval) for each in sampled if retrieval],
+        "how_sampled": _how_sampled(retrieval, results.seed) if retrieval and sample else "",
+        "hardest": [_shown_query(each, retrieval) for each in hardest if retrieval],
         "mistakes": list(_mistakes(output, player)),
     }
 
@@ -263,17 +263,17 @@ def _charts(output: TaskOutput) -> Iterator[Panel]:
         yield _reliability_panel(output.reliability)
 
 
-def _recall_panel(found: Retrieval) -> Panel:
+def _recall_panel(retrieval: Retrieval) -> Panel:
     """Recall at every k in both directions, each beside its exact chance."""
-    clips, captions = found.ranks.clips, len(found.captions)
+    clips, captions = retrieval.ranks.clips, len(retrieval.captions)
     last, ten = max(clips, 2), min(10, max(clips, 2))
     k = np.unique(np.append(np.geomspace(1, last, CURVE_POINTS).astype(np.int64), ten))
-    at, counts = k.astype(np.float64), np.bincount(found.ranks.owner_T, minlength=clips)
+    at, counts = k.astype(np.float64), np.bincount(retrieval.ranks.owner_T, minlength=clips)
     curves = [
         Curve("text → audio, chance", at, chance_recall(np.ones(1, np.int64), clips, k), "line-a-chance"),
         Curve("audio → text, chance", at, chance_recall(counts, captions, k), "line-b-chance"),
-        Curve("text → audio", at, _share_within(found.ranks.text_to_audio_T, k), "line-a"),
-        Curve("audio → text", at, _share_within(found.ranks.best(), k), "line-b"),
+        Curve("text → audio", at, _share_within(retrieval.ranks.text_to_audio_T, k), "line-a"),
+        Curve("audio → text", at, _share_within(retrieval.ranks.best(), k), "line-b"),
     ]
     values = ", ".join(f"{each.name} {each.y[np.searchsorted(k, ten)]:.0%}" for each in curves)
     drawing = line_chart(
@@ -296,17 +296,17 @@ def _share_within(rank_N: Ints, k: Ints) -> Floats:
     return np.asarray((rank_N[:, None] <= k).mean(0), np.float64)
 
 
-def _reliability_panel(found: Reliability) -> Panel:
-    filled = found.count_B > 0
+def _reliability_panel(reliability: Reliability) -> Panel:
+    filled = reliability.count_B > 0
     ends = np.array([0.0, 1.0])
     curves = [
         Curve("perfect calibration", ends, ends, "line-a-chance"),
-        Curve("this model", found.confidence_B[filled], found.accuracy_B[filled], "line-a"),
+        Curve("this model", reliability.confidence_B[filled], reliability.accuracy_B[filled], "line-a"),
     ]
-    error = f"Calibration error {100 * found.error:.1f} points."
+    error = f"Calibration error {100 * reliability.error:.1f} points."
     return {
         "title": "Calibration",
-        "lead": f"{error} Answers in {len(found.count_B)} equal bins of confidence.",
+        "lead": f"{error} Answers in {len(reliability.count_B)} equal bins of confidence.",
         "svg": markup(line_chart(curves, alt=error, x_label="confidence", y_label="accuracy", shares=True)),
         "key": [(each.name, each.style) for each in curves[::-1]],
     }
@@ -371,11 +371,11 @@ def _mistakes(output: TaskOutput, player: Callable[[int], str | None]) -> Iterat
             }
 
 
-def _shown_query(query: ExampleQuery, found: Retrieval) -> dict[str, Any]:
+def _shown_query(query: ExampleQuery, retrieval: Retrieval) -> dict[str, Any]:
     return {
         "caption": query.caption,
         "ordinal": _ordinal(query.rank),
-        "pool": found.ranks.clips,
+        "pool": retrieval.ranks.clips,
         "hits": [_shown_hit(hit) for hit in query.hits],
         "own": _shown_hit(query.own) if query.own else None,
     }
@@ -397,12 +397,12 @@ def _shown_hit(hit: PlayableHit) -> dict[str, Any]:
     }
 
 
-def _how_sampled(found: Retrieval, seed: int) -> str:
+def _how_sampled(retrieval: Retrieval, seed: int) -> str:
     drawn = ", ".join(f"{count} {name}" for count, _, name in RANK_BANDS)
-    shares = ", ".join(f"{count:,} {name}" for count, name in band_counts(found))
+    shares = ", ".join(f"{count:,} {name}" for count, name in band_counts(retrieval))
     return (
         f"Queries drawn at random (seed {seed}) by the rank of their own clip: {drawn}; others stand in for "
-        f"missing ones. The sample does not show their shares: of all {len(found.captions):,} captions, {shares}. "
+        f"missing ones. The sample does not show their shares: of all {len(retrieval.captions):,} captions, {shares}. "
         "“Same words” is another clip with the same caption, which counts as wrong. Players hold the first "
         f"{PLAYED_S:.0f} seconds."
     )

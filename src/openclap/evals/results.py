@@ -98,8 +98,10 @@ class MetricRow:
         value or an interval is undefined."""
         if self.chance is None:
             return "–"
+        # Ranks are better when lower; mirrored, higher is better for every figure.
         sign = -1.0 if self.metric.is_rank else 1.0
         bounds = (sign * self.chance.low, sign * self.chance.high)
+        # Before the check for NaN: a figure that is no better than chance needs no interval of its own.
         if sign * self.estimate.value <= max(bounds):
             return "no"
         ours = (sign * self.estimate.low, sign * self.estimate.high)
@@ -165,7 +167,9 @@ class Results:
     @property
     def lost(self) -> tuple[tuple[str, str, str], ...]:
         """(task, clip, reason) of every clip that could not be embedded."""
-        lost = {(task, clip, reason): None for (_, task), each in self.outputs.items() for clip, reason in each.lost}
+        lost = {
+            (task, clip, reason): None for (_, task), output in self.outputs.items() for clip, reason in output.lost
+        }
         return tuple(lost)
 
     @property
@@ -217,7 +221,7 @@ class Results:
             "seed": self.seed,
             "seconds": round(self.seconds, 3),
             "figures": [_row_record(row) for row in self.rows],
-            "comparisons": [_comparison_record(each) for each in self.comparisons],
+            "comparisons": [_comparison_record(comparison) for comparison in self.comparisons],
             "classes": [
                 {"model": model, "task": task, "classes": rows}
                 for (model, task), output in self.outputs.items()
@@ -231,9 +235,10 @@ class Results:
             "skipped": dict(self.skipped),
             "notes": [{"subject": subject, "note": sentence} for subject, sentence in self.notes],
             "left_out": [{"task": task, "clip": clip, "reason": reason} for task, clip, reason in self.lost],
-            "data": [asdict(each) for each in self.data],
+            "data": [asdict(facts) for facts in self.data],
             "methods": self.methods,
         }
+        # JSON has no NaN: undefined numbers were written as null, and one that was missed must not pass.
         return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
 
     def write_html(
@@ -321,8 +326,12 @@ def table_of(results: Results) -> list[tuple[str, ...]]:
 
 
 def is_compact(results: Results) -> bool:
-    """Whether the table is the narrow one of a single model beside chance."""
-    return len(results.models) == 1 and any(row.chance for row in results.rows)
+    """Whether the table is the narrow one of a single model beside chance.
+
+    It has the direction of retrieval in place of the task's name, so there must not be two retrieval tasks.
+    """
+    retrievals = {row.task for row in results.rows if row.metric.direction}
+    return len(results.models) == 1 and len(retrievals) < 2 and any(row.chance for row in results.rows)
 
 
 def _columns(results: Results) -> list[_Column]:
@@ -344,6 +353,7 @@ def _columns(results: Results) -> list[_Column]:
     if results.baseline is not None:
         columns.append(_Column("before", lambda row: shown(row.baseline, row.metric, percent)))
     if any(row.chance for row in results.rows):
+        # The other columns would not fit beside chance.
         return [*columns, _Column("above", lambda row: row.above_chance)]
     return [
         *columns,
@@ -381,8 +391,8 @@ def published_lines(results: Results, task: str | None = None) -> list[str]:
     """Every published figure beside the results, a line each; of one task, where it is named."""
     lines: dict[str, None] = {}
     for row in results.rows:
-        for each in row.published if task in (None, row.task) else ():
-            lines[f"{row.task}, {row.metric.label}: {each.value:.1f} ({each.system})"] = None
+        for figure in row.published if task in (None, row.task) else ():
+            lines[f"{row.task}, {row.metric.label}: {figure.value:.1f} ({figure.system})"] = None
     return list(lines)
 
 
@@ -390,15 +400,15 @@ def comparison_table(results: Results) -> list[tuple[str, ...]]:
     """The pairs of models, heading first. The change is from the first model to the second."""
     percent = in_percent(results)
     heading = ("task", "metric", "models", "change", "95 %", "p")
-    return [heading, *(_comparison_cells(each, percent) for each in results.comparisons)]
+    return [heading, *(_comparison_cells(comparison, percent) for comparison in results.comparisons)]
 
 
-def _comparison_cells(each: Comparison, percent: bool) -> tuple[str, ...]:
-    estimate = each.difference.estimate
-    low, value, high = (_signed(n, each.metric, percent) for n in (estimate.low, estimate.value, estimate.high))
+def _comparison_cells(comparison: Comparison, percent: bool) -> tuple[str, ...]:
+    estimate = comparison.difference.estimate
+    low, value, high = (_signed(n, comparison.metric, percent) for n in (estimate.low, estimate.value, estimate.high))
     interval = "–" if math.isnan(estimate.low) else f"{low} to {high}"
-    p = "–" if math.isnan(each.difference.p) else f"{each.difference.p:.3f}"
-    return each.task, each.metric.label, f"from {each.a} to {each.b}", value, interval, p
+    p = "–" if math.isnan(comparison.difference.p) else f"{comparison.difference.p:.3f}"
+    return comparison.task, comparison.metric.label, f"from {comparison.a} to {comparison.b}", value, interval, p
 
 
 def shown(estimate: Estimate | None, metric: Metric, percent: bool) -> str:
@@ -456,7 +466,8 @@ def _row_record(row: MetricRow) -> dict[str, Any]:
         "chance": _estimate_record(row.chance) if row.chance else None,
         "baseline": _estimate_record(row.baseline) if row.baseline else None,
         "above_chance": None if row.above_chance == "–" else row.above_chance,
-        "published": [{"value": round(each.value / 100, 6), "system": each.system} for each in row.published],
+        # Shares, like our figures; rounding removes the digits that dividing percent by 100 adds.
+        "published": [{"value": round(figure.value / 100, 6), "system": figure.system} for figure in row.published],
         "incomplete": row.incomplete or None,
         "n": row.n,
         "protocol": row.protocol,
@@ -465,15 +476,15 @@ def _row_record(row: MetricRow) -> dict[str, Any]:
     }
 
 
-def _comparison_record(each: Comparison) -> dict[str, Any]:
+def _comparison_record(comparison: Comparison) -> dict[str, Any]:
     return {
-        "task": each.task,
-        "direction": each.metric.direction,
-        "metric": each.metric.name,
-        "models": [each.a, each.b],
-        "change": f"from {each.a} to {each.b}",
-        **_estimate_record(each.difference.estimate),
-        "p": None if math.isnan(each.difference.p) else each.difference.p,
+        "task": comparison.task,
+        "direction": comparison.metric.direction,
+        "metric": comparison.metric.name,
+        "models": [comparison.a, comparison.b],
+        "change": f"from {comparison.a} to {comparison.b}",
+        **_estimate_record(comparison.difference.estimate),
+        "p": None if math.isnan(comparison.difference.p) else comparison.difference.p,
     }
 
 

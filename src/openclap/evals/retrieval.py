@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from openclap.evals.tasks import Task
 
 HITS = 10  # clips stored per caption, for the report
-CAPTIONS_AT_ONCE = 256  # captions whose similarities with all clips are in memory at once
+CAPTIONS_AT_ONCE = 256  # bounds the memory: similarities of this many captions with all clips
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,16 @@ class Retrieval:
 
 def run_retrieval(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
     """The task of kind "retrieval". Raises DataError for fewer than two clips with captions."""
-    found = retrieve(model, test.clips, test.embedding_ND)
+    retrieval = retrieve(model, test.clips, test.embedding_ND)
     notes = []
-    if silent := len(test.clips) - len(found.clip_A):
-        notes.append(f"{silent} clips have no caption and were left out of retrieval.")
-    if truncated := model.count_truncated(found.captions):
-        notes.append(f"{truncated} of {len(found.captions)} captions are longer than the text context and were cut.")
-    notes += [*_notes_on_shared_captions(found), *_notes_on_small_pools(found.ranks)]
-    return TaskOutput(test.clips, found.measures(), tuple(notes), retrieval=found)
+    if uncaptioned := len(test.clips) - len(retrieval.clip_A):
+        notes.append(f"{uncaptioned} clips have no caption and were left out of retrieval.")
+    if truncated := model.count_truncated(retrieval.captions):
+        notes.append(
+            f"{truncated} of {len(retrieval.captions)} captions are longer than the text context and were cut."
+        )
+    notes += [*_notes_on_shared_captions(retrieval), *_notes_on_small_pools(retrieval.ranks)]
+    return TaskOutput(test.clips, retrieval.measures(), tuple(notes), retrieval=retrieval)
 
 
 def retrieve(embedder: SoundEmbedder, clips: EvalClips, audio_ND: Embeddings) -> Retrieval:
@@ -117,19 +119,19 @@ def _best_hits(audio_AD: Embeddings, text_CD: Embeddings, owner_C: Ints) -> tupl
     return hits_CK, np.take_along_axis(cosine_CA, hits_CK, 1)
 
 
-def _notes_on_shared_captions(found: Retrieval) -> Iterator[str]:
+def _notes_on_shared_captions(retrieval: Retrieval) -> Iterator[str]:
     owners: dict[str, set[int]] = {}
-    for caption, owner in zip(found.captions, found.ranks.owner_T.tolist(), strict=True):
+    for caption, owner in zip(retrieval.captions, retrieval.ranks.owner_T.tolist(), strict=True):
         owners.setdefault(caption, set()).add(owner)
-    if shared := sum(len(owners[caption]) > 1 for caption in found.captions):
+    if shared := sum(len(owners[caption]) > 1 for caption in retrieval.captions):
         yield (
-            f"{shared} of {len(found.captions)} captions describe more than one clip. Only a caption's own clip counts "
-            "as right, so retrieval figures are too low."
+            f"{shared} of {len(retrieval.captions)} captions describe more than one clip. Only a caption's own clip "
+            "counts as right, so retrieval figures are too low."
         )
 
 
 def _notes_on_small_pools(ranks: Ranks) -> Iterator[str]:
     """Figures that are perfect for any model, because the pool is no larger than k."""
     pools = dict(zip(DIRECTION_LABELS.values(), (ranks.clips, len(ranks.owner_T)), strict=True))
-    if trivial := [f"{way} R@{k}" for way, pool in pools.items() for k in RECALL_AT if k >= pool]:
+    if trivial := [f"{direction} R@{k}" for direction, pool in pools.items() for k in RECALL_AT if k >= pool]:
         yield f"{', '.join(trivial)}: 100 % for any model, with {ranks.clips} clips to search."

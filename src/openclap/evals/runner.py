@@ -34,8 +34,10 @@ from openclap.evals.finetuning import UNNORMALISED
 from openclap.evals.metrics import Metric
 from openclap.evals.results import Comparison, DataFacts, MetricRow, Results, TaskOutput
 from openclap.evals.tasks import KINDS, SUITES, Task, protocol_of, read_suite
+from openclap.limits import PROCESSES, check_count
 from openclap.loading import load as load_model
 from openclap.sources.recognise import ReadOptions, RecognisedCollection
+from openclap.training.config import LARGEST_SEED
 
 Model = str | os.PathLike[str] | SoundEmbedder
 """A model folder, file or name, or an embedder."""
@@ -44,7 +46,9 @@ TAGGING_RESAMPLES = 200
 """Fewer than RESAMPLES: tagging figures are sums over hundreds of classes, so each resample costs as much as all of
 another task, and their intervals are narrow."""
 FEW_GROUPS = 20
+"""Fewer groups than this get a note: percentiles of so few independent recordings are rough."""
 BASELINE = "baseline"
+"""The name of a baseline that is a loaded model without a name."""
 
 
 def evaluate(
@@ -68,7 +72,7 @@ def evaluate(
     """Measure models: retrieval, zero-shot classification, tagging and probes, each figure with its 95 % interval.
 
     Args:
-        models: a model, several by name, or several under names of your choice.
+        models: a model, a list of paths and names, or models under names of your choice.
         data: for the suite "quick": packed shards, or anything that `openclap dataset build` reads; the demo's shards
             without it. Its split "train" trains the probe; a source without splits is measured on as a whole. For all
             other suites: the folder of the published data sets, each in a folder of its own; $OPENCLAP_HOME/datasets
@@ -104,28 +108,39 @@ def evaluate(
         2
         >>> _ = results.write_html("report.html")
     """
-    name, tasks = _read_suite(suite)
+    suite_name, tasks = _read_suite(suite)
     on_collection = {task.source == COLLECTION for task in tasks}
     if len(on_collection) > 1:
-        raise ConfigError(f"The suite {name} mixes tasks on a collection with tasks on published data sets.")
+        raise ConfigError(f"The suite {suite_name} mixes tasks on a collection with tasks on published data sets.")
     named = _name_models(models)
-    _check_options(name, named, baseline, split, training, on_collection=on_collection == {True})
+    _check_options(suite_name, named, baseline, split, training, on_collection=on_collection == {True})
+    check_count("batch_size", batch_size)
+    check_count("processes", processes, most=PROCESSES)
+    check_count("seed", seed, least=0, most=LARGEST_SEED)
     opening = {"batch_size": batch_size, "processes": processes, "progress": progress}
     folder = Path(cache) if cache else paths.home() / "evals"
-    embedders = [_open(model, each, folder, load, **opening) for model, each in named.items()]
-    before = _open(BASELINE, baseline, folder, load, **opening) if baseline is not None else None
+    embedders = [_open(name, model, folder, load, **opening) for name, model in named.items()]
+    before = None if baseline is None else _open(_name_of(baseline, BASELINE), baseline, folder, load, **opening)
     source: Path | Collection
     if on_collection == {True}:
         place = data or paths.home() / "demo" / "shards"
-        source = load_collection(place, split, reading=reading, recognised=recognised)
+        source = load_collection(place, split, reading=reading, recognised=recognised, progress=progress)
     elif isinstance(data, Collection) or reading != ReadOptions():
-        raise ConfigError(f"The suite {name} needs the folder of published data sets, each read by its own source.")
+        raise ConfigError(
+            f"The suite {suite_name} needs the folder of published data sets, each read by its own source."
+        )
     else:
         source = Path(data) if data else paths.home() / "datasets"
     return run_suite(
-        name, tasks, embedders, source, baseline=before, training=Path(training) if training else None, seed=seed,
+        suite_name,
+        tasks,
+        embedders,
+        source,
+        baseline=before,
+        training=Path(training) if training else None,
+        seed=seed,
         note=note,
-    )  # fmt: skip
+    )
 
 
 def _read_suite(suite: str | os.PathLike[str] | Sequence[Task]) -> tuple[str, Sequence[Task]]:
@@ -133,28 +148,39 @@ def _read_suite(suite: str | os.PathLike[str] | Sequence[Task]) -> tuple[str, Se
         return suite, SUITES[suite]
     if isinstance(suite, str | os.PathLike):
         return Path(suite).stem, read_suite(Path(suite))
+    if not isinstance(suite, list | tuple) or not all(isinstance(task, Task) for task in suite):
+        raise ConfigError(f"The suite is {suite!r}, expected a name, a TOML file or a list of tasks.")
     if not suite:
         raise ConfigError("The suite has no tasks. Expected one or more.")
     return "tasks", suite
 
 
 def _name_models(models: Model | Mapping[str, Model] | Sequence[str | os.PathLike[str]]) -> dict[str, Model]:
+    """Models by the names that tables show. Raises ConfigError for no model, and for one that is named twice."""
     if isinstance(models, Mapping):
         named = dict(models)
-    elif isinstance(models, str | os.PathLike):
-        named = {str(models): models}
     elif isinstance(models, list | tuple):
-        named = {str(each): each for each in models}
-        places = [str(Path(each).resolve()) if Path(each).exists() else str(each) for each in models]
-        if repeated := next(
-            (each for each, place in zip(models, places, strict=True) if places.count(place) > 1), None
-        ):
+        if unnamed := next((model for model in models if not isinstance(model, str | os.PathLike)), None):
+            raise ConfigError(
+                f"The list of models holds an object of the type {type(unnamed).__name__}, expected paths and names. "
+                "Give loaded models in a dictionary, by the names that tables shall show."
+            )
+        named = {str(model): model for model in models}
+        # Compared as files, so that two spellings of one path are found, too.
+        places = [str(Path(model).resolve()) if Path(model).exists() else str(model) for model in models]
+        if repeated := next((m for m, place in zip(models, places, strict=True) if places.count(place) > 1), None):
             raise ConfigError(f"{repeated} is named twice, expected different checkpoints.")
     else:
-        named = {str(getattr(models, "name", "") or "model"): models}  # type: ignore[dict-item]
+        named = {_name_of(models, "model"): models}  # type: ignore[arg-type, dict-item]
     if not named:
         raise ConfigError("No model was given. Expected one or more.")
     return named
+
+
+def _name_of(model: Model, unnamed: str) -> str:
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model)
+    return str(getattr(model, "name", "") or unnamed)
 
 
 def _check_options(
@@ -180,7 +206,12 @@ def _open(
     if isinstance(model, str | os.PathLike):
         return open_cached(name, partial(load, os.fspath(model)), folder, **options)
     if isinstance(model, CachedEmbedder):
-        return model
+        model = model.embedder  # wrapped again, under the name and with the options of this call
+    if not (hasattr(model, "embed_audio") and hasattr(model, "embed_text")):
+        raise ConfigError(
+            f"{name} is of the type {type(model).__name__}, expected a model's folder, file or name, or an object with "
+            "the methods embed_audio and embed_text."
+        )
     made_by = identity(model)
     # An embedder in memory cannot be sent to workers, so it embeds in this process.
     return CachedEmbedder(name, model, cache=EmbeddingCache(folder, made_by) if made_by else None, **options)
@@ -217,21 +248,25 @@ def run_suite(
     for task in tasks:
         if note:
             note(f"{task.name}: {task.kind.replace('_', ' ')}")
+        finished: dict[str, TaskOutput] = {}
         try:
             clips = clips_of_task(task, data, trained)
             notes += [(task.name, sentence) for sentence in clips.notes]
-            before = run_task(task, clips, baseline, seed)[0] if baseline else None
-            for model in models:
-                output, seconds = run_task(task, clips, model, seed)
-                outputs[model.name, task.name] = output
-                if not isinstance(data, Collection):
-                    facts[DataFacts.of(output.clips)] = None
-                rows += _rows_of_task(task, model, clips, output, before, seconds=seconds, seed=seed)
-            notes += _model_notes(task, {model.name: outputs[model.name, task.name] for model in models})
+            for output, figures in _run_models(task, clips, models, baseline, seed):
+                finished[models[len(finished)].name] = output
+                rows += figures
         except MissingTokenizerError:
             raise  # every task with text would fail, and one option mends it
         except (DataError, ConfigError, TrainingError, CheckpointError) as error:
-            skipped[task.name] = str(error)
+            # Figures of the models before the one that failed stay in the table, so the reason names that one.
+            failed = f"{models[len(finished)].name}: " if finished else ""
+            # Most errors begin with the task's name, which stands before every reason anyway.
+            skipped[task.name] = failed + str(error).removeprefix(f"{task.name}: ")
+        outputs |= {(model, task.name): output for model, output in finished.items()}
+        if not isinstance(data, Collection):
+            # The clips of a published set are hashed as they are embedded, so its facts are known only now.
+            facts |= {DataFacts.of(output.clips): None for output in finished.values()}
+        notes += _model_notes(task, finished, len(models))
     return Results(
         suite=name,
         models=tuple(model.name for model in models),
@@ -247,9 +282,22 @@ def run_suite(
     )
 
 
+def _run_models(
+    task: Task, clips: TaskClips, models: Sequence[CachedEmbedder], baseline: CachedEmbedder | None, seed: int
+) -> Iterator[tuple[TaskOutput, list[MetricRow]]]:
+    """The answers and figures of each model, in order."""
+    before = run_task(task, clips, baseline, seed)[0] if baseline else None
+    for model in models:
+        output, seconds = run_task(task, clips, model, seed)
+        yield output, list(_rows_of_task(task, model, clips, output, before, seconds=seconds, seed=seed))
+
+
 def run_task(task: Task, clips: TaskClips, model: CachedEmbedder, seed: int) -> tuple[TaskOutput, float]:
-    """(the answers of one model to one task, the seconds that they took). Raises DataError where nothing can be
-    measured."""
+    """(the answers of one model to one task, the seconds that they took).
+
+    `KINDS` in `tasks` names the function that computes the figures of each kind of task: `run_retrieval`,
+    `run_zero_shot`, `run_tagging`, `run_probe` or `run_few_shot`. Raises DataError where nothing can be measured.
+    """
     started = time.perf_counter()
     kind = KINDS[task.kind]
     if kind.reads_text:
@@ -271,13 +319,15 @@ def _rows_of_task(
     seconds: float,
     seed: int,
 ) -> Iterator[MetricRow]:
+    """The figures of one model: every measure of the output with its interval, chance and baseline."""
     protocol, incomplete = protocol_of(task, clips, output, model.clip_policy), _share_of_published(task, clips, output)
     chances = _chance(output, seed) if task.chance else {}
     resamples = RESAMPLES if output.tagged is None else TAGGING_RESAMPLES
 
-    def interval(of: TaskOutput, metric: Metric) -> Estimate:
-        groups = [of.clips.clips[i].group for i in of.measures[metric].clip_N]
-        return bootstrap_interval(of.measures[metric].statistic, groups, resamples=resamples, seed=seed)
+    def interval(answers: TaskOutput, metric: Metric) -> Estimate:
+        measure = answers.measures[metric]
+        groups = [answers.clips.clips[i].group for i in measure.clip_N]
+        return bootstrap_interval(measure.statistic, groups, resamples=resamples, seed=seed)
 
     for metric, measure in output.measures.items():
         yield MetricRow(
@@ -289,7 +339,7 @@ def _rows_of_task(
             estimate=interval(output, metric),
             chance=chances.get(metric),
             baseline=interval(before, metric) if before and metric in before.measures else None,
-            published=tuple(each for each in task.published if each.metric == metric),
+            published=tuple(figure for figure in task.published if figure.metric == metric),
             incomplete=incomplete,
             n=len(measure.clip_N),
             protocol=protocol,
@@ -300,7 +350,7 @@ def _rows_of_task(
 
 
 def _chance(output: TaskOutput, seed: int) -> dict[Metric, Estimate]:
-    """What can be reached without any skill; there is no such estimate for tagging and few-shot."""
+    """The figures without any skill; none for tagging and few-shot."""
     if output.retrieval is not None:
         ranks = output.retrieval.ranks
         return chance_retrieval(ranks.owner_T, ranks.clips, seed=seed)
@@ -321,14 +371,14 @@ def _share_of_published(task: Task, clips: TaskClips, output: TaskOutput) -> str
     return ", ".join(parts)
 
 
-def _model_notes(task: Task, outputs: Mapping[str, TaskOutput]) -> Iterator[tuple[str, str]]:
-    """(task or split, sentence): notes of all models once, notes of some with the models' names."""
+def _model_notes(task: Task, outputs: Mapping[str, TaskOutput], models_in_all: int) -> Iterator[tuple[str, str]]:
+    """(task or split, sentence): a note that holds for all models once, any other with the names of its models."""
     noted = {
         model: [*output.notes, *_notes_on_groups(output), *_notes_on_lost(output)] for model, output in outputs.items()
     }
     for sentence in dict.fromkeys(sentence for notes in noted.values() for sentence in notes):
         models = [model for model, notes in noted.items() if sentence in notes]
-        prefix = "" if len(models) == len(noted) else f"{', '.join(models)}: "
+        prefix = "" if len(models) == models_in_all else f"{', '.join(models)}: "
         # Groups belong to the data: tasks on one collection need only one note on them.
         is_on_groups = any(sentence in _notes_on_groups(output) for output in outputs.values())
         subject = f"split {outputs[models[0]].clips.name}" if is_on_groups and task.source == COLLECTION else task.name
@@ -360,10 +410,12 @@ def compare(
     for task in tasks:
         for a, b in combinations(models, 2):
             first, second = outputs.get((a, task.name)), outputs.get((b, task.name))
+            # Different digests: one model could not embed some of the clips, so the figures are of different clips.
             if first is None or second is None or first.clips.digest != second.clips.digest:
                 continue
             for metric in task.shown_metrics:
                 if metric in first.measures:
+                    # The change is the second's figure less the first's.
                     pair = second.measures[metric], first.measures[metric]
                     difference = paired_difference(*pair, first.clips.groups, seed=seed)
                     yield Comparison(task.name, metric, a, b, difference)

@@ -18,7 +18,7 @@ from openclap.errors import DataError
 from openclap.evals.metrics import MEAN_AVERAGE_PRECISION, ROC_AUC, Measure, Metric, Statistic
 from openclap.evals.ranks import Floats, Ints, as_numpy
 
-_ClassFigure = Callable[[Floats, NDArray[np.bool_]], Floats]
+ClassFigure = Callable[[Floats, NDArray[np.bool_]], Floats]
 """(R, N) weights and (N,) truth, both best first, to (R,)."""
 
 
@@ -74,7 +74,7 @@ def areas(tagged: Tagged) -> Floats:
     return _of_each_class(tagged, _area)
 
 
-def _of_each_class(tagged: Tagged, figure: _ClassFigure) -> Floats:
+def _of_each_class(tagged: Tagged, figure: ClassFigure) -> Floats:
     found_C = np.full(tagged.truth_NC.shape[1], np.nan)
     for c in tagged.occurring:
         order_N = tagged.order_NC[:, c]
@@ -82,7 +82,7 @@ def _of_each_class(tagged: Tagged, figure: _ClassFigure) -> Floats:
     return found_C
 
 
-def _mean_over_classes(tagged: Tagged, figure: _ClassFigure) -> Statistic:
+def _mean_over_classes(tagged: Tagged, figure: ClassFigure) -> Statistic:
     """The mean of a figure over classes, under weights. Classes without clips of both kinds in a resample are left out;
     where none remains, the mean is NaN."""
 
@@ -100,16 +100,17 @@ def _mean_over_classes(tagged: Tagged, figure: _ClassFigure) -> Statistic:
 
 
 def _precision(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:
+    """(R,) average precision: the mean over clips with the class of the precision at their rank."""
     at = np.flatnonzero(truth_N)
     wanted_RP = weight_RN[:, at]
     share_RP = wanted_RP.cumsum(1) / np.maximum(weight_RN.cumsum(1)[:, at], 1e-12)
-    total_R = wanted_RP.sum(1) * (
-        weight_RN.sum(1) > wanted_RP.sum(1)
-    )  # 0, so undefined, where all clips have the class
+    # 0, so that the figure is undefined, where all clips of a resample have the class.
+    total_R = wanted_RP.sum(1) * (weight_RN.sum(1) > wanted_RP.sum(1))
     return _share((wanted_RP * share_RP).sum(1), total_R)
 
 
 def _area(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:
+    """(R,) area under the ROC curve: the share of pairs (with, without the class) that are in this order."""
     other_RN = np.where(truth_N, 0.0, weight_RN)
     total_R = other_RN.sum(1)
     behind_RP = total_R[:, None] - other_RN.cumsum(1)[:, truth_N]

@@ -21,7 +21,7 @@ from typing import Any
 from openclap.errors import ConfigError
 from openclap.evals import finetuning, probing
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder
-from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, EvalClip, TaskClips
+from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, TRAIN, EvalClip, TaskClips
 from openclap.evals.finetuning import UNNORMALISED, UnnormalisedEmbedder
 from openclap.evals.metrics import (
     ACCURACY,
@@ -194,6 +194,7 @@ class Task:
                 raise ConfigError(f"{self.name}: {what} is {value!r}, expected one of: {', '.join(allowed)}.")
         reader = SOURCES[self.source].read if self.source in SOURCES else lambda root: root
         try:
+            # Bound and not called, so that wrong options are found when the suite is read, without the data set.
             inspect.signature(reader).bind(None, **self.options)
         except TypeError as error:
             raise ConfigError(f"{self.name}: options do not fit the source {self.source} ({error}).") from None
@@ -203,8 +204,21 @@ class Task:
             raise ConfigError(f"{self.name}: each of its templates must hold {{}} once, where the label goes.")
         if self.trains and not (self.train or self.folds):
             raise ConfigError(f"{self.name}: names no split `train` to train on, and no number of `folds`.")
+        if self.source == COLLECTION:
+            self._check_collection_task()
         if self.kind == "tagging":
-            object.__setattr__(self, "multilabel", True)
+            object.__setattr__(self, "multilabel", True)  # the class is frozen
+
+    def _check_collection_task(self) -> None:
+        """Raise ConfigError for an attribute that describes a published data set: a collection brings its own splits
+        and labels, and a protocol must not state what was not done."""
+        ignored = [name for name in ("folders", "split", "valid", "folds", "classes") if getattr(self, name)]
+        if ignored or self.train not in (None, TRAIN):
+            named = ", ".join(ignored or ["train"])
+            raise ConfigError(
+                f"{self.name}: {named} does not apply to the source collection, which is measured on the split of the "
+                f"call and has {TRAIN!r} as its training split."
+            )
 
     @property
     def trains(self) -> bool:
@@ -466,7 +480,7 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
                     f"{path}: task {number}: {singular} is a list; write {plural} = {_quoted(values[singular])}."
                 )
             values[plural] = [values.pop(singular)]
-    known = {each.name for each in fields(Task)} - {"published", "shown", "test_clips", "train_clips"}
+    known = {attribute.name for attribute in fields(Task)} - {"published", "shown", "test_clips", "train_clips"}
     missing = {"name", "kind", "source"} - set(values)
     if missing or not set(values) <= known:
         wrong = f"has no {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(set(values) - known))}"
@@ -477,6 +491,7 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
         if plural in values:
             values[plural] = tuple(values[plural])
     if "classes" in values:
+        # A suite and its words for the classes are kept together, whatever folder holds the data.
         values["classes"] = path.parent / values["classes"]
     values["folders"] = (
         *values.get("folders", ()),
@@ -493,7 +508,8 @@ def _quoted(texts: Sequence[Any]) -> str:
 def _check(value: Any, name: str, where: str) -> None:
     """Raise ConfigError for a value of another type than TOML_TYPES has."""
     kind, expected = TOML_TYPES.get(name, (str, "text in quotes"))
-    texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+    texts = not isinstance(value, list) or all(isinstance(item, str) for item in value)
+    # Not isinstance: for Python `true` is an int, and `folds = true` is a mistake.
     if type(value) is not kind or not texts:
         hint = f" Write {name} = {_quoted([value])}." if kind is list and isinstance(value, str) else ""
         raise ConfigError(f"{where}: {name} is {value!r}, expected {expected}.{hint}")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from openclap.evals.tasks import Task
 
 BINS = 15
+"""As in Guo et al."""
 
 
 def run_zero_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
@@ -48,6 +49,7 @@ def run_zero_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cache
     score_NC = test.embedding_ND[clip_N].astype(np.float64) @ text_CD.T
     output = classification_output(task, test.clips, data.classes, clip_N, classify(score_NC, label_N, tie=TIE))
     assert output.classified is not None
+    # A loaded object that is no CLAP has no scale, so its similarities give no confidence.
     scale = model.logit_scale
     return replace(output, reliability=zero_shot_reliability(output.classified, scale) if scale else None)
 
@@ -62,6 +64,8 @@ def class_embeddings(embedder: SoundEmbedder, names: Sequence[str], templates: S
     """(C, D) a unit vector per class: the mean of the embeddings of its prompts, one per template, normalised again."""
     sentences = [sentence for template in templates for sentence in prompts(names, template)]
     unique_UD, unique_N = embed_sentences(embedder, sentences)
+    # Normalised again: the mean of unit vectors is shorter the more they differ, and a class with varied prompts would
+    # score lower than others at the same angle.
     mean_CD = unique_UD[unique_N].reshape(len(templates), len(names), -1).astype(np.float64).mean(0)
     return np.asarray(mean_CD / np.maximum(np.linalg.norm(mean_CD, axis=1, keepdims=True), 1e-12))
 
@@ -92,7 +96,9 @@ def classification_output(
     task: Task, clips: EvalClips, classes: tuple[str, ...], clip_N: Ints, classified: Classified
 ) -> TaskOutput:
     """The figures of one label per clip. With official folds, accuracy is the mean of the folds' accuracies."""
-    measures = {metric: Measure(each.statistic, clip_N) for metric, each in classification_measures(classified).items()}
+    measures = {
+        metric: Measure(measure.statistic, clip_N) for metric, measure in classification_measures(classified).items()
+    }
     if task.folds:
         measures[ACCURACY] = Measure(fold_mean(classified.rank_N == 1, clips, clip_N), clip_N)
     return TaskOutput(clips, measures, classified=classified, classified_N=clip_N.tolist(), classes=classes)
@@ -106,6 +112,7 @@ def tagging_output(task: Task, clips: EvalClips, classes: tuple[str, ...], score
 
 def fold_mean(right_N: ArrayLike, clips: EvalClips, clip_N: Ints) -> Statistic:
     """The mean over official folds of the share of right answers, as a weighted statistic."""
+    # The mean over folds is balanced accuracy with folds in the place of classes.
     fold_N = np.unique([str(clips.clips[i].fold) for i in clip_N], return_inverse=True)[1].astype(np.int64)
     return balanced_of(np.asarray(right_N, np.float64), fold_N)
 
@@ -133,6 +140,7 @@ def reliability(confidence_N: ArrayLike, right_N: ArrayLike, *, bins: int = BINS
         raise DataError(f"Confidences {confidence.shape} and answers {right.shape} do not fit: expected (N,) twice.")
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise DataError("Confidences are outside 0 to 1: expected probabilities.")
+    # A confidence of exactly 1 belongs to the last bin.
     bin_N = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     count_B = np.bincount(bin_N, minlength=bins)
     sums = [np.bincount(bin_N, weights=values, minlength=bins) for values in (confidence, right)]
@@ -145,5 +153,6 @@ def reliability(confidence_N: ArrayLike, right_N: ArrayLike, *, bins: int = BINS
 def zero_shot_reliability(answers: Classified, scale: float) -> Reliability:
     """The reliability of zero-shot answers, with the softmax over classes of cosine × logit scale as confidence."""
     logit_NC = answers.score_NC.astype(np.float64) * scale
+    # The largest logit is subtracted, or exp overflows at a high scale.
     odds_NC = np.exp(logit_NC - logit_NC.max(1, keepdims=True))
     return reliability(odds_NC.max(1) / odds_NC.sum(1), answers.rank_N == 1)

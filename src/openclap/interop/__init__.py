@@ -1,1 +1,1 @@
-"""Use models in other libraries and benchmarks, one file each, and convert between formats."""
+"""Use models in other libraries and benchmarks, each in a file of its own, and convert between formats."""

@@ -9,9 +9,11 @@ from its class and not from the recipe (docs/decisions/0014-options-of-a-run.md)
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
+from numbers import Real
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -156,11 +158,12 @@ class ExpectedInputs:
 def override(config: C, options: Mapping[str, Any]) -> C:
     """Replace some values of `config` by option name ("epochs", "optim.lr"; "-" and "_" are the same).
 
-    Text is converted to the field's type, and None, an option without a value, switches a boolean on. Other values,
-    such as a whole `OptimConfig` for "optim", are used as they are.
+    Text is converted to the field's type, and None, an option without a value, switches a boolean on. Paths become
+    text and lists tuples, as `config.json` of a run and the comparison with it need them. Other values, such as a whole
+    `OptimConfig` for "optim", are used as they are.
 
-    Raises ConfigError for an unknown name (it suggests the closest), and for a value that is missing, cannot be
-    converted or is out of range.
+    Raises ConfigError for an unknown name (it suggests the closest), and for a value that is missing, of another type,
+    cannot be converted or is out of range.
     """
     for name, value in options.items():
         path = name.replace("-", "_").split(".")
@@ -190,10 +193,10 @@ def _describe(group: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
         for entry in parse(type(group).__doc__ or "").params
         for name in entry.arg_name.split(",")
     }
-    inner = [each.name for each in fields(group) if is_dataclass(getattr(group, each.name))]
-    for each in fields(group):
-        if each.name not in inner:
-            yield prefix + each.name, _to_text(getattr(group, each.name)), meanings.get(each.name, "")
+    inner = [option.name for option in fields(group) if is_dataclass(getattr(group, option.name))]
+    for option in fields(group):
+        if option.name not in inner:
+            yield prefix + option.name, _to_text(getattr(group, option.name)), meanings.get(option.name, "")
     for name in inner:
         yield from _describe(getattr(group, name), f"{prefix}{name}.")
 
@@ -206,12 +209,12 @@ def _to_text(value: Any) -> str:
 
 
 def _names(group: Any, prefix: str = "") -> Iterator[str]:
-    for each in fields(group):
-        value = getattr(group, each.name)
+    for option in fields(group):
+        value = getattr(group, option.name)
         if is_dataclass(value):
-            yield from _names(value, f"{prefix}{each.name}.")
+            yield from _names(value, f"{prefix}{option.name}.")
         else:
-            yield prefix + each.name
+            yield prefix + option.name
 
 
 def _replace(group: Any, path: list[str], name: str, value: Any) -> Any:
@@ -219,10 +222,11 @@ def _replace(group: Any, path: list[str], name: str, value: Any) -> Any:
     current = getattr(group, first)
     if rest:
         changed = _replace(current, rest, name, value)
-    elif value is None or isinstance(value, str):
-        changed = _parse(name, value, get_type_hints(type(group))[first], current)
     else:
-        changed = value
+        kind = get_type_hints(type(group))[first]
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        is_text = value is None or isinstance(value, str)
+        changed = _parse(name, value, kind, current) if is_text else _checked(name, value, kind, current)
     return replace(group, **{first: changed})
 
 
@@ -245,6 +249,26 @@ def _parse(name: str, text: str | None, kind: Any, current: Any) -> Any:
         raise ConfigError(f"--{name} is {text!r}, expected {expected}.") from None
 
 
+def _checked(name: str, value: Any, kind: Any, current: Any) -> Any:
+    value = tuple(value) if isinstance(value, list) else value
+    if not _is_of_kind(value, kind):
+        raise ConfigError(f"--{name} is {value!r}, expected something like {current!r}.")
+    return value
+
+
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    """Check a Python value against a field's type: a plain type, a Literal, a tuple, or a union of these."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in kinds
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_of_kind(item, kinds[0]) for item in value)
+    if origin in (Union, UnionType):
+        return any(_is_of_kind(value, part) for part in kinds)
+    # Numbers of any kind pass, since the configuration's own checks have the better sentence for 1.5 epochs.
+    return isinstance(value, Real if kind in (int, float) else kind)
+
+
 def _convert(text: str, kind: Any) -> Any:
     """Convert `text` to `kind`: a plain type, a Literal, a tuple, or a union of these. Raises ValueError."""
     origin, kinds = get_origin(kind), get_args(kind)
@@ -257,7 +281,7 @@ def _convert(text: str, kind: Any) -> Any:
     if origin in (Union, UnionType):
         if NoneType in kinds and text.lower() == "none":
             return None
-        return _convert_to_first(text, [each for each in kinds if each is not NoneType])
+        return _convert_to_first(text, [part for part in kinds if part is not NoneType])
     if kind is bool:
         return _to_bool(text)
     return kind(text)

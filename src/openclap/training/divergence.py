@@ -23,7 +23,8 @@ from openclap.training.config import OptimConfig, TrainConfig
 from openclap.types import PairBatch
 
 UNHEALTHY_LIMIT = 10
-"""Consecutive unhealthy steps that end a run. Fewer prove nothing: a small model without the words starts like that."""
+"""Consecutive unhealthy steps that end a run. Fewer prove nothing: a small model whose tokenizer lacks the words of the
+captions begins like that."""
 VANISHED_GRADIENT = 1e-3
 """Norm of the whole gradient. Healthy small runs at chance had 0.1 and more, collapsed ones below 3e-4."""
 LOW_SCALE = 3.0

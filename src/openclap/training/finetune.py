@@ -51,13 +51,13 @@ LAST_SHARE = 6
 WARMUP_SHARE = 0.1
 
 TRAIN, VALIDATION_SPLITS = "train", ("valid", "validation", "val", "test", "eval")
-"""Names of splits; the first validation split that exists is used."""
+"""Names of split folders; the first validation split that exists is used."""
 MIN_PAIRS = 4
 """Two pairs for training and two for validation: retrieval needs a wrong answer."""
 SMALL_COLLECTION = 1000
 """Records; in smaller collections the validation fraction may be less than two pairs."""
 ROUNDS_TO_TWO = 1.5
-"""Pairs that `split_by_group` rounds to two."""
+"""The smallest number of pairs that `split_by_group` rounds to two."""
 LAYOUT_SAMPLES, CHECKED_SAMPLES = 20, 2000
 """Samples of shards whose layout is checked, and samples whose captions are checked."""
 

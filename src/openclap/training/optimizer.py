@@ -73,7 +73,7 @@ def set_eval(model: nn.Module, prefixes: Sequence[str]) -> None:
 
 
 def unfreeze(model: nn.Module, prefixes: Sequence[str]) -> None:
-    """Give the named parts gradients again."""
+    """Give the named parts gradients again. Their mode is set by `set_training_modes` in `model_setup`."""
     for name, parameter in model.named_parameters():
         if any(_is_under(name, prefix) for prefix in prefixes):
             parameter.requires_grad_(True)
@@ -114,7 +114,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig, *, also: Sequence[st
         also: prefixes of frozen parts to include because they are unfrozen later. An optimizer's groups cannot change
             while its state is saved and restored.
     """
-    # By (in a tower, decayed).
+    # By (in a tower, decayed): the two differ in learning rate and in weight decay.
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad or any(_is_under(name, prefix) for prefix in also):
@@ -143,6 +143,7 @@ def build_optimizer(
         raise ConfigError("Every part of the model is frozen, so there is nothing to train.")
     if objective is not None and (objective_parameters := list(objective.parameters())):
         groups.append({"params": objective_parameters, "base_lr": config.lr, "weight_decay": 0.0})
+    # The rate is a placeholder: `set_learning_rate` sets each group's from its base_lr before every step.
     fused = next(model.parameters()).device.type in FUSED_DEVICES
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
 

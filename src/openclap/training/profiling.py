@@ -53,7 +53,7 @@ for a GPU."""
 RECOMPUTATION = 4 / 3
 """Relative cost of gradient caching and activation checkpointing: forward 1, backward 2, and forward once more."""
 MEASURE_S = 1.0
-"""Seconds of each measurement; a shorter one takes the machine's other load for its speed."""
+"""Seconds of each measurement; other load on the machine distorts shorter ones."""
 LONG_RUN_S = 30 * 24 * 3600.0
 ADAM_MOMENTS = 2
 
@@ -133,11 +133,7 @@ def plan_training(config: TrainConfig, expected: ExpectedInputs | None = None, *
     notes: list[str] = []
     process_bytes = 0 if device.type == "cuda" else _library_bytes()  # before the model is loaded
     clap, preset = _load_model(config, expected, notes)
-    freeze(clap.to(device).train(), config.frozen)
-    build_objective(config.objective, clap)
-    if config.lora:
-        add_lora(clap, config.lora)
-    build_optimizer(clap, config.optim)  # raises if everything is frozen
+    _apply_options(clap.to(device).train(), config)
     pairs, counted = _count_pairs(config, expected, notes)
     process_batch = config.batch_size * config.accumulate
     steps_per_epoch = pairs // (config.batch_size * processes) // config.accumulate
@@ -156,7 +152,7 @@ def plan_training(config: TrainConfig, expected: ExpectedInputs | None = None, *
     peak = matmul_peak(device, DTYPES[config.precision], within_s=MEASURE_S)
     compute_s = flops / (peak * UTILISATION[device.type])
     data_s = process_batch * _seconds_per_clip(preset.frontend)
-    # More workers than cores take turns.
+    # Workers beyond the number of cores add no speed.
     data_s /= max(1, min(config.workers, os.cpu_count() or 1))
     # Workers decode the next batch while the networks compute this one.
     step_s = max(compute_s, data_s) if config.workers else compute_s + data_s
@@ -194,6 +190,15 @@ def _load_model(config: TrainConfig, expected: ExpectedInputs | None, notes: lis
         return empty_network(preset, preset.name), preset
     checkpoint = detect.read(path)
     return build_network(checkpoint, path.name), checkpoint.preset
+
+
+def _apply_options(clap: CLAP, config: TrainConfig) -> None:
+    """Choose the trained parameters as a run does, and raise its errors for options that do not apply."""
+    freeze(clap, config.frozen)
+    build_objective(config.objective, clap)  # may stop parts of the model training
+    if config.lora:
+        add_lora(clap, config.lora)
+    build_optimizer(clap, config.optim)  # raises if everything is frozen
 
 
 def _count_pairs(config: TrainConfig, expected: ExpectedInputs | None, notes: list[str]) -> tuple[int, bool]:

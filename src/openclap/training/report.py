@@ -1,6 +1,6 @@
 """A run's report: one HTML page with curves, figures and options, from its log.
 
-It can be written for a run that is going on, was stopped or was killed.
+It can be written while a run is going on, and after it was stopped or killed.
 """
 
 from __future__ import annotations

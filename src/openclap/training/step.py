@@ -110,6 +110,7 @@ class TrainingStep:
         norm = self.accelerator.clip_grad_norm_([*self.model.parameters(), *objective_parameters], self.clip_norm)
         # In fp16 the scaler skips the update when a gradient overflowed, and halves the scale for the next step.
         self.optimizer.step()
+        # One exchange and one wait for the device, for both figures of all batches.
         shares = torch.stack([torch.stack([batch.share, batch.chance]) for batch in losses]).sum(0)
         loss, chance = self.accelerator.reduce(shares, "sum").tolist()
         last = losses[-1]
@@ -145,6 +146,7 @@ class TrainingStep:
         # The gather carries gradients. Without them each process would only move its own embeddings as anchors, and
         # never as other processes' candidates: half of the loss's gradient would be missing (see `distributed`).
         own, everyone = gather(features)
+        # `own` clips and captions are the anchors, `everyone`'s the candidates: the negatives are global.
         share = self.objective(own, everyone) * weight
         with torch.no_grad():
             chance = self.objective(_collapse(own), _collapse(everyone)) * weight
@@ -190,7 +192,7 @@ def alignment_and_uniformity(features: Features) -> dict[str, float]:
 
 
 def alignment(audio_BD: Tensor, text_BD: Tensor) -> Tensor:
-    """Compute the mean squared distance of the unit vectors of pairs: 0 where they coincide, 4 where they are opposed.
+    """Compute the mean squared distance of pairs of (B, D) unit vectors: 0 where all coincide, 4 where all are opposed.
 
     Wang & Isola 2020 (arXiv:2005.10242), with alpha = 2.
     """
@@ -198,7 +200,7 @@ def alignment(audio_BD: Tensor, text_BD: Tensor) -> Tensor:
 
 
 def uniformity(embedding_BD: Tensor) -> Tensor:
-    """Compute how evenly unit vectors cover the sphere: the log of the mean of exp(-2 · distance²) over all pairs.
+    """Compute how evenly (B, D) unit vectors cover the sphere: the log of the mean of exp(-2 · distance²) over pairs.
 
     0 when all vectors are equal, near -4 when they are spread over many dimensions (Wang & Isola 2020, with t = 2).
     """

@@ -3,7 +3,7 @@
 For each step: read the batches (`training_steps`), set the learning rate, compute and apply the update (`step.py`),
 check that the run is healthy (`divergence.py`), validate after an epoch, log, and save a checkpoint when one is due.
 
-Ctrl-C (SIGINT) and SIGTERM are collected by `stop_signals` and looked at after the current step: the run then saves a
+Ctrl-C (SIGINT) and SIGTERM are collected by `stop_signals` and checked after the current step: the run then saves a
 checkpoint and returns with `stopped=True`, and the same call resumes it bit-equal.
 """
 
@@ -65,7 +65,7 @@ TRACKED = (
 )
 """Columns of the log that experiment trackers get."""
 EMPTY_STEPS = 10
-"""Consecutive steps without a readable sample that end a run: so many are no accident."""
+"""Consecutive steps without a readable sample that end a run: a few damaged files do not add up to as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,11 @@ def train(
     validate: Validate | None = None,
     progress: OnRow = lambda row: None,
 ) -> TrainingResult:
-    """Train as `config` says, in the run folder `out`; called again, resume from the last checkpoint.
+    """Train with `config` in the run folder `out`; called again, resume from the last checkpoint.
 
-    Writes `out/config.json`, `out/log.jsonl` (a row a step), `out/tensorboard/`, `out/checkpoints/` and, when done, the
-    model at `out/model/`. Under `torchrun` each process trains on its own part of every step's data, and the first one
-    alone writes.
+    Writes `out/config.json`, `out/log.jsonl` (one row per step), `out/tensorboard/`, `out/checkpoints/` and, when done,
+    the model at `out/model/`. Under `torchrun` each process trains on its own part of every step's data, and the first
+    one alone writes.
 
     Args:
         shards: the training samples, in place of all of `config.data`.
@@ -134,7 +134,7 @@ def train(
 
 
 class Trainer:
-    """Everything that lives as long as one call of `train`."""
+    """The objects of one call of `train` (model, data, optimizer, progress), and the loop over them in `run`."""
 
     def __init__(self, config: TrainConfig, out: Path, shards: ShardIndex | None, validate: Validate | None) -> None:
         from accelerate.utils import set_seed
@@ -187,11 +187,13 @@ class Trainer:
         """Build objective and optimizer; the objective comes first, since it may stop parts of the model training."""
         config = self.config
         objective = build_objective(config.objective, self.model, self.embedder.objective)
-        self.embedder.objective = objective.learned()  # saved with the model: SigLIP's bias
+        # Shared tensors: saving the model also saves the objective's trained parameters, such as SigLIP's bias.
+        self.embedder.objective = objective.learned()
         frozen_until_later = config.frozen if config.unfreeze_at else ()
         optimizer = build_optimizer(self.model, config.optim, also=frozen_until_later, objective=objective)
         wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         if list(objective.parameters()):
+            # The model and the optimizer are in a checkpoint anyway, since they were prepared; the objective was not.
             self.accelerator.register_for_checkpointing(objective)
         return TrainingStep(
             self.accelerator,
@@ -232,7 +234,7 @@ class Trainer:
                 write(row)
                 progress(row)
                 self.accelerator.log({key: row[key] for key in TRACKED if key in row}, step=step)
-                # Signals are looked at after the step and not during it, so that a checkpoint never holds half an
+                # Signals are checked after the step and not during it, so that a checkpoint never holds half an
                 # update. Every process must stop at the same step, though a signal may reach them at different times
                 # or reach only one: they agree by a sum.
                 is_stopping = any(sum_over_processes(self.accelerator, [bool(received)]))
@@ -372,6 +374,7 @@ class Trainer:
         return nullcontext(lambda row: None)
 
     def remaining_steps(self) -> Iterator[tuple[int, list[PairBatch]]]:
+        """Yield the steps still to take: each one's number, from 1, and its batches."""
         if self.is_finished():
             return iter(())
         return training_steps(self.loader, self.accelerator, self.config, self.steps_per_epoch, self.progress.step)
@@ -409,6 +412,7 @@ def training_steps(
 
     Raises DataError when shards are missing, or nothing can be read for long.
     """
+    # The steps taken are the whole state of the data: order and crops are functions of seed, epoch and position.
     first_epoch, first_step = divmod(steps_taken, per_epoch)
     empty_steps = 0
     for epoch in range(first_epoch, config.epochs):
@@ -417,6 +421,7 @@ def training_steps(
         for batch in loader.batches(epoch, start):
             check_shards_exist(loader)
             batches.append(batch.to(accelerator.device))
+            # By the loader's position and not by len(batches), so that a resumed epoch forms the same steps.
             step, rest = divmod(loader.position, config.accumulate)
             if rest:
                 continue
