@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from openclap.download import AHEAD, FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
-from openclap.download.session import Host
+from openclap.download.hosts import Host
 from openclap.locks import open_alone
 from openclap.storage import partial_of
 from support.fetching import QUICK

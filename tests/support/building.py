@@ -22,7 +22,7 @@ from openclap.data.build import build
 from openclap.data.config import DataConfig
 from openclap.data.decode import to_flac, to_pcm
 from openclap.data.overlap import SplitIds, ids_of_frame
-from openclap.download import FetchLimits, session  # noqa: F401
+from openclap.download import FetchLimits, hosts  # noqa: F401
 from openclap.sources import Record
 from support.misbehaving import Misbehaving
 

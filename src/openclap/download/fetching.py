@@ -45,7 +45,7 @@ def fetch(
     """
     for package in ("httpx2", "tenacity"):
         require(package, "data")
-    from openclap.download.session import Session
+    from openclap.download.hosts import Session
 
     loop = _BackgroundLoop(threads=limits.concurrency)  # for the disk; lookups of names have threads of their own
     session = Session(limits, headers or {}, progress or (lambda size: None), seed)

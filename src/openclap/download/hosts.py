@@ -1,4 +1,4 @@
-"""Run downloads on one event loop: turns of each host, pauses, retries and redirects."""
+"""Retry downloads and be polite to their hosts: turns of each host, pauses, back-off and redirects, on one event loop."""
 
 from __future__ import annotations
 
