@@ -1,4 +1,4 @@
-"""Retry downloads and be polite to their hosts: turns of each host, pauses, back-off and redirects, on one event loop."""
+"""Retry downloads politely: turns of each host, pauses, back-off and redirects, on one event loop."""
 
 from __future__ import annotations
 
