@@ -10,7 +10,7 @@ def main() -> None:
     try:
         from openclap.cli import main as run
     except KeyboardInterrupt:  # while the libraries are imported
-        sys.stderr.write("openclap: interrupted.\n")
+        sys.stderr.write("openclap: Interrupted.\n")
         sys.exit(130)
     run()
 

@@ -11,11 +11,9 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from openclap.arrays import Wave
 from openclap.errors import AudioError
-
-Wave = NDArray[np.float32]
 
 
 class PooledWindow:

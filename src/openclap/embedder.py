@@ -23,7 +23,7 @@ from openclap.decode_ahead import DecodeAhead, PendingSound, Piece, PooledWindow
 from openclap.errors import AudioError, CheckpointError, ConfigError
 from openclap.limits import check_count
 from openclap.text.prompts import SOUND, prompts
-from openclap.types import Recording, Window
+from openclap.types import Recording, SecondsProgress, Window
 
 if TYPE_CHECKING:
     import torch
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 W = TypeVar("W", NDArray[np.float32], "Tensor")
-Progress = Callable[[float], None]
-"""Receives the seconds of sound that were embedded since the last call, batch by batch."""
 
 INPUTS_AHEAD = 4
 """Inputs of the network that are decoded ahead of each sound."""
@@ -130,7 +128,7 @@ class Embedder:
         return np.stack(vectors) if vectors else np.zeros((0, self.preset.embedding_size), np.float32)
 
     def embed_each(
-        self, sounds: Iterable[Sound], batch_size: int = 16, *, progress: Progress | None = None
+        self, sounds: Iterable[Sound], batch_size: int = 16, *, progress: SecondsProgress | None = None
     ) -> Iterator[Vectors | AudioError]:
         """For each sound, in order, its (D,) unit vector, or the error that says why it has none.
 
@@ -179,7 +177,7 @@ class Embedder:
         hop_s: float | None = None,
         batch_size: int = 16,
         *,
-        progress: Progress | None = None,
+        progress: SecondsProgress | None = None,
     ) -> Iterator[list[Window] | AudioError]:
         """For each sound, in order, its windows as of `windows`, or the error that says why it has none."""
         for recording in self.recordings_each(sounds, length_s, hop_s, batch_size, progress=progress):
@@ -192,7 +190,7 @@ class Embedder:
         hop_s: float | None = None,
         batch_size: int = 16,
         *,
-        progress: Progress | None = None,
+        progress: SecondsProgress | None = None,
     ) -> Iterator[Recording | AudioError]:
         """As `windows_each`, with the duration, rate and channels of each sound from the same decoding."""
         rate = self.sample_rate
@@ -318,7 +316,7 @@ class Embedder:
         sounds: Iterable[Sound],
         cut: Callable[[Iterator[NDArray[np.float32]]], Iterator[Piece]],
         batch_size: int,
-        progress: Progress | None,
+        progress: SecondsProgress | None,
     ) -> Iterator[PendingSound]:
         """Each sound with the embeddings of its windows, in order, decoded ahead and embedded in shared batches.
 
@@ -345,7 +343,7 @@ class Embedder:
             self._embed(queue, progress)
             yield from waiting
 
-    def _embed(self, queue: list[tuple[PendingSound, Piece]], progress: Progress | None) -> None:
+    def _embed(self, queue: list[tuple[PendingSound, Piece]], progress: SecondsProgress | None) -> None:
         """Embed the pieces and add each embedding to its window."""
         if not queue:
             return

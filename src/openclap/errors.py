@@ -76,5 +76,5 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"{module} is not installed, and this needs it. Run: pip install 'openclap[{extra}]'"
+            f"{module} is not installed, and this needs it. Run pip install 'openclap[{extra}]' to install it."
         ) from error

@@ -26,10 +26,10 @@ from openclap.training.config import TrainConfig, override
 from openclap.training.finetune import FINETUNE_DEFAULTS, FinetuneMode, PairSplit, finetune_config, split_pairs
 from openclap.training.report import write_report
 from openclap.training.trainer import OnRow, TrainingResult
+from openclap.types import Progress
 
 SPLIT_SEED = 0
 """The seed of the split into training and validation pairs, so that a resumed run has the same."""
-OnCount = Callable[[int, int], None]
 OnSentence = Callable[[str], None]
 
 
@@ -125,7 +125,7 @@ def finetune(
     skip_caption_check: bool = False,
     processes: int | None = None,
     progress: OnRow = _ignore,
-    packing: OnCount = _ignore,
+    packing: Progress = _ignore,
     note: OnSentence = _ignore,
     **options: Any,
 ) -> FinetuneResult:
@@ -172,7 +172,9 @@ def finetune(
     if not 0 < validation_fraction < 1:
         raise ConfigError(f"validation_fraction is {validation_fraction}, expected a share between 0 and 1.")
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError("openclap finetune runs in one process. Make shards, and train on them with openclap train.")
+        raise ConfigError(
+            "Fine-tuning runs in one process. For several, build shards and train on them with 'openclap train'."
+        )
     sounds, start, out = Path(sounds).expanduser(), str(start), Path(out)
     check_run_folder(out)
     # Before sounds are packed, with the largest defaults: impossible options are refused at once, and the channel that

@@ -34,7 +34,9 @@ def place_of(text: str | os.PathLike[str]) -> Place:
         return _connected(upath.UPath(text))
     except ImportError as error:
         module = getattr(error.__cause__ or error, "name", None) or "the package that it names"
-        raise MissingExtraError(f"{text}: cannot be opened ({first_line(error)}). Run: pip install {module}") from None
+        raise MissingExtraError(
+            f"{text}: cannot be opened ({first_line(error)}). Run pip install {module} to install it."
+        ) from None
     except Exception as error:  # each kind of store raises others
         raise ConfigError(f"{text}: is not a valid address of a store ({first_line(error)}).") from None
 

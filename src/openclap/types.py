@@ -6,6 +6,7 @@ Tensors and arrays are annotations only: importing this module imports neither t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
+
+Progress = Callable[[int, int], None]
+"""Receives the number of items done and the total."""
+SecondsProgress = Callable[[float], None]
+"""Receives the seconds of sound that were embedded since the last call."""
 
 # fmt: off
 AUDIO_SUFFIXES = frozenset({

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openclap.audio.io import Wave
+from openclap.arrays import Wave
 from openclap.errors import ConfigError
 from openclap.limits import check_count
 from openclap.types import AudioBatch

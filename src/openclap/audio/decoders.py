@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from openclap.arrays import Wave
 from openclap.audio.opened import FileSection
 from openclap.audio.streams import EncodedStream
 from openclap.errors import AudioError
 
-Wave = NDArray[np.float32]
 AudioBlock = tuple[Wave, int]
 """(N, C) samples, or (N,) of one channel, and their rate in Hz."""
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openclap.arrays import Wave
 from openclap.audio.clips import FILLS, crop, quantise
 from openclap.audio.config import FrontEndConfig
-from openclap.audio.io import Wave
 from openclap.audio.mel import LogMel
 from openclap.types import AudioBatch
 

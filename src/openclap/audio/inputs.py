@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.io import BLOCK, Source, Wave, check_rate, check_samples, decoded, name_of
+from openclap.arrays import Wave
+from openclap.audio.io import BLOCK, AudioSource, check_rate, check_samples, decoded, name_of
 from openclap.audio.mono import DEFAULT_MONO, MonoBlocks, MonoConfig
 from openclap.errors import AudioError, ConfigError
 
-Sound = Source | tuple[NDArray[Any], int]
+Sound = AudioSource | tuple[NDArray[Any], int]
 """A file, its bytes, an open file, or (waveform (S,) or (S, channels), rate in Hz)."""
 
 KINDS = "a path, bytes, an open file, or (waveform, rate in Hz)"

@@ -12,13 +12,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from openclap.arrays import Wave
 from openclap.audio.containers import find_streams
-from openclap.audio.decoders import BLOCK, ESTIMATED, AudioBlock, Wave, decode_stream, open_stream, truncated
-from openclap.audio.opened import Source, name_of, opened
+from openclap.audio.decoders import BLOCK, ESTIMATED, AudioBlock, decode_stream, open_stream, truncated
+from openclap.audio.opened import AudioSource, name_of, opened
 from openclap.audio.streams import EncodedStream
 from openclap.errors import AudioError
 
-__all__ = ["BLOCK", "AudioBlock", "Source", "Wave", "name_of"]
+__all__ = ["BLOCK", "AudioBlock", "AudioSource", "name_of"]
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 10_000_000
 """Hz of a valid sound. A lower rate is damage, or kHz, and would stretch the sound a thousandfold."""
@@ -27,7 +28,7 @@ LOUDEST = 100.0
 """Samples beyond this are integers that were converted without scaling."""
 
 
-def decode(source: Source) -> tuple[Wave, int]:
+def decode(source: AudioSource) -> tuple[Wave, int]:
     """Decode a whole sound to ((N, C) float32 in about -1..1, rate in Hz).
 
     Raises AudioError when nothing can be decoded, when the file ends before its header says, or when it
@@ -37,7 +38,7 @@ def decode(source: Source) -> tuple[Wave, int]:
     return np.concatenate([wave_NC for wave_NC, _ in blocks]), blocks[0][1]
 
 
-def decoded(source: Source) -> Iterator[tuple[Wave, int]]:
+def decoded(source: AudioSource) -> Iterator[tuple[Wave, int]]:
     """Decode a sound in blocks of about BLOCK samples, as (N, C) and the rate. Raises as `decode`.
 
     All blocks have the rate and the number of channels of the first.
@@ -135,7 +136,7 @@ def check_samples(wave: NDArray[Any], name: str) -> None:
         )
 
 
-def read_blocks(source: Source, rate: int) -> Iterator[Wave]:
+def read_blocks(source: AudioSource, rate: int) -> Iterator[Wave]:
     """`read_mono` in blocks, for recordings that do not fit in memory. Raises as `decode`."""
     return resampled(((to_mono(wave_NC), from_rate) for wave_NC, from_rate in decoded(source)), rate)
 
@@ -175,13 +176,13 @@ def to_mono(wave: Wave) -> Wave:
     return wave[:, 0] if wave.shape[1] == 1 else wave.mean(axis=1, dtype=np.float32)
 
 
-def read_mono(source: Source, rate: int) -> Wave:
+def read_mono(source: AudioSource, rate: int) -> Wave:
     """Decode, average the channels and resample: (N,) float32 at `rate` Hz, N ≥ 1. Raises as `decode`."""
     wave_N: Wave = np.concatenate(list(read_blocks(source, rate)))
     return wave_N if len(wave_N) else np.zeros(1, np.float32)
 
 
-def describe(source: Source) -> tuple[float, int, int]:
+def describe(source: AudioSource) -> tuple[float, int, int]:
     """(duration in seconds, rate in Hz, channels) of a sound: from the header where it is exact, otherwise by decoding
     it in blocks. To embed a sound as well, take the facts of `MonoBlocks` instead: they cost nothing.
 

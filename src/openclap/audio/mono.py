@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.io import AudioBlock, Wave, resampled, to_mono
+from openclap.arrays import Wave
+from openclap.audio.io import AudioBlock, resampled, to_mono
 from openclap.errors import AudioWarning, ConfigError
 
 Channels = Literal["mean", "left", "right", "loudest"]

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 from openclap.errors import AudioError
 from openclap.paths import is_url
 
-Source = str | os.PathLike[str] | bytes | BinaryIO
+AudioSource = str | os.PathLike[str] | bytes | BinaryIO
 
 
-def name_of(source: Source) -> str:
+def name_of(source: AudioSource) -> str:
     """The name of a source in a message."""
     if isinstance(source, (str, os.PathLike)):
         return Path(source).name
@@ -24,7 +24,7 @@ def name_of(source: Source) -> str:
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[BinaryIO]:
+def opened(source: AudioSource) -> Iterator[BinaryIO]:
     """The bytes of a source as a seekable file."""
     if isinstance(source, bytes):
         yield _Bytes(source)

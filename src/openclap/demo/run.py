@@ -30,14 +30,12 @@ from openclap.storage import write_bytes
 from openclap.training.config import TrainConfig
 from openclap.training.logging import TrainingRow, read_log
 from openclap.training.trainer import TrainingResult, train
+from openclap.types import Progress
 
 SOUNDS = Path(__file__).parent / "sounds"
 TABLE = SOUNDS / "sounds.csv"
 SPLITS = {"train": 0.7, "test": 0.3}
 SPLIT_SEED = 0
-
-Advance = Callable[[int, int], None]
-"""Reports progress as items done and items in total."""
 
 
 class Demo:
@@ -76,7 +74,7 @@ class Demo:
         write_bytes(marker, wanted.encode())
         return is_outdated
 
-    def pack(self, progress: Advance) -> dict[str, int]:
+    def pack(self, progress: Progress) -> dict[str, int]:
         """Pack the sounds and return the number of clips in each split."""
         return pack(self.records, self.shards, splits=SPLITS, seed=SPLIT_SEED, progress=progress).packed
 
@@ -113,7 +111,7 @@ class Demo:
         write_bytes(table_file, json.dumps(table).encode())
         return [*table]
 
-    def index(self, progress: Advance) -> ScanReport:
+    def index(self, progress: Progress) -> ScanReport:
         """Index all bundled sounds with the trained model."""
         return self.library().add([SOUNDS], records=self.records, progress=progress)
 

@@ -16,14 +16,14 @@ from openclap.types import Features
 
 
 class CaptionWeights(NamedTuple):
-    """Weights of the captions' pairs: of local captions, and of all captions."""
+    """PairWeights of the captions' pairs: of local captions, and of all captions."""
 
     own_T: Tensor
     everyone_T: Tensor
 
 
-class Weights(Protocol):
-    """Weights of the captions' pairs, computed from audio or from text."""
+class PairWeights(Protocol):
+    """PairWeights of the captions' pairs, computed from audio or from text."""
 
     def by_audio(self, own: Features, everyone: Features) -> CaptionWeights: ...
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from openclap.pages.charts import Curve, Floats, line_chart
+from openclap.arrays import Floats
+from openclap.pages.charts import Curve, line_chart
 from openclap.pages.render import markup
 
 LogRow = Mapping[str, Any]

@@ -22,17 +22,15 @@ from openclap.search.paths import is_gone, prefixes
 from openclap.search.rows import FileRow, check_windows
 from openclap.search.walk import Stamp, Walk, stamp, walk
 from openclap.search.writer import IndexWriter
-from openclap.types import FileContent, Recording
+from openclap.types import FileContent, Progress, Recording
 
-Embed = Callable[[Iterable[Path | FileContent]], Iterable[Recording | Exception]]
+EmbedRecordings = Callable[[Iterable[Path | FileContent]], Iterable[Recording | Exception]]
 """Sounds to, for each in order, its windows with (D,) vectors, or an exception with the reason. Reads its argument
 lazily, a few sounds ahead."""
 Describe = Callable[[Path], tuple[float, int, int]]
 """File to duration in seconds, sample rate in Hz, channels."""
-Facts = Callable[[Path], tuple[str | None, Sequence[str], str | None] | None]
+FileFacts = Callable[[Path], tuple[str | None, Sequence[str], str | None] | None]
 """File to caption, tags, licence; None where nothing is known, and the index keeps what it has."""
-ScanProgress = Callable[[int, int], None]
-"""Receives the number of files done, and of files to read."""
 
 READ_WHOLE = 4 << 20
 """Bytes of the largest file that is read into memory at once. With 16 sounds decoded ahead these are 64 MB."""
@@ -57,12 +55,12 @@ class ScanReport:
 def add(
     index: Index,
     roots: str | Path | Iterable[str | Path],
-    embed: Embed,
+    embed: EmbedRecordings,
     describe: Describe,
     *,
-    facts: Facts | None = None,
+    facts: FileFacts | None = None,
     batch: int = 128,
-    progress: ScanProgress | None = None,
+    progress: Progress | None = None,
 ) -> ScanReport:
     """Bring `index` up to date with `roots`, folders or single files.
 
@@ -93,9 +91,9 @@ def add(
 class _Readers:
     """The caller's model and tables."""
 
-    embed: Embed
+    embed: EmbedRecordings
     describe: Describe
-    facts: Facts
+    facts: FileFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ class _Scan:
         readers: _Readers,
         *,
         batch: int,
-        progress: ScanProgress | None,
+        progress: Progress | None,
     ) -> None:
         self._writer, self._dim, self._found, self._readers = writer, dim, found, readers
         self._batch, self._progress = batch, progress or (lambda done, total: None)
@@ -153,15 +151,17 @@ class _Scan:
             results += 1
             self._take_known()
             if not self._waiting:
-                raise DataError("embed returned more results than it was given files: return one for each file.")
+                raise DataError(
+                    "The function embed returned more results than it was given files, expected one for each file."
+                )
             self._take_result(self._waiting[0], result)
             self._waiting.popleft()
             self._take_known()
         if next(sounds, None) is not None or any(file.is_embedded for file in self._waiting):
             given = results + sum(file.is_embedded for file in self._waiting)
             raise DataError(
-                f"embed was given {given} files and returned {results} results: return one recording, or one "
-                "exception, for each file."
+                f"The function embed was given {given} files and returned {results} results, expected one recording, or "
+                "one exception, for each file."
             )
         self._commit()
 
