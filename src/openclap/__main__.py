@@ -1,4 +1,5 @@
-"""`python -m openclap`, and the console script: almost nothing is imported before Ctrl-C is answered."""
+"""`python -m openclap` and the console script. Nothing heavy is imported outside the `try`, so that Ctrl-C during the
+imports ends without a traceback."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Files, bytes and file objects to waveforms.
+"""Decode files, bytes and file objects to waveforms, and resample them.
 
-N samples, C channels. `containers` finds the streams of a file, `decoders` decodes each.
+`containers` finds the streams of a file, and `decoders` decodes each. N samples, C channels.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from openclap.errors import AudioError
 __all__ = ["BLOCK", "AudioBlock", "AudioSource", "name_of"]
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 10_000_000
-"""Hz of a valid sound. A lower rate is damage, or kHz, and would stretch the sound a thousandfold."""
+"""Valid sample rates in Hz. A lower rate is damage, or was given in kHz."""
 
 LOUDEST = 100.0
-"""Samples beyond this are integers that were converted without scaling."""
+"""Largest valid sample. Larger ones are integers that were converted to floating point without scaling."""
 
 
 def decode(source: AudioSource) -> tuple[Wave, int]:
@@ -49,7 +49,7 @@ def decoded(source: AudioSource) -> Iterator[tuple[Wave, int]]:
 
 @contextmanager
 def _as_audio_error(name: str) -> Iterator[None]:
-    """Turn errors of a decoder on damaged files into AudioError."""
+    """Convert errors of a decoder on damaged files to AudioError."""
     try:
         yield
     except (MemoryError, OSError, ValueError) as error:
@@ -67,7 +67,7 @@ def _blocks(file: BinaryIO, name: str) -> Iterator[AudioBlock]:
             if len(wave_NC):
                 yield wave_NC, rate
     if samples == 0:
-        raise AudioError(f"{name}: it holds no samples, expected a sound.")
+        raise AudioError(f"{name}: contains no samples, expected a sound.")
 
 
 def _checked(blocks: Iterator[AudioBlock], name: str) -> Iterator[AudioBlock]:
@@ -78,7 +78,7 @@ def _checked(blocks: Iterator[AudioBlock], name: str) -> Iterator[AudioBlock]:
 
 
 def _at_one_rate(blocks: Iterator[AudioBlock]) -> Iterator[AudioBlock]:
-    """Convert blocks to the rate and number of channels of the first: joined recordings differ."""
+    """Convert blocks to the rate and number of channels of the first: files of joined recordings may change both."""
     first: tuple[int, int] | None = None
     stream, stream_rate = None, 0
     for wave_NC, rate in blocks:
@@ -100,13 +100,13 @@ def _at_one_rate(blocks: Iterator[AudioBlock]) -> Iterator[AudioBlock]:
 
 
 def _resampled_NC(stream: Any, wave_NC: Wave, to: tuple[int, int], last: bool = False) -> AudioBlock:
-    """A block through a soxr stream, to (rate, channels)."""
-    wave = wave_NC if to[1] > 1 else wave_NC[:, 0]  # soxr wants mono in one dimension
+    """Send a block through a soxr stream; `to` is (rate, channels) of the result."""
+    wave = wave_NC if to[1] > 1 else wave_NC[:, 0]  # soxr requires one dimension for mono
     return stream.resample_chunk(np.ascontiguousarray(wave), last=last).reshape(-1, to[1]), to[0]
 
 
 def _with_channels(wave_NC: Wave, channels: int) -> Wave:
-    """A block with another number of channels: the mean, on each."""
+    """Convert a block to another number of channels, each of them the mean."""
     if wave_NC.shape[1] == channels:
         return wave_NC
     return np.repeat(wave_NC.mean(axis=1, keepdims=True, dtype=np.float32), channels, axis=1)
@@ -126,10 +126,10 @@ def check_rate(rate: Any, name: str) -> None:
 
 def check_samples(wave: NDArray[Any], name: str) -> None:
     """Raise AudioError for floating-point samples that are not finite, or far beyond -1..1."""
-    # Two reductions find NaN and infinity as well, and cost a tenth of np.isfinite over all samples.
-    low, high = (float(wave.min()), float(wave.max())) if wave.size else (0.0, 0.0)  # NaN where any sample is
+    # The extremes are NaN or infinite if any sample is, and cost a tenth of np.isfinite over all samples.
+    low, high = (float(wave.min()), float(wave.max())) if wave.size else (0.0, 0.0)
     if not np.isfinite([low, high]).all():
-        raise AudioError(f"{name}: holds NaN or infinite samples. Export the sound again or leave it out.")
+        raise AudioError(f"{name}: contains NaN or infinite samples. Export the sound again or leave it out.")
     if (peak := max(-low, high)) > LOUDEST:
         raise AudioError(
             f"{name}: has samples up to {peak:.4g}, expected about -1..1. Divide by 32768 if these are 16-bit samples."
@@ -142,7 +142,7 @@ def read_blocks(source: AudioSource, rate: int) -> Iterator[Wave]:
 
 
 def resampled(blocks: Iterator[tuple[Wave, int]], rate: int) -> Iterator[Wave]:
-    """Resample mono blocks (N,) of one sound to `rate` Hz, by soxr's high quality."""
+    """Resample mono blocks (N,) of one sound to `rate` Hz with soxr's high quality."""
     stream: Any = None
     for mono_N, from_rate in blocks:
         if from_rate == rate:
@@ -152,7 +152,7 @@ def resampled(blocks: Iterator[tuple[Wave, int]], rate: int) -> Iterator[Wave]:
             import soxr
 
             stream = soxr.ResampleStream(from_rate, rate, 1, dtype="float32", quality="HQ")
-        step = max(1, BLOCK * from_rate // max(from_rate, rate))
+        step = max(1, BLOCK * from_rate // max(from_rate, rate))  # bounds the resampled block as well
         for start in range(0, len(mono_N), step):
             yield stream.resample_chunk(mono_N[start : start + step])
     if stream is not None:
@@ -160,7 +160,10 @@ def resampled(blocks: Iterator[tuple[Wave, int]], rate: int) -> Iterator[Wave]:
 
 
 def resample(wave_N: Wave, from_rate: int, to_rate: int) -> Wave:
-    """Resample (N,) from `from_rate` to `to_rate` Hz with soxr's high quality; equal rates return it as it is."""
+    """Resample (N,) from `from_rate` to `to_rate` Hz with soxr's high quality; at least one sample.
+
+    If the rates are equal, the waveform itself is returned.
+    """
     if from_rate == to_rate:
         return wave_N
     import soxr
@@ -183,10 +186,10 @@ def read_mono(source: AudioSource, rate: int) -> Wave:
 
 
 def describe(source: AudioSource) -> tuple[float, int, int]:
-    """(duration in seconds, rate in Hz, channels) of a sound: from the header where it is exact, otherwise by decoding
-    it in blocks. To embed a sound as well, take the facts of `MonoBlocks` instead: they cost nothing.
+    """Return (duration in seconds, rate in Hz, channels) of a sound.
 
-    Raises as `decode`, as far as decoding is needed.
+    The facts come from the header if it is exact, otherwise from decoding the sound in blocks. `MonoBlocks` measures
+    them as well, for sounds that are decoded anyway. Raises as `decode`, if decoding is needed.
     """
     name = name_of(source)
     with opened(source) as file, _as_audio_error(name):
@@ -202,7 +205,7 @@ def describe(source: AudioSource) -> tuple[float, int, int]:
 
 
 def _stated(file: BinaryIO, stream: EncodedStream, name: str) -> tuple[float, int, int] | None:
-    """Facts in the header of a single stream, if libsndfile reads it and it states a number of samples."""
+    """The facts in the header of a single stream, if libsndfile can read it and it states the number of samples."""
     import soundfile
 
     if not stream.by_libsndfile:
