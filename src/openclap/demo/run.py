@@ -78,9 +78,9 @@ class Demo:
         """Pack the sounds and return the number of clips in each split."""
         return pack(self.records, self.shards, splits=SPLITS, seed=SPLIT_SEED, progress=progress).packed
 
-    def train(self, watch: Callable[[TrainingRow], None]) -> TrainingResult:
-        """The finished run, or where it was stopped."""
-        return train(self.config, self.run, progress=watch)
+    def train(self, progress: Callable[[TrainingRow], None]) -> TrainingResult:
+        """Train, or resume training, and return the result of the finished or stopped run."""
+        return train(self.config, self.run, progress=progress)
 
     def publish(self) -> Path:
         """Copy the trained model to a folder named by its digest, and make it the default model.
@@ -95,9 +95,9 @@ class Demo:
         return place
 
     def measure(self, progress: Callable[[str, int, int], None]) -> list[Sequence[str]]:
-        """Measure the trained model beside its start, on held-out groups: the table, heading first.
+        """Evaluate the trained model beside its start on the test split, and return the table, heading first.
 
-        Written once to report/, with the page and all ranks.
+        The table is written once to report/, with the page and all ranks.
         """
         table_file = self.report.with_name("table.json")
         if table_file.is_file():  # the last file to be written, so the others are complete

@@ -1,4 +1,4 @@
-"""The networks of a preset."""
+"""Build the networks of a preset."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def build_clap(preset: Preset) -> CLAP:
-    """Build the networks of `preset` with fresh weights, drawn from torch's generator.
+    """Build the networks of `preset` with random weights from torch's generator.
 
-    A new audio tower gets its case here: `forward(AudioBatch)` gives (B, D), `features` gives AudioFeatures.
+    A new audio tower needs a case here, and two methods: `forward(AudioBatch)` returns (B, `embedding_size`), and
+    `features(AudioBatch)` returns AudioFeatures.
     """
     tower: nn.Module = HTSAT(preset.audio) if isinstance(preset.audio, HTSATConfig) else PANN(preset.audio)
     return CLAP(

@@ -61,7 +61,7 @@ class SimilarityWeights:
 
 
 class NegativeFilter(Protocol):
-    """Candidates that are no negatives of an anchor: masks, true where a candidate is excluded."""
+    """Masks (A, C) that are true where a candidate must not be a negative of an anchor."""
 
     def of_clips(self, own: Features, everyone: Features) -> Tensor: ...
 

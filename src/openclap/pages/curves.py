@@ -16,9 +16,9 @@ LogRow = Mapping[str, Any]
 Panel = dict[str, Any]
 """A chart with its title, a sentence and a key, as the macro `draw` of `macros.html` takes it."""
 POINTS = 240
-"""Points that a curve has at most."""
+"""The largest number of points of a curve."""
 SMOOTHED_FROM = 40
-"""Rows from which on a smoothed curve is drawn over the logged one."""
+"""Number of rows above which a smoothed curve is drawn over the logged one."""
 
 
 def curve(
@@ -49,7 +49,7 @@ def curve(
             "title": title,
             "lead": sentence,
             "svg": markup(line_chart(curves, alt=sentence, x_label="step", y_label=y_label)),
-            "key": [(each.name, each.style) for each in curves],
+            "key": [(drawn.name, drawn.style) for drawn in curves],
         }
     ]
 
