@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(Embedder, "embed_each", interrupted)
         code, said = embed(sounds, "-o", output)
-    assert code == 130 and f"2 files are done and wait in {part}. Run the same command" in said
+    assert code == 130 and f"2 files are done and saved in {part}. Run the same command" in said
     read.clear()
     assert embed(sounds, "-o", output)[0] == 0
     assert len(read) == 4 and len(np.load(output)) == 6 and not part.exists()

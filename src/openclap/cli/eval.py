@@ -164,7 +164,7 @@ def show_table(table: Sequence[Sequence[str]]) -> None:
     head, *rows = table
     cells = [("" if before[0] == row[0] else row[0], *row[1:]) for before, row in pairwise([[""], *rows])]
     print_table(head, cells, right=right_columns(table))
-    results.print("above: whether the whole interval is better than that of chance", style="dim")
+    results.print("above: is the whole interval better than chance's?", style="dim")
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,5 +197,5 @@ class _Display:
             self.update(row)
         if "score" in row:
             best = ", the best so far" if row["step"] and row["best_step"] == row["step"] else ""
-            when = f"Epoch {row['epoch']}" if row["step"] else "Before training"
+            when = f"epoch {row['epoch']}" if row["step"] else "before"
             note(f"{when}: score {row['score']:.3f}{best}")
