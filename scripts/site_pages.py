@@ -31,7 +31,7 @@ def command_line() -> str:
     """The help of every command as one Markdown page."""
     page = app.generate_docs(output_format="markdown")
     # The site draws its own table of contents beside the page.
-    page = re.sub(r"^## Table of Contents\n.*?(?=^\*\*Commands)", "", page, count=1, flags=re.MULTILINE | re.DOTALL)
+    page = re.sub(r"^## Table of Contents\n.*?(?=^\*\*)", "", page, count=1, flags=re.MULTILINE | re.DOTALL)
     title, _, rest = page.partition("\n")
     assert title == "# openclap", title
     return f"# Command line\n\n{INTRODUCTION}{rest}"

@@ -154,8 +154,8 @@ def test_silence_and_one_sample_have_vectors(model: Embedder) -> None:
         ((16000, np.zeros(100, np.float32)), "rate of type ndarray"),
         ((np.zeros(100, np.float32), 16000, 1), "a tuple of 3"),
         ([np.zeros(100, np.float32), 16000], "a list of 2"),
-        (([[0.0, 0.1], [0.2]], 16000), "no array of numbers"),
-        ((torch.zeros(100, requires_grad=True), 16000), "no array of numbers.*detach"),
+        (([[0.0, 0.1], [0.2]], 16000), "not an array of numbers"),
+        ((torch.zeros(100, requires_grad=True), 16000), "not an array of numbers.*detach"),
         ((np.arange(-8388607, 8388607, 999, dtype=np.int32), 16000), "24-bit samples in a 32-bit type"),
         (None, "a NoneType"),
         ({"array": np.zeros(100), "sampling_rate": 16000}, "a dict"),
@@ -221,7 +221,7 @@ def test_invalid_models_and_options_are_refused(tiny_model: Path, tmp_path: Path
         openclap.load(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="precision"):
         openclap.load(tiny_model, precision="fp8")
-    with pytest.raises(ConfigError, match="wrap one string"):
+    with pytest.raises(ConfigError, match="Wrap a single string"):
         openclap.load(tiny_model).embed_text("a dog")
     for wrong in ({"batch_size": 0}, {"batch_size": -3}, {"batch_size": 1.5}, {"batch_size": "4"}):
         with pytest.raises(ConfigError, match="expected 1 or more"):

@@ -1,6 +1,6 @@
-"""openclap: contrastive language-audio pretraining, from raw sound collections to found sounds.
+"""openclap: train, evaluate and use models of contrastive language-audio pretraining (CLAP).
 
-Public names are imported when they are first used, so importing the package costs almost nothing.
+Public names are imported when they are first used, so importing the package takes almost no time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EXPORTS = {
     "build_dataset": "openclap.data.build:build_dataset",
     "errors": "openclap.errors",
 }
-"""Public names and where they are: "module:name", or a module. Type checkers read the imports above instead."""
+"""Public names and their places, as "module:name" or "module". Type checkers read the imports above instead."""
 
 __all__ = [  # noqa: RUF022 (the order of use; names are imported on demand)
     "load",
@@ -52,7 +52,7 @@ def __getattr__(name: str) -> Any:
     module, _, attribute = _EXPORTS[name].partition(":")
     loaded = importlib.import_module(module)
     value = getattr(loaded, attribute) if attribute else loaded
-    globals()[name] = value  # the next access does not come here
+    globals()[name] = value  # the next access finds it without this function
     return value
 
 

@@ -1,4 +1,5 @@
-"""`python -m openclap`, and the console script: almost nothing is imported before Ctrl-C is answered."""
+"""`python -m openclap` and the console script. Nothing heavy is imported outside the `try`, so that Ctrl-C during the
+imports ends without a traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ def main() -> None:
     try:
         from openclap.cli import main as run
     except KeyboardInterrupt:  # while the libraries are imported
-        sys.stderr.write("openclap: interrupted.\n")
+        sys.stderr.write("openclap: Interrupted.\n")
         sys.exit(130)
     run()
 

@@ -11,18 +11,20 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from openclap.arrays import Wave
 from openclap.errors import AudioError
-
-Wave = NDArray[np.float32]
 
 
 class PooledWindow:
-    """A window of a sound, in samples, and the sum of the embeddings of its pieces.
+    """A window of a sound, and the sum of the embeddings of its pieces.
 
-    The window's embedding is the normalised mean of its pieces' unit vectors. Silent pieces count only where all pieces
+    The window's embedding is the normalised mean of its pieces' unit vectors. Silent pieces count only if all pieces
     are silent.
+
+    Attributes:
+        start, end: of the window, in samples.
+        total_D: the sum so far.
     """
 
     def __init__(self, start: int = 0, end: int = 0) -> None:
@@ -40,6 +42,7 @@ class PooledWindow:
 
     def vector(self) -> Wave:
         """(D,), unit norm."""
+        # The bound avoids 0 / 0 where unit vectors cancel exactly.
         unit: Wave = self.total_D / np.maximum(np.linalg.norm(self.total_D), np.float32(1e-12))
         return unit
 
@@ -49,13 +52,14 @@ Piece = tuple[PooledWindow, Wave]
 
 
 class PendingSound:
-    """A sound between decoding and its result.
+    """A sound that is being decoded or embedded.
 
     Attributes:
-        windows: its windows so far, each with the sum of its embeddings.
-        unembedded: pieces that wait for the network.
+        blocks: the rest of the waveform.
+        windows: the windows so far, each with the sum of its embeddings.
+        unembedded: number of pieces that wait for the network.
         is_decoded: whether the last piece was yielded.
-        error: why it has no embedding.
+        error: why the sound has no embedding.
     """
 
     def __init__(self, name: str, blocks: Iterator[Wave]) -> None:
@@ -71,10 +75,14 @@ class PendingSound:
 
 
 class DecodeAhead:
-    """Iterates, in order, over a PendingSound for each sound and then (PendingSound, Piece) for each of its pieces.
+    """Iterates over sounds: yields a PendingSound for each, in order, and (PendingSound, Piece) for each of its pieces.
 
-    Of the next `sounds_ahead` sounds about `samples_ahead` samples each are decoded in threads. The rest of a longer
+    Threads decode about `samples_ahead` samples of each of the next `sounds_ahead` sounds. The rest of a longer
     recording is decoded when its pieces are requested, so memory does not grow with its length.
+
+    Args:
+        sounds: the name and the mono blocks (S,) of each sound.
+        cut: cuts the blocks of a sound into pieces.
     """
 
     def __init__(
@@ -86,6 +94,7 @@ class DecodeAhead:
     ) -> None:
         self._sounds, self._cut = iter(sounds), cut
         self._ahead, self._samples = max(2, sounds_ahead), samples_ahead
+        # libsndfile and FFmpeg release the GIL; more threads than 4 only compete with the network for cores.
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
 
     def __enter__(self) -> DecodeAhead:
@@ -113,7 +122,7 @@ class DecodeAhead:
             sound.is_decoded = True
 
     def _decode_first(self, blocks: Iterator[Wave]) -> list[Wave]:
-        """The first blocks of a sound, up to `samples_ahead` samples. Errors are raised by the future's result."""
+        """Decode the first blocks of a sound, about `samples_ahead` samples. The future's result raises its errors."""
         decoded: list[Wave] = []
         missing = self._samples
         while missing > 0 and (block := next(blocks, None)) is not None:

@@ -1,4 +1,4 @@
-"""Sounds and texts to unit vectors, by any runtime. No torch here: see `openclap.runtimes`.
+"""Embed sounds and texts with any runtime. This module imports no torch: `openclap.runtimes` does.
 
 N items, D embedding, C labels, S samples of a waveform.
 """
@@ -23,7 +23,7 @@ from openclap.decode_ahead import DecodeAhead, PendingSound, Piece, PooledWindow
 from openclap.errors import AudioError, CheckpointError, ConfigError
 from openclap.limits import check_count
 from openclap.text.prompts import SOUND, prompts
-from openclap.types import Recording, Window
+from openclap.types import Recording, SecondsProgress, Window
 
 if TYPE_CHECKING:
     import torch
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from openclap.text.tokenizer import Tokenizer
 
 Vectors = NDArray[np.float32]
+"""Embeddings, of length 1: (D,) or (N, D)."""
 W = TypeVar("W", NDArray[np.float32], "Tensor")
-Progress = Callable[[float], None]
-"""Receives the seconds of sound that were embedded since the last call, batch by batch."""
 
 INPUTS_AHEAD = 4
-"""Inputs of the network that are decoded ahead of each sound."""
+"""Length that is decoded ahead of each sound, in inputs of the network."""
 CLIP_POLICY_VERSION = 2
-"""Raised whenever the rule in `Embedder.clip_policy` changes, so that embeddings of two rules never mix."""
+"""Part of `Embedder.digest`. It is increased when the rule in `Embedder.clip_policy` changes, so that embeddings of two
+rules never mix."""
 DAMAGED = "Its weights are damaged, or its training diverged: choose another checkpoint."
 
 
 class Embedder:
-    """A model that embeds sounds and texts in one space. Make one with `openclap.load`.
+    """A model that embeds sounds and texts in one space. Create one with `openclap.load`.
 
     Embedding is deterministic: in fp32 a clip's embedding does not depend on its batch (within 1e-5).
 
-    A clip longer than the model's input is covered by windows end to end, the last one anchored at the clip's end; the
-    unit vectors of the windows that are not silent (peak below -80 dBFS) are averaged and normalised again, or those
-    of all windows where all are silent. Fusion models read a long clip as a whole.
+    A clip longer than the model's input is covered by windows end to end, the last one anchored at the clip's end. The
+    unit vectors of the audible windows (peak at or above -80 dBFS), or of all windows of a silent clip, are averaged
+    and normalised. Fusion models read a long clip as a whole.
 
     Attributes:
         runtime: computes the embeddings; its `name` states software and precision.
@@ -73,12 +73,12 @@ class Embedder:
 
     @property
     def preset(self) -> Preset:
-        """What the weights need: front end, towers, sizes."""
+        """Configuration of the front end and the towers."""
         return self.runtime.preset
 
     @property
     def precision(self) -> str:
-        """Of the arithmetic: "fp32", "bf16" or "int8"."""
+        """The arithmetic: "fp32", "bf16" or "int8"."""
         return self.runtime.precision
 
     @property
@@ -88,7 +88,7 @@ class Embedder:
 
     @property
     def input_samples(self) -> int:
-        """Length of the model's input."""
+        """Length of the model's input in samples."""
         return self.preset.frontend.samples
 
     @property
@@ -98,17 +98,17 @@ class Embedder:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether a tokenizer file is at hand; otherwise it would be fetched."""
+        """Whether a tokenizer file is on this machine; otherwise it is downloaded when text is first embedded."""
         return self.runtime.has_tokenizer
 
     def check_tokenizer(self) -> None:
-        """Read the tokenizer now. Raises CheckpointError where text could not be embedded later."""
+        """Read the tokenizer now. Raises CheckpointError if text could not be embedded later."""
         self.runtime.check_tokenizer()
 
     @property
     def clip_policy(self) -> str:
-        """How a clip becomes one embedding, as a sentence for a protocol: clips longer than the model's input, and
-        channels and silent ends where they differ from the default."""
+        """Sentences for a protocol that describe how a clip becomes one embedding: the treatment of long clips, and of
+        channels and silent ends where it is not the default."""
         policy = (
             "The whole clip resized, and the middle stretch of each third, fused by the model."
             if self._fuses
@@ -118,9 +118,14 @@ class Embedder:
         return f"{policy} {self.mono}".strip()
 
     def embed_audio(self, sounds: Sequence[Sound], batch_size: int = 16) -> Vectors:
-        """(N, D) float32 unit vectors, in the order of `sounds`.
+        """Embed sounds: (N, D) float32 unit vectors, in the order of `sounds`.
 
-        Raises AudioError for a sound that cannot be decoded or is no waveform, naming it.
+        Args:
+            sounds: each a path, bytes, an open file, or (waveform, rate in Hz) with a waveform (S,) or (S, channels).
+            batch_size: inputs of the network per forward pass.
+
+        Raises AudioError, with the name of the sound, for one that cannot be decoded, and ConfigError for an invalid
+        argument.
         """
         vectors = []
         for vector in self.embed_each(sounds, batch_size):
@@ -130,42 +135,53 @@ class Embedder:
         return np.stack(vectors) if vectors else np.zeros((0, self.preset.embedding_size), np.float32)
 
     def embed_each(
-        self, sounds: Iterable[Sound], batch_size: int = 16, *, progress: Progress | None = None
+        self, sounds: Iterable[Sound], batch_size: int = 16, *, progress: SecondsProgress | None = None
     ) -> Iterator[Vectors | AudioError]:
-        """For each sound, in order, its (D,) unit vector, or the error that says why it has none.
+        """Yield the (D,) unit vector of each sound in order, or the error that explains why it has none.
 
-        One bad sound stops no other. Threads decode ahead of the network; pieces of several sounds share batches.
-        Memory is bounded by `batch_size`, and not by the length of the sounds; fusion models need one recording whole.
+        A damaged sound does not affect the others. Threads decode ahead of the network, and inputs of several sounds
+        share batches. Memory is bounded by `batch_size` and not by the length of the sounds, except that fusion models
+        need the whole of one recording.
         """
         for sound in self._stream(sounds, self._cover, batch_size, progress):
             yield sound.error or sound.windows[0].vector()
 
     def embed_text(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
-        """(N, D) float32 unit vectors, in the order of `texts`. Texts of similar length share a batch, which keeps the
-        padding small."""
+        """Embed texts: (N, D) float32 unit vectors, in the order of `texts`.
+
+        Texts of similar length share a batch, which keeps the padding small. Raises ConfigError unless `texts` is a
+        list of strings, and CheckpointError when the tokenizer is missing or the model returns NaN.
+        """
         batch_size = check_count("batch_size", batch_size)
         texts = _strings(texts, "texts")
         if not texts:
             return np.zeros((0, self.preset.embedding_size), np.float32)
         vectors = self.runtime.embed_texts(texts, batch_size)
         if not np.isfinite(vectors).all():
-            raise CheckpointError(f"The model gives no finite vector of a text. {DAMAGED}")
+            raise CheckpointError(f"The model returns no finite embedding of a text. {DAMAGED}")
         return vectors
 
     def classify(self, sounds: Sequence[Sound], labels: Sequence[str], template: str = SOUND) -> Vectors:
-        """(N, C) probabilities: softmax over labels of the scaled cosine between sound and `template` with label."""
+        """Classify sounds zero-shot: (N, C) probabilities.
+
+        They are the softmax, over the labels, of the cosine between the sound and the prompt (`template` with the
+        label), multiplied by the logit scale. Raises as `embed_audio` and `openclap.text.prompts.prompts`.
+        """
         text_CD = self.embed_text(prompts(_strings(labels, "labels"), template))
         return softmax(self.embed_audio(sounds) @ text_CD.T * self.runtime.logit_scale)
 
     def windows(self, sound: Sound, length_s: float | None = None, hop_s: float | None = None) -> list[Window]:
         """Embed a recording in windows.
 
-        A file is read in blocks: ten hours need no more memory than ten minutes, beside one window's waveform.
+        A file is read in blocks: besides the embeddings, ten hours need no more memory than ten minutes.
 
         Args:
-            length_s: seconds of each window; the model's input length without it. A window longer than the
-                model's input is embedded as by `embed_audio`.
-            hop_s: seconds from start to start; `length_s` without it. The last window ends at the end.
+            length_s: seconds of each window; the default is the length of the model's input. A window longer than the
+                input is embedded as by `embed_audio`.
+            hop_s: seconds from one window's start to the next; the default is `length_s`. The last window ends at the
+                end of the recording.
+
+        Raises AudioError for a sound that cannot be decoded, ConfigError for an invalid duration.
         """
         result = next(self.windows_each([sound], length_s, hop_s))
         if isinstance(result, AudioError):
@@ -179,9 +195,9 @@ class Embedder:
         hop_s: float | None = None,
         batch_size: int = 16,
         *,
-        progress: Progress | None = None,
+        progress: SecondsProgress | None = None,
     ) -> Iterator[list[Window] | AudioError]:
-        """For each sound, in order, its windows as of `windows`, or the error that says why it has none."""
+        """Yield the windows of each sound in order, as `windows`, or the error that explains why it has none."""
         for recording in self.recordings_each(sounds, length_s, hop_s, batch_size, progress=progress):
             yield recording if isinstance(recording, AudioError) else recording.windows
 
@@ -192,9 +208,9 @@ class Embedder:
         hop_s: float | None = None,
         batch_size: int = 16,
         *,
-        progress: Progress | None = None,
+        progress: SecondsProgress | None = None,
     ) -> Iterator[Recording | AudioError]:
-        """As `windows_each`, with the duration, rate and channels of each sound from the same decoding."""
+        """As `windows_each`, with the duration, rate and channels of each sound, measured while decoding it."""
         rate = self.sample_rate
         length = self.input_samples if length_s is None else _samples(length_s, rate, "length_s")
         hop = length if hop_s is None else _samples(hop_s, rate, "hop_s")
@@ -206,20 +222,22 @@ class Embedder:
             assert isinstance(blocks, MonoBlocks)
             start = blocks.start  # samples of silence that were cut from the front
             windows: list[Window] = []
+            # Free each sum as soon as its window is made, so that a long recording is not in memory twice.
             sound.windows.reverse()
-            while sound.windows:  # each sum is freed as its window is made: ten hours have tens of thousands
+            while sound.windows:
                 window = sound.windows.pop()
                 windows.append(Window((start + window.start) / rate, (start + window.end) / rate, window.vector()))
             yield Recording(windows, blocks.duration_s, blocks.source_rate, blocks.source_channels)
 
     def read(self, sound: Sound) -> NDArray[np.float32]:
-        """Any sound as (S,) mono float32 at the model's rate, read as `mono` says. Raises AudioError."""
+        """Decode a sound to (S,) mono float32 at the model's rate, by the rules of `mono`. Raises AudioError."""
         return _whole(blocks(sound, self.sample_rate, mono=self.mono))
 
     def pieces(self, wave: W) -> Iterator[W]:
-        """Cut a mono waveform at the model's rate into inputs of the network, whose embeddings are to be averaged.
+        """Cut a mono waveform (S,) at the model's rate into inputs of the network, whose embeddings are averaged.
 
-        Fusion models read all of it. For others these are windows, without the silent ones unless all are silent.
+        These are windows without the silent ones, or all windows of a silent waveform; for a fusion model, the whole
+        waveform.
         """
         samples = len(wave) if self._fuses else self.input_samples
         starts = window_starts(len(wave), samples, samples)
@@ -233,14 +251,17 @@ class Embedder:
         return hashlib.sha256(f"{weights} {CLIP_POLICY_VERSION} {self.mono!r}".encode()).hexdigest()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write a folder that `load` reads back: config.json, model.safetensors, tokenizer.json."""
+        """Write a folder that `load` reads back: config.json, model.safetensors, tokenizer.json.
+
+        Raises CheckpointError when the tokenizer is missing or the folder cannot be written.
+        """
         self.runtime.save(Path(folder))
 
-    # The rest belongs to the torch runtime. Other runtimes have no networks in Python.
+    # The following members need the torch runtime: other runtimes have no networks in Python.
 
     @property
     def clap(self) -> CLAP:
-        """The networks. Set it to replace them here; other embedders of the same runtime are unchanged."""
+        """The networks. Setting it replaces them in this embedder only, even if others share the runtime."""
         networks: CLAP = self._of_torch("clap")
         return networks
 
@@ -250,7 +271,7 @@ class Embedder:
 
     @property
     def objective(self) -> dict[str, Tensor]:
-        """Tensors that training learned beside the networks, saved along. Set it as `clap`."""
+        """The parameters of the training objective, such as SigLIP's bias; `save` stores them. Set it as `clap`."""
         learned: dict[str, Tensor] = self._of_torch("objective")
         return learned
 
@@ -272,25 +293,30 @@ class Embedder:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Read, or fetched, when first needed. Raises CheckpointError when it is missing."""
+        """The tokenizer, read or downloaded when first needed. Raises CheckpointError when it is missing."""
         tokenizer: Tokenizer = self._of_torch("tokenizer")
         return tokenizer
 
     def audio_tensor(self, waves: Sequence[Tensor]) -> Tensor:
-        """(N, D) unit vectors with gradients to the waveforms: mono float tensors (S,) at the model's rate, of any
-        length. They equal those of `embed_audio`."""
+        """Embed waveforms with gradients: (N, D) unit vectors, equal to those of `embed_audio`.
+
+        Args:
+            waves: mono float tensors (S,) at the model's rate, of any length.
+
+        Raises ConfigError for anything else, and without the torch runtime.
+        """
         vectors_ND: Tensor = self._of_torch("audio_tensor")(waves, self.pieces, trim_silence=self.mono.trim_silence)
         return vectors_ND
 
     def text_tensor(self, ids_NL: Tensor, mask_NL: Tensor | None = None) -> Tensor:
-        """(N, D) unit vectors with gradients to the weights; without a mask every token counts."""
+        """Embed token ids with gradients to the weights: (N, D) unit vectors. Without a mask every token counts."""
         vectors_ND: Tensor = self._of_torch("text_tensor")(ids_NL, mask_NL)
         return vectors_ND
 
     def _of_torch(self, name: str) -> Any:
         """An attribute of the torch runtime. Raises ConfigError for another runtime."""
         if not hasattr(type(self.runtime), name) and name not in vars(self.runtime):
-            raise ConfigError(f"{name} needs a model in torch, and this one runs on {self.runtime.name}.")
+            raise ConfigError(f"The attribute {name} needs the torch runtime, and this model has {self.runtime.name}.")
         return getattr(self.runtime, name)
 
     @property
@@ -298,16 +324,17 @@ class Embedder:
         return self.preset.frontend.long == "fusion"
 
     def _cover(self, sound: Iterator[NDArray[np.float32]]) -> Iterator[Piece]:
-        """The pieces that `embed_audio` averages: one window over the whole sound."""
+        """The pieces that `embed_audio` averages, all in one window over the whole sound."""
         window, samples, is_audible = PooledWindow(), self.input_samples, False
         for wave in [_whole(sound)] if self._fuses else (wave for _, _, wave in cut_windows(sound, samples, samples)):
             silent = is_silent(wave)
-            if not (silent and is_audible):  # PooledWindow would drop it: spare the network the work
+            # A silent piece after an audible one would be ignored by PooledWindow, so do not embed it.
+            if not (silent and is_audible):
                 yield window, wave
             is_audible = is_audible or not silent
 
     def _cut(self, length: int, hop: int, sound: Iterator[NDArray[np.float32]]) -> Iterator[Piece]:
-        """The pieces of each window. A window longer than the input is itself covered by pieces."""
+        """The pieces of each window; a window longer than the model's input has several."""
         for start, end, wave in cut_windows(sound, length, hop):
             window = PooledWindow(start, end)
             for piece in self.pieces(wave):
@@ -318,15 +345,15 @@ class Embedder:
         sounds: Iterable[Sound],
         cut: Callable[[Iterator[NDArray[np.float32]]], Iterator[Piece]],
         batch_size: int,
-        progress: Progress | None,
+        progress: SecondsProgress | None,
     ) -> Iterator[PendingSound]:
-        """Each sound with the embeddings of its windows, in order, decoded ahead and embedded in shared batches.
+        """Yield each sound with the embeddings of its windows, in order, decoded ahead and embedded in shared batches.
 
-        A batch has at most `batch_size` pieces, and at most the samples of `batch_size` inputs: a long recording that
-        is fused goes through almost alone.
+        A batch ends at `batch_size` pieces, or at the samples of `batch_size` inputs: the second limit is for fusion
+        models, whose pieces are whole recordings.
         """
         batch_size = check_count("batch_size", batch_size)
-        most = batch_size * self.input_samples
+        most_samples = batch_size * self.input_samples
         waiting: deque[PendingSound] = deque()
         queue: list[tuple[PendingSound, Piece]] = []
         opened = ((name, blocks(sound, self.sample_rate, name, self.mono)) for name, sound in named(sounds))
@@ -337,7 +364,7 @@ class Embedder:
                 else:
                     queue.append(item)
                     item[0].unembedded += 1
-                if len(queue) >= batch_size or sum(len(wave) for _, (_, wave) in queue) >= most:
+                if len(queue) >= batch_size or sum(len(wave) for _, (_, wave) in queue) >= most_samples:
                     self._embed(queue, progress)
                     queue.clear()
                 while waiting and waiting[0].is_done:
@@ -345,7 +372,7 @@ class Embedder:
             self._embed(queue, progress)
             yield from waiting
 
-    def _embed(self, queue: list[tuple[PendingSound, Piece]], progress: Progress | None) -> None:
+    def _embed(self, queue: list[tuple[PendingSound, Piece]], progress: SecondsProgress | None) -> None:
         """Embed the pieces and add each embedding to its window."""
         if not queue:
             return
@@ -357,14 +384,14 @@ class Embedder:
             sound.unembedded -= 1
             if not np.isfinite(vector).all():
                 self._check_weights()
-                sound.error = AudioError(f"{sound.name}: gives no finite vector. Are its samples far beyond -1..1?")
+                sound.error = AudioError(f"{sound.name}: has no finite embedding. Are its samples far beyond -1..1?")
         if progress:
             progress(sum(len(wave) for _, (_, wave) in queue) / self.sample_rate)
 
     def _check_weights(self) -> None:
-        """Raise CheckpointError where the weights and not the sound are at fault: embed silence."""
+        """Raise CheckpointError if even the embedding of silence is not finite: then the weights are at fault."""
         if not np.isfinite(self.runtime.embed_waves([np.zeros(self.input_samples, np.float32)])).all():
-            raise CheckpointError(f"The model gives no finite vector, not even of silence. {DAMAGED}")
+            raise CheckpointError(f"The model returns no finite embedding, not even of silence. {DAMAGED}")
 
 
 def softmax(logits_NC: Vectors) -> Vectors:
@@ -375,19 +402,22 @@ def softmax(logits_NC: Vectors) -> Vectors:
 
 
 def _samples(seconds: float, rate: int, name: str) -> int:
-    """Seconds as samples. Raises ConfigError for less than one sample and for no finite duration."""
+    """Convert seconds to samples. Raises ConfigError for less than one sample and for NaN or infinity."""
+    # 2**53: above it floats cannot represent every number of samples.
     if not isinstance(seconds, (int, float, np.number)) or not 1 <= seconds * rate < 1 << 53:
         raise ConfigError(f"{name} is {seconds!r}, expected a finite duration of at least one sample.")
     return round(float(seconds) * rate)
 
 
 def _strings(texts: Iterable[str], name: str) -> list[str]:
+    """Check that `texts` is a list of strings. A single string is an error: it would be embedded letter by letter."""
     listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
     if not all(isinstance(text, str) for text in listed):
-        raise ConfigError(f"{name} must be a list of strings; wrap one string in [ ].")
+        raise ConfigError(f"{name} must be a list of strings. Wrap a single string in [ ].")
     return [str(text) for text in listed]
 
 
 def _whole(sound: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Join blocks; a sound that is empty after resampling or trimming becomes one sample of silence."""
     wave: NDArray[np.float32] = np.concatenate(list(sound))
     return wave if len(wave) else np.zeros(1, np.float32)

@@ -1,17 +1,17 @@
 """Errors that a user can cause, as one small tree.
 
-    OpenClapError            one clear sentence: what happened, what was expected, what to do
+    OpenClapError            the root of all of them
     ├── AudioError           a sound that cannot be decoded, or holds nothing usable
     ├── CheckpointError      weights, presets and folders that do not fit or are damaged
     │   └── MissingTokenizerError   text cannot be embedded without a tokenizer.json
-    ├── DataError            tables, shards and captions
+    ├── DataError            tables, shards, captions and indexes that are missing, damaged or invalid
     ├── TrainingError        training failed or diverged
     ├── ConfigError          an invalid or incompatible option
     ├── IndexMismatchError   a search index built with another model
     └── MissingExtraError    an optional dependency that is not installed
 
-The command line prints the sentence and exits with 2; Python callers catch `OpenClapError`. `AudioWarning` is a Python
-warning beside the tree: the sound is decoded all the same.
+The command line prints the message and exits with 2; Python callers catch `OpenClapError`. A message is one or more
+sentences: what happened, what was expected, what to do. `AudioWarning` is no error: the sound is decoded all the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import ModuleType
 
 
 class OpenClapError(Exception):
-    """The root. The text is one sentence: what happened, what was expected, what to do."""
+    """The root of the errors that a user can cause."""
 
 
 class AudioError(OpenClapError):
@@ -35,7 +35,8 @@ class CheckpointError(OpenClapError):
 class MissingTokenizerError(CheckpointError):
     """Text cannot be embedded without a tokenizer.json.
 
-    `why` describes what is missing. The text names the argument for Python callers; the command line names its option.
+    `why` is the sentence that describes what is missing. The message adds the argument of the Python interface; the
+    command line adds its own option instead.
     """
 
     def __init__(self, why: str) -> None:
@@ -47,7 +48,7 @@ class MissingTokenizerError(CheckpointError):
 
 
 class DataError(OpenClapError):
-    """Tables, shards and captions."""
+    """Tables, shards, captions and indexes that are missing, damaged or invalid."""
 
 
 class TrainingError(OpenClapError):
@@ -67,7 +68,7 @@ class MissingExtraError(OpenClapError):
 
 
 class AudioWarning(UserWarning):
-    """A sound that is decoded, but hardly as intended: its channels cancel each other."""
+    """A sound was decoded, but probably not as intended: its channels cancel each other."""
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -76,5 +77,5 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"{module} is not installed, and this needs it. Run: pip install 'openclap[{extra}]'"
+            f"{module} is not installed, and this needs it. Run pip install 'openclap[{extra}]' to install it."
         ) from error

@@ -1,4 +1,4 @@
-"""Text that several rooms write in the same way: Markdown tables and shortened lists of names."""
+"""Formatting that several packages share: Markdown tables, shortened lists of names and errors."""
 
 from __future__ import annotations
 

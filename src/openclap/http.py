@@ -1,7 +1,4 @@
-"""What all HTTP of the package shares: our user agent, Retry-After, back-off, and requests that are repeated.
-
-Downloads (`openclap.download`), Freesound's API and chat endpoints wait by the same rules.
-"""
+"""HTTP for downloads (`openclap.download`), Freesound's API and chat endpoints: user agent, Retry-After and retries."""
 
 from __future__ import annotations
 
@@ -21,6 +18,7 @@ if TYPE_CHECKING:
 
 USER_AGENT = f"openclap/{openclap.__version__}"
 LONGEST_BACKOFF_S = 60.0
+"""Upper bound of a wait that the server has not asked for."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -43,7 +41,10 @@ def http_date(text: str | None) -> datetime | None:
 
 
 def backoff(first_s: float, failures: int, rng: random.Random | None = None) -> float:
-    """Seconds to wait after so many failures: doubling, up to a minute; with `rng`, times 0.5 to 1.5 at random."""
+    """Seconds to wait after `failures` consecutive failures: `first_s`, doubled each time, up to a minute.
+
+    With `rng` they are multiplied by 0.5 to 1.5 at random, so that clients do not return at the same moment.
+    """
     # The exponent is bounded: 2.0 ** 1024 would overflow.
     seconds = min(LONGEST_BACKOFF_S, first_s * 2.0 ** min(failures - 1, 30))
     return seconds if rng is None else seconds * (0.5 + rng.random())
@@ -60,16 +61,18 @@ def send_with_retries(
     sleep: Callable[[float], Any] = time.sleep,
     stopped: Callable[[], bool] = lambda: False,
 ) -> httpx2.Response:
-    """Send a request, again while the server is busy or cannot be reached, and return the last response.
+    """Send a request, repeat it while the server is busy or cannot be reached, and return the last response.
 
     Between two attempts, wait as long as Retry-After says, or by `backoff`; at most `longest_wait_s`.
 
     Args:
-        is_busy: whether a status means that the same request may succeed later.
-        patience_s: give up where a server asks for a longer wait.
-        stopped: give up where this is true, checked after each attempt.
+        send: sends the request once.
+        attempts: the largest number of attempts.
+        is_busy: whether an HTTP status means that the same request may succeed later.
+        patience_s: give up if the next wait is longer.
+        stopped: give up if this returns true, checked after each attempt.
 
-    Raises httpx2.TransportError where the last attempt got no response.
+    Raises httpx2.TransportError when the last attempt got no response, and MissingExtraError.
     """
     for package in ("httpx2", "tenacity"):
         require(package, "data")

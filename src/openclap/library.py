@@ -1,4 +1,4 @@
-"""Collections of sound that are searched by words and by sounds: an index, and the model it was built with."""
+"""Searchable collections of sounds: a search index together with its model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import torch
 
 TOKENIZER = "tokenizer.json"
-"""In an index, for a model that has none of its own."""
+"""File in the index folder, for a model that has no tokenizer of its own."""
 
 
 class Library:
-    """An index and its model; `openclap index`, `search` and `similar` work on one.
+    """A search index and its model, as used by `openclap index`, `search` and `similar`.
 
     Attributes:
         index: the stored embeddings.
@@ -62,17 +62,18 @@ class Library:
         revision: str | None = None,
         offline: bool = False,
     ) -> Library:
-        """Open an index with its model, or, where `model` is given and there is no index, make an empty one.
+        """Open an index with its model. Given a `model`, create an empty index if there is none.
 
-        An index stores its model's name and all options below but `device` and `offline`; those that are not given are
-        the index's own, or, for a new index, the defaults of `openclap.load`.
+        An index stores the name of its model and all options except `device` and `offline`. The defaults are the
+        stored options, or, for a new index, those of `openclap.load`.
 
         Args:
-            model: whatever `openclap.load` reads; without it, the model of the index.
-            tokenizer: a `tokenizer.json` for a model that has none; a new index keeps a copy for searches.
+            model: anything that `openclap.load` reads; the default is the model of the index.
+            tokenizer: a `tokenizer.json` for a model without one; it is copied into a new index.
 
-        Raises DataError when there is no index and no model, CheckpointError when the model is gone or the tokenizer
-        cannot be read, and IndexMismatchError when the index was built with another model or other options.
+        Raises DataError when there is neither an index nor a model, CheckpointError when the model no longer exists or
+        the tokenizer cannot be read, and IndexMismatchError when the index was built with another model or other
+        options.
 
         Example:
             >>> library = openclap.Library.open("sounds.index", "demo-start")
@@ -84,12 +85,11 @@ class Library:
         stored = index.identity if index else None
         if model is None and stored:
             model, revision = stored.model, revision or stored.revision
-        own = place / TOKENIZER
-        words = tokenizer or (own if index and own.is_file() else None)
+        stored_tokenizer = place / TOKENIZER
         embedder = load(
             os.fspath(model or ""),
             device=device,
-            tokenizer=words,
+            tokenizer=tokenizer or (stored_tokenizer if index and stored_tokenizer.is_file() else None),
             precision=precision or (stored.precision if stored else "fp32"),
             revision=revision,
             offline=offline,
@@ -100,11 +100,11 @@ class Library:
         if index:
             index.check(identity)
         if tokenizer:
-            embedder.check_tokenizer()
+            embedder.check_tokenizer()  # before a folder is created
         if index is None:
             index = Index.open_or_create(place, identity)
-            if tokenizer and not own.exists():
-                shutil.copyfile(tokenizer, own)
+            if tokenizer and not stored_tokenizer.exists():
+                shutil.copyfile(tokenizer, stored_tokenizer)
         return cls(index, embedder)
 
     def add(
@@ -118,11 +118,11 @@ class Library:
         """Bring the index up to date with folders and files; only new contents are embedded.
 
         Args:
-            records: facts about the files; hits show their first caption, tags and licence.
-            progress: receives the number of files done and of files to read.
+            records: facts about the files: hits show their first caption, tags and licence.
+            progress: receives the number of files done and the number of files to read.
             seconds: receives the seconds of sound embedded since its last call.
 
-        Raises DataError when there is nothing to index.
+        Raises DataError when there is nothing to index, or another process is writing to the index.
         """
         by_path = {absolute(record.audio): record for record in records}
         return scanning.add(
@@ -135,20 +135,23 @@ class Library:
         )
 
     def search(self, text: str, k: int = 10) -> list[Hit]:
-        """The k sounds that fit `text` best, best first. Raises ConfigError for an empty text and for k < 1."""
+        """The k sounds that fit `text` best, best first. Raises ConfigError for k < 1."""
         return self.index.search(self.embedder.embed_text([text])[0], k)
 
     def similar(self, file: str | os.PathLike[str], k: int = 10) -> list[Hit]:
-        """The k sounds most similar to `file`, best first, without the file itself. Raises AudioError."""
+        """The k sounds most similar to `file`, best first, without the file itself.
+
+        Raises AudioError when the file cannot be decoded, ConfigError for k < 1.
+        """
         own = os.path.realpath(file)
         vector = self.embedder.embed_audio([own])[0]
         return self.index.search(vector, k, include=lambda row: os.path.realpath(row.path) != own)
 
 
 def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> IndexIdentity:
-    """What an index stores of its model, so that embeddings of two models never mix."""
+    """The identity of an embedder that an index stores, so that embeddings of two models never mix."""
     digest = embedder.digest()
-    if embedder.precision != "fp32":
+    if embedder.precision != "fp32":  # fp32 adds nothing, so that digests of older indexes stay valid
         digest = hashlib.sha256(f"{digest} {embedder.precision}".encode()).hexdigest()
     return IndexIdentity(
         digest=digest,
@@ -164,7 +167,7 @@ def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> I
 
 
 def _lasting_name(model: str) -> str:
-    """The name of a model from any working directory."""
+    """The name of a model that is valid in any working directory: a path is made absolute."""
     return str(Path(model).absolute()) if Path(model).exists() else model
 
 

@@ -1,4 +1,4 @@
-"""Bounds of numbers that a caller chooses: a typing error becomes a sentence instead of an overflow."""
+"""Check numbers that a caller chooses, so that a mistyped one raises ConfigError instead of an overflow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openclap.errors import ConfigError
 COUNT = 1_000_000_000
 """Upper bound of batch sizes, epochs and other counts: above any real one, far below the limit of array indices."""
 PROCESSES = 1024
-"""Upper bound of the processes on one machine."""
+"""Upper bound of the number of processes on one machine."""
 
 
 def check_count(name: str, number: Any, *, least: int = 1, most: int = COUNT) -> int:
@@ -28,5 +28,5 @@ def check_count(name: str, number: Any, *, least: int = 1, most: int = COUNT) ->
 
 
 def _written(number: int) -> str:
-    """Shorten long numbers: Python refuses to print those of thousands of digits."""
-    return str(number) if abs(number) < 10**18 else f"{'-' * (number < 0)}10^{round(math.log10(abs(number)))} or so"
+    """Format a number, shortened if it is long: Python refuses to print thousands of digits."""
+    return str(number) if abs(number) < 10**18 else f"about {'-' * (number < 0)}10^{round(math.log10(abs(number)))}"

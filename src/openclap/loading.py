@@ -1,4 +1,4 @@
-"""Load a model from a path, a name, or the hub. The module is not named `load`: `openclap.load` is the function."""
+"""Load a model from a path, by its name, or from the hub."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from openclap.presets import Preset
 
 STARTS = {"demo-start": "openclap.checkpoints.starts:start"}
-"""Starting points of training by name, with the functions that make their folders; strings, as in `RUNTIMES`."""
+"""Initial models for training by name, with the functions that make their folders. Strings, so that this module imports
+no torch (see `openclap.runtimes.RUNTIMES`)."""
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+"""USER/NAME."""
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".json")
-"""Endings of checkpoint paths; a hub name with one of them is a mistyped path."""
+"""Endings of checkpoint files: "models/best.pt" without such a file is a mistyped path, not a repository."""
 
 
 def load(
@@ -40,22 +42,23 @@ def load(
     channels: Channels = "mean",
     trim_silence: bool = False,
 ) -> Embedder:
-    """Load a model from a path, a name, or the hub.
+    """Load a model from a path, by its name, or from the hub.
 
     Args:
         source: a folder written by openclap or transformers; a LAION-CLAP `.pt` file; the name of a published model
-            (`openclap models`); any repository of the Hugging Face hub ("user/name"); or a start ("demo-start").
-        device: "cpu", "cuda", …; without it, a GPU when there is one.
+            (`openclap models`); any repository of the Hugging Face hub ("user/name"); or an initial model for training
+            ("demo-start").
+        device: "cpu", "cuda", …; the default is a GPU if there is one.
         precision: "fp32", "bf16", "int8", or "auto", the fastest with a cosine of at least 0.9995 to fp32 (see
             `openclap.runtimes.backends`).
-        tokenizer: a `tokenizer.json` to use in place of the model's own.
-        preset: takes the place of the stored or recognised preset.
-        revision: of a repository on the hub: a branch, tag or commit.
-        offline: use the hub's cache only, without any request.
-        compile: translate the networks with `torch.compile`: a minute at first use, faster from then on.
-        channels: the channel to read of recordings with several: "mean", "left", "right" or "loudest" (see
+        tokenizer: a `tokenizer.json` that replaces the model's own.
+        preset: replaces the stored or recognised preset.
+        revision: branch, tag or commit of a repository on the hub.
+        offline: use only the hub's cache, without network access.
+        compile: compile the networks with `torch.compile`: a minute at first use, faster from then on.
+        channels: the channel to read of multichannel recordings: "mean", "left", "right" or "loudest" (see
             `openclap.audio.mono`).
-        trim_silence: cut ends below -80 dBFS before a recording is embedded.
+        trim_silence: cut ends below -80 dBFS off a recording before embedding.
 
     Raises CheckpointError when there is no such model or it is damaged, ConfigError for an invalid option.
 
@@ -65,7 +68,7 @@ def load(
         (2, 512)
     """
     mono = MonoConfig(channels, trim_silence)
-    loader = runtimes.loader("torch", device, precision, compile=compile)  # check options before anything is fetched
+    loader = runtimes.loader("torch", device, precision, compile=compile)  # check options before a download
     path = locate(str(source), revision=revision, offline=offline)
     return Embedder(loader.read(path, preset=preset, tokenizer=tokenizer, offline=offline), mono=mono)
 
@@ -77,7 +80,9 @@ def locate(
     offline: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """The path of a model, fetched if need be.
+    """The path of a model, which is downloaded if it is not on this machine.
+
+    Names of initial models come first, then existing paths, published models, and repositories of the hub.
 
     Args:
         report: receives a line before each slow step.
@@ -96,5 +101,5 @@ def locate(
     if HUB_NAME.fullmatch(source) and path.suffix not in CHECKPOINT_SUFFIXES:
         return hub.download(source, revision=revision, offline=offline)
     similar = published.closest(source)
-    hint = f" Did you mean {' or '.join(similar)}?" if similar else " `openclap models` lists those that have names."
-    raise CheckpointError(f"{source}: no such model. Expected a file, a folder or a name.{hint}")
+    hint = f" Did you mean {' or '.join(similar)}?" if similar else " `openclap models` lists the names."
+    raise CheckpointError(f"{source}: no such model, expected a file, a folder or a name.{hint}")

@@ -1,6 +1,6 @@
-"""Locks between processes: one writer in a folder, and one user of a file.
+"""Locks between processes: one writer of a folder, or of a file.
 
-`filelock` serves the folder. It cannot serve a file that is renamed while it is locked, as a finished download is
+Folders are locked by `filelock`. It cannot lock a file that is renamed while it is locked, such as a finished download
 (docs/decisions/0015-locking-a-file-that-is-renamed.md), so `open_alone` is our own.
 """
 
@@ -32,7 +32,7 @@ def only_writer(folder: Path, name: str = LOCK, *, timeout_s: float = 0.0) -> It
         lock.acquire(timeout=timeout_s)
     except Timeout as error:
         raise DataError(
-            f"{folder}: another process is writing here. Wait until it ends, or choose another folder."
+            f"{folder}: another process is writing here. Wait until it has finished, or choose another folder."
         ) from error
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}). Check its permissions.") from error
@@ -52,8 +52,8 @@ def open_alone(path: Path) -> BinaryIO | None:
         file = path.open("a+b")
         try:
             is_locked = _lock(file)
-            # The former holder may have renamed the file between our open and our lock: then this is the finished
-            # file under its new name, and the loop tries the old name again.
+            # Another process may have renamed the file between our `open` and `_lock`. Then we have locked its finished
+            # file under the new name, and must try the old name again.
             if is_locked and _has_name(file, path):
                 return file
         except BaseException:
@@ -65,6 +65,7 @@ def open_alone(path: Path) -> BinaryIO | None:
 
 
 def _lock(file: BinaryIO) -> bool:
+    """Try to lock an open file, without waiting."""
     if sys.platform == "win32":
         import msvcrt
 

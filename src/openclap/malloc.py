@@ -1,4 +1,4 @@
-"""Tune glibc's allocator for large arrays; other C libraries are left as they are."""
+"""Tune glibc's allocator for large arrays. With other C libraries these functions do nothing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from contextlib import contextmanager, suppress
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Numbers of the parameters in glibc's malloc.h."""
 RETAIN_SOME = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 256 << 20}
+"""Arrays up to 32 MB come from the heap, and up to 256 MB at its top stay allocated when they are freed."""
 RETAIN_ALL = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
+"""All arrays come from the heap, which never shrinks."""
 DEFAULT = {M_MMAP_MAX: 1 << 16}
 
 
 def retain_some_freed_memory() -> None:
     """Retain up to 256 MB of freed memory for the next sound.
 
-    Returning each sound's arrays to the system and requesting them again took a fifth of the time of packing.
+    Without it, returning the arrays of each sound to the system and requesting them again takes a fifth of the time of
+    packing.
     """
     _set_options(RETAIN_SOME)
 
@@ -25,7 +28,7 @@ def retain_some_freed_memory() -> None:
 def retain_freed_memory() -> Iterator[None]:
     """Retain all freed memory within the context, and return it to the system afterwards.
 
-    Each training step needs the memory that the step before has freed; requesting it again took a tenth of a step.
+    Each training step needs the memory that the previous step has freed; requesting it again takes a tenth of a step.
     """
     _set_options(RETAIN_ALL)
     try:

@@ -1,4 +1,4 @@
-"""openclap's own folder, for files that it can make again; and the recognition of URLs."""
+"""The folder of openclap's caches, and the recognition of URLs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """`$OPENCLAP_HOME`, or `openclap` in the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`)."""
+    """The folder of openclap's caches, indexes and models.
+
+    It is `$OPENCLAP_HOME`, or `openclap` in the user's cache folder (`$XDG_CACHE_HOME`, by default `~/.cache`).
+    """
     if chosen := os.environ.get("OPENCLAP_HOME"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "openclap"
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a URL; `Path` turns "https://" into "https:/"."""
+    """Whether this is a URL. One slash is enough, because `Path` turns "https://" into "https:/"; and a scheme has two
+    letters or more, because "C:/" is a drive."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) is not None

@@ -1,6 +1,6 @@
-"""What weights need: front end, towers and sizes, by name.
+"""Presets: the configuration of front end and towers that weights need, by name.
 
-A preset is saved beside its weights as `config.json`. The options of a run are a recipe (`openclap.recipes`).
+A preset is saved beside its weights as `config.json`. The options of a training run are a recipe (`openclap.recipes`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from openclap.models.config import (
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Configuration that belongs to weights: front end, towers, sizes.
+    """Configuration of the front end and the networks of a model.
 
     Attributes:
-        temperatures, transforms: parts of LAION's four-term loss (see `openclap.models.clap.CLAP`).
+        embedding_size: D, the number of dimensions of the shared space.
+        temperatures, transforms: parts for LAION's four-term loss (see `openclap.models.clap.CLAP`).
     """
 
     name: str
@@ -152,7 +153,7 @@ CLIP_TEXT = TextTowerConfig(
 
 
 def laion(audio: AudioConfig, text: TextTowerConfig = ROBERTA, name: str = "laion") -> Preset:
-    """A model of the paper: the front end for the tower's fusion, two temperatures and MLP transforms."""
+    """The preset of a LAION-CLAP model: its front end with or without fusion, two temperatures and MLP transforms."""
     frontend = LAION_FUSION if audio.fusion else LAION_PLAIN
     return Preset(name, frontend, audio, text, temperatures=2, transforms=True)
 
@@ -189,20 +190,20 @@ _CONFIGS: dict[str, type[Any]] = {"htsat": HTSATConfig, "pann": PANNConfig}
 
 
 def to_dict(preset: Preset) -> dict[str, Any]:
-    """Plain data for `config.json`."""
+    """Convert a preset to plain data for `config.json`."""
     kind = next(kind for kind, config in _CONFIGS.items() if isinstance(preset.audio, config))
     plain = asdict(preset)
     return plain | {"audio": {"tower": kind, **plain["audio"]}}
 
 
 def from_dict(data: dict[str, Any]) -> Preset:
-    """The inverse of `to_dict`. Raises CheckpointError for missing or unknown fields."""
+    """Convert the data of `to_dict` back to a preset. Raises CheckpointError for missing or unknown fields."""
     try:
         fields = dict(data)
         frontend, audio = dict(fields.pop("frontend")), _tuples(fields.pop("audio"))
         return Preset(
             frontend=FrontEndConfig(**frontend | {"mel": MelConfig(**frontend["mel"])}),
-            audio=_CONFIGS[audio.pop("tower", "pann")](**audio),
+            audio=_CONFIGS[audio.pop("tower", "pann")](**audio),  # a config.json without "tower" is a PANN
             text=TextTowerConfig(**fields.pop("text")),
             **fields,
         )

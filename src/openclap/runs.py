@@ -27,11 +27,10 @@ from openclap.training.config import TrainConfig, override
 from openclap.training.finetune import FINETUNE_DEFAULTS, FinetuneMode, PairSplit, finetune_config, split_pairs
 from openclap.training.report import write_report
 from openclap.training.trainer import OnRow, TrainingResult
+from openclap.types import Progress
 
 SPLIT_SEED = 0
 """The seed of the split into training and validation pairs, so that a resumed run has the same."""
-OnCount = Callable[[int, int], None]
-"""Called with the number of items done and of all items."""
 OnSentence = Callable[[str], None]
 """Called with a sentence for the user."""
 
@@ -128,7 +127,7 @@ def finetune(
     skip_caption_check: bool = False,
     processes: int = 1,
     progress: OnRow = _ignore,
-    packing: OnCount = _ignore,
+    packing: Progress = _ignore,
     note: OnSentence = _ignore,
     **options: Any,
 ) -> FinetuneResult:
@@ -180,7 +179,9 @@ def finetune(
             "loads it again."
         )
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError("openclap finetune runs in one process. Make shards, and train on them with openclap train.")
+        raise ConfigError(
+            "Fine-tuning runs in one process. For several, build shards and train on them with 'openclap train'."
+        )
     sounds, start, out = Path(sounds).expanduser(), os.fspath(start), Path(out)
     check_run_folder(out)
     # Before sounds are packed, with the largest defaults: impossible options are refused at once, and the channel that

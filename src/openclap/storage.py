@@ -1,4 +1,4 @@
-"""Write files and folders so that a kill leaves none half done, on this machine and in object stores."""
+"""Write files and folders atomically, on this machine and in object stores."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from openclap.errors import ConfigError, DataError, MissingExtraError, OpenClapE
 from openclap.locks import open_alone
 
 Place = Path
-"""A path, or its counterpart of universal_pathlib for addresses such as "s3://bucket/set"."""
+"""A local path, or the UPath of universal_pathlib for an address such as "s3://bucket/set".
+
+The alias of Path is for type checkers: universal_pathlib is optional, and UPath has Path's methods.
+"""
 
 
 def place_of(text: str | os.PathLike[str]) -> Place:
-    """Convert text to a path on this machine, or in any store that fsspec knows.
+    """Convert text to a path on this machine, or in any store that fsspec supports.
 
-    Raises MissingExtraError where the package for such a store is not installed, ConfigError for an invalid address.
+    Raises MissingExtraError when the package for that store is not installed, ConfigError for an invalid address.
     """
     if not isinstance(text, str | os.PathLike):
-        return text  # a place in another store already
+        return text  # a UPath already, which is no os.PathLike
     if "://" not in os.fspath(text):
         return Path(text)
     upath = require("upath", "scale")
@@ -34,8 +37,10 @@ def place_of(text: str | os.PathLike[str]) -> Place:
         return _connected(upath.UPath(text))
     except ImportError as error:
         module = getattr(error.__cause__ or error, "name", None) or "the package that it names"
-        raise MissingExtraError(f"{text}: cannot be opened ({first_line(error)}). Run: pip install {module}") from None
-    except Exception as error:  # each kind of store raises others
+        raise MissingExtraError(
+            f"{text}: cannot be opened ({first_line(error)}). Run pip install {module} to install it."
+        ) from None
+    except Exception as error:  # each store has errors of its own
         raise ConfigError(f"{text}: is not a valid address of a store ({first_line(error)}).") from None
 
 
@@ -46,13 +51,13 @@ def _connected(place: Any) -> Place:
 
 
 def unconnected(place: Place) -> Place:
-    """Copy a place without its connection: a forked process cannot share it and creates its own."""
+    """Copy a place without its connection, for a forked process, which cannot use the parent's."""
     return place if isinstance(place, Path) else pickle.loads(pickle.dumps(place))
 
 
 @contextmanager
 def within_reach(place: Place) -> Iterator[None]:
-    """Raise DataError for errors of a store or disk within the block."""
+    """Convert errors of a store or disk within the block to DataError."""
     try:
         yield
     except OpenClapError:
@@ -61,7 +66,7 @@ def within_reach(place: Place) -> Iterator[None]:
         if isinstance(place, Path) and not isinstance(error, OSError):
             raise
         raise DataError(
-            f"{place}: cannot be read ({first_line(error)}). Check the address and your rights there."
+            f"{place}: cannot be read ({first_line(error)}). Check the address and your permissions there."
         ) from error
 
 
@@ -77,27 +82,27 @@ def partial_of(path: Path) -> Path:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a binary file that appears at `path` complete and on the disk, or not at all.
+    """Open a binary file for writing that appears at `path` complete and synced to the disk, or not at all.
 
-    It has one writer: another process or thread waits for the first to finish, and then writes its own.
+    A second process or thread that writes the same path waits until the first has finished, and then replaces it.
     """
     if not isinstance(path, Path):
         with _stored(path) as file:
             yield file
         return
     partial = partial_of(path)
-    # The partial file is the lock: it ends with the process that holds it.
-    while (alone := open_alone(partial)) is None:
+    # The partial file itself is locked, so the lock ends with the process that holds it.
+    while (lock := open_alone(partial)) is None:
         time.sleep(_BUSY_S)
-    with alone:
+    with lock:
         try:
-            # A second handle truncates what an earlier kill left.
+            # Opening it again with "wb" truncates the remains of a killed process.
             with partial.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             if sys.platform == "win32":
-                alone.close()  # an open file cannot be renamed there
+                lock.close()  # an open file cannot be renamed there
             partial.replace(path)
         except BaseException:
             with suppress(OSError):
@@ -112,16 +117,16 @@ _BUSY_S = 0.05
 
 @contextmanager
 def _stored(path: Place) -> Iterator[BinaryIO]:
-    """The same in an object store: write to a temporary file, and upload it when it is complete."""
+    """Write a file of an object store: to a local temporary file, which is uploaded when it is complete."""
     with tempfile.TemporaryFile() as file:
         yield file
         file.seek(0)
-        with path.open("wb") as there:
-            shutil.copyfileobj(file, there)
+        with path.open("wb") as remote:
+            shutil.copyfileobj(file, remote)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically; one with the same content is not touched."""
+    """Write a file atomically; a file that has this content already keeps its mtime."""
     if path.is_file() and path.read_bytes() == content:
         return
     with new_file(path) as file:
@@ -131,10 +136,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 def append_line(path: Path, line: bytes) -> None:
     """Append one line and wait until it is on the disk.
 
-    A power failure leaves at most one unterminated line; the next line does not continue it.
+    A power failure leaves at most one unterminated line; the next call terminates it.
     """
     with path.open("a+b") as file:
-        if file.tell():
+        if file.tell():  # not empty
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else b"\n" + line
         file.write(line + b"\n")

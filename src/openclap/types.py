@@ -1,11 +1,13 @@
-"""The data classes that travel between the rooms.
+"""Data classes that are passed between the packages of openclap.
 
-Letters in names are dimensions: B clips, V views, T frames, F mel bins, L tokens, N samples, D embedding.
-Tensors and arrays are annotations only: importing this module imports neither torch nor numpy.
+Letters in names are dimensions: B clips, V views, T frames (in `mel_BVTF`) or captions (in `owner_T`), F mel bins,
+L tokens, N samples, D embedding. Tensors and arrays are annotations only: importing this module imports neither torch
+nor numpy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
+
+Progress = Callable[[int, int], None]
+"""Receives the number of items done and the total."""
+SecondsProgress = Callable[[float], None]
+"""Receives the seconds of sound that were embedded since the last call."""
 
 # fmt: off
 AUDIO_SUFFIXES = frozenset({
@@ -26,12 +33,12 @@ AUDIO_SUFFIXES = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class AudioBatch:
-    """Input of an audio tower. V = 1 for plain presets; 4 for fusion: whole, front, middle, back.
+    """Input of an audio tower. V is 1 for plain presets and 4 for fusion: whole, front, middle, back.
 
     Attributes:
         mel_BVTF: log-mels.
-        is_long_B: clips longer than the input, whose views a fusion model fuses.
-        frames_B: valid frames of each clip, where they differ.
+        is_long_B: true for clips longer than the input: a fusion model fuses their views.
+        frames_B: number of valid frames of each clip, if they differ.
     """
 
     mel_BVTF: Tensor
@@ -44,7 +51,7 @@ class AudioBatch:
         return AudioBatch(self.mel_BVTF.to(device), self.is_long_B.to(device), frames_B)
 
     def split(self, clips: int) -> list[AudioBatch]:
-        """Split into batches of at most `clips`."""
+        """Split into batches of at most `clips` clips."""
         starts = range(0, len(self.is_long_B), clips)
         rows = [slice(start, start + clips) for start in starts]
         frames = [None if self.frames_B is None else self.frames_B[row] for row in rows]
@@ -70,7 +77,7 @@ class PairBatch:
     """Clips and their captions.
 
     Attributes:
-        owner_T: the clip of each of the T captions, as its number in this batch.
+        owner_T: for each of the T captions, the number of its clip in this batch.
         caption_id_T: equal for equal captions, also on different processes.
         keys: names of the clips in the shards.
     """
@@ -92,15 +99,15 @@ class PairBatch:
         )
 
     def split(self, clips: int) -> list[PairBatch]:
-        """Split into batches of at most `clips` clips, each with its captions; an empty batch is one batch."""
-        pieces = []
+        """Split into batches of at most `clips` clips, each with its captions. An empty batch gives one empty batch."""
+        parts = []
         for number, audio in enumerate(self.audio.split(clips)):
             rows = slice(number * clips, (number + 1) * clips)
-            mine_T = (self.owner_T >= rows.start) & (self.owner_T < rows.stop)
-            text = TextBatch(self.text.ids_BL[mine_T], self.text.mask_BL[mine_T])
-            owner_T, caption_id_T = self.owner_T[mine_T] - rows.start, self.caption_id_T[mine_T]
-            pieces.append(PairBatch(audio, text, owner_T, caption_id_T, self.keys[rows]))
-        return pieces or [self]
+            is_in_part_T = (self.owner_T >= rows.start) & (self.owner_T < rows.stop)
+            text = TextBatch(self.text.ids_BL[is_in_part_T], self.text.mask_BL[is_in_part_T])
+            owner_T, caption_id_T = self.owner_T[is_in_part_T] - rows.start, self.caption_id_T[is_in_part_T]
+            parts.append(PairBatch(audio, text, owner_T, caption_id_T, self.keys[rows]))
+        return parts or [self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +120,9 @@ class Features:
     Attributes:
         audio_BD, text_TD: unit vectors.
         caption_id_T: equal for equal captions, also on different processes.
-        scale: factor of the similarities, exp'd and clamped.
-        scale_text: the second factor of LAION's four-term loss, where the model has it.
-        audio_mlp_BD, text_mlp_TD: the same vectors after the transforms of that loss, where the model has them.
+        scale: factor of the similarities: exp(logit_scale), clamped to 1..100.
+        scale_text: the second factor of LAION's four-term loss, if the model has it.
+        audio_mlp_BD, text_mlp_TD: the same vectors after the transforms of that loss, if the model has them.
     """
 
     audio_BD: Tensor
@@ -131,8 +138,13 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class AudioFeatures:
-    """An audio tower's output before projection: (B, D) embedding; where the tower has a tagging head, (B, C)
-    clipwise and (B, T, C) framewise class scores in 0..1; where it has frames, (B, T, D) latent vectors."""
+    """An audio tower's output before projection, under the names of HTSAT's outputs in LAION-CLAP.
+
+    Attributes:
+        embedding: (B, D).
+        clipwise, framewise: class scores in 0..1, (B, C) and (B, T, C), if the tower has a tagging head.
+        fine: latent vectors of the frames (B, T, D), if the tower keeps the time axis.
+    """
 
     embedding: Tensor
     clipwise: Tensor | None = None
@@ -142,7 +154,13 @@ class AudioFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sound with its captions and tags, as stored in a shard. `original` is the rest of its JSON."""
+    """A sound with its captions and tags, as stored in a shard.
+
+    Attributes:
+        key: its name in the tar.
+        original: the other fields of its JSON.
+        audio: the encoded bytes of its audio file.
+    """
 
     key: str
     captions: tuple[str, ...]
@@ -162,10 +180,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A decoded recording: its windows, and the facts that an index stores.
+    """The embedded windows of a recording, and the facts that an index stores.
 
     Attributes:
-        duration_s, rate, channels: of the recording itself: seconds, Hz, number of channels.
+        duration_s, rate, channels: of the recording before mixing and resampling: seconds, Hz, number of channels.
     """
 
     windows: list[Window]

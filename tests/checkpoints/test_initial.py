@@ -125,7 +125,7 @@ def test_init_command(tmp_path: Path, words: Path, capsys: pytest.CaptureFixture
     assert run(["init", "htsat-tiny-robert", "--out", str(tmp_path / "x")]) == 2
     assert "There is no preset 'htsat-tiny-robert'" in capsys.readouterr().err
     assert run(["init", "demo", "--out", str(tmp_path / "start"), "--tokenizer", str(words)]) == 0
-    assert "Fresh: " in capsys.readouterr().err
+    assert "Random weights: " in capsys.readouterr().err
     assert openclap.load(tmp_path / "start").preset.name == "demo"
 
 

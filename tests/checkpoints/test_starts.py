@@ -75,7 +75,7 @@ def test_download_error_without_network_says_what_to_do(tmp_path: Path, monkeypa
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    with pytest.raises(CheckpointError, match=r"pip could not download aisfx==0\.1\.2 .*PIP_FIND_LINKS"):
+    with pytest.raises(CheckpointError, match=r"Pip could not download aisfx==0\.1\.2 .*PIP_FIND_LINKS"):
         fetch(AISFX, tmp_path / "wheels")
     assert not any((tmp_path / "wheels").iterdir())
 

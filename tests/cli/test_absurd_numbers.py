@@ -136,7 +136,7 @@ def test_absurd_numbers_in_python(tiny_model: Path) -> None:
 def test_how_a_count_is_refused() -> None:
     assert check_count("batch", np.int64(7)) == 7
     for number, told in {
-        10**30: r"batch is 10\^30 or so, expected 1,000,000,000 or less\.",
+        10**30: r"batch is about 10\^30, expected 1,000,000,000 or less\.",
         0: r"batch is 0, expected 1 or more\.",
         1.5: r"batch is 1\.5, expected 1 or more, a whole number\.",
     }.items():

@@ -192,7 +192,7 @@ main()
 
 def test_ctrl_c_while_libraries_are_imported() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
-    assert done.returncode == 130 and done.stderr == "openclap: interrupted.\n"
+    assert done.returncode == 130 and done.stderr == "openclap: Interrupted.\n"
 
 
 def test_long_work_says_how_far_it_is_where_there_is_no_terminal(

@@ -55,7 +55,7 @@ def test_convert_names_left_out_tensors(
     assert "a log-mel of 16 bins" in capsys.readouterr().err and not (tmp_path / "hf").exists()
     assert run(["convert", str(published), str(tmp_path / "hf"), "--to", "hf"]) == 0
     said = capsys.readouterr().err
-    assert "Left out 11 tensors that this format has no place for:" in said
+    assert "Left out 11 tensors that this format cannot hold:" in said
     assert [line.strip() for line in said.splitlines() if line.startswith("  ")] == [
         *("audio_tower.tagger (2)", "audio_transform.0 (2)", "audio_transform.3 (2)"),
         *("text_transform.0 (2)", "text_transform.3 (2)", "audio_branch.head (1)"),

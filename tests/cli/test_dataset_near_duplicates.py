@@ -54,7 +54,7 @@ def test_steps_leave_out_the_same_near_duplicates(
     out = tmp_path / "out"
     assert openclap("dataset", "plan", collection, out) == 0
     assert openclap("dataset", "fetch", out, "--part", "2/2", "--near-duplicates", "0.99", "--model", "demo-start") == 0
-    assert "Other parts are still to be embedded" in capsys.readouterr().err
+    assert "The other parts must be embedded too" in capsys.readouterr().err
     assert openclap("dataset", "fetch", out, "--part", "1/2", "--near-duplicates", "0.99", "--model", "demo-start") == 0
     assert "Near-duplicates: 1." in capsys.readouterr().err
     assert openclap("dataset", "pack", out) == 0 and openclap("dataset", "merge", out) == 0

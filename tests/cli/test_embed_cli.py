@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(Embedder, "embed_each", interrupted)
         code, said = embed(sounds, "-o", output)
-    assert code == 130 and f"2 files are done and wait in {part}. Run the same command" in said
+    assert code == 130 and f"2 files are done and saved in {part}. Run the same command" in said
     read.clear()
     assert embed(sounds, "-o", output)[0] == 0
     assert len(read) == 4 and len(np.load(output)) == 6 and not part.exists()
@@ -307,14 +307,14 @@ def test_errors_are_one_sentence_and_change_no_file(embed: Call, sounds: Path, t
         ([sounds, "-o", mine / "own.parquet"], "did not write it"),
         ([sounds, "-o", mine / "own.npy"], "did not write it"),
         ([sounds, "-o", mine / "page.npy"], "did not write it"),
-        ([sounds, "-o", mine / "note.npy"], "something else"),
-        ([sounds, "-o", mine / "list.npy"], "list.npy.json: is there"),
-        ([sounds, "-o", mine / "deep.npy"], "deep.npy.json: is there"),
+        ([sounds, "-o", mine / "note.npy"], "unfinished embeddings"),
+        ([sounds, "-o", mine / "list.npy"], "list.npy.json: exists"),
+        ([sounds, "-o", mine / "deep.npy"], "deep.npy.json: exists"),
         (["https://example.com/a.wav", "-o", new], "https:/example.com/a.wav: is a URL"),
         (["-", "-o", new], "Standard input is not read"),
         ([sounds, "-o", new, "--windows", "--length-s", "1e305"], "at least one sample"),
         ([sounds, "-o", new, "--device", "meta"], "Expected: cpu"),
-        ([sounds, "-o", mine / "busy.npy"], "something else"),
+        ([sounds, "-o", mine / "busy.npy"], "unfinished embeddings"),
         ([tmp_path / "none.wav", "-o", new], "no such file or folder"),
         ([tmp_path / "empty", "-o", new], "there is no sound in this folder"),
         ([sounds, "-o", new, "--hop-s", "1"], "--windows"),

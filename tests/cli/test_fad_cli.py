@@ -89,7 +89,9 @@ def test_few_windows_are_noted(fad: Call, folders: tuple[Path, Path], sounds: Pa
         path.unlink()
     code, out, err = fad(folders[0], sounds)
     assert code == 0 and "FAD∞" in out and "–" in out.splitlines()[1] and "too few windows in B" in out
-    assert len(err.splitlines()) == 1 and err.startswith("B has 2 windows, fewer than the 16 numbers of a vector: FAD")
+    assert len(err.splitlines()) == 1 and err.startswith(
+        "B has 2 windows, fewer than the 16 dimensions of an embedding: FAD"
+    )
     figures = json.loads(fad(folders[0], sounds, "--json")[1])
     assert figures["fad_infinity"] is None and figures["warning"] == err.strip()
     assert "A has 2 windows and B has 2 windows, fewer" in fad(sounds, sounds)[2]

@@ -20,10 +20,11 @@ import pytest
 import soundfile
 import torch
 
+from openclap.arrays import Wave
 from openclap.audio.augment import AugmentConfig
 from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.audio.frontend import FrontEnd
-from openclap.audio.io import Wave, read_mono
+from openclap.audio.io import read_mono
 from openclap.data.build import pack
 from openclap.data.loader import CHOICES, PairLoader
 from openclap.data.shards import ShardIndex, index_shards

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from openclap.audio.inputs import Sound
 from openclap.audio.io import decode
 from openclap.data import near_duplicates as module
 from openclap.data.build import build, fetch_and_decode, write_tars
@@ -21,7 +22,7 @@ from openclap.data.config import DataConfig
 from openclap.data.filters import plan
 from openclap.data.layout import read_table
 from openclap.data.manifest import finish
-from openclap.data.near_duplicates import NearDuplicates, Sound, find_near_duplicates, nearest_included
+from openclap.data.near_duplicates import NearDuplicates, find_near_duplicates, nearest_included
 from openclap.data.parallel import Share
 from openclap.errors import AudioError, ConfigError, DataError
 from openclap.sources import Record
@@ -215,6 +216,7 @@ def test_invalid_thresholds(threshold: float) -> None:
 COMPARE_MANY = """
 import resource, sys
 import numpy as np
+from openclap.audio.inputs import Sound
 from openclap.data.near_duplicates import nearest_included
 rng = np.random.default_rng(0)
 vectors = np.concatenate([rng.standard_normal((5000, 512)).astype(np.float16) for _ in range(20)])

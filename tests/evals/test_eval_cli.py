@@ -46,7 +46,10 @@ def test_the_command_prints_writes_and_refuses(
         (["eval", models[0], models[0], "--suite", "paper"], "is named twice"),
         (["eval", models[0], f"{Path(models[0]).parent}/./{Path(models[0]).name}"], "is named twice"),
         (["eval", models[0], "--json", f"{models[0]}/config.json/out.json"], "is a file, expected a folder"),
-        (["eval", models[0], "--suite", "paper", "--data", str(tmp_path)], "No task of the suite paper could be done"),
+        (
+            ["eval", models[0], "--suite", "paper", "--data", str(tmp_path)],
+            "No task of the suite paper could be evaluated",
+        ),
         (["eval", models[0], "--suite", "slow"], "no such suite"),
         (["eval", models[0], "nothing", "--data", str(tmp_path)], "nothing: no such model"),
         (["eval", models[0], "--baseline", "nothing", "--data", str(tmp_path)], "nothing: no such model"),
@@ -106,7 +109,7 @@ def test_only_an_evaluation_is_overwritten(
             assert run([*words, option, str(weights)]) == 2 and weights.read_bytes() == content
             assert "is no evaluation written by --" in " ".join(capsys.readouterr().err.split())
     assert run([*words, "--json", str(output), "--html", f"{tmp_path}/./output"]) == 2
-    assert "name one file" in capsys.readouterr().err
+    assert "name the same file" in capsys.readouterr().err
     for option in ("--json", "--markdown", "--html"):
         place, link = tmp_path / f"of{option}", tmp_path / f"link{option}"
         place.touch()

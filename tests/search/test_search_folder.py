@@ -44,7 +44,7 @@ def test_folders_that_are_no_index(tmp_path: Path) -> None:
         Index.open(tmp_path / "other")
     with pytest.raises(DataError, match=r"letter\.txt"):
         Index.open_or_create(tmp_path / "other", IDENTITY)
-    with pytest.raises(DataError, match="cannot be made a folder"):
+    with pytest.raises(DataError, match="cannot be created"):
         Index.create(tmp_path / "other" / "letter.txt", IDENTITY)
     assert list(fingerprint(tmp_path / "other")) == [str(tmp_path / "other" / "letter.txt")]
 
@@ -59,7 +59,7 @@ def test_an_index_of_a_newer_format(index: Index) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format_version": 1}', '{"format_version": "x"}', "\x00"])
 def test_a_damaged_header(index: Index, text: str) -> None:
     (index.folder / "index.json").write_text(text)
-    with pytest.raises(DataError, match=r"index\.json cannot be understood"):
+    with pytest.raises(DataError, match=r"index\.json cannot be read"):
         Index.open(index.folder)
 
 

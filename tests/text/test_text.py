@@ -41,5 +41,5 @@ def test_prompts() -> None:
     assert prompts(["jazz"], "This is a {} song.") == ["This is a jazz song."]
     with pytest.raises(ConfigError, match="No labels"):
         prompts([])
-    with pytest.raises(ConfigError, match="must hold"):
+    with pytest.raises(ConfigError, match="must contain"):
         prompts(["dog"], "a dog")

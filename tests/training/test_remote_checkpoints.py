@@ -129,7 +129,7 @@ def test_unwritable_place_is_refused_before_the_first_step(
         str(tmp_path / "run" / "copies"): "is in the run's own folder",
         str(tmp_path / "run"): "is in the run's own folder",
         str(tmp_path / "file"): "is a file, expected a folder",
-        "s3://bucket/run": "cannot be opened .* Run: pip install s3fs",
+        "s3://bucket/run": "cannot be opened .* Run pip install s3fs",
     }
     (tmp_path / "file").touch()
     if find_spec("s3fs"):

@@ -1,4 +1,4 @@
-"""Sound in: files and arrays to waveforms, waveforms to log-mels, log-mels to batches."""
+"""Audio: decode files and arrays to waveforms, and compute log-mel batches from waveforms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["decode"]
 
 
 def __getattr__(name: str) -> Any:
-    """`decode` is loaded when it is first used: importing this package does no work."""
+    """Import `decode` when it is first used, so that importing this package does no work."""
     if name == "decode":
         from openclap.audio.io import decode
 

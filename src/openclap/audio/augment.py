@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openclap.audio.io import Wave
+from openclap.arrays import Wave
 from openclap.errors import ConfigError
 from openclap.limits import check_count
 from openclap.types import AudioBatch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_DB = 120.0
-"""The dynamic range of 20 bits."""
+"""Upper bound of `gain_db`: the dynamic range of 20 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,19 @@ class AugmentConfig:
     """Augmentations of training, all off by default. They are applied in this order:
 
     Attributes:
-        gain_db: each sound louder or softer by up to so many decibels, drawn uniformly. Samples beyond ±1 are clipped
-            by front ends that round to 16 bits.
-        shift: each sound is rotated by up to this share of its length, 0.5 at most (circular), so that every event of
-            the caption remains in it.
-        mixup: with this probability a sound is mixed with another of its shard (`mix`) and their captions are joined.
-        time_stripes, mel_stripes: SpecAugment (Park et al. 2019, arXiv:1904.08779): so many stripes of frames and of
-            mel bins are hidden (`hide_stripes`); LAION-CLAP hides two of each.
-        time_width, mel_width: the widest stripe, in frames and in bins; each width is drawn from 0 on.
-        patch_dropout: the share of time that the audio tower leaves out (`openclap.models.patch_dropout`); it is no
-            part of a batch, and whoever trains hands it to the tower.
+        gain_db: amplify or attenuate each sound by up to this many decibels, drawn uniformly. Front ends that round to
+            16 bits clip samples beyond ±1.
+        shift: rotate each sound by up to this share of its length, at most 0.5. The shift is circular, so that every
+            event of the caption remains in the sound.
+        mixup: the probability with which a sound is mixed with another of its shard (`mix`) and their captions are
+            joined.
+        time_stripes, mel_stripes: the number of stripes of frames and of mel bins to mask (`hide_stripes`), as in
+            SpecAugment (Park et al. 2019, arXiv:1904.08779); LAION-CLAP masks two of each.
+        time_width, mel_width: the largest width of a stripe, in frames and in bins; each width is drawn from 0 up.
+        patch_dropout: the share of time that the audio tower drops (`openclap.models.patch_dropout`). The trainer
+            passes it to the tower; it does not change batches.
+
+    Raises ConfigError for a value out of range.
     """
 
     gain_db: float = 0.0
@@ -50,7 +53,6 @@ class AugmentConfig:
     patch_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for a value that cannot be."""
         if not 0 <= self.gain_db <= MOST_DB:
             raise ConfigError(f"augment.gain_db is {self.gain_db}, expected decibels from 0 to {MOST_DB:g}.")
         for name, most in (("shift", 0.5), ("mixup", 1.0)):
@@ -63,15 +65,17 @@ class AugmentConfig:
 
 
 UNCHANGED = AugmentConfig()
+"""No augmentation."""
 LAION_STRIPES = AugmentConfig(time_stripes=2, mel_stripes=2)
-"""No augmentation, and LAION-CLAP's."""
+"""The augmentation of LAION-CLAP."""
 
 LEAST_SHARE = 0.25
-"""Least share of each of two mixed sounds in their summed amplitudes: both must be audible."""
+"""Smallest share of either sound in a mix: both must be audible, because the caption names both."""
 
 
 def vary(wave_N: Wave, config: AugmentConfig, rng: np.random.Generator) -> Wave:
-    """Gain, then shift, each where configured; otherwise no random number is drawn."""
+    """Change the gain of a waveform (N,), then shift it, as configured."""
+    # An augmentation that is off draws no random number, so it does not change the draws of the others.
     if config.gain_db:
         wave_N = amplify(wave_N, rng.uniform(-config.gain_db, config.gain_db))
     if config.shift:
@@ -80,13 +84,15 @@ def vary(wave_N: Wave, config: AugmentConfig, rng: np.random.Generator) -> Wave:
 
 
 def amplify(wave_N: Wave, gain_db: float) -> Wave:
-    """Louder by `gain_db` decibels."""
+    """Amplify by `gain_db` decibels."""
     return wave_N * np.float32(10 ** (gain_db / 20))
 
 
 def draw_mix(wave_N: Wave, other_M: Wave, rng: np.random.Generator) -> Wave | None:
-    """(N,): `mix` at a random share, with a random stretch of the other sound; None where either is silent, because
-    its caption would then describe nothing. A shorter other sound is repeated, so any stretch of the result has both.
+    """Mix a random stretch of the other sound (M,) into (N,), at a random share. A shorter other sound is repeated, so
+    that every stretch of the result has both.
+
+    Returns None when either is silent, because its caption would then describe nothing.
     """
     if len(other_M) > len(wave_N):
         start = int(rng.integers(len(other_M) - len(wave_N) + 1))
@@ -98,10 +104,10 @@ def draw_mix(wave_N: Wave, other_M: Wave, rng: np.random.Generator) -> Wave | No
 
 
 def mix(wave_N: Wave, other_N: Wave, share: float) -> Wave:
-    """Two sounds that are not silent, so weighted that their levels (RMS) are as `share` to 1 − `share`.
+    """Mix two sounds (N,), neither silent, with weights that make their RMS levels relate as `share` to 1 − `share`.
 
-    Tokozume et al. 2018 (arXiv:1711.10282, section 3.2): (p·x + (1 − p)·y) / √(p² + (1 − p)²), which is as loud as its
-    parts where they are equally loud.
+    Between-class learning (Tokozume et al. 2018, arXiv:1711.10282, section 3.2): (p·x + (1 − p)·y) / √(p² + (1 − p)²).
+    The denominator keeps the loudness of two equally loud, uncorrelated sounds.
     """
     level, other_level = _rms(wave_N), _rms(other_N)
     weight = share * other_level / (share * other_level + (1 - share) * level)
@@ -111,16 +117,16 @@ def mix(wave_N: Wave, other_N: Wave, share: float) -> Wave:
 
 
 def join_captions(caption: str, other: str) -> str:
-    """The caption of two mixed sounds: "A dog barks and Rain falls."."""
+    """Join the captions of two mixed sounds: "A dog barks and Rain falls."."""
     return f"{caption.rstrip('. ')} and {other}"
 
 
 def hide_stripes(audio: AudioBatch, config: AugmentConfig, rng: np.random.Generator) -> AudioBatch:
-    """The log-mels with stripes of frames and of bins hidden, the same ones in all views of all clips.
+    """Mask stripes of frames and of mel bins, the same ones in all views of all clips.
 
-    A hidden place gets the mean of its view: SpecAugment's choice, whose zero is the mean of a normalised
-    log-mel. LAION-CLAP zeroes after its first batch norm, which also means "the mean", of the whole training set; zero
-    in the log-mel itself would be 0 dB, louder than anything around it.
+    Masked values become the mean of their view. SpecAugment and LAION-CLAP set them to zero after a normalisation
+    (LAION-CLAP after its first batch norm), where zero is the mean; in an unnormalised log-mel zero would be 0 dB,
+    louder than its surroundings.
     """
     import torch  # here, because recipes and the search half read this module's configuration without torch
 
@@ -136,7 +142,7 @@ def hide_stripes(audio: AudioBatch, config: AugmentConfig, rng: np.random.Genera
 
 
 def _stripes(length: int, count: int, widest: int, rng: np.random.Generator) -> Tensor:
-    """(length,) True within `count` stripes; each has a width from 0 to `widest` and a place where all of it fits."""
+    """(length,) boolean mask, true within `count` stripes of widths from 0 to `widest` that lie within the length."""
     import torch
 
     hidden = torch.zeros(length, dtype=torch.bool)

@@ -1,6 +1,6 @@
-"""Clips of any length to the model's length: fill short ones, crop long ones. `windows` cuts recordings.
+"""Fill or crop a clip to the length of the model's input. (`windows` cuts long recordings.)
 
-N samples of the clip, M samples of the model's input. Tensors, so that gradients reach the waveform.
+These functions take tensors, so that gradients reach the waveform. N samples of the clip, M of the model's input.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from torch import Tensor
 
 
 def pad(wave_N: Tensor, samples: int) -> Tensor:
-    """Zeros after the sound."""
+    """(M,): the clip, then zeros."""
     return F.pad(wave_N, (0, samples - len(wave_N)))
 
 
 def repeat(wave_N: Tensor, samples: int) -> Tensor:
-    """Copies end to end, the last one cut."""
-    return wave_N.repeat(-(-samples // len(wave_N)))[:samples]
+    """(M,): copies of the clip end to end, the last one cut."""
+    return wave_N.repeat(-(-samples // len(wave_N)))[:samples]  # division rounded up
 
 
 def repeatpad(wave_N: Tensor, samples: int) -> Tensor:
-    """As many whole copies as fit, then zeros (LAION-CLAP's `data_filling="repeatpad"`)."""
+    """(M,): as many whole copies as fit, then zeros (LAION-CLAP's `data_filling="repeatpad"`)."""
     return pad(wave_N.repeat(samples // len(wave_N)), samples)
 
 
@@ -31,14 +31,16 @@ FILLS: dict[str, Callable[[Tensor, int], Tensor]] = {"pad": pad, "repeat": repea
 
 
 def crop(wave_N: Tensor, samples: int, rng: np.random.Generator | None = None) -> Tensor:
-    """(M,) out of (N,), N ≥ M: the middle, or a random stretch when `rng` is given."""
+    """(M,): the middle of a clip with N ≥ M, or a random stretch if `rng` is given."""
     last = len(wave_N) - samples
     start = last // 2 if rng is None else int(rng.integers(0, last + 1))
     return wave_N[start : start + samples]
 
 
 def quantise(wave_N: Tensor) -> Tensor:
-    """LAION-CLAP's round trip through 16 bits: clipped to ±1, times 32767, cut towards zero. Gradients pass."""
+    """Round to 16 bits as LAION-CLAP does (`int16_to_float32(float32_to_int16(x))`): clip to ±1, multiply by 32767,
+    truncate towards zero."""
     clipped_N = wave_N.clamp(-1.0, 1.0)
     rounded_N = (clipped_N * 32767.0).trunc() / 32767.0
+    # Straight-through estimator: truncation has no gradient, so pass the gradient of the clipped waveform.
     return clipped_N + (rounded_N - clipped_N).detach() if wave_N.requires_grad else rounded_N

@@ -13,10 +13,12 @@ class MelConfig:
     Attributes:
         rate: Hz of the waveform.
         scale: "htk" or "slaney" (mel scale of the band edges).
-        norm: "none"; "area" (each triangle's area in Hz is 1, as Slaney's toolbox does) or "sum" (each
-            band's weights add up to 1, as Essentia's unit_sum does).
-        compression: "db" = 10·log10(max(power, 1e-10)); "log10" = log10(1 + 10⁴·power) / `ceiling`.
-        ceiling: the largest value in the tower's pre-training data, by which "log10" divides.
+        n_fft, hop: window and hop length in samples.
+        f_min, f_max: lowest and highest edge of the bands in Hz.
+        norm: normalisation of the triangular filters: "none"; "area" (each has area 1 in Hz, as in Slaney's toolbox);
+            or "sum" (the weights of each add up to 1, as Essentia's unit_sum).
+        compression: "db" = 10·log10(max(power, 1e-10)) / `ceiling`; "log10" = log10(1 + 10⁴·power) / `ceiling`.
+        ceiling: divisor of the result; for aiSFX the largest value in its pre-training data.
     """
 
     rate: int
@@ -31,7 +33,7 @@ class MelConfig:
     ceiling: float = 1.0
 
     def frames(self, samples: int) -> int:
-        """Number of frames of a waveform of `samples` (centred frames)."""
+        """Number of (centred) frames of a waveform with `samples` samples."""
         return samples // self.hop + 1
 
 
@@ -40,12 +42,12 @@ class FrontEndConfig:
     """Conversion of a waveform to the input of an audio tower.
 
     Attributes:
-        samples: length of the tower's input.
-        fill: how a shorter clip is filled up (see `openclap.audio.clips`).
+        samples: length of the tower's input in samples.
+        fill: how a shorter clip is filled (see `openclap.audio.clips`).
         int16: round samples to 16 bits first, as LAION-CLAP does.
-        long: input made of a longer clip: "windows", one view, a stretch of it; "fusion", four views, the whole clip
+        long: the views of a longer clip: "windows", one view, a stretch of it; "fusion", four views, the whole clip
             resized and a stretch of each third (Wu et al. 2023, arXiv:2211.06687, section 3.2).
-        antialias: filter before the whole view is resized. The weights do not show which was used
+        antialias: filter the whole view before it is resized. Checkpoints do not state whether their training did
             (docs/decisions/0008).
     """
 
@@ -58,5 +60,5 @@ class FrontEndConfig:
 
     @property
     def frames(self) -> int:
-        """T, of one view."""
+        """Number of frames T of one view."""
         return self.mel.frames(self.samples)

@@ -1,4 +1,4 @@
-"""One stream to samples, by libsndfile or by FFmpeg (through PyAV).
+"""Decode one stream of a sound file, with libsndfile or with FFmpeg (through PyAV).
 
 N samples, C channels.
 """
@@ -10,18 +10,17 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from openclap.arrays import Wave
 from openclap.audio.opened import FileSection
 from openclap.audio.streams import EncodedStream
 from openclap.errors import AudioError
 
-Wave = NDArray[np.float32]
 AudioBlock = tuple[Wave, int]
 """(N, C) samples, or (N,) of one channel, and their rate in Hz."""
 
 BLOCK = 1 << 18
-"""Samples, over all channels, that are decoded or resampled at once."""
+"""Number of samples, over all channels, that are decoded or resampled at once (1 MB of float32)."""
 
 _WIDTHS = (
     "s8",
@@ -29,19 +28,19 @@ _WIDTHS = (
     *(f"{kind}{order}" for kind in ("s16", "u16", "s24", "u24", "s32", "u32", "f32", "f64") for order in ("le", "be")),
 )
 HEADERLESS = frozenset({*_WIDTHS, "alaw", "mulaw", "vidc", "dfpwm", "g726", "g726le", "aptx", "aptx_hd", "codec2raw"})
-"""FFmpeg's names of formats that it guesses by a file's name alone, with an arbitrary rate."""
+"""FFmpeg's names of formats that it guesses from a file's name only, with an arbitrary rate."""
 
 TRIES = 3
-"""Attempts of FFmpeg to continue behind bytes that it cannot read."""
+"""Consecutive attempts of FFmpeg to continue after bytes that it cannot read."""
 
 BUFFER = 1 << 16
 """Bytes of one read."""
 
 MISSING_S = 0.1
-"""Seconds that may be missing where a header states bytes: other streams and indices are counted in them."""
+"""Seconds that may be missing when a header states bytes, because these include other streams and indexes."""
 
 FEW, SHARE = 2, 0.1
-"""Damaged packets that are skipped: a number, and a share of the good ones. With more the file is damaged."""
+"""Tolerated damaged packets: a number, plus a share of the good packets. With more, the file counts as damaged."""
 
 
 def decode_stream(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[AudioBlock]:
@@ -49,6 +48,7 @@ def decode_stream(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[
     if stream.damage:
         raise AudioError(f"{name}: damaged, {stream.damage}.")
     samples, rate = 0, 0
+    # `rate` keeps the last value after the loop, and 0 marks a stream without a block.
     for wave_NC, rate in _by_libsndfile(file, stream, name) if stream.by_libsndfile else _by_ffmpeg(file, stream, name):
         samples += len(wave_NC)
         yield wave_NC, rate
@@ -60,11 +60,12 @@ def decode_stream(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[
 
 
 def truncated(name: str, seconds: float, stated_s: float) -> AudioError:
+    """The error for a stream that ends before the length that its header states."""
     return AudioError(f"{name}: truncated, {seconds:.2f} s of {stated_s:.2f} s could be decoded.")
 
 
 def open_stream(file: BinaryIO, stream: EncodedStream) -> BinaryIO:
-    """The bytes of a stream, as a file."""
+    """A file of the bytes of a stream: the file itself if the stream is all of it, unchanged."""
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
     if (stream.begin, stream.end, stream.patches) == (0, end, ()):
@@ -73,7 +74,10 @@ def open_stream(file: BinaryIO, stream: EncodedStream) -> BinaryIO:
 
 
 def _by_libsndfile(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[AudioBlock]:
-    """Decode by libsndfile; by FFmpeg where libsndfile does not know the format."""
+    """Decode with libsndfile, or with FFmpeg if libsndfile does not know the format.
+
+    A FLAC that libsndfile refuses is damaged, so FFmpeg is not tried.
+    """
     import soundfile
 
     started = False
@@ -103,7 +107,7 @@ def _is_flac(file: BinaryIO, stream: EncodedStream) -> bool:
 def _by_ffmpeg(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[AudioBlock]:
     import av
 
-    options = {"protocol_whitelist": "pipe"}  # a playlist must not make FFmpeg open other files or hosts
+    options = {"protocol_whitelist": "pipe"}  # security: a playlist must not make FFmpeg open other files or hosts
     try:
         section = open_stream(file, stream)
         with av.open(section, mode="r", format=stream.format, options=options) as container:
@@ -124,9 +128,9 @@ def _frames(container: Any, file: BinaryIO, name: str) -> Iterator[Any]:
     from av.stream import Disposition
 
     audio = container.streams.audio
-    stream = next((each for each in audio if each.disposition & Disposition.default), audio[0])
+    stream = next((candidate for candidate in audio if candidate.disposition & Disposition.default), audio[0])
     if stream.codec_context is None:
-        raise AudioError(f"{name}: its codec is unknown to libsndfile and FFmpeg.")
+        raise AudioError(f"{name}: the codec is unknown to libsndfile and FFmpeg.")
     good, bad = 0, 0
     for packet in _packets(container, stream, file, name):
         frames = _decoded(stream, packet)
@@ -137,7 +141,8 @@ def _frames(container: Any, file: BinaryIO, name: str) -> Iterator[Any]:
 
 
 def _packets(container: Any, stream: Any, file: BinaryIO, name: str) -> Iterator[Any]:
-    """Read packets to the end of the file, past places that FFmpeg cannot read; the last one is empty, to flush."""
+    """Yield packets to the end of the file, past places that FFmpeg cannot read. The last packet is None, which makes
+    the codec return its buffered frames."""
     import av
 
     failed = 0
@@ -155,6 +160,7 @@ def _packets(container: Any, stream: Any, file: BinaryIO, name: str) -> Iterator
 
 
 def _decoded(stream: Any, packet: Any) -> list[Any] | None:
+    """The frames of a packet, or None for a damaged packet."""
     import av
 
     try:
@@ -165,7 +171,7 @@ def _decoded(stream: Any, packet: Any) -> list[Any] | None:
 
 
 STEADY_S = 0.25
-"""Least seconds after a change of rate or channels; shorter changes are junk that looks like a header."""
+"""Shortest time that a change of rate or channels must last. A shorter change is damage that looks like a header."""
 
 
 def _kind(frame: Any) -> tuple[int, int, str]:
@@ -176,45 +182,47 @@ def _kind(frame: Any) -> tuple[int, int, str]:
 def _steady(frames: Iterator[Any]) -> Iterator[Any]:
     """Skip the few frames that differ in rate or channels from those around them."""
     kind: tuple[int, int, str] | None = None
-    odd: list[Any] = []
+    changed: list[Any] = []  # frames of another kind that have not lasted for STEADY_S yet
     for frame in frames:
-        its_kind = _kind(frame)
-        if kind in (None, its_kind):
-            kind, odd = its_kind, []
+        frame_kind = _kind(frame)
+        if kind in (None, frame_kind):
+            kind, changed = frame_kind, []
             yield frame
             continue
-        odd = [*odd, frame] if odd and its_kind == _kind(odd[0]) else [frame]
-        if sum(each.samples for each in odd) >= STEADY_S * frame.sample_rate:
-            yield from odd
-            kind, odd = its_kind, []
+        changed = [*changed, frame] if changed and frame_kind == _kind(changed[0]) else [frame]
+        if sum(late.samples for late in changed) >= STEADY_S * frame.sample_rate:
+            yield from changed
+            kind, changed = frame_kind, []
 
 
 def _gathered(frames: Iterator[Any]) -> Iterator[AudioBlock]:
-    """Join frames to blocks of about BLOCK samples, each of one rate and number of channels."""
+    """Join frames to blocks of about BLOCK samples, each with a single rate and number of channels."""
     from av import AudioFifo
 
     fifo, kind = AudioFifo(), None
     for frame in frames:
-        its_kind = _kind(frame)
-        if fifo.samples and (its_kind != kind or fifo.samples * its_kind[1] >= BLOCK):
+        frame_kind = _kind(frame)
+        if fifo.samples and (frame_kind != kind or fifo.samples * frame_kind[1] >= BLOCK):
             yield _samples(fifo.read(0))
-        if its_kind != kind:
-            fifo, kind = AudioFifo(), its_kind
-        frame.pts = None  # the queue refuses gaps in time, which damaged files have
+        if frame_kind != kind:
+            fifo, kind = AudioFifo(), frame_kind
+        frame.pts = None  # AudioFifo rejects gaps between time stamps, which damaged files have
         fifo.write(frame)
     if fifo.samples:
         yield _samples(fifo.read(0))
 
 
 _SCALE = {"u8": 1 / (1 << 7), "s16": 1 / (1 << 15), "s32": 1 / (1 << 31)}
+"""Factors that convert integer samples to -1..1."""
 
 
 def _samples(frame: Any) -> AudioBlock:
-    """A frame in any of FFmpeg's sample formats as float32."""
+    """Convert a frame in any of FFmpeg's sample formats to float32."""
     values, kind = frame.to_ndarray(), frame.format.name.removesuffix("p")
     values_NC = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     if kind == "u8":
         values_NC = values_NC.astype(np.float32) - 128
     if kind not in ("flt", "dbl"):
+        # 32-bit integers are multiplied in float64, because float32 has 24 bits of precision.
         values_NC = values_NC * np.float32(_SCALE[kind]) if kind != "s32" else values_NC * _SCALE[kind]
     return np.ascontiguousarray(values_NC, np.float32), int(frame.sample_rate)

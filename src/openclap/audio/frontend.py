@@ -1,4 +1,4 @@
-"""Waveforms to the input of an audio tower.
+"""The front end: from waveforms to the input of an audio tower.
 
 B clips, V views, T frames of the input, L frames of a whole long clip, F mel bins, N samples.
 """
@@ -12,17 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openclap.arrays import Wave
 from openclap.audio.clips import FILLS, crop, quantise
 from openclap.audio.config import FrontEndConfig
-from openclap.audio.io import Wave
 from openclap.audio.mel import LogMel
 from openclap.types import AudioBatch
 
 Views = Callable[[Sequence[Tensor], np.random.Generator | None], AudioBatch]
+"""Makes the views of waveforms (N,), with random stretches if a generator is given."""
 
 
 class FrontEnd:
-    """Deterministic without `rng`; with it, long clips give random stretches (training)."""
+    """Converts waveforms to batches of log-mels: deterministically, or, in training, with random stretches of long
+    clips drawn from a given `rng`."""
 
     def __init__(self, config: FrontEndConfig) -> None:
         self.config = config
@@ -34,9 +36,9 @@ class FrontEnd:
         self._views: Views = {"windows": self._one_view, "fusion": self._four_views}[config.long]
 
     def __call__(self, waves: Sequence[Wave | Tensor], *, rng: np.random.Generator | None = None) -> AudioBatch:
-        """Mono waveforms at `sample_rate`, each (N,) with N ≥ 1, to an AudioBatch on the front end's device.
+        """Convert mono waveforms (N,), N ≥ 1, at `sample_rate` Hz to an AudioBatch on the front end's device.
 
-        Where the waveforms are tensors, gradients reach them; rounding to 16 bits lets them pass.
+        Gradients reach waveforms that are tensors, also through the rounding to 16 bits (see `quantise`).
         """
         device = self.logmel.window.device
         return self._views([self._round(torch.as_tensor(wave_N).to(device)) for wave_N in waves], rng)
@@ -47,13 +49,13 @@ class FrontEnd:
         return self
 
     def _one_view(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
-        """V = 1: of a longer clip the middle, or a random stretch."""
+        """V = 1: the clip, filled if it is short; the middle or a random stretch of a longer clip."""
         wave_BN = torch.stack([self._fit(wave_N, rng) for wave_N in waves])
         is_long_B = torch.tensor([len(wave_N) > self.samples for wave_N in waves], device=wave_BN.device)
         return AudioBatch(self.logmel(wave_BN).unsqueeze(1), is_long_B)
 
     def _four_views(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
-        """V = 4: whole, front, middle, back. A clip of no more frames than the input gives one view four times."""
+        """V = 4: whole, front, middle, back. A clip with no more frames than the input has four equal views."""
         mels = self._log_mels([self._fill(w, self.samples) if len(w) < self.samples else w for w in waves])
         long = [len(mel_LF) > self.config.frames for mel_LF in mels]
         views = [
@@ -63,7 +65,7 @@ class FrontEnd:
         return AudioBatch(torch.stack(views), torch.tensor(long, device=views[0].device))
 
     def _log_mels(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """(L, F) of each, those of one length computed together."""
+        """The log-mel (L, F) of each waveform; waveforms of equal length are computed in one batch."""
         lengths = [len(wave_N) for wave_N in waves]
         groups = {
             length: [i for i, other in enumerate(lengths) if other == length] for length in dict.fromkeys(lengths)
@@ -75,9 +77,10 @@ class FrontEnd:
         return [mels[i] for i in range(len(waves))]
 
     def _thirds(self, mel_LF: Tensor, rng: np.random.Generator | None) -> Tensor:
-        """(4, T, F): the whole resized to T frames, and T frames from each third of the possible starts."""
+        """(4, T, F): the whole log-mel resized to T frames, and T frames from each third of the possible starts."""
         frames = self.config.frames
         starts = np.array_split(np.arange(len(mel_LF) - frames + 1), 3)
+        # LAION: a third without a start (a clip one or two frames too long) takes the beginning.
         chosen = [
             0 if len(part) == 0 else int(part[len(part) // 2] if rng is None else rng.choice(part)) for part in starts
         ]

@@ -1,4 +1,4 @@
-"""Kinds of objects that count as sounds, and their conversion to mono blocks at the model's rate.
+"""Accept the objects that a caller may pass as sounds, and convert them to mono blocks at the model's rate.
 
 S samples of a waveform.
 """
@@ -12,33 +12,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.io import BLOCK, Source, Wave, check_rate, check_samples, decoded, name_of
+from openclap.arrays import Wave
+from openclap.audio.io import BLOCK, AudioSource, check_rate, check_samples, decoded, name_of
 from openclap.audio.mono import DEFAULT_MONO, MonoBlocks, MonoConfig
 from openclap.errors import AudioError, ConfigError
 
-Sound = Source | tuple[NDArray[Any], int]
+Sound = AudioSource | tuple[NDArray[Any], int]
 """A file, its bytes, an open file, or (waveform (S,) or (S, channels), rate in Hz)."""
 
 KINDS = "a path, bytes, an open file, or (waveform, rate in Hz)"
 
 
 def named(sounds: Iterable[Sound]) -> Iterator[tuple[str, Sound]]:
-    """Each sound with its name for messages. Raises ConfigError at once for a single sound and for no list."""
+    """Pair each sound with a name for messages. Raises ConfigError for a single sound, and for anything but a list."""
     if not isinstance(sounds, Iterable) or _is_one(sounds):
-        raise ConfigError(f"sounds must be a list, each {KINDS}; wrap one sound in [ ].")
+        raise ConfigError(f"sounds must be a list, each {KINDS}. Wrap a single sound in [ ].")
     return ((_name(sound, f"sounds[{place}]"), sound) for place, sound in enumerate(sounds))
 
 
 def blocks(sound: Sound, rate: int, name: str = "the sound", mono: MonoConfig = DEFAULT_MONO) -> MonoBlocks:
-    """A sound as mono float32 blocks at `rate` Hz. This is the one place that decides which objects are sounds.
+    """Convert a sound to mono float32 blocks at `rate` Hz.
 
-    The first block raises AudioError for anything else, and for a sound that cannot be decoded.
+    Only this function decides which objects are sounds. Reading the first block raises AudioError for any other object,
+    and for a sound that cannot be decoded.
     """
     return MonoBlocks(_opener(sound, name), rate, mono, name)
 
 
 def _opener(sound: Any, name: str) -> Callable[[], Iterator[tuple[Wave, int]]]:
-    """A function that begins to decode a sound, as often as it is called."""
+    """A function that starts decoding a sound each time it is called: measuring levels needs a pass of its own."""
     if isinstance(sound, (bytearray, memoryview)):
         sound = bytes(sound)
     if isinstance(sound, tuple) and len(sound) == 2:
@@ -53,8 +55,7 @@ def _opener(sound: Any, name: str) -> Callable[[], Iterator[tuple[Wave, int]]]:
 
 
 def _rereadable(file: Any) -> Any:
-    """The bytes of a pipe, which can be read once only while measuring levels takes a reading of its own; any other
-    file as it is."""
+    """The bytes of a pipe, which could be read only once; any other file unchanged."""
     try:
         content = None if file.seekable() else file.read()
     except (ValueError, OSError):
@@ -70,7 +71,7 @@ def _refuse(sound: Any, name: str) -> Iterator[tuple[Wave, int]]:
 
 
 def _is_one(sounds: object) -> bool:
-    """Whether this is itself a sound, though one can iterate over it."""
+    """Whether an iterable is itself a single sound."""
     if isinstance(sounds, tuple) and len(sounds) == 2:
         return isinstance(sounds[1], (int, float, np.number))
     if isinstance(sounds, np.ndarray) and sounds.ndim == 1 and sounds.dtype.kind in "UO":
@@ -86,17 +87,20 @@ def _name(sound: Sound, otherwise: str) -> str:
 
 
 def _pieces(wave: Any, rate: Any, name: str) -> Iterator[tuple[Wave, int]]:
-    """A caller's waveform as float32, (S,) or (S, channels); integers are scaled to -1..1 by their type."""
+    """Yield a caller's waveform, (S,) or (S, channels), as float32 blocks; integers are scaled to -1..1 by their type.
+
+    Raises AudioError for an invalid rate, shape, type or sample.
+    """
     check_rate(rate, name)
     try:
         array = np.asarray(wave)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise AudioError(f"{name}: its waveform is no array of numbers ({str(error).rstrip('.')}).") from None
+        raise AudioError(f"{name}: the waveform is not an array of numbers ({str(error).rstrip('.')}).") from None
     if array.ndim not in (1, 2) or array.size == 0:
         raise AudioError(
             f"{name}: is a waveform of shape {array.shape} at {rate} Hz, expected (samples,) or (samples, channels)."
         )
-    if array.ndim == 2 and array.shape[1] > max(array.shape[0], 2):
+    if array.ndim == 2 and array.shape[1] > max(array.shape[0], 2):  # torchaudio's order, (channels, samples)
         raise AudioError(f"{name}: is a waveform of shape {array.shape}, expected (samples, channels): transpose it.")
     middle, half = _range(array, name)
     step = max(1, BLOCK * len(array) // array.size)
@@ -109,10 +113,11 @@ def _pieces(wave: Any, rate: Any, name: str) -> Iterator[tuple[Wave, int]]:
 
 
 def _range(array: NDArray[Any], name: str) -> tuple[float, float]:
-    """The middle of a type's numbers, and how far they reach from there: (0, 1) for floating point.
+    """The middle of a type's range and half its width; (0, 1) for floating point.
 
-    Types that no recorder writes, and samples that do not use theirs, are mistakes. A quiet sound of 16 or 24 bits in
-    a 32-bit type has zeros below its bits.
+    Raises AudioError for types that are no sample format, and for 16- or 24-bit samples in a 32-bit type that were not
+    shifted up: scaled by the type, they would be almost silent. A correctly converted quiet sound has zeros in its
+    lowest byte, so it is accepted.
     """
     if np.issubdtype(array.dtype, np.floating):
         return 0.0, 1.0

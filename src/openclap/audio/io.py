@@ -1,6 +1,6 @@
-"""Files, bytes and file objects to waveforms.
+"""Decode files, bytes and file objects to waveforms, and resample them.
 
-N samples, C channels. `containers` finds the streams of a file, `decoders` decodes each.
+`containers` finds the streams of a file, and `decoders` decodes each. N samples, C channels.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from openclap.arrays import Wave
 from openclap.audio.containers import find_streams
-from openclap.audio.decoders import BLOCK, ESTIMATED, AudioBlock, Wave, decode_stream, open_stream, truncated
-from openclap.audio.opened import Source, name_of, opened
+from openclap.audio.decoders import BLOCK, ESTIMATED, AudioBlock, decode_stream, open_stream, truncated
+from openclap.audio.opened import AudioSource, name_of, opened
 from openclap.audio.streams import EncodedStream
 from openclap.errors import AudioError
 
-__all__ = ["BLOCK", "AudioBlock", "Source", "Wave", "name_of"]
+__all__ = ["BLOCK", "AudioBlock", "AudioSource", "name_of"]
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 10_000_000
-"""Hz of a valid sound. A lower rate is damage, or kHz, and would stretch the sound a thousandfold."""
+"""Valid sample rates in Hz. A lower rate is damage, or was given in kHz."""
 
 LOUDEST = 100.0
-"""Samples beyond this are integers that were converted without scaling."""
+"""Largest valid sample. Larger ones are integers that were converted to floating point without scaling."""
 
 
-def decode(source: Source) -> tuple[Wave, int]:
+def decode(source: AudioSource) -> tuple[Wave, int]:
     """Decode a whole sound to ((N, C) float32 in about -1..1, rate in Hz).
 
     Raises AudioError when nothing can be decoded, when the file ends before its header says, or when it
@@ -37,7 +38,7 @@ def decode(source: Source) -> tuple[Wave, int]:
     return np.concatenate([wave_NC for wave_NC, _ in blocks]), blocks[0][1]
 
 
-def decoded(source: Source) -> Iterator[tuple[Wave, int]]:
+def decoded(source: AudioSource) -> Iterator[tuple[Wave, int]]:
     """Decode a sound in blocks of about BLOCK samples, as (N, C) and the rate. Raises as `decode`.
 
     All blocks have the rate and the number of channels of the first.
@@ -48,7 +49,7 @@ def decoded(source: Source) -> Iterator[tuple[Wave, int]]:
 
 @contextmanager
 def _as_audio_error(name: str) -> Iterator[None]:
-    """Turn errors of a decoder on damaged files into AudioError."""
+    """Convert errors of a decoder on damaged files to AudioError."""
     try:
         yield
     except (MemoryError, OSError, ValueError) as error:
@@ -66,7 +67,7 @@ def _blocks(file: BinaryIO, name: str) -> Iterator[AudioBlock]:
             if len(wave_NC):
                 yield wave_NC, rate
     if samples == 0:
-        raise AudioError(f"{name}: it holds no samples, expected a sound.")
+        raise AudioError(f"{name}: contains no samples, expected a sound.")
 
 
 def _checked(blocks: Iterator[AudioBlock], name: str) -> Iterator[AudioBlock]:
@@ -77,7 +78,7 @@ def _checked(blocks: Iterator[AudioBlock], name: str) -> Iterator[AudioBlock]:
 
 
 def _at_one_rate(blocks: Iterator[AudioBlock]) -> Iterator[AudioBlock]:
-    """Convert blocks to the rate and number of channels of the first: joined recordings differ."""
+    """Convert blocks to the rate and number of channels of the first: files of joined recordings may change both."""
     first: tuple[int, int] | None = None
     stream, stream_rate = None, 0
     for wave_NC, rate in blocks:
@@ -99,13 +100,13 @@ def _at_one_rate(blocks: Iterator[AudioBlock]) -> Iterator[AudioBlock]:
 
 
 def _resampled_NC(stream: Any, wave_NC: Wave, to: tuple[int, int], last: bool = False) -> AudioBlock:
-    """A block through a soxr stream, to (rate, channels)."""
-    wave = wave_NC if to[1] > 1 else wave_NC[:, 0]  # soxr wants mono in one dimension
+    """Send a block through a soxr stream; `to` is (rate, channels) of the result."""
+    wave = wave_NC if to[1] > 1 else wave_NC[:, 0]  # soxr requires one dimension for mono
     return stream.resample_chunk(np.ascontiguousarray(wave), last=last).reshape(-1, to[1]), to[0]
 
 
 def _with_channels(wave_NC: Wave, channels: int) -> Wave:
-    """A block with another number of channels: the mean, on each."""
+    """Convert a block to another number of channels, each of them the mean."""
     if wave_NC.shape[1] == channels:
         return wave_NC
     return np.repeat(wave_NC.mean(axis=1, keepdims=True, dtype=np.float32), channels, axis=1)
@@ -125,23 +126,23 @@ def check_rate(rate: Any, name: str) -> None:
 
 def check_samples(wave: NDArray[Any], name: str) -> None:
     """Raise AudioError for floating-point samples that are not finite, or far beyond -1..1."""
-    # Two reductions find NaN and infinity as well, and cost a tenth of np.isfinite over all samples.
-    low, high = (float(wave.min()), float(wave.max())) if wave.size else (0.0, 0.0)  # NaN where any sample is
+    # The extremes are NaN or infinite if any sample is, and cost a tenth of np.isfinite over all samples.
+    low, high = (float(wave.min()), float(wave.max())) if wave.size else (0.0, 0.0)
     if not np.isfinite([low, high]).all():
-        raise AudioError(f"{name}: holds NaN or infinite samples. Export the sound again or leave it out.")
+        raise AudioError(f"{name}: contains NaN or infinite samples. Export the sound again or leave it out.")
     if (peak := max(-low, high)) > LOUDEST:
         raise AudioError(
             f"{name}: has samples up to {peak:.4g}, expected about -1..1. Divide by 32768 if these are 16-bit samples."
         )
 
 
-def read_blocks(source: Source, rate: int) -> Iterator[Wave]:
+def read_blocks(source: AudioSource, rate: int) -> Iterator[Wave]:
     """`read_mono` in blocks, for recordings that do not fit in memory. Raises as `decode`."""
     return resampled(((to_mono(wave_NC), from_rate) for wave_NC, from_rate in decoded(source)), rate)
 
 
 def resampled(blocks: Iterator[tuple[Wave, int]], rate: int) -> Iterator[Wave]:
-    """Resample mono blocks (N,) of one sound to `rate` Hz, by soxr's high quality."""
+    """Resample mono blocks (N,) of one sound to `rate` Hz with soxr's high quality."""
     stream: Any = None
     for mono_N, from_rate in blocks:
         if from_rate == rate:
@@ -151,7 +152,7 @@ def resampled(blocks: Iterator[tuple[Wave, int]], rate: int) -> Iterator[Wave]:
             import soxr
 
             stream = soxr.ResampleStream(from_rate, rate, 1, dtype="float32", quality="HQ")
-        step = max(1, BLOCK * from_rate // max(from_rate, rate))
+        step = max(1, BLOCK * from_rate // max(from_rate, rate))  # bounds the resampled block as well
         for start in range(0, len(mono_N), step):
             yield stream.resample_chunk(mono_N[start : start + step])
     if stream is not None:
@@ -159,7 +160,10 @@ def resampled(blocks: Iterator[tuple[Wave, int]], rate: int) -> Iterator[Wave]:
 
 
 def resample(wave_N: Wave, from_rate: int, to_rate: int) -> Wave:
-    """Resample (N,) from `from_rate` to `to_rate` Hz with soxr's high quality; equal rates return it as it is."""
+    """Resample (N,) from `from_rate` to `to_rate` Hz with soxr's high quality; at least one sample.
+
+    If the rates are equal, the waveform itself is returned.
+    """
     if from_rate == to_rate:
         return wave_N
     import soxr
@@ -175,17 +179,17 @@ def to_mono(wave: Wave) -> Wave:
     return wave[:, 0] if wave.shape[1] == 1 else wave.mean(axis=1, dtype=np.float32)
 
 
-def read_mono(source: Source, rate: int) -> Wave:
+def read_mono(source: AudioSource, rate: int) -> Wave:
     """Decode, average the channels and resample: (N,) float32 at `rate` Hz, N ≥ 1. Raises as `decode`."""
     wave_N: Wave = np.concatenate(list(read_blocks(source, rate)))
     return wave_N if len(wave_N) else np.zeros(1, np.float32)
 
 
-def describe(source: Source) -> tuple[float, int, int]:
-    """(duration in seconds, rate in Hz, channels) of a sound: from the header where it is exact, otherwise by decoding
-    it in blocks. To embed a sound as well, take the facts of `MonoBlocks` instead: they cost nothing.
+def describe(source: AudioSource) -> tuple[float, int, int]:
+    """Return (duration in seconds, rate in Hz, channels) of a sound.
 
-    Raises as `decode`, as far as decoding is needed.
+    The facts come from the header if it is exact, otherwise from decoding the sound in blocks. `MonoBlocks` measures
+    them as well, for sounds that are decoded anyway. Raises as `decode`, if decoding is needed.
     """
     name = name_of(source)
     with opened(source) as file, _as_audio_error(name):
@@ -201,7 +205,7 @@ def describe(source: Source) -> tuple[float, int, int]:
 
 
 def _stated(file: BinaryIO, stream: EncodedStream, name: str) -> tuple[float, int, int] | None:
-    """Facts in the header of a single stream, if libsndfile reads it and it states a number of samples."""
+    """The facts in the header of a single stream, if libsndfile can read it and it states the number of samples."""
     import soundfile
 
     if not stream.by_libsndfile:

@@ -1,4 +1,4 @@
-"""Waveform to log-mel spectrogram: one module for each MelConfig.
+"""Compute log-mel spectrograms.
 
 B clips, N samples, T frames, F mel bins, K = n_fft // 2 + 1 frequency bins.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from openclap.audio.config import MelConfig
 
 FRAMES = 8192
-"""Frames of a long waveform that are computed at once."""
+"""Frames of a long waveform that are computed at once: their complex spectrum with 513 bins takes 34 MB."""
 
 
 class LogMel(nn.Module):
@@ -37,7 +37,7 @@ class LogMel(nn.Module):
         self.register_buffer("filterbank_KF", mel_filterbank(config), persistent=False)
 
     def forward(self, wave_BN: Tensor) -> Tensor:
-        """In blocks of frames, so that an hour needs little more memory than its log-mel."""
+        """Compute in blocks of frames, so that an hour needs little more memory than its log-mel."""
         margin = self.config.n_fft // self.config.hop + 1  # the last block must be longer than its reflected padding
         frames = self.config.frames(wave_BN.shape[-1])
         starts = list(range(0, max(frames - margin, 1), FRAMES))
@@ -45,16 +45,16 @@ class LogMel(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def at_once(self, wave_BN: Tensor) -> Tensor:
-        """The same in one piece, for exported graphs, whose steps must not depend on the length."""
+        """Compute in one block, for exported graphs: a loop over blocks would fix their number."""
         return self._frames(wave_BN, 0, self.config.frames(wave_BN.shape[-1]))
 
     def _frames(self, wave_BN: Tensor, start: int, stop: int) -> Tensor:
-        """Frames from `start` to before `stop`; the waveform is reflected, or filled up, at its own two ends only."""
+        """The frames from `start` to before `stop`. Only the two ends of the whole waveform are padded."""
         config, samples = self.config, wave_BN.shape[-1]
         half = config.n_fft // 2
         first, last = start * config.hop - half, (stop - 1) * config.hop + half
         beyond = (max(-first, 0), max(last - samples, 0))
-        mode = "reflect" if samples > half else "constant"
+        mode = "reflect" if samples > half else "constant"  # torch cannot reflect more samples than there are
         spectrum_BKT = torch.stft(
             F.pad(wave_BN[:, max(first, 0) : last], beyond, mode=mode),
             config.n_fft,
@@ -128,8 +128,9 @@ def _log10_1p(power: Tensor, ceiling: float) -> Tensor:
     return torch.log10(1.0 + 1e4 * power) / ceiling
 
 
-# LAION: the HTK bank comes from torchaudio, which computes it in float32, the Slaney bank from librosa, which
-# computes it in float64; up to 4e-3 dB hang on that (test_log_mels_are_the_references).
+# LAION: its HTK filterbank comes from torchaudio, which computes in float32, and its Slaney filterbank from librosa,
+# which computes in float64. Another precision changes the log-mels by up to 4e-3 dB
+# (test_log_mels_are_the_references).
 SCALES: dict[str, MelScale] = {
     "htk": MelScale(_htk_mel, _htk_hz, torch.float32),
     "slaney": MelScale(_slaney_mel, _slaney_hz, torch.float64),

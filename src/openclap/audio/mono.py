@@ -1,4 +1,4 @@
-"""Recordings of any number of channels to one channel, and their silent ends.
+"""Convert recordings to one channel, and trim silent ends.
 
 N samples, C channels.
 """
@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.io import AudioBlock, Wave, resampled, to_mono
+from openclap.arrays import Wave
+from openclap.audio.io import AudioBlock, resampled, to_mono
 from openclap.errors import AudioWarning, ConfigError
 
 Channels = Literal["mean", "left", "right", "loudest"]
@@ -21,13 +22,13 @@ SILENCE = 1e-4
 """Peak below which sound counts as silence: -80 dBFS, three steps of 16-bit audio."""
 
 CANCELLED = 0.01
-"""Share of the channels' mean power below which their mean counts as cancelled: -20 dB, in stereo a correlation of
--0.98."""
+"""Channels count as cancelling when the power of their mean is below this share of their own mean power: -20 dB, in
+stereo a correlation of about -0.98."""
 
 
 @dataclass(frozen=True, slots=True)
 class MonoConfig:
-    """How a recording becomes the single channel that a model reads.
+    """How to convert a recording to the single channel that a model reads.
 
     Attributes:
         channels: "mean" averages all channels, as LAION-CLAP does; "left" and "right" take the first and the second;
@@ -47,31 +48,33 @@ class MonoConfig:
             raise ConfigError(f"trim_silence is {self.trim_silence!r}, expected True or False.")
 
     def __str__(self) -> str:
-        """A sentence for protocols and cards; "" for the defaults."""
+        """A sentence for protocols and cards; empty for the defaults."""
         parts = [] if self.channels == "mean" else [f"the {self.channels} channel"]
         parts += ["silent ends (below -80 dBFS) cut"] if self.trim_silence else []
         return f"Read of each recording: {', '.join(parts)}." if parts else ""
 
 
 DEFAULT_MONO = MonoConfig()
-"""The mean of all channels, ends as they are."""
+"""The mean of all channels, untrimmed."""
 
 
 def is_silent(wave: Any) -> bool:
     """Whether the peak of an array or tensor lies below -80 dBFS."""
+    # Two reductions, without the copy that abs() would make.
     return bool(wave.max() < SILENCE and wave.min() > -SILENCE)
 
 
 class MonoBlocks:
     """Iterates once over a recording as mono blocks (N,) at `rate` Hz.
 
-    `decode` opens the recording and yields its blocks; it is called twice where the whole must be measured first (the
-    loudest channel, silent ends), so that no more than a block is ever in memory.
+    Args:
+        decode: opens the recording and yields its blocks. It is called twice if the whole recording must be measured
+            first (for the loudest channel, or silent ends), so that never more than a block is in memory.
 
     Attributes:
-        start: samples at `rate` that were cut from the front as silence; valid once a block was read.
-        source_rate, source_channels, source_samples: of the recording itself, before mixing, cutting and resampling;
-            valid once the last block was read.
+        start: number of samples at `rate` that were cut from the front as silence; valid after the first block.
+        source_rate, source_channels, source_samples: of the recording before mixing, trimming and resampling; valid
+            after the last block.
     """
 
     def __init__(
@@ -94,11 +97,11 @@ class MonoBlocks:
 
     @property
     def duration_s(self) -> float:
-        """Seconds of the recording; valid once the last block was read."""
+        """Duration of the recording in seconds; valid after the last block."""
         return self.source_samples / self.source_rate
 
     def _measured(self) -> Iterator[AudioBlock]:
-        """The recording as it is, counted on the way."""
+        """Yield the blocks of the recording unchanged, and record its rate, channels and number of samples."""
         for wave, rate in self._decode():
             self.source_rate, self.source_channels = rate, 1 if wave.ndim == 1 else wave.shape[1]
             self.source_samples += len(wave)
@@ -126,10 +129,10 @@ class MonoBlocks:
 
 
 def mixed(blocks: Iterator[AudioBlock], channel: Channels | int, name: str) -> Iterator[AudioBlock]:
-    """Mix each block to mono (N,): the mean of the channels, or one of them by name or number ("loudest" is not known
-    here, see `Levels`).
+    """Mix each block to mono (N,): the mean of the channels, or a channel by name or number.
 
-    Warns with AudioWarning when the channels turn out to cancel in their mean.
+    "loudest" must be a number here, since it is known only after a whole pass (see `Levels`). Warns with AudioWarning
+    when the channels cancel each other in their mean.
     """
     if channel != "mean":
         yield from ((_channel(wave, channel), rate) for wave, rate in blocks)
@@ -144,10 +147,11 @@ def mixed(blocks: Iterator[AudioBlock], channel: Channels | int, name: str) -> I
 
 
 class Cancellation:
-    """Finds channels that cancel in their mean: stereo with the polarity of one side inverted."""
+    """Detects channels that cancel in their mean, such as stereo with the polarity of one side inverted."""
 
     def __init__(self) -> None:
-        self._mean = self._each = 0.0  # power, times the number of samples
+        # Energy of the mean, times the number of channels, and of all channels: equal for equal channels.
+        self._mean = self._each = 0.0
         self._peak = 0.0
 
     def add(self, wave: Wave, mono_N: Wave) -> None:
@@ -164,10 +168,10 @@ class Cancellation:
     @property
     def sentence(self) -> str:
         """A description and the remedy."""
-        left = f"{10 * np.log10(self._each / self._mean):.0f} dB quieter than they are" if self._mean else "silence"
+        level = f"{10 * np.log10(self._each / self._mean):.0f} dB quieter than they are" if self._mean else "silence"
         return (
-            f"Its channels cancel each other: one has inverted polarity, and their mean is {left}. Choose one of them: "
-            "channels left, right or loudest."
+            f"Its channels cancel each other: one has inverted polarity, and their mean is {level}. Choose one of them "
+            "with channels left, right or loudest."
         )
 
 
@@ -193,11 +197,11 @@ class Levels:
 
     @property
     def loudest(self) -> int:
-        """The channel with the most power; the first of equals."""
+        """The number of the channel with the most power; the first of equals."""
         return 0 if self._power_C is None else int(self._power_C.argmax())
 
     def sounding(self, channel: Channels | int) -> tuple[int, int]:
-        """The first sample at or above -80 dBFS, and the one after the last; (0, 0) where there is none."""
+        """The first sample at or above -80 dBFS and the one after the last; (0, 0) for a silent recording."""
         number = {"left": 0, "right": 1}.get(channel, channel) if isinstance(channel, str) else channel
         if isinstance(number, int) and self._power_C is not None:
             number = min(number, len(self._power_C) - 1)
@@ -205,7 +209,7 @@ class Levels:
 
 
 def _channel(wave: Wave, channel: str | int) -> Wave:
-    """(N,) of (N, C): the mean, or a channel; the last one where there are fewer."""
+    """(N,) of (N, C): the mean, or a channel. A missing channel is replaced by the last, so "right" of mono works."""
     if channel == "mean" or wave.ndim == 1:
         return to_mono(wave)
     number = {"left": 0, "right": 1}[channel] if isinstance(channel, str) else channel

@@ -1,4 +1,4 @@
-"""Bare frames: MP3, MP2, AAC, AC-3 and DTS, with tags between them."""
+"""Split files of bare frames (MP3, MP2, AAC, AC-3 and DTS) that were joined end to end."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from openclap.audio.streams import (
 )
 
 JUNK = 1 << 16
-"""Bytes between tags that are skipped if they cannot be decoded; more would be lost sound."""
+"""Largest part between two tags, in bytes, that is skipped silently if it cannot be decoded; a larger one is sound."""
 
 _INFO = (b"Xing", b"Info", b"VBRI")
 _INFO_AT = (13, 15, 21, 23, 36, 38)
-"""Their places in a frame, by version and channels; 2 later with a checksum."""
+"""Offsets of these names in a frame, by MPEG version and channels; 2 more with a checksum."""
 
 
 def split_frames(file: BinaryIO, begin: int, end: int) -> Streams:
-    """The files of a joined MP3. Nothing marks a joint but the tag, or the Info frame, with which each file begins: it
-    counts the frames and states the encoder's delay."""
+    """Yield the files of a joined MP3 as streams.
+
+    Frames themselves do not show where a file begins. Its ID3 tag does, or its Info frame, which states the number of
+    frames and the encoder's delay: decoding on would treat it as sound.
+    """
     stop = _before_end_tags(file, begin, end)
     starts: dict[int, int] = {begin: begin}
     for place in find_all(file, b"ID3[\2-\4]", begin + 1, stop):
@@ -45,7 +48,7 @@ def split_frames(file: BinaryIO, begin: int, end: int) -> Streams:
 
 
 def _before_end_tags(file: BinaryIO, begin: int, end: int) -> int:
-    """The end of the frames, in front of ID3v1 (128 bytes) and APE tags (which end with their size)."""
+    """The end of the frames, before ID3v1 tags (128 bytes) and APE tags (whose last 32 bytes state their size)."""
     while True:
         foot = read_at(file, max(begin, end - 32), 32)
         size = 128 * (read_at(file, max(begin, end - 128), 3) == b"TAG")
@@ -58,7 +61,7 @@ def _before_end_tags(file: BinaryIO, begin: int, end: int) -> int:
 
 
 def _info_frame(file: BinaryIO, place: int) -> int | None:
-    """The place of the layer III frame around an Info name; None where there is none."""
+    """The place of the layer III frame that contains an Info name; None if there is no such frame."""
     if read_at(file, place + 4, 3) != b"\0\0\0" and read_at(file, place, 4) != b"VBRI":
         return None
     for offset in _INFO_AT:

@@ -13,19 +13,20 @@ from typing import Any, BinaryIO
 from openclap.errors import AudioError
 from openclap.paths import is_url
 
-Source = str | os.PathLike[str] | bytes | BinaryIO
+AudioSource = str | os.PathLike[str] | bytes | BinaryIO
+"""An encoded sound: a path, the bytes of a file, or an open binary file."""
 
 
-def name_of(source: Source) -> str:
-    """The name of a source in a message."""
+def name_of(source: AudioSource) -> str:
+    """The name of a source for messages."""
     if isinstance(source, (str, os.PathLike)):
         return Path(source).name
     return Path(str(getattr(source, "name", "sound in memory"))).name
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[BinaryIO]:
-    """The bytes of a source as a seekable file."""
+def opened(source: AudioSource) -> Iterator[BinaryIO]:
+    """Open the bytes of a source as a seekable file. Raises AudioError when it is missing or cannot be read."""
     if isinstance(source, bytes):
         yield _Bytes(source)
         return
@@ -53,9 +54,9 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         yield file
 
 
-class _ToTheStart:
-    """Seeks to the start instead of to a negative place: damaged headers make libsndfile seek there, and an exception
-    in its callback would be printed to the terminal."""
+class _SeeksToStart:
+    """Mixin that seeks to the start where a file would refuse to seek to a negative place. Damaged headers make
+    libsndfile do that, and an exception in its callback would be printed to the terminal."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
@@ -65,20 +66,20 @@ class _ToTheStart:
         return place
 
 
-class _Bytes(_ToTheStart, io.BytesIO):
+class _Bytes(_SeeksToStart, io.BytesIO):
     pass
 
 
-class _File(_ToTheStart, io.BufferedReader):
+class _File(_SeeksToStart, io.BufferedReader):
     pass
 
 
 _TURN = threading.Lock()
-"""Taken while a caller's open file is read: threads may share one file and its position."""
+"""Held while a caller's open file is read: threads may share the file and its position."""
 
 
 class _View(io.RawIOBase):
-    """The rest of a caller's open file with a position of its own; the position of the file is restored."""
+    """The rest of a caller's open file, with a position of its own; the file's position is restored after each read."""
 
     def __init__(self, file: BinaryIO) -> None:
         with _TURN:
@@ -98,17 +99,17 @@ class _View(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with _TURN:
-            stood = self._file.tell()
+            position = self._file.tell()
             self._file.seek(self._begin + self._place)
             data = self._file.read(len(buffer))
-            self._file.seek(stood)
+            self._file.seek(position)
         buffer[: len(data)] = data
         self._place += len(data)
         return len(data)
 
 
 def _view(file: BinaryIO) -> BinaryIO:
-    """A caller's open file, to be read by several threads and again; read whole only if it cannot seek."""
+    """View a caller's open file so that several threads can read it, repeatedly. A pipe is read into memory."""
     name = name_of(file)
     try:
         if isinstance(file.read(0), str):

@@ -1,6 +1,6 @@
-"""Encoded streams of a sound file, and the reading of bytes that all containers share.
+"""The type of an encoded stream, and functions for reading bytes that the parsers of all containers share.
 
-`containers` cuts a file into streams, by `chunked` and `mpeg` where a format has chunks or bare frames.
+`containers` splits a file into streams, with `chunked` for formats with chunks and `mpeg` for bare frames.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 WINDOW, LONGEST = 1 << 20, 32
-"""Bytes of one search step, and of the longest signature."""
+"""Bytes of one step of a search, and of the longest signature."""
 
 SLACK = 64
 """Tolerance in bytes: some writers count their header as samples, and some leave a few stray bytes at the end."""
@@ -26,10 +26,10 @@ class EncodedStream:
         by_libsndfile: whether libsndfile is tried first; otherwise FFmpeg decodes it.
         format: FFmpeg's name of the container, where the first bytes may not show it.
         patches: corrections of header fields, as (place after `begin`, bytes).
-        stated: length stated by the header, in multiples of the length that is there; 1 for a complete stream.
-        samples: stated by the header; None where no number is stated, or where the decoder checks it.
-        may_be_junk: whether to skip it silently when it cannot be decoded.
-        damage: description of known damage for a message; None where there is none.
+        stated: length stated by the header, in multiples of the actual length; 1 for a complete stream.
+        samples: number stated by the header; None if none is stated, or if the decoder checks it.
+        may_be_junk: whether to skip the stream silently when it cannot be decoded.
+        damage: description of known damage for a message, or None.
     """
 
     begin: int
@@ -44,10 +44,10 @@ class EncodedStream:
 
 
 Streams = Generator[EncodedStream, None, int]
-"""The streams of one file; it returns the place where that file ends (others may follow)."""
+"""Yields the streams of one file, and returns the place where that file ends (joined files may follow)."""
 
 Splitter = Callable[[BinaryIO, int, int], Streams]
-"""Cuts the bytes from `begin` to `end` of a file into streams."""
+"""Splits the bytes from `begin` to `end` of a file into streams."""
 
 W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 """End of the GUIDs by which W64 names its chunks."""
@@ -72,18 +72,19 @@ UNCHUNKED_SIGNATURES = (
 
 
 def read_at(file: BinaryIO, place: int, count: int) -> bytes:
-    """Up to `count` bytes at a place."""
-    file.seek(min(place, 1 << 62))  # damaged sizes add up to more than a place can be
+    """Read up to `count` bytes at a place."""
+    file.seek(min(place, 1 << 62))  # damaged sizes may add up to more than 64 bits
     return file.read(count)
 
 
 def find_all(file: BinaryIO, pattern: bytes, begin: int, end: int) -> Iterator[int]:
-    """All places of a pattern of at most LONGEST bytes."""
+    """Yield all places of a pattern of at most LONGEST bytes."""
     place, search = begin, re.compile(pattern, re.DOTALL).finditer
     while place < end:
-        for found in search(read_at(file, place, min(WINDOW + LONGEST - 1, end - place))):
-            if found.start() < WINDOW:
-                yield place + found.start()
+        # Windows overlap by LONGEST - 1 bytes, so that a match on the border is found once.
+        for match in search(read_at(file, place, min(WINDOW + LONGEST - 1, end - place))):
+            if match.start() < WINDOW:
+                yield place + match.start()
         place += WINDOW
 
 

@@ -1,4 +1,4 @@
-"""Recordings into windows, by blocks and without torch."""
+"""Cut recordings into windows, block by block and without torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 
 def window_starts(length: int, window: int, hop: int) -> list[int]:
-    """Places of windows that cover a recording of `length` samples: every `hop`, the last one anchored at the end.
+    """Starts of the windows that cover a recording: one every `hop`, the last one anchored at the end.
 
-    A recording no longer than one window gives [0].
+    A recording no longer than one window gives [0]. All lengths are in samples.
 
     Raises ValueError when `window` or `hop` is not positive.
     """
@@ -29,10 +29,10 @@ WaveWindow = tuple[int, int, NDArray[np.float32]]
 
 
 def cut_windows(blocks: Iterable[NDArray[np.float32]], length: int, hop: int) -> Iterator[WaveWindow]:
-    """Cut a recording that comes in blocks at the places of `window_starts`.
+    """Cut a recording, given as mono blocks (N,), into windows of `length` samples at the places of `window_starts`.
 
-    No more than a window and a block is in memory, so the length of the recording does not matter. An empty recording
-    gives one sample of silence.
+    No more than a window and a block is in memory, whatever the length of the recording. An empty recording gives one
+    window of one silent sample.
     """
     pending, first, start, end = deque[NDArray[np.float32]](), 0, 0, 0  # `pending` begins at sample `first`
     for block in blocks:

@@ -72,7 +72,7 @@ def write(
     def check(draft: Path) -> None:
         again = read(draft)
         if again.preset != checkpoint.preset:
-            raise CheckpointError("its preset reads back differently.")
+            raise CheckpointError("The preset reads back differently.")
         check_equal(again.weights, checkpoint.weights)
         check_equal(again.unused, checkpoint.unused)
         check_equal(again.objective, checkpoint.objective)

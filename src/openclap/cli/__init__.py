@@ -9,8 +9,9 @@ import io
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
-from cyclopts import App, CycloptsError, UnknownOptionError
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 
 import openclap
 from openclap.cli import (
@@ -36,51 +37,68 @@ from openclap.cli import (
 from openclap.cli.console import complain, noting_audio_warnings
 from openclap.errors import MissingTokenizerError, OpenClapError
 
+USE, TRAIN, MODELS = (
+    Group(heading, sort_key=place)
+    for place, heading in enumerate(("Use a model", "Train and evaluate", "Manage models"), start=1)
+)
+"""Headings of `openclap --help`, in this order."""
+
+
+def _format_default(value: Any) -> str | None:
+    """Show no default for options that are not given, flags that are off, and empty lists."""
+    return None if value is None or value is False or value == () else str(value)  # 0 == False
+
+
 app = App(
     name="openclap",
-    help="Find sounds by describing them; train and evaluate the models for it.",
-    help_epilogue="`openclap demo` shows all of it on bundled sounds.",
+    help="Find sounds by describing them; train and evaluate the models for it.\n\n"
+    "Start with `openclap demo`: it trains, evaluates and searches on bundled sounds.",
     version=openclap.__version__,
+    # No --no-FLAG and no --empty-LIST: every flag is off and every list is empty unless it is given.
+    default_parameter=Parameter(negative="", show_default=_format_default),
+    group_commands=Group("Other commands", sort_key=4),
     print_error=False,
     exit_on_error=False,
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-index_app = App(name="index", help="Build and inspect search indexes.")
+index_app = App(name="index", help="Build and inspect search indexes.", group=USE, group_commands="Commands")
+dataset.app.group = (TRAIN,)
 
-app.command(demo.demo)
-app.command(dataset.app)
-app.command(init.init)
-app.command(train.train)
-app.command(finetune.finetune)
-app.command(page.page)
-app.command(eval.evaluate, name="eval")
-app.command(embed.embed)
-app.command(classify.classify)
-app.command(score.score)
-app.command(fad.fad)
 app.command(index_app)
 index_app.command(index.add)
 index_app.command(index.status)
-app.command(search.search)
-app.command(search.similar)
-app.command(models.models)
-app.command(inspect.inspect)
-app.command(convert.convert)
-app.command(push.push)
+app.command(search.search, group=USE)
+app.command(search.similar, group=USE)
+app.command(classify.classify, group=USE)
+app.command(embed.embed, group=USE)
+app.command(score.score, group=USE)
+app.command(fad.fad, group=USE)
+app.command(dataset.app)
+app.command(init.init, group=TRAIN)
+app.command(train.train, group=TRAIN)
+app.command(finetune.finetune, group=TRAIN)
+app.command(page.page, group=TRAIN)
+app.command(eval.evaluate, name="eval", group=TRAIN)
+app.command(models.models, group=MODELS)
+app.command(inspect.inspect, group=MODELS)
+app.command(convert.convert, group=MODELS)
+app.command(push.push, group=MODELS)
+app.command(demo.demo)
 app.command(doctor.doctor)
 
 
-SUBJECT_FIRST = {
-    verb: f"{word} comes first, then options of the run: openclap {verb} {word} --out RUN --epochs 5."
-    for verb, word in {"train": "RECIPE", "finetune": "SOUNDS"}.items()
+ARGUMENT_FIRST = {
+    command: f"{word} comes first, then options of the run: openclap {command} {word} --out RUN --epochs 5."
+    for command, word in {"train": "RECIPE", "finetune": "SOUNDS"}.items()
 }
-"""Messages for options of a run in front of its subject, where they cannot be distinguished from it."""
+"""Messages for `openclap train --epochs 5 RECIPE`: the parser cannot know whether an option of the run takes a value,
+so the argument must come before them."""
 
 
 def main() -> None:
-    """The console script."""
-    if sys.stdout is None:  # closed by the caller
+    """Run the console script and exit with its code."""
+    if sys.stdout is None:  # Python's value where the caller has closed the descriptor
         sys.stdout = io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -90,12 +108,16 @@ def main() -> None:
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
-    """Exit on SIGTERM through every clean-up, so that no draft remains."""
-    sys.exit(128 + number)
+    """Exit on SIGTERM by an exception: `finally` blocks then remove partial files and release locks."""
+    sys.exit(128 + number)  # the code by which shells report a signal
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit code: 0 done, 2 a user's mistake, 130 interrupted."""
+    """Run one command line and return its exit code.
+
+    0: done. 1: the reader of stdout is gone, or `dataset check` found damage. 2: an error that the user can correct.
+    130: interrupted, or stopped with a checkpoint.
+    """
     try:
         with noting_audio_warnings():
             code = app(arguments)
@@ -105,41 +127,42 @@ def run(arguments: list[str]) -> int:
         return 2
     except CycloptsError as error:
         verb = _verb(arguments)
-        is_stdin = "-" in arguments and "Standard input is not read. Name files or folders."
-        is_early = isinstance(error, UnknownOptionError) and SUBJECT_FIRST.get(verb.strip())
-        complain(is_stdin or is_early or f"{str(error).strip()} See: openclap {verb}--help")
+        stdin_hint = "-" in arguments and "Standard input is not read. Name files or folders."
+        order_hint = isinstance(error, UnknownOptionError) and ARGUMENT_FIRST.get(verb.strip())
+        complain(stdin_hint or order_hint or f"{str(error).strip()} See: openclap {verb}--help")
         return 2
     except BrokenPipeError:  # `openclap search … | head`
-        sys.stdout = None
+        sys.stdout = None  # otherwise Python flushes it at exit and prints a second error
         return 1
-    except OSError as error:  # a full disk, a folder that may not be written
-        complain(f"{error.filename or 'the system'}: {error.strerror}. Check the path, its permissions and the disk.")
+    except OSError as error:  # a full disk, a folder without write permission
+        complain(f"{error.filename or 'The system'}: {error.strerror}. Check the path, its permissions and the disk.")
         return 2
     except KeyboardInterrupt:
-        complain("interrupted.")
+        complain("Interrupted.")
         return 130
-    return code if isinstance(code, int) else 0
+    return code if isinstance(code, int) else 0  # most commands return None
 
 
 def _sentence(error: OpenClapError, verb: str) -> str:
-    """The text of an error; a missing tokenizer with the option of `verb`, or the command that adds one to a model."""
+    """The text of an error. For a missing tokenizer it names --tokenizer, or, where the command lacks that option, the
+    conversion that adds a tokenizer to a model."""
     if not isinstance(error, MissingTokenizerError):
         return str(error)
-    place = app
+    command = app
     for word in verb.split():
-        place = place[word]
-    if "--tokenizer" in (name for argument in place.assemble_argument_collection() for name in argument.names):
+        command = command[word]
+    if "--tokenizer" in (name for argument in command.assemble_argument_collection() for name in argument.names):
         return f"{error.why} Pass a tokenizer.json with --tokenizer."
     return f"{error.why} Give the model one: openclap convert MODEL OUT --to openclap --tokenizer FILE."
 
 
 def _verb(arguments: list[str]) -> str:
-    """The words of a command line that name a command, with a space behind each."""
+    """The words of a command line that name a command, each followed by a space: "dataset build "."""
     words: list[str] = []
-    place = app
+    command = app
     for word in arguments:
-        if word not in place:
+        if word not in command:
             break
         words.append(f"{word} ")
-        place = place[word]
+        command = command[word]
     return "".join(words)

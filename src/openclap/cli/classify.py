@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from openclap.cli.console import list_skipped, print_json, print_table, progress, shown, skipped_facts
+from openclap.cli.console import SkippedFile, list_skipped, print_json, print_table, progress, shown, skipped_facts
 from openclap.cli.model_options import ModelOptions
 from openclap.text.prompts import SOUND, prompts
 
@@ -17,11 +15,9 @@ if TYPE_CHECKING:
     from openclap.embedder import Embedder, Vectors
     from openclap.search.walk import Stamp
 
-SkippedRecord = list[tuple[str, str]]
-
 
 def classify(
-    files: Annotated[list[Path], Parameter(negative="")],
+    files: list[Path],
     *,
     labels: str | None = None,
     labels_file: Path | None = None,
@@ -29,7 +25,7 @@ def classify(
     top: int = 3,
     model_options: ModelOptions = ModelOptions(),
     batch_size: int = 16,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: bool = False,
 ) -> None:
     """Classify sounds by labels without training on them (zero-shot).
 
@@ -38,75 +34,79 @@ def classify(
     Parameters
     ----------
     files
-        Sound files, or folders of them; each file once, however often and in whatever spelling it is named.
+        Sound files, or folders of them. A file that is named twice is read once.
     labels
-        Two labels or more with commas between, as in a line of CSV: 'dog,car horn,"wind, rain"'.
+        Two or more labels, separated by commas as in a line of CSV: 'dog,car horn,"wind, rain"'.
     labels_file
-        A text file with a label a line, in place of --labels.
+        A text file with one label per line, instead of --labels.
     template
-        The prompt template, with {} in place of the label.
+        The prompt template; {} stands for the label.
     top
-        How many labels of each sound to show, the most probable first.
+        The number of labels to show for each sound, the most probable first.
     batch_size
-        Sounds in one forward pass.
+        The number of sounds per forward pass.
     json
-        Print one JSON array instead of a table; a file that was left out has an `error` and no labels.
+        Print one JSON array instead of a table. A skipped file has an `error` and no labels.
     """
     from openclap.errors import AudioError
     from openclap.limits import check_count
 
     check_count("--top", top)
+    # Options and sounds are checked before the model is loaded, which takes seconds.
     names = _labels(labels, labels_file)
     sentences = prompts(names, template)
     sounds, skipped = find_sounds(files)
     embedder = model_options.load()
     text_CD, scale = embedder.embed_text(sentences), embedder.runtime.logit_scale
-    vectors = vectors_each(embedder, list(sounds), skipped, batch_size, "Classifying")
-    found = {path: _best(scale * (text_CD @ vector), names, top) for path, vector in vectors}
+    vectors = embed_files(embedder, list(sounds), skipped, batch_size, "Classifying")
+    best_labels = {path: _best(scale * (text_CD @ vector_D), names, top) for path, vector_D in vectors}
     list_skipped(skipped)
-    if not found:
-        raise AudioError("None of the sounds could be decoded, so none has labels.")
+    if not best_labels:
+        raise AudioError("None of the sounds could be decoded, so there is nothing to classify.")
     if json:
         print_json(
             [
-                {"path": path, "labels": [{"label": name, "probability": chance} for name, chance in best]}
-                for path, best in found.items()
+                {"path": path, "labels": [{"label": name, "probability": share} for name, share in best]}
+                for path, best in best_labels.items()
             ]
-            + [{"path": each["path"], "labels": [], "error": each["reason"]} for each in skipped_facts(skipped)]
+            + [{"path": file["path"], "labels": [], "error": file["reason"]} for file in skipped_facts(skipped)]
         )
         return
     rows = [
-        ["" if place else shown(path), name, f"{chance:.3f}"]
-        for path, best in found.items()
-        for place, (name, chance) in enumerate(best)
+        ["" if place else shown(path), name, f"{share:.3f}"]
+        for path, best in best_labels.items()
+        for place, (name, share) in enumerate(best)
     ]
     print_table(["file", "label", "probability"], rows, right=[2])
 
 
-ADDRESS = "is a URL, expected a file or a folder. Download it first"
+URL_REASON = "is a URL, expected a file or a folder. Download it first"
 
 
-def find_sounds(roots: Sequence[Path]) -> tuple[dict[str, Stamp], SkippedRecord]:
-    """The sounds under folders and files by path, and the skipped paths with reasons. Raises AudioError for none."""
+def find_sounds(roots: Sequence[Path]) -> tuple[dict[str, Stamp], list[SkippedFile]]:
+    """List the sound files under folders, by absolute path, and the skipped paths with reasons.
+
+    Raises AudioError when there is no sound file.
+    """
     from openclap.errors import AudioError
     from openclap.paths import is_url
     from openclap.search.walk import walk
 
-    roots = list(roots)
-    addresses = [(str(root), ADDRESS) for root in roots if is_url(root) and not root.exists()]
-    found = walk(root for root in roots if (str(root), ADDRESS) not in addresses)
-    left_out = [*addresses, *found.skipped, *((path, "no such file or folder") for path in found.missing)]
-    left_out += [(path, "there is no sound in this folder") for path in found.empty]
-    if not found.files:
-        path, reason = left_out[0]
-        raise AudioError(f"{shown(path)}: {reason}. Give sound files, or folders of them.")
-    return found.files, left_out
+    urls = [root for root in roots if is_url(root) and not root.exists()]
+    listing = walk(root for root in roots if root not in urls)
+    skipped = [*((str(url), URL_REASON) for url in urls), *listing.skipped]
+    skipped += [(path, "no such file or folder") for path in listing.missing]
+    skipped += [(path, "there is no sound in this folder") for path in listing.empty]
+    if not listing.files:
+        path, reason = skipped[0]
+        raise AudioError(f"{shown(path)}: {reason.rstrip('.')}. Give sound files, or folders of them.")
+    return listing.files, skipped
 
 
-def vectors_each(
-    embedder: Embedder, paths: Sequence[str], skipped: SkippedRecord, batch_size: int, task: str
+def embed_files(
+    embedder: Embedder, paths: Sequence[str], skipped: list[SkippedFile], batch_size: int, task: str
 ) -> Iterator[tuple[str, Vectors]]:
-    """Each file that can be embedded with its vector (D,), with a progress bar; the others are added to `skipped`."""
+    """Yield each path with its embedding (D,), and show progress; files without one are added to `skipped`."""
     from openclap.errors import AudioError
 
     with progress(task) as advance:
@@ -120,12 +120,12 @@ def vectors_each(
 
 
 def _labels(labels: str | None, file: Path | None) -> list[str]:
-    """The labels of --labels or --labels-file, each once. Raises ConfigError for fewer than two."""
+    """Read the labels of --labels or --labels-file, without repetitions. Raises ConfigError for fewer than two."""
     from openclap.errors import ConfigError
     from openclap.sources.text_encoding import read_text
 
     if (labels is None) == (file is None):
-        raise ConfigError("Give the labels with --labels dog,rain or with --labels-file FILE: one of the two.")
+        raise ConfigError("Give the labels with either --labels dog,rain or --labels-file FILE.")
     try:
         words = (
             next(csv.reader([labels], skipinitialspace=True), [])
@@ -133,12 +133,12 @@ def _labels(labels: str | None, file: Path | None) -> list[str]:
             else read_text(Path(file or ""))[0].split("\n")
         )
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file, expected a text file with a label a line.") from None
+        raise ConfigError(f"{file}: no such file, expected a text file with one label per line.") from None
     except csv.Error as error:
         raise ConfigError(f"--labels cannot be read as a line of CSV ({error}). Try --labels-file.") from None
     except ValueError:
         raise ConfigError(
-            f"{file}: is not text in the encoding that it begins with, expected a label a line."
+            f"{file}: is not valid text in its encoding, expected a text file with one label per line."
         ) from None
     names = list(dict.fromkeys(word.strip() for word in words if word.strip()))
     if not names:

@@ -1,4 +1,4 @@
-"""How the command line speaks: results to stdout, progress and notes to stderr."""
+"""Printing for the command line: results to stdout; progress, notes and errors to stderr."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-SkippedRecord = Sequence[tuple[str, str]]
-"""Files that were left out, and why."""
+SkippedFile = tuple[str, str]
+"""A file that was left out, and why."""
 
 PLAIN_EVERY_S = 30.0
+"""Seconds between two lines of progress where stderr is not a terminal."""
 
 results = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -38,7 +39,7 @@ def note(line: str) -> None:
 
 @contextmanager
 def noting_audio_warnings(most: int = 20) -> Iterator[None]:
-    """Print AudioWarnings as notes, one a sound, the first `most` of them; at the end, how many more there were."""
+    """Print the first `most` AudioWarnings as notes, and at the end the number of further ones."""
     from openclap.errors import AudioWarning
 
     count = 0
@@ -46,15 +47,15 @@ def noting_audio_warnings(most: int = 20) -> Iterator[None]:
     def show(message: Any, category: type[Warning], *where: Any) -> None:
         nonlocal count
         if not issubclass(category, AudioWarning):
-            usual(message, category, *where)
+            default_show(message, category, *where)
             return
         count += 1
         if count <= most:
             note(f"Note: {message}")
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", AudioWarning)
-        usual: Any = warnings.showwarning
+        warnings.simplefilter("always", AudioWarning)  # Python's default shows one warning per line of code
+        default_show: Any = warnings.showwarning
         warnings.showwarning = show  # type: ignore[assignment]
         yield
     if count > most:
@@ -62,13 +63,15 @@ def noting_audio_warnings(most: int = 20) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """A result as JSON, to stdout, whatever the terminal's width."""
+    """Print a result as JSON to stdout. Not by rich, which would fold long lines at the terminal's width."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """A result as aligned columns, to stdout; columns in `right` are aligned right. No cell is cut or padded
-    behind its end, so long lines fold in a terminal and stay whole in a pipe."""
+    """Print a result as aligned columns to stdout; the columns numbered in `right` are aligned to the right.
+
+    No cell is cut and no line is padded at its end: long lines fold in a terminal and stay whole in a pipe.
+    """
     rows = [[" ".join(cell.split()) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [(heads, "bold"), *((row, "") for row in rows)]
@@ -80,36 +83,36 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequ
         results.print("  ".join(cells).rstrip(), style=style, markup=False)
 
 
-def list_skipped(skipped: SkippedRecord, most: int = 20) -> None:
-    """The files that were left out and why, to stderr."""
+def list_skipped(skipped: Sequence[SkippedFile], most: int = 20) -> None:
+    """Print the number of skipped files to stderr, and the first `most` with reasons."""
     if skipped:
-        note(f"SkippedRecord {len(skipped)}:")
+        note(f"Skipped {len(skipped)}:")
     for name, reason in skipped[:most]:
         note(f"  {shown(name)}: {_bare(name, reason)}")
     if len(skipped) > most:
         note(f"  … and {len(skipped) - most} more.")
 
 
-def skipped_facts(skipped: SkippedRecord) -> list[dict[str, str]]:
-    """The files that were left out and why, for `--json`."""
+def skipped_facts(skipped: Sequence[SkippedFile]) -> list[dict[str, str]]:
+    """Convert skipped files for `--json`."""
     return [{"path": name, "reason": _bare(name, reason)} for name, reason in skipped]
 
 
 def _bare(name: str, reason: str) -> str:
-    """A reason without the file's name before it."""
+    """Remove the file's name from the beginning of a reason, since it is printed before it anyway."""
     for start in (f"{name}: ", f"{Path(name).name}: "):
         reason = reason.removeprefix(start)
     return reason
 
 
 def shown(path: str | Path) -> str:
-    """A path as one would type it: from the working folder on, where it is in there."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
+    """Shorten a path to the part below the working folder, if it is in there."""
+    working_folder = Path.cwd()
+    return str(Path(path).relative_to(working_folder)) if Path(path).is_relative_to(working_folder) else str(path)
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 vector", "2 vectors"."""
+    """Format a number with its noun: "1 vector", "2 vectors"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -118,16 +121,16 @@ class ProgressLine:
 
     def __init__(self, task: str, bar: Progress) -> None:
         self._name, self._bar, self._task = task, bar, bar.add_task(task, total=None)
-        self._noted, self._how_far, self._seconds = time.monotonic(), "", 0.0
+        self._noted_s, self._counts, self._seconds = time.monotonic(), "", 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        """Set the number of finished items and of all."""
+        """Set the number of finished items and the total."""
         self._bar.update(self._task, completed=done, total=total)
-        self._how_far = f" {done}/{total}"
+        self._counts = f" {done}/{total}"
         self._note()
 
     def add_seconds(self, seconds: float) -> None:
-        """Count seconds of sound that were embedded, for recordings so long that counting files shows nothing."""
+        """Add seconds of embedded sound: a single recording of hours advances no count of files."""
         self._seconds += seconds
         self._bar.update(self._task, description=f"{self._name}, {self._sound()}")
         self._note()
@@ -136,9 +139,9 @@ class ProgressLine:
         return f"{timedelta(seconds=int(self._seconds))} of sound"
 
     def _note(self) -> None:
-        if self._bar.disable and time.monotonic() - self._noted >= PLAIN_EVERY_S:
-            self._noted = time.monotonic()
-            note(f"{self._name}{self._how_far}{f', {self._sound()}' if self._seconds else ''}")
+        if self._bar.disable and time.monotonic() - self._noted_s >= PLAIN_EVERY_S:
+            self._noted_s = time.monotonic()
+            note(f"{self._name}{self._counts}{f', {self._sound()}' if self._seconds else ''}")
 
 
 @contextmanager

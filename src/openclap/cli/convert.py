@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from openclap.cli.console import note
-from openclap.cli.model_options import Offline, Tokenizer
+from openclap.cli.model_options import TokenizerFile
 
 if TYPE_CHECKING:
     from openclap.checkpoints.conversion_report import ConversionLosses
@@ -18,32 +18,32 @@ def convert(
     destination: Path,
     *,
     to: Literal["openclap", "hf", "laion", "onnx", "sentence-transformers"],
-    tokenizer: Tokenizer = None,
+    tokenizer: TokenizerFile = None,
     revision: str | None = None,
-    offline: Offline = False,
+    offline: bool = False,
 ) -> None:
     """Write a checkpoint in another format, with every weight unchanged.
 
-    Tensors that the format has no place for are listed, and so are parts that its own library requires and the model
-    lacks, which get initial values. A model that would read back as another one is refused, and the result is read back
-    before it takes its place. An existing destination is replaced only if it is a model of that format and holds
-    nothing else; it must not lie inside the source.
+    Lists the tensors that the format cannot hold, and the parts that its own library requires but the model lacks (they
+    get initial values). The result is read back before it is moved to its place, and refused if it is not the same
+    model. An existing destination is replaced only if it is a model of that format and holds nothing else; it must not
+    lie inside the source.
 
     Parameters
     ----------
     source
-        A file or folder in any format that openclap reads, or a published name.
+        A file or folder in any format that openclap reads, or the name of a model.
     destination
-        The folder, or `.pt` file (laion), to write.
+        The folder to write, or the `.pt` file with --to laion.
     to
         "openclap", "hf" (transformers' ClapModel), "laion" (LAION-CLAP's `.pt`), "onnx" (graphs for onnxruntime,
         written only if it computes the same embeddings) or "sentence-transformers" (a folder that this library loads).
     tokenizer
-        A `tokenizer.json` to write beside the weights, where the source has none.
+        A `tokenizer.json` to write beside the weights, for a source without one.
     revision
-        The branch, tag or commit of a source on the hub.
+        The branch, tag or commit of a model on the hub.
     offline
-        Use only the hub's cache, without any network access.
+        Use only the hub's cache, without network access.
     """
     from openclap.interop import conversion
 
@@ -60,14 +60,14 @@ def convert(
 
 def _print_losses(losses: ConversionLosses) -> None:
     if losses.left_out:
-        note(f"Left out {len(losses.left_out)} tensors that this format has no place for:")
-        # By module, two names deep: "audio_tower.tagger (2)".
+        note(f"Left out {len(losses.left_out)} tensors that this format cannot hold:")
+        # By module, the first two parts of a name: "audio_tower.tagger (2)".
         modules = Counter(".".join(name.split(".")[:2]) for name in losses.left_out)
         for module, number in modules.items():
             note(f"  {module} ({number})")
     if losses.untrained:
-        note("The format's own loader requires parts that this model lacks and embedding does not read. They hold")
-        note("initial, untrained values, and openclap leaves them out again:")
+        note("The format's own loader requires parts that this model lacks and embeddings do not depend on. They have")
+        note("untrained values, and openclap leaves them out when it reads the result:")
         for part in losses.untrained:
             note(f"  {part}")
     for change in losses.changed:

@@ -1,10 +1,8 @@
-"""`openclap demo`: train, evaluate and search on bundled sounds."""
+"""`openclap demo`: train, evaluate and search on bundled sounds. The steps are in `openclap.demo.run`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from openclap import paths
 from openclap.cli.console import note, progress
@@ -18,16 +16,16 @@ if TYPE_CHECKING:
 QUERIES = ("wolf howling", "a big metal bell", "somebody laughing", "something scary in space")
 
 
-def demo(*, prepare: Annotated[bool, Parameter(negative="")] = False) -> int:
+def demo(*, prepare: bool = False) -> int:
     """Train a model on bundled recordings, evaluate it, and find sounds by description.
 
-    This takes a few minutes on two cores. All files are in ~/.cache/openclap/demo ($OPENCLAP_HOME/demo): finished steps
-    are not repeated, and a stopped demo resumes.
+    Takes a few minutes on two cores. All files are in ~/.cache/openclap/demo ($OPENCLAP_HOME/demo). Finished steps are
+    not repeated; after a stop, the same command resumes.
 
     Parameters
     ----------
     prepare
-        Fetch and convert the pretrained weights (107 MB, from the network), then stop.
+        Download and convert the pretrained weights (107 MB), then stop.
     """
     from openclap.checkpoints.starts import start
 
@@ -39,7 +37,7 @@ def demo(*, prepare: Annotated[bool, Parameter(negative="")] = False) -> int:
     steps = Demo(paths.home() / "demo")
     with steps.locked() as was_outdated:
         if was_outdated:
-            note("The demo's files are from another version of openclap, and are made again.")
+            note("The demo's files are from another version of openclap and were deleted; they are made again.")
         return _run(steps)
 
 
@@ -49,13 +47,13 @@ def _run(steps: Demo) -> int:
         packed = steps.pack(advance)
     note(f"   {packed['train']} clips for training, {packed['test']} for the test, in {steps.shards}")
 
-    note("\n2. Train: heads on pretrained towers")
-    with training_progress() as watch:
-        outcome = steps.train(watch)
-    if outcome.stopped:
-        note(f"   Stopped at step {outcome.step} of {outcome.total_steps}, saved. Run it again to resume.")
+    note("\n2. Train: projection heads on pretrained towers")
+    with training_progress() as update:
+        result = steps.train(update)
+    if result.stopped:
+        note(f"   Stopped at step {result.step} of {result.total_steps}, saved. Run the same command to resume.")
         return 130
-    note(f"   {outcome.total_steps} steps done; the model is in {outcome.model}")
+    note(f"   {result.total_steps} steps done; the model is in {result.model}")
 
     note("\n3. Evaluate: recordings that are not in the training data")
     _evaluate(steps)

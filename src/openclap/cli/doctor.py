@@ -6,14 +6,12 @@ import platform
 import re
 from dataclasses import astuple
 from importlib import metadata
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from openclap.cli.console import note, print_json, print_table
 
 
-def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def doctor(*, json: bool = False) -> None:
     """Show installed packages, the device, and missing extras.
 
     Parameters

@@ -24,50 +24,52 @@ if TYPE_CHECKING:
     from openclap.types import Window
 
 ROW_GROUP = 4096
+"""Rows of one row group of a parquet file: about 8 MB of 512 float32 numbers each."""
 TIMES = ("start_s", "end_s")
+"""Names of the columns of a window."""
 
 
 def embed(
-    files: Annotated[list[Path], Parameter(negative="")],
+    files: list[Path],
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    windows: Annotated[bool, Parameter(negative="")] = False,
+    windows: bool = False,
     length_s: float | None = None,
     hop_s: float | None = None,
     model_options: ModelOptions = ModelOptions(),
     batch_size: int = 16,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: bool = False,
 ) -> None:
-    """Turn sound files into unit vectors.
+    """Write the embeddings of sound files to a parquet file or a numpy array.
 
     OUTPUT.parquet has a row for each file with its `path` and `vector`, or, with --windows, a row for each window
-    with `start_s` and `end_s` as well. OUTPUT.npy is a float32 array (rows, D), and OUTPUT.npy.json beside it names
-    the rows. Files that cannot be decoded are listed and left out.
+    with `start_s` and `end_s` as well. OUTPUT.npy is a float32 array (rows, D); OUTPUT.npy.json beside it lists the
+    path of each row. The vectors have length 1. Files that cannot be decoded are listed and left out.
 
-    If it is stopped, the same command resumes. Finished vectors are in the folder OUTPUT.part until all are there; a
-    command with another model or other options is refused until then.
+    After a stop, the same command resumes. Until all files are done, finished embeddings are in the folder
+    OUTPUT.part, and a command with another model or other options is refused.
 
     Parameters
     ----------
     files
-        Sound files, or folders of them; each file once, however often and in whatever spelling it is named.
+        Sound files, or folders of them. A file that is named twice is read once.
     output
         The `.parquet` or `.npy` file to write.
     windows
-        Embed stretches of each sound instead of the sound as a whole.
+        Embed each sound window by window instead of as a whole.
     length_s
-        Seconds of a window; the model's input length without it.
+        The length of a window in seconds. Default: the length of the model's input.
     hop_s
-        Seconds from one window's start to the next one's; a window's length without it.
+        Seconds from the start of a window to the start of the next. Default: the length of a window.
     batch_size
-        Sounds, or windows, in one forward pass.
+        The number of sounds or windows per forward pass.
     json
-        Print the result, and the skipped files, as one JSON object.
+        Print the result and the skipped files as one JSON object.
     """
     from openclap.cli.classify import find_sounds
     from openclap.errors import AudioError, ConfigError
 
-    write = _writer(output)
+    write = _writer(output)  # refuses an invalid output before hours of embedding
     if not windows and (length_s, hop_s) != (None, None):
         raise ConfigError("--length-s and --hop-s apply to windows. Give --windows with them.")
     sounds, skipped = find_sounds(files)
@@ -105,19 +107,20 @@ def embed(
     if not whole:
         raise AudioError(f"None of the {len(sounds)} files could be embedded, so {output} was not written.")
     names = names_of(output) if output.suffix == ".npy" else None
-    there = f", their paths to {names}" if names else ""
-    note(f"Wrote {counted(rows, 'vector')} of {made_by['dimension']} numbers to {output}{there}")
+    and_paths = f", their paths to {names}" if names else ""
+    note(f"Wrote {counted(rows, 'vector')} of {made_by['dimension']} numbers to {output}{and_paths}")
     if json:
         facts = {"output": str(output), "names": str(names) if names else None, "rows": rows, "files": len(whole)}
         print_json(facts | {"model": name} | made_by | {"skipped": skipped_facts(skipped)})
 
 
 def names_of(output: Path) -> Path:
-    """Where the rows of a `.npy` are named: "a.npy" has "a.npy.json"."""
+    """The file with the paths of the rows of a `.npy`: "a.npy.json" beside "a.npy"."""
     return output.with_name(output.name + ".json")
 
 
-Writer = Callable[[Path, ResumableRows, Sequence[str], dict[str, Any]], None]
+RowsWriter = Callable[[Path, ResumableRows, Sequence[str], dict[str, Any]], None]
+"""Writes (output file, finished rows, paths in order, model and options)."""
 
 
 def _write_npy(output: Path, rows: ResumableRows, paths: Sequence[str], made_by: dict[str, Any]) -> None:
@@ -126,6 +129,7 @@ def _write_npy(output: Path, rows: ResumableRows, paths: Sequence[str], made_by:
     shape = (rows.count(paths), made_by["dimension"])
     names: list[Any] = []
     with new_file(output) as file:
+        # Row by row behind a header, because the array of all rows may not fit into memory.
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for path, *times, vector_D in rows.rows(paths):
             file.write(vector_D.tobytes())
@@ -156,12 +160,12 @@ def _write_parquet(output: Path, rows: ResumableRows, paths: Sequence[str], made
 
 
 def _is_our_npy(output: Path) -> bool:
-    """Whether an array has its rows named beside it; any other is somebody's own."""
+    """Whether a file beside an array lists its rows; any other array is not ours to replace."""
     return _begins(output, b"\x93NUMPY") and names_of(output).is_file()
 
 
 def _is_our_parquet(output: Path) -> bool:
-    """Whether a table states the model that its vectors are of."""
+    """Whether a table's metadata name the model of its vectors."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -171,37 +175,40 @@ def _is_our_parquet(output: Path) -> bool:
         return False
 
 
-WRITERS: dict[str, tuple[Callable[[Path], bool], Writer]] = {
+WRITERS: dict[str, tuple[Callable[[Path], bool], RowsWriter]] = {
     ".npy": (_is_our_npy, _write_npy),
     ".parquet": (_is_our_parquet, _write_parquet),
 }
-"""By suffix: whether a file is one that `embed` wrote, and the function that writes it."""
+"""By suffix: a function that recognises a file written by `embed`, and one that writes it."""
 
 
-def _writer(output: Path) -> Writer:
-    """The writer for this suffix. Raises ConfigError for an output that cannot be written or is another's file."""
+def _writer(output: Path) -> RowsWriter:
+    """The writer for the suffix of `output`.
+
+    Raises ConfigError for another suffix, a folder, and a file that `embed` did not write, and MissingExtraError.
+    """
     from openclap.errors import ConfigError, require
 
     if output.is_dir():
         raise ConfigError(f"{output}: is a folder, expected the name of a file to write.")
     if output.suffix not in WRITERS:
-        raise ConfigError(f"{output}: vectors are written as {' or '.join(WRITERS)}; give a name that ends so.")
+        raise ConfigError(f"{output}: the name must end with {' or '.join(WRITERS)}.")
     is_ours, writer = WRITERS[output.suffix]
     if output.suffix == ".parquet":
         require("pyarrow.parquet", "search")
     is_empty = output.is_file() and not output.stat().st_size
     if output.exists() and not is_empty and not is_ours(output):
-        raise ConfigError(f"{output}: is there, and 'openclap embed' did not write it. Choose another name.")
+        raise ConfigError(f"{output}: exists, and 'openclap embed' did not write it. Choose another name.")
     names = names_of(output)
     if output.suffix == ".npy" and names.exists() and not (output.is_file() and _begins(names, b"[\n")):
         raise ConfigError(
-            f"{names}: is there, and the rows would be named in it. Choose another name, or move it away."
+            f"{names}: exists, and the paths of the rows would be written to it. Choose another name, or move it."
         )
     return writer
 
 
 def _begins(path: Path, beginning: bytes) -> bool:
-    """Whether this is a file that begins so, or an empty one."""
+    """Whether this is a file with these first bytes, or an empty one."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsons
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,40 +46,41 @@ def evaluate(
 ) -> None:
     """Evaluate models: retrieval between sounds and text, zero-shot classification, and probing.
 
-    The suite "quick" measures on one collection: each figure with its 95 % interval over groups, the figure of chance,
-    and, with --baseline, that of another model. The suite "paper" stands beside the figures of papers. Several
-    checkpoints are compared in pairs. Embeddings are cached in $OPENCLAP_HOME/evals: the same command resumes after a
-    stop, and takes seconds the next time.
+    The suite "quick" measures on one collection and shows, beside each figure, its 95 % interval over groups, the
+    chance level and, with --baseline, the figure of another model. The suite "paper" has the tasks whose figures papers
+    report. Several checkpoints are compared in pairs. Embeddings are cached in $OPENCLAP_HOME/evals: after a stop, the
+    same command resumes, and a repetition takes seconds.
 
     Parameters
     ----------
     checkpoints
-        Model folders, files or names; the demo's model without any.
+        Model folders, files or names. Default: the demo's model.
     suite
-        "quick", "paper", "supervised" (trains networks, fine-tuned towers too: hours), or a TOML file of tasks
+        "quick", "paper", "supervised" (which trains networks for hours), or a TOML file of tasks
         (docs/howto/evaluate.md).
     data
-        quick: a folder that `openclap dataset build` wrote, or anything that it reads; the demo's without it. The probe
-        is trained on its split `train`; a collection without splits is measured on as a whole. Otherwise: the folder of
-        the published data sets, each in a folder of its own; $OPENCLAP_HOME/datasets without it.
+        For the suite quick: a folder that `openclap dataset build` wrote, or any collection that it reads. Default: the
+        demo's sounds. The probe is trained on the split `train`; a collection without splits is measured as a whole.
+        For other suites: the folder of the published data sets, each in a folder of its own. Default:
+        $OPENCLAP_HOME/datasets.
     split
-        quick: the split to measure on.
+        The split to measure on, in the suite quick.
     baseline
-        Of one model: another one to show beside it, such as the start of its training.
+        A second model to show beside a single checkpoint, such as the start of its training.
     training
-        A `manifest.parquet` of the models' training data; clips of its uploads and with its sounds are left out.
+        The `manifest.parquet` of the models' training data: clips with its upload ids or its samples are left out.
     processes
-        Workers that embed, each with a model of its own. The table does not depend on their number.
+        The number of embedding workers, each with a model of its own. Figures do not depend on it.
     batch_size
-        Windows in one forward pass. The table does not depend on it.
+        The number of windows per forward pass. Figures do not depend on it.
     json
-        Write everything as JSON to this file.
+        Write all results as JSON to this file.
     markdown
         Write the table as Markdown to this file.
     html
         Write a self-contained page with plots and sounds to this file.
     seed
-        The seed of resamples, draws and networks.
+        The seed of bootstrap resamples, few-shot draws and networks.
     """
     from openclap.errors import ConfigError, DataError
     from openclap.evals import runner
@@ -94,8 +96,8 @@ def evaluate(
         raise ConfigError(
             "--source, --audio-column and --caption-column belong to the suite quick. Tasks name their sources."
         )
-    with progress("Measuring") as advance:
-        found = runner.evaluate(
+    with progress("Evaluating") as advance:
+        evaluation = runner.evaluate(
             list(checkpoints) or [default_model()],
             data,
             suite=suite,
@@ -107,56 +109,56 @@ def evaluate(
             seed=seed,
             load=partial(_load, load_options),
             reading=read_as.reading,
-            recognised=_note_form,
+            recognised=_note_collection,
             progress=lambda _, done, total: advance(done, total),
             note=None if suite == "quick" else note,
         )
-    if not found.rows:
-        raise DataError(
-            f"No task of the suite {found.suite} could be done. First: {next(iter(found.skipped.values()))}"
-        )
-    show(found)
-    outputs.write(found, f"{found.models[0]} on {split}" if suite == "quick" and len(found.models) == 1 else None)
+    if not evaluation.rows:
+        reason = next(iter(evaluation.skipped.values()))
+        raise DataError(f"No task of the suite {evaluation.suite} could be evaluated. The first: {reason}")
+    show(evaluation)
+    is_single = suite == "quick" and len(evaluation.models) == 1
+    outputs.write(evaluation, f"{evaluation.models[0]} on {split}" if is_single else None)
 
 
-def _note_form(found: RecognisedCollection) -> None:
-    """Print the form of loose sounds, and doubts about their captions, to stderr."""
-    print_recognised(found)
-    note_doubts(found)
+def _note_collection(collection: RecognisedCollection) -> None:
+    """Print the recognised form of a collection, and doubts about its captions, to stderr."""
+    print_recognised(collection)
+    note_doubts(collection)
 
 
 def _load(options: LoadOptions, name: str) -> Embedder:
-    """A model; with the tokenizer of --tokenizer where it has none of its own."""
+    """Load a model; --tokenizer is used only for models without one, since it applies to all checkpoints."""
     embedder = replace(options, tokenizer=None).load_named(name)
     return options.load_named(name) if options.tokenizer and not embedder.has_tokenizer else embedder
 
 
-def show(found: Results) -> None:
+def show(evaluation: Results) -> None:
     """Print the figures and comparisons to stdout, and notes on them to stderr."""
     from openclap.evals.results import comparison_table, is_compact, protocols_of, right_columns, table_of
 
-    if is_compact(found):
-        show_table(table_of(found))
+    if is_compact(evaluation):
+        show_table(table_of(evaluation))
     else:
-        head, *rows = table = table_of(found)
+        head, *rows = table = table_of(evaluation)
         print_table(head, rows, right=right_columns(table))
-        for number, protocol in enumerate(protocols_of(found), start=1):
+        for number, protocol in enumerate(protocols_of(evaluation), start=1):
             results.print(f"[{number}] {protocol}.", style="dim", markup=False)
-    if found.comparisons:
+    if evaluation.comparisons:
         results.print("\nChanges from the first model to the second:", style="dim", markup=False)
-        head, *rows = table = comparison_table(found)
+        head, *rows = table = comparison_table(evaluation)
         print_table(head, rows, right=right_columns(table))
-    for task, reason in found.skipped.items():
+    for task, reason in evaluation.skipped.items():
         note(f"{task} was left out: {reason}")
-    noted: dict[str, int] = {}
-    for subject, sentence in found.notes:
-        noted[subject] = noted.get(subject, 0) + 1
-        if noted[subject] <= NOTES_PER_TASK:
+    printed: Counter[str] = Counter()
+    for subject, sentence in evaluation.notes:
+        printed[subject] += 1
+        if printed[subject] <= NOTES_PER_TASK:
             note(f"{subject}: {sentence}")
 
 
 def show_table(table: Sequence[Sequence[str]]) -> None:
-    """Print the table of one model beside chance, heading first; each task is named once."""
+    """Print the table of one model beside the chance level, heading first; the name of each task once."""
     from openclap.evals.results import right_columns
 
     head, *rows = table
@@ -174,7 +176,11 @@ class _Outputs:
     html: Path | None
 
     def check(self) -> None:
-        """Raise ConfigError for a folder, a place where nothing can be written, and a file with other content."""
+        """Check the files before hours of evaluation.
+
+        Raises ConfigError for a folder, a place where nothing can be written, a file that is no evaluation, and one
+        file for two formats; MissingExtraError for a page without jinja2.
+        """
         from openclap.errors import ConfigError, require
 
         wanted = {name: path for name in ("json", "markdown", "html") if (path := getattr(self, name))}
@@ -185,22 +191,23 @@ class _Outputs:
             if above.is_file():
                 raise ConfigError(f"{path}: {above} is a file, expected a folder.")
             if not os.access(path if path.exists() else above, os.W_OK):
-                raise ConfigError(f"{path}: may not be written. Choose another place.")
+                raise ConfigError(f"{path}: cannot be written (no permission). Choose another place.")
             if path.is_file() and not _is_evaluation(path, name):
                 raise ConfigError(
                     f"{path}: exists and is no evaluation written by --{name}. Choose another name for it."
                 )
         if len({path.resolve() for path in wanted.values()}) < len(wanted):
-            raise ConfigError(f"{' and '.join(f'--{name}' for name in wanted)} name one file, expected one for each.")
+            options = " and ".join(f"--{name}" for name in wanted)
+            raise ConfigError(f"{options} name the same file, expected one file for each.")
         if self.html:
-            require("jinja2", "eval")  # before hours of measuring
+            require("jinja2", "eval")
 
-    def write(self, found: Results, title: str | None) -> None:
+    def write(self, evaluation: Results, title: str | None) -> None:
         """Write each file and print its path to stderr."""
-        _write(self.json, lambda: found.to_json() + "\n")
-        _write(self.markdown, found.to_markdown)
+        _write(self.json, lambda: evaluation.to_json() + "\n")
+        _write(self.markdown, evaluation.to_markdown)
         if self.html:
-            note(f"Wrote {found.write_html(self.html, title=title)}")
+            note(f"Wrote {evaluation.write_html(self.html, title=title)}")
 
 
 def _write(path: Path | None, text: Callable[[], str]) -> None:
@@ -211,6 +218,7 @@ def _write(path: Path | None, text: Callable[[], str]) -> None:
 
 
 BEGINNINGS = {"markdown": ("# Suite ",), "html": ("<!doctype html>",)}
+"""First characters of earlier outputs."""
 
 
 def _is_evaluation(path: Path, name: str) -> bool:

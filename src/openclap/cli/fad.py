@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
-from openclap.cli.classify import SkippedRecord, find_sounds
+from openclap.cli.classify import find_sounds
 from openclap.cli.console import (
+    SkippedFile,
     counted,
     list_skipped,
     note,
@@ -35,7 +34,7 @@ def fad(
     seed: int = 0,
     model_options: ModelOptions = ModelOptions(),
     batch_size: int = 16,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: bool = False,
 ) -> None:
     """Compute the Fréchet audio distance of two folders of sounds.
 
@@ -47,13 +46,13 @@ def fad(
     Parameters
     ----------
     dir_a
-        The reference: a folder of real or desired sounds.
+        The reference: a folder of real sounds.
     dir_b
-        The folder to judge, such as generated sounds.
+        The folder to evaluate, such as generated sounds.
     seed
         The seed of the random subsets.
     batch_size
-        Windows in one forward pass.
+        The number of windows per forward pass.
     json
         Print one JSON object instead of a table.
     """
@@ -69,7 +68,7 @@ def fad(
     list_skipped(skipped)
     if warning := _warning(a, b):
         note(warning)
-    outcome = FadResult(
+    result = FadResult(
         frechet_distance(a.vectors_ND, b.vectors_ND),
         frechet_distance_infinity(a.vectors_ND, b.vectors_ND, seed=seed) if b.windows >= FEWEST else None,
         a,
@@ -78,10 +77,10 @@ def fad(
     facts = model_options.facts(embedder) | {"window_s": embedder.window_s, "seed": seed}
     if json:
         print_json(
-            outcome.facts() | facts | ({"warning": warning} if warning else {}) | {"skipped": skipped_facts(skipped)}
+            result.facts() | facts | ({"warning": warning} if warning else {}) | {"skipped": skipped_facts(skipped)}
         )
     else:
-        outcome.show()
+        result.show()
         made_by = f"windows of {embedder.window_s:.2f} s, {embedder.precision}, model {model_options.name}"
         results.print(". ".join(filter(None, (made_by, str(embedder.mono)))), style="dim", markup=False)
 
@@ -139,17 +138,19 @@ class FadResult:
 
 
 def _warning(a: FadSide, b: FadSide) -> str | None:
-    """A sentence on the sides with too few windows for reliable figures."""
+    """A sentence on the folders with too few windows for reliable figures, or None."""
     small = [f"{name} has {counted(side.windows, 'window')}" for name, side in (("A", a), ("B", b)) if side.is_small]
     if not small:
         return None
     return (
-        f"{' and '.join(small)}, fewer than the {a.vectors_ND.shape[1]} numbers of a vector: FAD between different "
-        "sounds comes out too large, and FAD∞ is unreliable, whatever its R²."
+        f"{' and '.join(small)}, fewer than the {a.vectors_ND.shape[1]} dimensions of an embedding: FAD between "
+        "different sounds comes out too large, and FAD∞ is unreliable, whatever its R²."
     )
 
 
-def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: SkippedRecord, batch_size: int) -> FadSide:
+def _side(
+    embedder: Embedder, folder: Path, paths: Sequence[str], skipped: list[SkippedFile], batch_size: int
+) -> FadSide:
     """Embed a folder's windows. Raises AudioError for fewer than 2."""
     import numpy as np
 
@@ -158,8 +159,8 @@ def _side(embedder: Embedder, folder: Path, paths: Sequence[str], skipped: Skipp
     vectors: list[Vectors] = []
     files = 0
     with progress("Embedding") as advance:
-        found = embedder.windows_each(paths, batch_size=batch_size, progress=advance.add_seconds)
-        for done, (path, result) in enumerate(zip(paths, found, strict=True), start=1):
+        results_each = embedder.windows_each(paths, batch_size=batch_size, progress=advance.add_seconds)
+        for done, (path, result) in enumerate(zip(paths, results_each, strict=True), start=1):
             if isinstance(result, AudioError):
                 skipped.append((path, str(result)))
             else:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress, shown
 from openclap.cli.live import training_progress
-from openclap.cli.model_options import Tokenizer
+from openclap.cli.model_options import TokenizerFile
 from openclap.cli.reading import ReadAs
 from openclap.cli.train import parse_options
 
@@ -29,20 +29,20 @@ def finetune(
     *options: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     start: Annotated[str, Parameter(name="--from")],
     out: Path,
-    tokenizer: Tokenizer = None,
+    tokenizer: TokenizerFile = None,
     mode: Literal["heads", "last", "lora", "all"] | None = None,
     validation_fraction: float = 0.2,
     read_as: ReadAs = ReadAs(),
-    skip_caption_check: Annotated[bool, Parameter(negative="")] = False,
+    skip_caption_check: bool = False,
     processes: int = os.cpu_count() or 1,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: bool = False,
 ) -> int:
     """Fine-tune a model on your own sounds, and measure by how much it improves.
 
-    Some pairs are validation pairs, in whole groups, and are scored after every epoch. Training ends when the score no
-    longer improves; the best model is in OUT/model. After Ctrl-C or a kill, the same command resumes. Every value of
-    the run is an option: --epochs 5 --optim.lr 3e-4 --batch-size 16. `openclap train small --list-options` explains
-    them.
+    A share of the pairs, in whole groups, is used for validation after every epoch. Training ends when the score no
+    longer improves; the best model is written to OUT/model. After Ctrl-C or a kill, the same command resumes. Every
+    value of the recipe "small" is an option: --epochs 5 --optim.lr 3e-4 --batch-size 16; `openclap train small
+    --list-options` lists them.
 
     Parameters
     ----------
@@ -54,16 +54,16 @@ def finetune(
     out
         The run folder.
     mode
-        The trained parts: "heads"; "last", heads and the towers' last blocks; "lora", heads and low-rank updates of
-        attention; "all". By default, by the number of pairs.
+        The parts to train: "heads"; "last", heads and the towers' last blocks; "lora", heads and low-rank updates of
+        attention; "all". Default: chosen by the number of pairs.
     validation_fraction
-        The share of validation pairs, where the sounds are not split already.
+        The share of validation pairs, unless the sounds come in splits.
     skip_caption_check
         Accept captions that look like identifiers, or are nearly all the same.
     processes
-        The number of sounds that are decoded at once.
+        The number of sounds to decode in parallel.
     json
-        Print one JSON object in place of a table.
+        Print one JSON object instead of a table.
     """
     from openclap.errors import ConfigError
     from openclap.recipes import recipe
@@ -74,7 +74,7 @@ def finetune(
     for name, place in {"start": "--from", "data": "SOUNDS"}.items():
         if name in values:
             raise ConfigError(f"--{name} is an option of openclap train; here, give {place}.")
-    # Before they become keyword arguments: --note must be an unknown option, and not the parameter of that name.
+    # Check the names before they become keyword arguments: --note must be an unknown option, not the parameter `note`.
     override(recipe("small"), values)
     values |= {"tokenizer": str(tokenizer)} if tokenizer else {}
     with _Display(sounds.expanduser().absolute()) as display:
@@ -102,7 +102,7 @@ def _print_result(result: FinetuneResult, *, json: bool) -> int:
     if json:
         print_json(_to_json(result))
     if result.report is None:
-        note(f"Stopped at step {training.step} of {training.total_steps}, saved. Run the same command to continue.")
+        note(f"Stopped at step {training.step} of {training.total_steps}, saved. Run the same command to resume.")
         return 130
     if not json:
         print_changes(result.changes)
@@ -164,7 +164,7 @@ def _change_to_json(change: MetricChange) -> dict[str, Any]:
 class _Display:
     """Shows fine-tuning in a terminal: a bar while sounds are packed, the view of training, and notes between them.
 
-    Each view is opened at its first call and closes the one before, since a terminal has one at a time.
+    Each view is opened at its first call and closes the previous one: rich can draw only one at a time.
     """
 
     def __init__(self, sounds: Path) -> None:

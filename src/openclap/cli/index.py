@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from openclap import paths
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress
@@ -22,31 +19,31 @@ def add(
     model_options: ModelOptions = ModelOptions(),
     table: Path | None = None,
     read_as: ReadAs = ReadAs(),
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: bool = False,
 ) -> None:
     """Add folders or files to a search index, or bring it up to date with them.
 
-    Only new and changed files are embedded; moved ones keep their vectors; vanished ones leave. Files are read,
-    never written. If it is stopped, the same command resumes. An index keeps the model, the channel and the other
-    options that it was made with: they need not be given again. A tokenizer is copied into a new index.
+    Only new and changed files are embedded. Moved files keep their embeddings; deleted files are removed from the
+    index. Sound files are never written. After a stop, the same command resumes. The index stores its model and the
+    other options of embedding, so they need not be given again. A tokenizer is copied into a new index.
 
     Parameters
     ----------
     sounds
         Folders or sound files.
     index
-        The index folder; ~/.cache/openclap/index without it.
+        The index folder. Default: ~/.cache/openclap/index ($OPENCLAP_HOME/index).
     table
-        A table as `openclap dataset build` reads, whose captions, tags and licences are shown with hits.
+        A table that `openclap dataset build` can read: hits show its captions, tags and licences.
     json
         Print one JSON object instead of a table.
     """
     from openclap.sources.recognise import advice
 
-    found = read_as.recognise(table) if table else None
-    records = list(found.read()) if found else []
-    if found and not any(record.captions for record in records):
-        note(" ".join(filter(None, ("No caption is in the table.", advice(found)))))
+    collection = read_as.recognise(table) if table else None
+    records = list(collection.read()) if collection else []
+    if collection and not any(record.captions for record in records):
+        note(" ".join(filter(None, ("The table has no captions.", advice(collection)))))
     library = model_options.open_library(index or paths.home() / "index")
     with progress("Indexing") as advance:
         report = library.add(sounds, records=records, progress=advance, seconds=advance.add_seconds)
@@ -58,23 +55,23 @@ def add(
     print_table(list(counts), [[str(count) for count in counts.values()]], right=range(4))
 
 
-def status(*, index: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """Show what an index holds and which model made it.
+def status(*, index: Path | None = None, json: bool = False) -> None:
+    """Show the number of files in an index, its model and its options.
 
     Parameters
     ----------
     index
-        The index folder; your own or else the demo's.
+        The index folder. Default: your own (~/.cache/openclap/index), or the demo's if there is none.
     json
         Print one JSON object instead of lines.
     """
     from openclap.search.index import Index
 
-    where = index or default_index()
-    opened = Index.open(where)
+    folder = index or default_index()
+    opened = Index.open(folder)
     files, windows = opened.count()
     identity = opened.identity
-    facts = {"index": str(where), "files": files, "windows": windows, "model": identity.model}
+    facts = {"index": str(folder), "files": files, "windows": windows, "model": identity.model}
     facts |= {"precision": identity.precision, "channels": identity.channels, "trim_silence": identity.trim_silence}
     if json:
         print_json(facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from openclap.cli.console import note
-from openclap.cli.model_options import Offline, Tokenizer
+from openclap.cli.model_options import TokenizerFile
 
 
 def init(
@@ -14,9 +14,9 @@ def init(
     out: Path,
     audio_tower: Path | None = None,
     text_tower: str | None = None,
-    tokenizer: Tokenizer = None,
+    tokenizer: TokenizerFile = None,
     seed: int = 3407,
-    offline: Offline = False,
+    offline: bool = False,
 ) -> None:
     """Make an initial model for training: fresh weights, with pretrained towers if given.
 
@@ -27,14 +27,13 @@ def init(
     out
         The model folder to write.
     audio_tower
-        A file of HTSAT or PANN weights trained on AudioSet; without it the audio tower is initialised at random.
+        A file of HTSAT or PANN weights trained on AudioSet. Default: random weights.
     text_tower
-        A transformers folder or a name on the hub, such as roberta-base; without it the text tower is initialised at
-        random.
+        A transformers folder or a name on the hub, such as roberta-base. Default: random weights.
     seed
         The seed of random weights; the same command makes the same model.
     offline
-        Use the hub's cache, and no network.
+        Use only the hub's cache, without network access.
     """
     from openclap.checkpoints import initial
     from openclap.presets import named
@@ -48,6 +47,6 @@ def init(
         seed=seed,
         offline=offline,
     )
-    note(f"Wrote {out}. Fresh: {', '.join(made.fresh)}.")
+    note(f"Wrote {out}. Random weights: {', '.join(made.fresh)}.")
     for change in made.changed:
         note(f"The audio tower was trained at a {change}.")

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from openclap.cli.console import note, print_json, print_table
-from openclap.cli.model_options import Offline
 from openclap.formatting import join_first
 
 
@@ -16,19 +12,19 @@ def inspect(
     model: str,
     *,
     revision: str | None = None,
-    offline: Offline = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    offline: bool = False,
+    json: bool = False,
 ) -> None:
     """Describe a checkpoint: towers, sizes, front end, and weights that are missing or do not fit.
 
     Parameters
     ----------
     model
-        A file or folder in any format that openclap reads, or a published name that has been fetched.
+        A file or folder in any format that openclap reads, or the name of a model.
     revision
-        The branch, tag or commit of a source on the hub.
+        The branch, tag or commit of a model on the hub.
     offline
-        Use only the hub's cache, without any network access.
+        Use only the hub's cache, without network access.
     json
         Print one JSON object instead of a table.
     """

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
@@ -16,14 +16,16 @@ from rich.text import Text
 
 from openclap.cli.console import note, notes
 
+if TYPE_CHECKING:
+    from openclap.training.logging import TrainingRow
+
 PLAIN_EVERY_S = 10.0
+"""Seconds between two lines where stderr is not a terminal."""
 TREND = 40
 """Steps in the sparkline of the loss."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 SCORE_PREFIXES = ("validation", "score")
 """Prefixes of the columns with validation scores."""
-
-TrainingRow = dict[str, Any]
 
 
 @contextmanager
@@ -93,9 +95,8 @@ class _View:
     def render(self) -> Group:
         table = Table.grid(padding=(0, 2))
         for name, value in self.lines():
-            table.add_row(
-                Text(name, style="dim"), value
-            )  # Text and not markup: a note printed above would show the tags
+            # Text and not markup: a note that is printed above the view would show the tags.
+            table.add_row(Text(name, style="dim"), value)
         return Group(self.bar, table)
 
     def lines(self) -> Iterator[tuple[str, str]]:

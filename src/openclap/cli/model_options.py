@@ -16,28 +16,26 @@ if TYPE_CHECKING:
     from openclap.embedder import Embedder
     from openclap.library import Library
 
-Offline = Annotated[bool, Parameter(negative="")]
-TrimSilence = Annotated[bool, Parameter(negative="")]
-OptionalFlag = Annotated[bool | None, Parameter(negative="")]
-Tokenizer = Annotated[Path | None, Parameter(help="A `tokenizer.json`, for a model that has none beside it.")]
+TokenizerFile = Annotated[Path | None, Parameter(help="A `tokenizer.json`, for a model without one.")]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """How models are loaded, whatever their names; see `openclap.load`. None stands for its default."""
+    """Options for loading any model; see `openclap.load`. None means not given: the default of `openclap.load`, or,
+    for an existing index, the index's own option."""
 
-    offline: Offline = False
-    """Take models from the hub's cache alone, without any request."""
-    tokenizer: Tokenizer = None
+    offline: bool = False
+    """Use only the hub's cache, without network access."""
+    tokenizer: TokenizerFile = None
     precision: str | None = None
-    """The model's arithmetic: fp32 (the default), bf16, int8, or auto, the fastest that stays close to fp32."""
+    """The arithmetic of the model: fp32, bf16, int8, or auto, the fastest that stays close to fp32. Default: fp32."""
     device: str | None = None
-    """Where the model runs: cpu, cuda, …; a GPU without it, when there is one."""
+    """The device that runs the model: cpu, cuda, … Default: a GPU if there is one."""
     channels: Channels | None = None
-    """The channel to read of sounds with several: their mean (the default), or the left, right or loudest one."""
-    trim_silence: OptionalFlag = None
-    """Cut silent ends (below -80 dBFS) off each sound before it is embedded."""
+    """The channel to read of multichannel sounds: the mean of all, left, right or loudest. Default: mean."""
+    trim_silence: bool | None = None
+    """Cut silence (below -80 dBFS) off both ends of each sound before embedding."""
 
     def load_named(self, name: str, *, revision: str | None = None) -> Embedder:
         """Load a model by name. Raises CheckpointError and ConfigError as `openclap.load` does."""
@@ -58,16 +56,16 @@ class LoadOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions(LoadOptions):
-    """A model by name, and how it is loaded; see `openclap.load`."""
+    """Options for choosing and loading one model."""
 
     model: str | None = None
-    """A model folder, file or name (`openclap models`), or USER/NAME on the hub; the demo's model without it."""
+    """A model folder, file or name (`openclap models`), or USER/NAME on the hub. Default: the demo's model."""
     revision: str | None = None
     """The branch, tag or commit of a model on the hub."""
 
     @property
     def name(self) -> str:
-        """The named model, or the default. Raises CheckpointError when there is neither."""
+        """The given model, or the demo's. Raises CheckpointError when there is neither."""
         return self.model or default_model()
 
     def load(self) -> Embedder:
@@ -75,7 +73,8 @@ class ModelOptions(LoadOptions):
         return self.load_named(self.name, revision=self.revision)
 
     def open_library(self, folder: Path) -> Library:
-        """Open the index in `folder`, or make it; without --model, an existing index uses its own model."""
+        """Open the index in `folder`, or create it. Without --model, an existing index uses its own model, and a new
+        one the demo's. Raises as `openclap.Library.open`."""
         from openclap.library import Library
         from openclap.search.index import Index
 
@@ -92,7 +91,7 @@ class ModelOptions(LoadOptions):
         )
 
     def facts(self, embedder: Embedder) -> dict[str, str | bool]:
-        """Everything that determines embeddings besides the sounds, for `--json` and for files of vectors."""
+        """The options that determine embeddings, for `--json` and for files of embeddings."""
         mono = embedder.mono
         return {
             "model": self.name,

@@ -1,12 +1,10 @@
-"""`openclap models`: list the models that there are, and which of them are on this machine."""
+"""`openclap models`: list published models, starting models and the models on this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from openclap.cli.console import note, print_json, print_table, results
 
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 PRESENT, ABSENT = "●", "·"
 
 
-def models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def models(*, json: bool = False) -> None:
     """List published models, starting models for training, and the models on this machine.
 
     Parameters
@@ -33,15 +31,15 @@ def models(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
         print_json([*map(_published_record, PUBLISHED.values()), *map(_local_record, own)])
         return
     sources = list(dict.fromkeys(model.source for model in PUBLISHED.values() if _is_scored(model) and model.source))
-    heads = ["  published", "for", "HTSAT", "GB", "licence", "ESC-50", "GTZAN"]
+    heads = ["  published", "trained on", "HTSAT", "GB", "licence", "ESC-50", "GTZAN"]
     print_table(heads, [_published_row(model, sources) for model in PUBLISHED.values()], right=(3,))
     results.print()
     print_table(["  of openclap", "made of", "GB", "licence"], [_local_row(model) for model in own], right=(2,))
-    note(f"{PRESENT} is on this machine; the others are fetched when first used.")
+    note(f"{PRESENT}: on this machine; the others are downloaded when first used.")
     note("ESC-50, GTZAN: zero-shot accuracy in % as published; protocols differ. Sources:")
     for letter, source in zip(ascii_lowercase, sources, strict=False):
         note(f"  {letter}: {source}")
-    note("Use one by its name: openclap classify --model 630k-audioset-best …")
+    note("Choose a model by its name: openclap classify --model 630k-audioset-best …")
 
 
 def _is_scored(model: PublishedModel) -> bool:

@@ -8,14 +8,14 @@ from openclap.cli.console import note, shown
 
 
 def page(run: Path) -> None:
-    """Write the report of a run, finished or not, to RUN/report.html: curves, figures and options on one page.
+    """Write the report of a training run to RUN/report.html: curves, figures and options.
 
-    Training writes it when it ends or is stopped.
+    The run need not be finished. Training itself writes the report when it ends or is stopped.
 
     Parameters
     ----------
     run
-        The run folder, the value of `openclap train --out`.
+        The run folder: the value of --out in `openclap train`.
     """
     from openclap.training.report import write_report
 

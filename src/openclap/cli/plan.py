@@ -49,9 +49,9 @@ def _fact_rows(plan: TrainingPlan) -> list[list[str]]:
 
 
 def _time(plan: TrainingPlan) -> str:
-    """Format the time as a product of steps; a run without a step has none."""
+    """Format the time as steps × seconds per step."""
     if not plan.steps:
-        return "–, there is no step to take"
+        return "–, the run has no steps"
     return f"{timedelta(seconds=round(plan.seconds))} = {plan.steps:,} × {_step_time(plan)}"
 
 

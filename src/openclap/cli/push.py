@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from openclap.cli.console import note, print_json, results
 
@@ -14,17 +11,17 @@ def push(
     folder: Path,
     repo: str,
     *,
-    private: Annotated[bool, Parameter(negative="")] = False,
+    private: bool = False,
     message: str = "Upload a model with openclap",
     revision: str | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: bool = False,
 ) -> None:
     """Publish a model folder on the Hugging Face hub, and print the URL of its page.
 
-    This needs a token with the right to write, in HF_TOKEN or from `hf auth login`. Uploaded are the weights, the
-    configuration, the tokenizer, the files of sentence-transformers if there are any, and the model card README.md,
-    which is written where there is none. Scores in an `evaluation.json` from `openclap eval --json` become part of the
-    card. No other files are uploaded.
+    Needs a token with write access, in HF_TOKEN or from `hf auth login`. Uploads the weights, the configuration, the
+    tokenizer, the files of sentence-transformers if there are any, and the model card README.md, which is written if it
+    is missing; no other files. The card shows the scores of an `evaluation.json` in the folder, the output of `openclap
+    eval --json`.
 
     Parameters
     ----------
@@ -37,7 +34,7 @@ def push(
     message
         The commit message.
     revision
-        A branch to write to, created if it does not exist; the default is the main branch.
+        The branch to write to, created if it does not exist. Default: the main branch.
     json
         Print one JSON object instead of the URL.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
@@ -15,30 +15,31 @@ if TYPE_CHECKING:
     from openclap.sources.recognise import ReadOptions, RecognisedCollection
 
 LISTED = 3
-"""Unread tables that are named."""
+"""Number of unread tables that a note names."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadAs:
-    """The source and its columns, where they are not to be recognised."""
+    """The source of a collection and its columns, in place of the recognised ones."""
 
     source: str | None = None
-    """The source: esc50, clotho, table, … (`openclap dataset sources`); without it, the recognised one."""
+    """The source, such as esc50, clotho or table (`openclap dataset sources`). Default: the recognised one."""
     audio_column: str | None = None
-    """The column of a table with the names of sounds; without it, file, path, audio, file_name and the like."""
-    caption_column: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    """A column of captions; without it, caption, text, caption_1 and the like. May be repeated."""
+    """The column with the names of sound files. Default: file, path, audio, file_name and the like."""
+    caption_column: tuple[str, ...] = ()
+    """A column of captions; may be repeated. Default: caption, text, caption_1 and the like."""
 
     @property
     def reading(self) -> ReadOptions:
+        """The same for `openclap.sources.recognise`."""
         from openclap.sources.recognise import ReadOptions
         from openclap.sources.table import ColumnChoice
 
         return ReadOptions(self.source, ColumnChoice(self.audio_column or "", self.caption_column))
 
     def recognise(self, path: Path) -> RecognisedCollection:
-        """Choose the source for `path`, and print it to stderr."""
+        """Choose the source for `path`, and print it to stderr. Raises DataError and ConfigError as `recognise`."""
         from openclap.sources.recognise import recognise
 
         recognised = recognise(path.expanduser().absolute(), self.reading)
@@ -54,7 +55,7 @@ def print_recognised(recognised: RecognisedCollection) -> None:
 
 
 def note_doubts(recognised: RecognisedCollection) -> None:
-    """Print to stderr what is doubtful about captions for an evaluation, and which options read better ones."""
+    """Print doubts about the captions of an evaluation to stderr, with the options that may read better ones."""
     from openclap.captions.check import CaptionCheck
     from openclap.captions.rules import captions_of
     from openclap.sources.recognise import advice

@@ -1,6 +1,6 @@
-"""Finished rows of an output that is not complete yet, in `OUTPUT.part` beside it.
+"""Store the finished rows of an incomplete output in a folder `OUTPUT.part`, so that `openclap embed` can resume.
 
-D embedding.
+W windows, D embedding.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ ROWS = "rows.jsonl"
 
 
 class ResumableRows:
-    """Finished rows of an output, in `OUTPUT.part/rows.jsonl`: a line of options, then a line a file.
+    """Finished rows of an output, in `OUTPUT.part/rows.jsonl`: a line of options, then a line for each file.
 
-    Raises DataError when they were made by another model or with other options; they are not deleted.
-    Each line reaches the system before the next file is read, so a kill costs no more than a torn last line, and
-    that is cut off. A file counts as done while its size and its time are those it was read at.
+    Each line is flushed before the next file is read, so a killed process leaves at most a torn last line, which is cut
+    off here. A file counts as done while its size and mtime are unchanged.
+
+    Attributes:
+        is_written: set by the caller once the output is complete; the folder is then deleted.
+
+    Raises DataError when the rows were made by another model or with other options; they are not deleted.
     """
 
     def __init__(self, folder: Path, made_by: dict[str, Any]) -> None:
@@ -43,10 +47,10 @@ class ResumableRows:
         if not path.is_file():
             write_bytes(path, head)
         self._file = path.open("r+b")
-        if (other := self._file.readline()) != head:
+        if (stored_head := self._file.readline()) != head:
             self._file.close()
-            _check_empty(path, other, made_by)
-            write_bytes(path, head)
+            _check_empty(path, stored_head, made_by)
+            write_bytes(path, head)  # other options, but no file was finished with them
             self._file = path.open("r+b")
             self._file.seek(len(head))
         end = len(head)
@@ -60,20 +64,20 @@ class ResumableRows:
         return len(self._known)
 
     def has(self, path: str, stamp: Stamp) -> bool:
-        """Whether this file, unchanged, is done."""
+        """Whether this file is done and unchanged."""
         return path in self._known and self._known[path][0] == [stamp.size, stamp.mtime_ns]
 
     def count(self, paths: Iterable[str]) -> int:
-        """Vectors of these files."""
+        """The number of vectors of these files."""
         return sum(self._known[path][1] for path in paths)
 
     def add(self, path: str, stamp: Stamp, result: Vectors | list[Window]) -> None:
-        """Note that a file is done: its vector (D,), or its windows."""
+        """Append the result of a file: its embedding (D,), or its windows."""
         place = self._file.seek(0, os.SEEK_END)
         if isinstance(result, list):
-            times, vectors = [[each.start_s, each.end_s] for each in result], [each.vector for each in result]
+            times, vectors = [[window.start_s, window.end_s] for window in result], [window.vector for window in result]
         else:
-            times, vectors = [[]], [result]
+            times, vectors = [[]], [result]  # one row without times
         fields = {
             "path": path,
             "stamp": [stamp.size, stamp.mtime_ns],
@@ -95,7 +99,7 @@ class ResumableRows:
                 yield path, *times, vector_D
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _take(self, line: bytes, place: int) -> bool:
@@ -108,7 +112,7 @@ class ResumableRows:
 
 
 def _check_empty(path: Path, head: bytes, made_by: dict[str, Any]) -> None:
-    """Raises DataError for rows of files that were made by something else than `made_by`."""
+    """Raise DataError when a file was finished under the options in `head`, and name those that differ."""
     from openclap.errors import DataError
 
     with path.open("rb") as file:
@@ -116,22 +120,22 @@ def _check_empty(path: Path, head: bytes, made_by: dict[str, Any]) -> None:
     if not done:
         return
     try:
-        was = json.loads(head)
-        other = [name for name, fact in made_by.items() if was.get(name) != fact]
+        stored = json.loads(head)
+        different = [name for name, fact in made_by.items() if stored.get(name) != fact]
     except (ValueError, AttributeError):
-        other = ["its first line"]
-    names = ", ".join("the model" if name == "digest" else name for name in other)
+        different = ["its first line"]
+    names = ", ".join("the model" if name == "digest" else name for name in different)
     raise DataError(
         f"{path.parent}: holds {counted(done, 'finished file')} of a run that differs in: {names}. Give the same "
-        "options to go on, choose another --output, or delete that folder to start anew."
+        "options to resume, choose another --output, or delete that folder to start again."
     )
 
 
 @contextmanager
 def resumable_rows(output: Path, made_by: dict[str, Any]) -> Iterator[ResumableRows]:
-    """Open the rows that an earlier run finished of `output`; they stay for the next run unless the output is written.
+    """Open the finished rows of `output`, and delete them at the end if the output is written or there are none.
 
-    Raises DataError when another process is at it, or when OUTPUT.part is something else.
+    Raises DataError when another process is writing them, when OUTPUT.part is something else, and as `ResumableRows`.
     """
     from openclap.errors import DataError
     from openclap.locks import LOCK, only_writer
@@ -140,7 +144,7 @@ def resumable_rows(output: Path, made_by: dict[str, Any]) -> Iterator[ResumableR
     folder = output.with_name(output.name + ".part")
     ours = {ROWS, LOCK, partial_of(folder / ROWS).name}
     if folder.exists() and not (folder.is_dir() and all(path.name in ours for path in folder.iterdir())):
-        raise DataError(f"{folder}: unfinished vectors need this name, and it is something else. Move it.")
+        raise DataError(f"{folder}: exists, and this name is needed for unfinished embeddings. Move it away.")
     folder.mkdir(parents=True, exist_ok=True)
     rows: ResumableRows | None = None
     try:
@@ -154,5 +158,5 @@ def resumable_rows(output: Path, made_by: dict[str, Any]) -> Iterator[ResumableR
     except KeyboardInterrupt:
         if rows:
             verb = "is" if len(rows) == 1 else "are"
-            note(f"{counted(len(rows), 'file')} {verb} done and wait in {folder}. Run the same command to go on.")
+            note(f"{counted(len(rows), 'file')} {verb} done and saved in {folder}. Run the same command to resume.")
         raise

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from openclap.cli.classify import SkippedRecord, vectors_each
-from openclap.cli.console import list_skipped, print_json, print_table, shown, skipped_facts
+from openclap.cli.classify import embed_files
+from openclap.cli.console import SkippedFile, list_skipped, print_json, print_table, shown, skipped_facts
 from openclap.cli.model_options import ModelOptions
 from openclap.cli.reading import ReadAs
 
@@ -31,13 +28,13 @@ def score(
     read_as: ReadAs = ReadAs(),
     model_options: ModelOptions = ModelOptions(),
     batch_size: int = 16,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: bool = False,
 ) -> None:
-    """Compute how well sounds fit their captions: the CLAP score.
+    """Compute the CLAP score of sounds and their captions.
 
-    It is the cosine between a sound's vector and a sentence's, from -1 to 1: neither multiplied by the model's scale
-    nor cut off at 0. The model is Wu et al.'s (2023, arXiv:2211.06687); the score judges text-to-audio generation as
-    in Make-An-Audio (Huang et al. 2023, arXiv:2301.12661). Compare scores of one model and precision only.
+    The score is the cosine between the embeddings of a sound and a text, from -1 to 1: neither multiplied by the logit
+    scale nor clipped at 0. It is used to evaluate text-to-audio generation (Huang et al. 2023, arXiv:2301.12661).
+    Compare scores of the same model and precision only.
 
     Parameters
     ----------
@@ -46,17 +43,17 @@ def score(
     text
         A sentence: "rain on a tin roof".
     pairs
-        In place of AUDIO and TEXT, whatever `openclap dataset build` reads: a table with columns `path` (or `audio`,
-        `file`; relative to the table) and `caption`, a folder of sounds with captions, a Hugging Face data set, or
-        shards. The mean of all its pairs is printed too.
+        Instead of AUDIO and TEXT, any collection that `openclap dataset build` reads: a table with columns `path` (or
+        `audio`, `file`; relative to the table) and `caption`, a folder of sounds with captions, a Hugging Face data
+        set, or shards. The mean over all pairs is printed as well.
     batch_size
-        Sounds in one forward pass.
+        The number of sounds per forward pass.
     json
         Print one JSON object instead of a table.
     """
     from openclap.errors import AudioError
 
-    skipped: SkippedRecord = []
+    skipped: list[SkippedFile] = []
     wanted = _wanted(audio, text, pairs, read_as, skipped)
     embedder = model_options.load()
     paths, texts = (
@@ -64,7 +61,7 @@ def score(
         list(dict.fromkeys(caption for _, caption in wanted)),
     )
     text_D = dict(zip(texts, embedder.embed_text(texts), strict=True))
-    audio_D = dict(vectors_each(embedder, paths, skipped, batch_size, "Scoring"))
+    audio_D = dict(embed_files(embedder, paths, skipped, batch_size, "Scoring"))
     scored = [
         ScoredPair(path, caption, float(audio_D[path] @ text_D[caption])) for path, caption in wanted if path in audio_D
     ]
@@ -87,27 +84,31 @@ def score(
 
 
 def _wanted(
-    audio: Path | None, text: str | None, pairs: Path | None, read_as: ReadAs, skipped: SkippedRecord
+    audio: Path | None, text: str | None, pairs: Path | None, read_as: ReadAs, skipped: list[SkippedFile]
 ) -> list[tuple[str, str]]:
-    """Paths and texts. Raises ConfigError for neither one pair nor a table, and for a blank text."""
+    """List the pairs of path and text to score; records without a caption are added to `skipped`.
+
+    Raises ConfigError for arguments that are neither one pair nor a collection, and for a blank text; DataError for a
+    collection without captions.
+    """
     from openclap.errors import ConfigError, DataError
     from openclap.sources.recognise import advice
 
     if pairs is None:
         if audio is None or text is None:
             raise ConfigError(
-                "Give a sound and a sentence, as in: openclap score rain.wav 'rain on a roof', or --pairs."
+                "Give a sound and a sentence, as in 'openclap score rain.wav \"rain on a roof\"', or give --pairs."
             )
         if not text.strip():
             raise ConfigError("The sentence is empty, expected a few words such as 'rain on a tin roof'.")
         return [(str(audio), text)]
     if audio is not None:
         raise ConfigError(f"Both {audio} and --pairs were given, expected one of the two.")
-    found = read_as.recognise(pairs)
-    records = list(found.read())
+    collection = read_as.recognise(pairs)
+    records = list(collection.read())
     skipped += [(str(record.audio), "no caption") for record in records if not record.captions]
     wanted = [(str(record.audio), caption) for record in records for caption in record.captions]
     if not wanted:
-        none = f"{pairs}: none of the {len(records)} rows has a caption, so there is nothing to score."
-        raise DataError(" ".join(filter(None, (none, advice(found)))))
+        sentence = f"{pairs}: none of the {len(records)} rows has a caption, so there is nothing to score."
+        raise DataError(" ".join(filter(None, (sentence, advice(collection)))))
     return wanted

@@ -10,17 +10,16 @@ from cyclopts import Parameter
 
 from openclap.cli.console import note, print_json, print_table
 from openclap.cli.defaults import default_index
-from openclap.cli.model_options import Tokenizer
+from openclap.cli.model_options import TokenizerFile
 
 if TYPE_CHECKING:
     from openclap.types import Hit
 
 K = Annotated[int, Parameter(name=["--k", "-k"])]
-Json = Annotated[bool, Parameter(negative="")]
 
 
 def search(
-    query: str, *, index: Path | None = None, tokenizer: Tokenizer = None, k: K = 10, json: Json = False
+    query: str, *, index: Path | None = None, tokenizer: TokenizerFile = None, k: K = 10, json: bool = False
 ) -> None:
     """Find sounds by describing them.
 
@@ -29,9 +28,9 @@ def search(
     query
         A description in plain words: "rain on a tin roof".
     index
-        The index folder; your own (`openclap index add`) or else the demo's.
+        The index folder. Default: your own (`openclap index add`), or the demo's if there is none.
     k
-        How many sounds to show.
+        The number of sounds to show.
     json
         Print one JSON array of hits instead of a table.
     """
@@ -44,7 +43,7 @@ def search(
 
 
 def similar(
-    file: Path, *, index: Path | None = None, tokenizer: Tokenizer = None, k: K = 10, json: Json = False
+    file: Path, *, index: Path | None = None, tokenizer: TokenizerFile = None, k: K = 10, json: bool = False
 ) -> None:
     """Find sounds that are similar to a sound.
 
@@ -53,9 +52,9 @@ def similar(
     file
         The sound to compare with; it need not be in the index.
     index
-        The index folder; your own (`openclap index add`) or else the demo's.
+        The index folder. Default: your own (`openclap index add`), or the demo's if there is none.
     k
-        How many sounds to show.
+        The number of sounds to show.
     json
         Print one JSON array of hits instead of a table.
     """
@@ -65,7 +64,7 @@ def similar(
 
 
 def show(hits: list[Hit], *, json: bool) -> None:
-    """Print hits: score, place in the file, file name and caption."""
+    """Print hits: score, time in the file, file name and caption."""
     if json:
         print_json([asdict(hit) for hit in hits])
         return

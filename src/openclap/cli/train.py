@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Annotated
 
@@ -9,39 +10,40 @@ from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, shown
 from openclap.cli.live import training_progress
-from openclap.cli.model_options import Tokenizer
+from openclap.cli.model_options import TokenizerFile
 
 
 def train(
     recipe: str,
     *options: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     out: Path | None = None,
-    tokenizer: Tokenizer = None,
-    list_options: Annotated[bool, Parameter(negative="")] = False,
-    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    tokenizer: TokenizerFile = None,
+    list_options: bool = False,
+    dry_run: bool = False,
     processes: int = 1,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: bool = False,
 ) -> int:
-    """Train a model by a recipe. Every value of the recipe is an option: --epochs 5 --optim.lr 3e-4.
+    """Train a model by a recipe.
 
-    After Ctrl-C or a kill, the same command resumes from the last checkpoint. Writes the model to OUT/model, the log to
-    OUT/log.jsonl and OUT/tensorboard, and the curves to OUT/report.html.
+    Every value of the recipe is an option: --epochs 5 --optim.lr 3e-4. Writes the model to OUT/model, the log to
+    OUT/log.jsonl and OUT/tensorboard, and the curves to OUT/report.html. After Ctrl-C or a kill, the same command
+    resumes from the last checkpoint.
 
     Parameters
     ----------
     recipe
-        The name of a recipe ("demo"; an unknown name lists them), or the path of a Python file with a function
+        The name of a recipe, such as "demo" (an unknown name lists all), or the path of a Python file with a function
         `config()`.
     out
         The run folder.
     list_options
-        Print every option of the recipe with its value and meaning, and train nothing.
+        Print every option of the recipe with its value and meaning, and exit.
     dry_run
-        Print an estimate of memory and time, and train nothing.
+        Print an estimate of memory and time, and exit.
     processes
-        The number of processes, for --dry-run; torchrun starts them for a real run.
+        The number of processes that --dry-run assumes; torchrun starts them for a real run.
     json
-        Print one JSON object with the result, or with the estimate.
+        Print the result, the options or the estimate as JSON.
     """
     from openclap.errors import ConfigError
     from openclap.runs import is_first_process, training_config
@@ -67,7 +69,7 @@ def train(
         print_plan(plan_training(config, expected_inputs(recipe), processes=processes), json=json)
         return 0
     if out is None:
-        raise ConfigError("A run needs a folder: --out RUN. (--dry-run and --list-options need none.)")
+        raise ConfigError("No run folder was given: add --out RUN. Only --dry-run and --list-options need none.")
     with training_progress() as progress:
         result = run(config, out=out, progress=progress)
     if not is_first_process():
@@ -77,7 +79,7 @@ def train(
     note(f"The curves are in {shown(out / REPORT)}")
     list_skipped([(reason.partition(": ")[0], reason) for reason in result.skipped])
     if result.stopped:
-        note(f"Stopped at step {result.step} of {result.total_steps}, saved. Run the same command to continue.")
+        note(f"Stopped at step {result.step} of {result.total_steps}, saved. Run the same command to resume.")
         return 130
     note(f"Trained {result.total_steps} steps; the model is in {result.model}")
     return 0
@@ -91,12 +93,16 @@ def parse_options(words: tuple[str, ...]) -> dict[str, str | None]:
     from openclap.errors import ConfigError
 
     options: dict[str, str | None] = {}
-    left = list(words)
-    while left:
-        word = left.pop(0)
+    remaining = deque(words)
+    while remaining:
+        word = remaining.popleft()
         if not word.startswith("--"):
             raise ConfigError(f"{word!r} was not expected here; options are written --name value.")
         name, equals, value = word[2:].partition("=")
-        is_alone = not equals and (not left or left[0].startswith("--"))
-        options[name] = None if is_alone else value if equals else left.pop(0)
+        if equals:
+            options[name] = value
+        elif not remaining or remaining[0].startswith("--"):  # a value may begin with one dash: -1
+            options[name] = None
+        else:
+            options[name] = remaining.popleft()
     return options

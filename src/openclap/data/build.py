@@ -34,7 +34,7 @@ from openclap.data.download import download_sounds
 from openclap.data.filters import plan, select, unmet_splits
 from openclap.data.layout import CHUNK, check_identity, identity, lock, work, write_table
 from openclap.data.manifest import BuildReport, finish
-from openclap.data.near_duplicates import Embed, NearDuplicates, find_near_duplicates
+from openclap.data.near_duplicates import EmbedClips, NearDuplicates, find_near_duplicates
 from openclap.data.overlap import SplitIds
 from openclap.data.parallel import ALL, Runner, Share, run
 from openclap.data.split import TRAIN_AND_TEST
@@ -46,11 +46,9 @@ from openclap.sources import SOURCES
 from openclap.sources.recognise import ReadOptions, RecognisedCollection, advice, recognise
 from openclap.sources.record import Record
 from openclap.storage import Place, place_of
+from openclap.types import Progress
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total). In a build each record counts twice: when it is decoded and when it is packed."""
 
 
 class EmbeddingModel(Protocol):
@@ -59,7 +57,7 @@ class EmbeddingModel(Protocol):
     mono: MonoConfig
 
     @property
-    def embed_each(self) -> Embed: ...
+    def embed_each(self) -> EmbedClips: ...
 
     def digest(self) -> str: ...
 

@@ -66,7 +66,7 @@ def _records(folder: Place, share: Share, waiting: deque[int]) -> Iterator[Recor
     for chunk in chunk_numbers(folder, share):
         place = work(folder, "examined", f"{chunk}.parquet")
         if not place.exists():
-            raise DataError(f"{folder}: part of the records is still to be fetched. Run: openclap dataset fetch")
+            raise DataError(f"{folder}: part of the records is still to be fetched. Run 'openclap dataset fetch'.")
         facts = read_table(place).filter(pl.col("kind").is_null())
         for (n, row), seconds in zip(captioned(whole[facts["n"]]), facts["seconds"], strict=True):
             waiting.append(n)

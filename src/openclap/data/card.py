@@ -65,7 +65,7 @@ def stats_of(folder: Place) -> DatasetStats:
     if not (folder / MANIFEST).exists():
         begun = (folder / IDENTITY).exists() and any(folder.glob("*/*.tar"))
         command = f"openclap dataset check {folder} --repair" if begun else "openclap dataset build"
-        raise DataError(f"{folder}: has no {MANIFEST}, expected a finished data set. Run: {command}")
+        raise DataError(f"{folder}: has no {MANIFEST}, expected a finished data set. Run '{command}'.")
     rows = read_table(folder / MANIFEST)
     captions = rows["captions"].list.len()
     by_source = rows.group_by("source").agg(

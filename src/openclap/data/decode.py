@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.io import Source, Wave, decoded, name_of, resample, to_mono
+from openclap.arrays import Wave
+from openclap.audio.io import AudioSource, decoded, name_of, resample, to_mono
 from openclap.audio.mono import Cancellation, Channels, Levels, mixed
 from openclap.data.download import FailedRow, failures, path_of_sound, sound_of
 from openclap.data.layout import CHUNK, identity, numbered, read_table, records, work, write_table
@@ -55,7 +56,7 @@ class Facts:
     pcm_sha256: str
 
 
-def facts_of(source: Source, start_s: float | None = None, length_s: float | None = None) -> Facts:
+def facts_of(source: AudioSource, start_s: float | None = None, length_s: float | None = None) -> Facts:
     """Decode a sound piece by piece and measure it. Raises AudioError where it cannot be decoded."""
     meter = _Meter()
     for wave_NC, rate in segment(source, start_s, length_s):
@@ -64,7 +65,7 @@ def facts_of(source: Source, start_s: float | None = None, length_s: float | Non
 
 
 def facts_and_flac(
-    source: Source,
+    source: AudioSource,
     start_s: float | None = None,
     length_s: float | None = None,
     channels: Channels = "mean",
@@ -97,7 +98,7 @@ def facts_and_flac(
 
 
 def flac_of(
-    source: Source,
+    source: AudioSource,
     start_s: float | None = None,
     length_s: float | None = None,
     pcm_sha256: str | None = None,
@@ -111,13 +112,15 @@ def flac_of(
     facts, flac = facts_and_flac(source, start_s, length_s, channels)
     if pcm_sha256 not in (None, facts.pcm_sha256):
         raise AudioError(
-            f"{name_of(source)}: has changed since it was first decoded. Run: openclap dataset fetch --retry-failed"
+            f"{name_of(source)}: has changed since it was first decoded. Run 'openclap dataset fetch --retry-failed'."
         )
     assert flac is not None
     return flac
 
 
-def segment(source: Source, start_s: float | None = None, length_s: float | None = None) -> Iterator[tuple[Wave, int]]:
+def segment(
+    source: AudioSource, start_s: float | None = None, length_s: float | None = None
+) -> Iterator[tuple[Wave, int]]:
     """Decode a sound piece by piece, each (N, C) with its rate; with `start_s`, only `length_s` from there.
 
     Raises AudioError where it cannot be decoded, and where it ends before `start_s`.

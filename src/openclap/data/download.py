@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from openclap.audio.io import Source
+from openclap.audio.io import AudioSource
 from openclap.data.layout import CHUNK, identity, records, work
 from openclap.data.parallel import ALL, Share
 from openclap.download import FailedFetch, FetchLimits, FileRequest, fetch
@@ -31,7 +31,7 @@ def path_of_sound(folder: Place, audio: str) -> Place:
     return work(folder, "audio", name[:2], name + (suffix if suffix[1:].isalnum() and len(suffix) < 6 else ""))
 
 
-def sound_of(folder: Place, audio: str | os.PathLike[str]) -> Source:
+def sound_of(folder: Place, audio: str | os.PathLike[str]) -> AudioSource:
     """The sound of a record, to be decoded: a path, or the bytes of a file in object storage.
 
     Raises AudioError where it does not exist.

@@ -216,7 +216,7 @@ def judged(folder: Place, config: DataConfig) -> polars.DataFrame:
     if examined < len(usable):
         raise DataError(
             f"{folder}: {len(usable) - examined} of {len(usable)} records are still to be fetched and decoded. "
-            "Run every part of: openclap dataset fetch"
+            "Run every part of 'openclap dataset fetch'."
         )
     if facts is None:
         return whole
@@ -277,8 +277,8 @@ def _without_near_duplicates(folder: Place, facts: polars.DataFrame) -> polars.D
         return facts
     if not work(folder, NEAR_DUPLICATES).exists():
         raise DataError(
-            f"{folder}: near-duplicates are still to be compared. Run every part of: openclap dataset fetch "
-            "--near-duplicates"
+            f"{folder}: near-duplicates are still to be compared. Run every part of 'openclap dataset fetch "
+            "--near-duplicates'."
         )
     included = facts.filter(pl.col("kind").is_null()).select("n", "id", "source")
     near = read_table(work(folder, NEAR_DUPLICATES)).join(included, left_on="twin", right_on="n")

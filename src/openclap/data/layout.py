@@ -71,7 +71,7 @@ def read_table(path: Place) -> polars.DataFrame:
         raise DataError(f"{path}: no such file. Run the step that makes it: openclap dataset build.") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         advice = (
-            f"Run: openclap dataset check {path.parent} --repair"
+            f"Run 'openclap dataset check {path.parent} --repair'."
             if path.name == MANIFEST
             else "Delete it and run the same again"
         )
@@ -103,7 +103,7 @@ def records(folder: Place, digest: str) -> polars.DataFrame:
     """
     frame = read_all(work(folder, "records"))
     if frame is None:
-        raise DataError(f"{folder}: has no records yet. Run: openclap dataset build")
+        raise DataError(f"{folder}: has no records yet. Run 'openclap dataset build'.")
     return frame
 
 

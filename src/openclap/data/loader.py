@@ -27,8 +27,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from openclap.arrays import Wave
 from openclap.audio.augment import UNCHANGED, AugmentConfig, draw_mix, hide_stripes, join_captions, vary
-from openclap.audio.io import Wave, decoded
+from openclap.audio.io import decoded
 from openclap.audio.mono import Channels, MonoBlocks, MonoConfig
 from openclap.data.order import batches_per_epoch, epoch_order, neighbour, rank_batches, sample_rng
 from openclap.data.shards import ShardIndex

@@ -72,7 +72,7 @@ def finish(folder: Place) -> BuildReport:
     if lacking:
         raise DataError(
             f"{folder}: {len(lacking)} of {len(plans)} tars are still to be written (the first is {lacking[0].path}). "
-            "Run every part of: openclap dataset pack"
+            "Run every part of 'openclap dataset pack'."
         )
     written = _written(plans)
     manifest = _manifest(folder, whole, selection, written)
@@ -97,7 +97,7 @@ def _read_work(folder: Place) -> tuple[polars.DataFrame, polars.DataFrame, list[
     """Every record, the selection, and the tars it defines."""
     whole = _with_sentences(folder, records(folder, identity(folder)["digest"]).drop("kind", "reason", "valid"))
     if not work(folder, SELECTION).exists():
-        raise DataError(f"{folder}: no tar is written yet. Run every part of: openclap dataset pack")
+        raise DataError(f"{folder}: no tar is written yet. Run every part of 'openclap dataset pack'.")
     selection = read_table(work(folder, SELECTION))
     return whole, selection, plan_tars(folder, selection)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.io import Source, Wave
+from openclap.audio.inputs import Sound
 from openclap.data.config import DataConfig
 from openclap.data.decode import chunk_numbers, segment
 from openclap.data.download import sound_of
@@ -29,10 +29,8 @@ from openclap.data.parallel import ALL, Share
 from openclap.errors import AudioError, ConfigError, DataError, require
 from openclap.storage import Place, new_file
 
-Sound = Source | tuple[Wave, int]
-Embed = Callable[[Iterable[Sound]], Iterator[NDArray[np.float32] | AudioError]]
+EmbedClips = Callable[[Iterable[Sound]], Iterator[NDArray[np.float32] | AudioError]]
 """Yields the unit-norm embedding of each sound in order, or an error: `openclap.Embedder.embed_each`."""
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class NearDuplicates:
 
     threshold: float
     model: str
-    embed: Embed
+    embed: EmbedClips
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
@@ -98,7 +96,7 @@ def _usable(folder: Place, chunk: int, config: DataConfig, excluded: list[SplitI
     pl = require("polars", "data")
     place = work(folder, "examined", f"{chunk}.parquet")
     if not place.exists():
-        raise DataError(f"{folder}: part of the records is still to be fetched. Run: openclap dataset fetch")
+        raise DataError(f"{folder}: part of the records is still to be fetched. Run 'openclap dataset fetch'.")
     whole = records(folder, identity(folder)["digest"]).slice(chunk * CHUNK, CHUNK)
     facts = judge_sounds(join_facts(whole, read_table(place)), replace(config, drop_duplicates=False), excluded)
     numbers: list[int] = facts.filter(pl.col("kind").is_null())["n"].to_list()
@@ -160,7 +158,9 @@ ROUNDING = 1e-5
 """Tolerance for rounding: identical clips may have a cosine a little below 1."""
 
 
-def nearest_included(embeddings_ND: Floats, threshold: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def nearest_included(
+    embeddings_ND: NDArray[np.floating[Any]], threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """For each row, the first earlier included row to which its cosine is at least `threshold`, and that cosine.
 
     A row without one is included itself: it gets -1 and 0. Rows need not have unit length; a zero row matches nothing.
@@ -202,7 +202,7 @@ def _to_included(near_BB: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return near_BB & included
 
 
-def _unit(embeddings_BD: Floats) -> NDArray[np.float32]:
+def _unit(embeddings_BD: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     single_BD = embeddings_BD.astype(np.float32)
     length_B1 = np.linalg.norm(single_BD, axis=1, keepdims=True)
     unit_BD: NDArray[np.float32] = single_BD / np.maximum(length_B1, np.float32(1e-12))

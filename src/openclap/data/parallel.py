@@ -121,7 +121,7 @@ def run_on_ray(work: Callable[[T], R], items: Sequence[T], processes: int = 1) -
         ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"No Ray cluster can be reached ({reason}). Run: ray start --head") from None
+        raise ConfigError(f"No Ray cluster can be reached ({reason}). Run 'ray start --head'.") from None
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 

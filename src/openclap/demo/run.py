@@ -30,14 +30,12 @@ from openclap.storage import write_bytes
 from openclap.training.config import TrainConfig
 from openclap.training.logging import TrainingRow, read_log
 from openclap.training.trainer import TrainingResult, train
+from openclap.types import Progress
 
 SOUNDS = Path(__file__).parent / "sounds"
 TABLE = SOUNDS / "sounds.csv"
 SPLITS = {"train": 0.7, "test": 0.3}
 SPLIT_SEED = 0
-
-Advance = Callable[[int, int], None]
-"""Reports progress as items done and items in total."""
 
 
 class Demo:
@@ -76,13 +74,13 @@ class Demo:
         write_bytes(marker, wanted.encode())
         return is_outdated
 
-    def pack(self, progress: Advance) -> dict[str, int]:
+    def pack(self, progress: Progress) -> dict[str, int]:
         """Pack the sounds and return the number of clips in each split."""
         return pack(self.records, self.shards, splits=SPLITS, seed=SPLIT_SEED, progress=progress).packed
 
-    def train(self, watch: Callable[[TrainingRow], None]) -> TrainingResult:
-        """The finished run, or where it was stopped."""
-        return train(self.config, self.run, progress=watch)
+    def train(self, progress: Callable[[TrainingRow], None]) -> TrainingResult:
+        """Train, or resume training, and return the result of the finished or stopped run."""
+        return train(self.config, self.run, progress=progress)
 
     def publish(self) -> Path:
         """Copy the trained model to a folder named by its digest, and make it the default model.
@@ -97,9 +95,9 @@ class Demo:
         return place
 
     def measure(self, progress: Callable[[str, int, int], None]) -> list[Sequence[str]]:
-        """Measure the trained model beside its start, on held-out groups: the table, heading first.
+        """Evaluate the trained model beside its start on the test split, and return the table, heading first.
 
-        Written once to report/, with the page and all ranks.
+        The table is written once to report/, with the page and all ranks.
         """
         table_file = self.report.with_name("table.json")
         if table_file.is_file():  # the last file to be written, so the others are complete
@@ -113,7 +111,7 @@ class Demo:
         write_bytes(table_file, json.dumps(table).encode())
         return [*table]
 
-    def index(self, progress: Advance) -> ScanReport:
+    def index(self, progress: Progress) -> ScanReport:
         """Index all bundled sounds with the trained model."""
         return self.library().add([SOUNDS], records=self.records, progress=progress)
 

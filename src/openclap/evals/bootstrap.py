@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from openclap.arrays import Floats, Ints
 from openclap.errors import DataError
 from openclap.evals.metrics import (
     ACCURACY,
@@ -27,7 +28,7 @@ from openclap.evals.metrics import (
     classify,
     retrieval_measures,
 )
-from openclap.evals.ranks import CUT, Floats, Ints, Ranks
+from openclap.evals.ranks import CUT, Ranks
 
 RESAMPLES = 1000
 DRAWS = 200

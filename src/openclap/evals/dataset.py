@@ -270,7 +270,9 @@ def _sample_of_record(record: Record) -> Sample:
     """A record in the form that shards have. Raises AudioError for a sound that cannot be read."""
     audio = record.audio
     if isinstance(audio, str):
-        raise AudioError(f"{audio}: is an address. Pack it first: openclap dataset build")
+        raise AudioError(
+            f"{audio}: is an address, expected a file. Run 'openclap dataset build' first, which downloads it."
+        )
     try:
         if record.start_s is not None:
             content = flac_of(audio, record.start_s, record.length_s)

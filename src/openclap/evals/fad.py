@@ -12,12 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from openclap.arrays import Floats
 from openclap.errors import ConfigError, DataError
 from openclap.limits import check_count
-
-Floats = NDArray[np.float64]
 
 SUBSETS = 25
 SMALLEST = 500  # embeddings in the smallest subset, as in Gui et al.; half of all where there are fewer than 1,000
@@ -89,7 +88,7 @@ def frechet_distance_infinity(
     reference, b_MD = Gaussian.of(_checked(a_ND, "a")), _checked(b_MD, "b", a_ND)
     count = len(b_MD)
     if count < FEWEST:
-        raise DataError(f"b has {count} vectors: the extrapolation needs {FEWEST} or more.")
+        raise DataError(f"The second set has {count} vectors: the extrapolation needs {FEWEST} or more.")
     rng = np.random.default_rng(seed)
     size_S = np.unique(np.linspace(min(SMALLEST, count // 2), count, subsets).astype(np.int64))
     chosen = (rng.choice(count, size, replace=False) for size in size_S)

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from openclap import __version__
+from openclap.arrays import Floats, Ints, Wave
 from openclap.audio.augment import LAION_STRIPES, hide_stripes
-from openclap.audio.io import Wave
 from openclap.data.loader import concatenate, prefetch
 from openclap.data.order import epoch_order, sample_rng
 from openclap.embedder import Embedder
@@ -31,7 +31,6 @@ from openclap.errors import AudioError, ConfigError
 from openclap.evals.cached_embedder import Embeddings, SoundEmbedder, read_sound
 from openclap.evals.dataset import EvalClips
 from openclap.evals.probing import LabelledClips, ProbeInput, Scorer, score
-from openclap.evals.ranks import Floats, Ints
 from openclap.training.checkpointing import TrainingProgress
 from openclap.training.classifier import (
     AudioEncoder,

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from openclap.arrays import Floats, Ints
 from openclap.errors import DataError
-from openclap.evals.ranks import CUT, Floats, Ints, Ranks, as_indices, as_numpy, rank_retrieval
+from openclap.evals.ranks import CUT, Ranks, as_indices, as_numpy, rank_retrieval
 
 Statistic = Callable[[Floats], Floats]
 """Weights (R, N) to values (R,)."""

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openclap.arrays import Floats, Ints
 from openclap.errors import DataError, require
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, Embeddings
 from openclap.evals.dataset import EvalClips, TaskClips
 from openclap.evals.metrics import ACCURACY, Measure, classify, mean_of
-from openclap.evals.ranks import TIE, Floats, Ints
+from openclap.evals.ranks import TIE
 from openclap.evals.results import TaskOutput
 from openclap.evals.tagging import average_precisions, tag
 from openclap.evals.zero_shot import (

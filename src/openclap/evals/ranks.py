@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from openclap.arrays import Floats, Ints
 from openclap.errors import DataError
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Scores = NDArray[Any]
 
 CUT = 10  # mAP@10: a rank beyond it earns nothing

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from openclap.arrays import Floats, Ints
 from openclap.evals.bootstrap import Estimate, chance_recall
 from openclap.evals.examples import (
     PLAYED_S,
@@ -25,7 +26,6 @@ from openclap.evals.examples import (
     sampled_queries,
 )
 from openclap.evals.metrics import AUDIO_TO_TEXT, TEXT_TO_AUDIO
-from openclap.evals.ranks import Floats, Ints
 from openclap.evals.results import (
     MetricRow,
     Results,

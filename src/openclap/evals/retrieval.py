@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from openclap.arrays import Floats, Ints
 from openclap.errors import DataError
 from openclap.evals.cached_embedder import (
     CachedEmbedder,
@@ -23,7 +24,7 @@ from openclap.evals.cached_embedder import (
 )
 from openclap.evals.dataset import EvalClips, TaskClips
 from openclap.evals.metrics import DIRECTION_LABELS, RECALL_AT, Measure, Metric, retrieval_measures
-from openclap.evals.ranks import TIE, Floats, Ints, Ranks, rank_vectors
+from openclap.evals.ranks import TIE, Ranks, rank_vectors
 from openclap.evals.results import TaskOutput
 
 if TYPE_CHECKING:

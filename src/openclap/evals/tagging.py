@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from openclap.arrays import Floats, Ints
 from openclap.errors import DataError
 from openclap.evals.metrics import MEAN_AVERAGE_PRECISION, ROC_AUC, Measure, Metric, Statistic
-from openclap.evals.ranks import Floats, Ints, as_numpy
+from openclap.evals.ranks import as_numpy
 
 ClassFigure = Callable[[Floats, NDArray[np.bool_]], Floats]
 """(R, N) weights and (N,) truth, both best first, to (R,)."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from openclap.arrays import Floats, Ints
 from openclap.errors import DataError
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder, embed_sentences
 from openclap.evals.dataset import EvalClips, TaskClips
@@ -29,7 +30,7 @@ from openclap.evals.metrics import (
     classification_measures,
     classify,
 )
-from openclap.evals.ranks import TIE, Floats, Ints, as_numpy
+from openclap.evals.ranks import TIE, as_numpy
 from openclap.evals.results import TaskOutput
 from openclap.evals.tagging import tag, tagging_measures
 from openclap.text.prompts import prompts

@@ -1,1 +1,1 @@
-"""Networks alone: no files, no audio decoding, no tokenizers."""
+"""Networks and objectives. Files, audio decoding and tokenizers are elsewhere."""

@@ -1,4 +1,4 @@
-"""The networks of a preset."""
+"""Build the networks of a preset."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 def build_audio_tower(config: AudioConfig) -> nn.Module:
-    """Build an audio tower with fresh weights: `forward(AudioBatch)` gives (B, D), `features` gives AudioFeatures.
+    """Build an audio tower with random weights from torch's generator.
 
-    A new tower gets its case here. `assert_never` makes the type checker name this and every other place that has to
-    tell the towers apart, once `AudioConfig` has a new member.
+    A new audio tower needs a case here, and two methods: `forward(AudioBatch)` returns (B, `embedding_size`), and
+    `features(AudioBatch)` returns AudioFeatures. `assert_never` makes the type checker name this and every other place
+    that tells the towers apart, once `AudioConfig` has a new member.
     """
     if isinstance(config, HTSATConfig):
         return HTSAT(config)
@@ -30,7 +31,7 @@ def build_audio_tower(config: AudioConfig) -> nn.Module:
 
 
 def build_clap(preset: Preset) -> CLAP:
-    """Build the networks of `preset` with fresh weights, drawn from torch's generator."""
+    """Build the networks of `preset` with random weights from torch's generator."""
     return CLAP(
         build_audio_tower(preset.audio),
         TextTower(preset.text),

@@ -15,7 +15,7 @@ from openclap.types import AudioBatch, AudioFeatures, Features, PairBatch, TextB
 
 INITIAL_SCALE = math.log(1 / 0.07)
 LARGEST_SCALE = math.log(100.0)
-"""CLIP's temperature (Radford et al. 2021): starts at 1/0.07, never above 100."""
+"""Logarithms of CLIP's logit scale: it starts at 1/0.07 and never exceeds 100 (Radford et al. 2021)."""
 
 
 class ProjectionHead(nn.Sequential):
@@ -79,7 +79,7 @@ class CLAP(nn.Module):
         return F.normalize(self.text_head(self.text_tower(batch)), dim=-1)
 
     def forward(self, batch: PairBatch) -> Features:
-        """Features of a batch for an objective, in fp32 or finer: half precision is too coarse for softmaxes."""
+        """The features of a batch for an objective, in at least fp32: half precision is too coarse for softmaxes."""
         audio_BD, text_TD = _fine(self.encode_audio(batch.audio)), _fine(self.encode_text(batch.text))
         return Features(
             audio_BD=audio_BD,

@@ -16,14 +16,14 @@ from openclap.types import Features
 
 
 class CaptionWeights(NamedTuple):
-    """Weights of the captions' pairs: of local captions, and of all captions."""
+    """PairWeights of the captions' pairs: of local captions, and of all captions."""
 
     own_T: Tensor
     everyone_T: Tensor
 
 
-class Weights(Protocol):
-    """Weights of the captions' pairs, computed from audio or from text."""
+class PairWeights(Protocol):
+    """PairWeights of the captions' pairs, computed from audio or from text."""
 
     def by_audio(self, own: Features, everyone: Features) -> CaptionWeights: ...
 
@@ -61,7 +61,7 @@ class SimilarityWeights:
 
 
 class NegativeFilter(Protocol):
-    """Candidates that are no negatives of an anchor: masks, true where a candidate is excluded."""
+    """Masks (A, C) that are true where a candidate must not be a negative of an anchor."""
 
     def of_clips(self, own: Features, everyone: Features) -> Tensor: ...
 

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from openclap.models.config import FusionKind
 
 BOTTLENECK = 4
+"""Factor by which attention reduces the channels."""
 LOCAL_VIEWS = 3
+"""Front, middle and back."""
 
 
 class DirectFusion(nn.Module):
@@ -33,7 +35,7 @@ class DirectFusion(nn.Module):
 class AttentionFusion(nn.Module):
     """AFF: 2·x·w + 2·y·(1 − w), w = sigmoid(local(x + y) + global(x + y)).
 
-    The factor 2 is LAION's code, not the paper, and its weights need it.
+    The factor 2 is in LAION's code but not in the paper. Its weights were trained with it.
     """
 
     def __init__(self, channels: int, conv: type[nn.Module]) -> None:
@@ -50,8 +52,8 @@ class AttentionFusion(nn.Module):
 class IterativeAttentionFusion(nn.Module):
     """iAFF: x·w + y·(1 − w), twice, the first result giving the second weight.
 
-    LAION: the second pass reuses the first global branch (test_iaff_reuses_the_first_global_branch); files hold a
-    second one that nothing reads.
+    LAION: the second pass reuses the first global branch (test_iaff_reuses_the_first_global_branch). Its checkpoints
+    contain a second one, which is never used.
     """
 
     def __init__(self, channels: int, conv: type[nn.Module]) -> None:
@@ -81,7 +83,7 @@ def pooled_bottleneck(channels: int, conv: type[nn.Module]) -> nn.Sequential:
 
 
 def of_several(pooled: nn.Module, x: Tensor) -> Tensor:
-    """LAION: a lone clip is doubled, or batch norm would have one value to learn from."""
+    """LAION: repeat a single clip in training, because batch norm needs more than one value per channel."""
     if pooled.training and len(x) == 1:
         return torch.select(pooled(x.repeat_interleave(2, dim=0)), 0, 0).unsqueeze(0)
     result: Tensor = pooled(x)

@@ -1,7 +1,7 @@
 """HTSAT, the hierarchical token-semantic audio transformer (Chen et al. 2022, arXiv:2202.00874).
 
-A log-mel is folded into a square image, which a Swin transformer reads; its last map gives the embedding, and a
-convolution over it gives class scores for every moment.
+A log-mel is folded into a square image, which a Swin transformer encodes. The mean of its last map is the embedding,
+and a convolution over that map gives class scores for each moment.
 
 B clips, V views, T frames, F mel bins, S side of the image, N tokens, C channels, K classes.
 """
@@ -19,7 +19,9 @@ from openclap.models.swin import SwinStage
 from openclap.types import AudioBatch, AudioFeatures
 
 PATCH = 4
+"""Side of a patch in pixels of the image."""
 DROP_PATH = 0.1
+"""Stochastic depth of the last block; it grows linearly from 0 in the first."""
 
 
 class HTSAT(nn.Module):

@@ -30,8 +30,8 @@ from openclap.models.contrast import (
     EqualWeights,
     ExcludeEqualCaptions,
     NegativeFilter,
+    PairWeights,
     SimilarityWeights,
-    Weights,
 )
 from openclap.types import Features
 
@@ -127,7 +127,7 @@ def _first(features: Features, size: int) -> Features:
     return replace(features, audio_BD=audio_BD, text_TD=F.normalize(features.text_TD[:, :size], dim=-1))
 
 
-def _weights(config: ObjectiveConfig) -> Weights:
+def _weights(config: ObjectiveConfig) -> PairWeights:
     return SimilarityWeights(config.kappa) if config.kappa else EqualWeights()
 
 

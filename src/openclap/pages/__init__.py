@@ -1,1 +1,1 @@
-"""What our pages are made of: a style, charts, curves over a log, and the engine that fills a template."""
+"""Parts of the HTML reports: the style, charts, curves over a training log, and rendering of templates."""

@@ -1,9 +1,9 @@
 """Charts as SVG: curves, intervals on a bar, confusion tables, and bar charts as files of their own.
 
-Drawn by hand rather than with a plotting library: a page is then one file without a script, text stays selectable and
-of the page's font, `<title>` gives each mark a tooltip, and colours come from CSS variables (`style.css`), so that one
-drawing is right in light and dark. Every mark with a meaningful colour also differs in shape or text. Everything that
-is not a number is escaped here.
+They are written directly rather than with a plotting library: a page is one file without scripts, its text is
+selectable and in the page's font, `<title>` gives each mark a tooltip, and CSS variables (`style.css`) adapt the
+colours to light and dark mode. Every mark with a meaningful colour also differs in shape or text. All text is escaped
+here.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from openclap.arrays import Floats, Ints
 
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
@@ -93,7 +91,8 @@ def interval_bar(
     chance: tuple[float, float] | None = None,
     ring: float | None = None,
 ) -> str:
-    """A figure on 0..1: a band for the interval of chance, a ring for a figure to compare with, and a dot on a line."""
+    """A dot for a figure in 0..1, with a line for its interval, a band for the interval of chance, and a ring for the
+    figure of another model."""
     x_scale = Scale(0.0, 1.0, 5, 175)
     parts = ['<line class="bar-base" x1="5" y1="10" x2="175" y2="10"/>']
     if chance is not None and not math.isnan(chance[0]):

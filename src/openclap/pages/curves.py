@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from openclap.pages.charts import Curve, Floats, line_chart
+from openclap.arrays import Floats
+from openclap.pages.charts import Curve, line_chart
 from openclap.pages.render import markup
 
 LogRow = Mapping[str, Any]
 Panel = dict[str, Any]
 """A chart with its title, a sentence and a key, as the macro `draw` of `macros.html` takes it."""
 POINTS = 240
-"""Points that a curve has at most."""
+"""The largest number of points of a curve."""
 SMOOTHED_FROM = 40
-"""Rows from which on a smoothed curve is drawn over the logged one."""
+"""Number of rows above which a smoothed curve is drawn over the logged one."""
 
 
 def curve(
@@ -48,7 +49,7 @@ def curve(
             "title": title,
             "lead": sentence,
             "svg": markup(line_chart(curves, alt=sentence, x_label="step", y_label=y_label)),
-            "key": [(each.name, each.style) for each in curves],
+            "key": [(drawn.name, drawn.style) for drawn in curves],
         }
     ]
 

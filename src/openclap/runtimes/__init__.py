@@ -1,7 +1,7 @@
 """Runtimes: software that computes embeddings, behind one protocol of numpy arrays.
 
-`openclap.Embedder` decodes, cuts and averages; a runtime turns waveforms and texts into embeddings. Everything above a
-runtime imports neither torch nor transformers, so a model may run without them. N items, D embedding.
+`openclap.Embedder` decodes, cuts and averages; a runtime computes the embeddings of waveforms and texts. Modules that
+use a runtime import neither torch nor transformers, so that a runtime without them is possible. N items, D embedding.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Runtime(Protocol):
-    """A model, ready to embed. Implementations must be deterministic and independent of the batch (within 1e-5).
+    """A loaded model. Implementations must be deterministic, and in fp32 independent of the batch (within 1e-5).
 
     Attributes:
         name: the software and the precision, for people and for keys of caches: "torch fp32".
         precision: "fp32", "bf16" or "int8".
-        preset: what the weights need; it states sample rate, input length, embedding size and tokenizer.
+        preset: states sample rate, input length, embedding size and tokenizer.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Runtime(Protocol):
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether a tokenizer file is at hand; otherwise it would be fetched."""
+        """Whether a tokenizer file is on this machine; otherwise it is downloaded when text is first embedded."""
         ...
 
     def check_tokenizer(self) -> None:
-        """Read the tokenizer. Raises CheckpointError where text could not be embedded later."""
+        """Read the tokenizer. Raises CheckpointError if text could not be embedded later."""
         ...
 
     def embed_waves(self, waves: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -67,7 +67,7 @@ class Runtime(Protocol):
 
 
 class Loader(Protocol):
-    """Options of a runtime, checked before a model is fetched or read."""
+    """Options of a runtime, checked before a model is downloaded or read."""
 
     def read(
         self, path: Path, *, preset: Preset | None, tokenizer: str | os.PathLike[str] | None, offline: bool
@@ -77,7 +77,8 @@ class Loader(Protocol):
 
 
 RUNTIMES = {"torch": "openclap.runtimes.torch:TorchLoader"}
-"""Loaders by runtime, as strings: an import, even one inside a function, would make every user depend on torch."""
+"""Loaders by runtime. Strings and not imports: import-linter also counts imports inside functions, and nothing above
+this module may depend on torch."""
 
 
 def loader(name: str, device: str | torch.device | None, precision: str, *, compile: bool) -> Loader:

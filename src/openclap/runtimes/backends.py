@@ -31,7 +31,8 @@ COSINE_BOUNDS: dict[Precision, float] = {"fp32": 0.999999, "bf16": 0.9995, "int8
 """The least cosine between an embedding and that of torch in fp32 (measured: docs/benchmarks.md)."""
 
 CPU_CLIPS = 4
-"""Clips of one forward pass of an audio tower on a CPU: more fall out of its caches (see docs/benchmarks.md)."""
+"""Clips per forward pass of an audio tower on a CPU: with more, activations no longer fit its caches (see
+docs/benchmarks.md)."""
 
 
 class Backend(Protocol):
@@ -66,7 +67,9 @@ FP32 = BackendChoice("torch", "fp32")
 
 
 def choose(precision: str, device: torch.device) -> BackendChoice:
-    """Choose the backend for `precision` on `device`; "auto" is the fastest with a cosine of 0.9995, from this table:
+    """Choose the backend for `precision` on `device`.
+
+    "auto" is the fastest one whose embeddings have a cosine of at least 0.9995 to fp32, by this table:
 
     ====================  =============================  ==================
     device                feature                        choice
@@ -108,11 +111,11 @@ def build(
 
 
 class TorchBackend:
-    """torch: fp32 as the weights are, bf16 by autocast, int8 in the linear layers of the audio side.
+    """torch in fp32, in bf16 by autocast, or with int8 in the linear layers of the audio side.
 
-    Under int8 clips go through one at a time, because torch quantises the whole input of a layer by one scale. Captions
-    stay in fp32: a few channels of a pretrained text tower are so much larger than the others that eight bits for all
-    of them leave a cosine of 0.94 (docs/benchmarks.md).
+    With int8, clips are computed one at a time: torch quantises the input of a layer with a single scale, which would
+    make an embedding depend on its batch. Captions stay in fp32: a few channels of a pretrained text tower are so much
+    larger than the others that eight bits for all of them give a cosine of 0.94 only (docs/benchmarks.md).
     """
 
     def __init__(self, clap: CLAP, precision: Precision, device: torch.device, *, compile: bool = False) -> None:
@@ -232,7 +235,7 @@ SIDES: dict[str, Callable[[CLAP], _Audio | _Text]] = {"audio": _Audio, "text": _
 
 
 def _convert(network: _Audio | _Text, inputs: tuple[Tensor, ...], place: Path) -> None:
-    """Trace a network on two items and write OpenVINO's files; the `.xml` file comes last and makes the entry whole."""
+    """Trace a network on two items and write OpenVINO's files, the `.xml` file last: it marks a complete entry."""
     # Without its telemetry package, OpenVINO sends nothing home from a conversion.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino

@@ -26,7 +26,9 @@ _HEADER_NAME = "index.json"
 _TABLES = ("files", "windows")
 _PART_NAME = _HEADER_NAME + ".part"
 _OWN_NAMES = {_WRITE_LOCK, _CREATE_LOCK, _HEADER_NAME, _PART_NAME, *(f"{name}.lance" for name in _TABLES)}
+"""Entries of a folder that may become an index; any other belongs to the user."""
 _CREATING_TAKES_S = 30.0
+"""Wait for another process that creates the same index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,17 @@ class IndexIdentity:
 
 
 def create(folder: Path, identity: IndexIdentity) -> None:
-    """Make `folder` an empty index. One that two processes create at once is created by one of them.
+    """Make `folder` an empty index. Of two processes that create it at once, the second one gets the error.
 
-    Raises DataError when it is an index already, holds anything else, or cannot be written.
+    Raises DataError when it is an index already, contains anything else, or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder} cannot be made a folder ({error.strerror}). Choose another place.") from error
-    _refuse_used(folder)
+        raise DataError(f"{folder}: cannot be created ({error.strerror}). Choose another place.") from error
+    _refuse_used(folder)  # before a lock file is written to a folder of the user's
     with only_writer(folder, _CREATE_LOCK, timeout_s=_CREATING_TAKES_S):
-        _refuse_used(folder)
+        _refuse_used(folder)  # again, since another process may have created it before we got the lock
         with storage(folder, "written"):
             _remove_empty_tables(folder)
             database = connect(folder)
@@ -81,8 +83,8 @@ def exists(folder: Path) -> bool:
 def read_identity(folder: Path) -> IndexIdentity:
     """Read the identity of the index in `folder`. Raises DataError when it is no index, damaged or too new."""
     if not exists(folder):
-        what = "does not exist" if not folder.exists() else "is not a search index: it has no index.json"
-        raise DataError(f"{folder} {what}. Give the folder of an index, or make one with 'openclap index add'.")
+        reason = "does not exist" if not folder.exists() else "is not a search index: it has no index.json"
+        raise DataError(f"{folder} {reason}. Give the folder of an index, or make one with 'openclap index add'.")
     try:
         header = json.loads((folder / _HEADER_NAME).read_text(encoding="utf-8"))
         version = int(header["format_version"])
@@ -118,8 +120,8 @@ def open_table(folder: Path, database: Any, name: str, schema: Any) -> Any:
     """The table `name`. Raises DataError when it is missing, unreadable or not of this `schema`."""
     with storage(folder, "read"):
         table = database.open_table(name)
-        found = table.schema
-    if not found.equals(schema):
+        stored = table.schema
+    if not stored.equals(schema):
         raise DataError(f"{folder}: the table '{name}' has unexpected columns. {_REBUILD}")
     return table
 
@@ -127,15 +129,16 @@ def open_table(folder: Path, database: Any, name: str, schema: Any) -> Any:
 def write_lock(folder: Path) -> AbstractContextManager[None]:
     """Lock `folder` for writing; the system releases the lock of a process that dies.
 
-    LanceDB alone would let two processes that add the same new file both insert it.
-    Raises DataError when another process or thread holds it, or the folder cannot be written.
+    Without it, two processes that add the same new file would both insert it: LanceDB's commits are atomic, but two
+    inserts do not conflict. Raises DataError when another process or thread has the lock, or the folder cannot be
+    written.
     """
     return only_writer(folder, _WRITE_LOCK)
 
 
 @contextmanager
 def storage(folder: Path, verb: str) -> Iterator[None]:
-    """Turn what LanceDB and Arrow raise into a DataError with one sentence. `verb` is "read" or "written"."""
+    """Convert errors of LanceDB and Arrow to DataError. `verb` is "read" or "written"."""
     pa = require("pyarrow", "search")
     try:
         yield
@@ -152,7 +155,7 @@ def _refuse_used(folder: Path) -> None:
     if exists(folder):
         raise DataError(f"{folder} is an index already. Open it, or choose another folder.")
     if foreign := sorted(entry.name for entry in folder.iterdir() if entry.name not in _OWN_NAMES):
-        raise DataError(f"{folder} holds other things ({foreign[0]}). Choose an empty or a new folder for the index.")
+        raise DataError(f"{folder} contains other files ({foreign[0]}). Choose an empty or a new folder for the index.")
     database = connect(folder)
     for name in _TABLES:
         # A creation that was killed leaves empty tables; full ones are an index that lost its index.json.
@@ -193,7 +196,7 @@ def _identity(stored: Any) -> IndexIdentity:
         hop_s=float(stored["hop_s"]),
         channels=stored.get("channels", "mean"),
         trim_silence=stored.get("trim_silence") is True,
-        precision=str(stored.get("precision", "fp32")),  # indexes of before had no other
+        precision=str(stored.get("precision", "fp32")),  # older indexes do not store it
         revision=stored.get("revision"),
     )
 
@@ -206,4 +209,4 @@ def _label(identity: IndexIdentity) -> str:
 
 
 def _damaged_header(folder: Path) -> DataError:
-    return DataError(f"{folder}: its index.json cannot be understood. {_REBUILD}")
+    return DataError(f"{folder}: its index.json cannot be read. {_REBUILD}")

@@ -36,7 +36,9 @@ from openclap.types import Hit, Window
 __all__ = ["FileRow", "Index", "IndexIdentity"]
 
 _WINDOW = ["hash", "start_s", "end_s", "vector"]
-_LOOK_UP_AT_MOST = 4000  # contents; for more, reading all files is quicker
+"""The columns of a window that a search reads."""
+_LOOK_UP_AT_MOST = 4000
+"""Contents whose files are looked up by hash; for more, reading the whole table is faster."""
 
 
 def _every(_: FileRow) -> bool:
@@ -44,7 +46,12 @@ def _every(_: FileRow) -> bool:
 
 
 class Index:
-    """An open index. Make one with `create`, `open` or `open_or_create`."""
+    """An open index. Create one with `create`, `open` or `open_or_create`.
+
+    Attributes:
+        folder: where it is stored.
+        identity: the model and the options of its embeddings.
+    """
 
     def __init__(self, folder: Path, identity: IndexIdentity) -> None:
         self.folder = folder
@@ -56,9 +63,9 @@ class Index:
 
     @classmethod
     def create(cls, folder: str | Path, identity: IndexIdentity) -> Index:
-        """Make an empty index.
+        """Create an empty index.
 
-        Raises DataError when `folder` is an index already, holds anything else, or cannot be written.
+        Raises DataError when `folder` is an index already, contains anything else, or cannot be written.
         """
         place = _place(folder)
         _folder.create(place, identity)
@@ -66,10 +73,10 @@ class Index:
 
     @classmethod
     def open(cls, folder: str | Path, identity: IndexIdentity | None = None) -> Index:
-        """Open an index; with `identity`, only one that was built with the same.
+        """Open an index, and check that it was built with `identity`, if given.
 
-        Raises DataError when `folder` is missing, no index, damaged or of a newer format, and
-        IndexMismatchError when the index was built with another model.
+        Raises DataError when `folder` is missing, no index, damaged or of a newer format, and IndexMismatchError when
+        the index was built with another model.
         """
         place = _place(folder)
         stored = _folder.read_identity(place)
@@ -79,13 +86,13 @@ class Index:
 
     @classmethod
     def open_or_create(cls, folder: str | Path, identity: IndexIdentity) -> Index:
-        """Open the index, or make it where there is none. Raises as `open` and `create`."""
+        """Open the index, or create it if there is none. Raises as `open` and `create`."""
         place = _place(folder)
         if not _folder.exists(place):
             try:
                 return cls.create(place, identity)
             except DataError:
-                if not _folder.exists(place):  # else another process made it in the meantime
+                if not _folder.exists(place):  # otherwise another process created it in the meantime
                     raise
         return cls.open(place, identity)
 
@@ -99,7 +106,7 @@ class Index:
         _folder.check_identity(self.folder, self.identity, identity)
 
     def count(self) -> tuple[int, int]:
-        """How many files and how many windows there are."""
+        """The numbers of files and of windows."""
         with self._storage("read"):
             return self._files.count_rows(), self._windows.count_rows()
 
@@ -111,14 +118,16 @@ class Index:
         one_per_file: bool = True,
         include: Callable[[FileRow], bool] = _every,
     ) -> list[Hit]:
-        """The k windows nearest to `vector_D` (D,) by cosine, best first, equal ones in the order of paths.
+        """Find the k windows nearest to `vector_D` (D,) by cosine, best first, equal ones in the order of paths.
 
-        The answer is exact for the stored float16 vectors. Fewer than k come back only when there are no
-        more. With `one_per_file` a file is there once, with its best window; files of equal content are each
-        there. `include` selects the files; the fewer it includes, the longer the search.
+        The result is exact for the stored float16 vectors, and shorter than k only when there are no more windows.
 
-        Raises ConfigError for k < 1, DataError for a query without a direction (NaN, infinity, zeros) or a
-        damaged index, and IndexMismatchError for a query of another dimension.
+        Args:
+            one_per_file: show each file once, with its best window. Files of equal content are separate hits.
+            include: whether a file may be a hit; the fewer files it includes, the longer the search takes.
+
+        Raises ConfigError for k < 1, DataError for a query without a direction (NaN, infinity, zeros) or a damaged
+        index, and IndexMismatchError for a query of another dimension.
         """
         if k < 1:
             raise ConfigError(f"k is {k}, expected 1 hit or more.")
@@ -128,7 +137,7 @@ class Index:
         return best_hits(query_D, k, total, fetch, self._files_of, one_per_file=one_per_file, include=include)
 
     def similar_to(self, path: str | Path, k: int, *, one_per_file: bool = True) -> list[Hit]:
-        """The k sounds nearest to an indexed file, which is left out itself; a copy elsewhere is not.
+        """Find the k sounds nearest to an indexed file, without the file itself; copies of it are included.
 
         Raises as `vector_of` and `search`.
         """
@@ -136,7 +145,7 @@ class Index:
         return self.search(self.vector_of(own), k, one_per_file=one_per_file, include=lambda row: row.path != own)
 
     def vector_of(self, path: str | Path) -> FloatArray:
-        """The unit vector (D,) of an indexed file: the mean of its windows.
+        """The embedding (D,) of an indexed file: the normalised mean of its windows' embeddings.
 
         Raises DataError when the file is not in the index.
         """
@@ -152,19 +161,19 @@ class Index:
         return unit_vector(np.concatenate(parts).astype(np.float32).mean(axis=0), self.identity.dim)
 
     def add(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
-        """Store files, each in place of the row with its path, and the windows of their contents by hash.
+        """Store files, each replacing the row with its path, and the windows of their contents by hash.
 
-        Windows of a content that is stored already are not written again. Vectors are normalised.
-        Raises as `IndexWriter.put`, and DataError when another process is writing.
+        Windows of a content that is stored already are not written again. Vectors are normalised. Raises as
+        `IndexWriter.put`, and DataError when another process is writing.
         """
         with self.writing() as writer:
             writer.put(files, windows)
             writer.prune()
 
     def remove(self, paths: Iterable[str | Path]) -> int:
-        """Take files, and all files under folders, out of the index; return how many there were.
+        """Remove files, and all files under folders, from the index, and return their number.
 
-        No sound is touched. Raises DataError when another process is writing.
+        The sound files themselves are not changed. Raises DataError when another process is writing.
         """
         names = {absolute(path) for path in paths}
         under = prefixes(names)
@@ -177,9 +186,9 @@ class Index:
 
     @contextmanager
     def writing(self) -> Iterator[IndexWriter]:
-        """Hold the write lock, for changes that belong together.
+        """Lock the index for a series of changes.
 
-        Raises DataError when another process or thread has it.
+        Raises DataError when another process or thread has the lock.
         """
         with _folder.write_lock(self.folder):
             yield IndexWriter(self._files, self._windows, self.identity.dim, self._storage)

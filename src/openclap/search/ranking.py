@@ -1,8 +1,9 @@
-"""The best windows of an index, exactly: cosine in float32, ties in the order of paths.
-N windows, D embedding.
+"""Find the best windows of an index exactly: by cosine in float32, ties in the order of paths.
 
-LanceDB returns the n nearest windows by a query that it rounds to float16; they are scored again in float32, and n
-grows until no omitted window could change the answer.
+LanceDB returns the n windows nearest to a query that it rounds to float16. They are scored again in float32, and n
+grows until no omitted window could change the result.
+
+N windows, D embedding.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from openclap.types import Hit
 
 _FIRST_FETCH = 64
 _PER_HIT = 4
+"""Windows fetched at first: at least 64, and 4 for each hit, since a file has several windows but shows one."""
 _GROWTH = 8
+"""Factor by which the number of windows grows when they were not enough."""
 _FIRST_GROUP = 512
+"""Windows whose files are looked up first."""
 _FLOAT32_SLACK = 1e-5
+"""Bound of the rounding of a cosine in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,11 @@ class _Scored:
 
 
 Fetch = Callable[[int], Iterable[Candidates]]
+"""Returns the n windows nearest to the query, in any order; all windows when n reaches their total."""
 FilesOf = Callable[[Sequence[str]], Mapping[str, Sequence[FileRow]]]
+"""Returns the files of each content, by hash."""
 Include = Callable[[FileRow], bool]
+"""Whether a file may be a hit."""
 
 
 def best_hits(
@@ -55,24 +63,26 @@ def best_hits(
     one_per_file: bool,
     include: Include,
 ) -> list[Hit]:
-    """The k best hits for a unit vector, best first; fewer when there are fewer.
+    """The k best hits for a unit vector (D,), best first; fewer only when there are fewer.
 
-    `fetch(n)` gives the n windows nearest to the query, in any order, and all of them when n reaches `total`;
-    `files_of(hashes)` gives the files of each content.
+    Args:
+        total: the number of windows in the index.
+        one_per_file: show each file once, with its best window.
     """
+    # Twice: the rounding may lower the score of an omitted window and raise that of a fetched one.
     slack = 2 * _rounding(query_D) + _FLOAT32_SLACK
     n = min(total, max(_FIRST_FETCH, _PER_HIT * k))
     while True:
         scored = _score(fetch(n), query_D)
         hits = _hits(_best_of_each(scored) if one_per_file else scored, k, files_of, include)
-        # Windows that were not fetched score at most as much as the last one that was, up to the rounding.
+        # No omitted window scores higher than the last fetched one, up to the rounding.
         if n >= total or (len(hits) == k and hits[-1].score > scored[-1].score + slack):
             return hits
         n = _next(n, total)
 
 
 def _next(n: int, total: int) -> int:
-    """A larger n; all windows as soon as that is at most twice the work."""
+    """A larger n; the total as soon as that is at most twice the work."""
     grown = n * _GROWTH
     return total if 2 * grown >= total else grown
 
@@ -84,11 +94,11 @@ def _rounding(query_D: FloatArray) -> float:
 
 
 def _score(parts: Iterable[Candidates], query_D: FloatArray) -> list[_Scored]:
-    """The candidates with their cosines, best first, the earlier window first where cosines are equal."""
+    """Compute the cosines and sort, best first; of equal cosines the earlier window first."""
     scored: list[_Scored] = []
     for part in parts:
         vector_ND = part.vectors.astype(np.float32)
-        # Sums along rows, not a matrix product: equal vectors must get equal scores in any row.
+        # Sums along rows instead of a matrix product, whose blocks round equal vectors differently in different rows.
         length_N = np.sqrt((vector_ND * vector_ND).sum(axis=1))
         score_N = np.clip((vector_ND * query_D).sum(axis=1) / length_N, -1.0, 1.0)
         scored += map(_Scored, score_N.tolist(), part.hashes, part.start_s, part.end_s)
@@ -100,6 +110,7 @@ def _rank(window: _Scored) -> tuple[float, float, str]:
 
 
 def _best_of_each(scored: Sequence[_Scored]) -> list[_Scored]:
+    """The first, best window of each content."""
     best: dict[str, _Scored] = {}
     for window in scored:
         best.setdefault(window.hash, window)
@@ -107,9 +118,10 @@ def _best_of_each(scored: Sequence[_Scored]) -> list[_Scored]:
 
 
 def _hits(windows: Sequence[_Scored], k: int, files_of: FilesOf, include: Include) -> list[Hit]:
-    """The first k hits of `windows` (best first). Every file of a content is a hit of its own."""
+    """The first k hits of `windows` (best first). Files of equal content are separate hits."""
     hits: list[Hit] = []
     for group in _groups(windows):
+        # Go on while the scores equal that of the last hit: paths decide between them.
         if len(hits) >= k and group[0].score < hits[k - 1].score:
             break
         files = files_of(sorted({window.hash for window in group}))
@@ -118,7 +130,7 @@ def _hits(windows: Sequence[_Scored], k: int, files_of: FilesOf, include: Includ
 
 
 def _groups(windows: Sequence[_Scored]) -> Iterator[Sequence[_Scored]]:
-    """Groups of growing size: mostly the first is enough, and the rest is looked up in a few queries."""
+    """Split into groups of growing size: the first is usually enough, and the rest takes only a few queries."""
     first, size = 0, _FIRST_GROUP
     while first < len(windows):
         yield windows[first : first + size]

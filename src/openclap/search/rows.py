@@ -22,6 +22,7 @@ from openclap.types import Window
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 _NAMES_PER_FILTER = 1000
+"""Values in one SQL filter, to bound the length of its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class FileRow:
 
 
 def files_schema() -> Any:
+    """The Arrow schema of `FileRow`."""
     pa = require("pyarrow", "search")
     types = {
         "path": pa.string(),
@@ -58,6 +60,7 @@ def files_schema() -> Any:
 
 
 def windows_schema(dim: int) -> Any:
+    """The Arrow schema of windows with vectors (dim,)."""
     pa = require("pyarrow", "search")
     return pa.schema(
         [
@@ -83,14 +86,14 @@ def file_rows(table: Any) -> list[FileRow]:
 
 
 def windows_table(windows: Mapping[str, Sequence[Window]], dim: int) -> Any:
-    """Windows by content hash as an Arrow table of `windows_schema(dim)`, vectors normalised to length 1.
+    """Convert windows by content hash to an Arrow table of `windows_schema(dim)`, with vectors of length 1.
 
-    Raises as `check_windows`, and DataError for a content without windows.
+    Raises as `check_windows`.
     """
     pa = require("pyarrow", "search")
     if not all(windows.values()):
-        raise DataError("The model gave no window of a file: there is nothing to search for.")
-    flat = [(digest, window) for digest, found in windows.items() for window in found]
+        raise DataError("The model returned no window for a file, expected one or more.")
+    flat = [(digest, window) for digest, of_content in windows.items() for window in of_content]
     vector_ND = np.empty((len(flat), dim), np.float16)  # filled row by row: ten hours have tens of thousands
     for row_D, (_, window) in zip(vector_ND, flat, strict=True):
         check_time(window)
@@ -112,16 +115,16 @@ def check_windows(windows: Sequence[Window], dim: int) -> None:
     an invalid vector or time.
     """
     if not windows:
-        raise DataError("The model gave no window of it: there is nothing to search for.")
+        raise DataError("The model returned no window, expected one or more.")
     for window in windows:
         check_time(window)
         unit_vector(window.vector, dim)
 
 
 def check_time(window: Window) -> None:
-    """Raise DataError for a window that is no stretch of time."""
+    """Raise DataError unless 0 <= start < end."""
     if not (math.isfinite(window.end_s) and 0 <= window.start_s < window.end_s):
-        raise DataError(f"A window from {window.start_s} s to {window.end_s} s is no stretch of time.")
+        raise DataError(f"A window goes from {window.start_s} s to {window.end_s} s, expected 0 <= start < end.")
 
 
 def unit_vector(vector: Any, dim: int) -> FloatArray:
@@ -130,20 +133,20 @@ def unit_vector(vector: Any, dim: int) -> FloatArray:
     Raises IndexMismatchError when it has another shape, and DataError when it has no direction (NaN,
     infinity, all zeros).
     """
-    vector_D = np.asarray(vector, dtype=np.float64)
+    vector_D = np.asarray(vector, dtype=np.float64)  # the sum of squares of large float32 values may overflow
     if vector_D.shape != (dim,):
         raise IndexMismatchError(
-            f"A vector has shape {vector_D.shape}, and the index holds vectors of {dim} numbers. "
+            f"A vector has shape {vector_D.shape}, and the index has vectors of {dim} dimensions. "
             "Use the model that the index was built with."
         )
     length = float(np.linalg.norm(vector_D))
     if not math.isfinite(length) or length == 0.0:
-        raise DataError("A vector holds NaN or infinity, or zeros alone, so it has no direction to compare.")
+        raise DataError("A vector contains NaN or infinity, or only zeros, so it has no direction to compare.")
     return (vector_D / length).astype(np.float32)
 
 
 def among(column: str, values: Collection[str]) -> Iterator[str]:
-    """SQL filters that together select the rows whose `column` is one of `values`, a thousand values each."""
+    """Yield SQL filters that together select the rows with one of `values` in `column`, a thousand values each."""
     quoted = ["'" + value.replace("'", "''") + "'" for value in values]
     for first in range(0, len(quoted), _NAMES_PER_FILTER):
         yield f"{column} IN ({', '.join(quoted[first : first + _NAMES_PER_FILTER])})"

@@ -22,17 +22,15 @@ from openclap.search.paths import is_gone, prefixes
 from openclap.search.rows import FileRow, check_windows
 from openclap.search.walk import Stamp, Walk, stamp, walk
 from openclap.search.writer import IndexWriter
-from openclap.types import FileContent, Recording
+from openclap.types import FileContent, Progress, Recording
 
-Embed = Callable[[Iterable[Path | FileContent]], Iterable[Recording | Exception]]
-"""Sounds to, for each in order, its windows with (D,) vectors, or an exception with the reason. Reads its argument
-lazily, a few sounds ahead."""
+EmbedRecordings = Callable[[Iterable[Path | FileContent]], Iterable[Recording | Exception]]
+"""Embeds sounds: yields, in order, the recording with (D,) embeddings of its windows, or the exception that explains
+why there is none. It must read its argument lazily, a few sounds ahead."""
 Describe = Callable[[Path], tuple[float, int, int]]
-"""File to duration in seconds, sample rate in Hz, channels."""
-Facts = Callable[[Path], tuple[str | None, Sequence[str], str | None] | None]
-"""File to caption, tags, licence; None where nothing is known, and the index keeps what it has."""
-ScanProgress = Callable[[int, int], None]
-"""Receives the number of files done, and of files to read."""
+"""Returns (duration in seconds, sample rate in Hz, channels) of a file."""
+FileFacts = Callable[[Path], tuple[str | None, Sequence[str], str | None] | None]
+"""Returns (caption, tags, licence) of a file; for None the index keeps its facts of the file."""
 
 READ_WHOLE = 4 << 20
 """Bytes of the largest file that is read into memory at once. With 16 sounds decoded ahead these are 64 MB."""
@@ -44,8 +42,14 @@ _CHANGED = "it changed while it was being read. Run again when it is finished."
 
 @dataclass(frozen=True, slots=True)
 class ScanReport:
-    """Result of a scan, in files. `added` were new or had new content; `moved` were known under a path that is
-    gone; `removed` are gone, or now hold something that could not be read; `skipped` pairs paths and reasons."""
+    """Result of a scan, in numbers of files.
+
+    Attributes:
+        added: files that are new or have new content.
+        moved: files with a content that the index had under a path that no longer exists.
+        removed: files that no longer exist, or whose new content could not be read.
+        skipped: paths and reasons.
+    """
 
     added: int
     unchanged: int
@@ -57,33 +61,33 @@ class ScanReport:
 def add(
     index: Index,
     roots: str | Path | Iterable[str | Path],
-    embed: Embed,
+    embed: EmbedRecordings,
     describe: Describe,
     *,
-    facts: Facts | None = None,
+    facts: FileFacts | None = None,
     batch: int = 128,
-    progress: ScanProgress | None = None,
+    progress: Progress | None = None,
 ) -> ScanReport:
     """Bring `index` up to date with `roots`, folders or single files.
 
-    A file that cannot be read or embedded is skipped with its reason, and tried again next time. Files under a root
-    that are gone leave the index; a root that is missing or holds no sound at all may be a drive that is not mounted,
-    so it is reported in `skipped` and its files stay.
+    A file that cannot be read or embedded is skipped with its reason, and tried again by the next scan. Files under a
+    root that no longer exist are removed from the index. A root that is missing or holds no sound at all may be a drive
+    that is not mounted, so it is reported in `skipped` and its files stay.
 
     Args:
         describe: called for contents with stored vectors but without a row: a scan was killed between the two.
-        facts: called for every file, read or not; its result replaces what the index shows of the file.
-        batch: files of one commit, at most; after 10 s there are fewer.
+        facts: called for every file, read or not; the result replaces the facts in the index.
+        batch: the largest number of files in a commit; after 10 s there are fewer.
 
     Raises ConfigError for batch < 1, DataError when no root exists, none holds a sound, or another process is
     writing to the index, and IndexMismatchError when vectors have another dimension than the index.
     """
     if batch < 1:
         raise ConfigError(f"batch is {batch}, expected 1 or more files.")
-    found = _found([roots] if isinstance(roots, str | Path) else list(roots))
+    listing = _list_sounds([roots] if isinstance(roots, str | Path) else list(roots))
     with index.writing() as writer:
         readers = _Readers(embed, describe, facts or _no_facts)
-        scan = _Scan(writer, index.identity.dim, found, readers, batch=batch, progress=progress)
+        scan = _Scan(writer, index.identity.dim, listing, readers, batch=batch, progress=progress)
         scan.refresh_facts()
         scan.read_new()
         return scan.finish()
@@ -91,11 +95,11 @@ def add(
 
 @dataclass(frozen=True, slots=True)
 class _Readers:
-    """The caller's model and tables."""
+    """The functions of the caller: its model and its tables."""
 
-    embed: Embed
+    embed: EmbedRecordings
     describe: Describe
-    facts: Facts
+    facts: FileFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,34 +109,40 @@ class _HashedFile:
     path: str
     digest: str
     is_embedded: bool
-    """Whether a result of the embedder is for this file; others have a known content or share that of a file before."""
+    """Whether the embedder returns a result for this file; other files have a known content, or the content of an
+    earlier file."""
 
 
 class _Scan:
-    """One run over the files of a walk."""
+    """One run over the files of a walk.
+
+    Files wait in `_waiting`, in the order of the walk, until the embedder has returned the results of all files before
+    them.
+    """
 
     def __init__(
         self,
         writer: IndexWriter,
         dim: int,
-        found: Walk,
+        listing: Walk,
         readers: _Readers,
         *,
         batch: int,
-        progress: ScanProgress | None,
+        progress: Progress | None,
     ) -> None:
-        self._writer, self._dim, self._found, self._readers = writer, dim, found, readers
+        self._writer, self._dim, self._listing, self._readers = writer, dim, listing, readers
         self._batch, self._progress = batch, progress or (lambda done, total: None)
         self._known = writer.known()
-        self._gone = _gone(self._known, found)
+        self._gone = _gone(self._known, listing)
         self._moved_from = {self._known[path].hash: self._known[path] for path in self._gone}
-        self._homeless = Counter(self._known[path].hash for path in self._gone)
-        self._skipped = found.skipped + [(root, "it does not exist.") for root in found.missing]
-        self._skipped += [(root, "it holds no sound; its files in the index stay.") for root in found.empty]
-        self._to_read = [path for path in found.files if self._is_new(path)]
+        # By hash, how many vanished files may still turn up under another path, and then count as moved.
+        self._movable = Counter(self._known[path].hash for path in self._gone)
+        self._skipped = listing.skipped + [(root, "it does not exist.") for root in listing.missing]
+        self._skipped += [(root, "it holds no sound; its files in the index stay.") for root in listing.empty]
+        self._to_read = [path for path in listing.files if self._is_new(path)]
         self._added = self._moved = 0
-        self._unchanged = len(found.files) - len(self._to_read)
-        # Each of these is by hash: duration, rate and channels; windows that wait for the commit; reasons of failures.
+        self._unchanged = len(listing.files) - len(self._to_read)
+        # By hash: (duration, rate, channels); windows to be committed; reasons of failures.
         self._described = {row.hash: (row.duration_s, row.rate, row.channels) for row in self._known.values()}
         self._new_windows: dict[str, Recording] = {}
         self._failed: dict[str, str] = {}
@@ -141,7 +151,7 @@ class _Scan:
         self._done, self._committed_s = 0, time.monotonic()
 
     def _is_new(self, path: str) -> bool:
-        now, known = self._found.files[path], self._known.get(path)
+        now, known = self._listing.files[path], self._known.get(path)
         return known is None or (known.size, known.mtime_ns) != (now.size, now.mtime_ns)
 
     def read_new(self) -> None:
@@ -153,15 +163,17 @@ class _Scan:
             results += 1
             self._take_known()
             if not self._waiting:
-                raise DataError("embed returned more results than it was given files: return one for each file.")
+                raise DataError(
+                    "The function embed returned more results than it was given files, expected one for each file."
+                )
             self._take_result(self._waiting[0], result)
             self._waiting.popleft()
             self._take_known()
         if next(sounds, None) is not None or any(file.is_embedded for file in self._waiting):
             given = results + sum(file.is_embedded for file in self._waiting)
             raise DataError(
-                f"embed was given {given} files and returned {results} results: return one recording, or one "
-                "exception, for each file."
+                f"The function embed was given {given} files and returned {results} results, expected one recording, "
+                "or one exception, for each file."
             )
         self._commit()
 
@@ -201,21 +213,23 @@ class _Scan:
             self._take_file(file)
 
     def _take_result(self, file: _HashedFile, result: Recording | Exception) -> None:
-        if reason := self._objection(file.path, result):
+        if reason := self._failure(file.path, result):
             self._failed[file.digest] = reason
         elif isinstance(result, Recording):
             self._new_windows[file.digest] = result
             self._described[file.digest] = (result.duration_s, result.rate, result.channels)
         self._take_file(file)
 
-    def _objection(self, path: str, result: Recording | Exception) -> str | None:
+    def _failure(self, path: str, result: Recording | Exception) -> str | None:
+        """Why a result cannot be stored, or None."""
         if isinstance(result, Exception):
             return _sentence(result)
         try:
             check_windows(result.windows, self._dim)
         except DataError as error:
             return _sentence(error)
-        return None if _is_same(path, self._found.files[path]) else _CHANGED
+        # Checked after decoding: otherwise the hash of one version could get the embedding of another.
+        return None if _is_same(path, self._listing.files[path]) else _CHANGED
 
     def _take_file(self, file: _HashedFile) -> None:
         """Make the row of a file, or skip it with the reason."""
@@ -235,18 +249,18 @@ class _Scan:
 
     def _commit(self) -> None:
         used = {row.hash for row in self._rows}
-        windows = {digest: found.windows for digest, found in self._new_windows.items() if digest in used}
+        windows = {digest: recording.windows for digest, recording in self._new_windows.items() if digest in used}
         self._writer.put(self._rows, windows)
         self._rows, self._new_windows = [], {}
         self._committed_s = time.monotonic()
 
     def _row(self, path: str, digest: str) -> FileRow | str:
-        """The row of a file, or why it has none. An error of a reader stops this file alone."""
+        """The row of a file, or the reason why it has none. An error of the caller's functions skips this file only."""
         try:
             if digest not in self._described:
                 self._described[digest] = self._readers.describe(Path(path))
             duration_s, rate, channels = self._described[digest]
-            now = self._found.files[path]
+            now = self._listing.files[path]
             row = FileRow(path, digest, now.size, now.mtime_ns, float(duration_s), int(rate), int(channels))
             return self._with_facts(self._with_past(row))
         except Exception as error:
@@ -267,9 +281,9 @@ class _Scan:
         return replace(row, caption=caption, tags=tuple(tags), licence=licence)
 
     def refresh_facts(self) -> None:
-        """Store facts that changed of files that did not."""
+        """Store changed facts of unchanged files, which `read_new` does not visit."""
         rows = []
-        for path in self._found.files:
+        for path in self._listing.files:
             if not self._is_new(path):
                 try:
                     rows.append(self._with_facts(self._known[path]))
@@ -282,8 +296,8 @@ class _Scan:
         known = self._known.get(row.path)
         if known is not None and known.hash == row.hash:
             self._unchanged += 1
-        elif self._homeless[row.hash] > 0:
-            self._homeless[row.hash] -= 1
+        elif self._movable[row.hash] > 0:
+            self._movable[row.hash] -= 1
             self._moved += 1
         else:
             self._added += 1
@@ -292,7 +306,7 @@ class _Scan:
         self._skipped.append((path, reason))
         known = self._known.get(path)
         if known is not None and known.hash != digest:
-            self._gone.append(path)  # the content that the index has of it is no longer there
+            self._gone.append(path)  # the index has the old content, which is overwritten
 
 
 def _hashed(path: Path) -> tuple[str, Path | FileContent]:
@@ -301,29 +315,30 @@ def _hashed(path: Path) -> tuple[str, Path | FileContent]:
         content = file.read(READ_WHOLE + 1)
         if len(content) <= READ_WHOLE:
             return hashlib.sha256(content).hexdigest(), FileContent(content, path.name)
-        # A larger file is hashed before it is decoded, for its content may be known: then nothing is decoded at all.
+        # Hash a larger file before decoding: if its content is known, nothing needs to be decoded.
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest(), path
 
 
-def _found(roots: Sequence[str | Path]) -> Walk:
-    found = walk(roots)
+def _list_sounds(roots: Sequence[str | Path]) -> Walk:
+    """List the sounds under `roots`. Raises DataError when no root exists or none holds a sound."""
+    listing = walk(roots)
     names = ", ".join(str(root) for root in roots) or "nothing"
-    if len(found.missing) == len(roots):
+    if len(listing.missing) == len(roots):
         raise DataError(f"There is nothing to index at {names}. Give folders or files that exist.")
-    if not found.files:
-        why = f" ({found.skipped[0][0]}: {found.skipped[0][1]})" if found.skipped else ""
+    if not listing.files:
+        why = f" ({listing.skipped[0][0]}: {listing.skipped[0][1].rstrip('.')})" if listing.skipped else ""
         raise DataError(
             f"There is no sound in {names}{why}. Give folders with audio files. Files that the index has of them stay "
             "until they are removed by name."
         )
-    return found
+    return listing
 
 
-def _gone(known: dict[str, FileRow], found: Walk) -> list[str]:
-    """Paths of the index that were under the folders walked, and are certainly gone."""
-    under = prefixes(found.roots)
-    return [path for path in known if path not in found.files and path.startswith(under) and is_gone(path)]
+def _gone(known: dict[str, FileRow], listing: Walk) -> list[str]:
+    """Paths of the index below the listed folders that certainly no longer exist."""
+    under = prefixes(listing.roots)
+    return [path for path in known if path not in listing.files and path.startswith(under) and is_gone(path)]
 
 
 def _is_same(path: str, then: Stamp) -> bool:

@@ -1,7 +1,7 @@
-"""List the sound files under folders. Nothing is opened: a walk lists names and reads stats.
+"""List the sound files under folders, by their suffixes and without opening them.
 
-Hidden files and folders are skipped; links to folders are followed, each folder once; a file that is named itself is
-listed whatever its suffix.
+Hidden files and folders are skipped. Links to folders are followed, each folder once. A root that is a file is listed
+whatever its suffix.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ class Stamp:
 
 @dataclass(slots=True)
 class Walk:
-    """Result of a walk: files by absolute path, skipped paths with reasons, and of the roots the folders with
-    sounds, the empty ones and the missing ones."""
+    """Result of a walk.
+
+    Attributes:
+        files: sound files by absolute path.
+        skipped: paths and reasons.
+        roots, empty, missing: the roots that are folders with sounds, folders without, and those that do not exist.
+    """
 
     files: dict[str, Stamp] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -59,16 +64,17 @@ def walk(roots: Iterable[str | Path]) -> Walk:
 
 
 def _walk_folder(root: str, visited: set[_FolderId], result: Walk) -> None:
-    is_new = _folder_id(root) not in visited
-    noted = len(result.files) + len(result.skipped)
+    is_new = _folder_id(root) not in visited  # a root below an earlier root gives no new files, but is not empty
+    before = len(result.files) + len(result.skipped)
     for path in _listing(root, visited, result):
         _take(path, result)
-    is_empty = is_new and len(result.files) + len(result.skipped) == noted
+    is_empty = is_new and len(result.files) + len(result.skipped) == before
     (result.empty if is_empty else result.roots).append(root)
 
 
 def _listing(root: str, visited: set[_FolderId], result: Walk) -> Iterator[str]:
-    """Paths of sounds under `root`; folders first by their own names, and then by links to them."""
+    """Yield the paths of sounds under `root`. Real folders come before links, so that a folder that is reached in both
+    ways is listed by its own path."""
     folders, links = [root], list[str]()
     while folders or links:
         folder = (folders or links).pop()
@@ -112,5 +118,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _folder_id(folder: str) -> _FolderId:
+    """Device and inode, which recognise a folder behind any link."""
     status = Path(folder).stat()
     return status.st_dev, status.st_ino

@@ -1,7 +1,7 @@
-"""Every change of an index, under its write lock. See `Index.writing`.
+"""Change an index, under its write lock (see `Index.writing`).
 
-The order makes readers and killed processes safe: vectors are stored before the files that need them, and files are
-removed before their vectors. Each step is one atomic commit of LanceDB.
+The order of steps protects readers, and the index if the process is killed: vectors are stored before the files that
+need them, and files are removed before their vectors. Each step is one atomic commit of LanceDB.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from openclap.search.paths import is_storable
 from openclap.search.rows import FileRow, among, file_rows, files_table, windows_table
 from openclap.types import Window
 
-# A reader uses a version for one query; data of older versions alone can be deleted after this time.
 _KEEP_VERSIONS = timedelta(minutes=10)
+"""Age from which on old versions are deleted: a reader may use the version that it opened for a whole query."""
 _COMMITS_PER_CHECK = 16
+"""Commits between two checks for small fragments."""
 _FRAGMENTS = 64
 _ROWS_PER_FRAGMENT = 1000
+"""Fragments are merged when there are more than _FRAGMENTS, plus one for each _ROWS_PER_FRAGMENT rows."""
 
 
 class IndexWriter:
@@ -47,13 +49,13 @@ class IndexWriter:
             return {row.path: row for row in file_rows(self._files.search().to_arrow())}
 
     def put(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
-        """Store `files`, each in place of the row with its path, and the windows of contents that are new.
+        """Store `files`, each replacing the row with its path, and the windows of new contents.
 
-        Raises DataError when a file has no vectors here or in the index, or its path is not text, and what
-        `rows.windows_table` raises; then nothing is written.
+        Raises DataError when a file has no vectors here or in the index or its path is not valid UTF-8, and as
+        `rows.windows_table`; then nothing is written.
         """
-        rows = list({row.path: row for row in files}.values())
-        new = {digest: found for digest, found in windows.items() if digest not in self._contents}
+        rows = list({row.path: row for row in files}.values())  # the last row of a path: the upsert needs unique keys
+        new = {digest: of_content for digest, of_content in windows.items() if digest not in self._contents}
         for row in rows:
             if not is_storable(row.path):
                 raise DataError(f"{row.path!r} is not valid UTF-8, so the index cannot hold it. Rename the file.")
@@ -72,13 +74,13 @@ class IndexWriter:
             self.compact()
 
     def drop(self, paths: Collection[str]) -> None:
-        """Take files out of the index. Their vectors stay until `prune`, so a moved file can find them."""
+        """Remove files. Their vectors stay until `prune`, so that a moved file can use them."""
         with self._storage("written"):
             for condition in among("path", paths):
                 self._files.delete(condition)
 
     def prune(self) -> None:
-        """Remove the vectors that no file uses any more."""
+        """Remove the vectors that belong to no file."""
         orphans = self._contents - self._distinct(self._files)
         with self._storage("written"):
             for condition in among("hash", orphans):
@@ -86,11 +88,11 @@ class IndexWriter:
         self._contents -= orphans
 
     def compact(self) -> None:
-        """Merge the small pieces that commits leave, where there are many for their number of rows."""
+        """Merge the fragments of a table when there are too many: each commit adds one, and queries open them all."""
         with self._storage("written"):
             for table in (self._files, self._windows):
-                pieces = table.stats()["fragment_stats"]["num_fragments"]
-                if pieces > _FRAGMENTS + table.count_rows() // _ROWS_PER_FRAGMENT:
+                fragments = table.stats()["fragment_stats"]["num_fragments"]
+                if fragments > _FRAGMENTS + table.count_rows() // _ROWS_PER_FRAGMENT:
                     table.optimize(cleanup_older_than=_KEEP_VERSIONS)
 
     def _distinct(self, table: Any) -> set[str]:

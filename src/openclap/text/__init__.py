@@ -1,1 +1,1 @@
-"""Words in: captions to token ids, labels to prompts."""
+"""Text: tokenize captions, and make prompts of labels."""

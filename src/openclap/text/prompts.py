@@ -1,4 +1,4 @@
-"""Class labels to sentences."""
+"""Make prompts of class labels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ SOUND = "This is a sound of {}."
 
 
 def prompts(labels: Sequence[str], template: str = SOUND) -> list[str]:
-    """One sentence a label, `_` in labels read as a space.
+    """Put each label into the template; `_` in labels becomes a space.
 
-    Raises ConfigError when there are no labels or the template has no `{}`.
+    Raises ConfigError when there are no labels, or the template does not contain `{}` exactly once.
     """
     if not labels:
         raise ConfigError("No labels were given, expected at least one.")
     if template.count("{}") != 1:
-        raise ConfigError(f"The template {template!r} must hold {{}} once, where the label goes.")
+        raise ConfigError(f"The template {template!r} must contain {{}} exactly once, in place of the label.")
+    # Not str.format: other braces of a template are literal.
     return [template.replace("{}", label.replace("_", " ")) for label in labels]

@@ -1,4 +1,4 @@
-"""Captions to token ids as numpy arrays, without torch. B captions, L tokens."""
+"""Tokenize captions to numpy arrays, without torch. B captions, L tokens."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class TokenIds(NamedTuple):
 
 
 class NumpyTokenizer:
-    """A `tokenizer.json` (Hugging Face tokenizers) that cuts captions to `context` tokens.
+    """A tokenizer from a `tokenizer.json` (Hugging Face tokenizers), which cuts captions to `context` tokens.
 
-    Special tokens are added as the file says. A batch is padded to its longest caption, or, where `padded`, to the
+    Special tokens are added as the file specifies. A batch is padded to its longest caption, or, if `padded`, to the
     whole context.
 
     Attributes:
@@ -51,7 +51,7 @@ class NumpyTokenizer:
             return cls(cls._definition(path), context, padded=padded)
         except FileNotFoundError as error:
             raise MissingTokenizerError(
-                f"{error.filename}: no such file, and text cannot be embedded without its tokenizer."
+                f"{error.filename}: no such file, and text cannot be embedded without a tokenizer."
             ) from None
         except Exception as error:  # tokenizers raises plain Exception for every kind of damage
             raise CheckpointError(f"{path}: is not a {path.name} that tokenizers can read ({error}).") from None
@@ -63,7 +63,7 @@ class NumpyTokenizer:
 
     @property
     def settled(self) -> str:
-        """The definition with truncation and padding stated, for readers that do not know the context."""
+        """The definition including truncation and padding, for programs that do not know the preset."""
         return str(self._fast.to_str(pretty=True))
 
     def encode(self, captions: Sequence[str]) -> TokenIds:
@@ -80,7 +80,7 @@ class NumpyTokenizer:
     def batches(self, captions: Sequence[str], batch_size: int) -> Iterator[tuple[NDArray[np.int64], TokenIds]]:
         """Tokenize captions and yield batches with their row numbers, captions of similar length together.
 
-        Sorting by length keeps the padding small: the network computes padding like any token.
+        Sorting by length keeps the padding small, since the network computes padding like any other token.
         """
         if not captions:
             return
@@ -93,7 +93,7 @@ class NumpyTokenizer:
             yield rows, TokenIds(ids_BL[rows, :longest], mask_BL[rows, :longest])
 
     def too_long(self, captions: Sequence[str]) -> list[bool]:
-        """Which captions have more tokens than the context, and are cut."""
+        """Whether each caption has more tokens than the context, and is cut."""
         return [bool(encoding.overflowing) for encoding in self._fast.encode_batch(list(captions))]
 
     def __reduce__(self) -> tuple[Any, tuple[str, int]]:
@@ -101,8 +101,8 @@ class NumpyTokenizer:
 
 
 def _padding(fast: FastTokenizer) -> tuple[int, str]:
-    """The padding stated in the file; else its padding token: "[PAD]" of BERT, "<pad>" of RoBERTa and BART, and for
-    CLIP, which has none, id 0 as OpenAI pads."""
+    """(id, token) of the padding: as stated in the file, otherwise "[PAD]" (BERT) or "<pad>" (RoBERTa, BART). For CLIP,
+    which has no padding token, id 0, as in OpenAI's code."""
     stated = fast.padding
     if stated:
         return int(stated["pad_id"]), str(stated["pad_token"])

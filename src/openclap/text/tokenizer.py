@@ -1,4 +1,4 @@
-"""Captions to token ids as torch tensors. B captions, L tokens."""
+"""Tokenize captions to torch tensors. B captions, L tokens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ VOCABULARY, MERGES = "vocab.json", "merges.txt"
 
 
 class Tokenizer(NumpyTokenizer):
-    """A tokenizer that returns what a text tower reads, from a `tokenizer.json`, or from a `vocab.json` with
-    `merges.txt` and settings beside it."""
+    """A tokenizer that returns the input of a text tower. It reads a `tokenizer.json`, or a `vocab.json` with
+    `merges.txt` and settings in the same folder."""
 
     def __call__(self, captions: Sequence[str]) -> TextBatch:
-        """(B, L) ids and mask, L the longest caption of this batch."""
+        """Tokenize: (B, L) ids and mask, where L is the length of the longest caption."""
         ids_BL, mask_BL = self.encode(captions)
         return TextBatch(torch.from_numpy(ids_BL), torch.from_numpy(mask_BL))
 
@@ -31,7 +31,7 @@ class Tokenizer(NumpyTokenizer):
             return path.read_text(encoding="utf-8")
         from transformers import AutoTokenizer
 
-        path.with_name(MERGES).open("rb").close()  # without it transformers would read a vocabulary without merges
+        path.with_name(MERGES).open("rb").close()  # raises if missing; transformers would silently do without merges
         tokenizer = AutoTokenizer.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
         made: str = tokenizer.backend_tokenizer.to_str()
         return made

@@ -32,7 +32,7 @@ LARGEST_SEED = 2**32 - 1
 """numpy's limit."""
 LARGEST_RANK = 4096
 """Limit for LoRA: no tower is wider."""
-Precision = Literal["fp32", "bf16", "fp16"]
+TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 
@@ -119,7 +119,7 @@ class TrainConfig:
     unfreeze_at: int = 0
     freeze_batch_norm: bool = False
     lora: int = 0
-    precision: Precision = "fp32"
+    precision: TrainingPrecision = "fp32"
     compile: bool = False
     activation_checkpointing: bool = False
     patience: int = 0

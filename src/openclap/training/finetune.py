@@ -22,7 +22,6 @@ from torch import nn
 from openclap.audio.mono import Channels
 from openclap.captions.check import CaptionCheck
 from openclap.captions.rules import Caption
-from openclap.data.build import Progress as PackProgress
 from openclap.data.build import build
 from openclap.data.config import DataConfig
 from openclap.data.manifest import SkippedRecord
@@ -35,6 +34,7 @@ from openclap.sources.recognise import RecognisedCollection, recognise
 from openclap.training.config import OptimConfig, TrainConfig, override
 from openclap.training.lora import attention_projections
 from openclap.training.optimizer import TOWERS
+from openclap.types import Progress
 
 if TYPE_CHECKING:
     from openclap.models.clap import CLAP
@@ -219,7 +219,7 @@ def split_pairs(
     seed: int = 0,
     channels: Channels = "mean",
     processes: int = 1,
-    progress: PackProgress | None = None,
+    progress: Progress | None = None,
 ) -> PairSplit:
     """Read the pairs of `sounds`, in any form that `recognise` supports, and split them.
 
@@ -270,7 +270,7 @@ def _pack(  # noqa: PLR0917
     config: DataConfig,
     check: CaptionCheck | None,
     processes: int,
-    progress: PackProgress | None,
+    progress: Progress | None,
 ) -> PairSplit:
     records = source.read()
     first = list(islice(records, SMALL_COLLECTION))  # a large collection is never read into memory

@@ -71,7 +71,7 @@ def build_accelerator(config: TrainConfig, out: Path, *, device: torch.device | 
 
 def _check_precision(config: TrainConfig) -> None:
     if config.precision == "fp16" and not torch.cuda.is_available():
-        raise ConfigError("precision fp16 needs a GPU, and there is none here. Choose bf16 or fp32.")
+        raise ConfigError("The precision fp16 needs a GPU, and there is none here. Choose bf16 or fp32.")
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
@@ -87,7 +87,7 @@ def check_trackers(names: tuple[str, ...]) -> None:
         if name == "tensorboard":
             require("tensorboard", "train")
         elif importlib.util.find_spec(name) is None:
-            raise ConfigError(f"trackers names {name!r}, which is not installed. Run: pip install {name}")
+            raise ConfigError(f"trackers names {name!r}, which is not installed. Run pip install {name} to install it.")
 
 
 def prepare_model(clap: CLAP, config: TrainConfig, accelerator: Accelerator) -> CLAP:

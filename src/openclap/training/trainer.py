@@ -460,7 +460,7 @@ def check_readable(loader: PairLoader, empty_steps: int, *, is_whole_epoch: bool
         last = f" The last one: {loader.skipped[-1].reason}" if loader.skipped else ""
         raise DataError(
             f"{loader.shards.folder}: no sample of {empty_steps} consecutive step{'s' if empty_steps > 1 else ''} "
-            f"could be read.{last} Run: openclap dataset check"
+            f"could be read.{last} Run 'openclap dataset check'."
         )
 
 

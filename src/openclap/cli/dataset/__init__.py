@@ -6,7 +6,7 @@ from cyclopts import App
 
 from openclap.cli.dataset import build, caption, card, check, steps
 
-app = App(name="dataset", help="Build data sets: filtered, licensed, decontaminated, in shards.")
+app = App(name="dataset", help="Build, check and publish data sets in shards.", group_commands="Commands")
 app.command(build.build)
 app.command(steps.plan)
 app.command(steps.fetch)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress
-from openclap.cli.dataset.options import Flag, RecordOptions, load_model
+from openclap.cli.dataset.options import RecordOptions, load_model
 from openclap.cli.reading import ReadAs
 
 if TYPE_CHECKING:
@@ -20,40 +20,41 @@ def build(
     *,
     options: RecordOptions = RecordOptions(),
     read_as: ReadAs = ReadAs(),
-    skip_caption_check: Flag = False,
+    skip_caption_check: bool = False,
     near_duplicates: float | None = None,
     model: str | None = None,
     caption: str | None = None,
     processes: int = os.cpu_count() or 1,
-    allow_private_addresses: Flag = False,
-    json: Flag = False,
+    allow_private_addresses: bool = False,
+    json: bool = False,
 ) -> None:
     """Build a data set: shards of 48 kHz mono FLAC with their captions, a manifest, and a data card.
 
     COLLECTION is a table of sounds and captions (CSV, TSV, JSON, JSON lines, parquet), a folder of sounds, a Hugging
     Face data set, WebDataset shards, or a recipe such as laion-630k; the recognised form is printed. Clips are split by
-    group into OUT/train and OUT/test, 512 to a tar. Records that cannot be used are listed in OUT/skipped.jsonl with
-    the reason. After a stop, the same command resumes.
+    group into OUT/train and OUT/test, 512 to a tar. OUT/skipped.jsonl lists the records that were left out, with
+    reasons. After a stop, the same command resumes.
 
     Parameters
     ----------
     collection
         A table, a folder, shards, the name of a recipe, or a Python file with a function `config()` that returns one.
     out
-        The folder to write, or an address that fsspec knows: s3://bucket/set.
+        The folder to write, or an address that fsspec supports, such as s3://bucket/set.
     skip_caption_check
-        Continue with captions that look like identifiers, or are nearly all the same.
+        Accept captions that look like identifiers, or are nearly all the same.
     near_duplicates
-        Leave out clips that sound like an earlier one: from this cosine of a model's embeddings on, such as 0.98.
+        Leave out clips that sound like an earlier one: the cosine between embeddings, such as 0.98, from which on two
+        clips count as near-duplicates.
     model
-        The embedding model for --near-duplicates: a folder, file or name (`openclap models`); the demo's without it.
+        The embedding model for --near-duplicates: a folder, file or name (`openclap models`). Default: the demo's.
     caption
         Let a model write one more caption for each clip from its tags: "bundled", a model's name or folder, or
         "endpoint" (see `openclap dataset caption --help`).
     processes
-        How many sounds are decoded at the same time.
+        The number of sounds to decode in parallel.
     allow_private_addresses
-        Download sounds from private addresses too, such as a mirror in your own network.
+        Also download from private addresses, such as a mirror in your own network.
     json
         Print one JSON object instead of a table.
     """
@@ -79,7 +80,7 @@ def build(
 
 
 def print_report(report: BuildReport, *, json: bool) -> None:
-    """Print the outcome of a build."""
+    """Print the report of a build: skipped records and notes to stderr, clips of each split to stdout."""
     list_skipped([(record.file, record.reason) for record in report.skipped])
     for sentence in report.notes:
         note(sentence)

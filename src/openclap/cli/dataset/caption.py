@@ -1,9 +1,8 @@
-"""`openclap dataset caption`: let a model write sentences from keywords."""
+"""`openclap dataset caption`: let a model write captions from tags."""
 
 from __future__ import annotations
 
 from openclap.cli.console import note, print_json, print_table, progress
-from openclap.cli.dataset.options import Flag
 
 
 def caption(
@@ -13,16 +12,17 @@ def caption(
     revision: str | None = None,
     device: str | None = None,
     part: str = "1/1",
-    json: Flag = False,
+    json: bool = False,
 ) -> None:
-    """Let a model write one more caption for each clip, from its tags (keyword-to-caption). After a stop, it resumes.
+    """Let a model write one more caption for each clip, from its tags (keyword-to-caption).
 
-    Words such as "man" and "woman" become "person". Clips under two seconds or without tags get no such caption.
+    Words such as "man" and "woman" become "person". Clips under two seconds or without tags get no such caption. After
+    a stop, the same command resumes.
 
     Parameters
     ----------
     out
-        A folder in which every part of `fetch` is done; pack it afterwards.
+        A folder in which every part of `fetch` is done. The next step is `pack`.
     maker
         "bundled", a small model that is part of openclap; a sequence-to-sequence model's folder or USER/NAME on the
         hub, such as mrm8488/t5-base-finetuned-common_gen, which LAION used; or "endpoint", a server with OpenAI's chat
@@ -30,9 +30,9 @@ def caption(
     revision
         The branch, tag or commit of a model on the hub.
     device
-        Where the model runs: cpu, cuda, …
+        The device that runs the model: cpu, cuda, … Default: a GPU if there is one.
     part
-        The share of this job: 3/100 is the third of a hundred jobs, which may run side by side.
+        The part of the work for this job: 3/100 is the third of 100 jobs, which may run in parallel.
     json
         Print one JSON object instead of a table.
     """

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from openclap.cli.console import note, print_json, print_table, results
-from openclap.cli.dataset.options import Flag
 
 
-def stats(out: str, *, json: Flag = False) -> None:
-    """Print statistics of a finished data set: sources, hours, licences, lengths, captions, and records left out.
+def stats(out: str, *, json: bool = False) -> None:
+    """Print statistics of a finished data set: sources, hours, licences, captions, and records left out.
 
     Parameters
     ----------
@@ -36,7 +35,7 @@ def stats(out: str, *, json: Flag = False) -> None:
         print_table(["left out of", "reason", "records"], rows, right=[2])
 
 
-def sources(*, json: Flag = False) -> None:
+def sources(*, json: bool = False) -> None:
     """List the collections and layouts that `build --source` and recipes can read, and the files that each needs.
 
     Parameters
@@ -60,14 +59,14 @@ def sources(*, json: Flag = False) -> None:
 
 
 def card(out: str, *, name: str | None = None) -> None:
-    """Write the data card: README.md with tables and charts. A README of your own is not touched.
+    """Write the data card, README.md with tables and charts. A README of your own is not replaced.
 
     Parameters
     ----------
     out
         A finished data set.
     name
-        The name of the data set; that of its folder without it.
+        The name of the data set. Default: the name of its folder.
     """
     from openclap.data.card import write_card
     from openclap.storage import place_of
@@ -76,21 +75,22 @@ def card(out: str, *, name: str | None = None) -> None:
     note(f"Wrote {write_card(folder, name or folder.name)}")
 
 
-def push(out: str, repo: str, *, public: Flag = False, revision: str | None = None) -> None:
-    """Upload a finished data set to the Hugging Face hub: its shards, manifest and card. After a stop, it resumes.
+def push(out: str, repo: str, *, public: bool = False, revision: str | None = None) -> None:
+    """Upload a finished data set to the Hugging Face hub: its shards, manifest and card.
 
-    It is private without --public: check the licences in the card first.
+    The repository is private without --public: check the licences in the card first. After a stop, the same command
+    resumes.
 
     Parameters
     ----------
     out
         A finished data set.
     repo
-        USER/NAME of the data set on the hub, created if missing.
+        USER/NAME on the hub; created if it does not exist.
     public
-        Make it public.
+        Create the repository as public.
     revision
-        The branch to write to.
+        The branch to write to. Default: the main branch.
     """
     from openclap.checkpoints import hub
     from openclap.data.card import stats_of

@@ -6,13 +6,12 @@ import os
 from collections.abc import Sequence
 
 from openclap.cli.console import note, print_json, print_table, progress
-from openclap.cli.dataset.options import Flag
 
 LISTED = 10
-"""Foreign files that are named."""
+"""Number of foreign files that a note names."""
 
 
-def check(out: str, *, repair: Flag = False, processes: int = os.cpu_count() or 1, json: Flag = False) -> int:
+def check(out: str, *, repair: bool = False, processes: int = os.cpu_count() or 1, json: bool = False) -> int:
     """Read every byte of every tar and list the damaged ones. The exit code is 1 when there are any.
 
     Tars that openclap wrote are compared with the hashes in the manifest; of other tars, every sound is decoded. Files
@@ -23,9 +22,10 @@ def check(out: str, *, repair: Flag = False, processes: int = os.cpu_count() or 
     out
         A data set, or any folder of WebDataset tars.
     repair
-        Write damaged tars, manifest and sizes again, and only those; without work/, the manifest from the tars alone.
+        Write damaged tars, manifest and sizes again, and no other files. Without the folder OUT/work only the manifest
+        can be repaired, from the tars.
     processes
-        How many tars are read at the same time.
+        The number of tars to read in parallel.
     json
         Print one JSON object instead of a table.
     """

@@ -1,11 +1,11 @@
-"""Options that several verbs of `openclap dataset` share."""
+"""Options that several commands of `openclap dataset` share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
@@ -17,36 +17,34 @@ if TYPE_CHECKING:
     from openclap.data.config import DataRecipe
     from openclap.embedder import Embedder
 
-Flag = Annotated[bool, Parameter(negative="")]
-
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordOptions:
-    """Which records are included; without an option, as the recipe says."""
+    """Choice of records; an option that is not given has the value of the recipe."""
 
     root: Path = Path()
     """The folder that contains the sources of a recipe."""
-    missing_ok: Flag = False
+    missing_ok: bool = False
     """Continue without the parts of a recipe that are missing."""
     test_fraction: float | None = None
-    """The fraction of clips in the test split, in whole groups; 0.2 without a recipe."""
+    """The share of clips in the test split, in whole groups. Default: 0.2, or the recipe's."""
     seed: int | None = None
-    """The seed of the split."""
+    """The seed of the split. Default: the recipe's."""
     licences: str | None = None
-    """Allowed families of licences, separated by commas: cc0,by,by-sa. Any licence without it."""
+    """Licence families to include, separated by commas: cc0,by,by-sa. Default: all."""
     channels: Channels | None = None
-    """The channel of multichannel sounds: their mean, or the left, right or loudest one. Without it, the mean; sounds
-    whose channels cancel each other are then left out."""
-    drop_duplicates: Flag = False
-    """Of clips with the same samples, use the first one alone."""
-    decontaminate: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    """An evaluation set as NAME=FOLDER (esc50=~/ESC-50), whose clips are left out. May be repeated."""
+    """The channel to read of multichannel sounds: the mean of all, left, right or loudest. Default: mean, and sounds
+    whose channels cancel each other are left out."""
+    drop_duplicates: bool = False
+    """Leave out clips with the same samples as an earlier one."""
+    decontaminate: tuple[str, ...] = ()
+    """An evaluation set as NAME=FOLDER, such as esc50=~/ESC-50: its clips are left out. May be repeated."""
 
     def arguments(self, collection: str, read_as: ReadAs, *, skip_caption_check: bool) -> dict[str, Any]:
-        """Arguments of `openclap.data.build.build_dataset` and `dataset_input`.
+        """Convert to arguments of `openclap.data.build.build_dataset` and `dataset_input`.
 
-        Raises ConfigError for invalid options, and for a collection that is neither a recipe nor there.
+        Raises ConfigError for invalid options, and for a collection that is neither a recipe nor an existing path.
         """
         return {
             "source": _recipe_or_path(collection),
@@ -77,7 +75,7 @@ def _recipe_or_path(source: str) -> DataRecipe | Path:
 
 
 def _note_on(source: Path) -> Callable[[str], None]:
-    """Print notes with the source's path as the user may read it."""
+    """A function that prints notes, with the source's path shortened as the user gave it."""
     path = source.expanduser().absolute()
     return lambda sentence: note(sentence.replace(str(path), shown(path), 1))
 
@@ -103,7 +101,7 @@ def load_model(near_duplicates: float | None, model: str | None) -> Embedder | N
 
     if near_duplicates is None:
         if model is not None:
-            raise ConfigError("--model is for --near-duplicates: add that option with a cosine, such as 0.98.")
+            raise ConfigError("--model needs --near-duplicates. Add that option with a cosine, such as 0.98.")
         return None
     check_threshold(near_duplicates)
     return ModelOptions(model=model).load()

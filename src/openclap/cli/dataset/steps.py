@@ -1,4 +1,4 @@
-"""`openclap dataset plan`, `fetch`, `pack` and `merge`: the steps of `build`, to be distributed over jobs."""
+"""`openclap dataset plan`, `fetch`, `pack` and `merge`: the steps of `build`, which can be distributed over jobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from openclap.cli.console import note, progress
 from openclap.cli.dataset.build import print_report
-from openclap.cli.dataset.options import Flag, RecordOptions, load_model
+from openclap.cli.dataset.options import RecordOptions, load_model
 from openclap.cli.reading import ReadAs
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def plan(
     *,
     options: RecordOptions = RecordOptions(),
     read_as: ReadAs = ReadAs(),
-    skip_caption_check: Flag = False,
+    skip_caption_check: bool = False,
     processes: int = os.cpu_count() or 1,
 ) -> None:
     """Write every record with its captions to OUT/work, without fetching or decoding: the first step of `build`.
@@ -32,9 +32,9 @@ def plan(
     out
         The folder to write.
     skip_caption_check
-        Continue with captions that look like identifiers, or are nearly all the same.
+        Accept captions that look like identifiers, or are nearly all the same.
     processes
-        How many sounds of evaluation sets are decoded at the same time.
+        The number of sounds of evaluation sets (--decontaminate) to decode in parallel.
     """
     from openclap.data.build import dataset_input, explain_disk_errors
     from openclap.data.filters import plan as write_records
@@ -64,9 +64,9 @@ def fetch(
     *,
     part: str = "1/1",
     processes: int = os.cpu_count() or 1,
-    ray: Flag = False,
-    allow_private_addresses: Flag = False,
-    retry_failed: Flag = False,
+    ray: bool = False,
+    allow_private_addresses: bool = False,
+    retry_failed: bool = False,
     near_duplicates: float | None = None,
     model: str | None = None,
 ) -> None:
@@ -77,20 +77,20 @@ def fetch(
     out
         A folder that `plan` wrote.
     part
-        The share of this job: 3/100 is the third of a hundred jobs, which may run side by side.
+        The part of the work for this job: 3/100 is the third of 100 jobs, which may run in parallel.
     processes
-        How many sounds are decoded at the same time.
+        The number of sounds to decode in parallel.
     ray
-        Decode on the Ray cluster that RAY_ADDRESS names, instead of in processes here.
+        Decode on the Ray cluster in RAY_ADDRESS instead of in local processes.
     allow_private_addresses
-        Download sounds from private addresses too, such as a mirror in your own network.
+        Also download from private addresses, such as a mirror in your own network.
     retry_failed
-        Try again the sounds that could not be downloaded or decoded.
+        Retry sounds that could not be downloaded or decoded before.
     near_duplicates
-        Leave out clips that sound like an earlier one: from this cosine of a model's embeddings on, such as 0.98. The
-        last part to finish compares all clips.
+        Leave out clips that sound like an earlier one: the cosine between embeddings, such as 0.98, from which on two
+        clips count as near-duplicates. The last part to finish compares all clips.
     model
-        The embedding model for --near-duplicates: a folder, file or name (`openclap models`); the demo's without it.
+        The embedding model for --near-duplicates: a folder, file or name (`openclap models`). Default: the demo's.
     """
     from openclap.data.build import explain_disk_errors, fetch_and_decode, near_duplicate_search
     from openclap.data.layout import identity
@@ -115,11 +115,11 @@ def fetch(
         near = near_duplicate_search(near_duplicates, embedder, channels)
         with progress("Searching for near-duplicates") as advance, explain_disk_errors(folder):
             count = find_near_duplicates(folder, near, share, progress=lambda done: advance(done, done))
-        note("Other parts are still to be embedded." if count is None else f"Near-duplicates: {count:,}.")
+        note("The other parts must be embedded too." if count is None else f"Near-duplicates: {count:,}.")
     note(f"Part {part} is done. When all are: openclap dataset pack {out}")
 
 
-def pack(out: str, *, part: str = "1/1", processes: int = os.cpu_count() or 1, ray: Flag = False) -> None:
+def pack(out: str, *, part: str = "1/1", processes: int = os.cpu_count() or 1, ray: bool = False) -> None:
     """Write the tars from the decoded sounds.
 
     Parameters
@@ -127,11 +127,11 @@ def pack(out: str, *, part: str = "1/1", processes: int = os.cpu_count() or 1, r
     out
         A folder in which every part of `fetch` is done.
     part
-        The share of this job: 3/100 is the third of a hundred jobs, which may run side by side.
+        The part of the work for this job: 3/100 is the third of 100 jobs, which may run in parallel.
     processes
-        How many tars are written at the same time.
+        The number of tars to write in parallel.
     ray
-        Write them on the Ray cluster that RAY_ADDRESS names, instead of in processes here.
+        Write on the Ray cluster in RAY_ADDRESS instead of in local processes.
     """
     from openclap.data.build import explain_disk_errors, write_tars
     from openclap.data.parallel import Share
@@ -149,7 +149,7 @@ def _runner(ray: bool) -> Runner:
     return run_on_ray if ray else run
 
 
-def merge(out: str, *, json: Flag = False) -> None:
+def merge(out: str, *, json: bool = False) -> None:
     """Write the manifest, the list of records left out, and the data card: the last step of `build`.
 
     Parameters
