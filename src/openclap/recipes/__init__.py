@@ -1,6 +1,6 @@
 """Recipes: training runs and data sets, one a file or a row of a table, each with its command, cost and result.
 
-ReadOptions a recipe imports no torch.
+Reading a recipe imports no torch.
 """
 
 from __future__ import annotations
