@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cache
@@ -14,7 +13,7 @@ from cyclopts import App
 from openclap.cli import app
 from openclap.recipes import recipe
 from openclap.training.config import option_names
-from support.documents import ROOT
+from support.documents import tracked
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*(?:\.[a-z][\w-]*)*")
 RUNS = ("train", "finetune")
@@ -54,14 +53,6 @@ def options() -> Mapping[tuple[str, ...], frozenset[str]]:
         own = [name for argument in command.assemble_argument_collection() for name in argument.names]
         found[words] = frozenset(own) | (of_a_run if words[-1] in RUNS else frozenset()) | {"--help"}
     return found
-
-
-def tracked(*patterns: str) -> Iterator[tuple[str, str]]:
-    """(path, text) of the files under version control; of the changelog, without the list of former names."""
-    listing = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    for path in listing.stdout.splitlines():
-        text = (ROOT / path).read_text("utf-8")
-        yield path, text.partition("### Changed")[0] if path == "CHANGELOG.md" else text
 
 
 def unknown(text: str, known: frozenset[str]) -> list[str]:
