@@ -25,6 +25,7 @@ OTHER_PROGRAMS = {
     "an unknown option, as an example": "note",
     "flac": "verify",
     "hear": "model-options",
+    "http.server": "directory",
     "pip": "no-deps require-hashes only-binary quiet disable-pip-version-check hash",
     "ray": "head port address",
     "sbatch": "job-name array cpus-per-task mem time requeue parsable dependency wrap nodes ntasks-per-node "
