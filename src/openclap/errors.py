@@ -1,8 +1,8 @@
 """Errors that a user can cause, as one small tree.
 
-    OpenClapError            one clear sentence: what happened, what was expected, what to do
+    OpenClapError            the root
     ├── AudioError           a sound that cannot be decoded, or holds nothing usable
-    ├── CheckpointError      weights, presets and folders that do not fit or are damaged
+    ├── CheckpointError      weights, presets and folders that are damaged or do not fit
     │   └── MissingTokenizerError   text cannot be embedded without a tokenizer.json
     ├── DataError            tables, shards and captions
     ├── TrainingError        training failed or diverged
