@@ -29,7 +29,7 @@ check: setup docs  ## format, lint, types, import contracts, documentation witho
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: setup  ## the documentation site in build/site; open build/site/index.html
+docs: setup  ## the documentation site: build/site/index.html (searching it needs python -m http.server)
 	$(BIN)/python scripts/site_pages.py
 	$(BIN)/zensical build --strict --clean
 

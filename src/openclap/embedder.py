@@ -60,7 +60,7 @@ class Embedder:
         runtime: computes the embeddings; its `name` states software and precision.
         mono: how recordings become the one channel that the model reads.
 
-    Example:
+    Examples:
         >>> model = openclap.load("demo-start")
         >>> audio_ND = model.embed_audio(["dog.ogg", "applause.ogg"])
         >>> text_ND = model.embed_text(["a dog barks", "people clapping"])

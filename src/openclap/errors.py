@@ -2,7 +2,7 @@
 
     OpenClapError            the root of all of them
     ├── AudioError           a sound that cannot be decoded, or holds nothing usable
-    ├── CheckpointError      weights, presets and folders that do not fit or are damaged
+    ├── CheckpointError      weights, presets and folders that are damaged or do not fit
     │   └── MissingTokenizerError   text cannot be embedded without a tokenizer.json
     ├── DataError            tables, shards, captions and indexes that are missing, damaged or invalid
     ├── TrainingError        training failed or diverged

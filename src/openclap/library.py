@@ -34,7 +34,7 @@ class Library:
         index: the stored embeddings.
         embedder: the model, loaded once.
 
-    Example:
+    Examples:
         >>> library = openclap.Library.open("sounds.index", "demo-start")
         >>> library.add(["sounds"]).added
         3
@@ -75,7 +75,7 @@ class Library:
         the tokenizer cannot be read, and IndexMismatchError when the index was built with another model or other
         options.
 
-        Example:
+        Examples:
             >>> library = openclap.Library.open("sounds.index", "demo-start")
             >>> library.index.identity.model
             'demo-start'

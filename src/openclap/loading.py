@@ -62,7 +62,7 @@ def load(
 
     Raises CheckpointError when there is no such model or it is damaged, ConfigError for an invalid option.
 
-    Example:
+    Examples:
         >>> model = openclap.load("demo-start")
         >>> model.embed_text(["rain on a tin roof", "a dog barks"]).shape
         (2, 512)

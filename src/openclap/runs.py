@@ -86,7 +86,7 @@ def train(
     Raises ConfigError for an unknown recipe or option, or a folder that holds another run; DataError for unusable
     shards; TrainingError for a run that diverges or collapses.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> import openclap
         >>> sounds = sorted((Path(openclap.__file__).parent / "demo" / "sounds").glob("supersonic-*.ogg"))[:8]
@@ -156,7 +156,7 @@ def finetune(
     Raises ConfigError for an unknown option, a mode that does not apply to the model, or a folder that holds another
     run; DataError for too few usable pairs, or captions that are identifiers; TrainingError for a run that diverges.
 
-    Example:
+    Examples:
         >>> import shutil
         >>> from pathlib import Path
         >>> import openclap

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+import openclap
 from openclap.cli import app
 from support.documents import ROOT
 
@@ -32,6 +34,17 @@ def test_every_page_is_in_the_navigation_once() -> None:
     docs = ROOT / "docs"
     written = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
     assert sorted(pages(nav)) == sorted(written | GENERATED)
+
+
+def test_reference_documents_every_public_name() -> None:
+    pages = "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "docs" / "reference").glob("*.md")))
+    documented = re.findall(r"^::: (\S+)$", pages, re.M)
+    public = {place.replace(":", ".") for place in openclap._EXPORTS.values()}
+    assert public - set(documented) == set()
+    for room in ("types", "errors", "evals.metrics", "models.objectives"):
+        assert f"openclap.{room}" in documented
+    # It would also hide the descriptions of a module's members.
+    assert "show_docstring_description: false" not in pages
 
 
 def test_command_line_page_has_every_command() -> None:

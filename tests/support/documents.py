@@ -49,6 +49,14 @@ RECORDINGS = {
 """The recordings that Python blocks name, and the bundled sounds that replace them."""
 
 
+def tracked(*patterns: str) -> Iterator[tuple[str, str]]:
+    """(path, text) of the files under version control; of the changelog, without the list of former names."""
+    listing = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    for path in listing.stdout.splitlines():
+        text = (ROOT / path).read_text("utf-8")
+        yield path, text.partition("### Changed")[0] if path == "CHANGELOG.md" else text
+
+
 @dataclass(frozen=True)
 class Command:
     """A command line, and the lines of output that the document shows for it."""

@@ -125,7 +125,7 @@ def build_dataset(
     Raises DataError for input that cannot be read, a folder with other content or another writer, a full disk, or when
     nothing at all could be packed; ConfigError for invalid or incompatible options.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> import openclap
         >>> sounds = sorted((Path(openclap.__file__).parent / "demo" / "sounds").glob("scratch-*.ogg"))[:5]

@@ -96,7 +96,7 @@ def evaluate(
     done. Raises ConfigError for options that do not fit, DataError for data that cannot be read, CheckpointError for a
     model that cannot be loaded, and MissingTokenizerError for a model that cannot read the text of a task.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> import openclap
         >>> from openclap.evals.runner import evaluate
