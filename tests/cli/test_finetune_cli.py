@@ -202,7 +202,7 @@ def test_invalid_input_is_refused_in_one_sentence(
         ((named, "--validation-fraction", "2"), "validation_fraction is 2.0, expected a share between 0 and 1"),
         ((named, "--start", tiny_swin), "--start is an option of openclap train; here, give --from"),
         ((named, "--data", tmp_path), "--data is an option of openclap train; here, give SOUNDS"),
-        (("--epochs", "3", named), "SOUNDS comes first, then a run's own values: openclap finetune SOUNDS"),
+        (("--epochs", "3", named), "SOUNDS comes first, then options of the run: openclap finetune SOUNDS"),
         ((named, "--from", tmp_path / "no-model"), "no such model"),
     ]
     for number, (given, said) in enumerate(cases):

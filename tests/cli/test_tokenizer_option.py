@@ -25,14 +25,22 @@ READ = ["dataset build", "dataset plan", "finetune", "eval", "score", "index add
 REACHED = {
     ("sources/recognise.py", "--source"): READ,
     ("sources/recognise.py", "--caption-column"): READ,
-    ("data/near_duplicates.py", "--near"): ["dataset build", "dataset fetch"],
-    ("data/work.py", "--part"): ["dataset fetch", "dataset caption", "dataset pack"],
-    ("data/work.py", "--processes"): ["dataset build", "dataset fetch", "dataset pack", "dataset check", "finetune"],
+    ("data/near_duplicates.py", "--near-duplicates"): ["dataset build", "dataset fetch"],
+    ("data/filters.py", "--near-duplicates"): ["dataset build", "dataset fetch"],
+    ("data/decode.py", "--retry-failed"): ["dataset fetch"],
+    ("data/build.py", "--skip-caption-check"): ["dataset build", "dataset plan", "finetune"],
+    ("data/parallel.py", "--part"): ["dataset fetch", "dataset caption", "dataset pack"],
+    ("data/parallel.py", "--processes"): [
+        "dataset build",
+        "dataset fetch",
+        "dataset pack",
+        "dataset check",
+        "finetune",
+    ],
     ("training/finetune.py", "--validation-fraction"): ["finetune"],
-    ("runs.py", "--skip-caption-check"): ["finetune"],
 }
 """Options that modules outside of cli name, and the commands that reach such a message."""
-OTHERS = ("interop/hear.py", "checkpoints/packages.py", "data/on_ray.py", "training/config.py")
+OTHERS = ("interop/hear.py", "checkpoints/starts.py", "data/parallel.py", "training/config.py")
 """Modules that name options of other programs, or the user's own words."""
 PATTERNS = ("--name", "--help")
 

@@ -15,7 +15,7 @@ from openclap.cli import run
 from openclap.errors import AudioError, CheckpointError, ConfigError, DataError, TrainingError
 from openclap.evals.cached_embedder import CachedEmbedder, open_cached
 from openclap.evals.dataset import clips_of_task
-from openclap.evals.finetuning import UNNORMALISED, UnnormalisedEmbedder, fine_tune
+from openclap.evals.network_probes import UNNORMALISED, UnnormalisedEmbedder, fine_tune
 from openclap.evals.probing import ProbeInput, label_clips, score
 from openclap.evals.results import table_of
 from openclap.evals.runner import run_suite
@@ -51,9 +51,9 @@ def probe_input(task: Task, model: CachedEmbedder, sets: Path, epochs: int = 12)
 @pytest.fixture
 def quick_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rate and batches that train a tiny network in few steps."""
-    monkeypatch.setattr("openclap.evals.finetuning.RATES", (2e-3,))
-    monkeypatch.setattr("openclap.evals.finetuning.BATCH", 6)
-    monkeypatch.setattr("openclap.evals.finetuning.PATIENCE", 0)
+    monkeypatch.setattr("openclap.evals.network_probes.RATES", (2e-3,))
+    monkeypatch.setattr("openclap.evals.network_probes.BATCH", 6)
+    monkeypatch.setattr("openclap.evals.network_probes.PATIENCE", 0)
 
 
 @pytest.mark.usefixtures("quick_to_train")
@@ -134,7 +134,7 @@ def uncached(model: CachedEmbedder) -> CachedEmbedder:
 def test_patience_ends_fine_tuning_and_the_best_epoch_answers(
     model: CachedEmbedder, sets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openclap.evals.finetuning.RATES", (0.0,))
+    monkeypatch.setattr("openclap.evals.network_probes.RATES", (0.0,))
     epochs_done: list[int] = []
     model.progress = lambda what, done, total: epochs_done.append(done)
     data = probe_input(TASKS["VGGSound, fine-tuned"], model, sets, epochs=30)
@@ -183,7 +183,7 @@ def test_unnormalised_embeddings_have_a_cache_of_their_own(model: CachedEmbedder
 @pytest.mark.parametrize("name", ["laion_linear", "laion_mlp"])
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_laion_heads_learn(monkeypatch: pytest.MonkeyPatch, name: str, multilabel: bool) -> None:
-    monkeypatch.setattr("openclap.evals.finetuning.RATES", (1e-2,))
+    monkeypatch.setattr("openclap.evals.network_probes.RATES", (1e-2,))
     train, valid, test = (separable_embeddings(seed, rows, multilabel) for seed, rows in ((0, 120), (1, 40), (2, 60)))
     scorer, sentence = PROBES[name].fit(ProbeInput(train, valid, multilabel=multilabel))
     answers = scorer(test.clips, test.embedding_PD)

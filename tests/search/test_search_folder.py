@@ -108,7 +108,7 @@ def test_search_imports_neither_torch_nor_the_rooms_that_need_it(tmp_path: Path)
 import sys, numpy as np
 from openclap.search.index import FileRow, Index, IndexIdentity
 from openclap.types import Window
-import openclap.search.scan, openclap.search.ranking, openclap.search.walk, openclap.search.writer
+import openclap.search.scan, openclap.search.exact, openclap.search.walk, openclap.search.writer
 assert "lancedb" not in sys.modules and "pyarrow" not in sys.modules, "importing does no work"
 index = Index.create(sys.argv[1], IndexIdentity("d", "m", 4, 1.0, 1.0))
 windows = [Window(i, i + 1, np.eye(4)[i % 4] + i / 999) for i in range(999)]

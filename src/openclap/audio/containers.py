@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import BinaryIO
 
-from openclap.audio.chunked import split_au, split_chunks
+from openclap.audio.chunk_formats import split_au, split_chunks
 from openclap.audio.mpeg import split_frames
 from openclap.audio.streams import (
     ASF_HEADER,

@@ -54,7 +54,7 @@ app = App(
     help="Find sounds by describing them; train and evaluate the models for it.\n\n"
     "Start with `openclap demo`: it trains, evaluates and searches on bundled sounds.",
     version=openclap.__version__,
-    # No --no-FLAG and no --empty-LIST: every flag is off and every list is empty unless it is given.
+    # Flags and lists have no negative option: every flag is off and every list is empty unless it is given.
     default_parameter=Parameter(negative="", show_default=_format_default),
     group_commands=Group("Other commands", sort_key=4),
     print_error=False,

@@ -1,7 +1,7 @@
 """Probes: classifiers trained on frozen embeddings. Linear and MLP probes, and MAEB's few-shot protocol.
 
 A probe is a function from a `ProbeInput` to a function that scores clips. `openclap.evals.tasks.PROBES` names them all;
-those of `openclap.evals.finetuning` train networks in torch, the audio tower among them.
+those of `openclap.evals.network_probes` train networks in torch, the audio tower among them.
 
 The linear probe is one protocol with two rules for choosing its regularisation, of which the name says which one was
 used: the held-out split of the data set where it has an official one, otherwise cross-validation over groups of the

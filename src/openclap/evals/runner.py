@@ -30,8 +30,8 @@ from openclap.evals.cached_embedder import CachedEmbedder, SoundEmbedder, identi
 from openclap.evals.dataset import COLLECTION, Collection, StageProgress, TaskClips, clips_of_task, load_collection
 from openclap.evals.decontamination import read_trained_clips
 from openclap.evals.embedding_cache import EmbeddingCache
-from openclap.evals.finetuning import UNNORMALISED
 from openclap.evals.metrics import Metric
+from openclap.evals.network_probes import UNNORMALISED
 from openclap.evals.results import Comparison, DataFacts, MetricRow, Results, TaskOutput
 from openclap.evals.tasks import KINDS, SUITES, Task, protocol_of, read_suite
 from openclap.limits import PROCESSES, check_count

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from openclap.errors import ConfigError
-from openclap.evals import finetuning, probing
+from openclap.evals import network_probes, probing
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder
 from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, TRAIN, EvalClip, TaskClips
-from openclap.evals.finetuning import UNNORMALISED, UnnormalisedEmbedder
 from openclap.evals.metrics import (
     ACCURACY,
     AUDIO_TO_TEXT,
@@ -34,6 +33,7 @@ from openclap.evals.metrics import (
     TEXT_TO_AUDIO,
     Metric,
 )
+from openclap.evals.network_probes import UNNORMALISED, UnnormalisedEmbedder
 from openclap.evals.probing import EPOCHS, FitProbe
 from openclap.evals.results import UNKNOWN_POLICY, Published, TaskOutput
 from openclap.evals.retrieval import run_retrieval
@@ -110,21 +110,21 @@ PROBES: Mapping[str, ProbeProtocol] = {
     ),
     "mlp": ProbeProtocol(probing.mlp, "MLP probe", "one hidden layer of 1,024 on frozen unit vectors"),
     "laion_linear": ProbeProtocol(
-        finetuning.laion_linear,
+        network_probes.laion_linear,
         "LAION's linear probe",
         f"one linear layer on {_UNNORMALISED}; AdamW, 1e-4, decay 0.1",
         embedder=UnnormalisedEmbedder,
         long_clips=False,
     ),
     "laion_mlp": ProbeProtocol(
-        finetuning.laion_mlp,
+        network_probes.laion_mlp,
         "LAION's MLP probe",
         f"one hidden layer of twice as many units on {_UNNORMALISED}; AdamW, 1e-4, decay 0.1",
         embedder=UnnormalisedEmbedder,
         long_clips=False,
     ),
     "fine_tune": ProbeProtocol(
-        finetuning.fine_tune,
+        network_probes.fine_tune,
         "fine-tuning",
         "the audio tower is trained with a head of one hidden layer; AdamW, decay 0.1; sounds are augmented; training "
         "takes random crops of long clips, the answer is the mean over windows",

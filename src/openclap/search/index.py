@@ -18,9 +18,9 @@ import numpy as np
 
 from openclap.errors import ConfigError, DataError
 from openclap.search import folder as _folder
+from openclap.search.exact import Candidates, best_hits
 from openclap.search.folder import IndexIdentity
 from openclap.search.paths import absolute, is_storable, prefixes
-from openclap.search.ranking import Candidates, best_hits
 from openclap.search.rows import (
     FileRow,
     FloatArray,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from openclap.text.token_ids import FILE, NumpyTokenizer
+from openclap.text.numpy_tokenizer import FILE, NumpyTokenizer
 from openclap.types import TextBatch
 
 __all__ = ["FILE", "MERGES", "VOCABULARY", "Tokenizer"]
