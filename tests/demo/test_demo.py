@@ -19,7 +19,7 @@ from support.demo_runner import run_demo
 
 
 def test_interrupted_and_killed_demo_resumes(demo_home: Path) -> None:
-    assert re.search(r"Stopped at step \d+ of \d+, saved\. Run it again", (demo_home / "first.err").read_text())
+    assert re.search(r"Stopped at step \d+ of \d+, saved\. Run the same command", (demo_home / "first.err").read_text())
     steps = [row["step"] for row in read_log(demo_home / "demo" / "run" / "log.jsonl")]
     assert steps == list(range(1, steps[-1] + 1)) and len(steps) > 50
     assert "Traceback" not in "".join((demo_home / f"{n}.err").read_text() for n in ("first", "second", "demo"))

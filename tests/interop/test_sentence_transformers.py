@@ -122,7 +122,7 @@ SENTENCES = [
 @pytest.mark.parametrize("path", MISSING)
 def test_path_of_a_missing_file_is_refused_as_text(model: library.SentenceTransformer, path: str) -> None:
     for entry in (path, Path(path)) if "\\" not in path else (path,):
-        with pytest.raises(AudioError, match=re.escape(path.removeprefix("./")) + ".*does not exist"):
+        with pytest.raises(AudioError, match=re.escape(path.removeprefix("./")) + ".*(no such file|does not exist)"):
             model.encode([entry])
     assert model.encode([{"text": path}]).shape == (1, 16)
 
@@ -132,7 +132,7 @@ def test_path_into_an_existing_folder_is_refused_as_text(
 ) -> None:
     (tmp_path / "my sounds").mkdir()
     for missing in (tmp_path / "my sounds" / "a b.wav", tmp_path / "no-suffix"):
-        with pytest.raises(AudioError, match="does not exist"):
+        with pytest.raises(AudioError, match="no such file"):
             model.encode([str(missing)])
 
 

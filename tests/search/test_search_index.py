@@ -118,7 +118,7 @@ def test_a_query_without_direction_is_refused(index: Index, bad: float) -> None:
 
 
 def test_impossible_queries_are_refused(index: Index) -> None:
-    with pytest.raises(IndexMismatchError, match="64 numbers"):
+    with pytest.raises(IndexMismatchError, match="64"):
         index.search(np.ones(DIM + 1), 1)
     with pytest.raises(ConfigError, match="k is 0"):
         index.search(axis(0), 0)
@@ -162,11 +162,11 @@ def test_rows_that_cannot_be_found_again_are_refused_whole(index: Index) -> None
         index.add([row("/s/\udcff.wav", "a" * 64)], {"a" * 64: vector})
     with pytest.raises(DataError, match="no direction"):
         index.add([good], {"a" * 64: [Window(0, 1, np.full(DIM, np.nan))]})
-    with pytest.raises(DataError, match="stretch of time"):
+    with pytest.raises(DataError, match="0 <= start < end"):
         index.add([good], {"a" * 64: [Window(1, 1, axis(0))]})
     with pytest.raises(DataError, match="no window"):
         index.add([good], {"a" * 64: []})
-    with pytest.raises(IndexMismatchError, match="64 numbers"):
+    with pytest.raises(IndexMismatchError, match="64"):
         index.add([good], {"a" * 64: [Window(0, 1, np.ones(3))]})
     assert index.count() == (0, 0)
 

@@ -132,7 +132,7 @@ def test_plan_without_a_step_has_no_time(make_config: MakeConfig, capsys: pytest
     words = ["train", "demo", "--start", config.start, "--data", config.data, "--batch-size", "7", "--dry-run"]
     assert command(words) == 0
     printed = capsys.readouterr()
-    assert "time    –, there is no step to take" in printed.out and "0:00:00" not in printed.out
+    assert "time    –, the run has no steps" in printed.out and "0:00:00" not in printed.out
     assert "6 pairs are fewer than one batch of 7" in printed.err
     assert command([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["seconds"] is None
