@@ -132,7 +132,7 @@ def test_path_into_an_existing_folder_is_refused_as_text(
 ) -> None:
     (tmp_path / "my sounds").mkdir()
     for missing in (tmp_path / "my sounds" / "a b.wav", tmp_path / "no-suffix"):
-        with pytest.raises(AudioError, match="no such file|does not exist"):
+        with pytest.raises(AudioError, match=r"no such file|does not exist"):
             model.encode([str(missing)])
 
 
