@@ -78,3 +78,22 @@ def place_sounds(folder: Path) -> None:
     for name, bundled in BUNDLED.items():
         shutil.copyfile(SOUNDS / bundled, folder / "sounds" / name)
         shutil.copyfile(SOUNDS / bundled, folder / name)
+
+
+@pytest.mark.parametrize("value", [None, 3, b"bytes"])
+def test_wrong_types_of_paths_are_refused_in_a_sentence(value: Any, tmp_path: Path) -> None:
+    calls = {
+        "recipe": lambda: openclap.train(value, tmp_path / "run"),
+        "out": lambda: openclap.train("demo", value),
+        "sounds": lambda: openclap.finetune(value, "demo-start", tmp_path / "run"),
+        "start": lambda: openclap.finetune(tmp_path, value, tmp_path / "run"),
+        "source": lambda: openclap.build_dataset(value, tmp_path / "set"),
+        "folder": lambda: openclap.Library.open(value),
+    }
+    if value is not None:  # None stands for the default
+        calls |= {"data": lambda: openclap.evaluate("demo-start", value)}
+    for name, call in calls.items():
+        with pytest.raises(
+            openclap.errors.ConfigError, match=f"^{name} is of the type {type(value).__name__}, expected "
+        ):
+            call()

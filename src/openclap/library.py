@@ -13,6 +13,7 @@ import openclap.search.scan as scanning
 from openclap.audio.io import describe
 from openclap.audio.mono import Channels
 from openclap.embedder import Embedder
+from openclap.limits import check_path
 from openclap.loading import load
 from openclap.search.index import Index, IndexIdentity
 from openclap.search.paths import absolute
@@ -80,7 +81,7 @@ class Library:
             >>> library.index.identity.model
             'demo-start'
         """
-        place = Path(folder)
+        place = Path(check_path("folder", folder))
         index = Index.open(place) if model is None or Index.exists(place) else None
         stored = index.identity if index else None
         if model is None and stored:

@@ -1,9 +1,10 @@
-"""Check numbers that a caller chooses, so that a mistyped one raises ConfigError instead of an overflow."""
+"""Check numbers and paths that a caller passes: a mistake raises ConfigError, and not an overflow or a TypeError."""
 
 from __future__ import annotations
 
 import math
 import operator
+import os
 from typing import Any
 
 from openclap.errors import ConfigError
@@ -25,6 +26,14 @@ def check_count(name: str, number: Any, *, least: int = 1, most: int = COUNT) ->
     if count > most:
         raise ConfigError(f"{name} is {_written(count)}, expected {most:,} or less.")
     return count
+
+
+def check_path(name: str, value: Any, expected: str = "a path") -> str:
+    """Convert a path to text. Raises ConfigError with `name` unless `value` is text or a path object."""
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str):  # None, numbers, loaded models; and bytes, which no part of openclap takes as a path
+        raise ConfigError(f"{name} is of the type {type(value).__name__}, expected {expected}.")
+    return text
 
 
 def _written(number: int) -> str:

@@ -13,6 +13,7 @@ from openclap.audio.mono import Channels, MonoConfig
 from openclap.checkpoints import hub, published
 from openclap.embedder import Embedder
 from openclap.errors import CheckpointError
+from openclap.limits import check_path
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ def load(
     """
     mono = MonoConfig(channels, trim_silence)
     loader = runtimes.loader("torch", device, precision, compile=compile)  # check options before a download
-    path = locate(str(source), revision=revision, offline=offline)
+    path = locate(check_path("source", source, "a path or a name"), revision=revision, offline=offline)
     return Embedder(loader.read(path, preset=preset, tokenizer=tokenizer, offline=offline), mono=mono)
 
 

@@ -17,7 +17,7 @@ from openclap.data.build import caption_check
 from openclap.errors import ConfigError
 from openclap.evals.validation import MetricChange, RetrievalValidation
 from openclap.formatting import join_first
-from openclap.limits import PROCESSES, check_count
+from openclap.limits import PROCESSES, check_count, check_path
 from openclap.loading import load
 from openclap.recipes import recipe as find_recipe
 from openclap.sources.recognise import ReadOptions, RecognisedCollection, recognise
@@ -99,8 +99,8 @@ def train(
         >>> openclap.load(result.model).embed_text(["a drum"]).shape
         (1, 512)
     """
-    config = training_config(recipe, options | ({} if data is None else {"data": os.fspath(data)}))
-    out = Path(out)
+    config = training_config(recipe, options | ({} if data is None else {"data": check_path("data", data)}))
+    out = Path(check_path("out", out))
     result = trainer.train(config, out, progress=progress)
     if is_first_process():
         write_report(out)
@@ -112,7 +112,11 @@ def training_config(recipe: str | os.PathLike[str] | TrainConfig, options: Mappi
 
     Raises ConfigError for an unknown recipe or option.
     """
-    config = recipe if isinstance(recipe, TrainConfig) else find_recipe(os.fspath(recipe))
+    config = (
+        recipe
+        if isinstance(recipe, TrainConfig)
+        else find_recipe(check_path("recipe", recipe, "a TrainConfig, or the name or file of a recipe"))
+    )
     return override(config, options)
 
 
@@ -173,16 +177,13 @@ def finetune(
     check_count("processes", processes, most=PROCESSES)
     if not isinstance(validation_fraction, Real) or not 0 < validation_fraction < 1:
         raise ConfigError(f"validation_fraction is {validation_fraction!r}, expected a share between 0 and 1.")
-    if not isinstance(start, str | os.PathLike):
-        raise ConfigError(
-            f"start is of the type {type(start).__name__}, expected the folder, file or name of a model: a resumed run "
-            "loads it again."
-        )
+    # A name and not a loaded model: a resumed run loads it again.
+    start = check_path("start", start, "the folder, file or name of a model")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError(
             "Fine-tuning runs in one process. For several, build shards and train on them with 'openclap train'."
         )
-    sounds, start, out = Path(sounds).expanduser(), os.fspath(start), Path(out)
+    sounds, out = Path(check_path("sounds", sounds)).expanduser(), Path(check_path("out", out))
     check_run_folder(out)
     # Before sounds are packed, with the largest defaults: impossible options are refused at once, and the channel that
     # is packed is known.

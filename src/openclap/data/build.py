@@ -42,6 +42,7 @@ from openclap.data.write import SELECTION, count_written, plan_tars, write_tar
 from openclap.download import FetchLimits
 from openclap.errors import ConfigError, DataError
 from openclap.formatting import join_first
+from openclap.limits import check_path
 from openclap.sources import SOURCES
 from openclap.sources.recognise import ReadOptions, RecognisedCollection, advice, recognise
 from openclap.sources.record import Record
@@ -135,7 +136,7 @@ def build_dataset(
         >>> report.packed
         {'test': 1, 'train': 4}
     """
-    folder = place_of(out)
+    folder = place_of(check_path("out", out))
     if model is None and near_duplicates is not None:
         raise ConfigError("near_duplicates needs a model that embeds clips. Pass model=openclap.load(…).")
     if model is not None and near_duplicates is None:
@@ -199,6 +200,8 @@ def dataset_input(
     note: Callable[[str], None] = lambda sentence: None,
 ) -> DatasetInput:
     """Open the source of a data set; arguments and errors are those of `build_dataset`."""
+    if not isinstance(source, DataRecipe):
+        source = check_path("source", source, "a path, or a DataRecipe")
     path = None if isinstance(source, DataRecipe) else Path(source).expanduser()
     recipe = source if isinstance(source, DataRecipe) else DataRecipe(Path(source).stem, {})
     # Options before the source: a wrong one is reported before a large folder is searched.

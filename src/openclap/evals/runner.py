@@ -34,7 +34,7 @@ from openclap.evals.metrics import Metric
 from openclap.evals.network_probes import UNNORMALISED
 from openclap.evals.results import Comparison, DataFacts, MetricRow, Results, TaskOutput
 from openclap.evals.tasks import KINDS, SUITES, Task, protocol_of, read_suite
-from openclap.limits import PROCESSES, check_count
+from openclap.limits import PROCESSES, check_count, check_path
 from openclap.loading import load as load_model
 from openclap.sources.recognise import ReadOptions, RecognisedCollection
 from openclap.training.config import LARGEST_SEED
@@ -109,6 +109,8 @@ def evaluate(
         >>> _ = results.write_html("report.html")
     """
     suite_name, tasks = _read_suite(suite)
+    if data is not None and not isinstance(data, Collection):
+        data = check_path("data", data, "a path, or a Collection")
     on_collection = {task.source == COLLECTION for task in tasks}
     if len(on_collection) > 1:
         raise ConfigError(f"The suite {suite_name} mixes tasks on a collection with tasks on published data sets.")
@@ -118,7 +120,7 @@ def evaluate(
     check_count("processes", processes, most=PROCESSES)
     check_count("seed", seed, least=0, most=LARGEST_SEED)
     opening = {"batch_size": batch_size, "processes": processes, "progress": progress}
-    folder = Path(cache) if cache else paths.home() / "evals"
+    folder = Path(check_path("cache", cache)) if cache else paths.home() / "evals"
     embedders = [_open(name, model, folder, load, **opening) for name, model in named.items()]
     before = None if baseline is None else _open(_name_of(baseline, BASELINE), baseline, folder, load, **opening)
     source: Path | Collection
@@ -137,7 +139,7 @@ def evaluate(
         embedders,
         source,
         baseline=before,
-        training=Path(training) if training else None,
+        training=Path(check_path("training", training)) if training else None,
         seed=seed,
         note=note,
     )
