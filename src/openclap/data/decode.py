@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.arrays import Wave
-from openclap.audio.io import AudioSource, decoded, name_of, resample, to_mono
+from openclap.audio.io import AudioSource, decoded, name_of, to_mono
 from openclap.audio.mono import Cancellation, Channels, Levels, mixed
+from openclap.audio.resample import resample
 from openclap.data.download import FailedRow, failures, path_of_sound, sound_of
 from openclap.data.layout import CHUNK, identity, numbered, read_table, records, work, write_table
 from openclap.data.parallel import ALL, Share

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openclap.audio.io import decode, resample, to_mono
+from openclap.audio.io import decode, to_mono
 from openclap.audio.mono import is_silent
+from openclap.audio.resample import resample
 from openclap.errors import AudioError, DataError
 from openclap.evals.dataset import EvalClip, EvalClips
 from openclap.evals.retrieval import Retrieval

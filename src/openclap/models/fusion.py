@@ -92,6 +92,7 @@ def of_several(pooled: nn.Module, x: Tensor) -> Tensor:
 
 NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}
 POOLS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv1d: nn.AdaptiveAvgPool1d, nn.Conv2d: nn.AdaptiveAvgPool2d}
+# The first part of a FusionKind. Attribute names in these modules are those of LAION's state dict.
 FUSIONS: dict[str, type[nn.Module]] = {
     "daf": DirectFusion,
     "aff": AttentionFusion,
@@ -118,6 +119,7 @@ class FusedViews(nn.Module):
 
     def __init__(self, n_mels: int, fusion: str) -> None:
         super().__init__()
+        # Stride 3, because three views share the width of one: 1001 frames become 334 each, 1002 in all, cut to 1001.
         self.mel_conv1d = nn.Sequential(
             nn.Conv1d(n_mels, n_mels, kernel_size=5, stride=3, padding=2), nn.BatchNorm1d(n_mels)
         )
@@ -156,11 +158,14 @@ def only_long(maps: Tensor, is_long_B: Tensor, fused: Callable[[Tensor], Tensor]
 def every_clip(maps: Tensor, is_long_B: Tensor, fused: Callable[[Tensor], Tensor]) -> Tensor:
     """Fuse every clip and select the long ones: the same result for exported graphs, whose shapes must be static."""
     is_long = is_long_B.reshape(-1, *[1] * (maps.ndim - 1))
+    # In evaluation mode only: in training, short clips would enter the statistics of the fusion's batch norms.
     return torch.where(is_long, fused(torch.arange(maps.shape[0], device=maps.device)), maps)
 
 
 def replaced(maps: Tensor, is_long_B: Tensor, values: Tensor) -> Tensor:
     """`maps` with those of long clips taken from `values`, in order."""
+    # One gather instead of an assignment, which would change the input. `values` stand in front, so row n of `maps` has
+    # the index n + the number of long clips.
     long = is_long_B.long()
     nth_long, nth = long.cumsum(0) - 1, torch.ones_like(long).cumsum(0) - 1
     return torch.cat([values, maps])[torch.where(is_long_B, nth_long, nth + long.sum())]
