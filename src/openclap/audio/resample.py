@@ -52,7 +52,7 @@ def at_one_rate(blocks: Iterator[AudioBlock]) -> Iterator[AudioBlock]:
     for wave_NC, rate in blocks:
         first = first or (rate, wave_NC.shape[1])
         if stream is not None and rate != stream_rate:
-            yield _resampled_NC(stream, wave_NC[:0], first, last=True)
+            yield _resampled_NC(stream, _no_samples(first[1]), first, last=True)
             stream = None
         own_NC = _with_channels(wave_NC, first[1])
         if rate == first[0]:
@@ -64,13 +64,17 @@ def at_one_rate(blocks: Iterator[AudioBlock]) -> Iterator[AudioBlock]:
             stream, stream_rate = soxr.ResampleStream(rate, first[0], first[1], dtype="float32", quality="HQ"), rate
         yield _resampled_NC(stream, own_NC, first)
     if stream is not None and first:
-        yield _resampled_NC(stream, np.zeros((0, first[1]), np.float32), first, last=True)
+        yield _resampled_NC(stream, _no_samples(first[1]), first, last=True)
 
 
 def _resampled_NC(stream: Any, wave_NC: Wave, to: tuple[int, int], last: bool = False) -> AudioBlock:
     """Send a block through a soxr stream; `to` is (rate, channels) of the result."""
     wave = wave_NC if to[1] > 1 else wave_NC[:, 0]  # soxr requires one dimension for mono
     return stream.resample_chunk(np.ascontiguousarray(wave), last=last).reshape(-1, to[1]), to[0]
+
+
+def _no_samples(channels: int) -> Wave:
+    return np.zeros((0, channels), np.float32)
 
 
 def _with_channels(wave_NC: Wave, channels: int) -> Wave:
