@@ -348,6 +348,7 @@ def _clips_of_collection(task: Task, collection: Collection) -> TaskClips:
         return TaskClips(test, None, None, classes, classes, tuple(_notes_on_clips(task, test, classes)))
     if train is None:
         raise DataError("There is no training split to train a probe on.")
+    # A clip without a label cannot be learned from.
     train = train.select([i for i, clip in enumerate(train.clips) if task.labels_of(clip)])
     classes = tuple(sorted({label for clip in train.clips for label in task.labels_of(clip)}))
     if len(classes) < 2:
@@ -415,6 +416,7 @@ def _task_record(task: Task, record: Record) -> TaskRecord:
 
 def _clips_of_task_records(name: str, records: Sequence[TaskRecord]) -> EvalClips:
     clips = tuple(record.clip for record in records)
+    # No digest yet: a published set is hashed while it is embedded, and cached embeddings need no second reading.
     return EvalClips(name, clips, "", lambda index: Path(clips[index].path).read_bytes())
 
 

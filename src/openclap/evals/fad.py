@@ -18,6 +18,7 @@ from openclap.arrays import Floats
 from openclap.errors import ConfigError, DataError
 from openclap.limits import check_count
 
+# As in Gui et al.
 SUBSETS = 25
 SMALLEST = 500  # embeddings in the smallest subset, as in Gui et al.; half of all where there are fewer than 1,000
 FEWEST = 10
@@ -51,6 +52,7 @@ class Gaussian:
     def of(cls, vectors_ND: Floats) -> Gaussian:
         """Fitted to (N, D), N ≥ 2, with the unbiased covariance."""
         mean_D = vectors_ND.mean(axis=0)
+        # R of a QR decomposition has the same RᵀR as the centred vectors, at most D rows of it.
         return cls(mean_D, np.linalg.qr(vectors_ND - mean_D, mode="r") / np.sqrt(len(vectors_ND) - 1))
 
     def distance(self, other: Gaussian) -> float:
@@ -61,6 +63,7 @@ class Gaussian:
         """
         common = np.linalg.svd(self.root_RD @ other.root_RD.T, compute_uv=False).sum()
         spread = np.square(self.root_RD).sum() + np.square(other.root_RD).sum() - 2 * common
+        # Rounding can bring equal collections below 0.
         return max(0.0, float(np.square(self.mean_D - other.mean_D).sum() + spread))
 
 
@@ -93,6 +96,7 @@ def frechet_distance_infinity(
     size_S = np.unique(np.linspace(min(SMALLEST, count // 2), count, subsets).astype(np.int64))
     chosen = (rng.choice(count, size, replace=False) for size in size_S)
     distance_S = np.array([reference.distance(Gaussian.of(b_MD[rows])) for rows in chosen])
+    # The intercept is the value at 1 / size = 0.
     slope, value = np.polyfit(1 / size_S, distance_S, 1)
     unexplained = np.square(distance_S - (value + slope / size_S)).sum()
     total = np.square(distance_S - distance_S.mean()).sum()

@@ -124,6 +124,7 @@ def retrieval_metrics(similarity_AT: ArrayLike, owner_T: ArrayLike) -> dict[str,
     numbers them best first.
     """
     ranks = rank_retrieval(similarity_AT, owner_T)
+    # MRR is not among the published figures.
     figures = {metric.key: measure.value for metric, measure in retrieval_measures(ranks).items() if metric.name != MRR}
     return figures | {Metric("mAP@10", AUDIO_TO_TEXT).key: float(ranks.published_average_precision().mean())}
 
@@ -191,6 +192,7 @@ def classification_metrics(scores_NC: ArrayLike, label_N: ArrayLike) -> dict[str
 def classes_in_detail(answers: Classified) -> list[ClassFigures]:
     """For each class that occurs, in order: the number of its clips, and its recall, precision and F1."""
     table_CC = answers.confusion()
+    # Classes without clips have no recall; they are left out below.
     predicted_C, true_C, right_C = table_CC.sum(0), table_CC.sum(1), np.diag(table_CC)
     return [
         ClassFigures(
@@ -217,11 +219,13 @@ class ClassFigures:
 
 def mean_of(value_N: Floats) -> Statistic:
     """The weighted mean."""
+    # One matrix product for all resamples.
     return lambda weight_RN: (weight_RN @ value_N) / weight_RN.sum(1)
 
 
 def median_rank_of(rank_N: Ints) -> Statistic:
     """floor(median of 0-based ranks) + 1 under whole-number weights: the median of the list they repeat."""
+    # A weighted median: cumulated weights are positions in the list in which each rank is repeated by its weight.
     order = np.argsort(rank_N, kind="stable")
     sorted_N = rank_N[order]
 
@@ -255,6 +259,7 @@ def balanced_of(right_N: Floats, label_N: Ints) -> Statistic:
 
 def _rank_measures(direction: str, rank_N: Ints, gain_N: Floats, clip_N: Ints) -> dict[Metric, Measure]:
     statistics = {f"R@{k}": mean_of((rank_N <= k).astype(np.float64)) for k in RECALL_AT} | {
+        # From text to audio there is one right clip per caption, so average precision is the reciprocal of its rank.
         "mAP@10": mean_of(gain_N),
         "median_rank": median_rank_of(rank_N),
         "mean_rank": mean_of(rank_N.astype(np.float64)),

@@ -202,6 +202,7 @@ def _checkpoint_folder(
     if cache is None:
         return None
     digest = hashlib.sha256(
+        # Without start and data: their paths may change, and identity and digests stand for their content.
         repr((__version__, cache.identity, replace(config, start="", data=""), data.multilabel)).encode()
     )
     for part in (train, valid):
@@ -239,6 +240,7 @@ def _tower_config(config: TrainConfig, embedder: Embedder) -> TrainConfig:
         config,
         augment=replace(LAION_STRIPES, time_width=time_width, mel_width=mel_width),
         freeze_batch_norm=config.batch_size < LARGE_BATCH,
+        # int8 networks cannot be trained.
         precision="bf16" if embedder.precision == "bf16" else "fp32",
         patience=PATIENCE,
     )

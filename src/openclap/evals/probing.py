@@ -173,6 +173,7 @@ def run_few_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cached
             score_NC = fit_classifier(few, _maeb_classifier, multilabel=False)(
                 test.clips, test.embedding_ND[clip_N[items]]
             )
+            # Each clip's share of right answers over the draws, so that the interval is over clips and not over draws.
             right_N[items] += (classify(score_NC, label_N[items], tie=TIE).rank_N == 1) / DRAWS
     mean = fold_mean(right_N, test.clips, clip_N) if task.folds else mean_of(right_N)
     return TaskOutput(test.clips, {ACCURACY: Measure(mean, clip_N)}, lost=lost, classes=data.classes)
@@ -334,6 +335,7 @@ def fit_classifier(train: LabelledClips, make: Callable[[NDArray[Any]], Any], *,
             model = make(target).fit(embedding_PD, target)
 
     def scorer(clips: EvalClips, embedding_ND: Embeddings) -> Floats:
+        # A class without training clips can never be the answer.
         score_NC = np.full((len(embedding_ND), truth_PC.shape[1]), -np.inf)
         if model is not None:
             # A single known class of several labels has two columns, "without" and "with": the last one is taken.
@@ -349,6 +351,7 @@ def _classifier_scores(model: Any, embedding_ND: Embeddings) -> Floats:
         with np.errstate(divide="ignore"):
             return np.asarray(model.predict_log_proba(embedding_ND.astype(np.float64)), np.float64)
     value: Floats = model.decision_function(embedding_ND.astype(np.float64))
+    # The one column is that of the second class.
     return np.stack([-value, value], axis=1) if value.ndim == 1 else value
 
 

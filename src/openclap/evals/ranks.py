@@ -144,7 +144,9 @@ class _PairScores:
 def _rank(scores: _PairScores, owner_T: Ints, tie: float) -> Ranks:
     caption_T = np.arange(len(owner_T))
     own_T = scores.exact(owner_T, caption_T)
+    # In the type of the scores: a float64 threshold would promote every block that is compared with it.
     wanted_T = own_T - own_T.dtype.type(tie) if tie else own_T
+    # Captions by clip, so that those of a block of clips are one slice.
     order_T = np.argsort(owner_T, kind="stable")
     first_A = np.searchsorted(owner_T[order_T], np.arange(scores.clips + 1))
     clips_T, captions_T = np.zeros(len(owner_T), np.int64), np.zeros(len(owner_T), np.int64)
@@ -154,6 +156,7 @@ def _rank(scores: _PairScores, owner_T: Ints, tie: float) -> Ranks:
         wanted = wanted_T[query]
         if not scores.error:
             return np.asarray(block_RC >= wanted)
+        # Only scores between the two bounds are in doubt, and only these are computed again.
         surely = block_RC >= (wanted + scores.error).astype(np.float32)
         possibly = block_RC >= (wanted - scores.error).astype(np.float32)
         row_N, column_N = np.divmod(np.flatnonzero(surely != possibly), block_RC.shape[1])
@@ -180,6 +183,7 @@ def _rank(scores: _PairScores, owner_T: Ints, tie: float) -> Ranks:
     # The captions of a clip are no rivals of each other: take them out of the count, and number them best first.
     for same in np.split(order_T, first_A[1:-1]):
         captions_T[same] -= (own_T[same] >= wanted_T[same][:, None]).sum(1)
+    # The i-th best caption of a clip has i - 1 siblings in front of it, which do count for its rank.
     best_first_T = np.lexsort((-own_T.astype(np.float64), owner_T))
     captions_T[best_first_T] += place_in_run(owner_T[best_first_T])
     return Ranks(clips_T, captions_T, owner_T, scores.clips)
@@ -194,6 +198,7 @@ def as_numpy(values: Any) -> NDArray[Any]:
     """A numpy view of an array, a list or a torch tensor (on any device, with or without gradients)."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
+        # numpy has no bfloat16. The type is compared as text, so that torch is not imported.
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values
     return np.asarray(values)
 

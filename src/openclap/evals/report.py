@@ -267,6 +267,7 @@ def _recall_panel(retrieval: Retrieval) -> Panel:
     """Recall at every k in both directions, each beside its exact chance."""
     clips, captions = retrieval.ranks.clips, len(retrieval.captions)
     last, ten = max(clips, 2), min(10, max(clips, 2))
+    # Evenly spaced on the logarithmic axis; 10 is among them, because the text beside the plot states it.
     k = np.unique(np.append(np.geomspace(1, last, CURVE_POINTS).astype(np.int64), ten))
     at, counts = k.astype(np.float64), np.bincount(retrieval.ranks.owner_T, minlength=clips)
     curves = [

@@ -431,6 +431,7 @@ def difference(row: MetricRow) -> str:
     """
     if not row.published or math.isnan(row.estimate.value):
         return "–"
+    # + 0.0 turns -0.0 into 0.0.
     return row.incomplete or f"{round(100 * row.estimate.value - row.published[0].value, 1) + 0.0:+.1f}"
 
 

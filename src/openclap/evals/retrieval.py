@@ -91,6 +91,7 @@ def retrieve(embedder: SoundEmbedder, clips: EvalClips, audio_ND: Embeddings) ->
         )
     captions = tuple(caption for i in clip_A for caption in clips.clips[i].captions)
     owner_T = np.repeat(np.arange(len(clip_A)), [len(clips.clips[i].captions) for i in clip_A])
+    # Equal captions are embedded once: `unique_T` leads each to its embedding.
     text_UD, unique_T = embed_sentences(embedder, captions)
     audio_AD, text_TD = audio_ND[clip_A], text_UD[unique_T]
     blocks = [
@@ -113,6 +114,7 @@ def _best_hits(audio_AD: Embeddings, text_CD: Embeddings, owner_C: Ints) -> tupl
     row_C = np.arange(len(owner_C))
     # On a tie the caption's own clip comes last, so that hits agree with ranks.
     lowered_CA = cosine_CA.copy()
+    # As in `rank_vectors`, which counts scores within TIE as equal.
     lowered_CA[row_C, owner_C] -= TIE
     is_own_CA = np.zeros(lowered_CA.shape, bool)
     is_own_CA[row_C, owner_C] = True

@@ -288,6 +288,7 @@ def _run_models(
     task: Task, clips: TaskClips, models: Sequence[CachedEmbedder], baseline: CachedEmbedder | None, seed: int
 ) -> Iterator[tuple[TaskOutput, list[MetricRow]]]:
     """The answers and figures of each model, in order."""
+    # The baseline first: if it cannot do the task, no time is spent on the others.
     before = run_task(task, clips, baseline, seed)[0] if baseline else None
     for model in models:
         output, seconds = run_task(task, clips, model, seed)

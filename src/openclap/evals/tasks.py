@@ -316,9 +316,12 @@ def _recall(system: str, *, text_to_audio: Sequence[float], audio_to_text: Seque
     )
 
 
+# Rows of Wu et al. 2023: trained on LAION-Audio-630K alone, and together with AudioSet under keyword-to-caption
+# captions.
 _630K, _KEYWORDS = "LAION-CLAP, LAION-Audio-630K, fusion", "LAION-CLAP, with keyword captions of AudioSet, fusion"
 
 
+# R@1 from text to audio on AudioCaps and on Clotho, as their papers report them.
 def _later_models(audiocaps: bool) -> tuple[Published, ...]:
     rows = {
         "WavCaps": (42.2, 19.7),
@@ -330,12 +333,14 @@ def _later_models(audiocaps: bool) -> tuple[Published, ...]:
     return tuple(Published(Metric("R@1", TEXT_TO_AUDIO), row[not audiocaps], name) for name, row in rows.items())
 
 
+# test_clips are the sizes of the published splits: a figure on fewer clips is marked and not compared.
 _FSD50K = partial(Task, source="fsd50k", folders=("fsd50k", "FSD50K"), split="test", test_clips=10_231)
 _VGGSOUND = partial(Task, source="vggsound", folders=("vggsound", "VGGSound"), split="test", test_clips=15_446)
 
 
 def _probes(probe: str, name: str) -> tuple[Task, Task]:
     """The two tasks that papers train classifiers for, with one probe."""
+    # Fine-tuned, and so beside every probe for orientation only; the name says it.
     published = "LAION-CLAP, supervised, the tower fine-tuned"
     return (
         _FSD50K(
@@ -396,6 +401,7 @@ PAPER: tuple[Task, ...] = (
         published=(
             Published(ACCURACY, 89.1, _630K),
             Published(ACCURACY, 91.0, _KEYWORDS),
+            # The same weights under two protocols, ten points apart: a figure without its protocol says little.
             Published(ACCURACY, 92.75, "LAION-CLAP's README, unfused weights"),
             Published(ACCURACY, 81.70, "MTEB's board, the same unfused weights"),
             Published(ACCURACY, 94.9, "MGA-CLAP"),
@@ -431,6 +437,7 @@ PAPER: tuple[Task, ...] = (
         source="audioset",
         folders=("audioset", "AudioSet"),
         split="test",
+        # The other parts are two million clips, which the reader would list only to leave out.
         options={"parts": ("eval",)},
     ),
     *_probes("linear", "linear probe"),

@@ -45,6 +45,7 @@ class RetrievalValidation:
     def score(self, embedder: SoundEmbedder) -> float:
         """The mean of mAP@10 from text to audio and from audio to text."""
         measures = self.measures(embedder)
+        # mAP@10 moves with every rank within 10, where R@1 sees the first place alone.
         return float(np.mean([measures[metric].value for metric in SCORED]))
 
     def measures(self, embedder: SoundEmbedder) -> dict[Metric, Measure]:

@@ -157,6 +157,7 @@ def write_final_model(embedder: Embedder, out: Path, *, use_best: bool) -> None:
         merge_lora(embedder).save(model)
     elif best.exists():
         shutil.rmtree(model, ignore_errors=True)
+        # Renamed and not copied: the folder is complete, and so is the finished model at any moment.
         best.rename(model)
     else:
         raise CheckpointError(f"{model}: was deleted, and the best model with it. Start a new run elsewhere.")
@@ -169,6 +170,7 @@ def run_identity(config: TrainConfig, shards: ShardIndex, start_digest: str, pro
     processes. `remote_checkpoints` is left out, since copies change no result.
     """
     values = config.to_dict() | {"data": str(shards.folder.absolute())}
+    # Paths are made absolute, so that the run can be continued from another working directory.
     del values["remote_checkpoints"]
     if config.tokenizer:
         values["tokenizer"] = str(Path(config.tokenizer).absolute())
@@ -176,6 +178,7 @@ def run_identity(config: TrainConfig, shards: ShardIndex, start_digest: str, pro
         del values["tokenizer"]
     if Path(config.start).exists():
         values["start"] = str(Path(config.start).absolute())
+    # Digests, because a path may hold other content by now; the number of processes, because it divides the data.
     values |= {"data_digest": shards.digest(), "start_digest": start_digest, "processes": processes}
     return dict(json.loads(json.dumps(values)))  # tuples become lists, as in the file that it is compared with
 

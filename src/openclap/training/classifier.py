@@ -74,6 +74,7 @@ def classifier_head(size: int, classes: int, *, hidden: bool) -> nn.Module:
 
 def single_label_loss(logit_BC: Tensor, truth_BC: Tensor) -> Tensor:
     """Compute cross-entropy, for items with one label each."""
+    # argmax needs numbers; torch has none for booleans.
     return F.cross_entropy(logit_BC, truth_BC.to(torch.uint8).argmax(1))
 
 
@@ -194,6 +195,7 @@ class ClassifierCheckpoints:
         try:
             finished = self.folder / PROGRESS
             values = json.loads(finished.read_text(encoding="utf-8")) if finished.is_file() else None
+            # A finished training has progress.json and no checkpoints any more.
             progress = (
                 TrainingProgress(**values) if values else restore_checkpoint(accelerator, self.folder / CHECKPOINTS)
             )

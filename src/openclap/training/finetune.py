@@ -120,6 +120,7 @@ def finetune_config(
     # to be refused before sounds are packed.
     model = load(start, tokenizer=options.get("tokenizer"))
     model.check_tokenizer()
+    # Pretrained towers get a tenth of the heads' rate; LoRA's matrices are new, like heads.
     lr, tower_lr = LEARNING_RATES[mode]
     config = TrainConfig(
         start,
@@ -132,6 +133,7 @@ def finetune_config(
         lora=LORA_RANK if mode == "lora" else 0,
         patience=defaults.patience,
     )
+    # Before what follows, which depends on the chosen batch size and epochs.
     config = override(config, options)
     if config.batch_size > pairs:
         note(f"Batch size reduced to {pairs}: there are only {pairs} training pairs.")
@@ -154,6 +156,7 @@ def frozen_parts(clap: CLAP, mode: FinetuneMode) -> tuple[str, ...]:
         return tuple(
             part for tower in TOWERS for part in _outside(clap.get_submodule(tower), tower, last_blocks(clap, tower))
         )
+    # For "lora", too: the low-rank matrices are added to frozen towers.
     return () if mode == "all" else TOWERS
 
 
@@ -304,6 +307,7 @@ def at_least_two(fraction: float, pairs: int) -> float:
 
 def _is_laion_layout(index: ShardIndex) -> bool:
     """Check that most sounds have a JSON with captions in LAION's place. Damaged samples are skipped later."""
+    # Mostly sounds without a JSON: another layout, which a source has to read.
     if 2 * len(index) < len(index) + index.unpaired:
         return False
     for number in range(min(len(index), LAYOUT_SAMPLES)):
@@ -326,6 +330,7 @@ def split_index(index: ShardIndex, fraction: float, seed: int) -> PairSplit:
         for name in ("train", "test")
     )
     sizes = {name: Counter(group for group in groups if side[group] == name) for name in splits}
+    # An empty split is an error of `_check_enough` and not a note.
     notes = tuple(shortfall.sentence for shortfall in shortfalls(splits, sizes) if not shortfall.empty)
     return PairSplit(train, validation, notes=notes)
 

@@ -30,7 +30,9 @@ def add_lora(clap: CLAP, rank: int) -> None:
     """
     peft = require("peft", "train")
     targets = [name for tower in ("audio_tower", "text_tower") for name in attention_projections(clap, tower)]
+    # Heads and temperature are trained in full.
     outside = [p for name, p in clap.named_parameters() if not _in_tower(name) and p.requires_grad]
+    # The scale is alpha / rank, so the same learning rate suits every rank.
     peft.LoraModel(clap, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, bias="none"), ADAPTER)
     for parameter in outside:
         parameter.requires_grad_(True)  # peft has frozen everything but its own matrices
@@ -59,6 +61,7 @@ def merge_lora(embedder: Embedder) -> Embedder:
     if not any(True for _ in _updated_layers(embedder.clap)):
         return embedder
     peft = require("peft", "train")
+    # A copy is merged: training goes on with the separate matrices.
     plain = copy.copy(embedder)
     plain.clap = copy.deepcopy(embedder.clap)
     for name, layer in list(_updated_layers(plain.clap)):

@@ -83,6 +83,7 @@ def freeze_tower_batch_norms(model: nn.Module) -> None:
     """Let the towers' batch norms use their running statistics and leave them unchanged; gains and biases still
     train."""
     for name, module in model.named_modules():
+        # Evaluation mode of the norms alone: dropout in the towers stays on.
         if isinstance(module, _BatchNorm) and any(_is_under(name, tower) for tower in TOWERS):
             module.eval()
 
