@@ -32,6 +32,7 @@ from openclap.storage import Place, new_file, place_of
 Pcm = NDArray[np.int16]
 RATE = 48_000
 """Hz; the rate of LAION-CLAP's shards."""
+# Below 1, because the largest 16-bit sample is 32767 / 32768.
 FULL_SCALE = 0.9999
 """A sample at or beyond this value counts as clipped."""
 
@@ -131,6 +132,7 @@ def segment(
         return
     position, yielded = 0, 0
     for wave_NC, rate in decoded(source):
+        # Decoded from the beginning and not by seeking, which is not exact to the sample in compressed files.
         first, last = round(start_s * rate), len(wave_NC) + position
         end = last if length_s is None else min(last, round((start_s + length_s) * rate))
         piece_NC = wave_NC[max(0, first - position) : max(0, end - position)]
@@ -152,6 +154,7 @@ class PcmHash:
 
     def update(self, wave_NC: Wave, rate: int) -> None:
         if self._sha is None:
+            # The same samples at another rate are another sound.
             self._sha = hashlib.sha256(f"{rate} {wave_NC.shape[1]}".encode())
         self._sha.update(np.ascontiguousarray(wave_NC, "<f4").data)
 
@@ -206,6 +209,7 @@ def _metered(pieces: Iterator[tuple[Wave, int]], meter: _Meter) -> Iterator[tupl
 
 def to_pcm(wave_N: Wave) -> Pcm:
     """Convert (N,) in -1..1 to 16 bits. 16-bit originals come back bit for bit; louder samples are clipped."""
+    # 32768, as libsndfile divides; LAION-CLAP's 32767 belongs to its front end alone (`audio.clips.quantise`).
     pcm_N: Pcm = np.clip(np.rint(wave_N * 32768.0), -32768, 32767).astype(np.int16)
     return pcm_N
 
@@ -360,6 +364,7 @@ def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> tuple[int, in
     """Append a file to a tar; return the offset and size of its content."""
     member = tarfile.TarInfo(name)  # time, owner and group stay 0 and empty: equal input, equal bytes
     member.size = len(content)
+    # The header takes one block: names are shorter than USTAR's limit, so no longer header precedes it.
     offset = tar.offset + tarfile.BLOCKSIZE
     tar.addfile(member, io.BytesIO(content))
     return offset, len(content)

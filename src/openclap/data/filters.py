@@ -162,6 +162,7 @@ def first_match(rules: Sequence[tuple[str, Any, Any]]) -> dict[str, Any]:
     """Build the expressions of `kind` and `reason` from rules (kind, condition, reason); the first match counts."""
     pl = require("polars", "data")
     kind, reason = pl.lit(None, pl.String), pl.lit(None, pl.String)
+    # Later expressions wrap earlier ones, so the first rule is applied last.
     for name, condition, sentence in reversed(rules):
         kind = pl.when(condition).then(pl.lit(name)).otherwise(kind)
         reason = pl.when(condition).then(sentence).otherwise(reason)
@@ -242,6 +243,7 @@ def judge_sounds(facts: polars.DataFrame, config: DataConfig, excluded: Sequence
         rules.append(("too long", pl.col("seconds") > longest_length(config.longest_s), length_sentence("seconds")))
     rules.append(("low rate", pl.col("rate") < config.lowest_rate, rate_sentence("rate")))
     if config.quietest_db is not None:
+        # -180 dB for digital silence, which has no logarithm.
         level = 20 * pl.col("peak").clip(1e-9).log10()
         rules.append(
             ("silent", level < config.quietest_db, pl.format("its loudest sample is at {} dB", level.round(1)))
@@ -280,6 +282,7 @@ def _without_near_duplicates(folder: Place, facts: polars.DataFrame) -> polars.D
             f"{folder}: near-duplicates are still to be compared. Run every part of 'openclap dataset fetch "
             "--near-duplicates'."
         )
+    # A twin that was itself left out, for another reason, leaves nobody out.
     included = facts.filter(pl.col("kind").is_null()).select("n", "id", "source")
     near = read_table(work(folder, NEAR_DUPLICATES)).join(included, left_on="twin", right_on="n")
     sentence = pl.format("sounds like {} of {} (cosine {})", "id", "source", pl.col("cosine").round(3))
@@ -320,6 +323,7 @@ def _with_split(rows: polars.DataFrame, config: DataConfig) -> polars.DataFrame:
     The split is that of the record's source, or of other records of its group; null where neither has one.
     """
     pl = require("polars", "data")
+    # A record without a group is a group of its own, named by its file.
     rows = rows.with_columns(
         group=pl.coalesce("group", "audio"), set=pl.col("source") if config.by_source else pl.lit("")
     )
@@ -338,6 +342,7 @@ def unmet_splits(folder: Place, selection: polars.DataFrame, config: DataConfig)
         for split, group, count in part.filter(pl.col("split").is_null()).group_by("at", "group").len().iter_rows():
             sizes.setdefault(split, {})[group] = count
         own = part.filter(pl.col("split").is_not_null())
+        # A split that the source itself fills is not empty.
         there = set(own["at"])
         reports = [
             each for each in shortfalls(config.splits, sizes, len(own)) if not (each.empty and each.split in there)

@@ -57,6 +57,7 @@ def write_table(path: Place, frame: polars.DataFrame) -> None:
     """Write a parquet file atomically; one with the same content is not touched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
+    # In memory first: object stores take whole files, and local ones appear under their name when complete.
     frame.write_parquet(content)
     write_bytes(path, content.getvalue())
 
@@ -139,6 +140,7 @@ def write_identity(folder: Place, wanted: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(wanted))
     if not (folder / IDENTITY).exists():
         write_bytes(folder / IDENTITY, json.dumps(wanted, indent=1).encode())
+    # A folder belongs to one input for good: intermediate files say nothing about what they were made from.
     elif (before := identity(folder)) != wanted:
         changed = ", ".join(NAMES.get(key, key.replace("_", " ")) for key in _differing(before, wanted))
         raise DataError(

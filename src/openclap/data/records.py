@@ -36,6 +36,7 @@ class Captioned:
 def schema() -> dict[str, Any]:
     """Columns of a table of records: those of `Record`, and the origin of each caption."""
     pl = require("polars", "data")
+    # Types are stated and not inferred, or a table whose first rows are empty would get other columns.
     texts = dict.fromkeys(("id", "audio", "source"), pl.String)
     facts = dict.fromkeys(("label", "group", "title", "licence", "author", "link", "description", "split"), pl.String)
     return {
@@ -58,6 +59,7 @@ def frames(rows: Iterable[Captioned]) -> Iterator[polars.DataFrame]:
         try:
             yield _frame(part, count).with_columns(valid=True)
         except UnicodeEncodeError:
+            # Only a batch with such text is converted row by row; all others take the fast way.
             plain = [_valid(row) for row in part]
             yield _frame(plain, count).with_columns(
                 valid=require("polars", "data").Series([row == other for row, other in zip(part, plain, strict=True)])
@@ -112,6 +114,7 @@ def captioned(frame: polars.DataFrame) -> Iterator[tuple[int, Captioned]]:
     for row in frame.select(list(schema())).iter_rows(named=True):
         n, captions, made = row.pop("n"), row.pop("captions"), row.pop("made")
         audio = row.pop("audio")
+        # A record has its source's captions; sentences made from them are kept apart, so that they can be made again.
         given = tuple(text for text, how in zip(captions, made, strict=True) if how == "given")
         record = Record(
             **row | {"audio": audio if "://" in audio else Path(audio), "captions": given, "tags": tuple(row["tags"])}

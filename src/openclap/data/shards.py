@@ -66,6 +66,7 @@ class ShardIndex:
 
     def digest(self) -> str:
         """Hash the names, positions and sizes of all samples; their content is not read."""
+        # Reading every sound would take as long as an epoch; sizes and offsets change with nearly every other content.
         facts = json.dumps([self.tars, self.keys])
         return hashlib.sha256(facts.encode() + self.tar_S.tobytes() + self.spans_S4.tobytes()).hexdigest()
 
@@ -117,6 +118,7 @@ def _indexed(root: Place, only: str) -> ShardIndex:
     unpaired = 0
     for place, tar in enumerate(tars):
         sounds, texts, reason = _scan(tar)
+        # Damage or another writer may leave either one alone.
         pairs = [key for key in sounds if key in texts]
         keys += pairs
         tar_of += [place] * len(pairs)
@@ -140,6 +142,7 @@ def _scan(path: Place) -> tuple[dict[str, MemberSpan], dict[str, MemberSpan], st
     texts: dict[str, MemberSpan] = {}
     try:
         length = path.stat().st_size
+        # "r:" refuses compressed tars: they have no offsets to read by.
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 # tarfile itself notices a truncated member only when it is read.

@@ -42,9 +42,12 @@ def _distribute(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int
     largest = max(splits, key=lambda name: splits[name])
     members[largest] = _dominant(sizes, splits)
     room = {name: splits[name] * sum(sizes.values()) for name in splits}
+    # Dominant groups use up the room of the largest split, so the others share what is left in the requested
+    # proportion.
     room[largest] = max(0.0, room[largest] - sum(sizes[group] for group in members[largest]))
     # By hash, so that neither the order of records nor other groups change the order of these.
     rest = sorted(sizes.keys() - set(members[largest]), key=lambda group: _hash(group, seed))
+    # 1, unless the dominant groups exceed the room of their split.
     stretch = sum(sizes[group] for group in rest) / (math.fsum(room.values()) or 1.0)
     ends = [(name, stretch * end) for name, end in zip(room, accumulate(room.values()), strict=True)]
     taken = 0
@@ -63,6 +66,7 @@ def _dominant(sizes: Mapping[str, int], splits: Mapping[str, float]) -> list[str
     if not smaller:
         return []
     clips = sum(sizes.values())
+    # Of the smallest split, where one group has the most influence on a measurement.
     limit = max(DOMINANT_CLIPS, DOMINANT_SHARE * min(smaller) * clips)
     dominant = sorted((size, group) for group, size in sizes.items() if size > limit)
     shared = clips - sum(size for size, _ in dominant)

@@ -196,6 +196,7 @@ def repair(folder: Place, report: CheckReport, *, processes: int = 1) -> CheckRe
 
 
 def _repair_from_tars(folder: Place, report: CheckReport, processes: int) -> CheckReport:
+    # Tars cannot be made from the manifest; the manifest and the sizes can be made from tars.
     lost = [(name, reason) for name, reason in report.damage if name != MANIFEST and not name.endswith(SIZES)]
     if len(lost) == len(report.damage) and any(reason != NOT_IN_MANIFEST for _, reason in lost):
         raise DataError(f"{folder}: cannot be repaired, since {WORK}/ was deleted. Build it again in a new folder.")

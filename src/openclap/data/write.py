@@ -143,6 +143,7 @@ def _digest(tar: Tar, samples: Sequence[PlannedSample]) -> str:
     # The digest of all records includes the name and size of each sound.
     sha = hashlib.sha256(identity(place_of(tar.folder))["digest"].encode())
     for sample in samples:
+        # Another caption, split or number makes the tar invalid, and only that tar.
         sha.update(f"{sample.number} {sample.n} ".encode() + sample.json)
     return sha.hexdigest()
 
@@ -227,6 +228,7 @@ def json_of(record: Record, captions: Sequence[Caption]) -> bytes:
     content: dict[str, Any] = {"text": texts, "tag": list(record.tags), "original_data": original}
     keywords = [caption.text for caption in captions if caption.made.startswith(KEYWORDS)]
     if keywords:
+        # LAION's loader draws from these names when it trains with keyword captions.
         content |= {"text_augment_t5": keywords[0], "text_augment_all": texts}
     return json.dumps(content).encode()
 
