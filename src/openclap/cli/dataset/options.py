@@ -76,6 +76,7 @@ def recipe_or_path(source: str) -> DataRecipe | Path:
 def note_on(source: str) -> Callable[[str], None]:
     """Return a function that prints notes, with the source's path shortened as the user gave it."""
     path = Path(source).expanduser().absolute()
+    # The library names absolute paths, which do not depend on the working folder.
     return lambda sentence: note(sentence.replace(str(path), shown(path), 1))
 
 
