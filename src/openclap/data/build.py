@@ -319,8 +319,10 @@ def build(
                 processes=processes,
                 progress=lambda done, total: report(count * done // total, 2 * count),
             )
+            # After decoding, because it compares sounds, and before selection, which leaves its finds out.
             if near is not None:
                 find_near_duplicates(folder, near)
+            # After decoding: lengths decide which clips get a sentence.
             if maker is not None:
                 write_captions(folder, maker())
             write_tars(

@@ -130,6 +130,7 @@ def write_card(folder: Place, name: str) -> Place:
     that is not a finished data set.
     """
     stats = stats_of(folder)
+    # A card of a person's own is never replaced; ours has a mark in it.
     free = [
         name
         for name in (CARD, ALTERNATIVE_CARD)

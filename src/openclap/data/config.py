@@ -152,6 +152,7 @@ def _ids_by_split(title: str, records: Sequence[Record], processes: int) -> list
             "split": [record.split or ALL for record in records],
             "freesound_id": pl.Series([record.freesound_id for record in records], dtype=pl.Int64),
             "youtube_id": pl.Series([record.youtube_id for record in records], dtype=pl.String),
+            # Null for a sound that is not there: its ids still count.
             "pcm_sha256": pl.Series([hashes.get(place) for place in places], dtype=pl.String),
             # A clip without captions counts as one in the table of overlaps.
             "captions": [max(1, len(record.captions)) for record in records],

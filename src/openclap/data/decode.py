@@ -219,6 +219,7 @@ def to_flac(pcm_N: Pcm) -> bytes:
     import soundfile
 
     file = io.BytesIO()
+    # FLAC and not a lossy format, as LAION's shards: nothing is lost beyond 16 bits.
     soundfile.write(file, pcm_N, RATE, format="FLAC", subtype="PCM_16")
     return file.getvalue()
 
@@ -261,6 +262,7 @@ def examine(job: tuple[str, int]) -> int:
     sounds.parent.mkdir(parents=True, exist_ok=True)
     # One tar for the FLACs of a chunk: millions of small files would slow down shared file systems.
     with new_file(sounds) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        # Records that ids or licences have ruled out are not decoded.
         facts = [{"n": row["n"]} | decoder.row(row, tar) for row in rows.iter_rows(named=True) if row["kind"] is None]
     # After the sounds: a chunk counts as done when its facts are there.
     write_table(work(folder, "examined", f"{number}.parquet"), pl.DataFrame(facts, schema=columns()))

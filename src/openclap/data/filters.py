@@ -249,6 +249,7 @@ def judge_sounds(facts: polars.DataFrame, config: DataConfig, excluded: Sequence
             ("silent", level < config.quietest_db, pl.format("its loudest sample is at {} dB", level.round(1)))
         )
     if config.channels == "mean":
+        # Only where the mean is taken: a single channel of such a recording is as good as any.
         rules.append(("channels cancel", pl.col("cancelled"), pl.lit(CANCELLED)))
     clipped = (100 * pl.col("clipped")).round(1)
     rules.append(("clipped", pl.col("clipped") > config.most_clipped, pl.format("{} % of it is clipped", clipped)))
@@ -263,6 +264,7 @@ def _without_duplicates(facts: polars.DataFrame) -> polars.DataFrame:
     """Leave out all but the first of sounds with the same samples, among those that may be included."""
     pl = require("polars", "data")
     included = pl.col("kind").is_null() & pl.col("pcm_sha256").is_not_null()
+    # Hashes of records that are left out are hidden, or a good copy behind a bad one would count as the duplicate.
     duplicate = included & ~pl.when(included).then(pl.col("pcm_sha256")).is_first_distinct()
     first = pl.format("has the same samples as {} of {}", pl.col("id").first(), pl.col("source").first())
     named = first.over(pl.when(included).then(pl.col("pcm_sha256")), mapping_strategy="group_to_rows")
@@ -327,6 +329,7 @@ def _with_split(rows: polars.DataFrame, config: DataConfig) -> polars.DataFrame:
     rows = rows.with_columns(
         group=pl.coalesce("group", "audio"), set=pl.col("source") if config.by_source else pl.lit("")
     )
+    # A record without a split follows those of its group, since a group is never divided.
     return rows.with_columns(split=pl.coalesce("split", pl.col("split").drop_nulls().first().over("set", "group")))
 
 

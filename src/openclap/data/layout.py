@@ -125,6 +125,7 @@ def check_identity(folder: Place) -> None:
     """Raise DataError for a folder that is neither empty nor an unfinished or complete data set."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file, expected a folder to pack into. Choose a new folder.")
+    # Without `work/` nothing shows which records a set was made from, so it cannot be continued.
     if (folder / MANIFEST).exists() and not (folder / WORK).exists():
         raise DataError(f"{folder}: is a finished data set without its {WORK}/. Build in a new folder.")
     # A kill during the first seconds leaves only these.

@@ -197,6 +197,7 @@ class _BatchReader:
             skipped = [result for result in results if isinstance(result, SkippedSample)]
             where = f"the batch of {join_first([clip.key for clip in clips], 4)}"
             return _LoadedBatch(plan, self._batch(clips) if clips else None, skipped)
+        # As text, because a worker's exception may not be picklable; the main process raises it.
         except Exception as error:
             reason = f"{where}: could not be read ({type(error).__name__}: {error}). Take it out or repair it."
             return _LoadedBatch(plan, None, [], reason, traceback.format_exc())
@@ -399,6 +400,7 @@ class SamplesInProgress:
         return []
 
     def _dead(self) -> list[int]:
+        # active_children also reaps children that have died.
         alive = {child.pid for child in multiprocessing.active_children()}
         pairs = zip(self._pid_sample[::2], self._pid_sample[1::2], strict=True)
         return [sample for pid, sample in pairs if pid not in alive and sample != NO_SAMPLE]
@@ -457,6 +459,7 @@ def _unchanged(result: Result) -> Result:
 
 def prefetch(batches: Iterator[Result]) -> Iterator[Result]:
     """Yield the same items, computing the next one in a thread while the caller uses the current one."""
+    # No batch can be equal to it, not even an empty one.
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
         upcoming = thread.submit(next, batches, end)

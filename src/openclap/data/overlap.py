@@ -288,6 +288,7 @@ def _overlap(tested: SplitIds, trained: SplitIds) -> Overlap:
 
 def _contained(clips: SplitIds, other: SplitIds, key: str) -> NDArray[np.bool_]:
     """Which of `clips` the other split contains under the same key; a null matches nothing."""
+    # A semi-join: rows with a partner, each once; polars joins no nulls.
     rows = clips.clips.select(key).with_row_index("row").join(other.clips.select(key), on=key, how="semi")["row"]
     contained = np.zeros(len(clips.clips), bool)
     contained[rows.to_numpy()] = True

@@ -136,6 +136,7 @@ def run_on_ray(work: Callable[[T], R], items: Sequence[T], processes: int = 1) -
         except Exception as error:  # raised again in the calling process
             return {"result": pickle.dumps((None, error))}
 
+    # A block for each item, so that Ray distributes them one by one: an item is a tar or 256 sounds.
     rows = ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))
     for row in rows.map(process).iter_rows():
         result, failure = pickle.loads(row["result"])

@@ -73,6 +73,7 @@ def _frame(rows: list[Captioned], start: int) -> polars.DataFrame:
     pl = require("polars", "data")
     values: dict[str, list[Any]] = {
         "n": list(range(start, start + len(rows))),
+        # One column for paths and URLs; a URL is recognised by its "://" when a record is read back.
         "audio": [os.fspath(row.record.audio) for row in rows],
         "captions": [_joined(caption.text for caption in row.captions) for row in rows],
         "made": [_joined(caption.made for caption in row.captions) for row in rows],

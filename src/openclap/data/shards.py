@@ -89,6 +89,7 @@ class ShardIndex:
             raise DataError(
                 f"{where}: the tar cannot be read ({error.strerror}). Is {self.folder} in place?"
             ) from error
+        # A tar may have been replaced or cut since it was indexed.
         if len(audio) < size or len(text) < json_size:
             raise DataError(f"{where}: the tar ends before it, against its headers. Put the complete tar back.")
         return _parse(self.keys[i], audio, text, where)
@@ -152,6 +153,7 @@ def _scan(path: Place) -> tuple[dict[str, MemberSpan], dict[str, MemberSpan], st
                 suffix = name.suffix.lower()
                 spans = sounds if suffix in AUDIO_SUFFIXES else texts if suffix == ".json" else None
                 if member.isreg() and spans is not None:
+                    # The name with its folders: tars of other writers may use one name in several folders.
                     spans[str(name.with_suffix(""))] = MemberSpan(member.offset_data, member.size)
                 tar.members.clear()  # type: ignore[attr-defined]  # otherwise a tar of 100,000 members keeps them all in memory
             return sounds, texts, _end_damage(path, tar.offset)

@@ -40,6 +40,7 @@ def split_by_group(
 def _distribute(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int) -> dict[str, list[str]]:
     members: dict[str, list[str]] = {name: [] for name in splits}
     largest = max(splits, key=lambda name: splits[name])
+    # First, since they decide how much room is left for all others.
     members[largest] = _dominant(sizes, splits)
     room = {name: splits[name] * sum(sizes.values()) for name in splits}
     # Dominant groups use up the room of the largest split, so the others share what is left in the requested
@@ -77,6 +78,7 @@ def _dominant(sizes: Mapping[str, int], splits: Mapping[str, float]) -> list[str
 
 def _fill_empty(members: dict[str, list[str]], sizes: Mapping[str, int]) -> None:
     for groups in members.values():
+        # By groups and not by clips: a split of one large group has none to give.
         donor = max(members, key=lambda other: len(members[other]))
         if not groups and len(members[donor]) > 1:
             smallest = min(members[donor], key=lambda group: (sizes[group], group))

@@ -182,8 +182,10 @@ def _write_members(
             except AudioError as error:  # it was decoded before: the file was changed or removed since
                 if require_all:
                     raise
+                # The sample leaves a gap in the numbers: renumbering would change every tar behind it.
                 rows.append({"n": n, "reason": " ".join(str(error).split())})
                 continue
+            # Names are numbers, as LAION renames its files; the original one is in the JSON.
             audio_place, text_place = add_member(tar, f"{number}.flac", flac), add_member(tar, f"{number}.json", text)
             rows.append(
                 {

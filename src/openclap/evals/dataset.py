@@ -319,6 +319,7 @@ def clips_of_task(task: Task, data: Path | Collection, trained: SplitIds | None 
     if not chosen:
         splits = sorted({str(record.split) for record in records})
         raise DataError(f"{root}: no clip is in its split {task.split!r}. Found: {', '.join(splits) or 'no clips'}.")
+    # Before anything is counted: a clip that is listed twice would be weighed twice.
     chosen = _drop_repeated_ids(chosen, notes)
     if trained:
         chosen = remove_trained_clips(chosen, trained, notes)

@@ -88,12 +88,14 @@ def frechet_distance_infinity(
     if subsets < 2 or seed < 0:
         raise ConfigError(f"subsets is {subsets} and seed {seed}, expected 2 or more subsets and a seed of 0 or more.")
     check_count("subsets", subsets)
+    # The reference stays whole, so its bias is the same in all distances.
     reference, b_MD = Gaussian.of(_checked(a_ND, "a")), _checked(b_MD, "b", a_ND)
     count = len(b_MD)
     if count < FEWEST:
         raise DataError(f"The second set has {count} vectors: the extrapolation needs {FEWEST} or more.")
     rng = np.random.default_rng(seed)
     size_S = np.unique(np.linspace(min(SMALLEST, count // 2), count, subsets).astype(np.int64))
+    # Each subset is drawn anew from all of b.
     chosen = (rng.choice(count, size, replace=False) for size in size_S)
     distance_S = np.array([reference.distance(Gaussian.of(b_MD[rows])) for rows in chosen])
     # The intercept is the value at 1 / size = 0.

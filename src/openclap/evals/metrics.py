@@ -34,6 +34,7 @@ Statistic = Callable[[Floats], Floats]
 
 TEXT_TO_AUDIO, AUDIO_TO_TEXT = "text_to_audio", "audio_to_text"
 DIRECTION_LABELS = {TEXT_TO_AUDIO: "text→audio", AUDIO_TO_TEXT: "audio→text"}
+# As papers report them.
 RECALL_AT = (1, 5, 10)
 MRR = "MRR"
 RANK_METRICS = ("median_rank", "mean_rank")
@@ -98,6 +99,7 @@ def retrieval_measures(ranks: Ranks) -> dict[Metric, Measure]:
     rank_T, best_A, query_A = ranks.text_to_audio_T, ranks.best(), ranks.queries
     reciprocal_T = np.where(rank_T <= CUT, 1.0 / rank_T, 0.0)
     return {
+        # The clip of each item is that by which the bootstrap finds its group.
         **_rank_measures(TEXT_TO_AUDIO, rank_T, reciprocal_T, ranks.owner_T),
         **_rank_measures(AUDIO_TO_TEXT, best_A, ranks.average_precision(), query_A),
     }
@@ -142,6 +144,7 @@ class Classified:
     def confusion(self) -> Ints:
         """(C, C) counts: rows are true classes, columns predicted ones."""
         table_CC = np.zeros((self.score_NC.shape[1],) * 2, np.int64)
+        # Not +=, which counts a repeated pair of indices once.
         np.add.at(table_CC, (self.label_N, self.predicted_N), 1)
         return table_CC
 
@@ -163,6 +166,7 @@ def classify(scores_NC: ArrayLike, label_N: ArrayLike, *, tie: float = 0.0) -> C
     own_N = score_NC[np.arange(items), labels]
     # The classes that reach the true one's score, itself included: rank 1 where it alone does.
     rank_N = (score_NC >= own_N[:, None] - tie).sum(1).astype(np.int64)
+    # For a wrong answer, the best of the other classes: on a tie the true class may also have the highest score.
     others_NC = np.where(np.arange(classes) == labels[:, None], -np.inf, score_NC)
     return Classified(score_NC, labels, rank_N, np.where(rank_N == 1, labels, others_NC.argmax(1)))
 
@@ -174,6 +178,7 @@ def classification_measures(answers: Classified) -> dict[Metric, Measure]:
     item_N = np.arange(len(right_N))
     return {
         ACCURACY: Measure(mean_of(right_N), item_N),
+        # Beside accuracy, which a set with one frequent class makes easy.
         BALANCED_ACCURACY: Measure(balanced_of(right_N, answers.label_N), item_N),
         MAP_AT_10: Measure(mean_of(reciprocal_N), item_N),
     }

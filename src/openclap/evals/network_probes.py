@@ -111,6 +111,7 @@ def _fit_tower(data: ProbeInput, rate: float) -> tuple[Scorer, TrainingProgress,
     head = classifier_head(embedder.preset.embedding_size, train.truth_PC.shape[1], hidden=True)
     # A copy: the model itself must stay as it is for other tasks. It was loaded without gradients.
     network = AudioEncoder(embedder.clap, head.to(embedder.device)).requires_grad_(True)
+    # Validation reads sounds as the answer does: all windows, without augmentation.
     scorer = _SoundScorer(network, embedder, data.model.batch_size)
     batches = _SoundBatches(train, embedder, config).batches
     folder = _checkpoint_folder(data, train, valid, config)
@@ -304,6 +305,7 @@ def _with_networks(embedder: SoundEmbedder) -> Embedder:
 @torch.inference_mode()
 def _mean_over_windows(network: nn.Module, embedder: Embedder, waves: Sequence[Wave], batch_size: int) -> Embeddings:
     """(N, K) float32: the mean over each waveform's windows of the outputs of `network`, in batches of windows."""
+    # Windows of all sounds in one list, so that batches are full whatever the sounds' lengths.
     pieces = [(row, piece) for row, wave_S in enumerate(waves) for piece in embedder.pieces(wave_S)]
     parts = []
     for start in range(0, len(pieces), batch_size):

@@ -232,6 +232,7 @@ def linear(data: ProbeInput) -> tuple[Scorer, str]:
     make = partial(_make_linear, multilabel=data.multilabel)
     if valid is not None:
         strength = _choose(STRENGTHS, make, [(candidates, valid)], data.multilabel)
+        # Validation clips have served their purpose, so the last fit uses them, too.
         how, train = f"chosen on {valid.clips.name}", _join(train, valid)
     elif folds := folds_over_groups(candidates, data.seed):
         parts = [(candidates.at(seen), candidates.at(held_out)) for seen, held_out in folds]
@@ -268,6 +269,7 @@ def mlp(data: ProbeInput) -> tuple[Scorer, str]:
 def _make_linear(strength: float, target: NDArray[Any], *, multilabel: bool) -> Any:
     classifier = require("sklearn.linear_model", "eval").LogisticRegression(C=strength, max_iter=ITERATIONS)
     one_vs_rest = require("sklearn.multiclass", "eval").OneVsRestClassifier
+    # One classifier for each label, since labels of a clip do not exclude each other.
     return one_vs_rest(classifier) if target.ndim == 2 else classifier
 
 
@@ -300,8 +302,10 @@ def folds_over_groups(train: LabelledClips, seed: int) -> list[tuple[Ints, Ints]
     if count < 2:
         return []
     selection = require("sklearn.model_selection", "eval")
+    # Groups, because takes of one recording in both parts would favour the weakest regularisation.
     splitter = selection.StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
+        # A rare class is missing in some folds; nothing can be done about it.
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         pairs = list(splitter.split(np.zeros(len(label_P)), label_P, group_P))
     return [(seen, held_out) for seen, held_out in pairs if len(held_out) and len(np.unique(label_P[seen])) > 1]

@@ -61,6 +61,7 @@ class Ranks:
 
     def average_precision(self, cut: int = CUT) -> Floats:
         """(Q,) the sum of i / rank_i over a clip's captions within `cut`, best first, divided by their whole count."""
+        # By clip, and within a clip best first.
         return self._precision(np.lexsort((self.audio_to_text_T, self.owner_T)), cut)
 
     def published_average_precision(self, cut: int = CUT) -> Floats:
@@ -74,6 +75,7 @@ class Ranks:
 
     def _precision(self, order: Ints, cut: int) -> Floats:
         within = order[self.audio_to_text_T[order] <= cut]
+        # The precision at the rank of the i-th caption that was found: i of the first rank_i are right.
         gain = place_in_run(self.owner_T[within]) / self.audio_to_text_T[within]
         gain_A = np.bincount(self.owner_T[within], weights=gain, minlength=self.clips)
         return (gain_A / np.maximum(np.bincount(self.owner_T, minlength=self.clips), 1))[self.queries]
@@ -168,6 +170,7 @@ def _rank(scores: _PairScores, owner_T: Ints, tie: float) -> Ranks:
         surely[row_N, column_N] = score_N >= wanted_T[query_N]
         return np.asarray(surely)
 
+    # Both directions from one block: it is the product of the embeddings that takes the time.
     for rows in _slices(scores.clips, ROWS):
         query_Q = order_T[first_A[rows.start] : first_A[rows.stop]]
         for columns in _slices(len(owner_T), COLUMNS):

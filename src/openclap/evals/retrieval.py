@@ -104,6 +104,7 @@ def retrieve(embedder: SoundEmbedder, clips: EvalClips, audio_ND: Embeddings) ->
         clip_A=clip_A,
         hits_TK=np.concatenate([hits for hits, _ in blocks]),
         score_TK=np.concatenate([scores for _, scores in blocks]).astype(np.float64),
+        # The report shows it where a caption's own clip is not among the hits.
         own_score_T=np.einsum("td,td->t", audio_AD[owner_T], text_TD).astype(np.float64),
     )
 
@@ -118,6 +119,7 @@ def _best_hits(audio_AD: Embeddings, text_CD: Embeddings, owner_C: Ints) -> tupl
     lowered_CA[row_C, owner_C] -= TIE
     is_own_CA = np.zeros(lowered_CA.shape, bool)
     is_own_CA[row_C, owner_C] = True
+    # Sorted by the last key first: score, then other clips before the own one.
     hits_CK = np.lexsort((is_own_CA, -lowered_CA))[:, :HITS].astype(np.int64)
     return hits_CK, np.take_along_axis(cosine_CA, hits_CK, 1)
 

@@ -411,6 +411,7 @@ def compare(
         outputs: by (model, task).
     """
     for task in tasks:
+        # Paired: hard clips are hard for both models, so their difference varies less than either figure.
         for a, b in combinations(models, 2):
             first, second = outputs.get((a, task.name)), outputs.get((b, task.name))
             # Different digests: one model could not embed some of the clips, so the figures are of different clips.

@@ -91,6 +91,7 @@ def _mean_over_classes(tagged: Tagged, figure: ClassFigure) -> Statistic:
 
     def mean(weight_RN: Floats) -> Floats:
         sum_R, count_R = np.zeros(len(weight_RN)), np.zeros(len(weight_RN))
+        # Class by class: an array of resamples × clips × classes would not fit in memory.
         for c in tagged.occurring:
             order_N = tagged.order_NC[:, c]
             value_R = figure(weight_RN[:, order_N], tagged.truth_NC[order_N, c])
@@ -116,6 +117,7 @@ def _precision(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:
 
 def _area(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:
     """(R,) area under the ROC curve: the share of pairs (with, without the class) that are in this order."""
+    # Weights of clips without the class, 0 elsewhere.
     other_RN = np.where(truth_N, 0.0, weight_RN)
     total_R = other_RN.sum(1)
     # For each clip with the class, the clips without it that rank behind.

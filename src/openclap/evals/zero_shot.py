@@ -63,6 +63,7 @@ def run_tagging(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedE
 
 def class_embeddings(embedder: SoundEmbedder, names: Sequence[str], templates: Sequence[str]) -> Floats:
     """(C, D) a unit vector per class: the mean of the embeddings of its prompts, one per template, normalised again."""
+    # Template by template, which the reshape below relies on.
     sentences = [sentence for template in templates for sentence in prompts(names, template)]
     unique_UD, unique_N = embed_sentences(embedder, sentences)
     # Normalised again: the mean of unit vectors is shorter the more they differ, and a class with varied prompts would
@@ -89,6 +90,7 @@ def truth_table(task: Task, clips: EvalClips, classes: Sequence[str]) -> NDArray
     number = {label: index for index, label in enumerate(classes)}
     truth_NC = np.zeros((len(clips), len(classes)), bool)
     for row, clip in enumerate(clips.clips):
+        # A label outside the classes, such as one that no training clip has, is left out.
         truth_NC[row, [number[label] for label in task.labels_of(clip) if label in number]] = True
     return truth_NC
 

@@ -16,14 +16,14 @@ from openclap.types import Features
 
 
 class CaptionWeights(NamedTuple):
-    """PairWeights of the captions' pairs: of local captions, and of all captions."""
+    """The weights of the pairs of this process's captions, and of those of all captions."""
 
     own_T: Tensor
     everyone_T: Tensor
 
 
 class PairWeights(Protocol):
-    """PairWeights of the captions' pairs, computed from audio or from text."""
+    """Weighs the pair of each caption with its clip, by the clip or by the caption."""
 
     def by_audio(self, own: Features, everyone: Features) -> CaptionWeights: ...
 
@@ -117,6 +117,7 @@ class Contrast:
 
     def from_captions(self, own: Features, everyone: Features, weights: CaptionWeights) -> Tensor:
         """The weighted mean over captions."""
+        # Not the transposed logits of `from_clips`: with several processes, own captions meet clips that are not own.
         logits_TB = own.scale * own.text_TD @ everyone.audio_BD.T
         weight_TB = (own.owner_T[:, None] == everyone.clip_B) * weights.own_T[:, None]
         excluded_TB = self.negatives.of_captions(own, everyone)
@@ -130,6 +131,7 @@ class Contrast:
         even_AC = weight_AC.sum(1, keepdim=True) * allowed_AC / allowed_AC.sum(1, keepdim=True)
         target_AC = torch.lerp(weight_AC, even_AC, self.label_smoothing)
         lowest = torch.finfo(logits_AC.dtype).min  # not -inf, because 0 · -inf is NaN
+        # A sum and not a mean: callers divide by the weights of the global batch, so that shares of processes add up.
         return -(target_AC * F.log_softmax(logits_AC.masked_fill(excluded_AC, lowest), dim=1)).sum()
 
 

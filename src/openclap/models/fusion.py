@@ -78,12 +78,15 @@ def bottleneck(channels: int, conv: type[nn.Module]) -> nn.Sequential:
 
 
 def pooled_bottleneck(channels: int, conv: type[nn.Module]) -> nn.Sequential:
-    """The same over the mean of the whole map."""
+    """A bottleneck over the mean of the whole map."""
     return nn.Sequential(POOLS[conv](1), *bottleneck(channels, conv))
 
 
 def of_several(pooled: nn.Module, x: Tensor) -> Tensor:
-    """LAION: repeat a single clip in training, because batch norm needs more than one value per channel."""
+    """Apply a pooled branch; in training, a single clip is repeated, as LAION-CLAP does.
+
+    Batch norm needs more than one value per channel, and pooling leaves one for each clip.
+    """
     if pooled.training and len(x) == 1:
         return torch.select(pooled(x.repeat_interleave(2, dim=0)), 0, 0).unsqueeze(0)
     result: Tensor = pooled(x)
@@ -139,8 +142,11 @@ class FusedViews(nn.Module):
 
 
 def end_to_end(views: Tensor, width: int) -> Tensor:
-    """The three local views of each clip, stacked in the batch, laid side by side along the last dimension, which
-    is zero-padded or cut to `width`."""
+    """Lay the three local views of each clip, stacked in the batch, side by side along the last dimension.
+
+    The result is zero-padded or cut to `width`.
+    """
+    # Front, middle and back follow each other as they do in the clip.
     row = torch.cat(views.unflatten(0, (-1, LOCAL_VIEWS)).unbind(1), dim=-1)
     return F.pad(row, (0, max(0, width - row.shape[-1])))[..., :width]
 
@@ -163,7 +169,7 @@ def every_clip(maps: Tensor, is_long_B: Tensor, fused: Callable[[Tensor], Tensor
 
 
 def replaced(maps: Tensor, is_long_B: Tensor, values: Tensor) -> Tensor:
-    """`maps` with those of long clips taken from `values`, in order."""
+    """Replace the maps of long clips by `values`, in order."""
     # One gather instead of an assignment, which would change the input. `values` stand in front, so row n of `maps` has
     # the index n + the number of long clips.
     long = is_long_B.long()

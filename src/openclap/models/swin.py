@@ -30,12 +30,12 @@ MASKED = -100.0
 
 
 def row_order(size: Size) -> Order:
-    """Row by row."""
+    """Return the tokens row by row."""
     return np.arange(size[0] * size[1])
 
 
 def window_order(size: Size, window: Size, shift: Size = (0, 0)) -> Order:
-    """Window by window, the map rolled by `shift` towards the top left before it is cut."""
+    """Return the tokens window by window, the map rolled by `shift` towards the top left before it is cut."""
     grid = np.roll(row_order(size).reshape(size), (-shift[0], -shift[1]), axis=(0, 1))
     return _tiles(grid, window).reshape(-1)
 
@@ -111,7 +111,7 @@ def merge_order(size: Size, next_window: Size) -> Order:
 
 
 def window_of(size: Size, largest: int) -> Size:
-    """The largest window that a map can be cut in, no side longer than `largest`."""
+    """Return the largest window that a map can be cut into, no side longer than `largest`."""
     height, width = (max(side for side in range(1, largest + 1) if length % side == 0) for length in size)
     return height, width
 
@@ -159,7 +159,7 @@ class Layout(nn.Module):
 
 
 def layouts(size: Size, largest: int, depths: Sequence[int]) -> nn.ModuleList:
-    """Those of all stages, each with half the height and width of the one before."""
+    """Build the layouts of all stages, each map half as high and wide as the one before."""
     stages = [(size[0] // 2**stage, size[1] // 2**stage) for stage in range(len(depths))]
     return nn.ModuleList(
         Layout(stage, largest, depth, last=number == len(depths))
@@ -209,7 +209,7 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training, leaves a whole branch out for a clip with probability `rate` (Huang et al. 2016)."""
+    """Stochastic depth: in training, drop the whole branch of a clip with probability `rate` (Huang et al. 2016)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Each 2×2 neighbours to one token of twice the width; the four stand side by side in the order."""
+    """Merge each 2×2 neighbours, adjacent in the order, into one token of twice the width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -128,6 +128,7 @@ def finetune_config(
         epochs=defaults.epochs,
         # Half of the pairs: with one batch an epoch, every step would see the same negatives.
         batch_size=max(2, min(defaults.batch_size, pairs // 2)),
+        # Weaker than in training from scratch: decay pulls towards 0, away from the pretrained weights.
         optim=OptimConfig(lr=lr, tower_lr=tower_lr, weight_decay=0.01),
         frozen=frozen_parts(model.clap, mode),
         lora=LORA_RANK if mode == "lora" else 0,

@@ -41,6 +41,7 @@ def add_lora(clap: CLAP, rank: int) -> None:
 def attention_projections(clap: CLAP, tower: str) -> list[str]:
     """List the names of a tower's linear layers of attention. Raises ConfigError when there are none."""
     part = clap.get_submodule(tower)
+    # By the names of classes, which transformers' encoders and our Swin have in common.
     attention = [name for name, module in part.named_modules() if "attention" in type(module).__name__.lower()]
     projections = {
         f"{tower}.{name}.{inner}"

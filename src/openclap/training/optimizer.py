@@ -95,6 +95,7 @@ def freeze_running_statistics(model: nn.Module) -> Iterator[None]:
     For forward passes that must not count: a second pass over the same clips, and batches of silence.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    # The counter moves in every training pass, whatever the momentum.
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
         # Not track_running_stats = False: then autograd saves two tensors fewer, and activation checkpointing requires
@@ -143,6 +144,7 @@ def build_optimizer(
     if not groups:
         raise ConfigError("Every part of the model is frozen, so there is nothing to train.")
     if objective is not None and (objective_parameters := list(objective.parameters())):
+        # Decay would pull SigLIP's bias, which belongs far below 0, towards it.
         groups.append({"params": objective_parameters, "base_lr": config.lr, "weight_decay": 0.0})
     # The rate is a placeholder: `set_learning_rate` sets each group's from its base_lr before every step.
     fused = next(model.parameters()).device.type in FUSED_DEVICES

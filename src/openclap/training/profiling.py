@@ -259,6 +259,8 @@ def measure_activations(clap: CLAP, frontend: FrontEndConfig) -> tuple[int, int]
     layers = [module for module in clap.modules() if not any(module.children())]
     # Without children: containers would count their layers' tensors again.
     hooks = [layer.register_forward_hook(measure_layer) for layer in layers]
+    # autograd hands over every tensor that it keeps for the backward pass; dropout must not move the run's random
+    # numbers.
     with torch.random.fork_rng(), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         audio, text = probe_batch(clap, frontend)
         clap.encode_audio(audio), clap.encode_text(text)
@@ -342,6 +344,7 @@ def count_flops(clap: CLAP, frontend: FrontEndConfig) -> FlopCount:
         with torch.no_grad():
             # Fill the caches of frozen towers first: from the second epoch on, cached outputs cost nothing.
             clap.encode_audio(audio), clap.encode_text(text)
+        # Counted apart, since the number of captions of a clip and their lengths vary.
         clip = _count(lambda: clap.encode_audio(audio), clap) / PROBE_PAIRS
         token = _count(lambda: clap.encode_text(text), clap) / text.ids_BL.numel()
     return FlopCount(clip, token)

@@ -177,6 +177,7 @@ class Lease:
 
     def __init__(self, place: Place) -> None:
         self.place, self.file = place, place / LEASE
+        # The random part identifies a run; host and process are for the message to a person.
         self.owner = {"run": uuid4().hex, "host": socket.gethostname(), "process": os.getpid()}
         self.stop = Event()
         self.heartbeat: Thread | None = None

@@ -79,6 +79,7 @@ class TrainingStep:
     ) -> None:
         self.accelerator, self.model, self.objective, self.optimizer = accelerator, model, objective, optimizer
         self.clip_norm, self.chunk = clip_norm, chunk
+        # Chosen once, so that a step has no branch on the configuration.
         self.backward: Callable[[PairBatch, float, bool], BatchLoss] = (
             self._backward_in_chunks if chunk else self._backward_whole
         )
@@ -133,12 +134,14 @@ class TrainingStep:
                 parts.append(compute_features(self.model, piece))
         # Over the whole batch: the chunks' negatives are those of the batch, as if it had been computed at once.
         cached = _concatenate(parts)
+        # Backward stops at `cached`, whose rows are leaves: it ends with the gradients of all embeddings.
         batch_loss = self._backward_objective(cached, weight)
         gradients = _split_gradients(cached, parts)
         # The first pass has already counted each chunk in the running statistics.
         with freeze_running_statistics(self.model):
             for number, (piece, state, gradient) in enumerate(zip(chunks, random_states, gradients, strict=True), 1):
                 generators.restore(state)
+                # One exchange for the whole batch, in the last chunk's backward pass.
                 with _gradient_exchange(self.accelerator, self.model, exchange and number == len(chunks)):
                     _backward_from_features(compute_features(self.model, piece), gradient)
         return batch_loss
@@ -231,6 +234,7 @@ def _gradient_exchange(accelerator: Accelerator, model: nn.Module, now: bool) ->
     if now:
         yield
     else:
+        # DistributedDataParallel exchanges gradients in every backward pass, unless it runs in this context.
         with accelerator.no_sync(model):
             yield
 
@@ -289,4 +293,5 @@ def _backward_from_features(features: Features, gradient: dict[str, Tensor]) -> 
     """Continue backward from a chunk's features with their cached gradients, except through frozen parts."""
     names = [name for name in gradient if getattr(features, name).requires_grad]
     if names:
+        # All at once: embeddings and their transforms share a graph, which a second pass would find freed.
         torch.autograd.backward([getattr(features, name) for name in names], [gradient[name] for name in names])

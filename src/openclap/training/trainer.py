@@ -284,6 +284,7 @@ class Trainer:
 
     def check_embeddings(self, batches: Sequence[PairBatch]) -> None:
         """Raise TrainingError when the last update has left a model whose embeddings are not finite, on any process."""
+        # The first batch only: weights that are not finite spoil every embedding.
         is_broken = not all(has_finite_embeddings(self.model, batch) for batch in batches[:1])
         set_training_modes(self.model, self.config, self.progress.step)
         position = RunPosition(self.out, self.progress.step, self.progress.unhealthy_steps)
@@ -358,6 +359,7 @@ class Trainer:
         self.progress = checkpointing.restore_checkpoint(self.accelerator, self.out / CHECKPOINTS)
         self.was_finished = self.is_finished()
         set_training_modes(self.model, self.config, self.progress.step)
+        # A killed run has logged steps after its last checkpoint; TensorBoard hides them, as `open_log` drops them.
         tensorboard = {"purge_step": self.progress.step, "flush_secs": 10}
         self.accelerator.init_trackers(PROJECT, init_kwargs={"tensorboard": tensorboard})
 
