@@ -159,7 +159,7 @@ CLIP_TEXT = TextTowerConfig(
 
 
 def laion(audio: AudioConfig, text: TextTowerConfig = ROBERTA, name: str = "laion") -> Preset:
-    """The preset of a LAION-CLAP model: its front end with or without fusion, two temperatures and MLP transforms."""
+    """Build a LAION-CLAP model's preset: its front end with or without fusion, two temperatures and MLP transforms."""
     frontend = LAION_FUSION if audio.fusion else LAION_PLAIN
     return Preset(name, frontend, audio, text, temperatures=2, transforms=True)
 
@@ -186,7 +186,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def named(name: str) -> Preset:
-    """The preset of that name. Raises ConfigError for an unknown name."""
+    """Return the preset of that name. Raises ConfigError for an unknown name."""
     if name not in PRESETS:
         raise ConfigError(f"There is no preset {name!r}. Expected one of: {', '.join(PRESETS)}.")
     return PRESETS[name]

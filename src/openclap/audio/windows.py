@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def window_starts(length: int, window: int, hop: int) -> list[int]:
-    """Starts of the windows that cover a recording: one every `hop`, the last one anchored at the end.
+    """List the starts of the windows that cover a recording: one every `hop`, the last one anchored at the end.
 
     A recording no longer than one window gives [0]. All lengths are in samples.
 

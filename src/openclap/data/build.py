@@ -81,7 +81,7 @@ class InputOptions:
 
 @dataclass(frozen=True, slots=True)
 class DatasetInput:
-    """What a data set is built from: a recipe, its records, and a check of captions from an unknown source."""
+    """The input of a build: a recipe, its records, and a check of captions from an unknown source."""
 
     recipe: DataRecipe
     records: Callable[[], Iterator[Record]]
@@ -231,7 +231,7 @@ def _splits(test_fraction: float) -> dict[str, float]:
 
 
 def _changed(recipe: DataRecipe, options: InputOptions) -> DataRecipe:
-    """A recipe with the options that were given, and further evaluation sets."""
+    """Apply the options that were given to a recipe, and add evaluation sets."""
     decontaminate = options.decontaminate or {}
     if unknown := [name for name in decontaminate if name not in SOURCES]:
         raise ConfigError(f"There is no evaluation set {unknown[0]!r}. Expected one of: {', '.join(SOURCES)}.")

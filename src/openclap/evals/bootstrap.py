@@ -54,7 +54,7 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Estimate:
-    """The statistic of N items, and its percentile interval when whole groups are drawn with replacement.
+    """Compute a statistic of N items, and its percentile interval when whole groups are drawn with replacement.
 
     Args:
         group_N: any values that can be sorted; equal values are one group.
@@ -98,7 +98,7 @@ class Difference:
 
 
 def paired_difference(a: Measure, b: Measure, group_A: Sequence[str], *, seed: int = 0) -> Difference:
-    """The figure of `a` less that of `b`, under the same resamples of the groups of their clips.
+    """Subtract the figure of `b` from that of `a`, under the same resamples of the groups of their clips.
 
     `p` is twice the smaller share of resamples on one side of 0 (those equal to 0 count on both), and at least
     1 / RESAMPLES. Raises DataError when the two measures are not of the same clips.
@@ -121,7 +121,7 @@ def paired_difference(a: Measure, b: Measure, group_A: Sequence[str], *, seed: i
 
 
 def chance_retrieval(owner_T: ArrayLike, clips: int, *, draws: int = DRAWS, seed: int = 0) -> dict[Metric, Estimate]:
-    """The figures of random similarities of this shape and these owners: means and 95 % intervals."""
+    """Estimate the figures of random similarities of this shape and these owners: means and 95 % intervals."""
     owners, rng = np.asarray(owner_T, np.int64), np.random.default_rng(seed)
     # By the same measures as a model's figures, so both follow one protocol.
     tables = [retrieval_measures(random_ranks(owners, clips, rng)) for _ in range(draws)]
@@ -129,7 +129,7 @@ def chance_retrieval(owner_T: ArrayLike, clips: int, *, draws: int = DRAWS, seed
 
 
 def random_ranks(owner_T: Ints, clips: int, rng: np.random.Generator) -> Ranks:
-    """The ranks of one random similarity, drawn without making the (A, T) matrix.
+    """Draw the ranks of one random similarity, without making the (A, T) matrix.
 
     With independent continuous scores every column orders the clips at random, so a caption's clip has any rank in
     1..A; and every row orders the captions at random, so the n captions of a clip have any n ranks of 1..T.
@@ -164,7 +164,7 @@ def chance_recall(count_A: Ints, pool: int, k: Ints) -> Floats:
 def chance_classification(
     answers: Classified, group_N: Sequence[str], *, draws: int = DRAWS, seed: int = 0
 ) -> dict[Metric, Estimate]:
-    """The figures without any skill.
+    """Compute the figures that need no skill.
 
     The value is that of the best constant answer: for accuracy the share of the most frequent class, for balanced
     accuracy 1/C, for mAP@10 the classes in order of frequency. The interval is that of these predictions against
@@ -190,7 +190,7 @@ def chance_classification(
 
 
 def constant_answer(label_N: Ints) -> dict[Metric, float]:
-    """The figures of the best constant answer, which depend only on the frequencies of the classes."""
+    """Compute the figures of the best constant answer, which depend only on the frequencies of the classes."""
     share_C = np.sort(np.unique(label_N, return_counts=True)[1])[::-1] / len(label_N)
     return {
         ACCURACY: float(share_C[0]),
@@ -200,7 +200,7 @@ def constant_answer(label_N: Ints) -> dict[Metric, float]:
 
 
 def _permuted_by_group(group_N: NDArray[np.str_], rng: np.random.Generator) -> Ints:
-    """An order of the items in which whole groups have changed places."""
+    """Permute the items so that whole groups change places."""
     names, index_N = np.unique(group_N, return_inverse=True)
     place_G = rng.permutation(len(names))
     order = np.empty(len(group_N), np.int64)

@@ -298,7 +298,7 @@ def _notes_on_splits(test: EvalClips, train: EvalClips | None) -> Iterator[str]:
 
 
 def clips_of_task(task: Task, data: Path | Collection, trained: SplitIds | None = None) -> TaskClips:
-    """The clips of one task.
+    """Load the clips of one task.
 
     Args:
         data: the collection, for a task on one; otherwise the folder that holds the published data sets.
@@ -448,7 +448,7 @@ def _classes(task: Task, records: Sequence[TaskRecord]) -> tuple[tuple[str, ...]
 
 
 def read_classes(path: Path) -> dict[str, str]:
-    """The words for each label: lines of a label, a tab and words; a label alone stands for itself.
+    """Read the words for each label: lines of a label, a tab and words; a label alone stands for itself.
 
     Raises ConfigError when the file cannot be read, names a label twice, or names none.
     """

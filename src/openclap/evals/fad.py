@@ -68,7 +68,7 @@ class Gaussian:
 
 
 def frechet_distance(a_ND: ArrayLike, b_MD: ArrayLike) -> float:
-    """The Fréchet distance between Gaussians fitted to two collections of embeddings, in float64; 0 or more.
+    """Compute the Fréchet distance between Gaussians fitted to two collections of embeddings, in float64; 0 or more.
 
     With fewer embeddings than dimensions the distance is defined, but far too large. Raises DataError for fewer than 2
     embeddings on a side, other shapes than (N, D) and (M, D), and numbers that are not finite.
@@ -79,7 +79,7 @@ def frechet_distance(a_ND: ArrayLike, b_MD: ArrayLike) -> float:
 def frechet_distance_infinity(
     a_ND: ArrayLike, b_MD: ArrayLike, *, seed: int = 0, subsets: int = SUBSETS
 ) -> Extrapolation:
-    """The Fréchet distance to `b_MD` extrapolated to infinite M; `a_ND` is the reference and stays whole.
+    """Extrapolate the Fréchet distance to `b_MD` to infinite M; `a_ND` is the reference and stays whole.
 
     Random subsets of b, of evenly spaced sizes up to M, are each compared with all of a, and a line is fitted to the
     distances over 1 / size. The same seed gives the same result. Raises as `frechet_distance`, DataError for fewer than

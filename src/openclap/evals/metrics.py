@@ -92,7 +92,7 @@ class Measure:
 
 
 def retrieval_measures(ranks: Ranks) -> dict[Metric, Measure]:
-    """Every retrieval figure as a measure. Items are captions from text to audio, and clips from audio to text.
+    """Build every retrieval figure as a measure. Items are captions from text to audio, and clips from audio to text.
 
     MRR is the mean of 1/rank without a cut; from audio to text it takes the best-placed caption.
     """

@@ -58,12 +58,12 @@ UNNORMALISED = "before L2 normalisation"
 
 
 def laion_linear(data: ProbeInput) -> tuple[Scorer, str]:
-    """A linear layer on the embeddings as they are."""
+    """Train a linear layer on frozen embeddings."""
     return _fit_head(data, hidden=False)
 
 
 def laion_mlp(data: ProbeInput) -> tuple[Scorer, str]:
-    """The same with a hidden layer."""
+    """Train a head with a hidden layer on frozen embeddings."""
     return _fit_head(data, hidden=True)
 
 
@@ -111,7 +111,7 @@ def _fit_tower(data: ProbeInput, rate: float) -> tuple[Scorer, TrainingProgress,
     head = classifier_head(embedder.preset.embedding_size, train.truth_PC.shape[1], hidden=True)
     # A copy: the model itself must stay as it is for other tasks. It was loaded without gradients.
     network = AudioEncoder(embedder.clap, head.to(embedder.device)).requires_grad_(True)
-    # Validation reads sounds as the answer does: all windows, without augmentation.
+    # Validation reads sounds as the evaluation does: all windows, without augmentation.
     scorer = _SoundScorer(network, embedder, data.model.batch_size)
     batches = _SoundBatches(train, embedder, config).batches
     folder = _checkpoint_folder(data, train, valid, config)

@@ -115,7 +115,7 @@ MakeClassifier = Callable[[float, NDArray[Any]], Any]
 
 
 def run_probe(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """Train a probe on the training split and answer the test split, or answer each fold from the others."""
+    """Train a probe on the training split and score the test split, or score each fold by a probe of the others."""
     if task.folds:
         return _probe_folds(task, data, test, model, seed)
     train, valid, lost = _training_clips(task, data, model)
@@ -133,7 +133,7 @@ def run_probe(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmb
 
 
 def _probe_folds(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """With official folds, the clips of each fold are answered by a probe trained on all other folds."""
+    """Score the clips of each official fold by a probe that is trained on all other folds."""
     whole = label_clips(task, test, data.classes)
     clip_N, label_N = labelled_clips(task, test.clips, data.classes)
     score_NC = np.empty((len(test.clips), len(data.classes)))
@@ -152,7 +152,7 @@ def _probe_folds(task: Task, data: TaskClips, test: EmbeddedClips, model: Cached
 
 
 def run_few_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """The mean accuracy of classifiers that are each trained on 8 clips per label, as in MAEB."""
+    """Average the accuracy of classifiers that are each trained on 8 clips per label, as in MAEB."""
     clip_N, label_N = labelled_clips(task, test.clips, data.classes)
     rounds: list[tuple[LabelledClips, Ints]]  # training clips, and the items of `clip_N` to answer
     lost: tuple[tuple[str, str], ...] = ()
@@ -180,7 +180,7 @@ def run_few_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cached
 
 
 def draw_shots(train: LabelledClips, count: int, rng: np.random.Generator) -> Ints:
-    """Positions of up to `count` clips of every label, drawn at random."""
+    """Draw the positions of up to `count` clips of every label."""
     order = rng.permutation(len(train.clips))
     label = train.truth_PC[order].argmax(1)
     return np.sort(np.concatenate([order[label == value][:count] for value in np.unique(label)]))
@@ -221,7 +221,7 @@ def _official_folds(clips: EvalClips, task: Task) -> list[NDArray[np.bool_]]:
 
 
 def linear(data: ProbeInput) -> tuple[Scorer, str]:
-    """scikit-learn's logistic regression, one-vs-rest for any number of labels.
+    """Fit scikit-learn's logistic regression, one-vs-rest for any number of labels.
 
     C is chosen on the official validation split, and the last fit is on both parts. Without that split C is chosen by
     cross-validation over groups of the training clips.
@@ -246,7 +246,7 @@ def linear(data: ProbeInput) -> tuple[Scorer, str]:
 
 
 def mlp(data: ProbeInput) -> tuple[Scorer, str]:
-    """One hidden layer of 1,024 (scikit-learn's MLPClassifier: Adam, batches of 160, at most `data.epochs`).
+    """Fit one hidden layer of 1,024 (scikit-learn's MLPClassifier: Adam, batches of 160, at most `data.epochs`).
 
     Cross-entropy for one label, binary cross-entropy for any number. Weight decay is chosen on the validation split or
     on held-out groups of the training clips; the last fit is on both parts.
@@ -279,7 +279,7 @@ def _choose(
     parts: Sequence[tuple[LabelledClips, LabelledClips]],
     multilabel: bool,
 ) -> float:
-    """The first of the best settings. Each part is (clips to train on, clips to score)."""
+    """Choose the first of the best settings. Each part is (clips to train on, clips to score)."""
 
     def total(choice: float) -> float:
         fitted = ((fit_classifier(seen, partial(make, choice), multilabel=multilabel), part) for seen, part in parts)

@@ -104,7 +104,7 @@ def rank_retrieval(similarity_AT: ArrayLike, owner_T: ArrayLike, *, tie: float =
 
 
 def rank_vectors(audio_AD: ArrayLike, text_TD: ArrayLike, owner_T: ArrayLike, *, tie: float = TIE) -> Ranks:
-    """The same from unit vectors: the score of a clip and a caption is their product.
+    """Rank in both directions from unit vectors: the score of a clip and a caption is their product.
 
     Memory beside the embeddings: one block, and a few numbers per caption. Raises DataError as `rank_retrieval`.
     """

@@ -39,7 +39,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutput:
-    """The answers of one model to one task, with everything that a report draws.
+    """The predictions of one model for one task, with everything that a report draws.
 
     Attributes:
         clips: those that were measured on.

@@ -62,7 +62,7 @@ class Retrieval:
 
 
 def run_retrieval(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """The task of kind "retrieval". Raises DataError for fewer than two clips with captions."""
+    """Run the task of kind "retrieval". Raises DataError for fewer than two clips with captions."""
     retrieval = retrieve(model, test.clips, test.embedding_ND)
     notes = []
     if uncaptioned := len(test.clips) - len(retrieval.clip_A):

@@ -86,7 +86,7 @@ def _of_each_class(tagged: Tagged, figure: ClassFigure) -> Floats:
 
 
 def _mean_over_classes(tagged: Tagged, figure: ClassFigure) -> Statistic:
-    """The mean of a figure over classes, under weights. Classes without clips of both kinds in a resample are left out;
+    """Average a figure over classes, under weights. Classes without clips of both kinds in a resample are left out;
     where none remains, the mean is NaN."""
 
     def mean(weight_RN: Floats) -> Floats:

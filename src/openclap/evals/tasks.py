@@ -77,7 +77,7 @@ KINDS: Mapping[str, TaskKind] = {
     "probe": TaskKind(probing.run_probe, (ACCURACY, MEAN_AVERAGE_PRECISION, ROC_AUC), trains=True),
     "few_shot": TaskKind(probing.run_few_shot, (ACCURACY,), trains=True),
 }
-"""What is measured on the clips of a task."""
+"""The kinds of measurement on the clips of a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ OFFICIAL_SPLIT = "held-out split of the set"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One question to a model.
+    """One measurement of a model: a kind, a data set with its splits, and the settings.
 
     Attributes:
         name: "data set" or "data set, protocol".
@@ -248,7 +248,7 @@ class Task:
 
 
 def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: str | None) -> str:
-    """How a figure was measured, in one line: split or folds, prompts or probe, and the policy for long clips."""
+    """State in one line how a figure was measured: split or folds, prompts or probe, and the policy for long clips."""
     if task.source == COLLECTION:
         where = f"split {data.test.name}"
     elif task.split:
@@ -454,8 +454,9 @@ SUITES: Mapping[str, tuple[Task, ...]] = {"quick": QUICK, "paper": PAPER, "super
 
 
 def read_suite(path: Path) -> tuple[Task, ...]:
-    """The tasks of a TOML file: a table `[[task]]` each, with the attributes of `Task`, `folder` for one folder, and
-    `template` for one template.
+    """Read the tasks of a TOML file: a table `[[task]]` each.
+
+    A table has the attributes of `Task`, `folder` for one folder, and `template` for one template.
 
     Relative folders are looked for in the data folder, then in the folder of the file. Raises ConfigError for a missing
     file and for any other content.

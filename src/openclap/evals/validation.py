@@ -53,8 +53,11 @@ class RetrievalValidation:
         return retrieve(embedder, self.clips, embed_clips(embedder, self.clips)).measures()
 
     def compare(self, before: SoundEmbedder, after: SoundEmbedder, *, seed: int = 0) -> list[MetricChange]:
-        """The figures of two models. Differences are paired: both models are resampled together, so their intervals are
-        narrower than those of the figures suggest."""
+        """Compare the figures of two models.
+
+        Differences are paired: both models are resampled together, so their intervals are narrower than those of the
+        figures suggest.
+        """
         old, new, groups = self.measures(before), self.measures(after), self.clips.groups
         return [
             MetricChange(

@@ -71,14 +71,14 @@ class IterativeAttentionFusion(nn.Module):
 
 
 def bottleneck(channels: int, conv: type[nn.Module]) -> nn.Sequential:
-    """Two pointwise convolutions, each with batch norm, a quarter of the channels between them."""
+    """Build two pointwise convolutions, each with batch norm, a quarter of the channels between them."""
     norm = NORMS[conv]
     inner = channels // BOTTLENECK
     return nn.Sequential(conv(channels, inner, 1), norm(inner), nn.ReLU(), conv(inner, channels, 1), norm(channels))
 
 
 def pooled_bottleneck(channels: int, conv: type[nn.Module]) -> nn.Sequential:
-    """A bottleneck over the mean of the whole map."""
+    """Build a bottleneck over the mean of the whole map."""
     return nn.Sequential(POOLS[conv](1), *bottleneck(channels, conv))
 
 
@@ -178,7 +178,7 @@ def replaced(maps: Tensor, is_long_B: Tensor, values: Tensor) -> Tensor:
 
 
 def view_module(fusion: FusionKind | None, n_mels: int) -> nn.Module:
-    """The module between log-mels and first layer for a kind of fusion."""
+    """Build the module between log-mels and first layer for a kind of fusion."""
     if fusion is None:
         return FirstView()
     if fusion.endswith("_1d"):

@@ -71,7 +71,7 @@ class HTSAT(nn.Module):
         return self.last_map(batch, self.training_map if self.training else self.whole).mean(dim=1)
 
     def features(self, batch: AudioBatch) -> AudioFeatures:
-        """The embedding, and the latent vector and class scores of every frame of the image.
+        """Compute the embedding, and the latent vector and class scores of every frame of the image.
 
         The last map has one moment for 32 frames; moments are repeated to frames, as in the reference.
         """
@@ -89,7 +89,7 @@ class HTSAT(nn.Module):
         )
 
     def to_frames(self, moments_BTK: Tensor) -> Tensor:
-        """Moments repeated to as many frames as the image has."""
+        """Repeat moments to as many frames as the image has."""
         frames = self.config.image * self.fold.pieces
         return moments_BTK.repeat_interleave(frames // moments_BTK.shape[1], dim=1)
 
@@ -131,7 +131,7 @@ class Fold(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Each 4×4 pixels to one token: (B, V, S, S) to (B, N, C), row by row."""
+    """Embed each 4×4 pixels as one token: (B, V, S, S) to (B, N, C), row by row."""
 
     def __init__(self, width: int, views: int) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class FusedPatchEmbed(PatchEmbed):
 
 
 def patch_embedding(config: HTSATConfig) -> PatchEmbed:
-    """The first layer that a kind of fusion needs."""
+    """Build the first layer that a kind of fusion needs."""
     if config.fusion is not None and config.fusion.endswith("_2d"):
         return FusedPatchEmbed(config.width, config.fusion.removesuffix("_2d"))
     return PatchEmbed(config.width, views=4 if config.fusion == "channel_map" else 1)

@@ -142,7 +142,7 @@ class FusedMap(nn.Module):
 
 
 def map_fusion(config: PANNConfig) -> FirstMap | FusedMap:
-    """The module after the first block for a kind of fusion."""
+    """Build the module after the first block for a kind of fusion."""
     if config.fusion is not None and config.fusion.endswith("_2d"):
         return FusedMap(config.widths[0], config.fusion.removesuffix("_2d"))
     return FirstMap(read=4 if config.fusion == "channel_map" else 1)

@@ -33,7 +33,7 @@ class TextTower(nn.Module):
 
 
 def encoder(config: TextTowerConfig) -> nn.Module:
-    """The transformers encoder, without unused parts: a decoder, or a pooler where another pooling is chosen."""
+    """Build the transformers encoder, without unused parts: a decoder, or a pooler where another pooling is chosen."""
     from transformers import AutoConfig, AutoModel
 
     # From the preset alone: nothing is fetched from the hub, and the weights come from a checkpoint.
