@@ -213,6 +213,7 @@ def dataset_input(
     recipe = _changed(recipe, options)
     root = Path(options.root)
     on_missing: OnMissing | None = (lambda error: note(f"Left out: {error}")) if options.missing_ok else None
+    # Read when the records are written: hashing evaluation sets takes long, and a resumed build needs it no more.
     evaluation_sets = partial(recipe.evaluation_sets, root, on_missing, processes=processes)
     if path is None:
         return DatasetInput(recipe, partial(recipe.records, root, on_missing), evaluation_sets)

@@ -87,6 +87,7 @@ def facts_and_flac(
             pieces, channel = iter(whole), meter.levels.loudest
         mono: list[Wave] = []
         for wave_N, _ in mixed(pieces, channel, name_of(source)):
+            # By what was decoded so far: the length is known only at the end.
             if longest_s is None or meter.seconds <= longest_s:
                 mono.append(wave_N)
             else:  # will be left out: only measured to its end, so that memory stays bounded

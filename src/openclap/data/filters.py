@@ -71,6 +71,7 @@ def plan(
     check_identity(folder)
     if not work(folder, EXCLUDED).exists() and (excluded := evaluation_sets()):
         if (folder / IDENTITY).exists():
+            # Sounds that a set has already selected could be in them.
             raise DataError(f"{folder}: was begun without evaluation sets to leave out. Choose a new folder.")
         work(folder).mkdir(parents=True, exist_ok=True)
         save_ids(excluded, work(folder, EXCLUDED))

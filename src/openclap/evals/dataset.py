@@ -162,6 +162,7 @@ def load_collection(
     if isinstance(data, Collection):
         return data
     folder = Path(data).expanduser()
+    # A choice of columns or source is for loose sounds; shards have neither.
     if reading != ReadOptions() or not _is_packed(folder, split):
         source = recognise(folder.absolute(), reading)
         recognised(source)
@@ -227,6 +228,7 @@ def _clip_of_sample(sample: Sample) -> EvalClip:
         wave_NC, rate = decode(sample.audio)
     except AudioError as error:
         raise AudioError(f"{sample.key}: {error}") from error
+    # Shards of other writers may hold numbers here.
     facts = {name: str(value) for name, value in sample.original.items() if value is not None}
     return EvalClip(
         key=sample.key,

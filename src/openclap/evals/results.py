@@ -176,6 +176,7 @@ class Results:
     def methods(self) -> dict[str, str]:
         """How figures of these kinds are computed: sentences by heading."""
         kinds = {row.kind for row in self.rows}
+        # Only the methods that were used, so that a reader need not guess which apply.
         names = [name for name, of in METHOD_KINDS.items() if not of or kinds & set(of)]
         if not any(row.chance for row in self.rows):
             names.remove("Chance")

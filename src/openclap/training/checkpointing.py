@@ -65,6 +65,7 @@ class TrainingProgress:
         """Add one validation; the first one is of the initial model."""
         if self.best_score is None:
             return replace(self, start_score=score, best_score=score, best_step=self.step)
+        # Only a higher score counts: of equal models the earlier one is kept, and `patience` goes on.
         if score > self.best_score:
             return replace(self, best_score=score, best_step=self.step, validations_since_best=0)
         return replace(self, validations_since_best=self.validations_since_best + 1)
@@ -107,6 +108,7 @@ def restore_checkpoint(accelerator: Accelerator, folder: Path) -> TrainingProgre
         for draft in folder.glob(f"{DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
     accelerator.wait_for_everyone()
+    # Names have eight digits, so their order is that of the steps.
     newest = next(iter(list_checkpoints(folder)[-1:]), None)
     if newest is None:
         return TrainingProgress()

@@ -132,6 +132,7 @@ def train_classifier(
             _check_weights(network, epoch, config)
             now = _add_score(replace(now, step=epoch + 1), network, score)
             if now.best_step == now.step:
+                # In memory, so that the best weights are there without a folder, too.
                 best = copy.deepcopy(network.state_dict())
             store.save(accelerator, now, best)
             progress(now.step)

@@ -197,6 +197,7 @@ def _describe(group: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
         for entry in parse(type(group).__doc__ or "").params
         for name in entry.arg_name.split(",")
     }
+    # Plain options before groups, as `option_names` lists them.
     inner = [option.name for option in fields(group) if is_dataclass(getattr(group, option.name))]
     for option in fields(group):
         if option.name not in inner:

@@ -96,6 +96,7 @@ class _AllGather(torch.autograd.Function):
         # A copy, because all_reduce writes in place and autograd may still use this gradient elsewhere.
         total_ND = gradient_ND.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total_ND)
+        # Own rows alone have a graph on this process.
         return total_ND[ctx.own], None
 
 

@@ -73,6 +73,7 @@ class CachedForward:
         if key is not None and key in self.outputs:
             return self.outputs[key]
         output_1D = self.forward(single).clone()  # a view would keep the whole hidden state alive
+        # What no longer fits is computed anew each time: slower, and otherwise the same.
         if key is not None and output_1D.nbytes <= self.free_bytes:
             self.outputs[key] = output_1D
             self.free_bytes -= output_1D.nbytes

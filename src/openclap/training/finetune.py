@@ -139,6 +139,7 @@ def finetune_config(
     if config.batch_size > pairs:
         note(f"Batch size reduced to {pairs}: there are only {pairs} training pairs.")
         config = replace(config, batch_size=pairs)
+    # Of the options as they are now: a user's batch size changes the number of steps.
     steps = config.epochs * (pairs // config.batch_size)
     chosen = {name.replace("-", "_") for name in options}
     if not chosen & {"optim", "optim.warmup_steps"}:
@@ -311,6 +312,7 @@ def _is_laion_layout(index: ShardIndex) -> bool:
     # Mostly sounds without a JSON: another layout, which a source has to read.
     if 2 * len(index) < len(index) + index.unpaired:
         return False
+    # The first readable sample decides: a set has one layout.
     for number in range(min(len(index), LAYOUT_SAMPLES)):
         try:
             return bool(index.read_sample(number).captions)
@@ -353,6 +355,7 @@ def _read_groups(index: ShardIndex) -> list[str]:
 
 def _sample_captions(index: ShardIndex) -> Iterator[list[Caption]]:
     """Read the captions of at most CHECKED_SAMPLES samples, spread over all shards."""
+    # Spread over the shards, because neighbours in a tar often come from one source.
     for number in range(0, len(index), -(-len(index) // CHECKED_SAMPLES) or 1):
         try:
             yield [Caption(text, "given") for text in captions_of_json(json.loads(_read_json(index, number)))]

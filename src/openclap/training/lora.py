@@ -68,6 +68,7 @@ def merge_lora(embedder: Embedder) -> Embedder:
     for name, layer in list(_updated_layers(plain.clap)):
         assert isinstance(layer, peft.tuners.lora.LoraLayer)
         layer.merge()
+        # A plain linear layer again, so that the saved model needs no peft.
         plain.clap.set_submodule(name, layer.get_base_layer())
     return plain
 

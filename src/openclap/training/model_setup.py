@@ -126,6 +126,7 @@ def set_training_modes(clap: nn.Module, config: TrainConfig, step: int) -> None:
 
     Validation and the check of embeddings leave the model in evaluation mode, so this follows each of them.
     """
+    # The whole model first: whatever is excepted below may have been trained until now, or may be from now on.
     clap.train()
     if config.unfreeze_at and step >= config.unfreeze_at:
         unfreeze(clap, config.frozen)
@@ -143,6 +144,7 @@ def checkpoint_activations(clap: CLAP) -> None:
     for module in clap.audio_tower.modules():
         # Blocks hold nearly all activations; what is between them is stored.
         if isinstance(module, SwinBlock | ConvBlock):
+            # torch calls this for each pass; the second pass recomputes and must count nothing twice.
             contexts = partial(_checkpoint_contexts, module)
             # On the instance, so that names in the state dict stay as they are.
             module.forward = partial(  # type: ignore[method-assign]

@@ -62,6 +62,7 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
             raise ConfigError(f"frozen names {prefix!r}, which is no part of the model.")
         for parameter in named:
             parameter.requires_grad_(False)
+    # Without gradients alone, running statistics would still move and dropout add noise.
     set_eval(model, prefixes)
 
 
