@@ -144,7 +144,6 @@ def checkpoint_activations(clap: CLAP) -> None:
     for module in clap.audio_tower.modules():
         # Blocks hold nearly all activations; what is between them is stored.
         if isinstance(module, SwinBlock | ConvBlock):
-            # torch calls this for each pass; the second pass recomputes and must count nothing twice.
             contexts = partial(_checkpoint_contexts, module)
             # On the instance, so that names in the state dict stay as they are.
             module.forward = partial(  # type: ignore[method-assign]
