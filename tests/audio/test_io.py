@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from openclap.audio.io import BLOCK, decode, decoded, describe, read_blocks, read_mono, resample
+from openclap.audio.io import BLOCK, decode, decoded, describe, read_blocks, read_mono
+from openclap.audio.resample import resample
 from openclap.errors import AudioError
 
 RATE = 22050

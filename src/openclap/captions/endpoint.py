@@ -130,6 +130,7 @@ class Endpoint:
         if body is None:
             return [None] * len(keywords)
         captions = sentences(body, len(keywords))
+        # Alone already: a second request would get the same answer, at temperature 0.
         if len(keywords) == 1:
             return captions
         pairs = zip(keywords, captions, strict=True)
@@ -188,6 +189,7 @@ def sentences(answer: bytes, number: int) -> list[str | None]:
         content = choice["message"]["content"]
         if choice.get("finish_reason") not in ("stop", None):
             return nothing
+        # Some models write words or a code fence around the object.
         captions = json.loads(content[content.index("{") : content.rindex("}") + 1])["captions"]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return nothing

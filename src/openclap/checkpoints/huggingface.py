@@ -43,6 +43,7 @@ NAMES: KeyTable = (
     ("^audio_projection.linear2.", "^audio_head.2."),
     ("^text_projection.linear1.", "^text_head.0."),
     ("^text_projection.linear2.", "^text_head.2."),
+    # As in LAION-CLAP: scores are scaled by the audio side's temperature.
     ("^logit_scale_t", "^logit_scale_text"),
     ("^logit_scale_a", "^logit_scale"),
 )

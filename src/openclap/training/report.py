@@ -66,6 +66,7 @@ def _headline(log: Log) -> str:
 
 def _state(log: Log, *, is_finished: bool) -> str:
     step, total = int(log[-1]["step"]), int(log[-1].get("total_steps", 0))
+    # By the steps and not by the model's folder, which a run that stopped early has as well.
     if step >= total:
         return f"All {step:,} steps are taken."
     if is_finished:
