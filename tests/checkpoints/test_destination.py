@@ -228,8 +228,8 @@ def test_old_folder_is_put_back_when_replacing_fails(
         return
     with raises_naming(CheckpointError, place) as caught:
         write(place)
-    [named] = [path for path in tmp_path.iterdir() if is_named(path, str(caught.value))]
-    assert read_files(named) == OLD
+    [old] = [path for path in tmp_path.rglob("folder") if is_named(path, str(caught.value))]
+    assert read_files(old) == OLD
 
 
 def test_partly_filled_folder_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,8 @@ def test_nesting_and_wrapper_prefixes_are_removed(tmp_path: Path, around: tuple[
 @pytest.mark.parametrize(
     ("content", "value"),
     [
-        ({"ema": STATE, "epoch": 3}, r"neither at its top nor under state_dict, .*; found the keys ema, epoch\. Save"),
-        ({"net": STATE}, "found the keys net"),
+        ({"ema": STATE, "epoch": 3}, "ema, epoch"),
+        ({"net": STATE}, "net"),
         ([STATE], "list"),
         (torch.zeros(3), "Tensor"),
         ({}, "dict"),
@@ -87,7 +87,7 @@ def test_nesting_and_wrapper_prefixes_are_removed(tmp_path: Path, around: tuple[
     ],
 )
 def test_file_without_named_tensors_says_what_it_holds(tmp_path: Path, content: Any, value: str) -> None:
-    with raises_naming(CheckpointError, tmp_path / "a.pt", value):
+    with raises_naming(CheckpointError, "a.pt", value):
         read_tensors(saved(content, tmp_path / "a.pt"))
 
 

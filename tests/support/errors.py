@@ -13,8 +13,8 @@ from openclap.errors import OpenClapError
 
 ErrorType = TypeVar("ErrorType", bound=OpenClapError)
 
-BEGINNING = re.compile(r"[^a-z\s]|[^:]+: |\w*[._]|\w+( \S+)? (is|are|has|names|needs|must|does|cannot|came) ")
-"""A capital, a digit or a quote; else the name of a file, an option or an argument in lower case."""
+BEGINNING = re.compile(r"\S*[^a-z\s,;]|[^:]+: |\w+( \S+)? (is|are|has|names|needs|must|does|cannot|came) ")
+"""A capital, a digit, a quote, a path or an address; else an option or the name of a thing in lower case."""
 
 
 @contextmanager
