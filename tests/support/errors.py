@@ -38,10 +38,9 @@ def check_message(message: str, *values: object) -> None:
 
 def check_refusal(stderr: str, *values: object) -> None:
     """Check that a command ended with one message for the user, after its progress, that names each of `values`."""
-    text = " ".join(stderr.split())
-    _, mark, message = text.rpartition("openclap: ")
-    assert mark and "Traceback" not in text, text
-    check_message(message, *values)
+    *_, message = re.split(r"^openclap: ", stderr, flags=re.M)
+    assert message != stderr and "Traceback" not in stderr, stderr
+    check_message(" ".join(message.split()), *values)
 
 
 def is_named(value: object, message: str) -> bool:
