@@ -191,7 +191,7 @@ def test_invalid_input_is_refused_in_one_sentence(
     hollow.write_text("file,caption\nrain.wav,rain\nwind.wav,wind\n", encoding="utf-8")
     cases: list[tuple[tuple[object, ...], tuple[object, ...]]] = [
         ((tmp_path / "nowhere",), (tmp_path / "nowhere",)),
-        ((silent,), (silent, "--skip-caption-check")),
+        ((silent,), (silent, "3 sounds")),
         ((hollow,), ("none of 2", "skipped.jsonl")),
         ((lonely,), (lonely, "1 usable pair", 4)),
         ((named, "--mode", "lora"), ("LoRA", "PANN")),

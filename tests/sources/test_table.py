@@ -131,7 +131,7 @@ def test_absolute_paths_are_read(tmp_path: Path) -> None:
         ("t.json", '{"version": 2}', ["list of objects"]),
         ("t.jsonl", "\n\n", ["no rows"]),
         ("t.parquet", "PAR1 not really", ["parquet"]),
-        ("t.xlsx", "x", [".xlsx", ".csv"]),
+        ("t.xlsx", "x", [".csv"]),
     ],
 )
 def test_unusable_table_is_one_sentence(tmp_path: Path, name: str, text: str | bytes, values: list[str]) -> None:
