@@ -127,7 +127,6 @@ def test_draft_that_does_not_read_back_replaces_nothing(tmp_path: Path) -> None:
     for before in ({}, OLD):
         if before:
             write(tmp_path / "folder", "old")
-
         with (
             raises_naming(CheckpointError, tmp_path / "folder", "folder/text"),
             drafted(tmp_path / "folder", FOLDER, refuse) as draft,

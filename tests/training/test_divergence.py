@@ -73,7 +73,6 @@ def test_diverged_model_is_reported_before_validation_blames_a_sound(
 def test_collapse_is_reported_and_leaves_the_last_good_checkpoint(make_config: MakeConfig, tmp_path: Path) -> None:
     optim = OptimConfig(lr=1e-2, tower_lr=1e-2, weight_decay=100.0, warmup_steps=3)
     config = make_config(epochs=40, batch_size=6, save_every=1, keep_checkpoints=1, optim=optim)
-
     with raises_naming(TrainingError, "collapsed", "10 steps", "weight_decay 0.1", 100) as error:
         train(config, tmp_path / "run")
     rows = read_log(tmp_path / "run" / "log.jsonl")
