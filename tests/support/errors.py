@@ -13,8 +13,11 @@ from openclap.errors import OpenClapError
 
 ErrorType = TypeVar("ErrorType", bound=OpenClapError)
 
-FRAGMENT = re.compile(r"(the|an|no|not|none|there|this|it|is|are|has|cannot|expected|invalid|each|every|all) ")
-"""The beginning of a part of a sentence: a word in lower case that is no name of a file, an option or an argument."""
+FRAGMENT = re.compile(
+    r"(?![^:]+: )(the|an|no|not|none|there|this|it|is|are|has|cannot|expected|invalid|each|every|all) "
+)
+"""The beginning of a part of a sentence: a word in lower case that is no name of a file, an option or an argument, and
+no part of a name before a colon."""
 
 
 @contextmanager
