@@ -81,7 +81,8 @@ def test_caption_columns_can_be_named(
     polars.DataFrame([{"file_name": row["path"], "inhalt": row["text"]} for row in rows]).write_csv(table)
     for words in (("score", "--pairs", clothes["beside"], "--model"), ("eval", "--data", clothes["beside"])):
         openclap(*words, tiny_model)
-        check_refusal(capsys.readouterr().err, "'inhalt'", "--caption-column")
+        printed = capsys.readouterr()
+        assert "'inhalt'" in printed.err and "--caption-column" in printed.err
         assert openclap(*words, tiny_model, "--caption-column", "inhalt") == 0
         printed = capsys.readouterr()
         assert "caption from 'inhalt'" in printed.err
