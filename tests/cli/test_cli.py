@@ -13,6 +13,7 @@ import pytest
 from openclap.cli import console
 from openclap.cli import run as run_here
 from openclap.errors import MissingExtraError, require
+from support.errors import raises_naming
 
 
 class Said:
@@ -164,7 +165,7 @@ def test_doctor_lists_packages(openclap: Call) -> None:
 
 
 def test_missing_extra_names_the_install_command() -> None:
-    with pytest.raises(MissingExtraError, match=r"pip install 'openclap\[search\]'"):
+    with raises_naming(MissingExtraError, "pip install 'openclap[search]'"):
         require("no_such_module_here", "search")
 
 
