@@ -311,7 +311,7 @@ def test_code_of_a_tokenizer_is_not_run(hf: Path) -> None:
     settings = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", "mine.Mine"]}}
     (hf / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     (hf / "mine.py").write_text(f"open({str(hf / 'executed')!r}, 'w')\nclass Mine: pass\n", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"vocab\.json"):
+    with raises_naming(CheckpointError, hf / "vocab.json"):
         _ = openclap.load(hf).tokenizer
     assert not (hf / "executed").exists()
 

@@ -12,7 +12,7 @@ import torch
 
 import openclap
 from openclap.cli import run
-from openclap.errors import AudioError, CheckpointError, ConfigError, DataError, TrainingError
+from openclap.errors import AudioError, CheckpointError, ConfigError, LockedError, TrainingError
 from openclap.evals.cached_embedder import CachedEmbedder, open_cached
 from openclap.evals.dataset import clips_of_task
 from openclap.evals.network_probes import UNNORMALISED, UnnormalisedEmbedder, fine_tune
@@ -118,7 +118,7 @@ def test_fine_tuning_resumes_and_a_finished_tower_is_reused(model: CachedEmbedde
         clips, embeddings = data.train.clips, data.train.embedding_PD
         np.testing.assert_array_equal(each(clips, embeddings), whole(clips, embeddings))
     assert not epochs_done
-    with only_writer(tuned_folder), pytest.raises(DataError, match="another process"):
+    with only_writer(tuned_folder), pytest.raises(LockedError):
         fine_tune(data)
     for damage in (b"no weights", b"junk\n", b""):
         next(tuned_folder.glob("best-*.pt")).write_bytes(damage)

@@ -9,7 +9,7 @@ import torch
 
 import openclap
 from openclap.data.shards import index_shards
-from openclap.errors import ConfigError, DataError, TrainingError
+from openclap.errors import ConfigError, DataError, LockedError, TrainingError
 from openclap.locks import only_writer
 from openclap.training.config import OptimConfig
 from openclap.training.logging import TrainingRow, read_log
@@ -79,7 +79,7 @@ def test_foreign_run_folder_is_refused(make_config: MakeConfig, tmp_path: Path) 
     assert not (model / ".lock").exists()
     with raises_naming(ConfigError, "remote_checkpoints"):
         train(make_config(), Path("s3://bucket/run"))
-    with only_writer(tmp_path / "run"), pytest.raises(DataError, match="another process"):
+    with only_writer(tmp_path / "run"), pytest.raises(LockedError):
         train(make_config(epochs=1), tmp_path / "run")
 
 

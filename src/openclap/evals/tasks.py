@@ -505,7 +505,10 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
         *values.get("folders", ()),
         *(str(path.parent.resolve() / name) for name in values.get("folders", ())),
     )
-    return Task(**values)
+    try:
+        return Task(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _quoted(texts: Sequence[Any]) -> str:

@@ -21,7 +21,8 @@ from typing import Any
 from uuid import uuid4
 
 from openclap.errors import CheckpointError, ConfigError
-from openclap.storage import Place, first_line, place_of, remove_folder, sync_tree, write_bytes
+from openclap.formatting import first_line
+from openclap.storage import Place, place_of, remove_folder, sync_tree, write_bytes
 from openclap.training.checkpointing import (
     BEST,
     CHECKPOINTS,
