@@ -93,7 +93,7 @@ def test_a_suite_file_describes_tasks(tiny_model: Path, sets: Path, tmp_path: Pa
 )
 def test_an_invalid_suite_file_is_refused(tmp_path: Path, text: str, values: list[object]) -> None:
     (tmp_path / "suite.toml").write_text(text)
-    with raises_naming(ConfigError, *values):
+    with raises_naming(ConfigError, tmp_path / "suite.toml", *values):
         read_suite(tmp_path / "suite.toml")
     with raises_naming(ConfigError, tmp_path / "none"):
         read_suite(tmp_path / "none")
