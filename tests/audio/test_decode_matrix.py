@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 from openclap.audio import decode
-from openclap.audio.containers import find_streams
+from openclap.audio.find_streams import find_streams
 from openclap.audio.io import BLOCK, decoded, describe, read_blocks, read_mono
 from openclap.audio.streams import WINDOW
 from openclap.errors import AudioError

@@ -38,7 +38,7 @@ REACHED = {
         "dataset check",
         "finetune",
     ],
-    ("training/finetune.py", "--validation-fraction"): ["finetune"],
+    ("training/finetune_config.py", "--validation-fraction"): ["finetune"],
 }
 """Options that modules outside of cli name, and the commands that reach such a message."""
 OTHERS = ("interop/hear.py", "checkpoints/starts.py", "data/parallel.py", "training/config.py")

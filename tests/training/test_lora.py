@@ -12,7 +12,7 @@ from openclap.errors import ConfigError
 from openclap.models.build import build_clap
 from openclap.models.config import TextTowerConfig
 from openclap.models.text_tower import encoder
-from openclap.training.finetune import frozen_parts, last_blocks
+from openclap.training.finetune_config import frozen_parts, last_blocks
 from openclap.training.lora import attention_projections
 from openclap.training.trainer import train
 from support.errors import raises_naming

@@ -1,6 +1,6 @@
 """Decode files, bytes and file objects to waveforms.
 
-`containers` finds the streams of a file, and `decoders` decodes each. N samples, C channels.
+`find_streams` finds the streams of a file, and `decoders` decodes each. N samples, C channels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.arrays import Wave
-from openclap.audio.containers import find_streams
 from openclap.audio.decoders import BLOCK, ESTIMATED, AudioBlock, decode_stream, open_stream, truncated
+from openclap.audio.find_streams import find_streams
 from openclap.audio.opened import AudioSource, name_of, opened
 from openclap.audio.resample import at_one_rate, resampled
 from openclap.audio.streams import EncodedStream

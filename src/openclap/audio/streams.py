@@ -1,6 +1,6 @@
 """The type of an encoded stream, and functions for reading bytes that the parsers of all containers share.
 
-`containers` splits a file into streams, with `chunked` for formats with chunks and `mpeg` for bare frames.
+`find_streams` splits a file into streams, with `chunk_formats` for formats with chunks and `mpeg` for bare frames.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def train(
     from openclap.errors import ConfigError
     from openclap.runs import is_first_process, training_config
     from openclap.runs import train as run
-    from openclap.training.report import REPORT
+    from openclap.training.curves_page import REPORT
 
     values = parse_options(options) | ({"tokenizer": str(tokenizer)} if tokenizer else {})
     # Read by our own code, since the defaults are the recipe's (docs/decisions/0014).

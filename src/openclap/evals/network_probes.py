@@ -41,7 +41,7 @@ from openclap.training.classifier import (
     train_classifier,
 )
 from openclap.training.config import OptimConfig, TrainConfig
-from openclap.training.finetune import LARGE_BATCH
+from openclap.training.finetune_config import LARGE_BATCH
 from openclap.types import AudioBatch
 
 RATES = (1e-4, 3e-5)

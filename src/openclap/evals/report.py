@@ -41,8 +41,8 @@ from openclap.evals.retrieval import Retrieval
 from openclap.evals.tagging import Tagged, areas, average_precisions
 from openclap.evals.zero_shot import Reliability
 from openclap.pages.charts import Curve, confusion_chart, interval_bar, line_chart, most_frequent
-from openclap.pages.curves import LogRow, Panel, curve, is_number
 from openclap.pages.render import markup, render, write
+from openclap.pages.step_curves import LogRow, Panel, curve, is_number
 
 PLAYERS_BYTES = 4_600_000
 """Bytes of the players of all tasks of one model, as base64: the page of one model stays below 6 MB."""

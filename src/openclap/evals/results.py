@@ -20,7 +20,7 @@ from openclap.text.prompts import SOUND
 if TYPE_CHECKING:
     from openclap.evals.retrieval import Retrieval
     from openclap.evals.zero_shot import Reliability
-    from openclap.pages.curves import LogRow
+    from openclap.pages.step_curves import LogRow
 
 MOST_CONFUSED = 100
 """Classes up to which a JSON record holds the whole confusion table."""

@@ -139,6 +139,7 @@ def _negatives(config: ObjectiveConfig) -> NegativeFilter:
     return ExcludeEqualCaptions() if config.spare_equal_captions else AllNegatives()
 
 
+# A new kind is also named in OBJECTIVE_KINDS (models/config.py), which checks options without importing torch.
 OBJECTIVES: dict[str, Callable[[ObjectiveConfig], Objective]] = {
     "infonce": InfoNCE,
     "mlp": FourTerms,

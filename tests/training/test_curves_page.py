@@ -9,7 +9,7 @@ import pytest
 
 from openclap.cli import run as command
 from openclap.errors import DataError
-from openclap.training.report import score_columns, write_report
+from openclap.training.curves_page import score_columns, write_report
 from openclap.training.trainer import train
 from support.errors import check_refusal, raises_naming
 from support.runs import MakeConfig
