@@ -117,11 +117,8 @@ def run_on_ray(work: Callable[[T], R], items: Sequence[T], processes: int = 1) -
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # otherwise a new cluster reports its use to Ray's makers
     try:
-        address = os.environ.get("RAY_ADDRESS", "")
-        _check_reachable(address)
-        # A new cluster needs no dashboard, whose processes take seconds to start.
-        dashboard = None if address else False
-        ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR", include_dashboard=dashboard)
+        _check_reachable(os.environ.get("RAY_ADDRESS", ""))
+        ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"No Ray cluster can be reached ({reason}). Run 'ray start --head'.") from None
