@@ -75,7 +75,7 @@ def test_folder_is_packed_once_and_improves_the_model(
 
 def test_killed_finetuning_resumes_bit_equal(named: Path, tmp_path: Path, tiny_model: Path) -> None:
     def given(name: str) -> list[str]:
-        options = ("--epochs", 40, "--patience", 0, "--save-every", 2, "--processes", 1)
+        options = ("--epochs", 20, "--patience", 0, "--save-every", 2, "--processes", 1)
         return words("finetune", named, "--from", tiny_model, "--out", tmp_path / name, *FAST, *options)
 
     assert run(given("whole")) == 0

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -383,8 +384,12 @@ def _eval_mode(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@cache
 def matmul_peak(device: torch.device, dtype: torch.dtype = torch.float32, *, within_s: float = 0.1) -> float:
-    """Measure the FLOP/s of the fastest of a few large matrix products: the device's real peak, not its maker's."""
+    """Measure the FLOP/s of the fastest of a few large matrix products: the device's real peak, not its maker's.
+
+    A process measures it once, since it does not change from run to run.
+    """
     # Large enough to reach the peak, small enough for a few repetitions within the time.
     side = 1024 if device.type == "cpu" else 8192
     left, right = (torch.full((side, side), 0.5, device=device, dtype=dtype) for _ in range(2))
