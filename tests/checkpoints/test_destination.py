@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from openclap.checkpoints.destination import CheckpointKind, check_equal, drafted
+from openclap.checkpoints.destination import CheckpointKind, drafted
+from openclap.checkpoints.tensors import check_equal
 from openclap.errors import CheckpointError
 
 FOLDER = CheckpointKind("note", ("config.json", "text"), lambda path: (path / "config.json").is_file())

@@ -23,27 +23,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from openclap import presets
 from openclap.audio.clips import quantise
 from openclap.audio.mel import LogMel
-from openclap.checkpoints.checkpoint import build_network
+from openclap.checkpoints.checkpoint import Checkpoint, build_network, weights_digest
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names
-from openclap.checkpoints.destination import CheckpointKind, drafted
+from openclap.checkpoints.destination import drafted
 from openclap.errors import CheckpointError, require
 from openclap.models.fusion import every_clip
+from openclap.runtimes.graph_cache import DESCRIPTION
+from openclap.runtimes.onnx import FORMAT_VERSION, KIND
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer
 from openclap.types import AudioBatch, TextBatch
 
 if TYPE_CHECKING:
     from openclap.audio.config import FrontEndConfig
-    from openclap.checkpoints.checkpoint import Checkpoint
     from openclap.models.clap import CLAP
     from openclap.presets import Preset
 
-FORMAT_VERSION = 1
-DESCRIPTION = "onnx.json"
 EXTRA = "export"
-TOLERANCE = 1e-4
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-5
 """Largest difference from an element of torch's unit vectors; of other outputs, relative to the largest element."""
 
 
@@ -53,10 +54,11 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> C
     Raises CheckpointError where it does not, or where `place` is anything else (see `checkpoints.destination`), and
     MissingExtraError without onnx, onnxscript and onnxruntime.
     """
-    for module in ("onnx", "onnxscript", "onnxruntime"):
+    for module in PACKAGES:
         require(module, EXTRA)
-    clap = fuse_every_clip(build_network(checkpoint, checkpoint.preset.name))
-    graphs = graphs_of(clap, checkpoint.preset)
+    clap = build_network(checkpoint, checkpoint.preset.name)
+    digest = weights_digest(clap, checkpoint.preset)
+    graphs = graphs_of(fuse_every_clip(clap), checkpoint.preset)
 
     def check_folder(draft: Path) -> None:
         for graph in graphs:
@@ -68,7 +70,7 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> C
         draft.mkdir()
         for graph in graphs:
             export(graph, draft / graph.file)
-        description = describe(graphs, checkpoint.preset, clap.scale.item())
+        description = describe(graphs, checkpoint.preset, clap.scale.item(), digest)
         (draft / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             (draft / TOKENIZER).write_text(tokenizer.settled, encoding="utf-8")
@@ -247,8 +249,9 @@ def check(graph: Graph, path: Path) -> None:
             )
 
 
-def describe(graphs: Sequence[Graph], preset: Preset, scale: float) -> dict[str, Any]:
-    """Return the content of `onnx.json`."""
+def describe(graphs: Sequence[Graph], preset: Preset, scale: float, digest: str) -> dict[str, Any]:
+    """Return the content of `onnx.json`: facts for programs that use the graphs, and, for openclap, the preset and the
+    digest of weights and preset."""
     front, text = preset.frontend, preset.text
     facts: dict[str, dict[str, Any]] = {
         "audio": {
@@ -262,10 +265,12 @@ def describe(graphs: Sequence[Graph], preset: Preset, scale: float) -> dict[str,
     }
     return {
         "format_version": FORMAT_VERSION,
-        "preset": preset.name,
+        "name": preset.name,
         "embedding_size": preset.embedding_size,
         "scale": scale,
         **{Path(graph.file).stem: _signature(graph) | facts[Path(graph.file).stem] for graph in graphs},
+        "preset": presets.to_dict(preset),
+        "weights_digest": digest,
     }
 
 
@@ -299,17 +304,6 @@ NOT_EXPORTED = ("audio_transform.", "text_transform.", "audio_tower.tagger.", "l
 
 def _is_exported(name: str) -> bool:
     return name.startswith(("audio_", "text_", "logit_scale")) and not name.startswith(NOT_EXPORTED)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return "format_version" in json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-FILES = ("audio.onnx", "logmel.onnx", "text.onnx", *(f"{name}.onnx.data" for name in ("audio", "logmel", "text")))
-KIND = CheckpointKind("ONNX folder of openclap", (*FILES, DESCRIPTION, TOKENIZER), _is_folder)
 
 
 @contextmanager

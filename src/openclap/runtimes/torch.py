@@ -6,7 +6,6 @@ N items, D embedding, S samples of a waveform.
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,10 +20,10 @@ from torch import Tensor
 
 from openclap.audio.frontend import FrontEnd
 from openclap.audio.mono import SILENCE, is_silent
-from openclap.checkpoints import detect, hub, openclap_folder
-from openclap.checkpoints.checkpoint import build_network
-from openclap.errors import ConfigError, MissingTokenizerError
-from openclap.runtimes import backends
+from openclap.checkpoints import detect, openclap_folder
+from openclap.checkpoints.checkpoint import build_network, weights_digest
+from openclap.errors import ConfigError
+from openclap.runtimes import backends, fetch_tokenizer
 from openclap.text.tokenizer import Tokenizer
 from openclap.types import TextBatch
 
@@ -64,15 +63,6 @@ class TorchLoader:
             unused=checkpoint.unused,
             objective=checkpoint.objective,
         )
-
-
-def fetch_tokenizer(preset: Preset, offline: bool) -> Path:
-    """The tokenizer named by a preset, from the hub. Raises MissingTokenizerError where the preset names none."""
-    if preset.text.tokenizer is None:
-        raise MissingTokenizerError(
-            "No tokenizer.json lies beside this model, and text cannot be embedded without one."
-        )
-    return hub.tokenizer_file(preset.text.tokenizer, offline=offline)
 
 
 class TorchRuntime:
@@ -183,10 +173,7 @@ class TorchRuntime:
 
     def weights_digest(self) -> str:
         """A SHA-256 of weights and preset."""
-        sha = hashlib.sha256(repr(self.preset).encode())
-        for name, tensor in sorted(self.clap.state_dict().items()):
-            sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return sha.hexdigest()
+        return weights_digest(self.clap, self.preset)
 
     def save(self, folder: Path) -> None:
         """Write a model folder: config.json, model.safetensors, tokenizer.json."""
