@@ -51,7 +51,8 @@ def resize(mel_LF: Mel, frames: int) -> Mel:
     before_T = place_T.astype(np.int64)
     after_T = np.minimum(before_T + 1, len(mel_LF) - 1)
     weight_T1 = (place_T - before_T.astype(np.float32))[:, None]
-    return (1 - weight_T1) * mel_LF[before_T] + weight_T1 * mel_LF[after_T]
+    resized_TF: Mel = (1 - weight_T1) * mel_LF[before_T] + weight_T1 * mel_LF[after_T]
+    return resized_TF
 
 
 def resize_antialiased(mel_LF: Mel, frames: int) -> Mel:

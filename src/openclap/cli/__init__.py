@@ -35,7 +35,7 @@ from openclap.cli import (
     train,
 )
 from openclap.cli.console import complain, noting_audio_warnings
-from openclap.errors import MissingTokenizerError, OpenClapError
+from openclap.errors import MissingTokenizerError, OpenClapError, reporting_missing_torch
 
 USE, TRAIN, MODELS = (
     Group(heading, sort_key=place)
@@ -119,7 +119,7 @@ def run(arguments: list[str]) -> int:
     130: interrupted, or stopped with a checkpoint.
     """
     try:
-        with noting_audio_warnings():
+        with noting_audio_warnings(), reporting_missing_torch():
             code = app(arguments)
         sys.stdout.flush()
     except OpenClapError as error:

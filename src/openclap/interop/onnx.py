@@ -9,10 +9,11 @@ B clips or captions, N samples, V views, T frames, F mel bins, L tokens.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from openclap import presets
+from openclap import __version__, presets
 from openclap.audio.clips import quantise
 from openclap.audio.mel import LogMel
 from openclap.checkpoints.checkpoint import Checkpoint, build_network, weights_digest
@@ -31,14 +32,18 @@ from openclap.checkpoints.conversion_report import ConversionLosses, objective_n
 from openclap.checkpoints.destination import drafted
 from openclap.errors import CheckpointError, require
 from openclap.models.fusion import every_clip
+from openclap.runtimes import graph_cache
 from openclap.runtimes.graph_cache import DESCRIPTION
 from openclap.runtimes.onnx import FORMAT_VERSION, KIND
+from openclap.runtimes.torch import TorchRuntime
+from openclap.storage import write_bytes
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer
 from openclap.types import AudioBatch, TextBatch
 
 if TYPE_CHECKING:
     from openclap.audio.config import FrontEndConfig
+    from openclap.embedder import Embedder
     from openclap.models.clap import CLAP
     from openclap.presets import Preset
 
@@ -76,6 +81,38 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> C
             (draft / TOKENIZER).write_text(tokenizer.settled, encoding="utf-8")
     left_out = tuple(name for name in [*checkpoint.weights, *checkpoint.unused] if not _is_exported(name))
     return ConversionLosses(left_out=(*left_out, *objective_names(checkpoint.objective)))
+
+
+def prepare(embedder: Embedder, source: Path, report: Callable[[str], None]) -> None:
+    """Write the graphs of a loaded model under openclap's home, once, so that later commands start without torch.
+
+    Nothing happens for another runtime than torch and another precision than fp32, where the graphs are there already,
+    without the extra, and where this version of openclap has failed to convert the model before.
+
+    Args:
+        source: the file or folder of the model.
+        report: receives a line before the conversion, and the reason of a failure.
+    """
+    runtime = embedder.runtime
+    is_installed = all(importlib.util.find_spec(package) for package in PACKAGES)
+    if not isinstance(runtime, TorchRuntime) or runtime.precision != "fp32" or not is_installed:
+        return
+    digest = runtime.weights_digest()
+    place = graph_cache.place_of(digest)
+    failure = place.with_name(f"{digest}.failed")
+    if not graph_cache.is_graph_folder(place):
+        if failure.is_file() and failure.read_text(encoding="utf-8").startswith(f"{__version__}\n"):
+            return
+        report("Converting the model for onnxruntime, once: later commands start without torch.")
+        weights = {name: tensor.cpu() for name, tensor in runtime.clap.state_dict().items()}
+        try:
+            words = runtime.tokenizer if runtime.has_tokenizer else None
+            write(Checkpoint("openclap", runtime.preset, weights, source=source), place, words)
+        except CheckpointError as error:
+            report(f"The model stays with torch: {error}")
+            write_bytes(failure, f"{__version__}\n{error}\n".encode())
+            return
+    graph_cache.remember(source, digest)
 
 
 def fuse_every_clip(clap: CLAP) -> CLAP:

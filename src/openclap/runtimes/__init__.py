@@ -86,13 +86,17 @@ RUNTIMES = {
 }
 """Loaders by runtime. Strings and not imports: import-linter also counts imports inside functions, and nothing above
 this module may depend on torch."""
+CONVERTER = "openclap.interop.onnx:prepare"
+"""The function that converts a loaded model for the onnx runtime; a string for the same reason."""
+MACHINE = "openclap.runtimes.torch:describe_machine"
+"""The function that states torch's device, its fastest backend and its threads."""
 
 
-def has_torch() -> bool:
-    """Whether torch is installed. It is not imported, which would take seconds."""
+def has(package: str) -> bool:
+    """Whether a package is installed. It is not imported, which takes seconds for torch."""
     try:
-        return importlib.util.find_spec("torch") is not None
-    except ValueError:  # a test has blocked the module
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # `sys.modules[package] = None` blocks an import
         return False
 
 

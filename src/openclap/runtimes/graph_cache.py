@@ -82,11 +82,11 @@ def _stamp(model: Path) -> list[list[Any]]:
 
 def _stored_digest(model: Path) -> str | None:
     entry = _entries().get(str(model.resolve()))
-    fits = isinstance(entry, dict) and (entry.get("stamp"), entry.get("openclap")) == (
-        _stamp(model),
-        openclap.__version__,  # another version may infer another preset from the same file
-    )
-    return str(entry["digest"]) if fits and "digest" in entry else None
+    # Another version of openclap may infer another preset from the same file.
+    current = {"stamp": _stamp(model), "openclap": openclap.__version__}
+    if not isinstance(entry, dict) or not current.items() <= entry.items():
+        return None
+    return entry.get("digest")
 
 
 def _computed_digest(model: Path) -> str | None:

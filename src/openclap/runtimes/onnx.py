@@ -52,7 +52,8 @@ class OnnxLoader:
             raise ConfigError(f"device is {str(device)!r}, and the onnx runtime computes on the CPU. Choose 'cpu'.")
         if precision not in PRECISIONS:
             raise ConfigError(
-                f"precision is {precision!r}, and the onnx runtime has 'fp32' and 'auto'. The torch runtime has others."
+                f"precision is {precision!r}, and the onnx runtime has 'fp32' and 'auto'. Others need torch: "
+                "pip install 'openclap[torch]'."
             )
         if compile:
             raise ConfigError("compile applies to the torch runtime, and this is the onnx runtime.")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -200,3 +201,14 @@ def find_device(name: str | torch.device | None) -> torch.device:
     kinds = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "mps": torch.mps.is_available()}
     here = " or ".join(["cpu", *(kind for kind, is_there in kinds.items() if is_there)])
     raise ConfigError(f"device is {str(name)!r}, which this machine's torch cannot use. Expected: {here}.") from None
+
+
+def describe_machine() -> dict[str, Any]:
+    """The device that torch chooses, the backend of the precision "auto" on it, and the number of threads."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    device = torch.device("cuda" if gpu else "cpu")
+    return {
+        "device": f"cuda ({gpu})" if gpu else "cpu",
+        "fastest": " ".join(astuple(backends.choose("auto", device))),
+        "threads": torch.get_num_threads(),
+    }
