@@ -91,6 +91,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_graphs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The graphs of `tiny_model` for onnxruntime, made by the command line."""
+    from openclap.cli import run
+
+    place = tmp_path_factory.mktemp("onnx") / "graphs"
+    assert run(["convert", str(tiny_model), str(place), "--to", "onnx"]) == 0
+    return place
+
+
+@pytest.fixture(scope="session")
 def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same small model with a Swin transformer, whose attention LoRA can adapt."""
     from support.tiny_models import TINY_SWIN_PRESET, save_tiny_model

@@ -261,7 +261,8 @@ def export(graph: Graph, path: Path) -> None:
                 output_names=[graph.output],
                 verbose=False,
             )
-            program.save(path)  # type: ignore[union-attr]
+            # Weights in a file of their own are mapped into memory, which halves the time to open a graph.
+            program.save(path, external_data=True)  # type: ignore[union-attr]
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path.name}: torch cannot export this model as ONNX ({reason[0]}).") from error

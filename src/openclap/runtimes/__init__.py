@@ -94,10 +94,7 @@ MACHINE = "openclap.runtimes.torch:describe_machine"
 
 def has(package: str) -> bool:
     """Whether a package is installed. It is not imported, which takes seconds for torch."""
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ValueError:  # `sys.modules[package] = None` blocks an import
-        return False
+    return importlib.util.find_spec(package) is not None
 
 
 def loader(name: str, device: str | torch.device | None, precision: str, *, compile: bool) -> Loader:

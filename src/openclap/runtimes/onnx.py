@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 GRAPHS = ("audio.onnx", "logmel.onnx", "text.onnx")
 FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), DESCRIPTION, TOKENIZER)
-KIND = CheckpointKind("ONNX folder of openclap", FILES, graph_cache.is_graph_folder)
 PRECISIONS = ("fp32", "auto")
 CPU_CLIPS = 4
 """Clips per forward pass of the audio tower: with more, activations no longer fit the caches of a CPU."""
@@ -109,6 +108,17 @@ def read_description(folder: Path) -> GraphDescription:
         else f"Write it again with: openclap convert MODEL {folder} --to onnx"
     )
     raise CheckpointError(f"{folder}: has format {version!r}, and this openclap reads {FORMAT_VERSION}. {action}")
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether `path` is a folder of graphs, of any format version, that a new one may replace."""
+    try:
+        return "format_version" in json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+KIND = CheckpointKind("ONNX folder of openclap", FILES, _is_folder)
 
 
 class OnnxRuntime:
@@ -210,25 +220,25 @@ class OnnxRuntime:
         return np.concatenate(parts)
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
-        if graph not in self._sessions:
-            self._sessions[graph] = _session(self.folder / f"{graph}.onnx")
-        output: NDArray[np.float32] = self._sessions[graph].run(None, inputs)[0]
+        file = self.folder / f"{graph}.onnx"
+        try:
+            if graph not in self._sessions:
+                self._sessions[graph] = _session(file)
+            output: NDArray[np.float32] = self._sessions[graph].run(None, inputs)[0]
+        except Exception as error:  # onnxruntime has a type for each kind of damage
+            raise CheckpointError(
+                f"{file}: cannot be run by onnxruntime ({describe_error(error)}). Convert the model again."
+            ) from None
         return output
 
 
 def _session(file: Path) -> Any:
-    """Read a graph. Raises CheckpointError when onnxruntime cannot."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
     options.log_severity_level = 3  # errors only: warnings are about its own optimisations
-    try:
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a type for each kind of damage
-        raise CheckpointError(
-            f"{file}: cannot be read by onnxruntime ({describe_error(error)}). Convert the model again."
-        ) from None
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
 def _threads() -> int:
