@@ -128,12 +128,20 @@ def _choose_runtime(
 def _is_onnx_fastest(device: str | torch.device | None, precision: str) -> bool:
     """Whether nothing that is installed computes faster than onnxruntime, judged without importing torch.
 
-    torch is faster on a GPU, and in "auto" precision by OpenVINO.
+    torch is faster on a GPU, and, where the precision is left open, by OpenVINO and by bfloat16 units of the CPU.
     """
     has_gpu = shutil.which("nvidia-smi") is not None
-    return (str(device) == "cpu" or (device is None and not has_gpu)) and (
-        precision == "fp32" or (precision == "auto" and not runtimes.has("openvino"))
-    )
+    if str(device) != "cpu" and (device is not None or has_gpu):
+        return False
+    return precision == "fp32" or (precision == "auto" and not runtimes.has("openvino") and not _has_bfloat16_units())
+
+
+def _has_bfloat16_units() -> bool:
+    """Whether the CPU multiplies bfloat16 numbers; known on Linux only."""
+    try:
+        return re.search(r"\b(avx512|amx)_bf16\b", Path("/proc/cpuinfo").read_text(encoding="utf-8")) is not None
+    except OSError:
+        return False
 
 
 def _was_converted(name: str, revision: str | None) -> bool:

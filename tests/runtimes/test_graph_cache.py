@@ -115,6 +115,9 @@ def test_load_chooses_the_runtime(converted: Path, tiny_graphs: Path, monkeypatc
     assert name(converted, runtime="auto", precision="bf16", device="cpu") == "torch bf16"
     assert name(tiny_graphs) == name(tiny_graphs, runtime="auto") == "onnxruntime fp32"
     monkeypatch.setattr("openclap.runtimes.has", lambda package: package == "torch")  # no OpenVINO
+    monkeypatch.setattr("openclap.loading._has_bfloat16_units", lambda: True)
+    assert name(converted, runtime="auto", precision="auto").startswith("torch")
+    monkeypatch.setattr("openclap.loading._has_bfloat16_units", lambda: False)
     assert name(converted, runtime="auto", precision="auto") == "onnxruntime fp32"
     monkeypatch.setattr("shutil.which", lambda program: "/usr/bin/nvidia-smi")
     assert name(converted, runtime="auto") == "torch fp32"
@@ -131,7 +134,7 @@ def test_choices_that_cannot_be_are_errors(model: Path, tiny_graphs: Path, monke
     for options in ({"device": "cuda"}, {"precision": "bf16"}, {"compile": True}, {"preset": TINY_SWIN_PRESET}):
         with pytest.raises(ConfigError):
             openclap.load(tiny_graphs, **options)  # type: ignore[arg-type]
-    with pytest.raises(CheckpointError, match=r"has no ONNX graphs yet.*openclap convert"):
+    with pytest.raises(CheckpointError, match=r"was not converted.*openclap convert"):
         openclap.load(model, runtime="onnx")
     monkeypatch.setattr("openclap.runtimes.has", lambda package: False)
     with pytest.raises(MissingExtraError, match=r"pip install 'openclap\[torch\]'"):
@@ -184,6 +187,15 @@ def test_prepare_converts_once(converted: Path, monkeypatch: pytest.MonkeyPatch)
     for _ in range(2):
         onnx.prepare(other, converted.parent / "other", lines.append)
     assert len(lines) == 2 and "once" in lines[0] and "stays with torch: torch cannot export" in lines[1]
+
+
+def test_card_and_figures_travel_with_the_graphs(tmp_path: Path) -> None:
+    assert onnx.card_of(tmp_path) == onnx.card_of(None) == {}
+    (tmp_path / "README.md").write_text("---\nlicense: cc0-1.0\n---\n", encoding="utf-8")
+    (tmp_path / "evaluation.json").write_text('{"figures": []}', encoding="utf-8")
+    assert onnx.card_of(tmp_path) == {"card": "---\nlicense: cc0-1.0\n---\n", "evaluation": {"figures": []}}
+    (tmp_path / "evaluation.json").write_text("{", encoding="utf-8")
+    assert "evaluation" not in onnx.card_of(tmp_path)
 
 
 def test_digest_without_torch_is_that_of_torch(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class LoadOptions:
     trim_silence: bool | None = None
     """Cut silence (below -80 dBFS) off both ends of each sound before embedding."""
 
-    def load_named(self, name: str, *, revision: str | None = None, runtime: RuntimeName | None = "auto") -> Embedder:
+    def load_named(self, name: str, *, revision: str | None = None, runtime: RuntimeName | None = None) -> Embedder:
         """Load a model by name. Raises as `openclap.load` does."""
         import openclap
 
@@ -72,8 +72,8 @@ class ModelOptions(LoadOptions):
         return self.model or default_model()
 
     def load(self) -> Embedder:
-        """Load the model. Raises as `openclap.load` does."""
-        return self.load_named(self.name, revision=self.revision)
+        """Load the model, without torch where it was converted. Raises as `openclap.load` does."""
+        return self.load_named(self.name, revision=self.revision, runtime="auto")
 
     def open_library(self, folder: Path) -> Library:
         """Open the index in `folder`, or create it. Without --model, an existing index uses its own model, and a new

@@ -14,7 +14,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> C
         draft.mkdir()
         for graph in graphs:
             export(graph, draft / graph.file)
-        description = describe(graphs, checkpoint.preset, clap.scale.item(), digest)
+        description = describe(graphs, checkpoint.preset, clap.scale.item(), digest) | card_of(checkpoint.source)
         (draft / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             (draft / TOKENIZER).write_text(tokenizer.settled, encoding="utf-8")
@@ -310,6 +310,17 @@ def describe(graphs: Sequence[Graph], preset: Preset, scale: float, digest: str)
         "preset": presets.to_dict(preset),
         "weights_digest": digest,
     }
+
+
+def card_of(source: Path | None) -> dict[str, Any]:
+    """The card of a model folder (its licence is in the head) and the figures of its evaluation, where it has them."""
+    if source is None or not source.is_dir():
+        return {}
+    card, evaluation = source / "README.md", source / "evaluation.json"
+    facts: dict[str, Any] = {"card": card.read_text(encoding="utf-8", errors="replace")} if card.is_file() else {}
+    with suppress(OSError, ValueError):  # a damaged evaluation is no reason not to convert the weights
+        facts["evaluation"] = json.loads(evaluation.read_text(encoding="utf-8"))
+    return facts
 
 
 def _signature(graph: Graph) -> dict[str, Any]:
