@@ -38,8 +38,8 @@ GRAPHS = ("audio.onnx", "logmel.onnx", "text.onnx")
 FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), DESCRIPTION, TOKENIZER)
 PRECISIONS = ("fp32", "auto")
 CPU_CLIPS = 1
-"""Clips per forward pass of the audio tower. More are no faster (HTSAT: 0.18 s of one core for a clip of ten seconds, 0.20
-s in a batch of eight), and so an embedding does not depend on its batch in any bit."""
+"""Clips per forward pass of the audio tower. More are no faster (HTSAT, one core: 0.18 s for ten seconds, 0.20 s in a
+batch of eight), and with one an embedding does not depend on its batch in any bit."""
 MEL_FRAMES = 8192
 """Frames of a long clip whose log-mel is computed at once."""
 
