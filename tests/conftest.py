@@ -91,12 +91,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_graphs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """The graphs of `tiny_model` for onnxruntime, made by the command line."""
+def tiny_graphs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, worker_id: str) -> Path:
+    """The graphs of `tiny_model` for onnxruntime, made by the command line (seconds).
+
+    Processes that share the tests share the folder: each has the same small model.
+    """
     from openclap.cli import run
 
-    place = tmp_path_factory.mktemp("onnx") / "graphs"
-    assert run(["convert", str(tiny_model), str(place), "--to", "onnx"]) == 0
+    root = tmp_path_factory.getbasetemp()
+    place = (root if worker_id == "master" else root.parent) / "tiny-graphs"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            assert run(["convert", str(tiny_model), str(place), "--to", "onnx"]) == 0
     return place
 
 
