@@ -57,6 +57,15 @@ def test_another_time_is_hashed_again_and_other_weights_have_no_graphs(converted
     assert graph_cache.find(converted) is None
 
 
+def test_a_home_that_cannot_be_written_is_no_error(converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(graph_cache, "write_bytes", refuse)
+    assert graph_cache.find(converted)
+    assert not graph_cache.place_of("digests.json").exists()
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "{"])
 def test_damaged_digests_are_computed_again(content: str, converted: Path) -> None:
     file = graph_cache.place_of("digests.json")

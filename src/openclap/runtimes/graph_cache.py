@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def _computed_digest(model: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, struct.error, CheckpointError):
         return None  # loading the model reports damage
     if digest:
-        remember(model, digest)
+        with suppress(OSError):  # a home that this user may only read
+            remember(model, digest)
     return digest
 
 
