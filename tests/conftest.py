@@ -92,6 +92,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_graphs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, worker_id: str) -> Path:
+    """The graphs of `tiny_model` for onnxruntime, made by the command line (seconds).
+
+    Processes that share the tests share the folder: each has the same small model.
+    """
+    from openclap.cli import run
+
+    root = tmp_path_factory.getbasetemp()
+    place = (root if worker_id == "master" else root.parent) / "tiny-graphs"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            assert run(["convert", str(tiny_model), str(place), "--to", "onnx"]) == 0
+    return place
+
+
+@pytest.fixture(scope="session")
 def tiny_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same small model with a Swin transformer, whose attention LoRA can adapt."""
     from support.tiny_models import TINY_SWIN_PRESET, save_tiny_model

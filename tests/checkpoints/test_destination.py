@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from openclap.checkpoints.destination import CheckpointKind, check_equal, drafted
+from openclap.checkpoints.destination import CheckpointKind, drafted
+from openclap.checkpoints.tensors import check_equal
 from openclap.errors import CheckpointError
 from support.errors import is_named, raises_naming
 

@@ -16,6 +16,7 @@ from openclap.arrays import Wave
 from openclap.audio.clips import FILLS, crop, quantise
 from openclap.audio.config import FrontEndConfig
 from openclap.audio.mel import LogMel
+from openclap.audio.windows import third_starts
 from openclap.types import AudioBatch
 
 Views = Callable[[Sequence[Tensor], np.random.Generator | None], AudioBatch]
@@ -85,11 +86,6 @@ class FrontEnd:
     def _thirds(self, mel_LF: Tensor, rng: np.random.Generator | None) -> Tensor:
         """(4, T, F): the whole log-mel resized to T frames, and T frames from each third of the possible starts."""
         frames = self.config.frames
-        starts = np.array_split(np.arange(len(mel_LF) - frames + 1), 3)
-        # LAION: a third without a start (a clip one or two frames too long) takes the beginning.
-        chosen = [
-            0 if len(part) == 0 else int(part[len(part) // 2] if rng is None else rng.choice(part)) for part in starts
-        ]
         # As torchvision's Resize, with which LAION-CLAP makes this view.
         whole = F.interpolate(
             mel_LF[None, None],
@@ -98,7 +94,9 @@ class FrontEnd:
             align_corners=False,
             antialias=self.config.antialias,
         )[0, 0]
-        return torch.stack([whole, *(mel_LF[start : start + frames] for start in chosen)])
+        return torch.stack(
+            [whole, *(mel_LF[start : start + frames] for start in third_starts(len(mel_LF), frames, rng))]
+        )
 
     def _fit(self, wave_N: Tensor, rng: np.random.Generator | None) -> Tensor:
         return crop(wave_N, self.samples, rng) if len(wave_N) > self.samples else self._fill(wave_N, self.samples)

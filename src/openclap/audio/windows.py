@@ -55,3 +55,12 @@ def cut_windows(blocks: Iterable[NDArray[np.float32]], length: int, hop: int) ->
     # The last window on the grid does not reach the end, so one more is anchored there; it overlaps the one before.
     elif start - hop + length < end:
         yield end - length, end, rest[end - length - first :].copy()
+
+
+def third_starts(length: int, window: int, rng: np.random.Generator | None = None) -> list[int]:
+    """A start in each third of the possible starts of a window: the middle one, or a random one if `rng` is given.
+
+    LAION: a third without a start (a clip one or two frames too long) takes the beginning.
+    """
+    thirds = np.array_split(np.arange(length - window + 1), 3)
+    return [0 if len(part) == 0 else int(part[len(part) // 2] if rng is None else rng.choice(part)) for part in thirds]

@@ -18,8 +18,8 @@ from openclap import presets
 from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.checkpoints.checkpoint import Checkpoint, tower_name
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names, setting_changes
-from openclap.checkpoints.destination import CheckpointKind, check_equal, drafted
-from openclap.checkpoints.tensors import read_tensors
+from openclap.checkpoints.destination import CheckpointKind, drafted
+from openclap.checkpoints.tensors import check_equal, read_tensors
 from openclap.checkpoints.translate_keys import KeyTable, translate_key
 from openclap.errors import CheckpointError
 from openclap.formatting import join_first

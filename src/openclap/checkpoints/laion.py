@@ -25,9 +25,9 @@ from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints.checkpoint import Checkpoint, tower_name
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names, setting_changes
-from openclap.checkpoints.destination import CheckpointKind, check_equal, drafted
+from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.checkpoints.laion_untrained import initialise_missing
-from openclap.checkpoints.tensors import UNTRAINED, WRITER, read_tensors, strip_wrappers
+from openclap.checkpoints.tensors import UNTRAINED, WRITER, check_equal, read_tensors, strip_wrappers
 from openclap.checkpoints.translate_keys import KeyTable, count_numbered, required_shape, translate_key
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
