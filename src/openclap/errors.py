@@ -53,6 +53,10 @@ class DataError(OpenClapError):
     """Tables, shards, captions and indexes that are missing, damaged or invalid."""
 
 
+class LockedError(DataError):
+    """Another process or thread is writing to the same folder."""
+
+
 class TrainingError(OpenClapError):
     """Training failed or diverged."""
 

@@ -33,6 +33,7 @@ class FrontEnd:
         self.samples = config.samples
         self.logmel = LogMel(config.mel)
         self._fill = FILLS[config.fill]
+        # Before filling and cropping: LAION-CLAP rounds a clip as soon as it is read.
         self._round = quantise if config.int16 else _as_it_is
         self._views: Views = {"windows": self._one_view, "fusion": self._four_views}[config.long]
 
@@ -52,12 +53,17 @@ class FrontEnd:
     def _one_view(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
         """V = 1: the clip, filled if it is short; the middle or a random stretch of a longer clip."""
         wave_BN = torch.stack([self._fit(wave_N, rng) for wave_N in waves])
+        # No plain tower reads it; caches of outputs in training do, because a long clip is cropped anew in each epoch.
         is_long_B = torch.tensor([len(wave_N) > self.samples for wave_N in waves], device=wave_BN.device)
         return AudioBatch(self.logmel(wave_BN).unsqueeze(1), is_long_B)
 
     def _four_views(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
         """V = 4: whole, front, middle, back. A clip with no more frames than the input has four equal views."""
+        # The log-mel of the whole clip, however long: its views are cut from it and not from the waveform, so they have
+        # no padding of their own.
         mels = self._log_mels([self._fill(w, self.samples) if len(w) < self.samples else w for w in waves])
+        # By frames and not by samples, as LAION-CLAP: up to a hop more than the input makes no further frame, and no
+        # long clip.
         long = [len(mel_LF) > self.config.frames for mel_LF in mels]
         views = [
             self._thirds(mel_LF, rng) if is_long else mel_LF.expand(4, -1, -1)
@@ -80,6 +86,7 @@ class FrontEnd:
     def _thirds(self, mel_LF: Tensor, rng: np.random.Generator | None) -> Tensor:
         """(4, T, F): the whole log-mel resized to T frames, and T frames from each third of the possible starts."""
         frames = self.config.frames
+        # As torchvision's Resize, with which LAION-CLAP makes this view.
         whole = F.interpolate(
             mel_LF[None, None],
             (frames, mel_LF.shape[1]),
