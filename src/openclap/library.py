@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import openclap.search.scan as scanning
 from openclap.audio.io import describe
+from openclap.audio.metadata import read_metadata
 from openclap.audio.mono import Channels
 from openclap.embedder import Embedder
 from openclap.limits import check_path
@@ -113,6 +114,7 @@ class Library:
         roots: Sequence[str | os.PathLike[str]],
         *,
         records: Sequence[Record] = (),
+        exclude: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
         seconds: Callable[[float], None] | None = None,
     ) -> ScanReport:
@@ -120,6 +122,8 @@ class Library:
 
         Args:
             records: facts about the files: hits show their first caption, tags and licence.
+            exclude: patterns of names (`*.tmp`) or of paths below a root (`Field/old`) that the index leaves out from
+                now on; files of the index that match are removed from it.
             progress: receives the number of files done and the number of files to read.
             seconds: receives the seconds of sound embedded since its last call.
 
@@ -132,6 +136,8 @@ class Library:
             lambda sounds: self.embedder.recordings_each(sounds, progress=seconds),
             describe,
             facts=lambda path: _facts(by_path, path),
+            metadata=read_metadata,
+            exclude=exclude,
             progress=progress,
         )
 

@@ -19,7 +19,7 @@ import numpy as np
 from openclap.errors import ConfigError, DataError
 from openclap.search import folder as _folder
 from openclap.search.exact import Candidates, best_hits
-from openclap.search.folder import IndexIdentity
+from openclap.search.folder import IndexHeader, IndexIdentity
 from openclap.search.paths import absolute, is_storable, prefixes
 from openclap.search.rows import (
     FileRow,
@@ -27,6 +27,7 @@ from openclap.search.rows import (
     among,
     file_rows,
     files_schema,
+    files_schema_1,
     unit_vector,
     windows_schema,
 )
@@ -58,7 +59,7 @@ class Index:
         self.identity = identity
         self._storage = partial(_folder.storage, folder)
         database = _folder.connect(folder)
-        self._files = _folder.open_table(folder, database, "files", files_schema())
+        self._files = _folder.open_table(folder, database, "files", files_schema(), files_schema_1())
         self._windows = _folder.open_table(folder, database, "windows", windows_schema(identity.dim))
 
     @classmethod
@@ -79,7 +80,7 @@ class Index:
         the index was built with another model.
         """
         place = _place(folder)
-        stored = _folder.read_identity(place)
+        stored = _folder.read_header(place).identity
         if identity is not None:
             _folder.check_identity(place, stored, identity)
         return cls(place, stored)
@@ -100,6 +101,15 @@ class Index:
     def exists(folder: str | Path) -> bool:
         """Whether `folder` has the header of an index; it may still be damaged."""
         return _folder.exists(_place(folder))
+
+    def header(self) -> IndexHeader:
+        """The content of `index.json` as it is now. Raises DataError when it cannot be read."""
+        return _folder.read_header(self.folder)
+
+    def write_header(self, header: IndexHeader) -> None:
+        """Replace `index.json`, under the write lock. Raises DataError when it cannot be written."""
+        with self._storage("written"):
+            _folder.write_header(self.folder, header)
 
     def check(self, identity: IndexIdentity) -> None:
         """Raise IndexMismatchError when embeddings of `identity` cannot be compared with those stored."""
@@ -179,6 +189,7 @@ class Index:
         under = prefixes(names)
         with self.writing() as writer:
             gone = [path for path in writer.known() if path in names or path.startswith(under)]
+            self.write_header(self.header().without_roots(names))
             writer.drop(gone)
             writer.prune()
             writer.compact()
@@ -191,6 +202,7 @@ class Index:
         Raises DataError when another process or thread has the lock.
         """
         with _folder.write_lock(self.folder):
+            _folder.upgrade(self.folder, self._files)
             yield IndexWriter(self._files, self._windows, self.identity.dim, self._storage)
 
     def _nearest(self, query_D: FloatArray, total: int, n: int) -> list[Candidates]:

@@ -79,6 +79,15 @@ class IndexWriter:
             for condition in among("path", paths):
                 self._files.delete(condition)
 
+    def relocate(self, old: str, new: str) -> None:
+        """Replace the prefix `old` of paths by `new`, in one commit."""
+        quoted_old, quoted_new = (prefix.replace("'", "''") for prefix in (old, new))
+        with self._storage("written"):
+            self._files.update(
+                where=f"starts_with(path, '{quoted_old}')",
+                values_sql={"path": f"concat('{quoted_new}', substr(path, {len(old) + 1}))"},
+            )
+
     def prune(self) -> None:
         """Remove the vectors that belong to no file."""
         orphans = self._contents - self._distinct(self._files)
