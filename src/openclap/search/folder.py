@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from openclap.errors import DataError, IndexMismatchError, require
 from openclap.locks import only_writer
+from openclap.search.keywords import KEYWORDS_NAME
 from openclap.search.paths import is_gone, prefixes
 from openclap.search.rows import files_schema, windows_schema
 
@@ -27,7 +28,14 @@ _WRITE_LOCK, _CREATE_LOCK = "write.lock", "create.lock"
 _HEADER_NAME = "index.json"
 _TABLES = ("files", "windows")
 _PART_NAME = _HEADER_NAME + ".part"
-_OWN_NAMES = {_WRITE_LOCK, _CREATE_LOCK, _HEADER_NAME, _PART_NAME, *(f"{name}.lance" for name in _TABLES)}
+_OWN_NAMES = {
+    KEYWORDS_NAME,
+    _WRITE_LOCK,
+    _CREATE_LOCK,
+    _HEADER_NAME,
+    _PART_NAME,
+    *(f"{name}.lance" for name in _TABLES),
+}
 """Entries of a folder that may become an index; any other belongs to the user."""
 _CREATING_TAKES_S = 30.0
 """Wait for another process that creates the same index."""

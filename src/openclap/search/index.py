@@ -8,7 +8,7 @@ Any number of processes may search while one writes. Nothing outside the folder 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from openclap.errors import ConfigError, DataError
 from openclap.search import folder as _folder
 from openclap.search.exact import Candidates, best_hits
 from openclap.search.folder import IndexHeader, IndexIdentity
+from openclap.search.keywords import KeywordIndex, in_memory
 from openclap.search.paths import absolute, is_storable, prefixes
 from openclap.search.rows import (
     FileRow,
@@ -120,6 +121,27 @@ class Index:
         with self._storage("read"):
             return self._files.count_rows(), self._windows.count_rows()
 
+    def facts(self) -> Any:
+        """The files as an Arrow table of `rows.files_schema`; an index of format 1 lacks the later columns."""
+        with self._storage("read"):
+            return self._files.search().to_arrow()
+
+    def find_by_keywords(self, query: str, limit: int, allowed: Collection[str] | None = None) -> list[str]:
+        """Paths of files by the words of their names and facts, best first; see `KeywordIndex.search`.
+
+        Raises ConfigError for limit < 1.
+        """
+        if limit < 1:
+            raise ConfigError(f"limit is {limit}, expected 1 file or more.")
+        keywords = KeywordIndex(self.folder)
+        if keywords.version() is not None:
+            return keywords.search(query, limit, allowed)
+        return in_memory(file_rows(self.facts()), query, limit, allowed)
+
+    def files(self, paths: Collection[str]) -> dict[str, FileRow]:
+        """The rows of files by path, without those that the index does not have."""
+        return {row.path: row for row in self._rows(among("path", paths))}
+
     def search(
         self,
         vector_D: Any,
@@ -203,7 +225,11 @@ class Index:
         """
         with _folder.write_lock(self.folder):
             _folder.upgrade(self.folder, self._files)
-            yield IndexWriter(self._files, self._windows, self.identity.dim, self._storage)
+            writer = IndexWriter(
+                self._files, self._windows, self.identity.dim, self._storage, KeywordIndex(self.folder)
+            )
+            yield writer
+            writer.finish()
 
     def _nearest(self, query_D: FloatArray, total: int, n: int) -> list[Candidates]:
         search = self._windows.search

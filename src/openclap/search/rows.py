@@ -223,6 +223,11 @@ def unit_vector(vector: Any, dim: int) -> FloatArray:
 
 def among(column: str, values: Collection[str]) -> Iterator[str]:
     """Yield SQL filters that together select the rows with one of `values` in `column`, a thousand values each."""
-    quoted = ["'" + value.replace("'", "''") + "'" for value in values]
-    for first in range(0, len(quoted), _NAMES_PER_FILTER):
-        yield f"{column} IN ({', '.join(quoted[first : first + _NAMES_PER_FILTER])})"
+    literals = [quoted(value) for value in values]
+    for first in range(0, len(literals), _NAMES_PER_FILTER):
+        yield f"{column} IN ({', '.join(literals[first : first + _NAMES_PER_FILTER])})"
+
+
+def quoted(text: str) -> str:
+    """`text` as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"

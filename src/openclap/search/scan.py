@@ -11,6 +11,7 @@ are committed in batches, so a scan that is stopped, or killed, resumes where it
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from openclap.errors import ConfigError, DataError
 from openclap.search.index import Index
 from openclap.search.paths import is_gone, prefixes
 from openclap.search.rows import METADATA_VERSION, FileRow, check_windows
-from openclap.search.walk import Stamp, Walk, stamp, walk
+from openclap.search.walk import Stamp, Walk, stamp, walk, walk_changed
 from openclap.search.writer import IndexWriter
 from openclap.types import FileContent, FileMetadata, Progress, Recording
 
@@ -101,9 +102,33 @@ def add(
         header = index.header().with_roots(index.folder, listing.given)
         index.write_header(replace(header, exclude=patterns))
         readers = _Readers(embed, describe, facts or _no_facts, metadata)
-        scan = _Scan(writer, index.identity.dim, listing, readers, batch=batch, progress=progress)
+        scan = _Scan(writer, writer.known(), index.identity.dim, listing, readers, batch=batch, progress=progress)
         scan.count_moved(relocated)
         scan.refresh_facts()
+        scan.read_new()
+        return scan.finish()
+
+
+def add_changed(
+    index: Index,
+    paths: Iterable[str],
+    embed: EmbedRecordings,
+    describe: Describe,
+    *,
+    metadata: ReadMetadata | None = None,
+) -> ScanReport:
+    """Bring `index` up to date with files and folders below its roots that were added, changed or removed.
+
+    Nothing else is looked at, so it takes seconds however large the index is. Raises DataError when another process is
+    writing to the index.
+    """
+    header = index.header()
+    roots = [root.found(index.folder) for root in header.roots]
+    listing = walk_changed(roots, paths, header.exclude)
+    with index.writing() as writer:
+        readers = _Readers(embed, describe, _no_facts, metadata)
+        known = writer.known([*listing.files, *listing.roots, *listing.missing])
+        scan = _Scan(writer, known, index.identity.dim, listing, readers, batch=128, progress=None)
         scan.read_new()
         return scan.finish()
 
@@ -139,6 +164,7 @@ class _Scan:
     def __init__(
         self,
         writer: IndexWriter,
+        known: dict[str, FileRow],
         dim: int,
         listing: Walk,
         readers: _Readers,
@@ -148,12 +174,14 @@ class _Scan:
     ) -> None:
         self._writer, self._dim, self._listing, self._readers = writer, dim, listing, readers
         self._batch, self._progress = batch, progress or (lambda done, total: None)
-        self._known = writer.known()
+        self._known = known
         self._gone = _gone(self._known, listing)
         self._moved_from = {self._known[path].hash: self._known[path] for path in self._gone}
         # By hash, how many vanished files may still turn up under another path, and then count as moved.
         self._movable = Counter(self._known[path].hash for path in self._gone)
-        self._skipped = listing.skipped + [(root, "it does not exist.") for root in listing.missing]
+        self._skipped = listing.skipped + [
+            (root, "it does not exist.") for root in listing.missing if not listing.is_of_changes
+        ]
         self._skipped += [(root, "it holds no sound; its files in the index stay.") for root in listing.empty]
         self._to_read = [path for path in listing.files if self._is_new(path)]
         self._added = self._moved = self._relocated = 0
@@ -408,8 +436,12 @@ def _list_sounds(roots: Sequence[str | Path], exclude: Iterable[str]) -> Walk:
 def _gone(known: dict[str, FileRow], listing: Walk) -> list[str]:
     """Paths of the index below the listed folders that are excluded, or certainly no longer exist."""
     found = []
+    vanished = prefixes(listing.missing) if listing.is_of_changes else ()
     for path in known:
         if path not in listing.files:
+            if listing.is_of_changes and f"{path}{os.sep}".startswith(vanished):
+                found.append(path)
+                continue
             below = [path.removeprefix(root) for root in prefixes(listing.roots) if path.startswith(root)]
             if below and (any(map(listing.is_excluded, below)) or is_gone(path)):
                 found.append(path)

@@ -58,12 +58,14 @@ class Walk:
         skipped: paths and reasons.
         is_excluded: whether a path relative to its root was left out.
         given: the roots that exist.
+        is_of_changes: the roots are files and folders that changed, and those that are missing were removed.
         roots, empty, missing: the roots that are folders with sounds, folders without, and those that do not exist.
     """
 
     files: dict[str, Stamp] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     is_excluded: Excludes = field(default=lambda _: False, repr=False)
+    is_of_changes: bool = False
     roots: list[str] = field(default_factory=list)
     given: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
@@ -93,19 +95,48 @@ def walk(roots: Iterable[str | Path], exclude: Iterable[str] = ()) -> Walk:
     return result
 
 
-def _walk_folder(root: str, visited: set[_FolderId], result: Walk) -> None:
+def walk_changed(roots: Iterable[str], paths: Iterable[str], exclude: Iterable[str] = ()) -> Walk:
+    """The sounds among `paths` and below, as far as a walk of `roots` would list them.
+
+    Paths below a root that is gone are left out: it may be a drive that is not mounted.
+    """
+    result = Walk(is_excluded=excludes(exclude), is_of_changes=True)
+    visited: set[_FolderId] = set()
+    present = [root for root in roots if not is_gone(root)]
+    for path in sorted({absolute(path) for path in paths}):
+        root = next((root for root in present if path.startswith(prefixes([root])) or path == root), None)
+        if root is None or (path != root and _is_left_out(path[len(prefixes([root])[0]) :], result)):
+            continue
+        if is_gone(path):
+            result.missing.append(path)
+        elif Path(path).is_dir():
+            _walk_folder(path, visited, result, root)
+        elif path == root or Path(path).suffix.lower() in AUDIO_SUFFIXES:
+            _take(path, result)
+    result.roots += [folder for folder in result.empty if folder not in present]  # its last sound was removed
+    result.empty = []
+    return result
+
+
+def _is_left_out(relative: str, result: Walk) -> bool:
+    """Whether a path relative to its root is hidden or excluded."""
+    return any(part.startswith(".") for part in PurePath(relative).parts) or result.is_excluded(relative)
+
+
+def _walk_folder(root: str, visited: set[_FolderId], result: Walk, above: str | None = None) -> None:
+    """Take the sounds under `root`; patterns are compared with paths relative to `above`, by default the root."""
     is_new = _folder_id(root) not in visited  # a root below an earlier root gives no new files, but is not empty
     before = len(result.files) + len(result.skipped)
-    for path in _listing(root, visited, result):
+    for path in _listing(root, visited, result, above or root):
         _take(path, result)
     is_empty = is_new and len(result.files) + len(result.skipped) == before
     (result.empty if is_empty else result.roots).append(root)
 
 
-def _listing(root: str, visited: set[_FolderId], result: Walk) -> Iterator[str]:
+def _listing(root: str, visited: set[_FolderId], result: Walk, above: str) -> Iterator[str]:
     """Yield the paths of sounds under `root`. Real folders come before links, so that a folder that is reached in both
     ways is listed by its own path."""
-    folders, links, below = [root], list[str](), len(prefixes([root])[0])
+    folders, links, below = [root], list[str](), len(prefixes([above])[0])
     while folders or links:
         folder = (folders or links).pop()
         try:
