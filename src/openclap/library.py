@@ -18,16 +18,17 @@ from openclap.audio.io import decode_part, describe
 from openclap.audio.metadata import read_metadata
 from openclap.audio.mono import Channels, is_silent
 from openclap.embedder import Embedder, Vectors
-from openclap.errors import AudioWarning, ConfigError
+from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError
 from openclap.limits import check_count, check_path
 from openclap.loading import load
 from openclap.search.filters import Where
-from openclap.search.index import Index, IndexIdentity
+from openclap.search.index import FileRow, Index, IndexIdentity
 from openclap.search.paths import absolute
-from openclap.search.queries import KeywordUse, SearchQuery, count_facets, find
+from openclap.search.queries import SearchQuery, count_facets, find
+from openclap.search.rebuild import exchange, prepare
 from openclap.search.scan import ScanReport
 from openclap.sources.record import Record
-from openclap.types import Hit
+from openclap.types import Hit, KeywordUse
 
 if TYPE_CHECKING:
     import torch
@@ -116,6 +117,55 @@ class Library:
                 shutil.copyfile(tokenizer, stored_tokenizer)
         return cls(index, embedder)
 
+    @classmethod
+    def rebuild(
+        cls,
+        folder: str | os.PathLike[str],
+        model: str | os.PathLike[str],
+        *,
+        tokenizer: str | os.PathLike[str] | None = None,
+        channels: Channels | None = None,
+        trim_silence: bool | None = None,
+        precision: str | None = None,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        offline: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        seconds: Callable[[float], None] | None = None,
+    ) -> tuple[Library, ScanReport]:
+        """Replace an index by one of another model: the new one is made beside it, and takes its place when complete.
+
+        Until then the old one can be searched. After a stop, the same call resumes. Captions, tags and licences are
+        copied. The options are those of `open`.
+
+        Raises DataError when there is no index, a folder of it does not exist, or another process is writing to it.
+        """
+        place = Path(check_path("folder", folder)).expanduser().absolute()
+        old, new = prepare(place)
+        options: dict[str, Any] = {"channels": channels, "trim_silence": trim_silence, "precision": precision}
+        options |= {"tokenizer": tokenizer, "device": device, "revision": revision, "offline": offline}
+        try:
+            library = cls.open(new, model, **options)
+        except (IndexMismatchError, DataError):  # begun with another model or other options
+            if not new.exists():
+                raise
+            shutil.rmtree(new)
+            library = cls.open(new, model, **options)
+        rows = {path: row for path, row in old.files_by_path().items() if row.caption or row.tags or row.licence}
+        header = old.header()
+        report = scanning.add(
+            library.index,
+            [root.found(place) for root in header.roots],
+            library._embed(seconds),
+            describe,
+            facts=lambda path: _facts_of_row(rows.get(str(path))),
+            metadata=read_metadata,
+            exclude=header.exclude,
+            progress=progress,
+        )
+        exchange(old, header, new)
+        return cls(Index.open(place), library.embedder), report
+
     def add(
         self,
         roots: Sequence[str | os.PathLike[str]],
@@ -140,13 +190,36 @@ class Library:
         return scanning.add(
             self.index,
             [Path(root) for root in roots],
-            lambda sounds: self.embedder.recordings_each(sounds, progress=seconds),
+            self._embed(seconds),
             describe,
             facts=lambda path: _facts(by_path, path),
             metadata=read_metadata,
             exclude=exclude,
             progress=progress,
         )
+
+    def update(
+        self,
+        changed: Sequence[str] | None = None,
+        *,
+        exclude: Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
+        seconds: Callable[[float], None] | None = None,
+    ) -> ScanReport:
+        """Bring the index up to date with all folders and files that were added to it, or with changed paths alone.
+
+        Args:
+            changed: files and folders that were added, changed or removed; nothing else is looked at.
+            exclude, progress, seconds: as in `add`.
+
+        Raises DataError when nothing was added to the index yet, or as `add`.
+        """
+        if changed is not None:
+            return scanning.add_changed(self.index, changed, self._embed(seconds), describe, metadata=read_metadata)
+        roots = [root.found(self.index.folder) for root in self.index.header().roots]
+        if not roots:
+            raise DataError(f"{self.index.folder} knows no folders. Add them once with 'openclap index add FOLDER'.")
+        return self.add(roots, exclude=exclude, progress=progress, seconds=seconds)
 
     def search(
         self,
@@ -228,6 +301,9 @@ class Library:
         `where`, or of all. Raises ConfigError for a fact that does not exist."""
         return count_facets(self.index, fact, where or ())
 
+    def _embed(self, seconds: Callable[[float], None] | None) -> scanning.EmbedRecordings:
+        return lambda sounds: self.embedder.recordings_each(sounds, progress=seconds)
+
     def _warn_if_silent(self, path: str, sound: Sound) -> None:
         if all(is_silent(wave) for wave in blocks(sound, self.embedder.sample_rate, path, self.embedder.mono)):
             name = Path(path).name
@@ -262,6 +338,10 @@ def _facts(by_path: Mapping[str, Record], path: Path) -> tuple[str | None, tuple
     if record is None:
         return None
     return (record.captions[0] if record.captions else None), record.tags, record.licence
+
+
+def _facts_of_row(row: FileRow | None) -> tuple[str | None, tuple[str, ...], str | None] | None:
+    return None if row is None else (row.caption, row.tags, row.licence)
 
 
 def _combined(vectors_ND: Vectors, weights: Mapping[str, float]) -> Vectors:

@@ -26,6 +26,8 @@ FORMAT_VERSION = 2
 
 _WRITE_LOCK, _CREATE_LOCK = "write.lock", "create.lock"
 _HEADER_NAME = "index.json"
+OLD_SUFFIX, NEW_SUFFIX = ".old", ".rebuild"
+"""Endings of the folders of an index that is rebuilt: of the old one, while they are exchanged, and of the new one."""
 _TABLES = ("files", "windows")
 _PART_NAME = _HEADER_NAME + ".part"
 _OWN_NAMES = {
@@ -143,6 +145,10 @@ def read_header(folder: Path) -> IndexHeader:
     """Read the `index.json` of the index in `folder`. Raises DataError when it is no index, damaged or too new."""
     if not exists(folder):
         reason = "does not exist" if not folder.exists() else "is not a search index: it has no index.json"
+        if exists(folder.with_name(folder.name + OLD_SUFFIX)):
+            raise DataError(
+                f"{folder} {reason}. Its rebuilding was stopped: run 'openclap index rebuild' to finish it."
+            )
         raise DataError(f"{folder} {reason}. Give the folder of an index, or make one with 'openclap index add'.")
     try:
         header = json.loads((folder / _HEADER_NAME).read_text(encoding="utf-8"))

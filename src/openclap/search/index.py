@@ -126,6 +126,17 @@ class Index:
         with self._storage("read"):
             return self._files.search().to_arrow()
 
+    @property
+    def has_metadata(self) -> bool:
+        """Whether the table of files has columns for metadata, which format 1 lacks."""
+        with self._storage("read"):
+            return "metadata_version" in self._files.schema.names
+
+    def window_batches(self) -> Iterator[Any]:
+        """All windows in Arrow batches of `rows.windows_schema`."""
+        with self._storage("read"):
+            yield from self._windows.search().to_batches()
+
     def find_by_keywords(self, query: str, limit: int, allowed: Collection[str] | None = None) -> list[str]:
         """Paths of files by the words of their names and facts, best first; see `KeywordIndex.search`.
 
@@ -137,6 +148,10 @@ class Index:
         if keywords.version() is not None:
             return keywords.search(query, limit, allowed)
         return in_memory(file_rows(self.facts()), query, limit, allowed)
+
+    def files_by_path(self) -> dict[str, FileRow]:
+        """The rows of all files."""
+        return {row.path: row for row in file_rows(self.facts())}
 
     def files(self, paths: Collection[str]) -> dict[str, FileRow]:
         """The rows of files by path, without those that the index does not have."""

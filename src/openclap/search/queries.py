@@ -8,16 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from openclap.errors import ConfigError
 from openclap.search.filters import Where, facets, mask_of
 from openclap.search.index import Index
 from openclap.search.paths import prefixes
 from openclap.search.rows import FileRow, FloatArray
-from openclap.types import Hit
-
-KeywordUse = Literal["off", "fused", "only"]
+from openclap.types import Hit, KeywordUse
 
 FUSION_CONSTANT = 60
 """k of reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009, https://doi.org/10.1145/1571941.1572114."""
@@ -58,7 +56,7 @@ def find(index: Index, query: SearchQuery, k: int, offset: int = 0) -> list[Hit]
     wanted = offset + k
     if allowed is not None and not allowed:
         return []
-    if query.vector is None:
+    if query.vector is None or query.keywords == "only":
         hits = _by_words(index, query, wanted, allowed)
     elif query.keywords == "fused":
         hits = _fused(index, query, query.vector, wanted, allowed)
@@ -71,6 +69,11 @@ def count_facets(index: Index, fact: str, where: Where = ()) -> list[tuple[Any, 
     """The values of a fact and the number of files with each, the most frequent first; see `filters.facets`."""
     files = index.facts()
     return facets(files, fact, mask_of(files, where) if where else None)
+
+
+def count_files(index: Index, where: Where) -> int:
+    """The number of files that fulfil the conditions."""
+    return int(mask_of(index.facts(), where).sum())
 
 
 def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
