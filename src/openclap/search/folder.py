@@ -25,7 +25,7 @@ _WRITE_LOCK, _CREATE_LOCK = "write.lock", "create.lock"
 _HEADER_NAME = "index.json"
 _TABLES = ("files", "windows")
 _PART_NAME = _HEADER_NAME + ".part"
-_OWN_NAMES = {_WRITE_LOCK, _CREATE_LOCK, _HEADER_NAME, _PART_NAME, *(f"{name}.lance" for name in _TABLES)}
+_OWN_NAMES = {_WRITE_LOCK, _CREATE_LOCK, _HEADER_NAME, _PART_NAME, "snapshot", *(f"{name}.lance" for name in _TABLES)}
 """Entries of a folder that may become an index; any other belongs to the user."""
 _CREATING_TAKES_S = 30.0
 """Wait for another process that creates the same index."""
