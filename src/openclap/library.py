@@ -15,11 +15,10 @@ from openclap.audio.mono import Channels
 from openclap.embedder import Embedder
 from openclap.limits import check_path
 from openclap.loading import load
-from openclap.search.index import Index, IndexIdentity
+from openclap.search.index import Hits, Index, IndexIdentity
 from openclap.search.paths import absolute
 from openclap.search.scan import ScanReport
 from openclap.sources.record import Record
-from openclap.types import Hit
 
 if TYPE_CHECKING:
     import torch
@@ -135,18 +134,21 @@ class Library:
             progress=progress,
         )
 
-    def search(self, text: str, k: int = 10) -> list[Hit]:
-        """The k sounds that fit `text` best, best first. Raises ConfigError for k < 1."""
-        return self.index.search(self.embedder.embed_text([text])[0], k)
+    def search(self, text: str, k: int = 10, *, exact: bool = False) -> Hits:
+        """The k sounds that fit `text` best, best first. Raises ConfigError for k < 1.
 
-    def similar(self, file: str | os.PathLike[str], k: int = 10) -> list[Hit]:
-        """The k sounds most similar to `file`, best first, without the file itself.
+        The `info` of the result says how it was found. `exact` searches a large index without its sketch, slowly.
+        """
+        return self.index.search(self.embedder.embed_text([text])[0], k, exact=exact)
+
+    def similar(self, file: str | os.PathLike[str], k: int = 10, *, exact: bool = False) -> Hits:
+        """The k sounds most similar to `file`, best first, without the file itself; `exact` and `info` as in `search`.
 
         Raises AudioError when the file cannot be decoded, ConfigError for k < 1.
         """
         own = os.path.realpath(file)
         vector = self.embedder.embed_audio([own])[0]
-        return self.index.search(vector, k, include=lambda row: os.path.realpath(row.path) != own)
+        return self.index.search(vector, k, include=lambda row: os.path.realpath(row.path) != own, exact=exact)
 
 
 def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> IndexIdentity:

@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import pytest
 
 from openclap.errors import ConfigError, DataError
 from openclap.search import ranking, snapshot
-from openclap.search.index import Index
+from openclap.search.index import FileRow, Index
 from openclap.types import Hit, Window
-from support.search_helpers import DIM, IDENTITY, axis, fill, fingerprint, row
+from support.search_helpers import DIM, axis, fill, fingerprint, row
 
 TOLERANCE = 2e-7  # of equal sums of float32 in arrays of other shapes
 
@@ -97,14 +98,16 @@ def compare(index: Index, rng: np.random.Generator, method: str, times: int) -> 
         assert_equal_to_exact(index, query, k, method, one_per_file=one)
         some = set(rng.integers(0, 400, rng.integers(1, 300)).tolist())
         assert_equal_to_exact(index, query, k, method, one_per_file=one, offset=int(rng.integers(0, 9)))
-        assert_equal_to_exact(
-            index, query, k, method, one_per_file=one, include=lambda file: int(Path(file.path).stem) in some
-        )
-        assert_equal_to_exact(
-            index, query, k, method, one_per_file=one, mask_F=lambda facts: np.array(
-                [int(Path(path).stem) in some for path in facts["path"].to_pylist()], bool
-            )
-        )  # fmt: skip
+        assert_equal_to_exact(index, query, k, method, one_per_file=one, include=partial(is_among, some))
+        assert_equal_to_exact(index, query, k, method, one_per_file=one, mask_F=partial(mask_of, some))
+
+
+def is_among(numbers: set[int], file: FileRow) -> bool:
+    return int(Path(file.path).stem) in numbers
+
+
+def mask_of(numbers: set[int], facts: Any) -> np.ndarray:
+    return np.array([int(Path(path).stem) in numbers for path in facts["path"].to_pylist()], bool)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.arrays import Floats, Ints
+from openclap.errors import require
 from openclap.search.exact import cosines, hit_of
 from openclap.search.rows import FileRow, FloatArray, file_rows
 from openclap.search.sketch import Halves, Sketch
@@ -124,7 +125,7 @@ class View:
     @cached_property
     def live_facts(self) -> Any:
         """Arrow table of the files, in the order of masks."""
-        return self.facts if self.is_live_F.all() else self.facts.filter(self.is_live_F)
+        return self.facts if self.is_live_F.all() else self.facts.filter(arrow_booleans(self.is_live_F))
 
     @property
     def windows(self) -> int:
@@ -302,7 +303,7 @@ class _Search:
         """The k best hits. All windows that share the k-th score take part: paths decide between them."""
         scored = scored.take(scored.score >= self._lowest(scored))
         files = self._files_of(np.unique(scored.content))
-        paths = self.view.facts["path"].take(files).to_pylist()
+        paths = self.view.facts["path"].take(_arrow_integers(files)).to_pylist()
         by_content: dict[int, list[tuple[str, int]]] = {}
         for content, file, path in zip(self.view.content_F[files].tolist(), files.tolist(), paths, strict=True):
             by_content.setdefault(content, []).append((path, file))
@@ -326,7 +327,7 @@ class _Search:
         return np.flatnonzero(is_wanted_C[self.view.content_F] & self.allowed_F)
 
     def _rows(self, files: Ints | Sequence[int]) -> list[FileRow]:
-        return file_rows(self.view.facts.take(np.asarray(files, np.int64)))
+        return file_rows(self.view.facts.take(_arrow_integers(np.asarray(files, np.int64))))
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:
@@ -336,3 +337,15 @@ def _chunks(count: int) -> Iterator[tuple[int, int]]:
         last = min(count, first + size)
         yield first, last
         first, size = last, 2 * size
+
+
+def arrow_booleans(values: Bools) -> Any:
+    """Booleans as an Arrow array. Arrow's own conversion of numpy arrays imports pandas where it is installed."""
+    pa = require("pyarrow", "search")
+    bits = pa.py_buffer(np.packbits(values, bitorder="little"))
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits])
+
+
+def _arrow_integers(values: Ints) -> Any:
+    pa = require("pyarrow", "search")
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])

@@ -11,6 +11,7 @@ how many have to be scored exactly.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -90,7 +91,7 @@ class Codebook:
 
     def deviation(self, rotated_D: FloatArray) -> float:
         """The standard deviation of the error of an estimated cosine with this rotated query."""
-        return float(np.sqrt(max(0.0, rotated_D @ self.covariance_DD @ rotated_D)))
+        return math.sqrt(max(0.0, float(rotated_D @ self.covariance_DD @ rotated_D)))
 
     def stretched(self, products: FloatArray, rotated_D: FloatArray) -> FloatArray:
         """The estimated cosines, from the products of codes with a rotated query."""
