@@ -110,10 +110,11 @@ def fill(index: Index, folder: Path, made: Made, count: int) -> np.ndarray:
         numbers = np.arange(first, first + len(part_ND))
         files = numbers // WINDOWS_OF_A_FILE
         files[numbers < NEAR_EQUAL] = 0
+        place = np.where(numbers < NEAR_EQUAL, numbers, numbers % WINDOWS_OF_A_FILE)
         columns = {
             "hash": [f"{file:064x}" for file in files],
-            "start_s": 10.0 * (numbers % WINDOWS_OF_A_FILE if first else numbers),
-            "end_s": 10.0 * (numbers % WINDOWS_OF_A_FILE if first else numbers) + 10.0,
+            "start_s": 10.0 * place,
+            "end_s": 10.0 * place + 10.0,
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(part_ND.ravel()), DIM),
         }
         index._windows.add(pa.table(columns, schema=windows_schema(DIM)))
@@ -202,7 +203,8 @@ def filtered(name: str, mask: Callable[..., np.ndarray], index: Index, vectors_N
         before = time.perf_counter()
         hits = index.search(query_D, K, one_per_file=False, mask_F=mask_F)
         times.append(1000 * (time.perf_counter() - before))
-        recalls.append(sum(hit.score >= lowest - 1e-4 for hit in hits) / max(1, min(K, kept_N.sum())))
+        expected = min(K, kept_N.sum())
+        recalls.append(sum(hit.score >= lowest - 1e-4 for hit in hits) / expected if expected else float(not hits))
         scored.append(hits.info.scored)
     p50, p99 = np.percentile(times, [50, 99])
     print(f"| openclap, {name} | | {np.mean(recalls):.3f} | {p50:.2f} | {p99:.2f} |", flush=True)

@@ -344,7 +344,7 @@ class Index:
     def optimize(self) -> None:
         """Merge the fragments of both tables, and make the snapshot anew.
 
-        Merging holds a table's vectors in memory. Raises DataError when another process is writing, or the disk is full.
+        Merging holds the vectors in memory. Raises DataError when another process is writing, or the disk is full.
         """
         with _folder.write_lock(self.folder), self._storage("written"):
             for table in (self._files, self._windows):

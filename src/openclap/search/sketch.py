@@ -85,9 +85,9 @@ class Codebook:
         return cls(faiss.serialize_index(index), rotation_DD, mean_D, ratio, covariance_DD, count)
 
     @staticmethod
-    def fits(dim: int) -> bool:
-        """Whether vectors (dim,) can be split into sub-spaces, an even number of them."""
-        return dim % (2 * _DIMENSIONS) == 0
+    def is_possible(dim: int) -> bool:
+        """Whether vectors (dim,) split into an even number of sub-spaces, and FAISS can map lists on this system."""
+        return dim % (2 * _DIMENSIONS) == 0 and hasattr(require("faiss", "search"), "OnDiskInvertedLists")
 
     def deviation(self, rotated_D: FloatArray) -> float:
         """The standard deviation of the error of an estimated cosine with this rotated query."""

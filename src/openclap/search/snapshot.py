@@ -9,7 +9,7 @@
 
 All of it is derived from `files.lance` and `windows.lance` and may be deleted. Files of windows grow at their end;
 others are never changed: a new one gets a new name. `current.json` is replaced last and atomically, so a kill at any
-point leaves the snapshot before. A reader maps what it names; on POSIX a removed file stays readable while it is mapped.
+point leaves the snapshot before. A reader maps what it names; on POSIX a removed file stays readable while mapped.
 
 A snapshot knows the row ids that it was made from. When the tables are newer, the rows that it lacks are read from
 them.
@@ -590,7 +590,7 @@ def _arrow_file(place: Path, kind: str, table: Any) -> Path:
 
 def _with_sketch(place: Path, header: Header, vectors_ND: Halves, old: Sketch | None) -> Header:
     """Make or extend the sketch when many windows are not in it."""
-    if header.windows - header.sketched < SKETCH_FROM or not Codebook.fits(header.dim):
+    if header.windows - header.sketched < SKETCH_FROM or not Codebook.is_possible(header.dim):
         return header
     if old is not None and header.windows >= _RETRAIN * old.codebook.trained_on:
         old = None
