@@ -428,7 +428,7 @@ def _mask(mask_F: Mask, facts: Any) -> Bools:
     values_F = np.asarray(mask_F(facts) if callable(mask_F) else mask_F)
     if values_F.dtype != np.bool_ or values_F.shape != (len(facts),):
         raise ConfigError(
-            f"mask_F is {values_F.dtype} of shape {values_F.shape}, expected a boolean for each of {len(facts)} files. "
+            f"The mask of files is {values_F.dtype} of shape {values_F.shape}, expected {len(facts)} booleans. "
             "Make it from the table that Index.facts() returns, or pass a function of that table."
         )
     return values_F

@@ -9,7 +9,7 @@ N windows, F files, C contents, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 
 from openclap.arrays import Floats, Ints
 from openclap.errors import require
-from openclap.search.exact import cosines, hit_of
+from openclap.search.exact import Include, cosines, hit_of
 from openclap.search.rows import FileRow, FloatArray, file_rows
 from openclap.search.sketch import Halves, Sketch
 from openclap.types import Hit
 
 Bools = NDArray[np.bool_]
 Numbers = NDArray[np.int32]
-Include = Callable[[FileRow], bool]
 
 DEVIATIONS = 3.0
 """Standard deviations by which an estimate may be too low: a window beyond is missed in 1 of 740 cases."""
