@@ -22,13 +22,13 @@ from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchE
 from openclap.limits import check_count, check_path
 from openclap.loading import load
 from openclap.search.filters import Where
-from openclap.search.index import FileRow, Index, IndexIdentity
+from openclap.search.index import FileRow, Hits, Index, IndexIdentity
 from openclap.search.paths import absolute
 from openclap.search.queries import SearchQuery, count_facets, find
 from openclap.search.rebuild import exchange, prepare
 from openclap.search.scan import ScanReport
 from openclap.sources.record import Record
-from openclap.types import Hit, KeywordUse
+from openclap.types import KeywordUse
 
 if TYPE_CHECKING:
     import torch
@@ -230,7 +230,8 @@ class Library:
         keywords: KeywordUse = "off",
         every_window: bool = False,
         offset: int = 0,
-    ) -> list[Hit]:
+        exact: bool = False,
+    ) -> Hits:
         """The k sounds that fit `text` best, best first.
 
         Args:
@@ -242,6 +243,7 @@ class Library:
             every_window: return every window that fits instead of the best of each file. A window that overlaps a
                 better hit in its file counts as part of that hit.
             offset: number of hits to skip, for pages.
+            exact: search a large index without its sketch, slowly. The `info` of the result says how it was found.
 
         Raises ConfigError for k < 1, a condition that cannot be read, or weights that cancel each other, and
         IndexMismatchError when the index was rebuilt with another model since it was opened.
@@ -255,7 +257,7 @@ class Library:
             keywords=keywords,
             every_window=every_window,
         )
-        return find(self.index, query, check_count("k", k), check_count("offset", offset, least=0))
+        return find(self.index, query, check_count("k", k), check_count("offset", offset, least=0), exact=exact)
 
     def similar(
         self,
@@ -267,13 +269,14 @@ class Library:
         where: Where | None = None,
         every_window: bool = False,
         offset: int = 0,
-    ) -> list[Hit]:
+        exact: bool = False,
+    ) -> Hits:
         """The k sounds most similar to `file`, best first, without the file itself. Warns when the file is silent.
 
         Args:
             file: a sound, which need not be in the index; or sounds with weights, combined as in `search`.
             from_s, to_s: the part to compare with, in seconds, of a single file; by default all of it.
-            where, every_window, offset: as in `search`.
+            where, every_window, offset, exact: as in `search`.
 
         Raises AudioError when a file cannot be decoded or ends before the part, and ConfigError as `search`.
         """
@@ -294,7 +297,7 @@ class Library:
             every_window=every_window,
             without=frozenset(paths),
         )
-        return find(self.index, query, check_count("k", k), check_count("offset", offset, least=0))
+        return find(self.index, query, check_count("k", k), check_count("offset", offset, least=0), exact=exact)
 
     def facets(self, fact: str, where: Where | None = None) -> list[tuple[Any, int]]:
         """The values of a fact, each with its number of files, the most frequent first; of the files that fulfil

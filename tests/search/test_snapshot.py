@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import pytest
 
 from openclap.errors import ConfigError, DataError
 from openclap.search import ranking, snapshot
-from openclap.search.index import Index
+from openclap.search.index import FileRow, Index
 from openclap.types import Hit, Window
-from support.search_helpers import DIM, IDENTITY, axis, fill, fingerprint, row
+from support.search_helpers import DIM, axis, fill, fingerprint, row
 
 TOLERANCE = 2e-7  # of equal sums of float32 in arrays of other shapes
 
@@ -97,17 +98,19 @@ def compare(index: Index, rng: np.random.Generator, method: str, times: int) -> 
         assert_equal_to_exact(index, query, k, method, one_per_file=one)
         some = set(rng.integers(0, 400, rng.integers(1, 300)).tolist())
         assert_equal_to_exact(index, query, k, method, one_per_file=one, offset=int(rng.integers(0, 9)))
-        assert_equal_to_exact(
-            index, query, k, method, one_per_file=one, include=lambda file: int(Path(file.path).stem) in some
-        )
-        assert_equal_to_exact(
-            index, query, k, method, one_per_file=one, mask_F=lambda facts: np.array(
-                [int(Path(path).stem) in some for path in facts["path"].to_pylist()], bool
-            )
-        )  # fmt: skip
+        assert_equal_to_exact(index, query, k, method, one_per_file=one, include=partial(is_among, some))
+        assert_equal_to_exact(index, query, k, method, one_per_file=one, mask_F=partial(mask_of, some))
 
 
-@pytest.mark.parametrize("seed", range(6))
+def is_among(numbers: set[int], file: FileRow) -> bool:
+    return int(Path(file.path).stem) in numbers
+
+
+def mask_of(numbers: set[int], facts: Any) -> np.ndarray:
+    return np.array([int(Path(path).stem) in numbers for path in facts["path"].to_pylist()], bool)
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_small_indexes_equal_exact_search(index: Index, seed: int) -> None:
     rng, numbers = np.random.default_rng(seed), itertools.count()
     reader = Index.open(index.folder)
@@ -117,7 +120,7 @@ def test_small_indexes_equal_exact_search(index: Index, seed: int) -> None:
 
 
 @pytest.mark.usefixtures("sketched")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_sketched_indexes_equal_exact_search(index: Index, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a bound of 6 standard deviations, since 3 miss a window in 1 of 740 cases."""
     monkeypatch.setattr(ranking, "DEVIATIONS", 6.0)
@@ -211,7 +214,7 @@ def test_facts_are_those_of_live_files_in_the_order_of_masks(index: Index) -> No
     mask = np.array([path == "/s/3.wav" for path in facts["path"].to_pylist()])
     for exact in (False, True):
         assert [hit.path for hit in index.search(axis(0), 5, mask_F=mask, exact=exact)] == ["/s/3.wav"]
-        with pytest.raises(ConfigError, match="mask_F"):
+        with pytest.raises(ConfigError, match="mask"):
             index.search(axis(0), 5, mask_F=np.ones(5, bool), exact=exact)
 
 
@@ -297,10 +300,8 @@ def test_an_index_without_a_snapshot(index: Index) -> None:
 
 DAMAGE = {
     "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "empty": lambda path: path.write_bytes(b""),
     "missing": lambda path: path.unlink(),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
-    "text": lambda path: path.write_text("no"),
 }
 KINDS = ["vectors", "times", "contents", "rows", "hashes", "facts", "newer", "sketch", "codebook", "current.json"]
 

@@ -17,7 +17,7 @@ from openclap.limits import check_count
 from openclap.types import KeywordUse
 
 if TYPE_CHECKING:
-    from openclap.types import Hit
+    from openclap.search.index import Hits
 
 K = Annotated[int, Parameter(name=["--k", "-k"])]
 EveryWindow = Annotated[bool, Parameter(help="Show every window that fits, not only the best one of each file.")]
@@ -38,6 +38,7 @@ def search(
     unlike: tuple[str, ...] = (),
     every_window: EveryWindow = False,
     offset: Offset = 0,
+    exact: bool = False,
     json: bool = False,
 ) -> None:
     """Find sounds by describing them.
@@ -56,6 +57,8 @@ def search(
         Another description that counts as much, or with a weight behind a colon: "thunder:0.5".
     unlike
         A description of sounds that are not wanted; its weight is 0.5, or is given behind a colon.
+    exact
+        Compare every window, also in a large index, which takes longer.
     json
         Print one JSON array of hits instead of a table.
     """
@@ -73,7 +76,9 @@ def search(
         return
     weights = {query: 1.0, **_weighted(also, 1.0), **_weighted(unlike, UNLIKE_WEIGHT)}
     library = Library.open(folder, tokenizer=tokenizer)
-    hits = library.search(weights, k, where=where, keywords=keywords, every_window=every_window, offset=offset)
+    hits = library.search(
+        weights, k, where=where, keywords=keywords, every_window=every_window, offset=offset, exact=exact
+    )
     show(hits, json=json)
 
 
@@ -89,6 +94,7 @@ def similar(
     unlike: tuple[Path, ...] = (),
     every_window: EveryWindow = False,
     offset: Offset = 0,
+    exact: bool = False,
     json: bool = False,
 ) -> None:
     """Find sounds that are similar to a sound.
@@ -107,6 +113,8 @@ def similar(
         End of the part in seconds. Default: the end of the sound.
     unlike
         A sound that hits should not be like; its weight is 0.5.
+    exact
+        Compare every window, also in a large index, which takes longer.
     json
         Print one JSON array of hits instead of a table.
     """
@@ -114,7 +122,9 @@ def similar(
 
     library = Library.open(index or default_index(), tokenizer=tokenizer)
     weights = {str(file): 1.0, **{str(path): UNLIKE_WEIGHT for path in unlike}}
-    hits = library.similar(weights, k, from_s=from_, to_s=to, where=where, every_window=every_window, offset=offset)
+    hits = library.similar(
+        weights, k, from_s=from_, to_s=to, where=where, every_window=every_window, offset=offset, exact=exact
+    )
     show(hits, json=json)
 
 
@@ -130,8 +140,11 @@ def _weighted(texts: tuple[str, ...], weight: float) -> dict[str, float]:
     return weights
 
 
-def show(hits: list[Hit], *, json: bool) -> None:
-    """Print hits: score, time in the file, file name and caption, or else the title."""
+def show(hits: Hits, *, json: bool) -> None:
+    """Print hits: score, time in the file, file name and caption, or else the title; and how a large index was
+    searched."""
+    if hits.info.note:
+        note(hits.info.note)
     if json:
         print_json([asdict(hit) for hit in hits])
         return
@@ -145,5 +158,7 @@ def show(hits: list[Hit], *, json: bool) -> None:
         for hit in hits
     ]
     print_table(["score", "where", "file", "caption"], rows, right=[0, 1])
+    if hits.info.method == "sketch":
+        note(f"{hits.info}.".capitalize())
     if not hits:
         note("Nothing found: the index is empty, or no file fits. Add sounds with: openclap index add FOLDER")

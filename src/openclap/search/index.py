@@ -26,7 +26,7 @@ from openclap.search.exact import Candidates, best_hits
 from openclap.search.folder import IndexHeader, IndexIdentity
 from openclap.search.keywords import KeywordIndex, in_memory
 from openclap.search.paths import absolute, is_storable, prefixes
-from openclap.search.ranking import Bools, View
+from openclap.search.ranking import Bools, View, arrow_booleans
 from openclap.search.rows import (
     FileRow,
     FloatArray,
@@ -37,7 +37,7 @@ from openclap.search.rows import (
     unit_vector,
     windows_schema,
 )
-from openclap.search.writer import IndexWriter
+from openclap.search.writer import KEEP_VERSIONS, IndexWriter
 from openclap.types import Hit, Window
 
 __all__ = ["FileRow", "Hits", "Index", "IndexIdentity", "Mask", "SearchInfo"]
@@ -269,7 +269,7 @@ class Index:
             k + offset,
             one_per_file=one_per_file,
             include=None if include is _every else include,
-            mask_F=_mask(mask_F, view.live_facts),
+            mask_F=None if mask_F is None else _mask(mask_F, view.live_facts),
         )
         method: Literal["sketch", "windows"] = "sketch" if view.sketch else "windows"
         return Hits(ranked.hits[offset:], SearchInfo(method, view.windows, ranked.scored, len(view.newer)))
@@ -284,7 +284,8 @@ class Index:
     ) -> Hits:
         if mask_F is not None:
             facts = self.facts()
-            paths = set(facts["path"].filter(_mask(mask_F, facts)).to_pylist())
+            mask = _mask(mask_F, facts)
+            paths = set(facts["path"].filter(arrow_booleans(mask)).to_pylist())
             chosen = include
             include = lambda row: row.path in paths and chosen(row)  # noqa: E731
         total = self.count()[1]
@@ -396,6 +397,56 @@ class Index:
         with suppress(OSError, DataError), self._storage("written"):
             _snapshot.refresh(self.folder, self._database, self.identity.dim)
 
+    def optimize(self) -> None:
+        """Merge the fragments of both tables, and make the snapshot anew.
+
+        Merging holds the vectors in memory. Raises DataError when another process is writing, or the disk is full.
+        """
+        with _folder.write_lock(self.folder), self._storage("written"):
+            before = self._files.version
+            for table in (self._files, self._windows):
+                table.optimize(cleanup_older_than=KEEP_VERSIONS)
+            KeywordIndex(self.folder).update([], [], before=before, after=self._files.version)
+            _snapshot.rebuild(self.folder, self._database, self.identity.dim)
+
+    def without_windows(self) -> list[str]:
+        """Paths of files whose vectors are missing: the index is damaged."""
+
+        def hashes() -> dict[str, str]:
+            table = self._files.search().select(["path", "hash"]).to_arrow()
+            return dict(zip(table["path"].to_pylist(), table["hash"].to_pylist(), strict=True))
+
+        with self._storage("read"):
+            before = hashes()
+            batches = self._windows.search().select(["hash"]).to_batches()
+            contents = {digest for batch in batches for digest in batch.column("hash").unique().to_pylist()}
+            missing = {path: digest for path, digest in before.items() if digest not in contents}
+            after = hashes() if missing else {}  # a file may have been removed in between, and then its vectors
+        return sorted(path for path, digest in missing.items() if after.get(path) == digest)
+
+    def compare_snapshot(self, progress: Callable[[int], None]) -> int:
+        """Compare the snapshot with the table of windows, and return the number of windows compared.
+
+        Raises DataError when they differ or the snapshot is damaged.
+        """
+        with self._storage("read"):
+            try:
+                stored = _snapshot.open_snapshot(self.folder, self.identity.dim)
+            except _snapshot.SnapshotError:
+                if _snapshot.header_stamp(self.folder) is None:
+                    return 0
+                raise
+            return _snapshot.compare(stored, self._windows, progress)
+
+    def sample(self, count: int, rng: np.random.Generator) -> FloatArray:
+        """Vectors (count, D) of random windows."""
+        total = self.count()[1]
+        chosen = np.sort(rng.integers(0, total, count)).tolist()
+        with self._storage("read"):
+            batches = self._windows.take_offsets(chosen).select(_WINDOW).to_arrow().to_batches()
+        parts = [batch.column("vector").flatten().to_numpy(zero_copy_only=False) for batch in batches]
+        return np.concatenate(parts).reshape(-1, self.identity.dim).astype(np.float32)
+
     def _nearest(self, query_D: FloatArray, total: int, n: int) -> list[Candidates]:
         search = self._windows.search
         with self._storage("read"):
@@ -430,14 +481,12 @@ class Index:
         return [row for table in found for row in file_rows(table)]
 
 
-def _mask(mask_F: Mask | None, facts: Any) -> Bools | None:
+def _mask(mask_F: Mask, facts: Any) -> Bools:
     """The mask of files. Raises ConfigError when its length is not that of `facts`."""
-    if mask_F is None:
-        return None
     values_F = np.asarray(mask_F(facts) if callable(mask_F) else mask_F)
     if values_F.dtype != np.bool_ or values_F.shape != (len(facts),):
         raise ConfigError(
-            f"mask_F is {values_F.dtype} of shape {values_F.shape}, expected a boolean for each of {len(facts)} files. "
+            f"The mask of files is {values_F.dtype} of shape {values_F.shape}, expected {len(facts)} booleans. "
             "Make it from the table that Index.facts() returns, or pass a function of that table."
         )
     return values_F

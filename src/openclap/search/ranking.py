@@ -9,7 +9,7 @@ N windows, F files, C contents, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.arrays import Floats, Ints
-from openclap.search.exact import cosines
+from openclap.errors import require
+from openclap.search.exact import Include, cosines
 from openclap.search.rows import FileRow, FloatArray, file_rows
 from openclap.search.sketch import Halves, Sketch
 from openclap.types import Hit
 
 Bools = NDArray[np.bool_]
 Numbers = NDArray[np.int32]
-Include = Callable[[FileRow], bool]
 
 DEVIATIONS = 3.0
 """Standard deviations by which an estimate may be too low: a window beyond is missed in 1 of 740 cases."""
@@ -124,7 +124,7 @@ class View:
     @cached_property
     def live_facts(self) -> Any:
         """Arrow table of the files, in the order of masks."""
-        return self.facts if self.is_live_F.all() else self.facts.filter(self.is_live_F)
+        return self.facts if self.is_live_F.all() else self.facts.filter(arrow_booleans(self.is_live_F))
 
     @property
     def windows(self) -> int:
@@ -302,7 +302,7 @@ class _Search:
         """The k best hits. All windows that share the k-th score take part: paths decide between them."""
         scored = scored.take(scored.score >= self._lowest(scored))
         files = self._files_of(np.unique(scored.content))
-        paths = self.view.facts["path"].take(files).to_pylist()
+        paths = self.view.facts["path"].take(_arrow_integers(files)).to_pylist()
         by_content: dict[int, list[tuple[str, int]]] = {}
         for content, file, path in zip(self.view.content_F[files].tolist(), files.tolist(), paths, strict=True):
             by_content.setdefault(content, []).append((path, file))
@@ -324,7 +324,7 @@ class _Search:
         return np.flatnonzero(is_wanted_C[self.view.content_F] & self.allowed_F)
 
     def _rows(self, files: Ints | Sequence[int]) -> list[FileRow]:
-        return file_rows(self.view.facts.take(np.asarray(files, np.int64)))
+        return file_rows(self.view.facts.take(_arrow_integers(np.asarray(files, np.int64))))
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:
@@ -334,3 +334,15 @@ def _chunks(count: int) -> Iterator[tuple[int, int]]:
         last = min(count, first + size)
         yield first, last
         first, size = last, 2 * size
+
+
+def arrow_booleans(values: Bools) -> Any:
+    """Booleans as an Arrow array. Arrow's own conversion of numpy arrays imports pandas where it is installed."""
+    pa = require("pyarrow", "search")
+    bits = pa.py_buffer(np.packbits(values, bitorder="little"))
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits])
+
+
+def _arrow_integers(values: Ints) -> Any:
+    pa = require("pyarrow", "search")
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])

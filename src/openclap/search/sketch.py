@@ -11,6 +11,7 @@ how many have to be scored exactly.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -84,13 +85,13 @@ class Codebook:
         return cls(faiss.serialize_index(index), rotation_DD, mean_D, ratio, covariance_DD, count)
 
     @staticmethod
-    def fits(dim: int) -> bool:
-        """Whether vectors (dim,) can be split into sub-spaces, an even number of them."""
-        return dim % (2 * _DIMENSIONS) == 0
+    def is_possible(dim: int) -> bool:
+        """Whether vectors (dim,) split into an even number of sub-spaces, and FAISS can map lists on this system."""
+        return dim % (2 * _DIMENSIONS) == 0 and hasattr(require("faiss", "search"), "OnDiskInvertedLists")
 
     def deviation(self, rotated_D: FloatArray) -> float:
         """The standard deviation of the error of an estimated cosine with this rotated query."""
-        return float(np.sqrt(max(0.0, rotated_D @ self.covariance_DD @ rotated_D)))
+        return math.sqrt(max(0.0, float(rotated_D @ self.covariance_DD @ rotated_D)))
 
     def stretched(self, products: FloatArray, rotated_D: FloatArray) -> FloatArray:
         """The estimated cosines, from the products of codes with a rotated query."""

@@ -9,9 +9,10 @@
 
 All of it is derived from `files.lance` and `windows.lance` and may be deleted. Files of windows grow at their end;
 others are never changed: a new one gets a new name. `current.json` is replaced last and atomically, so a kill at any
-point leaves the snapshot before. A reader maps what it names; on POSIX a removed file stays readable while it is mapped.
+point leaves the snapshot before. A reader maps what it names; on POSIX a removed file stays readable while mapped.
 
-A snapshot knows the row ids that it was made from. When the tables are newer, the rows that it lacks are read from them.
+A snapshot knows the row ids that it was made from. When the tables are newer, the rows that it lacks are read from
+them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 
 from openclap.arrays import Floats, Ints
 from openclap.errors import DataError, require
-from openclap.search.ranking import Numbers, View, Windows
+from openclap.search.ranking import Numbers, View, Windows, arrow_booleans
 from openclap.search.sketch import BLOCK, Codebook, Halves, Sketch, write_codes
 from openclap.storage import new_file, sync_folder
 
@@ -289,7 +290,7 @@ def view(stored: Snapshot, changes: Changes | None = None) -> View:
         stored.newer, stored.gone, True,
     )  # fmt: skip
     tables = [stored.facts, now.newer] if now.keeps_facts else [now.newer]
-    content_F = np.concatenate([table[_CONTENT].to_numpy() for table in tables])
+    content_F = np.concatenate([_integers(table[_CONTENT]) for table in tables])
     is_live_F = np.ones(len(content_F), bool)
     is_live_F[now.gone] = False
     facts = pa.concat_tables([table.drop_columns([_ROW, _CONTENT]) for table in tables])
@@ -322,14 +323,14 @@ def read_changes(folder: Path, database: Any, stored: Snapshot, at_most: int) ->
     added = _window_columns(taken, numbers + np.int32(stored.header.contents), stored.header.dim)
     files, file_version = _fixed(folder, database, "files")
     keeps_facts = stored.facts.schema.remove_metadata().names[:-2] == files.schema.names
-    known = stored.facts[_ROW].to_numpy() if keeps_facts else np.empty(0, np.int64)
+    known = _integers(stored.facts[_ROW]) if keeps_facts else np.empty(0, np.int64)
     ids = _row_ids(files)
     newer = _take(files, ids[~np.isin(ids, known)], files.schema.names)
     hashes = np.concatenate([stored.hashes_C, hashes_C])
     return Changes(
         versions={"windows": window_version, "files": file_version},
         windows=added,
-        rows_N=_rows_of(taken),
+        rows_N=_integers(taken[_ROW]),
         hashes_C=hashes_C,
         newer=_with_content(newer, hashes),
         gone=np.flatnonzero(~np.isin(known, ids)),
@@ -346,8 +347,7 @@ def _fixed(folder: Path, database: Any, name: str) -> tuple[Any, TableVersion]:
 
 
 def _row_ids(table: Any) -> Ints:
-    ids: Ints = table.search().select([_ROW]).to_arrow()[_ROW].to_numpy().astype(np.int64)
-    return ids
+    return _integers(table.search().select([_ROW]).to_arrow()[_ROW])
 
 
 def _take(table: Any, ids: Ints, columns: Sequence[str]) -> Any:
@@ -364,9 +364,15 @@ def _take(table: Any, ids: Ints, columns: Sequence[str]) -> Any:
     return schema.empty_table()
 
 
-def _rows_of(table: Any) -> Ints:
-    rows: Ints = table[_ROW].to_numpy().astype(np.int64)
-    return rows
+def _integers(column: Any) -> Ints:
+    """A column of integers without nulls. Arrow's own conversion to numpy imports pandas where it is installed."""
+    width = column.type.bit_width // 8
+    parts = [
+        np.frombuffer(chunk.buffers()[1], f"i{width}", len(chunk), chunk.offset * width)
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate([np.empty(0, f"i{width}"), *parts])
 
 
 def _number_contents(hashes: Any) -> tuple[Numbers, NDArray[np.bytes_]]:
@@ -416,6 +422,35 @@ def _fixed_size(hashes: NDArray[np.bytes_]) -> Any:
     pa = require("pyarrow", "search")
     buffer = pa.py_buffer(np.ascontiguousarray(hashes))
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(_HASH.itemsize), len(hashes), [None, buffer])
+
+
+def compare(stored: Snapshot, table: Any, progress: Callable[[int], None]) -> int:
+    """Compare all windows that the snapshot and the table share, and return their number.
+
+    Raises DataError when one of them has another vector, time or content.
+    """
+    order = np.argsort(stored.rows_N)
+    done = compared = 0
+    for batch in table.search().select(["hash", "start_s", "end_s", "vector"]).with_row_id(True).to_batches():
+        part = require("pyarrow", "search").Table.from_batches([batch])
+        rows = _integers(part[_ROW])
+        place = order[np.minimum(np.searchsorted(stored.rows_N, rows, sorter=order), max(0, len(order) - 1))]
+        is_shared = stored.rows_N[place] == rows if len(order) else np.zeros(len(rows), bool)
+        place = place[is_shared] if len(order) else place[:0]
+        content_N = stored.windows.content_N[place]
+        equal = [
+            np.array_equal(stored.windows.vectors_ND[place], _vectors(part["vector"], stored.header.dim)[is_shared]),
+            np.array_equal(stored.windows.times_N2[place], _times(part)[is_shared]),
+            np.array_equal(stored.hashes_C[content_N], _as_bytes(part["hash"].to_pylist())[is_shared]),
+        ]
+        if not all(equal):
+            raise DataError(
+                f"{stored.place}: the snapshot differs from the tables. Run 'openclap index optimize' to make a new "
+                "one."
+            )
+        done, compared = done + len(rows), compared + len(place)
+        progress(done)
+    return compared
 
 
 # --- writing, under the index's write lock
@@ -478,16 +513,16 @@ def _write_windows(place: Path, table: Any, dim: int) -> tuple[int, int]:
     pa = require("pyarrow", "search")
     names = ["hash", "start_s", "end_s", "vector"]
     hashes, count = [], 0
-    with (place / "vectors").open("wb") as vectors, (place / "times").open("wb") as times:
-        with (place / "rows").open("wb") as rows:
-            for batch in table.search().select(names).with_row_id(True).to_batches():
-                part = pa.Table.from_batches([batch])
-                vectors.write(_vectors(part["vector"], dim).data)
-                times.write(np.ascontiguousarray(_times(part)).data)
-                rows.write(_rows_of(part).data)
-                hashes.append(part["hash"].combine_chunks())
-                count += len(part)
-            _sync(vectors, times, rows)
+    with ExitStack() as stack:
+        vectors, times, rows = (stack.enter_context((place / name).open("wb")) for name in ("vectors", "times", "rows"))
+        for batch in table.search().select(names).with_row_id(True).to_batches():
+            part = pa.Table.from_batches([batch])
+            vectors.write(_vectors(part["vector"], dim).data)
+            times.write(np.ascontiguousarray(_times(part)).data)
+            rows.write(_integers(part[_ROW]).data)
+            hashes.append(part["hash"].combine_chunks())
+            count += len(part)
+        _sync(vectors, times, rows)
     numbers, hashes_C = _number_contents(pa.chunked_array(hashes, pa.string()))
     for name, values in (("contents", numbers), ("hashes", hashes_C)):
         with (place / name).open("wb") as file:
@@ -529,7 +564,7 @@ def _all_facts(stored: Snapshot, changes: Changes) -> Any:
     pa = require("pyarrow", "search")
     is_live_F = np.ones(len(stored.facts), bool)
     is_live_F[changes.gone] = False
-    return pa.concat_tables([stored.facts.filter(is_live_F), changes.newer])
+    return pa.concat_tables([stored.facts.filter(arrow_booleans(is_live_F)), changes.newer])
 
 
 def _with_facts(place: Path, header: Header, facts: Any) -> Header:
@@ -555,7 +590,7 @@ def _arrow_file(place: Path, kind: str, table: Any) -> Path:
 
 def _with_sketch(place: Path, header: Header, vectors_ND: Halves, old: Sketch | None) -> Header:
     """Make or extend the sketch when many windows are not in it."""
-    if header.windows - header.sketched < SKETCH_FROM or not Codebook.fits(header.dim):
+    if header.windows - header.sketched < SKETCH_FROM or not Codebook.is_possible(header.dim):
         return header
     if old is not None and header.windows >= _RETRAIN * old.codebook.trained_on:
         old = None

@@ -19,7 +19,7 @@ from openclap.search.paths import is_storable, prefixes
 from openclap.search.rows import FileRow, among, file_rows, files_table, quoted, windows_table
 from openclap.types import Window
 
-_KEEP_VERSIONS = timedelta(minutes=10)
+KEEP_VERSIONS = timedelta(minutes=10)
 """Age from which on old versions are deleted: a reader may use the version that it opened for a whole query."""
 _COMMITS_PER_CHECK = 16
 """Commits between two checks for small fragments."""
@@ -141,7 +141,7 @@ class IndexWriter:
                 fragments = table.stats()["fragment_stats"]["num_fragments"]
                 if fragments > _FRAGMENTS + table.count_rows() // _ROWS_PER_FRAGMENT:
                     before = self._files.version
-                    table.optimize(cleanup_older_than=_KEEP_VERSIONS)
+                    table.optimize(cleanup_older_than=KEEP_VERSIONS)
                     self._keywords.update([], [], before=before, after=self._files.version)
 
     def _distinct(self, table: Any) -> set[str]:
