@@ -396,7 +396,8 @@ def _relocate(index: Index, writer: IndexWriter, listing: Walk) -> list[str]:
     relative path, of the same size and mtime.
     """
     header, found = index.header(), list[str]()
-    new_roots = [root for root in listing.roots if root not in {known.path for known in header.roots}]
+    stored = {root.path for root in header.roots}
+    new_roots = [root for root in listing.roots if root not in stored]
     missing = [root.path for root in header.roots if new_roots and is_gone(root.path)]
     known = writer.known() if missing else {}
     for old in missing:
