@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +77,8 @@ class Codebook:
             faiss.IndexFlatIP(dim), dim, 1, dim // _DIMENSIONS, _BITS, faiss.METRIC_INNER_PRODUCT
         )
         index.by_residual = False
-        index.train(sample_ND)
+        with _one_thread(faiss):
+            index.train(sample_ND)
         mean_D = sample_ND.mean(axis=0)
         code_ND = index.pq.decode(index.pq.compute_codes(sample_ND)) - mean_D
         ratio = float((code_ND * (sample_ND - mean_D)).sum() / ((sample_ND - mean_D) ** 2).sum())
@@ -126,6 +128,18 @@ class Codebook:
             raise DataError("The codebook of the sketch cannot be read.") from error
 
 
+@contextmanager
+def _one_thread(faiss: Any) -> Iterator[None]:
+    """Let FAISS use only the calling thread: the many short steps of training, and of one query, wait for the slowest
+    thread, which on a busy machine takes far longer than the work."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
 def write_codes(file: BinaryIO, codes: Iterator[NDArray[np.uint8]], count: int) -> None:
     """Write the sketch of `count` windows, a multiple of BLOCK: the codes of all, then their numbers."""
     for part in codes:
@@ -151,7 +165,8 @@ class Sketch:
         if allowed_N is not None:
             bits = np.packbits(allowed_N, bitorder="little")
             parameters = faiss.IVFSearchParameters(nprobe=1, sel=faiss.IDSelectorBitmap(bits))
-        products_QN, ids_QN = self._index.search(rotated_D[None], min(n, self.count), params=parameters)
+        with _one_thread(faiss):
+            products_QN, ids_QN = self._index.search(rotated_D[None], min(n, self.count), params=parameters)
         found = ids_QN[0] >= 0
         estimates = self.codebook.stretched(products_QN[0][found], rotated_D)
         return ids_QN[0][found], estimates, self.codebook.deviation(rotated_D)
