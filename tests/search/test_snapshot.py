@@ -334,6 +334,28 @@ def test_content_numbers_out_of_range_and_facts_of_another_kind(index: Index) ->
     assert Index.open(index.folder).search(axis(0), 1)[0].path == "/s/0.wav"
 
 
+@pytest.mark.usefixtures("sketched")
+@pytest.mark.parametrize("kind", ["codebook", "facts", "newer"])
+def test_garbage_of_the_right_size(index: Index, kind: str) -> None:
+    fill(index, [vectors(np.random.default_rng(8), 4) for _ in range(150)])
+    path = file_of(index, kind)
+    path.write_bytes(b"\x07" * path.stat().st_size)
+    hits = Index.open(index.folder).search(axis(0), 10)
+    assert hits.info.method == "tables" and hits == index.search(axis(0), 10, exact=True)
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_reader_whose_files_are_replaced_before_its_first_search(index: Index) -> None:
+    """It has mapped all of them when it opened the snapshot."""
+    fill(index, [vectors(np.random.default_rng(9), 4) for _ in range(150)])
+    reader = Index.open(index.folder)
+    view = reader._current()
+    assert view is not None
+    index.optimize()
+    ranked = view.best_hits(axis(0) / 1, 10, one_per_file=True)
+    assert ranked.hits == index.search(axis(0), 10, exact=True)
+
+
 def test_an_index_on_a_read_only_disk(index: Index) -> None:
     """Its folders are without write permission; root writes all the same, so nothing may have been tried."""
     fill(index, [axis(i)[None] for i in range(20)])

@@ -15,9 +15,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ class Codebook:
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 values = {field.name: stored[field.name] for field in fields(cls)}
                 return cls(**{**values, "ratio": float(values["ratio"]), "trained_on": int(values["trained_on"])})
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise DataError("The codebook of the sketch cannot be read.") from error
 
 
@@ -152,7 +152,9 @@ class Sketch:
     """The sketch of the windows 0 to `count` of a snapshot, mapped from a file."""
 
     def __init__(self, path: Path, codebook: Codebook, count: int) -> None:
+        """Map the file. Raises OSError, or RuntimeError of FAISS, when it is missing or unreadable."""
         self.path, self.codebook, self.count = path, codebook, count
+        self._index = self._mapped()
 
     def nearest(
         self, query_D: FloatArray, n: int, allowed_N: NDArray[np.bool_] | None
@@ -176,8 +178,7 @@ class Sketch:
         size = self.path.stat().st_size - self.count * np.dtype(np.int64).itemsize
         return np.asarray(np.memmap(self.path, np.uint8, "r", shape=(size,)))
 
-    @cached_property
-    def _index(self) -> Any:
+    def _mapped(self) -> Any:
         faiss = require("faiss", "search")
         index = self.codebook.empty()
         lists = faiss.OnDiskInvertedLists()
