@@ -13,10 +13,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,8 @@ class Codebook:
             faiss.IndexFlatIP(dim), dim, 1, dim // _DIMENSIONS, _BITS, faiss.METRIC_INNER_PRODUCT
         )
         index.by_residual = False
-        index.train(sample_ND)
+        with _one_thread(faiss):
+            index.train(sample_ND)
         mean_D = sample_ND.mean(axis=0)
         code_ND = index.pq.decode(index.pq.compute_codes(sample_ND)) - mean_D
         ratio = float((code_ND * (sample_ND - mean_D)).sum() / ((sample_ND - mean_D) ** 2).sum())
@@ -122,8 +124,20 @@ class Codebook:
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 values = {field.name: stored[field.name] for field in fields(cls)}
                 return cls(**{**values, "ratio": float(values["ratio"]), "trained_on": int(values["trained_on"])})
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise DataError("The codebook of the sketch cannot be read.") from error
+
+
+@contextmanager
+def _one_thread(faiss: Any) -> Iterator[None]:
+    """Let FAISS use only the calling thread: the many short steps of training, and of one query, wait for the slowest
+    thread, which on a busy machine takes far longer than the work."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def write_codes(file: BinaryIO, codes: Iterator[NDArray[np.uint8]], count: int) -> None:
@@ -138,7 +152,9 @@ class Sketch:
     """The sketch of the windows 0 to `count` of a snapshot, mapped from a file."""
 
     def __init__(self, path: Path, codebook: Codebook, count: int) -> None:
+        """Map the file. Raises OSError, or RuntimeError of FAISS, when it is missing or unreadable."""
         self.path, self.codebook, self.count = path, codebook, count
+        self._index = self._mapped()
 
     def nearest(
         self, query_D: FloatArray, n: int, allowed_N: NDArray[np.bool_] | None
@@ -151,7 +167,8 @@ class Sketch:
         if allowed_N is not None:
             bits = np.packbits(allowed_N, bitorder="little")
             parameters = faiss.IVFSearchParameters(nprobe=1, sel=faiss.IDSelectorBitmap(bits))
-        products_QN, ids_QN = self._index.search(rotated_D[None], min(n, self.count), params=parameters)
+        with _one_thread(faiss):
+            products_QN, ids_QN = self._index.search(rotated_D[None], min(n, self.count), params=parameters)
         found = ids_QN[0] >= 0
         estimates = self.codebook.stretched(products_QN[0][found], rotated_D)
         return ids_QN[0][found], estimates, self.codebook.deviation(rotated_D)
@@ -161,8 +178,7 @@ class Sketch:
         size = self.path.stat().st_size - self.count * np.dtype(np.int64).itemsize
         return np.asarray(np.memmap(self.path, np.uint8, "r", shape=(size,)))
 
-    @cached_property
-    def _index(self) -> Any:
+    def _mapped(self) -> Any:
         faiss = require("faiss", "search")
         index = self.codebook.empty()
         lists = faiss.OnDiskInvertedLists()

@@ -189,7 +189,7 @@ def open_snapshot(folder: Path, dim: int) -> Snapshot:
             )
         try:
             return _open(folder / _FOLDER / header.generation, header, dim)
-        except FileNotFoundError as error:  # replaced meanwhile
+        except (FileNotFoundError, RuntimeError) as error:  # replaced meanwhile; RuntimeError is FAISS's
             if attempt == _TRIES - 1:
                 raise _damaged(folder) from error
         except (OSError, ValueError, KeyError, TypeError, DataError) as error:
