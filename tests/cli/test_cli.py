@@ -165,8 +165,8 @@ def test_doctor_lists_packages(openclap: Call) -> None:
 
 
 def test_missing_extra_names_the_install_command() -> None:
-    with raises_naming(MissingExtraError, "pip install 'openclap[search]'"):
-        require("no_such_module_here", "search")
+    with raises_naming(MissingExtraError, "pip install 'openclap[serve]'"):
+        require("no_such_module_here", "serve")
 
 
 def test_odd_terminals_and_closed_pipes() -> None:

@@ -185,17 +185,15 @@ WRITERS: dict[str, tuple[Callable[[Path], bool], RowsWriter]] = {
 def _writer(output: Path) -> RowsWriter:
     """The writer for the suffix of `output`.
 
-    Raises ConfigError for another suffix, a folder, and a file that `embed` did not write, and MissingExtraError.
+    Raises ConfigError for another suffix, a folder, and a file that `embed` did not write.
     """
-    from openclap.errors import ConfigError, require
+    from openclap.errors import ConfigError
 
     if output.is_dir():
         raise ConfigError(f"{output}: is a folder, expected the name of a file to write.")
     if output.suffix not in WRITERS:
         raise ConfigError(f"{output}: the name must end with {' or '.join(WRITERS)}.")
     is_ours, writer = WRITERS[output.suffix]
-    if output.suffix == ".parquet":
-        require("pyarrow.parquet", "search")
     is_empty = output.is_file() and not output.stat().st_size
     if output.exists() and not is_empty and not is_ours(output):
         raise ConfigError(f"{output}: exists, and 'openclap embed' did not write it. Choose another name.")

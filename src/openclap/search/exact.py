@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,12 +98,18 @@ def _score(parts: Iterable[Candidates], query_D: FloatArray) -> list[_Scored]:
     """Compute the cosines and sort, best first; of equal cosines the earlier window first."""
     scored: list[_Scored] = []
     for part in parts:
-        vector_ND = part.vectors.astype(np.float32)
-        # Sums along rows instead of a matrix product, whose blocks round equal vectors differently in different rows.
-        length_N = np.sqrt((vector_ND * vector_ND).sum(axis=1))
-        score_N = np.clip((vector_ND * query_D).sum(axis=1) / length_N, -1.0, 1.0)
+        score_N = cosines(part.vectors, query_D)
         scored += map(_Scored, score_N.tolist(), part.hashes, part.start_s, part.end_s)
     return sorted(scored, key=_rank)
+
+
+def cosines(vectors_ND: Any, query_D: FloatArray) -> FloatArray:
+    """The cosines (N,) of stored vectors with a unit vector, in float32."""
+    vector_ND = vectors_ND.astype(np.float32)
+    # Sums along rows instead of a matrix product, whose blocks round equal vectors differently in different rows.
+    length_N = np.sqrt((vector_ND * vector_ND).sum(axis=1))
+    score_N: FloatArray = np.clip((vector_ND * query_D).sum(axis=1) / length_N, -1.0, 1.0)
+    return score_N
 
 
 def _rank(window: _Scored) -> tuple[float, float, str]:
@@ -125,7 +132,12 @@ def _hits(windows: Sequence[_Scored], k: int, files_of: FilesOf, include: Includ
         if len(hits) >= k and group[0].score < hits[k - 1].score:
             break
         files = files_of(sorted({window.hash for window in group}))
-        hits += [_hit(window, row) for window in group for row in files.get(window.hash, ()) if include(row)]
+        hits += [
+            row.hit(window.start_s, window.end_s, window.score)
+            for window in group
+            for row in files.get(window.hash, ())
+            if include(row)
+        ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.path, hit.start_s))[:k]
 
 
@@ -135,16 +147,3 @@ def _groups(windows: Sequence[_Scored]) -> Iterator[Sequence[_Scored]]:
     while first < len(windows):
         yield windows[first : first + size]
         first, size = first + size, size * _GROWTH
-
-
-def _hit(window: _Scored, row: FileRow) -> Hit:
-    return Hit(
-        path=row.path,
-        start_s=window.start_s,
-        end_s=window.end_s,
-        score=window.score,
-        duration_s=row.duration_s,
-        caption=row.caption,
-        tags=row.tags,
-        licence=row.licence,
-    )

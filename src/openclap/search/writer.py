@@ -9,33 +9,49 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from openclap.errors import DataError
-from openclap.search.paths import is_storable
-from openclap.search.rows import FileRow, among, file_rows, files_table, windows_table
+from openclap.search.folder import check_space
+from openclap.search.keywords import KeywordIndex
+from openclap.search.paths import is_storable, prefixes
+from openclap.search.rows import FileRow, among, file_rows, files_table, quoted, windows_table
 from openclap.types import Window
 
-_KEEP_VERSIONS = timedelta(minutes=10)
+KEEP_VERSIONS = timedelta(minutes=10)
 """Age from which on old versions are deleted: a reader may use the version that it opened for a whole query."""
 _COMMITS_PER_CHECK = 16
 """Commits between two checks for small fragments."""
+_WINDOWS_PER_REFRESH = 20_000
+"""New windows after which the snapshot is brought up to date in the middle of a series of changes."""
 _FRAGMENTS = 64
 _ROWS_PER_FRAGMENT = 1000
 """Fragments are merged when there are more than _FRAGMENTS, plus one for each _ROWS_PER_FRAGMENT rows."""
 
 
 class IndexWriter:
-    """Writes to an open index. `storage` turns errors of LanceDB into DataError."""
+    """Writes to an open index. `storage` turns errors of LanceDB into DataError; `keywords` follow the table of files;
+    `refresh` updates the snapshot."""
 
     def __init__(
-        self, files: Any, windows: Any, dim: int, storage: Callable[[str], AbstractContextManager[None]]
+        self,
+        files: Any,
+        windows: Any,
+        dim: int,
+        storage: Callable[[str], AbstractContextManager[None]],
+        *,
+        folder: Path,
+        keywords: KeywordIndex,
+        refresh: Callable[[], None],
     ) -> None:
         self._files = files
         self._windows = windows
         self._dim = dim
         self._storage = storage
-        self._commits = 0
+        self._folder, self._keywords = folder, keywords
+        self._refresh = refresh
+        self._commits = self._unrefreshed = 0
         self._contents = self._distinct(windows)
 
     @property
@@ -43,16 +59,22 @@ class IndexWriter:
         """The hashes of contents with stored vectors."""
         return self._contents
 
-    def known(self) -> dict[str, FileRow]:
-        """Every file of the index by path."""
+    def known(self, within: Collection[str] | None = None) -> dict[str, FileRow]:
+        """Every file of the index by path; or those that are among the paths `within`, or below one."""
+        conditions = [None] if within is None else [*among("path", within), *map(_below, prefixes(within))]
         with self._storage("read"):
-            return {row.path: row for row in file_rows(self._files.search().to_arrow())}
+            searches = [self._files.search() for _ in conditions]
+            found = [
+                search.where(condition) if condition else search
+                for search, condition in zip(searches, conditions, strict=True)
+            ]
+            return {row.path: row for search in found for row in file_rows(search.to_arrow())}
 
     def put(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
         """Store `files`, each replacing the row with its path, and the windows of new contents.
 
-        Raises DataError when a file has no vectors here or in the index or its path is not valid UTF-8, and as
-        `rows.windows_table`; then nothing is written.
+        Raises DataError when the disk is almost full, when a file has no vectors here or in the index or its path is
+        not valid UTF-8, and as `rows.windows_table`; then nothing is written.
         """
         rows = list({row.path: row for row in files}.values())  # the last row of a path: the upsert needs unique keys
         new = {digest: of_content for digest, of_content in windows.items() if digest not in self._contents}
@@ -62,22 +84,47 @@ class IndexWriter:
             if row.hash not in new and row.hash not in self._contents:
                 raise DataError(f"{row.path} has no windows, new or stored. Embed it before adding it.")
         vectors, facts = windows_table(new, self._dim), files_table(rows)
+        check_space(self._folder, vectors.nbytes + facts.nbytes)
         with self._storage("written"):
             if vectors.num_rows:
                 self._windows.add(vectors)
                 self._contents.update(new)
             if rows:
+                before = self._files.version
                 upsert = self._files.merge_insert("path").when_matched_update_all().when_not_matched_insert_all()
                 upsert.execute(facts)
+                self._keywords.update(rows, [], before=before, after=self._files.version)
         self._commits += 1
         if self._commits % _COMMITS_PER_CHECK == 0:
             self.compact()
+        self._unrefreshed += vectors.num_rows
+        if self._unrefreshed >= _WINDOWS_PER_REFRESH:
+            self._refresh()
+            self._unrefreshed = 0
 
     def drop(self, paths: Collection[str]) -> None:
         """Remove files. Their vectors stay until `prune`, so that a moved file can use them."""
         with self._storage("written"):
+            before = self._files.version
             for condition in among("path", paths):
                 self._files.delete(condition)
+            self._keywords.update([], paths, before=before, after=self._files.version)
+
+    def relocate(self, old: str, new: str) -> None:
+        """Replace the prefix `old` of paths by `new`, in one commit."""
+        with self._storage("written"):
+            before = self._files.version
+            path = f"concat({quoted(new)}, substr(path, {len(old) + 1}))"
+            self._files.update(where=_below(old), values_sql={"path": path})
+            self._keywords.update([], [], before=before, after=self._files.version, moved=(old, new))
+
+    def finish(self) -> None:
+        """Make the keywords again if they are not those of the table of files."""
+        with self._storage("read"):
+            version = self._files.version
+            if self._keywords.version() != version:
+                batches = self._files.search().to_batches()
+                self._keywords.rebuild((row for batch in batches for row in file_rows(batch)), version)
 
     def prune(self) -> None:
         """Remove the vectors that belong to no file."""
@@ -93,9 +140,16 @@ class IndexWriter:
             for table in (self._files, self._windows):
                 fragments = table.stats()["fragment_stats"]["num_fragments"]
                 if fragments > _FRAGMENTS + table.count_rows() // _ROWS_PER_FRAGMENT:
-                    table.optimize(cleanup_older_than=_KEEP_VERSIONS)
+                    before = self._files.version
+                    table.optimize(cleanup_older_than=KEEP_VERSIONS)
+                    self._keywords.update([], [], before=before, after=self._files.version)
 
     def _distinct(self, table: Any) -> set[str]:
         with self._storage("read"):
             batches = table.search().select(["hash"]).to_batches()
             return {digest for batch in batches for digest in batch.column("hash").unique().to_pylist()}
+
+
+def _below(prefix: str) -> str:
+    """An SQL filter for paths with this prefix."""
+    return f"starts_with(path, {quoted(prefix)})"
