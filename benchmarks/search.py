@@ -246,7 +246,9 @@ def lancedb_index(index: Index, kind: str, **search_options: int) -> tuple[float
     def search(query_D: np.ndarray) -> np.ndarray:
         query = table.search(query_D, vector_column_name="vector").distance_type("cosine").limit(K)
         query = query.refine_factor(10).nprobes(search_options["nprobes"])
-        return np.array([number_of[row] for row in query.select(["_rowid"]).to_arrow()["_rowid"].to_pylist()])
+        return np.array(
+            [number_of[row] for row in query.select(["_rowid", "_distance"]).to_arrow()["_rowid"].to_pylist()]
+        )
 
     return build_s, search
 
