@@ -8,6 +8,7 @@ Any number of processes may search while one writes. Nothing outside the folder 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -159,6 +160,12 @@ class Index:
         if not parts:
             raise DataError(f"{name!r} is not in the index {self.folder}. Add it first, or check the path.")
         return unit_vector(np.concatenate(parts).astype(np.float32).mean(axis=0), self.identity.dim)
+
+    def file(self, path: str | Path) -> FileRow | None:
+        """The row of a file by its path as hits have it; None when the index has no such file."""
+        name = os.fspath(path)
+        rows = self._rows(among("path", [name])) if is_storable(name) else []
+        return rows[0] if rows else None
 
     def add(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
         """Store files, each replacing the row with its path, and the windows of their contents by hash.
