@@ -5,17 +5,27 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 DEFAULT_MODEL = "default/not-specified"
 """The name of a model in requests that choose none; infinity's clients send it."""
+
+
+def check_unicode(text: str) -> str:
+    """Raise ValueError for half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("has half of a surrogate pair, which is no character. Send valid Unicode") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(check_unicode)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 class Body(BaseModel):
     """A JSON object of a request. Unknown fields are ignored, as clients send some that have no meaning here."""
-
-    model_config = ConfigDict(str_strip_whitespace=False, json_schema_extra={})
 
 
 class ErrorDetails(BaseModel):
@@ -36,8 +46,8 @@ class ErrorResponse(BaseModel):
 class InputAudio(Body):
     """Audio in base64."""
 
-    data: str
-    format: str | None = Field(None, description="wav, mp3 and the like; the file's bytes decide.")
+    data: Text
+    format: Text | None = Field(None, description="wav, mp3 and the like; the file's bytes decide.")
 
 
 class AudioPart(Body):
@@ -47,7 +57,7 @@ class AudioPart(Body):
     input_audio: InputAudio
 
 
-InputItem = str | AudioPart
+InputItem = Text | AudioPart
 
 
 def refuse_token_ids(value: Any) -> Any:
@@ -64,7 +74,7 @@ class EmbeddingsRequest(Body):
     input: InputItem | Annotated[list[InputItem], Field(min_length=1)] = Field(
         description="A text, a data URI of a sound, an `input_audio` part, or a list of these."
     )
-    model: str = DEFAULT_MODEL
+    model: Text = DEFAULT_MODEL
     modality: Literal["text", "audio"] | None = Field(
         None, description="How strings are read. Without it, data URIs of audio are sounds and other strings are texts."
     )
@@ -106,7 +116,7 @@ class EmbeddingsResponse(BaseModel):
 class EmbedRequest(Body):
     """text-embeddings-inference's request."""
 
-    inputs: str | Annotated[list[str], Field(min_length=1)]
+    inputs: Text | Annotated[list[Text], Field(min_length=1)]
     normalize: bool = True
     truncate: bool | None = None
     dimensions: Annotated[int, Field(ge=0)] | None = None
@@ -134,9 +144,9 @@ class ClassifyRequest(Body):
     input: InputItem | Annotated[list[InputItem], Field(min_length=1)] = Field(
         description="A data URI of a sound, an `input_audio` part, or a list of these."
     )
-    labels: list[str] = Field(min_length=2)
-    template: str | None = Field(None, description="The prompt template; {} stands for the label.")
-    model: str = DEFAULT_MODEL
+    labels: list[Text] = Field(min_length=2)
+    template: Text | None = Field(None, description="The prompt template; {} stands for the label.")
+    model: Text = DEFAULT_MODEL
     raw_scores: bool = Field(False, description="Cosines in place of probabilities.")
 
 
@@ -164,8 +174,8 @@ class ScoreRequest(Body):
     input: InputItem | Annotated[list[InputItem], Field(min_length=1)] = Field(
         description="A data URI of a sound, an `input_audio` part, or a list of these."
     )
-    texts: list[str] = Field(min_length=1)
-    model: str = DEFAULT_MODEL
+    texts: list[Text] = Field(min_length=1)
+    model: Text = DEFAULT_MODEL
 
 
 class ScoreResponse(BaseModel):
@@ -213,7 +223,7 @@ class Health(BaseModel):
 class SessionRequest(Body):
     """The token, to be exchanged for a cookie."""
 
-    token: str
+    token: Text
 
 
 class Status(BaseModel):
@@ -232,9 +242,9 @@ class Page(Body):
 class SearchRequest(Page):
     """A query: a text, or an indexed sound or a part of it."""
 
-    index: str | None = Field(None, description="The name of an index; the first without one.")
-    text: str | None = Field(None, description="A description in plain words.")
-    path: str | None = Field(None, description="The path of an indexed sound, as hits have it.")
+    index: Text | None = Field(None, description="The name of an index; the first without one.")
+    text: Text | None = Field(None, description="A description in plain words.")
+    path: Text | None = Field(None, description="The path of an indexed sound, as hits have it.")
     start_s: Seconds | None = Field(None, description="The start of the part of the sound.")
     end_s: Seconds | None = Field(None, description="The end of the part of the sound.")
 
@@ -348,7 +358,7 @@ class CollectionNames(BaseModel):
 class CollectionPaths(Body):
     """Indexed sounds."""
 
-    paths: list[str] = Field(max_length=100_000)
+    paths: list[Text] = Field(max_length=100_000)
 
 
 class Collection(BaseModel):
@@ -371,9 +381,9 @@ class Judgement(BaseModel):
 class JudgementRequest(Body):
     """A judgement of a hit; null deletes it."""
 
-    index: str | None = None
-    query: str = Field(min_length=1, max_length=10_000)
-    path: str
+    index: Text | None = None
+    query: Text = Field(min_length=1, max_length=10_000)
+    path: Text
     start_s: Seconds = 0.0
     end_s: Seconds
     relevant: bool | None
