@@ -167,6 +167,4 @@ def test_recordings_over_the_limit_are_refused_while_they_are_decoded(tmp_path: 
         with pytest.raises(AudioError, match="longer than 2 s"):
             Embedder(library.embedder.runtime, mono=mono, longest_s=2.0).embed_audio([tmp_path / "hour.flac"])
     wave = np.ones(2 * 16000, np.float32) * 0.1
-    np.testing.assert_array_equal(
-        embedder.embed_audio([(wave, 16000)]), library.embedder.embed_audio([(wave, 16000)])
-    )
+    np.testing.assert_array_equal(embedder.embed_audio([(wave, 16000)]), library.embedder.embed_audio([(wave, 16000)]))

@@ -59,9 +59,7 @@ def test_the_openai_client_gets_embeddings_of_texts_and_sounds(
         found = [floats(item.embedding) for item in answer.data]
         np.testing.assert_allclose(found, library.embedder.embed_text(TEXTS[:3]), atol=1e-5)
     answer = client.embeddings.create(model="tiny", input=[data_uri(file) for file in files])
-    np.testing.assert_allclose(
-        [item.embedding for item in answer.data], library.embedder.embed_audio(files), atol=1e-5
-    )
+    np.testing.assert_allclose([item.embedding for item in answer.data], library.embedder.embed_audio(files), atol=1e-5)
     assert answer.usage.total_tokens == 0
     with pytest.raises(openai.NotFoundError) as missing:
         client.embeddings.create(model="gpt", input="rain")
@@ -174,7 +172,9 @@ def test_mistakes_are_sentences(client: Any, body: dict[str, Any], status: int) 
 
 def test_a_bad_input_fails_alone(live: LiveServer, library: Library, files: list[Path]) -> None:
     """Requests share batches, but not failures."""
-    bodies = [data_uri(files[number % 6]) if number % 3 else "data:audio/wav;base64,bm8gc291bmQ=" for number in range(24)]
+    bodies = [
+        data_uri(files[number % 6]) if number % 3 else "data:audio/wav;base64,bm8gc291bmQ=" for number in range(24)
+    ]
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(lambda uri: httpx.post(f"{live.url}/v1/embeddings", json={"input": uri}), bodies))
     assert [answer.status_code for answer in answers] == [200 if number % 3 else 400 for number in range(24)]

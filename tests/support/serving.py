@@ -118,7 +118,11 @@ class ServerProcess:
     def __init__(self, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> None:
         words = [sys.executable, "-m", "openclap", "serve", "--port", "0", *map(str, arguments)]
         self.process = subprocess.Popen(
-            words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, **(environment or {})}
+            words,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **(environment or {})},
         )
         self.log, self.url = "", ""
         assert self.process.stderr is not None

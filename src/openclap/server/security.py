@@ -16,7 +16,7 @@ import ipaddress
 import secrets
 import socket
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -171,11 +171,13 @@ class BodyLimits:
         most_bytes: of the body.
         idle_s: longest wait for its next piece.
         total_s: longest time for all of it.
+        most_in_memory: bytes of all bodies that are being received or used; a request beyond gets 429.
     """
 
     most_bytes: int = 64 << 20
     idle_s: float = 20.0
     total_s: float = 120.0
+    most_in_memory: int = 256 << 20
 
 
 class SecurityMiddleware:
@@ -183,6 +185,7 @@ class SecurityMiddleware:
 
     def __init__(self, app: ASGIApp, access: Access, limits: BodyLimits) -> None:
         self.app, self.access, self.limits = app, access, limits
+        self._in_memory = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -198,14 +201,28 @@ class SecurityMiddleware:
                 _add_headers(message, scope["path"])
             await send(message)
 
+        body = _LimitedBody(receive, self.limits, self._reserve)
         try:
             self.access.check(scope)
             self._check_length(Headers(scope=scope))
-            await self.app(scope, _LimitedBody(receive, self.limits), send_with_headers)
+            await self.app(scope, body, send_with_headers)
         except ApiError as error:
             if started:
                 raise
             await error.response()(scope, receive, send_with_headers)
+        finally:
+            self._in_memory -= body.reserved
+
+    def _reserve(self, size: int) -> None:
+        """Count the bytes of a body. Raises ApiError when all bodies together have too many."""
+        if self._in_memory + size > self.limits.most_in_memory:
+            raise ApiError(
+                429,
+                "Many large requests are in progress. Send it again a little later.",
+                "rate_limit_error",
+                headers={"Retry-After": "1", "Connection": "close"},
+            )
+        self._in_memory += size
 
     def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
@@ -235,9 +252,9 @@ def too_large(most_bytes: int) -> ApiError:
 class _LimitedBody:
     """Receives a request's body within its limits. Raises ApiError."""
 
-    def __init__(self, receive: Receive, limits: BodyLimits) -> None:
-        self._receive, self._limits = receive, limits
-        self._size, self._end_s = 0, time.monotonic() + limits.total_s
+    def __init__(self, receive: Receive, limits: BodyLimits, reserve: Callable[[int], None]) -> None:
+        self._receive, self._limits, self._reserve = receive, limits, reserve
+        self.reserved, self._end_s = 0, time.monotonic() + limits.total_s
         self._is_complete = False
 
     async def __call__(self) -> Message:
@@ -251,10 +268,12 @@ class _LimitedBody:
                 408, "The request's body came too slowly. Send it again.", headers={"Connection": "close"}
             ) from None
         if message["type"] == "http.request":
-            self._size += len(message.get("body", b""))
+            size = len(message.get("body", b""))
             self._is_complete = not message.get("more_body", False)
-            if self._size > self._limits.most_bytes:
+            if self.reserved + size > self._limits.most_bytes:
                 raise too_large(self._limits.most_bytes)
+            self._reserve(size)
+            self.reserved += size
         return message
 
 
