@@ -319,14 +319,17 @@ def test_an_index_that_another_process_writes_is_reported(serve_own: Callable[..
 def test_progress_comes_as_server_sent_events(own: Library, tmp_path: Path) -> None:
     write_sounds(tmp_path / "sounds", 4, first=10)
     states = []
-    with LiveServer(own) as server, httpx.Client(base_url=server.url, timeout=30) as client:
-        with client.stream("GET", "/v1/indexing/events") as stream:
-            assert stream.headers["content-type"].startswith("text/event-stream")
-            for line in stream.iter_lines():
-                if line.startswith("data:"):
-                    states.append(json.loads(line.removeprefix("data:"))["state"])
-                    if states == ["idle"]:
-                        client.post("/v1/indexing")
-                    if states[-1] == "done":
-                        break
+    with (
+        LiveServer(own) as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+        client.stream("GET", "/v1/indexing/events") as stream,
+    ):
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        for line in stream.iter_lines():
+            if line.startswith("data:"):
+                states.append(json.loads(line.removeprefix("data:"))["state"])
+                if states == ["idle"]:
+                    client.post("/v1/indexing")
+                if states[-1] == "done":
+                    break
     assert states[0] == "idle" and states[-1] == "done"

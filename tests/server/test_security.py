@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -169,10 +171,8 @@ def raw(server: LiveServer, head: str, *pieces: bytes, pause_s: float = 0.0) -> 
             while block := connection.recv(65536):
                 received += block
         except OSError:  # the server closed it while we were sending
-            try:
+            with suppress(OSError):
                 received += connection.recv(65536)
-            except OSError:
-                pass
     return received
 
 
@@ -250,8 +250,6 @@ def test_deep_json_and_many_form_fields_are_refused(strict: LiveServer) -> None:
 
 def test_too_many_requests_are_told_when_to_return(library: Library) -> None:
     """One request is held in its thread; the next one is refused, and works once the first is done."""
-    import threading
-
     with LiveServer(library, limits=Limits(requests=1)) as server:
         release, entered = threading.Event(), threading.Event()
         embed_texts = server.service.models["tiny"].thread.runtime.embed_texts
@@ -279,8 +277,6 @@ def test_too_many_requests_are_told_when_to_return(library: Library) -> None:
 
 
 def test_a_client_that_goes_away_leaves_the_queue(library: Library) -> None:
-    import threading
-
     with LiveServer(library) as server:
         release, entered = threading.Event(), threading.Event()
         runtime = server.service.models["tiny"].thread.runtime

@@ -54,7 +54,7 @@ class Served:
 
 
 def make_service(library: Library, limits: Limits | None = None, **options: Any) -> Service:
-    """A service of one model, "tiny", and one index, "sounds", which is kept up to date with the folder of its sounds."""
+    """A service of one model, "tiny", and one index, "sounds", which is kept up to date with the folder beside it."""
     metrics = Metrics()
     sizes = options.pop("sizes", ())
     model = ServedModel(
@@ -131,7 +131,8 @@ class ServerProcess:
             if match := re.search(r"at (http://\S+)", line):
                 self.url = match[1]
                 break
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -139,6 +140,8 @@ class ServerProcess:
             self.log += line
 
     def stop(self, number: int) -> int:
-        """Send a signal and return the exit code."""
+        """Send a signal and return the exit code; `log` is complete then."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        code = self.process.wait(timeout=30)
+        self._reader.join(timeout=30)
+        return code
