@@ -1,25 +1,34 @@
-"""Searchable collections of sounds: a search index together with its model."""
+"""Searchable collections of sounds: a search index together with its model. D embedding."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import openclap.search.scan as scanning
-from openclap.audio.io import describe
-from openclap.audio.mono import Channels
-from openclap.embedder import Embedder
-from openclap.limits import check_path
+from openclap.audio.inputs import Sound, blocks
+from openclap.audio.io import decode_part, describe
+from openclap.audio.metadata import read_metadata
+from openclap.audio.mono import Channels, is_silent
+from openclap.embedder import Embedder, Vectors
+from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError
+from openclap.limits import check_count, check_path
 from openclap.loading import load
-from openclap.search.index import Index, IndexIdentity
+from openclap.search.filters import Where
+from openclap.search.index import FileRow, Index, IndexIdentity
 from openclap.search.paths import absolute
+from openclap.search.queries import SearchQuery, count_facets, find
+from openclap.search.rebuild import exchange, prepare
 from openclap.search.scan import ScanReport
 from openclap.sources.record import Record
-from openclap.types import Hit
+from openclap.types import Hit, KeywordUse
 
 if TYPE_CHECKING:
     import torch
@@ -108,11 +117,61 @@ class Library:
                 shutil.copyfile(tokenizer, stored_tokenizer)
         return cls(index, embedder)
 
+    @classmethod
+    def rebuild(
+        cls,
+        folder: str | os.PathLike[str],
+        model: str | os.PathLike[str],
+        *,
+        tokenizer: str | os.PathLike[str] | None = None,
+        channels: Channels | None = None,
+        trim_silence: bool | None = None,
+        precision: str | None = None,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        offline: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        seconds: Callable[[float], None] | None = None,
+    ) -> tuple[Library, ScanReport]:
+        """Replace an index by one of another model: the new one is made beside it, and takes its place when complete.
+
+        Until then the old one can be searched. After a stop, the same call resumes. Captions, tags and licences are
+        copied. The options are those of `open`.
+
+        Raises DataError when there is no index, a folder of it does not exist, or another process is writing to it.
+        """
+        place = Path(check_path("folder", folder)).expanduser().absolute()
+        old, new = prepare(place)
+        options: dict[str, Any] = {"channels": channels, "trim_silence": trim_silence, "precision": precision}
+        options |= {"tokenizer": tokenizer, "device": device, "revision": revision, "offline": offline}
+        try:
+            library = cls.open(new, model, **options)
+        except (IndexMismatchError, DataError):  # begun with another model or other options
+            if not new.exists():
+                raise
+            shutil.rmtree(new)
+            library = cls.open(new, model, **options)
+        rows = {path: row for path, row in old.files_by_path().items() if row.caption or row.tags or row.licence}
+        header = old.header()
+        report = scanning.add(
+            library.index,
+            [root.found(place) for root in header.roots],
+            library._embed(seconds),
+            describe,
+            facts=lambda path: _facts_of_row(rows.get(str(path))),
+            metadata=read_metadata,
+            exclude=header.exclude,
+            progress=progress,
+        )
+        exchange(old, header, new)
+        return cls(Index.open(place), library.embedder), report
+
     def add(
         self,
         roots: Sequence[str | os.PathLike[str]],
         *,
         records: Sequence[Record] = (),
+        exclude: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
         seconds: Callable[[float], None] | None = None,
     ) -> ScanReport:
@@ -120,6 +179,8 @@ class Library:
 
         Args:
             records: facts about the files: hits show their first caption, tags and licence.
+            exclude: patterns of names (`*.tmp`) or of paths below a root (`Field/old`) that the index leaves out from
+                now on; files of the index that match are removed from it.
             progress: receives the number of files done and the number of files to read.
             seconds: receives the seconds of sound embedded since its last call.
 
@@ -129,24 +190,124 @@ class Library:
         return scanning.add(
             self.index,
             [Path(root) for root in roots],
-            lambda sounds: self.embedder.recordings_each(sounds, progress=seconds),
+            self._embed(seconds),
             describe,
             facts=lambda path: _facts(by_path, path),
+            metadata=read_metadata,
+            exclude=exclude,
             progress=progress,
         )
 
-    def search(self, text: str, k: int = 10) -> list[Hit]:
-        """The k sounds that fit `text` best, best first. Raises ConfigError for k < 1."""
-        return self.index.search(self.embedder.embed_text([text])[0], k)
+    def update(
+        self,
+        changed: Sequence[str] | None = None,
+        *,
+        exclude: Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
+        seconds: Callable[[float], None] | None = None,
+    ) -> ScanReport:
+        """Bring the index up to date with all folders and files that were added to it, or with changed paths alone.
 
-    def similar(self, file: str | os.PathLike[str], k: int = 10) -> list[Hit]:
-        """The k sounds most similar to `file`, best first, without the file itself.
+        Args:
+            changed: files and folders that were added, changed or removed; nothing else is looked at.
+            exclude, progress, seconds: as in `add`.
 
-        Raises AudioError when the file cannot be decoded, ConfigError for k < 1.
+        Raises DataError when nothing was added to the index yet, or as `add`.
         """
-        own = os.path.realpath(file)
-        vector = self.embedder.embed_audio([own])[0]
-        return self.index.search(vector, k, include=lambda row: os.path.realpath(row.path) != own)
+        if changed is not None:
+            return scanning.add_changed(self.index, changed, self._embed(seconds), describe, metadata=read_metadata)
+        roots = [root.found(self.index.folder) for root in self.index.header().roots]
+        if not roots:
+            raise DataError(f"{self.index.folder} knows no folders. Add them once with 'openclap index add FOLDER'.")
+        return self.add(roots, exclude=exclude, progress=progress, seconds=seconds)
+
+    def search(
+        self,
+        text: str | Mapping[str, float],
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        keywords: KeywordUse = "off",
+        every_window: bool = False,
+        offset: int = 0,
+    ) -> list[Hit]:
+        """The k sounds that fit `text` best, best first.
+
+        Args:
+            text: a description; or descriptions with weights, below 0 for "not like this". Of several, the unit vectors
+                are multiplied by their weights and added, and the sum is normalised.
+            where: conditions on facts, see `openclap.search.filters`: {"duration_s": (1, 10), "tags": "rain"}.
+            keywords: "off"; "fused", which ranks by embeddings and by words of names and facts (BM25), and adds
+                1 / (60 + rank) of both (reciprocal rank fusion, Cormack et al. 2009); or "only", by words alone.
+            every_window: return every window that fits instead of the best of each file. A window that overlaps a
+                better hit in its file counts as part of that hit.
+            offset: number of hits to skip, for pages.
+
+        Raises ConfigError for k < 1, a condition that cannot be read, or weights that cancel each other, and
+        IndexMismatchError when the index was rebuilt with another model since it was opened.
+        """
+        weights = {text: 1.0} if isinstance(text, str) else dict(text)
+        words = " ".join(each for each, weight in weights.items() if weight > 0)
+        query = SearchQuery(
+            vector=None if keywords == "only" else _combined(self.embedder.embed_text(list(weights)), weights),
+            words=words,
+            where=where or (),
+            keywords=keywords,
+            every_window=every_window,
+        )
+        return find(self.index, query, check_count("k", k), check_count("offset", offset, least=0))
+
+    def similar(
+        self,
+        file: str | os.PathLike[str] | Mapping[str, float],
+        k: int = 10,
+        *,
+        from_s: float = 0.0,
+        to_s: float | None = None,
+        where: Where | None = None,
+        every_window: bool = False,
+        offset: int = 0,
+    ) -> list[Hit]:
+        """The k sounds most similar to `file`, best first, without the file itself. Warns when the file is silent.
+
+        Args:
+            file: a sound, which need not be in the index; or sounds with weights, combined as in `search`.
+            from_s, to_s: the part to compare with, in seconds, of a single file; by default all of it.
+            where, every_window, offset: as in `search`.
+
+        Raises AudioError when a file cannot be decoded or ends before the part, and ConfigError as `search`.
+        """
+        weights = dict(file) if isinstance(file, Mapping) else {os.fspath(file): 1.0}
+        paths = [os.path.realpath(path) for path in weights]
+        is_part = from_s != 0.0 or to_s is not None
+        if is_part and len(paths) != 1:
+            raise ConfigError(
+                f"A part is of one sound, and there are {len(paths)}. Give one file with from_s and to_s."
+            )
+        sounds: list[Sound] = [decode_part(paths[0], from_s, to_s)] if is_part else list(paths)
+        vectors_ND = self.embedder.embed_audio(sounds)
+        for path, sound in zip(paths, sounds, strict=True):
+            self._warn_if_silent(path, sound)
+        query = SearchQuery(
+            vector=_combined(vectors_ND, weights),
+            where=where or (),
+            every_window=every_window,
+            without=frozenset(paths),
+        )
+        return find(self.index, query, check_count("k", k), check_count("offset", offset, least=0))
+
+    def facets(self, fact: str, where: Where | None = None) -> list[tuple[Any, int]]:
+        """The values of a fact, each with its number of files, the most frequent first; of the files that fulfil
+        `where`, or of all. Raises ConfigError for a fact that does not exist."""
+        return count_facets(self.index, fact, where or ())
+
+    def _embed(self, seconds: Callable[[float], None] | None) -> scanning.EmbedRecordings:
+        return lambda sounds: self.embedder.recordings_each(sounds, progress=seconds)
+
+    def _warn_if_silent(self, path: str, sound: Sound) -> None:
+        if all(is_silent(wave) for wave in blocks(sound, self.embedder.sample_rate, path, self.embedder.mono)):
+            name = Path(path).name
+            warnings.warn(f"{name}: is silent (below -80 dBFS), so its hits mean little.", AudioWarning, stacklevel=3)
 
 
 def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> IndexIdentity:
@@ -177,3 +338,21 @@ def _facts(by_path: Mapping[str, Record], path: Path) -> tuple[str | None, tuple
     if record is None:
         return None
     return (record.captions[0] if record.captions else None), record.tags, record.licence
+
+
+def _facts_of_row(row: FileRow | None) -> tuple[str | None, tuple[str, ...], str | None] | None:
+    return None if row is None else (row.caption, row.tags, row.licence)
+
+
+def _combined(vectors_ND: Vectors, weights: Mapping[str, float]) -> Vectors:
+    """The normalised sum of unit vectors with weights, (D,). Raises ConfigError when there is none, or it is zero."""
+    if not weights or not all(np.isfinite(weight) for weight in weights.values()):
+        raise ConfigError(
+            f"The weights of the queries are {list(weights.values())}, expected one finite number for each."
+        )
+    sum_D = np.array(list(weights.values()), np.float64) @ vectors_ND
+    length = float(np.linalg.norm(sum_D))
+    if length < 1e-6:
+        raise ConfigError("The weights of the queries cancel each other, so nothing is left to search for.")
+    combined_D: Vectors = (sum_D / length).astype(np.float32)
+    return combined_D

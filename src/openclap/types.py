@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Receives the number of items done and the total."""
+KeywordUse = Literal["off", "fused", "only"]
+"""Of the words of a query in a search: not at all, together with its embedding, or alone."""
 SecondsProgress = Callable[[float], None]
 """Receives the seconds of sound that were embedded since the last call."""
 
@@ -204,8 +206,37 @@ class FileContent(bytes):
 
 
 @dataclass(frozen=True, slots=True)
+class FileMetadata:
+    """The metadata that a sound file carries; None and () where it has none.
+
+    Attributes:
+        date: year, month or day, in ISO 8601.
+        copyright: a licence, or another statement of rights.
+        category, subcategory: of a sound library, as the file writes them.
+        keywords: genres among them.
+    """
+
+    title: str | None = None
+    artist: str | None = None
+    album: str | None = None
+    comment: str | None = None
+    copyright: str | None = None
+    date: str | None = None
+    category: str | None = None
+    subcategory: str | None = None
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """A search result: a window of a file. `score` is a cosine. `search --json` prints one array of these."""
+    """A search result: a window of a file. `score` is a cosine. `search --json` prints one array of these.
+
+    Attributes:
+        caption, tags, licence: from the table that was given with the sounds.
+        rate, channels, size, modified: Hz, number of channels, bytes, and time of the last change (ISO 8601, UTC).
+        title, artist, album, comment, copyright, date, keywords: from the file's own metadata.
+        category, subcategory: from the file's name if it follows UCS, otherwise from its metadata.
+    """
 
     path: str
     start_s: float
@@ -215,3 +246,16 @@ class Hit:
     caption: str | None
     tags: tuple[str, ...]
     licence: str | None
+    rate: int = 0
+    channels: int = 0
+    size: int = 0
+    modified: str = ""
+    title: str | None = None
+    artist: str | None = None
+    album: str | None = None
+    comment: str | None = None
+    copyright: str | None = None
+    date: str | None = None
+    category: str | None = None
+    subcategory: str | None = None
+    keywords: tuple[str, ...] = ()

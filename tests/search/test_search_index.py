@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from openclap.errors import ConfigError, DataError, IndexMismatchError
 from openclap.search.index import Index
 from openclap.types import Hit, Window
-from support.search_helpers import DIM, IDENTITY, axis, fill, fingerprint, paths_in, row
+from support.search_helpers import DIM, IDENTITY, RATE, axis, fill, fingerprint, paths_in, row
 
 FLOAT16_TOLERANCE = 2e-3  # 2**-11 on each number of a stored unit vector, twice over
 NUMBERS = itertools.count()
@@ -33,8 +33,9 @@ def test_what_is_stored_comes_back_in_hits(index: Index) -> None:
     index.add(files, {"a" * 64: [Window(0, 1, axis(0)), Window(1, 2, axis(1))], "b" * 64: [Window(0, 1, axis(2))]})
     assert index.count() == (2, 3)
     first, second = index.search(axis(1), k=5)
-    assert first == Hit("/s/rain.wav", 1.0, 2.0, 1.0, 1.0, "rain on a roof", ("rain", "roof"), "CC0")
-    assert second == Hit("/s/dog.wav", 0.0, 1.0, 0.0, 1.0, None, (), None)
+    of_row = {"rate": RATE, "channels": 1, "size": 1, "modified": "1970-01-01T00:00:00Z"}
+    assert first == Hit("/s/rain.wav", 1.0, 2.0, 1.0, 1.0, "rain on a roof", ("rain", "roof"), "CC0", **of_row)
+    assert second == Hit("/s/dog.wav", 0.0, 1.0, 0.0, 1.0, None, (), None, **of_row)
 
 
 SIZES = st.tuples(st.integers(1, 60), st.integers(1, 4), st.integers(1, 40))

@@ -28,7 +28,7 @@ from openclap.audio.streams import (
 )
 
 
-class Chunks(NamedTuple):
+class ChunkLayout(NamedTuple):
     """Layout of a format's chunks: a name, a size, the content."""
 
     header: str
@@ -40,14 +40,14 @@ class Chunks(NamedTuple):
     """The name of the chunk that holds the samples."""
 
 
-_CHUNKS = {
-    b"RIFF": Chunks("<4sI", 12, False, 2, b"data"),
-    b"RF64": Chunks("<4sI", 12, False, 2, b"data"),
-    b"BW64": Chunks("<4sI", 12, False, 2, b"data"),
-    b"RIFX": Chunks(">4sI", 12, False, 2, b"data"),
-    b"FORM": Chunks(">4sI", 12, False, 2, b"SSND"),
-    b"riff": Chunks("<16sQ", 40, True, 8, b"data" + W64_TAIL),
-    b"caff": Chunks(">4sQ", 8, False, 1, b"data"),
+CHUNK_LAYOUTS = {
+    b"RIFF": ChunkLayout("<4sI", 12, False, 2, b"data"),
+    b"RF64": ChunkLayout("<4sI", 12, False, 2, b"data"),
+    b"BW64": ChunkLayout("<4sI", 12, False, 2, b"data"),
+    b"RIFX": ChunkLayout(">4sI", 12, False, 2, b"data"),
+    b"FORM": ChunkLayout(">4sI", 12, False, 2, b"SSND"),
+    b"riff": ChunkLayout("<16sQ", 40, True, 8, b"data" + W64_TAIL),
+    b"caff": ChunkLayout(">4sQ", 8, False, 1, b"data"),
 }
 
 _FORMAT_CHUNKS = (b"fmt ", b"fmt " + W64_TAIL)
@@ -64,9 +64,9 @@ def split_chunks(file: BinaryIO, begin: int, end: int) -> Streams:
         return (yield from _split_avi(file, begin, end))
     if head[:4] == b"FORM" and head[8:12] not in (b"AIFF", b"AIFC"):
         return (yield from one_stream(file, begin, end))
-    chunks = _CHUNKS[head[:4]]
+    chunks = CHUNK_LAYOUTS[head[:4]]
     place, size64, codec, by_libsndfile = begin + chunks.start, None, 0, True
-    while chunk := _chunk(file, place, chunks):
+    while chunk := read_chunk(file, place, chunks):
         name, size, body = chunk
         if name == b"ds64":
             size64 = Field(body + 8, 8, int.from_bytes(read_at(file, body + 8, 8), "little"))
@@ -96,8 +96,8 @@ class Field(NamedTuple):
     value: int
 
 
-def _chunk(file: BinaryIO, place: int, chunks: Chunks) -> tuple[bytes, int, int] | None:
-    """(name, bytes of content, where the content begins)."""
+def read_chunk(file: BinaryIO, place: int, chunks: ChunkLayout) -> tuple[bytes, int, int] | None:
+    """(name, bytes of content, where the content begins) of the chunk at `place`; None at the end of the file."""
     length = struct.calcsize(chunks.header)
     head = read_at(file, place, length)
     if len(head) < length:
@@ -113,7 +113,7 @@ def _wav_codec(fmt: bytes, order: str) -> int:
 
 
 def _of_sound_chunk(
-    file: BinaryIO, span: tuple[int, int], chunks: Chunks, body: int, field: Field
+    file: BinaryIO, span: tuple[int, int], chunks: ChunkLayout, body: int, field: Field
 ) -> tuple[EncodedStream, int]:
     """The stream with this chunk of samples, and the end of the samples; a missing or too small size is corrected."""
     begin, end = span
@@ -140,7 +140,7 @@ def _is_unknown_size(size: int, width: int) -> bool:
     return size > 0 and (size % (1 << 31) == 0 or size % (1 << 31) >= (1 << 31) - (1 << 16))
 
 
-def _stop(file: BinaryIO, body: int, size: int, end: int, chunks: Chunks) -> int | None:
+def _stop(file: BinaryIO, body: int, size: int, end: int, chunks: ChunkLayout) -> int | None:
     """The end of a file with this chunk of samples; None where its end, more chunks or another file do not follow, so
     the samples go on. Three paddings are tried: not all writers pad to an even size, and some do needlessly."""
     for padding in (-size % chunks.align, 0, size % 2):
@@ -149,11 +149,11 @@ def _stop(file: BinaryIO, body: int, size: int, end: int, chunks: Chunks) -> int
     return None
 
 
-def _end_of_chunks(file: BinaryIO, place: int, end: int, chunks: Chunks) -> int | None:
+def _end_of_chunks(file: BinaryIO, place: int, end: int, chunks: ChunkLayout) -> int | None:
     while True:
         if end - place <= SLACK or is_start(file, place) or is_end_tag(read_at(file, place, 8)):
             return min(place, end)
-        chunk = _chunk(file, place, chunks)
+        chunk = read_chunk(file, place, chunks)
         if chunk is None or not is_chunk_name(chunk[0]) or chunk[2] + chunk[1] > end + 1:
             return end if skip_zeros(file, place, end) == end else None
         place = chunk[2] + chunk[1] + -chunk[1] % chunks.align

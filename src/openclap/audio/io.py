@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -17,7 +18,7 @@ from openclap.audio.containers import find_streams
 from openclap.audio.decoders import BLOCK, ESTIMATED, AudioBlock, decode_stream, open_stream, truncated
 from openclap.audio.opened import AudioSource, name_of, opened
 from openclap.audio.streams import EncodedStream
-from openclap.errors import AudioError
+from openclap.errors import AudioError, ConfigError
 
 __all__ = ["BLOCK", "AudioBlock", "AudioSource", "name_of"]
 
@@ -45,6 +46,29 @@ def decoded(source: AudioSource) -> Iterator[tuple[Wave, int]]:
     """
     with opened(source) as file:
         yield from _blocks(file, name_of(source))
+
+
+def decode_part(source: AudioSource, from_s: float = 0.0, to_s: float | None = None) -> tuple[Wave, int]:
+    """Decode the part of a sound from `from_s` to `to_s` in seconds (to its end for None), as `decode` does.
+
+    What comes before is decoded and dropped, so memory depends on the length of the part. Raises ConfigError unless
+    0 <= from_s < to_s, and AudioError when the sound ends before the part begins, or as `decode`.
+    """
+    if not 0 <= from_s < (math.inf if to_s is None else to_s):
+        raise ConfigError(f"The part goes from {from_s} s to {to_s} s, expected 0 <= start < end.")
+    kept: list[Wave] = []
+    place, rate = 0, 1
+    for wave_NC, rate in decoded(source):
+        first = round(from_s * rate) - place
+        last = len(wave_NC) if to_s is None else round(to_s * rate) - place
+        if last <= 0:
+            break
+        kept.append(wave_NC[max(0, first) : last])
+        place += len(wave_NC)
+    part_NC = np.concatenate(kept)
+    if not len(part_NC):
+        raise AudioError(f"{name_of(source)}: ends at {place / rate:.2f} s, and the part begins at {from_s} s.")
+    return part_NC, rate
 
 
 @contextmanager

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from openclap import paths
-from openclap.cli.console import list_skipped, note, print_json, print_table, progress
+from openclap.cli.console import counted, list_skipped, note, print_json, print_table, progress
 from openclap.cli.defaults import default_index
 from openclap.cli.model_options import ModelOptions
 from openclap.cli.reading import ReadAs
+
+if TYPE_CHECKING:
+    from openclap.library import Library
+    from openclap.search.scan import ScanReport
+
+Exclude = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="A pattern of names (`*.tmp`) or of paths below a folder that was added (`Field/old*`) to leave out from "
+        "now on; matching files of the index are removed from it. Repeat the option for several."
+    ),
+]
+Watch = Annotated[bool, Parameter(help="Go on until Ctrl-C: index changes when they happen.")]
+Conditions = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="A condition on a fact: `duration<10`, `tags=rain|wind`, `folder=Field/2021`, `title~roof`. Repeat the "
+        "option for several, which must all hold. `openclap index facets` lists the facts."
+    ),
+]
 
 
 def add(
@@ -19,13 +42,16 @@ def add(
     model_options: ModelOptions = ModelOptions(),
     table: Path | None = None,
     read_as: ReadAs = ReadAs(),
+    exclude: Exclude = (),
+    watch: Watch = False,
     json: bool = False,
 ) -> None:
     """Add folders or files to a search index, or bring it up to date with them.
 
     Only new and changed files are embedded. Moved files keep their embeddings; deleted files are removed from the
-    index. Sound files are never written. After a stop, the same command resumes. The index stores its model and the
-    other options of embedding, so they need not be given again. A tokenizer is copied into a new index.
+    index. A drive that is mounted elsewhere is recognised by its files. Sound files are never written. After a stop,
+    the same command resumes. The index stores its model and the other options of embedding, so they need not be given
+    again. A tokenizer is copied into a new index.
 
     Parameters
     ----------
@@ -46,13 +72,161 @@ def add(
         note(" ".join(filter(None, ("The table has no captions.", advice(collection)))))
     library = model_options.open_library(index or paths.home() / "index")
     with progress("Indexing") as advance:
-        report = library.add(sounds, records=records, progress=advance, seconds=advance.add_seconds)
+        report = library.add(sounds, records=records, exclude=exclude, progress=advance, seconds=advance.add_seconds)
+    _show(report, json=json)
+    if watch:
+        _watch(library, json=json)
+
+
+def update(*, index: Path | None = None, exclude: Exclude = (), watch: Watch = False, json: bool = False) -> None:
+    """Bring an index up to date with all folders that were added to it.
+
+    Parameters
+    ----------
+    index
+        The index folder. Default: your own (~/.cache/openclap/index), or the demo's if there is none.
+    json
+        Print one JSON object instead of a table.
+    """
+    from openclap.library import Library
+
+    library = Library.open(index or default_index())
+    with progress("Indexing") as advance:
+        report = library.update(exclude=exclude, progress=advance, seconds=advance.add_seconds)
+    _show(report, json=json)
+    if watch:
+        _watch(library, json=json)
+
+
+def remove(sounds: list[Path], *, index: Path | None = None, json: bool = False) -> None:
+    """Remove files, and all files under folders, from an index. The sounds themselves stay as they are.
+
+    Parameters
+    ----------
+    sounds
+        Files or folders, which need not exist any more.
+    index
+        The index folder. Default: your own (~/.cache/openclap/index), or the demo's if there is none.
+    json
+        Print one JSON object instead of a line.
+    """
+    from openclap.search.index import Index
+
+    opened = Index.open(index or default_index())
+    removed = opened.remove(sounds)
+    if json:
+        print_json({"removed": removed})
+    else:
+        print_table(["removed"], [[str(removed)]], right=[0])
+    below = [
+        path for path in sounds if any(path.absolute().is_relative_to(root.path) for root in opened.header().roots)
+    ]
+    if removed and any(path.exists() for path in below):
+        note(f"{below[0]} comes back with the next update. Keep it out with: openclap index update --exclude PATTERN")
+
+
+def export(folder: Path, *, index: Path | None = None) -> None:
+    """Export an index: files.parquet, windows.parquet and vectors.npy, which pandas and NumPy read.
+
+    Parameters
+    ----------
+    folder
+        The new folder to write.
+    index
+        The index folder. Default: your own (~/.cache/openclap/index), or the demo's if there is none.
+    """
+    from openclap.search.export import export as write
+    from openclap.search.index import Index
+
+    files, windows = write(Index.open(index or default_index()), folder)
+    note(f"Wrote {counted(files, 'file')} and {counted(windows, 'window')} to {folder}.")
+
+
+def rebuild(*, index: Path | None = None, model_options: ModelOptions = ModelOptions(), json: bool = False) -> None:
+    """Make an index again with another model, beside the old one, which it replaces when it is complete.
+
+    The old index can be searched until then. After a stop, the same command resumes.
+
+    Parameters
+    ----------
+    index
+        The index folder. Default: your own (~/.cache/openclap/index), or the demo's if there is none.
+    json
+        Print one JSON object instead of a table.
+    """
+    from openclap.library import Library
+
+    options = model_options
+    with progress("Indexing") as advance:
+        _, report = Library.rebuild(
+            index or default_index(),
+            options.name,
+            tokenizer=options.tokenizer,
+            channels=options.channels,
+            trim_silence=options.trim_silence,
+            precision=options.precision,
+            device=options.device,
+            revision=options.revision,
+            offline=options.offline,
+            progress=advance,
+            seconds=advance.add_seconds,
+        )
+    _show(report, json=json)
+
+
+def facets(fact: str | None = None, *, where: Conditions = (), index: Path | None = None, json: bool = False) -> None:
+    """List the values of a fact, and the number of files with each.
+
+    Parameters
+    ----------
+    fact
+        The fact. Without it, all facts are listed, each with the number of files that have it.
+    index
+        The index folder. Default: your own (~/.cache/openclap/index), or the demo's if there is none.
+    json
+        Print one JSON array instead of a table.
+    """
+    from openclap.search.filters import FACTS
+    from openclap.search.index import Index
+    from openclap.search.queries import count_facets, count_files
+
+    opened = Index.open(index or default_index())
+    if fact:
+        counts = count_facets(opened, fact, where)
+    else:
+        counts = [(name, count_files(opened, [*where, f"{name}!="])) for name in FACTS]
+    if json:
+        print_json([{"value": value, "files": count} for value, count in counts])
+    else:
+        print_table(["files", fact or "fact"], [[str(count), str(value)] for value, count in counts], right=[0])
+
+
+def _show(report: ScanReport, *, json: bool) -> None:
+    """Print the result of a scan. Raises DataError when all files were skipped."""
+    from openclap.errors import DataError
+
     list_skipped(report.skipped)
+    counts = {name: getattr(report, name) for name in ("added", "unchanged", "moved", "removed")}
     if json:
         print_json(asdict(report))
-        return
-    counts = {name: getattr(report, name) for name in ("added", "unchanged", "moved", "removed")}
-    print_table(list(counts), [[str(count) for count in counts.values()]], right=range(4))
+    else:
+        print_table(list(counts), [[str(count) for count in counts.values()]], right=range(4))
+    if report.skipped and not any(counts.values()):
+        raise DataError("None of the files could be indexed. The reasons are listed above.")
+
+
+def _watch(library: Library, *, json: bool) -> None:
+    from openclap.search.watch import watch
+
+    def show(report: ScanReport) -> None:
+        list_skipped(report.skipped)
+        if json:
+            print_json(asdict(report))
+        elif report.added or report.moved or report.removed:
+            note(f"Added {report.added}, moved {report.moved}, removed {report.removed}.")
+
+    note("Watching for changes. Stop with Ctrl-C.")
+    watch(library.index, library.update, show, note)
 
 
 def status(*, index: Path | None = None, json: bool = False) -> None:
@@ -71,11 +245,15 @@ def status(*, index: Path | None = None, json: bool = False) -> None:
     opened = Index.open(folder)
     files, windows = opened.count()
     identity = opened.identity
-    facts = {"index": str(folder), "files": files, "windows": windows, "model": identity.model}
+    header = opened.header()
+    facts: dict[str, object] = {"index": str(folder), "files": files, "windows": windows, "model": identity.model}
+    facts |= {"digest": identity.digest, "folders": [root.found(folder) for root in header.roots]}
+    facts |= {"exclude": list(header.exclude), "format": header.version}
     facts |= {"precision": identity.precision, "channels": identity.channels, "trim_silence": identity.trim_silence}
     if json:
         print_json(facts)
     else:
-        print_table(["", ""], [[name, str(value)] for name, value in facts.items()])
+        shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in facts.items()}
+        print_table(["", ""], [[name, str(value)] for name, value in shown.items()])
     if not files:
         note("Add sounds with: openclap index add FOLDER")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,16 +11,34 @@ from cyclopts import Parameter
 
 from openclap.cli.console import note, print_json, print_table
 from openclap.cli.defaults import default_index
+from openclap.cli.index import Conditions
 from openclap.cli.model_options import TokenizerFile
+from openclap.limits import check_count
+from openclap.types import KeywordUse
 
 if TYPE_CHECKING:
     from openclap.types import Hit
 
 K = Annotated[int, Parameter(name=["--k", "-k"])]
+EveryWindow = Annotated[bool, Parameter(help="Show every window that fits, not only the best one of each file.")]
+Offset = Annotated[int, Parameter(help="The number of hits to skip, for the next page.")]
+UNLIKE_WEIGHT = -0.5
+"""Weight of queries that hits should not be like."""
 
 
 def search(
-    query: str, *, index: Path | None = None, tokenizer: TokenizerFile = None, k: K = 10, json: bool = False
+    query: str,
+    *,
+    index: Path | None = None,
+    tokenizer: TokenizerFile = None,
+    k: K = 10,
+    where: Conditions = (),
+    keywords: KeywordUse = "off",
+    also: tuple[str, ...] = (),
+    unlike: tuple[str, ...] = (),
+    every_window: EveryWindow = False,
+    offset: Offset = 0,
+    json: bool = False,
 ) -> None:
     """Find sounds by describing them.
 
@@ -31,19 +50,46 @@ def search(
         The index folder. Default: your own (`openclap index add`), or the demo's if there is none.
     k
         The number of sounds to show.
+    keywords
+        Words of file names, titles, tags and captions: off; fused with the embeddings; or only, which needs no model.
+    also
+        Another description that counts as much, or with a weight behind a colon: "thunder:0.5".
+    unlike
+        A description of sounds that are not wanted; its weight is 0.5, or is given behind a colon.
     json
         Print one JSON array of hits instead of a table.
     """
     from openclap.errors import ConfigError
     from openclap.library import Library
+    from openclap.search.index import Index
+    from openclap.search.queries import SearchQuery, find
 
     if not query.strip():
         raise ConfigError("The query is empty, expected a few words such as 'rain on a tin roof'.")
-    show(Library.open(index or default_index(), tokenizer=tokenizer).search(query, k), json=json)
+    folder = index or default_index()
+    if keywords == "only":
+        words = SearchQuery(words=query, where=where, keywords="only")
+        show(find(Index.open(folder), words, check_count("k", k), check_count("offset", offset, least=0)), json=json)
+        return
+    weights = {query: 1.0, **_weighted(also, 1.0), **_weighted(unlike, UNLIKE_WEIGHT)}
+    library = Library.open(folder, tokenizer=tokenizer)
+    hits = library.search(weights, k, where=where, keywords=keywords, every_window=every_window, offset=offset)
+    show(hits, json=json)
 
 
 def similar(
-    file: Path, *, index: Path | None = None, tokenizer: TokenizerFile = None, k: K = 10, json: bool = False
+    file: Path,
+    *,
+    index: Path | None = None,
+    tokenizer: TokenizerFile = None,
+    k: K = 10,
+    from_s: Annotated[float, Parameter(name="--from")] = 0.0,
+    to_s: Annotated[float | None, Parameter(name="--to")] = None,
+    where: Conditions = (),
+    unlike: tuple[Path, ...] = (),
+    every_window: EveryWindow = False,
+    offset: Offset = 0,
+    json: bool = False,
 ) -> None:
     """Find sounds that are similar to a sound.
 
@@ -55,23 +101,49 @@ def similar(
         The index folder. Default: your own (`openclap index add`), or the demo's if there is none.
     k
         The number of sounds to show.
+    from_s
+        Start of the part to compare with, in seconds.
+    to_s
+        End of the part in seconds. Default: the end of the sound.
+    unlike
+        A sound that hits should not be like; its weight is 0.5.
     json
         Print one JSON array of hits instead of a table.
     """
     from openclap.library import Library
 
-    show(Library.open(index or default_index(), tokenizer=tokenizer).similar(file, k), json=json)
+    library = Library.open(index or default_index(), tokenizer=tokenizer)
+    weights = {str(file): 1.0, **{str(path): UNLIKE_WEIGHT for path in unlike}}
+    hits = library.similar(weights, k, from_s=from_s, to_s=to_s, where=where, every_window=every_window, offset=offset)
+    show(hits, json=json)
+
+
+def _weighted(texts: tuple[str, ...], weight: float) -> dict[str, float]:
+    """Descriptions with weights: "thunder:0.5" multiplies the weight, "thunder" has it."""
+    weights = {}
+    for text in texts:
+        words, colon, number = text.rpartition(":")
+        try:
+            weights[words if colon else text] = math.copysign(float(number), weight) if colon else weight
+        except ValueError:  # the colon is part of the text
+            weights[text] = weight
+    return weights
 
 
 def show(hits: list[Hit], *, json: bool) -> None:
-    """Print hits: score, time in the file, file name and caption."""
+    """Print hits: score, time in the file, file name and caption, or else the title."""
     if json:
         print_json([asdict(hit) for hit in hits])
         return
     rows = [
-        [f"{hit.score:.3f}", f"{hit.start_s:.1f}–{hit.end_s:.1f} s", Path(hit.path).name, hit.caption or ""]
+        [
+            f"{hit.score:.3f}",
+            f"{hit.start_s:.1f}–{hit.end_s:.1f} s",
+            Path(hit.path).name,
+            hit.caption or hit.title or "",
+        ]
         for hit in hits
     ]
     print_table(["score", "where", "file", "caption"], rows, right=[0, 1])
     if not hits:
-        note("Nothing found: the index is empty. Add sounds with: openclap index add FOLDER")
+        note("Nothing found: the index is empty, or no file fits. Add sounds with: openclap index add FOLDER")

@@ -125,7 +125,12 @@ def _hits(windows: Sequence[_Scored], k: int, files_of: FilesOf, include: Includ
         if len(hits) >= k and group[0].score < hits[k - 1].score:
             break
         files = files_of(sorted({window.hash for window in group}))
-        hits += [_hit(window, row) for window in group for row in files.get(window.hash, ()) if include(row)]
+        hits += [
+            row.hit(window.start_s, window.end_s, window.score)
+            for window in group
+            for row in files.get(window.hash, ())
+            if include(row)
+        ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.path, hit.start_s))[:k]
 
 
@@ -135,16 +140,3 @@ def _groups(windows: Sequence[_Scored]) -> Iterator[Sequence[_Scored]]:
     while first < len(windows):
         yield windows[first : first + size]
         first, size = first + size, size * _GROWTH
-
-
-def _hit(window: _Scored, row: FileRow) -> Hit:
-    return Hit(
-        path=row.path,
-        start_s=window.start_s,
-        end_s=window.end_s,
-        score=window.score,
-        duration_s=row.duration_s,
-        caption=row.caption,
-        tags=row.tags,
-        licence=row.licence,
-    )

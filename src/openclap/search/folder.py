@@ -1,6 +1,7 @@
-"""The folder of an index: `index.json`, which identifies the model, and two LanceDB tables.
+"""The folder of an index: `index.json` (model, roots and exclusions), and two LanceDB tables.
 
-`index.json` is written last, so a folder that has one is complete.
+`index.json` is written last, so a folder that has one is complete. Format 1 had neither roots nor the files' metadata;
+such an index opens, and its next write upgrades it.
 """
 
 from __future__ import annotations
@@ -8,24 +9,35 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from openclap.errors import DataError, IndexMismatchError, require
 from openclap.locks import only_writer
+from openclap.search.keywords import KEYWORDS_NAME
+from openclap.search.paths import is_gone, prefixes
 from openclap.search.rows import files_schema, windows_schema
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _WRITE_LOCK, _CREATE_LOCK = "write.lock", "create.lock"
 _HEADER_NAME = "index.json"
+OLD_SUFFIX, NEW_SUFFIX = ".old", ".rebuild"
+"""Endings of the folders of an index that is rebuilt: of the old one, while they are exchanged, and of the new one."""
 _TABLES = ("files", "windows")
 _PART_NAME = _HEADER_NAME + ".part"
-_OWN_NAMES = {_WRITE_LOCK, _CREATE_LOCK, _HEADER_NAME, _PART_NAME, *(f"{name}.lance" for name in _TABLES)}
+_OWN_NAMES = {
+    KEYWORDS_NAME,
+    _WRITE_LOCK,
+    _CREATE_LOCK,
+    _HEADER_NAME,
+    _PART_NAME,
+    *(f"{name}.lance" for name in _TABLES),
+}
 """Entries of a folder that may become an index; any other belongs to the user."""
 _CREATING_TAKES_S = 30.0
 """Wait for another process that creates the same index."""
@@ -55,6 +67,55 @@ class IndexIdentity:
     revision: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder or file that was added to an index, as an absolute path.
+
+    Attributes:
+        from_index: the same place relative to the index's folder: both may be on a drive that is mounted elsewhere.
+    """
+
+    path: str
+    from_index: str | None = None
+
+    def found(self, folder: Path) -> str:
+        """Where the root is now: at its path, or else beside the index; its path if it is at neither."""
+        if self.from_index is None or not is_gone(self.path):
+            return self.path
+        beside = os.path.normpath(folder / self.from_index)
+        return self.path if is_gone(beside) else beside
+
+
+@dataclass(frozen=True, slots=True)
+class IndexHeader:
+    """The content of `index.json`.
+
+    Attributes:
+        version: of the format.
+        exclude: patterns of files and folders that are not indexed; see `walk`.
+    """
+
+    identity: IndexIdentity
+    roots: tuple[Root, ...] = ()
+    exclude: tuple[str, ...] = ()
+    version: int = FORMAT_VERSION
+
+    def with_roots(self, folder: Path, paths: Iterable[str]) -> IndexHeader:
+        """A copy with more roots; a root below another one is left out."""
+        roots = {root.path: root for root in self.roots}
+        for path in paths:
+            roots[path] = Root(path, _from_index(folder, path))
+        kept = [root for path, root in roots.items() if not path.startswith(prefixes(roots))]
+        return replace(self, roots=tuple(kept))
+
+    def without_roots(self, paths: Iterable[str]) -> IndexHeader:
+        """A copy without the roots that are among `paths` or below one."""
+        names = set(paths)
+        under = prefixes(names)
+        kept = [root for root in self.roots if root.path not in names and not root.path.startswith(under)]
+        return replace(self, roots=tuple(kept))
+
+
 def create(folder: Path, identity: IndexIdentity) -> None:
     """Make `folder` an empty index. Of two processes that create it at once, the second one gets the error.
 
@@ -72,7 +133,7 @@ def create(folder: Path, identity: IndexIdentity) -> None:
             database = connect(folder)
             database.create_table("files", schema=files_schema())
             database.create_table("windows", schema=windows_schema(identity.dim))
-            _write_header(folder, identity)
+            write_header(folder, IndexHeader(identity))
 
 
 def exists(folder: Path) -> bool:
@@ -80,10 +141,14 @@ def exists(folder: Path) -> bool:
     return (folder / _HEADER_NAME).is_file()
 
 
-def read_identity(folder: Path) -> IndexIdentity:
-    """Read the identity of the index in `folder`. Raises DataError when it is no index, damaged or too new."""
+def read_header(folder: Path) -> IndexHeader:
+    """Read the `index.json` of the index in `folder`. Raises DataError when it is no index, damaged or too new."""
     if not exists(folder):
         reason = "does not exist" if not folder.exists() else "is not a search index: it has no index.json"
+        if exists(folder.with_name(folder.name + OLD_SUFFIX)):
+            raise DataError(
+                f"{folder} {reason}. Its rebuilding was stopped: run 'openclap index rebuild' to finish it."
+            )
         raise DataError(f"{folder} {reason}. Give the folder of an index, or make one with 'openclap index add'.")
     try:
         header = json.loads((folder / _HEADER_NAME).read_text(encoding="utf-8"))
@@ -96,8 +161,9 @@ def read_identity(folder: Path) -> IndexIdentity:
             f"{FORMAT_VERSION}). Update openclap, or index into another folder."
         )
     try:
-        return _identity(header["identity"])
-    except (ValueError, KeyError, TypeError) as error:
+        roots = tuple(Root(str(root["path"]), root.get("from_index")) for root in header.get("roots", ()))
+        return IndexHeader(_identity(header["identity"]), roots, tuple(map(str, header.get("exclude", ()))), version)
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise _damaged_header(folder) from error
 
 
@@ -116,14 +182,42 @@ def connect(folder: Path) -> Any:
     return lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
 
 
-def open_table(folder: Path, database: Any, name: str, schema: Any) -> Any:
-    """The table `name`. Raises DataError when it is missing, unreadable or not of this `schema`."""
+def open_table(folder: Path, database: Any, name: str, *schemas: Any) -> Any:
+    """The table `name`. Raises DataError when it is missing, unreadable or of none of these schemas."""
     with storage(folder, "read"):
         table = database.open_table(name)
         stored = table.schema
-    if not stored.equals(schema):
+    if not any(stored.equals(schema) for schema in schemas):
         raise DataError(f"{folder}: the table '{name}' has unexpected columns. {_REBUILD}")
     return table
+
+
+def upgrade(folder: Path, files: Any) -> None:
+    """Bring an index to the current format; its write lock is held. The header comes first, so that older versions of
+    openclap refuse an index that was upgraded in half, and this one goes on."""
+    with storage(folder, "written"):
+        header = read_header(folder)
+        if header.version < FORMAT_VERSION:
+            write_header(folder, replace(header, version=FORMAT_VERSION))
+        known = set(files.schema.names)
+        if missing := [field for field in files_schema() if field.name not in known]:
+            files.add_columns(missing)
+
+
+def write_header(folder: Path, header: IndexHeader) -> None:
+    """Replace `index.json` in one step. Raises OSError."""
+    content = {
+        "format_version": header.version,
+        "identity": asdict(header.identity),
+        "roots": [asdict(root) for root in header.roots],
+        "exclude": list(header.exclude),
+    }
+    part = folder / _PART_NAME
+    with part.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(folder / _HEADER_NAME)
 
 
 def write_lock(folder: Path) -> AbstractContextManager[None]:
@@ -177,14 +271,11 @@ def _holds_rows(folder: Path, database: Any, name: str) -> bool:
         return any((folder / f"{name}.lance" / "data").glob("*"))
 
 
-def _write_header(folder: Path, identity: IndexIdentity) -> None:
-    text = json.dumps({"format_version": FORMAT_VERSION, "identity": asdict(identity)}, indent=2) + "\n"
-    part = folder / _PART_NAME
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / _HEADER_NAME)
+def _from_index(folder: Path, path: str) -> str | None:
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # another drive of Windows
+        return None
 
 
 def _identity(stored: Any) -> IndexIdentity:

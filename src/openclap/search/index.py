@@ -8,8 +8,7 @@ Any number of processes may search while one writes. Nothing outside the folder 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,8 @@ import numpy as np
 from openclap.errors import ConfigError, DataError
 from openclap.search import folder as _folder
 from openclap.search.exact import Candidates, best_hits
-from openclap.search.folder import IndexIdentity
+from openclap.search.folder import IndexHeader, IndexIdentity
+from openclap.search.keywords import KeywordIndex, in_memory
 from openclap.search.paths import absolute, is_storable, prefixes
 from openclap.search.rows import (
     FileRow,
@@ -28,6 +28,7 @@ from openclap.search.rows import (
     among,
     file_rows,
     files_schema,
+    files_schema_1,
     unit_vector,
     windows_schema,
 )
@@ -59,7 +60,7 @@ class Index:
         self.identity = identity
         self._storage = partial(_folder.storage, folder)
         database = _folder.connect(folder)
-        self._files = _folder.open_table(folder, database, "files", files_schema())
+        self._files = _folder.open_table(folder, database, "files", files_schema(), files_schema_1())
         self._windows = _folder.open_table(folder, database, "windows", windows_schema(identity.dim))
 
     @classmethod
@@ -80,7 +81,7 @@ class Index:
         the index was built with another model.
         """
         place = _place(folder)
-        stored = _folder.read_identity(place)
+        stored = _folder.read_header(place).identity
         if identity is not None:
             _folder.check_identity(place, stored, identity)
         return cls(place, stored)
@@ -102,6 +103,15 @@ class Index:
         """Whether `folder` has the header of an index; it may still be damaged."""
         return _folder.exists(_place(folder))
 
+    def header(self) -> IndexHeader:
+        """The content of `index.json` as it is now. Raises DataError when it cannot be read."""
+        return _folder.read_header(self.folder)
+
+    def write_header(self, header: IndexHeader) -> None:
+        """Replace `index.json`, under the write lock. Raises DataError when it cannot be written."""
+        with self._storage("written"):
+            _folder.write_header(self.folder, header)
+
     def check(self, identity: IndexIdentity) -> None:
         """Raise IndexMismatchError when embeddings of `identity` cannot be compared with those stored."""
         _folder.check_identity(self.folder, self.identity, identity)
@@ -110,6 +120,42 @@ class Index:
         """The numbers of files and of windows."""
         with self._storage("read"):
             return self._files.count_rows(), self._windows.count_rows()
+
+    def facts(self) -> Any:
+        """The files as an Arrow table of `rows.files_schema`; an index of format 1 lacks the later columns."""
+        with self._storage("read"):
+            return self._files.search().to_arrow()
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether the table of files has columns for metadata, which format 1 lacks."""
+        with self._storage("read"):
+            return "metadata_version" in self._files.schema.names
+
+    def window_batches(self) -> Iterator[Any]:
+        """All windows in Arrow batches of `rows.windows_schema`."""
+        with self._storage("read"):
+            yield from self._windows.search().to_batches()
+
+    def find_by_keywords(self, query: str, limit: int, allowed: Collection[str] | None = None) -> list[str]:
+        """Paths of files by the words of their names and facts, best first; see `KeywordIndex.search`.
+
+        Raises ConfigError for limit < 1.
+        """
+        if limit < 1:
+            raise ConfigError(f"limit is {limit}, expected 1 file or more.")
+        keywords = KeywordIndex(self.folder)
+        if keywords.version() is not None:
+            return keywords.search(query, limit, allowed)
+        return in_memory(file_rows(self.facts()), query, limit, allowed)
+
+    def files_by_path(self) -> dict[str, FileRow]:
+        """The rows of all files."""
+        return {row.path: row for row in file_rows(self.facts())}
+
+    def files(self, paths: Collection[str]) -> dict[str, FileRow]:
+        """The rows of files by path, without those that the index does not have."""
+        return {row.path: row for row in self._rows(among("path", paths))}
 
     def search(
         self,
@@ -161,12 +207,6 @@ class Index:
             raise DataError(f"{name!r} is not in the index {self.folder}. Add it first, or check the path.")
         return unit_vector(np.concatenate(parts).astype(np.float32).mean(axis=0), self.identity.dim)
 
-    def file(self, path: str | Path) -> FileRow | None:
-        """The row of a file by its path as hits have it; None when the index has no such file."""
-        name = os.fspath(path)
-        rows = self._rows(among("path", [name])) if is_storable(name) else []
-        return rows[0] if rows else None
-
     def add(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
         """Store files, each replacing the row with its path, and the windows of their contents by hash.
 
@@ -186,6 +226,7 @@ class Index:
         under = prefixes(names)
         with self.writing() as writer:
             gone = [path for path in writer.known() if path in names or path.startswith(under)]
+            self.write_header(self.header().without_roots(names))
             writer.drop(gone)
             writer.prune()
             writer.compact()
@@ -198,7 +239,12 @@ class Index:
         Raises DataError when another process or thread has the lock.
         """
         with _folder.write_lock(self.folder):
-            yield IndexWriter(self._files, self._windows, self.identity.dim, self._storage)
+            _folder.upgrade(self.folder, self._files)
+            writer = IndexWriter(
+                self._files, self._windows, self.identity.dim, self._storage, KeywordIndex(self.folder)
+            )
+            yield writer
+            writer.finish()
 
     def _nearest(self, query_D: FloatArray, total: int, n: int) -> list[Candidates]:
         search = self._windows.search

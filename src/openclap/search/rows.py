@@ -1,6 +1,6 @@
 """The two tables of an index, as Python rows and as Arrow tables. N windows, D embedding.
 
-    files    path -> hash of the content, size, mtime, and the facts a hit shows
+    files    path -> hash of the content, size, mtime, and the facts that hits show and filters use
     windows  hash -> start, end, unit vector (float16)
 
 A window belongs to a content and not to a path, so a moved, renamed or copied file writes one row of `files`
@@ -11,23 +11,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from openclap.errors import DataError, IndexMismatchError, require
-from openclap.types import Window
+from openclap.search.ucs import parse_ucs
+from openclap.types import FileMetadata, Hit, Window
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
+METADATA_VERSION = 1
+"""Of what is read from the files' own metadata. Rows of an older version are read again by the next scan."""
+
+_LAST_SECOND = 253_402_300_799
+"""The end of the year 9999: file systems store later times."""
 _NAMES_PER_FILTER = 1000
 """Values in one SQL filter, to bound the length of its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One sound file: its path, the SHA-256 of its bytes, its stamp, and the facts that a hit shows."""
+    """One sound file: its path, the SHA-256 of its bytes, its stamp, and its facts.
+
+    Attributes:
+        caption, tags, licence: from the table that was given with the sounds.
+        title to keywords: from the file's own metadata; see `types.FileMetadata`.
+        metadata_version: METADATA_VERSION when that was read; 0 for rows of indexes in format 1.
+    """
 
     path: str
     hash: str
@@ -39,6 +52,53 @@ class FileRow:
     caption: str | None = None
     tags: tuple[str, ...] = ()
     licence: str | None = None
+    title: str | None = None
+    artist: str | None = None
+    album: str | None = None
+    comment: str | None = None
+    copyright: str | None = None
+    date: str | None = None
+    category: str | None = None
+    subcategory: str | None = None
+    keywords: tuple[str, ...] = ()
+    metadata_version: int = 0
+
+    def with_metadata(self, metadata: FileMetadata) -> FileRow:
+        """A copy with the metadata of the file; a file name in the form of UCS decides the category."""
+        named = parse_ucs(self.path)
+        category = (named.category, named.subcategory) if named else (metadata.category, metadata.subcategory)
+        return replace(
+            self,
+            title=metadata.title or (named.fx_name if named else None),
+            artist=metadata.artist,
+            album=metadata.album,
+            comment=metadata.comment,
+            copyright=metadata.copyright,
+            date=metadata.date,
+            category=category[0],
+            subcategory=category[1],
+            keywords=metadata.keywords,
+            metadata_version=METADATA_VERSION,
+        )
+
+    @property
+    def metadata(self) -> FileMetadata:
+        """The stored metadata, for another file with the same content."""
+        return FileMetadata(**{field.name: getattr(self, field.name) for field in fields(FileMetadata)})
+
+    def hit(self, start_s: float, end_s: float, score: float) -> Hit:
+        """A hit in this file."""
+        own = {field.name: getattr(self, field.name) for field in fields(Hit) if hasattr(self, field.name)}
+        return Hit(start_s=start_s, end_s=end_s, score=score, modified=iso_time(self.mtime_ns), **own)
+
+
+def iso_time(ns: int) -> str:
+    """Nanoseconds since 1970 as an ISO 8601 time in UTC, to the second, within the years that `datetime` has."""
+    return datetime.fromtimestamp(min(max(0, ns // 1_000_000_000), _LAST_SECOND), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_TEXTS = ("title", "artist", "album", "comment", "copyright", "date", "category", "subcategory")
+_LISTS = ("tags", "keywords")
 
 
 def files_schema() -> Any:
@@ -55,8 +115,17 @@ def files_schema() -> Any:
         "caption": pa.string(),
         "tags": pa.list_(pa.string()),
         "licence": pa.string(),
+        **{name: pa.string() for name in _TEXTS},
+        "keywords": pa.list_(pa.string()),
+        "metadata_version": pa.int32(),
     }
     return pa.schema(list(types.items()))
+
+
+def files_schema_1() -> Any:
+    """The Arrow schema of files in indexes of format 1: the first columns of `files_schema`."""
+    pa = require("pyarrow", "search")
+    return pa.schema(list(files_schema())[: -len(_TEXTS) - 2])
 
 
 def windows_schema(dim: int) -> Any:
@@ -76,13 +145,20 @@ def files_table(rows: Sequence[FileRow]) -> Any:
     """`rows` as an Arrow table of `files_schema`."""
     pa = require("pyarrow", "search")
     columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(FileRow)}
-    columns["tags"] = [list(row.tags) for row in rows]
+    columns |= {name: [list(getattr(row, name)) for row in rows] for name in _LISTS}
     return pa.table(columns, schema=files_schema())
 
 
 def file_rows(table: Any) -> list[FileRow]:
-    """An Arrow table or batch of `files_schema` as rows."""
-    return [FileRow(**{**row, "tags": tuple(row["tags"] or ())}) for row in table.to_pylist()]
+    """An Arrow table or batch of `files_schema`, or of `files_schema_1`, as rows."""
+    lists = [name for name in _LISTS if name in table.schema.names]
+    return [_file_row(row, lists) for row in table.to_pylist()]
+
+
+def _file_row(row: dict[str, Any], lists: Sequence[str]) -> FileRow:
+    row |= {name: tuple(row[name] or ()) for name in lists}
+    row["metadata_version"] = row.get("metadata_version") or 0
+    return FileRow(**row)
 
 
 def windows_table(windows: Mapping[str, Sequence[Window]], dim: int) -> Any:
@@ -147,6 +223,11 @@ def unit_vector(vector: Any, dim: int) -> FloatArray:
 
 def among(column: str, values: Collection[str]) -> Iterator[str]:
     """Yield SQL filters that together select the rows with one of `values` in `column`, a thousand values each."""
-    quoted = ["'" + value.replace("'", "''") + "'" for value in values]
-    for first in range(0, len(quoted), _NAMES_PER_FILTER):
-        yield f"{column} IN ({', '.join(quoted[first : first + _NAMES_PER_FILTER])})"
+    literals = [quoted(value) for value in values]
+    for first in range(0, len(literals), _NAMES_PER_FILTER):
+        yield f"{column} IN ({', '.join(literals[first : first + _NAMES_PER_FILTER])})"
+
+
+def quoted(text: str) -> str:
+    """`text` as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"

@@ -3,26 +3,28 @@
     report = add(index, ["Sounds"], embed, describe)
 
 A file with the path, size and mtime that the index has is not read. Any other is read once: its bytes are hashed; a
-known content gets a row, and a new one is decoded and embedded from the same bytes. Files are committed in batches, so
-a scan that is stopped, or killed, resumes where it was. Sounds are read and never written.
+known content gets a row, and a new one is decoded and embedded from the same bytes. A folder that the index knows under
+a path that is gone, such as a drive that is mounted elsewhere, is recognised by its files, which are not read. Files
+are committed in batches, so a scan that is stopped, or killed, resumes where it was. Sounds are read and never written.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openclap.errors import ConfigError, DataError
 from openclap.search.index import Index
 from openclap.search.paths import is_gone, prefixes
-from openclap.search.rows import FileRow, check_windows
-from openclap.search.walk import Stamp, Walk, stamp, walk
+from openclap.search.rows import METADATA_VERSION, FileRow, check_windows
+from openclap.search.walk import Stamp, Walk, stamp, walk, walk_changed
 from openclap.search.writer import IndexWriter
-from openclap.types import FileContent, Progress, Recording
+from openclap.types import FileContent, FileMetadata, Progress, Recording
 
 EmbedRecordings = Callable[[Iterable[Path | FileContent]], Iterable[Recording | Exception]]
 """Embeds sounds: yields, in order, the recording with (D,) embeddings of its windows, or the exception that explains
@@ -31,11 +33,16 @@ Describe = Callable[[Path], tuple[float, int, int]]
 """Returns (duration in seconds, sample rate in Hz, channels) of a file."""
 FileFacts = Callable[[Path], tuple[str | None, Sequence[str], str | None] | None]
 """Returns (caption, tags, licence) of a file; for None the index keeps its facts of the file."""
+ReadMetadata = Callable[[Path | FileContent], FileMetadata]
+"""Reads the metadata that a sound file carries."""
 
 READ_WHOLE = 4 << 20
 """Bytes of the largest file that is read into memory at once. With 16 sounds decoded ahead these are 64 MB."""
 COMMIT_EVERY_S = 10.0
 """Seconds after which finished files are committed, however few they are: long recordings take minutes each."""
+
+_FACTS_PER_COMMIT = 4096
+"""Unchanged files with new facts that are committed together."""
 
 _CHANGED = "it changed while it was being read. Run again when it is finished."
 
@@ -65,10 +72,12 @@ def add(
     describe: Describe,
     *,
     facts: FileFacts | None = None,
+    metadata: ReadMetadata | None = None,
+    exclude: Iterable[str] = (),
     batch: int = 128,
     progress: Progress | None = None,
 ) -> ScanReport:
-    """Bring `index` up to date with `roots`, folders or single files.
+    """Bring `index` up to date with `roots`, folders or single files. The index remembers the roots.
 
     A file that cannot be read or embedded is skipped with its reason, and tried again by the next scan. Files under a
     root that no longer exist are removed from the index. A root that is missing or holds no sound at all may be a drive
@@ -77,6 +86,8 @@ def add(
     Args:
         describe: called for contents with stored vectors but without a row: a scan was killed between the two.
         facts: called for every file, read or not; the result replaces the facts in the index.
+        metadata: called for new contents, and once for files of an index that was made before metadata were read.
+        exclude: patterns of names or paths that are left out from now on (see `walk`); matching files are removed.
         batch: the largest number of files in a commit; after 10 s there are fewer.
 
     Raises ConfigError for batch < 1, DataError when no root exists, none holds a sound, or another process is
@@ -84,11 +95,40 @@ def add(
     """
     if batch < 1:
         raise ConfigError(f"batch is {batch}, expected 1 or more files.")
-    listing = _list_sounds([roots] if isinstance(roots, str | Path) else list(roots))
+    patterns = tuple(dict.fromkeys((*index.header().exclude, *exclude)))
+    listing = _list_sounds([roots] if isinstance(roots, str | Path) else list(roots), patterns)
     with index.writing() as writer:
-        readers = _Readers(embed, describe, facts or _no_facts)
-        scan = _Scan(writer, index.identity.dim, listing, readers, batch=batch, progress=progress)
+        relocated = _relocate(index, writer, listing)
+        header = index.header().with_roots(index.folder, listing.given)
+        index.write_header(replace(header, exclude=patterns))
+        readers = _Readers(embed, describe, facts or _no_facts, metadata)
+        scan = _Scan(writer, writer.known(), index.identity.dim, listing, readers, batch=batch, progress=progress)
+        scan.count_moved(relocated)
         scan.refresh_facts()
+        scan.read_new()
+        return scan.finish()
+
+
+def add_changed(
+    index: Index,
+    paths: Iterable[str],
+    embed: EmbedRecordings,
+    describe: Describe,
+    *,
+    metadata: ReadMetadata | None = None,
+) -> ScanReport:
+    """Bring `index` up to date with files and folders below its roots that were added, changed or removed.
+
+    Nothing else is looked at, so it takes seconds however large the index is. Raises DataError when another process is
+    writing to the index.
+    """
+    header = index.header()
+    roots = [root.found(index.folder) for root in header.roots]
+    listing = walk_changed(roots, paths, header.exclude)
+    with index.writing() as writer:
+        readers = _Readers(embed, describe, _no_facts, metadata)
+        known = writer.known([*listing.files, *listing.roots, *listing.missing])
+        scan = _Scan(writer, known, index.identity.dim, listing, readers, batch=128, progress=None)
         scan.read_new()
         return scan.finish()
 
@@ -100,6 +140,7 @@ class _Readers:
     embed: EmbedRecordings
     describe: Describe
     facts: FileFacts
+    metadata: ReadMetadata | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +164,7 @@ class _Scan:
     def __init__(
         self,
         writer: IndexWriter,
+        known: dict[str, FileRow],
         dim: int,
         listing: Walk,
         readers: _Readers,
@@ -132,18 +174,21 @@ class _Scan:
     ) -> None:
         self._writer, self._dim, self._listing, self._readers = writer, dim, listing, readers
         self._batch, self._progress = batch, progress or (lambda done, total: None)
-        self._known = writer.known()
+        self._known = known
         self._gone = _gone(self._known, listing)
         self._moved_from = {self._known[path].hash: self._known[path] for path in self._gone}
         # By hash, how many vanished files may still turn up under another path, and then count as moved.
         self._movable = Counter(self._known[path].hash for path in self._gone)
-        self._skipped = listing.skipped + [(root, "it does not exist.") for root in listing.missing]
+        self._skipped = listing.skipped + [
+            (root, "it does not exist.") for root in listing.missing if not listing.is_of_changes
+        ]
         self._skipped += [(root, "it holds no sound; its files in the index stay.") for root in listing.empty]
         self._to_read = [path for path in listing.files if self._is_new(path)]
-        self._added = self._moved = 0
+        self._added = self._moved = self._relocated = 0
         self._unchanged = len(listing.files) - len(self._to_read)
         # By hash: (duration, rate, channels); windows to be committed; reasons of failures.
         self._described = {row.hash: (row.duration_s, row.rate, row.channels) for row in self._known.values()}
+        self._metadata = {row.hash: row.metadata for row in self._known.values() if _has_metadata(row)}
         self._new_windows: dict[str, Recording] = {}
         self._failed: dict[str, str] = {}
         self._waiting: deque[_HashedFile] = deque()
@@ -153,6 +198,13 @@ class _Scan:
     def _is_new(self, path: str) -> bool:
         now, known = self._listing.files[path], self._known.get(path)
         return known is None or (known.size, known.mtime_ns) != (now.size, now.mtime_ns)
+
+    def count_moved(self, relocated: Collection[str]) -> None:
+        """Count files of a folder that was recognised under its new path as moved."""
+        moved = sum(path in self._listing.files and not self._is_new(path) for path in relocated)
+        self._moved += moved
+        self._unchanged -= moved
+        self._relocated = moved
 
     def read_new(self) -> None:
         """Hash the files that are new, embed new contents, and commit."""
@@ -182,7 +234,7 @@ class _Scan:
         self._writer.drop(self._gone)
         self._writer.prune()
         self._writer.compact()
-        removed = len(self._gone) - self._moved
+        removed = len(self._gone) - (self._moved - self._relocated)
         return ScanReport(self._added, self._unchanged, self._moved, removed, self._skipped)
 
     def _new_sounds(self) -> Iterator[Path | FileContent]:
@@ -202,6 +254,7 @@ class _Scan:
             self._waiting.append(_HashedFile(path, digest, is_new))
             if is_new:
                 submitted.add(digest)
+                self._read_metadata(digest, sound)
                 yield sound
             else:
                 self._take_known()  # or a folder of a million moved files would be committed at the end only
@@ -262,9 +315,17 @@ class _Scan:
             duration_s, rate, channels = self._described[digest]
             now = self._listing.files[path]
             row = FileRow(path, digest, now.size, now.mtime_ns, float(duration_s), int(rate), int(channels))
-            return self._with_facts(self._with_past(row))
+            return self._with_facts(self._with_past(self._with_metadata(row)))
         except Exception as error:
             return _sentence(error)
+
+    def _with_metadata(self, row: FileRow) -> FileRow:
+        self._read_metadata(row.hash, Path(row.path))
+        return row.with_metadata(self._metadata[row.hash]) if row.hash in self._metadata else row
+
+    def _read_metadata(self, digest: str, sound: Path | FileContent) -> None:
+        if self._readers.metadata and digest not in self._metadata:
+            self._metadata[digest] = self._readers.metadata(sound)
 
     def _with_past(self, row: FileRow) -> FileRow:
         """Copy the facts that the index has of this content, at this path or at one that is gone."""
@@ -282,14 +343,22 @@ class _Scan:
 
     def refresh_facts(self) -> None:
         """Store changed facts of unchanged files, which `read_new` does not visit."""
-        rows = []
+        changed: list[FileRow] = []
         for path in self._listing.files:
-            if not self._is_new(path):
-                try:
-                    rows.append(self._with_facts(self._known[path]))
-                except Exception as error:
-                    self._skipped.append((path, _sentence(error)))
-        if changed := [row for row in rows if row != self._known[row.path]]:
+            if self._is_new(path):
+                continue
+            known = self._known[path]
+            try:
+                row = self._with_facts(known if _has_metadata(known) else self._with_metadata(known))
+            except Exception as error:
+                self._skipped.append((path, _sentence(error)))
+                continue
+            if row != known:
+                changed.append(row)
+            if len(changed) >= _FACTS_PER_COMMIT:
+                self._writer.put(changed, {})
+                changed = []
+        if changed:
             self._writer.put(changed, {})
 
     def _count(self, row: FileRow) -> None:
@@ -320,9 +389,38 @@ def _hashed(path: Path) -> tuple[str, Path | FileContent]:
         return hashlib.file_digest(file, "sha256").hexdigest(), path
 
 
-def _list_sounds(roots: Sequence[str | Path]) -> Walk:
+def _relocate(index: Index, writer: IndexWriter, listing: Walk) -> list[str]:
+    """Give files of roots that are gone the paths of a listed folder with the same files, and return these paths.
+
+    A folder counts as the same when at least half of the files that the index has of a root are there, at the same
+    relative path, of the same size and mtime.
+    """
+    header, found = index.header(), list[str]()
+    new_roots = [root for root in listing.roots if root not in {known.path for known in header.roots}]
+    missing = [root.path for root in header.roots if new_roots and is_gone(root.path)]
+    known = writer.known() if missing else {}
+    for old in missing:
+        [old_prefix] = prefixes([old])
+        rows = {path.removeprefix(old_prefix): row for path, row in known.items() if path.startswith(old_prefix)}
+        for new in new_roots:
+            [prefix] = prefixes([new])
+            same = sum(listing.files.get(prefix + name) == Stamp(row.size, row.mtime_ns) for name, row in rows.items())
+            if rows and 2 * same >= len(rows) and not any(prefix + name in known for name in rows):
+                writer.relocate(old_prefix, prefix)
+                header = header.without_roots([old]).with_roots(index.folder, [new])
+                index.write_header(header)
+                found += [prefix + name for name in rows]
+                break
+    return found
+
+
+def _has_metadata(row: FileRow) -> bool:
+    return row.metadata_version >= METADATA_VERSION
+
+
+def _list_sounds(roots: Sequence[str | Path], exclude: Iterable[str]) -> Walk:
     """List the sounds under `roots`. Raises DataError when no root exists or none holds a sound."""
-    listing = walk(roots)
+    listing = walk(roots, exclude)
     names = ", ".join(str(root) for root in roots) or "nothing"
     if len(listing.missing) == len(roots):
         raise DataError(f"There is nothing to index at {names}. Give folders or files that exist.")
@@ -336,9 +434,18 @@ def _list_sounds(roots: Sequence[str | Path]) -> Walk:
 
 
 def _gone(known: dict[str, FileRow], listing: Walk) -> list[str]:
-    """Paths of the index below the listed folders that certainly no longer exist."""
-    under = prefixes(listing.roots)
-    return [path for path in known if path not in listing.files and path.startswith(under) and is_gone(path)]
+    """Paths of the index below the listed folders that are excluded, or certainly no longer exist."""
+    found = []
+    vanished = prefixes(listing.missing) if listing.is_of_changes else ()
+    for path in known:
+        if path not in listing.files:
+            if listing.is_of_changes and f"{path}{os.sep}".startswith(vanished):
+                found.append(path)
+                continue
+            below = [path.removeprefix(root) for root in prefixes(listing.roots) if path.startswith(root)]
+            if below and (any(map(listing.is_excluded, below)) or is_gone(path)):
+                found.append(path)
+    return found
 
 
 def _is_same(path: str, then: Stamp) -> bool:

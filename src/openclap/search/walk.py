@@ -1,18 +1,21 @@
 """List the sound files under folders, by their suffixes and without opening them.
 
-Hidden files and folders are skipped. Links to folders are followed, each folder once. A root that is a file is listed
-whatever its suffix.
+Hidden files and folders are skipped, and those that match a pattern of exclusion: a pattern without a slash (`*.tmp`,
+`Trash`) is compared with each name, and one with a slash (`Field/old*`) with the path below the root. Links to folders
+are followed, each folder once. A root that is a file is listed whatever its suffix.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from openclap.search.paths import absolute, is_gone, is_storable, printable
+from openclap.search.paths import absolute, is_gone, is_storable, prefixes, printable
 from openclap.types import AUDIO_SUFFIXES
 
 _FolderId = tuple[int, int]
@@ -26,6 +29,26 @@ class Stamp:
     mtime_ns: int
 
 
+Excludes = Callable[[str], bool]
+"""Whether a path below a root, relative to it, is excluded."""
+
+
+def excludes(patterns: Iterable[str]) -> Excludes:
+    """A function that says whether one of the patterns matches a relative path or a folder above it, whatever the case
+    of letters."""
+    listed = [pattern.strip("/").casefold() for pattern in patterns]
+    names = [fnmatch.translate(pattern) for pattern in listed if "/" not in pattern]
+    paths = [fnmatch.translate(pattern) for pattern in listed if "/" in pattern]
+    is_name, is_path = (re.compile("|".join(group) or r"(?!)").match for group in (names, paths))
+
+    def matches(relative: str) -> bool:
+        parts = PurePath(relative.casefold()).parts
+        above = ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+        return any(map(is_name, parts)) or any(map(is_path, above))
+
+    return matches if listed else lambda _: False
+
+
 @dataclass(slots=True)
 class Walk:
     """Result of a walk.
@@ -33,12 +56,18 @@ class Walk:
     Attributes:
         files: sound files by absolute path.
         skipped: paths and reasons.
+        is_excluded: whether a path relative to its root was left out.
+        given: the roots that exist.
+        is_of_changes: the roots are files and folders that changed, and those that are missing were removed.
         roots, empty, missing: the roots that are folders with sounds, folders without, and those that do not exist.
     """
 
     files: dict[str, Stamp] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    is_excluded: Excludes = field(default=lambda _: False, repr=False)
+    is_of_changes: bool = False
     roots: list[str] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
@@ -49,33 +78,65 @@ def stamp(path: str) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns)
 
 
-def walk(roots: Iterable[str | Path]) -> Walk:
-    """Every sound under `roots` (folders or files), folders in the order of names."""
-    result = Walk()
+def walk(roots: Iterable[str | Path], exclude: Iterable[str] = ()) -> Walk:
+    """Every sound under `roots` (folders or files), folders in the order of names; files that are roots are never
+    excluded."""
+    result = Walk(is_excluded=excludes(exclude))
     visited: set[_FolderId] = set()
     for root in dict.fromkeys(absolute(root) for root in roots):
         if is_gone(root):
             result.missing.append(root)
-        elif Path(root).is_dir():
+            continue
+        result.given.append(root)
+        if Path(root).is_dir():
             _walk_folder(root, visited, result)
         else:
             _take(root, result)
     return result
 
 
-def _walk_folder(root: str, visited: set[_FolderId], result: Walk) -> None:
+def walk_changed(roots: Iterable[str], paths: Iterable[str], exclude: Iterable[str] = ()) -> Walk:
+    """The sounds among `paths` and below, as far as a walk of `roots` would list them.
+
+    Paths below a root that is gone are left out: it may be a drive that is not mounted.
+    """
+    result = Walk(is_excluded=excludes(exclude), is_of_changes=True)
+    visited: set[_FolderId] = set()
+    present = [root for root in roots if not is_gone(root)]
+    for path in sorted({absolute(path) for path in paths}):
+        root = next((root for root in present if path.startswith(prefixes([root])) or path == root), None)
+        if root is None or (path != root and _is_left_out(path[len(prefixes([root])[0]) :], result)):
+            continue
+        if is_gone(path):
+            result.missing.append(path)
+        elif Path(path).is_dir():
+            _walk_folder(path, visited, result, root)
+        elif path == root or Path(path).suffix.lower() in AUDIO_SUFFIXES:
+            _take(path, result)
+    result.roots += [folder for folder in result.empty if folder not in present]  # its last sound was removed
+    result.empty = []
+    return result
+
+
+def _is_left_out(relative: str, result: Walk) -> bool:
+    """Whether a path relative to its root is hidden or excluded."""
+    return any(part.startswith(".") for part in PurePath(relative).parts) or result.is_excluded(relative)
+
+
+def _walk_folder(root: str, visited: set[_FolderId], result: Walk, above: str | None = None) -> None:
+    """Take the sounds under `root`; patterns are compared with paths relative to `above`, by default the root."""
     is_new = _folder_id(root) not in visited  # a root below an earlier root gives no new files, but is not empty
     before = len(result.files) + len(result.skipped)
-    for path in _listing(root, visited, result):
+    for path in _listing(root, visited, result, above or root):
         _take(path, result)
     is_empty = is_new and len(result.files) + len(result.skipped) == before
     (result.empty if is_empty else result.roots).append(root)
 
 
-def _listing(root: str, visited: set[_FolderId], result: Walk) -> Iterator[str]:
+def _listing(root: str, visited: set[_FolderId], result: Walk, above: str) -> Iterator[str]:
     """Yield the paths of sounds under `root`. Real folders come before links, so that a folder that is reached in both
     ways is listed by its own path."""
-    folders, links = [root], list[str]()
+    folders, links, below = [root], list[str](), len(prefixes([above])[0])
     while folders or links:
         folder = (folders or links).pop()
         try:
@@ -87,7 +148,9 @@ def _listing(root: str, visited: set[_FolderId], result: Walk) -> Iterator[str]:
         except OSError as error:
             result.skipped.append((printable(folder), f"the folder cannot be listed ({error.strerror})."))
             continue
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
+        visible = [
+            entry for entry in entries if not (entry.name.startswith(".") or result.is_excluded(entry.path[below:]))
+        ]
         folders += [entry.path for entry in reversed(visible) if entry.is_dir(follow_symlinks=False)]
         links += [entry.path for entry in reversed(visible) if entry.is_symlink() and _is_folder(entry)]
         for entry in visible:

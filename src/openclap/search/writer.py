@@ -12,8 +12,9 @@ from datetime import timedelta
 from typing import Any
 
 from openclap.errors import DataError
-from openclap.search.paths import is_storable
-from openclap.search.rows import FileRow, among, file_rows, files_table, windows_table
+from openclap.search.keywords import KeywordIndex
+from openclap.search.paths import is_storable, prefixes
+from openclap.search.rows import FileRow, among, file_rows, files_table, quoted, windows_table
 from openclap.types import Window
 
 _KEEP_VERSIONS = timedelta(minutes=10)
@@ -26,15 +27,22 @@ _ROWS_PER_FRAGMENT = 1000
 
 
 class IndexWriter:
-    """Writes to an open index. `storage` turns errors of LanceDB into DataError."""
+    """Writes to an open index. `storage` turns errors of LanceDB into DataError; `keywords` follow the table of
+    files."""
 
     def __init__(
-        self, files: Any, windows: Any, dim: int, storage: Callable[[str], AbstractContextManager[None]]
+        self,
+        files: Any,
+        windows: Any,
+        dim: int,
+        storage: Callable[[str], AbstractContextManager[None]],
+        keywords: KeywordIndex,
     ) -> None:
         self._files = files
         self._windows = windows
         self._dim = dim
         self._storage = storage
+        self._keywords = keywords
         self._commits = 0
         self._contents = self._distinct(windows)
 
@@ -43,10 +51,16 @@ class IndexWriter:
         """The hashes of contents with stored vectors."""
         return self._contents
 
-    def known(self) -> dict[str, FileRow]:
-        """Every file of the index by path."""
+    def known(self, within: Collection[str] | None = None) -> dict[str, FileRow]:
+        """Every file of the index by path; or those that are among the paths `within`, or below one."""
+        conditions = [None] if within is None else [*among("path", within), *map(_below, prefixes(within))]
         with self._storage("read"):
-            return {row.path: row for row in file_rows(self._files.search().to_arrow())}
+            searches = [self._files.search() for _ in conditions]
+            found = [
+                search.where(condition) if condition else search
+                for search, condition in zip(searches, conditions, strict=True)
+            ]
+            return {row.path: row for search in found for row in file_rows(search.to_arrow())}
 
     def put(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
         """Store `files`, each replacing the row with its path, and the windows of new contents.
@@ -67,8 +81,10 @@ class IndexWriter:
                 self._windows.add(vectors)
                 self._contents.update(new)
             if rows:
+                before = self._files.version
                 upsert = self._files.merge_insert("path").when_matched_update_all().when_not_matched_insert_all()
                 upsert.execute(facts)
+                self._keywords.update(rows, [], before=before, after=self._files.version)
         self._commits += 1
         if self._commits % _COMMITS_PER_CHECK == 0:
             self.compact()
@@ -76,8 +92,26 @@ class IndexWriter:
     def drop(self, paths: Collection[str]) -> None:
         """Remove files. Their vectors stay until `prune`, so that a moved file can use them."""
         with self._storage("written"):
+            before = self._files.version
             for condition in among("path", paths):
                 self._files.delete(condition)
+            self._keywords.update([], paths, before=before, after=self._files.version)
+
+    def relocate(self, old: str, new: str) -> None:
+        """Replace the prefix `old` of paths by `new`, in one commit."""
+        with self._storage("written"):
+            before = self._files.version
+            path = f"concat({quoted(new)}, substr(path, {len(old) + 1}))"
+            self._files.update(where=_below(old), values_sql={"path": path})
+            self._keywords.update([], [], before=before, after=self._files.version, moved=(old, new))
+
+    def finish(self) -> None:
+        """Make the keywords again if they are not those of the table of files."""
+        with self._storage("read"):
+            version = self._files.version
+            if self._keywords.version() != version:
+                batches = self._files.search().to_batches()
+                self._keywords.rebuild((row for batch in batches for row in file_rows(batch)), version)
 
     def prune(self) -> None:
         """Remove the vectors that belong to no file."""
@@ -93,9 +127,16 @@ class IndexWriter:
             for table in (self._files, self._windows):
                 fragments = table.stats()["fragment_stats"]["num_fragments"]
                 if fragments > _FRAGMENTS + table.count_rows() // _ROWS_PER_FRAGMENT:
+                    before = self._files.version
                     table.optimize(cleanup_older_than=_KEEP_VERSIONS)
+                    self._keywords.update([], [], before=before, after=self._files.version)
 
     def _distinct(self, table: Any) -> set[str]:
         with self._storage("read"):
             batches = table.search().select(["hash"]).to_batches()
             return {digest for batch in batches for digest in batch.column("hash").unique().to_pylist()}
+
+
+def _below(prefix: str) -> str:
+    """An SQL filter for paths with this prefix."""
+    return f"starts_with(path, {quoted(prefix)})"

@@ -1,0 +1,153 @@
+"""Answer a query from an index: by embedding, by words, or by both; with filters, pages, and windows that overlap.
+
+D embedding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+from openclap.errors import ConfigError
+from openclap.search.filters import Where, facets, mask_of
+from openclap.search.index import Index
+from openclap.search.paths import prefixes
+from openclap.search.rows import FileRow, FloatArray
+from openclap.types import Hit, KeywordUse
+
+FUSION_CONSTANT = 60
+"""k of reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009, https://doi.org/10.1145/1571941.1572114."""
+_FUSED_AT_LEAST = 1024
+"""Hits of each ranking that are fused; a power of two above twice the wanted hits, so that pages rarely change it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """A query.
+
+    Attributes:
+        vector: a unit vector (D,); None for a query by words alone.
+        words: for the keywords.
+        where: conditions on facts; see `filters`.
+        every_window: whether a file may be several hits.
+        without: real paths of files that are no hits.
+    """
+
+    vector: FloatArray | None = None
+    words: str = ""
+    where: Where = ()
+    keywords: KeywordUse = "off"
+    every_window: bool = False
+    without: frozenset[str] = frozenset()
+
+
+def find(index: Index, query: SearchQuery, k: int, offset: int = 0) -> list[Hit]:
+    """The hits from number `offset` on, at most k, best first.
+
+    `score` is always the cosine; hits by words alone have 0, and cover their file. Raises ConfigError for a condition
+    or a use of keywords that cannot be read, and IndexMismatchError when the index was rebuilt with another model.
+    """
+    if query.keywords not in get_args(KeywordUse):
+        raise ConfigError(f"keywords is {query.keywords!r}, expected one of {', '.join(get_args(KeywordUse))}.")
+    index.check(index.header().identity)
+    allowed = _allowed(index, query.where)
+    wanted = offset + k
+    if allowed is not None and not allowed:
+        return []
+    if query.vector is None or query.keywords == "only":
+        hits = _by_words(index, query, wanted, allowed)
+    elif query.keywords == "fused":
+        hits = _fused(index, query, query.vector, wanted, allowed)
+    else:
+        hits = _nearest(index, query.vector, wanted, _include(allowed, query.without), query.every_window)
+    return _as_found(index, hits[offset:wanted])
+
+
+def count_facets(index: Index, fact: str, where: Where = ()) -> list[tuple[Any, int]]:
+    """The values of a fact and the number of files with each, the most frequent first; see `filters.facets`."""
+    files = index.facts()
+    return facets(files, fact, mask_of(files, where) if where else None)
+
+
+def count_files(index: Index, where: Where) -> int:
+    """The number of files that fulfil the conditions."""
+    return int(mask_of(index.facts(), where).sum())
+
+
+def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
+    """Hits, the best first, without those that overlap a better one in their file."""
+    kept: list[Hit] = []
+    of_file: dict[str, list[Hit]] = {}
+    for hit in hits:
+        others = of_file.setdefault(hit.path, [])
+        if all(hit.end_s <= other.start_s or other.end_s <= hit.start_s for other in others):
+            others.append(hit)
+            kept.append(hit)
+    return kept
+
+
+def _allowed(index: Index, where: Where) -> set[str] | None:
+    """The paths of files that fulfil the conditions; None for all."""
+    if not where:
+        return None
+    files = index.facts()
+    return set(files.filter(mask_of(files, where)).column("path").to_pylist())
+
+
+def _include(allowed: set[str] | None, without: frozenset[str]) -> Callable[[FileRow], bool]:
+    def include(row: FileRow) -> bool:
+        return (allowed is None or row.path in allowed) and (not without or os.path.realpath(row.path) not in without)
+
+    return include
+
+
+def _nearest(
+    index: Index, vector_D: FloatArray, wanted: int, include: Callable[[FileRow], bool], every_window: bool
+) -> list[Hit]:
+    if not every_window:
+        return index.search(vector_D, wanted, include=include)
+    fetched = wanted
+    while True:
+        hits = index.search(vector_D, fetched, one_per_file=False, include=include)
+        kept = without_overlaps(hits)
+        if len(kept) >= wanted or len(hits) < fetched:
+            return kept[:wanted]
+        fetched *= 2
+
+
+def _by_words(index: Index, query: SearchQuery, wanted: int, allowed: set[str] | None) -> list[Hit]:
+    paths = index.find_by_keywords(query.words, wanted, allowed)
+    rows = index.files(paths)
+    return [rows[path].hit(0.0, rows[path].duration_s, 0.0) for path in paths if path in rows]
+
+
+def _fused(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, allowed: set[str] | None) -> list[Hit]:
+    """Reciprocal rank fusion of the ranking by cosine and the ranking by words. Of a file with several hits the best
+    one gets the rank of its words."""
+    depth = max(_FUSED_AT_LEAST, 1 << (2 * wanted).bit_length())
+    by_vector = _nearest(index, vector_D, depth, _include(allowed, query.without), query.every_window)
+    by_words = {path: rank for rank, path in enumerate(index.find_by_keywords(query.words, depth, allowed), start=1)}
+    only_words = set(by_words) - {hit.path for hit in by_vector}
+    more = index.search(vector_D, len(only_words), include=lambda row: row.path in only_words) if only_words else []
+    fused: list[tuple[float, int, Hit]] = []
+    for rank, hit in enumerate((*by_vector, *more), start=1):
+        of_vector = _reciprocal(rank) if rank <= len(by_vector) else 0.0
+        of_words = _reciprocal(by_words.pop(hit.path)) if hit.path in by_words else 0.0
+        fused.append((-of_vector - of_words, rank, hit))
+    return [hit for _, _, hit in sorted(fused, key=lambda entry: entry[:2])][:wanted]
+
+
+def _reciprocal(rank: int) -> float:
+    return 1.0 / (FUSION_CONSTANT + rank)
+
+
+def _as_found(index: Index, hits: Sequence[Hit]) -> list[Hit]:
+    """Hits with the paths that their files have now: those of roots that moved together with the index."""
+    roots = [(root.path, root.found(index.folder)) for root in index.header().roots]
+    moved = {old: new for (old, new) in roots if old != new}
+    pairs = list(zip(prefixes(moved), prefixes(moved.values()), strict=True))
+    for old, new in pairs:
+        hits = [replace(hit, path=new + hit.path[len(old) :]) if hit.path.startswith(old) else hit for hit in hits]
+    return list(hits)

@@ -1,0 +1,206 @@
+"""The commands around an index, run in this process on small real sounds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from openclap.cli import run
+from openclap.errors import AudioWarning, ConfigError, DataError
+from openclap.library import Library
+from openclap.search import rebuild
+from openclap.search.scan import ScanReport
+from openclap.search.watch import watch
+from support.tiny_models import save_tiny_model
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def openclap(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command line in this process: exit code, stdout and stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def library(tiny_model: Path, sounds: Path, tmp_path: Path) -> Library:
+    library = Library.open(tmp_path / "index", tiny_model)
+    library.add([sounds])
+    return library
+
+
+def names(hits: Any) -> list[str]:
+    return [Path(hit["path"] if isinstance(hit, dict) else hit.path).name for hit in hits]
+
+
+def test_search_options(openclap: Call, library: Library, tmp_path: Path) -> None:
+    index = ("--index", tmp_path / "index", "--json")
+    code, out, _ = openclap("search", "a low tone", *index, "--where", "duration<0.8", "--where", "name~o")
+    assert code == 0 and set(names(json.loads(out))) == {"low-0.wav", "noise-2.wav"}
+    code, out, _ = openclap("search", "igh-4", *index, "--keywords", "only")
+    [hit] = json.loads(out)
+    assert names([hit]) == ["high-4.wav"] and hit["rate"] == 16000 and hit["channels"] == 1
+    code, out, _ = openclap("search", "noise-5", *index, "--keywords", "fused", "-k", "1")
+    assert names(json.loads(out)) == ["noise-5.wav"]
+    pages = [openclap("search", "rain", *index, "-k", "4", "--offset", offset)[1] for offset in (0, 4)]
+    assert len({name for page in pages for name in names(json.loads(page))}) == 6
+    code, out, _ = openclap("search", "rain", *index, "--also", "wolf:0.5", "--unlike", "noise", "--every-window")
+    assert code == 0 and len(json.loads(out)) > 6
+    code, out, err = openclap("search", "rain", *index, "--where", "colour=red")
+    assert code == 2 and "Facts are" in err and err.count("\n") == 1
+
+
+def test_similar_options(openclap: Call, library: Library, sounds: Path, tmp_path: Path) -> None:
+    tone, noise = (soundfile.read(sounds / name)[0] for name in ("high-4.wav", "noise-5.wav"))
+    both = tmp_path / "both.wav"
+    soundfile.write(both, np.concatenate([tone, noise]), 16000)
+    end = len(tone) / 16000
+    for options, kind in ((("--to", end), "high"), (("--from", end), "noise")):
+        code, out, _ = openclap("similar", both, "--index", tmp_path / "index", "--json", "-k", "1", *options)
+        assert code == 0 and names(json.loads(out))[0].startswith(kind)
+    code, out, _ = openclap(
+        "similar", sounds / "low-0.wav", "--unlike", sounds / "low-3.wav", "--index", tmp_path / "index", "--json"
+    )
+    low_D, other_D = library.embedder.embed_audio([sounds / "low-0.wav", sounds / "low-3.wav"])
+    expected = library.index.search((low_D - 0.5 * other_D) / np.linalg.norm(low_D - 0.5 * other_D), 6)
+    scores = [hit.score for hit in expected if not Path(hit.path).name.startswith("low")]
+    assert code == 0 and [hit["score"] for hit in json.loads(out)] == pytest.approx(scores, abs=1e-5)
+    for wrong in (("--from", 99), ("--from", 2, "--to", 1), ("--from", "-1")):
+        assert openclap("similar", both, "--index", tmp_path / "index", *wrong)[0] == 2
+
+
+def test_weights_are_those_of_unit_vectors(library: Library) -> None:
+    rain_D, wolf_D = library.embedder.embed_text(["rain", "wolf"])
+    sum_D = 2 * rain_D - 0.5 * wolf_D
+    expected = library.index.search(sum_D / np.linalg.norm(sum_D), 6)
+    assert names(library.search({"rain": 2.0, "wolf": -0.5}, 6)) == names(expected)
+    for weights in ({"rain": 1.0, "wolf": float("nan")}, {}, {"rain": 0.0}):
+        with pytest.raises(ConfigError):
+            library.search(weights)
+    with pytest.raises(ConfigError):
+        library.search("rain", 0)
+    with pytest.raises(ConfigError):
+        library.search("rain", offset=-1)
+
+
+def test_long_and_silent_queries(library: Library, tmp_path: Path) -> None:
+    assert len(library.search("rain " * 5000, 3)) == 3
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    with pytest.warns(AudioWarning, match="silent"):
+        assert len(library.similar(tmp_path / "silent.wav", 3)) == 3
+
+
+def test_update_and_remove(openclap: Call, library: Library, sounds: Path, tmp_path: Path) -> None:
+    index = ("--index", tmp_path / "index", "--json")
+    shutil.copy(sounds / "low-0.wav", sounds / "new.wav")
+    assert json.loads(openclap("index", "update", *index)[1])["added"] == 1
+    assert json.loads(openclap("index", "update", *index, "--exclude", "low*")[1])["removed"] == 2
+    status = json.loads(openclap("index", "status", *index)[1])
+    assert (status["files"], status["folders"], status["exclude"]) == (5, [str(sounds)], ["low*"])
+    code, out, err = openclap("index", "remove", sounds / "new.wav", *index)
+    assert json.loads(out) == {"removed": 1} and "comes back" in err and (sounds / "new.wav").exists()
+    assert json.loads(openclap("index", "remove", sounds, *index)[1]) == {"removed": 4}
+    code, _, err = openclap("index", "update", *index)
+    assert code == 2 and "knows no folders" in err
+
+
+def test_facets_and_export(openclap: Call, library: Library, tmp_path: Path) -> None:
+    index = ("--index", tmp_path / "index")
+    code, out, _ = openclap("index", "facets", "rate", *index, "--json")
+    assert json.loads(out) == [{"value": 16000, "files": 6}]
+    facts = json.loads(openclap("index", "facets", *index, "--json")[1])
+    assert {"value": "rate", "files": 6} in facts and {"value": "title", "files": 0} in facts
+    assert "16000" in openclap("index", "facets", "rate", *index, "--where", "name~low")[1]
+    assert openclap("index", "facets", "colour", *index)[0] == 2
+    code, _, err = openclap("index", "export", tmp_path / "out", *index)
+    assert code == 0 and "6 files" in err and (tmp_path / "out" / "files.parquet").is_file()
+    assert openclap("index", "export", tmp_path / "out", *index)[0] == 2
+
+
+def test_only_unreadable_files_are_a_mistake(openclap: Call, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.wav").write_bytes(b"no sound")
+    code, _, err = openclap("index", "add", tmp_path / "bad", "--index", tmp_path / "i", "--model", tiny_model)
+    assert code == 2 and "None of the files" in err and "a.wav" in err
+
+
+def test_rebuild_exchanges_the_model(openclap: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    index, other = tmp_path / "index", save_tiny_model(tmp_path / "other", seed=1)
+    add = ("index", "add", sounds, "--index", index, "--model", tiny_model, "--table", sounds / "sounds.csv")
+    assert openclap(*add)[0] == 0
+    opened = Library.open(index)
+    code, out, err = openclap("index", "rebuild", "--model", other, "--index", index, "--json")
+    assert code == 0 and json.loads(out)["added"] == 6, err
+    status = json.loads(openclap("index", "status", "--index", index, "--json")[1])
+    assert (status["model"], status["files"], status["folders"]) == (str(other), 6, [str(sounds)])
+    assert {hit.caption for hit in Library.open(index).search("rain")} == {"a low tone", "a high tone", "a noise tone"}
+    assert sorted(path.name for path in tmp_path.glob("index*")) == ["index"]
+    with pytest.raises(Exception, match="cannot be compared"):
+        opened.search("rain")
+
+
+def test_a_rebuilding_that_was_stopped_goes_on(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    index, other = tmp_path / "index", save_tiny_model(tmp_path / "other", seed=1)
+    Library.open(index, tiny_model).add([sounds])
+    Library.open(tmp_path / "index.rebuild", other).add([sounds / "low-0.wav"])  # begun
+    _, report = Library.rebuild(index, other)
+    assert (report.added, report.unchanged) == (5, 1)
+    for place in ("index.old", "index.rebuild"):  # stopped between the renames of an exchange
+        shutil.copytree(index, tmp_path / place)
+    shutil.rmtree(index)
+    with pytest.raises(DataError, match="index rebuild"):
+        Library.open(index)
+    assert rebuild.prepare(index)[0].count()[0] == 6
+    assert sorted(path.name for path in tmp_path.glob("index*")) == ["index"]
+    sounds.rename(tmp_path / "away")
+    with pytest.raises(DataError, match="Mount it"):
+        Library.rebuild(index, other)
+
+
+def test_a_watched_folder_is_kept_up_to_date(library: Library, sounds: Path, tmp_path: Path) -> None:
+    reports: list[ScanReport] = []
+    stop = threading.Event()
+    watching = threading.Thread(
+        target=watch, args=(library.index, library.update, reports.append, print), kwargs={"stop": stop}
+    )
+    watching.start()
+
+    def until(expected: set[str]) -> float:
+        began = time.monotonic()
+        while {Path(path).name for path in library.index.files_by_path()} != expected:
+            assert time.monotonic() - began < 30, library.index.files_by_path()
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    try:
+        while not reports:
+            time.sleep(0.05)
+        now = {path.name for path in sounds.glob("*.wav")}
+        shutil.copy(sounds / "low-0.wav", sounds / "AMBForst_Dawn_AB_LIB.wav")
+        (sounds / "notes.txt").write_text("no sound")
+        until(now := now | {"AMBForst_Dawn_AB_LIB.wav"})
+        (sounds / "deep").mkdir()
+        (sounds / "low-3.wav").rename(sounds / "deep" / "moved.wav")
+        until(now := now - {"low-3.wav"} | {"moved.wav"})
+        shutil.rmtree(sounds / "deep")
+        until(now - {"moved.wav"})
+        assert [hit.category for hit in library.search("dawn", keywords="only")] == ["AMB"]
+    finally:
+        stop.set()
+        watching.join(timeout=20)
+    assert not watching.is_alive()
