@@ -52,14 +52,19 @@ def check_every_tool(client: Client, library: Library, path: str) -> None:
                 "sound": await call(client, "search_sound", path=path, k=5),
                 "similar": await call(client, "similar", path=path, k=5),
                 "facts": await call(client, "facts", path=path),
+                "values": await call(client, "values", fact="channels", where=["channels=2"]),
+                "part": await call(client, "search_sound", path=path, k=5, from_s=0.1, to_s=0.3, where=["channels=2"]),
             }
 
     names, results = asyncio.run(converse())
-    assert names == ["search_text", "search_sound", "similar", "facts"]
+    assert names == ["search_text", "search_sound", "similar", "values", "facts"]
     assert [hit["path"] for hit in results["text"]] == [hit.path for hit in library.search("noise", 6)]
     assert [hit["path"] for hit in results["sound"]] == [hit.path for hit in library.similar(path, 5)]
     assert [hit["path"] for hit in results["similar"]] == [hit.path for hit in library.index.similar_to(path, 5)]
     assert (results["facts"]["path"], results["facts"]["channels"]) == (path, 2)
+    assert results["values"] == [{"value": 2, "files": 3}]
+    part = library.similar(path, 5, from_s=0.1, to_s=0.3, where=["channels=2"])
+    assert [hit["path"] for hit in results["part"]] == [hit.path for hit in part]
     json.dumps(results)
 
 

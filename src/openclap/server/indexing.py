@@ -39,8 +39,8 @@ class IndexingJob:
 
     def start(self) -> IndexingState:
         """Start a run. Raises ApiError when one is running, or the index has no folders."""
-        if not self.index.folders:
-            raise ApiError(409, f"The index {self.index.name} was served without folders. Give them to openclap serve.")
+        if not self.index.folders and not self.index.library.index.header().roots:
+            raise ApiError(409, f"No folder was added to the index {self.index.name}. Add one with openclap index add.")
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 raise ApiError(409, f"The index {self.index.name} is being brought up to date already.")
@@ -84,11 +84,12 @@ class IndexingJob:
                 raise CancelledError
             self._update(done=done, total=total)
 
-        return library.add(
-            list(self.index.folders),
-            progress=progress,
-            seconds=lambda seconds: self._update(seconds=self.state.seconds + seconds),
-        )
+        def seconds(more: float) -> None:
+            self._update(seconds=self.state.seconds + more)
+
+        if self.index.folders:
+            return library.add(self.index.folders, progress=progress, seconds=seconds)
+        return library.update(progress=progress, seconds=seconds)
 
     def _update(self, **changes: object) -> None:
         self.state = self.state.model_copy(update=changes)

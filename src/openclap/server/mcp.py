@@ -14,7 +14,7 @@ from pydantic import Field
 import openclap
 from openclap.errors import OpenClapError
 from openclap.library import Library
-from openclap.types import Hit
+from openclap.types import Hit, KeywordUse
 
 T = TypeVar("T")
 
@@ -23,6 +23,9 @@ INSTRUCTIONS = (
     "only. Paths are files on the user's machine."
 )
 Count = Annotated[int, Field(ge=1, le=100, description="The number of sounds.")]
+Conditions = Annotated[
+    list[str] | None, Field(description="Conditions on facts, all of which must hold: duration_s<10, tags=rain|wind.")
+]
 SoundPath = Annotated[str, Field(min_length=1, description="The path of a sound.")]
 
 
@@ -40,15 +43,20 @@ def create_server(library: Library) -> MCPServer[Any]:
 
     @server.tool()
     def search_text(
-        text: Annotated[str, Field(min_length=1, description="A description: rain on a tin roof.")], k: Count = 10
+        text: Annotated[str, Field(min_length=1, description="A description: rain on a tin roof.")],
+        k: Count = 10,
+        where: Conditions = None,
+        keywords: KeywordUse = "off",
     ) -> list[dict[str, Any]]:
-        """Find sounds by describing them in plain words."""
-        return using(lambda: hits(library.search(text, k)))
+        """Find sounds by describing them in plain words; `keywords` also, or only, by words of names and facts."""
+        return using(lambda: hits(library.search(text, k, where=where, keywords=keywords)))
 
     @server.tool()
-    def search_sound(path: SoundPath, k: Count = 10) -> list[dict[str, Any]]:
-        """Find sounds that are similar to any sound file on this machine, indexed or not."""
-        return using(lambda: hits(library.similar(path, k)))
+    def search_sound(
+        path: SoundPath, k: Count = 10, from_s: float = 0.0, to_s: float | None = None, where: Conditions = None
+    ) -> list[dict[str, Any]]:
+        """Find sounds that are similar to any sound file on this machine, indexed or not, or to a part of it."""
+        return using(lambda: hits(library.similar(path, k, from_s=from_s, to_s=to_s, where=where)))
 
     @server.tool()
     def similar(path: SoundPath, k: Count = 10) -> list[dict[str, Any]]:
@@ -56,16 +64,26 @@ def create_server(library: Library) -> MCPServer[Any]:
         return using(lambda: hits(library.index.similar_to(path, k)))
 
     @server.tool()
+    def values(
+        fact: Annotated[str, Field(description="The name of a fact: tags, category, folder, rate, licence.")],
+        where: Conditions = None,
+        most: Annotated[int, Field(ge=1, le=1000, description="The number of values.")] = 50,
+    ) -> list[dict[str, Any]]:
+        """The values of a fact that conditions can use, with the number of files that have each."""
+        counts = using(lambda: library.facets(fact, where))
+        return [{"value": value, "files": count} for value, count in counts[:most]]
+
+    @server.tool()
     def facts(path: SoundPath) -> dict[str, Any]:
         """The facts of an indexed sound, by its path in a hit: length, rate, channels, size, caption, tags, licence."""
-        row = using(lambda: library.index.file(path))
+        row = using(lambda: library.index.files([path])).get(path)
         if row is None:
             raise ToolError(f"{path} is not in the index. Use a path from a hit.")
-        return asdict(row) | {"tags": list(row.tags)}
+        return asdict(row)
 
     return server
 
 
 def hits(found: list[Hit]) -> list[dict[str, Any]]:
     """Hits as JSON objects."""
-    return [asdict(hit) | {"tags": list(hit.tags)} for hit in found]
+    return [asdict(hit) for hit in found]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+
+from openclap.search.filters import Where
+from openclap.types import KeywordUse
 
 DEFAULT_MODEL = "default/not-specified"
 """The name of a model in requests that choose none; infinity's clients send it."""
@@ -21,6 +24,7 @@ def check_unicode(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(check_unicode)]
+Weight = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
@@ -239,21 +243,60 @@ class Page(Body):
     offset: int = Field(0, ge=0, le=9000, description="The number of hits to skip.")
 
 
+class Range(Body):
+    """Numbers from `low` to `high`, both included; null for no bound."""
+
+    low: float | None = Field(None, allow_inf_nan=False)
+    high: float | None = Field(None, allow_inf_nan=False)
+
+
+FactValue = Text | int | Annotated[float, Field(allow_inf_nan=False)] | None
+Conditions = list[Text] | dict[Text, FactValue | list[FactValue] | Range]
+"""Conditions on facts: expressions, or values by fact; see `openclap.search.filters`."""
+
+
+def where_of(conditions: Conditions | None) -> Where | None:
+    """Conditions of a request for the library."""
+    if not isinstance(conditions, dict):
+        return conditions
+    return {fact: (value.low, value.high) if isinstance(value, Range) else value for fact, value in conditions.items()}
+
+
 class SearchRequest(Page):
     """A query: a text, or an indexed sound or a part of it."""
 
     index: Text | None = Field(None, description="The name of an index; the first without one.")
-    text: Text | None = Field(None, description="A description in plain words.")
+    text: Text | Annotated[dict[Text, Weight], Field(min_length=1, max_length=100)] | None = Field(
+        None, description="A description in plain words; or descriptions with weights, below 0 for 'not like this'."
+    )
     path: Text | None = Field(None, description="The path of an indexed sound, as hits have it.")
     start_s: Seconds | None = Field(None, description="The start of the part of the sound.")
     end_s: Seconds | None = Field(None, description="The end of the part of the sound.")
+
+    where: Conditions | None = Field(
+        None,
+        max_length=100,
+        description='Conditions on facts: expressions such as ["duration_s<10", "tags=rain|wind"], or values by fact: '
+        '{"duration_s": {"low": 1, "high": 10}, "tags": ["rain", "wind"]}.',
+    )
+    keywords: KeywordUse = Field(
+        "off", description="Words of names and facts: fused with the embeddings, or only these; for texts."
+    )
+    every_window: bool = Field(False, description="Every window that fits, in place of the best of each file.")
+
+    @property
+    def texts(self) -> list[str]:
+        """The descriptions."""
+        return [self.text] if isinstance(self.text, str) else list(self.text or ())
 
     @model_validator(mode="after")
     def _check_query(self) -> SearchRequest:
         if (self.text is None) == (self.path is None):
             raise ValueError("Give either text or path")
-        if self.text is not None and not self.text.strip():
+        if any(not text.strip() for text in self.texts):
             raise ValueError("The text is empty, expected a few words such as 'rain on a tin roof'")
+        if self.path is not None and self.keywords != "off":
+            raise ValueError("keywords goes with text")
         check_part(self.start_s, self.end_s)
         return self
 
@@ -272,11 +315,22 @@ class HitObject(BaseModel):
     end_s: float
     score: float
     duration_s: float
+    rate: int
+    channels: int
+    size: int
+    modified: str
     caption: str | None
     tags: list[str]
     licence: str | None
-
-    model_config = ConfigDict(extra="allow")
+    title: str | None
+    artist: str | None
+    album: str | None
+    comment: str | None
+    copyright: str | None
+    date: str | None
+    category: str | None
+    subcategory: str | None
+    keywords: list[str]
 
 
 class SearchResponse(BaseModel):
@@ -284,6 +338,20 @@ class SearchResponse(BaseModel):
 
     index: str
     hits: list[HitObject]
+
+
+class FacetValue(BaseModel):
+    """A value of a fact, and the number of files with it."""
+
+    value: str | int | float
+    count: int
+
+
+class Facets(BaseModel):
+    """The values of a fact, the most frequent first."""
+
+    fact: str
+    values: list[FacetValue]
 
 
 class IndexObject(BaseModel):
@@ -318,8 +386,15 @@ class SoundFacts(BaseModel):
     caption: str | None
     tags: list[str]
     licence: str | None
-
-    model_config = ConfigDict(extra="allow")
+    title: str | None
+    artist: str | None
+    album: str | None
+    comment: str | None
+    copyright: str | None
+    date: str | None
+    category: str | None
+    subcategory: str | None
+    keywords: list[str]
 
 
 class Peaks(BaseModel):

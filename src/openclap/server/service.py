@@ -78,7 +78,8 @@ class ServedIndex:
     """An index under the name that requests use.
 
     Attributes:
-        folders: sounds that `POST /v1/indexing` brings the index up to date with.
+        folders: sounds that `POST /v1/indexing` brings the index up to date with; without any, those that were added
+            to the index.
     """
 
     name: str

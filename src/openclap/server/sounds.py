@@ -31,7 +31,7 @@ from starlette.background import BackgroundTask
 from openclap import paths
 from openclap.arrays import Wave
 from openclap.audio.inputs import Sound
-from openclap.audio.io import decoded
+from openclap.audio.io import decode_part, decoded, name_of
 from openclap.errors import AudioError
 from openclap.search.rows import FileRow
 from openclap.server.batching import Task
@@ -60,8 +60,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         """The facts of an indexed sound."""
         served = service.index(index)
         row = await service.run(request, "files", lambda task: row_of(served, path))
-        facts = asdict(row) | {"tags": list(row.tags)}
-        return SoundFacts(index=served.name, **{name: value for name, value in facts.items() if name != "mtime_ns"})
+        return SoundFacts(index=served.name, **asdict(row))
 
     @routes.get("/v1/sounds/file", operation_id="sound_file", response_class=FileResponse)
     async def sound_file(request: Request, path: Path_, index: IndexName = None) -> Response:
@@ -126,7 +125,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
 
 def row_of(index: ServedIndex, path: str) -> FileRow:
     """The row of an indexed file. Raises ApiError for any other path."""
-    row = index.library.index.file(path)
+    row = index.library.index.files([path]).get(path)
     if row is None:
         raise ApiError(404, f"The index {index.name} has no such sound. Use a path from its hits.", param="path")
     return row
@@ -165,25 +164,18 @@ def part_of(file: Any, name: str, start_s: float | None, end_s: float | None, lo
 def read_part(file: Any, name: str, start_s: float, end_s: float | None, longest_s: float) -> tuple[Wave, int]:
     """Decode from `start_s` to `end_s` (None: the end): (N, C) and the rate in Hz.
 
-    Raises AudioError when nothing can be decoded, and ApiError for a part that is longer than `longest_s` or begins
-    after the sound's end.
+    Raises AudioError when nothing can be decoded or the sound ends before the part, and ApiError for a part that is
+    longer than `longest_s`.
     """
-    kept, rate, position = list[Wave](), 0, 0
-    for wave_NC, rate in decoded(file):
-        first, end = round(start_s * rate), math.inf if end_s is None else round(end_s * rate)
-        piece_NC = wave_NC[max(0, first - position) : int(max(0, min(len(wave_NC), end - position)))]
-        position += len(wave_NC)
-        if len(piece_NC):
-            kept.append(piece_NC)
-        if sum(map(len, kept)) > longest_s * rate:
-            raise ApiError(400, f"The part is longer than {longest_s:g} s, the limit here.", param="end_s")
-        if position >= end:
-            break
-    if not kept:
-        raise ApiError(
-            400, f"{Path(name).name} has {position / max(1, rate):g} s, so no part of it was chosen.", param="start_s"
-        )
-    return np.concatenate(kept), rate
+    # A second more than the limit shows that the part is longer, without decoding all of it.
+    end = min(math.inf if end_s is None else end_s, start_s + longest_s + 1.0)
+    try:
+        wave_NC, rate = decode_part(file, start_s, end)
+    except AudioError as error:
+        raise AudioError(str(error).replace(name_of(file), Path(name).name, 1)) from None
+    if len(wave_NC) > longest_s * rate:
+        raise ApiError(400, f"The part is longer than {longest_s:g} s, the limit here.", param="end_s")
+    return wave_NC, rate
 
 
 def _clip(index: ServedIndex, path: str, start_s: float, end_s: float | None, longest_s: float) -> tuple[FileRow, str]:
