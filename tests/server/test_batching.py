@@ -15,7 +15,7 @@ import pytest
 from openclap.embedder import Embedder
 from openclap.errors import AudioError, CheckpointError
 from openclap.library import Library
-from openclap.server.batching import BatchedRuntime, ModelThread, Task
+from openclap.server.batching import BatchedRuntime, ModelTask, ModelThread
 from support.numpy_runtime import NumpyRuntime
 
 
@@ -78,7 +78,7 @@ def test_concurrent_results_are_those_of_the_embedder(library: Library) -> None:
     )
 
     def ask(number: int) -> float:
-        with Task() as task:
+        with ModelTask() as task:
             embedder = Embedder(BatchedRuntime(thread, task), mono=library.embedder.mono)
             audio = np.abs(embedder.embed_audio([files[number % 6]])[0] - expected_audio[number % 6]).max()
             text = np.abs(embedder.embed_text([texts[number % 30]])[0] - expected_text[number % 30]).max()
@@ -94,7 +94,7 @@ def test_concurrent_results_are_those_of_the_embedder(library: Library) -> None:
 
 def test_a_large_request_does_not_hold_up_a_small_one(gate: Gate, start: Callable[..., ModelThread]) -> None:
     model = start(batch_size=4)
-    with ThreadPoolExecutor(2) as pool, Task() as large, Task() as small:
+    with ThreadPoolExecutor(2) as pool, ModelTask() as large, ModelTask() as small:
         pool.submit(model.embed, large, "text", [f"large {number}" for number in range(100)])
         gate.is_entered.wait(20)  # with the first batch
         answer = pool.submit(model.embed, small, "text", ["small"])
@@ -108,7 +108,7 @@ def test_a_large_request_does_not_hold_up_a_small_one(gate: Gate, start: Callabl
 def test_cancelled_requests_leave_the_queue(gate: Gate, start: Callable[..., ModelThread]) -> None:
     model = start(batch_size=1)
     with ThreadPoolExecutor(3) as pool:
-        first, second, third = Task(), Task(), Task()
+        first, second, third = ModelTask(), ModelTask(), ModelTask()
         running = pool.submit(model.embed, first, "text", ["first"])
         gate.is_entered.wait(20)
         waiting = pool.submit(model.embed, second, "text", ["second"])
@@ -130,7 +130,7 @@ def test_an_input_that_cannot_be_embedded_fails_alone(gate: Gate, start: Callabl
     gate.is_open.set()
 
     def embed(text: str) -> Any:
-        with Task() as task:
+        with ModelTask() as task:
             try:
                 return model.embed(task, "text", [text]).shape
             except CheckpointError as error:
@@ -143,9 +143,9 @@ def test_an_input_that_cannot_be_embedded_fails_alone(gate: Gate, start: Callabl
 def test_closing_ends_requests_that_wait(gate: Gate, start: Callable[..., ModelThread]) -> None:
     model = start(batch_size=1)
     with ThreadPoolExecutor(3) as pool:
-        running = pool.submit(model.embed, Task(), "text", ["first"])
+        running = pool.submit(model.embed, ModelTask(), "text", ["first"])
         gate.is_entered.wait(20)
-        waiting = pool.submit(model.embed, Task(), "audio", [np.zeros(4, np.float32)])
+        waiting = pool.submit(model.embed, ModelTask(), "audio", [np.zeros(4, np.float32)])
         until(lambda: model.waiting("audio") == 1)
         closing = pool.submit(model.close)
         gate.is_open.set()
@@ -154,7 +154,7 @@ def test_closing_ends_requests_that_wait(gate: Gate, start: Callable[..., ModelT
             waiting.result(20)
         closing.result(20)
     with pytest.raises(CancelledError):
-        model.embed(Task(), "text", ["late"])
+        model.embed(ModelTask(), "text", ["late"])
 
 
 def test_recordings_over_the_limit_are_refused_while_they_are_decoded(tmp_path: Path, library: Library) -> None:

@@ -89,12 +89,12 @@ class LiveServer:
 
     def __init__(self, library: Library, *, access: Access | None = None, **options: Any) -> None:
         self.service = make_service(library, **options)
-        self._listener = listen("127.0.0.1", 0)
-        self.port = self._listener.getsockname()[1]
+        self._socket = listen("127.0.0.1", 0)
+        self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         app = create_app(self.service, access or Access())
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none", access_log=False))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -108,7 +108,7 @@ class LiveServer:
     ) -> None:
         self._server.should_exit = True
         self._thread.join(timeout=30)
-        self._listener.close()
+        self._socket.close()
         assert not self._thread.is_alive()
 
 

@@ -89,13 +89,13 @@ def serve(
         body=replace(BodyLimits(), most_bytes=check_count("--max-upload-mb", max_upload_mb, most=1 << 20) << 20),
     )
     access = Access(read_token(host, token_file), host_names(host_name))
-    with listen(host, port) as listener:  # first, since loading a model takes seconds
+    with listen(host, port) as endpoint:  # first, since loading a model takes seconds
         metrics = Metrics()
         models, indexes = open_all(sounds or [], model_options, matryoshka, metrics)
         service = Service(
             models, indexes, limits=limits, url_hosts=frozenset(map(str.lower, fetch_from)), metrics=metrics
         )
-        run(service, access, listener)
+        run(service, access, endpoint)
     note("Stopped.")
     return 0
 
@@ -125,20 +125,20 @@ def listen(host: str, port: int) -> socket.socket:
 
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
+        endpoint = socket.socket(family, kind, protocol)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(2048)
+            endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            endpoint.bind(address)
+            endpoint.listen(2048)
         except BaseException:
-            listener.close()
+            endpoint.close()
             raise
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"Port {port} of {host} cannot be used ({reason}). Choose another with --port, or 0 for any."
         ) from None
-    return listener
+    return endpoint
 
 
 def open_all(
@@ -187,7 +187,7 @@ def served_model(name: str, embedder: Embedder, matryoshka: Sequence[int], metri
     return ServedModel(Path(name).name if Path(name).exists() else name, embedder, thread, sizes)
 
 
-def run(service: Service, access: Access, listener: socket.socket) -> None:
+def run(service: Service, access: Access, endpoint: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; requests in progress are completed."""
     import uvicorn
 
@@ -206,11 +206,11 @@ def run(service: Service, access: Access, listener: socket.socket) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    host, port = listener.getsockname()[:2]
+    host, port = endpoint.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     served = ", ".join(service.indexes) or "no index"
     note(f"Serving {served} with {', '.join(service.models)} at http://{shown}:{port} (interface: /docs).")
     note("Ctrl-C stops the server.")
     app.state.jobs.start_all()
     with suppress(KeyboardInterrupt, SystemExit):  # uvicorn raises the signal that stopped it again
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(config).run(sockets=[endpoint])

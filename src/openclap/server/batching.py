@@ -4,7 +4,7 @@ A runtime is used by one thread only. `ModelThread` is that thread; `BatchedRunt
 `Embedder`, once for each request, and hands over inputs:
 
     model = ModelThread(embedder.runtime)
-    with Task() as task:
+    with ModelTask() as task:
         Embedder(BatchedRuntime(model, task), mono=embedder.mono).embed_audio(sounds)
 
 Decoding, windows and averages are those of `Embedder`, in the threads of the requests, so results are those of
@@ -41,7 +41,7 @@ WAIT_S = 0.003
 """Time for which the first input of a batch waits for others. During a forward pass the next batch gathers anyway."""
 
 
-class Task:
+class ModelTask:
     """The inputs of one request. Leaving the context, or `cancel`, takes those that wait out of the queues."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class _Queue:
     of inputs does not hold up the others."""
 
     def __init__(self) -> None:
-        self._by_task: dict[Task, deque[_Input]] = {}
+        self._by_task: dict[ModelTask, deque[_Input]] = {}
         self._length = 0
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class _Queue:
         """When the input that waits longest came; infinity for an empty queue."""
         return min((inputs[0].since for inputs in self._by_task.values()), default=float("inf"))
 
-    def put(self, task: Task, inputs: Sequence[_Input]) -> None:
+    def put(self, task: ModelTask, inputs: Sequence[_Input]) -> None:
         self._by_task.setdefault(task, deque()).extend(inputs)
         self._length += len(inputs)
 
@@ -157,7 +157,7 @@ class ModelThread:
         """The number of inputs in the queue."""
         return len(self._queues[modality])
 
-    def embed(self, task: Task, modality: Modality, values: Sequence[Any]) -> NDArray[np.float32]:
+    def embed(self, task: ModelTask, modality: Modality, values: Sequence[Any]) -> NDArray[np.float32]:
         """Embed waveforms or texts, (N, D), and wait for the result.
 
         Raises CancelledError when the task is cancelled or the thread is closed, and the runtime's own errors.
@@ -225,7 +225,7 @@ class ModelThread:
 class BatchedRuntime:
     """The inputs of one task to a `ModelThread`, as a runtime (`openclap.runtimes.Runtime`)."""
 
-    def __init__(self, model: ModelThread, task: Task) -> None:
+    def __init__(self, model: ModelThread, task: ModelTask) -> None:
         self._model, self._task = model, task
         self.name, self.precision = model.runtime.name, model.runtime.precision
         self.preset: Preset = model.runtime.preset

@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from openclap.embedder import Vectors, softmax
-from openclap.server.batching import Task
+from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
 from openclap.server.inputs import check_count, check_texts, is_sound, sound_of
 from openclap.server.schemas import (
@@ -94,7 +94,7 @@ def router(service: Service) -> APIRouter:
         check_texts(body.labels, "labels", service)
         sentences = prompts(body.labels, body.template or SOUND)
 
-        def work(task: Task) -> Vectors:
+        def work(task: ModelTask) -> Vectors:
             text_CD = model.embedder_of(task).embed_text(sentences)
             cosine_NC = embed(model, items, [True] * len(items), task, service) @ text_CD.T
             return cosine_NC if body.raw_scores else softmax(cosine_NC * model.embedder.runtime.logit_scale)
@@ -113,7 +113,7 @@ def router(service: Service) -> APIRouter:
         check_count(len(items), "input", service)
         check_texts(body.texts, "texts", service)
 
-        def work(task: Task) -> Vectors:
+        def work(task: ModelTask) -> Vectors:
             text_TD = model.embedder_of(task).embed_text(body.texts)
             cosine_NT: Vectors = embed(model, items, [True] * len(items), task, service) @ text_TD.T
             return cosine_NT
@@ -125,7 +125,7 @@ def router(service: Service) -> APIRouter:
 
 
 def embed(
-    model: ServedModel, items: Sequence[InputItem], sounds: Sequence[bool], task: Task, service: Service
+    model: ServedModel, items: Sequence[InputItem], sounds: Sequence[bool], task: ModelTask, service: Service
 ) -> Vectors:
     """Embed texts and sounds, (N, D); `sounds` says which items are sounds. Raises ApiError and AudioError."""
     embedder = model.embedder_of(task, service.limits.audio_s)

@@ -6,9 +6,8 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import CancelledError
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from openclap.embedder import Embedder
@@ -16,15 +15,14 @@ from openclap.errors import OpenClapError
 from openclap.library import Library
 from openclap.search.index import Index
 from openclap.search.scan import ScanReport
-from openclap.server.batching import BatchedRuntime, Task
+from openclap.server.batching import BatchedRuntime, ModelTask
 from openclap.server.errors import ApiError
+from openclap.server.inputs import IndexName
 from openclap.server.schemas import IndexingState
 from openclap.server.service import ServedIndex, Service
 
 EVENT_S = 0.25
 """Least time between two events."""
-
-IndexName = Annotated[str | None, Query(description="The name of an index; the first without one.")]
 
 
 class IndexingJob:
@@ -33,7 +31,7 @@ class IndexingJob:
     def __init__(self, index: ServedIndex) -> None:
         self.index = index
         self.state = IndexingState(index=index.name, state="idle")
-        self._task = Task()
+        self._task = ModelTask()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -44,7 +42,7 @@ class IndexingJob:
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 raise ApiError(409, f"The index {self.index.name} is being brought up to date already.")
-            self._task = Task()
+            self._task = ModelTask()
             self.state = IndexingState(index=self.index.name, state="running")
             self._thread = threading.Thread(target=self._run, args=(self._task,), name="indexing", daemon=True)
             self._thread.start()
@@ -57,7 +55,7 @@ class IndexingJob:
             self._thread.join()
         return self.state
 
-    def _run(self, task: Task) -> None:
+    def _run(self, task: ModelTask) -> None:
         try:
             report = self._add(task)
         except CancelledError:
@@ -73,7 +71,7 @@ class IndexingJob:
             first = f"{report.skipped[0][0]}: {report.skipped[0][1]}" if skipped else None
             self._update(state="done", skipped=skipped, message=first, **counts)
 
-    def _add(self, task: Task) -> ScanReport:
+    def _add(self, task: ModelTask) -> ScanReport:
         # Tables of its own: those of the served index are read by requests meanwhile.
         model = self.index.model
         embedder = Embedder(BatchedRuntime(model.thread, task), mono=model.embedder.mono)

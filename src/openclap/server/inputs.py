@@ -8,8 +8,10 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 from urllib.parse import urlsplit
+
+from fastapi import Query
 
 from openclap.paths import is_url
 from openclap.server.errors import ApiError
@@ -18,6 +20,8 @@ from openclap.server.service import Service
 from openclap.types import FileContent
 
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*?(;base64)?,", re.IGNORECASE)
+IndexName = Annotated[str | None, Query(description="The name of an index; the first without one.")]
+"""A parameter of routes."""
 FETCH_S = 60.0
 """Longest time to fetch a URL."""
 

@@ -23,8 +23,9 @@ INSTRUCTIONS = (
     "only. Paths are files on the user's machine."
 )
 Count = Annotated[int, Field(ge=1, le=100, description="The number of sounds.")]
-Conditions = Annotated[
-    list[str] | None, Field(description="Conditions on facts, all of which must hold: duration_s<10, tags=rain|wind.")
+WhereExpressions = Annotated[
+    list[str] | None,
+    Field(description="Conditions on facts, all of which must hold: duration_s<10, tags=rain|wind."),
 ]
 SoundPath = Annotated[str, Field(min_length=1, description="The path of a sound.")]
 
@@ -45,7 +46,7 @@ def create_server(library: Library) -> MCPServer[Any]:
     def search_text(
         text: Annotated[str, Field(min_length=1, description="A description: rain on a tin roof.")],
         k: Count = 10,
-        where: Conditions = None,
+        where: WhereExpressions = None,
         keywords: KeywordUse = "off",
     ) -> list[dict[str, Any]]:
         """Find sounds by describing them in plain words; `keywords` also, or only, by words of names and facts."""
@@ -53,7 +54,7 @@ def create_server(library: Library) -> MCPServer[Any]:
 
     @server.tool()
     def search_sound(
-        path: SoundPath, k: Count = 10, from_s: float = 0.0, to_s: float | None = None, where: Conditions = None
+        path: SoundPath, k: Count = 10, from_s: float = 0.0, to_s: float | None = None, where: WhereExpressions = None
     ) -> list[dict[str, Any]]:
         """Find sounds that are similar to any sound file on this machine, indexed or not, or to a part of it."""
         return using(lambda: hits(library.similar(path, k, from_s=from_s, to_s=to_s, where=where)))
@@ -66,7 +67,7 @@ def create_server(library: Library) -> MCPServer[Any]:
     @server.tool()
     def values(
         fact: Annotated[str, Field(description="The name of a fact: tags, category, folder, rate, licence.")],
-        where: Conditions = None,
+        where: WhereExpressions = None,
         most: Annotated[int, Field(ge=1, le=1000, description="The number of values.")] = 50,
     ) -> list[dict[str, Any]]:
         """The values of a fact that conditions can use, with the number of files that have each."""

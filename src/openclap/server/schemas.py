@@ -251,11 +251,11 @@ class Range(Body):
 
 
 FactValue = Text | int | Annotated[float, Field(allow_inf_nan=False)] | None
-Conditions = list[Text] | dict[Text, FactValue | list[FactValue] | Range]
+WhereBody = list[Text] | dict[Text, FactValue | list[FactValue] | Range]
 """Conditions on facts: expressions, or values by fact; see `openclap.search.filters`."""
 
 
-def where_of(conditions: Conditions | None) -> Where | None:
+def where_of(conditions: WhereBody | None) -> Where | None:
     """Conditions of a request for the library."""
     if not isinstance(conditions, dict):
         return conditions
@@ -273,7 +273,7 @@ class SearchRequest(Page):
     start_s: Seconds | None = Field(None, description="The start of the part of the sound.")
     end_s: Seconds | None = Field(None, description="The end of the part of the sound.")
 
-    where: Conditions | None = Field(
+    where: WhereBody | None = Field(
         None,
         max_length=100,
         description='Conditions on facts: expressions such as ["duration_s<10", "tags=rain|wind"], or values by fact: '
@@ -436,7 +436,7 @@ class CollectionPaths(Body):
     paths: list[Text] = Field(max_length=100_000)
 
 
-class Collection(BaseModel):
+class SoundCollection(BaseModel):
     """Sounds that a person has put together, in their order."""
 
     name: str

@@ -9,9 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 
 from openclap.search.queries import SearchQuery, find
-from openclap.server.batching import Task
+from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
-from openclap.server.inputs import Upload, check_texts
+from openclap.server.inputs import IndexName, Upload, check_texts
 from openclap.server.schemas import (
     Facets,
     FacetValue,
@@ -36,7 +36,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
     async def list_indexes(request: Request) -> IndexesResponse:
         """List the served indexes; the first is the default."""
 
-        def work(task: Task) -> IndexesResponse:
+        def work(task: ModelTask) -> IndexesResponse:
             return IndexesResponse(data=[_index_object(index) for index in service.indexes.values()])
 
         return await service.run(request, "text", work)
@@ -47,7 +47,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         index, where = service.index(body.index), where_of(body.where)
         check_texts(body.texts, "text", service)
 
-        def work(task: Task) -> list[Hit]:
+        def work(task: ModelTask) -> list[Hit]:
             if body.text is not None:
                 return index.library_of(task).search(
                     body.text,
@@ -86,7 +86,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         except ValueError as error:
             raise ApiError(400, f"{error}.", param="start_s") from None
 
-        def work(task: Task) -> list[Hit]:
+        def work(task: ModelTask) -> list[Hit]:
             upload, longest_s = Upload(file.file, file.filename), service.limits.audio_s
             # What comes before the part is decoded as well, and an upload may decode to days.
             if start_s is not None and start_s >= longest_s:
@@ -102,7 +102,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
     async def facets(
         request: Request,
         fact: Annotated[str, Query(description="The name of a fact: tags, category, folder, rate, licence, …")],
-        index: Annotated[str | None, Query(description="The name of an index; the first without one.")] = None,
+        index: IndexName = None,
         where: Annotated[list[str] | None, Query(max_length=100, description="Expressions: duration_s<10.")] = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     ) -> Facets:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from openclap.embedder import Embedder
 from openclap.errors import ConfigError, OpenClapError
 from openclap.library import Library
-from openclap.server.batching import BatchedRuntime, ModelThread, Task
+from openclap.server.batching import BatchedRuntime, ModelTask, ModelThread
 from openclap.server.errors import ApiError, of_library
 from openclap.server.metrics import Metrics
 from openclap.server.security import BodyLimits
@@ -68,7 +68,7 @@ class ServedModel:
     thread: ModelThread
     sizes: tuple[int, ...] = ()
 
-    def embedder_of(self, task: Task, longest_s: float = float("inf")) -> Embedder:
+    def embedder_of(self, task: ModelTask, longest_s: float = float("inf")) -> Embedder:
         """The embedder of one request: batched with those of others, and with a limit of length."""
         return Embedder(BatchedRuntime(self.thread, task), mono=self.embedder.mono, longest_s=longest_s)
 
@@ -87,7 +87,7 @@ class ServedIndex:
     model: ServedModel
     folders: tuple[Path, ...] = ()
 
-    def library_of(self, task: Task, longest_s: float = float("inf")) -> Library:
+    def library_of(self, task: ModelTask, longest_s: float = float("inf")) -> Library:
         """The library of one request."""
         return Library(self.library.index, self.model.embedder_of(task, longest_s))
 
@@ -173,13 +173,13 @@ class Service:
             )
         return self.indexes[name]
 
-    async def run(self, request: Request, pool: Pool, work: Callable[[Task], T]) -> T:
+    async def run(self, request: Request, pool: Pool, work: Callable[[ModelTask], T]) -> T:
         """Run `work` in a thread while the client waits, and return its result.
 
         Raises ApiError with status 429 when too many requests are in progress, 504 after `limits.request_s`, 499 when
         the client has gone, and that of an error of the library. The work's inputs then leave the model's queue.
         """
-        task = Task()
+        task = ModelTask()
         future = self._submit(pool, work, task)
         result, gone = asyncio.wrap_future(future), asyncio.ensure_future(_disconnected(request))
         either: set[asyncio.Future[Any]] = {result, gone}
@@ -195,7 +195,7 @@ class Service:
             task.cancel()
             result.cancel()
 
-    def _submit(self, pool: Pool, work: Callable[[Task], T], task: Task) -> Future[T]:
+    def _submit(self, pool: Pool, work: Callable[[ModelTask], T], task: ModelTask) -> Future[T]:
         if not self._progress.begin(self.limits.requests):
             raise ApiError(
                 429,

@@ -34,8 +34,9 @@ from openclap.audio.inputs import Sound
 from openclap.audio.io import decode_part, decoded, name_of
 from openclap.errors import AudioError
 from openclap.search.rows import FileRow
-from openclap.server.batching import Task
+from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
+from openclap.server.inputs import IndexName
 from openclap.server.schemas import Peaks, SoundFacts, check_part
 from openclap.server.service import ServedIndex, Service
 from openclap.storage import write_bytes
@@ -46,7 +47,6 @@ PREPARED = 20
 """Hits of a search whose waveforms are computed before they are asked for."""
 
 Path_ = Annotated[str, Query(alias="path", description="The path of an indexed sound, as hits have it.")]
-IndexName = Annotated[str | None, Query(description="The name of an index; the first without one.")]
 Start = Annotated[float, Query(ge=0, le=1e9, allow_inf_nan=False, description="Seconds.")]
 End = Annotated[float | None, Query(ge=0, le=1e9, allow_inf_nan=False, description="Seconds; the sound's end.")]
 
@@ -67,7 +67,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         """The file of an indexed sound, unchanged. Ranges of bytes are answered."""
         served = service.index(index)
 
-        def work(task: Task) -> tuple[FileRow, os.stat_result]:
+        def work(task: ModelTask) -> tuple[FileRow, os.stat_result]:
             with indexed_file(served, path) as (row, file):
                 return row, os.fstat(file.fileno())
 

@@ -10,15 +10,16 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 
 from openclap import paths
-from openclap.server.batching import Task
+from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
+from openclap.server.inputs import IndexName
 from openclap.server.schemas import (
-    Collection,
     CollectionNames,
     CollectionPaths,
     Judgement,
     JudgementRequest,
     Judgements,
+    SoundCollection,
     Status,
 )
 from openclap.server.service import ServedIndex, Service
@@ -34,7 +35,6 @@ CREATE TABLE IF NOT EXISTS judgements (folder TEXT, query TEXT, path TEXT, start
     PRIMARY KEY (folder, query, path, start_s, end_s)) WITHOUT ROWID;
 """
 
-IndexName = Annotated[str | None, Query(description="The name of an index; the first without one.")]
 Name = Annotated[str, Path(min_length=1, max_length=200, description="The name of a collection.")]
 
 
@@ -104,29 +104,29 @@ def router(service: Service) -> APIRouter:
         return CollectionNames(names=await service.run(request, "files", lambda task: store.names(served)))
 
     @routes.get("/v1/collections/{name}", operation_id="read_collection")
-    async def read_collection(request: Request, name: Name, index: IndexName = None) -> Collection:
+    async def read_collection(request: Request, name: Name, index: IndexName = None) -> SoundCollection:
         """The sounds of a collection, in their order."""
         served = service.index(index)
 
-        def work(task: Task) -> Collection:
+        def work(task: ModelTask) -> SoundCollection:
             if not store.exists(served, name):
                 raise ApiError(404, f"There is no collection {name!r}.", param="name")
-            return Collection(name=name, paths=store.collection(served, name))
+            return SoundCollection(name=name, paths=store.collection(served, name))
 
         return await service.run(request, "files", work)
 
     @routes.put("/v1/collections/{name}", operation_id="write_collection")
     async def write_collection(
         body: CollectionPaths, request: Request, name: Name, index: IndexName = None
-    ) -> Collection:
+    ) -> SoundCollection:
         """Store a collection of indexed sounds, in place of the one with its name."""
         served = service.index(index)
 
-        def work(task: Task) -> Collection:
+        def work(task: ModelTask) -> SoundCollection:
             for path in body.paths:
                 row_of(served, path)
             store.replace(served, name, body.paths)
-            return Collection(name=name, paths=store.collection(served, name))
+            return SoundCollection(name=name, paths=store.collection(served, name))
 
         return await service.run(request, "files", work)
 
@@ -152,7 +152,7 @@ def router(service: Service) -> APIRouter:
         """Judge whether a hit fits its query, in place of an earlier judgement."""
         served = service.index(body.index)
 
-        def work(task: Task) -> None:
+        def work(task: ModelTask) -> None:
             row_of(served, body.path)
             store.judge(served, body)
 
