@@ -19,6 +19,7 @@ from infinity_client.models import ClassifyInput, OpenAIEmbeddingInputAudio, Ope
 from infinity_client.models.open_ai_embedding_input_audio_modality import OpenAIEmbeddingInputAudioModality
 
 from openclap.library import Library
+from support.http_server import Exchange, HttpServer
 from support.serving import LiveServer, Served
 
 TEXTS = ["a low tone", "noise", "the sound of a high tone in noise", ""]
@@ -134,6 +135,35 @@ def test_scores_are_cosines(client: Any, library: Library, files: list[Path]) ->
         dict(zip(["noise", "low tone"], cosines, strict=True)), abs=1e-5
     )
     assert [item["score"] for item in raw] == sorted((item["score"] for item in raw), reverse=True)
+
+
+class SoundServer(HttpServer):
+    """Serves one sound at /a.wav and a page elsewhere."""
+
+    content = b""
+
+    def handle(self, exchange: Exchange) -> None:
+        if exchange.request_.path == "/a.wav":
+            exchange.send(200, self.content, {"Content-Type": "audio/wav"})
+        else:
+            exchange.send(200, b"<html>no sound</html>", {"Content-Type": "text/html"})
+
+
+def test_urls_are_fetched_from_allowed_hosts_only(
+    serve: Callable[..., Served], library: Library, files: list[Path]
+) -> None:
+    with SoundServer() as other:
+        other.content = files[0].read_bytes()
+        allowed = serve(url_hosts=frozenset(["127.0.0.1"])).client
+        body = {"input": [f"{other.root}/a.wav"], "modality": "audio"}
+        found = vectors(allowed.post("/v1/embeddings", json=body))
+        np.testing.assert_allclose(found, library.embedder.embed_audio(files[:1]), atol=1e-5)
+        page = allowed.post("/v1/embeddings", json=body | {"input": f"{other.root}/page"})
+        assert page.status_code == 400 and "not audio" in page.json()["error"]["message"]
+        refused = allowed.post("/v1/embeddings", json=body | {"input": other.root.replace("127.0.0.1", "localhost")})
+        assert refused.status_code == 400 and "--fetch-from" in refused.json()["error"]["message"]
+        seen = len(other.requests)
+        assert serve().client.post("/v1/embeddings", json=body).status_code == 400 and len(other.requests) == seen
 
 
 @pytest.mark.parametrize(

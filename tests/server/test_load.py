@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -101,6 +102,26 @@ def test_memory_is_flat_over_10000_requests(server: ServerProcess, library: Libr
                 sizes.append(resident_mb(server.process.pid))
     print(f"\nresident: {', '.join(f'{size:.0f} MB' for size in sizes)}")
     assert max(sizes) - sizes[0] < 25, sizes
+
+
+def test_the_end_completes_requests_and_closes_streams(library: Library) -> None:
+    server = ServerProcess(library.index.folder)
+    answers: list[Any] = []
+
+    def ask() -> None:
+        texts = [f"a low tone {number}" for number in range(2048)]
+        answers.append(httpx.post(f"{server.url}/v1/embeddings", json={"input": texts}, timeout=60))
+
+    with httpx.stream("GET", f"{server.url}/v1/indexing/events", timeout=60) as stream:
+        next(stream.iter_lines())
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert server.stop(signal.SIGTERM) == 0 and time.monotonic() - began < 15
+    asking.join()
+    assert answers[0].status_code == 200 and len(answers[0].json()["data"]) == 2048
+    assert server.log.endswith("Stopped.\n") and "Traceback" not in server.log
 
 
 def resident_mb(process: int) -> float:

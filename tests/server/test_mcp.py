@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
 from openclap.library import Library
-from openclap.server.mcp import create_server
+from openclap.server.mcp import create_server, identical_files
 
 
 @pytest.fixture
@@ -52,20 +53,31 @@ def check_every_tool(client: Client, library: Library, path: str) -> None:
                 "sound": await call(client, "search_sound", path=path, k=5),
                 "similar": await call(client, "similar", path=path, k=5),
                 "facts": await call(client, "facts", path=path),
+                "duplicates": await call(client, "duplicates"),
                 "values": await call(client, "values", fact="channels", where=["channels=2"]),
                 "part": await call(client, "search_sound", path=path, k=5, from_s=0.1, to_s=0.3, where=["channels=2"]),
             }
 
     names, results = asyncio.run(converse())
-    assert names == ["search_text", "search_sound", "similar", "values", "facts"]
+    assert names == ["search_text", "search_sound", "similar", "duplicates", "values", "facts"]
     assert [hit["path"] for hit in results["text"]] == [hit.path for hit in library.search("noise", 6)]
     assert [hit["path"] for hit in results["sound"]] == [hit.path for hit in library.similar(path, 5)]
     assert [hit["path"] for hit in results["similar"]] == [hit.path for hit in library.index.similar_to(path, 5)]
     assert (results["facts"]["path"], results["facts"]["channels"]) == (path, 2)
+    assert results["duplicates"] == []
     assert results["values"] == [{"value": 2, "files": 3}]
     part = library.similar(path, 5, from_s=0.1, to_s=0.3, where=["channels=2"])
     assert [hit["path"] for hit in results["part"]] == [hit.path for hit in part]
     json.dumps(results)
+
+
+def test_duplicates_are_files_with_equal_bytes(library: Library, tmp_path: Path) -> None:
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav", "d.wav", "e.wav", "f.wav")):
+        shutil.copy(library.index.folder.parent / "sounds" / f"{(0, 1, 1, 2, 2, 2)[number]}.wav", tmp_path / name)
+    copies = Library.open(tmp_path / "index", library.index.identity.model)
+    copies.add([tmp_path])
+    groups = [[str(tmp_path / name) for name in names] for names in (("d.wav", "e.wav", "f.wav"), ("b.wav", "c.wav"))]
+    assert identical_files(copies) == groups
 
 
 def test_mistakes_are_sentences_for_the_assistant(library: Library, tmp_path: Path) -> None:

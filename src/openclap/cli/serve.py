@@ -76,7 +76,7 @@ def serve(
     from openclap.errors import require
     from openclap.limits import check_count
 
-    for package in ("fastapi", "uvicorn", "multipart", "prometheus_client", "sse_starlette"):
+    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "sse_starlette"):
         require(package, "serve")
     from openclap.server.metrics import Metrics
     from openclap.server.security import Access, BodyLimits, host_names
@@ -169,7 +169,10 @@ def open_sounds(path: Path, model_options: ModelOptions) -> tuple[Library, tuple
     if Index.exists(path):
         return model_options.open_library(path), ()
     if not path.is_dir():
-        raise DataError(f"{path}: is no folder, expected an index or a folder of sounds.")
+        reason = "is no folder" if path.exists() else "does not exist"
+        raise DataError(
+            f"{path}: {reason}, expected an index or a folder of sounds. Make an index with 'openclap index add FOLDER'."
+        )
     folder = path.absolute()
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     return model_options.open_library(paths.home() / "indexes" / f"{folder.name}-{digest}"), (folder,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
@@ -65,6 +66,13 @@ def create_server(library: Library) -> MCPServer[Any]:
         return using(lambda: hits(library.index.similar_to(path, k)))
 
     @server.tool()
+    def duplicates(
+        most: Annotated[int, Field(ge=1, le=1000, description="The number of groups.")] = 50,
+    ) -> list[list[str]]:
+        """Groups of indexed files with identical content, by their paths; the largest groups first."""
+        return using(lambda: identical_files(library))[:most]
+
+    @server.tool()
     def values(
         fact: Annotated[str, Field(description="The name of a fact: tags, category, folder, rate, licence.")],
         where: WhereExpressions = None,
@@ -83,6 +91,17 @@ def create_server(library: Library) -> MCPServer[Any]:
         return asdict(row)
 
     return server
+
+
+def identical_files(library: Library) -> list[list[str]]:
+    """The paths of indexed files with equal bytes, in groups of two or more, the largest first."""
+    files = library.index.facts()
+    groups: dict[str, list[str]] = defaultdict(list)
+    for path, digest in zip(files.column("path").to_pylist(), files.column("hash").to_pylist(), strict=True):
+        groups[digest].append(path)
+    return sorted(
+        (sorted(group) for group in groups.values() if len(group) > 1), key=lambda group: (-len(group), group)
+    )
 
 
 def hits(found: list[Hit]) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
 
 
 def _answer(index: ServedIndex, hits: list[Hit], peaker: Peaker) -> SearchResponse:
-    peaker.prepare(index, [hit.path for hit in hits])
+    peaker.prepare(index, hits)
     return SearchResponse(index=index.name, hits=[HitObject(**asdict(hit)) for hit in hits])
 
 

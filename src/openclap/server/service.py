@@ -1,4 +1,4 @@
-"""What requests share: models, indexes, threads and limits. D embedding, N items."""
+"""The models, indexes, threads and limits that requests share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ class Limits:
         audio_s: longest sound, in seconds, of an upload or a query.
         clip_s: longest part of an indexed sound that is sent as WAV.
         request_s: longest time for the answer.
-        hits: most hits of a search, counted with those that were skipped by paging.
         body: of the request's body.
     """
 
@@ -51,7 +50,6 @@ class Limits:
     audio_s: float = 600.0
     clip_s: float = 120.0
     request_s: float = 300.0
-    hits: int = 10_000
     body: BodyLimits = field(default_factory=BodyLimits)
 
 

@@ -40,11 +40,12 @@ from openclap.server.inputs import IndexName
 from openclap.server.schemas import Peaks, SoundFacts, check_part
 from openclap.server.service import ServedIndex, Service
 from openclap.storage import write_bytes
+from openclap.types import Hit
 
 COLUMNS = 1000
 """Columns of a stored waveform: 2 kB a file, enough for the width of a page."""
-PREPARED = 20
-"""Hits of a search whose waveforms are computed before they are asked for."""
+PREPARED, PREPARED_S = 20, 60.0
+"""The first hits of a search, up to this length, have their waveforms computed before they are asked for."""
 
 Path_ = Annotated[str, Query(alias="path", description="The path of an indexed sound, as hits have it.")]
 Start = Annotated[float, Query(ge=0, le=1e9, allow_inf_nan=False, description="Seconds.")]
@@ -218,10 +219,11 @@ class Peaker:
             write_bytes(place, buffer.getvalue())
         return row, peaks_2P
 
-    def prepare(self, index: ServedIndex, sounds: Sequence[str]) -> None:
+    def prepare(self, index: ServedIndex, hits: Sequence[Hit]) -> None:
         """Compute the waveforms of the first hits in the background: a page will show them next."""
-        for path in sounds[:PREPARED]:
-            self._service.in_background(partial(self.peaks, index, path))
+        for hit in hits[:PREPARED]:
+            if hit.duration_s <= PREPARED_S:
+                self._service.in_background(partial(self.peaks, index, hit.path))
 
     def _place(self, row: FileRow) -> Path:
         return paths.home() / "peaks" / row.hash[:2] / f"{row.hash}.npy"
