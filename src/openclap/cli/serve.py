@@ -171,7 +171,8 @@ def open_sounds(path: Path, model_options: ModelOptions) -> tuple[Library, tuple
     if not path.is_dir():
         reason = "is no folder" if path.exists() else "does not exist"
         raise DataError(
-            f"{path}: {reason}, expected an index or a folder of sounds. Make an index with 'openclap index add FOLDER'."
+            f"{path}: {reason}, expected an index or a folder of sounds. "
+            "Make an index with 'openclap index add FOLDER'."
         )
     folder = path.absolute()
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
