@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,12 +98,18 @@ def _score(parts: Iterable[Candidates], query_D: FloatArray) -> list[_Scored]:
     """Compute the cosines and sort, best first; of equal cosines the earlier window first."""
     scored: list[_Scored] = []
     for part in parts:
-        vector_ND = part.vectors.astype(np.float32)
-        # Sums along rows instead of a matrix product, whose blocks round equal vectors differently in different rows.
-        length_N = np.sqrt((vector_ND * vector_ND).sum(axis=1))
-        score_N = np.clip((vector_ND * query_D).sum(axis=1) / length_N, -1.0, 1.0)
+        score_N = cosines(part.vectors, query_D)
         scored += map(_Scored, score_N.tolist(), part.hashes, part.start_s, part.end_s)
     return sorted(scored, key=_rank)
+
+
+def cosines(vectors_ND: Any, query_D: FloatArray) -> FloatArray:
+    """The cosines (N,) of stored vectors with a unit vector, in float32."""
+    vector_ND = vectors_ND.astype(np.float32)
+    # Sums along rows instead of a matrix product, whose blocks round equal vectors differently in different rows.
+    length_N = np.sqrt((vector_ND * vector_ND).sum(axis=1))
+    score_N: FloatArray = np.clip((vector_ND * query_D).sum(axis=1) / length_N, -1.0, 1.0)
+    return score_N
 
 
 def _rank(window: _Scored) -> tuple[float, float, str]:

@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from openclap.errors import ConfigError, require
+from openclap.search.ranking import Bools
 
 Where = Mapping[str, Any] | Sequence[str]
 """Conditions by fact: a value; a list of values, of which one must match; a tuple (low, high), with None for no bound;
 or None, for files without the fact. Or expressions: a fact, an operator (`= != < <= > >=`, or `~` for "contains"), and
 values separated by `|`."""
-
-Mask = NDArray[np.bool_]
 
 _EXPRESSION = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
 
@@ -50,7 +48,7 @@ class _Condition:
     values: tuple[Any, ...]
 
 
-def mask_of(files: Any, where: Where) -> Mask:
+def mask_of(files: Any, where: Where) -> Bools:
     """Which files of an Arrow table fulfil all conditions: (F,) booleans.
 
     Raises ConfigError for a fact that does not exist, and for a condition that cannot be read.
@@ -61,7 +59,7 @@ def mask_of(files: Any, where: Where) -> Mask:
     return mask_F
 
 
-def facets(files: Any, fact: str, mask_F: Mask | None = None) -> list[tuple[Any, int]]:
+def facets(files: Any, fact: str, mask_F: Bools | None = None) -> list[tuple[Any, int]]:
     """The values of a fact among the files (all, or those of the mask), and the number of files with each; the most
     frequent first. Raises ConfigError for a fact that does not exist."""
     chosen = files if mask_F is None else files.filter(mask_F)
@@ -115,7 +113,7 @@ def _fact_name(name: str) -> str:
     return fact
 
 
-def _holds(files: Any, condition: _Condition) -> Mask:
+def _holds(files: Any, condition: _Condition) -> Bools:
     """Which files fulfil one condition. A file without the fact fulfils only `!=` and the value None."""
     fact = FACTS[condition.fact]
     column = fact.column(files)
@@ -124,7 +122,7 @@ def _holds(files: Any, condition: _Condition) -> Mask:
     return _any_of(column, fact, condition)
 
 
-def _any_of(column: Any, fact: Fact, condition: _Condition) -> Mask:
+def _any_of(column: Any, fact: Fact, condition: _Condition) -> Bools:
     mask_F = np.zeros(len(column), bool)
     for value in condition.values:
         if value is None or (value == "" and condition.operator == "="):
@@ -134,7 +132,7 @@ def _any_of(column: Any, fact: Fact, condition: _Condition) -> Mask:
     return mask_F
 
 
-def _is_missing(column: Any, fact: Fact) -> Mask:
+def _is_missing(column: Any, fact: Fact) -> Bools:
     pc = require("pyarrow.compute", "search")
     missing = pc.is_null(column)
     if fact.kind == "list":
@@ -142,7 +140,7 @@ def _is_missing(column: Any, fact: Fact) -> Mask:
     return _as_mask(missing)
 
 
-def _compare(column: Any, fact: Fact, condition: _Condition, value: Any) -> Mask:
+def _compare(column: Any, fact: Fact, condition: _Condition, value: Any) -> Bools:
     pc = require("pyarrow.compute", "search")
     if fact.kind == "list":
         parent = pc.list_parent_indices(column).to_numpy()
@@ -172,7 +170,7 @@ _OPERATORS: dict[str, Callable[[Any, Any, Any], Any]] = {
 }
 
 
-def _in_folder(folders: Any, operator: str, folder: str) -> Mask:
+def _in_folder(folders: Any, operator: str, folder: str) -> Bools:
     """Files in a folder or below: an absolute path, or the names of consecutive folders anywhere ("Field/2021")."""
     pc = require("pyarrow.compute", "search")
     if operator != "=":
@@ -191,9 +189,9 @@ def _number(fact: str, value: Any) -> float | int:
         raise ConfigError(f"The fact {fact} is a number, and {value!r} is not. Write {fact}>10, for example.") from None
 
 
-def _as_mask(booleans: Any) -> Mask:
+def _as_mask(booleans: Any) -> Bools:
     pc = require("pyarrow.compute", "search")
-    mask_F: Mask = np.asarray(pc.fill_null(booleans, False).to_numpy(zero_copy_only=False), bool)
+    mask_F: Bools = np.asarray(pc.fill_null(booleans, False).to_numpy(zero_copy_only=False), bool)
     return mask_F
 
 

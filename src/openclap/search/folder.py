@@ -36,6 +36,7 @@ _OWN_NAMES = {
     _CREATE_LOCK,
     _HEADER_NAME,
     _PART_NAME,
+    "snapshot",
     *(f"{name}.lance" for name in _TABLES),
 }
 """Entries of a folder that may become an index; any other belongs to the user."""

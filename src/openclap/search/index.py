@@ -3,25 +3,30 @@
     index = Index.open_or_create(folder, IndexIdentity(digest, "mini", dim=512, length_s=10, hop_s=10))
     index.search(query_D, k=5)
 
-Any number of processes may search while one writes. Nothing outside the folder is written.
+Any number of processes may search while one writes. Nothing outside the folder is written, and searching writes
+nothing at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Literal
 
 import numpy as np
 
 from openclap.errors import ConfigError, DataError
 from openclap.search import folder as _folder
+from openclap.search import snapshot as _snapshot
 from openclap.search.exact import Candidates, best_hits
 from openclap.search.folder import IndexHeader, IndexIdentity
 from openclap.search.keywords import KeywordIndex, in_memory
 from openclap.search.paths import absolute, is_storable, prefixes
+from openclap.search.ranking import Bools, View
 from openclap.search.rows import (
     FileRow,
     FloatArray,
@@ -35,16 +40,60 @@ from openclap.search.rows import (
 from openclap.search.writer import IndexWriter
 from openclap.types import Hit, Window
 
-__all__ = ["FileRow", "Index", "IndexIdentity"]
+__all__ = ["FileRow", "Hits", "Index", "IndexIdentity", "Mask", "SearchInfo"]
 
 _WINDOW = ["hash", "start_s", "end_s", "vector"]
 """The columns of a window that a search reads."""
 _LOOK_UP_AT_MOST = 4000
 """Contents whose files are looked up by hash; for more, reading the whole table is faster."""
+_NEWER_AT_MOST = 65_536
+"""Windows that a search reads from the tables because the snapshot lacks them; for more it searches the tables."""
+
+Mask = Bools | Callable[[Any], Bools]
+"""Whether each file may be a hit: booleans in the order of `Index.facts()`, or a function of that table."""
 
 
 def _every(_: FileRow) -> bool:
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class SearchInfo:
+    """How a search was done.
+
+    Attributes:
+        method: "sketch", "windows" (all were compared in memory), "tables" (LanceDB) or "keywords" (no window was).
+        windows: how many were searched.
+        scored: how many of them were scored exactly.
+        newer: how many of them came later than the snapshot.
+        note: a sentence when the snapshot was of no use.
+    """
+
+    method: Literal["sketch", "windows", "tables", "keywords"]
+    windows: int
+    scored: int
+    newer: int = 0
+    note: str = ""
+
+    def __str__(self) -> str:
+        newer = f", {self.newer:,} of them newer than the snapshot" if self.newer else ""
+        if self.method == "sketch":
+            return f"sketch of {self.windows:,} windows{newer}, {self.scored:,} scored exactly"
+        if self.method == "keywords":
+            return "keywords of names and facts"
+        where = " in the tables" if self.method == "tables" else ""
+        return f"exact search of {self.windows:,} windows{where}{newer}"
+
+
+class Hits(list[Hit]):
+    """The hits of a search, best first, and how they were found: `info`."""
+
+    def __init__(self, hits: Iterable[Hit], info: SearchInfo) -> None:
+        super().__init__(hits)
+        self.info = info
+
+    def _from(self, offset: int) -> Hits:
+        return Hits(self[offset:], self.info)
 
 
 class Index:
@@ -59,9 +108,36 @@ class Index:
         self.folder = folder
         self.identity = identity
         self._storage = partial(_folder.storage, folder)
-        database = _folder.connect(folder)
-        self._files = _folder.open_table(folder, database, "files", files_schema(), files_schema_1())
-        self._windows = _folder.open_table(folder, database, "windows", windows_schema(identity.dim))
+        self._viewing = Lock()
+        self._view: View | None = None
+        self._viewed: object = None
+        self._note = ""
+        if not self._has_snapshot():
+            self._open_tables()
+
+    def _has_snapshot(self) -> bool:
+        """Whether a search may do without LanceDB, which takes most of a second to import."""
+        try:
+            header = _snapshot.read_header(self.folder)
+            _snapshot.newest_versions(self.folder)
+        except DataError:
+            return False
+        return header is not None and header.dim == self.identity.dim
+
+    def _open_tables(self) -> None:
+        _ = self._files, self._windows
+
+    @cached_property
+    def _database(self) -> Any:
+        return _folder.connect(self.folder)
+
+    @cached_property
+    def _files(self) -> Any:
+        return _folder.open_table(self.folder, self._database, "files", files_schema(), files_schema_1())
+
+    @cached_property
+    def _windows(self) -> Any:
+        return _folder.open_table(self.folder, self._database, "windows", windows_schema(self.identity.dim))
 
     @classmethod
     def create(cls, folder: str | Path, identity: IndexIdentity) -> Index:
@@ -121,11 +197,6 @@ class Index:
         with self._storage("read"):
             return self._files.count_rows(), self._windows.count_rows()
 
-    def facts(self) -> Any:
-        """The files as an Arrow table of `rows.files_schema`; an index of format 1 lacks the later columns."""
-        with self._storage("read"):
-            return self._files.search().to_arrow()
-
     @property
     def has_metadata(self) -> bool:
         """Whether the table of files has columns for metadata, which format 1 lacks."""
@@ -164,24 +235,91 @@ class Index:
         *,
         one_per_file: bool = True,
         include: Callable[[FileRow], bool] = _every,
-    ) -> list[Hit]:
+        mask_F: Mask | None = None,
+        offset: int = 0,
+        exact: bool = False,
+    ) -> Hits:
         """Find the k windows nearest to `vector_D` (D,) by cosine, best first, equal ones in the order of paths.
 
-        The result is exact for the stored float16 vectors, and shorter than k only when there are no more windows.
+        Scores are exact for the stored float16 vectors. So are the hits of small indexes; in large ones, a sketch
+        chooses the windows to score, and may miss one (`openclap index verify --recall` measures how many). The result
+        is shorter than k only when there are no more windows. Its `info` says how it was found.
 
         Args:
             one_per_file: show each file once, with its best window. Files of equal content are separate hits.
             include: whether a file may be a hit; the fewer files it includes, the longer the search takes.
+            mask_F: the same as booleans in the order of `facts()`, which takes no longer. As a function of that table,
+                it is right even while another process writes.
+            offset: hits to leave out at the beginning, for paging.
+            exact: search the tables themselves, exactly.
 
-        Raises ConfigError for k < 1, DataError for a query without a direction (NaN, infinity, zeros) or a damaged
-        index, and IndexMismatchError for a query of another dimension.
+        Raises ConfigError for k < 1, offset < 0 or a mask of another length, DataError for a query without a direction
+        (NaN, infinity, zeros) or a damaged index, and IndexMismatchError for a query of another dimension.
         """
         if k < 1:
             raise ConfigError(f"k is {k}, expected 1 hit or more.")
+        if offset < 0:
+            raise ConfigError(f"offset is {offset}, expected 0 hits or more.")
         query_D = unit_vector(vector_D, self.identity.dim)
+        view = None if exact else self._current()
+        if view is None:
+            return self._search_tables(query_D, k + offset, one_per_file, include, mask_F)._from(offset)
+        ranked = view.best_hits(
+            query_D,
+            k + offset,
+            one_per_file=one_per_file,
+            include=None if include is _every else include,
+            mask_F=_mask(mask_F, view.live_facts),
+        )
+        method: Literal["sketch", "windows"] = "sketch" if view.sketch else "windows"
+        return Hits(ranked.hits[offset:], SearchInfo(method, view.windows, ranked.scored, len(view.newer)))
+
+    def _search_tables(
+        self,
+        query_D: FloatArray,
+        k: int,
+        one_per_file: bool,
+        include: Callable[[FileRow], bool],
+        mask_F: Mask | None,
+    ) -> Hits:
+        if mask_F is not None:
+            facts = self.facts()
+            paths = set(facts["path"].filter(_mask(mask_F, facts)).to_pylist())
+            chosen = include
+            include = lambda row: row.path in paths and chosen(row)  # noqa: E731
         total = self.count()[1]
         fetch = partial(self._nearest, query_D, total)
-        return best_hits(query_D, k, total, fetch, self._files_of, one_per_file=one_per_file, include=include)
+        hits = best_hits(query_D, k, total, fetch, self._files_of, one_per_file=one_per_file, include=include)
+        return Hits(hits, SearchInfo("tables", total, total, note=self._note))
+
+    def facts(self) -> Any:
+        """An Arrow table with the facts of all files: a row for each `FileRow`, in no particular order."""
+        view = self._current()
+        if view is not None:
+            return view.live_facts
+        with self._storage("read"):
+            return self._files.search().to_arrow()
+
+    def _current(self) -> View | None:
+        """What the tables hold now, by the snapshot and the rows that are newer; None without a useful snapshot."""
+        with self._viewing, self._storage("read"):
+            versions, stamp = _snapshot.newest_versions(self.folder), _snapshot.header_stamp(self.folder)
+            if (versions, stamp) != self._viewed:
+                self._view, self._viewed, self._note = None, None, ""
+                try:
+                    self._view, versions = self._read_view(versions)
+                except _snapshot.SnapshotError as error:
+                    self._note = str(error)
+                self._viewed = versions, stamp
+            return self._view
+
+    def _read_view(self, versions: dict[str, _snapshot.TableVersion]) -> tuple[View, dict[str, _snapshot.TableVersion]]:
+        stored = _snapshot.open_snapshot(self.folder, self.identity.dim)
+        if stored.header.versions == versions:
+            return _snapshot.view(stored), versions
+        self._open_tables()
+        changes = _snapshot.read_changes(self.folder, self._database, stored, _NEWER_AT_MOST)
+        return _snapshot.view(stored, changes), changes.versions
 
     def similar_to(self, path: str | Path, k: int, *, one_per_file: bool = True) -> list[Hit]:
         """Find the k sounds nearest to an indexed file, without the file itself; copies of it are included.
@@ -241,10 +379,21 @@ class Index:
         with _folder.write_lock(self.folder):
             _folder.upgrade(self.folder, self._files)
             writer = IndexWriter(
-                self._files, self._windows, self.identity.dim, self._storage, KeywordIndex(self.folder)
+                self._files,
+                self._windows,
+                self.identity.dim,
+                self._storage,
+                keywords=KeywordIndex(self.folder),
+                refresh=self._refresh,
             )
             yield writer
             writer.finish()
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Bring the snapshot up to date. Without one, searches read the tables: so a full disk fails no addition."""
+        with suppress(OSError, DataError), self._storage("written"):
+            _snapshot.refresh(self.folder, self._database, self.identity.dim)
 
     def _nearest(self, query_D: FloatArray, total: int, n: int) -> list[Candidates]:
         search = self._windows.search
@@ -278,6 +427,19 @@ class Index:
         with self._storage("read"):
             found = [self._files.search().where(condition).to_arrow() for condition in conditions]
         return [row for table in found for row in file_rows(table)]
+
+
+def _mask(mask_F: Mask | None, facts: Any) -> Bools | None:
+    """The mask of files. Raises ConfigError when its length is not that of `facts`."""
+    if mask_F is None:
+        return None
+    values_F = np.asarray(mask_F(facts) if callable(mask_F) else mask_F)
+    if values_F.dtype != np.bool_ or values_F.shape != (len(facts),):
+        raise ConfigError(
+            f"mask_F is {values_F.dtype} of shape {values_F.shape}, expected a boolean for each of {len(facts)} files. "
+            "Make it from the table that Index.facts() returns, or pass a function of that table."
+        )
+    return values_F
 
 
 def _place(folder: str | Path) -> Path:

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
+import numpy as np
+
 from openclap.errors import ConfigError
 from openclap.search.filters import Where, facets, mask_of
-from openclap.search.index import Index
+from openclap.search.index import Hits, Index, SearchInfo
 from openclap.search.paths import prefixes
-from openclap.search.rows import FileRow, FloatArray
+from openclap.search.ranking import Bools
+from openclap.search.rows import FloatArray
 from openclap.types import Hit, KeywordUse
 
 FUSION_CONSTANT = 60
@@ -43,26 +46,28 @@ class SearchQuery:
     without: frozenset[str] = frozenset()
 
 
-def find(index: Index, query: SearchQuery, k: int, offset: int = 0) -> list[Hit]:
+def find(index: Index, query: SearchQuery, k: int, offset: int = 0, *, exact: bool = False) -> Hits:
     """The hits from number `offset` on, at most k, best first.
 
-    `score` is always the cosine; hits by words alone have 0, and cover their file. Raises ConfigError for a condition
-    or a use of keywords that cannot be read, and IndexMismatchError when the index was rebuilt with another model.
+    `score` is always the cosine; hits by words alone have 0, and cover their file.
+
+    Args:
+        exact: compare with every window, see `Index.search`.
+
+    Raises ConfigError for a condition or a use of keywords that cannot be read, and IndexMismatchError when the index
+    was rebuilt with another model.
     """
     if query.keywords not in get_args(KeywordUse):
         raise ConfigError(f"keywords is {query.keywords!r}, expected one of {', '.join(get_args(KeywordUse))}.")
     index.check(index.header().identity)
-    allowed = _allowed(index, query.where)
     wanted = offset + k
-    if allowed is not None and not allowed:
-        return []
     if query.vector is None or query.keywords == "only":
-        hits = _by_words(index, query, wanted, allowed)
+        hits = _by_words(index, query, wanted)
     elif query.keywords == "fused":
-        hits = _fused(index, query, query.vector, wanted, allowed)
+        hits = _fused(index, query, query.vector, wanted, exact=exact)
     else:
-        hits = _nearest(index, query.vector, wanted, _include(allowed, query.without), query.every_window)
-    return _as_found(index, hits[offset:wanted])
+        hits = _nearest(index, query, query.vector, wanted, exact=exact)
+    return Hits(_as_found(index, hits[offset:wanted]), hits.info)
 
 
 def count_facets(index: Index, fact: str, where: Where = ()) -> list[tuple[Any, int]]:
@@ -96,47 +101,52 @@ def _allowed(index: Index, where: Where) -> set[str] | None:
     return set(files.filter(mask_of(files, where)).column("path").to_pylist())
 
 
-def _include(allowed: set[str] | None, without: frozenset[str]) -> Callable[[FileRow], bool]:
-    def include(row: FileRow) -> bool:
-        return (allowed is None or row.path in allowed) and (not without or os.path.realpath(row.path) not in without)
+def _nearest(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, *, exact: bool) -> Hits:
+    options: dict[str, Any] = {"one_per_file": not query.every_window, "exact": exact}
+    if query.where:
+        options["mask_F"] = lambda files: mask_of(files, query.where)
+    if query.without:
+        options["include"] = lambda row: os.path.realpath(row.path) not in query.without
 
-    return include
+    def search(count: int) -> Hits:
+        return index.search(vector_D, count, **options)
 
-
-def _nearest(
-    index: Index, vector_D: FloatArray, wanted: int, include: Callable[[FileRow], bool], every_window: bool
-) -> list[Hit]:
-    if not every_window:
-        return index.search(vector_D, wanted, include=include)
-    fetched = wanted
-    while True:
-        hits = index.search(vector_D, fetched, one_per_file=False, include=include)
+    hits, fetched = search(wanted), wanted
+    while query.every_window:
         kept = without_overlaps(hits)
         if len(kept) >= wanted or len(hits) < fetched:
-            return kept[:wanted]
+            return Hits(kept[:wanted], hits.info)
         fetched *= 2
+        hits = search(fetched)
+    return hits
 
 
-def _by_words(index: Index, query: SearchQuery, wanted: int, allowed: set[str] | None) -> list[Hit]:
-    paths = index.find_by_keywords(query.words, wanted, allowed)
+def _by_words(index: Index, query: SearchQuery, wanted: int) -> Hits:
+    paths = index.find_by_keywords(query.words, wanted, _allowed(index, query.where))
     rows = index.files(paths)
-    return [rows[path].hit(0.0, rows[path].duration_s, 0.0) for path in paths if path in rows]
+    hits = [rows[path].hit(0.0, rows[path].duration_s, 0.0) for path in paths if path in rows]
+    return Hits(hits, SearchInfo("keywords", 0, 0))
 
 
-def _fused(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, allowed: set[str] | None) -> list[Hit]:
+def _fused(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, *, exact: bool) -> Hits:
     """Reciprocal rank fusion of the ranking by cosine and the ranking by words. Of a file with several hits the best
     one gets the rank of its words."""
     depth = max(_FUSED_AT_LEAST, 1 << (2 * wanted).bit_length())
-    by_vector = _nearest(index, vector_D, depth, _include(allowed, query.without), query.every_window)
-    by_words = {path: rank for rank, path in enumerate(index.find_by_keywords(query.words, depth, allowed), start=1)}
+    by_vector = _nearest(index, query, vector_D, depth, exact=exact)
+    paths = index.find_by_keywords(query.words, depth, _allowed(index, query.where))
+    by_words = {path: rank for rank, path in enumerate(paths, start=1)}
     only_words = set(by_words) - {hit.path for hit in by_vector}
-    more = index.search(vector_D, len(only_words), include=lambda row: row.path in only_words) if only_words else []
+    more = index.search(vector_D, len(only_words), mask_F=_among(only_words), exact=exact) if only_words else []
     fused: list[tuple[float, int, Hit]] = []
     for rank, hit in enumerate((*by_vector, *more), start=1):
         of_vector = _reciprocal(rank) if rank <= len(by_vector) else 0.0
         of_words = _reciprocal(by_words.pop(hit.path)) if hit.path in by_words else 0.0
         fused.append((-of_vector - of_words, rank, hit))
-    return [hit for _, _, hit in sorted(fused, key=lambda entry: entry[:2])][:wanted]
+    return Hits([hit for _, _, hit in sorted(fused, key=lambda entry: entry[:2])][:wanted], by_vector.info)
+
+
+def _among(paths: set[str]) -> Callable[[Any], Bools]:
+    return lambda files: np.array([path in paths for path in files["path"].to_pylist()], bool)
 
 
 def _reciprocal(rank: int) -> float:

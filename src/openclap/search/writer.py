@@ -21,14 +21,16 @@ _KEEP_VERSIONS = timedelta(minutes=10)
 """Age from which on old versions are deleted: a reader may use the version that it opened for a whole query."""
 _COMMITS_PER_CHECK = 16
 """Commits between two checks for small fragments."""
+_WINDOWS_PER_REFRESH = 20_000
+"""New windows after which the snapshot is brought up to date in the middle of a series of changes."""
 _FRAGMENTS = 64
 _ROWS_PER_FRAGMENT = 1000
 """Fragments are merged when there are more than _FRAGMENTS, plus one for each _ROWS_PER_FRAGMENT rows."""
 
 
 class IndexWriter:
-    """Writes to an open index. `storage` turns errors of LanceDB into DataError; `keywords` follow the table of
-    files."""
+    """Writes to an open index. `storage` turns errors of LanceDB into DataError; `keywords` follow the table of files;
+    `refresh` updates the snapshot."""
 
     def __init__(
         self,
@@ -36,14 +38,17 @@ class IndexWriter:
         windows: Any,
         dim: int,
         storage: Callable[[str], AbstractContextManager[None]],
+        *,
         keywords: KeywordIndex,
+        refresh: Callable[[], None],
     ) -> None:
         self._files = files
         self._windows = windows
         self._dim = dim
         self._storage = storage
         self._keywords = keywords
-        self._commits = 0
+        self._refresh = refresh
+        self._commits = self._unrefreshed = 0
         self._contents = self._distinct(windows)
 
     @property
@@ -88,6 +93,10 @@ class IndexWriter:
         self._commits += 1
         if self._commits % _COMMITS_PER_CHECK == 0:
             self.compact()
+        self._unrefreshed += vectors.num_rows
+        if self._unrefreshed >= _WINDOWS_PER_REFRESH:
+            self._refresh()
+            self._unrefreshed = 0
 
     def drop(self, paths: Collection[str]) -> None:
         """Remove files. Their vectors stay until `prune`, so that a moved file can use them."""
