@@ -118,6 +118,7 @@ def test_conditions_keywords_and_weights_are_those_of_the_library(client: Any, l
         ({}, 400),
         ({"text": "x", "where": ["colour=red"]}, 400),
         ({"text": "x", "where": ["nonsense"]}, 400),
+        ({"text": "x", "where": ["rate=" + " " * 100_000 + "x"]}, 400),
         ({"text": "x", "where": {"rate": "fast"}}, 400),
         ({"text": "x", "keywords": "maybe"}, 400),
         ({"text": {}}, 400),

@@ -24,6 +24,8 @@ def check_unicode(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(check_unicode)]
+Expression = Annotated[Text, Field(max_length=1000)]
+"""A condition on a fact. Its length is bounded, since the time to read it may grow faster."""
 Weight = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
@@ -251,7 +253,7 @@ class Range(Body):
 
 
 FactValue = Text | int | Annotated[float, Field(allow_inf_nan=False)] | None
-WhereBody = list[Text] | dict[Text, FactValue | list[FactValue] | Range]
+WhereBody = list[Expression] | dict[Text, FactValue | list[FactValue] | Range]
 """Conditions on facts: expressions, or values by fact; see `openclap.search.filters`."""
 
 

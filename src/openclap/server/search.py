@@ -13,6 +13,7 @@ from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
 from openclap.server.inputs import IndexName, Upload, check_texts
 from openclap.server.schemas import (
+    Expression,
     Facets,
     FacetValue,
     HitObject,
@@ -76,7 +77,9 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         offset: Annotated[int, Form(ge=0, le=9000)] = 0,
         start_s: Annotated[float | None, Form(ge=0, le=1e9, allow_inf_nan=False)] = None,
         end_s: Annotated[float | None, Form(ge=0, le=1e9, allow_inf_nan=False)] = None,
-        where: Annotated[list[str] | None, Form(max_length=100, description="Expressions: duration_s<10.")] = None,
+        where: Annotated[
+            list[Expression] | None, Form(max_length=100, description="Expressions: duration_s<10.")
+        ] = None,
         every_window: Annotated[bool, Form()] = False,
     ) -> SearchResponse:
         """Find sounds that are similar to an uploaded one, or to a part of it. The upload is not stored."""
@@ -103,7 +106,9 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         request: Request,
         fact: Annotated[str, Query(description="The name of a fact: tags, category, folder, rate, licence, …")],
         index: IndexName = None,
-        where: Annotated[list[str] | None, Query(max_length=100, description="Expressions: duration_s<10.")] = None,
+        where: Annotated[
+            list[Expression] | None, Query(max_length=100, description="Expressions: duration_s<10.")
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     ) -> Facets:
         """Count the values of a fact over the files that fulfil the conditions."""

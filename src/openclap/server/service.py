@@ -184,6 +184,8 @@ class Service:
         try:
             await asyncio.wait(either, timeout=self.limits.request_s, return_when=asyncio.FIRST_COMPLETED)
             if result.done():
+                if not result.cancelled():
+                    result.exception()  # or asyncio would log it as never retrieved
                 return _result(future)
             if gone.done():
                 raise ApiError(CLIENT_CLOSED, "The client closed the connection.")

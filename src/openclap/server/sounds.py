@@ -128,8 +128,13 @@ def row_of(index: ServedIndex, path: str) -> FileRow:
     """The row of an indexed file. Raises ApiError for any other path."""
     row = index.library.index.files([path]).get(path)
     if row is None:
-        raise ApiError(404, f"The index {index.name} has no such sound. Use a path from its hits.", param="path")
+        raise no_such_sound(index)
     return row
+
+
+def no_such_sound(index: ServedIndex) -> ApiError:
+    """The error of a path that the index does not have."""
+    return ApiError(404, f"The index {index.name} has no such sound. Use a path from its hits.", param="path")
 
 
 @contextmanager

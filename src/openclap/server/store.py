@@ -23,7 +23,7 @@ from openclap.server.schemas import (
     Status,
 )
 from openclap.server.service import ServedIndex, Service
-from openclap.server.sounds import row_of
+from openclap.server.sounds import no_such_sound, row_of
 
 FILE = "server.sqlite3"
 WAIT_S = 10.0
@@ -123,8 +123,10 @@ def router(service: Service) -> APIRouter:
         served = service.index(index)
 
         def work(task: ModelTask) -> SoundCollection:
+            known = served.library.index.files(set(body.paths))
             for path in body.paths:
-                row_of(served, path)
+                if path not in known:
+                    raise no_such_sound(served)
             store.replace(served, name, body.paths)
             return SoundCollection(name=name, paths=store.collection(served, name))
 
