@@ -165,3 +165,17 @@ def test_a_folder_that_was_deleted_under_an_open_index(index: Index, many: Path)
     shutil.rmtree(index.folder)
     with pytest.raises(DataError, match="cannot be read"):
         index.search(spectrum(tone(100, 1 / RATE * 800)), 1)
+
+
+def test_nothing_is_written_to_a_disk_that_is_almost_full(
+    index: Index, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(index, many / "00.wav", SpectrumEmbedder(), describe)
+    with monkeypatch.context() as full:
+        usage = shutil.disk_usage(index.folder)
+        full.setattr("shutil.disk_usage", lambda _: usage._replace(free=1 << 20))
+        with pytest.raises(DataError, match="free space"):
+            add(index, many, SpectrumEmbedder(), describe)
+        assert len(Index.open(index.folder).search(spectrum(tone(100, 0.25)), FILES)) == 1
+    add(index, many, SpectrumEmbedder(), describe)
+    assert_whole(index)

@@ -40,6 +40,8 @@ _OWN_NAMES = {
     *(f"{name}.lance" for name in _TABLES),
 }
 """Entries of a folder that may become an index; any other belongs to the user."""
+_SPACE_MARGIN = 32 << 20
+"""Free bytes that writing leaves on a disk."""
 _CREATING_TAKES_S = 30.0
 """Wait for another process that creates the same index."""
 
@@ -219,6 +221,17 @@ def write_header(folder: Path, header: IndexHeader) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(folder / _HEADER_NAME)
+
+
+def check_space(folder: Path, size: int) -> None:
+    """Raise DataError unless the disk has room for `size` bytes, and a margin. LanceDB can commit half a manifest to a
+    full disk, which makes a table unreadable, so the disk must not become full."""
+    free = shutil.disk_usage(folder).free
+    if free < 2 * size + _SPACE_MARGIN:
+        raise DataError(
+            f"{folder}: the index cannot be written ({free / 1e6:.0f} MB of free space are left). Make room, then run "
+            "it again: it resumes."
+        )
 
 
 def write_lock(folder: Path) -> AbstractContextManager[None]:

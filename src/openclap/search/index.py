@@ -383,6 +383,7 @@ class Index:
                 self._windows,
                 self.identity.dim,
                 self._storage,
+                folder=self.folder,
                 keywords=KeywordIndex(self.folder),
                 refresh=self._refresh,
             )

@@ -151,14 +151,14 @@ def files_table(rows: Sequence[FileRow]) -> Any:
 
 def file_rows(table: Any) -> list[FileRow]:
     """An Arrow table or batch of `files_schema`, or of `files_schema_1`, as rows."""
-    lists = [name for name in _LISTS if name in table.schema.names]
-    return [_file_row(row, lists) for row in table.to_pylist()]
-
-
-def _file_row(row: dict[str, Any], lists: Sequence[str]) -> FileRow:
-    row |= {name: tuple(row[name] or ()) for name in lists}
-    row["metadata_version"] = row.get("metadata_version") or 0
-    return FileRow(**row)
+    names = [field.name for field in fields(FileRow) if field.name in table.schema.names]
+    columns = {name: table.column(name).to_pylist() for name in names}
+    for name in _LISTS:
+        if name in columns:
+            columns[name] = [tuple(values or ()) for values in columns[name]]
+    if "metadata_version" in columns:
+        columns["metadata_version"] = [version or 0 for version in columns["metadata_version"]]
+    return [FileRow(*values) for values in zip(*columns.values(), strict=True)]
 
 
 def windows_table(windows: Mapping[str, Sequence[Window]], dim: int) -> Any:

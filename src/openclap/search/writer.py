@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from openclap.errors import DataError
+from openclap.search.folder import check_space
 from openclap.search.keywords import KeywordIndex
 from openclap.search.paths import is_storable, prefixes
 from openclap.search.rows import FileRow, among, file_rows, files_table, quoted, windows_table
@@ -39,6 +41,7 @@ class IndexWriter:
         dim: int,
         storage: Callable[[str], AbstractContextManager[None]],
         *,
+        folder: Path,
         keywords: KeywordIndex,
         refresh: Callable[[], None],
     ) -> None:
@@ -46,7 +49,7 @@ class IndexWriter:
         self._windows = windows
         self._dim = dim
         self._storage = storage
-        self._keywords = keywords
+        self._folder, self._keywords = folder, keywords
         self._refresh = refresh
         self._commits = self._unrefreshed = 0
         self._contents = self._distinct(windows)
@@ -70,8 +73,8 @@ class IndexWriter:
     def put(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
         """Store `files`, each replacing the row with its path, and the windows of new contents.
 
-        Raises DataError when a file has no vectors here or in the index or its path is not valid UTF-8, and as
-        `rows.windows_table`; then nothing is written.
+        Raises DataError when the disk is almost full, when a file has no vectors here or in the index or its path is
+        not valid UTF-8, and as `rows.windows_table`; then nothing is written.
         """
         rows = list({row.path: row for row in files}.values())  # the last row of a path: the upsert needs unique keys
         new = {digest: of_content for digest, of_content in windows.items() if digest not in self._contents}
@@ -81,6 +84,7 @@ class IndexWriter:
             if row.hash not in new and row.hash not in self._contents:
                 raise DataError(f"{row.path} has no windows, new or stored. Embed it before adding it.")
         vectors, facts = windows_table(new, self._dim), files_table(rows)
+        check_space(self._folder, vectors.nbytes + facts.nbytes)
         with self._storage("written"):
             if vectors.num_rows:
                 self._windows.add(vectors)
