@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from openclap.library import Library
 from support.serving import LiveServer, Served, serving, write_sounds
@@ -26,6 +27,16 @@ def serve(library: Library) -> Iterator[Callable[..., Served]]:
     """A function that serves the library in process: `serve(limits=…, access=…)`. Each is closed at the end."""
     with serving(library) as start:
         yield start
+
+
+@pytest.fixture(scope="session")
+def client(library: Library) -> Iterator[TestClient]:
+    """A client of a server in process, shared by tests that leave it as it was. The model has the sizes 4, 8 and 16."""
+    with serving(library) as start:
+        served = start(sizes=(4, 8))
+        # Waveforms computed in the background would be stored in the home of whichever test runs by then.
+        served.service.in_background = lambda work: None  # type: ignore[method-assign]
+        yield served.client
 
 
 @pytest.fixture(scope="session")

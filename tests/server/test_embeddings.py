@@ -34,11 +34,6 @@ def files(library: Library) -> list[Path]:
     return sorted((library.index.folder.parent / "sounds").glob("*.wav"))
 
 
-@pytest.fixture
-def client(serve: Callable[..., Served]) -> Any:
-    return serve(sizes=(4, 8)).client
-
-
 def floats(embedding: Any) -> np.ndarray:
     """The numbers of an embedding in either encoding."""
     return np.frombuffer(base64.b64decode(embedding), "<f4") if isinstance(embedding, str) else np.array(embedding)

@@ -24,11 +24,6 @@ from support.serving import RATE, LiveServer, Served, serving, write_sounds
 
 
 @pytest.fixture
-def client(serve: Callable[..., Served]) -> Any:
-    return serve().client
-
-
-@pytest.fixture
 def own(library: Library, tmp_path: Path) -> Library:
     """A copy of the index and its sounds, for tests that change them."""
     folder = library.index.folder.parent

@@ -25,11 +25,6 @@ TOKEN = "a-token-of-24-characters"
 
 
 @pytest.fixture
-def client(serve: Callable[..., Served]) -> Any:
-    return serve().client
-
-
-@pytest.fixture
 def guarded(serve: Callable[..., Served]) -> Any:
     return serve(access=Access(TOKEN, host_names(["sounds.example.org"]))).client
 
