@@ -13,6 +13,7 @@ from openclap.cli.console import counted, list_skipped, note, print_json, print_
 from openclap.cli.defaults import default_index
 from openclap.cli.model_options import ModelOptions
 from openclap.cli.reading import ReadAs
+from openclap.formatting import join_first
 
 if TYPE_CHECKING:
     from openclap.library import Library
@@ -253,7 +254,7 @@ def status(*, index: Path | None = None, json: bool = False) -> None:
     if json:
         print_json(facts)
     else:
-        shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in facts.items()}
+        shown = {name: join_first(value) if isinstance(value, list) else value for name, value in facts.items()}
         print_table(["", ""], [[name, str(value)] for name, value in shown.items()])
     if not files:
         note("Add sounds with: openclap index add FOLDER")

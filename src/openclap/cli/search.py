@@ -83,8 +83,8 @@ def similar(
     index: Path | None = None,
     tokenizer: TokenizerFile = None,
     k: K = 10,
-    from_s: Annotated[float, Parameter(name="--from")] = 0.0,
-    to_s: Annotated[float | None, Parameter(name="--to")] = None,
+    from_: float = 0.0,
+    to: float | None = None,
     where: Conditions = (),
     unlike: tuple[Path, ...] = (),
     every_window: EveryWindow = False,
@@ -101,9 +101,9 @@ def similar(
         The index folder. Default: your own (`openclap index add`), or the demo's if there is none.
     k
         The number of sounds to show.
-    from_s
+    from_
         Start of the part to compare with, in seconds.
-    to_s
+    to
         End of the part in seconds. Default: the end of the sound.
     unlike
         A sound that hits should not be like; its weight is 0.5.
@@ -114,7 +114,7 @@ def similar(
 
     library = Library.open(index or default_index(), tokenizer=tokenizer)
     weights = {str(file): 1.0, **{str(path): UNLIKE_WEIGHT for path in unlike}}
-    hits = library.similar(weights, k, from_s=from_s, to_s=to_s, where=where, every_window=every_window, offset=offset)
+    hits = library.similar(weights, k, from_s=from_, to_s=to, where=where, every_window=every_window, offset=offset)
     show(hits, json=json)
 
 

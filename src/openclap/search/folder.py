@@ -71,7 +71,7 @@ class IndexIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
+class IndexRoot:
     """A folder or file that was added to an index, as an absolute path.
 
     Attributes:
@@ -99,7 +99,7 @@ class IndexHeader:
     """
 
     identity: IndexIdentity
-    roots: tuple[Root, ...] = ()
+    roots: tuple[IndexRoot, ...] = ()
     exclude: tuple[str, ...] = ()
     version: int = FORMAT_VERSION
 
@@ -107,7 +107,7 @@ class IndexHeader:
         """A copy with more roots; a root below another one is left out."""
         roots = {root.path: root for root in self.roots}
         for path in paths:
-            roots[path] = Root(path, _from_index(folder, path))
+            roots[path] = IndexRoot(path, _from_index(folder, path))
         kept = [root for path, root in roots.items() if not path.startswith(prefixes(roots))]
         return replace(self, roots=tuple(kept))
 
@@ -164,7 +164,7 @@ def read_header(folder: Path) -> IndexHeader:
             f"{FORMAT_VERSION}). Update openclap, or index into another folder."
         )
     try:
-        roots = tuple(Root(str(root["path"]), root.get("from_index")) for root in header.get("roots", ()))
+        roots = tuple(IndexRoot(str(root["path"]), root.get("from_index")) for root in header.get("roots", ()))
         return IndexHeader(_identity(header["identity"]), roots, tuple(map(str, header.get("exclude", ()))), version)
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise _damaged_header(folder) from error
