@@ -6,6 +6,7 @@ N items, D embedding, C labels, S samples of a waveform.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,6 +60,8 @@ class Embedder:
     Attributes:
         runtime: computes the embeddings; its `name` states software and precision.
         mono: how recordings become the one channel that the model reads.
+        longest_s: the longest recording that is embedded, in seconds; a longer one raises AudioError. No limit by
+            default, since memory does not grow with the length: it is for sounds from strangers.
 
     Examples:
         >>> model = openclap.load("demo-start")
@@ -68,8 +71,8 @@ class Embedder:
         (2, 2)
     """
 
-    def __init__(self, runtime: Runtime, *, mono: MonoConfig = DEFAULT_MONO) -> None:
-        self.runtime, self.mono = runtime, mono
+    def __init__(self, runtime: Runtime, *, mono: MonoConfig = DEFAULT_MONO, longest_s: float = math.inf) -> None:
+        self.runtime, self.mono, self.longest_s = runtime, mono, longest_s
 
     @property
     def preset(self) -> Preset:
@@ -231,7 +234,7 @@ class Embedder:
 
     def read(self, sound: Sound) -> NDArray[np.float32]:
         """Decode a sound to (S,) mono float32 at the model's rate, by the rules of `mono`. Raises AudioError."""
-        return _whole(blocks(sound, self.sample_rate, mono=self.mono))
+        return _whole(blocks(sound, self.sample_rate, mono=self.mono, longest_s=self.longest_s))
 
     def pieces(self, wave: W) -> Iterator[W]:
         """Cut a mono waveform (S,) at the model's rate into inputs of the network, whose embeddings are averaged.
@@ -356,7 +359,9 @@ class Embedder:
         most_samples = batch_size * self.input_samples
         waiting: deque[PendingSound] = deque()
         queue: list[tuple[PendingSound, Piece]] = []
-        opened = ((name, blocks(sound, self.sample_rate, name, self.mono)) for name, sound in named(sounds))
+        opened = (
+            (name, blocks(sound, self.sample_rate, name, self.mono, self.longest_s)) for name, sound in named(sounds)
+        )
         with DecodeAhead(opened, cut, batch_size, INPUTS_AHEAD * self.input_samples) as decoded:
             for item in decoded:
                 if isinstance(item, PendingSound):

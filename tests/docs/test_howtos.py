@@ -8,8 +8,11 @@ import pytest
 
 from support.documents import ROOT, run_commands, run_python
 
-ELSEWHERE = "use-elsewhere.md"  # needs other libraries: test_use_elsewhere.py
-HOWTOS = [path for path in sorted((ROOT / "docs" / "howto").glob("*.md")) if path.name != ELSEWHERE]
+TESTED_ELSEWHERE = (
+    "serve.md",
+    "use-elsewhere.md",
+)  # a server, and other libraries: test_serve.py, test_use_elsewhere.py
+HOWTOS = [path for path in sorted((ROOT / "docs" / "howto").glob("*.md")) if path.name not in TESTED_ELSEWHERE]
 
 
 @pytest.mark.timeout(900)

@@ -23,6 +23,7 @@ OTHER_PROGRAMS = {
     "accelerate": "num_processes module",
     "any command": "help",
     "an unknown option, as an example": "note",
+    "curl": "fail silent json get data-urlencode",
     "flac": "verify",
     "hear": "model-options",
     "http.server": "directory",

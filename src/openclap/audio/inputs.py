@@ -5,15 +5,17 @@ S samples of a waveform.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openclap.arrays import Wave
-from openclap.audio.io import BLOCK, AudioSource, check_rate, check_samples, decoded, name_of
+from openclap.audio.io import BLOCK, AudioBlock, AudioSource, check_rate, check_samples, decoded, name_of
 from openclap.audio.mono import DEFAULT_MONO, MonoBlocks, MonoConfig
 from openclap.errors import AudioError, ConfigError
 
@@ -30,13 +32,30 @@ def named(sounds: Iterable[Sound]) -> Iterator[tuple[str, Sound]]:
     return ((_name(sound, f"sounds[{place}]"), sound) for place, sound in enumerate(sounds))
 
 
-def blocks(sound: Sound, rate: int, name: str = "the sound", mono: MonoConfig = DEFAULT_MONO) -> MonoBlocks:
+def blocks(
+    sound: Sound,
+    rate: int,
+    name: str = "the sound",
+    mono: MonoConfig = DEFAULT_MONO,
+    longest_s: float = math.inf,
+) -> MonoBlocks:
     """Convert a sound to mono float32 blocks at `rate` Hz.
 
     Only this function decides which objects are sounds. Reading the first block raises AudioError for any other object,
-    and for a sound that cannot be decoded.
+    and for a sound that cannot be decoded. Reading on raises it where the sound is longer than `longest_s`.
     """
-    return MonoBlocks(_opener(sound, name), rate, mono, name)
+    decode = _opener(sound, name)
+    return MonoBlocks(decode if longest_s == math.inf else partial(_limited, decode, longest_s, name), rate, mono, name)
+
+
+def _limited(decode: Callable[[], Iterator[AudioBlock]], longest_s: float, name: str) -> Iterator[AudioBlock]:
+    """Stop decoding at `longest_s`, whatever the header says: a small file of silence may decode to days."""
+    seconds = 0.0
+    for wave, rate in decode():
+        seconds += len(wave) / rate
+        if seconds > longest_s:
+            raise AudioError(f"{name}: is longer than {longest_s:g} s, the limit here. Send a part of it.")
+        yield wave, rate
 
 
 def _opener(sound: Any, name: str) -> Callable[[], Iterator[tuple[Wave, int]]]:

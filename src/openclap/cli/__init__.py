@@ -27,11 +27,13 @@ from openclap.cli import (
     index,
     init,
     inspect,
+    mcp,
     models,
     page,
     push,
     score,
     search,
+    serve,
     train,
 )
 from openclap.cli.console import complain, noting_audio_warnings
@@ -82,6 +84,8 @@ app.command(classify.classify, group=USE)
 app.command(embed.embed, group=USE)
 app.command(score.score, group=USE)
 app.command(fad.fad, group=USE)
+app.command(serve.serve, group=USE)
+app.command(mcp.mcp, group=USE)
 app.command(dataset.app)
 app.command(init.init, group=TRAIN)
 app.command(train.train, group=TRAIN)

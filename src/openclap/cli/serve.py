@@ -1,0 +1,220 @@
+"""`openclap serve`: models and indexes over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openclap import paths
+from openclap.cli.console import note
+from openclap.cli.defaults import default_index
+from openclap.cli.model_options import ModelOptions
+
+if TYPE_CHECKING:
+    from openclap.embedder import Embedder
+    from openclap.library import Library
+    from openclap.server.security import Access
+    from openclap.server.service import ServedIndex, ServedModel, Service
+
+TOKEN_VARIABLE = "OPENCLAP_TOKEN"
+CONNECTIONS = 1000
+"""Most connections at once; further ones get 503."""
+SHUTDOWN_S = 10
+"""Longest wait for requests in progress when the server stops."""
+
+
+def serve(
+    sounds: list[Path] | None = None,
+    *,
+    port: int = 7007,
+    host: str = "127.0.0.1",
+    token_file: Path | None = None,
+    host_name: tuple[str, ...] = (),
+    fetch_from: tuple[str, ...] = (),
+    matryoshka: tuple[int, ...] = (),
+    max_upload_mb: int = 64,
+    max_audio_s: int = 600,
+    max_requests: int = 128,
+    model_options: ModelOptions = ModelOptions(),
+) -> int:
+    """Serve models and indexes over HTTP: search, embeddings (OpenAI's interface), sounds.
+
+    The interface is described at /docs. It is reachable from this machine only, and web pages of other sites cannot use
+    it. On another address (--host) every request needs a token, from --token-file or the variable OPENCLAP_TOKEN.
+    Sound files are only read. Ctrl-C stops the server.
+
+    Parameters
+    ----------
+    sounds
+        Indexes, or folders of sounds, which are indexed under openclap's home first. Default: your own index
+        (`openclap index add`), or the demo's; with --model, no index.
+    port
+        The port; 0 for any that is free.
+    host
+        The address to listen on.
+    token_file
+        A file with the token, 16 characters or more.
+    host_name
+        A further name by which the server is reached; may be repeated. Without it: localhost and numeric addresses.
+    fetch_from
+        A host from which sounds are fetched by URL; may be repeated. Without it, URLs are refused.
+    matryoshka
+        A shorter size of embeddings that the model was trained for, which requests may choose; may be repeated.
+    max_upload_mb
+        The size of the largest request, in megabytes.
+    max_audio_s
+        The length of the longest sound in a request, in seconds.
+    max_requests
+        The number of requests in progress from which on further ones are refused with status 429.
+    """
+    from openclap.errors import require
+    from openclap.limits import check_count
+
+    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "sse_starlette"):
+        require(package, "serve")
+    from openclap.server.metrics import Metrics
+    from openclap.server.security import Access, BodyLimits, host_names
+    from openclap.server.service import Limits, Service
+
+    check_count("--port", port, least=0, most=65535)
+    limits = Limits(
+        requests=check_count("--max-requests", max_requests),
+        audio_s=check_count("--max-audio-s", max_audio_s),
+        body=replace(BodyLimits(), most_bytes=check_count("--max-upload-mb", max_upload_mb, most=1 << 20) << 20),
+    )
+    access = Access(read_token(host, token_file), host_names(host_name))
+    with listen(host, port) as endpoint:  # first, since loading a model takes seconds
+        metrics = Metrics()
+        models, indexes = open_all(sounds or [], model_options, matryoshka, metrics)
+        service = Service(
+            models, indexes, limits=limits, url_hosts=frozenset(map(str.lower, fetch_from)), metrics=metrics
+        )
+        run(service, access, endpoint)
+    note("Stopped.")
+    return 0
+
+
+def read_token(host: str, token_file: Path | None) -> str | None:
+    """The token of --token-file or of the environment. Raises ConfigError when a server on `host` must have one."""
+    from openclap.errors import ConfigError
+    from openclap.server.security import is_loopback
+
+    token = os.environ.get(TOKEN_VARIABLE)
+    if token_file is not None:
+        try:
+            token = token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"{token_file}: cannot be read, expected a text file with a token.") from None
+    if token is None and not is_loopback(host):
+        raise ConfigError(
+            f"--host is {host}, which other machines can reach, so requests need a token. Give one with --token-file "
+            f"or in the variable {TOKEN_VARIABLE}."
+        )
+    return token
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address. Raises ConfigError when that is not possible."""
+    from openclap.errors import ConfigError
+
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        endpoint = socket.socket(family, kind, protocol)
+        try:
+            endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            endpoint.bind(address)
+            endpoint.listen(2048)
+        except BaseException:
+            endpoint.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"Port {port} of {host} cannot be used ({reason}). Choose another with --port, or 0 for any."
+        ) from None
+    return endpoint
+
+
+def open_all(
+    sounds: Sequence[Path], model_options: ModelOptions, matryoshka: Sequence[int], metrics: object
+) -> tuple[list[ServedModel], list[ServedIndex]]:
+    """Open the indexes and models to serve; indexes of one model share it. Raises as `openclap.Library.open`."""
+    from openclap.server.service import ServedIndex, distinct_names
+
+    if not sounds and model_options.model is not None:
+        return [served_model(model_options.name, model_options.load(), matryoshka, metrics)], []
+    places = list(sounds or [default_index()])
+    models: dict[str, ServedModel] = {}
+    indexes = []
+    for name, place in zip(distinct_names(places), places, strict=True):
+        library, folders = open_sounds(place, model_options)
+        identity = library.index.identity
+        if identity.digest not in models:
+            models[identity.digest] = served_model(identity.model, library.embedder, matryoshka, metrics)
+        indexes.append(ServedIndex(name, library, models[identity.digest], folders))
+    return list(models.values()), indexes
+
+
+def open_sounds(path: Path, model_options: ModelOptions) -> tuple[Library, tuple[Path, ...]]:
+    """The library of an index, or of a folder of sounds, and the folders to keep it up to date with."""
+    from openclap.errors import DataError
+    from openclap.search.index import Index
+
+    if Index.exists(path):
+        return model_options.open_library(path), ()
+    if not path.is_dir():
+        reason = "is no folder" if path.exists() else "does not exist"
+        raise DataError(
+            f"{path}: {reason}, expected an index or a folder of sounds. "
+            "Make an index with 'openclap index add FOLDER'."
+        )
+    folder = path.absolute()
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    return model_options.open_library(paths.home() / "indexes" / f"{folder.name}-{digest}"), (folder,)
+
+
+def served_model(name: str, embedder: Embedder, matryoshka: Sequence[int], metrics: object) -> ServedModel:
+    """A model with its thread. Its name is that of the folder where it was given by path."""
+    from openclap.server.batching import ModelThread
+    from openclap.server.metrics import Metrics
+    from openclap.server.service import ServedModel, check_sizes
+
+    assert isinstance(metrics, Metrics)
+    sizes = check_sizes(embedder, matryoshka)
+    thread = ModelThread(embedder.runtime, observe=metrics.observe_batch)
+    return ServedModel(Path(name).name if Path(name).exists() else name, embedder, thread, sizes)
+
+
+def run(service: Service, access: Access, endpoint: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; requests in progress are completed."""
+    import uvicorn
+
+    from openclap.server.app import create_app
+
+    app = create_app(service, access)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="on",
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    host, port = endpoint.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    served = ", ".join(service.indexes) or "no index"
+    note(f"Serving {served} with {', '.join(service.models)} at http://{shown}:{port} (interface: /docs).")
+    note("Ctrl-C stops the server.")
+    app.state.jobs.start_all()
+    with suppress(KeyboardInterrupt, SystemExit):  # uvicorn raises the signal that stopped it again
+        uvicorn.Server(config).run(sockets=[endpoint])

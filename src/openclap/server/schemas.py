@@ -1,0 +1,472 @@
+"""The bodies of requests and responses."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+
+from openclap.search.filters import Where
+from openclap.types import KeywordUse
+
+DEFAULT_MODEL = "default/not-specified"
+"""The name of a model in requests that choose none; infinity's clients send it."""
+
+
+def check_unicode(text: str) -> str:
+    """Raise ValueError for half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("has half of a surrogate pair, which is no character. Send valid Unicode") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(check_unicode)]
+Expression = Annotated[Text, Field(max_length=1000)]
+"""A condition on a fact. Its length is bounded, since the time to read it may grow faster."""
+Weight = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """A JSON object of a request. Unknown fields are ignored, as clients send some that have no meaning here."""
+
+
+class ErrorDetails(BaseModel):
+    """What was wrong with a request."""
+
+    message: str = Field(description="One or more sentences: what happened, what was expected, what to do.")
+    type: str
+    param: str | None = Field(description="The field of the request.")
+    code: str | None
+
+
+class ErrorResponse(BaseModel):
+    """An error, in OpenAI's form."""
+
+    error: ErrorDetails
+
+
+class InputAudio(Body):
+    """Audio in base64."""
+
+    data: Text
+    format: Text | None = Field(None, description="wav, mp3 and the like; the file's bytes decide.")
+
+
+class AudioPart(Body):
+    """A sound, as OpenAI's chat messages have it."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+InputItem = Text | AudioPart
+
+
+def refuse_token_ids(value: Any) -> Any:
+    """Raise ValueError for token ids, which OpenAI's interface also takes."""
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, int) or (isinstance(item, list) and item) for item in items):
+        raise ValueError("is a list of token ids, which belong to one tokenizer. Send the text itself")
+    return value
+
+
+class EmbeddingsRequest(Body):
+    """Texts and sounds to embed: OpenAI's request, with infinity's `modality`."""
+
+    input: InputItem | Annotated[list[InputItem], Field(min_length=1)] = Field(
+        description="A text, a data URI of a sound, an `input_audio` part, or a list of these."
+    )
+    model: Text = DEFAULT_MODEL
+    modality: Literal["text", "audio"] | None = Field(
+        None, description="How strings are read. Without it, data URIs of audio are sounds and other strings are texts."
+    )
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="A shorter size, where the model was trained with Matryoshka sizes; 0 for the whole."
+    )
+    user: str | None = Field(None, description="Ignored.")
+
+    _token_ids = field_validator("input", mode="before")(refuse_token_ids)
+
+
+class Usage(BaseModel):
+    """The size of a request: characters of texts, as infinity counts them; sounds count nothing."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingObject(BaseModel):
+    """An embedding of length 1: numbers, or the base64 of little-endian float32."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingsResponse(BaseModel):
+    """Embeddings, in the order of the input."""
+
+    object: Literal["list"] = "list"
+    data: list[EmbeddingObject]
+    model: str
+    usage: Usage
+    id: str
+    created: int
+
+
+class EmbedRequest(Body):
+    """text-embeddings-inference's request."""
+
+    inputs: Text | Annotated[list[Text], Field(min_length=1)]
+    normalize: bool = True
+    truncate: bool | None = None
+    dimensions: Annotated[int, Field(ge=0)] | None = None
+
+    _token_ids = field_validator("inputs", mode="before")(refuse_token_ids)
+
+    @field_validator("normalize")
+    @classmethod
+    def _check_normalize(cls, value: bool) -> bool:
+        if not value:
+            raise ValueError("is false, but the model's embeddings have length 1. Leave it out")
+        return value
+
+    @field_validator("truncate")
+    @classmethod
+    def _check_truncate(cls, value: bool | None) -> bool | None:
+        if value is False:
+            raise ValueError("is false, but texts longer than the model reads are always cut. Leave it out")
+        return value
+
+
+class ClassifyRequest(Body):
+    """Sounds and the labels to choose from."""
+
+    input: InputItem | Annotated[list[InputItem], Field(min_length=1)] = Field(
+        description="A data URI of a sound, an `input_audio` part, or a list of these."
+    )
+    labels: list[Text] = Field(min_length=2)
+    template: Text | None = Field(None, description="The prompt template; {} stands for the label.")
+    model: Text = DEFAULT_MODEL
+    raw_scores: bool = Field(False, description="Cosines in place of probabilities.")
+
+
+class LabelScore(BaseModel):
+    """A label and its probability, or its cosine with `raw_scores`."""
+
+    label: str
+    score: float
+
+
+class ClassifyResponse(BaseModel):
+    """For each sound, all labels, the most probable first."""
+
+    object: Literal["classify"] = "classify"
+    data: list[list[LabelScore]]
+    model: str
+    usage: Usage
+    id: str
+    created: int
+
+
+class ScoreRequest(Body):
+    """Sounds and texts to compare."""
+
+    input: InputItem | Annotated[list[InputItem], Field(min_length=1)] = Field(
+        description="A data URI of a sound, an `input_audio` part, or a list of these."
+    )
+    texts: list[Text] = Field(min_length=1)
+    model: Text = DEFAULT_MODEL
+
+
+class ScoreResponse(BaseModel):
+    """CLAP scores: the cosine of each sound (rows) with each text (columns), from -1 to 1."""
+
+    scores: list[list[float]]
+    model: str
+
+
+class ModelStats(BaseModel):
+    """Work that waits for a model."""
+
+    queue_text: int
+    queue_audio: int
+
+
+class ModelObject(BaseModel):
+    """A served model. `owned_by` is what infinity's client requires."""
+
+    id: str
+    object: Literal["model"] = "model"
+    owned_by: Literal["infinity"] = "infinity"
+    created: int
+    backend: str
+    capabilities: list[str]
+    dimensions: int
+    matryoshka: list[int]
+    stats: ModelStats
+
+
+class ModelsResponse(BaseModel):
+    """The served models; the first is the default."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
+class Health(BaseModel):
+    """The server runs."""
+
+    status: Literal["ok"] = "ok"
+    unix: float
+
+
+class SessionRequest(Body):
+    """The token, to be exchanged for a cookie."""
+
+    token: Text
+
+
+class Status(BaseModel):
+    """A change was made."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Page(Body):
+    """The part of a ranking that is wanted."""
+
+    k: int = Field(10, ge=1, le=1000, description="The number of hits.")
+    offset: int = Field(0, ge=0, le=9000, description="The number of hits to skip.")
+
+
+class Range(Body):
+    """Numbers from `low` to `high`, both included; null for no bound."""
+
+    low: float | None = Field(None, allow_inf_nan=False)
+    high: float | None = Field(None, allow_inf_nan=False)
+
+
+FactValue = Text | int | Annotated[float, Field(allow_inf_nan=False)] | None
+WhereBody = list[Expression] | dict[Text, FactValue | list[FactValue] | Range]
+"""Conditions on facts: expressions, or values by fact; see `openclap.search.filters`."""
+
+
+def where_of(conditions: WhereBody | None) -> Where | None:
+    """Conditions of a request for the library."""
+    if not isinstance(conditions, dict):
+        return conditions
+    return {fact: (value.low, value.high) if isinstance(value, Range) else value for fact, value in conditions.items()}
+
+
+class SearchRequest(Page):
+    """A query: a text, or an indexed sound or a part of it."""
+
+    index: Text | None = Field(None, description="The name of an index; the first without one.")
+    text: Text | Annotated[dict[Text, Weight], Field(min_length=1, max_length=100)] | None = Field(
+        None, description="A description in plain words; or descriptions with weights, below 0 for 'not like this'."
+    )
+    path: Text | None = Field(None, description="The path of an indexed sound, as hits have it.")
+    start_s: Seconds | None = Field(None, description="The start of the part of the sound.")
+    end_s: Seconds | None = Field(None, description="The end of the part of the sound.")
+
+    where: WhereBody | None = Field(
+        None,
+        max_length=100,
+        description='Conditions on facts: expressions such as ["duration_s<10", "tags=rain|wind"], or values by fact: '
+        '{"duration_s": {"low": 1, "high": 10}, "tags": ["rain", "wind"]}.',
+    )
+    keywords: KeywordUse = Field(
+        "off", description="Words of names and facts: fused with the embeddings, or only these; for texts."
+    )
+    every_window: bool = Field(False, description="Every window that fits, in place of the best of each file.")
+
+    @property
+    def texts(self) -> list[str]:
+        """The descriptions."""
+        return [self.text] if isinstance(self.text, str) else list(self.text or ())
+
+    @model_validator(mode="after")
+    def _check_query(self) -> SearchRequest:
+        if (self.text is None) == (self.path is None):
+            raise ValueError("Give either text or path")
+        if any(not text.strip() for text in self.texts):
+            raise ValueError("The text is empty, expected a few words such as 'rain on a tin roof'")
+        if self.path is not None and self.keywords != "off":
+            raise ValueError("keywords goes with text")
+        check_part(self.start_s, self.end_s)
+        return self
+
+
+def check_part(start_s: float | None, end_s: float | None) -> None:
+    """Raise ValueError unless the start of a part lies before its end."""
+    if (start_s or 0.0) >= (math.inf if end_s is None else end_s):
+        raise ValueError(f"The part goes from {start_s or 0:g} s to {end_s:g} s, expected start_s below end_s")
+
+
+class HitObject(BaseModel):
+    """A window of a sound."""
+
+    path: str
+    start_s: float
+    end_s: float
+    score: float
+    duration_s: float
+    rate: int
+    channels: int
+    size: int
+    modified: str
+    caption: str | None
+    tags: list[str]
+    licence: str | None
+    title: str | None
+    artist: str | None
+    album: str | None
+    comment: str | None
+    copyright: str | None
+    date: str | None
+    category: str | None
+    subcategory: str | None
+    keywords: list[str]
+
+
+class SearchResponse(BaseModel):
+    """Hits, best first."""
+
+    index: str
+    hits: list[HitObject]
+
+
+class FacetValue(BaseModel):
+    """A value of a fact, and the number of files with it."""
+
+    value: str | int | float
+    count: int
+
+
+class Facets(BaseModel):
+    """The values of a fact, the most frequent first."""
+
+    fact: str
+    values: list[FacetValue]
+
+
+class IndexObject(BaseModel):
+    """A served index."""
+
+    name: str
+    model: str
+    files: int
+    windows: int
+    precision: str
+    channels: str
+    trim_silence: bool
+    folders: list[str]
+
+
+class IndexesResponse(BaseModel):
+    """The served indexes; the first is the default."""
+
+    data: list[IndexObject]
+
+
+class SoundFacts(BaseModel):
+    """The facts of an indexed sound."""
+
+    index: str
+    path: str
+    hash: str
+    size: int
+    duration_s: float
+    rate: int
+    channels: int
+    caption: str | None
+    tags: list[str]
+    licence: str | None
+    title: str | None
+    artist: str | None
+    album: str | None
+    comment: str | None
+    copyright: str | None
+    date: str | None
+    category: str | None
+    subcategory: str | None
+    keywords: list[str]
+
+
+class Peaks(BaseModel):
+    """The waveform of a sound: the lowest and the highest sample of each stretch of equal length, from -127 to 127."""
+
+    duration_s: float
+    low: list[int]
+    high: list[int]
+
+
+class IndexingState(BaseModel):
+    """The progress of indexing.
+
+    `message` says why it failed, or how many files were skipped.
+    """
+
+    index: str
+    state: Literal["idle", "running", "done", "failed", "stopped"]
+    done: int = 0
+    total: int = 0
+    seconds: Annotated[float, Field(description="Seconds of sound that were embedded.")] = 0.0
+    added: int = 0
+    unchanged: int = 0
+    moved: int = 0
+    removed: int = 0
+    skipped: int = 0
+    message: str | None = None
+
+
+class CollectionNames(BaseModel):
+    """The names of collections."""
+
+    names: list[str]
+
+
+class CollectionPaths(Body):
+    """Indexed sounds."""
+
+    paths: list[Text] = Field(max_length=100_000)
+
+
+class SoundCollection(BaseModel):
+    """Sounds that a person has put together, in their order."""
+
+    name: str
+    paths: list[str]
+
+
+class Judgement(BaseModel):
+    """Whether a hit fits its query."""
+
+    query: str
+    path: str
+    start_s: float
+    end_s: float
+    relevant: bool
+
+
+class JudgementRequest(Body):
+    """A judgement of a hit; null deletes it."""
+
+    index: Text | None = None
+    query: Text = Field(min_length=1, max_length=10_000)
+    path: Text
+    start_s: Seconds = 0.0
+    end_s: Seconds
+    relevant: bool | None
+
+
+class Judgements(BaseModel):
+    """Judgements of hits."""
+
+    data: list[Judgement]

@@ -1,0 +1,139 @@
+"""Search over HTTP: by text, by an uploaded sound, by an indexed sound or a part of one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+
+from openclap.search.queries import SearchQuery, find
+from openclap.server.batching import ModelTask
+from openclap.server.errors import ApiError
+from openclap.server.inputs import IndexName, Upload, check_texts
+from openclap.server.schemas import (
+    Expression,
+    Facets,
+    FacetValue,
+    HitObject,
+    IndexesResponse,
+    IndexObject,
+    SearchRequest,
+    SearchResponse,
+    check_part,
+    where_of,
+)
+from openclap.server.service import ServedIndex, Service
+from openclap.server.sounds import Peaker, indexed_file, part_of
+from openclap.types import Hit
+
+
+def router(service: Service, peaker: Peaker) -> APIRouter:
+    """The routes of this module."""
+    routes = APIRouter(tags=["Search"])
+
+    @routes.get("/v1/indexes", operation_id="list_indexes")
+    async def list_indexes(request: Request) -> IndexesResponse:
+        """List the served indexes; the first is the default."""
+
+        def work(task: ModelTask) -> IndexesResponse:
+            return IndexesResponse(data=[_index_object(index) for index in service.indexes.values()])
+
+        return await service.run(request, "text", work)
+
+    @routes.post("/v1/search", operation_id="search")
+    async def search(body: SearchRequest, request: Request) -> SearchResponse:
+        """Find sounds by describing them, or sounds that are similar to an indexed one."""
+        index, where = service.index(body.index), where_of(body.where)
+        check_texts(body.texts, "text", service)
+
+        def work(task: ModelTask) -> list[Hit]:
+            if body.text is not None:
+                return index.library_of(task).search(
+                    body.text,
+                    body.k,
+                    where=where,
+                    keywords=body.keywords,
+                    every_window=body.every_window,
+                    offset=body.offset,
+                )
+            with indexed_file(index, body.path or "") as (row, file):
+                part = part_of(file, row.path, body.start_s, body.end_s, service.limits.audio_s)
+                vector_D = index.model.embedder_of(task, service.limits.audio_s).embed_audio([part])[0]
+            own = frozenset([os.path.realpath(row.path)])
+            query = SearchQuery(vector_D, where=where or (), every_window=body.every_window, without=own)
+            return find(index.library.index, query, body.k, body.offset)
+
+        return _answer(index, await service.run(request, "text" if body.texts else "audio", work), peaker)
+
+    @routes.post("/v1/search/sound", operation_id="search_by_sound")
+    async def search_by_sound(
+        *,
+        request: Request,
+        file: Annotated[UploadFile, File(description="A sound in any format.")],
+        index: Annotated[str | None, Form()] = None,
+        k: Annotated[int, Form(ge=1, le=1000)] = 10,
+        offset: Annotated[int, Form(ge=0, le=9000)] = 0,
+        start_s: Annotated[float | None, Form(ge=0, le=1e9, allow_inf_nan=False)] = None,
+        end_s: Annotated[float | None, Form(ge=0, le=1e9, allow_inf_nan=False)] = None,
+        where: Annotated[
+            list[Expression] | None, Form(max_length=100, description="Expressions: duration_s<10.")
+        ] = None,
+        every_window: Annotated[bool, Form()] = False,
+    ) -> SearchResponse:
+        """Find sounds that are similar to an uploaded one, or to a part of it. The upload is not stored."""
+        served = service.index(index)
+        try:
+            check_part(start_s, end_s)
+        except ValueError as error:
+            raise ApiError(400, f"{error}.", param="start_s") from None
+
+        def work(task: ModelTask) -> list[Hit]:
+            upload, longest_s = Upload(file.file, file.filename), service.limits.audio_s
+            # What comes before the part is decoded as well, and an upload may decode to days.
+            if start_s is not None and start_s >= longest_s:
+                raise ApiError(400, f"start_s is {start_s:g}, and the limit is {longest_s:g} s.", param="start_s")
+            part = part_of(upload, upload.name, start_s, end_s, longest_s)
+            vector_D = served.model.embedder_of(task, longest_s).embed_audio([part])[0]
+            query = SearchQuery(vector_D, where=where or (), every_window=every_window)
+            return find(served.library.index, query, k, offset)
+
+        return _answer(served, await service.run(request, "audio", work), peaker)
+
+    @routes.get("/v1/facets", operation_id="facets")
+    async def facets(
+        request: Request,
+        fact: Annotated[str, Query(description="The name of a fact: tags, category, folder, rate, licence, …")],
+        index: IndexName = None,
+        where: Annotated[
+            list[Expression] | None, Query(max_length=100, description="Expressions: duration_s<10.")
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    ) -> Facets:
+        """Count the values of a fact over the files that fulfil the conditions."""
+        served = service.index(index)
+        counts = await service.run(request, "files", lambda task: served.library.facets(fact, where))
+        return Facets(fact=fact, values=[FacetValue(value=value, count=count) for value, count in counts[:limit]])
+
+    return routes
+
+
+def _answer(index: ServedIndex, hits: list[Hit], peaker: Peaker) -> SearchResponse:
+    peaker.prepare(index, hits)
+    return SearchResponse(index=index.name, hits=[HitObject(**asdict(hit)) for hit in hits])
+
+
+def _index_object(index: ServedIndex) -> IndexObject:
+    opened = index.library.index
+    files, windows = opened.count()
+    return IndexObject(
+        name=index.name,
+        model=index.model.name,
+        files=files,
+        windows=windows,
+        precision=opened.identity.precision,
+        channels=opened.identity.channels,
+        trim_silence=opened.identity.trim_silence,
+        folders=list(map(str, index.folders)) or [root.path for root in opened.header().roots],
+    )

@@ -1,0 +1,100 @@
+"""Every tool of `openclap mcp`, by the client of MCP's own SDK, over standard input and output."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+
+from openclap.library import Library
+from openclap.server.mcp import create_server, identical_files
+
+
+@pytest.fixture
+def path(library: Library) -> str:
+    return str(library.index.folder.parent / "sounds" / "1.wav")
+
+
+async def call(client: Any, name: str, **arguments: Any) -> Any:
+    """The result of a tool; the message of its error."""
+    result = await client.call_tool(name, arguments)
+    if result.is_error:
+        return result.content[0].text
+    return result.structured_content.get("result", result.structured_content)
+
+
+def test_the_sdk_calls_every_tool(library: Library, path: str) -> None:
+    check_every_tool(Client(create_server(library)), library, path)
+
+
+@pytest.mark.long
+def test_the_sdk_calls_every_tool_over_stdio(library: Library, path: str) -> None:
+    command = ["-m", "openclap", "mcp", "--index", str(library.index.folder)]
+    server = StdioServerParameters(command=sys.executable, args=command, env=dict(os.environ))
+    check_every_tool(Client(stdio_client(server)), library, path)
+
+
+def check_every_tool(client: Client, library: Library, path: str) -> None:
+    """List and call the tools, and compare their results with the library's."""
+
+    async def converse() -> tuple[list[str], dict[str, Any]]:
+        async with client:
+            tools = (await client.list_tools()).tools
+            assert all(tool.description and tool.input_schema["properties"] for tool in tools)
+            return [tool.name for tool in tools], {
+                "text": await call(client, "search_text", text="noise", k=6),
+                "sound": await call(client, "search_sound", path=path, k=5),
+                "similar": await call(client, "similar", path=path, k=5),
+                "facts": await call(client, "facts", path=path),
+                "duplicates": await call(client, "duplicates"),
+                "values": await call(client, "values", fact="channels", where=["channels=2"]),
+                "part": await call(client, "search_sound", path=path, k=5, from_s=0.1, to_s=0.3, where=["channels=2"]),
+            }
+
+    names, results = asyncio.run(converse())
+    assert names == ["search_text", "search_sound", "similar", "duplicates", "values", "facts"]
+    assert [hit["path"] for hit in results["text"]] == [hit.path for hit in library.search("noise", 6)]
+    assert [hit["path"] for hit in results["sound"]] == [hit.path for hit in library.similar(path, 5)]
+    assert [hit["path"] for hit in results["similar"]] == [hit.path for hit in library.index.similar_to(path, 5)]
+    assert (results["facts"]["path"], results["facts"]["channels"]) == (path, 2)
+    assert results["duplicates"] == []
+    assert results["values"] == [{"value": 2, "files": 3}]
+    part = library.similar(path, 5, from_s=0.1, to_s=0.3, where=["channels=2"])
+    assert [hit["path"] for hit in results["part"]] == [hit.path for hit in part]
+    json.dumps(results)
+
+
+def test_duplicates_are_files_with_equal_bytes(library: Library, tmp_path: Path) -> None:
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav", "d.wav", "e.wav", "f.wav")):
+        shutil.copy(library.index.folder.parent / "sounds" / f"{(0, 1, 1, 2, 2, 2)[number]}.wav", tmp_path / name)
+    copies = Library.open(tmp_path / "index", library.index.identity.model)
+    copies.add([tmp_path])
+    groups = [[str(tmp_path / name) for name in names] for names in (("d.wav", "e.wav", "f.wav"), ("b.wav", "c.wav"))]
+    assert identical_files(copies) == groups
+
+
+def test_mistakes_are_sentences_for_the_assistant(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "no-sound.wav").write_bytes(b"text")
+
+    async def converse() -> list[str]:
+        async with Client(create_server(library)) as client:
+            return [
+                await call(client, "search_sound", path=str(tmp_path / "missing.wav")),
+                await call(client, "search_sound", path=str(tmp_path / "no-sound.wav")),
+                await call(client, "similar", path="/etc/passwd"),
+                await call(client, "facts", path="/etc/passwd"),
+                await call(client, "search_text", text="noise", k=0),
+                await call(client, "search_text", text=""),
+            ]
+
+    messages = asyncio.run(converse())
+    assert "no such file" in messages[0] and "no-sound.wav" in messages[1]
+    assert all("not in the index" in message for message in messages[2:4])
+    assert all(isinstance(message, str) and "Traceback" not in message for message in messages)
