@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 
 import openclap
 from openclap.cli import (
+    cache,
     classify,
     convert,
     dataset,
@@ -63,6 +64,7 @@ app = App(
     result_action="return_value",
 )
 index_app = App(name="index", help="Build and inspect search indexes.", group=USE, group_commands="Commands")
+cache_app = App(name="cache", help="Show or clear the cache of embeddings.", group=USE, group_commands="Commands")
 dataset.app.group = (TRAIN,)
 
 app.command(index_app)
@@ -74,6 +76,9 @@ app.command(classify.classify, group=USE)
 app.command(embed.embed, group=USE)
 app.command(score.score, group=USE)
 app.command(fad.fad, group=USE)
+app.command(cache_app)
+cache_app.default(cache.show)
+cache_app.command(cache.clear)
 app.command(dataset.app)
 app.command(init.init, group=TRAIN)
 app.command(train.train, group=TRAIN)
