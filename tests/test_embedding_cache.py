@@ -176,6 +176,7 @@ DAMAGE = {
     "no content": "update contents set content = null, checksum = 0",
     "text": "update contents set content = 'abc'",
     "text that is no UTF-8": "update contents set content = cast(x'ff00ff' as text)",
+    "no facts": "update spaces set identity = 'lost'",
     "no time of use": "update entries set used = 'never'",
     "lost contents": "delete from contents where id > 7",
     "other tables": "drop table contents; create table contents (sound, numbers)",
@@ -199,7 +200,7 @@ def test_damage_never_gives_wrong_vectors(own: EmbeddingCache, damage: str, capl
     assert check(again, names(10)) == 10 and check(EmbeddingCache(own.made_by), names(10)) == 10
     is_new = damage in ("bytes", "other tables", "no table")
     assert (again.file._path != path) == is_new == ("is damaged" in caplog.text)
-    assert path.exists()
+    assert path.exists() and all(space.last_used >= 0 for space in again.file.spaces())
     again.file.clear()
     assert path.exists() != is_new
 

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +46,7 @@ Embedded = Wave | list[Window]
 """The embedding (D,) of a sound or text, or the windows of a sound."""
 EmbedSounds = Callable[[Iterable[Sound]], Iterator[Any]]
 """Yields an `Embedded` or an AudioError for each sound, in order: `openclap.Embedder.embed_each` or `windows_each`."""
-Stamp = tuple[int, int, int]
+FileStamp = tuple[int, int, int]
 """Size in bytes, and the times of the last changes of content and of attributes in ns."""
 T = TypeVar("T")
 
@@ -74,6 +74,8 @@ _WRITE_EVERY_S = 1.0
 """A commit waits for the disk, so the embeddings of a second share one. A killed process loses that second."""
 _USED_EVERY_S = 3600
 """The time of use is stored to the hour, so that reading rarely writes."""
+_GROUP = 32
+"""Sounds that are looked up together."""
 _AHEAD = 256
 """The most sounds that wait for one that is being embedded."""
 _SETTLED_NS = 2 * 10**9
@@ -113,12 +115,14 @@ class CachedSpace:
     """The cached embeddings of one model with one set of options.
 
     Attributes:
+        number: identifies it in the file.
         made_by: what the embeddings depend on: see `identity_of`.
         model: the name by which the model was last loaded, if it is known.
         entries, size_bytes: their number and size.
         last_used: seconds since the epoch, to the hour.
     """
 
+    number: int
     made_by: Mapping[str, str]
     model: str
     entries: int
@@ -182,18 +186,17 @@ class CacheFile:
     def spaces(self) -> list[CachedSpace]:
         """What the file holds, the most recently used first."""
         select = (
-            "select identity, model, count(*), sum(size), max(used) from spaces "
-            "join entries on space = spaces.id group by spaces.id order by max(used) desc, spaces.id"
+            "select spaces.id, identity, model, count(*), sum(cast(size as integer)), max(cast(used as integer)) as last "
+            "from spaces join entries on space = spaces.id group by spaces.id order by last desc, spaces.id"
         )
         rows = self._run(lambda database: database.execute(select).fetchall()) or []
-        return [CachedSpace(json.loads(identity), *facts) for identity, *facts in rows]
+        return [CachedSpace(number, _facts(identity), *facts) for number, identity, *facts in rows]
 
     def clear(self, is_chosen: Callable[[CachedSpace], bool] = lambda space: True) -> int:
         """Delete the entries of these spaces, and files that were set aside; return the number of entries."""
         chosen = [space for space in self.spaces() if is_chosen(space)]
-        identities = [(json.dumps(space.made_by, sort_keys=True),) for space in chosen]
-        delete = "delete from entries where space = (select id from spaces where identity = ?)"
-        self._run(lambda database: database.executemany(delete, identities))
+        numbers = [(space.number,) for space in chosen]
+        self._run(lambda database: database.executemany("delete from entries where space = ?", numbers))
         # Not `execute`, which stops after one page.
         self._run(lambda database: database.executescript("pragma incremental_vacuum"))
         if self.is_open:
@@ -310,6 +313,13 @@ def _space(database: sqlite3.Connection, identity: str, model: str) -> int:
     return int(number)
 
 
+def _facts(identity: str) -> dict[str, str]:
+    try:
+        return dict(json.loads(identity))
+    except (ValueError, TypeError):
+        return {}  # damaged
+
+
 def _is_damage(error: sqlite3.Error) -> bool:
     """Whether an error means a damaged file or foreign tables in it, not a locked file or a full disk."""
     is_operational = isinstance(error, sqlite3.OperationalError)
@@ -345,7 +355,7 @@ class _Lookup:
 
     sound: Sound
     name: str
-    stamp: Stamp | None
+    stamp: FileStamp | None
     found: Any
 
 
@@ -418,13 +428,14 @@ class EmbeddingCache:
         yield from (lookup.found for lookup in waiting)
 
     def _look_up(self, sounds: Iterable[Sound]) -> Iterator[_Lookup]:
-        for sound in sounds:
-            name, stamp = self._name(sound)
-            found = self.get([name]).get(name) if name else None
-            self.hits += found is not None
-            yield _Lookup(sound, name, stamp, found)
+        rest = iter(sounds)
+        while group := list(islice(rest, _GROUP)):
+            named = [(sound, *self._name(sound)) for sound in group]
+            found = self.get([name for _, name, _ in named if name])
+            self.hits += sum(name in found for _, name, _ in named)
+            yield from (_Lookup(sound, name, stamp, found.get(name)) for sound, name, stamp in named)
 
-    def _name(self, sound: Any) -> tuple[str, Stamp | None]:
+    def _name(self, sound: Any) -> tuple[str, FileStamp | None]:
         """The SHA-256 of a sound, and the stamp of a file; "" for a sound that cannot be read, or only once."""
         try:
             if isinstance(sound, str | os.PathLike):
@@ -440,7 +451,7 @@ class EmbeddingCache:
             pass  # embedding it raises the error
         return "", None
 
-    def _hash_file(self, path: str | os.PathLike[str]) -> tuple[str, Stamp]:
+    def _hash_file(self, path: str | os.PathLike[str]) -> tuple[str, FileStamp]:
         stamp = _stamp(path)
         key = _key(_HASHES, f"{os.path.abspath(path)}\n{stamp}")  # noqa: PTH100 (resolve() reads the disk)
         if known := self.file.get([key]):
@@ -460,7 +471,7 @@ _HASHES = json.dumps({"vectors": "hashes of files"})
 """The identity of the space of file hashes: a path and its stamp to the SHA-256 of its content."""
 
 
-def _stamp(path: str | os.PathLike[str]) -> Stamp:
+def _stamp(path: str | os.PathLike[str]) -> FileStamp:
     status = os.stat(path)  # noqa: PTH116 (the path may be a string)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 

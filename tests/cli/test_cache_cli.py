@@ -24,7 +24,7 @@ def test_the_table_lists_models_and_sizes(filled: Path, capsys: pytest.CaptureFi
     assert run(["cache"]) == 0
     said = capsys.readouterr()
     head, *rows = said.out.splitlines()
-    assert head.split()[:5] == ["model", "digest", "runtime", "of", "entries"]
+    assert head.split()[:5] == ["model", "digest", "runtime", "of", "number"]
     assert sorted(row.split()[:2] for row in rows) == [["large", "b" * 12], ["mini", "a" * 12]]
     assert f"of 10,000.0 MB in {filled / 'embeddings'}" in said.err
     assert run(["cache", "--json"]) == 0
@@ -38,11 +38,11 @@ def test_clearing_one_model(filled: Path, model: str, capsys: pytest.CaptureFixt
     (filled / "index").mkdir()
     (filled / "index" / "index.json").write_text("{}")
     assert run(["cache", "clear", "--model", model]) == 0
-    assert "Deleted 3 embeddings." in capsys.readouterr().err
+    assert "Deleted 3 cached items." in capsys.readouterr().err
     assert run(["cache", "clear", "--model", model]) == 2
     assert "no embedding of it is cached" in capsys.readouterr().err
     assert run(["cache", "clear"]) == 0
-    assert "Deleted 2 embeddings." in capsys.readouterr().err
+    assert "Deleted 2 cached items." in capsys.readouterr().err
     assert run(["cache"]) == 0 and "0.0 of 10,000.0 MB" in capsys.readouterr().err
     assert (filled / "index" / "index.json").read_text() == "{}"
 

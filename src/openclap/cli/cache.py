@@ -36,7 +36,7 @@ def show(*, json: bool = False) -> None:
         )
         return
     print_table(
-        ["model", "digest", "runtime", "of", "entries", "MB", "last used"],
+        ["model", "digest", "runtime", "of", "number", "MB", "last used"],
         [_row(space) for space in spaces],
         right=(4, 5),
     )
@@ -58,7 +58,7 @@ def clear(*, model: str | None = None) -> None:
     count = CacheFile(cache_folder()).clear(lambda space: model is None or _is_of(space, model))
     if model is not None and not count:
         raise ConfigError(f"--model is {model!r}, and no embedding of it is cached. `openclap cache` lists the models.")
-    note(f"Deleted {counted(count, 'embedding')}.")
+    note(f"Deleted {counted(count, 'cached item')}.")
 
 
 def _is_of(space: CachedSpace, model: str) -> bool:
@@ -68,7 +68,7 @@ def _is_of(space: CachedSpace, model: str) -> bool:
 def _row(space: CachedSpace) -> list[str]:
     made_by = space.made_by
     used = datetime.fromtimestamp(space.last_used).strftime("%Y-%m-%d")
-    facts = [made_by.get("digest", "")[:12] or "–", made_by.get("runtime", "–"), made_by["vectors"]]
+    facts = [made_by.get("digest", "")[:12] or "–", made_by.get("runtime", "–"), made_by.get("vectors", "–")]
     return [space.model or "–", *facts, f"{space.entries:,}", _megabytes(space.size_bytes), used]
 
 
