@@ -187,7 +187,8 @@ class CacheFile:
         """What the file holds, the most recently used first."""
         select = (
             "select spaces.id, identity, model, count(*), sum(cast(size as integer)), "
-            "max(cast(used as integer)) as last from spaces join entries on space = spaces.id group by spaces.id order by last desc, spaces.id"
+            "max(cast(used as integer)) as last from spaces join entries on space = spaces.id "
+            "group by spaces.id order by last desc, spaces.id"
         )
         rows = self._run(lambda database: database.execute(select).fetchall()) or []
         return [CachedSpace(number, _facts(identity), *facts) for number, identity, *facts in rows]
