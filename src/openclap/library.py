@@ -15,11 +15,13 @@ from openclap.audio.mono import Channels
 from openclap.embedder import Embedder
 from openclap.limits import check_path
 from openclap.loading import load
+from openclap.recording_comparison import duplicates_of
+from openclap.search.duplicates import DuplicateGroup
 from openclap.search.index import Index, IndexIdentity
 from openclap.search.paths import absolute
 from openclap.search.scan import ScanReport
 from openclap.sources.record import Record
-from openclap.types import Hit
+from openclap.types import Hit, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -138,6 +140,20 @@ class Library:
     def search(self, text: str, k: int = 10) -> list[Hit]:
         """The k sounds that fit `text` best, best first. Raises ConfigError for k < 1."""
         return self.index.search(self.embedder.embed_text([text])[0], k)
+
+    def duplicates(
+        self, *, progress: Progress = lambda done, total: None
+    ) -> tuple[list[DuplicateGroup], list[tuple[str, str]]]:
+        """Groups of files that are the same recording, the surest first, and pairs that could not be compared.
+
+        Files of identical bytes come first, then those of identical samples, then the same recording in another
+        format, at another level or rate, or cut. Takes of one session are no duplicates. Files are only read; the
+        comparisons are cached, so that the next call takes seconds, and a stopped one resumes.
+
+        Args:
+            progress: receives the number of compared pairs and of all pairs.
+        """
+        return duplicates_of(self.index, progress=progress)
 
     def similar(self, file: str | os.PathLike[str], k: int = 10) -> list[Hit]:
         """The k sounds most similar to `file`, best first, without the file itself.

@@ -21,6 +21,7 @@ from openclap.cli import (
     dataset,
     demo,
     doctor,
+    duplicates,
     embed,
     eval,
     fad,
@@ -72,6 +73,7 @@ index_app.command(index.add)
 index_app.command(index.status)
 app.command(search.search, group=USE)
 app.command(search.similar, group=USE)
+app.command(duplicates.duplicates, group=USE)
 app.command(classify.classify, group=USE)
 app.command(embed.embed, group=USE)
 app.command(score.score, group=USE)
