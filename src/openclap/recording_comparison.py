@@ -19,7 +19,7 @@ from openclap.audio.inputs import blocks
 from openclap.audio.io import decoded, decoder_version
 from openclap.embedding_cache import CacheFile, cache_folder
 from openclap.errors import AudioError
-from openclap.search.duplicates import KINDS, Comparison, DuplicateGroup, SamePart, find_duplicates
+from openclap.search.duplicates import KINDS, PairComparison, DuplicateGroup, SamePart, find_duplicates
 from openclap.search.index import Index
 from openclap.types import Progress
 
@@ -53,7 +53,7 @@ class RecordingComparison:
         )
         self._excerpt = lru_cache(256)(_excerpt)
 
-    def __call__(self, pair: SamePart) -> Comparison:
+    def __call__(self, pair: SamePart) -> PairComparison:
         """Raises AudioError where a file cannot be decoded or was changed since it was indexed."""
         starts = [
             0.0 if max(pair.first.duration_s, pair.second.duration_s) <= LONGEST_S else max(0.0, start - LONGEST_S / 2)
@@ -70,7 +70,7 @@ class RecordingComparison:
             known = struct.pack("<Bdd", kind, found.similarity, found.offset_s)
             self._cache.add(self._space, "", {key: known})
         kind, similarity, offset_s = struct.unpack("<Bdd", known)
-        return Comparison(("", KINDS[2], KINDS[1])[kind], similarity, offset_s + starts[0] - starts[1])
+        return PairComparison(("", KINDS[2], KINDS[1])[kind], similarity, offset_s + starts[0] - starts[1])
 
     def close(self) -> None:
         """Store the results of the last second."""

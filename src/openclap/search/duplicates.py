@@ -43,7 +43,7 @@ class SamePart:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairComparison:
     """What a comparison of two sounds found: a kind ("" for different recordings), the similarity from 0 to 1, and
     where the second sound begins, in seconds of the first."""
 
@@ -52,7 +52,7 @@ class Comparison:
     offset_s: float
 
 
-Compare = Callable[[SamePart], Comparison]
+Compare = Callable[[SamePart], PairComparison]
 """Compares the sounds of two files. Raises AudioError or OSError where one of them cannot be read."""
 
 
@@ -61,7 +61,7 @@ class Duplicate:
     """A file of a group; `comparison` is with the group's first file, or with the file that joins it to the group."""
 
     file: FileRow
-    comparison: Comparison
+    comparison: PairComparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def find_duplicates(
     """
     files = _files_by_hash(index)
     pairs = candidate_pairs(index, files)
-    found: dict[tuple[str, str], Comparison] = {}
+    found: dict[tuple[str, str], PairComparison] = {}
     failed: dict[str, str] = {}
     for done, pair in enumerate(pairs, start=1):
         try:
@@ -170,27 +170,27 @@ def _components(files: Mapping[str, Sequence[FileRow]], found: Iterable[tuple[st
 
 
 def _group(
-    hashes: Sequence[str], files: Mapping[str, Sequence[FileRow]], found: Mapping[tuple[str, str], Comparison]
+    hashes: Sequence[str], files: Mapping[str, Sequence[FileRow]], found: Mapping[tuple[str, str], PairComparison]
 ) -> DuplicateGroup:
     ordered = sorted(hashes, key=lambda digest: (-files[digest][0].duration_s, -files[digest][0].rate, digest))
-    whole = Comparison("", 1.0, 0.0)
+    whole = PairComparison("", 1.0, 0.0)
     duplicates: list[Duplicate] = []
     for place, digest in enumerate(ordered):
         comparison = _comparison(digest, ordered, found) if place else whole
         duplicates.append(Duplicate(files[digest][0], comparison))
-        duplicates += [Duplicate(file, Comparison(KINDS[0], 1.0, 0.0)) for file in files[digest][1:]]
+        duplicates += [Duplicate(file, PairComparison(KINDS[0], 1.0, 0.0)) for file in files[digest][1:]]
     kinds = [each.comparison.kind for each in duplicates[1:]]
     group_id = hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()[:12]
     return DuplicateGroup(group_id, max(kinds, key=KINDS.index), tuple(duplicates))
 
 
-def _comparison(digest: str, ordered: Sequence[str], found: Mapping[tuple[str, str], Comparison]) -> Comparison:
+def _comparison(digest: str, ordered: Sequence[str], found: Mapping[tuple[str, str], PairComparison]) -> PairComparison:
     """That with the first content of the group, or else the one with the highest similarity."""
-    own: list[tuple[bool, float, Comparison]] = []
+    own: list[tuple[bool, float, PairComparison]] = []
     for other in ordered:
         for pair, sign in (((other, digest), 1), ((digest, other), -1)):
             if (each := found.get(pair)) is not None:
-                turned = Comparison(each.kind, each.similarity, sign * each.offset_s)
+                turned = PairComparison(each.kind, each.similarity, sign * each.offset_s)
                 own.append((other == ordered[0], each.similarity, turned))
     return max(own, key=lambda item: item[:2])[2]
 
