@@ -19,7 +19,7 @@ from openclap.audio.inputs import blocks
 from openclap.audio.io import decoded, decoder_version
 from openclap.embedding_cache import CacheFile, cache_folder
 from openclap.errors import AudioError
-from openclap.search.duplicates import KINDS, PairComparison, DuplicateGroup, SamePart, find_duplicates
+from openclap.search.duplicates import KINDS, DuplicateGroup, PairComparison, SamePart, find_duplicates
 from openclap.search.index import Index
 from openclap.types import Progress
 
