@@ -27,29 +27,32 @@ HEADER = """\
 def main() -> None:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     print(HEADER.format(python=python), end="")
-    for name, version in sorted(needed().items()):
+    for name, version in sorted(needed(everything()).items()):
         print(f"{name}=={version.partition('+')[0]}")
 
 
-def needed() -> dict[str, str]:
-    """Versions by name. Raises PackageNotFoundError when something that is needed is not installed."""
+def needed(wanted: list[Requirement]) -> dict[str, str]:
+    """Versions by name of packages and all that they require.
+
+    Raises PackageNotFoundError when something that is needed is not installed.
+    """
     versions: dict[str, str] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
-    waiting = _wanted()
+    waiting = list(wanted)
     while waiting:
-        wanted = waiting.pop()
-        name, extras = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        one = waiting.pop()
+        name, extras = canonicalize_name(one.name), frozenset(one.extras)
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
         found = distribution(name)
         versions[name] = found.version
         asked = [Requirement(line) for line in found.requires or ()]
-        waiting += [one for one in asked if _applies(one, extras)]
+        waiting += [each for each in asked if _applies(each, extras)]
     return versions
 
 
-def _wanted() -> list[Requirement]:
+def everything() -> list[Requirement]:
     """What pyproject.toml asks for, with every extra; those that refer to openclap itself are followed already."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     lists = [project["dependencies"], *project["optional-dependencies"].values()]

@@ -60,13 +60,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def demo_home(tmp_path_factory: pytest.TempPathFactory, converted_start: Path, worker_id: str) -> Path:
+def demo_home(tmp_path_factory: pytest.TempPathFactory, converted_start: Path) -> Path:
     """A home after a real `openclap demo`: interrupted once, killed once, then completed (minutes).
 
     `first.err`, `second.err`, `demo.out` and `demo.err` hold its output. Processes that share the tests share the home.
     """
     root = tmp_path_factory.getbasetemp()
-    folder = (root if worker_id == "master" else root.parent) / "demo-home"
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "demo-home"
     with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
             _run_demo_with_stops(folder, converted_start)
@@ -77,8 +77,9 @@ def demo_home(tmp_path_factory: pytest.TempPathFactory, converted_start: Path, w
 def _run_demo_with_stops(folder: Path, converted_start: Path) -> None:
     folder.mkdir()
     (folder / "starts").symlink_to(converted_start.parent)
-    assert run_demo(folder, "first", stop_at=10, number=signal.SIGINT) == 130
-    assert run_demo(folder, "second", stop_at=30, number=signal.SIGKILL) == -signal.SIGKILL
+    # Early in training, since every process embeds the clips of its first epoch anew.
+    assert run_demo(folder, "first", stop_at=2, number=signal.SIGINT) == 130
+    assert run_demo(folder, "second", stop_at=4, number=signal.SIGKILL) == -signal.SIGKILL
     assert run_demo(folder, "demo") == 0, (folder / "demo.err").read_text(encoding="utf-8")[-2000:]
 
 
@@ -88,6 +89,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support.tiny_models import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_graphs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, worker_id: str) -> Path:
+    """The graphs of `tiny_model` for onnxruntime, made by the command line (seconds).
+
+    Processes that share the tests share the folder: each has the same small model.
+    """
+    from openclap.cli import run
+
+    root = tmp_path_factory.getbasetemp()
+    place = (root if worker_id == "master" else root.parent) / "tiny-graphs"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            assert run(["convert", str(tiny_model), str(place), "--to", "onnx"]) == 0
+    return place
 
 
 @pytest.fixture(scope="session")

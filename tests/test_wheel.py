@@ -7,7 +7,11 @@ import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from openclap.cli import run
+from openclap.loading import load
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,21 +38,68 @@ def test_the_wheel_carries_what_the_demo_needs(wheel: Path) -> None:
     }
 
 
+class EmptyEnvironment:
+    """A virtual environment with nothing but the wheel and what it requires, outside the checkout."""
+
+    def __init__(self, folder: Path, *requirements: str) -> None:
+        self.folder = folder
+        venv.create(folder / "env", with_pip=True)
+        names = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL"))}
+        self.environment = names | {"OPENCLAP_HOME": str(folder / "home")}
+        self.run("pip", "install", "--quiet", *requirements)
+
+    def run(self, program: str, *words: object, code: int = 0) -> str:
+        """Run a program of the environment; return what it prints, or, for a code other than 0, its errors."""
+        command = [str(self.folder / "env" / "bin" / program), *map(str, words)]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr[-3000:]
+        return done.stderr if code else done.stdout
+
+
 @pytest.mark.long
 def test_installed_elsewhere_it_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
-    """Nothing but the wheel, in an empty environment, outside the checkout: installs, fetches, trains, searches."""
-    venv.create(tmp_path / "env", with_pip=True)
-    bin_ = tmp_path / "env" / "bin"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL"))}
-    environment |= {"OPENCLAP_HOME": str(tmp_path / "home")}
+    """Nothing but the wheel: installs, fetches, trains, searches."""
+    there = EmptyEnvironment(tmp_path, "torch==2.13.0", f"{wheel}[all]")
+    assert "wolf" in there.run("openclap", "demo")
+    assert "scratch-wolf-howl.ogg" in there.run("openclap", "search", "wolf howling", "-k", "1")
 
-    def run(*command: object) -> str:
-        done = subprocess.run(
-            [str(word) for word in command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
 
-    run(bin_ / "pip", "install", "--quiet", "torch==2.13.0", f"{wheel}[all]")
-    assert "wolf" in run(bin_ / "openclap", "demo")
-    assert "scratch-wolf-howl.ogg" in run(bin_ / "openclap", "search", "wolf howling", "-k", "1")
+SIZES = """
+from importlib.metadata import distributions
+def size(package):
+    return sum(file.locate().stat().st_size for file in package.files or [] if file.locate().is_file())
+sizes = {package.name: size(package) for package in distributions() if package.name != "pip"}
+largest = sorted(sizes, key=lambda name: -sizes[name])
+print(sum(sizes.values()), *(f"{name}={sizes[name] / 1e6:.1f}" for name in largest))
+"""
+
+
+@pytest.mark.long
+def test_the_base_installation_searches_without_torch(
+    wheel: Path, converted_start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Index, search, embed and classify bundled sounds with the graphs of real weights, in at most 850 MB."""
+    graphs, sounds = tmp_path / "graphs", ROOT / "src" / "openclap" / "demo" / "sounds"
+    assert run(["convert", str(converted_start), str(graphs), "--to", "onnx"]) == 0
+    there = EmptyEnvironment(tmp_path, str(wheel))
+    dogs, model = sorted(sounds.glob("scratch-dog*.ogg")), ("--model", graphs)
+    assert there.run("python", "-c", "import torch", code=1) and there.run(
+        "python", "-c", "import transformers", code=1
+    )
+    there.run("openclap", "index", "add", *dogs, sounds / "scratch-cat.ogg", "--index", "index", *model)
+    assert "scratch-" in there.run("openclap", "search", "a dog barking", "--index", "index")
+    assert "scratch-dog2" in there.run("openclap", "similar", dogs[0], "--index", "index", "-k", "1")
+    there.run("openclap", "embed", *dogs, "-o", "out.npy", *model)
+    vectors = np.load(tmp_path / "out.npy")
+    assert there.run("openclap", "classify", *dogs, "--labels", "dog,rain", *model)
+    for words in (["eval", graphs, "--data", "index"], ["inspect", converted_start], ["embed", *dogs, "-o", "b.npy"]):
+        assert "openclap: " in there.run("openclap", *words, code=2)
+    assert "pip install 'openclap[torch]'" in there.run("openclap", "inspect", converted_start, code=2)
+    expected = load(converted_start, device="cpu").embed_audio(dogs)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    total, *sizes = there.run("python", "-c", SIZES).split()
+    with capsys.disabled():
+        print("\nInstalled, in MB:", " ".join(sizes))
+    assert int(total) < 850e6

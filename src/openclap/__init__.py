@@ -49,8 +49,11 @@ def __getattr__(name: str) -> Any:
     """Import a public name (PEP 562)."""
     if name not in _EXPORTS:
         raise AttributeError(f"module 'openclap' has no attribute {name!r}")
+    from openclap.errors import reporting_missing_torch
+
     module, _, attribute = _EXPORTS[name].partition(":")
-    loaded = importlib.import_module(module)
+    with reporting_missing_torch():
+        loaded = importlib.import_module(module)
     value = getattr(loaded, attribute) if attribute else loaded
     globals()[name] = value  # the next access finds it without this function
     return value

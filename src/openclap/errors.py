@@ -17,6 +17,8 @@ sentences: what happened, what was expected, what to do. `AudioWarning` is no er
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 
@@ -51,6 +53,10 @@ class DataError(OpenClapError):
     """Tables, shards, captions and indexes that are missing, damaged or invalid."""
 
 
+class LockedError(DataError):
+    """Another process or thread is writing to the same folder."""
+
+
 class TrainingError(OpenClapError):
     """Training failed or diverged."""
 
@@ -69,6 +75,17 @@ class MissingExtraError(OpenClapError):
 
 class AudioWarning(UserWarning):
     """A sound was decoded, but probably not as intended: its channels cancel each other."""
+
+
+@contextmanager
+def reporting_missing_torch() -> Iterator[None]:
+    """Raise MissingExtraError where an import within the block fails because torch or transformers is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "transformers"):
+            raise
+        raise MissingExtraError("This needs torch. Install it with: pip install 'openclap[torch]'.") from error
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -26,6 +26,11 @@ def join_first(names: Iterable[object], most: int = 3) -> str:
     return ", ".join(listed[:most]) + more
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def describe_error(error: BaseException) -> str:
     """Shorten a library's error to one line that fits into parentheses."""
     return textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")

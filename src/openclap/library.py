@@ -14,7 +14,7 @@ from openclap.audio.io import describe
 from openclap.audio.mono import Channels
 from openclap.embedder import Embedder
 from openclap.limits import check_path
-from openclap.loading import load
+from openclap.loading import RuntimeName, load
 from openclap.recording_comparison import duplicates_of
 from openclap.search.duplicates import DuplicateGroup
 from openclap.search.index import Index, IndexIdentity
@@ -64,11 +64,13 @@ class Library:
         device: str | torch.device | None = None,
         revision: str | None = None,
         offline: bool = False,
+        runtime: RuntimeName | None = "auto",
     ) -> Library:
         """Open an index with its model. Given a `model`, create an empty index if there is none.
 
-        An index stores the name of its model and all options except `device` and `offline`. The defaults are the
-        stored options, or, for a new index, those of `openclap.load`.
+        An index stores the name of its model and all options except `device`, `offline` and `runtime`. The defaults are
+        the stored options, or, for a new index, those of `openclap.load`, except that `runtime` is "auto": without
+        torch where the model was converted for onnxruntime.
 
         Args:
             model: anything that `openclap.load` reads; the default is the model of the index.
@@ -98,6 +100,7 @@ class Library:
             offline=offline,
             channels=channels or (stored.channels if stored else "mean"),
             trim_silence=(stored is not None and stored.trim_silence) if trim_silence is None else trim_silence,
+            runtime=runtime,
         )
         identity = identity_of(embedder, _lasting_name(os.fspath(model or "")), revision)
         if index:

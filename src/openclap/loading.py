@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from openclap import runtimes
+from openclap import paths, runtimes
 from openclap.audio.mono import Channels, MonoConfig
 from openclap.checkpoints import hub, published
 from openclap.embedder import Embedder
-from openclap.errors import CheckpointError
+from openclap.errors import CheckpointError, ConfigError, MissingExtraError
 from openclap.limits import check_path
+from openclap.runtimes import graph_cache
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 STARTS = {"demo-start": "openclap.checkpoints.starts:start"}
 """Initial models for training by name, with the functions that make their folders. Strings, so that this module imports
 no torch (see `openclap.runtimes.RUNTIMES`)."""
+
+RuntimeName = Literal["torch", "onnx", "auto"]
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 """USER/NAME."""
@@ -42,13 +46,15 @@ def load(
     compile: bool = False,
     channels: Channels = "mean",
     trim_silence: bool = False,
+    runtime: RuntimeName | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Embedder:
     """Load a model from a path, by its name, or from the hub.
 
     Args:
-        source: a folder written by openclap or transformers; a LAION-CLAP `.pt` file; the name of a published model
-            (`openclap models`); any repository of the Hugging Face hub ("user/name"); or an initial model for training
-            ("demo-start").
+        source: a folder written by openclap or transformers; a folder of ONNX graphs; a LAION-CLAP `.pt` file; the name
+            of a published model (`openclap models`); any repository of the Hugging Face hub ("user/name"); or an
+            initial model for training ("demo-start").
         device: "cpu", "cuda", …; the default is a GPU if there is one.
         precision: "fp32", "bf16", "int8", or "auto", the fastest with a cosine of at least 0.9995 to fp32 (see
             `openclap.runtimes.backends`).
@@ -60,8 +66,13 @@ def load(
         channels: the channel to read of multichannel recordings: "mean", "left", "right" or "loudest" (see
             `openclap.audio.mono`).
         trim_silence: cut ends below -80 dBFS off a recording before embedding.
+        runtime: "torch" reads any checkpoint; "onnx" computes the same embeddings without torch, by graphs that
+            `openclap convert --to onnx` wrote; "auto" is onnx if this model was converted before and there is no GPU.
+            The default is torch if it is installed. A folder of graphs is always read by onnx.
+        report: receives a line before each slow step.
 
-    Raises CheckpointError when there is no such model or it is damaged, ConfigError for an invalid option.
+    Raises CheckpointError when there is no such model or it is damaged, ConfigError for an invalid option,
+    MissingExtraError when torch is needed and not installed.
 
     Examples:
         >>> model = openclap.load("demo-start")
@@ -69,9 +80,76 @@ def load(
         (2, 512)
     """
     mono = MonoConfig(channels, trim_silence)
-    loader = runtimes.loader("torch", device, precision, compile=compile)  # check options before a download
-    path = locate(check_path("source", source, "a path or a name"), revision=revision, offline=offline)
+    name = check_path("source", source, "a path or a name")
+    chosen = _choose_runtime(name, runtime, device, precision, revision, is_plain=preset is None and not compile)
+    loader = runtimes.loader(chosen, device, precision, compile=compile)  # check options before a download
+    path = locate(name, revision=revision, offline=offline, report=report)
     return Embedder(loader.read(path, preset=preset, tokenizer=tokenizer, offline=offline), mono=mono)
+
+
+def _choose_runtime(
+    name: str,
+    runtime: RuntimeName | None,
+    device: str | torch.device | None,
+    precision: str,
+    revision: str | None,
+    *,
+    is_plain: bool,
+) -> str:
+    """Choose the runtime for a model: "torch" or "onnx".
+
+    Args:
+        is_plain: whether no option is given that only torch has.
+
+    Raises ConfigError for an unknown runtime or one that cannot read the model, MissingExtraError where torch is needed
+    and not installed.
+    """
+    if runtime not in (*runtimes.RUNTIMES, "auto", None):
+        raise ConfigError(f"runtime is {runtime!r}, expected one of: {', '.join(runtimes.RUNTIMES)}, auto.")
+    if graph_cache.is_graph_folder(Path(name).expanduser()):
+        if runtime == "torch":
+            raise ConfigError(f"{name}: holds ONNX graphs, which the torch runtime cannot read. Choose runtime 'onnx'.")
+        return "onnx"
+    if runtime == "onnx":
+        return "onnx"
+    is_wanted = runtime == "auto" and is_plain and _is_onnx_fastest(device, precision)
+    if (is_wanted or not runtimes.has("torch")) and _was_converted(name, revision):
+        return "onnx"
+    if not runtimes.has("torch"):
+        if not (_is_known(name) or Path(name).expanduser().exists()):
+            raise _no_such_model(name)
+        raise MissingExtraError(
+            f"{name}: was not converted for onnxruntime on this machine, so it needs torch. "
+            "Install it with: pip install 'openclap[torch]'."
+        )
+    return "torch"
+
+
+def _is_onnx_fastest(device: str | torch.device | None, precision: str) -> bool:
+    """Whether nothing that is installed computes faster than onnxruntime, judged without importing torch.
+
+    torch is faster on a GPU, and, where the precision is left open, by OpenVINO and by bfloat16 units of the CPU.
+    """
+    has_gpu = shutil.which("nvidia-smi") is not None
+    if str(device) != "cpu" and (device is not None or has_gpu):
+        return False
+    return precision == "fp32" or (precision == "auto" and not runtimes.has("openvino") and not _has_bfloat16_units())
+
+
+def _has_bfloat16_units() -> bool:
+    """Whether the CPU multiplies bfloat16 numbers; known on Linux only."""
+    try:
+        return re.search(r"\b(avx512|amx)_bf16\b", Path("/proc/cpuinfo").read_text(encoding="utf-8")) is not None
+    except OSError:
+        return False
+
+
+def _was_converted(name: str, revision: str | None) -> bool:
+    """Whether the graphs of a model are at hand. A model that would first have to be fetched has none."""
+    try:
+        return graph_cache.find(locate(name, revision=revision, offline=True)) is not None
+    except (CheckpointError, ModuleNotFoundError):  # an initial model that is not made yet needs torch
+        return False
 
 
 def locate(
@@ -92,6 +170,9 @@ def locate(
     """
     path = Path(source).expanduser()
     if source in STARTS:
+        made = paths.home() / "starts" / source
+        if (made / "config.json").is_file():  # otherwise making it needs torch
+            return made
         start: Path = runtimes.resolve(STARTS[source])(source, report, offline=offline or hub.is_offline())
         return start
     if path.exists():
@@ -99,8 +180,18 @@ def locate(
     known = published.find(source)
     if known is not None:
         return published.fetch(known, revision=revision, offline=offline)
-    if HUB_NAME.fullmatch(source) and path.suffix not in CHECKPOINT_SUFFIXES:
+    if _is_known(source):
         return hub.download(source, revision=revision, offline=offline)
+    raise _no_such_model(source)
+
+
+def _is_known(source: str) -> bool:
+    """Whether this is the name of an initial or a published model, or looks like a repository of the hub."""
+    is_repository = HUB_NAME.fullmatch(source) and Path(source).suffix not in CHECKPOINT_SUFFIXES
+    return source in STARTS or published.find(source) is not None or bool(is_repository)
+
+
+def _no_such_model(source: str) -> CheckpointError:
     similar = published.closest(source)
     hint = f" Did you mean {' or '.join(similar)}?" if similar else " `openclap models` lists the names."
-    raise CheckpointError(f"{source}: no such model, expected a file, a folder or a name.{hint}")
+    return CheckpointError(f"{source}: no such model, expected a file, a folder or a name.{hint}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from openclap.errors import DataError
+from openclap.errors import DataError, LockedError
 
 LOCK = ".lock"
 
@@ -22,8 +22,8 @@ LOCK = ".lock"
 def only_writer(folder: Path, name: str = LOCK, *, timeout_s: float = 0.0) -> Iterator[None]:
     """Lock `folder` for writing; the system releases the lock of a process that dies.
 
-    Raises DataError when another process or thread has the lock for longer than `timeout_s`, or the folder cannot be
-    written.
+    Raises LockedError when another process or thread has the lock for longer than `timeout_s`, and DataError when the
+    folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -31,7 +31,7 @@ def only_writer(folder: Path, name: str = LOCK, *, timeout_s: float = 0.0) -> It
     try:
         lock.acquire(timeout=timeout_s)
     except Timeout as error:
-        raise DataError(
+        raise LockedError(
             f"{folder}: another process is writing here. Wait until it has finished, or choose another folder."
         ) from error
     except OSError as error:

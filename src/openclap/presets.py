@@ -55,8 +55,10 @@ DEMO = Preset(
             scale="htk",
             norm="sum",
             compression="log10",
+            # The largest value in aiSFX's training data, by which it scales its log-mels.
             ceiling=9.457798957824707,
         ),
+        # 100 centred frames at a hop of 1024.
         samples=99 * 1024,
         fill="pad",
     ),
@@ -77,6 +79,8 @@ DEMO = Preset(
 )
 """aiSFX's convolutional tower (100 frames, 2.3 s) and the MiniLM sentence encoder."""
 
+# 1001 frames in 10 s. LAION-CLAP's plain models compute this log-mel inside the network and its fusion models the other
+# one outside, with another library: hence two mel scales.
 _SLANEY = MelConfig(48000, 1024, 480, 64, 50.0, 14000.0, scale="slaney", norm="area", compression="db")
 _HTK = replace(_SLANEY, scale="htk", norm="none")
 LAION_PLAIN = FrontEndConfig(_SLANEY, samples=480000, fill="repeatpad", int16=True)
@@ -93,6 +97,7 @@ ROBERTA = TextTowerConfig(
         "num_attention_heads": 12,
         "intermediate_size": 3072,
         "vocab_size": 50265,
+        # 512 tokens; RoBERTa counts positions from 2 on.
         "max_position_embeddings": 514,
         "type_vocab_size": 1,
         "layer_norm_eps": 1e-5,
@@ -144,6 +149,7 @@ CLIP_TEXT = TextTowerConfig(
         "intermediate_size": 2048,
         "vocab_size": 49408,
         "max_position_embeddings": 77,
+        # GELU as in LAION-CLAP. OpenAI's own weights need QuickGELU.
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-5,
     },
@@ -153,7 +159,7 @@ CLIP_TEXT = TextTowerConfig(
 
 
 def laion(audio: AudioConfig, text: TextTowerConfig = ROBERTA, name: str = "laion") -> Preset:
-    """The preset of a LAION-CLAP model: its front end with or without fusion, two temperatures and MLP transforms."""
+    """Build a LAION-CLAP model's preset: its front end with or without fusion, two temperatures and MLP transforms."""
     frontend = LAION_FUSION if audio.fusion else LAION_PLAIN
     return Preset(name, frontend, audio, text, temperatures=2, transforms=True)
 
@@ -180,7 +186,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def named(name: str) -> Preset:
-    """The preset of that name. Raises ConfigError for an unknown name."""
+    """Return the preset of that name. Raises ConfigError for an unknown name."""
     if name not in PRESETS:
         raise ConfigError(f"There is no preset {name!r}. Expected one of: {', '.join(PRESETS)}.")
     return PRESETS[name]

@@ -24,8 +24,8 @@ from openclap.sources.recognise import ReadOptions, RecognisedCollection, recogn
 from openclap.training import trainer
 from openclap.training.checkpointing import SHARDS, check_run_folder
 from openclap.training.config import TrainConfig, override
-from openclap.training.finetune import FINETUNE_DEFAULTS, FinetuneMode, PairSplit, finetune_config, split_pairs
-from openclap.training.report import write_report
+from openclap.training.curves_page import write_report
+from openclap.training.finetune_config import FINETUNE_DEFAULTS, FinetuneMode, PairSplit, finetune_config, split_pairs
 from openclap.training.trainer import OnRow, TrainingResult
 from openclap.types import Progress
 

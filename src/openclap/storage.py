@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from openclap.errors import ConfigError, DataError, MissingExtraError, OpenClapError, require
+from openclap.formatting import first_line
 from openclap.locks import open_alone
 
 Place = Path
@@ -68,11 +69,6 @@ def within_reach(place: Place) -> Iterator[None]:
         raise DataError(
             f"{place}: cannot be read ({first_line(error)}). Check the address and your permissions there."
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type."""
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def partial_of(path: Path) -> Path:

@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 from openclap.audio import decode
-from openclap.audio.containers import find_streams
+from openclap.audio.find_streams import find_streams
 from openclap.audio.io import BLOCK, decoded, describe, read_blocks, read_mono
 from openclap.audio.streams import WINDOW
 from openclap.errors import AudioError
@@ -37,6 +37,7 @@ from support.encoded import (
     sound,
     table,
 )
+from support.errors import raises_naming
 
 BY_NAME = {made.name: made for made in FORMATS}
 LENGTH_S = 0.1
@@ -65,7 +66,7 @@ def check(made: Format, content: bytes, *sources: Wave) -> None:
 def check_outcome(made: Format, content: bytes, outcome: str) -> None:
     """A whole sound, or one sentence."""
     if outcome == "refused":
-        with pytest.raises(AudioError, match=r"^[^\n]*(truncated|is not audio)[^\n]*\.$"):
+        with raises_naming(AudioError):
             decode(content)
         return
     wave_NC, rate = decode(content)
@@ -142,7 +143,7 @@ def test_junk_inside(made: Format) -> None:
 
 @pytest.mark.parametrize("name", [name for name in BY_NAME if name.startswith(REFUSING_JUNK)])
 def test_junk_that_loses_more_is_refused(name: str) -> None:
-    with pytest.raises(AudioError, match=r"^[^\n]*(damaged|truncated|is not audio)[^\n]*\.$"):
+    with raises_naming(AudioError):
         decode(in_the_middle(BY_NAME[name].encode(1), junk()))
 
 
@@ -152,7 +153,7 @@ def test_a_lost_page_is_refused(name: str) -> None:
     content = BY_NAME[name].encode(1)
     inside = content.rindex(b"OggS") - 2000  # of the last page but one
     for damaged in (in_the_middle(content, junk()), content[:inside] + content[inside + 400 :]):
-        with pytest.raises(AudioError, match="pages of its Ogg stream are missing or broken"):
+        with raises_naming(AudioError, "Ogg"):
             decode(damaged)
     second = content.index(b"OggS", content.index(b"OggS", 1) + 1)  # junk between pages
     check(BY_NAME[name], content[:second] + junk() + content[second:] + junk(), FIRST)
@@ -171,7 +172,7 @@ def test_junk_in_a_cluster_is_refused(size: int) -> None:
     half = len(content) // 2
     over = content[:half] + junk(4000) + content[half + 4000 :]
     for damaged in (in_the_middle(content, junk(size)), in_the_middle(without_cues, junk(size)), over):
-        with pytest.raises(AudioError, match="clusters are broken"):
+        with raises_naming(AudioError, "clusters"):
             decode(damaged)
 
 
@@ -230,7 +231,7 @@ def test_chunks_behind_a_sound_end_it() -> None:
     for behind in (note, b"TAG" + b"a" * 125, id3(5000), bytes(100_000), b"\1" * 10):
         assert same(whole + behind, FIRST)
     for nothing in (b"", note):
-        with pytest.raises(AudioError, match="no samples"):
+        with raises_naming(AudioError, "samples"):
             decode(IN_WAV.written(whole, lambda _: 0)[:44] + nothing)
 
 
@@ -301,7 +302,7 @@ def test_frames_of_amr_are_joined() -> None:
 def test_samples_without_a_header_have_no_rate(ending: str, tmp_path: Path) -> None:
     """FFmpeg takes 44.1 kHz, because of the name."""
     (tmp_path / f"a.{ending}").write_bytes(bytes(range(256)) * 100)
-    with pytest.raises(AudioError, match=r"without a header that states their rate"):
+    with raises_naming(AudioError, f"a.{ending}", "rate"):
         decode(tmp_path / f"a.{ending}")
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from openclap.audio.io import BLOCK, decode, decoded, describe, read_blocks, read_mono, resample
+from openclap.audio.io import BLOCK, decode, decoded, describe, read_blocks, read_mono
+from openclap.audio.resample import resample
 from openclap.errors import AudioError
+from support.errors import raises_naming
 
 RATE = 22050
 STEREO = (0.3 * np.sin(np.linspace(0, 900, RATE))[:, None] * np.array([1.0, 0.5])).astype(np.float32)
@@ -81,11 +83,9 @@ def damaged(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_damage_is_one_sentence_that_names_the_file(tmp_path: Path) -> None:
-    for name, path in damaged(tmp_path).items():
-        with pytest.raises(AudioError) as caught:
+    for path in damaged(tmp_path).values():
+        with raises_naming(AudioError, path.name):
             decode(path)
-        assert path.name in str(caught.value), name
-        assert "\n" not in str(caught.value)
 
 
 def test_a_header_that_promises_hours_takes_no_memory(tmp_path: Path) -> None:
@@ -93,13 +93,13 @@ def test_a_header_that_promises_hours_takes_no_memory(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "a.flac").read_bytes())
     content[21] |= 0x0F  # STREAMINFO: the highest bits of the number of samples
     content[22:26] = b"\xff" * 4
-    with pytest.raises(AudioError, match=r"truncated|damaged"):
+    with raises_naming(AudioError, "1.00 s"):
         decode(bytes(content))
 
 
 def test_a_url_is_not_fetched() -> None:
     for address in ("https://example.org/a.wav", Path("https://example.org/a.wav"), "file:/a.wav"):
-        with pytest.raises(AudioError, match="URL"):
+        with raises_naming(AudioError, "URL"):
             decode(address)
 
 
@@ -112,7 +112,7 @@ def wav(rate: int, content: bytes, promised: int | None = None) -> bytes:
 
 @pytest.mark.parametrize("rate", [1, 48, 999, 2**31 - 1])
 def test_invalid_rates_are_refused(rate: int) -> None:
-    with pytest.raises(AudioError, match=r"Hz|decode"):
+    with raises_naming(AudioError, "Hz"):
         read_mono(wav(rate, b"\0\1" * 50000), 48000)
 
 
@@ -132,18 +132,18 @@ def test_no_other_file_is_opened(tmp_path: Path) -> None:
     ):
         (tmp_path / "text.wav").write_text(text, encoding="utf-8")
         began = time.monotonic()
-        with pytest.raises(AudioError, match="is not audio"):
+        with raises_naming(AudioError, "text.wav"):
             decode(tmp_path / "text.wav")
         assert time.monotonic() - began < 5
 
 
 def test_truncated_wav_is_refused() -> None:
     content = (np.arange(3 * RATE) % 999).astype("<i2").tobytes()
-    with pytest.raises(AudioError, match=r"truncated, 1\.50 s of 3\.00 s"):
+    with raises_naming(AudioError, "1.50 s", "3.00 s"):
         decode(wav(RATE, content[: len(content) // 2], len(content)))
     aiff = io.BytesIO()
     soundfile.write(aiff, STEREO, RATE, format="AIFF")
-    with pytest.raises(AudioError, match="truncated"):
+    with raises_naming(AudioError, "1.00 s"):
         decode(aiff.getvalue()[:40000])
     for written_to_a_pipe in (0xFFFFFFFF, 0x7FFFF000, len(content) + 44):
         assert len(decode(wav(RATE, content, written_to_a_pipe))[0]) == 3 * RATE
@@ -151,7 +151,7 @@ def test_truncated_wav_is_refused() -> None:
 
 def test_samples_far_beyond_one_are_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "loud.wav", STEREO * 32768, RATE, subtype="FLOAT")
-    with pytest.raises(AudioError, match="Divide by 32768"):
+    with raises_naming(AudioError, "loud.wav", 32768):
         decode(tmp_path / "loud.wav")
 
 
@@ -167,17 +167,17 @@ def test_open_files_are_read_in_pieces_and_left_where_they_stood(tmp_path: Path)
         first = next(decoded(file))[0]
         assert file.tell() == 0 and len(first) < 20 * RATE
         file.seek(0, 2)
-        with pytest.raises(AudioError, match="empty"):
+        with raises_naming(AudioError, "a.wav", "0 bytes"):
             decode(file)
     behind = io.BytesIO(b"something" + path.read_bytes())
     behind.seek(9)
     np.testing.assert_array_equal(decode(behind)[0], decode(path)[0])
     assert behind.tell() == 9 and len(decode(Piped(path.read_bytes()))[0]) == 40 * RATE
-    with path.open(encoding="latin-1") as text, pytest.raises(AudioError, match="rb"):
+    with path.open(encoding="latin-1") as text, raises_naming(AudioError, "a.wav", "rb"):
         decode(text)  # type: ignore[arg-type]
-    with pytest.raises(AudioError, match="closed"):
+    with raises_naming(AudioError, "a.wav", "closed"):
         decode(file)
-    with pytest.raises(AudioError, match="empty file name"):
+    with raises_naming(AudioError, "empty"):
         decode("")
 
 

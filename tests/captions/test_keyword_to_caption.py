@@ -27,6 +27,7 @@ from openclap.captions.makers import CaptioningCounts, augment, keywords_of
 from openclap.captions.rules import sounds_of
 from openclap.errors import CheckpointError, ConfigError
 from openclap.sources.record import Record
+from support.errors import raises_naming
 
 WORDS = [("dog", "bark"), ("rain",), ("car horn", "street", "traffic"), ("rain",), ("wind", "leaves", "bird")]
 
@@ -114,23 +115,22 @@ def test_second_run_is_served_from_the_cache(
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "no/such/folder", "nobody/no-such-model", "", "a b"])
 def test_missing_model_is_one_sentence(name: str) -> None:
-    with pytest.raises(CheckpointError, match=r"such folder|cannot be loaded") as failed:
+    with raises_naming(CheckpointError, name):
         load(name)
-    assert "\n" not in str(failed.value)
 
 
 def test_unusable_folders_and_devices_are_refused(tiny: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
+    with raises_naming(CheckpointError, empty):
         load(str(empty))
     torn = tmp_path / "torn"
     shutil.copytree(tiny, torn)
     weights = (torn / "model.safetensors").read_bytes()
     (torn / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(CheckpointError, match="torn: cannot be loaded"):
+    with raises_naming(CheckpointError, torn):
         load(str(torn))
-    with pytest.raises(ConfigError, match="'warp' cannot be used"):
+    with raises_naming(ConfigError, "'warp'"):
         load(str(tiny), device="warp")
 
 

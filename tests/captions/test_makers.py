@@ -14,6 +14,7 @@ from openclap.captions.makers import CaptioningCounts, augment, keywords_of, wit
 from openclap.captions.rules import Caption, captions_of
 from openclap.errors import DataError
 from openclap.sources.record import Record
+from support.errors import raises_naming
 
 
 @dataclass
@@ -119,12 +120,12 @@ def test_damaged_lines_are_skipped(tmp_path: Path) -> None:
 def test_other_file_is_refused_as_cache(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("file,caption\n", encoding="utf-8")
-    with pytest.raises(DataError, match="nothing was written"):
+    with raises_naming(DataError, path):
         list(augment([record("dog")], Joiner(), cache=path))
     assert path.read_text(encoding="utf-8") == "file,caption\n"
-    with pytest.raises(DataError, match="cannot be read"):
+    with raises_naming(DataError, tmp_path):
         CaptionCache(tmp_path, "m")
-    with pytest.raises(DataError, match="cannot be written"):
+    with raises_naming(DataError, path / "in" / "a file"):
         CaptionCache(path / "in" / "a file", "m").add([(("dog",), "A dog")])
 
 

@@ -8,6 +8,7 @@ import pytest
 from openclap import presets
 from openclap.checkpoints.conversion_report import setting_changes
 from openclap.errors import CheckpointError
+from support.errors import raises_naming
 
 LAION = presets.PRESETS["htsat-tiny-roberta"]
 
@@ -31,26 +32,27 @@ def test_small_changes_are_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("again", "message"),
+    ("again", "values"),
     [
-        (replace(LAION, frontend=replace(LAION.frontend, samples=240000)), "frontend.samples 480000 .* 240000"),
+        (replace(LAION, frontend=replace(LAION.frontend, samples=240000)), ("frontend.samples", 480000, 240000)),
         (
             replace(LAION, frontend=replace(LAION.frontend, mel=presets.DEMO.frontend.mel)),
-            "frontend.mel.hop 480 .* 1024",
+            ("frontend.mel.hop", 480, 1024),
         ),
-        (replace(LAION, audio=presets.HTSAT_BASE), "audio.width 96 .* 128"),
-        (replace(LAION, audio=presets.PANN_14), "audio.tower htsat .* pann"),
-        (replace(LAION, text=presets.BERT), "text.model_type roberta .* bert"),
-        (replace(LAION, text=replace(LAION.text, pooling="mean")), "text.pooling pooler .* mean"),
-        (replace(LAION, text=replace(LAION.text, tokenizer="me/words")), "text.tokenizer roberta-base .* me/words"),
-        (sized(layer_norm_eps=1e-3), "text.sizes.layer_norm_eps 1e-05 .* 0.001"),
-        (sized(hidden_act="relu"), "text.sizes.hidden_act gelu .* relu"),
+        (replace(LAION, audio=presets.HTSAT_BASE), ("audio.width", 96, 128)),
+        (replace(LAION, audio=presets.PANN_14), ("audio.tower", "htsat", "pann")),
+        (replace(LAION, text=presets.BERT), ("text.model_type", "roberta", "bert")),
+        (replace(LAION, text=replace(LAION.text, pooling="mean")), ("text.pooling", "pooler", "mean")),
+        (
+            replace(LAION, text=replace(LAION.text, tokenizer="me/words")),
+            ("text.tokenizer", "roberta-base", "me/words"),
+        ),
+        (sized(layer_norm_eps=1e-3), ("text.sizes.layer_norm_eps", "1e-05", "0.001")),
+        (sized(hidden_act="relu"), ("text.sizes.hidden_act", "gelu", "relu")),
     ],
 )
-def test_large_change_is_refused(again: presets.Preset, message: str) -> None:
-    with pytest.raises(
-        CheckpointError, match=rf"htsat-tiny-roberta: it has no place for .*{message}.*Convert to openclap"
-    ):
+def test_large_change_is_refused(again: presets.Preset, values: tuple[object, ...]) -> None:
+    with raises_naming(CheckpointError, "htsat-tiny-roberta", *values):
         setting_changes(LAION, again, "it")
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from openclap.checkpoints import hub as client
 from openclap.errors import CheckpointError
+from support.errors import raises_naming
 from support.hub_server import TOKEN, Hub
 
 SAFE, PICKLED = b"s" * 300_000, b"p" * 1000
@@ -201,17 +202,16 @@ def test_full_disk_is_reported_before_the_download(hub: Hub, run: Run, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome"),
+    ("error", "values"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "is full"),
-        (PermissionError(errno.EACCES, "Permission denied", "/cache/blobs"), "/cache/blobs: cannot be written"),
-        (RuntimeError("something {odd}\nand more"), r"cannot be reached \(RuntimeError: something {odd}\)"),
+        (OSError(errno.ENOSPC, "No space left on device"), ("me/{x}", "full")),
+        (PermissionError(errno.EACCES, "Permission denied", "/cache/blobs"), ("/cache/blobs",)),
+        (RuntimeError("something {odd}\nand more"), ("me/{x}", "RuntimeError: something {odd}")),
     ],
 )
-def test_system_errors_become_one_sentence(error: Exception, outcome: str) -> None:
-    with pytest.raises(CheckpointError, match=outcome) as caught, client._as_checkpoint_error("me/{x}", None):
+def test_system_errors_become_one_sentence(error: Exception, values: tuple[str, ...]) -> None:
+    with raises_naming(CheckpointError, *values), client._as_checkpoint_error("me/{x}", None):
         raise error
-    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture

@@ -19,10 +19,11 @@ from openclap.checkpoints import detect, huggingface, openclap_folder
 from openclap.checkpoints.checkpoint import Checkpoint, build_network
 from openclap.checkpoints.conversion_report import ConversionLosses
 from openclap.cli import run
-from openclap.errors import CheckpointError
+from openclap.errors import CheckpointError, MissingTokenizerError
 from openclap.models.build import build_clap
 from openclap.models.config import HTSAT_BASE
 from openclap.types import AudioBatch, TextBatch
+from support.errors import raises_naming
 from support.reference import wave
 from support.tiny_models import tiny_clap_model, tiny_roberta_tokenizer
 
@@ -137,7 +138,7 @@ def test_zero_shot_pipeline_of_transformers_agrees(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pann-6-roberta", "htsat-tiny-bart", "htsat-tiny-clip", "demo"])
 def test_model_that_clap_model_cannot_hold_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="has no place for"):
+    with raises_naming(CheckpointError, name, "ClapModel"):
         huggingface.write(Checkpoint("laion", presets.PRESETS[name], {}), tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
 
@@ -146,13 +147,13 @@ def test_folders_without_weights_or_damaged_are_refused(tmp_path: Path) -> None:
     place = tmp_path / "hf"
     place.mkdir()
     (place / "config.json").write_text('{"model_type": "clap"}', encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"neither model.safetensors nor pytorch_model.bin; found config.json"):
+    with raises_naming(CheckpointError, place, "model.safetensors", "pytorch_model.bin", "config.json"):
         detect.read(place)
     (place / "model.safetensors").write_bytes(b"0" * 20)
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with raises_naming(CheckpointError, place / "model.safetensors"):
         detect.read(place)
     (place / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
-    with pytest.raises(CheckpointError, match="is no model folder"):
+    with raises_naming(CheckpointError, place, "config.json"):
         detect.read(place)
 
 
@@ -160,7 +161,7 @@ def test_missing_tokenizer_is_fetched_on_first_text(tmp_path: Path) -> None:
     theirs("tiny", False).save_pretrained(tmp_path / "hf")
     embedder = openclap.load(tmp_path / "hf", offline=True)
     assert embedder.embed_audio([(wave("a", 4000), 48000)]).shape == (1, 512)
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+    with raises_naming(MissingTokenizerError, "tokenizer.json"):
         embedder.embed_text(["rain"])
 
 
@@ -220,36 +221,35 @@ def index(content: str) -> Callable[[Path], Any]:
 
 
 PREPROCESSOR = "preprocessor_config.json"
-DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no key": (weights(lambda state: state.pop(Q.format("key"))), "lacks .*key.weight"),
+DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {  # and what the error names
+    "no key": (weights(lambda state: state.pop(Q.format("key"))), "key.weight"),
     "no query": (weights(lambda state: state.pop(Q.format("query"))), "qkv.weight"),
-    "misshapen key": (weights(lambda state: state.update({Q.format("key"): torch.zeros(3, 3)})), "damaged"),
-    "audio number": (config(lambda c: c.update(audio_config=5)), "damaged"),
-    "depths text": (config(lambda c: c["audio_config"].update(depths="x")), "damaged"),
-    "heads none": (config(lambda c: c["audio_config"].update(num_attention_heads=None)), "damaged"),
-    "text list": (config(lambda c: c.update(text_config=[1])), "damaged"),
-    "rate text": (config(lambda c: c.update(sampling_rate="abc"), PREPROCESSOR), "damaged"),
-    "hop 0": (config(lambda c: c.update(hop_length=0), PREPROCESSOR), "hop 0, expected whole numbers"),
-    "padding": (config(lambda c: c.update(padding="zz"), PREPROCESSOR), "no model that can be built"),
-    "seconds": (config(lambda c: c.update(max_length_s=float("nan")), PREPROCESSOR), "damaged"),
-    "index number": (index('{"weight_map": 5}'), "expected a weight_map"),
-    "index numbers": (index('{"weight_map": {"a": 5}}'), "expected a weight_map"),
-    "index elsewhere": (index('{"weight_map": {"a": "../hf/model.safetensors"}}'), "the folder is not complete"),
-    "index to nothing": (index('{"weight_map": {"a": "gone.safetensors"}}'), "the folder is not complete"),
-    "index damaged": (index("{"), "is damaged, expected JSON"),
-    "bin list": (pickled([1]), "found list alone"),
-    "bin tensor": (pickled(torch.zeros(2)), "found Tensor alone"),
-    "bin numbers": (pickled({1: torch.zeros(2)}), "no tensors by name"),
+    "misshapen key": (weights(lambda state: state.update({Q.format("key"): torch.zeros(3, 3)})), "hf"),
+    "audio number": (config(lambda c: c.update(audio_config=5)), "hf"),
+    "depths text": (config(lambda c: c["audio_config"].update(depths="x")), "hf"),
+    "heads none": (config(lambda c: c["audio_config"].update(num_attention_heads=None)), "hf"),
+    "text list": (config(lambda c: c.update(text_config=[1])), "hf"),
+    "rate text": (config(lambda c: c.update(sampling_rate="abc"), PREPROCESSOR), "hf"),
+    "hop 0": (config(lambda c: c.update(hop_length=0), PREPROCESSOR), "hop"),
+    "padding": (config(lambda c: c.update(padding="zz"), PREPROCESSOR), "hf"),
+    "seconds": (config(lambda c: c.update(max_length_s=float("nan")), PREPROCESSOR), "hf"),
+    "index number": (index('{"weight_map": 5}'), "weight_map"),
+    "index numbers": (index('{"weight_map": {"a": 5}}'), "weight_map"),
+    "index elsewhere": (index('{"weight_map": {"a": "../hf/model.safetensors"}}'), "model.safetensors"),
+    "index to nothing": (index('{"weight_map": {"a": "gone.safetensors"}}'), "gone.safetensors"),
+    "index damaged": (index("{"), "model.safetensors.index.json"),
+    "bin list": (pickled([1]), "list"),
+    "bin tensor": (pickled(torch.zeros(2)), "Tensor"),
+    "bin numbers": (pickled({1: torch.zeros(2)}), "pytorch_model.bin"),
 }
 
 
 @pytest.mark.parametrize("what", DAMAGED)
 def test_damaged_clap_folder_is_one_sentence(hf: Path, what: str) -> None:
-    edit, message = DAMAGED[what]
+    edit, *values = DAMAGED[what]
     edit(hf)
-    with pytest.raises(CheckpointError, match=message) as caught:
+    with raises_naming(CheckpointError, *values):
         openclap.load(hf)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("before", ["", "module."])
@@ -289,19 +289,19 @@ def test_shared_memory_and_other_precisions_survive_writing(tmp_path: Path, dtyp
 
 
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("files", "file"),
     [
-        ({"vocab.json": '{"a": 0}'}, r"merges\.txt: no such file"),
-        ({"vocab.json": "{", "merges.txt": ""}, "is not a vocab.json that tokenizers can read"),
-        ({"vocab.json": '{"a": 0}', "merges.txt": "", "tokenizer_config.json": "{"}, "is not a vocab.json that"),
-        ({"tokenizer.json": "{"}, "is not a tokenizer.json that tokenizers can read"),
+        ({"vocab.json": '{"a": 0}'}, "merges.txt"),
+        ({"vocab.json": "{", "merges.txt": ""}, "vocab.json"),
+        ({"vocab.json": '{"a": 0}', "merges.txt": "", "tokenizer_config.json": "{"}, "vocab.json"),
+        ({"tokenizer.json": "{"}, "tokenizer.json"),
     ],
 )
-def test_damaged_tokenizer_only_prevents_embedding_text(hf: Path, files: dict[str, str], message: str) -> None:
+def test_damaged_tokenizer_only_prevents_embedding_text(hf: Path, files: dict[str, str], file: str) -> None:
     for name, content in files.items():
         (hf / name).write_text(content, encoding="utf-8")
     assert detect.describe(hf)["tokenizer"] == str(hf / next(iter(files)))
-    with pytest.raises(CheckpointError, match=message):
+    with raises_naming(CheckpointError, hf / file):
         _ = openclap.load(hf).tokenizer
 
 
@@ -311,7 +311,7 @@ def test_code_of_a_tokenizer_is_not_run(hf: Path) -> None:
     settings = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", "mine.Mine"]}}
     (hf / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     (hf / "mine.py").write_text(f"open({str(hf / 'executed')!r}, 'w')\nclass Mine: pass\n", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"is not a vocab\.json that tokenizers can read"):
+    with raises_naming(CheckpointError, hf / "vocab.json"):
         _ = openclap.load(hf).tokenizer
     assert not (hf / "executed").exists()
 

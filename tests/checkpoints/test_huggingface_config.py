@@ -11,6 +11,7 @@ from transformers import ClapFeatureExtractor, ClapProcessor
 
 from openclap.checkpoints import detect, huggingface
 from openclap.errors import CheckpointError
+from support.errors import raises_naming
 from support.tiny_models import tiny_clap_model, tiny_roberta_tokenizer
 
 
@@ -36,37 +37,40 @@ def test_front_end_is_read_from_the_processor_file_of_transformers_5(hf: Path) -
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("edit", "values"),
     [
-        (lambda c: c.update(projection_hidden_act="gelu"), "projection_hidden_act is gelu.* have relu"),
-        (lambda c: c["audio_config"].update(hidden_act="relu"), "audio_config.hidden_act is relu.* have gelu"),
-        (lambda c: c["audio_config"].update(layer_norm_eps=1e-2), "audio_config.layer_norm_eps is 0.01"),
-        (lambda c: c["audio_config"].update(patch_stride=[2, 4]), "audio_config.patch_stride is"),
-        (lambda c: c["audio_config"].update(mlp_ratio=2.0), "audio_config.mlp_ratio is 2.0"),
-        (lambda c: c["audio_config"].update(qkv_bias=False), "audio_config.qkv_bias is False"),
+        (lambda c: c.update(projection_hidden_act="gelu"), ("projection_hidden_act", "gelu", "relu")),
+        (lambda c: c["audio_config"].update(hidden_act="relu"), ("audio_config.hidden_act", "relu", "gelu")),
+        (lambda c: c["audio_config"].update(layer_norm_eps=1e-2), ("audio_config.layer_norm_eps", "0.01")),
+        (lambda c: c["audio_config"].update(patch_stride=[2, 4]), ("audio_config.patch_stride",)),
+        (lambda c: c["audio_config"].update(mlp_ratio=2.0), ("audio_config.mlp_ratio", "2.0")),
+        (lambda c: c["audio_config"].update(qkv_bias=False), ("audio_config.qkv_bias", "False")),
     ],
 )
 def test_unsupported_settings_of_a_clap_config_are_refused(
-    hf: Path, edit: Callable[[dict[str, Any]], Any], message: str
+    hf: Path, edit: Callable[[dict[str, Any]], Any], values: tuple[str, ...]
 ) -> None:
     config = json.loads((hf / "config.json").read_text(encoding="utf-8"))
     edit(config)
     (hf / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(CheckpointError, match=message):
+    with raises_naming(CheckpointError, *values):
         detect.read(hf)
 
 
 def test_model_that_would_read_back_differently_is_refused(tmp_path: Path) -> None:
     whole = tiny_clap_model().preset
     frontend, mel, text = whole.frontend, whole.frontend.mel, whole.text
-    for changes, message in (
-        ({"frontend": replace(frontend, samples=120000)}, "frontend.samples 120000 .* 96000"),
-        ({"frontend": replace(frontend, mel=replace(mel, scale="htk", norm="none"))}, "frontend.mel.norm none .* area"),
-        ({"frontend": replace(frontend, antialias=True)}, "frontend.antialias True"),
-        ({"text": replace(text, context=32)}, "text.context 32 .* 77"),
-        ({"text": replace(text, tokenizer=None)}, "text.tokenizer None .* roberta-base"),
+    for changes, values in (
+        ({"frontend": replace(frontend, samples=120000)}, ("frontend.samples", 120000, 96000)),
+        (
+            {"frontend": replace(frontend, mel=replace(mel, scale="htk", norm="none"))},
+            ("frontend.mel.norm", "none", "area"),
+        ),
+        ({"frontend": replace(frontend, antialias=True)}, ("frontend.antialias", True)),
+        ({"text": replace(text, context=32)}, ("text.context", 32, 77)),
+        ({"text": replace(text, tokenizer=None)}, ("text.tokenizer", None, "roberta-base")),
     ):
-        with pytest.raises(CheckpointError, match=f"ClapModel has no place for .*{message}"):
+        with raises_naming(CheckpointError, "ClapModel", *values):
             huggingface.write(tiny_clap_model(**changes), tmp_path / "hf")
     assert not any(tmp_path.iterdir())
     own = replace(

@@ -14,6 +14,7 @@ from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.cli import run
 from openclap.errors import CheckpointError
 from openclap.presets import Preset
+from support.errors import raises_naming
 from support.tiny_models import TINY_HTSAT, tiny_laion_model, tiny_tokenizer
 
 HF = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 64, "vocab_size": 50}
@@ -109,21 +110,21 @@ def test_tower_that_does_not_fit_the_preset_is_refused(tmp_path: Path, words: Pa
     RobertaForMaskedLM(RobertaConfig(**HF)).save_pretrained(tmp_path / "roberta")
     (tmp_path / "empty").mkdir()
     wider, bert = replace(preset, audio=replace(TINY_HTSAT, width=32)), replace(preset, text=presets.BERT)
-    for wanted_preset, options, message in [
-        (wider, {"audio_tower": file}, "htsat-16, and the preset small requires htsat-32"),
-        (bert, {"text_tower": str(tmp_path / "roberta")}, "holds a roberta encoder, and the preset requires bert"),
-        (preset, {"text_tower": str(tmp_path / "empty")}, "holds no encoder that transformers reads"),
-        (preset, {"text_tower": "nobody/nothing", "offline": True}, "nothing is fetched offline"),
-        (replace(preset, text=replace(preset.text, tokenizer=None)), {"tokenizer": None}, "tokenizer="),
+    for wanted_preset, options, values in [
+        (wider, {"audio_tower": file}, ("htsat-16", "small", "htsat-32")),
+        (bert, {"text_tower": str(tmp_path / "roberta")}, ("roberta", "bert")),
+        (preset, {"text_tower": str(tmp_path / "empty")}, (tmp_path / "empty",)),
+        (preset, {"text_tower": "nobody/nothing", "offline": True}, ("nobody/nothing",)),
+        (replace(preset, text=replace(preset.text, tokenizer=None)), {"tokenizer": None}, ("tokenizer.json",)),
     ]:
-        with pytest.raises(CheckpointError, match=message):
+        with raises_naming(CheckpointError, *values):
             initial.make(wanted_preset, tmp_path / "start", **{"tokenizer": words} | options)  # type: ignore[arg-type]
     assert not (tmp_path / "start").exists()
 
 
 def test_init_command(tmp_path: Path, words: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["init", "htsat-tiny-robert", "--out", str(tmp_path / "x")]) == 2
-    assert "There is no preset 'htsat-tiny-robert'" in capsys.readouterr().err
+    assert "'htsat-tiny-robert'" in capsys.readouterr().err
     assert run(["init", "demo", "--out", str(tmp_path / "start"), "--tokenizer", str(words)]) == 0
     assert "Random weights: " in capsys.readouterr().err
     assert openclap.load(tmp_path / "start").preset.name == "demo"
@@ -133,6 +134,6 @@ def test_initial_model_is_not_written_into_a_towers_folder(tmp_path: Path, words
     preset, _ = tiny_laion_model()
     RobertaForMaskedLM(RobertaConfig(**HF)).save_pretrained(tmp_path / "roberta")
     before = sorted(path.name for path in (tmp_path / "roberta").iterdir())
-    with pytest.raises(CheckpointError, match="lies inside the source"):
+    with raises_naming(CheckpointError, tmp_path / "roberta" / "start"):
         initial.make(preset, tmp_path / "roberta" / "start", text_tower=str(tmp_path / "roberta"), tokenizer=words)
     assert sorted(path.name for path in (tmp_path / "roberta").iterdir()) == before

@@ -17,6 +17,7 @@ from openclap.checkpoints.laion import mel_at_rate
 from openclap.checkpoints.laion_untrained import BATCH_COUNTER, initialise_missing
 from openclap.errors import CheckpointError
 from openclap.models.build import build_clap
+from support.errors import raises_naming
 from support.reference import GOLDEN, all_names, all_shapes, state
 from support.tiny_models import TINY_HTSAT, TINY_PANN, TINY_PRESET, tiny_laion_model, tiny_laion_state, tiny_tokenizer
 
@@ -115,7 +116,7 @@ class Runs:
 def test_pickled_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for content in ({"state_dict": Runs()}, [Runs()]):
-        with pytest.raises(CheckpointError, match="Nothing was executed"):
+        with raises_naming(CheckpointError, "bad.pt", "builtins.eval"):
             detect.read(saved(content, tmp_path / "bad.pt"))
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Runs()))
     with pytest.raises(CheckpointError):
@@ -130,19 +131,19 @@ def test_errors_of_wrong_files_say_what_was_found(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_bytes(b"hello")
     (tmp_path / "empty.pt").write_bytes(b"")
     cases = {
-        "cut.pt": "Is it truncated",
-        "text.pt": "Is it truncated",
-        "empty.pt": "Is it truncated",
-        "none.pt": "no such file",
-        "other.pt": r"holds 1 tensors \(weight\), expected the names of a LAION-CLAP model",
-        "things.pt": "no tensors by name.*found the keys epoch",
-        "lacks.pt": "lacks text_branch.embeddings.word_embeddings.weight",
+        "cut.pt": (),
+        "text.pt": (),
+        "empty.pt": (),
+        "none.pt": (),
+        "other.pt": ("(weight)",),
+        "things.pt": ("epoch",),
+        "lacks.pt": ("text_branch.embeddings.word_embeddings.weight",),
     }
     saved({"weight": torch.zeros(3)}, tmp_path / "other.pt")
     saved({"epoch": 3}, tmp_path / "things.pt")
     saved({n: t for n, t in tensors.items() if "word_embeddings" not in n}, tmp_path / "lacks.pt")
-    for name, message in cases.items():
-        with pytest.raises(CheckpointError, match=message):
+    for name, values in cases.items():
+        with raises_naming(CheckpointError, name, *values):
             detect.read(tmp_path / name)
 
 
@@ -151,12 +152,16 @@ def test_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
     del tensors["audio_branch.norm.weight"]
     tensors["audio_projection.0.weight"] = torch.zeros(3, 3)
     tensors["audio_branch.surplus"] = torch.zeros(1)
-    with pytest.raises(CheckpointError) as caught:
+    with raises_naming(
+        CheckpointError,
+        "file.pt",
+        "audio_tower.norm.weight",
+        "audio_head.0.weight",
+        "(3, 3)",
+        "(24, 32)",
+        "audio_tower.surplus",
+    ):
         build_network(laion.read(tensors, "file.pt"), "file.pt")
-    message = str(caught.value)
-    assert "1 missing (audio_tower.norm.weight)" in message
-    assert "audio_head.0.weight is (3, 3), expected (24, 32)" in message
-    assert "1 not known (audio_tower.surplus)" in message
 
 
 def test_htsat_tower_file_is_read(tmp_path: Path) -> None:
@@ -167,7 +172,7 @@ def test_htsat_tower_file_is_read(tmp_path: Path) -> None:
     network, frontend = found.build()
     features = network.features(frontend([np.random.default_rng(0).standard_normal(48000).astype(np.float32)]))
     assert features.clipwise.shape == (1, 5) and features.framewise.shape[2] == 5
-    with pytest.raises(CheckpointError, match="holds an audio tower alone"):
+    with raises_naming(CheckpointError, "htsat.ckpt", "openclap.checkpoints.audioset"):
         detect.read(path)
 
 
@@ -199,12 +204,12 @@ def test_unused_weights_survive_loading_and_saving(tmp_path: Path) -> None:
 
 
 def test_model_that_laions_format_cannot_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="Convert to openclap"):
+    with raises_naming(CheckpointError, "t5"):
         laion.write(
             Checkpoint("openclap", replace(TINY_PRESET, text=replace(TINY_PRESET.text, model_type="t5")), {}), Path("x")
         )
     weights = dict(build_clap(TINY_PRESET).state_dict())
-    with pytest.raises(CheckpointError, match=r"LAION's format has no place for it: .*Convert to openclap"):
+    with raises_naming(CheckpointError, "LAION's"):
         laion.write(Checkpoint("openclap", TINY_PRESET, weights), tmp_path / "a.pt")
     assert not any(tmp_path.iterdir())
 
@@ -213,19 +218,23 @@ def test_model_that_would_read_back_differently_is_refused(tmp_path: Path) -> No
     preset, weights = tiny_laion_model()
     mel, text = preset.frontend.mel, preset.text
     without_pooler = {name: tensor for name, tensor in weights.items() if ".pooler." not in name}
-    for other, tensors, message in (
-        (replace(preset, frontend=replace(preset.frontend, samples=240000)), weights, "frontend.samples 240000"),
+    for other, tensors, values in (
+        (replace(preset, frontend=replace(preset.frontend, samples=240000)), weights, ("frontend.samples", 240000)),
         (
             replace(preset, frontend=replace(preset.frontend, mel=replace(mel, hop=240))),
             weights,
-            "frontend.mel.hop 240",
+            ("frontend.mel.hop", 240),
         ),
-        (replace(preset, frontend=replace(preset.frontend, mel=replace(mel, scale="htk"))), weights, "scale htk"),
-        (replace(preset, text=replace(text, context=32)), weights, "text.context 32"),
-        (replace(preset, text=replace(text, pooling="mean")), without_pooler, "text.pooling mean"),
-        (replace(preset, frontend=replace(preset.frontend, mel=replace(mel, f_min=0.0))), weights, "its filterbank"),
+        (
+            replace(preset, frontend=replace(preset.frontend, mel=replace(mel, scale="htk"))),
+            weights,
+            ("frontend.mel.scale", "htk"),
+        ),
+        (replace(preset, text=replace(text, context=32)), weights, ("text.context", 32)),
+        (replace(preset, text=replace(text, pooling="mean")), without_pooler, ("text.pooling", "mean")),
+        (replace(preset, frontend=replace(preset.frontend, mel=replace(mel, f_min=0.0))), weights, ("filterbank",)),
     ):
-        with pytest.raises(CheckpointError, match=f"has no place for .*{message}.*Convert to openclap"):
+        with raises_naming(CheckpointError, *values):
             laion.write(Checkpoint("openclap", other, tensors), tmp_path / "a.pt")
     assert not any(tmp_path.iterdir())
     close = replace(preset, frontend=replace(preset.frontend, int16=False))
@@ -294,7 +303,7 @@ def test_only_files_written_by_openclap_are_replaced(tmp_path: Path) -> None:
     )
     for path in others:
         before = path.read_bytes()
-        with pytest.raises(CheckpointError, match="exists already and is no checkpoint that openclap wrote"):
+        with raises_naming(CheckpointError, path):
             laion.write(Checkpoint("laion", preset, weights), path)
         assert path.read_bytes() == before
     for epoch in range(2):

@@ -11,6 +11,7 @@ from openclap.audio.config import MelConfig
 from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints.laion import infer_audio_tower, infer_front_end, infer_preset
 from openclap.errors import CheckpointError
+from support.errors import is_named, raises_naming
 from support.tiny_models import TINY_PANN, tiny_laion_state
 
 BANK, STFT = "audio_branch.logmel_extractor.melW", "audio_branch.spectrogram_extractor.stft.conv_real.weight"
@@ -40,7 +41,7 @@ def bare(name: str) -> str:
 def test_tensor_of_wrong_rank_is_named(name: str) -> None:
     state = tiny_laion_state()
     assert name in state
-    with pytest.raises(CheckpointError, match=rf"a\.pt: {bare(name)} is .*, expected \d dimensions"):
+    with raises_naming(CheckpointError, "a.pt", bare(name), (3,) * RANKS[name]):
         infer_preset(state | {name: torch.zeros([3] * RANKS[name])}, "a.pt")
 
 
@@ -51,19 +52,20 @@ def test_missing_tensor_is_named(name: str) -> None:
     if "tscam" in name:
         assert infer_preset(state, "a.pt").audio.classes == 0
         return
-    with pytest.raises(CheckpointError, match=rf"a\.pt: (lacks {bare(name)}|its audio_branch is neither)"):
+    with raises_naming(CheckpointError, "a.pt") as caught:
         infer_preset(state, "a.pt")
+    assert any(is_named(each, str(caught.value)) for each in (bare(name), "audio_branch"))
 
 
 def test_tower_without_layers_is_refused() -> None:
     state = {name: tensor for name, tensor in tiny_laion_state().items() if ".layers." not in name}
-    with pytest.raises(CheckpointError, match=r"lacks layers\.0\.blocks\.0"):
+    with pytest.raises(CheckpointError, match=r"layers\.0\.blocks\.0\."):
         infer_preset(state, "a.pt")
 
 
 def test_huge_layer_number_costs_no_time() -> None:
     wild = {f"audio_branch.layers.{number}.blocks.{number}.x": torch.zeros(1) for number in (0, 300_000_000, 10**30)}
-    with pytest.raises(CheckpointError, match=r"lacks layers\.2\.blocks\.0"):
+    with pytest.raises(CheckpointError, match=r"layers\.2\.blocks\.0\."):
         infer_preset(tiny_laion_state() | wild, "a.pt")
 
 
@@ -103,7 +105,7 @@ def test_sample_rate_is_inferred_from_the_filterbank(rate: int, dtype: torch.dty
     ],
 )
 def test_unknown_filterbank_is_refused(bank: torch.Tensor) -> None:
-    with pytest.raises(CheckpointError, match=r"a\.pt: its filterbank .* no known front end.*Pass a preset"):
+    with raises_naming(CheckpointError, "a.pt", tuple(bank.shape)):
         infer_front_end({BANK: bank}, False, "a.pt")
 
 

@@ -8,6 +8,7 @@ from openclap import presets
 from openclap.checkpoints import hub, published
 from openclap.checkpoints.published import PUBLISHED, closest, fetch, find
 from openclap.errors import CheckpointError
+from support.errors import raises_naming
 
 NAMES = {
     "630k-best",
@@ -86,7 +87,7 @@ def test_fetch_downloads_a_file_or_the_folder(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_offline_error_names_the_file_and_the_cache() -> None:
-    with pytest.raises(CheckpointError, match=r"lukewys/laion_clap: the cache \(.*\) lacks 630k-best\.pt"):
+    with raises_naming(CheckpointError, "lukewys/laion_clap", "630k-best.pt"):
         fetch(PUBLISHED["630k-best"], offline=True)
 
 

@@ -15,6 +15,7 @@ import torch
 from openclap.checkpoints import huggingface, laion, openclap_folder
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.errors import CheckpointError
+from support.errors import raises_naming
 from support.headers import LOW_BYTES
 from support.tiny_models import tiny_clap_model, tiny_tokenizer
 
@@ -56,7 +57,7 @@ def test_damaged_draft_replaces_nothing(
 
         monkeypatch.setattr(module, name, harmed)
     for target in (place, tmp_path / "new"):
-        with pytest.raises(CheckpointError, match=r"does not read back as it should, and was not written: "):
+        with raises_naming(CheckpointError, target):
             WRITERS[to](checkpoint, target)
     assert {path: path.read_bytes() for path in files} == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -78,6 +79,6 @@ def test_preset_that_reads_back_differently_is_refused(tmp_path: Path, monkeypat
         return dumps(content, **options).replace('"samples": 480000', '"samples": 240000')
 
     monkeypatch.setattr(openclap_folder.json, "dumps", halved)
-    with pytest.raises(CheckpointError, match="preset reads back differently"):
+    with raises_naming(CheckpointError, tmp_path / "model"):
         WRITERS["openclap"](tiny_clap_model(), tmp_path / "model")
     assert not any(tmp_path.iterdir())

@@ -18,6 +18,7 @@ import torch
 from openclap.checkpoints.starts import read_aisfx
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
+from support.errors import raises_naming
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -102,10 +103,10 @@ def test_file_that_would_run_code_is_refused(tmp_path: Path, zipped: bool) -> No
     target = tmp_path / "touched"
     path = tmp_path / "trap.pt"
     torch.save({"weights": Trap(target)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match=r"trap\.pt: refused: .*system.* Nothing was executed.* torch\.save"):
+    with raises_naming(CheckpointError, "trap.pt", "refused", "system", "torch.save"):
         read_pickled(path)
     path.write_bytes(pickle.dumps(Trap(target)))
-    with pytest.raises(CheckpointError, match="refused"):
+    with raises_naming(CheckpointError, "trap.pt", "refused", "system"):
         read_pickled(path)
     assert not target.exists()
 
@@ -135,40 +136,40 @@ def code(value: object) -> bytes:
 
 
 REBUILD, STORAGE = b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch.storage\nUntypedStorage\n"
-ATTACKS = {
-    "eval": (b"cbuiltins\neval\n", r"use builtins\.eval"),
-    "getattr": (b"cbuiltins\ngetattr\n", r"use builtins\.getattr"),
-    "python 2": (b"c__builtin__\neval\n", r"use builtins\.eval"),
-    "load": (b"ctorch\nload\n", r"use torch\.load"),
-    "wrapper": (b"ctorch._utils\n_rebuild_wrapper\n", r"use torch\._utils\._rebuild_wrapper"),
-    "from bytes": (b"ctorch.storage\n_load_from_bytes\n", "use torch.storage._load_from_bytes"),
-    "dotted": (code("builtins") + code("set.__init__") + b"\x93", r"use builtins\.set\.__init__"),
-    "a class": (STORAGE + b")R", "call a "),
-    "numpy's class": (b"cnumpy\nndarray\n)\x81", "call a type"),
-    "an instance": (code([]) + b")R", "call a list"),
-    "a function's state": (REBUILD + b"N" + code({"__name__": "x"}) + b"\x86b", "set the state of a Rebuild"),
-    "a class's state": (STORAGE + b"N" + code({"__len__": 3}) + b"\x86b", "set the state of a "),
-    "a list's state": (code([]) + code({"a": 1}) + b"b", "set the state of a list"),
+ATTACKS = {  # the opcodes, and what the error names
+    "eval": (b"cbuiltins\neval\n", "builtins.eval"),
+    "getattr": (b"cbuiltins\ngetattr\n", "builtins.getattr"),
+    "python 2": (b"c__builtin__\neval\n", "builtins.eval"),
+    "load": (b"ctorch\nload\n", "torch.load"),
+    "wrapper": (b"ctorch._utils\n_rebuild_wrapper\n", "torch._utils._rebuild_wrapper"),
+    "from bytes": (b"ctorch.storage\n_load_from_bytes\n", "torch.storage._load_from_bytes"),
+    "dotted": (code("builtins") + code("set.__init__") + b"\x93", "builtins.set.__init__"),
+    "a class": (STORAGE + b")R", "type"),
+    "numpy's class": (b"cnumpy\nndarray\n)\x81", "type"),
+    "an instance": (code([]) + b")R", "list"),
+    "a function's state": (REBUILD + b"N" + code({"__name__": "x"}) + b"\x86b", "Rebuild"),
+    "a class's state": (STORAGE + b"N" + code({"__len__": 3}) + b"\x86b", "type"),
+    "a list's state": (code([]) + code({"a": 1}) + b"b", "list"),
     "a storage type's state": (
         b"ctorch\nFloatStorage\n" + code({"_dtype": 3}) + b"b",
-        "set the state of a StorageType",
+        "StorageType",
     ),
     "a persistent module": (
         b"(" + code("module") + REBUILD + code("a") + code("b") + b"tQ",
-        "a persistent object other than a storage",
+        "persistent",
     ),
-    "a persistent name": (b"Pmodule\n", "an instruction of pickle"),
-    "an old instance": (b"(ios\nsystem\n", "an instruction of pickle"),
-    "structured numpy": (b"cnumpy\ndtype\n" + code(("i4,i4", False, True)) + b"R", "numpy type"),
+    "a persistent name": (b"Pmodule\n", "instruction"),
+    "an old instance": (b"(ios\nsystem\n", "instruction"),
+    "structured numpy": (b"cnumpy\ndtype\n" + code(("i4,i4", False, True)) + b"R", "numpy"),
 }
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_every_attack_on_the_unpickler_is_refused(tmp_path: Path, attack: str, zipped: bool) -> None:
-    body, message = ATTACKS[attack]
+    body, value = ATTACKS[attack]
     path = container(tmp_path / "a.pt", body, zipped)
-    with pytest.raises(CheckpointError, match=f"refused: reading the file would .*{message}.*Nothing was executed"):
+    with raises_naming(CheckpointError, "a.pt", "refused", value):
         read_pickled(path)
 
 
@@ -184,7 +185,7 @@ def test_attacks_write_no_file_and_change_nothing_of_torch(tmp_path: Path) -> No
     patch = b"(" + code("module") + renamed + code("file.py") + code("line 1\nline 2") + b"tQ"
     poison = STORAGE + b"N" + code({"__len__": 3, "__init__": 3}) + b"\x86b"
     for body in (patch, poison):
-        with pytest.raises(CheckpointError, match="refused"):
+        with raises_naming(CheckpointError, "a.pt", "refused"):
             read_pickled(container(tmp_path / "a.pt", body, False))
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
     assert torch._utils._rebuild_tensor_v2.__name__ == "_rebuild_tensor_v2"
@@ -212,7 +213,7 @@ def test_torchscript_program_is_not_run(tmp_path: Path) -> None:
 
     place = tmp_path / "written"
     torch.jit.script(Program(str(place))).save(str(tmp_path / "a.pt"))
-    with pytest.raises(CheckpointError, match=r"a\.pt: is a TorchScript program.* Expected a state dict"):
+    with raises_naming(CheckpointError, "a.pt", "TorchScript"):
         read_pickled(tmp_path / "a.pt")
     assert not place.exists()
     torch.jit.load(str(tmp_path / "a.pt"))
@@ -223,11 +224,11 @@ def test_tars_and_forced_weights_only_loading_are_refused(tmp_path: Path, monkey
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in ("storages", "tensors", "pickle"):
             tar.addfile(tarfile.TarInfo(name))
-    with pytest.raises(CheckpointError, match=r"a\.tar: is a tar"):
+    with raises_naming(CheckpointError, "a.tar", "0.1.10"):
         read_pickled(tmp_path / "a.tar")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "a.pt")
     monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
-    with pytest.raises(CheckpointError, match=r"while TORCH_FORCE_WEIGHTS_ONLY_LOAD is set.* Unset it"):
+    with raises_naming(CheckpointError, "a.pt", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"):
         read_pickled(tmp_path / "a.pt")
 
 
@@ -235,19 +236,19 @@ def test_damaged_and_missing_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"weight": torch.zeros(100)}, path)
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(CheckpointError, match=r"a\.pt: is not a checkpoint"):
+    with raises_naming(CheckpointError, "a.pt"):
         read_pickled(path)
-    with pytest.raises(CheckpointError, match="no such file"):
+    with raises_naming(CheckpointError, tmp_path / "b.pt"):
         read_pickled(tmp_path / "b.pt")
     tensor = REBUILD + b"((" + code("storage") + b"ctorch\nFloatStorage\n" + code("0") + code("cpu") + code(4) + b"tQ"
     outside = tensor + code(2) + code((4,)) + code((1,)) + code(False) + b"NtR"
     for zipped in (True, False):
-        with pytest.raises(CheckpointError, match="Is it truncated"):
+        with raises_naming(CheckpointError, "a.pt"):
             read_pickled(container(path, outside, zipped))
 
 
 def test_other_checkpoints_are_no_aisfx(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"weight": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="holds dict, expected aiSFX"):
+    with raises_naming(CheckpointError, "a.pt", "dict"):
         read_aisfx(path)

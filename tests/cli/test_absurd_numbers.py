@@ -22,6 +22,7 @@ from openclap.evals.tasks import Task
 from openclap.limits import check_count
 from openclap.training.config import OptimConfig, TrainConfig, option_names, override
 from openclap.training.profiling import plan_training
+from support.errors import raises_naming
 
 INTS = (10**30, -1, -(10**30), 0)
 FLOATS = (math.nan, math.inf, 1e300, 1e-300, -1.0, 0.0)
@@ -102,7 +103,7 @@ def test_values_of_a_run_are_bounded(name: str) -> None:
 def test_a_plan_of_absurd_processes(tiny_model: Path) -> None:
     config = TrainConfig(str(tiny_model), "data", epochs=1, batch_size=2)
     for processes in (0, -1, 10**30):
-        with pytest.raises(ConfigError, match="processes is"):
+        with raises_naming(ConfigError, "processes"):
             plan_training(config, processes=processes)
 
 
@@ -122,23 +123,19 @@ def test_absurd_numbers_in_python(tiny_model: Path) -> None:
     ]
     for number, call in enumerate(calls):
         for absurd in (10**30, -1, -(10**30)):
-            with pytest.raises(ConfigError, match="expected"):
+            with raises_naming(ConfigError):
                 call(absurd)
         with pytest.raises((OpenClapError, TypeError)):
             call(None)
         assert number >= 0
     assert model.embed_text(["low"], batch_size=10**9).shape == model.embed_audio([wave], batch_size=np.int64(4)).shape
     for length in (10**30, math.nan, math.inf, 1e300, 0, -1):
-        with pytest.raises(ConfigError, match="length_s"):
+        with raises_naming(ConfigError, "length_s"):
             model.windows(wave, length_s=length)
 
 
 def test_how_a_count_is_refused() -> None:
     assert check_count("batch", np.int64(7)) == 7
-    for number, told in {
-        10**30: r"batch is about 10\^30, expected 1,000,000,000 or less\.",
-        0: r"batch is 0, expected 1 or more\.",
-        1.5: r"batch is 1\.5, expected 1 or more, a whole number\.",
-    }.items():
-        with pytest.raises(ConfigError, match=told):
+    for number, values in {10**30: ("10^30", "1,000,000,000"), 0: (0, 1), 1.5: (1.5, 1)}.items():
+        with raises_naming(ConfigError, "batch", *values):
             check_count("batch", number)

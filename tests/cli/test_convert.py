@@ -16,6 +16,7 @@ from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.starts import STARTS
 from openclap.cli import run
 from openclap.models.build import build_clap
+from support.errors import check_refusal
 from support.tiny_models import (
     TINY_HTSAT,
     TINY_PRESET,
@@ -34,7 +35,7 @@ def source(tmp_path: Path) -> Path:
 
 def test_convert_from_laion_and_back(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["convert", str(source), str(tmp_path / "ours"), "--to", "openclap"]) == 0
-    assert "It has no tokenizer: roberta-base" in capsys.readouterr().err
+    assert "roberta-base" in capsys.readouterr().err
     assert run(["convert", str(tmp_path / "ours"), str(tmp_path / "back.pt"), "--to", "laion"]) == 0
     back = torch.load(tmp_path / "back.pt", weights_only=True)["state_dict"]
     assert all(torch.equal(back[f"module.{name}"], tensor) for name, tensor in tiny_laion_state().items())
@@ -52,10 +53,11 @@ def test_convert_names_left_out_tensors(
     source: Path, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["convert", str(source), str(tmp_path / "hf"), "--to", "hf"]) == 2
-    assert "a log-mel of 16 bins" in capsys.readouterr().err and not (tmp_path / "hf").exists()
+    check_refusal(capsys.readouterr().err, "16 bins")
+    assert not (tmp_path / "hf").exists()
     assert run(["convert", str(published), str(tmp_path / "hf"), "--to", "hf"]) == 0
     said = capsys.readouterr().err
-    assert "Left out 11 tensors that this format cannot hold:" in said
+    assert "11 tensors" in said
     assert [line.strip() for line in said.splitlines() if line.startswith("  ")] == [
         *("audio_tower.tagger (2)", "audio_transform.0 (2)", "audio_transform.3 (2)"),
         *("text_transform.0 (2)", "text_transform.3 (2)", "audio_branch.head (1)"),
@@ -95,7 +97,7 @@ def test_convert_refuses_a_model_that_the_format_cannot_hold(
     short = replace(preset, frontend=replace(preset.frontend, samples=240000))
     openclap_folder.write(Checkpoint("openclap", short, weights), tmp_path / "ours", None)
     assert run(["convert", str(tmp_path / "ours"), str(tmp_path / "a.pt"), "--to", "laion"]) == 2
-    assert "frontend.samples 240000 (it would read back as 480000)" in capsys.readouterr().err
+    check_refusal(capsys.readouterr().err, "frontend.samples", 240000, 480000)
     assert not (tmp_path / "a.pt").exists()
 
 
@@ -111,7 +113,7 @@ def test_convert_writes_nothing_inside_a_source(
     for start, place in (("source", "source/sub"), ("link", "source/a/b"), ("source", "link/sub")):
         capsys.readouterr()
         assert run(["convert", str(tmp_path / start), str(tmp_path / place), "--to", to, *words]) == 2
-        assert "lies inside the source" in capsys.readouterr().err
+        check_refusal(capsys.readouterr().err, source)
     nested = source / "nested"
     nested.mkdir()
     (nested / "epoch_3.pt").write_bytes(published.read_bytes())
@@ -129,7 +131,7 @@ def test_convert_replaces_no_foreign_files(published: Path, tmp_path: Path, caps
         before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
         capsys.readouterr()
         assert run(["convert", str(published), str(place), "--to", to]) == 2
-        assert f"holds {Path(mine).parts[0]} beside the" in capsys.readouterr().err
+        check_refusal(capsys.readouterr().err, place, Path(mine).parts[0])
         assert before == {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "config.json").write_text('{"format_version": 2}', encoding="utf-8")
@@ -173,15 +175,16 @@ def test_convert_checks_options_before_writing(
 ) -> None:
     mine = tmp_path / "thesis.txt"
     mine.write_text("dear", encoding="utf-8")
-    for words, said in (
-        ([str(source), str(mine), "--to", "laion"], "is no checkpoint"),
-        ([str(source), str(source), "--to", "laion"], "is the source itself"),
-        ([str(source), str(tmp_path), "--to", "openclap"], "is no openclap model"),
-        ([str(mine), str(tmp_path / "x"), "--to", "openclap"], "is damaged, or neither torch nor safetensors"),
-        ([str(source), str(tmp_path / "x"), "--to", "tflite"], "openclap convert --help"),
+    for words, value in (
+        ([str(source), str(mine), "--to", "laion"], mine),
+        ([str(source), str(source), "--to", "laion"], source),
+        ([str(source), str(tmp_path), "--to", "openclap"], tmp_path),
+        ([str(mine), str(tmp_path / "x"), "--to", "openclap"], mine),
     ):
         assert run(["convert", *words]) == 2
-        assert said in capsys.readouterr().err
+        check_refusal(capsys.readouterr().err, value)
+    assert run(["convert", str(source), str(tmp_path / "x"), "--to", "tflite"]) == 2
+    assert "openclap convert --help" in capsys.readouterr().err
     assert mine.read_text(encoding="utf-8") == "dear"
 
 
@@ -196,7 +199,7 @@ def test_inspect(source: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.
     (tmp_path / "empty").mkdir()
     assert run(["inspect", str(tmp_path / "empty")]) == 2
     assert run(["inspect", "no-such-model"]) == 2
-    assert "openclap models" in capsys.readouterr().err
+    check_refusal(capsys.readouterr().err, "no-such-model", "openclap models")
 
 
 def test_inspect_lists_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,7 +222,7 @@ def test_start_is_not_fetched_offline(
     monkeypatch.setitem(STARTS, "demo-start", make)
     for words in (["inspect", "demo-start"], ["convert", "demo-start", str(home / "x"), "--to", "openclap"]):
         assert run([*words, "--offline"]) == 2 and fetched == []
-        assert "demo-start: is not at" in (said := capsys.readouterr().err) and "nothing is fetched offline" in said
+        check_refusal(capsys.readouterr().err, "demo-start")
     assert run(["inspect", "demo-start"]) == 2 and fetched == []  # the tests set HF_HUB_OFFLINE
     monkeypatch.setattr("openclap.checkpoints.hub.is_offline", lambda: False)
     capsys.readouterr()

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from openclap.cli import run
+from support.errors import check_refusal
 
 ALONE = ("--processes", "1")
 """One process: starting others takes longer than the work."""
@@ -98,9 +99,10 @@ def test_empty_split_is_noted_and_refused_where_requested(tmp_path: Path, capsys
     table.write_text(f"file,caption,group\n{rows}", encoding="utf-8")
     assert openclap("dataset", "build", table, tmp_path / "out", *ALONE) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "No clip is in test: all 4 are of one group (day one)" in said
+    assert "(day one)" in said
     assert openclap("dataset", "build", table, tmp_path / "two", "--test-fraction", "0.2", *ALONE) == 2
-    assert "Nothing was packed." in capsys.readouterr().err and not list((tmp_path / "two").rglob("*.tar"))
+    check_refusal(capsys.readouterr().err, "(day one)")
+    assert not list((tmp_path / "two").rglob("*.tar"))
     assert (
         openclap("dataset", "build", table, tmp_path / "two", "--test-fraction", "0.25", *ALONE) == 2
     )  # other choices, said as such
@@ -124,13 +126,10 @@ def test_identifiers_as_captions_stop_the_build_before_any_work(
     notes.write_text(json.dumps({"num_captions_per_audio": 1, "data": data}), encoding="utf-8")
     for verb in ("build", "plan"):
         assert openclap("dataset", verb, folder, out) == 2
-        said = " ".join(capsys.readouterr().err.split())
-        assert "6 of 6 captions look like identifiers ('NHU'; made from the file name)" in said
-        assert f"{notes} describes these sounds (captions in 'caption'): give it in place of the folder." in said
-        assert "To continue all the same, use --skip-caption-check." in said and "Traceback" not in said
+        check_refusal(capsys.readouterr().err, "6 of 6", "'NHU'", notes, "'caption'", "--skip-caption-check")
         assert not (out / "dataset.json").exists()
     assert openclap("dataset", "build", folder, out, "--skip-caption-check", *ALONE) == 0
-    assert "look like identifiers" in capsys.readouterr().err
+    assert "'NHU'" in capsys.readouterr().err
     for what in (notes, folder.parent):
         assert (
             openclap(
@@ -149,9 +148,9 @@ def test_table_without_captions_names_its_columns(tmp_path: Path, capsys: pytest
     table = folder / "t.csv"
     table.write_text(f"datei,beschreibung\n{rows}", encoding="utf-8")
     assert openclap("dataset", "build", table, tmp_path / "out", "--skip-caption-check", *ALONE) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "None of the 6 sounds has a caption. Its other columns are 'beschreibung'" in said
-    assert "sound from 'datei', no column of captions." in said and "To continue" not in said
+    said = capsys.readouterr().err
+    check_refusal(said, "6 sounds", "'beschreibung'")
+    assert "'datei'" in said and "--skip-caption-check" not in said
     assert openclap("dataset", "build", table, tmp_path / "out", "--caption-column", "beschreibung", *ALONE) == 0
 
 
@@ -230,23 +229,22 @@ def test_damaged_manifest_is_repaired_and_foreign_files_are_listed(
     (out / "manifest.parquet").write_bytes(whole[:100])
     (out / "train" / "4.tar").mkdir()
     assert openclap("dataset", "stats", out) == 2
-    assert f"openclap dataset check {out} --repair" in " ".join(capsys.readouterr().err.split())
+    check_refusal(capsys.readouterr().err, f"openclap dataset check {out} --repair")
     assert openclap("dataset", "check", out, *ALONE) == 1
     printed = capsys.readouterr()
-    assert "manifest.parquet  is damaged" in printed.out and "Not part of the data set: train/4.tar/." in printed.err
+    assert "manifest.parquet" in printed.out and "train/4.tar/" in printed.err
     assert openclap("dataset", "check", out, "--repair", *ALONE) == 0
-    assert "Wrote manifest.parquet again, from work/." in capsys.readouterr().err
+    assert "manifest.parquet" in capsys.readouterr().err
     assert (out / "manifest.parquet").read_bytes() == whole
     shutil.copy(out / "train" / "0.tar", out / "train" / "7.tar")
     assert openclap("dataset", "check", out, "--repair", *ALONE) == 1
-    said = " ".join(capsys.readouterr().err.split())
-    assert "train/7.tar: is not in the manifest" in said and "move it out of the data set, or delete it" in said
+    assert "train/7.tar" in capsys.readouterr().err
     shutil.rmtree(out / "work")
     (out / "train" / "7.tar").unlink()
     (out / "manifest.parquet").unlink()
     assert openclap("dataset", "check", out, "--repair", "--json", *ALONE) == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["left"] == [] and "They lack rate, channels" in printed.err
+    assert json.loads(printed.out)["left"] == [] and "rate, channels" in printed.err
     assert openclap("dataset", "check", out, *ALONE) == 0 and openclap("dataset", "card", out) == 0
 
 
@@ -260,7 +258,7 @@ def test_recipe_in_a_python_file(collection: Path, tmp_path: Path, capsys: pytes
     )
     words = ["dataset", "build", recipe, tmp_path / "out", "--root", tmp_path]
     assert openclap(*words) == 2
-    assert "Clotho: no such folder" in " ".join(capsys.readouterr().err.split())
+    check_refusal(capsys.readouterr().err, tmp_path / "Clotho")
     assert openclap(*words, "--missing-ok") == 0
     assert (tmp_path / "out" / "collection" / "train" / "0.tar").is_file()
 
@@ -275,25 +273,24 @@ def test_own_readme_is_not_overwritten(collection: Path, tmp_path: Path) -> None
 
 def test_mistakes_are_one_sentence(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    for words, said in (
-        (["build", "no-such-recipe", out], "is neither a recipe"),
-        (["build", collection, out, "--source", "nonsense"], "expected one of: freesound"),
+    for words, value in (
+        (["build", "no-such-recipe", out], "no-such-recipe"),
+        (["build", collection, out, "--source", "nonsense"], "'nonsense'"),
         (["build", collection, out, "--source", "esc50"], "esc50.csv"),
-        (["build", collection, out, "--decontaminate", "esc50"], "expected NAME=FOLDER"),
-        (["build", collection, out, "--test-fraction", "1"], "expected a number from 0"),
-        (["build", collection, out, "--processes", "0"], "expected 1 or more"),
-        (["build", collection, out, "--caption", tmp_path], "no"),
-        (["fetch", tmp_path], "holds no dataset.json"),
-        (["fetch", tmp_path, "--part", "5/4"], "expected I/N"),
-        (["merge", tmp_path], "holds no"),
-        (["stats", tmp_path], "expected a finished data set"),
-        (["card", tmp_path / "nothing"], "expected a finished data set"),
-        (["check", tmp_path / "nothing"], "no tar"),
-        (["push", tmp_path, "me/set"], "expected a finished data set"),
+        (["build", collection, out, "--decontaminate", "esc50"], "--decontaminate"),
+        (["build", collection, out, "--test-fraction", "1"], 1.0),
+        (["build", collection, out, "--processes", "0"], "processes"),
+        (["build", collection, out, "--caption", tmp_path], tmp_path),
+        (["fetch", tmp_path], "dataset.json"),
+        (["fetch", tmp_path, "--part", "5/4"], "'5/4'"),
+        (["merge", tmp_path], tmp_path),
+        (["stats", tmp_path], tmp_path),
+        (["card", tmp_path / "nothing"], tmp_path / "nothing"),
+        (["check", tmp_path / "nothing"], tmp_path / "nothing"),
+        (["push", tmp_path, "me/set"], tmp_path),
     ):
         assert openclap("dataset", *words) == 2, words
-        error = " ".join(capsys.readouterr().err.split())
-        assert said in error and "Traceback" not in error, (words, error)
+        check_refusal(capsys.readouterr().err, value)
 
 
 def test_sources_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from openclap.cli import run
+from support.cli_session import CliSession
+from support.errors import check_refusal
 from support.hub_server import Hub
 
 
@@ -19,25 +19,22 @@ def test_a_model_of_the_hub_is_fetched_pinned_and_used_offline(
     tiny_model: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
-    words = [str(Path(sys.executable).with_name("openclap")), "score", str(sounds / "low-0.wav"), "low tone", "--json"]
+    words = ["score", str(sounds / "low-0.wav"), "low tone", "--json"]
     with Hub() as hub:
         repo = hub.add("me/tiny", files)
         repo.refs["v1"] = repo.refs["main"]
         repo.commit({"config.json": b"{}"})
-        environment = os.environ | hub.environment(tmp_path / "hf")
-
-        def score(*options: str) -> subprocess.CompletedProcess[str]:
-            command = [*words, "--model", "me/tiny", *options]
-            return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-        early = score("--offline", "--revision", "v1")
-        assert early.returncode == 2 and "nothing is fetched offline" in early.stderr and not hub.log
-        online = score("--revision", "v1")
-        assert online.returncode == 0, online.stderr
-        asked = len(hub.log)
-        offline = score("--offline", "--revision", "v1")
-        assert offline.stdout == online.stdout and len(hub.log) == asked
-    assert run([*words[1:], "--model", str(tiny_model)]) == 0
+        with CliSession(os.environ | hub.environment(tmp_path / "hf")) as session:
+            of_the_hub = [*words, "--model", "me/tiny"]
+            early = session.run(*of_the_hub, "--offline", "--revision", "v1")
+            assert early.returncode == 2 and not hub.log
+            check_refusal(early.stderr, "me/tiny")
+            online = session.run(*of_the_hub, "--revision", "v1")
+            assert online.returncode == 0, online.stderr
+            asked = len(hub.log)
+            offline = session.run(*of_the_hub, "--offline", "--revision", "v1")
+            assert offline.stdout == online.stdout and len(hub.log) == asked
+    assert run([*words, "--model", str(tiny_model)]) == 0
     local, fetched = json.loads(capsys.readouterr().out), json.loads(offline.stdout)
     assert fetched["score"] == pytest.approx(local["score"], abs=1e-6)
 
@@ -64,10 +61,10 @@ def test_names_on_the_hub_may_hold_dots(tiny_model: Path, tmp_path: Path) -> Non
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     with Hub() as hub:
         hub.add("me/clap-v1.5", files)
-        environment = os.environ | hub.environment(tmp_path / "hf")
-        for name, code in (("me/clap-v1.5", 0), ("me/clap.pt", 2), ("me/weights.safetensors", 2)):
-            words = [str(Path(sys.executable).with_name("openclap")), "inspect", name, "--json"]
-            done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
-            assert done.returncode == code, done.stderr
-            assert code == 0 or "no such model" in done.stderr
+        with CliSession(os.environ | hub.environment(tmp_path / "hf")) as session:
+            for name, code in (("me/clap-v1.5", 0), ("me/clap.pt", 2), ("me/weights.safetensors", 2)):
+                done = session.run("inspect", name, "--json")
+                assert done.returncode == code, done.stderr
+                if code:
+                    check_refusal(done.stderr, name)
         assert all("/me/clap-v1.5" in line for line in hub.log)

@@ -18,6 +18,7 @@ import openclap
 from openclap.cli import _sentence, app, run
 from openclap.errors import MissingTokenizerError
 from openclap.training.config import TrainConfig, option_names
+from support.errors import check_refusal
 
 SOURCE = Path(openclap.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--([a-z](?:[\w.-]*\w)?)")
@@ -37,7 +38,7 @@ REACHED = {
         "dataset check",
         "finetune",
     ],
-    ("training/finetune.py", "--validation-fraction"): ["finetune"],
+    ("training/finetune_config.py", "--validation-fraction"): ["finetune"],
 }
 """Options that modules outside of cli name, and the commands that reach such a message."""
 OTHERS = ("interop/hear.py", "checkpoints/starts.py", "data/parallel.py", "training/config.py")
@@ -143,12 +144,9 @@ def test_commands_ask_for_the_tokenizer_first_and_take_it(
         capsys.readouterr()
         words = [name, *map(str, given)]
         assert run(words) == 2, name
-        told = capsys.readouterr().err
-        assert told.startswith("openclap: No tokenizer.json lies beside this model"), (name, told)
-        assert told.endswith("Pass a tokenizer.json with --tokenizer.\n"), (name, told)
+        check_refusal(capsys.readouterr().err, "tokenizer.json", "--tokenizer")
         assert run([*words, "--tokenizer", str(tmp_path / "typo.json")]) == 2
-        told = capsys.readouterr().err
-        assert "typo.json: no such file" in told and told.endswith("Pass a tokenizer.json with --tokenizer.\n"), told
+        check_refusal(capsys.readouterr().err, tmp_path / "typo.json", "--tokenizer")
         if name == "finetune":
             assert not (tmp_path / "tuned").exists()  # before anything was packed
         if name not in ("eval", "train"):  # the former below, the latter takes it as the value that finetune sets
@@ -176,7 +174,7 @@ def test_a_suite_of_a_model_without_a_tokenizer_ends_at_once(
         encoding="utf-8",
     )
     assert run(["eval", str(bare), "--suite", str(tmp_path / "mine.toml")]) == 2
-    assert capsys.readouterr().err.endswith("Pass a tokenizer.json with --tokenizer.\n")
+    check_refusal(capsys.readouterr().err, "--tokenizer")
 
 
 def test_eval_gives_the_tokenizer_to_models_without_one_alone(

@@ -15,6 +15,7 @@ from openclap.data.config import DataConfig, DataRecipe
 from openclap.errors import ConfigError, DataError
 from openclap.sources.recognise import ReadOptions
 from openclap.sources.table import ColumnChoice
+from support.errors import raises_naming
 from support.packs import contents
 
 
@@ -69,7 +70,7 @@ def test_recipe_and_missing_sources(table: Path, tmp_path: Path) -> None:
     shutil.copytree(table.parent, tmp_path / "root" / "sounds")
     (tmp_path / "root/sounds/tones.csv").unlink()
     recipe = DataRecipe("Mine", {"folder": "sounds", "clotho": "Clotho"}, DataConfig(splits={"train": 1.0}))
-    with pytest.raises(DataError, match="Clotho"):
+    with raises_naming(DataError, "Clotho"):
         build_dataset(recipe, tmp_path / "out", root=tmp_path / "root")
     notes: list[str] = []
     report = build_dataset(
@@ -80,14 +81,14 @@ def test_recipe_and_missing_sources(table: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "value"),
     [
-        ({"near_duplicates": 0.9}, "model"),
-        ({"test_fraction": 1.0}, "test fraction"),
-        ({"decontaminate": {"nothing": "here"}}, "nothing"),
+        ({"near_duplicates": 0.9}, "near_duplicates"),
+        ({"test_fraction": 1.0}, 1.0),
+        ({"decontaminate": {"nothing": "here"}}, "'nothing'"),
         ({"processes": 0}, "processes"),
     ],
 )
-def test_invalid_options(table: Path, tmp_path: Path, options: dict[str, object], word: str) -> None:
-    with pytest.raises(ConfigError, match=word):
+def test_invalid_options(table: Path, tmp_path: Path, options: dict[str, object], value: object) -> None:
+    with raises_naming(ConfigError, value):
         build_dataset(table, tmp_path / "out", reading=READING, **options)  # type: ignore[arg-type]

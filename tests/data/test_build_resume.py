@@ -23,9 +23,10 @@ from openclap.data.config import DataConfig
 from openclap.data.decode import sounds_of_chunk
 from openclap.data.filters import plan
 from openclap.data.shards import index_shards
-from openclap.errors import DataError
+from openclap.errors import DataError, LockedError
 from openclap.locks import LOCK
 from openclap.sources import Record
+from support.errors import raises_naming
 from support.packs import MakeRecords, contents
 
 
@@ -207,7 +208,7 @@ def test_full_disk_names_complete_tars(
 ) -> None:
     # Eight members are written while decoding; the tenth of packing is in the third tar.
     stop_at(monkeypatch, tarfile.TarFile, "addfile", 8 + 10, OSError(errno.ENOSPC, "No space left on device"))
-    with pytest.raises(DataError, match=r"2 tars with 4 samples are complete, and running the same again resumes"):
+    with raises_naming(DataError, "2 tars", "4 samples"):
         pack(make_records(8), tmp_path / "out", splits={"train": 1.0}, shard_size=2)
 
 
@@ -218,9 +219,7 @@ def test_other_input_into_the_same_folder_is_refused(tmp_path: Path, make_record
     before = contents(out)
     choice: dict[str, Any] = {"seed": 1, "splits": {"train": 1.0}, "shard_size": 7}
     options = {change: choice[change]} if change in choice else {}
-    with pytest.raises(
-        DataError, match=f"another input .*{'rows' if change == 'records' else change.replace('_', ' ')}"
-    ):
+    with raises_naming(DataError, out, "rows" if change == "records" else change.replace("_", " ")):
         pack(records[::-1] if change == "records" else records, out, **options)
     assert contents(out) == before
 
@@ -228,11 +227,11 @@ def test_other_input_into_the_same_folder_is_refused(tmp_path: Path, make_record
 def test_folder_with_other_content_is_refused(tmp_path: Path, make_records: MakeRecords) -> None:
     (tmp_path / "out" / "train").mkdir(parents=True)
     (tmp_path / "out" / "train" / "0.tar").write_text("mine")
-    with pytest.raises(DataError, match="not empty"):
+    with raises_naming(DataError, tmp_path / "out"):
         pack(make_records(2), tmp_path / "out")
     assert contents(tmp_path / "out") == {"train/0.tar": b"mine"}
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DataError, match="is a file"):
+    with raises_naming(DataError, tmp_path / "file"):
         pack(make_records(2), tmp_path / "file")
 
 
@@ -240,6 +239,6 @@ def test_second_writer_is_refused(tmp_path: Path, make_records: MakeRecords) -> 
     (tmp_path / "out").mkdir()
     with (tmp_path / "out" / LOCK).open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another process is writing here"):
+        with pytest.raises(LockedError):
             pack(make_records(2), tmp_path / "out")
     assert pack(make_records(2), tmp_path / "out").packed == {"train": 1, "test": 1}

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import soundfile
 
 from openclap.captions import CaptioningCounts
@@ -21,6 +20,7 @@ from openclap.data.parallel import Share
 from openclap.data.shards import index_shards
 from openclap.errors import DataError
 from openclap.sources import Record
+from support.errors import raises_naming
 from support.packs import MakeRecords, contents
 
 ALL = DataConfig(splits={"train": 1.0}, shard_size=2)
@@ -68,7 +68,7 @@ def test_parts_write_each_sentence_once(tmp_path: Path, make_records: MakeRecord
     build(records, tmp_path / "one", ALL, maker=Lister)
     out, maker = tmp_path / "two", Lister()
     plan(records, out, ALL)
-    with pytest.raises(DataError, match="still to be fetched"):
+    with raises_naming(DataError, out, "openclap dataset fetch"):
         caption(out, maker)
     fetch_and_decode(out)
     for number in (2, 1):

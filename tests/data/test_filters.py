@@ -22,6 +22,7 @@ from openclap.data.parallel import Share
 from openclap.data.shards import index_shards
 from openclap.errors import ConfigError, DataError
 from openclap.sources import Record
+from support.errors import raises_naming
 from support.packs import MakeRecords, contents
 
 ALL = {"train": 1.0}
@@ -150,12 +151,12 @@ def test_parts_write_the_same_bytes_as_one_run(tmp_path: Path, make_records: Mak
     whole = build(records, tmp_path / "whole", config)
     out = tmp_path / "parts"
     plan(records, out, config)
-    with pytest.raises(DataError, match="11 of 11 records are still to be fetched"):
+    with raises_naming(DataError, "11 of 11", "openclap dataset fetch"):
         write_tars(out)
     for number in (3, 1, 2):
         fetch_and_decode(out, Share(number, 3))
-    with pytest.raises(DataError, match="tars are still to be written"):
-        write_tars(out, Share(1, 2))
+    write_tars(out, Share(1, 2))
+    with raises_naming(DataError, out, "openclap dataset pack"):
         finish(out)
     write_tars(out, Share(2, 2))
     assert finish(out).packed == whole.packed
@@ -167,12 +168,6 @@ def test_two_processes_write_the_same_bytes_as_one(tmp_path: Path, make_records:
     build(records, tmp_path / "one", config)
     build(records, tmp_path / "two", config, processes=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
-def test_steps_out_of_order_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="expected I/N"):
-        Share.parse(text)
 
 
 def test_split_names_outside_the_folder_are_left_out(tmp_path: Path, make_records: MakeRecords) -> None:
@@ -230,7 +225,7 @@ def test_finished_set_without_work_is_not_overwritten(tmp_path: Path, make_recor
     build(records, out, DataConfig())
     shutil.rmtree(out / "work")
     before = contents(out)
-    with pytest.raises(DataError, match="finished data set without"):
+    with raises_naming(DataError, out, "work/"):
         build(records, out, DataConfig())
     assert contents(out) == before
 
@@ -245,6 +240,6 @@ def test_moved_sounds_resume(tmp_path: Path, make_records: MakeRecords) -> None:
 
 def test_set_without_included_records_is_described(tmp_path: Path, make_records: MakeRecords) -> None:
     records = [replace(r, licence="Sampling+") for r in make_records(2)]
-    with pytest.raises(DataError, match="none of 2 records could be packed"):
+    with raises_naming(DataError, "none of 2", "skipped.jsonl"):
         build(records, tmp_path / "out", DataConfig(licences=("cc0",)))
     assert stats_of(tmp_path / "out").samples == 0

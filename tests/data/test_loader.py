@@ -30,6 +30,7 @@ from openclap.data.loader import CHOICES, PairLoader
 from openclap.data.shards import ShardIndex, index_shards
 from openclap.errors import ConfigError, DataError
 from openclap.types import AudioBatch, PairBatch, TextBatch
+from support.errors import raises_naming
 from support.packs import MakeRecords
 
 RATE = 16_000
@@ -366,16 +367,15 @@ def test_failing_tokenizer_names_the_batch(shards: ShardIndex) -> None:
         raise KeyError("tone")
 
     loader = PairLoader(shards, CropFrontEnd(), fail, batch_size=3, seed=0)
-    with pytest.raises(DataError, match=r"the batch of \d+, \d+, \d+: could not be read \(KeyError: 'tone'\)"):
+    with pytest.raises(DataError, match=r"\d+, \d+, \d+: .*KeyError: 'tone'"):
         all_of(loader)
 
 
 def test_killed_worker_names_the_sample(shards: ShardIndex) -> None:
     frontend = Failing(length_of(shards, 9), killed=True)
     loader = PairLoader(shards, frontend, tokenize, batch_size=3, seed=0, workers=2)
-    with pytest.raises(DataError, match=f"a process that reads data was killed at {shards.where(9)} ") as raised:
+    with raises_naming(DataError, shards.where(9)):
         all_of(loader)
-    assert "\n" not in str(raised.value)
     fatal = [9 in map(int, batch[0]) for batch in all_of(loader_of(shards))].index(True)
     assert loader.position <= fatal  # what the worker had ready may be lost with it
 
@@ -406,7 +406,7 @@ def test_missing_shard_is_skipped_until_a_whole_batch_is_missing(shards: ShardIn
     for tar in lost[1:]:
         (shards.folder / shards.tars[tar]).unlink()
     names = ", ".join(shards.tars[tar] for tar in lost[:4])
-    with pytest.raises(DataError, match=f"gone since reading began: {names}"):
+    with raises_naming(DataError, names):
         all_of(loader_of(shards, batch_size=8))
 
 
@@ -466,14 +466,14 @@ def test_loader_can_be_pickled(shards: ShardIndex) -> None:
 
 @pytest.mark.parametrize(("batch_size", "world"), [(24, 1), (12, 2)])
 def test_batch_larger_than_the_data(shards: ShardIndex, batch_size: int, world: int) -> None:
-    with pytest.raises(DataError, match=f"23 samples are fewer than one batch of {batch_size}"):
+    with raises_naming(DataError, 23, batch_size):
         loader_of(shards, batch_size=batch_size, world=world)
 
 
 def test_tars_without_readable_samples(shards: ShardIndex) -> None:
     for tar in shards.tars:
         (shards.folder / tar).write_bytes(b"")
-    with pytest.raises(DataError, match=r"0 samples are fewer than .* 6 of 6 tars are not whole; the first is 0\.tar"):
+    with raises_naming(DataError, "0 samples", "6 of 6", "0.tar"):
         loader_of(index_shards(shards.folder))
 
 
@@ -489,13 +489,13 @@ def test_tars_without_readable_samples(shards: ShardIndex) -> None:
     ],
 )
 def test_invalid_options(shards: ShardIndex, options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="expected"):
+    with raises_naming(ConfigError, *options):
         loader_of(shards, **options)
 
 
 @pytest.mark.parametrize(("epoch", "start"), [(-1, 0), (0, -1), (0, 8)])
 def test_invalid_positions(shards: ShardIndex, epoch: int, start: int) -> None:
-    with pytest.raises(ConfigError, match="expected"):
+    with raises_naming(ConfigError, epoch, start):
         loader_of(shards).batches(epoch, start)
 
 

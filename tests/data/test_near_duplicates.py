@@ -26,6 +26,7 @@ from openclap.data.near_duplicates import NearDuplicates, find_near_duplicates, 
 from openclap.data.parallel import Share
 from openclap.errors import AudioError, ConfigError, DataError
 from openclap.sources import Record
+from support.errors import raises_naming
 from support.fetching import environment
 from support.packs import contents
 
@@ -146,12 +147,12 @@ def test_stopped_step_resumes_and_another_model_starts_over(
         monkeypatch.setattr(sys.modules[f"openclap.data.{name}"], "CHUNK", 2)
     out = tmp_path / "out"
     plan(records, out, DataConfig(splits={"train": 1.0}))
-    with pytest.raises(DataError, match="still to be fetched"):
+    with raises_naming(DataError, out, "openclap dataset fetch"):
         find_near_duplicates(out, NearDuplicates(0.9, "spectrum", SpectrumModel()))
     fetch_and_decode(out)
     with pytest.raises(KeyboardInterrupt):
         find_near_duplicates(out, NearDuplicates(0.9, "spectrum", SpectrumModel(stop_after=5)))
-    with pytest.raises(DataError, match="still to be compared"):
+    with raises_naming(DataError, out, "openclap dataset fetch --near-duplicates"):
         write_tars(out)
     model = SpectrumModel()
     assert find_near_duplicates(out, NearDuplicates(0.9, "spectrum", model)) == 2
@@ -200,7 +201,7 @@ def test_tars_of_an_earlier_selection_are_not_valid(tmp_path: Path, records: lis
     build(records, out, DataConfig(splits={"train": 1.0}, shard_size=2))
     find_near_duplicates(out, NearDuplicates(0.9, "spectrum", SpectrumModel()))
     write_tars(out, Share(1, 3))
-    with pytest.raises(DataError, match=r"2 of 3 tars are still to be written"):
+    with raises_naming(DataError, "2 of 3", "openclap dataset pack"):
         finish(out)
     for number in (2, 3):
         write_tars(out, Share(number, 3))
@@ -209,7 +210,7 @@ def test_tars_of_an_earlier_selection_are_not_valid(tmp_path: Path, records: lis
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.01, float("nan")])
 def test_invalid_thresholds(threshold: float) -> None:
-    with pytest.raises(ConfigError, match="expected a cosine"):
+    with raises_naming(ConfigError, "--near-duplicates", threshold):
         NearDuplicates(threshold, "spectrum", SpectrumModel())
 
 

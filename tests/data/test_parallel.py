@@ -14,6 +14,7 @@ import pytest
 
 from openclap.data.parallel import Share, run
 from openclap.errors import ConfigError
+from support.errors import raises_naming
 from support.fetching import environment
 
 
@@ -26,13 +27,13 @@ def test_shares_partition_the_items() -> None:
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/2", "1/2/3", "1/" + "9" * 5000])
 def test_invalid_parts(text: str) -> None:
-    with pytest.raises(ConfigError, match="expected I/N"):
+    with raises_naming(ConfigError, "--part", repr(text)):
         Share.parse(text)
 
 
 def test_each_item_is_processed_once_in_any_number_of_processes() -> None:
     assert sorted(run(abs, range(-7, 0), processes=1)) == sorted(run(abs, range(-7, 0), processes=2))
-    with pytest.raises(ConfigError, match="processes is 0"):
+    with raises_naming(ConfigError, "processes", 0):
         list(run(abs, [1], processes=0))
 
 

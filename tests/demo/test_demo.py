@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -58,9 +58,9 @@ def test_second_run_reuses_finished_steps(demo_home: Path) -> None:
             if _is_compared(p)
         }
 
-    before, started = times(), time.monotonic()
+    before, started = times(), os.times()
     assert run_demo(demo_home, "again") == 0
-    assert time.monotonic() - started < 60
+    assert os.times().children_user - started.children_user < 60  # of the processor, so that a busy machine adds little
     assert times() == before
     assert (demo_home / "again.out").read_text() == (demo_home / "demo.out").read_text()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from support.documents import BIN, ROOT
 
 
 @pytest.fixture
-def clone(demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def clone(demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory and environment like those of a clone after `make demo`."""
     folder = tmp_path / "openclap"
     folder.mkdir()
@@ -25,4 +27,6 @@ def clone(demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(folder)
-    return folder
+    yield folder
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()  # the cluster that a document's --ray has started

@@ -14,10 +14,6 @@ HOWTOS = [path for path in sorted((ROOT / "docs" / "howto").glob("*.md")) if pat
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("document", HOWTOS, ids=lambda path: path.name)
-def test_commands_print_the_shown_output(document: Path, clone: Path) -> None:
+def test_commands_and_then_python_print_the_shown_output(document: Path, clone: Path) -> None:
     run_commands(document)
-
-
-@pytest.mark.parametrize("document", HOWTOS, ids=lambda path: path.name)
-def test_python_blocks_print_the_shown_output(document: Path, clone: Path) -> None:
     run_python(document, clone)

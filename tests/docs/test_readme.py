@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.documents import ROOT, first_missing, form, run_commands, run_python
+from support.documents import ROOT, first_missing, form, run, run_commands, run_python
 
 README = ROOT / "README.md"
 
@@ -14,6 +14,11 @@ README = ROOT / "README.md"
 @pytest.mark.timeout(900)
 def test_commands_print_the_shown_output(clone: Path) -> None:
     run_commands(README)
+
+
+def test_make_demo_runs_the_demo() -> None:
+    code, printed = run(f"make --directory {ROOT} --old-file .venv/ready --dry-run demo")
+    assert code == 0 and ".venv/bin/openclap demo" in printed.splitlines()
 
 
 def test_python_blocks_print_the_shown_output(clone: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from openclap.download import FailedFetch, FetchedFile, FetchLimits, FileRequest, fetch
 from openclap.errors import ConfigError, DataError
 from openclap.storage import partial_of
+from support.errors import raises_naming
 from support.fetching import QUICK, left_over, outcome, sha256
 from support.misbehaving import Misbehaving
 
@@ -314,7 +315,7 @@ def test_full_disk_stops_everything(server: Misbehaving, tmp_path: Path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(DataError, match=r"the disk is full\. Make room"):
+    with raises_naming(DataError, tmp_path):
         outcome(FileRequest(server.url("ok"), tmp_path / "a.wav"))
     assert not (tmp_path / "a.wav").exists()
 
@@ -339,7 +340,7 @@ def test_progress_counts_every_byte_once(server: Misbehaving, tmp_path: Path) ->
 
 
 def test_invalid_limits() -> None:
-    with pytest.raises(ConfigError, match="concurrency is 0, expected a number above 0"):
+    with raises_naming(ConfigError, "concurrency", 0):
         FetchLimits(concurrency=0)
 
 

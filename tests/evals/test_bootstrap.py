@@ -31,6 +31,7 @@ from openclap.evals.metrics import (
     retrieval_measures,
     retrieval_metrics,
 )
+from support.errors import raises_naming
 
 
 def test_intervals_cover_the_truth() -> None:
@@ -82,7 +83,7 @@ def test_one_group_has_no_interval() -> None:
 
 
 def test_no_items_have_no_interval() -> None:
-    with pytest.raises(DataError, match="at least one item"):
+    with raises_naming(DataError):
         bootstrap_interval(mean_of(np.zeros(0)), [])
 
 

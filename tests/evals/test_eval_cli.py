@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from openclap.cli import run
+from support.errors import check_refusal
 from support.evals_helpers import RefusingEmbedder, write_split
 
 
@@ -107,9 +108,9 @@ def test_only_an_evaluation_is_overwritten(
         for option in ("--json", "--markdown", "--html"):
             weights.write_bytes(content)
             assert run([*words, option, str(weights)]) == 2 and weights.read_bytes() == content
-            assert "is no evaluation written by --" in " ".join(capsys.readouterr().err.split())
+            check_refusal(capsys.readouterr().err, weights, option)
     assert run([*words, "--json", str(output), "--html", f"{tmp_path}/./output"]) == 2
-    assert "name the same file" in capsys.readouterr().err
+    check_refusal(capsys.readouterr().err, "--json", "--html")
     for option in ("--json", "--markdown", "--html"):
         place, link = tmp_path / f"of{option}", tmp_path / f"link{option}"
         place.touch()

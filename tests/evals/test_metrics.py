@@ -21,6 +21,7 @@ from openclap.evals.metrics import (
     retrieval_metrics,
 )
 from openclap.evals.ranks import TIE, Ranks, rank_retrieval
+from support.errors import raises_naming
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
@@ -190,17 +191,17 @@ def test_the_input_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("similarity", "owner", "message"),
+    ("similarity", "owner", "value"),
     [
-        (np.zeros((2, 3)), [0, 1], "do not fit"),
-        (np.zeros((0, 0)), [], "do not fit"),
+        (np.zeros((2, 3)), [0, 1], "(2, 3)"),
+        (np.zeros((0, 0)), [], "(0, 0)"),
         (np.zeros((2, 2)), [0, 2], "2 clips"),
         (np.array([[0.0, np.nan]]), [0, 0], "NaN"),
-        (np.zeros((2, 2)), [0.0, 0.5], "Owners .* whole numbers"),
+        (np.zeros((2, 2)), [0.0, 0.5], "float64"),
     ],
 )
-def test_invalid_retrieval_input_is_refused(similarity: np.ndarray, owner: list[float], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+def test_invalid_retrieval_input_is_refused(similarity: np.ndarray, owner: list[float], value: str) -> None:
+    with raises_naming(DataError, value):
         retrieval_metrics(similarity, owner)
 
 
@@ -243,16 +244,16 @@ def test_equal_class_scores_count_as_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "label", "message"),
+    ("score", "label", "value"),
     [
-        (np.zeros((2, 3)), [0], "do not fit"),
+        (np.zeros((2, 3)), [0], "(2, 3)"),
         (np.zeros((1, 3)), [3], "3 classes"),
         (np.array([[np.nan, 0]]), [0], "NaN"),
-        (np.zeros((1, 3)), ["dog"], "Labels .* whole numbers"),
+        (np.zeros((1, 3)), ["dog"], "<U3"),
     ],
 )
-def test_invalid_classification_input_is_refused(score: np.ndarray, label: list[int] | list[str], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+def test_invalid_classification_input_is_refused(score: np.ndarray, label: list[int] | list[str], value: str) -> None:
+    with raises_naming(DataError, value):
         classify(score, label)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from openclap.errors import DataError
 from openclap.evals.metrics import retrieval_measures
 from openclap.evals.ranks import TIE, Ranks, rank_retrieval, rank_vectors
+from support.errors import raises_naming
 
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -109,15 +110,15 @@ def test_reciprocal_ranks_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("audio", "text", "owner", "message"),
+    ("audio", "text", "owner", "value"),
     [
-        (np.zeros((2, 3)), np.zeros((2, 4)), [0, 1], "do not fit"),
-        (np.zeros((0, 3)), np.zeros((2, 3)), [0, 1], "do not fit"),
-        (np.zeros((2, 3)), np.zeros((2, 3)), [0], "one owner per caption"),
+        (np.zeros((2, 3)), np.zeros((2, 4)), [0, 1], "(2, 4)"),
+        (np.zeros((0, 3)), np.zeros((2, 3)), [0, 1], "(0, 3)"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), [0], "(1,)"),
         (np.zeros((2, 3)), np.zeros((2, 3)), [0, 2], "2 clips"),
         (np.full((2, 3), np.nan), np.zeros((2, 3)), [0, 1], "NaN"),
     ],
 )
-def test_invalid_vectors_are_refused(audio: np.ndarray, text: np.ndarray, owner: list[int], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+def test_invalid_vectors_are_refused(audio: np.ndarray, text: np.ndarray, owner: list[int], value: str) -> None:
+    with raises_naming(DataError, value):
         rank_vectors(audio, text, owner)

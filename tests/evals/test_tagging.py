@@ -12,6 +12,7 @@ from openclap.errors import DataError
 from openclap.evals.bootstrap import bootstrap_interval
 from openclap.evals.metrics import MEAN_AVERAGE_PRECISION, ROC_AUC
 from openclap.evals.tagging import areas, average_precisions, tag, tagging_measures
+from support.errors import raises_naming
 
 
 def problem(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -61,15 +62,15 @@ def test_a_class_of_all_or_no_clips_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "truth", "message"),
+    ("score", "truth", "values"),
     [
-        (np.zeros((2, 3)), np.zeros((2, 2)), "do not fit"),
-        (np.full((2, 1), np.nan), [[1], [0]], "NaN"),
-        (np.zeros((2, 1)), [[1], [1]], "no figure is defined"),
+        (np.zeros((2, 3)), np.zeros((2, 2)), ["(2, 3)", "(2, 2)"]),
+        (np.full((2, 1), np.nan), [[1], [0]], ["NaN"]),
+        (np.zeros((2, 1)), [[1], [1]], []),
     ],
 )
-def test_invalid_input_is_refused(score: np.ndarray, truth: object, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+def test_invalid_input_is_refused(score: np.ndarray, truth: object, values: list[str]) -> None:
+    with raises_naming(DataError, *values):
         tag(score, np.asarray(truth))
 
 

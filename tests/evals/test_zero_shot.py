@@ -18,6 +18,7 @@ from openclap.evals.runner import evaluate
 from openclap.evals.tagging import tag, tagging_measures
 from openclap.evals.tasks import PAPER, QUICK
 from openclap.evals.zero_shot import reliability, zero_shot_reliability
+from support.errors import raises_naming
 from support.evals_helpers import SOUNDS, BandEmbedder, with_labels
 
 TASKS = {task.name: task for task in (*PAPER, *QUICK)}
@@ -92,5 +93,5 @@ def test_confidence_is_the_softmax_of_scaled_cosines() -> None:
 
 @pytest.mark.parametrize(("confidence", "right"), [([0.5, 1.2], [1, 0]), ([], []), ([0.5], [1, 0])])
 def test_invalid_confidences_are_refused(confidence: list[float], right: list[int]) -> None:
-    with pytest.raises(DataError, match="Confidences"):
+    with raises_naming(DataError):
         reliability(confidence, right)

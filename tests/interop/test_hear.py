@@ -12,6 +12,7 @@ import torch
 from openclap import load
 from openclap.errors import AudioError, CheckpointError, ConfigError
 from openclap.interop import hear
+from support.errors import raises_naming
 
 
 @pytest.fixture(scope="module")
@@ -83,32 +84,32 @@ def test_audio_follows_the_model_to_its_device(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("audio", "message"),
+    ("audio", "value"),
     [
-        (torch.zeros(16000), "floating-point tensor"),
-        (torch.zeros(2, 0), r"\(2, 0\)"),
-        (torch.zeros(0, 16000), r"\(0, 16000\)"),
+        (torch.zeros(16000), "(16000,)"),
+        (torch.zeros(2, 0), "(2, 0)"),
+        (torch.zeros(0, 16000), "(0, 16000)"),
         (torch.zeros(1, 16000, dtype=torch.int16), "torch.int16"),
-        (np.zeros((1, 16000)), "a ndarray"),
+        (np.zeros((1, 16000)), "ndarray"),
         (torch.full((1, 16000), float("nan")), "NaN"),
-        (torch.full((1, 16000), 1e30), "samples up to 1e"),
+        (torch.full((1, 16000), 1e30), "1e+30"),
     ],
 )
-def test_invalid_audio_is_refused(model: hear.HearModel, audio: torch.Tensor, message: str) -> None:
+def test_invalid_audio_is_refused(model: hear.HearModel, audio: torch.Tensor, value: str) -> None:
     for embed in (hear.get_scene_embeddings, hear.get_timestamp_embeddings):
-        with pytest.raises(AudioError, match=message):
+        with raises_naming(AudioError, value):
             embed(audio, model)
 
 
 def test_invalid_model_options_are_refused(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No model is given"):
+    with raises_naming(ConfigError, "model_file_path"):
         hear.load_model()
     with pytest.raises(CheckpointError):
         hear.load_model(str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match=r"window_s is 2\.0, expected .* 0\.5"):
+    with raises_naming(ConfigError, "window_s", 2.0, 0.5):
         hear.load_model(str(tiny_model), window_s=2.0)
     for hop in (0, float("inf"), "50"):
-        with pytest.raises(ConfigError, match="hop_ms"):
+        with raises_naming(ConfigError, "hop_ms", repr(hop)):
             hear.load_model(str(tiny_model), hop_ms=hop)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="window_s is '1'"):
+    with raises_naming(ConfigError, "window_s", "'1'"):
         hear.load_model(str(tiny_model), window_s="1")  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import pytest
 from openclap import interop
 from openclap.cli import run
 from openclap.errors import MissingExtraError
+from support.errors import check_refusal, raises_naming
 
 
 def forget(name: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,11 +36,11 @@ def test_convert_names_the_extra_to_install(
     forget(format.replace("-", "_"), library, monkeypatch)
     assert run(["convert", str(tiny_model), str(tmp_path / "out"), "--to", format]) == 2
     message = capsys.readouterr().err
-    assert f"{library} is not installed" in message and f"pip install 'openclap[{extra}]'" in message
+    check_refusal(message, library, f"pip install 'openclap[{extra}]'")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_mteb_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     forget("mteb", "mteb", monkeypatch)
-    with pytest.raises(MissingExtraError, match=r"pip install 'openclap\[interop\]'"):
+    with raises_naming(MissingExtraError, "pip install 'openclap[interop]'"):
         importlib.import_module("openclap.interop.mteb")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import openclap
 from openclap.cli import run
 from openclap.errors import AudioError, ConfigError
 from openclap.interop import audio_inputs
+from support.errors import check_refusal, raises_naming
 from support.hub_server import TOKEN, Hub
 
 library = pytest.importorskip("sentence_transformers")
@@ -122,7 +122,7 @@ SENTENCES = [
 @pytest.mark.parametrize("path", MISSING)
 def test_path_of_a_missing_file_is_refused_as_text(model: library.SentenceTransformer, path: str) -> None:
     for entry in (path, Path(path)) if "\\" not in path else (path,):
-        with pytest.raises(AudioError, match=re.escape(path.removeprefix("./")) + ".*(no such file|does not exist)"):
+        with raises_naming(AudioError, path.removeprefix("./")):
             model.encode([entry])
     assert model.encode([{"text": path}]).shape == (1, 16)
 
@@ -132,7 +132,7 @@ def test_path_into_an_existing_folder_is_refused_as_text(
 ) -> None:
     (tmp_path / "my sounds").mkdir()
     for missing in (tmp_path / "my sounds" / "a b.wav", tmp_path / "no-suffix"):
-        with pytest.raises(AudioError, match=r"no such file|does not exist"):
+        with raises_naming(AudioError, missing):
             model.encode([str(missing)])
 
 
@@ -154,22 +154,22 @@ def test_files_of_every_audio_format_are_embedded_as_audio(
         shutil.copy(file, tmp_path / name)
         np.testing.assert_array_equal(model.encode([str(tmp_path / name)]), expected)
     np.testing.assert_allclose(model.encode([file, tmp_path / "d"]), np.concatenate([expected] * 2), atol=1e-6)
-    with pytest.raises(ConfigError, match="Encode them in two calls"):
+    with raises_naming(ConfigError):
         model.encode([str(tmp_path / "d"), "rain"])
 
 
 def test_invalid_inputs_are_refused(
     model: library.SentenceTransformer, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(AudioError, match="without its rate"):
+    with raises_naming(AudioError, "rate"):
         model.encode([np.zeros(100, np.float32)])
-    with pytest.raises(AudioError, match="NaN"):
+    with raises_naming(AudioError, "NaN"):
         model.encode([{"array": np.full(100, np.nan, np.float32), "sampling_rate": 16000}])
-    with pytest.raises(AudioError, match="0 Hz, expected"):
+    with raises_naming(AudioError, "0 Hz"):
         model.encode([{"array": np.zeros(100, np.float32), "sampling_rate": 0}])
     with pytest.raises(ValueError, match="mixes multiple modalities"):
         model.encode(["rain", {"array": np.zeros(100, np.float32), "sampling_rate": 16000}])
     assert len(model.encode([])) == 0
     (tmp_path / "mine.txt").write_text("keep")
     assert run(["convert", str(tiny_model), str(tmp_path), "--to", "sentence-transformers"]) == 2
-    assert "is no sentence-transformers folder of openclap" in capsys.readouterr().err
+    check_refusal(capsys.readouterr().err, tmp_path)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints import laion
 from openclap.checkpoints.checkpoint import ZeroInit, load_weights
-from openclap.checkpoints.key_tables import translate_key
+from openclap.checkpoints.translate_keys import translate_key
 from openclap.models.clap import MLPTransform, ProjectionHead
 from openclap.models.config import HTSATConfig
 from openclap.models.htsat import HTSAT

@@ -13,6 +13,7 @@ import pytest
 
 from openclap.errors import DataError, IndexMismatchError
 from openclap.search.index import Index
+from support.errors import raises_naming
 from support.search_helpers import DIM, IDENTITY, axis, fill, fingerprint
 
 
@@ -21,30 +22,28 @@ def test_identity_is_kept_and_another_model_is_refused(index: Index) -> None:
     assert Index.open(index.folder, IDENTITY).identity == IDENTITY
     other = replace(IDENTITY, digest="e" * 64, model="laion/clap-htsat-unfused", dim=512)
     for opening in (Index.open, Index.open_or_create):
-        with pytest.raises(IndexMismatchError) as refusal:
+        with raises_naming(IndexMismatchError, index.folder, "spectrum", "laion/clap-htsat-unfused"):
             opening(index.folder, other)
-        assert "spectrum" in str(refusal.value) and "laion/clap-htsat-unfused" in str(refusal.value)
-        assert "\n" not in str(refusal.value)
 
 
 def test_open_or_create_does_either(tmp_path: Path) -> None:
     first = Index.open_or_create(tmp_path / "a" / "b", IDENTITY)
     fill(first, [axis(0)[None]])
     assert Index.open_or_create(tmp_path / "a" / "b", IDENTITY).count() == (1, 1)
-    with pytest.raises(DataError, match="is an index already"):
+    with raises_naming(DataError, tmp_path / "a" / "b"):
         Index.create(tmp_path / "a" / "b", IDENTITY)
 
 
 def test_folders_that_are_no_index(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist"):
+    with raises_naming(DataError, tmp_path / "none"):
         Index.open(tmp_path / "none")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear reader")
-    with pytest.raises(DataError, match="not a search index"):
+    with raises_naming(DataError, tmp_path / "other"):
         Index.open(tmp_path / "other")
-    with pytest.raises(DataError, match=r"letter\.txt"):
+    with raises_naming(DataError, tmp_path / "other", "letter.txt"):
         Index.open_or_create(tmp_path / "other", IDENTITY)
-    with pytest.raises(DataError, match="cannot be created"):
+    with raises_naming(DataError, tmp_path / "other" / "letter.txt"):
         Index.create(tmp_path / "other" / "letter.txt", IDENTITY)
     assert list(fingerprint(tmp_path / "other")) == [str(tmp_path / "other" / "letter.txt")]
 
@@ -52,14 +51,14 @@ def test_folders_that_are_no_index(tmp_path: Path) -> None:
 def test_an_index_of_a_newer_format(index: Index) -> None:
     header = json.loads((index.folder / "index.json").read_text())
     (index.folder / "index.json").write_text(json.dumps({**header, "format_version": 2}))
-    with pytest.raises(DataError, match="newer openclap"):
+    with raises_naming(DataError, index.folder, 2):
         Index.open(index.folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format_version": 1}', '{"format_version": "x"}', "\x00"])
 def test_a_damaged_header(index: Index, text: str) -> None:
     (index.folder / "index.json").write_text(text)
-    with pytest.raises(DataError, match=r"index\.json cannot be read"):
+    with raises_naming(DataError, index.folder, "index.json"):
         Index.open(index.folder)
 
 
@@ -71,21 +70,21 @@ def test_damaged_tables(index: Index) -> None:
     fill(index, [axis(0)[None]])
     for path in data_files(index):
         path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(DataError, match="cannot be read"):
+    with raises_naming(DataError, index.folder):
         Index.open(index.folder).search(axis(0), 1)
     for path in list(data_files(index)):
         path.unlink()
-    with pytest.raises(DataError, match="cannot be read"):
+    with raises_naming(DataError, index.folder):
         Index.open(index.folder).search(axis(0), 1)
 
 
 def test_missing_tables_and_a_lost_header(index: Index) -> None:
     fill(index, [axis(0)[None]])
     (index.folder / "files.lance").rename(index.folder.parent / "files.lance")
-    with pytest.raises(DataError, match="cannot be read"):
+    with raises_naming(DataError, index.folder):
         Index.open(index.folder)
     (index.folder / "index.json").unlink()
-    with pytest.raises(DataError, match=r"without its index\.json"):
+    with raises_naming(DataError, index.folder, "index.json"):
         Index.create(index.folder, IDENTITY)
     assert list(data_files(index))
 
@@ -94,7 +93,7 @@ def test_a_table_of_another_dimension_is_damage(index: Index) -> None:
     header = json.loads((index.folder / "index.json").read_text())
     header["identity"]["dim"] = DIM + 1
     (index.folder / "index.json").write_text(json.dumps(header))
-    with pytest.raises(DataError, match="unexpected columns"):
+    with raises_naming(DataError, index.folder, "'windows'"):
         Index.open(index.folder)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from openclap.errors import ConfigError, DataError, IndexMismatchError
 from openclap.search.index import Index
 from openclap.types import Hit, Window
+from support.errors import raises_naming
 from support.search_helpers import DIM, IDENTITY, axis, fill, fingerprint, paths_in, row
 
 FLOAT16_TOLERANCE = 2e-3  # 2**-11 on each number of a stored unit vector, twice over
@@ -113,14 +114,14 @@ def test_k_beyond_the_table_and_an_empty_index(index: Index) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 0.0])
 def test_a_query_without_direction_is_refused(index: Index, bad: float) -> None:
     fill(index, [axis(0)[None]])
-    with pytest.raises(DataError, match="no direction"):
+    with raises_naming(DataError):
         index.search(np.full(DIM, bad), 1)
 
 
 def test_impossible_queries_are_refused(index: Index) -> None:
-    with pytest.raises(IndexMismatchError, match="64"):
+    with raises_naming(IndexMismatchError, DIM + 1, DIM):
         index.search(np.ones(DIM + 1), 1)
-    with pytest.raises(ConfigError, match="k is 0"):
+    with raises_naming(ConfigError, "k", 0):
         index.search(axis(0), 0)
 
 
@@ -136,7 +137,7 @@ def test_similar_leaves_the_file_itself_out_but_not_its_copy(index: Index) -> No
     np.testing.assert_allclose(index.vector_of("/s/a.wav"), (axis(0) + axis(1)) / np.sqrt(2), atol=1e-6)
     assert [hit.path for hit in index.similar_to("/s/a.wav", 5)] == ["/s/b.wav", "/s/copy.wav"]
     for unknown in ("/s/none.wav", "/s/\udcff.wav"):
-        with pytest.raises(DataError, match="is not in the index"):
+        with raises_naming(DataError, repr(unknown)):
             index.vector_of(unknown)
 
 
@@ -156,17 +157,17 @@ def test_a_known_content_is_not_stored_again(index: Index) -> None:
 
 def test_rows_that_cannot_be_found_again_are_refused_whole(index: Index) -> None:
     good, vector = row("/s/a.wav", "a" * 64), [Window(0, 1, axis(0))]
-    with pytest.raises(DataError, match="has no windows"):
+    with raises_naming(DataError, "/s/b.wav"):
         index.add([good, row("/s/b.wav", "b" * 64)], {"a" * 64: vector})
-    with pytest.raises(DataError, match="UTF-8"):
+    with raises_naming(DataError, "UTF-8"):
         index.add([row("/s/\udcff.wav", "a" * 64)], {"a" * 64: vector})
-    with pytest.raises(DataError, match="no direction"):
+    with raises_naming(DataError, "NaN"):
         index.add([good], {"a" * 64: [Window(0, 1, np.full(DIM, np.nan))]})
-    with pytest.raises(DataError, match="0 <= start < end"):
+    with raises_naming(DataError, "1 s"):
         index.add([good], {"a" * 64: [Window(1, 1, axis(0))]})
-    with pytest.raises(DataError, match="no window"):
+    with raises_naming(DataError):
         index.add([good], {"a" * 64: []})
-    with pytest.raises(IndexMismatchError, match="64"):
+    with raises_naming(IndexMismatchError, 3, DIM):
         index.add([good], {"a" * 64: [Window(0, 1, np.ones(3))]})
     assert index.count() == (0, 0)
 
@@ -178,7 +179,7 @@ def test_what_is_pruned_has_to_be_embedded_again(index: Index) -> None:
         writer.drop(["/s/a.wav"])
         assert set(writer.contents) == {"a" * 64}
         writer.prune()
-        with pytest.raises(DataError, match="has no windows"):
+        with raises_naming(DataError, "/s/b.wav"):
             writer.put([row("/s/b.wav", "a" * 64)], {})
         writer.put([row("/s/b.wav", "a" * 64)], vector)
     assert index.count() == (1, 1)

@@ -15,6 +15,7 @@ from openclap.errors import AudioError, ConfigError, DataError, IndexMismatchErr
 from openclap.search.index import Index
 from openclap.search.scan import add
 from openclap.types import FileContent, Recording
+from support.errors import raises_naming
 from support.search_helpers import (
     RATE,
     SpectrumEmbedder,
@@ -132,9 +133,9 @@ def test_a_drive_that_is_not_there_loses_nothing(index: Index, embed: SpectrumEm
     assert (second.unchanged, second.removed) == (1, 0)
     assert [path for path, _ in second.skipped] == [str(away), str(bare)]
     assert index.count() == (3, 3)
-    with pytest.raises(DataError, match="folders or files that exist"):
+    with raises_naming(DataError, away):
         add(index, [away], embed, describe)
-    with pytest.raises(DataError, match="no sound in"):
+    with raises_naming(DataError, bare):
         add(index, [bare], embed, describe)
     assert index.remove([away, bare]) == 2
 
@@ -212,13 +213,13 @@ def test_failing_facts_skip_a_file(index: Index, embed: SpectrumEmbedder, sounds
 
 
 def test_an_embedder_that_breaks_its_contract_stops_the_scan(index: Index, sounds: Path) -> None:
-    with pytest.raises(DataError, match="returned 0 results"):
+    with raises_naming(DataError, "embed", 0):
         add(index, [sounds], lambda _: [], describe)
-    with pytest.raises(DataError, match="returned more results"):
+    with raises_naming(DataError, "embed"):
         add(index, [sounds], lambda files: [one_window(spectrum(tone(300))) for _ in range(9)], describe)
-    with pytest.raises(IndexMismatchError, match="64"):
+    with raises_naming(IndexMismatchError, 3, 64):
         add(index, [sounds], lambda files: (one_window(np.ones(3)) for _ in files), describe)
-    with pytest.raises(ConfigError, match="batch is 0"):
+    with raises_naming(ConfigError, "batch", 0):
         add(index, [sounds], lambda _: [], describe, batch=0)
     assert index.count() == (0, 0)
 

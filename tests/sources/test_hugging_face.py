@@ -10,6 +10,7 @@ import polars
 import pytest
 
 from openclap.errors import DataError
+from support.errors import raises_naming
 from support.layouts import decodable, put, records, write
 
 
@@ -79,7 +80,7 @@ def test_damaged_files_and_rows_are_left_out(tmp_path: Path, caplog: pytest.LogC
 def test_full_disk_is_not_reported_as_damage(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"in the way")
     parquet(tmp_path / "set" / "a.parquet", {"audio": embedded(tmp_path, 0)})
-    with pytest.raises(DataError, match="cannot be extracted"):
+    with raises_naming(DataError, tmp_path / "cache"):
         records("hugging_face", tmp_path / "set", cache=tmp_path / "cache")
 
 

@@ -12,6 +12,7 @@ from openclap.errors import DataError
 from openclap.sources import SOURCES, Record, read_table
 from openclap.sources.table import ColumnChoice, open_table
 from openclap.sources.text_encoding import decode_text
+from support.errors import raises_naming
 from support.layouts import put
 
 
@@ -107,46 +108,42 @@ def test_absolute_paths_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "words"),
+    ("name", "text", "values"),
     [
         (
             "t.csv",
             "thing,caption\na,b\n",
-            ["no column says where the sounds are", "thing, caption", "file, path"],
+            ["thing, caption", "file, path"],
         ),
-        ("t.csv", "a.wav,A dog barks.\nb.wav,b\n", ["no column says where", "seems to be a sound", "put a header"]),
-        ("t.csv", "file,words\na,b\n", ["no column holds captions", "file, words", "caption1"]),
+        ("t.csv", "a.wav,A dog barks.\nb.wav,b\n", ["header"]),
+        ("t.csv", "file,words\na,b\n", ["file, words", "caption1"]),
         ("t.csv", "file,caption\n", ["no rows"]),
         ("t.csv", "file,caption\n,\n", ["no rows"]),
-        ("t.csv", "", ["empty (0 bytes)"]),
-        ("t.csv", "file,caption\na,b,c\n", ["cannot be read as csv"]),
-        ("t.csv", "file,caption\na,b\n".encode("utf-16")[:-1], ["cannot be read as text", "UTF-8"]),
-        ("t.csv", "file,caption\na,b\n,c\n,d\n", ["2 rows name no file", "row 2", "'file'"]),
-        ("t.jsonl", '{"file": "a"\n', ["line 1 is not JSON"]),
-        ("t.jsonl", '{"file": "a", "caption": "b"}\n[1]\n', ["line 2 is not an object"]),
-        ("t.json", "[1, 2]", ["holds no list of objects"]),
-        ("t.json", '{"file": "a.wav"', ["is not JSON"]),
-        ("t.json", "[" * 100_000, ["nested too deeply"]),
-        ("t.json", '{"version": 2}', ["holds no list of objects"]),
+        ("t.csv", "", ["0 bytes"]),
+        ("t.csv", "file,caption\na,b,c\n", ["csv"]),
+        ("t.csv", "file,caption\na,b\n".encode("utf-16")[:-1], ["UTF-8"]),
+        ("t.csv", "file,caption\na,b\n,c\n,d\n", ["2 rows", "row 2", "'file'"]),
+        ("t.jsonl", '{"file": "a"\n', ["line 1", "JSON"]),
+        ("t.jsonl", '{"file": "a", "caption": "b"}\n[1]\n', ["line 2", "object"]),
+        ("t.json", "[1, 2]", ["list of objects"]),
+        ("t.json", '{"file": "a.wav"', ["JSON"]),
+        ("t.json", "[" * 100_000, ["nested"]),
+        ("t.json", '{"version": 2}', ["list of objects"]),
         ("t.jsonl", "\n\n", ["no rows"]),
-        ("t.parquet", "PAR1 not really", ["cannot be read as parquet"]),
-        ("t.xlsx", "x", [".xlsx", "expected one of", ".csv"]),
+        ("t.parquet", "PAR1 not really", ["parquet"]),
+        ("t.xlsx", "x", [".csv"]),
     ],
 )
-def test_unusable_table_is_one_sentence(tmp_path: Path, name: str, text: str | bytes, words: list[str]) -> None:
-    with pytest.raises(DataError) as caught:
+def test_unusable_table_is_one_sentence(tmp_path: Path, name: str, text: str | bytes, values: list[str]) -> None:
+    with raises_naming(DataError, name, *values):
         read_table(table(tmp_path, name, text))
-    assert name in str(caught.value)
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
 
 
 def test_missing_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with raises_naming(DataError, tmp_path / "t.csv"):
         read_table(tmp_path / "t.csv")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DataError, match="no such file"):
+    with raises_naming(DataError, tmp_path / "folder.csv"):
         read_table(tmp_path / "folder.csv")
 
 
@@ -250,7 +247,7 @@ def test_pasted_cp1252_line_in_utf_8_is_read(tmp_path: Path) -> None:
 )
 def test_undetectable_encodings_are_refused(tmp_path: Path, encoding: str, texts: tuple[str, str]) -> None:
     content = f"file,caption\na.wav,{texts[0]}\nb.wav,{texts[1]}\n".encode(encoding)
-    with pytest.raises(DataError, match=r"its encoding is none of .* Save it again as UTF-8\."):
+    with raises_naming(DataError, "t.csv", "UTF-8"):
         open_table(table(tmp_path, "t.csv", content))
 
 
@@ -277,7 +274,7 @@ def test_chosen_columns(tmp_path: Path) -> None:
     path = table(tmp_path, "t.csv", "path,where,Was man hört,caption\nx,a.wav,Ein Hund.,dog\n")
     [record] = open_table(path, columns=ColumnChoice("where", ("Was man hört", "caption"))).records
     assert (record.audio, record.captions) == (tmp_path / "a.wav", ("Ein Hund.", "dog"))
-    with pytest.raises(DataError, match=r"has no column 'heard'\. Found: path, where"):
+    with raises_naming(DataError, "'heard'", "path, where"):
         open_table(path, columns=ColumnChoice(captions=("heard",)))
 
 

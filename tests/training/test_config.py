@@ -17,6 +17,7 @@ from openclap.models.objectives import OBJECTIVES
 from openclap.recipes import RECIPES, recipe
 from openclap.training.config import OptimConfig, TrainConfig, describe_options, option_names, override
 from openclap.training.optimizer import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
+from support.errors import raises_naming
 from support.reference import GOLDEN
 from support.tiny_models import TINY_PRESET
 
@@ -62,17 +63,17 @@ def test_override_takes_typed_values_and_whole_groups() -> None:
     changed = override(CONFIG, {"epochs": 7, "optim.lr": 3e-4, "frozen": ("audio_tower",)})
     assert (changed.epochs, changed.optim.lr, changed.frozen) == (7, 3e-4, ("audio_tower",))
     assert override(CONFIG, {"optim": OptimConfig(lr=0.5)}).optim == OptimConfig(lr=0.5)
-    with pytest.raises(ConfigError, match="Did you mean --epochs"):
+    with raises_naming(ConfigError, "--epoch", "--epochs"):
         override(CONFIG, {"epoch": 7})
-    with pytest.raises(ConfigError, match="epochs is 0"):
+    with raises_naming(ConfigError, "epochs", 0):
         override(CONFIG, {"epochs": 0})
-    with pytest.raises(ConfigError, match="no option --optimiser"):
+    with raises_naming(ConfigError, "--optimiser"):
         override(CONFIG, {"optimiser": OptimConfig()})
 
 
 def test_boolean_option_needs_no_value() -> None:
     assert override(CONFIG, {"objective.spare-equal-captions": None}).objective.spare_equal_captions
-    with pytest.raises(ConfigError, match=r"--epochs has no value.*3"):
+    with raises_naming(ConfigError, "--epochs", 3):
         override(CONFIG, {"epochs": None})
     given = ("--compile", "--epochs", "5", "--optim.lr=1", "--activation-checkpointing")
     assert parse_options(given) == {"compile": None, "epochs": "5", "optim.lr": "1", "activation-checkpointing": None}
@@ -94,9 +95,9 @@ def test_override_reads_nested_groups() -> None:
     assert override(deep, {"limit": "none", "inner.core.note": "7"}) == Outer(
         limit=None, inner=Inner(most=0.5, core=Core(note="7", sizes=(3, 4)))
     )
-    with pytest.raises(ConfigError, match=r"Did you mean --inner\.core\.sizes"):
+    with raises_naming(ConfigError, "--inner.core.size", "--inner.core.sizes"):
         override(deep, {"inner.core.size": "3"})
-    with pytest.raises(ConfigError, match="There is no option --inner"):
+    with raises_naming(ConfigError, "--inner.core"):
         override(deep, {"inner.core": "3"})
 
 
@@ -119,32 +120,32 @@ class Outer:
 
 
 @pytest.mark.parametrize(
-    ("options", "fragment"),
+    ("options", "value"),
     [
-        ({"epoch": "3"}, "Did you mean --epochs"),
-        ({"optim.lrr": "3"}, "Did you mean --optim.lr"),
-        ({"zzzzzzz": "3"}, "There are: start"),
-        ({"optim": "3"}, "There is no option"),
-        ({"data.lr": "3"}, "There is no option"),
-        ({"epochs": "three"}, "expected something like 3"),
-        ({"epochs": "0"}, "expected 1 or more"),
-        ({"batch_size": "1"}, "expected 2 or more"),
-        ({"seed": "-1"}, "expected 0 or more"),
-        ({"optim.lr": "-1"}, "expected 0 or more"),
-        ({"compile": "perhaps"}, "expected yes or no"),
-        ({"precision": "fp8"}, "expected one of: fp32, bf16, fp16"),
-        ({"optim.schedule": "cosin"}, "expected one of: cosine"),
-        ({"accumulate": "0"}, "expected 1 or more"),
-        ({"patience": "-1"}, "expected 0 or more"),
-        ({"optim.lr": "nan"}, "expected 0 or more"),
-        ({"optim.warmup_steps": "-4"}, "expected 0 or more"),
-        ({"optim.betas": "0.9"}, "expected two numbers"),
-        ({"optim.betas": "2,3"}, "expected two numbers"),
-        ({"optim.clip_norm": "0"}, "more than 0"),
+        ({"epoch": "3"}, "--epochs"),
+        ({"optim.lrr": "3"}, "--optim.lr"),
+        ({"zzzzzzz": "3"}, "start"),
+        ({"optim": "3"}, "--optim"),
+        ({"data.lr": "3"}, "--data.lr"),
+        ({"epochs": "three"}, 3),
+        ({"epochs": "0"}, 1),
+        ({"batch_size": "1"}, 2),
+        ({"seed": "-1"}, -1),
+        ({"optim.lr": "-1"}, -1.0),
+        ({"compile": "perhaps"}, "yes or no"),
+        ({"precision": "fp8"}, "fp32, bf16, fp16"),
+        ({"optim.schedule": "cosin"}, "cosine"),
+        ({"accumulate": "0"}, 1),
+        ({"patience": "-1"}, -1),
+        ({"optim.lr": "nan"}, "nan"),
+        ({"optim.warmup_steps": "-4"}, -4),
+        ({"optim.betas": "0.9"}, "0.9"),
+        ({"optim.betas": "2,3"}, "(2.0, 3.0)"),
+        ({"optim.clip_norm": "0"}, 0.0),
     ],
 )
-def test_invalid_options_are_refused(options: dict[str, str], fragment: str) -> None:
-    with pytest.raises(ConfigError, match=fragment):
+def test_invalid_options_are_refused(options: dict[str, str], value: object) -> None:
+    with raises_naming(ConfigError, *options, value):
         override(CONFIG, options)
 
 
@@ -166,10 +167,10 @@ def test_freeze_stops_gradients_and_batch_norms() -> None:
     assert not any(p.requires_grad for p in clap.audio_tower.parameters())
     assert not clap.audio_tower.blocks[0].bn1.training and clap.text_tower.training
     assert not clap.text_head[0].weight.requires_grad and clap.text_head[2].weight.requires_grad
-    with pytest.raises(ConfigError, match="audio_towel"):
+    with raises_naming(ConfigError, "'audio_towel'"):
         freeze(clap, ("audio_towel",))
     freeze(clap, ("audio_head", "text_tower", "text_head", "logit_scale"))
-    with pytest.raises(ConfigError, match="nothing to train"):
+    with raises_naming(ConfigError):
         build_optimizer(clap, OptimConfig())
 
 
@@ -183,11 +184,11 @@ def test_recipes_are_found_by_name_and_by_file(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert recipe(str(mine)).start == "a"
-    for content, fragment in [("def config(): return 3\n", "expected a TrainConfig"), ("1 / 0\n", "ZeroDivisionError")]:
+    for content, value in [("def config(): return 3\n", "TrainConfig"), ("1 / 0\n", "ZeroDivisionError")]:
         mine.write_text(content, encoding="utf-8")
-        with pytest.raises(ConfigError, match=fragment):
+        with raises_naming(ConfigError, mine, value):
             recipe(str(mine))
-    with pytest.raises(ConfigError, match="There is no recipe 'dmeo'"):
+    with raises_naming(ConfigError, "'dmeo'", *RECIPES):
         recipe("dmeo")
 
 
@@ -221,5 +222,5 @@ def test_python_values_are_checked_and_made_comparable() -> None:
         ("start", 5),
         ("epochs", 1.5),
     ):
-        with pytest.raises(ConfigError, match=name):
+        with raises_naming(ConfigError, name):
             override(CONFIG, {name: value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.divergence import RunPosition, check_symptom, find_symptom
 from openclap.training.logging import read_log
 from openclap.training.trainer import train
+from support.errors import raises_naming
 from support.runs import MakeConfig
 
 TOWERS = ("audio_tower", "text_tower")
@@ -49,12 +51,12 @@ def test_divergence_names_the_step_and_leaves_good_checkpoints(
 ) -> None:
     optim = OptimConfig(lr=lr, tower_lr=lr, warmup_steps=3)
     config = make_config(epochs=40, batch_size=6, save_every=1, optim=optim, frozen=frozen)
-    with pytest.raises(TrainingError, match=r"^step \d+: .*diverged") as error:
+    with raises_naming(TrainingError, "diverged", f"optim.lr {lr / 10:g}") as error:
         train(config, tmp_path / "run")
-    assert f"optim.lr {lr / 10:g} and" in str(error.value) and "sound" not in str(error.value)
+    assert re.match(r"step \d+: ", str(error.value)) and "sound" not in str(error.value)
     assert not (tmp_path / "run" / "model").exists()
     assert_checkpoints_are_good(tmp_path / "run", tiny_model)
-    assert "no good checkpoint was saved" in str(error.value).lower()  # the first update ruined it
+    assert "checkpoints/step-" not in str(error.value)  # none is good: the first update ruined it
 
 
 def test_diverged_model_is_reported_before_validation_blames_a_sound(
@@ -63,7 +65,7 @@ def test_diverged_model_is_reported_before_validation_blames_a_sound(
     validation = RetrievalValidation(index_shards(shards))
     optim = OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1)
     config = make_config(epochs=5, batch_size=6, optim=optim)  # one step an epoch: validated right after it
-    with pytest.raises(TrainingError, match=r"^step 1: training has diverged.*best model so far is in .*best"):
+    with raises_naming(TrainingError, "step 1", tmp_path / "run" / "best"):
         train(config, tmp_path / "run", validate=validation.score)
     assert np.isfinite(openclap.load(tmp_path / "run" / "best").embed_text(["a low tone"])).all()
 
@@ -71,24 +73,21 @@ def test_diverged_model_is_reported_before_validation_blames_a_sound(
 def test_collapse_is_reported_and_leaves_the_last_good_checkpoint(make_config: MakeConfig, tmp_path: Path) -> None:
     optim = OptimConfig(lr=1e-2, tower_lr=1e-2, weight_decay=100.0, warmup_steps=3)
     config = make_config(epochs=40, batch_size=6, save_every=1, keep_checkpoints=1, optim=optim)
-    wanted = (
-        r"^step (\d+): training has collapsed: the loss is 1\.79.*10 steps in a row.*weight_decay 0\.1 in place of 100"
-    )
-    with pytest.raises(TrainingError, match=wanted) as error:
+    with raises_naming(TrainingError, "collapsed", "10 steps", "weight_decay 0.1", 100) as error:
         train(config, tmp_path / "run")
     rows = read_log(tmp_path / "run" / "log.jsonl")
     first = min(row["step"] for row in rows if row["grad_norm"] <= 1e-3)
     good, ruined = checkpoint_steps(tmp_path / "run")  # the loss of step `first` shows the update of step first - 1
     assert (good, ruined) == (first - 2, first - 1) and f"checkpoints/step-{good:08d}." in str(error.value)
     shutil.rmtree(tmp_path / "run" / "tensorboard")
-    with pytest.raises(TrainingError, match=str(error.value).split(":", maxsplit=1)[0]):  # the same step
+    with raises_naming(TrainingError, str(error.value).split(":", maxsplit=1)[0]):  # the same step
         train(config, tmp_path / "run")
 
 
 def test_siglip_collapse_is_detected_though_its_bias_moves(make_config: MakeConfig, tmp_path: Path) -> None:
     optim = OptimConfig(lr=10.0, tower_lr=10.0, warmup_steps=3)
     config = make_config(epochs=80, batch_size=6, optim=optim, objective=ObjectiveConfig("siglip"))
-    with pytest.raises(TrainingError, match=r"collapsed: the loss is 2\.7.*optim\.lr 1 and optim\.tower_lr 1"):
+    with raises_naming(TrainingError, "collapsed", "optim.lr 1", "optim.tower_lr 1"):
         train(config, tmp_path / "run")
     last = read_log(tmp_path / "run" / "log.jsonl")[-1]
     assert last["grad_norm"] > 1e-3 and last["loss"] == pytest.approx(6 * math.log(6) - 5 * math.log(5), rel=0.01)
@@ -140,10 +139,10 @@ def test_initial_model_with_equal_embeddings_is_not_called_a_collapse(make_confi
     config = make_config(epochs=1, optim=OptimConfig(warmup_steps=0))
     why = "collapsed: the loss is 1.946"
     check_symptom(why, config, 4, RunPosition(tmp_path, 4, 4))  # a short run ends by itself
-    with pytest.raises(TrainingError, match=r"^step 10: .*tokenizer") as error:
+    with raises_naming(TrainingError, "step 10", "tokenizer") as error:
         check_symptom(why, config, 100, RunPosition(tmp_path, 10, 10))
     assert "optim.lr" not in str(error.value)
-    with pytest.raises(TrainingError, match=r"^step 14: training has collapsed.*optim\.lr"):
+    with raises_naming(TrainingError, "step 14", "optim.lr"):
         check_symptom(why, config, 100, RunPosition(tmp_path, 14, 10))
 
 
@@ -158,7 +157,7 @@ def test_broken_input_and_broken_weights_raise_different_errors(tiny_model: Path
         next(model.clap.audio_head.parameters()).fill_(torch.nan)
         next(model.clap.text_head.parameters()).fill_(torch.inf)
     for embed in (lambda: model.embed_audio([(good, 16000)]), lambda: model.embed_text(["a low tone"])):
-        with pytest.raises(CheckpointError, match="weights are damaged, or its training diverged"):
+        with raises_naming(CheckpointError):
             embed()
 
 
@@ -169,7 +168,7 @@ def test_classifier_with_overflowed_weights_is_not_scored(tmp_path: Path) -> Non
     config = TrainConfig(
         "none", "labels", epochs=3, batch_size=3, trackers=(), optim=OptimConfig(lr=1e39, clip_norm=1e9)
     )
-    with pytest.raises(TrainingError, match="in epoch 1 the weights have become infinite or NaN"):
+    with raises_naming(TrainingError, "epoch 1", "weights"):
         train_classifier(
             network,
             lambda epoch: [batch],

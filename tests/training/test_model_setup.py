@@ -21,6 +21,7 @@ from openclap.models.loss import contrastive_loss
 from openclap.training.config import OptimConfig
 from openclap.training.logging import TrainingRow, read_log
 from openclap.training.trainer import train
+from support.errors import raises_naming
 from support.runs import MakeConfig, assert_equal_runs, launch, stopped_at, weights
 
 
@@ -40,7 +41,7 @@ def test_accumulated_batches_make_one_step(make_config: MakeConfig, tmp_path: Pa
             for b in loader.batches(0)
         ]
     assert losses(tmp_path / "run")[0] == pytest.approx(np.mean(by_hand), rel=1e-5)
-    with pytest.raises(DataError, match="3 batches are fewer than the 4"):
+    with raises_naming(DataError, "3 batches", 4):
         train(make_config(accumulate=4), tmp_path / "other")
 
 
@@ -82,14 +83,9 @@ def test_unfreeze_at_trains_frozen_parts_from_that_step(
     assert torch.equal(before[name], weights(tmp_path / "short")[name])
 
 
-@pytest.mark.parametrize(
-    ("choice", "fragment"),
-    [({"unfreeze_at": 6}, "nothing is frozen until then"), ({"patience": 2}, "this run has none")],
-)
-def test_options_without_effect_are_refused(
-    make_config: MakeConfig, tmp_path: Path, choice: dict[str, int], fragment: str
-) -> None:
-    with pytest.raises(ConfigError, match=fragment):
+@pytest.mark.parametrize("choice", [{"unfreeze_at": 6}, {"patience": 2}])
+def test_options_without_effect_are_refused(make_config: MakeConfig, tmp_path: Path, choice: dict[str, int]) -> None:
+    with raises_naming(ConfigError, *choice):
         train(make_config(**choice), tmp_path / "run")
 
 
@@ -99,7 +95,7 @@ def test_bf16_losses_are_close_to_fp32(make_config: MakeConfig, tmp_path: Path) 
     full, half = losses(tmp_path / "fp32"), losses(tmp_path / "bf16")
     assert full != half and np.allclose(full, half, rtol=0.05)
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        with raises_naming(ConfigError, "fp16"):
             train(make_config(precision="fp16"), tmp_path / "fp16")
     assert not (tmp_path / "fp16").exists()
 
@@ -114,9 +110,9 @@ def test_compiled_towers_train_the_same(make_config: MakeConfig, tmp_path: Path)
 
 
 def test_trackers_are_chosen_by_name(make_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Did you mean tensorboard"):
+    with raises_naming(ConfigError, "trackers", "'tensorbord'", "tensorboard"):
         train(make_config(trackers=("tensorbord",)), tmp_path / "run")
-    with pytest.raises(ConfigError, match="'comet_ml', which is not installed"):
+    with raises_naming(ConfigError, "trackers", "pip install comet_ml"):
         train(make_config(trackers=("comet_ml",)), tmp_path / "run")
     train(make_config(trackers=(), epochs=1), tmp_path / "run")
     assert not (tmp_path / "run" / "tensorboard").exists()
@@ -124,7 +120,7 @@ def test_trackers_are_chosen_by_name(make_config: MakeConfig, tmp_path: Path) ->
 
 def test_clips_of_a_non_finite_batch_are_written_to_a_file(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=4, save_every=50, optim=OptimConfig(lr=1e30, tower_lr=1e30, warmup_steps=1))
-    with pytest.raises(TrainingError, match=r"non-finite\.json names its clips"):
+    with raises_naming(TrainingError, tmp_path / "run" / "non-finite.json"):
         train(config, tmp_path / "run")
     facts = json.loads((tmp_path / "run" / "non-finite.json").read_text(encoding="utf-8"))
     assert facts["step"] == 2 and len(facts["keys"]) == 2 and "nan" in (facts["loss"], facts["grad_norm"])
@@ -157,7 +153,7 @@ def test_missing_shards_stop_the_run(make_config: MakeConfig, tmp_path: Path, sh
         if row["step"] == 7:
             (shards / "1.tar").rename(away)
 
-    with pytest.raises(DataError, match=r"1 of 3 tars .*1\.tar"):
+    with raises_naming(DataError, "1 of 3", "1.tar"):
         train(config, tmp_path / "run", progress=take_away)
     away.rename(shards / "1.tar")
     train(config, tmp_path / "run")
@@ -174,5 +170,5 @@ def test_two_processes_finish_and_resume(make_config: MakeConfig, tmp_path: Path
     resumed = stopped_at(tmp_path / "whole", 2, tmp_path / "resumed")
     launch(config.to_dict(), resumed)
     assert_equal_runs(tmp_path / "whole", resumed)
-    with pytest.raises(ConfigError, match="processes"):
+    with raises_naming(ConfigError, "processes"):
         train(config, resumed)

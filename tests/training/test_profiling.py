@@ -23,6 +23,7 @@ from openclap.training.profiling import (
     plan_training,
 )
 from openclap.types import AudioBatch, PairBatch, TextBatch
+from support.errors import raises_naming
 from support.runs import MakeConfig
 from support.tiny_models import TINY_PRESET
 
@@ -85,9 +86,9 @@ def test_plan_warns_of_impossible_runs(make_config: MakeConfig, tmp_path: Path) 
     assert "30 steps of warm-up" in late
     assert any("GB are more than the" in line for line in plan_training(make_config(batch_size=10**8)).warnings)
     assert any("workers are more than" in line for line in plan_training(make_config(workers=1000)).warnings)
-    with pytest.raises(ConfigError, match="no part of the model"):
+    with raises_naming(ConfigError, "'audio_towel'"):
         plan_training(make_config(frozen=("audio_towel",)))
-    with pytest.raises(CheckpointError, match="no such model"):
+    with raises_naming(CheckpointError, tmp_path / "nothing"):
         plan_training(make_config(start=str(tmp_path / "nothing")))
     with pytest.raises(DataError):
         plan_training(make_config(data=str(tmp_path / "nothing")))

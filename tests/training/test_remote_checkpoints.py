@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from dataclasses import replace
@@ -14,12 +15,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from openclap.cli import run as command
 from openclap.embedder import Embedder
-from openclap.errors import CheckpointError, ConfigError, OpenClapError
+from openclap.errors import CheckpointError, ConfigError, MissingExtraError, OpenClapError
 from openclap.storage import Place, place_of
 from openclap.training import remote_checkpoints
 from openclap.training.config import TrainConfig
 from openclap.training.logging import TrainingRow
 from openclap.training.trainer import train
+from support.errors import check_refusal, raises_naming
 from support.runs import MakeConfig, assert_equal_runs, signal_at, start_run
 
 pytest.importorskip("upath")
@@ -123,19 +125,19 @@ def test_unwritable_place_is_refused_before_the_first_step(
     make_config: MakeConfig, tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, seen = make_config(trackers=()), []
-    cases = {
-        "file:///dev/null/states": "cannot be written",
-        "nonsense://states": "address of a store",
-        str(tmp_path / "run" / "copies"): "is in the run's own folder",
-        str(tmp_path / "run"): "is in the run's own folder",
-        str(tmp_path / "file"): "is a file, expected a folder",
-        "s3://bucket/run": "cannot be opened .* Run pip install s3fs",
+    cases: dict[str, type[OpenClapError]] = {
+        "file:///dev/null/states": ConfigError,
+        "nonsense://states": ConfigError,
+        str(tmp_path / "run" / "copies"): ConfigError,
+        str(tmp_path / "run"): ConfigError,
+        str(tmp_path / "file"): ConfigError,
+        "s3://bucket/run": MissingExtraError,
     }
     (tmp_path / "file").touch()
     if find_spec("s3fs"):
         del cases["s3://bucket/run"]
-    for address, fragment in cases.items():
-        with pytest.raises(OpenClapError, match=fragment):
+    for address, kind in cases.items():
+        with raises_naming(kind, address):
             train(replace(config, remote_checkpoints=address), tmp_path / "run", progress=seen.append)
     assert not seen
     own = [
@@ -149,15 +151,15 @@ def test_unwritable_place_is_refused_before_the_first_step(
         "file:///dev/null/states",
     ]
     assert command(["train", "small", *own, "--out", str(tmp_path / "run")]) == 2
-    assert "file:///dev/null/states: cannot be written" in " ".join(capsys.readouterr().err.split())
+    check_refusal(capsys.readouterr().err, "file:///dev/null/states")
     train(replace(config, epochs=1), tmp_path / "run")  # the folder is as good as new
 
 
 def test_place_of_another_run_is_refused(make_config: MakeConfig, tmp_path: Path, store: str) -> None:
     train(make_config(epochs=1, remote_checkpoints=store), tmp_path / "one")
-    with pytest.raises(ConfigError, match=r"another configuration \(seed\)"):
+    with raises_naming(ConfigError, "seed"):
         train(make_config(epochs=1, remote_checkpoints=store, seed=1), tmp_path / "two")
-    with pytest.raises(ConfigError, match="holds checkpoints of another kind"):
+    with pytest.raises(ConfigError, match="another kind"):
         train(make_config(epochs=1, remote_checkpoints=str(tmp_path / "one" / "checkpoints")), tmp_path / "three")
     assert names(tmp_path / "one" / "checkpoints") == ["step-00000003"]
 
@@ -171,7 +173,7 @@ def test_failing_store_leaves_the_local_checkpoint(make_config: MakeConfig, tmp_
             store.rename(tmp_path / "away")
             store.write_text("in the way", encoding="utf-8")
 
-    with pytest.raises(CheckpointError, match=r"step-00000008: .* could not be copied there .* It is whole in"):
+    with raises_naming(CheckpointError, tmp_path / "run" / "checkpoints" / "step-00000008"):
         train(config, tmp_path / "run", progress=watch)
     assert names(tmp_path / "run" / "checkpoints") == ["step-00000004", "step-00000008"]
     store.unlink()
@@ -186,7 +188,7 @@ def test_damaged_remote_checkpoint_is_refused(make_config: MakeConfig, tmp_path:
     train(config, tmp_path / "run")
     (tmp_path / "store" / "step-00000006" / "log.jsonl").unlink()
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"step-00000006: cannot be read .* delete it there"):
+    with raises_naming(CheckpointError, tmp_path / "store" / "step-00000006"):
         train(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "store" / "step-00000006")
     assert train(config, tmp_path / "run").step == 6
@@ -212,7 +214,7 @@ def test_lease_admits_one_run_at_a_time(make_config: MakeConfig, tmp_path: Path,
     )
     place_of(store).mkdir()
     other.acquire()
-    with pytest.raises(ConfigError, match=r"another run \(process \d+ on .*\) is writing there\. Wait until it ends"):
+    with raises_naming(ConfigError, f"process {os.getpid()}"):
         train(config, tmp_path / "run")
     assert names(place_of(store)) == ["running.json"]
     other.stop.set()  # as after a kill
@@ -234,7 +236,7 @@ def test_lease_of_a_suspended_run_is_taken_over(
         if row["step"] == 9:
             other.acquire()
 
-    with pytest.raises(CheckpointError, match="another run has taken this place, so this one stops"):
+    with pytest.raises(CheckpointError, match="another run"):
         train(config, tmp_path / "run", progress=watch)
     other.release()
     train(config, tmp_path / "run")

@@ -98,6 +98,7 @@ def draw_mix(wave_N: Wave, other_M: Wave, rng: np.random.Generator) -> Wave | No
         start = int(rng.integers(len(other_M) - len(wave_N) + 1))
         other_N = other_M[start : start + len(wave_N)]
     else:
+        # numpy's function repeats the array; the method of the same name would fill it with zeros.
         other_N = np.resize(other_M, len(wave_N))
     share = rng.uniform(LEAST_SHARE, 1 - LEAST_SHARE)
     return mix(wave_N, other_N, share) if wave_N.any() and other_N.any() else None
@@ -110,6 +111,7 @@ def mix(wave_N: Wave, other_N: Wave, share: float) -> Wave:
     The denominator keeps the loudness of two equally loud, uncorrelated sounds.
     """
     level, other_level = _rms(wave_N), _rms(other_N)
+    # The paper's p, with levels in place of its decibels.
     weight = share * other_level / (share * other_level + (1 - share) * level)
     total = math.hypot(weight, 1 - weight)
     mixed: Wave = np.float32(weight / total) * wave_N + np.float32((1 - weight) / total) * other_N

@@ -41,6 +41,7 @@ class Chunks(NamedTuple):
 
 
 _CHUNKS = {
+    # W64 alone counts a chunk's head in its size, and pads to 8; RIFX is RIFF in big-endian order.
     b"RIFF": Chunks("<4sI", 12, False, 2, b"data"),
     b"RF64": Chunks("<4sI", 12, False, 2, b"data"),
     b"BW64": Chunks("<4sI", 12, False, 2, b"data"),
@@ -62,12 +63,14 @@ def split_chunks(file: BinaryIO, begin: int, end: int) -> Streams:
     head = read_at(file, begin, 12)
     if head[8:12] == b"AVI ":
         return (yield from _split_avi(file, begin, end))
+    # IFF holds other sounds, too, such as 8SVX.
     if head[:4] == b"FORM" and head[8:12] not in (b"AIFF", b"AIFC"):
         return (yield from one_stream(file, begin, end))
     chunks = _CHUNKS[head[:4]]
     place, size64, codec, by_libsndfile = begin + chunks.start, None, 0, True
     while chunk := _chunk(file, place, chunks):
         name, size, body = chunk
+        # RF64 and BW64 (EBU Tech 3306, ITU-R BS.2088): 64-bit sizes for a data chunk whose own field is all ones.
         if name == b"ds64":
             size64 = Field(body + 8, 8, int.from_bytes(read_at(file, body + 8, 8), "little"))
         if name in _FORMAT_CHUNKS:
@@ -108,6 +111,7 @@ def _chunk(file: BinaryIO, place: int, chunks: Chunks) -> tuple[bytes, int, int]
 
 def _wav_codec(fmt: bytes, order: str) -> int:
     fmt = fmt.ljust(26, b"\0")
+    # WAVE_FORMAT_EXTENSIBLE (0xFFFE) keeps the codec in the first two bytes of its sub-format.
     codec, extended = struct.unpack_from(f"{order}H22xH", fmt)
     return int(extended if codec == 0xFFFE else codec)
 
@@ -118,16 +122,20 @@ def _of_sound_chunk(
     """The stream with this chunk of samples, and the end of the samples; a missing or too small size is corrected."""
     begin, end = span
     size, there, by_libsndfile = field.value, end - body, True
+    # A size of 0 is a placeholder, too, unless chunks follow at once: then the sound is empty.
     is_open = _is_unknown_size(size, field.width) or (size == 0 and _stop(file, body, 0, end, chunks) is None)
     stop = None if is_open or size > there else _stop(file, body, size, end, chunks)
+    # BW64 is RF64 under a newer name; libsndfile is shown the older one.
     patches = [(0, b"RF64")] if read_at(file, begin, 4) == b"BW64" else []
     if is_open or (stop is None and size <= there):
         size, stop = there, end
         order: Literal["little", "big"] = "little" if chunks.header[0] == "<" else "big"
         written = size + struct.calcsize(chunks.header) * chunks.counts_header
+        # Beyond 4 GiB the field cannot hold the size; the largest values would be taken for placeholders.
         by_libsndfile = written < (1 << 8 * field.width) - (1 << 17)
         written = written if by_libsndfile else 0  # FFmpeg takes 0 for "to the end", beyond 4 GiB too
         patches.append((field.place - begin, written.to_bytes(field.width, order)))
+    # Fewer bytes than stated: left uncorrected, so that the truncation is reported.
     stated = size / there if size > there + SLACK and there else 1.0
     return EncodedStream(begin, stop or end, by_libsndfile, None, tuple(patches), stated), min(body + size, end)
 
@@ -137,6 +145,7 @@ def _is_unknown_size(size: int, width: int) -> bool:
     number with a sign."""
     if width == 8:
         return size >= (1 << 63) - (1 << 16)
+    # Near these values and not only at them: writers subtract the size of their header.
     return size > 0 and (size % (1 << 31) == 0 or size % (1 << 31) >= (1 << 31) - (1 << 16))
 
 
@@ -154,6 +163,7 @@ def _end_of_chunks(file: BinaryIO, place: int, end: int, chunks: Chunks) -> int 
         if end - place <= SLACK or is_start(file, place) or is_end_tag(read_at(file, place, 8)):
             return min(place, end)
         chunk = _chunk(file, place, chunks)
+        # One byte of tolerance: the padding of the last chunk is often missing.
         if chunk is None or not is_chunk_name(chunk[0]) or chunk[2] + chunk[1] > end + 1:
             return end if skip_zeros(file, place, end) == end else None
         place = chunk[2] + chunk[1] + -chunk[1] % chunks.align
@@ -186,12 +196,14 @@ def split_au(file: BinaryIO, begin: int, end: int) -> Streams:
     stop: int = begin + start + size
     stated = 1.0
     patches: tuple[tuple[int, bytes], ...] = ()
+    # AU has no chunks: only another file behind its samples shows that the stated size is right.
     is_joined = read_at(file, stop, 4) == b".snd" or bool(id3_size(read_at(file, stop, 10)))
     if size == 0xFFFFFFFF or not is_joined:
         there = max(0, end - begin - start)
         if size != 0xFFFFFFFF and size > there + SLACK and there:
             stated = size / there
         elif size != 0xFFFFFFFF and there - size > SLACK:
+            # All ones: unknown, so libsndfile reads to the end of the bytes.
             patches = ((8, b"\xff" * 4),)
         stop = end
     yield EncodedStream(begin, stop, True, None, patches, stated)

@@ -33,6 +33,7 @@ FILLS: dict[str, Callable[[Tensor, int], Tensor]] = {"pad": pad, "repeat": repea
 def crop(wave_N: Tensor, samples: int, rng: np.random.Generator | None = None) -> Tensor:
     """(M,): the middle of a clip with N ≥ M, or a random stretch if `rng` is given."""
     last = len(wave_N) - samples
+    # LAION-CLAP crops at random also when it embeds; here the same clip always gives the same embedding.
     start = last // 2 if rng is None else int(rng.integers(0, last + 1))
     return wave_N[start : start + samples]
 
@@ -41,6 +42,7 @@ def quantise(wave_N: Tensor) -> Tensor:
     """Round to 16 bits as LAION-CLAP does (`int16_to_float32(float32_to_int16(x))`): clip to ±1, multiply by 32767,
     truncate towards zero."""
     clipped_N = wave_N.clamp(-1.0, 1.0)
+    # LAION: 32767 both ways, and truncation. Rounding, or 32768, would differ from what its weights were trained on.
     rounded_N = (clipped_N * 32767.0).trunc() / 32767.0
     # Straight-through estimator: truncation has no gradient, so pass the gradient of the clipped waveform.
     return clipped_N + (rounded_N - clipped_N).detach() if wave_N.requires_grad else rounded_N

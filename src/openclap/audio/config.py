@@ -34,6 +34,7 @@ class MelConfig:
 
     def frames(self, samples: int) -> int:
         """Number of (centred) frames of a waveform with `samples` samples."""
+        # Centred on 0, hop, 2 · hop …: 480,000 samples at a hop of 480 have 1001 frames.
         return samples // self.hop + 1
 
 

@@ -52,6 +52,7 @@ def decode_stream(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[
     for wave_NC, rate in _by_libsndfile(file, stream, name) if stream.by_libsndfile else _by_ffmpeg(file, stream, name):
         samples += len(wave_NC)
         yield wave_NC, rate
+    # Stated bytes become stated samples by the ratio of what was decoded: codecs with a varying rate have no other.
     by_bytes = samples * stream.stated
     if rate and (
         samples < (stream.samples or 0) or by_bytes > samples + (0 if stream.by_libsndfile else MISSING_S * rate)
@@ -68,6 +69,7 @@ def open_stream(file: BinaryIO, stream: EncodedStream) -> BinaryIO:
     """A file of the bytes of a stream: the file itself if the stream is all of it, unchanged."""
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
+    # The usual case; libsndfile then reads without a detour through Python's FileSection.
     if (stream.begin, stream.end, stream.patches) == (0, end, ()):
         return file
     return io.BufferedReader(FileSection(file, stream.begin, stream.end, stream.patches), BUFFER)
@@ -90,6 +92,7 @@ def _by_libsndfile(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator
             if done < stated and sound.format not in ESTIMATED:
                 raise truncated(name, done / rate, stated * stream.stated / rate)
     except soundfile.LibsndfileError as error:
+        # After the first block, FFmpeg would repeat what has been yielded.
         if started or _is_flac(file, stream):
             raise AudioError(f"{name}: damaged ({error.error_string.rstrip('.')}).") from None
         yield from _by_ffmpeg(file, stream, name)
@@ -113,10 +116,12 @@ def _by_ffmpeg(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[Aud
         with av.open(section, mode="r", format=stream.format, options=options) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: has no audio stream, expected a sound.")
+            # FFmpeg reads any bytes as such samples, so text and pictures would become noise.
             if container.format.name in HEADERLESS:
                 raise AudioError(f"{name}: holds samples without a header that states their rate. Convert it to WAV.")
             yield from _gathered(_steady(_frames(container, section, name)))
     except av.FFmpegError:
+        # The container's own length explains the failure better than FFmpeg's message.
         if stream.stated > 1:
             raise AudioError(f"{name}: truncated, {100 / stream.stated:.0f} % of the file is there.") from None
         if not stream.may_be_junk:
@@ -134,6 +139,7 @@ def _frames(container: Any, file: BinaryIO, name: str) -> Iterator[Any]:
     good, bad = 0, 0
     for packet in _packets(container, stream, file, name):
         frames = _decoded(stream, packet)
+        # A packet may give no frame without being damaged: encoder delay, or a codec that buffers.
         good, bad = good + bool(frames), bad + (frames is None)
         yield from frames or ()
     if bad > FEW + SHARE * good:
@@ -145,6 +151,7 @@ def _packets(container: Any, stream: Any, file: BinaryIO, name: str) -> Iterator
     the codec return its buffered frames."""
     import av
 
+    # Consecutive failures count: a broadcast may be damaged in many places.
     failed = 0
     while failed < TRIES:
         try:
@@ -154,6 +161,7 @@ def _packets(container: Any, stream: Any, file: BinaryIO, name: str) -> Iterator
             return
         except (av.FFmpegError, IndexError):  # IndexError: PyAV, of a stream that was not there at first
             failed += 1
+    # After the last attempt the reader stands where FFmpeg gave up; the end of the file is no damage.
     if (place := file.tell()) < (end := file.seek(0, io.SEEK_END)):
         raise AudioError(f"{name}: damaged, FFmpeg stops at byte {place} of {end}.")
     yield None
@@ -191,6 +199,7 @@ def _steady(frames: Iterator[Any]) -> Iterator[Any]:
             continue
         changed = [*changed, frame] if changed and frame_kind == _kind(changed[0]) else [frame]
         if sum(late.samples for late in changed) >= STEADY_S * frame.sample_rate:
+            # The change has lasted, so these frames are sound of the new kind and not damage.
             yield from changed
             kind, changed = frame_kind, []
 

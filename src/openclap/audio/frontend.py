@@ -16,6 +16,7 @@ from openclap.arrays import Wave
 from openclap.audio.clips import FILLS, crop, quantise
 from openclap.audio.config import FrontEndConfig
 from openclap.audio.mel import LogMel
+from openclap.audio.windows import third_starts
 from openclap.types import AudioBatch
 
 Views = Callable[[Sequence[Tensor], np.random.Generator | None], AudioBatch]
@@ -32,6 +33,7 @@ class FrontEnd:
         self.samples = config.samples
         self.logmel = LogMel(config.mel)
         self._fill = FILLS[config.fill]
+        # Before filling and cropping: LAION-CLAP rounds a clip as soon as it is read.
         self._round = quantise if config.int16 else _as_it_is
         self._views: Views = {"windows": self._one_view, "fusion": self._four_views}[config.long]
 
@@ -51,12 +53,17 @@ class FrontEnd:
     def _one_view(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
         """V = 1: the clip, filled if it is short; the middle or a random stretch of a longer clip."""
         wave_BN = torch.stack([self._fit(wave_N, rng) for wave_N in waves])
+        # No plain tower reads it; caches of outputs in training do, because a long clip is cropped anew in each epoch.
         is_long_B = torch.tensor([len(wave_N) > self.samples for wave_N in waves], device=wave_BN.device)
         return AudioBatch(self.logmel(wave_BN).unsqueeze(1), is_long_B)
 
     def _four_views(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
         """V = 4: whole, front, middle, back. A clip with no more frames than the input has four equal views."""
+        # The log-mel of the whole clip, however long: its views are cut from it and not from the waveform, so they have
+        # no padding of their own.
         mels = self._log_mels([self._fill(w, self.samples) if len(w) < self.samples else w for w in waves])
+        # By frames and not by samples, as LAION-CLAP: up to a hop more than the input makes no further frame, and no
+        # long clip.
         long = [len(mel_LF) > self.config.frames for mel_LF in mels]
         views = [
             self._thirds(mel_LF, rng) if is_long else mel_LF.expand(4, -1, -1)
@@ -79,11 +86,7 @@ class FrontEnd:
     def _thirds(self, mel_LF: Tensor, rng: np.random.Generator | None) -> Tensor:
         """(4, T, F): the whole log-mel resized to T frames, and T frames from each third of the possible starts."""
         frames = self.config.frames
-        starts = np.array_split(np.arange(len(mel_LF) - frames + 1), 3)
-        # LAION: a third without a start (a clip one or two frames too long) takes the beginning.
-        chosen = [
-            0 if len(part) == 0 else int(part[len(part) // 2] if rng is None else rng.choice(part)) for part in starts
-        ]
+        # As torchvision's Resize, with which LAION-CLAP makes this view.
         whole = F.interpolate(
             mel_LF[None, None],
             (frames, mel_LF.shape[1]),
@@ -91,7 +94,9 @@ class FrontEnd:
             align_corners=False,
             antialias=self.config.antialias,
         )[0, 0]
-        return torch.stack([whole, *(mel_LF[start : start + frames] for start in chosen)])
+        return torch.stack(
+            [whole, *(mel_LF[start : start + frames] for start in third_starts(len(mel_LF), frames, rng))]
+        )
 
     def _fit(self, wave_N: Tensor, rng: np.random.Generator | None) -> Tensor:
         return crop(wave_N, self.samples, rng) if len(wave_N) > self.samples else self._fill(wave_N, self.samples)

@@ -49,6 +49,7 @@ def _opener(sound: Any, name: str) -> Callable[[], Iterator[tuple[Wave, int]]]:
     if isinstance(sound, (str, os.PathLike, bytes)):
         return lambda: decoded(sound)
     if hasattr(sound, "read") and hasattr(sound, "seekable"):
+        # A path can be opened again, a pipe cannot.
         file = _rereadable(sound)
         return lambda: decoded(file)
     return lambda: _refuse(sound, name)
@@ -103,6 +104,7 @@ def _pieces(wave: Any, rate: Any, name: str) -> Iterator[tuple[Wave, int]]:
     if array.ndim == 2 and array.shape[1] > max(array.shape[0], 2):  # torchaudio's order, (channels, samples)
         raise AudioError(f"{name}: is a waveform of shape {array.shape}, expected (samples, channels): transpose it.")
     middle, half = _range(array, name)
+    # BLOCK counts samples of all channels.
     step = max(1, BLOCK * len(array) // array.size)
     for start in range(0, len(array), step):
         piece = array[start : start + step]

@@ -33,6 +33,7 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = config
         self.compress = COMPRESSIONS[config.compression]
+        # Buffers, so that they move with the module to a device.
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.register_buffer("filterbank_KF", mel_filterbank(config), persistent=False)
 
@@ -60,6 +61,8 @@ class LogMel(nn.Module):
             config.n_fft,
             config.hop,
             window=self.window,
+            # The ends are padded above: a block of frames inside the waveform continues in its neighbours and is not
+            # reflected.
             center=False,
             return_complex=True,
         )
@@ -71,6 +74,7 @@ def mel_filterbank(config: MelConfig) -> Tensor:
     """(K, F) float32 triangular bands, linear in Hz between edges that are evenly spaced in mel."""
     scale = SCALES[config.scale]
     mel_edges = torch.linspace(scale.mel(config.f_min), scale.mel(config.f_max), config.n_mels + 2, dtype=scale.dtype)
+    # One edge more on either side: band n rises from edge n to edge n + 1 and falls to edge n + 2.
     edges_hz = scale.hz(mel_edges)
     bins_hz = torch.linspace(0, config.rate / 2, config.n_fft // 2 + 1, dtype=scale.dtype)
     distance_KE = edges_hz[None, :] - bins_hz[:, None]
@@ -112,15 +116,19 @@ def _slaney_hz(mel: Tensor) -> Tensor:
 
 
 def _unit_area(bank_KF: Tensor, edges_hz: Tensor) -> Tensor:
+    # A triangle of height 2 / width has area 1.
     return bank_KF * (2.0 / (edges_hz[2:] - edges_hz[:-2]))
 
 
 def _unit_sum(bank_KF: Tensor, edges_hz: Tensor) -> Tensor:
     total_F = bank_KF.sum(dim=0)
+    # A low band may be narrower than the distance of two bins, and hold none.
     return bank_KF / torch.where(total_F > 0, total_F, 1.0)
 
 
 def _decibels(power: Tensor, ceiling: float) -> Tensor:
+    # The floor is -100 dB. There is no limit below the loudest frame (librosa's top_db), as in LAION-CLAP: a frame's
+    # values do not depend on the rest of the clip.
     return 10.0 * torch.log10(power.clamp_min(1e-10)) / ceiling
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.arrays import Wave
-from openclap.audio.io import AudioBlock, resampled, to_mono
+from openclap.audio.io import AudioBlock, to_mono
+from openclap.audio.resample import resampled
 from openclap.errors import AudioWarning, ConfigError
 
 Channels = Literal["mean", "left", "right", "loudest"]
@@ -87,6 +88,7 @@ class MonoBlocks:
         self.start = 0
         self.source_rate = self.source_channels = self.source_samples = 0
         self._decode, self._rate, self._config, self._name = decode, rate, config, name
+        # Mixed before resampled: one channel is resampled instead of all, and both steps are linear.
         self._blocks = resampled(self._mono(), rate)
 
     def __iter__(self) -> Iterator[Wave]:
@@ -109,6 +111,7 @@ class MonoBlocks:
 
     def _mono(self) -> Iterator[AudioBlock]:
         channels = self._config.channels
+        # The usual case needs a single pass.
         if channels != "loudest" and not self._config.trim_silence:
             yield from mixed(self._measured(), channels, self._name)
             return
@@ -118,6 +121,7 @@ class MonoBlocks:
         channel = levels.loudest if channels == "loudest" else channels
         first, end = levels.sounding(channel) if self._config.trim_silence else (0, levels.samples)
         if first < end:
+            # `first` counts samples of the recording, and callers count at the model's rate.
             self.start = round(first * self._rate / levels.rate)
         at = 0
         for mono_N, rate in mixed(self._measured(), channel, self._name):
@@ -142,6 +146,7 @@ def mixed(blocks: Iterator[AudioBlock], channel: Channels | int, name: str) -> I
         mono_N = to_mono(wave)
         cancellation.add(wave, mono_N)
         yield mono_N, rate
+    # Only here: the power of the whole recording decides, not that of a block.
     if cancellation.found:
         warnings.warn(f"{name}: {cancellation.sentence}", AudioWarning, stacklevel=2)
 
@@ -156,6 +161,7 @@ class Cancellation:
 
     def add(self, wave: Wave, mono_N: Wave) -> None:
         """Measure a block (N, C) and its mean (N,)."""
+        # vdot sums the squares without an array of them.
         if wave.ndim == 2 and wave.shape[1] > 1 and wave.size:
             self._mean += float(np.vdot(mono_N, mono_N)) * wave.shape[1]
             self._each += float(np.vdot(wave, wave))
@@ -163,6 +169,7 @@ class Cancellation:
 
     @property
     def found(self) -> bool:
+        # Digital silence and dither have no meaningful ratio.
         return self._peak >= SILENCE and self._mean < CANCELLED * self._each
 
     @property
@@ -188,6 +195,7 @@ class Levels:
         wave_NC = wave if wave.ndim == 2 else wave[:, None]
         power_C = np.einsum("nc,nc->c", wave_NC, wave_NC, dtype=np.float64)
         self._power_C = power_C if self._power_C is None else self._power_C + power_C
+        # All of them, since which one is the loudest is known only at the end.
         for channel in ("mean", *range(wave_NC.shape[1])):
             above = np.flatnonzero(np.abs(_channel(wave_NC, channel)) >= SILENCE)
             if len(above):

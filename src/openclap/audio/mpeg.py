@@ -32,6 +32,8 @@ def split_frames(file: BinaryIO, begin: int, end: int) -> Streams:
     """
     stop = _before_end_tags(file, begin, end)
     starts: dict[int, int] = {begin: begin}
+    # The tag of a file that was joined: a frame, or the end, must follow it, because these bytes also occur within
+    # frames.
     for place in find_all(file, b"ID3[\2-\4]", begin + 1, stop):
         behind = skip_zeros(file, skip_tags(file, place, stop), stop)
         if behind > place and (behind == stop or is_frame(read_at(file, behind, 4))):
@@ -39,10 +41,12 @@ def split_frames(file: BinaryIO, begin: int, end: int) -> Streams:
     for name in _INFO:
         for place in find_all(file, name, begin + 1, stop):
             if (frame := _info_frame(file, place)) and frame > begin:
+                # Without a tag, the stream before ends where the Info frame begins.
                 starts.setdefault(frame, frame)
     places = sorted({*starts, stop})
     for first, after in pairwise(places):
         last = starts.get(after, stop)
+        # A short part between two tags may be padding or a broken tag; a lone file must decode.
         yield EncodedStream(first, last, may_be_junk=len(places) > 2 and last - first < JUNK)
     return end
 
@@ -53,6 +57,7 @@ def _before_end_tags(file: BinaryIO, begin: int, end: int) -> int:
         foot = read_at(file, max(begin, end - 32), 32)
         size = 128 * (read_at(file, max(begin, end - 128), 3) == b"TAG")
         if len(foot) == 32 and foot.startswith(b"APETAGEX"):
+            # The size counts items and footer; bit 31 tells of a header of another 32 bytes.
             ape, _, flags = struct.unpack_from("<3I", foot, 12)
             size = ape + 32 * (flags >> 31)
         if not 0 < size < end - begin:
@@ -62,10 +67,12 @@ def _before_end_tags(file: BinaryIO, begin: int, end: int) -> int:
 
 def _info_frame(file: BinaryIO, place: int) -> int | None:
     """The place of the layer III frame that contains an Info name; None if there is no such frame."""
+    # Flags follow Xing and Info, of which only the lowest byte is used.
     if read_at(file, place + 4, 3) != b"\0\0\0" and read_at(file, place, 4) != b"VBRI":
         return None
     for offset in _INFO_AT:
         head = read_at(file, place - offset, 4) if place >= offset else b""
+        # 01 in these bits is layer III, the only one with Info frames.
         if is_frame(head) and head[0] == 0xFF and head[1] & 0x06 == 0x02:
             return place - offset
     return None

@@ -37,6 +37,7 @@ def opened(source: AudioSource) -> Iterator[BinaryIO]:
         raise AudioError("An empty file name was given, expected the path of a sound.")
     path = Path(source)
     try:
+        # A named pipe or a device could block forever, or never end.
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise AudioError(f"{path}: is not a regular file, expected one sound file.")
         file = _File(io.FileIO(path))

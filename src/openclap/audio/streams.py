@@ -1,6 +1,6 @@
 """The type of an encoded stream, and functions for reading bytes that the parsers of all containers share.
 
-`containers` splits a file into streams, with `chunked` for formats with chunks and `mpeg` for bare frames.
+`find_streams` splits a file into streams, with `chunk_formats` for formats with chunks and `mpeg` for bare frames.
 """
 
 from __future__ import annotations
@@ -115,6 +115,8 @@ def id3_size(head: bytes) -> int:
     """Size in bytes of the ID3v2 tag with this head, header and footer included; 0 when it is not a tag."""
     if len(head) < 10 or head[:3] != b"ID3" or not 2 <= head[3] <= 4 or max(head[6:10]) > 0x7F:
         return 0
+    # The size has 7 bits a byte, so that it never looks like the start of an MPEG frame. Version 2.4 may repeat the
+    # head as a footer.
     return 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]) + 10 * bool(head[3] == 4 and head[5] & 0x10)
 
 
@@ -140,10 +142,12 @@ def is_chunk_name(name: bytes) -> bool:
 
 def stated_ratio(size: int, there: int) -> float:
     """The stated size in multiples of the size that is there; 1 unless bytes are missing."""
+    # Sizes near 2^63 are placeholders for an unknown length.
     return size / there if there < size - SLACK and size < 1 << 62 and there else 1.0
 
 
 def is_frame(head: bytes) -> bool:
     """Whether these are the first bytes of a frame of MPEG audio, AAC (ADTS), AC-3 or DTS."""
+    # Eleven bits of sync; a bit rate of 15 is not valid. ADTS begins with twelve bits of the same.
     mpeg = len(head) == 4 and head[0] == 0xFF and head[1] >= 0xE0 and head[2] < 0xF0
     return mpeg or head[:2] == b"\x0b\x77" or head == b"\x7f\xfe\x80\x01"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def window_starts(length: int, window: int, hop: int) -> list[int]:
-    """Starts of the windows that cover a recording: one every `hop`, the last one anchored at the end.
+    """List the starts of the windows that cover a recording: one every `hop`, the last one anchored at the end.
 
     A recording no longer than one window gives [0]. All lengths are in samples.
 
@@ -41,6 +41,7 @@ def cut_windows(blocks: Iterable[NDArray[np.float32]], length: int, hop: int) ->
         if start + length <= end:
             whole = np.concatenate(pending)
             while start + length <= end:
+                # Copies: a view would keep all of `whole` in memory for as long as its window waits in a batch.
                 yield start, start + length, whole[start - first : start - first + length].copy()
                 start += hop
             needed = max(min(start, end - length), first)  # the last window is anchored at the end
@@ -51,5 +52,15 @@ def cut_windows(blocks: Iterable[NDArray[np.float32]], length: int, hop: int) ->
     rest = np.concatenate([*pending, np.zeros(0, np.float32)])
     if end <= length and start == 0:
         yield 0, max(end, 1), rest if end else np.zeros(1, np.float32)
+    # The last window on the grid does not reach the end, so one more is anchored there; it overlaps the one before.
     elif start - hop + length < end:
         yield end - length, end, rest[end - length - first :].copy()
+
+
+def third_starts(length: int, window: int, rng: np.random.Generator | None = None) -> list[int]:
+    """A start in each third of the possible starts of a window: the middle one, or a random one if `rng` is given.
+
+    LAION: a third without a start (a clip one or two frames too long) takes the beginning.
+    """
+    thirds = np.array_split(np.arange(length - window + 1), 3)
+    return [0 if len(part) == 0 else int(part[len(part) // 2] if rng is None else rng.choice(part)) for part in thirds]

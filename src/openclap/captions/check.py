@@ -50,6 +50,7 @@ class CaptionCheck:
         """Add all captions of a sound."""
         self._sounds += 1
         if captions:
+            # Sorted, because the same captions in another order are equal, too.
             text = " | ".join(sorted(caption.text for caption in captions))
             self._texts[text] += 1
             self._made[captions[0].made] += 1

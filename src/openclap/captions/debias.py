@@ -27,6 +27,7 @@ def _words() -> tuple[dict[str, str], re.Pattern[str]]:
     # The alternatives of a regular expression are tried in order: "young men" before "men".
     longest_first = sorted(instead, key=len, reverse=True)
     words = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in longest_first)
+    # No hyphen on either side: "man-made" and "one-man band" are no persons. A possessive ending is kept.
     return instead, re.compile(rf"(?<![\w-])({words})(['’]s?)?(?![\w-])", re.IGNORECASE)
 
 

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from openclap.captions.cache import Keywords
 from openclap.captions.rules import clean
@@ -100,6 +101,11 @@ class Endpoint:
         return re.sub(r"//[^/@]*@", "//", self.url.rstrip("/"))
 
     def __post_init__(self) -> None:
+        if not _is_address(self.url):
+            raise ConfigError(
+                f"The address {self._place!r} is not that of a server, expected one such as http://127.0.0.1:8000/v1. "
+                "Check OPENCLAP_CHAT_URL."
+            )
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
             raise ConfigError("OPENCLAP_CHAT_KEY holds characters that no key has. Copy it again, without line ends.")
 
@@ -130,6 +136,7 @@ class Endpoint:
         if body is None:
             return [None] * len(keywords)
         captions = sentences(body, len(keywords))
+        # Alone already: a second request would get the same answer, at temperature 0.
         if len(keywords) == 1:
             return captions
         pairs = zip(keywords, captions, strict=True)
@@ -169,15 +176,20 @@ class Endpoint:
                 sleep=stopped.wait,
                 stopped=stopped.is_set,
             )
-        except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
-            raise ConfigError(
-                f"{self._place}: is not the address of a server ({error}). Check OPENCLAP_CHAT_URL."
-            ) from error
         except httpx2.HTTPError as error:
             raise ConfigError(
                 f"{self._place}: cannot be reached ({type(error).__name__}: {error}), tried {self.patience.attempts} "
                 "times. Start the server or check OPENCLAP_CHAT_URL; captions written so far are kept."
             ) from error
+
+
+def _is_address(url: str) -> bool:
+    """Whether `url` is an http or https address with a host and a valid port."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an open bracket, or a port that is no number
+        return False
 
 
 def sentences(answer: bytes, number: int) -> list[str | None]:
@@ -188,6 +200,7 @@ def sentences(answer: bytes, number: int) -> list[str | None]:
         content = choice["message"]["content"]
         if choice.get("finish_reason") not in ("stop", None):
             return nothing
+        # Some models write words or a code fence around the object.
         captions = json.loads(content[content.index("{") : content.rindex("}") + 1])["captions"]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return nothing

@@ -29,6 +29,7 @@ from openclap.errors import CheckpointError, ConfigError
 BUNDLED = "bundled"
 COMMON_GEN = "mrm8488/t5-base-finetuned-common_gen"
 MODEL = Path(__file__).parent / "model"
+# The bundled model copies these, where it would misspell words that AudioCaps lacks (docs/LOG.md).
 PLACEHOLDERS = tuple(f"<{number}>" for number in range(8))
 
 
@@ -128,6 +129,7 @@ class KeywordCaptioner:
         returned = settings.beams if settings.prefer_coverage else 1
         batch = self._tokenizer(prompts, padding=True, truncation=True, max_length=512, return_tensors="pt")
         with torch.inference_mode():
+            # Without sampling: the same keywords always give the same caption.
             ids = self._model.generate(
                 input_ids=batch["input_ids"].to(self._model.device),
                 attention_mask=batch["attention_mask"].to(self._model.device),
@@ -152,7 +154,8 @@ class KeywordCaptioner:
         if self._settings.faithful:
             tidy = [re.sub(r",(?:\s*,)+", ",", text).rstrip(" ,;") for text in usable]
             usable = [text for text in tidy if is_faithful(keywords, text)] or [sounds_of(keywords)]
-        # max returns the first of equals, which is the likelier one.
+        # The beam with the most keywords makes better captions than the likeliest one (docs/LOG.md). max returns the
+        # first of equals, which is the likelier one.
         best = max(usable, key=lambda text: coverage(keywords, text), default=None)
         return best[0].upper() + best[1:] if best and self._settings.capitalise else best
 

@@ -41,6 +41,7 @@ def captions_of(record: Record) -> tuple[Caption, ...]:
     """
     written = [text for caption in record.captions if not is_placeholder(text := clean(caption))]
     captions = {text: Caption(text, "given") for text in written}
+    # Rules of the source first; a data set of mixed sources gets the captions that LAION gave each.
     for rules in (RULES.get(record.source, ()), _GENERAL):
         for caption in (caption for rule in rules for caption in rule(record)):
             text = clean(caption.text)
@@ -199,6 +200,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "ljspeech": (_transcript,),
     "vctk": (_transcript,),
     "folder": (_file_name, _tags),
+    # People wrote these captions, so nothing is made from their tags.
     "audiocaps": (),
     "clotho": (),
     "macs": (),

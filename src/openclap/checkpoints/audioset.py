@@ -17,8 +17,8 @@ from openclap.audio.config import FrontEndConfig
 from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints import laion
 from openclap.checkpoints.checkpoint import ZeroInit, load_weights, tower_name
-from openclap.checkpoints.key_tables import translate_key
 from openclap.checkpoints.tensors import errors_as_checkpoint_errors, read_tensors
+from openclap.checkpoints.translate_keys import translate_key
 from openclap.errors import CheckpointError
 from openclap.models.build import build_audio_tower
 from openclap.models.config import AudioConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,6 +123,14 @@ def compare_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[s
             if weights[name].shape != wanted[name].shape
         ],
     }
+
+
+def weights_digest(clap: CLAP, preset: Preset) -> str:
+    """A SHA-256 of weights and preset. `runtimes.graph_cache` computes the same from a model folder, without torch."""
+    sha = hashlib.sha256(repr(preset).encode())
+    for name, tensor in sorted(clap.state_dict().items()):
+        sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
 
 
 def tower_name(audio: AudioConfig) -> str:

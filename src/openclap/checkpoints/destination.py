@@ -9,13 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from openclap.errors import CheckpointError
 from openclap.formatting import join_first
@@ -51,7 +48,7 @@ def drafted(
 
     Args:
         check: reads the draft as a loader would. It raises CheckpointError where that fails or differs from what was to
-            be written (see `check_equal`); nothing is replaced then.
+            be written (see `tensors.check_equal`); nothing is replaced then.
         inputs: files and folders that the checkpoint was read from.
 
     Raises CheckpointError, before and after the block, where anything but a checkpoint of this kind would be replaced,
@@ -92,27 +89,6 @@ def _verify(draft: Path, place: Path, check: Callable[[Path], object]) -> None:
     except CheckpointError as error:
         reason = str(error).replace(str(draft), place.name)
         raise CheckpointError(f"{place}: does not read back as it should, and was not written: {reason}") from error
-
-
-def check_equal(found: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError unless both hold the same tensors under the same names, bit for bit (NaN equals NaN)."""
-    if unmatched := sorted(found.keys() ^ written.keys()):
-        raise CheckpointError(f"{join_first(unmatched)} {'is' if len(unmatched) == 1 else 'are'} on one side only.")
-    if different := [name for name, tensor in written.items() if not _bits_equal(found[name], tensor)]:
-        raise CheckpointError(f"{join_first(different)} came back with other numbers. Is the disk damaged?")
-
-
-def _bits_equal(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(_bits(first), _bits(second))
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """View a tensor as integers: NaNs compare equal to themselves, and much faster than bytes would."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(INTEGERS.get(flat.element_size(), torch.uint8))
-
-
-INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _check_replaceable(place: Path, kind: CheckpointKind, inputs: Collection[Path]) -> Path:

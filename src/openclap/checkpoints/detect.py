@@ -50,6 +50,7 @@ def _read_any(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
     if not path.is_file():
         reason = "is neither a file nor a folder" if path.exists() else "no such file or folder"
         raise CheckpointError(f"{path}: {reason}.")
+    # By the names of tensors, from the most specific to the least: a whole LAION-CLAP model also has an audio tower.
     state = read_tensors(path)
     if laion.has_laion_names(state):
         return laion.read(state, path.name, preset)

@@ -48,6 +48,7 @@ SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
 PUSHED = ("config.json", WEIGHTS[0], TOKENIZER, *EXTRA_WEIGHTS, *SENTENCE_TRANSFORMERS, "evaluation.json", "README.md")
 """The files of a model folder that are uploaded."""
 
+# Seconds for the list of files: without a network the cache serves, and nobody should wait for it.
 TIMEOUT_S = 10.0
 
 

@@ -18,9 +18,9 @@ from openclap import presets
 from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.checkpoints.checkpoint import Checkpoint, tower_name
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names, setting_changes
-from openclap.checkpoints.destination import CheckpointKind, check_equal, drafted
-from openclap.checkpoints.key_tables import KeyTable, translate_key
-from openclap.checkpoints.tensors import read_tensors
+from openclap.checkpoints.destination import CheckpointKind, drafted
+from openclap.checkpoints.tensors import check_equal, read_tensors
+from openclap.checkpoints.translate_keys import KeyTable, translate_key
 from openclap.errors import CheckpointError
 from openclap.formatting import join_first
 from openclap.models.config import HTSATConfig
@@ -43,6 +43,7 @@ NAMES: KeyTable = (
     ("^audio_projection.linear2.", "^audio_head.2."),
     ("^text_projection.linear1.", "^text_head.0."),
     ("^text_projection.linear2.", "^text_head.2."),
+    # As in LAION-CLAP: scores are scaled by the audio side's temperature.
     ("^logit_scale_t", "^logit_scale_text"),
     ("^logit_scale_a", "^logit_scale"),
 )

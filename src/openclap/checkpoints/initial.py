@@ -88,6 +88,7 @@ def make(
 def _read_audio_tower(path: Path, preset: Preset) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Read the tower's weights under CLAP's names. Fusion layers are not among them and stay fresh."""
     tower = audioset.read(path)
+    # A tower for tagging has no fusion; that of the preset starts fresh.
     plain = replace(preset.audio, fusion=None)
     if tower.config != plain:
         raise CheckpointError(

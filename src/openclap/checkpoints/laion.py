@@ -25,10 +25,10 @@ from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.audio.mel import mel_filterbank
 from openclap.checkpoints.checkpoint import Checkpoint, tower_name
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names, setting_changes
-from openclap.checkpoints.destination import CheckpointKind, check_equal, drafted
-from openclap.checkpoints.key_tables import KeyTable, count_numbered, required_shape, translate_key
+from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.checkpoints.laion_untrained import initialise_missing
-from openclap.checkpoints.tensors import UNTRAINED, WRITER, read_tensors, strip_wrappers
+from openclap.checkpoints.tensors import UNTRAINED, WRITER, check_equal, read_tensors, strip_wrappers
+from openclap.checkpoints.translate_keys import KeyTable, count_numbered, required_shape, translate_key
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
 from openclap.formatting import join_first
@@ -258,12 +258,14 @@ def _count_classes(tower: State, name: str, source: str, dimensions: int) -> int
 
 
 def _infer_fusion(tower: State, views: int, module: str) -> FusionKind | None:
+    # Four input channels in the first convolution.
     if views == 4:
         return "channel_map"
     for conv, prefix, dimensions in (("mel_conv1d.", "", "1d"), (f"{module}mel_conv2d.", module, "2d")):
         if any(name.startswith(conv) for name in tower):
             attention = any(name.startswith(f"{prefix}fusion_model.local_att.") for name in tower)
             iterated = any(name.startswith(f"{prefix}fusion_model.local_att2.") for name in tower)
+            # DAF has no weights of its own, so only the convolution before it tells that there is fusion.
             kind = "iaff" if iterated else "aff" if attention else "daf"
             return f"{kind}_{dimensions}"  # type: ignore[return-value]
     return None
@@ -320,6 +322,7 @@ def _infer_bert(state: State, source: str) -> TextTowerConfig:
         "max_position_embeddings": required_shape(state, f"{embeddings}position_embeddings.weight", source, 2)[0],
         "type_vocab_size": types,
     }
+    # LAION-CLAP stores both under the same names; BERT tells two sentences apart by token type, RoBERTa does not.
     return _resized(presets.ROBERTA if types == 1 else presets.BERT, hidden, sizes)
 
 
@@ -414,6 +417,7 @@ def write(checkpoint: Checkpoint, path: Path) -> ConversionLosses:
     changed = setting_changes(preset, reread, "LAION's format")
     untrained, parts = initialise_missing(state, preset)
     content = {
+        # The keys of the checkpoints that LAION-CLAP's training writes.
         "epoch": 0,
         "name": preset.name,
         "written_by": WRITER,

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from openclap import paths
-from openclap.checkpoints.openclap_folder import CONFIG
-from openclap.checkpoints.starts import START_PACKAGES
+from openclap.checkpoints.start_packages import START_PACKAGES
+
+CONFIG = "config.json"
+"""The file by which a model folder is recognised."""
 
 
 @dataclass(frozen=True, slots=True)

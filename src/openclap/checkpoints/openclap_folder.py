@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from openclap import presets
 from openclap.checkpoints.checkpoint import Checkpoint, build_network
 from openclap.checkpoints.conversion_report import ConversionLosses
-from openclap.checkpoints.destination import CheckpointKind, check_equal, drafted
-from openclap.checkpoints.tensors import read_safetensors
+from openclap.checkpoints.destination import CheckpointKind, drafted
+from openclap.checkpoints.tensors import check_equal, read_safetensors
 from openclap.errors import CheckpointError
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer

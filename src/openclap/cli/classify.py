@@ -59,6 +59,7 @@ def classify(
     embedder = model_options.load()
     text_CD, scale = embedder.embed_text(sentences), embedder.runtime.logit_scale
     vectors = embed_files(embedder, list(sounds), skipped, batch_size, "Classifying")
+    # Cosines are multiplied by the logit scale, as in training; otherwise the softmax would be nearly even.
     best_labels = {path: _best(scale * (text_CD @ vector_D), names, top) for path, vector_D in vectors}
     list_skipped(skipped)
     if not best_labels:
@@ -155,5 +156,6 @@ def _best(logit_C: Vectors, names: Sequence[str], top: int) -> list[tuple[str, f
     """The `top` labels and their probabilities (softmax over all C), the most probable first."""
     import numpy as np
 
+    # The largest is subtracted, or exp could overflow.
     weight_C = np.exp(logit_C - logit_C.max(), dtype=np.float64)
     return [(names[place], float(weight_C[place] / weight_C.sum())) for place in np.argsort(-weight_C)[:top]]

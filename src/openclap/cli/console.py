@@ -72,7 +72,9 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequ
 
     No cell is cut and no line is padded at its end: long lines fold in a terminal and stay whole in a pipe.
     """
+    # Names and captions may hold line breaks, which would tear the table.
     rows = [[" ".join(cell.split()) for cell in row] for row in rows]
+    # Widths in cells of a terminal: Chinese characters take two, combining marks none.
     widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [(heads, "bold"), *((row, "") for row in rows)]
     for line, style in lines if any(heads) else lines[1:]:
@@ -148,5 +150,6 @@ class ProgressLine:
 def progress(task: str) -> Iterator[ProgressLine]:
     """Show the progress of a task on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Transient: the bar disappears, so that the result stands alone.
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
         yield ProgressLine(task, bar)

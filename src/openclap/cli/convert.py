@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def convert(
     source: str,
-    destination: Path,
+    destination: Path | None = None,
     *,
     to: Literal["openclap", "hf", "laion", "onnx", "sentence-transformers"],
     tokenizer: TokenizerFile = None,
@@ -34,7 +34,8 @@ def convert(
     source
         A file or folder in any format that openclap reads, or the name of a model.
     destination
-        The folder to write, or the `.pt` file with --to laion.
+        The folder to write, or the `.pt` file with --to laion. With --to onnx it may be left out: then the graphs go to
+        ~/.cache/openclap/graphs, and commands that only use this model start without torch.
     to
         "openclap", "hf" (transformers' ClapModel), "laion" (LAION-CLAP's `.pt`), "onnx" (graphs for onnxruntime,
         written only if it computes the same embeddings) or "sentence-transformers" (a folder that this library loads).
@@ -51,7 +52,7 @@ def convert(
         source, destination, to, tokenizer=tokenizer, revision=revision, offline=offline, report=note
     )
     checkpoint = result.checkpoint
-    note(f"Wrote {destination}: {checkpoint.preset.name}, {len(checkpoint.weights)} tensors")
+    note(f"Wrote {result.place}: {checkpoint.preset.name}, {len(checkpoint.weights)} tensors")
     _print_losses(result.losses)
     if checkpoint.tokenizer is None and to != "laion":
         name = checkpoint.preset.text.tokenizer or "one"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from openclap import paths
 from openclap.cli.console import note, progress
 from openclap.cli.eval import show_table
+from openclap.cli.index import prepare_graphs
 from openclap.cli.live import training_progress
 from openclap.cli.search import show as show_hits
 
@@ -61,7 +62,8 @@ def _run(steps: Demo) -> int:
     note("\n4. Search: describe a sound")
     with progress("Indexing") as advance:
         steps.index(advance)
-    library = steps.library()
+    prepare_graphs(steps.library())
+    library = steps.library()  # without torch from now on
     for query in QUERIES:
         note(f'\n   openclap search "{query}" -k 3')
         show_hits(library.search(query, 3), json=False)

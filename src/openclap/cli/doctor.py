@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
-from dataclasses import astuple
 from importlib import metadata
 from typing import Any
 
@@ -34,23 +34,22 @@ def doctor(*, json: bool = False) -> None:
         note("Everything is there.")
 
 
+MACHINE_WITHOUT_TORCH = {"device": "cpu", "fastest": "onnx fp32", "threads": os.cpu_count()}
+
+
 def examine() -> dict[str, Any]:
     """The facts that `doctor` prints."""
-    import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
     import openclap
-    from openclap import paths
-    from openclap.runtimes import backends
+    from openclap import paths, runtimes
 
     packages = [(name, _version(name), extra) for extra, names in _requirements().items() for name in names]
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = runtimes.resolve(runtimes.MACHINE)() if runtimes.has("torch") else MACHINE_WITHOUT_TORCH
     return {
         "openclap": openclap.__version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        "device": f"cuda ({gpu})" if gpu else "cpu",
-        "fastest": " ".join(astuple(backends.choose("auto", torch.device("cuda" if gpu else "cpu")))),
-        "threads": torch.get_num_threads(),
+        **machine,
         "home": str(paths.home()),
         "hub_cache": HF_HUB_CACHE,
         "demo": "done" if (paths.home() / "demo" / "report" / "table.json").is_file() else "not run yet: openclap demo",
@@ -64,6 +63,8 @@ def _requirements() -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     for line in metadata.requires("openclap") or []:
         name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
+        if name == "openclap":  # an extra that includes another one
+            continue
         marker = re.search(r"extra\s*==\s*['\"](\w+)['\"]", line)
         extra = marker.group(1) if marker else "core"
         if extra not in ("all", "dev"):

@@ -97,7 +97,7 @@ def embed(
         cut = partial(embedder.windows_each, length_s=length_s, hop_s=hop_s)
         cache = EmbeddingCache(identity, name)
         results = cache.embed_each(sounds, partial(cut if windows else embedder.embed_each, **options))
-        embedded = _Embedded(sounds, results, skipped, advance)
+        embedded = _Embedded(output, sounds, results, skipped, advance)
         try:
             write(output, embedded, {"model": name, **made_by})
         except KeyboardInterrupt:
@@ -129,10 +129,21 @@ class _Embedded:
     """
 
     def __init__(
-        self, paths: Collection[str], results: Iterator[Any], skipped: list[SkippedFile], advance: ProgressLine
+        self,
+        output: Path,
+        paths: Collection[str],
+        results: Iterator[Any],
+        skipped: list[SkippedFile],
+        advance: ProgressLine,
     ) -> None:
         self.files = self.rows = 0
-        self._paths, self._results, self._skipped, self._advance = paths, results, skipped, advance
+        self._output, self._paths, self._results, self._skipped, self._advance = (
+            output,
+            paths,
+            results,
+            skipped,
+            advance,
+        )
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         from openclap.errors import AudioError
@@ -148,7 +159,9 @@ class _Embedded:
             self._advance(done, len(self._paths))
         if not self.files:
             list_skipped(self._skipped)
-            raise AudioError(f"None of the {len(self._paths)} files could be embedded, so nothing was written.")
+            raise AudioError(
+                f"None of the {len(self._paths)} files could be embedded, so {self._output} was not written."
+            )
 
 
 def names_of(output: Path) -> Path:

@@ -91,6 +91,7 @@ def evaluate(
     check_count("--processes", processes, most=PROCESSES)
     check_count("--batch-size", batch_size)
     outputs = _Outputs(json, markdown, html)
+    # Before hours of work, whose result could then not be written.
     outputs.check()
     if suite != "quick" and read_as != ReadAs():
         raise ConfigError(
@@ -107,6 +108,7 @@ def evaluate(
             processes=processes,
             batch_size=batch_size,
             seed=seed,
+            # A function and not a model: the evaluation loads it, in its worker processes as well.
             load=partial(_load, load_options),
             reading=read_as.reading,
             recognised=_note_collection,

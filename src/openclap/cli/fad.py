@@ -164,6 +164,8 @@ def _side(
             if isinstance(result, AudioError):
                 skipped.append((path, str(result)))
             else:
+                # Windows and not files: a Gaussian needs many vectors, and a mean over a file would narrow their
+                # spread.
                 vectors += [window.vector for window in result]
                 files += 1
             advance(done, len(paths))

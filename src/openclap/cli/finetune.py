@@ -103,6 +103,7 @@ def _print_result(result: FinetuneResult, *, json: bool) -> int:
         print_json(_to_json(result))
     if result.report is None:
         note(f"Stopped at step {training.step} of {training.total_steps}, saved. Run the same command to resume.")
+        # The code by which shells report an interrupt: scripts can tell a stopped run from a finished one.
         return 130
     if not json:
         print_changes(result.changes)

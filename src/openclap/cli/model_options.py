@@ -15,6 +15,7 @@ from openclap.cli.defaults import default_model
 if TYPE_CHECKING:
     from openclap.embedder import Embedder
     from openclap.library import Library
+    from openclap.loading import RuntimeName
 
 TokenizerFile = Annotated[Path | None, Parameter(help="A `tokenizer.json`, for a model without one.")]
 
@@ -37,19 +38,21 @@ class LoadOptions:
     trim_silence: bool | None = None
     """Cut silence (below -80 dBFS) off both ends of each sound before embedding."""
 
-    def load_named(self, name: str, *, revision: str | None = None) -> Embedder:
-        """Load a model by name. Raises CheckpointError and ConfigError as `openclap.load` does."""
+    def load_named(self, name: str, *, revision: str | None = None, runtime: RuntimeName | None = None) -> Embedder:
+        """Load a model by name. Raises as `openclap.load` does."""
         import openclap
-        from openclap.loading import locate
 
         return openclap.load(
-            locate(name, revision=revision, offline=self.offline, report=note),
+            name,
+            revision=revision,
+            report=note,
             offline=self.offline,
             tokenizer=self.tokenizer,
             precision=self.precision or "fp32",
             device=self.device,
             channels=self.channels or "mean",
             trim_silence=bool(self.trim_silence),
+            runtime=runtime,
         )
 
 
@@ -69,8 +72,8 @@ class ModelOptions(LoadOptions):
         return self.model or default_model()
 
     def load(self) -> Embedder:
-        """Load the model. Raises CheckpointError and ConfigError as `openclap.load` does."""
-        return self.load_named(self.name, revision=self.revision)
+        """Load the model, without torch where it was converted. Raises as `openclap.load` does."""
+        return self.load_named(self.name, revision=self.revision, runtime="auto")
 
     def open_library(self, folder: Path) -> Library:
         """Open the index in `folder`, or create it. Without --model, an existing index uses its own model, and a new

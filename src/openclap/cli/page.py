@@ -17,6 +17,6 @@ def page(run: Path) -> None:
     run
         The run folder: the value of --out in `openclap train`.
     """
-    from openclap.training.report import write_report
+    from openclap.training.curves_page import write_report
 
     note(f"Wrote {shown(write_report(run))}")

@@ -57,6 +57,7 @@ def score(
     wanted = _wanted(audio, text, pairs, read_as, skipped)
     embedder = model_options.load()
     paths, texts = (
+        # Each sound and each sentence is embedded once, however many pairs it is in.
         list(dict.fromkeys(path for path, _ in wanted)),
         list(dict.fromkeys(caption for _, caption in wanted)),
     )

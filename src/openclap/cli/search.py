@@ -13,6 +13,7 @@ from openclap.cli.defaults import default_index
 from openclap.cli.model_options import TokenizerFile
 
 if TYPE_CHECKING:
+    from openclap.library import Library
     from openclap.types import Hit
 
 K = Annotated[int, Parameter(name=["--k", "-k"])]
@@ -35,11 +36,10 @@ def search(
         Print one JSON array of hits instead of a table.
     """
     from openclap.errors import ConfigError
-    from openclap.library import Library
 
     if not query.strip():
         raise ConfigError("The query is empty, expected a few words such as 'rain on a tin roof'.")
-    show(Library.open(index or default_index(), tokenizer=tokenizer).search(query, k), json=json)
+    show(open_for_query(index, tokenizer).search(query, k), json=json)
 
 
 def similar(
@@ -58,9 +58,14 @@ def similar(
     json
         Print one JSON array of hits instead of a table.
     """
+    show(open_for_query(index, tokenizer).similar(file, k), json=json)
+
+
+def open_for_query(index: Path | None, tokenizer: Path | None) -> Library:
+    """Open an index on the CPU, which embeds one query sooner than a GPU can be prepared."""
     from openclap.library import Library
 
-    show(Library.open(index or default_index(), tokenizer=tokenizer).similar(file, k), json=json)
+    return Library.open(index or default_index(), tokenizer=tokenizer, device="cpu")
 
 
 def show(hits: list[Hit], *, json: bool) -> None:

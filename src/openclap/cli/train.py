@@ -48,9 +48,10 @@ def train(
     from openclap.errors import ConfigError
     from openclap.runs import is_first_process, training_config
     from openclap.runs import train as run
-    from openclap.training.report import REPORT
+    from openclap.training.curves_page import REPORT
 
     values = parse_options(options) | ({"tokenizer": str(tokenizer)} if tokenizer else {})
+    # Read by our own code, since the defaults are the recipe's (docs/decisions/0014).
     config = training_config(recipe, values)
     if list_options:
         from openclap.training.config import describe_options
@@ -72,6 +73,7 @@ def train(
         raise ConfigError("No run folder was given: add --out RUN. Only --dry-run and --list-options need none.")
     with training_progress() as progress:
         result = run(config, out=out, progress=progress)
+    # Under torchrun every process runs this command, and one of them speaks.
     if not is_first_process():
         return 130 if result.stopped else 0
     if json:

@@ -64,9 +64,25 @@ class EmbeddingModel(Protocol):
     def digest(self) -> str: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """Options that choose the records of a data set: arguments of `build_dataset`, where they are explained."""
+
+    reading: ReadOptions = ReadOptions()
+    root: str | os.PathLike[str] = "."
+    missing_ok: bool = False
+    test_fraction: float | None = None
+    seed: int | None = None
+    licences: Sequence[str] | None = None
+    channels: Channels | None = None
+    drop_duplicates: bool = False
+    decontaminate: Mapping[str, str] | None = None
+    skip_caption_check: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetInput:
-    """What a data set is built from: a recipe, its records, and a check of captions from an unknown source."""
+    """The input of a build: a recipe, its records, and a check of captions from an unknown source."""
 
     recipe: DataRecipe
     records: Callable[[], Iterator[Record]]
@@ -143,8 +159,7 @@ def build_dataset(
     if model is not None and near_duplicates is None:
         raise ConfigError("A model is only used for near-duplicates. Pass near_duplicates=, such as 0.98.")
     check_identity(folder)
-    source_input = dataset_input(
-        source,
+    options = InputOptions(
         reading=reading,
         root=root,
         missing_ok=missing_ok,
@@ -155,9 +170,8 @@ def build_dataset(
         drop_duplicates=drop_duplicates,
         decontaminate=decontaminate,
         skip_caption_check=skip_caption_check,
-        processes=processes,
-        note=note,
     )
+    source_input = dataset_input(source, options, processes=processes, note=note)
     recipe, near = source_input.recipe, None
     if near_duplicates is not None and model is not None:
         near = near_duplicate_search(near_duplicates, model, recipe.config.channels)
@@ -190,17 +204,8 @@ def near_duplicate_search(threshold: float, model: EmbeddingModel, channels: Cha
 
 def dataset_input(
     source: str | os.PathLike[str] | DataRecipe,
+    options: InputOptions,
     *,
-    reading: ReadOptions = ReadOptions(),
-    root: str | os.PathLike[str] = ".",
-    missing_ok: bool = False,
-    test_fraction: float | None = None,
-    seed: int | None = None,
-    licences: Sequence[str] | None = None,
-    channels: Channels | None = None,
-    drop_duplicates: bool = False,
-    decontaminate: Mapping[str, str] | None = None,
-    skip_caption_check: bool = False,
     processes: int = 1,
     note: Callable[[str], None] = lambda sentence: None,
 ) -> DatasetInput:
@@ -210,21 +215,18 @@ def dataset_input(
     path = None if isinstance(source, DataRecipe) else Path(source).expanduser()
     recipe = source if isinstance(source, DataRecipe) else DataRecipe(Path(source).stem, {})
     # Options before the source: a wrong one is reported before a large folder is searched.
-    changes: dict[str, object] = {"seed": seed, "channels": channels, "drop_duplicates": drop_duplicates or None}
-    if test_fraction is not None:
-        changes["splits"] = _splits(test_fraction)
-    if licences is not None:
-        changes["licences"] = tuple(family.strip().lower() for family in licences)
-    recipe = _changed(recipe, changes, decontaminate or {})
-    on_missing: OnMissing | None = (lambda error: note(f"Left out: {error}")) if missing_ok else None
-    evaluation_sets = partial(recipe.evaluation_sets, Path(root), on_missing, processes=processes)
+    recipe = _changed(recipe, options)
+    root = Path(options.root)
+    on_missing: OnMissing | None = (lambda error: note(f"Left out: {error}")) if options.missing_ok else None
+    # Read when the records are written: hashing evaluation sets takes long, and a resumed build needs it no more.
+    evaluation_sets = partial(recipe.evaluation_sets, root, on_missing, processes=processes)
     if path is None:
-        return DatasetInput(recipe, partial(recipe.records, Path(root), on_missing), evaluation_sets)
-    recognised = recognise(path.absolute(), reading)
+        return DatasetInput(recipe, partial(recipe.records, root, on_missing), evaluation_sets)
+    recognised = recognise(path.absolute(), options.reading)
     note(recognised.summary)
     if recognised.unread:
         note(f"Not read: {join_first(recognised.unread)}.")
-    check = caption_check(recognised, skip=skip_caption_check, note=note)
+    check = caption_check(recognised, skip=options.skip_caption_check, note=note)
     return DatasetInput(recipe, recognised.read, evaluation_sets, check)
 
 
@@ -234,15 +236,23 @@ def _splits(test_fraction: float) -> dict[str, float]:
     return {"train": 1 - test_fraction, "test": test_fraction} if test_fraction else {"train": 1.0}
 
 
-def _changed(recipe: DataRecipe, changes: Mapping[str, object], decontaminate: Mapping[str, str]) -> DataRecipe:
-    """A recipe with other options, those that are None excepted, and further evaluation sets."""
+def _changed(recipe: DataRecipe, options: InputOptions) -> DataRecipe:
+    """Apply the options that were given to a recipe, and add evaluation sets."""
+    decontaminate = options.decontaminate or {}
     if unknown := [name for name in decontaminate if name not in SOURCES]:
         raise ConfigError(f"There is no evaluation set {unknown[0]!r}. Expected one of: {', '.join(SOURCES)}.")
-    chosen = {name: value for name, value in changes.items() if value is not None}
+    changes: dict[str, object] = {
+        "seed": options.seed,
+        "channels": options.channels,
+        "drop_duplicates": options.drop_duplicates or None,
+        "splits": None if options.test_fraction is None else _splits(options.test_fraction),
+        "licences": None if options.licences is None else tuple(each.strip().lower() for each in options.licences),
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
     places = {name: str(Path(place).expanduser().absolute()) for name, place in decontaminate.items()}
     return replace(
         recipe,
-        config=replace(recipe.config, **chosen),  # type: ignore[arg-type]
+        config=replace(recipe.config, **given),  # type: ignore[arg-type]
         decontaminate=dict(recipe.decontaminate) | places,
     )
 
@@ -315,8 +325,10 @@ def build(
                 processes=processes,
                 progress=lambda done, total: report(count * done // total, 2 * count),
             )
+            # After decoding, because it compares sounds, and before selection, which leaves its finds out.
             if near is not None:
                 find_near_duplicates(folder, near)
+            # After decoding: lengths decide which clips get a sentence.
             if maker is not None:
                 write_captions(folder, maker())
             write_tars(

@@ -50,6 +50,7 @@ def caption(
     waiting: deque[int] = deque()
     cache = work(folder, CACHE) if isinstance(folder, Path) else None  # object stores cannot append
     made = augment(_records(folder, share, waiting), maker, cache=cache, progress=report)
+    # `augment` reads ahead in batches and keeps the order, so numbers wait in a queue beside it.
     sentence_of = ((waiting.popleft(), sentence) for sentence in made)
     # One file per chunk, so that a stopped run loses at most one.
     for chunk, part in groupby(sentence_of, key=lambda pair: pair[0] // CHUNK):
@@ -70,6 +71,7 @@ def _records(folder: Place, share: Share, waiting: deque[int]) -> Iterator[Recor
         facts = read_table(place).filter(pl.col("kind").is_null())
         for (n, row), seconds in zip(captioned(whole[facts["n"]]), facts["seconds"], strict=True):
             waiting.append(n)
+            # Measured lengths, because the sources of many records state none.
             yield replace(row.record, length_s=seconds)
 
 

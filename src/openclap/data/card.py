@@ -130,6 +130,7 @@ def write_card(folder: Place, name: str) -> Place:
     that is not a finished data set.
     """
     stats = stats_of(folder)
+    # A card of a person's own is never replaced; ours has a mark in it.
     free = [
         name
         for name in (CARD, ALTERNATIVE_CARD)
@@ -195,6 +196,7 @@ def overlaps_of(folder: Place) -> str:
 
 
 def _head(stats: DatasetStats) -> str:
+    # The hub's own categories; the head is the metadata that it reads.
     size = next(text for limit, text in SIZES if stats.samples < limit)
     configs = "\n".join(
         f'  - split: {split}\n    path: "{shards}/*.tar"'
@@ -224,6 +226,7 @@ def _sources(stats: DatasetStats) -> str:
         known = SOURCES[name].published if name in SOURCES else None
         title = SOURCES[name].title if name in SOURCES else name
         theirs = [f"{known.samples:,}", f"{known.hours:,.2f}" if known.hours else "–"] if known else ["–", "–"]
+        # The sum of the rows, since LAION's stated total of hours differs from it.
         published[0] += known.samples if known else 0
         published[1] += known.hours or 0.0 if known else 0.0
         rows.append([title, f"{samples:,}", f"{hours:,.2f}", f"{captions:,}", *theirs])

@@ -49,6 +49,7 @@ class DataConfig:
     by_source: bool = False
     licences: tuple[str, ...] = ()
     shortest_s: float = 0.0
+    # By source, because LAION-Audio-630K limits Freesound alone (three minutes).
     longest_s: Mapping[str, float] = field(default_factory=dict)
     lowest_rate: int = 0
     quietest_db: float | None = None
@@ -56,6 +57,7 @@ class DataConfig:
     channels: Channels = "mean"
     drop_duplicates: bool = False
     decontaminate: tuple[str, ...] = ()
+    # LAION's number of pairs in a tar.
     shard_size: int = 512
     seed: int = 0
 
@@ -141,6 +143,7 @@ def _open_all(places: Mapping[str, str], root: Path, on_missing: OnMissing | Non
 
 def _ids_by_split(title: str, records: Sequence[Record], processes: int) -> list[SplitIds]:
     pl = require("polars", "data")
+    # Ids alone would miss copies: the same sound may be uploaded again under another id.
     places = [str(record.audio) for record in records]
     parts = [places[start : start + HASHED_TOGETHER] for start in range(0, len(places), HASHED_TOGETHER)]
     hashes = dict(chain.from_iterable(run(_hashes, parts, processes)))
@@ -149,7 +152,9 @@ def _ids_by_split(title: str, records: Sequence[Record], processes: int) -> list
             "split": [record.split or ALL for record in records],
             "freesound_id": pl.Series([record.freesound_id for record in records], dtype=pl.Int64),
             "youtube_id": pl.Series([record.youtube_id for record in records], dtype=pl.String),
+            # Null for a sound that is not there: its ids still count.
             "pcm_sha256": pl.Series([hashes.get(place) for place in places], dtype=pl.String),
+            # A clip without captions counts as one in the table of overlaps.
             "captions": [max(1, len(record.captions)) for record in records],
         }
     )

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.arrays import Wave
-from openclap.audio.io import AudioSource, decoded, name_of, resample, to_mono
+from openclap.audio.io import AudioSource, decoded, name_of, to_mono
 from openclap.audio.mono import Cancellation, Channels, Levels, mixed
+from openclap.audio.resample import resample
 from openclap.data.download import FailedRow, failures, path_of_sound, sound_of
 from openclap.data.layout import CHUNK, identity, numbered, read_table, records, work, write_table
 from openclap.data.parallel import ALL, Share
@@ -31,6 +32,7 @@ from openclap.storage import Place, new_file, place_of
 Pcm = NDArray[np.int16]
 RATE = 48_000
 """Hz; the rate of LAION-CLAP's shards."""
+# Below 1, because the largest 16-bit sample is 32767 / 32768.
 FULL_SCALE = 0.9999
 """A sample at or beyond this value counts as clipped."""
 
@@ -85,6 +87,7 @@ def facts_and_flac(
             pieces, channel = iter(whole), meter.levels.loudest
         mono: list[Wave] = []
         for wave_N, _ in mixed(pieces, channel, name_of(source)):
+            # By what was decoded so far: the length is known only at the end.
             if longest_s is None or meter.seconds <= longest_s:
                 mono.append(wave_N)
             else:  # will be left out: only measured to its end, so that memory stays bounded
@@ -130,6 +133,7 @@ def segment(
         return
     position, yielded = 0, 0
     for wave_NC, rate in decoded(source):
+        # Decoded from the beginning and not by seeking, which is not exact to the sample in compressed files.
         first, last = round(start_s * rate), len(wave_NC) + position
         end = last if length_s is None else min(last, round((start_s + length_s) * rate))
         piece_NC = wave_NC[max(0, first - position) : max(0, end - position)]
@@ -151,6 +155,7 @@ class PcmHash:
 
     def update(self, wave_NC: Wave, rate: int) -> None:
         if self._sha is None:
+            # The same samples at another rate are another sound.
             self._sha = hashlib.sha256(f"{rate} {wave_NC.shape[1]}".encode())
         self._sha.update(np.ascontiguousarray(wave_NC, "<f4").data)
 
@@ -205,6 +210,7 @@ def _metered(pieces: Iterator[tuple[Wave, int]], meter: _Meter) -> Iterator[tupl
 
 def to_pcm(wave_N: Wave) -> Pcm:
     """Convert (N,) in -1..1 to 16 bits. 16-bit originals come back bit for bit; louder samples are clipped."""
+    # 32768, as libsndfile divides; LAION-CLAP's 32767 belongs to its front end alone (`audio.clips.quantise`).
     pcm_N: Pcm = np.clip(np.rint(wave_N * 32768.0), -32768, 32767).astype(np.int16)
     return pcm_N
 
@@ -214,6 +220,7 @@ def to_flac(pcm_N: Pcm) -> bytes:
     import soundfile
 
     file = io.BytesIO()
+    # FLAC and not a lossy format, as LAION's shards: nothing is lost beyond 16 bits.
     soundfile.write(file, pcm_N, RATE, format="FLAC", subtype="PCM_16")
     return file.getvalue()
 
@@ -256,6 +263,7 @@ def examine(job: tuple[str, int]) -> int:
     sounds.parent.mkdir(parents=True, exist_ok=True)
     # One tar for the FLACs of a chunk: millions of small files would slow down shared file systems.
     with new_file(sounds) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        # Records that ids or licences have ruled out are not decoded.
         facts = [{"n": row["n"]} | decoder.row(row, tar) for row in rows.iter_rows(named=True) if row["kind"] is None]
     # After the sounds: a chunk counts as done when its facts are there.
     write_table(work(folder, "examined", f"{number}.parquet"), pl.DataFrame(facts, schema=columns()))
@@ -359,6 +367,7 @@ def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> tuple[int, in
     """Append a file to a tar; return the offset and size of its content."""
     member = tarfile.TarInfo(name)  # time, owner and group stay 0 and empty: equal input, equal bytes
     member.size = len(content)
+    # The header takes one block: names are shorter than USTAR's limit, so no longer header precedes it.
     offset = tar.offset + tarfile.BLOCKSIZE
     tar.addfile(member, io.BytesIO(content))
     return offset, len(content)

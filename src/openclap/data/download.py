@@ -95,6 +95,7 @@ def download_sounds(
     urls = whole.filter(pl.col("kind").is_null() & web)["audio"].unique(maintain_order=True).to_list()
     failed = {} if retry_failed else failures(folder)
     missing = [url for url in urls if not path_of_sound(folder, url).exists()]
+    # Failures such as a time-out may pass, so these are tried again.
     requested = [url for url in missing if not (url in failed and failed[url][2])]
     count = len(missing) - len(requested)
     if not requested:
@@ -109,6 +110,7 @@ def download_sounds(
         if isinstance(outcome, FailedFetch):
             count += 1
             row = [outcome.request.url, outcome.kind, outcome.detail, outcome.permanent]
+            # At once, so that a kill forgets no failure.
             append_line(journal, json.dumps(row).encode())
         progress(done, len(requested))
     return count

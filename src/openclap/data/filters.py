@@ -71,6 +71,7 @@ def plan(
     check_identity(folder)
     if not work(folder, EXCLUDED).exists() and (excluded := evaluation_sets()):
         if (folder / IDENTITY).exists():
+            # Sounds that a set has already selected could be in them.
             raise DataError(f"{folder}: was begun without evaluation sets to leave out. Choose a new folder.")
         work(folder).mkdir(parents=True, exist_ok=True)
         save_ids(excluded, work(folder, EXCLUDED))
@@ -162,6 +163,7 @@ def first_match(rules: Sequence[tuple[str, Any, Any]]) -> dict[str, Any]:
     """Build the expressions of `kind` and `reason` from rules (kind, condition, reason); the first match counts."""
     pl = require("polars", "data")
     kind, reason = pl.lit(None, pl.String), pl.lit(None, pl.String)
+    # Later expressions wrap earlier ones, so the first rule is applied last.
     for name, condition, sentence in reversed(rules):
         kind = pl.when(condition).then(pl.lit(name)).otherwise(kind)
         reason = pl.when(condition).then(sentence).otherwise(reason)
@@ -242,11 +244,13 @@ def judge_sounds(facts: polars.DataFrame, config: DataConfig, excluded: Sequence
         rules.append(("too long", pl.col("seconds") > longest_length(config.longest_s), length_sentence("seconds")))
     rules.append(("low rate", pl.col("rate") < config.lowest_rate, rate_sentence("rate")))
     if config.quietest_db is not None:
+        # -180 dB for digital silence, which has no logarithm.
         level = 20 * pl.col("peak").clip(1e-9).log10()
         rules.append(
             ("silent", level < config.quietest_db, pl.format("its loudest sample is at {} dB", level.round(1)))
         )
     if config.channels == "mean":
+        # Only where the mean is taken: a single channel of such a recording is as good as any.
         rules.append(("channels cancel", pl.col("cancelled"), pl.lit(CANCELLED)))
     clipped = (100 * pl.col("clipped")).round(1)
     rules.append(("clipped", pl.col("clipped") > config.most_clipped, pl.format("{} % of it is clipped", clipped)))
@@ -261,6 +265,7 @@ def _without_duplicates(facts: polars.DataFrame) -> polars.DataFrame:
     """Leave out all but the first of sounds with the same samples, among those that may be included."""
     pl = require("polars", "data")
     included = pl.col("kind").is_null() & pl.col("pcm_sha256").is_not_null()
+    # Hashes of records that are left out are hidden, or a good copy behind a bad one would count as the duplicate.
     duplicate = included & ~pl.when(included).then(pl.col("pcm_sha256")).is_first_distinct()
     first = pl.format("has the same samples as {} of {}", pl.col("id").first(), pl.col("source").first())
     named = first.over(pl.when(included).then(pl.col("pcm_sha256")), mapping_strategy="group_to_rows")
@@ -280,6 +285,7 @@ def _without_near_duplicates(folder: Place, facts: polars.DataFrame) -> polars.D
             f"{folder}: near-duplicates are still to be compared. Run every part of 'openclap dataset fetch "
             "--near-duplicates'."
         )
+    # A twin that was itself left out, for another reason, leaves nobody out.
     included = facts.filter(pl.col("kind").is_null()).select("n", "id", "source")
     near = read_table(work(folder, NEAR_DUPLICATES)).join(included, left_on="twin", right_on="n")
     sentence = pl.format("sounds like {} of {} (cosine {})", "id", "source", pl.col("cosine").round(3))
@@ -320,9 +326,11 @@ def _with_split(rows: polars.DataFrame, config: DataConfig) -> polars.DataFrame:
     The split is that of the record's source, or of other records of its group; null where neither has one.
     """
     pl = require("polars", "data")
+    # A record without a group is a group of its own, named by its file.
     rows = rows.with_columns(
         group=pl.coalesce("group", "audio"), set=pl.col("source") if config.by_source else pl.lit("")
     )
+    # A record without a split follows those of its group, since a group is never divided.
     return rows.with_columns(split=pl.coalesce("split", pl.col("split").drop_nulls().first().over("set", "group")))
 
 
@@ -338,6 +346,7 @@ def unmet_splits(folder: Place, selection: polars.DataFrame, config: DataConfig)
         for split, group, count in part.filter(pl.col("split").is_null()).group_by("at", "group").len().iter_rows():
             sizes.setdefault(split, {})[group] = count
         own = part.filter(pl.col("split").is_not_null())
+        # A split that the source itself fills is not empty.
         there = set(own["at"])
         reports = [
             each for each in shortfalls(config.splits, sizes, len(own)) if not (each.empty and each.split in there)

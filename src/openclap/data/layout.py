@@ -57,6 +57,7 @@ def write_table(path: Place, frame: polars.DataFrame) -> None:
     """Write a parquet file atomically; one with the same content is not touched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
+    # In memory first: object stores take whole files, and local ones appear under their name when complete.
     frame.write_parquet(content)
     write_bytes(path, content.getvalue())
 
@@ -124,6 +125,7 @@ def check_identity(folder: Place) -> None:
     """Raise DataError for a folder that is neither empty nor an unfinished or complete data set."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file, expected a folder to pack into. Choose a new folder.")
+    # Without `work/` nothing shows which records a set was made from, so it cannot be continued.
     if (folder / MANIFEST).exists() and not (folder / WORK).exists():
         raise DataError(f"{folder}: is a finished data set without its {WORK}/. Build in a new folder.")
     # A kill during the first seconds leaves only these.
@@ -139,6 +141,7 @@ def write_identity(folder: Place, wanted: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(wanted))
     if not (folder / IDENTITY).exists():
         write_bytes(folder / IDENTITY, json.dumps(wanted, indent=1).encode())
+    # A folder belongs to one input for good: intermediate files say nothing about what they were made from.
     elif (before := identity(folder)) != wanted:
         changed = ", ".join(NAMES.get(key, key.replace("_", " ")) for key in _differing(before, wanted))
         raise DataError(

@@ -132,6 +132,7 @@ class PairLoader:
         self.epoch, self.position = epoch, start
         # Lazily: the order of an epoch is computed when it begins.
         plans = (self._plan(each, start if each == epoch else 0) for each in range(epoch, epoch + epochs))
+        # A thread ahead of the workers, too: it moves batches out of their queue while the caller computes.
         for loaded in prefetch(self._read(chain.from_iterable(plans))):
             if loaded.plan.epoch != self.epoch:
                 self.epoch, self.position = loaded.plan.epoch, 0
@@ -142,6 +143,7 @@ class PairLoader:
             yield _empty_batch(self.clips.frontend) if loaded.batch is None else loaded.batch
 
     def _plan(self, epoch: int, start: int) -> Iterator[_BatchPlan]:
+        # Every rank computes the whole order and takes its part: nothing is communicated (docs/decisions/0003).
         order_S = epoch_order(self.shards.tar_S, self.seed, epoch)
         batches = rank_batches(order_S, self.batch_size, self.rank, self.world)[start:]
         return (_BatchPlan(epoch, numbers) for numbers in batches.tolist())
@@ -195,6 +197,7 @@ class _BatchReader:
             skipped = [result for result in results if isinstance(result, SkippedSample)]
             where = f"the batch of {join_first([clip.key for clip in clips], 4)}"
             return _LoadedBatch(plan, self._batch(clips) if clips else None, skipped)
+        # As text, because a worker's exception may not be picklable; the main process raises it.
         except Exception as error:
             reason = f"{where}: could not be read ({type(error).__name__}: {error}). Take it out or repair it."
             return _LoadedBatch(plan, None, [], reason, traceback.format_exc())
@@ -212,6 +215,7 @@ class _BatchReader:
 
 def _empty_batch(frontend: FrontEndLike) -> PairBatch:
     """An empty batch, otherwise shaped like those of this front end."""
+    # Made by the front end itself, so that the views, frames and bins are those of a full batch.
     second = frontend([np.zeros(frontend.sample_rate, np.float32)])
     frames_B = None if second.frames_B is None else second.frames_B[:0]
     none_T = torch.zeros(0, dtype=torch.long)
@@ -324,6 +328,8 @@ class ClipReader:
         sample = self.shards.read_sample(number)
         name = self.shards.keys[number]
         blocks = MonoBlocks(lambda: decoded(sample.audio), self.frontend.sample_rate, MonoConfig(self.channels), name)
+        # The whole sound, since the front end crops it: shards hold clips, and their lengths were limited when they
+        # were built.
         wave_N = np.concatenate(list(blocks))
         return (wave_N if len(wave_N) else np.zeros(1, np.float32)), sample.captions
 
@@ -377,6 +383,7 @@ class SamplesInProgress:
     """
 
     def __init__(self, workers: int) -> None:
+        # Without a lock: each worker writes its own two numbers, and they are read only after its death.
         self._pid_sample: Array[c_int64] = RawArray(c_int64, [NO_SAMPLE] * (2 * workers))
 
     def begin(self, sample: int) -> None:
@@ -393,6 +400,7 @@ class SamplesInProgress:
         return []
 
     def _dead(self) -> list[int]:
+        # active_children also reaps children that have died.
         alive = {child.pid for child in multiprocessing.active_children()}
         pairs = zip(self._pid_sample[::2], self._pid_sample[1::2], strict=True)
         return [sample for pid, sample in pairs if pid not in alive and sample != NO_SAMPLE]
@@ -415,6 +423,7 @@ def read_by_workers(
     """
     loader = DataLoader(
         _Indexed(read),
+        # Batches are planned and collated here; torch only moves them between processes.
         batch_size=None,
         sampler=plan,
         num_workers=workers,
@@ -450,6 +459,7 @@ def _unchanged(result: Result) -> Result:
 
 def prefetch(batches: Iterator[Result]) -> Iterator[Result]:
     """Yield the same items, computing the next one in a thread while the caller uses the current one."""
+    # No batch can be equal to it, not even an empty one.
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
         upcoming = thread.submit(next, batches, end)

@@ -68,6 +68,7 @@ def finish(folder: Place) -> BuildReport:
     Raises DataError while tars are still to be written, and when no record at all could be packed.
     """
     whole, selection, plans = _read_work(folder)
+    # By digest, so that tars of an earlier selection are not taken for these.
     lacking = [plan.tar for plan in plans if not is_valid(plan.tar, digest_of(plan))]
     if lacking:
         raise DataError(
@@ -137,6 +138,7 @@ def _with_sentences(folder: Place, whole: polars.DataFrame) -> polars.DataFrame:
     made = read_all(work(folder, CAPTIONED))
     if made is None:
         return whole
+    # Rebuilt with the sentence in its place, since it may replace a caption that a rule made.
     rewritten = [
         with_generated(row.record, Caption(text, how))
         for (_, row), text, how in zip(captioned(whole[made["n"]]), made["text"], made["made"], strict=True)

@@ -25,6 +25,7 @@ def epoch_order(tar_S: NDArray[np.int64], seed: int, epoch: int, together: int =
         return np.empty(0, np.int64)
     rank_of_tar = rng.permutation(int(tar_S.max()) + 1)
     group_S = rank_of_tar[tar_S] // together
+    # A stable sort of shuffled samples by group keeps them shuffled within each group.
     shuffled_S = rng.permutation(len(tar_S))
     return shuffled_S[np.argsort(group_S[shuffled_S], kind="stable")].astype(np.int64, copy=False)
 
@@ -48,6 +49,7 @@ def neighbour(tar_S: NDArray[np.int64], sample: int, rng: np.random.Generator) -
     first, end = np.searchsorted(tar_S, tar_S[sample] + np.arange(2))
     if end - first < 2:
         return None
+    # One number fewer than there are samples, and a step over the sample itself: every other one is equally likely.
     drawn = int(first + rng.integers(end - first - 1))
     return drawn + (drawn >= sample)
 

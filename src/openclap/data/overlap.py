@@ -105,6 +105,7 @@ def ids_of_file_names(files: Iterable[str], name: str, split: str = ALL) -> Spli
     return ids_of_frame(polars.DataFrame({kind: ids}), name, split)
 
 
+# Eleven characters, the first of which may be a hyphen or a Y; up to two numbers of seconds follow.
 _VIDEO = re.compile(r"Y?(?P<youtube_id>[\w-]{11})(?:_\d+(?:\.\d+)?){0,2}\.\w+")
 FILE_NAMES: dict[str, re.Pattern[str]] = {
     "ESC-50": re.compile(r"\d+-(?P<freesound_id>\d+)-[A-Z]-\d+\.\w+"),
@@ -184,6 +185,7 @@ def overlapping(clips: DataFrame, evaluation_sets: Sequence[SplitIds]) -> Series
     labels: Series = polars.Series("overlap", [None], dtype=polars.String).new_from_index(0, len(clips))
     # Backwards, so that the label of the first set is written last and stays.
     for each in reversed(evaluation_sets):
+        # Any one key suffices: most clips have only one of them.
         contained = np.logical_or.reduce([_contained(ids, each, key) for key in KEYS])
         labels = labels.set(polars.Series(contained), each.label)
     return labels
@@ -268,6 +270,7 @@ PUBLISHED: dict[tuple[str, str, str, str], int] = {
 
 
 def _overlap(tested: SplitIds, trained: SplitIds) -> Overlap:
+    # Counted apart from equal sounds, because the published counts are by id.
     by_id = _contained(tested, trained, "freesound_id") | _contained(tested, trained, "youtube_id")
     names = (*_normalised(tested), *_normalised(trained))
     return Overlap(
@@ -285,6 +288,7 @@ def _overlap(tested: SplitIds, trained: SplitIds) -> Overlap:
 
 def _contained(clips: SplitIds, other: SplitIds, key: str) -> NDArray[np.bool_]:
     """Which of `clips` the other split contains under the same key; a null matches nothing."""
+    # A semi-join: rows with a partner, each once; polars joins no nulls.
     rows = clips.clips.select(key).with_row_index("row").join(other.clips.select(key), on=key, how="semi")["row"]
     contained = np.zeros(len(clips.clips), bool)
     contained[rows.to_numpy()] = True

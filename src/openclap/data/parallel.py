@@ -40,6 +40,7 @@ class Share:
         return share
 
     def of_items(self, items: Sequence[T]) -> Sequence[T]:
+        # Every n-th and not a contiguous part: slow records, such as those of one source, are spread over the jobs.
         return items[self.number - 1 :: self.of]
 
     def __str__(self) -> str:
@@ -65,12 +66,14 @@ def run(work: Callable[[T], R], items: Sequence[T], processes: int = 1) -> Itera
     if processes < 1:
         raise ConfigError(f"processes is {processes}, expected 1 or more.")
     retain_some_freed_memory()
+    # Starting processes takes seconds, because each imports everything afresh.
     if processes == 1 or len(items) < 2:
         yield from map(work, items)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of this process hold
     pool = ProcessPoolExecutor(min(processes, len(items)), mp_context=context, initializer=_set_up_worker)
     try:
+        # As they are ready, so that progress moves; results do not depend on their order.
         for done in as_completed([pool.submit(work, item) for item in items]):
             yield done.result()
     except BrokenProcessPool:
@@ -100,6 +103,7 @@ def _set_up_worker() -> None:
 def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
+    # Returns when the parent has ended, in whatever way.
     parent.join()
     os._exit(1)
 
@@ -132,6 +136,7 @@ def run_on_ray(work: Callable[[T], R], items: Sequence[T], processes: int = 1) -
         except Exception as error:  # raised again in the calling process
             return {"result": pickle.dumps((None, error))}
 
+    # A block for each item, so that Ray distributes them one by one: an item is a tar or 256 sounds.
     rows = ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))
     for row in rows.map(process).iter_rows():
         result, failure = pickle.loads(row["result"])

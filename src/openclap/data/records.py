@@ -36,6 +36,7 @@ class Captioned:
 def schema() -> dict[str, Any]:
     """Columns of a table of records: those of `Record`, and the origin of each caption."""
     pl = require("polars", "data")
+    # Types are stated and not inferred, or a table whose first rows are empty would get other columns.
     texts = dict.fromkeys(("id", "audio", "source"), pl.String)
     facts = dict.fromkeys(("label", "group", "title", "licence", "author", "link", "description", "split"), pl.String)
     return {
@@ -58,6 +59,7 @@ def frames(rows: Iterable[Captioned]) -> Iterator[polars.DataFrame]:
         try:
             yield _frame(part, count).with_columns(valid=True)
         except UnicodeEncodeError:
+            # Only a batch with such text is converted row by row; all others take the fast way.
             plain = [_valid(row) for row in part]
             yield _frame(plain, count).with_columns(
                 valid=require("polars", "data").Series([row == other for row, other in zip(part, plain, strict=True)])
@@ -71,6 +73,7 @@ def _frame(rows: list[Captioned], start: int) -> polars.DataFrame:
     pl = require("polars", "data")
     values: dict[str, list[Any]] = {
         "n": list(range(start, start + len(rows))),
+        # One column for paths and URLs; a URL is recognised by its "://" when a record is read back.
         "audio": [os.fspath(row.record.audio) for row in rows],
         "captions": [_joined(caption.text for caption in row.captions) for row in rows],
         "made": [_joined(caption.made for caption in row.captions) for row in rows],
@@ -112,6 +115,7 @@ def captioned(frame: polars.DataFrame) -> Iterator[tuple[int, Captioned]]:
     for row in frame.select(list(schema())).iter_rows(named=True):
         n, captions, made = row.pop("n"), row.pop("captions"), row.pop("made")
         audio = row.pop("audio")
+        # A record has its source's captions; sentences made from them are kept apart, so that they can be made again.
         given = tuple(text for text, how in zip(captions, made, strict=True) if how == "given")
         record = Record(
             **row | {"audio": audio if "://" in audio else Path(audio), "captions": given, "tags": tuple(row["tags"])}

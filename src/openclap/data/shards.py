@@ -66,6 +66,7 @@ class ShardIndex:
 
     def digest(self) -> str:
         """Hash the names, positions and sizes of all samples; their content is not read."""
+        # Reading every sound would take as long as an epoch; sizes and offsets change with nearly every other content.
         facts = json.dumps([self.tars, self.keys])
         return hashlib.sha256(facts.encode() + self.tar_S.tobytes() + self.spans_S4.tobytes()).hexdigest()
 
@@ -88,6 +89,7 @@ class ShardIndex:
             raise DataError(
                 f"{where}: the tar cannot be read ({error.strerror}). Is {self.folder} in place?"
             ) from error
+        # A tar may have been replaced or cut since it was indexed.
         if len(audio) < size or len(text) < json_size:
             raise DataError(f"{where}: the tar ends before it, against its headers. Put the complete tar back.")
         return _parse(self.keys[i], audio, text, where)
@@ -117,6 +119,7 @@ def _indexed(root: Place, only: str) -> ShardIndex:
     unpaired = 0
     for place, tar in enumerate(tars):
         sounds, texts, reason = _scan(tar)
+        # Damage or another writer may leave either one alone.
         pairs = [key for key in sounds if key in texts]
         keys += pairs
         tar_of += [place] * len(pairs)
@@ -140,6 +143,7 @@ def _scan(path: Place) -> tuple[dict[str, MemberSpan], dict[str, MemberSpan], st
     texts: dict[str, MemberSpan] = {}
     try:
         length = path.stat().st_size
+        # "r:" refuses compressed tars: they have no offsets to read by.
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 # tarfile itself notices a truncated member only when it is read.
@@ -149,6 +153,7 @@ def _scan(path: Place) -> tuple[dict[str, MemberSpan], dict[str, MemberSpan], st
                 suffix = name.suffix.lower()
                 spans = sounds if suffix in AUDIO_SUFFIXES else texts if suffix == ".json" else None
                 if member.isreg() and spans is not None:
+                    # The name with its folders: tars of other writers may use one name in several folders.
                     spans[str(name.with_suffix(""))] = MemberSpan(member.offset_data, member.size)
                 tar.members.clear()  # type: ignore[attr-defined]  # otherwise a tar of 100,000 members keeps them all in memory
             return sounds, texts, _end_damage(path, tar.offset)

@@ -40,11 +40,15 @@ def split_by_group(
 def _distribute(sizes: Mapping[str, int], splits: Mapping[str, float], seed: int) -> dict[str, list[str]]:
     members: dict[str, list[str]] = {name: [] for name in splits}
     largest = max(splits, key=lambda name: splits[name])
+    # First, since they decide how much room is left for all others.
     members[largest] = _dominant(sizes, splits)
     room = {name: splits[name] * sum(sizes.values()) for name in splits}
+    # Dominant groups use up the room of the largest split, so the others share what is left in the requested
+    # proportion.
     room[largest] = max(0.0, room[largest] - sum(sizes[group] for group in members[largest]))
     # By hash, so that neither the order of records nor other groups change the order of these.
     rest = sorted(sizes.keys() - set(members[largest]), key=lambda group: _hash(group, seed))
+    # 1, unless the dominant groups exceed the room of their split.
     stretch = sum(sizes[group] for group in rest) / (math.fsum(room.values()) or 1.0)
     ends = [(name, stretch * end) for name, end in zip(room, accumulate(room.values()), strict=True)]
     taken = 0
@@ -63,6 +67,7 @@ def _dominant(sizes: Mapping[str, int], splits: Mapping[str, float]) -> list[str
     if not smaller:
         return []
     clips = sum(sizes.values())
+    # Of the smallest split, where one group has the most influence on a measurement.
     limit = max(DOMINANT_CLIPS, DOMINANT_SHARE * min(smaller) * clips)
     dominant = sorted((size, group) for group, size in sizes.items() if size > limit)
     shared = clips - sum(size for size, _ in dominant)
@@ -73,6 +78,7 @@ def _dominant(sizes: Mapping[str, int], splits: Mapping[str, float]) -> list[str
 
 def _fill_empty(members: dict[str, list[str]], sizes: Mapping[str, int]) -> None:
     for groups in members.values():
+        # By groups and not by clips: a split of one large group has none to give.
         donor = max(members, key=lambda other: len(members[other]))
         if not groups and len(members[donor]) > 1:
             smallest = min(members[donor], key=lambda group: (sizes[group], group))

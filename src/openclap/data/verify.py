@@ -82,6 +82,7 @@ def check(
 def _usable_manifest(folder: Place) -> tuple[polars.DataFrame | None, list[Damage]]:
     """The manifest, or one rebuilt from `work/` where it is unusable; and the damage to it."""
     path, ours = folder / MANIFEST, (folder / IDENTITY).exists()
+    # Tars from elsewhere need no manifest.
     if not path.exists() and not ours:
         return None, []
     rebuilt = manifest_from_work(folder)
@@ -95,6 +96,7 @@ def _usable_manifest(folder: Place) -> tuple[polars.DataFrame | None, list[Damag
     expected = manifest_schema()
     if missing := [name for name in expected if manifest.schema.get(name) != expected[name]]:
         return rebuilt, [(MANIFEST, f"is another table: its column {missing[0]} is missing or of another type")]
+    # The tars agree with `work/`, so it is the manifest that was changed.
     if rebuilt is not None and not rebuilt.equals(manifest) and _all_valid(folder, rebuilt):
         return rebuilt, [(MANIFEST, "contains other rows than were packed")]
     return manifest, []
@@ -168,6 +170,7 @@ def repair(folder: Place, report: CheckReport, *, processes: int = 1) -> CheckRe
     manifest, damaged = manifest_from_work(folder), {name for name, _ in report.damage}
     if manifest is None:
         return _repair_from_tars(folder, report, processes)
+    # Only damaged tars: good ones keep their bytes and times, whatever has become of the sounds.
     jobs = [job for job in _jobs(folder, manifest) if job[1] in damaged]
     names = {name for _, name, _ in jobs}
     plans = [
@@ -196,6 +199,7 @@ def repair(folder: Place, report: CheckReport, *, processes: int = 1) -> CheckRe
 
 
 def _repair_from_tars(folder: Place, report: CheckReport, processes: int) -> CheckReport:
+    # Tars cannot be made from the manifest; the manifest and the sizes can be made from tars.
     lost = [(name, reason) for name, reason in report.damage if name != MANIFEST and not name.endswith(SIZES)]
     if len(lost) == len(report.damage) and any(reason != NOT_IN_MANIFEST for _, reason in lost):
         raise DataError(f"{folder}: cannot be repaired, since {WORK}/ was deleted. Build it again in a new folder.")

@@ -143,6 +143,7 @@ def _digest(tar: Tar, samples: Sequence[PlannedSample]) -> str:
     # The digest of all records includes the name and size of each sound.
     sha = hashlib.sha256(identity(place_of(tar.folder))["digest"].encode())
     for sample in samples:
+        # Another caption, split or number makes the tar invalid, and only that tar.
         sha.update(f"{sample.number} {sample.n} ".encode() + sample.json)
     return sha.hexdigest()
 
@@ -181,8 +182,10 @@ def _write_members(
             except AudioError as error:  # it was decoded before: the file was changed or removed since
                 if require_all:
                     raise
+                # The sample leaves a gap in the numbers: renumbering would change every tar behind it.
                 rows.append({"n": n, "reason": " ".join(str(error).split())})
                 continue
+            # Names are numbers, as LAION renames its files; the original one is in the JSON.
             audio_place, text_place = add_member(tar, f"{number}.flac", flac), add_member(tar, f"{number}.json", text)
             rows.append(
                 {
@@ -227,6 +230,7 @@ def json_of(record: Record, captions: Sequence[Caption]) -> bytes:
     content: dict[str, Any] = {"text": texts, "tag": list(record.tags), "original_data": original}
     keywords = [caption.text for caption in captions if caption.made.startswith(KEYWORDS)]
     if keywords:
+        # LAION's loader draws from these names when it trains with keyword captions.
         content |= {"text_augment_t5": keywords[0], "text_augment_all": texts}
     return json.dumps(content).encode()
 

@@ -16,6 +16,7 @@ AddressKind = Literal["public", "private", "forbidden"]
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+# RFC 6052: an IPv4 address in the last 32 bits, which a gateway contacts.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # Metadata servers of Amazon and others (IPv4), Amazon (IPv6) and Alibaba. `ipaddress` calls the last two only private.
 _METADATA = frozenset(ipaddress.ip_address(text) for text in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200"))

@@ -49,6 +49,7 @@ def fetch(
 
     loop = _BackgroundLoop(threads=limits.concurrency)  # for the disk; lookups of names have threads of their own
     session = Session(limits, headers or {}, progress or (lambda size: None), seed)
+    # The only thing that the event loop's thread and the caller's share.
     outcomes: SimpleQueue[Future[FetchedFile | FailedFetch]] = SimpleQueue()
     source, exhausted, running = iter(requests), False, 0
     try:

@@ -47,6 +47,7 @@ class Host:
     def start(self, now: float) -> None:
         """Count a request for the rate limit."""
         if self._limits.requests_per_second:
+            # From the start of a request, not its end: long downloads do not add to the wait.
             self._next_start = now + 1.0 / self._limits.requests_per_second
 
     def succeed(self) -> None:
@@ -94,6 +95,8 @@ class Session:
     async def fetch(self, request: FileRequest) -> FetchedFile | FailedFetch:
         """Fetch one file, with retries. Raises DataError when the disk is full."""
         attempts, transfer = 0, Transfer(request, self._connections, self._limits, self._headers, self._progress)
+        # Attempts of one file. Trouble of a whole host is counted in `Host`, which tenacity has no notion of
+        # (docs/decisions/0013).
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, TransferError) and error.retry),
             wait=lambda state: backoff(self._limits.backoff_s, state.attempt_number, self._rng),
@@ -139,6 +142,7 @@ class Session:
                         if existing := await in_thread(_existing, request):
                             return existing
                         return await self._send(transfer, place, partial, host)
+            # Outside of the turn: waiting for another process must not occupy the host's slot.
             await asyncio.sleep(LOCKED_S)
             if existing := await in_thread(_existing, request):
                 return existing

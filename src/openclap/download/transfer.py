@@ -86,6 +86,7 @@ class Transfer:
             return await self._finish(partial, "")
         started = time.monotonic()
         try:
+            # Over all attempts together: a server that sends a byte a second must not hold a slot for ever.
             async with asyncio.timeout(self._limits.timeout_s - self._spent_s):
                 return await self._get(place, partial)
         except TimeoutError:
@@ -156,6 +157,7 @@ class Transfer:
             partial.start_over()
             raise self._cut_off("the server sent another range than the requested one")
         if response.status_code == 200 or partial.size == 0:
+            # 200 means the whole file from its first byte, whatever range was asked for.
             partial.start_over(RemoteFile(digest_of(self._request.url), _validator(response), length))
             self._resumed = False
         # By the declared length, before a byte of a file that is too large or of the wrong length is read.
@@ -228,6 +230,7 @@ def _range_headers(partial: Partial) -> dict[str, str]:
     if not partial.size or partial.remote is None:
         return {}
     validator = partial.remote.validator
+    # With If-Range the server sends the whole file if it has changed (RFC 9110, 13.1.5).
     return {"Range": f"bytes={partial.size}-"} | ({"If-Range": validator} if validator else {})
 
 

@@ -54,7 +54,7 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Estimate:
-    """The statistic of N items, and its percentile interval when whole groups are drawn with replacement.
+    """Compute a statistic of N items, and its percentile interval when whole groups are drawn with replacement.
 
     Args:
         group_N: any values that can be sorted; equal values are one group.
@@ -68,6 +68,8 @@ def bootstrap_interval(
         raise DataError("An interval needs at least one item, but there is none.")
     value = float(statistic(np.ones((1, items)))[0])
     if groups == 1:
+        # Every resample of one group is that group: the interval would have no width, which says nothing about other
+        # groups.
         return Estimate(value, float("nan"), float("nan"))
     # Blocks bound the memory; the generator is read in the same order whatever their size.
     rng, step, values = np.random.default_rng(seed), max(1, BLOCK // max(items, groups)), []
@@ -96,7 +98,7 @@ class Difference:
 
 
 def paired_difference(a: Measure, b: Measure, group_A: Sequence[str], *, seed: int = 0) -> Difference:
-    """The figure of `a` less that of `b`, under the same resamples of the groups of their clips.
+    """Subtract the figure of `b` from that of `a`, under the same resamples of the groups of their clips.
 
     `p` is twice the smaller share of resamples on one side of 0 (those equal to 0 count on both), and at least
     1 / RESAMPLES. Raises DataError when the two measures are not of the same clips.
@@ -114,18 +116,20 @@ def paired_difference(a: Measure, b: Measure, group_A: Sequence[str], *, seed: i
     if not len(drawn):
         return Difference(estimate, float("nan"))
     side = min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
+    # No fewer than one in all resamples: a p of 0 would claim more than the draws can show.
     return Difference(estimate, min(1.0, max(2 * side, 1 / len(drawn))))
 
 
 def chance_retrieval(owner_T: ArrayLike, clips: int, *, draws: int = DRAWS, seed: int = 0) -> dict[Metric, Estimate]:
-    """The figures of random similarities of this shape and these owners: means and 95 % intervals."""
+    """Estimate the figures of random similarities of this shape and these owners: means and 95 % intervals."""
     owners, rng = np.asarray(owner_T, np.int64), np.random.default_rng(seed)
+    # By the same measures as a model's figures, so both follow one protocol.
     tables = [retrieval_measures(random_ranks(owners, clips, rng)) for _ in range(draws)]
     return {metric: _spread(np.array([table[metric].value for table in tables])) for metric in tables[0]}
 
 
 def random_ranks(owner_T: Ints, clips: int, rng: np.random.Generator) -> Ranks:
-    """The ranks of one random similarity, drawn without making the (A, T) matrix.
+    """Draw the ranks of one random similarity, without making the (A, T) matrix.
 
     With independent continuous scores every column orders the clips at random, so a caption's clip has any rank in
     1..A; and every row orders the captions at random, so the n captions of a clip have any n ranks of 1..T.
@@ -133,6 +137,7 @@ def random_ranks(owner_T: Ints, clips: int, rng: np.random.Generator) -> Ranks:
     """
     captions = len(owner_T)
     order = np.argsort(owner_T, kind="stable")
+    # Clips with equally many captions are drawn together.
     count_T = np.bincount(owner_T, minlength=clips)[owner_T[order]]
     rank_T = np.empty(captions, np.int64)
     for count in np.unique(count_T):
@@ -159,7 +164,7 @@ def chance_recall(count_A: Ints, pool: int, k: Ints) -> Floats:
 def chance_classification(
     answers: Classified, group_N: Sequence[str], *, draws: int = DRAWS, seed: int = 0
 ) -> dict[Metric, Estimate]:
-    """The figures without any skill.
+    """Compute the figures that need no skill.
 
     The value is that of the best constant answer: for accuracy the share of the most frequent class, for balanced
     accuracy 1/C, for mAP@10 the classes in order of frequency. The interval is that of these predictions against
@@ -179,12 +184,13 @@ def chance_classification(
     estimates = {}
     for metric, value in constant_answer(answers.label_N).items():
         spread = _spread(np.array([table[metric] for table in tables]))
+        # The best constant answer is no permutation, and may lie outside their range.
         estimates[metric] = Estimate(value, min(spread.low, value), max(spread.high, value))
     return estimates
 
 
 def constant_answer(label_N: Ints) -> dict[Metric, float]:
-    """The figures of the best constant answer, which depend only on the frequencies of the classes."""
+    """Compute the figures of the best constant answer, which depend only on the frequencies of the classes."""
     share_C = np.sort(np.unique(label_N, return_counts=True)[1])[::-1] / len(label_N)
     return {
         ACCURACY: float(share_C[0]),
@@ -194,10 +200,11 @@ def constant_answer(label_N: Ints) -> dict[Metric, float]:
 
 
 def _permuted_by_group(group_N: NDArray[np.str_], rng: np.random.Generator) -> Ints:
-    """An order of the items in which whole groups have changed places."""
+    """Permute the items so that whole groups change places."""
     names, index_N = np.unique(group_N, return_inverse=True)
     place_G = rng.permutation(len(names))
     order = np.empty(len(group_N), np.int64)
+    # The items in order of their group get the labels of the items in order of their group's new place.
     order[np.argsort(index_N, kind="stable")] = np.argsort(place_G[index_N], kind="stable")
     return order
 
@@ -208,6 +215,8 @@ def _distinct(rng: np.random.Generator, rows: int, count: int, top: int) -> Ints
     for place in range(count):
         drawn = rng.integers(0, top - place, size=rows)
         for taken in range(place):
+            # `chosen` is sorted, so stepping over each taken number in turn maps 0..top-place-1 onto the numbers that
+            # are left.
             drawn += drawn >= chosen[:, taken]
         chosen[:, place] = drawn
         chosen[:, : place + 1].sort(axis=1)
@@ -223,5 +232,6 @@ def _percentiles(values: Floats, level: float) -> tuple[float, float]:
     defined = values[~np.isnan(values)]
     if not len(defined):
         return float("nan"), float("nan")
+    # The percentile method: no assumption about the distribution, and never outside the possible values.
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -162,6 +162,7 @@ def load_collection(
     if isinstance(data, Collection):
         return data
     folder = Path(data).expanduser()
+    # A choice of columns or source is for loose sounds; shards have neither.
     if reading != ReadOptions() or not _is_packed(folder, split):
         source = recognise(folder.absolute(), reading)
         recognised(source)
@@ -227,6 +228,7 @@ def _clip_of_sample(sample: Sample) -> EvalClip:
         wave_NC, rate = decode(sample.audio)
     except AudioError as error:
         raise AudioError(f"{sample.key}: {error}") from error
+    # Shards of other writers may hold numbers here.
     facts = {name: str(value) for name, value in sample.original.items() if value is not None}
     return EvalClip(
         key=sample.key,
@@ -298,7 +300,7 @@ def _notes_on_splits(test: EvalClips, train: EvalClips | None) -> Iterator[str]:
 
 
 def clips_of_task(task: Task, data: Path | Collection, trained: SplitIds | None = None) -> TaskClips:
-    """The clips of one task.
+    """Load the clips of one task.
 
     Args:
         data: the collection, for a task on one; otherwise the folder that holds the published data sets.
@@ -319,6 +321,7 @@ def clips_of_task(task: Task, data: Path | Collection, trained: SplitIds | None 
     if not chosen:
         splits = sorted({str(record.split) for record in records})
         raise DataError(f"{root}: no clip is in its split {task.split!r}. Found: {', '.join(splits) or 'no clips'}.")
+    # Before anything is counted: a clip that is listed twice would be weighed twice.
     chosen = _drop_repeated_ids(chosen, notes)
     if trained:
         chosen = remove_trained_clips(chosen, trained, notes)
@@ -348,6 +351,7 @@ def _clips_of_collection(task: Task, collection: Collection) -> TaskClips:
         return TaskClips(test, None, None, classes, classes, tuple(_notes_on_clips(task, test, classes)))
     if train is None:
         raise DataError("There is no training split to train a probe on.")
+    # A clip without a label cannot be learned from.
     train = train.select([i for i, clip in enumerate(train.clips) if task.labels_of(clip)])
     classes = tuple(sorted({label for clip in train.clips for label in task.labels_of(clip)}))
     if len(classes) < 2:
@@ -415,6 +419,7 @@ def _task_record(task: Task, record: Record) -> TaskRecord:
 
 def _clips_of_task_records(name: str, records: Sequence[TaskRecord]) -> EvalClips:
     clips = tuple(record.clip for record in records)
+    # No digest yet: a published set is hashed while it is embedded, and cached embeddings need no second reading.
     return EvalClips(name, clips, "", lambda index: Path(clips[index].path).read_bytes())
 
 
@@ -445,7 +450,7 @@ def _classes(task: Task, records: Sequence[TaskRecord]) -> tuple[tuple[str, ...]
 
 
 def read_classes(path: Path) -> dict[str, str]:
-    """The words for each label: lines of a label, a tab and words; a label alone stands for itself.
+    """Read the words for each label: lines of a label, a tab and words; a label alone stands for itself.
 
     Raises ConfigError when the file cannot be read, names a label twice, or names none.
     """

@@ -61,6 +61,7 @@ def remove_trained_clips(records: Sequence[TaskRecord], trained: SplitIds, notes
     left.
     """
     ids = ids_of_records((item.record for item in records), "test").clips
+    # Uploads and not file names: sets cut different stretches of one upload, and a model has heard their neighbours.
     by_id = _overlap(ids.select(UPLOAD_IDS), trained)
     by_sound = np.zeros(len(records), bool)
     sounds_note = ""
@@ -96,6 +97,7 @@ def _overlap_by_sound(records: Sequence[TaskRecord], trained: SplitIds) -> tuple
 def _pcm_sha256(record: Record) -> str | None:
     """The hash of a sound as a manifest has it; None for a sound that cannot be decoded."""
     try:
+        # Decoded as `openclap dataset build` does, or equal sounds would have other hashes.
         return facts_of(record.audio, record.start_s, record.length_s).pcm_sha256
     except (AudioError, OSError):
         return None

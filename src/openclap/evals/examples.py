@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openclap.audio.io import decode, resample, to_mono
+from openclap.audio.io import decode, to_mono
 from openclap.audio.mono import is_silent
+from openclap.audio.resample import resample
 from openclap.errors import AudioError, DataError
 from openclap.evals.dataset import EvalClip, EvalClips
 from openclap.evals.retrieval import Retrieval
@@ -62,6 +63,7 @@ class ExampleQuery:
 def choose_queries(retrieval: Retrieval, *, seed: int = 0) -> list[int]:
     """Up to eight captions of different words, drawn at random within each band of ranks: four whose own clip ranks
     first, two at 2 to 10, two beyond. Where a band has too few, others take their place."""
+    # Drawn and not chosen, so that the page shows what the model does, good and bad.
     order = np.random.default_rng(seed).permutation(len(retrieval.captions)).tolist()
     rank_T, chosen, used_words = retrieval.ranks.text_to_audio_T, list[int](), set[str]()
 
@@ -104,6 +106,7 @@ def hardest_queries(
     order = np.argsort(-retrieval.ranks.text_to_audio_T, kind="stable").tolist()
     first: dict[int, int] = {}
     for t in order:
+        # One caption per clip, or one hard clip with five captions would fill the list.
         first.setdefault(int(retrieval.ranks.owner_T[t]), t)
     worst = [t for t in first.values() if retrieval.ranks.text_to_audio_T[t] > 1][:count]
     return [_query(retrieval, clips, t, player) for t in worst]

@@ -18,6 +18,7 @@ from openclap.arrays import Floats
 from openclap.errors import ConfigError, DataError
 from openclap.limits import check_count
 
+# As in Gui et al.
 SUBSETS = 25
 SMALLEST = 500  # embeddings in the smallest subset, as in Gui et al.; half of all where there are fewer than 1,000
 FEWEST = 10
@@ -51,6 +52,7 @@ class Gaussian:
     def of(cls, vectors_ND: Floats) -> Gaussian:
         """Fitted to (N, D), N ≥ 2, with the unbiased covariance."""
         mean_D = vectors_ND.mean(axis=0)
+        # R of a QR decomposition has the same RᵀR as the centred vectors, at most D rows of it.
         return cls(mean_D, np.linalg.qr(vectors_ND - mean_D, mode="r") / np.sqrt(len(vectors_ND) - 1))
 
     def distance(self, other: Gaussian) -> float:
@@ -61,11 +63,12 @@ class Gaussian:
         """
         common = np.linalg.svd(self.root_RD @ other.root_RD.T, compute_uv=False).sum()
         spread = np.square(self.root_RD).sum() + np.square(other.root_RD).sum() - 2 * common
+        # Rounding can bring equal collections below 0.
         return max(0.0, float(np.square(self.mean_D - other.mean_D).sum() + spread))
 
 
 def frechet_distance(a_ND: ArrayLike, b_MD: ArrayLike) -> float:
-    """The Fréchet distance between Gaussians fitted to two collections of embeddings, in float64; 0 or more.
+    """Compute the Fréchet distance between Gaussians fitted to two collections of embeddings, in float64; 0 or more.
 
     With fewer embeddings than dimensions the distance is defined, but far too large. Raises DataError for fewer than 2
     embeddings on a side, other shapes than (N, D) and (M, D), and numbers that are not finite.
@@ -76,7 +79,7 @@ def frechet_distance(a_ND: ArrayLike, b_MD: ArrayLike) -> float:
 def frechet_distance_infinity(
     a_ND: ArrayLike, b_MD: ArrayLike, *, seed: int = 0, subsets: int = SUBSETS
 ) -> Extrapolation:
-    """The Fréchet distance to `b_MD` extrapolated to infinite M; `a_ND` is the reference and stays whole.
+    """Extrapolate the Fréchet distance to `b_MD` to infinite M; `a_ND` is the reference and stays whole.
 
     Random subsets of b, of evenly spaced sizes up to M, are each compared with all of a, and a line is fitted to the
     distances over 1 / size. The same seed gives the same result. Raises as `frechet_distance`, DataError for fewer than
@@ -85,14 +88,17 @@ def frechet_distance_infinity(
     if subsets < 2 or seed < 0:
         raise ConfigError(f"subsets is {subsets} and seed {seed}, expected 2 or more subsets and a seed of 0 or more.")
     check_count("subsets", subsets)
+    # The reference stays whole, so its bias is the same in all distances.
     reference, b_MD = Gaussian.of(_checked(a_ND, "a")), _checked(b_MD, "b", a_ND)
     count = len(b_MD)
     if count < FEWEST:
         raise DataError(f"The second set has {count} vectors: the extrapolation needs {FEWEST} or more.")
     rng = np.random.default_rng(seed)
     size_S = np.unique(np.linspace(min(SMALLEST, count // 2), count, subsets).astype(np.int64))
+    # Each subset is drawn anew from all of b.
     chosen = (rng.choice(count, size, replace=False) for size in size_S)
     distance_S = np.array([reference.distance(Gaussian.of(b_MD[rows])) for rows in chosen])
+    # The intercept is the value at 1 / size = 0.
     slope, value = np.polyfit(1 / size_S, distance_S, 1)
     unexplained = np.square(distance_S - (value + slope / size_S)).sum()
     total = np.square(distance_S - distance_S.mean()).sum()

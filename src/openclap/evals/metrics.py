@@ -34,6 +34,7 @@ Statistic = Callable[[Floats], Floats]
 
 TEXT_TO_AUDIO, AUDIO_TO_TEXT = "text_to_audio", "audio_to_text"
 DIRECTION_LABELS = {TEXT_TO_AUDIO: "text→audio", AUDIO_TO_TEXT: "audio→text"}
+# As papers report them.
 RECALL_AT = (1, 5, 10)
 MRR = "MRR"
 RANK_METRICS = ("median_rank", "mean_rank")
@@ -91,13 +92,14 @@ class Measure:
 
 
 def retrieval_measures(ranks: Ranks) -> dict[Metric, Measure]:
-    """Every retrieval figure as a measure. Items are captions from text to audio, and clips from audio to text.
+    """Build every retrieval figure as a measure. Items are captions from text to audio, and clips from audio to text.
 
     MRR is the mean of 1/rank without a cut; from audio to text it takes the best-placed caption.
     """
     rank_T, best_A, query_A = ranks.text_to_audio_T, ranks.best(), ranks.queries
     reciprocal_T = np.where(rank_T <= CUT, 1.0 / rank_T, 0.0)
     return {
+        # The clip of each item is that by which the bootstrap finds its group.
         **_rank_measures(TEXT_TO_AUDIO, rank_T, reciprocal_T, ranks.owner_T),
         **_rank_measures(AUDIO_TO_TEXT, best_A, ranks.average_precision(), query_A),
     }
@@ -124,6 +126,7 @@ def retrieval_metrics(similarity_AT: ArrayLike, owner_T: ArrayLike) -> dict[str,
     numbers them best first.
     """
     ranks = rank_retrieval(similarity_AT, owner_T)
+    # MRR is not among the published figures.
     figures = {metric.key: measure.value for metric, measure in retrieval_measures(ranks).items() if metric.name != MRR}
     return figures | {Metric("mAP@10", AUDIO_TO_TEXT).key: float(ranks.published_average_precision().mean())}
 
@@ -141,6 +144,7 @@ class Classified:
     def confusion(self) -> Ints:
         """(C, C) counts: rows are true classes, columns predicted ones."""
         table_CC = np.zeros((self.score_NC.shape[1],) * 2, np.int64)
+        # Not +=, which counts a repeated pair of indices once.
         np.add.at(table_CC, (self.label_N, self.predicted_N), 1)
         return table_CC
 
@@ -162,6 +166,7 @@ def classify(scores_NC: ArrayLike, label_N: ArrayLike, *, tie: float = 0.0) -> C
     own_N = score_NC[np.arange(items), labels]
     # The classes that reach the true one's score, itself included: rank 1 where it alone does.
     rank_N = (score_NC >= own_N[:, None] - tie).sum(1).astype(np.int64)
+    # For a wrong answer, the best of the other classes: on a tie the true class may also have the highest score.
     others_NC = np.where(np.arange(classes) == labels[:, None], -np.inf, score_NC)
     return Classified(score_NC, labels, rank_N, np.where(rank_N == 1, labels, others_NC.argmax(1)))
 
@@ -173,6 +178,7 @@ def classification_measures(answers: Classified) -> dict[Metric, Measure]:
     item_N = np.arange(len(right_N))
     return {
         ACCURACY: Measure(mean_of(right_N), item_N),
+        # Beside accuracy, which a set with one frequent class makes easy.
         BALANCED_ACCURACY: Measure(balanced_of(right_N, answers.label_N), item_N),
         MAP_AT_10: Measure(mean_of(reciprocal_N), item_N),
     }
@@ -191,6 +197,7 @@ def classification_metrics(scores_NC: ArrayLike, label_N: ArrayLike) -> dict[str
 def classes_in_detail(answers: Classified) -> list[ClassFigures]:
     """For each class that occurs, in order: the number of its clips, and its recall, precision and F1."""
     table_CC = answers.confusion()
+    # Classes without clips have no recall; they are left out below.
     predicted_C, true_C, right_C = table_CC.sum(0), table_CC.sum(1), np.diag(table_CC)
     return [
         ClassFigures(
@@ -217,11 +224,13 @@ class ClassFigures:
 
 def mean_of(value_N: Floats) -> Statistic:
     """The weighted mean."""
+    # One matrix product for all resamples.
     return lambda weight_RN: (weight_RN @ value_N) / weight_RN.sum(1)
 
 
 def median_rank_of(rank_N: Ints) -> Statistic:
     """floor(median of 0-based ranks) + 1 under whole-number weights: the median of the list they repeat."""
+    # A weighted median: cumulated weights are positions in the list in which each rank is repeated by its weight.
     order = np.argsort(rank_N, kind="stable")
     sorted_N = rank_N[order]
 
@@ -255,6 +264,7 @@ def balanced_of(right_N: Floats, label_N: Ints) -> Statistic:
 
 def _rank_measures(direction: str, rank_N: Ints, gain_N: Floats, clip_N: Ints) -> dict[Metric, Measure]:
     statistics = {f"R@{k}": mean_of((rank_N <= k).astype(np.float64)) for k in RECALL_AT} | {
+        # From text to audio there is one right clip per caption, so average precision is the reciprocal of its rank.
         "mAP@10": mean_of(gain_N),
         "median_rank": median_rank_of(rank_N),
         "mean_rank": mean_of(rank_N.astype(np.float64)),

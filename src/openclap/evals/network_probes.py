@@ -42,7 +42,7 @@ from openclap.training.classifier import (
     train_classifier,
 )
 from openclap.training.config import OptimConfig, TrainConfig
-from openclap.training.finetune import LARGE_BATCH
+from openclap.training.finetune_config import LARGE_BATCH
 from openclap.types import AudioBatch
 
 RATES = (1e-4, 3e-5)
@@ -59,12 +59,12 @@ UNNORMALISED = "before L2 normalisation"
 
 
 def laion_linear(data: ProbeInput) -> tuple[Scorer, str]:
-    """A linear layer on the embeddings as they are."""
+    """Train a linear layer on frozen embeddings."""
     return _fit_head(data, hidden=False)
 
 
 def laion_mlp(data: ProbeInput) -> tuple[Scorer, str]:
-    """The same with a hidden layer."""
+    """Train a head with a hidden layer on frozen embeddings."""
     return _fit_head(data, hidden=True)
 
 
@@ -112,6 +112,7 @@ def _fit_tower(data: ProbeInput, rate: float) -> tuple[Scorer, TrainingProgress,
     head = classifier_head(embedder.preset.embedding_size, train.truth_PC.shape[1], hidden=True)
     # A copy: the model itself must stay as it is for other tasks. It was loaded without gradients.
     network = AudioEncoder(embedder.clap, head.to(embedder.device)).requires_grad_(True)
+    # Validation reads sounds as the evaluation does: all windows, without augmentation.
     scorer = _SoundScorer(network, embedder, data.model.batch_size)
     batches = _SoundBatches(train, embedder, config).batches
     folder = _checkpoint_folder(data, train, valid, config)
@@ -203,6 +204,7 @@ def _checkpoint_folder(
     if cache is None:
         return None
     digest = hashlib.sha256(
+        # Without start and data: their paths may change, and identity and digests stand for their content.
         repr((__version__, cache.identity, replace(config, start="", data=""), data.multilabel)).encode()
     )
     for part in (train, valid):
@@ -241,6 +243,7 @@ def _tower_config(config: TrainConfig, embedder: Embedder) -> TrainConfig:
         config,
         augment=replace(LAION_STRIPES, time_width=time_width, mel_width=mel_width),
         freeze_batch_norm=config.batch_size < LARGE_BATCH,
+        # int8 networks cannot be trained.
         precision="bf16" if embedder.precision == "bf16" else "fp32",
         patience=PATIENCE,
     )
@@ -304,6 +307,7 @@ def _with_networks(embedder: SoundEmbedder) -> Embedder:
 @torch.inference_mode()
 def _mean_over_windows(network: nn.Module, embedder: Embedder, waves: Sequence[Wave], batch_size: int) -> Embeddings:
     """(N, K) float32: the mean over each waveform's windows of the outputs of `network`, in batches of windows."""
+    # Windows of all sounds in one list, so that batches are full whatever the sounds' lengths.
     pieces = [(row, piece) for row, wave_S in enumerate(waves) for piece in embedder.pieces(wave_S)]
     parts = []
     for start in range(0, len(pieces), batch_size):

@@ -115,7 +115,7 @@ MakeClassifier = Callable[[float, NDArray[Any]], Any]
 
 
 def run_probe(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """Train a probe on the training split and answer the test split, or answer each fold from the others."""
+    """Train a probe on the training split and score the test split, or score each fold by a probe of the others."""
     if task.folds:
         return _probe_folds(task, data, test, model, seed)
     train, valid, lost = _training_clips(task, data, model)
@@ -133,7 +133,7 @@ def run_probe(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmb
 
 
 def _probe_folds(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """With official folds, the clips of each fold are answered by a probe trained on all other folds."""
+    """Score the clips of each official fold by a probe that is trained on all other folds."""
     whole = label_clips(task, test, data.classes)
     clip_N, label_N = labelled_clips(task, test.clips, data.classes)
     score_NC = np.empty((len(test.clips), len(data.classes)))
@@ -152,7 +152,7 @@ def _probe_folds(task: Task, data: TaskClips, test: EmbeddedClips, model: Cached
 
 
 def run_few_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """The mean accuracy of classifiers that are each trained on 8 clips per label, as in MAEB."""
+    """Average the accuracy of classifiers that are each trained on 8 clips per label, as in MAEB."""
     clip_N, label_N = labelled_clips(task, test.clips, data.classes)
     rounds: list[tuple[LabelledClips, Ints]]  # training clips, and the items of `clip_N` to answer
     lost: tuple[tuple[str, str], ...] = ()
@@ -173,13 +173,14 @@ def run_few_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cached
             score_NC = fit_classifier(few, _maeb_classifier, multilabel=False)(
                 test.clips, test.embedding_ND[clip_N[items]]
             )
+            # Each clip's share of right answers over the draws, so that the interval is over clips and not over draws.
             right_N[items] += (classify(score_NC, label_N[items], tie=TIE).rank_N == 1) / DRAWS
     mean = fold_mean(right_N, test.clips, clip_N) if task.folds else mean_of(right_N)
     return TaskOutput(test.clips, {ACCURACY: Measure(mean, clip_N)}, lost=lost, classes=data.classes)
 
 
 def draw_shots(train: LabelledClips, count: int, rng: np.random.Generator) -> Ints:
-    """Positions of up to `count` clips of every label, drawn at random."""
+    """Draw the positions of up to `count` clips of every label."""
     order = rng.permutation(len(train.clips))
     label = train.truth_PC[order].argmax(1)
     return np.sort(np.concatenate([order[label == value][:count] for value in np.unique(label)]))
@@ -220,7 +221,7 @@ def _official_folds(clips: EvalClips, task: Task) -> list[NDArray[np.bool_]]:
 
 
 def linear(data: ProbeInput) -> tuple[Scorer, str]:
-    """scikit-learn's logistic regression, one-vs-rest for any number of labels.
+    """Fit scikit-learn's logistic regression, one-vs-rest for any number of labels.
 
     C is chosen on the official validation split, and the last fit is on both parts. Without that split C is chosen by
     cross-validation over groups of the training clips.
@@ -231,6 +232,7 @@ def linear(data: ProbeInput) -> tuple[Scorer, str]:
     make = partial(_make_linear, multilabel=data.multilabel)
     if valid is not None:
         strength = _choose(STRENGTHS, make, [(candidates, valid)], data.multilabel)
+        # Validation clips have served their purpose, so the last fit uses them, too.
         how, train = f"chosen on {valid.clips.name}", _join(train, valid)
     elif folds := folds_over_groups(candidates, data.seed):
         parts = [(candidates.at(seen), candidates.at(held_out)) for seen, held_out in folds]
@@ -244,7 +246,7 @@ def linear(data: ProbeInput) -> tuple[Scorer, str]:
 
 
 def mlp(data: ProbeInput) -> tuple[Scorer, str]:
-    """One hidden layer of 1,024 (scikit-learn's MLPClassifier: Adam, batches of 160, at most `data.epochs`).
+    """Fit one hidden layer of 1,024 (scikit-learn's MLPClassifier: Adam, batches of 160, at most `data.epochs`).
 
     Cross-entropy for one label, binary cross-entropy for any number. Weight decay is chosen on the validation split or
     on held-out groups of the training clips; the last fit is on both parts.
@@ -267,6 +269,7 @@ def mlp(data: ProbeInput) -> tuple[Scorer, str]:
 def _make_linear(strength: float, target: NDArray[Any], *, multilabel: bool) -> Any:
     classifier = require("sklearn.linear_model", "eval").LogisticRegression(C=strength, max_iter=ITERATIONS)
     one_vs_rest = require("sklearn.multiclass", "eval").OneVsRestClassifier
+    # One classifier for each label, since labels of a clip do not exclude each other.
     return one_vs_rest(classifier) if target.ndim == 2 else classifier
 
 
@@ -276,7 +279,7 @@ def _choose(
     parts: Sequence[tuple[LabelledClips, LabelledClips]],
     multilabel: bool,
 ) -> float:
-    """The first of the best settings. Each part is (clips to train on, clips to score)."""
+    """Choose the first of the best settings. Each part is (clips to train on, clips to score)."""
 
     def total(choice: float) -> float:
         fitted = ((fit_classifier(seen, partial(make, choice), multilabel=multilabel), part) for seen, part in parts)
@@ -299,8 +302,10 @@ def folds_over_groups(train: LabelledClips, seed: int) -> list[tuple[Ints, Ints]
     if count < 2:
         return []
     selection = require("sklearn.model_selection", "eval")
+    # Groups, because takes of one recording in both parts would favour the weakest regularisation.
     splitter = selection.StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
+        # A rare class is missing in some folds; nothing can be done about it.
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         pairs = list(splitter.split(np.zeros(len(label_P)), label_P, group_P))
     return [(seen, held_out) for seen, held_out in pairs if len(held_out) and len(np.unique(label_P[seen])) > 1]
@@ -334,6 +339,7 @@ def fit_classifier(train: LabelledClips, make: Callable[[NDArray[Any]], Any], *,
             model = make(target).fit(embedding_PD, target)
 
     def scorer(clips: EvalClips, embedding_ND: Embeddings) -> Floats:
+        # A class without training clips can never be the answer.
         score_NC = np.full((len(embedding_ND), truth_PC.shape[1]), -np.inf)
         if model is not None:
             # A single known class of several labels has two columns, "without" and "with": the last one is taken.
@@ -349,6 +355,7 @@ def _classifier_scores(model: Any, embedding_ND: Embeddings) -> Floats:
         with np.errstate(divide="ignore"):
             return np.asarray(model.predict_log_proba(embedding_ND.astype(np.float64)), np.float64)
     value: Floats = model.decision_function(embedding_ND.astype(np.float64))
+    # The one column is that of the second class.
     return np.stack([-value, value], axis=1) if value.ndim == 1 else value
 
 

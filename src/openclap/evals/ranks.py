@@ -61,6 +61,7 @@ class Ranks:
 
     def average_precision(self, cut: int = CUT) -> Floats:
         """(Q,) the sum of i / rank_i over a clip's captions within `cut`, best first, divided by their whole count."""
+        # By clip, and within a clip best first.
         return self._precision(np.lexsort((self.audio_to_text_T, self.owner_T)), cut)
 
     def published_average_precision(self, cut: int = CUT) -> Floats:
@@ -74,6 +75,7 @@ class Ranks:
 
     def _precision(self, order: Ints, cut: int) -> Floats:
         within = order[self.audio_to_text_T[order] <= cut]
+        # The precision at the rank of the i-th caption that was found: i of the first rank_i are right.
         gain = place_in_run(self.owner_T[within]) / self.audio_to_text_T[within]
         gain_A = np.bincount(self.owner_T[within], weights=gain, minlength=self.clips)
         return (gain_A / np.maximum(np.bincount(self.owner_T, minlength=self.clips), 1))[self.queries]
@@ -102,7 +104,7 @@ def rank_retrieval(similarity_AT: ArrayLike, owner_T: ArrayLike, *, tie: float =
 
 
 def rank_vectors(audio_AD: ArrayLike, text_TD: ArrayLike, owner_T: ArrayLike, *, tie: float = TIE) -> Ranks:
-    """The same from unit vectors: the score of a clip and a caption is their product.
+    """Rank in both directions from unit vectors: the score of a clip and a caption is their product.
 
     Memory beside the embeddings: one block, and a few numbers per caption. Raises DataError as `rank_retrieval`.
     """
@@ -144,7 +146,9 @@ class _PairScores:
 def _rank(scores: _PairScores, owner_T: Ints, tie: float) -> Ranks:
     caption_T = np.arange(len(owner_T))
     own_T = scores.exact(owner_T, caption_T)
+    # In the type of the scores: a float64 threshold would promote every block that is compared with it.
     wanted_T = own_T - own_T.dtype.type(tie) if tie else own_T
+    # Captions by clip, so that those of a block of clips are one slice.
     order_T = np.argsort(owner_T, kind="stable")
     first_A = np.searchsorted(owner_T[order_T], np.arange(scores.clips + 1))
     clips_T, captions_T = np.zeros(len(owner_T), np.int64), np.zeros(len(owner_T), np.int64)
@@ -154,6 +158,7 @@ def _rank(scores: _PairScores, owner_T: Ints, tie: float) -> Ranks:
         wanted = wanted_T[query]
         if not scores.error:
             return np.asarray(block_RC >= wanted)
+        # Only scores between the two bounds are in doubt, and only these are computed again.
         surely = block_RC >= (wanted + scores.error).astype(np.float32)
         possibly = block_RC >= (wanted - scores.error).astype(np.float32)
         row_N, column_N = np.divmod(np.flatnonzero(surely != possibly), block_RC.shape[1])
@@ -165,6 +170,7 @@ def _rank(scores: _PairScores, owner_T: Ints, tie: float) -> Ranks:
         surely[row_N, column_N] = score_N >= wanted_T[query_N]
         return np.asarray(surely)
 
+    # Both directions from one block: it is the product of the embeddings that takes the time.
     for rows in _slices(scores.clips, ROWS):
         query_Q = order_T[first_A[rows.start] : first_A[rows.stop]]
         for columns in _slices(len(owner_T), COLUMNS):
@@ -180,6 +186,7 @@ def _rank(scores: _PairScores, owner_T: Ints, tie: float) -> Ranks:
     # The captions of a clip are no rivals of each other: take them out of the count, and number them best first.
     for same in np.split(order_T, first_A[1:-1]):
         captions_T[same] -= (own_T[same] >= wanted_T[same][:, None]).sum(1)
+    # The i-th best caption of a clip has i - 1 siblings in front of it, which do count for its rank.
     best_first_T = np.lexsort((-own_T.astype(np.float64), owner_T))
     captions_T[best_first_T] += place_in_run(owner_T[best_first_T])
     return Ranks(clips_T, captions_T, owner_T, scores.clips)
@@ -194,6 +201,7 @@ def as_numpy(values: Any) -> NDArray[Any]:
     """A numpy view of an array, a list or a torch tensor (on any device, with or without gradients)."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
+        # numpy has no bfloat16. The type is compared as text, so that torch is not imported.
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values
     return np.asarray(values)
 

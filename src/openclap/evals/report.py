@@ -41,8 +41,8 @@ from openclap.evals.retrieval import Retrieval
 from openclap.evals.tagging import Tagged, areas, average_precisions
 from openclap.evals.zero_shot import Reliability
 from openclap.pages.charts import Curve, confusion_chart, interval_bar, line_chart, most_frequent
-from openclap.pages.curves import LogRow, Panel, curve, is_number
 from openclap.pages.render import markup, render, write
+from openclap.pages.step_curves import LogRow, Panel, curve, is_number
 
 PLAYERS_BYTES = 4_600_000
 """Bytes of the players of all tasks of one model, as base64: the page of one model stays below 6 MB."""
@@ -150,6 +150,7 @@ def _section(results: Results, task: str, notes: list[str], tasks: int) -> dict[
     several = len(results.models) > 1
     has_queries = several or not has_chance  # beside chance there is no room for a column: groups state the number
     outputs = {model: output for (model, about), output in results.outputs.items() if about == task}
+    # Sounds make the page large, so tasks and models share a budget.
     room = max(LEAST_PLAYERS_BYTES, PLAYERS_BYTES // (tasks * len(results.models)))
     return {
         "name": task[:1].upper() + task[1:],
@@ -219,6 +220,7 @@ def _row(row: MetricRow, name: str, percent: bool) -> dict[str, Any]:
 
 
 def _bar(row: MetricRow, percent: bool) -> str:
+    # One mark beside the bar: the baseline where there is one, else what a paper reports.
     ring = row.baseline.value if row.baseline else row.published[0].value / 100 if row.published else None
     chance = f", chance {shown(row.chance, row.metric, percent)}" if row.chance else ""
     value, interval = shown(row.estimate, row.metric, percent), span(row.estimate, row.metric, percent)
@@ -267,6 +269,7 @@ def _recall_panel(retrieval: Retrieval) -> Panel:
     """Recall at every k in both directions, each beside its exact chance."""
     clips, captions = retrieval.ranks.clips, len(retrieval.captions)
     last, ten = max(clips, 2), min(10, max(clips, 2))
+    # Evenly spaced on the logarithmic axis; 10 is among them, because the text beside the plot states it.
     k = np.unique(np.append(np.geomspace(1, last, CURVE_POINTS).astype(np.int64), ten))
     at, counts = k.astype(np.float64), np.bincount(retrieval.ranks.owner_T, minlength=clips)
     curves = [

@@ -20,7 +20,7 @@ from openclap.text.prompts import SOUND
 if TYPE_CHECKING:
     from openclap.evals.retrieval import Retrieval
     from openclap.evals.zero_shot import Reliability
-    from openclap.pages.curves import LogRow
+    from openclap.pages.step_curves import LogRow
 
 MOST_CONFUSED = 100
 """Classes up to which a JSON record holds the whole confusion table."""
@@ -39,7 +39,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutput:
-    """The answers of one model to one task, with everything that a report draws.
+    """The predictions of one model for one task, with everything that a report draws.
 
     Attributes:
         clips: those that were measured on.
@@ -176,6 +176,7 @@ class Results:
     def methods(self) -> dict[str, str]:
         """How figures of these kinds are computed: sentences by heading."""
         kinds = {row.kind for row in self.rows}
+        # Only the methods that were used, so that a reader need not guess which apply.
         names = [name for name, of in METHOD_KINDS.items() if not of or kinds & set(of)]
         if not any(row.chance for row in self.rows):
             names.remove("Chance")
@@ -431,6 +432,7 @@ def difference(row: MetricRow) -> str:
     """
     if not row.published or math.isnan(row.estimate.value):
         return "–"
+    # + 0.0 turns -0.0 into 0.0.
     return row.incomplete or f"{round(100 * row.estimate.value - row.published[0].value, 1) + 0.0:+.1f}"
 
 

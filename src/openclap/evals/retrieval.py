@@ -62,7 +62,7 @@ class Retrieval:
 
 
 def run_retrieval(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """The task of kind "retrieval". Raises DataError for fewer than two clips with captions."""
+    """Run the task of kind "retrieval". Raises DataError for fewer than two clips with captions."""
     retrieval = retrieve(model, test.clips, test.embedding_ND)
     notes = []
     if uncaptioned := len(test.clips) - len(retrieval.clip_A):
@@ -91,6 +91,7 @@ def retrieve(embedder: SoundEmbedder, clips: EvalClips, audio_ND: Embeddings) ->
         )
     captions = tuple(caption for i in clip_A for caption in clips.clips[i].captions)
     owner_T = np.repeat(np.arange(len(clip_A)), [len(clips.clips[i].captions) for i in clip_A])
+    # Equal captions are embedded once: `unique_T` leads each to its embedding.
     text_UD, unique_T = embed_sentences(embedder, captions)
     audio_AD, text_TD = audio_ND[clip_A], text_UD[unique_T]
     blocks = [
@@ -103,6 +104,7 @@ def retrieve(embedder: SoundEmbedder, clips: EvalClips, audio_ND: Embeddings) ->
         clip_A=clip_A,
         hits_TK=np.concatenate([hits for hits, _ in blocks]),
         score_TK=np.concatenate([scores for _, scores in blocks]).astype(np.float64),
+        # The report shows it where a caption's own clip is not among the hits.
         own_score_T=np.einsum("td,td->t", audio_AD[owner_T], text_TD).astype(np.float64),
     )
 
@@ -113,9 +115,11 @@ def _best_hits(audio_AD: Embeddings, text_CD: Embeddings, owner_C: Ints) -> tupl
     row_C = np.arange(len(owner_C))
     # On a tie the caption's own clip comes last, so that hits agree with ranks.
     lowered_CA = cosine_CA.copy()
+    # As in `rank_vectors`, which counts scores within TIE as equal.
     lowered_CA[row_C, owner_C] -= TIE
     is_own_CA = np.zeros(lowered_CA.shape, bool)
     is_own_CA[row_C, owner_C] = True
+    # Sorted by the last key first: score, then other clips before the own one.
     hits_CK = np.lexsort((is_own_CA, -lowered_CA))[:, :HITS].astype(np.int64)
     return hits_CK, np.take_along_axis(cosine_CA, hits_CK, 1)
 

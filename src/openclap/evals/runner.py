@@ -1,4 +1,4 @@
-"""Evaluate models: every model does every task of a suite, and each figure gets its interval.
+"""Evaluate models: run every task of a suite with every model, and give each figure its interval.
 
 `evaluate` is the whole of `openclap eval` as a function. For each task it finds the clips (`dataset`), embeds them
 (`cached_embedder`), computes the figures (the `run` of the task's kind in `tasks.KINDS`), and adds intervals, chance
@@ -286,7 +286,8 @@ def run_suite(
 def _run_models(
     task: Task, clips: TaskClips, models: Sequence[CachedEmbedder], baseline: CachedEmbedder | None, seed: int
 ) -> Iterator[tuple[TaskOutput, list[MetricRow]]]:
-    """The answers and figures of each model, in order."""
+    """Yield the outputs and figures of each model, in order."""
+    # The baseline first: if it cannot do the task, no time is spent on the others.
     before = run_task(task, clips, baseline, seed)[0] if baseline else None
     for model in models:
         output, seconds = run_task(task, clips, model, seed)
@@ -294,7 +295,7 @@ def _run_models(
 
 
 def run_task(task: Task, clips: TaskClips, model: CachedEmbedder, seed: int) -> tuple[TaskOutput, float]:
-    """(the answers of one model to one task, the seconds that they took).
+    """Run one task with one model; return its output, and the seconds that it took.
 
     `KINDS` in `tasks` names the function that computes the figures of each kind of task: `run_retrieval`,
     `run_zero_shot`, `run_tagging`, `run_probe` or `run_few_shot`. Raises DataError where nothing can be measured.
@@ -409,6 +410,7 @@ def compare(
         outputs: by (model, task).
     """
     for task in tasks:
+        # Paired: hard clips are hard for both models, so their difference varies less than either figure.
         for a, b in combinations(models, 2):
             first, second = outputs.get((a, task.name)), outputs.get((b, task.name))
             # Different digests: one model could not embed some of the clips, so the figures are of different clips.

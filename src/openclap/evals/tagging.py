@@ -49,7 +49,9 @@ def tag(scores_NC: ArrayLike, truth_NC: ArrayLike, *, tie: float = 0.0) -> Tagge
     if np.isnan(score_NC).any():
         raise DataError("The class scores hold NaN, so nothing can be ranked. Check the embeddings they come from.")
     if tie:
+        # Rounded instead of compared with a tolerance, which would not be transitive and so give no order.
         score_NC = np.round(score_NC / tie) * tie
+    # By score, and where it is equal, clips without the label first: ties count against the model.
     tagged = Tagged(score_NC, truth, np.lexsort((truth, -score_NC), axis=0).astype(np.int64))
     if not len(tagged.occurring):
         raise DataError("No class has both clips with it and clips without it, so no figure is defined.")
@@ -84,11 +86,12 @@ def _of_each_class(tagged: Tagged, figure: ClassFigure) -> Floats:
 
 
 def _mean_over_classes(tagged: Tagged, figure: ClassFigure) -> Statistic:
-    """The mean of a figure over classes, under weights. Classes without clips of both kinds in a resample are left out;
+    """Average a figure over classes, under weights. Classes without clips of both kinds in a resample are left out;
     where none remains, the mean is NaN."""
 
     def mean(weight_RN: Floats) -> Floats:
         sum_R, count_R = np.zeros(len(weight_RN)), np.zeros(len(weight_RN))
+        # Class by class: an array of resamples × clips × classes would not fit in memory.
         for c in tagged.occurring:
             order_N = tagged.order_NC[:, c]
             value_R = figure(weight_RN[:, order_N], tagged.truth_NC[order_N, c])
@@ -104,6 +107,8 @@ def _precision(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:
     """(R,) average precision: the mean over clips with the class of the precision at their rank."""
     at = np.flatnonzero(truth_N)
     wanted_RP = weight_RN[:, at]
+    # Weights count clips, so cumulated weights are ranks. The bound replaces 0 / 0 where a resample begins without
+    # clips.
     share_RP = wanted_RP.cumsum(1) / np.maximum(weight_RN.cumsum(1)[:, at], 1e-12)
     # 0, so that the figure is undefined, where all clips of a resample have the class.
     total_R = wanted_RP.sum(1) * (weight_RN.sum(1) > wanted_RP.sum(1))
@@ -112,8 +117,10 @@ def _precision(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:
 
 def _area(weight_RN: Floats, truth_N: NDArray[np.bool_]) -> Floats:
     """(R,) area under the ROC curve: the share of pairs (with, without the class) that are in this order."""
+    # Weights of clips without the class, 0 elsewhere.
     other_RN = np.where(truth_N, 0.0, weight_RN)
     total_R = other_RN.sum(1)
+    # For each clip with the class, the clips without it that rank behind.
     behind_RP = total_R[:, None] - other_RN.cumsum(1)[:, truth_N]
     wanted_RP = weight_RN[:, truth_N]
     return _share((wanted_RP * behind_RP).sum(1), wanted_RP.sum(1) * total_R)

@@ -77,7 +77,7 @@ KINDS: Mapping[str, TaskKind] = {
     "probe": TaskKind(probing.run_probe, (ACCURACY, MEAN_AVERAGE_PRECISION, ROC_AUC), trains=True),
     "few_shot": TaskKind(probing.run_few_shot, (ACCURACY,), trains=True),
 }
-"""What is measured on the clips of a task."""
+"""The kinds of measurement on the clips of a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ OFFICIAL_SPLIT = "held-out split of the set"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One question to a model.
+    """One measurement of a model: a kind, a data set with its splits, and the settings.
 
     Attributes:
         name: "data set" or "data set, protocol".
@@ -248,7 +248,7 @@ class Task:
 
 
 def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: str | None) -> str:
-    """How a figure was measured, in one line: split or folds, prompts or probe, and the policy for long clips."""
+    """State in one line how a figure was measured: split or folds, prompts or probe, and the policy for long clips."""
     if task.source == COLLECTION:
         where = f"split {data.test.name}"
     elif task.split:
@@ -316,9 +316,12 @@ def _recall(system: str, *, text_to_audio: Sequence[float], audio_to_text: Seque
     )
 
 
+# Rows of Wu et al. 2023: trained on LAION-Audio-630K alone, and together with AudioSet under keyword-to-caption
+# captions.
 _630K, _KEYWORDS = "LAION-CLAP, LAION-Audio-630K, fusion", "LAION-CLAP, with keyword captions of AudioSet, fusion"
 
 
+# R@1 from text to audio on AudioCaps and on Clotho, as their papers report them.
 def _later_models(audiocaps: bool) -> tuple[Published, ...]:
     rows = {
         "WavCaps": (42.2, 19.7),
@@ -330,12 +333,14 @@ def _later_models(audiocaps: bool) -> tuple[Published, ...]:
     return tuple(Published(Metric("R@1", TEXT_TO_AUDIO), row[not audiocaps], name) for name, row in rows.items())
 
 
+# test_clips are the sizes of the published splits: a figure on fewer clips is marked and not compared.
 _FSD50K = partial(Task, source="fsd50k", folders=("fsd50k", "FSD50K"), split="test", test_clips=10_231)
 _VGGSOUND = partial(Task, source="vggsound", folders=("vggsound", "VGGSound"), split="test", test_clips=15_446)
 
 
 def _probes(probe: str, name: str) -> tuple[Task, Task]:
     """The two tasks that papers train classifiers for, with one probe."""
+    # Fine-tuned, and so beside every probe for orientation only; the name says it.
     published = "LAION-CLAP, supervised, the tower fine-tuned"
     return (
         _FSD50K(
@@ -396,6 +401,7 @@ PAPER: tuple[Task, ...] = (
         published=(
             Published(ACCURACY, 89.1, _630K),
             Published(ACCURACY, 91.0, _KEYWORDS),
+            # The same weights under two protocols, ten points apart: a figure without its protocol says little.
             Published(ACCURACY, 92.75, "LAION-CLAP's README, unfused weights"),
             Published(ACCURACY, 81.70, "MTEB's board, the same unfused weights"),
             Published(ACCURACY, 94.9, "MGA-CLAP"),
@@ -431,6 +437,7 @@ PAPER: tuple[Task, ...] = (
         source="audioset",
         folders=("audioset", "AudioSet"),
         split="test",
+        # The other parts are two million clips, which the reader would list only to leave out.
         options={"parts": ("eval",)},
     ),
     *_probes("linear", "linear probe"),
@@ -447,8 +454,9 @@ SUITES: Mapping[str, tuple[Task, ...]] = {"quick": QUICK, "paper": PAPER, "super
 
 
 def read_suite(path: Path) -> tuple[Task, ...]:
-    """The tasks of a TOML file: a table `[[task]]` each, with the attributes of `Task`, `folder` for one folder, and
-    `template` for one template.
+    """Read the tasks of a TOML file: a table `[[task]]` each.
+
+    A table has the attributes of `Task`, `folder` for one folder, and `template` for one template.
 
     Relative folders are looked for in the data folder, then in the folder of the file. Raises ConfigError for a missing
     file and for any other content.
@@ -497,7 +505,10 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
         *values.get("folders", ()),
         *(str(path.parent.resolve() / name) for name in values.get("folders", ())),
     )
-    return Task(**values)
+    try:
+        return Task(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _quoted(texts: Sequence[Any]) -> str:

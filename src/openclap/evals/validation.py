@@ -45,6 +45,7 @@ class RetrievalValidation:
     def score(self, embedder: SoundEmbedder) -> float:
         """The mean of mAP@10 from text to audio and from audio to text."""
         measures = self.measures(embedder)
+        # mAP@10 moves with every rank within 10, where R@1 sees the first place alone.
         return float(np.mean([measures[metric].value for metric in SCORED]))
 
     def measures(self, embedder: SoundEmbedder) -> dict[Metric, Measure]:
@@ -52,8 +53,11 @@ class RetrievalValidation:
         return retrieve(embedder, self.clips, embed_clips(embedder, self.clips)).measures()
 
     def compare(self, before: SoundEmbedder, after: SoundEmbedder, *, seed: int = 0) -> list[MetricChange]:
-        """The figures of two models. Differences are paired: both models are resampled together, so their intervals are
-        narrower than those of the figures suggest."""
+        """Compare the figures of two models.
+
+        Differences are paired: both models are resampled together, so their intervals are narrower than those of the
+        figures suggest.
+        """
         old, new, groups = self.measures(before), self.measures(after), self.clips.groups
         return [
             MetricChange(

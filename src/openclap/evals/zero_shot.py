@@ -43,7 +43,7 @@ BINS = 15
 
 
 def run_zero_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """The task of kind "zero_shot": one label per clip."""
+    """Run the task of kind "zero_shot": one label per clip."""
     clip_N, label_N = labelled_clips(task, test.clips, data.classes)
     text_CD = class_embeddings(model, data.class_names, task.templates)
     # float64, so that ties within TIE do not depend on the order of summation in float32
@@ -56,13 +56,14 @@ def run_zero_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cache
 
 
 def run_tagging(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """The task of kind "tagging": any number of labels per clip."""
+    """Run the task of kind "tagging": any number of labels per clip."""
     text_CD = class_embeddings(model, data.class_names, task.templates)
     return tagging_output(task, test.clips, data.classes, test.embedding_ND.astype(np.float64) @ text_CD.T)
 
 
 def class_embeddings(embedder: SoundEmbedder, names: Sequence[str], templates: Sequence[str]) -> Floats:
-    """(C, D) a unit vector per class: the mean of the embeddings of its prompts, one per template, normalised again."""
+    """Embed classes, (C, D): the mean of the embeddings of a class's prompts, one per template, normalised again."""
+    # Template by template, which the reshape below relies on.
     sentences = [sentence for template in templates for sentence in prompts(names, template)]
     unique_UD, unique_N = embed_sentences(embedder, sentences)
     # Normalised again: the mean of unit vectors is shorter the more they differ, and a class with varied prompts would
@@ -89,6 +90,7 @@ def truth_table(task: Task, clips: EvalClips, classes: Sequence[str]) -> NDArray
     number = {label: index for index, label in enumerate(classes)}
     truth_NC = np.zeros((len(clips), len(classes)), bool)
     for row, clip in enumerate(clips.clips):
+        # A label outside the classes, such as one that no training clip has, is left out.
         truth_NC[row, [number[label] for label in task.labels_of(clip) if label in number]] = True
     return truth_NC
 
@@ -96,7 +98,7 @@ def truth_table(task: Task, clips: EvalClips, classes: Sequence[str]) -> NDArray
 def classification_output(
     task: Task, clips: EvalClips, classes: tuple[str, ...], clip_N: Ints, classified: Classified
 ) -> TaskOutput:
-    """The figures of one label per clip. With official folds, accuracy is the mean of the folds' accuracies."""
+    """Compute the figures of one label per clip. With official folds, accuracy is the mean of the folds' accuracies."""
     measures = {
         metric: Measure(measure.statistic, clip_N) for metric, measure in classification_measures(classified).items()
     }
@@ -106,13 +108,13 @@ def classification_output(
 
 
 def tagging_output(task: Task, clips: EvalClips, classes: tuple[str, ...], score_NC: Floats) -> TaskOutput:
-    """The figures of any number of labels per clip."""
+    """Compute the figures of any number of labels per clip."""
     tagged = tag(score_NC, truth_table(task, clips, classes), tie=TIE)
     return TaskOutput(clips, tagging_measures(tagged), tagged=tagged, classes=classes)
 
 
 def fold_mean(right_N: ArrayLike, clips: EvalClips, clip_N: Ints) -> Statistic:
-    """The mean over official folds of the share of right answers, as a weighted statistic."""
+    """Average the share of right predictions over official folds, as a weighted statistic."""
     # The mean over folds is balanced accuracy with folds in the place of classes.
     fold_N = np.unique([str(clips.clips[i].fold) for i in clip_N], return_inverse=True)[1].astype(np.int64)
     return balanced_of(np.asarray(right_N, np.float64), fold_N)
@@ -120,7 +122,7 @@ def fold_mean(right_N: ArrayLike, clips: EvalClips, clip_N: Ints) -> Statistic:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Answers in bins of confidence: their number, mean confidence and accuracy; the means of an empty bin are NaN."""
+    """Predictions in bins of confidence: number, mean confidence and accuracy; the means of an empty bin are NaN."""
 
     count_B: Ints
     confidence_B: Floats
@@ -128,14 +130,14 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the mean over answers of |accuracy - confidence| of their bin."""
+        """The expected calibration error: the mean over predictions of |accuracy - confidence| of their bin."""
         filled = self.count_B > 0
         gap_B = np.abs(self.accuracy_B[filled] - self.confidence_B[filled])
         return float((self.count_B[filled] * gap_B).sum() / self.count_B.sum())
 
 
 def reliability(confidence_N: ArrayLike, right_N: ArrayLike, *, bins: int = BINS) -> Reliability:
-    """Bin answers by confidence (0 to 1). Raises DataError for other shapes or values."""
+    """Bin predictions by confidence (0 to 1). Raises DataError for other shapes or values."""
     confidence, right = as_numpy(confidence_N).astype(np.float64), as_numpy(right_N).astype(np.float64)
     if confidence.ndim != 1 or confidence.shape != right.shape or not confidence.size:
         raise DataError(f"Confidences {confidence.shape} and answers {right.shape} do not fit: expected (N,) twice.")
@@ -152,7 +154,7 @@ def reliability(confidence_N: ArrayLike, right_N: ArrayLike, *, bins: int = BINS
 
 
 def zero_shot_reliability(answers: Classified, scale: float) -> Reliability:
-    """The reliability of zero-shot answers, with the softmax over classes of cosine × logit scale as confidence."""
+    """Compute the reliability of zero-shot predictions: their confidence is the softmax of cosine × logit scale."""
     logit_NC = answers.score_NC.astype(np.float64) * scale
     # The largest logit is subtracted, or exp overflows at a high scale.
     odds_NC = np.exp(logit_NC - logit_NC.max(1, keepdims=True))

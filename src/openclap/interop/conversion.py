@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from openclap.checkpoints import detect, hub, huggingface, laion, openclap_folder
-from openclap.checkpoints.checkpoint import Checkpoint, build_network
+from openclap.checkpoints.checkpoint import Checkpoint, build_network, weights_digest
 from openclap.checkpoints.conversion_report import ConversionLosses
-from openclap.errors import CheckpointError
+from openclap.errors import CheckpointError, ConfigError
 from openclap.loading import locate
+from openclap.runtimes import graph_cache
 from openclap.text.tokenizer import Tokenizer
 
 TargetFormat = Literal["openclap", "hf", "laion", "onnx", "sentence-transformers"]
@@ -25,15 +26,17 @@ class Conversion:
     Attributes:
         checkpoint: the checkpoint that was converted, with the tokenizer that was written.
         losses: tensors and settings that the target format could not hold.
+        place: the file or folder that was written.
     """
 
     checkpoint: Checkpoint
     losses: ConversionLosses
+    place: Path
 
 
 def convert(
     source: str | os.PathLike[str],
-    destination: Path,
+    destination: Path | None,
     to: TargetFormat,
     *,
     tokenizer: Path | None = None,
@@ -45,21 +48,31 @@ def convert(
 
     Args:
         source: a file or folder in any format that openclap reads, a published name, or a repository on the hub.
-        destination: the folder, or `.pt` file (laion), to write. Only a model of that format is replaced.
+        destination: the folder, or `.pt` file (laion), to write. Only a model of that format is replaced. None (onnx)
+            stands for the place under openclap's home where `openclap.load` finds the graphs of this model.
         tokenizer: a `tokenizer.json`; the default is the source's, or the one that its preset names, if it can be had.
         report: called with a line before each slow step.
 
-    Raises CheckpointError when the source cannot be read, the format cannot hold the model, or the result does not read
-    back; MissingExtraError where a library for the format is not installed.
+    Raises ConfigError without a destination for another format than onnx; CheckpointError when the source cannot be
+    read, the format cannot hold the model, or the result does not read back; MissingExtraError where a library for the
+    format is not installed.
     """
+    if destination is None and to != "onnx":
+        raise ConfigError(f"Format {to!r} needs a destination: the name of a folder (laion: of a file) to write.")
     path = locate(os.fspath(source), revision=revision, offline=offline, report=report)
     checkpoint = detect.read(path)
-    build_network(checkpoint, path.name)  # reports missing weights before anything is written
+    network = build_network(checkpoint, path.name)  # reports missing weights before anything is written
     text = checkpoint.preset.text
     words = tokenizer or checkpoint.tokenizer or _fetch_tokenizer(text.tokenizer, offline)
     read_words = None if words is None else Tokenizer.read(words, text.context, padded=text.padded)
     checkpoint = replace(checkpoint, tokenizer=words)
-    return Conversion(checkpoint, _write(checkpoint, destination, to, read_words))
+    if destination is None:
+        digest = weights_digest(network, checkpoint.preset)
+        place = graph_cache.place_of(digest)
+        losses = _write(checkpoint, place, to, read_words)
+        graph_cache.remember(path, digest)
+        return Conversion(checkpoint, losses, place)
+    return Conversion(checkpoint, _write(checkpoint, destination, to, read_words), destination)
 
 
 def _write(

@@ -9,11 +9,12 @@ B clips or captions, N samples, V views, T frames, F mel bins, L tokens.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,27 +24,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from openclap import __version__, presets
 from openclap.audio.clips import quantise
 from openclap.audio.mel import LogMel
-from openclap.checkpoints.checkpoint import build_network
+from openclap.checkpoints.checkpoint import Checkpoint, build_network, weights_digest
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names
-from openclap.checkpoints.destination import CheckpointKind, drafted
+from openclap.checkpoints.destination import drafted
 from openclap.errors import CheckpointError, require
 from openclap.models.fusion import every_clip
+from openclap.runtimes import graph_cache
+from openclap.runtimes.graph_cache import DESCRIPTION
+from openclap.runtimes.onnx import FORMAT_VERSION, KIND
+from openclap.runtimes.torch import TorchRuntime
+from openclap.storage import write_bytes
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer
 from openclap.types import AudioBatch, TextBatch
 
 if TYPE_CHECKING:
     from openclap.audio.config import FrontEndConfig
-    from openclap.checkpoints.checkpoint import Checkpoint
+    from openclap.embedder import Embedder
     from openclap.models.clap import CLAP
     from openclap.presets import Preset
 
-FORMAT_VERSION = 1
-DESCRIPTION = "onnx.json"
 EXTRA = "export"
-TOLERANCE = 1e-4
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-5
 """Largest difference from an element of torch's unit vectors; of other outputs, relative to the largest element."""
 
 
@@ -53,10 +59,11 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> C
     Raises CheckpointError where it does not, or where `place` is anything else (see `checkpoints.destination`), and
     MissingExtraError without onnx, onnxscript and onnxruntime.
     """
-    for module in ("onnx", "onnxscript", "onnxruntime"):
+    for module in PACKAGES:
         require(module, EXTRA)
-    clap = fuse_every_clip(build_network(checkpoint, checkpoint.preset.name))
-    graphs = graphs_of(clap, checkpoint.preset)
+    clap = build_network(checkpoint, checkpoint.preset.name)
+    digest = weights_digest(clap, checkpoint.preset)
+    graphs = graphs_of(fuse_every_clip(clap), checkpoint.preset)
 
     def check_folder(draft: Path) -> None:
         for graph in graphs:
@@ -68,12 +75,44 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> C
         draft.mkdir()
         for graph in graphs:
             export(graph, draft / graph.file)
-        description = describe(graphs, checkpoint.preset, clap.scale.item())
+        description = describe(graphs, checkpoint.preset, clap.scale.item(), digest) | card_of(checkpoint.source)
         (draft / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             (draft / TOKENIZER).write_text(tokenizer.settled, encoding="utf-8")
     left_out = tuple(name for name in [*checkpoint.weights, *checkpoint.unused] if not _is_exported(name))
     return ConversionLosses(left_out=(*left_out, *objective_names(checkpoint.objective)))
+
+
+def prepare(embedder: Embedder, source: Path, report: Callable[[str], None]) -> None:
+    """Write the graphs of a loaded model under openclap's home, once, so that later commands start without torch.
+
+    Nothing happens for another runtime than torch and another precision than fp32, where the graphs are there already,
+    without the extra, and where this version of openclap has failed to convert the model before.
+
+    Args:
+        source: the file or folder of the model.
+        report: receives a line before the conversion, and the reason of a failure.
+    """
+    runtime = embedder.runtime
+    is_installed = all(importlib.util.find_spec(package) for package in PACKAGES)
+    if not isinstance(runtime, TorchRuntime) or runtime.precision != "fp32" or not is_installed:
+        return
+    digest = runtime.weights_digest()
+    place = graph_cache.place_of(digest)
+    failure = place.with_name(f"{digest}.failed")
+    if not graph_cache.is_graph_folder(place):
+        if failure.is_file() and failure.read_text(encoding="utf-8").startswith(f"{__version__}\n"):
+            return
+        report("Converting the model for onnxruntime, once: later commands start without torch.")
+        weights = {name: tensor.cpu() for name, tensor in runtime.clap.state_dict().items()}
+        try:
+            words = runtime.tokenizer if runtime.has_tokenizer else None
+            write(Checkpoint("openclap", runtime.preset, weights, source=source), place, words)
+        except CheckpointError as error:
+            report(f"The model stays with torch: {error}")
+            write_bytes(failure, f"{__version__}\n{error}\n".encode())
+            return
+    graph_cache.remember(source, digest)
 
 
 def fuse_every_clip(clap: CLAP) -> CLAP:
@@ -222,7 +261,8 @@ def export(graph: Graph, path: Path) -> None:
                 output_names=[graph.output],
                 verbose=False,
             )
-            program.save(path)  # type: ignore[union-attr]
+            # Weights in a file of their own are mapped into memory, which halves the time to open a graph.
+            program.save(path, external_data=True)  # type: ignore[union-attr]
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path.name}: torch cannot export this model as ONNX ({reason[0]}).") from error
@@ -247,8 +287,9 @@ def check(graph: Graph, path: Path) -> None:
             )
 
 
-def describe(graphs: Sequence[Graph], preset: Preset, scale: float) -> dict[str, Any]:
-    """Return the content of `onnx.json`."""
+def describe(graphs: Sequence[Graph], preset: Preset, scale: float, digest: str) -> dict[str, Any]:
+    """Return the content of `onnx.json`: facts for programs that use the graphs, and, for openclap, the preset and the
+    digest of weights and preset."""
     front, text = preset.frontend, preset.text
     facts: dict[str, dict[str, Any]] = {
         "audio": {
@@ -262,11 +303,24 @@ def describe(graphs: Sequence[Graph], preset: Preset, scale: float) -> dict[str,
     }
     return {
         "format_version": FORMAT_VERSION,
-        "preset": preset.name,
+        "name": preset.name,
         "embedding_size": preset.embedding_size,
         "scale": scale,
         **{Path(graph.file).stem: _signature(graph) | facts[Path(graph.file).stem] for graph in graphs},
+        "preset": presets.to_dict(preset),
+        "weights_digest": digest,
     }
+
+
+def card_of(source: Path | None) -> dict[str, Any]:
+    """The card of a model folder (its licence is in the head) and the figures of its evaluation, where it has them."""
+    if source is None or not source.is_dir():
+        return {}
+    card, evaluation = source / "README.md", source / "evaluation.json"
+    facts: dict[str, Any] = {"card": card.read_text(encoding="utf-8", errors="replace")} if card.is_file() else {}
+    with suppress(OSError, ValueError):  # a damaged evaluation is no reason not to convert the weights
+        facts["evaluation"] = json.loads(evaluation.read_text(encoding="utf-8"))
+    return facts
 
 
 def _signature(graph: Graph) -> dict[str, Any]:
@@ -299,17 +353,6 @@ NOT_EXPORTED = ("audio_transform.", "text_transform.", "audio_tower.tagger.", "l
 
 def _is_exported(name: str) -> bool:
     return name.startswith(("audio_", "text_", "logit_scale")) and not name.startswith(NOT_EXPORTED)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return "format_version" in json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-FILES = ("audio.onnx", "logmel.onnx", "text.onnx", *(f"{name}.onnx.data" for name in ("audio", "logmel", "text")))
-KIND = CheckpointKind("ONNX folder of openclap", (*FILES, DESCRIPTION, TOKENIZER), _is_folder)
 
 
 @contextmanager

@@ -89,6 +89,8 @@ class CLAP(nn.Module):
             caption_id_T=batch.caption_id_T,
             scale=self.scale,
             scale_text=None if self.logit_scale_text is None else _positive(self.logit_scale_text),
+            # LAION: the transforms read unit vectors, and their output is not normalised again
+            # (tests/models/test_parity.py).
             audio_mlp_BD=None if self.audio_transform is None else _fine(self.audio_transform(audio_BD)),
             text_mlp_TD=None if self.text_transform is None else _fine(self.text_transform(text_TD)),
         )
@@ -100,6 +102,7 @@ class CLAP(nn.Module):
 
 
 def _positive(logit_scale: Tensor) -> Tensor:
+    # Clamped when it is read: the parameter itself may lie beyond a bound, where it gets no gradient.
     return logit_scale.clamp(0.0, LARGEST_SCALE).exp()
 
 

@@ -44,6 +44,7 @@ class HTSATConfig:
         return int(self.width * 2 ** (len(self.depths) - 1))
 
 
+# LAION-CLAP's sizes by their names there. The weights it has published are tiny and base.
 HTSAT_TINY = HTSATConfig(width=96, depths=(2, 2, 6, 2), heads=(4, 8, 16, 32))
 HTSAT_BASE = HTSATConfig(width=128, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
 HTSAT_LARGE = HTSATConfig(width=256, depths=(2, 2, 12, 2), heads=(4, 8, 16, 32))
@@ -171,6 +172,7 @@ class ObjectiveConfig:
             raise ConfigError(f"objective.label_smoothing is {self.label_smoothing}, expected 0 or more and below 1.")
         if any(size < 1 for size in self.matryoshka) or len(set(self.matryoshka)) < len(self.matryoshka):
             raise ConfigError(f"objective.matryoshka is {self.matryoshka}, expected different sizes, each 1 or more.")
+        # The bounds within which `CLAP.scale` is clamped.
         if self.initial_scale and not 1 <= self.initial_scale <= 100:
             raise ConfigError(f"objective.initial_scale is {self.initial_scale}, expected 1 to 100, or 0 (unchanged).")
         if self.kind == "siglip" and (self.kappa or self.label_smoothing):

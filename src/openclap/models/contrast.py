@@ -16,14 +16,14 @@ from openclap.types import Features
 
 
 class CaptionWeights(NamedTuple):
-    """PairWeights of the captions' pairs: of local captions, and of all captions."""
+    """The weights of the pairs of this process's captions, and of those of all captions."""
 
     own_T: Tensor
     everyone_T: Tensor
 
 
 class PairWeights(Protocol):
-    """PairWeights of the captions' pairs, computed from audio or from text."""
+    """Weighs the pair of each caption with its clip, by the clip or by the caption."""
 
     def by_audio(self, own: Features, everyone: Features) -> CaptionWeights: ...
 
@@ -57,6 +57,7 @@ class SimilarityWeights:
 
     @torch.no_grad()
     def weigh(self, own_ND: Tensor, everyone_ND: Tensor) -> Tensor:
+        # The mean of similarities is the similarity to the mean, so no matrix of all pairs is needed.
         return (own_ND @ everyone_ND.mean(dim=0) / self.kappa).exp()
 
 
@@ -84,6 +85,8 @@ class ExcludeEqualCaptions:
 
     def of_clips(self, own: Features, everyone: Features) -> Tensor:
         equal_TT = (own.caption_id_T[:, None] == everyone.caption_id_T).float()
+        # For each clip, how many of its captions equal each candidate. Clip numbers are global, so rows of other
+        # processes' clips stay 0, and only own rows are read.
         equal_BT = equal_TT.new_zeros(len(everyone.clip_B), len(everyone.owner_T)).index_add(0, own.owner_T, equal_TT)
         return (equal_BT[own.clip_B] > 0) & (own.clip_B[:, None] != everyone.owner_T)
 
@@ -106,6 +109,7 @@ class Contrast:
     def from_clips(self, own: Features, everyone: Features, weights: CaptionWeights) -> Tensor:
         """The weighted mean over clips, a clip's weight being its captions' mean."""
         logits_BT = own.scale * own.audio_BD @ everyone.text_TD.T
+        # A clip with many captions counts no more than one with a single caption: its weight is spread over them.
         captions_B = torch.bincount(everyone.owner_T, minlength=len(everyone.clip_B))
         weight_T = weights.everyone_T / captions_B[everyone.owner_T]
         weight_BT = (own.clip_B[:, None] == everyone.owner_T) * weight_T
@@ -113,6 +117,7 @@ class Contrast:
 
     def from_captions(self, own: Features, everyone: Features, weights: CaptionWeights) -> Tensor:
         """The weighted mean over captions."""
+        # Not the transposed logits of `from_clips`: with several processes, own captions meet clips that are not own.
         logits_TB = own.scale * own.text_TD @ everyone.audio_BD.T
         weight_TB = (own.owner_T[:, None] == everyone.clip_B) * weights.own_T[:, None]
         excluded_TB = self.negatives.of_captions(own, everyone)
@@ -121,9 +126,12 @@ class Contrast:
     def cross_entropy(self, logits_AC: Tensor, weight_AC: Tensor, excluded_AC: Tensor) -> Tensor:
         """Σ −weight · log softmax over the candidates that are not excluded, with smoothed weights."""
         allowed_AC = ~excluded_AC
+        # Smoothing spreads a share of an anchor's weight over its candidates; excluded ones must get none of it, or
+        # their masked logits would dominate the loss.
         even_AC = weight_AC.sum(1, keepdim=True) * allowed_AC / allowed_AC.sum(1, keepdim=True)
         target_AC = torch.lerp(weight_AC, even_AC, self.label_smoothing)
         lowest = torch.finfo(logits_AC.dtype).min  # not -inf, because 0 · -inf is NaN
+        # A sum and not a mean: callers divide by the weights of the global batch, so that shares of processes add up.
         return -(target_AC * F.log_softmax(logits_AC.masked_fill(excluded_AC, lowest), dim=1)).sum()
 
 

@@ -71,19 +71,22 @@ class IterativeAttentionFusion(nn.Module):
 
 
 def bottleneck(channels: int, conv: type[nn.Module]) -> nn.Sequential:
-    """Two pointwise convolutions, each with batch norm, a quarter of the channels between them."""
+    """Build two pointwise convolutions, each with batch norm, a quarter of the channels between them."""
     norm = NORMS[conv]
     inner = channels // BOTTLENECK
     return nn.Sequential(conv(channels, inner, 1), norm(inner), nn.ReLU(), conv(inner, channels, 1), norm(channels))
 
 
 def pooled_bottleneck(channels: int, conv: type[nn.Module]) -> nn.Sequential:
-    """The same over the mean of the whole map."""
+    """Build a bottleneck over the mean of the whole map."""
     return nn.Sequential(POOLS[conv](1), *bottleneck(channels, conv))
 
 
 def of_several(pooled: nn.Module, x: Tensor) -> Tensor:
-    """LAION: repeat a single clip in training, because batch norm needs more than one value per channel."""
+    """Apply a pooled branch; in training, a single clip is repeated, as LAION-CLAP does.
+
+    Batch norm needs more than one value per channel, and pooling leaves one for each clip.
+    """
     if pooled.training and len(x) == 1:
         return torch.select(pooled(x.repeat_interleave(2, dim=0)), 0, 0).unsqueeze(0)
     result: Tensor = pooled(x)
@@ -92,6 +95,7 @@ def of_several(pooled: nn.Module, x: Tensor) -> Tensor:
 
 NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}
 POOLS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv1d: nn.AdaptiveAvgPool1d, nn.Conv2d: nn.AdaptiveAvgPool2d}
+# The first part of a FusionKind. Attribute names in these modules are those of LAION's state dict.
 FUSIONS: dict[str, type[nn.Module]] = {
     "daf": DirectFusion,
     "aff": AttentionFusion,
@@ -118,6 +122,7 @@ class FusedViews(nn.Module):
 
     def __init__(self, n_mels: int, fusion: str) -> None:
         super().__init__()
+        # Stride 3, because three views share the width of one: 1001 frames become 334 each, 1002 in all, cut to 1001.
         self.mel_conv1d = nn.Sequential(
             nn.Conv1d(n_mels, n_mels, kernel_size=5, stride=3, padding=2), nn.BatchNorm1d(n_mels)
         )
@@ -137,8 +142,11 @@ class FusedViews(nn.Module):
 
 
 def end_to_end(views: Tensor, width: int) -> Tensor:
-    """The three local views of each clip, stacked in the batch, laid side by side along the last dimension, which
-    is zero-padded or cut to `width`."""
+    """Lay the three local views of each clip, stacked in the batch, side by side along the last dimension.
+
+    The result is zero-padded or cut to `width`.
+    """
+    # Front, middle and back follow each other as they do in the clip.
     row = torch.cat(views.unflatten(0, (-1, LOCAL_VIEWS)).unbind(1), dim=-1)
     return F.pad(row, (0, max(0, width - row.shape[-1])))[..., :width]
 
@@ -156,18 +164,21 @@ def only_long(maps: Tensor, is_long_B: Tensor, fused: Callable[[Tensor], Tensor]
 def every_clip(maps: Tensor, is_long_B: Tensor, fused: Callable[[Tensor], Tensor]) -> Tensor:
     """Fuse every clip and select the long ones: the same result for exported graphs, whose shapes must be static."""
     is_long = is_long_B.reshape(-1, *[1] * (maps.ndim - 1))
+    # In evaluation mode only: in training, short clips would enter the statistics of the fusion's batch norms.
     return torch.where(is_long, fused(torch.arange(maps.shape[0], device=maps.device)), maps)
 
 
 def replaced(maps: Tensor, is_long_B: Tensor, values: Tensor) -> Tensor:
-    """`maps` with those of long clips taken from `values`, in order."""
+    """Replace the maps of long clips by `values`, in order."""
+    # One gather instead of an assignment, which would change the input. `values` stand in front, so row n of `maps` has
+    # the index n + the number of long clips.
     long = is_long_B.long()
     nth_long, nth = long.cumsum(0) - 1, torch.ones_like(long).cumsum(0) - 1
     return torch.cat([values, maps])[torch.where(is_long_B, nth_long, nth + long.sum())]
 
 
 def view_module(fusion: FusionKind | None, n_mels: int) -> nn.Module:
-    """The module between log-mels and first layer for a kind of fusion."""
+    """Build the module between log-mels and first layer for a kind of fusion."""
     if fusion is None:
         return FirstView()
     if fusion.endswith("_1d"):

@@ -48,9 +48,12 @@ class HTSAT(nn.Module):
             for stage in range(len(config.depths))
         )
         self.norm = nn.LayerNorm(config.embedding_size)
+        # The last map is 8×8 for LAION's sizes, with 4 pieces of the log-mel stacked in it, so each moment has 2 rows
+        # of frequency, which the tagging head reads at once.
         last, bands = side // 2 ** (len(config.depths) - 1), config.image // config.n_mels
         self.tagger = Tagger(config.embedding_size, config.classes, last // bands) if config.classes else None
         self.whole = WholeMap(side, config.window, config.depths)
+        # Kept apart from `whole`, because validation during training reads the whole map with the same network.
         self.training_map: WholeMap | PartOfMap = self.whole
 
     def drop_patches(self, share: float) -> None:
@@ -59,6 +62,7 @@ class HTSAT(nn.Module):
         side, depths = self.config.image // PATCH, self.config.depths
         columns = side // 2 ** (len(depths) - 1)
         remaining = max(1, round(columns * (1 - share)))
+        # Layouts are computed on the CPU, and the network may already be on its device.
         part = PartOfMap(side, self.config.window, depths, remaining) if remaining < columns else self.whole
         self.training_map = part.to(self.norm.weight.device)
 
@@ -67,7 +71,7 @@ class HTSAT(nn.Module):
         return self.last_map(batch, self.training_map if self.training else self.whole).mean(dim=1)
 
     def features(self, batch: AudioBatch) -> AudioFeatures:
-        """The embedding, and the latent vector and class scores of every frame of the image.
+        """Compute the embedding, and the latent vector and class scores of every frame of the image.
 
         The last map has one moment for 32 frames; moments are repeated to frames, as in the reference.
         """
@@ -85,12 +89,14 @@ class HTSAT(nn.Module):
         )
 
     def to_frames(self, moments_BTK: Tensor) -> Tensor:
-        """Moments repeated to as many frames as the image has."""
+        """Repeat moments to as many frames as the image has."""
         frames = self.config.image * self.fold.pieces
         return moments_BTK.repeat_interleave(frames // moments_BTK.shape[1], dim=1)
 
     def last_map(self, batch: AudioBatch, tokens: WholeMap | PartOfMap) -> Tensor:
         """(B, N, C): the normalised tokens of the last stage, row by row."""
+        # Batch norm takes dimension 1 as channels, so mel bins go there: one mean and variance for each, shared by all
+        # views. It precedes fusion, as in LAION-CLAP.
         mel_BVTF = self.bn0(batch.mel_BVTF.transpose(1, 3)).transpose(1, 3)
         image_BVSS = self.fold(self.views(mel_BVTF, batch.is_long_B))
         x_BNC = tokens(self.patch_embed(image_BVSS, batch.is_long_B))
@@ -111,7 +117,9 @@ class Fold(nn.Module):
     def forward(self, mel_BVTF: Tensor) -> Tensor:
         size = (self.image * self.pieces, mel_BVTF.shape[-1])
         if mel_BVTF.shape[-2:] != size:
+            # As in HTSAT's code: 1001 frames become 4 · 256.
             mel_BVTF = F.interpolate(mel_BVTF, size, mode="bicubic", align_corners=True)
+        # Swin reads squares; the pieces keep neighbouring frames and bins neighbours, except at the seams.
         image_BVSS: Tensor = mel_BVTF.unflatten(2, (self.pieces, self.image)).transpose(3, 4).flatten(2, 3)
         return image_BVSS
 
@@ -123,7 +131,7 @@ class Fold(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Each 4×4 pixels to one token: (B, V, S, S) to (B, N, C), row by row."""
+    """Embed each 4×4 pixels as one token: (B, V, S, S) to (B, N, C), row by row."""
 
     def __init__(self, width: int, views: int) -> None:
         super().__init__()
@@ -144,6 +152,8 @@ class FusedPatchEmbed(PatchEmbed):
 
     def __init__(self, width: int, fusion: str) -> None:
         super().__init__(width, 1)
+        # Three times as long in time, because three views share the width of the whole one: 21 columns each, 63 in all,
+        # and one of zeros.
         local = (PATCH, 3 * PATCH)
         self.mel_conv2d = nn.Conv2d(1, width, local, local)
         self.fusion_model = FUSIONS[fusion](width, nn.Conv2d)
@@ -161,7 +171,7 @@ class FusedPatchEmbed(PatchEmbed):
 
 
 def patch_embedding(config: HTSATConfig) -> PatchEmbed:
-    """The first layer that a kind of fusion needs."""
+    """Build the first layer that a kind of fusion needs."""
     if config.fusion is not None and config.fusion.endswith("_2d"):
         return FusedPatchEmbed(config.width, config.fusion.removesuffix("_2d"))
     return PatchEmbed(config.width, views=4 if config.fusion == "channel_map" else 1)
@@ -171,6 +181,7 @@ class Tagger(nn.Conv2d):
     """The token-semantic head: (B, T, F, C) to the classes' logits of every moment (B, T, K)."""
 
     def __init__(self, width: int, classes: int, bands: int) -> None:
+        # The kernel covers the moment before and the one after, and all rows of them, so frequency disappears.
         super().__init__(width, classes, kernel_size=(bands, 3), padding=(0, 1))
 
     def forward(self, moments_BTFC: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Contrastive objectives. B pairs, D embedding."""
+"""The simplest contrastive loss, for notebooks and as the reference of tests; training uses `models.objectives`.
+
+B pairs, D embedding.
+"""
 
 from __future__ import annotations
 

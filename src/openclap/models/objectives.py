@@ -75,6 +75,8 @@ class FourTerms(Objective):
 
     def forward(self, own: Features, everyone: Features) -> Tensor:
         by_audio, by_text = self.weights.by_audio(own, everyone), self.weights.by_text(own, everyone)
+        # LAION: weights come from the audio for the terms at the first scale, and from the text for those at the second
+        # (test_the_weighted_four_terms_are_the_references).
         plain = self.contrast(_text_transformed(own), _text_transformed(everyone), by_audio, by_audio)
         return (plain + self.contrast(_audio_transformed(own), _audio_transformed(everyone), by_text, by_text)) / 2
 
@@ -96,6 +98,7 @@ class SigLIP(Objective):
 
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
+        # Nearly all pairs of a batch are negatives, and at −10 their initial loss is small.
         self.bias = nn.Parameter(torch.tensor(-10.0))
         self.negatives = _negatives(config)
 
@@ -104,6 +107,7 @@ class SigLIP(Objective):
         is_pair_TB = own.owner_T[:, None] == everyone.clip_B
         losses_TB = -F.logsigmoid(torch.where(is_pair_TB, logits_TB, -logits_TB))
         excluded_TB = self.negatives.of_captions(own, everyone)
+        # By the global number of captions: shares of processes then sum to the loss, whatever number each one has.
         return losses_TB.masked_fill(excluded_TB, 0.0).sum() / max(1, len(everyone.owner_T))
 
 
@@ -135,6 +139,7 @@ def _negatives(config: ObjectiveConfig) -> NegativeFilter:
     return ExcludeEqualCaptions() if config.spare_equal_captions else AllNegatives()
 
 
+# A new kind is also named in OBJECTIVE_KINDS (models/config.py), which checks options without importing torch.
 OBJECTIVES: dict[str, Callable[[ObjectiveConfig], Objective]] = {
     "infonce": InfoNCE,
     "mlp": FourTerms,
@@ -152,6 +157,7 @@ def build_objective(config: ObjectiveConfig, clap: CLAP, learned: Mapping[str, T
     Raises ConfigError when `clap` lacks parts that the objective reads.
     """
     objective = OBJECTIVES[config.kind](config)
+    # `clap.scale` is read by every objective; these parts only by the four-term loss.
     extras = (clap.audio_transform, clap.text_transform, clap.logit_scale_text)
     if objective.transforms and any(extra is None for extra in extras):
         raise ConfigError(
@@ -161,6 +167,7 @@ def build_objective(config: ObjectiveConfig, clap: CLAP, learned: Mapping[str, T
     for extra in extras:
         if extra is not None and not objective.transforms:
             extra.requires_grad_(False)
+    # A start trained with another objective has other parameters, or none; they are then left at their initial values.
     if learned and not config.initial_scale and _shapes(learned) == _shapes(objective.learned()):
         objective.load_state_dict(learned)
     if config.initial_scale:
@@ -168,6 +175,7 @@ def build_objective(config: ObjectiveConfig, clap: CLAP, learned: Mapping[str, T
             for scale in (clap.logit_scale, clap.logit_scale_text):
                 if scale is not None:
                     scale.fill_(math.log(config.initial_scale))
+    # Last, because a nested objective has other names for the parameters that are loaded above.
     return _nested(objective, config.matryoshka, clap).to(clap.logit_scale.device)
 
 

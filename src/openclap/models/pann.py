@@ -27,7 +27,9 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.steps = len(kernels)
         for step, kernel in enumerate(kernels, start=1):
+            # Batch norm follows and has a bias of its own.
             conv = nn.Conv2d(width_in, width_out, kernel, padding=kernel // 2, bias=False)
+            # Names and order are those of PANN's checkpoints: conv1, conv2, bn1, bn2.
             self.add_module(f"conv{step}", conv)
             width_in = width_out
         for step in range(1, self.steps + 1):
@@ -52,6 +54,7 @@ class PANN(nn.Module):
     def __init__(self, config: PANNConfig) -> None:
         super().__init__()
         self.config = config
+        # Blocks beyond `pooled` keep their resolution: PANN-14 pools its sixth block by 1×1, which is an identity.
         pooled = len(config.widths) - 1 if config.pooled is None else config.pooled
         pools = [POOLS[config.pool](2) if block < pooled else nn.Identity() for block in range(len(config.widths))]
         views = 4 if config.fusion == "channel_map" else 1
@@ -61,6 +64,8 @@ class PANN(nn.Module):
         self.blocks = nn.ModuleList(ConvBlock(i, o, config.kernels, pool) for i, o, pool in steps)
         self.fuse = map_fusion(config)
         self.crop = TimeCrop()
+        # One of the two crops, chosen once; the other passes everything on. Cropping early saves the first block as
+        # well.
         self.crop_views: nn.Module = nn.Identity() if self.fuse.fuses else self.crop
         self.crop_map: nn.Module = self.crop if self.fuse.fuses else nn.Identity()
         self.over_time = OVER_TIME[config.over_time]
@@ -82,6 +87,7 @@ class PANN(nn.Module):
         pooled_BC = self.over_time(self.between(x_BCTF).mean(dim=3))
         if self.linear is None:
             return pooled_BC
+        # Dropout on both sides of the layer, as in PANN.
         embedding_BD: Tensor = self.around(F.relu_(self.linear(self.around(pooled_BC))))
         return embedding_BD
 
@@ -117,6 +123,8 @@ class FusedMap(nn.Module):
 
     def __init__(self, width: int, fusion: str) -> None:
         super().__init__()
+        # Stride 6 in time: 3, because three views share the width of one, times 2 for the pooling of the first block,
+        # with whose output the result is fused; 2 in frequency for the same pooling.
         self.mel_conv2d = nn.Sequential(
             nn.Conv2d(1, width, kernel_size=5, stride=(6, 2), padding=2), nn.BatchNorm2d(width), nn.ReLU()
         )
@@ -134,7 +142,7 @@ class FusedMap(nn.Module):
 
 
 def map_fusion(config: PANNConfig) -> FirstMap | FusedMap:
-    """The module after the first block for a kind of fusion."""
+    """Build the module after the first block for a kind of fusion."""
     if config.fusion is not None and config.fusion.endswith("_2d"):
         return FusedMap(config.widths[0], config.fusion.removesuffix("_2d"))
     return FirstMap(read=4 if config.fusion == "channel_map" else 1)

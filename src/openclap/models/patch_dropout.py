@@ -37,6 +37,7 @@ class PartOfMap(nn.Module):
 
     def __init__(self, side: int, window: int, depths: tuple[int, ...], remaining: int) -> None:
         super().__init__()
+        # Each stage but the last halves the map, so this many columns become one in the last map.
         block = 2 ** (len(depths) - 1)
         self.side, self.blocks, self.remaining = side, side // block, remaining
         size = (side, remaining * block)
@@ -47,7 +48,9 @@ class PartOfMap(nn.Module):
         """Drawn from torch's own generator of the device, which gradient caching and resuming replay."""
         clips, tokens, _ = x_BNC.shape
         drawn_BK = torch.rand(clips, self.blocks, device=x_BNC.device).argsort(dim=1)[:, : self.remaining]
+        # Drawn without replacement, then in the order of time: merges and windows join what stands side by side.
         chosen_BK = drawn_BK.sort(dim=1).values
+        # Rows of all clips are numbered through, so that a single index_select gathers the whole batch.
         first_R = torch.arange(0, clips * self.side * self.blocks, self.blocks, device=x_BNC.device)
         chosen_BRK = first_R.view(clips, self.side, 1) + chosen_BK.unsqueeze(1)
         pieces = x_BNC.reshape(clips * self.side * self.blocks, -1)  # one block of columns of one row each
@@ -69,6 +72,7 @@ class TimeCrop(nn.Module):
         if not self.training or self.share == 0:
             return x_BVTF
         clips, views, frames, bins = x_BVTF.shape
+        # All clips keep the same number of frames, so they still form one batch.
         remaining = max(1, round(frames * (1 - self.share)))
         start_B = (torch.rand(clips, device=x_BVTF.device) * (frames - remaining + 1)).long()
         moments_BT = start_B.unsqueeze(1) + torch.arange(remaining, device=x_BVTF.device)

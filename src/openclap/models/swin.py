@@ -24,17 +24,18 @@ Order = NDArray[np.int64]
 Size = tuple[int, int]
 """Height and width in tokens."""
 
+# As in Swin's code: next to nothing after the softmax.
 MASKED = -100.0
 """Added to the score of two tokens that are neighbours only by the cyclic shift."""
 
 
 def row_order(size: Size) -> Order:
-    """Row by row."""
+    """Return the tokens row by row."""
     return np.arange(size[0] * size[1])
 
 
 def window_order(size: Size, window: Size, shift: Size = (0, 0)) -> Order:
-    """Window by window, the map rolled by `shift` towards the top left before it is cut."""
+    """Return the tokens window by window, the map rolled by `shift` towards the top left before it is cut."""
     grid = np.roll(row_order(size).reshape(size), (-shift[0], -shift[1]), axis=(0, 1))
     return _tiles(grid, window).reshape(-1)
 
@@ -51,6 +52,8 @@ class Permutation(nn.Module):
     def __init__(self, source: Order, target: Order) -> None:
         super().__init__()
         place = np.argsort(source)
+        # Not in the state dict: orders, masks and positions follow from the sizes, so no checkpoint can disagree with
+        # them.
         self.register_buffer("order", torch.from_numpy(place[target]), persistent=False)
         self.register_buffer("inverse", torch.from_numpy(np.argsort(place[target])), persistent=False)
 
@@ -89,6 +92,8 @@ def shift_mask(size: Size, window: Size, shift: Size) -> Tensor:
 
 def relative_positions(window: Size, largest: int) -> Tensor:
     """(M · M,) rows of a bias table made for square windows of side `largest`, one for each offset of two tokens."""
+    # Swin numbers the table by the offset in height, then in width, each counted from 0. A narrower window reads the
+    # rows of its own offsets.
     coordinates = torch.stack(torch.meshgrid(*map(torch.arange, window), indexing="ij")).flatten(1)
     offset = coordinates[:, :, None] - coordinates[:, None, :] + largest - 1
     return (offset[0] * (2 * largest - 1) + offset[1]).flatten()
@@ -97,6 +102,7 @@ def relative_positions(window: Size, largest: int) -> Tensor:
 def merge_order(size: Size, next_window: Size) -> Order:
     """The order that puts each 2×2 neighbours side by side, (top left, bottom left, top right, bottom right), the
     groups in window order of the half-sized map."""
+    # The order within a group is Swin's: the weights of the reduction are trained for it.
     half = (size[0] // 2, size[1] // 2)
     grid = row_order(size).reshape(half[0], 2, half[1], 2)
     groups = grid.transpose(0, 2, 3, 1).reshape(-1, 4)
@@ -105,7 +111,7 @@ def merge_order(size: Size, next_window: Size) -> Order:
 
 
 def window_of(size: Size, largest: int) -> Size:
-    """The largest window that a map can be cut in, no side longer than `largest`."""
+    """Return the largest window that a map can be cut into, no side longer than `largest`."""
     height, width = (max(side for side in range(1, largest + 1) if length % side == 0) for length in size)
     return height, width
 
@@ -135,9 +141,12 @@ class Layout(nn.Module):
     def __init__(self, size: Size, largest: int, depth: int, *, last: bool) -> None:
         super().__init__()
         window = window_of(size, largest)
+        # Half a window, so that the borders of plain windows lie in the middle of shifted ones. Where one window covers
+        # the map, as in the last stage, there is no border to bridge.
         by = [side // 2 if length > side else 0 for length, side in zip(size, window, strict=True)]
         shift, windows = (by[0], by[1]), size[0] * size[1] // (window[0] * window[1])
         plain, shifted = window_order(size, window), window_order(size, window, shift)
+        # Blocks alternate and begin with plain windows, so a stage of an even depth ends in shifted ones.
         end = shifted if depth % 2 == 0 else plain
         after = row_order(size) if last else merge_order(size, window_of((size[0] // 2, size[1] // 2), largest))
         mask = shift_mask(size, window, shift) if any(shift) else torch.zeros(windows, 1, 1)
@@ -150,7 +159,7 @@ class Layout(nn.Module):
 
 
 def layouts(size: Size, largest: int, depths: Sequence[int]) -> nn.ModuleList:
-    """Those of all stages, each with half the height and width of the one before."""
+    """Build the layouts of all stages, each map half as high and wide as the one before."""
     stages = [(size[0] // 2**stage, size[1] // 2**stage) for stage in range(len(depths))]
     return nn.ModuleList(
         Layout(stage, largest, depth, last=number == len(depths))
@@ -165,6 +174,7 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
+        # Swin's initial values, for towers that are trained from scratch.
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -177,6 +187,7 @@ class WindowAttention(nn.Module):
         bias_HMM = self.relative_position_bias_table[positions].T.unflatten(1, (tokens, tokens))
         scores_WHMM = mask_WMM.unsqueeze(1) + bias_HMM
         qkv = self.qkv(x_BNC).unflatten(1, (windows, tokens)).unflatten(3, (3, self.heads, -1))
+        # (B, W, M, 3, H, E) to three of (B, W·H, M, E).
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=scores_WHMM.flatten(0, 1).unsqueeze(0))
         out = out.unflatten(1, (windows, self.heads)).transpose(2, 3).flatten(3).flatten(1, 2)
@@ -198,7 +209,7 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training, leaves a whole branch out for a clip with probability `rate` (Huang et al. 2016)."""
+    """Stochastic depth: in training, drop the whole branch of a clip with probability `rate` (Huang et al. 2016)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -208,6 +219,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         is_active = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
+        # Divided by the share that remains, so that the mean is that of evaluation, where nothing is left out.
         scaled: Tensor = x * (is_active / (1 - self.rate))
         return scaled
 
@@ -230,7 +242,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Each 2×2 neighbours to one token of twice the width; the four stand side by side in the order."""
+    """Merge each 2×2 neighbours, adjacent in the order, into one token of twice the width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -258,6 +270,7 @@ class SwinStage(nn.Module):
         for number, block in enumerate(self.blocks):
             shifted = number % 2 == 1
             if number > 0:
+                # The first block needs no reordering: its input is already in plain windows.
                 x_BNC = (layout.to_shifted if shifted else layout.to_windows)(x_BNC)
             x_BNC = block(x_BNC, layout.mask if shifted else layout.no_mask, layout.positions)
         next_map: Tensor = self.downsample(layout.to_next(x_BNC))

@@ -33,13 +33,15 @@ class TextTower(nn.Module):
 
 
 def encoder(config: TextTowerConfig) -> nn.Module:
-    """The transformers encoder, without unused parts: a decoder, or a pooler where another pooling is chosen."""
+    """Build the transformers encoder, without unused parts: a decoder, or a pooler where another pooling is chosen."""
     from transformers import AutoConfig, AutoModel
 
+    # From the preset alone: nothing is fetched from the hub, and the weights come from a checkpoint.
     settings = AutoConfig.for_model(config.model_type, **dict(config.sizes) | {"hidden_size": config.hidden_size})
     whole = AutoModel.from_config(settings)
     network: nn.Module = whole.get_encoder() if settings.is_encoder_decoder else whole
     if config.pooling != "pooler" and getattr(network, "pooler", None) is not None:
+        # Its parameters would get no gradient, and be saved for nothing.
         network.pooler = None  # type: ignore[assignment]
     if config.pooling == "pooler" and getattr(network, "pooler", None) is None:
         raise ConfigError(f"{config.model_type} has no pooler; choose the pooling mean, cls or eot.")
@@ -56,6 +58,7 @@ def mean_pool(output: Any, batch: TextBatch) -> Tensor:
     """The mean over tokens that are not padding (Reimers & Gurevych 2019)."""
     weight_BL1 = batch.mask_BL.unsqueeze(-1).to(output.last_hidden_state.dtype)
     total_BD: Tensor = (output.last_hidden_state * weight_BL1).sum(dim=1)
+    # A caption without tokens gives zeros, not NaN.
     return total_BD / weight_BL1.sum(dim=1).clamp_min(1.0)
 
 
@@ -73,6 +76,7 @@ def cls_pool(output: Any, batch: TextBatch) -> Tensor:
 def eot_pool(output: Any, batch: TextBatch) -> Tensor:
     """The state at the highest token id, which is CLIP's end of text."""
     states_BLD: Tensor = output.last_hidden_state
+    # argmax returns the first of equals, so padding with the end of text itself does no harm.
     place_B11 = batch.ids_BL.argmax(dim=1)[:, None, None]
     return states_BLD.gather(1, place_B11.expand(-1, -1, states_BLD.shape[2])).squeeze(1)
 

@@ -61,6 +61,7 @@ class PaperRun:
             start=str(paths.home() / "starts" / self.preset),
             data=str(paths.home() / "sets" / self.data / "train"),
             epochs=45,
+            # On each GPU: 96 on each of 24 are the paper's 2,304.
             batch_size=PAIRS_PER_GPU,
             augment=LAION_STRIPES,
             optim=OptimConfig(

@@ -30,6 +30,7 @@ def config() -> DataRecipe:
             )
         },
         config=DataConfig(
+            # As LAION splits sources without splits of their own.
             splits={"train": 0.9, "test": 0.1},
             by_source=True,
             longest_s={"freesound": 180.0},

@@ -7,6 +7,7 @@ use a runtime import neither torch nor transformers, so that a runtime without t
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from openclap.checkpoints import hub
+from openclap.errors import MissingTokenizerError
 
 if TYPE_CHECKING:
     import torch
@@ -76,15 +80,39 @@ class Loader(Protocol):
         ...
 
 
-RUNTIMES = {"torch": "openclap.runtimes.torch:TorchLoader"}
+RUNTIMES = {
+    "torch": "openclap.runtimes.torch:TorchLoader",
+    "onnx": "openclap.runtimes.onnx:OnnxLoader",
+}
 """Loaders by runtime. Strings and not imports: import-linter also counts imports inside functions, and nothing above
 this module may depend on torch."""
+CONVERTER = "openclap.interop.onnx:prepare"
+"""The function that converts a loaded model for the onnx runtime; a string for the same reason."""
+MACHINE = "openclap.runtimes.torch:describe_machine"
+"""The function that states torch's device, its fastest backend and its threads."""
+
+
+def has(package: str) -> bool:
+    """Whether a package is installed. It is not imported, which takes seconds for torch."""
+    return importlib.util.find_spec(package) is not None
 
 
 def loader(name: str, device: str | torch.device | None, precision: str, *, compile: bool) -> Loader:
-    """Import a runtime and check its options. Raises ConfigError for a device or precision it does not have."""
+    """Import a runtime and check its options.
+
+    Raises ConfigError for a device or precision it does not have, MissingExtraError when it is not installed.
+    """
     made: Loader = resolve(RUNTIMES[name])(device, precision, compile=compile)
     return made
+
+
+def fetch_tokenizer(preset: Preset, offline: bool) -> Path:
+    """The tokenizer named by a preset, from the hub. Raises MissingTokenizerError where the preset names none."""
+    if preset.text.tokenizer is None:
+        raise MissingTokenizerError(
+            "No tokenizer.json lies beside this model, and text cannot be embedded without one."
+        )
+    return hub.tokenizer_file(preset.text.tokenizer, offline=offline)
 
 
 def resolve(target: str) -> Any:

@@ -6,12 +6,12 @@ N items, D embedding, S samples of a waveform.
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ from torch import Tensor
 
 from openclap.audio.frontend import FrontEnd
 from openclap.audio.mono import SILENCE, is_silent
-from openclap.checkpoints import detect, hub, openclap_folder
-from openclap.checkpoints.checkpoint import build_network
-from openclap.errors import ConfigError, MissingTokenizerError
-from openclap.runtimes import backends
+from openclap.checkpoints import detect, openclap_folder
+from openclap.checkpoints.checkpoint import build_network, weights_digest
+from openclap.errors import ConfigError
+from openclap.runtimes import backends, fetch_tokenizer
 from openclap.text.tokenizer import Tokenizer
 from openclap.types import TextBatch
 
@@ -64,15 +64,6 @@ class TorchLoader:
             unused=checkpoint.unused,
             objective=checkpoint.objective,
         )
-
-
-def fetch_tokenizer(preset: Preset, offline: bool) -> Path:
-    """The tokenizer named by a preset, from the hub. Raises MissingTokenizerError where the preset names none."""
-    if preset.text.tokenizer is None:
-        raise MissingTokenizerError(
-            "No tokenizer.json lies beside this model, and text cannot be embedded without one."
-        )
-    return hub.tokenizer_file(preset.text.tokenizer, offline=offline)
 
 
 class TorchRuntime:
@@ -183,10 +174,7 @@ class TorchRuntime:
 
     def weights_digest(self) -> str:
         """A SHA-256 of weights and preset."""
-        sha = hashlib.sha256(repr(self.preset).encode())
-        for name, tensor in sorted(self.clap.state_dict().items()):
-            sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return sha.hexdigest()
+        return weights_digest(self.clap, self.preset)
 
     def save(self, folder: Path) -> None:
         """Write a model folder: config.json, model.safetensors, tokenizer.json."""
@@ -213,3 +201,14 @@ def find_device(name: str | torch.device | None) -> torch.device:
     kinds = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "mps": torch.mps.is_available()}
     here = " or ".join(["cpu", *(kind for kind, is_there in kinds.items() if is_there)])
     raise ConfigError(f"device is {str(name)!r}, which this machine's torch cannot use. Expected: {here}.") from None
+
+
+def describe_machine() -> dict[str, Any]:
+    """The device that torch chooses, the backend of the precision "auto" on it, and the number of threads."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    device = torch.device("cuda" if gpu else "cpu")
+    return {
+        "device": f"cuda ({gpu})" if gpu else "cpu",
+        "fastest": " ".join(astuple(backends.choose("auto", device))),
+        "threads": torch.get_num_threads(),
+    }

@@ -31,6 +31,7 @@ def read(root: Root) -> Iterator[Record]:
 def _records(root: Path, tables: dict[str, Path]) -> Iterator[Record]:
     files = audio_files_by_stem(root)
     for split, table in tables.items():
+        # Five rows of a test clip become one record with five captions.
         captions: dict[tuple[str, str], list[str]] = {}
         for youtube_id, start, caption in csv_rows(table, ["youtube_id", "start_time", "caption"]):
             captions.setdefault((youtube_id, start), []).append(caption.strip())

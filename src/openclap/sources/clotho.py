@@ -57,6 +57,7 @@ def _records(part: _Part) -> Iterator[Record]:
     facts = {row[0]: row[1:] for row in csv_rows(part.metadata, ["file_name"], _FACTS)}
     for name, *captions in csv_rows(part.captions, ["file_name", *_CAPTIONS]):
         keywords, sound_id, link, span, user, licence = facts.get(name, ("",) * len(_FACTS))
+        # Samples of the upload, "[begin, end]": the length of the cut.
         found = _SPAN.search(span)
         yield Record(
             id=name,
@@ -72,6 +73,7 @@ def _records(part: _Part) -> Iterator[Record]:
             split=part.split,
             length_s=(int(found[2]) - int(found[1])) / RATE if found else None,
             rate=RATE,
+            # Some rows have "Not found" for the id.
             freesound_id=as_int(sound_id) or freesound_id(link),
         )
 

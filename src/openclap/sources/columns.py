@@ -133,6 +133,7 @@ def _map_columns(columns: tuple[str, ...], captions: tuple[str, ...]) -> ColumnM
 
     numbered = {name: int(match[1]) for name in names if (match := _NUMBERED_CAPTION.fullmatch(name))}
     usual = (*CAPTIONS, *sorted(numbered, key=lambda name: numbered[name]))
+    # One of these at most: two of them are mostly the same texts under two names.
     by_name = present(usual) or present(OTHER_CAPTIONS)[:1]
     return ColumnMap(
         names,

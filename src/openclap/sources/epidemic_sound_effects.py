@@ -39,6 +39,7 @@ def _records(tables: Sequence[Path], local: dict[str, Path]) -> Iterator[Record]
                     source=SOURCE.name,
                     tags=tuple(tags or ()),
                     label=table.stem,
+                    # Takes share a title but for the number, within a class.
                     group=f"epidemic:{table.stem}/{strip_take_number(title)}" if title else None,
                     title=title,
                     licence=LICENCE,

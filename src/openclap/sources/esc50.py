@@ -25,6 +25,7 @@ def _records(table: Path, audio: Path) -> Iterator[Record]:
     for name, fold, category, esc10, source_file in csv_rows(
         table, ["filename", "fold", "category"], ["esc10", "src_file"]
     ):
+        # The column names the upload; copies of the table without it still have the id in the file name.
         identity = as_int(source_file) or as_int(name.split("-")[1] if "-" in name else None)
         yield Record(
             id=name,
@@ -33,6 +34,7 @@ def _records(table: Path, audio: Path) -> Iterator[Record]:
             source=SOURCE.name,
             label=unslug(category),
             group=f"esc50:{fold}",
+            # The ten classes of ESC-10 are under the freer licence.
             licence="CC-BY-3.0" if esc10.strip().lower() == "true" else "CC-BY-NC-3.0",
             link=freesound_page(identity) if identity else None,
             length_s=5.0,

@@ -67,6 +67,7 @@ def _files_by_id(folder: Path) -> dict[int, Path]:
     for path in audio_files(folder / "audio"):
         digits = path.stem.split("_", 1)[0]
         if digits.isdecimal():
+            # Freesound's own names, ID__user__title, and plain ids both begin with the id.
             found.setdefault(int(digits), path)
     return found
 

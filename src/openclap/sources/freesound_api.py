@@ -156,6 +156,7 @@ class _Client:
 
     def _paced(self, url: str, parameters: Mapping[str, str]) -> Any:
         time.sleep(max(0.0, self._next - time.monotonic()))
+        # Set before the request: the pace is counted from start to start.
         self._next = time.monotonic() + self._pause_s
         return self._client.get(url, params=dict(parameters))
 
@@ -201,6 +202,7 @@ def _lock_for(folder: Path, wanted: Mapping[str, str]) -> Iterator[None]:
 def _first_to_fetch(folder: Path) -> int:
     """The first page that is missing, damaged, or was the last one when it was fetched."""
     page = 1
+    # A page that names no next one may have been filled up since, so it is fetched again.
     while _content(_page(folder, page)).get("next"):
         page += 1
     return page

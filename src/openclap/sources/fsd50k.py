@@ -32,6 +32,7 @@ def read(root: Root) -> Iterator[Record]:
 
 
 def _records(table: Path, info: Path, audio: Path) -> Iterator[Record]:
+    # Title, author and licence lie in another file than the labels.
     metadata = _read_metadata(info)
     for name, labels, split in csv_rows(table, ["fname", "labels"], ["split"]):
         facts = metadata.get(name, {})

@@ -173,6 +173,7 @@ def _from_table(root: Path, table: Path, cache: Path, captions: tuple[str, ...])
             audio = extract_audio(content, path, cache) if content else table.parent / path
             group = own_group(audio) if content else f"{root.resolve().name}:{path}"
             # Column values override these defaults, but never the file that was found.
+            # A table's rows may have no names; table and row number identify them.
             identity = {"id": path or f"{name}/{number}", "source": root.resolve().name, "group": group}
             yield Record(**{**identity, "split": split_of(name), **column_map.values(row), "audio": audio})
     except DamagedTableError as error:

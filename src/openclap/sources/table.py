@@ -205,6 +205,7 @@ def _find_files(
             return names, lambda file: table.parent / file
         if root and any(_is_file(root / path) for path in paths):
             return names, lambda file: root / file
+    # Last of all, because it lists every file under the folder.
     index = _FileIndex(root or table.parent)
 
     def locate(file: str) -> Path:

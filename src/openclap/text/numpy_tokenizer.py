@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as FastTokenizer
 
 from openclap.errors import CheckpointError, DataError, MissingTokenizerError
+from openclap.formatting import first_line
 
 FILE = "tokenizer.json"
 PAD_TOKENS = ("[PAD]", "<pad>")
@@ -54,7 +55,9 @@ class NumpyTokenizer:
                 f"{error.filename}: no such file, and text cannot be embedded without a tokenizer."
             ) from None
         except Exception as error:  # tokenizers raises plain Exception for every kind of damage
-            raise CheckpointError(f"{path}: is not a {path.name} that tokenizers can read ({error}).") from None
+            raise CheckpointError(
+                f"{path}: is not a {path.name} that tokenizers can read ({first_line(error)})."
+            ) from None
 
     @staticmethod
     def _definition(path: Path) -> str:

@@ -65,6 +65,7 @@ class TrainingProgress:
         """Add one validation; the first one is of the initial model."""
         if self.best_score is None:
             return replace(self, start_score=score, best_score=score, best_step=self.step)
+        # Only a higher score counts: of equal models the earlier one is kept, and `patience` goes on.
         if score > self.best_score:
             return replace(self, best_score=score, best_step=self.step, validations_since_best=0)
         return replace(self, validations_since_best=self.validations_since_best + 1)
@@ -107,6 +108,7 @@ def restore_checkpoint(accelerator: Accelerator, folder: Path) -> TrainingProgre
         for draft in folder.glob(f"{DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
     accelerator.wait_for_everyone()
+    # Names have eight digits, so their order is that of the steps.
     newest = next(iter(list_checkpoints(folder)[-1:]), None)
     if newest is None:
         return TrainingProgress()
@@ -157,6 +159,7 @@ def write_final_model(embedder: Embedder, out: Path, *, use_best: bool) -> None:
         merge_lora(embedder).save(model)
     elif best.exists():
         shutil.rmtree(model, ignore_errors=True)
+        # Renamed and not copied: the folder is complete, and so is the finished model at any moment.
         best.rename(model)
     else:
         raise CheckpointError(f"{model}: was deleted, and the best model with it. Start a new run elsewhere.")
@@ -169,6 +172,7 @@ def run_identity(config: TrainConfig, shards: ShardIndex, start_digest: str, pro
     processes. `remote_checkpoints` is left out, since copies change no result.
     """
     values = config.to_dict() | {"data": str(shards.folder.absolute())}
+    # Paths are made absolute, so that the run can be continued from another working directory.
     del values["remote_checkpoints"]
     if config.tokenizer:
         values["tokenizer"] = str(Path(config.tokenizer).absolute())
@@ -176,6 +180,7 @@ def run_identity(config: TrainConfig, shards: ShardIndex, start_digest: str, pro
         del values["tokenizer"]
     if Path(config.start).exists():
         values["start"] = str(Path(config.start).absolute())
+    # Digests, because a path may hold other content by now; the number of processes, because it divides the data.
     values |= {"data_digest": shards.digest(), "start_digest": start_digest, "processes": processes}
     return dict(json.loads(json.dumps(values)))  # tuples become lists, as in the file that it is compared with
 

@@ -74,6 +74,7 @@ def classifier_head(size: int, classes: int, *, hidden: bool) -> nn.Module:
 
 def single_label_loss(logit_BC: Tensor, truth_BC: Tensor) -> Tensor:
     """Compute cross-entropy, for items with one label each."""
+    # argmax needs numbers; torch has none for booleans.
     return F.cross_entropy(logit_BC, truth_BC.to(torch.uint8).argmax(1))
 
 
@@ -131,6 +132,7 @@ def train_classifier(
             _check_weights(network, epoch, config)
             now = _add_score(replace(now, step=epoch + 1), network, score)
             if now.best_step == now.step:
+                # In memory, so that the best weights are there without a folder, too.
                 best = copy.deepcopy(network.state_dict())
             store.save(accelerator, now, best)
             progress(now.step)
@@ -194,6 +196,7 @@ class ClassifierCheckpoints:
         try:
             finished = self.folder / PROGRESS
             values = json.loads(finished.read_text(encoding="utf-8")) if finished.is_file() else None
+            # A finished training has progress.json and no checkpoints any more.
             progress = (
                 TrainingProgress(**values) if values else restore_checkpoint(accelerator, self.folder / CHECKPOINTS)
             )

@@ -52,6 +52,7 @@ class OptimConfig:
 
     lr: float = 1e-3
     tower_lr: float = 1e-4
+    # 0.98 as for CLIP's transformers (Radford et al. 2021).
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.1
     warmup_steps: int = 20
@@ -124,6 +125,7 @@ class TrainConfig:
     activation_checkpointing: bool = False
     patience: int = 0
     trackers: tuple[str, ...] = ("tensorboard",)
+    # LAION-CLAP's seed.
     seed: int = 3407
     save_every: int = 50
     keep_checkpoints: int = 2
@@ -132,6 +134,7 @@ class TrainConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        # Built for its check alone.
         MonoConfig(self.channels)
         at_least = dict.fromkeys(("epochs", "batch_size", "accumulate", "save_every", "keep_checkpoints"), 1)
         for name, least in (
@@ -171,6 +174,7 @@ def override(config: C, options: Mapping[str, Any]) -> C:
         # Nested values are named one by one, so that a typo in a group is found, too.
         if not is_whole_group and ".".join(path) not in option_names(config):
             raise ConfigError(f"There is no option --{name}. {_suggestion(name, config)}")
+        # One option after the other, each on a new object, so that the checks of __post_init__ see every change.
         config = _replace(config, path, name, value)
     return config
 
@@ -193,6 +197,7 @@ def _describe(group: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
         for entry in parse(type(group).__doc__ or "").params
         for name in entry.arg_name.split(",")
     }
+    # Plain options before groups, as `option_names` lists them.
     inner = [option.name for option in fields(group) if is_dataclass(getattr(group, option.name))]
     for option in fields(group):
         if option.name not in inner:
@@ -223,6 +228,7 @@ def _replace(group: Any, path: list[str], name: str, value: Any) -> Any:
     if rest:
         changed = _replace(current, rest, name, value)
     else:
+        # Annotations are text in this module, so the types must be resolved.
         kind = get_type_hints(type(group))[first]
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         is_text = value is None or isinstance(value, str)

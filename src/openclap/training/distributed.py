@@ -39,10 +39,12 @@ def gather(own: Features) -> tuple[Features, Features]:
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return own, own
+    # Processes may hold different numbers of rows, and collectives need to know them beforehand.
     counts = own.owner_T.new_tensor([[len(own.clip_B), len(own.owner_T)]])
     clips, captions = (column.tolist() for column in _gather_rows(counts, [1] * dist.get_world_size()).T)
     first = sum(clips[: dist.get_rank()])
     own = replace(own, clip_B=own.clip_B + first, owner_T=own.owner_T + first)
+    # Two columns in one exchange.
     owners = _gather_rows(torch.stack([own.owner_T, own.caption_id_T], dim=1), captions)
     return own, replace(
         own,
@@ -70,6 +72,7 @@ def broadcast_from_first(accelerator: Accelerator, number: float) -> float:
         return number
     from accelerate.utils import broadcast
 
+    # float64, so that the score is the same number on all processes and in the checkpoint.
     return float(broadcast(torch.tensor(number, dtype=torch.float64, device=accelerator.device)))
 
 
@@ -93,6 +96,7 @@ class _AllGather(torch.autograd.Function):
         # A copy, because all_reduce writes in place and autograd may still use this gradient elsewhere.
         total_ND = gradient_ND.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total_ND)
+        # Own rows alone have a graph on this process.
         return total_ND[ctx.own], None
 
 

@@ -69,6 +69,7 @@ def check_finite(
     """Raise TrainingError when a figure of the step just taken is not finite; `file` then names its clips."""
     if all(math.isfinite(value) for value in result.values()):
         return
+    # The keys lead to the clips, and are written before any diagnosis: the run ends here.
     keys = [key for batch in batches for key in batch.keys]
     # As text, since JSON has neither NaN nor infinity.
     facts = {"step": position.step, **{name: str(value) for name, value in result.items()}, "keys": keys}
@@ -112,6 +113,7 @@ def _has_equal_embeddings(result: Mapping[str, float]) -> bool:
     SigLIP needs this: its bias still moves after a collapse, so its gradient never vanishes.
     """
     highest = min(result.get("uniformity_audio", -1.0), result.get("uniformity_text", -1.0))
+    # Uniformity is 0 for equal vectors and negative for all others, so the less collapsed side is compared.
     return result["scale"] <= LOW_SCALE and highest >= -EQUAL_UNIFORMITY
 
 
@@ -150,6 +152,7 @@ def has_finite_embeddings(clap: CLAP, batch: PairBatch) -> bool:
     """Check the embeddings of a batch's first pairs. Leaves `clap` in evaluation mode."""
     if not batch.keys:
         return True
+    # Evaluation mode: the running statistics must not count these pairs again.
     clap.eval()
     with torch.compiler.set_stance("force_eager"):  # this batch size would be compiled separately
         features = clap(batch.split(PROBE_PAIRS)[0])
@@ -162,6 +165,7 @@ def advice(config: TrainConfig) -> str:
     rates = f"optim.lr {optim.lr / 10:g}"
     if optim.tower_lr:
         rates += f" and optim.tower_lr {optim.tower_lr / 10:g}"
+    # Weight decay is blamed only where it is unusual and strong enough to be the cause.
     usual, decay = OptimConfig().weight_decay, ""
     if optim.weight_decay > usual and optim.weight_decay * max(optim.lr, optim.tower_lr) > HEAVY_DECAY:
         decay = f" and with optim.weight_decay {usual:g} in place of {optim.weight_decay:g}"

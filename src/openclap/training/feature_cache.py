@@ -36,12 +36,14 @@ def cache_frozen_towers(clap: CLAP, config: TrainConfig) -> list[str]:
     Nothing is cached where an input would not repeat exactly (one epoch, augmentation), where the tower changes during
     the run (`unfreeze_at`), or where single inputs are slow or inexact (GPU, 16 bits, `compile`).
     """
+    # Random crops of long clips do not matter here: they have no key and are computed each time.
     repeats = config.epochs > 1 and config.augment == UNCHANGED
     is_plain = config.precision == "fp32" and not (config.compile or config.unfreeze_at)
     if not (repeats and is_plain and clap.logit_scale.device.type == "cpu"):
         return []
     assert isinstance(clap.text_tower, TextTower)
     split_text: SplitInputs = split_padded_captions if clap.text_tower.config.padded else split_captions
+    # Towers only. Heads are small and nearly always trained.
     splits = {"audio_tower": split_clips, "text_tower": split_text}
     frozen = [name for name in splits if name in config.frozen and not _is_trainable(clap.get_submodule(name))]
     for name in frozen:
@@ -71,6 +73,7 @@ class CachedForward:
         if key is not None and key in self.outputs:
             return self.outputs[key]
         output_1D = self.forward(single).clone()  # a view would keep the whole hidden state alive
+        # What no longer fits is computed anew each time: slower, and otherwise the same.
         if key is not None and output_1D.nbytes <= self.free_bytes:
             self.outputs[key] = output_1D
             self.free_bytes -= output_1D.nbytes

@@ -40,6 +40,7 @@ class StepTimer:
         """Mark the end of a step and return its speed for the log."""
         now = time.monotonic()
         seconds = max(now - self.last, 1e-9)
+        # From the end of the last step to the arrival of the data: 0 where workers keep up.
         waiting = (self.ready - self.last) / seconds
         self.smooth_s = seconds if self.smooth_s is None else SMOOTHING * self.smooth_s + (1 - SMOOTHING) * seconds
         self.last = now

@@ -30,7 +30,9 @@ def add_lora(clap: CLAP, rank: int) -> None:
     """
     peft = require("peft", "train")
     targets = [name for tower in ("audio_tower", "text_tower") for name in attention_projections(clap, tower)]
+    # Heads and temperature are trained in full.
     outside = [p for name, p in clap.named_parameters() if not _in_tower(name) and p.requires_grad]
+    # The scale is alpha / rank, so the same learning rate suits every rank.
     peft.LoraModel(clap, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, bias="none"), ADAPTER)
     for parameter in outside:
         parameter.requires_grad_(True)  # peft has frozen everything but its own matrices
@@ -39,6 +41,7 @@ def add_lora(clap: CLAP, rank: int) -> None:
 def attention_projections(clap: CLAP, tower: str) -> list[str]:
     """List the names of a tower's linear layers of attention. Raises ConfigError when there are none."""
     part = clap.get_submodule(tower)
+    # By the names of classes, which transformers' encoders and our Swin have in common.
     attention = [name for name, module in part.named_modules() if "attention" in type(module).__name__.lower()]
     projections = {
         f"{tower}.{name}.{inner}"
@@ -59,11 +62,13 @@ def merge_lora(embedder: Embedder) -> Embedder:
     if not any(True for _ in _updated_layers(embedder.clap)):
         return embedder
     peft = require("peft", "train")
+    # A copy is merged: training goes on with the separate matrices.
     plain = copy.copy(embedder)
     plain.clap = copy.deepcopy(embedder.clap)
     for name, layer in list(_updated_layers(plain.clap)):
         assert isinstance(layer, peft.tuners.lora.LoraLayer)
         layer.merge()
+        # A plain linear layer again, so that the saved model needs no peft.
         plain.clap.set_submodule(name, layer.get_base_layer())
     return plain
 

@@ -64,6 +64,7 @@ def build_accelerator(config: TrainConfig, out: Path, *, device: torch.device | 
         # Tagging heads get no gradient from a contrastive loss, and fusion only from long clips.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    # DistributedDataParallel decides once, when it wraps the model, which parameters it exchanges.
     if accelerator.num_processes > 1 and config.unfreeze_at:
         raise ConfigError("unfreeze_at works in one process. Leave it out, or train on one device.")
     return accelerator
@@ -95,6 +96,7 @@ def prepare_model(clap: CLAP, config: TrainConfig, accelerator: Accelerator) -> 
 
     Raises ConfigError where a choice does not apply to the model's towers.
     """
+    # First: LoRA, the caches and the optimizer go by which parameters are trained.
     freeze(clap, config.frozen)
     if config.unfreeze_at and not config.frozen:
         raise ConfigError(f"unfreeze_at is {config.unfreeze_at}, and nothing is frozen until then. Name it in frozen.")
@@ -105,6 +107,8 @@ def prepare_model(clap: CLAP, config: TrainConfig, accelerator: Accelerator) -> 
     if config.activation_checkpointing:
         checkpoint_activations(clap)
     cache_frozen_towers(clap, config)
+    # LAION-CLAP synchronises batch norms, too. On CPUs torch has no SyncBatchNorm, so each process has its own
+    # statistics.
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         clap = nn.SyncBatchNorm.convert_sync_batchnorm(clap)
     return clap
@@ -122,6 +126,7 @@ def set_training_modes(clap: nn.Module, config: TrainConfig, step: int) -> None:
 
     Validation and the check of embeddings leave the model in evaluation mode, so this follows each of them.
     """
+    # The whole model first: whatever is excepted below may have been trained until now, or may be from now on.
     clap.train()
     if config.unfreeze_at and step >= config.unfreeze_at:
         unfreeze(clap, config.frozen)
@@ -137,8 +142,10 @@ def checkpoint_activations(clap: CLAP) -> None:
     Raises ConfigError where the text encoder does not support it.
     """
     for module in clap.audio_tower.modules():
+        # Blocks hold nearly all activations; what is between them is stored.
         if isinstance(module, SwinBlock | ConvBlock):
             contexts = partial(_checkpoint_contexts, module)
+            # On the instance, so that names in the state dict stay as they are.
             module.forward = partial(  # type: ignore[method-assign]
                 checkpoint, module.forward, use_reentrant=False, context_fn=contexts
             )

@@ -62,6 +62,7 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
             raise ConfigError(f"frozen names {prefix!r}, which is no part of the model.")
         for parameter in named:
             parameter.requires_grad_(False)
+    # Without gradients alone, running statistics would still move and dropout add noise.
     set_eval(model, prefixes)
 
 
@@ -83,6 +84,7 @@ def freeze_tower_batch_norms(model: nn.Module) -> None:
     """Let the towers' batch norms use their running statistics and leave them unchanged; gains and biases still
     train."""
     for name, module in model.named_modules():
+        # Evaluation mode of the norms alone: dropout in the towers stays on.
         if isinstance(module, _BatchNorm) and any(_is_under(name, tower) for tower in TOWERS):
             module.eval()
 
@@ -94,6 +96,7 @@ def freeze_running_statistics(model: nn.Module) -> Iterator[None]:
     For forward passes that must not count: a second pass over the same clips, and batches of silence.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    # The counter moves in every training pass, whatever the momentum.
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
         # Not track_running_stats = False: then autograd saves two tensors fewer, and activation checkpointing requires
@@ -142,6 +145,7 @@ def build_optimizer(
     if not groups:
         raise ConfigError("Every part of the model is frozen, so there is nothing to train.")
     if objective is not None and (objective_parameters := list(objective.parameters())):
+        # Decay would pull SigLIP's bias, which belongs far below 0, towards it.
         groups.append({"params": objective_parameters, "base_lr": config.lr, "weight_decay": 0.0})
     # The rate is a placeholder: `set_learning_rate` sets each group's from its base_lr before every step.
     fused = next(model.parameters()).device.type in FUSED_DEVICES

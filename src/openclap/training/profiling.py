@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,7 @@ def _estimate_memory(clap: CLAP, frontend: FrontEndConfig, pairs: int, process_b
     return MemoryEstimate(
         weights=sum(tensor.nbytes for tensor in (*clap.parameters(), *clap.buffers())),
         gradients=trainable,
+        # AdamW keeps two moments of each parameter, in the same precision.
         optimizer=ADAM_MOMENTS * trainable,
         activations=pairs * activations,
         working=pairs * working,
@@ -256,13 +258,17 @@ def measure_activations(clap: CLAP, frontend: FrontEndConfig) -> tuple[int, int]
         working = max(working, sum(value.nbytes for value in (*inputs, output) if isinstance(value, Tensor)))
 
     layers = [module for module in clap.modules() if not any(module.children())]
+    # Without children: containers would count their layers' tensors again.
     hooks = [layer.register_forward_hook(measure_layer) for layer in layers]
+    # autograd hands over every tensor that it keeps for the backward pass; dropout must not move the run's random
+    # numbers.
     with torch.random.fork_rng(), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         audio, text = probe_batch(clap, frontend)
         clap.encode_audio(audio), clap.encode_text(text)
     for hook in hooks:
         hook.remove()
     total = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+    # Both grow with the number of pairs.
     return total // PROBE_PAIRS, working // PROBE_PAIRS
 
 
@@ -339,6 +345,7 @@ def count_flops(clap: CLAP, frontend: FrontEndConfig) -> FlopCount:
         with torch.no_grad():
             # Fill the caches of frozen towers first: from the second epoch on, cached outputs cost nothing.
             clap.encode_audio(audio), clap.encode_text(text)
+        # Counted apart, since the number of captions of a clip and their lengths vary.
         clip = _count(lambda: clap.encode_audio(audio), clap) / PROBE_PAIRS
         token = _count(lambda: clap.encode_text(text), clap) / text.ids_BL.numel()
     return FlopCount(clip, token)
@@ -377,8 +384,13 @@ def _eval_mode(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@cache
 def matmul_peak(device: torch.device, dtype: torch.dtype = torch.float32, *, within_s: float = 0.1) -> float:
-    """Measure the FLOP/s of the fastest of a few large matrix products: the device's real peak, not its maker's."""
+    """Measure the FLOP/s of the fastest of a few large matrix products: the device's real peak, not its maker's.
+
+    A process measures it once, since it does not change from run to run.
+    """
+    # Large enough to reach the peak, small enough for a few repetitions within the time.
     side = 1024 if device.type == "cpu" else 8192
     left, right = (torch.full((side, side), 0.5, device=device, dtype=dtype) for _ in range(2))
 
@@ -404,6 +416,7 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # getrusage counts kilobytes on Linux and bytes on macOS.
     return peak if sys.platform == "darwin" else peak * 1024
 
 
@@ -416,6 +429,7 @@ def free_memory(device: torch.device) -> int:
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):  # not Linux
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # This process's own memory is in the plan, too, so it counts as free.
     return available + resident_memory()
 
 

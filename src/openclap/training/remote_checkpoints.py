@@ -21,7 +21,8 @@ from typing import Any
 from uuid import uuid4
 
 from openclap.errors import CheckpointError, ConfigError
-from openclap.storage import Place, first_line, place_of, remove_folder, sync_tree, write_bytes
+from openclap.formatting import first_line
+from openclap.storage import Place, place_of, remove_folder, sync_tree, write_bytes
 from openclap.training.checkpointing import (
     BEST,
     CHECKPOINTS,
@@ -37,6 +38,7 @@ from openclap.training.checkpointing import (
 from openclap.training.logging import LOG
 
 STATE, LEASE = "state", "running.json"
+# Bytes of one read or write: 16 MB, since object stores are slow at small ones.
 BLOCK_BYTES = 1 << 24
 HEARTBEAT_S, WATCH_S, SETTLE_S = 5.0, 20.0, 1.0
 """The heartbeat's interval; how long a foreign lease is watched for a heartbeat; the wait after which one of two runs
@@ -145,6 +147,7 @@ class RemoteCheckpoints:
     def _restore(self, copy: Place) -> None:
         """Copy best model, log and state into the run folder; the checkpoint gets its name last, so that a download
         that was stopped starts again."""
+        # Local files of an older state must not mix with the copy.
         shutil.rmtree(self.out / BEST, ignore_errors=True)
         draft = self.out / CHECKPOINTS / f"{DRAFT}{copy.name}"
         shutil.rmtree(draft, ignore_errors=True)
@@ -175,6 +178,7 @@ class Lease:
 
     def __init__(self, place: Place) -> None:
         self.place, self.file = place, place / LEASE
+        # The random part identifies a run; host and process are for the message to a person.
         self.owner = {"run": uuid4().hex, "host": socket.gethostname(), "process": os.getpid()}
         self.stop = Event()
         self.heartbeat: Thread | None = None
@@ -187,6 +191,7 @@ class Lease:
         found = self._read()
         if found is not None and self._is_alive(found):
             raise ConfigError(_refusal(self.place, found))
+        # Without a lock, two runs can write at the same moment; the later content wins, for both of them.
         self._write(0)
         time.sleep(SETTLE_S)  # of two runs that write at the same moment, the first now reads the second's file
         if other := self._other_owner():
@@ -224,6 +229,7 @@ class Lease:
     def _is_alive(self, found: bytes) -> bool:
         """Watch a foreign lease for its next heartbeat."""
         until = time.monotonic() + WATCH_S
+        # Four heartbeats long: a slow store may delay one.
         while time.monotonic() < until:
             time.sleep(min(1.0, WATCH_S / 10))
             current = self._read()

@@ -79,6 +79,7 @@ class TrainingStep:
     ) -> None:
         self.accelerator, self.model, self.objective, self.optimizer = accelerator, model, objective, optimizer
         self.clip_norm, self.chunk = clip_norm, chunk
+        # Chosen once, so that a step has no branch on the configuration.
         self.backward: Callable[[PairBatch, float, bool], BatchLoss] = (
             self._backward_in_chunks if chunk else self._backward_whole
         )
@@ -129,14 +130,18 @@ class TrainingStep:
         with torch.no_grad():
             for piece in chunks:
                 random_states.append(generators.states())  # dropout must draw the same numbers in the second pass
+                # Only embeddings stay in memory, a few kilobytes a pair; the activations of a chunk are freed with it.
                 parts.append(compute_features(self.model, piece))
+        # Over the whole batch: the chunks' negatives are those of the batch, as if it had been computed at once.
         cached = _concatenate(parts)
+        # Backward stops at `cached`, whose rows are leaves: it ends with the gradients of all embeddings.
         batch_loss = self._backward_objective(cached, weight)
         gradients = _split_gradients(cached, parts)
         # The first pass has already counted each chunk in the running statistics.
         with freeze_running_statistics(self.model):
             for number, (piece, state, gradient) in enumerate(zip(chunks, random_states, gradients, strict=True), 1):
                 generators.restore(state)
+                # One exchange for the whole batch, in the last chunk's backward pass.
                 with _gradient_exchange(self.accelerator, self.model, exchange and number == len(chunks)):
                     _backward_from_features(compute_features(self.model, piece), gradient)
         return batch_loss
@@ -164,6 +169,8 @@ def compute_features(model: nn.Module, batch: PairBatch) -> Features:
         features: Features = model(batch)
         return features
     with freeze_running_statistics(model):
+        # The result has no rows, so the loss is the same without it, and every parameter gets a gradient of zeros. Its
+        # batch norm must not count the silence.
         silence: Features = model(_silent_batch(batch))
     no_rows = {name: rows[:0] for name in EMBEDDINGS if (rows := getattr(silence, name)) is not None}
     ids = {name: getattr(silence, name)[:0] for name in ("clip_B", "owner_T", "caption_id_T")}
@@ -204,6 +211,7 @@ def uniformity(embedding_BD: Tensor) -> Tensor:
 
     0 when all vectors are equal, near -4 when they are spread over many dimensions (Wang & Isola 2020, with t = 2).
     """
+    # pdist has each pair once and no vector with itself.
     return torch.pdist(embedding_BD).square().mul(-2).exp().mean().log()
 
 
@@ -215,6 +223,7 @@ def _collapse(features: Features) -> Features:
 
 def _first_axis(embeddings: Tensor) -> Tensor:
     equal = torch.zeros_like(embeddings)
+    # Any direction would do: the loss depends on the similarities alone, and here all of them are 1.
     equal[:, 0] = 1
     return equal
 
@@ -225,6 +234,7 @@ def _gradient_exchange(accelerator: Accelerator, model: nn.Module, now: bool) ->
     if now:
         yield
     else:
+        # DistributedDataParallel exchanges gradients in every backward pass, unless it runs in this context.
         with accelerator.no_sync(model):
             yield
 
@@ -233,6 +243,7 @@ class _RandomGenerators:
     """The generators that a forward pass draws from: the CPU's and the device's."""
 
     def __init__(self, device: torch.device) -> None:
+        # Dropout and patch dropout draw from the device's generator, and the CPU's serves everything else.
         self.modules: list[Any] = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
 
     def states(self) -> list[Tensor]:
@@ -256,6 +267,7 @@ def _concatenate(parts: list[Features]) -> Features:
         **leaves,
         **scales,
         clip_B=torch.arange(starts_P[-1], device=parts[0].clip_B.device),
+        # Each chunk numbers its clips from 0.
         owner_T=torch.cat([part.owner_T + start for part, start in zip(parts, starts_P, strict=False)]),
         caption_id_T=torch.cat([part.caption_id_T for part in parts]),
     )
@@ -281,4 +293,5 @@ def _backward_from_features(features: Features, gradient: dict[str, Tensor]) -> 
     """Continue backward from a chunk's features with their cached gradients, except through frozen parts."""
     names = [name for name in gradient if getattr(features, name).requires_grad]
     if names:
+        # All at once: embeddings and their transforms share a graph, which a second pass would find freed.
         torch.autograd.backward([getattr(features, name) for name in names], [gradient[name] for name in names])

@@ -191,6 +191,7 @@ class Trainer:
         self.embedder.objective = objective.learned()
         frozen_until_later = config.frozen if config.unfreeze_at else ()
         optimizer = build_optimizer(self.model, config.optim, also=frozen_until_later, objective=objective)
+        # `self.model` stays the bare network, which validation and saving use.
         wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         if list(objective.parameters()):
             # The model and the optimizer are in a checkpoint anyway, since they were prepared; the objective was not.
@@ -284,6 +285,7 @@ class Trainer:
 
     def check_embeddings(self, batches: Sequence[PairBatch]) -> None:
         """Raise TrainingError when the last update has left a model whose embeddings are not finite, on any process."""
+        # The first batch only: weights that are not finite spoil every embedding.
         is_broken = not all(has_finite_embeddings(self.model, batch) for batch in batches[:1])
         set_training_modes(self.model, self.config, self.progress.step)
         position = RunPosition(self.out, self.progress.step, self.progress.unhealthy_steps)
@@ -325,6 +327,7 @@ class Trainer:
         if is_finished and self.accelerator.is_main_process and not (self.was_finished and model.exists()):
             checkpointing.write_final_model(self.embedder, self.out, use_best=self.validate is not None)
         damaged = [f"{tar}: {reason}" for tar, reason in self.shards.damaged]
+        # By key: a sample that cannot be read fails again in every epoch.
         unreadable = {sample.key: f"{sample.key}: {sample.reason}" for sample in self.loader.skipped}
         return TrainingResult(
             model,
@@ -358,6 +361,7 @@ class Trainer:
         self.progress = checkpointing.restore_checkpoint(self.accelerator, self.out / CHECKPOINTS)
         self.was_finished = self.is_finished()
         set_training_modes(self.model, self.config, self.progress.step)
+        # A killed run has logged steps after its last checkpoint; TensorBoard hides them, as `open_log` drops them.
         tensorboard = {"purge_step": self.progress.step, "flush_secs": 10}
         self.accelerator.init_trackers(PROJECT, init_kwargs={"tensorboard": tensorboard})
 
@@ -399,6 +403,7 @@ def steps_per_epoch(loader: PairLoader, accumulate: int) -> int:
             f"{loader.shards.folder}: {loader.batches_per_epoch} batches are fewer than the {accumulate} of one step. "
             "Choose a smaller accumulate or batch_size, or add data."
         )
+    # Batches that do not fill a last step are dropped, other ones in each epoch.
     return loader.batches_per_epoch // accumulate
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, progress
-from openclap.cli.dataset.options import RecordOptions, load_model
+from openclap.cli.dataset.options import RecordOptions, load_model, note_on, recipe_or_path
 from openclap.cli.reading import ReadAs
 
 if TYPE_CHECKING:
@@ -64,16 +64,18 @@ def build(
 
     check_identity(place_of(out))  # before a model is loaded
     embedder = load_model(near_duplicates, model)
-    arguments = options.arguments(collection, read_as, skip_caption_check=skip_caption_check)
+    source, arguments = recipe_or_path(collection), options.arguments(read_as, skip_caption_check=skip_caption_check)
     with progress("Building") as advance:
         report = build_dataset(
-            out=out,
+            source,
+            out,
             near_duplicates=near_duplicates,
             model=embedder,
             caption=caption,
             processes=processes,
             allow_private_addresses=allow_private_addresses,
             progress=advance,
+            note=note_on(collection),
             **arguments,
         )
     print_report(report, json=json)

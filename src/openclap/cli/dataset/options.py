@@ -41,13 +41,12 @@ class RecordOptions:
     decontaminate: tuple[str, ...] = ()
     """An evaluation set as NAME=FOLDER, such as esc50=~/ESC-50: its clips are left out. May be repeated."""
 
-    def arguments(self, collection: str, read_as: ReadAs, *, skip_caption_check: bool) -> dict[str, Any]:
-        """Convert to arguments of `openclap.data.build.build_dataset` and `dataset_input`.
+    def arguments(self, read_as: ReadAs, *, skip_caption_check: bool) -> dict[str, Any]:
+        """Convert to arguments of `openclap.data.build.build_dataset` and `InputOptions`.
 
-        Raises ConfigError for invalid options, and for a collection that is neither a recipe nor an existing path.
+        Raises ConfigError for invalid options.
         """
         return {
-            "source": _recipe_or_path(collection),
             "reading": read_as.reading,
             "root": self.root,
             "missing_ok": self.missing_ok,
@@ -58,11 +57,11 @@ class RecordOptions:
             "drop_duplicates": self.drop_duplicates,
             "decontaminate": dict(map(_name_and_folder, self.decontaminate)),
             "skip_caption_check": skip_caption_check,
-            "note": _note_on(Path(collection)),
         }
 
 
-def _recipe_or_path(source: str) -> DataRecipe | Path:
+def recipe_or_path(source: str) -> DataRecipe | Path:
+    """Read a recipe by name or file, or return the path of a collection. Raises ConfigError where it is neither."""
     from openclap.errors import ConfigError
     from openclap.recipes import DATA_RECIPES, data_recipe
 
@@ -74,9 +73,10 @@ def _recipe_or_path(source: str) -> DataRecipe | Path:
     return path
 
 
-def _note_on(source: Path) -> Callable[[str], None]:
-    """A function that prints notes, with the source's path shortened as the user gave it."""
-    path = source.expanduser().absolute()
+def note_on(source: str) -> Callable[[str], None]:
+    """Return a function that prints notes, with the source's path shortened as the user gave it."""
+    path = Path(source).expanduser().absolute()
+    # The library names absolute paths, which do not depend on the working folder.
     return lambda sentence: note(sentence.replace(str(path), shown(path), 1))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from openclap.cli.console import note, progress
 from openclap.cli.dataset.build import print_report
-from openclap.cli.dataset.options import RecordOptions, load_model
+from openclap.cli.dataset.options import RecordOptions, load_model, note_on, recipe_or_path
 from openclap.cli.reading import ReadAs
 
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ def plan(
     processes
         The number of sounds of evaluation sets (--decontaminate) to decode in parallel.
     """
-    from openclap.data.build import dataset_input, explain_disk_errors
+    from openclap.data.build import InputOptions, dataset_input, explain_disk_errors
     from openclap.data.filters import plan as write_records
     from openclap.data.layout import check_identity, lock
     from openclap.storage import place_of
 
     folder = place_of(out)
     check_identity(folder)
-    arguments = options.arguments(collection, read_as, skip_caption_check=skip_caption_check)
-    source_input = dataset_input(processes=processes, **arguments)
+    source, arguments = recipe_or_path(collection), options.arguments(read_as, skip_caption_check=skip_caption_check)
+    source_input = dataset_input(source, InputOptions(**arguments), processes=processes, note=note_on(collection))
     with progress("Planning") as advance, explain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with lock(folder):

@@ -9,8 +9,9 @@ import pytest
 
 from openclap.cli import run as command
 from openclap.errors import DataError
-from openclap.training.report import score_columns, write_report
+from openclap.training.curves_page import score_columns, write_report
 from openclap.training.trainer import train
+from support.errors import check_refusal, raises_naming
 from support.runs import MakeConfig
 
 ROW = {"total_steps": 100, "epoch": 1, "loss": 2.0, "scale": 14.0, "grad_norm": 1.0, "lr": 1e-3}
@@ -77,10 +78,10 @@ def test_report_is_well_formed_html(tmp_path: Path) -> None:
 
 
 def test_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DataError, match=r"holds no log\.jsonl"):
+    with raises_naming(DataError, tmp_path, "log.jsonl"):
         write_report(tmp_path)
-    with pytest.raises(DataError, match="holds no step yet"):
+    with raises_naming(DataError, tmp_path / "young" / "log.jsonl"):
         write_report(write_run(tmp_path / "young", [{"step": 0, "score": 0.1}]))
     assert command(["page", str(tmp_path)]) == 2
-    assert "Expected the folder of a run" in capsys.readouterr().err
+    check_refusal(capsys.readouterr().err, tmp_path, "log.jsonl")
     assert command(["page", str(write_run(tmp_path / "run", [ROW | {"step": 1}]))]) == 0

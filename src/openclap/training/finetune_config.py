@@ -120,6 +120,7 @@ def finetune_config(
     # to be refused before sounds are packed.
     model = load(start, tokenizer=options.get("tokenizer"))
     model.check_tokenizer()
+    # Pretrained towers get a tenth of the heads' rate; LoRA's matrices are new, like heads.
     lr, tower_lr = LEARNING_RATES[mode]
     config = TrainConfig(
         start,
@@ -127,15 +128,18 @@ def finetune_config(
         epochs=defaults.epochs,
         # Half of the pairs: with one batch an epoch, every step would see the same negatives.
         batch_size=max(2, min(defaults.batch_size, pairs // 2)),
+        # Weaker than in training from scratch: decay pulls towards 0, away from the pretrained weights.
         optim=OptimConfig(lr=lr, tower_lr=tower_lr, weight_decay=0.01),
         frozen=frozen_parts(model.clap, mode),
         lora=LORA_RANK if mode == "lora" else 0,
         patience=defaults.patience,
     )
+    # Before what follows, which depends on the chosen batch size and epochs.
     config = override(config, options)
     if config.batch_size > pairs:
         note(f"Batch size reduced to {pairs}: there are only {pairs} training pairs.")
         config = replace(config, batch_size=pairs)
+    # Of the options as they are now: a user's batch size changes the number of steps.
     steps = config.epochs * (pairs // config.batch_size)
     chosen = {name.replace("-", "_") for name in options}
     if not chosen & {"optim", "optim.warmup_steps"}:
@@ -154,6 +158,7 @@ def frozen_parts(clap: CLAP, mode: FinetuneMode) -> tuple[str, ...]:
         return tuple(
             part for tower in TOWERS for part in _outside(clap.get_submodule(tower), tower, last_blocks(clap, tower))
         )
+    # For "lora", too: the low-rank matrices are added to frozen towers.
     return () if mode == "all" else TOWERS
 
 
@@ -304,8 +309,10 @@ def at_least_two(fraction: float, pairs: int) -> float:
 
 def _is_laion_layout(index: ShardIndex) -> bool:
     """Check that most sounds have a JSON with captions in LAION's place. Damaged samples are skipped later."""
+    # Mostly sounds without a JSON: another layout, which a source has to read.
     if 2 * len(index) < len(index) + index.unpaired:
         return False
+    # The first readable sample decides: a set has one layout.
     for number in range(min(len(index), LAYOUT_SAMPLES)):
         try:
             return bool(index.read_sample(number).captions)
@@ -326,6 +333,7 @@ def split_index(index: ShardIndex, fraction: float, seed: int) -> PairSplit:
         for name in ("train", "test")
     )
     sizes = {name: Counter(group for group in groups if side[group] == name) for name in splits}
+    # An empty split is an error of `_check_enough` and not a note.
     notes = tuple(shortfall.sentence for shortfall in shortfalls(splits, sizes) if not shortfall.empty)
     return PairSplit(train, validation, notes=notes)
 
@@ -347,6 +355,7 @@ def _read_groups(index: ShardIndex) -> list[str]:
 
 def _sample_captions(index: ShardIndex) -> Iterator[list[Caption]]:
     """Read the captions of at most CHECKED_SAMPLES samples, spread over all shards."""
+    # Spread over the shards, because neighbours in a tar often come from one source.
     for number in range(0, len(index), -(-len(index) // CHECKED_SAMPLES) or 1):
         try:
             yield [Caption(text, "given") for text in captions_of_json(json.loads(_read_json(index, number)))]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from openclap.errors import DataError
-from openclap.pages.curves import Panel, curve, is_number
 from openclap.pages.render import render, write
+from openclap.pages.step_curves import Panel, curve, is_number
 from openclap.training.checkpointing import CONFIG, MODEL
 from openclap.training.logging import LOG, read_log
 
@@ -34,7 +34,7 @@ def write_report(run: Path) -> Path:
     log, is_finished = _read(run), (run / MODEL).exists()
     html = render(
         "openclap.training",
-        "run.html",
+        "curves_page.html",
         "train",
         title=f"Training run {run.absolute().name}",
         headline=_headline(log),
@@ -66,6 +66,7 @@ def _headline(log: Log) -> str:
 
 def _state(log: Log, *, is_finished: bool) -> str:
     step, total = int(log[-1]["step"]), int(log[-1].get("total_steps", 0))
+    # By the steps and not by the model's folder, which a run that stopped early has as well.
     if step >= total:
         return f"All {step:,} steps are taken."
     if is_finished:

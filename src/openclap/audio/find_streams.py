@@ -45,9 +45,12 @@ def find_streams(file: BinaryIO) -> Iterator[EncodedStream]:
     """The streams of a file in order; there is always one."""
     end = file.seek(0, os.SEEK_END)
     begin = skip_tags(file, 0, end)
+    # Behind an ID3 tag stand frames, even if damage hides the first one; without a tag, the decoders try what they
+    # know.
     splitter: Splitter | None = _splitter_of(file, begin, end) or (split_frames if begin > 0 else one_stream)
     while splitter is not None and begin < end:
         begin = skip_tags(file, (yield from splitter(file, begin, end)), end)
+        # What follows must be recognised: unknown bytes behind a sound are no sound.
         splitter = _splitter_of(file, begin, end) if end - begin > SLACK else None
 
 
@@ -71,6 +74,7 @@ def _starts(
     """Begin and end of each stream, without the tags in front of the next one."""
     places = [begin, *(place for place in find_all(file, pattern, begin + 1, end) if is_start(place)), end]
     for first, last in pairwise(places):
+        # Only tags that end exactly where the next stream begins: the same three bytes may occur among samples.
         tags = find_all(file, b"ID3", first, last) if last < end else ()
         yield first, next((tag for tag in tags if skip_tags(file, tag, last) == last), last)
 
@@ -78,6 +82,8 @@ def _starts(
 def _split_flac(file: BinaryIO, begin: int, end: int) -> Streams:
     """libsndfile decodes a FLAC only up to the length in STREAMINFO; where the last frame disagrees, FFmpeg does."""
     for first, last in _starts(file, begin, end, rb"fLaC[\0\x80]\0\0\x22"):
+        # STREAMINFO (RFC 9639, 8.2), behind the signature and 4 bytes of block header: 36 bits from byte 13 on are the
+        # number of samples, 0 for unknown.
         info = read_at(file, first + 8, 34).ljust(34, b"\0")
         samples = int.from_bytes(info[13:18], "big") & 0xFFFFFFFFF
         tails = (read_at(file, max(first, last - size), min(size, last - first)) for size in FLAC_TAILS)
@@ -88,11 +94,14 @@ def _split_flac(file: BinaryIO, begin: int, end: int) -> Streams:
     return end
 
 
+# Block sizes by their code (RFC 9639, 9.1.1); codes 6 and 7 mean that the size follows in 1 or 2 bytes.
 _FLAC_BLOCKS = {1: 192, **{code: 576 << code - 2 for code in range(2, 6)}, **{c: 256 << c - 8 for c in range(8, 16)}}
 
 
 def _ends_at(samples: int, tail: bytes, info: bytes) -> bool:
     """Whether the tail has a frame that ends at this number of samples (RFC 9639, 9.1)."""
+    # Streams of blocks of one size (sync code FFF8) number their frames by blocks; others (FFF9) number them by
+    # samples.
     fixed = int.from_bytes(info[:2], "big")
     for sync, unit in ((b"\xff\xf8", fixed), (b"\xff\xf9", 1)):
         place = tail.rfind(sync)
@@ -104,6 +113,7 @@ def _ends_at(samples: int, tail: bytes, info: bytes) -> bool:
                 block = 1 + int.from_bytes(tail[after : after + code - 5], "big")
             if block and samples == number * unit + block:
                 return True
+            # From the end towards the front: the code also occurs by chance within frames.
             place = tail.rfind(sync, 0, place)
     return False
 
@@ -123,6 +133,7 @@ def _coded_number(data: bytes, place: int) -> tuple[int, int]:
 
 def _split_ogg(file: BinaryIO, begin: int, end: int) -> Streams:
     """The links of a chain (RFC 3533): each begins with the first pages of all its streams in a row."""
+    # Version 0, and the flag for the first page of a stream.
     firsts = [place for place in find_all(file, rb"OggS\0\x02", begin, end) if _is_first_page(read_at(file, place, 28))]
     links: list[list[int]] = []
     behind = -1
@@ -131,9 +142,12 @@ def _split_ogg(file: BinaryIO, begin: int, end: int) -> Streams:
             links.append([])
         links[-1].append(place)
         head = read_at(file, place, 27 + 255)
+        # A page is 27 bytes, a table of head[26] segment sizes, and those segments.
         behind = place + 27 + head[26] + sum(head[27 : 27 + head[26]])
     for link, following in pairwise([*(links or [[begin]]), [end]]):
         head = read_at(file, link[0], 27 + 255 + 8)
+        # The first packet names the codec. Of these, libsndfile decodes Vorbis and Opus to the end of a link with one
+        # stream.
         packet = head[27 + head[26] :][:8] if len(head) > 27 else b""
         known = packet.startswith((b"\x01vorbis", b"OpusHead"))
         is_lost, is_ordered = _check_pages(file, link[0], following[0])
@@ -156,15 +170,20 @@ def _check_pages(file: BinaryIO, begin: int, end: int) -> tuple[bool, bool]:
         page = read_at(file, begin, size)
         is_whole = 0 < size == len(page)
         if not is_whole or _ogg_checksum(page) != page[22:26]:
+            # A whole page with a wrong checksum is damage in its middle; bytes that are no page at all may be junk
+            # between two.
             if is_whole and not is_broken:
                 return True, is_ordered
             begin, is_broken = next(find_all(file, b"OggS\0", begin + 1, end), end), True
             continue
         serial, number, samples = page[14:18], int.from_bytes(page[18:22], "little"), page[6:14]
         before, had = last.get(serial, (number, 0))
+        # `had` is 0 as long as only headers have passed: behind these, a stream cut from a broadcast may start at any
+        # number.
         if number > before + 1 and (had or is_broken):
             return True, is_ordered
         has = had if samples == b"\xff" * 8 else int.from_bytes(samples, "little")  # all ones: no packet ends here
+        # libsndfile computes the length from the last page, so sample counts that fall back would cut the sound there.
         is_ordered = is_ordered and has >= had
         last[serial] = number, has
         begin, is_broken = begin + size, False
@@ -177,6 +196,8 @@ _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 def _ogg_checksum(page: bytes) -> bytes:
     """RFC 3533's CRC: zlib's with mirrored bits, a start value of 0, and 0 in its own field."""
     mirrored = (page[:22] + bytes(4) + page[26:]).translate(_MIRRORED)
+    # Ogg shifts bits to the left and zlib to the right. zlib inverts its start value and its result; the two 0xFFFFFFFF
+    # undo that.
     return (zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF).to_bytes(4, "little").translate(_MIRRORED)[::-1]
 
 
@@ -188,10 +209,12 @@ def _is_first_page(head: bytes) -> bool:
 def _split_matroska(file: BinaryIO, begin: int, end: int) -> Streams:
     def is_start(place: int) -> bool:
         head = read_at(file, place, 64)
+        # The four bytes alone occur by chance; an EBML head also states its document type.
         return b"matroska" in head or b"webm" in head
 
     for first, last in _starts(file, begin, end, rb"\x1a\x45\xdf\xa3", is_start):
         head = read_at(file, first, 128)
+        # The element that holds everything but the EBML head.
         segment = head.find(b"\x18\x53\x80\x67")
         size, body = _ebml_size(head, segment + 4) if segment > 0 else (None, 0)
         stated = 1.0 if size is None else stated_ratio(body + size, last - first)
@@ -203,11 +226,13 @@ def _split_matroska(file: BinaryIO, begin: int, end: int) -> Streams:
 
 def _ebml_size(data: bytes, place: int) -> tuple[int | None, int]:
     """(a size, the place behind it) in the coding of RFC 8794; None for an unknown size."""
+    # As many leading zero bits in the first byte as bytes follow; all bits of the value set mean an unknown size.
     width = 9 - data[place].bit_length() if place < len(data) and data[place] else 8
     size = int.from_bytes(data[place : place + width], "big") & ((1 << 7 * width) - 1)
     return None if size == (1 << 7 * width) - 1 else size, place + width
 
 
+# Names of four bytes (RFC 9559): clusters; then seek head, info, tracks and cues; attachments, chapters and tags.
 _CLUSTER = b"\x1f\x43\xb6\x75"
 _IN_SEGMENT = (
     *(_CLUSTER, b"\x11\x4d\x9b\x74", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\x1c\x53\xbb\x6b"),
@@ -228,6 +253,8 @@ def _is_ebml_whole(file: BinaryIO, place: int, stop: int, end: int) -> bool:
         head = read_at(file, place, 12)
         is_short = head[:1] in (_IN_CLUSTER if is_open else _ANYWHERE)
         if not is_short and head[:4] not in _IN_SEGMENT:
+            # Neither of a segment nor of an open cluster: allowed behind the stated end, and where only padding is
+            # left.
             return place == stop or skip_zeros(file, place, end) == end
         size, body = _ebml_size(head, 1 if is_short else 4)
         if head[:4] == _CLUSTER:
@@ -257,6 +284,7 @@ def _split_asf(file: BinaryIO, begin: int, end: int) -> Streams:
         name, size = _asf_object(file, data)
         patches: tuple[tuple[int, bytes], ...] = ()
         if name == _ASF_DATA and size and not _ends_in_objects(file, data + size, last):
+            # A size of the data object that is too small would end the sound, so it is replaced by what is there.
             patches = ((data + 16 - first, (last - data).to_bytes(8, "little")),)
         yield EncodedStream(first, last, patches=patches, stated=stated_ratio(data + size - first, last - first))
     return end
@@ -284,6 +312,7 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 def _split_tta(file: BinaryIO, begin: int, end: int) -> Streams:
     def is_start(place: int) -> bool:
         head = read_at(file, place, 22)
+        # The head carries a checksum of itself, so that a chance match among samples is told apart.
         return len(head) == 22 and zlib.crc32(head[:18]) == struct.unpack_from("<I", head, 18)[0]
 
     for first, last in _starts(file, begin, end, b"TTA1", is_start):
@@ -297,14 +326,17 @@ def _split_wavpack(file: BinaryIO, begin: int, end: int) -> Streams:
 
     def is_start(place: int) -> bool:
         _, first_sample, samples, flags = struct.unpack("<4I", read_at(file, place + 12, 16).ljust(16, b"\0"))
+        # 0x800 marks the first block of several that hold the channels of the same samples.
         return first_sample == 0 and samples > 0 and bool(flags & 0x800)
 
     for first, last in _starts(file, begin, end, b"wvpk", is_start):
         (samples,) = struct.unpack("<I", read_at(file, first + 12, 4).ljust(4, b"\0"))
+        # All ones: written to a pipe, number unknown.
         yield EncodedStream(first, last, samples=None if samples == 0xFFFFFFFF else samples)
     return end
 
 
+# Types of blocks: samples, silence, markers, text, loops, extended heads.
 _VOC_TYPES = b"\1\2\3\4\5\6\7\x08\x09"
 
 
@@ -317,6 +349,7 @@ def _split_voc(file: BinaryIO, begin: int, end: int) -> Streams:
 
 def _is_voc_whole(file: BinaryIO, begin: int, end: int) -> bool:
     """Whether blocks follow each other without gaps up to the terminator, of type 0; a truncated file has none."""
+    # The head states its own length; a block has a type and a size of 3 bytes.
     place = begin + int.from_bytes(read_at(file, begin + 20, 2), "little")
     while place < end:
         head = read_at(file, place, 4)
@@ -347,8 +380,10 @@ def _split_boxes(file: BinaryIO, begin: int, end: int) -> Streams:
     place, damage = begin, None
     while len(head := read_at(file, place, 16)) >= 8:
         size, name = struct.unpack_from(">I4s", head)
+        # 1: the size follows in 64 bits.
         if size == 1 and len(head) == 16:
             (size,) = struct.unpack_from(">Q", head, 8)
+        # `ftyp` begins a file, but some begin without one, or with several boxes before their samples.
         if names & _OF_SAMPLES and (name == b"ftyp" or is_start(file, place)):
             break
         if size < 8 or not is_chunk_name(name):  # 0: to the end

@@ -1,0 +1,75 @@
+"""Small models of every kind of tower, and their graphs for onnxruntime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from openclap.checkpoints.checkpoint import Checkpoint
+from openclap.embedder import Embedder
+from openclap.interop import onnx
+from openclap.models.config import HTSATConfig, TextTowerConfig
+from openclap.presets import Preset
+from openclap.runtimes.onnx import OnnxLoader
+from openclap.runtimes.torch import TorchRuntime
+from openclap.text.tokenizer import Tokenizer
+from support.tiny_models import TINY_PRESET, tiny_clap, tiny_tokenizer
+
+HTSAT = HTSATConfig(width=8, depths=(1, 2), heads=(1, 2), n_mels=32, image=64, window=8, classes=0)
+MEL_32 = replace(TINY_PRESET.frontend, mel=replace(TINY_PRESET.frontend.mel, n_mels=32))
+"""A front end of 32 bands, as the tower above reads them."""
+LAYERS = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}
+TEXTS = {
+    "roberta": TextTowerConfig(
+        "roberta", "pooler", 16, 16, LAYERS | {"max_position_embeddings": 34, "pad_token_id": 1}
+    ),
+    "bert": TextTowerConfig("bert", "pooler", 16, 16, LAYERS | {"max_position_embeddings": 16}),
+    "bert cls": TextTowerConfig("bert", "cls", 16, 16, LAYERS | {"max_position_embeddings": 16}),
+    "minilm": TINY_PRESET.text,
+    "clip": TextTowerConfig(
+        "clip_text_model", "eot", 16, 16, LAYERS | {"max_position_embeddings": 16, "bos_token_id": 2, "eos_token_id": 3}
+    ),
+    "bart": TextTowerConfig(
+        "bart",
+        "mean_padded",
+        16,
+        16,
+        {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        | {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": 64, "max_position_embeddings": 32},
+    ),
+}
+AUDIO = {
+    "pann": (TINY_PRESET.frontend, TINY_PRESET.audio),
+    "pann repeat": (replace(TINY_PRESET.frontend, fill="repeat"), TINY_PRESET.audio),
+    "htsat": (replace(MEL_32, int16=True, fill="repeatpad"), HTSAT),
+    **{
+        f"{name} {fusion}": (replace(MEL_32, long="fusion"), replace(tower, fusion=fusion))
+        for name, tower in {"htsat": HTSAT, "pann": replace(TINY_PRESET.audio, n_mels=32)}.items()
+        for fusion in ("aff_2d", "iaff_2d", "daf_2d", "aff_1d", "channel_map")
+    },
+    "htsat antialias": (
+        replace(MEL_32, long="fusion", int16=True, fill="repeatpad", antialias=True),
+        replace(HTSAT, fusion="aff_2d"),
+    ),
+}
+
+
+def in_torch(preset: Preset) -> Embedder:
+    """A model with fresh weights, in torch."""
+    words = Tokenizer(tiny_tokenizer().definition, preset.text.context, padded=preset.text.padded)
+    return Embedder(TorchRuntime(tiny_clap(preset), preset, words, device=torch.device("cpu")))
+
+
+def in_onnx(embedder: Embedder, place: Path) -> Embedder:
+    """The same model in onnxruntime; its graphs are written to `place`."""
+    weights = dict(embedder.clap.state_dict())
+    onnx.write(Checkpoint("openclap", embedder.preset, weights), place, embedder.tokenizer)
+    return read(place)
+
+
+def read(place: Path) -> Embedder:
+    """The model of a folder of graphs."""
+    loader = OnnxLoader(None, "fp32", compile=False)
+    return Embedder(loader.read(place, preset=None, tokenizer=None, offline=True))
