@@ -21,6 +21,8 @@ from openclap.embedder import Embedder, Vectors
 from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError
 from openclap.limits import check_count, check_path
 from openclap.loading import RuntimeName, load
+from openclap.recording_comparison import duplicates_of
+from openclap.search.duplicates import DuplicateGroup
 from openclap.search.filters import Where
 from openclap.search.index import FileRow, Hits, Index, IndexIdentity
 from openclap.search.paths import absolute
@@ -28,7 +30,7 @@ from openclap.search.queries import SearchQuery, count_facets, find
 from openclap.search.rebuild import exchange, prepare
 from openclap.search.scan import ScanReport
 from openclap.sources.record import Record
-from openclap.types import KeywordUse
+from openclap.types import KeywordUse, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -261,6 +263,20 @@ class Library:
             every_window=every_window,
         )
         return find(self.index, query, check_count("k", k), check_count("offset", offset, least=0), exact=exact)
+
+    def duplicates(
+        self, *, progress: Progress = lambda done, total: None
+    ) -> tuple[list[DuplicateGroup], list[tuple[str, str]]]:
+        """Groups of files that are the same recording, the surest first, and pairs that could not be compared.
+
+        Files of identical bytes come first, then those of identical samples, then the same recording in another
+        format, at another level or rate, or cut. Takes of one session are no duplicates. Files are only read; the
+        comparisons are cached, so that the next call takes seconds, and a stopped one resumes.
+
+        Args:
+            progress: receives the number of compared pairs and of all pairs.
+        """
+        return duplicates_of(self.index, progress=progress)
 
     def similar(
         self,

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from openclap.cli import run
+from openclap.embedder import Embedder
 
 SOUNDS = Path(__file__).parents[2] / "src" / "openclap" / "demo" / "sounds"
 
@@ -46,6 +47,18 @@ def test_near_duplicate_of_another_encoding_is_left_out(
     assert left_out(out) == {"dog2.flac": "near duplicate"}
     [skipped] = json.loads(capsys.readouterr().out)["skipped"]
     assert skipped["reason"].startswith("sounds like ") and "dog1" in skipped["reason"]
+
+
+def test_another_data_set_of_the_same_sounds_embeds_none(
+    collection: Path, start_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--near-duplicates", "0.99", "--model", "demo-start")
+    assert openclap("dataset", "build", collection, tmp_path / "one", *options) == 0
+    for path in sorted(collection.iterdir()):
+        path.rename(path.with_stem(f"new-{path.stem}"))
+    monkeypatch.setattr(Embedder, "embed_each", lambda self, sounds: iter(list(sounds)[:0]))
+    assert openclap("dataset", "build", collection, tmp_path / "two", *options) == 0
+    assert list(left_out(tmp_path / "one").values()) == list(left_out(tmp_path / "two").values())
 
 
 def test_steps_leave_out_the_same_near_duplicates(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,10 @@ import pytest
 import soundfile
 
 import openclap
-from openclap import embedder
 from openclap.cli import run
-from openclap.cli.resumable_output import resumable_rows
 from openclap.embedder import Embedder
-from openclap.errors import DataError
-from openclap.search.walk import Stamp
+from openclap.locks import open_alone
+from openclap.storage import partial_of
 from support.errors import check_refusal
 
 Call = Callable[..., tuple[int, str]]
@@ -52,9 +50,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = Embedder.embed_each
 
-    def noted(self: Embedder, sounds: list[Any], *sizes: int, **options: Any) -> Iterator[Any]:
-        names.extend(Path(sound).name for sound in sounds)
-        return real(self, sounds, *sizes, **options)
+    def noted(self: Embedder, sounds: Iterable[Any], *sizes: int, **options: Any) -> Iterator[Any]:
+        listed = list(sounds)
+        names.extend(Path(sound).name for sound in listed)
+        return real(self, listed, *sizes, **options)
 
     monkeypatch.setattr(Embedder, "embed_each", noted)
     return names
@@ -107,129 +106,146 @@ def test_windows_are_those_of_python(
 
 KILLED = """
     import os, signal, sys
+    from openclap import embedding_cache
     from openclap.cli import run
-    from openclap.cli import resumable_output
 
-    real, done = resumable_output.ResumableRows.add, []
+    embedding_cache._WRITE_EVERY_S = 0
+    real, done = embedding_cache.EmbeddingCache._add_soon, []
 
-    def add(self, *fields):
-        real(self, *fields)
-        done.append(fields)
+    def add(self, embeddings):
+        real(self, embeddings)
+        done.append(embeddings)
         if len(done) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    resumable_output.ResumableRows.add = add
+    embedding_cache.EmbeddingCache._add_soon = add
     run(sys.argv[1:])
 """
 
 
-def test_a_kill_costs_no_finished_file(
+def test_a_kill_costs_no_stored_embedding(
     embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path, read: list[str]
 ) -> None:
-    output, part = tmp_path / "v.parquet", tmp_path / "v.parquet.part"
+    output = tmp_path / "v.parquet"
     words = ["embed", str(sounds), "-o", str(output), "--model", str(tiny_model)]
     child = [sys.executable, "-c", textwrap.dedent(KILLED), *words]
     assert subprocess.run(child, check=False, capture_output=True).returncode == -signal.SIGKILL
-    assert part.is_dir() and not output.exists()
-    with (part / "rows.jsonl").open("ab") as rows:
-        rows.write(b'{"path": "torn')  # a line that the kill cut
+    assert not output.exists()
     code, said = embed(sounds, "-o", output)
-    assert code == 0 and "Resuming: 3 of 6 files are done." in said
-    assert read == ["low-3.wav", "noise-2.wav", "noise-5.wav"] and not part.exists()
-    assert embed(sounds, "-o", tmp_path / "whole.parquet")[0] == 0
-    resumed, whole = (polars.read_parquet(place) for place in (output, tmp_path / "whole.parquet"))
-    assert resumed["path"].equals(whole["path"])
-    np.testing.assert_allclose(resumed["vector"].to_numpy(), whole["vector"].to_numpy(), atol=1e-5)  # other batches
+    assert code == 0 and "3 files of 6 came from the cache." in said
+    assert read == ["low-3.wav", "noise-2.wav", "noise-5.wav"]
+    assert sorted(path.name for path in tmp_path.glob("*v.parquet*")) == ["v.parquet"]
+    resumed = polars.read_parquet(output)
+    assert resumed["path"].to_list() == sorted(map(str, sounds.glob("*.wav")))
+    whole_ND = openclap.load(tiny_model).embed_audio(resumed["path"].to_list())
+    np.testing.assert_allclose(resumed["vector"].to_numpy(), whole_ND, atol=1e-5)  # other batches
 
 
-def test_ctrl_c_says_how_to_go_on(
-    embed: Call, sounds: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def stop_after_two(
+    embed: Call, sounds: Path, output: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> tuple[int, str]:
+    """Embed two sounds and stop."""
     real = Embedder.embed_each
 
-    def interrupted(self: Embedder, paths: list[str], *sizes: int, **options: Any) -> Iterator[Any]:
-        yield from real(self, paths[:2], *sizes, **options)
-        raise KeyboardInterrupt
-
-    output, part = tmp_path / "v.npy", tmp_path / "v.npy.part"
-    with monkeypatch.context() as patch:
-        patch.setattr(Embedder, "embed_each", interrupted)
-        code, said = embed(sounds, "-o", output)
-    assert code == 130 and f"2 files are done and saved in {part}. Run the same command" in said
-    read.clear()
-    assert embed(sounds, "-o", output)[0] == 0
-    assert len(read) == 4 and len(np.load(output)) == 6 and not part.exists()
-
-
-def stop_after_two(embed: Call, sounds: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave a part with two files."""
-    real = Embedder.embed_each
-
-    def full(self: Embedder, paths: list[str], *sizes: int, **options: Any) -> Iterator[Any]:
-        yield from real(self, paths[:2], *sizes, **options)
-        raise OSError(28, "No space left on device", str(output))
+    def stopped(self: Embedder, paths: Iterator[str], *sizes: int, **options: Any) -> Iterator[Any]:
+        yield from real(self, list(islice(paths, 2)), *sizes, **options)
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(Embedder, "embed_each", full)
-        code, said = embed(sounds, "-o", output)
-    assert code == 2 and "No space left" in said
+        patch.setattr(Embedder, "embed_each", stopped)
+        return embed(sounds, "-o", output)
 
 
-def test_changed_files_are_embedded_again(
+def test_ctrl_c_says_how_to_resume(
     embed: Call, sounds: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "v.npy"
-    stop_after_two(embed, sounds, output, monkeypatch)
-    first, second = sorted(sounds.glob("*.wav"))[:2]
-    os.utime(second, ns=(1, 1))
+    code, said = stop_after_two(embed, sounds, output, monkeypatch, KeyboardInterrupt())
+    assert code == 130 and "2 files are done and cached. Run the same command to resume." in said
+    assert list(tmp_path.glob("*v.npy*")) == []
     read.clear()
-    assert embed(sounds, "-o", output)[0] == 0
-    assert first.name not in read and second.name in read and len(read) == 5
+    assert embed(sounds, "-o", tmp_path / "another.npy")[0] == 0
+    assert len(read) == 4 and len(np.load(tmp_path / "another.npy")) == 6
 
 
-def test_another_model_or_option_deletes_no_rows(
-    embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_changed_files_are_embedded_again_and_renamed_ones_are_not(
+    embed: Call, sounds: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    code, said = stop_after_two(embed, sounds, tmp_path / "v.npy", monkeypatch, OSError(28, "No space left", "v.npy"))
+    assert code == 2 and "No space left" in said
+    first, second = sorted(sounds.glob("*.wav"))[:2]
+    first.rename(sounds / "renamed.wav")
+    content, before = bytearray(second.read_bytes()), second.stat()
+    content[-1] ^= 1
+    second.write_bytes(content)
+    os.utime(second, ns=(before.st_atime_ns, before.st_mtime_ns))
+    read.clear()
+    assert embed(sounds, "-o", tmp_path / "v.npy")[0] == 0
+    assert "renamed.wav" not in read and second.name in read and len(read) == 5
+
+
+def test_a_file_that_changes_while_it_is_embedded_is_not_cached(
+    embed: Call, sounds: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, changed = Embedder.embed_each, sorted(sounds.glob("*.wav"))[1]
+
+    def changing(self: Embedder, paths: Iterator[str], *sizes: int, **options: Any) -> Iterator[Any]:
+        each = real(self, paths, *sizes, **options)
+        yield next(each)
+        changed.write_bytes(changed.read_bytes() + b"\0")
+        yield from each
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "embed_each", changing)
+        assert embed(sounds, "-o", tmp_path / "v.npy")[0] == 0
+    changed.write_bytes(changed.read_bytes()[:-1])
+    read.clear()
+    assert embed(sounds, "-o", tmp_path / "v.npy")[0] == 0
+    assert read == [changed.name]
+
+
+def test_another_model_or_option_never_hits(embed: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     changed, other = openclap.load(tiny_model), tmp_path / "other"
     changed.clap.audio_head[0].weight.data *= 2
     changed.save(other)
-    for name, words, what in (
-        ("a.npy", ["--model", other], "the model"),
-        ("b.npy", ["--windows"], "windows"),
-        ("c.npy", ["--precision", "bf16"], "precision"),
-    ):
-        stop_after_two(embed, sounds, tmp_path / name, monkeypatch)
-        rows = (tmp_path / f"{name}.part" / "rows.jsonl").read_bytes()
-        code, said = embed(sounds, "-o", tmp_path / name, *words)
-        assert code == 2
-        check_refusal(said, tmp_path / f"{name}.part", "2 finished files", what)
-        assert (tmp_path / f"{name}.part" / "rows.jsonl").read_bytes() == rows
-        code, said = embed(sounds, "-o", tmp_path / name)
-        assert code == 0 and "Resuming: 2 of 6" in said and not (tmp_path / f"{name}.part").exists()
+    options: list[list[object]] = [
+        [],
+        ["--model", other],
+        ["--precision", "bf16"],
+        ["--channels", "left"],
+        ["--trim-silence"],
+        ["--windows"],
+        ["--windows", "--length-s", "0.25"],
+        ["--windows", "--length-s", "0.25", "--hop-s", "0.2"],
+    ]
+    for number, words in enumerate(options):
+        code, said = embed(sounds, "-o", tmp_path / f"{number}.npy", *words)
+        assert code == 0 and "from the cache" not in said, words
+    for number, words in enumerate(options):
+        code, said = embed(sounds, "-o", tmp_path / f"again-{number}.npy", *words)
+        assert code == 0 and "6 files of 6 came from the cache." in said, words
+        for end in (".npy", ".npy.json"):
+            first, again = (tmp_path / f"{name}{number}{end}" for name in ("", "again-"))
+            assert first.read_bytes() == again.read_bytes()
 
 
-def test_windows_resume(embed: Call, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output, real = tmp_path / "v.npy", embedder.blocks
+def test_outputs_without_a_cache_are_the_same_bytes(
+    embed: Call, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def outputs(name: str) -> list[bytes]:
+        words: list[list[object]] = [["v.parquet"], ["v.npy"], ["w.parquet", "--windows"]]
+        for file, *options in words:
+            assert embed(sounds, "-o", tmp_path / f"{name}-{file}", *options)[0] == 0
+        return [(tmp_path / f"{name}-{file}").read_bytes() for file, *_ in words]
 
-    def interrupt() -> Any:
-        raise KeyboardInterrupt
-        yield
-
-    def interrupted(sound: Any, *rest: Any) -> Any:
-        made = real(sound, *rest)
-        if Path(str(sound)).name == "noise-2.wav":
-            made._blocks = interrupt()
-        return made
-
-    with monkeypatch.context() as patch:
-        patch.setattr(embedder, "blocks", interrupted)
-        code, said = embed(sounds, "-o", output, "--windows", "--batch-size", 1)
-    assert code == 130 and "4 files are done" in said
-    code, said = embed(sounds, "-o", output, "--windows", "--batch-size", 1)
-    assert code == 0 and "Resuming: 4 of 6" in said
-    assert embed(sounds, "-o", tmp_path / "whole.npy", "--windows", "--batch-size", 1)[0] == 0
-    for end in (".npy", ".npy.json"):
-        assert (tmp_path / f"v{end}").read_bytes() == (tmp_path / f"whole{end}").read_bytes()
+    monkeypatch.setenv("OPENCLAP_CACHE_SIZE", "0")
+    without = outputs("without")
+    monkeypatch.delenv("OPENCLAP_CACHE_SIZE")
+    assert outputs("new") == without and outputs("cached") == without
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("OPENCLAP_HOME", str(tmp_path / "file"))
+    assert outputs("nowhere") == without
+    assert caplog.text.count("embeddings cannot be cached there") == 1
 
 
 def test_files_that_cannot_be_decoded_are_skipped(embed: Call, sounds: Path, tmp_path: Path) -> None:
@@ -264,30 +280,11 @@ def test_json_describes_the_output(
     assert all(f"  {path}: the file is empty" in said.err for path in bad)  # each told apart from the other
 
 
-def test_finished_rows_are_removed_before_the_lock_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output, refused = tmp_path / "v.npy", []
-    real = shutil.rmtree
-
-    def late(folder: Path, **options: Any) -> None:
-        with pytest.raises(DataError, match="another process"), resumable_rows(output, {}):
-            pass
-        refused.append(folder)
-        real(folder, **options)
-
-    monkeypatch.setattr(shutil, "rmtree", late)
-    with resumable_rows(output, {}) as part:
-        part.add("a.wav", Stamp(1, 1), np.ones(2, np.float32))
-        part.is_written = True
-    assert refused == [tmp_path / "v.npy.part"] and not refused[0].exists()
-
-
 KEPT = {
     "own.parquet",
     "own.npy",
     "page.parquet",
     "page.npy",
-    "note.npy.part",
-    "busy.npy.part/letter",
     "list.npy.json",
     "deep.npy.json/letter",
 }
@@ -310,14 +307,12 @@ def test_errors_are_one_sentence_and_change_no_file(embed: Call, sounds: Path, t
         ([sounds, "-o", mine / "own.parquet"], "did not write it"),
         ([sounds, "-o", mine / "own.npy"], "did not write it"),
         ([sounds, "-o", mine / "page.npy"], "did not write it"),
-        ([sounds, "-o", mine / "note.npy"], "unfinished embeddings"),
         ([sounds, "-o", mine / "list.npy"], "list.npy.json: exists"),
         ([sounds, "-o", mine / "deep.npy"], "deep.npy.json: exists"),
         (["https://example.com/a.wav", "-o", new], "https:/example.com/a.wav: is a URL"),
         (["-", "-o", new], "Standard input is not read"),
         ([sounds, "-o", new, "--windows", "--length-s", "1e305"], "at least one sample"),
         ([sounds, "-o", new, "--device", "meta"], "Expected: cpu"),
-        ([sounds, "-o", mine / "busy.npy"], "unfinished embeddings"),
         ([tmp_path / "none.wav", "-o", new], "no such file or folder"),
         ([tmp_path / "empty", "-o", new], "there is no sound in this folder"),
         ([sounds, "-o", new, "--hop-s", "1"], "--windows"),
@@ -335,14 +330,13 @@ def test_errors_are_one_sentence_and_change_no_file(embed: Call, sounds: Path, t
 
 
 def test_a_second_process_is_refused(embed: Call, sounds: Path, tmp_path: Path) -> None:
-    from openclap.locks import only_writer
-
-    part = tmp_path / "v.npy.part"
-    part.mkdir()
-    with only_writer(part):
+    lock = open_alone(partial_of(tmp_path / "v.npy"))
+    assert lock is not None
+    with lock:
         code, said = embed(sounds, "-o", tmp_path / "v.npy")
-    assert code == 2 and "another process" in said
-    assert embed(sounds, "-o", tmp_path / "v.npy")[0] == 0 and not part.exists()
+    assert code == 2 and "another process is writing" in said
+    assert embed(sounds, "-o", tmp_path / "v.npy")[0] == 0
+    assert sorted(path.name for path in tmp_path.glob("*v.npy*")) == ["v.npy", "v.npy.json"]
 
 
 def test_channels_and_silent_ends_are_choices(embed: Call, tiny_model: Path, tmp_path: Path) -> None:
@@ -359,6 +353,6 @@ def test_channels_and_silent_ends_are_choices(embed: Call, tiny_model: Path, tmp
     [vector] = polars.read_parquet(tmp_path / "v.parquet")["vector"].to_numpy()
     np.testing.assert_allclose(vector, openclap.load(tiny_model).embed_audio([(wave, 16000)])[0], atol=1e-5)
     for name in range(22):
-        shutil.copy(tmp_path / "phone.wav", tmp_path / f"{name}.wav")
+        soundfile.write(tmp_path / f"{name}.wav", (0.9 - 0.01 * name) * both, 16000, subtype="FLOAT")
     code, said = embed(tmp_path, "-o", tmp_path / "many.npy")
-    assert code == 0 and said.count("cancel each other") == 20 and "… and 3 more such notes." in said
+    assert code == 0 and said.count("cancel each other") == 20 and "… and 2 more such notes." in said

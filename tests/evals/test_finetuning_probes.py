@@ -109,7 +109,7 @@ def test_fine_tuning_resumes_and_a_finished_tower_is_reused(model: CachedEmbedde
     stop_at(0)
     scorer, again = fine_tune(data)
     assert epochs_done == [4, 5] and again == sentence
-    (tuned_folder,) = model.cache.path.parent.glob("tuned-*")
+    (tuned_folder,) = model.cache.file.folder.glob("tuned-*")
     assert {path.suffix for path in tuned_folder.iterdir()} <= {".pt", ".json", ".lock", ""} and not (
         tuned_folder / "checkpoints"
     ).exists()
@@ -125,7 +125,7 @@ def test_fine_tuning_resumes_and_a_finished_tower_is_reused(model: CachedEmbedde
         with raises_naming(CheckpointError, tuned_folder):
             fine_tune(data)
     fine_tune(replace(data, epochs=4))
-    assert len(list(model.cache.path.parent.glob("tuned-*"))) == 2
+    assert len(list(model.cache.file.folder.glob("tuned-*"))) == 2
 
 
 def uncached(model: CachedEmbedder) -> CachedEmbedder:
@@ -178,7 +178,7 @@ def test_unnormalised_embeddings_have_a_cache_of_their_own(model: CachedEmbedder
     np.testing.assert_array_equal(
         model.with_embedder(UnnormalisedEmbedder, UNNORMALISED).embed_clips(clips).embedding_ND, before
     )
-    assert model.cache is not None and raw.cache is not None and model.cache.path != raw.cache.path
+    assert model.cache is not None and raw.cache is not None and model.cache.identity != raw.cache.identity
 
 
 @pytest.mark.parametrize("name", ["laion_linear", "laion_mlp"])

@@ -14,7 +14,6 @@ import openclap
 from openclap.errors import ConfigError, DataError, OpenClapError
 from openclap.evals.bootstrap import paired_difference
 from openclap.evals.dataset import Collection, EvalClips, clips_of_task, load_clips
-from openclap.evals.embedding_cache import EmbeddingCache
 from openclap.evals.metrics import AUDIO_TO_TEXT, TEXT_TO_AUDIO, Metric, retrieval_measures
 from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.report import headline
@@ -272,9 +271,6 @@ def test_wrong_arguments_are_one_sentence(embedder: BandEmbedder, test_clips: Ev
     for options in ({"seed": -1}, {"seed": 1.5}, {"batch_size": 0}, {"processes": 0}, {"suite": 5}, {"suite": [1]}):
         with raises_naming(ConfigError, *options):
             evaluate(embedder, data, **options)  # type: ignore[arg-type]
-    (tmp_path / "file").write_text("")
-    with raises_naming(DataError, tmp_path / "file"):
-        EmbeddingCache(tmp_path / "file", {"weights": "1"})
 
 
 def test_the_baseline_is_named_in_the_record(tiny_model: Path, other_model: Path, sets: Path, tmp_path: Path) -> None:

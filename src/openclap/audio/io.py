@@ -30,6 +30,21 @@ LOUDEST = 100.0
 """Largest valid sample. Larger ones are integers that were converted to floating point without scaling."""
 
 
+DECODING_VERSION = 1
+"""Part of `decoder_version`. It is increased when a change of this package alters decoded samples."""
+
+
+def decoder_version() -> str:
+    """The versions of all that turns files into samples: embeddings are cached under them."""
+    import av
+    import soundfile
+    import soxr
+
+    ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
+    libraries = f"libsndfile {soundfile.__libsndfile_version__}, libavcodec {ffmpeg}, soxr {soxr.__version__}"
+    return f"{DECODING_VERSION}, {libraries}"
+
+
 def decode(source: AudioSource) -> tuple[Wave, int]:
     """Decode a whole sound to ((N, C) float32 in about -1..1, rate in Hz).
 

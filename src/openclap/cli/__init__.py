@@ -15,11 +15,13 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 
 import openclap
 from openclap.cli import (
+    cache,
     classify,
     convert,
     dataset,
     demo,
     doctor,
+    duplicates,
     embed,
     eval,
     fad,
@@ -66,6 +68,7 @@ app = App(
     result_action="return_value",
 )
 index_app = App(name="index", help="Build and inspect search indexes.", group=USE, group_commands="Commands")
+cache_app = App(name="cache", help="Show or clear the cache of embeddings.", group=USE, group_commands="Commands")
 dataset.app.group = (TRAIN,)
 
 app.command(index_app)
@@ -80,12 +83,16 @@ index_app.command(index.optimize)
 index_app.command(index.verify)
 app.command(search.search, group=USE)
 app.command(search.similar, group=USE)
+app.command(duplicates.duplicates, group=USE)
 app.command(classify.classify, group=USE)
 app.command(embed.embed, group=USE)
 app.command(score.score, group=USE)
 app.command(fad.fad, group=USE)
 app.command(serve.serve, group=USE)
 app.command(mcp.mcp, group=USE)
+app.command(cache_app)
+cache_app.default(cache.show)
+cache_app.command(cache.clear)
 app.command(dataset.app)
 app.command(init.init, group=TRAIN)
 app.command(train.train, group=TRAIN)

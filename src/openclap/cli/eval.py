@@ -48,7 +48,7 @@ def evaluate(
 
     The suite "quick" measures on one collection and shows, beside each figure, its 95 % interval over groups, the
     chance level and, with --baseline, the figure of another model. The suite "paper" has the tasks whose figures papers
-    report. Several checkpoints are compared in pairs. Embeddings are cached in $OPENCLAP_HOME/evals: after a stop, the
+    report. Several checkpoints are compared in pairs. Embeddings are cached (`openclap cache`): after a stop, the
     same command resumes, and a repetition takes seconds.
 
     Parameters

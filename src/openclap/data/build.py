@@ -40,6 +40,7 @@ from openclap.data.parallel import ALL, Runner, Share, run
 from openclap.data.split import TRAIN_AND_TEST
 from openclap.data.write import SELECTION, count_written, plan_tars, write_tar
 from openclap.download import FetchLimits
+from openclap.embedding_cache import EmbeddingCache, identity_of
 from openclap.errors import ConfigError, DataError
 from openclap.formatting import join_first
 from openclap.limits import check_path
@@ -192,9 +193,13 @@ def build_dataset(
 
 
 def near_duplicate_search(threshold: float, model: EmbeddingModel, channels: Channels) -> NearDuplicates:
-    """Configure the search for near-duplicates: the model embeds the channel that the data set reads."""
+    """Configure the search for near-duplicates: the model embeds the channel that the data set reads, with a cache."""
     model.mono = MonoConfig(channels)
-    return NearDuplicates(threshold, model.digest(), model.embed_each)
+    made_by = identity_of(model)
+    if made_by is None:
+        return NearDuplicates(threshold, model.digest(), model.embed_each)
+    cached = EmbeddingCache(made_by)
+    return NearDuplicates(threshold, made_by["digest"], lambda sounds: cached.embed_each(sounds, model.embed_each))
 
 
 def dataset_input(

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.data.decode import segment
+from openclap.embedding_cache import EmbeddingCache, identity_of
 from openclap.errors import AudioError, DataError, OpenClapError
 from openclap.evals.dataset import EvalClip, EvalClips, StageProgress
-from openclap.evals.embedding_cache import Embedding, EmbeddingCache
 from openclap.limits import PROCESSES, check_count
 
 Embeddings = NDArray[np.float32]
@@ -87,7 +87,9 @@ class CachedEmbedder:
 
     def with_embedder(self, wrap: Callable[[SoundEmbedder], SoundEmbedder], kind: str) -> CachedEmbedder:
         """The same model with its embedder wrapped; its embeddings have a cache of their own, named after `kind`."""
-        cache = self.cache and EmbeddingCache(self.cache.path.parent, self.cache.made_by | {"vectors": kind})
+        cache = self.cache and EmbeddingCache(
+            self.cache.made_by | {"vectors": kind}, self.cache.model, self.cache.file.folder
+        )
         return CachedEmbedder(
             self.name,
             wrap(self.embedder),
@@ -186,26 +188,16 @@ class CachedEmbedder:
         return sum(too_long(texts)) if too_long and texts else 0
 
     def _hash_sounds(self, clips: EvalClips) -> tuple[dict[int, str], dict[int, str]]:
-        """(the key of each clip's sound, the reasons why others could not be read), by position.
-
-        A file whose size and time are those in the cache is not read again.
-        """
+        """(the key of each clip's sound, the reasons why others could not be read), by position."""
         hashes: dict[int, str] = {}
         lost: dict[int, str] = {}
-        paths = [clip.path for clip in clips.clips if clip.path]
-        known = self.cache.known_files(paths) if self.cache else {}
-        fresh = []
         for index, clip in enumerate(clips.clips):
             try:
-                stamp = _file_stamp(clip)
-                before = known.get(clip.path)
-                if stamp and before and before[:2] == stamp:
-                    sha256 = before[2]
+                if clip.path and self.cache:
+                    sha256 = self.cache.hash_file(clip.path)
                 else:
                     data = Path(clip.path).read_bytes() if clip.path else clips.audio(index)
                     sha256 = hashlib.sha256(data).hexdigest()
-                    if stamp:
-                        fresh.append((clip.path, *stamp, sha256))
             except FileNotFoundError:
                 lost[index] = f"{clip.path}: does not exist."
             except (OSError, DataError) as error:
@@ -213,8 +205,8 @@ class CachedEmbedder:
             else:
                 # A stretch of a file is another sound than the whole file.
                 hashes[index] = f"{sha256}@{clip.start_s}+{clip.duration_s}" if clip.start_s is not None else sha256
-        if self.cache and fresh:
-            self.cache.add_files(fresh)
+        if self.cache:
+            self.cache.file.write()
         return hashes, lost
 
     def _embed_chunks(
@@ -238,29 +230,24 @@ class CachedEmbedder:
 def open_cached(
     name: str,
     load: Callable[[], SoundEmbedder],
-    folder: Path,
+    folder: Path | None = None,
     *,
     batch_size: int = 16,
     processes: int = 1,
     progress: StageProgress | None = None,
 ) -> CachedEmbedder:
-    """An embedder with its cache under `folder`. `load` makes the model, here and in every worker process."""
+    """An embedder with its cache in `folder`, or in openclap's home. `load` makes the model here and in each worker."""
     embedder = load()
-    made_by = identity(embedder)
-    cache = EmbeddingCache(folder, made_by) if made_by else None
+    cache = open_cache(name, embedder, folder)
     return CachedEmbedder(
         name, embedder, cache=cache, batch_size=batch_size, processes=processes, load=load, progress=progress
     )
 
 
-def identity(embedder: Any) -> dict[str, str] | None:
-    """Everything that embeddings depend on: weights and preset, engine and precision, windowing. None where the
-    embedder does not state it."""
-    try:
-        digest, engine, policy = embedder.digest(), embedder.runtime.name, embedder.clip_policy
-    except AttributeError:
-        return None
-    return {"weights and preset": digest, "engine": engine, "long clips": policy}
+def open_cache(name: str, embedder: SoundEmbedder, folder: Path | None) -> EmbeddingCache | None:
+    """The cache of a model's embeddings; None for an embedder that does not state what they depend on."""
+    made_by = identity_of(embedder)
+    return EmbeddingCache(made_by, name, folder) if made_by else None
 
 
 def embed_clips(embedder: SoundEmbedder, clips: EvalClips, *, batch_size: int = 16) -> Embeddings:
@@ -298,13 +285,6 @@ def _load_wrapped(wrap: Callable[[SoundEmbedder], SoundEmbedder], load: Callable
     return wrap(load())
 
 
-def _file_stamp(clip: EvalClip) -> tuple[int, int] | None:
-    if not clip.path:
-        return None
-    status = Path(clip.path).stat()
-    return status.st_size, status.st_mtime_ns
-
-
 def _clip_digest(clip: EvalClip, sound: str) -> bytes:
     identity = repr((clip.key, clip.captions, clip.label, clip.tags, clip.group, clip.fold, sound))
     return hashlib.sha256(identity.encode()).digest()
@@ -314,8 +294,8 @@ def _clip_digest(clip: EvalClip, sound: str) -> bytes:
 
 SoundSource = EvalClip | bytes
 """A clip in a file, or the encoded sound of a clip in a shard: small enough to send to another process."""
-EmbedOutcome = Embedding | str
-"""An embedding, or the reason why there is none."""
+EmbedOutcome = Embeddings | str
+"""An embedding (D,), or the reason why there is none."""
 ChunkMapper = Callable[[Iterator[list[SoundSource]]], Iterator[list[EmbedOutcome]]]
 """Chunks of sounds to the outcomes of each, in their order."""
 
@@ -399,7 +379,7 @@ def _embed_chunk(embedder: SoundEmbedder, batch_size: int, sources: list[SoundSo
     return outcomes
 
 
-def _embed_one_by_one(embedder: SoundEmbedder, sounds: list[Any]) -> Iterator[Embedding | AudioError]:
+def _embed_one_by_one(embedder: SoundEmbedder, sounds: list[Any]) -> Iterator[Embeddings | AudioError]:
     for sound in sounds:
         try:
             made = embedder.embed_audio([io.BytesIO(sound) if isinstance(sound, bytes) else sound])

@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from openclap import __version__
+from openclap import __version__, paths
 from openclap.arrays import Floats, Ints, Wave
 from openclap.audio.augment import LAION_STRIPES, hide_stripes
 from openclap.data.loader import concatenate, prefetch
 from openclap.data.order import epoch_order, sample_rng
 from openclap.embedder import Embedder
+from openclap.embedding_cache import cache_folder
 from openclap.errors import AudioError, ConfigError
 from openclap.evals.cached_embedder import Embeddings, SoundEmbedder, read_sound
 from openclap.evals.dataset import EvalClips
@@ -198,7 +199,7 @@ def _train(  # noqa: PLR0917
 def _checkpoint_folder(
     data: ProbeInput, train: LabelledClips, valid: LabelledClips, config: TrainConfig
 ) -> Path | None:
-    """A folder beside the model's cached embeddings, named after a digest of everything that training depends on."""
+    """A folder for fine-tuned towers, named after a digest of everything that training depends on."""
     cache = data.model.cache if data.model else None
     if cache is None:
         return None
@@ -209,7 +210,8 @@ def _checkpoint_folder(
     for part in (train, valid):
         digest.update(repr((part.clips.digest, [clip.key for clip in part.clips.clips], part.truth_PC.shape)).encode())
         digest.update(np.packbits(part.truth_PC).tobytes())
-    return cache.path.parent / f"tuned-{digest.hexdigest()[:24]}"
+    folder = cache.file.folder
+    return (paths.home() / "evals" if folder == cache_folder() else folder) / f"tuned-{digest.hexdigest()[:24]}"
 
 
 def _epoch_batches(train: LabelledClips, config: TrainConfig, epoch: int) -> list[Ints]:

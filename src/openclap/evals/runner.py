@@ -26,10 +26,9 @@ from openclap.evals.bootstrap import (
     chance_retrieval,
     paired_difference,
 )
-from openclap.evals.cached_embedder import CachedEmbedder, SoundEmbedder, identity, open_cached
+from openclap.evals.cached_embedder import CachedEmbedder, SoundEmbedder, open_cache, open_cached
 from openclap.evals.dataset import COLLECTION, Collection, StageProgress, TaskClips, clips_of_task, load_collection
 from openclap.evals.decontamination import read_trained_clips
-from openclap.evals.embedding_cache import EmbeddingCache
 from openclap.evals.metrics import Metric
 from openclap.evals.network_probes import UNNORMALISED
 from openclap.evals.results import Comparison, DataFacts, MetricRow, Results, TaskOutput
@@ -85,7 +84,8 @@ def evaluate(
         processes: workers that embed, each with a model of its own. The figures do not depend on their number.
         batch_size: windows in one forward pass. The figures do not depend on it.
         seed: of resamples, draws and networks: the same seed gives the same figures.
-        cache: the folder of cached embeddings; $OPENCLAP_HOME/evals without it.
+        cache: the folder of cached embeddings and fine-tuned towers; $OPENCLAP_HOME/embeddings and $OPENCLAP_HOME/evals
+            without it.
         load: loads a model by name; picklable, for workers to call.
         reading: of the collection, how to read loose sounds, where that is not left to recognition.
         recognised: called with the form of loose sounds before they are read.
@@ -120,7 +120,7 @@ def evaluate(
     check_count("processes", processes, most=PROCESSES)
     check_count("seed", seed, least=0, most=LARGEST_SEED)
     opening = {"batch_size": batch_size, "processes": processes, "progress": progress}
-    folder = Path(check_path("cache", cache)) if cache else paths.home() / "evals"
+    folder = Path(check_path("cache", cache)) if cache else None
     embedders = [_open(name, model, folder, load, **opening) for name, model in named.items()]
     before = None if baseline is None else _open(_name_of(baseline, BASELINE), baseline, folder, load, **opening)
     source: Path | Collection
@@ -203,7 +203,7 @@ def _check_options(
 
 
 def _open(
-    name: str, model: Model, folder: Path, load: Callable[[str], SoundEmbedder], **options: Any
+    name: str, model: Model, folder: Path | None, load: Callable[[str], SoundEmbedder], **options: Any
 ) -> CachedEmbedder:
     if isinstance(model, str | os.PathLike):
         return open_cached(name, partial(load, os.fspath(model)), folder, **options)
@@ -214,9 +214,8 @@ def _open(
             f"{name} is of the type {type(model).__name__}, expected a model's folder, file or name, or an object with "
             "the methods embed_audio and embed_text."
         )
-    made_by = identity(model)
     # An embedder in memory cannot be sent to workers, so it embeds in this process.
-    return CachedEmbedder(name, model, cache=EmbeddingCache(folder, made_by) if made_by else None, **options)
+    return CachedEmbedder(name, model, cache=open_cache(name, model, folder), **options)
 
 
 def run_suite(
