@@ -23,12 +23,11 @@ from openclap.search.duplicates import KINDS, DuplicateGroup, PairComparison, Sa
 from openclap.search.index import Index
 from openclap.types import Progress
 
-SAME = 0.85
-"""The least similarity of two forms of one recording: copies have 0.94 and more, takes of one session seldom 0.6
-(docs/benchmarks.md)."""
+SAME = 0.95
+"""The least similarity of two forms of one recording: 97 % of copies reach it (docs/benchmarks.md)."""
 NEARLY_EQUAL = 0.999
 """The similarity from which on the samples are compared."""
-_VERSION = 1
+_VERSION = 2
 """Part of the key of cached comparisons: other rules start over."""
 
 
