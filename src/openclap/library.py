@@ -152,7 +152,7 @@ class Library:
         try:
             library = cls.open(new, model, **options)
         except (IndexMismatchError, DataError):  # begun with another model or other options
-            if not new.exists():
+            if not Index.exists(new):
                 raise
             shutil.rmtree(new)
             library = cls.open(new, model, **options)

@@ -20,6 +20,7 @@ from openclap.library import Library
 from openclap.search import rebuild
 from openclap.search.scan import ScanReport
 from openclap.search.watch import watch
+from support.errors import raises_naming
 from support.tiny_models import save_tiny_model
 
 Call = Callable[..., tuple[int, str, str]]
@@ -149,7 +150,7 @@ def test_rebuild_exchanges_the_model(openclap: Call, tiny_model: Path, sounds: P
     status = json.loads(openclap("index", "status", "--index", index, "--json")[1])
     assert (status["model"], status["files"], status["folders"]) == (str(other), 6, [str(sounds)])
     assert {hit.caption for hit in Library.open(index).search("rain")} == {"a low tone", "a high tone", "a noise tone"}
-    assert sorted(path.name for path in tmp_path.glob("index*")) == ["index"]
+    assert sorted(path.name for path in tmp_path.glob("*index*")) == ["index"]
     with pytest.raises(Exception, match="cannot be compared"):
         opened.search("rain")
 
@@ -157,19 +158,33 @@ def test_rebuild_exchanges_the_model(openclap: Call, tiny_model: Path, sounds: P
 def test_a_rebuilding_that_was_stopped_goes_on(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
     index, other = tmp_path / "index", save_tiny_model(tmp_path / "other", seed=1)
     Library.open(index, tiny_model).add([sounds])
-    Library.open(tmp_path / "index.rebuild", other).add([sounds / "low-0.wav"])  # begun
+    Library.open(tmp_path / ".index.rebuilding", other).add([sounds / "low-0.wav"])  # begun
     _, report = Library.rebuild(index, other)
     assert (report.added, report.unchanged) == (5, 1)
-    for place in ("index.old", "index.rebuild"):  # stopped between the renames of an exchange
+    for place in (".index.replaced", ".index.rebuilding"):  # stopped between the renames of an exchange
         shutil.copytree(index, tmp_path / place)
     shutil.rmtree(index)
     with pytest.raises(DataError, match="index rebuild"):
         Library.open(index)
     assert rebuild.prepare(index)[0].count()[0] == 6
-    assert sorted(path.name for path in tmp_path.glob("index*")) == ["index"]
+    assert sorted(path.name for path in tmp_path.glob("*index*")) == ["index"]
     sounds.rename(tmp_path / "away")
     with pytest.raises(DataError, match="Mount it"):
         Library.rebuild(index, other)
+
+
+def test_rebuilding_removes_no_folder_of_the_user(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    index, other = tmp_path / "index", save_tiny_model(tmp_path / "other", seed=1)
+    Library.open(index, tiny_model).add([sounds])
+    backups = [shutil.copytree(index, tmp_path / name) for name in ("index.old", "index.rebuild", "index.new")]
+    Library.rebuild(index, other)
+    assert all(Library.open(place).index.identity.model == str(tiny_model) for place in backups)
+    notes = tmp_path / ".index.rebuilding" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    with raises_naming(DataError, notes.parent, "notes.txt"):
+        Library.rebuild(index, tiny_model)
+    assert notes.read_text() == "mine"
 
 
 def test_a_watched_folder_is_kept_up_to_date(library: Library, sounds: Path, tmp_path: Path) -> None:

@@ -26,8 +26,6 @@ FORMAT_VERSION = 2
 
 _WRITE_LOCK, _CREATE_LOCK = "write.lock", "create.lock"
 _HEADER_NAME = "index.json"
-OLD_SUFFIX, NEW_SUFFIX = ".old", ".rebuild"
-"""Endings of the folders of an index that is rebuilt: of the old one, while they are exchanged, and of the new one."""
 _TABLES = ("files", "windows")
 _PART_NAME = _HEADER_NAME + ".part"
 _OWN_NAMES = {
@@ -139,6 +137,17 @@ def create(folder: Path, identity: IndexIdentity) -> None:
             write_header(folder, IndexHeader(identity))
 
 
+def replaced_folder(folder: Path) -> Path:
+    """The place of an old index while the rebuilt one takes its place. Hidden, so that no folder of the user's has the
+    name: "index.old" may be a backup."""
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def rebuilding_folder(folder: Path) -> Path:
+    """The place of a new index that is to replace the one in `folder`."""
+    return folder.with_name(f".{folder.name}.rebuilding")
+
+
 def exists(folder: Path) -> bool:
     """Whether `folder` has the header of an index; it may still be damaged."""
     return (folder / _HEADER_NAME).is_file()
@@ -148,7 +157,7 @@ def read_header(folder: Path) -> IndexHeader:
     """Read the `index.json` of the index in `folder`. Raises DataError when it is no index, damaged or too new."""
     if not exists(folder):
         reason = "does not exist" if not folder.exists() else "is not a search index: it has no index.json"
-        if exists(folder.with_name(folder.name + OLD_SUFFIX)):
+        if exists(replaced_folder(folder)):
             raise DataError(
                 f"{folder} {reason}. Its rebuilding was stopped: run 'openclap index rebuild' to finish it."
             )

@@ -17,10 +17,10 @@ def prepare(place: Path) -> tuple[Index, Path]:
 
     Raises DataError when there is no index, or when a root is missing: its sounds would not be in the new index.
     """
-    old, new = (place.with_name(place.name + suffix) for suffix in (_folder.OLD_SUFFIX, _folder.NEW_SUFFIX))
+    old, new = _folder.replaced_folder(place), _folder.rebuilding_folder(place)
     if not place.exists() and _folder.exists(old):
         (new if _folder.exists(new) else old).rename(place)
-    if _folder.exists(place):
+    if _folder.exists(place) and _folder.exists(old):
         shutil.rmtree(old, ignore_errors=True)
     index = Index.open(place)
     roots = [root.found(place) for root in index.header().roots]
@@ -44,7 +44,7 @@ def exchange(index: Index, header: IndexHeader, new: Path) -> None:
     renamed.
     """
     place = index.folder
-    old = place.with_name(place.name + _folder.OLD_SUFFIX)
+    old = _folder.replaced_folder(place)
     with _folder.write_lock(place), _folder.write_lock(new):
         if index.header() != header:
             raise DataError(f"{place} got other folders while it was rebuilt. Run it again: it resumes.")
