@@ -159,7 +159,11 @@ def test_an_export_opens_in_pandas(made: Any, tmp_path: Path) -> None:
     import pandas
 
     index, rows, vectors = made
+    mine = tmp_path / "out.part" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
     assert export(index, tmp_path / "out") == (FILES, 3 * FILES)
+    assert mine.read_text() == "mine" and not list(tmp_path.glob(".out*"))
     files, windows = (pandas.read_parquet(tmp_path / "out" / f"{name}.parquet") for name in ("files", "windows"))
     vector_ND = np.load(tmp_path / "out" / "vectors.npy", mmap_mode="r")
     assert vector_ND.shape == (3 * FILES, DIM) and vector_ND.dtype == np.float16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,10 +28,12 @@ def export(index: Index, place: Path) -> tuple[int, int]:
         raise DataError(f"{place} exists already. Give the name of a new folder.")
     from pyarrow import parquet
 
-    part = place.with_name(place.name + ".part")
+    scratch: str | None = None
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.mkdtemp(prefix=f".{place.name}.partial-", dir=place.parent)
+        part = Path(scratch, place.name)
+        part.mkdir()
         windows = _write_windows(index, part)  # first: a file that is added meanwhile lacks windows, and not a row
         files = index.facts().drop_columns(["metadata_version"] if index.has_metadata else [])
         parquet.write_table(files, part / "files.parquet")
@@ -41,7 +44,8 @@ def export(index: Index, place: Path) -> tuple[int, int]:
             f"{place} cannot be written ({error.strerror or error}). Check the free space and the permissions."
         ) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
     return len(files), windows
 
 
