@@ -39,6 +39,9 @@ REACHED = {
         "finetune",
     ],
     ("training/finetune_config.py", "--validation-fraction"): ["finetune"],
+    ("server/service.py", "--matryoshka"): ["serve"],
+    ("server/inputs.py", "--fetch-from"): ["serve"],
+    ("server/security.py", "--host-name"): ["serve"],
 }
 """Options that modules outside of cli name, and the commands that reach such a message."""
 OTHERS = ("interop/hear.py", "checkpoints/starts.py", "data/parallel.py", "training/config.py")

@@ -114,7 +114,7 @@ def test_a_second_scan_at_the_same_time_is_refused(tmp_path: Path, many: Path) -
     out, error = second.communicate(timeout=60)
     first.send_signal(signal.SIGCONT)
     assert (second.returncode, out) == (1, "")
-    assert error.startswith("DataError: ") and "another process" in error and error.count("\n") == 1
+    assert error.startswith("LockedError: ") and "another process" in error and error.count("\n") == 1
     out, error = first.communicate(timeout=60)
     assert (first.returncode, error) == (0, "")
     assert json.loads(out.splitlines()[-1])["added"] == FILES

@@ -29,6 +29,8 @@ LOWEST_RATE, HIGHEST_RATE = 1000, 10_000_000
 LOUDEST = 100.0
 """Largest valid sample. Larger ones are integers that were converted to floating point without scaling."""
 
+_LONGEST_S = 1e9
+"""Seconds of a recording that no file reaches: 31 years."""
 
 DECODING_VERSION = 1
 """Part of `decoder_version`. It is increased when a change of this package alters decoded samples."""
@@ -70,13 +72,14 @@ def decode_part(source: AudioSource, from_s: float = 0.0, to_s: float | None = N
     What comes before is decoded and dropped, so memory depends on the length of the part. Raises ConfigError unless
     0 <= from_s < to_s, and AudioError when the sound ends before the part begins, or as `decode`.
     """
-    if not 0 <= from_s < (math.inf if to_s is None else to_s):
+    to_s = math.inf if to_s is None else to_s
+    if not 0 <= from_s < to_s:
         raise ConfigError(f"The part goes from {from_s} s to {to_s} s, expected 0 <= start < end.")
     kept: list[Wave] = []
     place, rate = 0, 1
     for wave_NC, rate in decoded(source):
-        first = round(from_s * rate) - place
-        last = len(wave_NC) if to_s is None else round(to_s * rate) - place
+        # The larger of two absurd numbers is beyond any recording, and a product of it may be infinite.
+        first, last = (round(min(time_s, _LONGEST_S) * rate) - place for time_s in (from_s, to_s))
         if last <= 0:
             break
         kept.append(wave_NC[max(0, first) : last])

@@ -323,7 +323,7 @@ def verify(*, index: Path | None = None, recall: bool = False, queries: int = 50
     from openclap.search.index import Index
     from openclap.search.verify import verify as check
 
-    check_count("queries", queries)
+    check_count("--queries", queries)
     opened = Index.open(index or default_index())
     with progress("Verifying") as advance:
         result = asdict(check(opened, queries=queries if recall else 0, progress=advance))
