@@ -187,6 +187,9 @@ def test_id3_with_what_writers_vary() -> None:
     assert read_metadata(id3(each, flags=0x80)) == FileMetadata(None, "A", "kept")
     of_itunes = b"COMM" + struct.pack(">IH", 205, 0) + b"\0eng\0" + b"c" * 200  # 8 bits a byte
     assert read_metadata(id3(of_itunes, frame("TALB", b"\0kept"))) == FileMetadata(album="kept", comment="c" * 200)
+    several = (("TPE1", b"\3Ann\0Bo\0"), ("TCON", b"\1\xff\xfea\0\0\0\xff\xfeb\0"), ("TXXX", b"\3Keywords\0c\0d"))
+    found = read_metadata(id3(*(frame(*text) for text in several)))
+    assert found == FileMetadata(artist="Ann;Bo", keywords=("a", "b", "c", "d"))
     cut = id3(frame("TALB", b"\0kept"), frame("APIC", bytes(5000)))[:3000]
     assert read_metadata(cut).album == "kept"
 
@@ -305,8 +308,9 @@ def test_a_compressed_frame_is_not_decompressed() -> None:
 
 def test_random_damage_raises_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
-    files = [by_ffmpeg(*made, WRITTEN) for made in (("mp3", "libmp3lame"), ("ipod", "aac"), ("wav", "pcm_s16le"))]
-    for content in [*files, by_ffmpeg("flac", "flac", WRITTEN), by_ffmpeg("wv", "wavpack", WRITTEN)]:
+    coded = (("mp3", "libmp3lame"), ("ipod", "aac"), ("flac", "flac"), ("ogg", "libopus"), ("wv", "wavpack"))
+    raw = ((format, "pcm_s16le") for format in ("wav", "asf", "matroska"))
+    for content in [by_ffmpeg(*made, WRITTEN) for made in (*coded, *raw)]:
         for _ in range(30):
             damaged = np.frombuffer(content, np.uint8).copy()
             damaged[rng.integers(0, min(600, len(damaged)), 12)] = rng.integers(0, 256, 12)

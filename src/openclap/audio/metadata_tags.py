@@ -22,6 +22,7 @@ _LARGEST_FRAME = 1 << 20
 _LARGEST_TAG = 16 << 20
 _ID3_TEXT = re.compile(rb"T[A-Z0-9]{2,3}|COMM?|WCO?P")
 """Names of the frames that are read, in ID3v2.2 to 2.4."""
+_ENCODINGS = {b"\0": "latin-1", b"\1": "utf-16", b"\2": "utf-16-be", b"\3": "utf-8"}
 _COMMENTS, _LICENCES = (b"COM", b"COMM"), (b"WCP", b"WCOP")
 
 Tags = Iterator[tuple[str, str]]
@@ -29,7 +30,7 @@ Tags = Iterator[tuple[str, str]]
 
 
 def id3_tags(tag: bytes) -> Tags:
-    """The texts of an ID3v2 tag; nothing for other bytes. A frame gives the first of several texts."""
+    """The texts of an ID3v2 tag; nothing for other bytes."""
     if not id3_size(tag):
         return
     version, flags = tag[3], tag[5]
@@ -90,9 +91,24 @@ def _text_frames(body: bytes, version: int) -> Iterator[tuple[bytes, bytes]]:
             return
         is_compressed = version > 2 and body[place + 9] & (0x80 if version == 3 else 0x08)
         if _ID3_TEXT.fullmatch(name) and not is_compressed and end - place <= _LARGEST_FRAME:
-            stated = _in_7_bits(size) if version == 4 else body[place + len(name) : place + 2 * len(name)]
-            yield name, name + stated + body[place + 2 * len(name) : end]
+            yield name, _rewritten(body[place:end]) if version == 4 else body[place:end]
         place = end
+
+
+def _rewritten(frame: bytes) -> bytes:
+    """A frame of version 2.4 with its right size and one text."""
+    name, flags, data = frame[:4], frame[8:10], frame[10:]
+    if name.startswith(b"T") and not any(flags) and data[:1] in _ENCODINGS:
+        text = data[1:].decode(_ENCODINGS[data[:1]], "replace").replace("\ufeff", "")
+        data = b"\3" + _joined(text, is_described=name == b"TXXX").encode()
+    return name + _in_7_bits(len(data)) + flags + data
+
+
+def _joined(text: str, is_described: bool) -> str:
+    """Texts joined by semicolons, as FFmpeg joins Vorbis comments. Of several in ID3 it would give the first."""
+    texts = text.split("\0")
+    described = texts.pop(0) + "\0" if is_described else ""
+    return described + ";".join(filter(None, texts))
 
 
 def _frame_size(body: bytes, place: int, version: int) -> int:
