@@ -1,7 +1,8 @@
 """Read the metadata that a sound file carries: titles, comments, keywords and dates, never samples.
 
-mutagen reads ID3, Vorbis comments, MP4, APEv2 and ASF; `metadata_chunks` reads the chunks of WAV, RF64, W64, AIFF and
-CAF; FFmpeg reads Matroska. Each gives pairs of a field and a text, which `_assemble` cleans and bounds.
+FFmpeg reads Vorbis comments, MP4, ASF and Matroska, and with the help of `metadata_tags` ID3 and APEv2;
+`metadata_chunks` reads the chunks of WAV, RF64, W64, AIFF and CAF. Each gives pairs of a field and a text, which
+`_assemble` cleans and bounds.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import io
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
 from openclap.audio.metadata_chunks import CHUNKED, chunk_metadata
-from openclap.audio.opened import AudioSource, opened
-from openclap.audio.streams import ASF_HEADER, id3_size, read_at
-from openclap.errors import OpenClapError, require
+from openclap.audio.metadata_tags import end_tags, ffmpeg_tags, id3_tags
+from openclap.audio.opened import AudioSource, FileSection, opened
+from openclap.audio.streams import ASF_HEADER, id3_size, read_at, skip_tags
+from openclap.errors import OpenClapError
 from openclap.types import FileMetadata
 
 Pairs = Iterable[tuple[str, str]]
@@ -52,30 +53,7 @@ _BY_NAME = {
     "category": "category",
     "subcategory": "subcategory",
 }
-"""Fields by the names that Vorbis comments, APEv2, ASF, Matroska and free-form frames give them, in lower case."""
-_ID3_FRAMES = {
-    "TIT2": "title",
-    "TPE1": "artist",
-    "TALB": "album",
-    "COMM": "comment",
-    "TDRC": "date",
-    "TYER": "date",
-    "TCON": "keywords",
-    "TCOP": "copyright",
-    "WCOP": "copyright",
-}
-_MP4_ATOMS = {
-    "\xa9nam": "title",
-    "\xa9ART": "artist",
-    "\xa9alb": "album",
-    "\xa9cmt": "comment",
-    "desc": "comment",
-    "\xa9day": "date",
-    "\xa9gen": "keywords",
-    "keyw": "keywords",
-    "cprt": "copyright",
-}
-_FREE_FORM_ATOM = "----:com.apple.iTunes:"
+"""Fields by the names that FFmpeg and the writers of files give them, in lower case."""
 _DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?")
 _SEPARATORS = re.compile(r"[,;|\n\0]+")
 
@@ -83,50 +61,59 @@ _SEPARATORS = re.compile(r"[,;|\n\0]+")
 def read_metadata(source: AudioSource) -> FileMetadata:
     """Read the metadata of a sound file; what is missing, damaged, or too large is left out.
 
-    At most 64 MB are read, for at most 5 s. Raises MissingExtraError without mutagen, and nothing else: a sound with
-    damaged metadata is still a sound.
+    At most 64 MB are read, for at most 5 s. Raises nothing: a sound with damaged metadata is still a sound.
     """
-    require("mutagen", "search")
     pairs: list[tuple[str, str]] = []
     try:
         with opened(source) as file:
-            bounded = cast(BinaryIO, _BoundedFile(file))
-            for read in _readers(bounded):
-                pairs += _pairs_of(read, bounded)
+            for found in _parts(cast(BinaryIO, _BoundedFile(file))):
+                pairs += _until_damage(found)
     except (OpenClapError, OSError, MemoryError):
         pass
     return _assemble(pairs)
 
 
-def _pairs_of(read: Callable[[BinaryIO], Pairs], file: BinaryIO) -> list[tuple[str, str]]:
+def _until_damage(found: Pairs) -> list[tuple[str, str]]:
     """The pairs up to the first damage. Parsers of damaged files raise anything, among it RecursionError."""
     pairs: list[tuple[str, str]] = []
     try:
-        file.seek(0)
-        for pair in read(file):
+        for pair in found:
             pairs.append(pair)
     except Exception:
         return pairs
     return pairs
 
 
-def _readers(file: BinaryIO) -> list[Callable[[BinaryIO], Pairs]]:
-    """The parsers for a file with these first bytes, the most informative first."""
-    head = read_at(file, 0, 36)
-    if id3_size(head):  # FLAC with ID3 in front occurs, too
-        return [_id3, _vorbis("flac", "FLAC"), _ape]
+_SIGNATURES = (
+    (0, b"fLaC", "flac"),
+    (0, b"OggS", "ogg"),
+    (4, b"ftyp", "mov"),
+    (0, ASF_HEADER, "asf"),
+    (0, b"\x1a\x45\xdf\xa3", "matroska"),
+)
+"""Place of a signature, the signature, and FFmpeg's name of the format."""
+
+
+def _parts(file: BinaryIO) -> Iterator[Pairs]:
+    """The metadata of each part of a file, the most trusted first: the tag in front of a sound, and the sound."""
+    end = file.seek(0, io.SEEK_END)
+    begin = skip_tags(file, 0, end)
+    sound = cast(BinaryIO, FileSection(file, begin, end)) if begin else file
+    head = read_at(sound, 0, 36)
+    yield _id3(file)
     if head.startswith(CHUNKED):
-        return [_chunks]
-    for at, magic, reader in (
-        (0, b"fLaC", _vorbis("flac", "FLAC")),
-        (0, b"OggS", _ogg),
-        (4, b"ftyp", _mp4),
-        (0, ASF_HEADER, _asf),
-        (0, b"\x1a\x45\xdf\xa3", _matroska),
-    ):
-        if head.startswith(magic, at):
-            return [reader]
-    return [_ape, _id3]  # both may stand at the end of MP3, WavPack, Monkey's Audio, Musepack and TTA
+        yield _chunks(sound)
+    elif format := next((name for at, magic, name in _SIGNATURES if head.startswith(magic, at)), None):
+        sound.seek(0)
+        yield _named(ffmpeg_tags(sound, format))
+    else:  # MPEG, WavPack, Monkey's Audio, Musepack and TTA have a tag at the end
+        yield _named(end_tags(sound, with_id3=not begin))
+
+
+def _id3(file: BinaryIO) -> Pairs:
+    """The tag in front of a sound."""
+    size = id3_size(read_at(file, 0, 10))
+    yield from _named(id3_tags(read_at(file, 0, min(size, _MOST_BYTES))))
 
 
 def _chunks(file: BinaryIO) -> Pairs:
@@ -134,106 +121,13 @@ def _chunks(file: BinaryIO) -> Pairs:
     tags: list[tuple[int, int]] = []
     yield from chunk_metadata(file, tags)
     for begin, size in tags:
-        yield from _id3(io.BytesIO(read_at(file, begin, min(size, _MOST_BYTES))))
+        yield from _named(id3_tags(read_at(file, begin, min(size, _MOST_BYTES))))
 
 
-def _id3(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    from mutagen.id3 import ID3
-
-    for key, frame in ID3(file, known_frames=_id3_frames()).items():
-        name, _, described = key.partition(":")
-        if name == "TXXX":
-            field = _BY_NAME.get(described.lower())
-        else:
-            field = None if described.startswith("iTun") else _ID3_FRAMES.get(name)
-        if field:
-            texts = frame.genres if name == "TCON" else [frame.url] if name == "WCOP" else frame.text
-            yield from ((field, str(text)) for text in texts)
-
-
-@cache
-def _id3_frames() -> dict[str, type]:
-    """The frames that are parsed: text, and none that is compressed; so pictures are skipped, and bombs do nothing."""
-    from mutagen.id3 import Frames, Frames_2_2
-
-    wanted = {*_ID3_FRAMES, "TXXX"}
-    return {
-        name: type(frame.__name__, (_Uncompressed, frame), {})
-        for name, frame in {**Frames_2_2, **Frames}.items()
-        if {name, frame.__base__.__name__} & wanted  # the frames of ID3v2.2 derive from those of v2.4
-    }
-
-
-class _Uncompressed:
-    """Mixin for mutagen's frames that refuses compressed ones, which could decompress to any size."""
-
-    @classmethod
-    def _fromData(cls, header: Any, flags: int, data: bytes) -> Any:
-        if header.version >= (2, 3, 0) and flags & (0x0008 if header.version >= (2, 4, 0) else 0x0080):
-            raise NotImplementedError("compressed frame")
-        return super()._fromData(header, flags, data)  # type: ignore[misc]
-
-
-def _vorbis(module: str, name: str) -> Callable[[BinaryIO], Pairs]:
-    def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
-        kind = getattr(require(f"mutagen.{module}", "search"), name)
-        tags = kind(file).tags
-        yield from _named((key, [value]) for key, value in tags or ())
-
-    return read
-
-
-def _ogg(file: BinaryIO) -> Pairs:
-    """The Vorbis comments of the codec that the first page names."""
-    head = read_at(file, 0, 64)
-    kinds = {
-        b"OpusHead": ("oggopus", "OggOpus"),
-        b"Speex   ": ("oggspeex", "OggSpeex"),
-        b"\x7fFLAC": ("oggflac", "OggFLAC"),
-    }
-    module, name = next((kind for magic, kind in kinds.items() if magic in head), ("oggvorbis", "OggVorbis"))
-    file.seek(0)
-    return _vorbis(module, name)(file)
-
-
-def _ape(file: BinaryIO) -> Pairs:
-    from mutagen.apev2 import APEv2
-
-    return _named((key, list(value)) for key, value in APEv2(file).items() if value.kind == 0)  # 0: text
-
-
-def _asf(file: BinaryIO) -> Pairs:
-    from mutagen.asf import ASF
-
-    return _named((key, map(str, values)) for key, values in ASF(file).tags.as_dict().items())
-
-
-def _mp4(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    from mutagen.mp4 import MP4
-
-    for key, values in (MP4(file).tags or {}).items():
-        is_free = key.startswith(_FREE_FORM_ATOM)
-        name = key.removeprefix(_FREE_FORM_ATOM).lower()
-        field = _BY_NAME.get(name) if is_free else _MP4_ATOMS.get(key)
-        if field:
-            texts = (bytes(value).decode("utf-8", "replace") if is_free else str(value) for value in values)
-            yield from ((field, text) for text in texts)
-
-
-def _matroska(file: BinaryIO) -> Pairs:
-    import av
-
-    with av.open(file, "r", format="matroska") as container:
-        tags = dict(container.metadata)
-        for stream in container.streams.audio:
-            tags = {**stream.metadata, **tags}
-    return _named((key, [value]) for key, value in tags.items())
-
-
-def _named(tags: Iterable[tuple[str, Iterable[str]]]) -> Iterator[tuple[str, str]]:
-    for name, texts in tags:
+def _named(tags: Pairs) -> Iterator[tuple[str, str]]:
+    for name, text in tags:
         if field := _BY_NAME.get(name.lower()):
-            yield from ((field, text) for text in texts)
+            yield field, text
 
 
 def _assemble(pairs: Pairs) -> FileMetadata:
