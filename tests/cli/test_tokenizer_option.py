@@ -39,6 +39,7 @@ REACHED = {
         "finetune",
     ],
     ("training/finetune_config.py", "--validation-fraction"): ["finetune"],
+    ("cli/index.py", "--queries"): ["index verify"],
     ("server/service.py", "--matryoshka"): ["serve"],
     ("server/inputs.py", "--fetch-from"): ["serve"],
     ("server/security.py", "--host-name"): ["serve"],

@@ -80,6 +80,8 @@ def decode_part(source: AudioSource, from_s: float = 0.0, to_s: float | None = N
     for wave_NC, rate in decoded(source):
         # The larger of two absurd numbers is beyond any recording, and a product of it may be infinite.
         first, last = (round(min(time_s, _LONGEST_S) * rate) - place for time_s in (from_s, to_s))
+        if first == last:
+            raise ConfigError(f"The part from {from_s} s to {to_s} s is shorter than a sample.")
         if last <= 0:
             break
         kept.append(wave_NC[max(0, first) : last])
