@@ -30,6 +30,8 @@ OLD_SUFFIX, NEW_SUFFIX = ".old", ".rebuild"
 """Endings of the folders of an index that is rebuilt: of the old one, while they are exchanged, and of the new one."""
 _TABLES = ("files", "windows")
 _PART_NAME = _HEADER_NAME + ".part"
+FIT_NAME = "fit.npz"
+"""The background of `fit.py`."""
 _OWN_NAMES = {
     KEYWORDS_NAME,
     _WRITE_LOCK,
@@ -37,6 +39,7 @@ _OWN_NAMES = {
     _HEADER_NAME,
     _PART_NAME,
     "snapshot",
+    FIT_NAME,
     *(f"{name}.lance" for name in _TABLES),
 }
 """Entries of a folder that may become an index; any other belongs to the user."""
