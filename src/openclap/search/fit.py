@@ -95,7 +95,7 @@ def update_background(index: Index, embed: EmbedTexts) -> bool:
     ):
         return False
     vectors_BD = stored.vectors_BD if stored else np.asarray(embed(descriptions()), np.float16)
-    best_B = index.best_scores(vectors_BD)
+    best_B = index.best_scores(vectors_BD.astype(np.float32))
     if best_B is None:
         return False
     write_background(index, Background(windows, np.sort(best_B), vectors_BD))
