@@ -7,6 +7,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,13 @@ from openclap.audio.io import decode_part, describe
 from openclap.audio.metadata import read_metadata
 from openclap.audio.mono import Channels, is_silent
 from openclap.embedder import Embedder, Vectors
-from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError
+from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError, OpenClapError
 from openclap.limits import check_count, check_path
 from openclap.loading import RuntimeName, load
 from openclap.recording_comparison import duplicates_of
 from openclap.search.duplicates import DuplicateGroup
 from openclap.search.filters import Where
+from openclap.search.fit import update_background
 from openclap.search.index import FileRow, Hits, Index, IndexIdentity
 from openclap.search.paths import absolute
 from openclap.search.queries import SearchQuery, count_facets, find
@@ -168,6 +170,7 @@ class Library:
             exclude=header.exclude,
             progress=progress,
         )
+        library._update_background()
         exchange(old, header, new)
         return cls(Index.open(place), library.embedder), report
 
@@ -192,7 +195,7 @@ class Library:
         Raises DataError when there is nothing to index, or another process is writing to the index.
         """
         by_path = {absolute(record.audio): record for record in records}
-        return scanning.add(
+        report = scanning.add(
             self.index,
             [Path(root) for root in roots],
             self._embed(seconds),
@@ -202,6 +205,8 @@ class Library:
             exclude=exclude,
             progress=progress,
         )
+        self._update_background()
+        return report
 
     def update(
         self,
@@ -220,7 +225,9 @@ class Library:
         Raises DataError when nothing was added to the index yet, or as `add`.
         """
         if changed is not None:
-            return scanning.add_changed(self.index, changed, self._embed(seconds), describe, metadata=read_metadata)
+            report = scanning.add_changed(self.index, changed, self._embed(seconds), describe, metadata=read_metadata)
+            self._update_background()
+            return report
         roots = [root.found(self.index.folder) for root in self.index.header().roots]
         if not roots:
             raise DataError(f"{self.index.folder} knows no folders. Add them once with 'openclap index add FOLDER'.")
@@ -238,6 +245,10 @@ class Library:
         exact: bool = False,
     ) -> Hits:
         """The k sounds that fit `text` best, best first.
+
+        `info.fit` of the result is the part of a background of queries that have no better hit in this index, and
+        `info.probably_nothing` whether it is so low that there is probably no such sound. Texts are embedded as they
+        are, without a prompt template.
 
         Args:
             text: a description; or descriptions with weights, below 0 for "not like this". Of several, the unit vectors
@@ -325,6 +336,12 @@ class Library:
 
     def _embed(self, seconds: Callable[[float], None] | None) -> scanning.EmbedRecordings:
         return lambda sounds: self.embedder.recordings_each(sounds, progress=seconds)
+
+    def _update_background(self) -> None:
+        """Update the background for the fit of queries. The index is complete without it: a model without a tokenizer,
+        a full disk or another writer only means that searches show no fit."""
+        with suppress(OpenClapError):
+            update_background(self.index, self.embedder.embed_text)
 
     def _warn_if_silent(self, path: str, sound: Sound) -> None:
         if all(is_silent(wave) for wave in blocks(sound, self.embedder.sample_rate, path, self.embedder.mono)):

@@ -18,6 +18,8 @@ from openclap.cli import run
 from openclap.errors import AudioWarning, ConfigError, DataError
 from openclap.library import Library
 from openclap.search import rebuild
+from openclap.search.background import descriptions
+from openclap.search.fit import Background, write_background
 from openclap.search.scan import ScanReport
 from openclap.search.watch import watch
 from support.errors import raises_naming
@@ -64,6 +66,17 @@ def test_search_options(openclap: Call, library: Library, tmp_path: Path) -> Non
     assert code == 0 and len(json.loads(out)) > 6
     code, out, err = openclap("search", "rain", *index, "--where", "colour=red")
     assert code == 2 and "Facts are" in err and err.count("\n") == 1
+
+
+def test_a_text_that_fits_nothing_gets_a_note_and_its_hits(openclap: Call, library: Library, tmp_path: Path) -> None:
+    search = ("search", "a low tone", "--index", tmp_path / "index", "-k", "2")
+    vectors = np.zeros((len(descriptions()), library.index.identity.dim), np.float16)
+    for best, notes in ((-1.0, 0), (1.0, 1)):
+        write_background(library.index, Background(6, np.full(len(vectors), best, np.float32), vectors))
+        code, out, err = openclap(*search, "--json")
+        assert code == 0 and len(json.loads(out)) == 2 and err.count("Probably nothing here") == notes
+        code, out, err = openclap(*search)
+        assert code == 0 and out.count(".wav") == 2 and err.count("Probably nothing here") == notes
 
 
 def test_similar_options(openclap: Call, library: Library, sounds: Path, tmp_path: Path) -> None:

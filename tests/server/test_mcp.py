@@ -60,10 +60,11 @@ def check_every_tool(client: Client, library: Library, path: str) -> None:
 
     names, results = asyncio.run(converse())
     assert names == ["search_text", "search_sound", "similar", "duplicates", "values", "facts"]
-    assert [hit["path"] for hit in results["text"]] == [hit.path for hit in library.search("noise", 6)]
+    assert [hit["path"] for hit in results["text"]["hits"]] == [hit.path for hit in library.search("noise", 6)]
     assert [hit["path"] for hit in results["sound"]] == [hit.path for hit in library.similar(path, 5)]
     assert [hit["path"] for hit in results["similar"]] == [hit.path for hit in library.index.similar_to(path, 5)]
     assert (results["facts"]["path"], results["facts"]["channels"]) == (path, 2)
+    assert (results["text"]["fit"], results["text"]["probably_nothing"]) == (None, False)  # a small index has none
     assert results["duplicates"] == []
     assert results["values"] == [{"value": 2, "files": 3}]
     part = library.similar(path, 5, from_s=0.1, to_s=0.3, where=["channels=2"])

@@ -18,6 +18,8 @@ import pytest
 import soundfile
 
 from openclap.library import Library
+from openclap.search.background import descriptions
+from openclap.search.fit import Background, write_background
 from openclap.server.service import Limits
 from openclap.server.sounds import COLUMNS, media_type, reduced, waveform
 from support.serving import RATE, LiveServer, Served, serving, write_sounds
@@ -52,6 +54,17 @@ def test_search_by_text_pages_through_the_ranking_of_the_library(client: Any, li
     )
     pages = [client.post("/v1/search", json={"text": "a low tone", "k": 2, "offset": at}).json() for at in (0, 2, 4, 6)]
     assert [hit["path"] for page in pages for hit in page["hits"]] == expected
+
+
+@pytest.mark.parametrize("best, fit, probably_nothing", [(-1.0, 1.0, False), (1.0, 0.0, True)])
+def test_a_text_has_a_fit(serve_own: Any, own: Library, best: float, fit: float, probably_nothing: bool) -> None:
+    vectors = np.zeros((len(descriptions()), own.index.identity.dim), np.float16)
+    write_background(own.index, Background(6, np.full(len(vectors), best, np.float32), vectors))
+    client = serve_own().client
+    answer = client.post("/v1/search", json={"text": "noise", "k": 2}).json()
+    assert (answer["fit"], answer["probably_nothing"], len(answer["hits"])) == (fit, probably_nothing, 2)
+    by_path = client.post("/v1/search", json={"path": str(first(own)), "k": 2}).json()
+    assert (by_path["fit"], by_path["probably_nothing"]) == (None, False)
 
 
 def test_search_by_upload_by_path_and_by_a_part(client: Any, library: Library) -> None:

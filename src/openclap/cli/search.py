@@ -146,10 +146,12 @@ def _weighted(texts: tuple[str, ...], weight: float) -> dict[str, float]:
 
 
 def show(hits: Hits, *, json: bool) -> None:
-    """Print hits: score, time in the file, file name and caption, or else the title; and how a large index was
-    searched."""
+    """Print hits: score, time in the file, file name and caption, or else the title; as notes, whether there is
+    probably no such sound, and how a large index was searched."""
     if hits.info.note:
         note(hits.info.note)
+    if hits.info.probably_nothing and hits.info.fit is not None:
+        note(f"Probably nothing here: {1 - hits.info.fit:.0%} of the background queries have a better best hit.")
     if json:
         print_json([asdict(hit) for hit in hits])
         return

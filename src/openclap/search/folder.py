@@ -28,6 +28,8 @@ _WRITE_LOCK, _CREATE_LOCK = "write.lock", "create.lock"
 _HEADER_NAME = "index.json"
 _TABLES = ("files", "windows")
 _PART_NAME = _HEADER_NAME + ".part"
+FIT_NAME = "fit.npz"
+"""The background of `fit.py`."""
 _OWN_NAMES = {
     KEYWORDS_NAME,
     _WRITE_LOCK,
@@ -35,6 +37,7 @@ _OWN_NAMES = {
     _HEADER_NAME,
     _PART_NAME,
     "snapshot",
+    FIT_NAME,
     *(f"{name}.lance" for name in _TABLES),
 }
 """Entries of a folder that may become an index; any other belongs to the user."""

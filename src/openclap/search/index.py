@@ -67,6 +67,9 @@ class SearchInfo:
         scored: how many of them were scored exactly.
         newer: how many of them came later than the snapshot.
         note: a sentence when the snapshot was of no use.
+        fit: of a text query, the part of a background of queries that have no better hit in the index; None where the
+            index has no background. See `search.fit`.
+        probably_nothing: whether the fit is so low that the index probably has no such sound.
     """
 
     method: Literal["sketch", "windows", "tables", "keywords"]
@@ -74,6 +77,8 @@ class SearchInfo:
     scored: int
     newer: int = 0
     note: str = ""
+    fit: float | None = None
+    probably_nothing: bool = False
 
     def __str__(self) -> str:
         newer = f", {self.newer:,} of them newer than the snapshot" if self.newer else ""
@@ -292,6 +297,13 @@ class Index:
         fetch = partial(self._nearest, query_D, total)
         hits = best_hits(query_D, k, total, fetch, self._files_of, one_per_file=one_per_file, include=include)
         return Hits(hits, SearchInfo("tables", total, total, note=self._note))
+
+    def best_scores(self, vectors_BD: FloatArray) -> FloatArray | None:
+        """The best cosine (B,) of each vector (B, D) in the snapshot; None without a useful snapshot, or windows."""
+        view = self._current()
+        if view is None or not view.windows:
+            return None
+        return view.best_scores(np.stack([unit_vector(vector_D, self.identity.dim) for vector_D in vectors_BD]))
 
     def facts(self) -> Any:
         """An Arrow table with the facts of all files: a row for each `FileRow`, in no particular order."""

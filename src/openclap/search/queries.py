@@ -14,6 +14,7 @@ import numpy as np
 
 from openclap.errors import ConfigError
 from openclap.search.filters import Where, facets, mask_of
+from openclap.search.fit import with_fit
 from openclap.search.index import Hits, Index, SearchInfo
 from openclap.search.paths import prefixes
 from openclap.search.ranking import Bools
@@ -32,7 +33,7 @@ class SearchQuery:
 
     Attributes:
         vector: a unit vector (D,); None for a query by words alone.
-        words: for the keywords.
+        words: of a text, for the keywords; a text has a fit.
         where: conditions on facts; see `filters`.
         every_window: whether a file may be several hits.
         without: real paths of files that are no hits.
@@ -102,6 +103,14 @@ def _allowed(index: Index, where: Where) -> set[str] | None:
 
 
 def _nearest(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, *, exact: bool) -> Hits:
+    """The hits by cosine; those of a text with its fit."""
+    hits = _by_vector(index, query, vector_D, wanted, exact=exact)
+    if not hits or not query.words:
+        return hits
+    return Hits(hits, with_fit(index, hits.info, hits[0].score))
+
+
+def _by_vector(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, *, exact: bool) -> Hits:
     options: dict[str, Any] = {"one_per_file": not query.every_window, "exact": exact}
     if query.where:
         options["mask_F"] = lambda files: mask_of(files, query.where)

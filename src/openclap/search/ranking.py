@@ -41,6 +41,8 @@ _FIRST_SCORED = 128
 """Candidates scored exactly at first, then twice as many, and so on."""
 _FEW = 4096
 """Windows that a filter leaves from which on the sketch is faster than exact scores of all of them."""
+_QUERIES = 64
+"""Queries that are compared with all windows at once."""
 _BLOCK = 16_384
 """Windows compared at once without a sketch: 32 MB in float32 at 512 dimensions."""
 
@@ -61,7 +63,7 @@ class Windows:
         return _unit(self.vectors_ND)
 
     def estimates(self, query_D: FloatArray) -> FloatArray:
-        """The cosines with a unit vector, up to _FLOAT32_SLACK."""
+        """The cosines with a unit vector, or those with each column of a matrix, up to _FLOAT32_SLACK."""
         if len(self) <= _BLOCK:
             return self._unit_ND @ query_D
         parts = (self.vectors_ND[first : first + _BLOCK] for first in range(0, len(self), _BLOCK))
@@ -158,6 +160,22 @@ class View:
             counts_C = self._counts(allowed_F)
         search = _Search(self, query_D, k, one_per_file, allowed_F, counts_C, include)
         return search.run(None if mask_F is None and self._all_contents_live else self._allowed(counts_C))
+
+    def best_scores(self, queries_BD: FloatArray) -> FloatArray:
+        """The best cosine (B,) of each unit vector (B, D), without the hits; exact up to rounding in float32.
+
+        Raises ValueError when no window belongs to a file.
+        """
+        if self.sketch:
+            ranked = (self.best_hits(query_D, 1, one_per_file=True).hits for query_D in queries_BD)
+            return np.array([hits[0].score for hits in ranked], np.float32)
+        live_N = slice(None) if self._all_contents_live else self._allowed(self._live_counts_C)
+        parts = []
+        for first in range(0, len(queries_BD), _QUERIES):
+            queries_DB = queries_BD[first : first + _QUERIES].T
+            scores_NB = np.concatenate([self.stored.estimates(queries_DB), self.newer.estimates(queries_DB)])
+            parts.append(scores_NB[live_N].max(axis=0))
+        return np.concatenate(parts)
 
     def _counts(self, allowed_F: Bools) -> Ints:
         """The number of allowed files of each content."""

@@ -49,9 +49,14 @@ def create_server(library: Library) -> MCPServer[Any]:
         k: Count = 10,
         where: WhereExpressions = None,
         keywords: KeywordUse = "off",
-    ) -> list[dict[str, Any]]:
-        """Find sounds by describing them in plain words; `keywords` also, or only, by words of names and facts."""
-        return using(lambda: hits(library.search(text, k, where=where, keywords=keywords)))
+    ) -> dict[str, Any]:
+        """Find sounds by describing them in plain words; `keywords` also, or only, by words of names and facts.
+
+        `fit` is the part of a background of queries that have no better hit, and `probably_nothing` whether it is so
+        low that the collection probably has no such sound; the nearest hits are listed all the same.
+        """
+        found = using(lambda: library.search(text, k, where=where, keywords=keywords))
+        return {"hits": hits(found), "fit": found.info.fit, "probably_nothing": found.info.probably_nothing}
 
     @server.tool()
     def search_sound(

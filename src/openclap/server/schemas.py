@@ -340,6 +340,14 @@ class SearchResponse(BaseModel):
 
     index: str
     hits: list[HitObject]
+    fit: float | None = Field(
+        None,
+        description="Of a text: the part of a background of queries that have no better hit in this index, from 0 to "
+        "1; null where the index has no background.",
+    )
+    probably_nothing: bool = Field(
+        False, description="Whether the fit is so low that the index probably has no such sound."
+    )
 
 
 class FacetValue(BaseModel):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 
+from openclap.search.index import Hits
 from openclap.search.queries import SearchQuery, find
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
@@ -26,7 +27,6 @@ from openclap.server.schemas import (
 )
 from openclap.server.service import ServedIndex, Service
 from openclap.server.sounds import Peaker, indexed_file, part_of
-from openclap.types import Hit
 
 
 def router(service: Service, peaker: Peaker) -> APIRouter:
@@ -48,7 +48,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         index, where = service.index(body.index), where_of(body.where)
         check_texts(body.texts, "text", service)
 
-        def work(task: ModelTask) -> list[Hit]:
+        def work(task: ModelTask) -> Hits:
             if body.text is not None:
                 return index.library_of(task).search(
                     body.text,
@@ -89,7 +89,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         except ValueError as error:
             raise ApiError(400, f"{error}.", param="start_s") from None
 
-        def work(task: ModelTask) -> list[Hit]:
+        def work(task: ModelTask) -> Hits:
             upload, longest_s = Upload(file.file, file.filename), service.limits.audio_s
             # What comes before the part is decoded as well, and an upload may decode to days.
             if start_s is not None and start_s >= longest_s:
@@ -119,9 +119,14 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
     return routes
 
 
-def _answer(index: ServedIndex, hits: list[Hit], peaker: Peaker) -> SearchResponse:
+def _answer(index: ServedIndex, hits: Hits, peaker: Peaker) -> SearchResponse:
     peaker.prepare(index, hits)
-    return SearchResponse(index=index.name, hits=[HitObject(**asdict(hit)) for hit in hits])
+    return SearchResponse(
+        index=index.name,
+        hits=[HitObject(**asdict(hit)) for hit in hits],
+        fit=hits.info.fit,
+        probably_nothing=hits.info.probably_nothing,
+    )
 
 
 def _index_object(index: ServedIndex) -> IndexObject:
