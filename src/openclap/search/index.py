@@ -301,6 +301,13 @@ class Index:
         with self._storage("read"):
             return self._files.search().to_arrow()
 
+    def view(self) -> View:
+        """All windows and files as they are now: mapped from the snapshot, or read into memory without a useful one."""
+        if (view := self._current()) is not None:
+            return view
+        with self._storage("read"):
+            return _snapshot.read_tables(self.folder, self._database, self.identity.dim)
+
     def _current(self) -> View | None:
         """What the tables hold now, by the snapshot and the rows that are newer; None without a useful snapshot."""
         with self._viewing, self._storage("read"):
