@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -83,6 +83,10 @@ class SearchInfo:
             return "keywords of names and facts"
         where = " in the tables" if self.method == "tables" else ""
         return f"exact search of {self.windows:,} windows{where}{newer}"
+
+    def as_object(self) -> dict[str, Any]:
+        """The facts as a JSON object, with the text of `str` as `summary`."""
+        return asdict(self) | {"summary": str(self)}
 
 
 class Hits(list[Hit]):

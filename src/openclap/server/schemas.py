@@ -285,6 +285,7 @@ class SearchRequest(Page):
         "off", description="Words of names and facts: fused with the embeddings, or only these; for texts."
     )
     every_window: bool = Field(False, description="Every window that fits, in place of the best of each file.")
+    exact: bool = Field(False, description="Compare every window, also in a large index, which takes longer.")
 
     @property
     def texts(self) -> list[str]:
@@ -317,13 +318,13 @@ class HitObject(BaseModel):
     end_s: float
     score: float
     duration_s: float
+    caption: str | None
+    tags: list[str]
+    licence: str | None
     rate: int
     channels: int
     size: int
     modified: str
-    caption: str | None
-    tags: list[str]
-    licence: str | None
     title: str | None
     artist: str | None
     album: str | None
@@ -335,11 +336,24 @@ class HitObject(BaseModel):
     keywords: list[str]
 
 
+class SearchInfoObject(BaseModel):
+    """How a search was done."""
+
+    method: Annotated[str, Field(description="sketch, windows, tables or keywords")]
+    windows: Annotated[int, Field(description="Windows that were searched.")]
+    scored: Annotated[int, Field(description="Windows that were scored exactly.")]
+    newer: Annotated[int, Field(description="Windows that came later than the snapshot.")]
+    note: Annotated[str, Field(description="A sentence when the snapshot was of no use.")]
+    summary: str
+
+
 class SearchResponse(BaseModel):
     """Hits, best first."""
 
     index: str
     hits: list[HitObject]
+    info: SearchInfoObject
+    warning: str | None = Field(None, description="Why the hits of an uploaded sound mean little, if they do.")
 
 
 class FacetValue(BaseModel):
