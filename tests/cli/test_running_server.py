@@ -57,7 +57,8 @@ def server(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def running(server: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The server in the home of this test: yields its file."""
+    """The server in the home of this test: yields its file. A busy machine may take longer than HEALTH_S."""
+    monkeypatch.setattr(running_server, "HEALTH_S", 30)
     monkeypatch.setenv("OPENCLAP_HOME", str(server))
     [path] = (server / "servers").iterdir()
     return path
@@ -157,7 +158,9 @@ def test_the_file_is_private_and_goes_with_the_server(library: Library, home: Pa
         assert list((home / "servers").iterdir()) == []
 
 
-def test_stale_and_foreign_files_are_left_alone(running: Path, library: Library) -> None:
+def test_stale_and_foreign_files_are_left_alone(
+    running: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each with one fact that rules it out, and which a server that runs would otherwise answer."""
     content = running.read_bytes()
     right = json.loads(content)
@@ -167,9 +170,13 @@ def test_stale_and_foreign_files_are_left_alone(running: Path, library: Library)
         closed_port, mute_port = closed.getsockname()[1], mute.getsockname()[1]
         closed.close()
         refused = [{"pid": dead.pid}, {"version": "0.0.0"}, {"host": "192.0.2.1"}, {"host": "localhost.example"}]
-        for change in (*refused, {"port": closed_port}, {"port": mute_port}, {"indexes": []}, {"more": 1}):
+        for change in (*refused, {"port": closed_port}, {"indexes": []}, {"more": 1}):
             running.write_text(json.dumps(right | change))
             assert server_of(library.index.folder) is None, change
+        with monkeypatch.context() as patch:
+            patch.setattr(running_server, "HEALTH_S", 0.2)
+            running.write_text(json.dumps(right | {"port": mute_port}))
+            assert server_of(library.index.folder) is None
     running.write_bytes(b'{"host": ')
     assert server_of(library.index.folder) is None
     running.write_bytes(content)
@@ -178,9 +185,10 @@ def test_stale_and_foreign_files_are_left_alone(running: Path, library: Library)
 
 @pytest.mark.parametrize("answer", [b"no JSON", b"[]", b'{"hits": []}', None])
 def test_a_server_that_fails_is_no_obstacle(
-    answer: bytes | None, library: Library, home: Path, capsys: pytest.CaptureFixture[str]
+    answer: bytes | None, library: Library, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is healthy, and its answers are damaged, or never come."""
+    monkeypatch.setattr(running_server, "HEALTH_S", 30)
     words = ["search", "a low tone", "--json", "--index", library.index.folder]
     expected = printed(capsys, *words)
     paths: list[str] = []
@@ -218,7 +226,7 @@ def test_a_server_that_fails_is_no_obstacle(
 
 def test_a_search_with_a_server_imports_no_model(running: Path, library: Library) -> None:
     code = (
-        "import sys; from openclap.cli import run; run(sys.argv[1:]); "
+        "import sys; from openclap.cli import run, running_server; running_server.HEALTH_S = 30; run(sys.argv[1:]); "
         "print([name for name in ('torch', 'onnxruntime', 'pyarrow', 'lancedb') if name in sys.modules])"
     )
     words = [sys.executable, "-c", code, "search", "noise", "--json", "--index", str(library.index.folder)]

@@ -389,7 +389,7 @@ class IndexesResponse(BaseModel):
     data: list[IndexObject]
 
 
-class FileFacts(BaseModel):
+class IndexedFileFacts(BaseModel):
     """The facts of an indexed file."""
 
     path: str
@@ -412,7 +412,7 @@ class FileFacts(BaseModel):
     keywords: list[str]
 
 
-class SoundFacts(FileFacts):
+class SoundFacts(IndexedFileFacts):
     """The facts of an indexed sound."""
 
     index: str
@@ -451,7 +451,7 @@ class DuplicatesState(JobState):
     """The progress of the search for duplicates, in pairs of sounds; `total` is 0 until the pairs are known."""
 
 
-class DuplicateFile(FileFacts):
+class DuplicateFile(IndexedFileFacts):
     """A file of a group, and its comparison with the group's first file, or with the one that joins it to the group."""
 
     kind: Annotated[str, Field(description="identical bytes, identical samples or same recording; empty for the first")]
