@@ -274,7 +274,7 @@ class Library:
         comparisons are cached, so that the next call takes seconds, and a stopped one resumes.
 
         Args:
-            progress: receives the number of compared pairs and of all pairs.
+            progress: receives the number of compared pairs and of all pairs; (0, 0) while the pairs are being found.
         """
         return duplicates_of(self.index, progress=progress)
 

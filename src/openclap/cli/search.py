@@ -67,8 +67,6 @@ def search(
         Print one JSON array of hits instead of a table.
     """
     from openclap.errors import ConfigError
-    from openclap.search.index import Index
-    from openclap.search.queries import SearchQuery, find
 
     if not query.strip():
         raise ConfigError("The query is empty, expected a few words such as 'rain on a tin roof'.")
@@ -85,6 +83,9 @@ def search(
             show_objects(served["hits"], served["info"], json=json)
             return
     if keywords == "only":
+        from openclap.search.index import Index
+        from openclap.search.queries import SearchQuery, find
+
         words = SearchQuery(words=query, where=where, keywords="only")
         show(find(Index.open(folder), words, check_count("k", k), check_count("offset", offset, least=0)), json=json)
         return
@@ -132,11 +133,7 @@ def similar(
         Print one JSON array of hits instead of a table.
     """
     if tokenizer is None and not unlike:  # an upload is one sound
-        part = (
-            {}
-            if from_ == 0.0 and to is None
-            else {"start_s": repr(from_)} | ({} if to is None else {"end_s": repr(to)})
-        )
+        part = ({"start_s": repr(from_)} if from_ else {}) | ({} if to is None else {"end_s": repr(to)})
         served = running_server.search_sound(
             index or default_index(),
             file,

@@ -85,8 +85,8 @@ def create_server(library: Library) -> MCPServer[Any]:
 
         def progress(done: int, total: int) -> None:
             anyio.from_thread.check_cancelled()
-            if done == total or done % PROGRESS_PAIRS == 0:
-                anyio.from_thread.run(context.report_progress, done, total or None)
+            if total and (done == total or done % PROGRESS_PAIRS == 0):
+                anyio.from_thread.run(context.report_progress, done, total)
 
         def work() -> dict[str, Any]:
             # Without the lock, since no model is used, and other tools should not wait for minutes.
