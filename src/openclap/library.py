@@ -267,7 +267,7 @@ class Library:
         weights = {text: 1.0} if isinstance(text, str) else dict(text)
         words = " ".join(each for each, weight in weights.items() if weight > 0)
         query = SearchQuery(
-            vector=None if keywords == "only" else _combined(self.embedder.embed_text(list(weights)), weights),
+            vector=None if keywords == "only" else combined_vector(self.embedder.embed_text(list(weights)), weights),
             words=words,
             where=where or (),
             keywords=keywords,
@@ -285,7 +285,7 @@ class Library:
         comparisons are cached, so that the next call takes seconds, and a stopped one resumes.
 
         Args:
-            progress: receives the number of compared pairs and of all pairs.
+            progress: receives the number of compared pairs and of all pairs; (0, 0) while the pairs are being found.
         """
         return duplicates_of(self.index, progress=progress)
 
@@ -322,7 +322,7 @@ class Library:
         for path, sound in zip(paths, sounds, strict=True):
             self._warn_if_silent(path, sound)
         query = SearchQuery(
-            vector=_combined(vectors_ND, weights),
+            vector=combined_vector(vectors_ND, weights),
             where=where or (),
             every_window=every_window,
             without=frozenset(paths),
@@ -383,7 +383,7 @@ def _facts_of_row(row: FileRow | None) -> tuple[str | None, tuple[str, ...], str
     return None if row is None else (row.caption, row.tags, row.licence)
 
 
-def _combined(vectors_ND: Vectors, weights: Mapping[str, float]) -> Vectors:
+def combined_vector(vectors_ND: Vectors, weights: Mapping[str, float]) -> Vectors:
     """The normalised sum of unit vectors with weights, (D,). Raises ConfigError when there is none, or it is zero."""
     if not weights or not all(np.isfinite(weight) for weight in weights.values()):
         raise ConfigError(

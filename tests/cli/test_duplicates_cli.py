@@ -55,7 +55,9 @@ def test_reports_agree(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [names for page, _ in pages for names in page] == groups and "page 2 of 2" in pages[1][1]
 
 
-def test_judged_groups_are_not_listed_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_judged_groups_are_not_listed_again(
+    folder: Path, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     judged = tmp_path / "judged.jsonl"
     groups, _ = listed(capsys, "--index", folder, "--judged", judged)
     assert not judged.exists()
@@ -64,10 +66,16 @@ def test_judged_groups_are_not_listed_again(folder: Path, tmp_path: Path, capsys
     assert listed(capsys, "--index", folder, "--judged", judged, "--judge", first)[0] == groups[1:]
     rest, said = listed(capsys, "--index", folder, "--judged", judged)
     assert rest == groups[1:] and "2 groups; 1 judged." in said
+    assert listed(capsys, "--index", folder)[0] == groups  # the index's own file has no judgements yet
+    assert listed(capsys, "--index", folder, "--judge", first)[0] == groups[1:]
+    (tmp_path / "link").symlink_to(folder)
+    assert listed(capsys, "--index", tmp_path / "link")[0] == groups[1:]
+    [own] = (home / "judged").iterdir()
+    assert own.read_bytes() == judged.read_bytes()
     before = judged.read_bytes()
     for words, what in [
         (["--judged", str(judged), "--judge", "nothing"], "expected the id of a group"),
-        (["--judge", first], "--judged FILE"),
+        (["--judge", "nothing"], "expected the id of a group"),
         (["--json", "--csv"], "expected one of them"),
         (["--page", "0"], "--page is 0"),
         (["--judged", str(folder / "index.json")], "not a file of judged groups"),

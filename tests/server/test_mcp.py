@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 from mcp import Client, StdioServerParameters, stdio_client
 
 from openclap.library import Library
-from openclap.server.mcp import create_server, identical_files
+from openclap.search.duplicates import add_judgement, judged_file, page_of
+from openclap.server.mcp import create_server
 
 
 @pytest.fixture
@@ -65,20 +67,43 @@ def check_every_tool(client: Client, library: Library, path: str) -> None:
     assert [hit["path"] for hit in results["similar"]] == [hit.path for hit in library.index.similar_to(path, 5)]
     assert (results["facts"]["path"], results["facts"]["channels"]) == (path, 2)
     assert (results["text"]["fit"], results["text"]["probably_nothing"]) == (None, False)  # a small index has none
-    assert results["duplicates"] == []
+    assert results["duplicates"] == page_of([], [], []).as_object()
     assert results["values"] == [{"value": 2, "files": 3}]
     part = library.similar(path, 5, from_s=0.1, to_s=0.3, where=["channels=2"])
     assert [hit["path"] for hit in results["part"]] == [hit.path for hit in part]
     json.dumps(results)
 
 
-def test_duplicates_are_files_with_equal_bytes(library: Library, tmp_path: Path) -> None:
-    for number, name in enumerate(("a.wav", "b.wav", "c.wav", "d.wav", "e.wav", "f.wav")):
-        shutil.copy(library.index.folder.parent / "sounds" / f"{(0, 1, 1, 2, 2, 2)[number]}.wav", tmp_path / name)
+def test_duplicates_are_those_of_the_library_with_progress(library: Library, tmp_path: Path) -> None:
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav", "d.wav")):
+        shutil.copy(library.index.folder.parent / "sounds" / f"{(0, 1, 1, 2)[number]}.wav", tmp_path / name)
+    wave_NC, rate = soundfile.read(tmp_path / "d.wav", dtype="int16")
+    soundfile.write(tmp_path / "e.flac", wave_NC, rate)
     copies = Library.open(tmp_path / "index", library.index.identity.model)
     copies.add([tmp_path])
-    groups = [[str(tmp_path / name) for name in names] for names in (("d.wav", "e.wav", "f.wav"), ("b.wav", "c.wav"))]
-    assert identical_files(copies) == groups
+    groups, _ = copies.duplicates()
+    (tmp_path / "a.wav").write_bytes(b"changed")
+    seen: list[float] = []
+
+    async def on_progress(done: float, total: float | None, message: str | None) -> None:
+        seen.append(done)
+
+    async def converse() -> list[Any]:
+        async with Client(create_server(copies)) as client:
+            first = await client.call_tool("duplicates", {"page_size": 1}, progress_callback=on_progress)
+            add_judgement(judged_file(copies.index), groups[0])
+            return [
+                first.structured_content,
+                await call(client, "duplicates"),
+                await call(client, "duplicates", page=0),
+            ]
+
+    found, judged, mistake = asyncio.run(converse())
+    assert [group.kind for group in groups] == ["identical bytes", "identical samples"]
+    assert found["groups"] == 2 and seen
+    assert found["listed"] == json.loads(json.dumps(page_of(groups[:1], [], []).as_object()["listed"]))
+    assert (judged["judged"], [group["id"] for group in judged["listed"]]) == (1, [groups[1].id])
+    assert isinstance(mistake, str)
 
 
 def test_mistakes_are_sentences_for_the_assistant(library: Library, tmp_path: Path) -> None:

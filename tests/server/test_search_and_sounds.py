@@ -62,9 +62,10 @@ def test_a_text_has_a_fit(serve_own: Any, own: Library, best: float, fit: float,
     write_background(own.index, Background(6, np.full(len(vectors), best, np.float32), vectors))
     client = serve_own().client
     answer = client.post("/v1/search", json={"text": "noise", "k": 2}).json()
-    assert (answer["fit"], answer["probably_nothing"], len(answer["hits"])) == (fit, probably_nothing, 2)
+    info = answer["info"]
+    assert (info["fit"], info["probably_nothing"], len(answer["hits"])) == (fit, probably_nothing, 2)
     by_path = client.post("/v1/search", json={"path": str(first(own)), "k": 2}).json()
-    assert (by_path["fit"], by_path["probably_nothing"]) == (None, False)
+    assert (by_path["info"]["fit"], by_path["info"]["probably_nothing"]) == (None, False)
 
 
 def test_search_by_upload_by_path_and_by_a_part(client: Any, library: Library) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv as csvs
-import json as jsons
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from openclap.cli.console import counted, list_skipped, note, print_json, print_table, progress, shown, skipped_facts
+from openclap.cli.console import counted, list_skipped, note, print_json, print_table, progress, shown
 from openclap.cli.defaults import default_index
 
 if TYPE_CHECKING:
@@ -38,10 +36,11 @@ def duplicates(
     index
         The index folder. Default: your own (`openclap index add`), or the demo's if there is none.
     judged
-        A file of groups that you have judged, which are not listed again. A group is listed again when another
-        recording joins it.
+        The file of groups that you have judged. Default: the index's own, under openclap's home, which `openclap serve`
+        uses too.
     judge
-        The id of a group to add to the file of --judged. May be repeated.
+        The id of a group that you have judged, and that is not listed again until another recording joins it. May be
+        repeated.
     page
         The page of groups to list, from 1.
     page_size
@@ -54,52 +53,41 @@ def duplicates(
     from openclap.errors import ConfigError
     from openclap.limits import check_count
     from openclap.recording_comparison import duplicates_of
-    from openclap.search.duplicates import is_judged, read_judged
+    from openclap.search.duplicates import judged_file, page_of, read_judged
     from openclap.search.index import Index
 
     check_count("--page", page)
     check_count("--page-size", page_size)
     if json and csv:
         raise ConfigError("--json and --csv are two forms of the report, expected one of them.")
-    if judge and judged is None:
-        raise ConfigError("--judge needs a file of judged groups. Name it with --judged FILE.")
-    known = read_judged(judged) if judged else []
     opened = Index.open(index or default_index())
+    place = judged or judged_file(opened)
+    read_judged(place)  # before the comparison, which may take minutes
     with progress("Comparing") as advance:
         groups, failed = duplicates_of(opened, progress=advance)
-    if judged and judge:
-        known += _add_judged(judged, groups, judge)
-    rest = [group for group in groups if not is_judged(group, known)]
-    listed = rest[(page - 1) * page_size : page * page_size]
+    _add_judgements(place, groups, judge)
+    listed = page_of(groups, failed, read_judged(place), page, page_size)
     if json:
-        facts = {"groups": len(rest), "judged": len(groups) - len(rest), "page": page, "page_size": page_size}
-        print_json(facts | {"listed": [_facts(group) for group in listed], "skipped": skipped_facts(failed)})
+        print_json(listed.as_object())
     elif csv:
-        _print_csv(listed)
+        _print_csv(listed.listed)
     else:
-        print_table(["group", "kind", "similarity", "begins", "length", "file"], _rows(listed), right=(2, 3, 4))
+        print_table(["group", "kind", "similarity", "begins", "length", "file"], _rows(listed.listed), right=(2, 3, 4))
     list_skipped(failed)
-    pages = f", page {page} of {-(-len(rest) // page_size)}" if len(rest) > page_size else ""
-    note(f"{counted(len(rest), 'group')}{pages}; {len(groups) - len(rest)} judged.")
+    pages = f", page {page} of {-(-listed.groups // page_size)}" if listed.groups > page_size else ""
+    note(f"{counted(listed.groups, 'group')}{pages}; {listed.judged} judged.")
 
 
-def _add_judged(path: Path, groups: Sequence[DuplicateGroup], ids: Sequence[str]) -> list[frozenset[str]]:
+def _add_judgements(path: Path, groups: Sequence[DuplicateGroup], ids: Sequence[str]) -> None:
     """Append groups to the file of judged groups. Raises ConfigError for an id of no group."""
     from openclap.errors import ConfigError
-    from openclap.search.duplicates import as_judgement
-    from openclap.storage import append_line
+    from openclap.search.duplicates import add_judgement
 
     by_id = {group.id: group for group in groups}
     if unknown := [name for name in ids if name not in by_id]:
         raise ConfigError(f"--judge is {unknown[0]!r}, expected the id of a group that `openclap duplicates` lists.")
     for name in ids:
-        append_line(path, jsons.dumps(as_judgement(by_id[name]), ensure_ascii=False).encode())
-    return [by_id[name].hashes for name in ids]
-
-
-def _facts(group: DuplicateGroup) -> dict[str, Any]:
-    files = [asdict(each.file) | asdict(each.comparison) for each in group.files]
-    return {"id": group.id, "kind": group.kind, "files": files}
+        add_judgement(path, by_id[name])
 
 
 def _cells(each: Duplicate) -> tuple[str, str, str]:

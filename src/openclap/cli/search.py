@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from openclap.cli import running_server
 from openclap.cli.console import note, print_json, print_table
 from openclap.cli.defaults import default_index
 from openclap.cli.index import Conditions
@@ -42,7 +45,7 @@ def search(
     exact: bool = False,
     json: bool = False,
 ) -> None:
-    """Find sounds by describing them.
+    """Find sounds by describing them. A running `openclap serve` of the index answers, without loading a model again.
 
     Parameters
     ----------
@@ -64,17 +67,28 @@ def search(
         Print one JSON array of hits instead of a table.
     """
     from openclap.errors import ConfigError
-    from openclap.search.index import Index
-    from openclap.search.queries import SearchQuery, find
 
     if not query.strip():
         raise ConfigError("The query is empty, expected a few words such as 'rain on a tin roof'.")
     folder = index or default_index()
+    weights = {query: 1.0, **_weighted(also, 1.0), **_weighted(unlike, UNLIKE_WEIGHT)}
+    if tokenizer is None:
+        text = query if keywords == "only" else weights
+        served = running_server.search_text(
+            folder,
+            {"text": text, "k": k, "where": list(where) or None, "keywords": keywords, "every_window": every_window}
+            | {"offset": offset, "exact": exact},
+        )
+        if served:
+            show_objects(served["hits"], served["info"], json=json)
+            return
     if keywords == "only":
+        from openclap.search.index import Index
+        from openclap.search.queries import SearchQuery, find
+
         words = SearchQuery(words=query, where=where, keywords="only")
         show(find(Index.open(folder), words, check_count("k", k), check_count("offset", offset, least=0)), json=json)
         return
-    weights = {query: 1.0, **_weighted(also, 1.0), **_weighted(unlike, UNLIKE_WEIGHT)}
     library = open_for_query(folder, tokenizer)
     hits = library.search(
         weights, k, where=where, keywords=keywords, every_window=every_window, offset=offset, exact=exact
@@ -97,7 +111,7 @@ def similar(
     exact: bool = False,
     json: bool = False,
 ) -> None:
-    """Find sounds that are similar to a sound.
+    """Find sounds that are similar to a sound. A running `openclap serve` of the index answers, as for `search`.
 
     Parameters
     ----------
@@ -118,6 +132,17 @@ def similar(
     json
         Print one JSON array of hits instead of a table.
     """
+    if tokenizer is None and not unlike:  # an upload is one sound
+        part = ({"start_s": repr(from_)} if from_ else {}) | ({} if to is None else {"end_s": repr(to)})
+        served = running_server.search_sound(
+            index or default_index(),
+            file,
+            {"k": str(k), "offset": str(offset), "where": list(where), "without": os.path.realpath(file), **part}
+            | {"every_window": str(every_window), "exact": str(exact)},
+        )
+        if served:
+            show_objects(served["hits"], served["info"], json=json)
+            return
     library = open_for_query(index, tokenizer)
     weights = {str(file): 1.0, **{str(path): UNLIKE_WEIGHT for path in unlike}}
     hits = library.similar(
@@ -148,24 +173,29 @@ def _weighted(texts: tuple[str, ...], weight: float) -> dict[str, float]:
 def show(hits: Hits, *, json: bool) -> None:
     """Print hits: score, time in the file, file name and caption, or else the title; as notes, whether there is
     probably no such sound, and how a large index was searched."""
-    if hits.info.note:
-        note(hits.info.note)
-    if hits.info.probably_nothing and hits.info.fit is not None:
-        note(f"Probably nothing here: {1 - hits.info.fit:.0%} of the background queries have a better best hit.")
+    show_objects([asdict(hit) for hit in hits], hits.info.as_object(), json=json)
+
+
+def show_objects(hits: list[dict[str, Any]], info: Mapping[str, Any], *, json: bool) -> None:
+    """Print hits as `show` does, from the JSON objects of a server."""
+    if info["note"]:
+        note(info["note"])
+    if info["probably_nothing"]:
+        note(f"Probably nothing here: {1 - info['fit']:.0%} of the background queries have a better best hit.")
     if json:
-        print_json([asdict(hit) for hit in hits])
+        print_json(hits)
         return
     rows = [
         [
-            f"{hit.score:.3f}",
-            f"{hit.start_s:.1f}–{hit.end_s:.1f} s",
-            Path(hit.path).name,
-            hit.caption or hit.title or "",
+            f"{hit['score']:.3f}",
+            f"{hit['start_s']:.1f}–{hit['end_s']:.1f} s",
+            Path(hit["path"]).name,
+            hit["caption"] or hit["title"] or "",
         ]
         for hit in hits
     ]
     print_table(["score", "where", "file", "caption"], rows, right=[0, 1])
-    if hits.info.method == "sketch":
-        note(f"{hits.info}.".capitalize())
+    if info["method"] == "sketch":
+        note(f"{info['summary']}.".capitalize())
     if not hits:
         note("Nothing found: the index is empty, or no file fits. Add sounds with: openclap index add FOLDER")

@@ -15,6 +15,7 @@ from openclap import paths
 from openclap.cli.console import note
 from openclap.cli.defaults import default_index
 from openclap.cli.model_options import ModelOptions
+from openclap.cli.running_server import registered
 
 if TYPE_CHECKING:
     from openclap.embedder import Embedder
@@ -47,7 +48,7 @@ def serve(
 
     The interface is described at /docs. It is reachable from this machine only, and web pages of other sites cannot use
     it. On another address (--host) every request needs a token, from --token-file or the variable OPENCLAP_TOKEN.
-    Sound files are only read. Ctrl-C stops the server.
+    Sound files are only read. Ctrl-C stops the server. While it runs, `openclap search` and `similar` use it.
 
     Parameters
     ----------
@@ -216,5 +217,11 @@ def run(service: Service, access: Access, endpoint: socket.socket) -> None:
     note(f"Serving {served} with {', '.join(service.models)} at http://{shown}:{port} (interface: /docs).")
     note("Ctrl-C stops the server.")
     app.state.jobs.start_all()
-    with suppress(KeyboardInterrupt, SystemExit):  # uvicorn raises the signal that stopped it again
-        uvicorn.Server(config).run(sockets=[endpoint])
+    # On a GPU scores differ in their last digits from those of a command, which uses the CPU.
+    on_cpu = {
+        name: index.library.index.folder
+        for name, index in service.indexes.items()
+        if str(getattr(index.model.embedder.runtime, "device", "cpu")) == "cpu"
+    }
+    with registered(host, port, access.token, on_cpu), suppress(KeyboardInterrupt, SystemExit):
+        uvicorn.Server(config).run(sockets=[endpoint])  # raises the signal that stopped it again

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -88,6 +88,10 @@ class SearchInfo:
             return "keywords of names and facts"
         where = " in the tables" if self.method == "tables" else ""
         return f"exact search of {self.windows:,} windows{where}{newer}"
+
+    def as_object(self) -> dict[str, Any]:
+        """The facts as a JSON object, with the text of `str` as `summary`."""
+        return asdict(self) | {"summary": str(self)}
 
 
 class Hits(list[Hit]):
@@ -312,6 +316,13 @@ class Index:
             return view.live_facts
         with self._storage("read"):
             return self._files.search().to_arrow()
+
+    def view(self) -> View:
+        """All windows and files as they are now: mapped from the snapshot, or read into memory without a useful one."""
+        if (view := self._current()) is not None:
+            return view
+        with self._storage("read"):
+            return _snapshot.read_tables(self.folder, self._database, self.identity.dim)
 
     def _current(self) -> View | None:
         """What the tables hold now, by the snapshot and the rows that are newer; None without a useful snapshot."""

@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
@@ -298,6 +299,16 @@ def view(stored: Snapshot, changes: Changes | None = None) -> View:
     facts = pa.concat_tables([table.drop_columns([_ROW, _CONTENT]) for table in tables])
     contents = stored.header.contents + len(now.hashes_C)
     return View(stored.windows, now.windows, stored.sketch, facts, content_F, is_live_F, contents)
+
+
+def read_tables(folder: Path, database: Any, dim: int) -> View:
+    """What the tables hold, read into memory, for an index without a useful snapshot."""
+    import pyarrow as pa
+
+    header = Header(FORMAT, "", dim, {}, 0, 0, 0, {}, {})
+    none, nothing = np.empty(0, np.int64), pa.table({})
+    empty = Snapshot(folder, header, _no_windows(dim), none, np.empty(0, _HASH), None, nothing, nothing, none)
+    return view(empty, read_changes(folder, database, empty, sys.maxsize))
 
 
 def _no_windows(dim: int) -> Windows:

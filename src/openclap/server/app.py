@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 import openclap
 from openclap.errors import OpenClapError
-from openclap.server import embeddings, errors, indexing, search, sounds, store
+from openclap.server import duplicates, embeddings, errors, indexing, search, sounds, store
 from openclap.server.metrics import CONTENT_TYPE, MetricsMiddleware
 from openclap.server.schemas import ErrorResponse, Health, SessionRequest, Status
 from openclap.server.security import Access, SecurityMiddleware
@@ -41,12 +41,13 @@ ERRORS: dict[int | str, dict[str, object]] = {
 
 def create_app(service: Service, access: Access) -> FastAPI:
     """The ASGI application of a service. It closes the service when it stops."""
-    jobs = indexing.IndexingJobs(service)
+    jobs, duplicates_jobs = indexing.IndexingJobs(service), duplicates.DuplicatesJobs(service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         jobs.close()
+        duplicates_jobs.close()
         service.close()
 
     app = FastAPI(
@@ -68,7 +69,8 @@ def create_app(service: Service, access: Access) -> FastAPI:
     app.include_router(search.router(service, peaker))
     app.include_router(sounds.router(service, peaker))
     app.include_router(store.router(service))
-    app.include_router(indexing.router(jobs))
+    app.include_router(indexing.router(jobs, duplicates_jobs))
+    app.include_router(duplicates.router(duplicates_jobs))
     _add_basics(app, service, access)
     app.add_middleware(SecurityMiddleware, access=access, limits=service.limits.body)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
+import anyio
+import anyio.from_thread
+import anyio.to_thread
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 import openclap
 from openclap.errors import OpenClapError
 from openclap.library import Library
+from openclap.search.duplicates import judged_file, page_of, read_judged
 from openclap.types import Hit, KeywordUse
 
 T = TypeVar("T")
@@ -23,6 +27,8 @@ INSTRUCTIONS = (
     "Find sound files in the user's collection by describing them. Scores are cosines: compare them within one answer "
     "only. Paths are files on the user's machine."
 )
+PROGRESS_PAIRS = 50
+"""Compared pairs between two notices of progress."""
 Count = Annotated[int, Field(ge=1, le=100, description="The number of sounds.")]
 WhereExpressions = Annotated[
     list[str] | None,
@@ -36,12 +42,15 @@ def create_server(library: Library) -> MCPServer[Any]:
     server: MCPServer[Any] = MCPServer("openclap", instructions=INSTRUCTIONS, version=openclap.__version__)
     lock = threading.Lock()  # a model is used by one thread at a time
 
-    def using(work: Callable[[], T]) -> T:
+    def answering(work: Callable[[], T]) -> T:
         try:
-            with lock:
-                return work()
+            return work()
         except OpenClapError as error:
             raise ToolError(str(error)) from error
+
+    def using(work: Callable[[], T]) -> T:
+        with lock:
+            return answering(work)
 
     @server.tool()
     def search_text(
@@ -71,11 +80,26 @@ def create_server(library: Library) -> MCPServer[Any]:
         return using(lambda: hits(library.index.similar_to(path, k)))
 
     @server.tool()
-    def duplicates(
-        most: Annotated[int, Field(ge=1, le=1000, description="The number of groups.")] = 50,
-    ) -> list[list[str]]:
-        """Groups of indexed files with identical content, by their paths; the largest groups first."""
-        return using(lambda: identical_files(library))[:most]
+    async def duplicates(
+        context: Context[Any, Any],
+        page: Annotated[int, Field(ge=1, description="The page of groups.")] = 1,
+        page_size: Annotated[int, Field(ge=1, le=1000, description="The number of groups on a page.")] = 20,
+    ) -> dict[str, Any]:
+        """Groups of indexed files that are the same recording: identical bytes, identical samples, or another format,
+        level, rate or cut; without those that the user has judged. The first call may take minutes."""
+
+        def progress(done: int, total: int) -> None:
+            anyio.from_thread.check_cancelled()
+            if total and (done == total or done % PROGRESS_PAIRS == 0):
+                anyio.from_thread.run(context.report_progress, done, total)
+
+        def work() -> dict[str, Any]:
+            # Without the lock, since no model is used, and other tools should not wait for minutes.
+            groups, skipped = library.duplicates(progress=progress)
+            judged = read_judged(judged_file(library.index))
+            return page_of(groups, skipped, judged, page, page_size).as_object()
+
+        return await anyio.to_thread.run_sync(lambda: answering(work))
 
     @server.tool()
     def values(
@@ -96,17 +120,6 @@ def create_server(library: Library) -> MCPServer[Any]:
         return asdict(row)
 
     return server
-
-
-def identical_files(library: Library) -> list[list[str]]:
-    """The paths of indexed files with equal bytes, in groups of two or more, the largest first."""
-    files = library.index.facts()
-    groups: dict[str, list[str]] = defaultdict(list)
-    for path, digest in zip(files.column("path").to_pylist(), files.column("hash").to_pylist(), strict=True):
-        groups[digest].append(path)
-    return sorted(
-        (sorted(group) for group in groups.values() if len(group) > 1), key=lambda group: (-len(group), group)
-    )
 
 
 def hits(found: list[Hit]) -> list[dict[str, Any]]:

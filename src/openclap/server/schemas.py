@@ -285,6 +285,7 @@ class SearchRequest(Page):
         "off", description="Words of names and facts: fused with the embeddings, or only these; for texts."
     )
     every_window: bool = Field(False, description="Every window that fits, in place of the best of each file.")
+    exact: bool = Field(False, description="Compare every window, also in a large index, which takes longer.")
 
     @property
     def texts(self) -> list[str]:
@@ -317,13 +318,13 @@ class HitObject(BaseModel):
     end_s: float
     score: float
     duration_s: float
+    caption: str | None
+    tags: list[str]
+    licence: str | None
     rate: int
     channels: int
     size: int
     modified: str
-    caption: str | None
-    tags: list[str]
-    licence: str | None
     title: str | None
     artist: str | None
     album: str | None
@@ -335,19 +336,29 @@ class HitObject(BaseModel):
     keywords: list[str]
 
 
+class SearchInfoObject(BaseModel):
+    """How a search was done."""
+
+    method: Annotated[str, Field(description="sketch, windows, tables or keywords")]
+    windows: Annotated[int, Field(description="Windows that were searched.")]
+    scored: Annotated[int, Field(description="Windows that were scored exactly.")]
+    newer: Annotated[int, Field(description="Windows that came later than the snapshot.")]
+    note: Annotated[str, Field(description="A sentence when the snapshot was of no use.")]
+    fit: float | None = Field(
+        description="Of a text: the part of a background of queries that have no better hit in this index, from 0 to "
+        "1; null where the index has no background.",
+    )
+    probably_nothing: bool = Field(description="Whether the fit is so low that the index probably has no such sound.")
+    summary: str
+
+
 class SearchResponse(BaseModel):
     """Hits, best first."""
 
     index: str
     hits: list[HitObject]
-    fit: float | None = Field(
-        None,
-        description="Of a text: the part of a background of queries that have no better hit in this index, from 0 to "
-        "1; null where the index has no background.",
-    )
-    probably_nothing: bool = Field(
-        False, description="Whether the fit is so low that the index probably has no such sound."
-    )
+    info: SearchInfoObject
+    warning: str | None = Field(None, description="Why the hits of an uploaded sound mean little, if they do.")
 
 
 class FacetValue(BaseModel):
@@ -383,10 +394,9 @@ class IndexesResponse(BaseModel):
     data: list[IndexObject]
 
 
-class SoundFacts(BaseModel):
-    """The facts of an indexed sound."""
+class IndexedFileFacts(BaseModel):
+    """The facts of an indexed file."""
 
-    index: str
     path: str
     hash: str
     size: int
@@ -407,6 +417,12 @@ class SoundFacts(BaseModel):
     keywords: list[str]
 
 
+class SoundFacts(IndexedFileFacts):
+    """The facts of an indexed sound."""
+
+    index: str
+
+
 class Peaks(BaseModel):
     """The waveform of a sound: the lowest and the highest sample of each stretch of equal length, from -127 to 127."""
 
@@ -415,23 +431,73 @@ class Peaks(BaseModel):
     high: list[int]
 
 
-class IndexingState(BaseModel):
-    """The progress of indexing.
-
-    `message` says why it failed, or how many files were skipped.
-    """
+class JobState(BaseModel):
+    """The progress of work that takes minutes. `message` says why it failed or was stopped."""
 
     index: str
     state: Literal["idle", "running", "done", "failed", "stopped"]
     done: int = 0
     total: int = 0
+    message: str | None = None
+
+
+class IndexingState(JobState):
+    """The progress of indexing, in files. `message` may also be the first file that was skipped, and why."""
+
     seconds: Annotated[float, Field(description="Seconds of sound that were embedded.")] = 0.0
     added: int = 0
     unchanged: int = 0
     moved: int = 0
     removed: int = 0
     skipped: int = 0
-    message: str | None = None
+
+
+class DuplicatesState(JobState):
+    """The progress of the search for duplicates, in pairs of sounds; `total` is 0 until the pairs are known."""
+
+
+class DuplicateFile(IndexedFileFacts):
+    """A file of a group, and its comparison with the group's first file, or with the one that joins it to the group."""
+
+    kind: Annotated[str, Field(description="identical bytes, identical samples or same recording; empty for the first")]
+    similarity: Annotated[float, Field(description="From 0 to 1.")]
+    offset_s: Annotated[float, Field(description="Where this sound begins, in seconds of the other.")]
+
+
+class DuplicateGroupObject(BaseModel):
+    """Files that are the same recording, the longest first. The id is of their contents, whatever their names."""
+
+    id: str
+    kind: str
+    files: list[DuplicateFile]
+    judged: bool
+
+
+class SkippedPair(BaseModel):
+    """Two files that could not be compared, and why."""
+
+    path: str
+    reason: str
+
+
+class DuplicatesResponse(BaseModel):
+    """A page of the groups that the latest run found, and the state of the run."""
+
+    state: DuplicatesState
+    groups: Annotated[int, Field(description="The number of groups that are not judged.")]
+    judged: Annotated[int, Field(description="The number of judged groups.")]
+    page: int
+    page_size: int
+    listed: list[DuplicateGroupObject]
+    skipped: list[SkippedPair]
+
+
+class GroupJudgement(Body):
+    """A judgement of a group: true removes it from the list, until another recording joins it; false brings it back."""
+
+    index: Text | None = None
+    id: Text = Field(max_length=100)
+    judged: bool = True
 
 
 class CollectionNames(BaseModel):

@@ -8,6 +8,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 
+from openclap.audio.inputs import Sound, blocks
+from openclap.audio.io import decoded, to_mono
+from openclap.audio.mono import Cancellation, MonoConfig, is_silent
+from openclap.library import combined_vector
 from openclap.search.index import Hits
 from openclap.search.queries import SearchQuery, find
 from openclap.server.batching import ModelTask
@@ -20,8 +24,10 @@ from openclap.server.schemas import (
     HitObject,
     IndexesResponse,
     IndexObject,
+    SearchInfoObject,
     SearchRequest,
     SearchResponse,
+    Text,
     check_part,
     where_of,
 )
@@ -57,13 +63,14 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
                     keywords=body.keywords,
                     every_window=body.every_window,
                     offset=body.offset,
+                    exact=body.exact,
                 )
             with indexed_file(index, body.path or "") as (row, file):
                 part = part_of(file, row.path, body.start_s, body.end_s, service.limits.audio_s)
                 vector_D = index.model.embedder_of(task, service.limits.audio_s).embed_audio([part])[0]
             own = frozenset([os.path.realpath(row.path)])
             query = SearchQuery(vector_D, where=where or (), every_window=body.every_window, without=own)
-            return find(index.library.index, query, body.k, body.offset)
+            return find(index.library.index, query, body.k, body.offset, exact=body.exact)
 
         return _answer(index, await service.run(request, "text" if body.texts else "audio", work), peaker)
 
@@ -81,6 +88,10 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
             list[Expression] | None, Form(max_length=100, description="Expressions: duration_s<10.")
         ] = None,
         every_window: Annotated[bool, Form()] = False,
+        exact: Annotated[bool, Form(description="Compare every window, also in a large index.")] = False,
+        without: Annotated[
+            list[Text] | None, Form(max_length=100, description="Real paths of sounds that are no hits.")
+        ] = None,
     ) -> SearchResponse:
         """Find sounds that are similar to an uploaded one, or to a part of it. The upload is not stored."""
         served = service.index(index)
@@ -89,17 +100,25 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         except ValueError as error:
             raise ApiError(400, f"{error}.", param="start_s") from None
 
-        def work(task: ModelTask) -> Hits:
+        def work(task: ModelTask) -> tuple[Hits, str | None]:
             upload, longest_s = Upload(file.file, file.filename), service.limits.audio_s
             # What comes before the part is decoded as well, and an upload may decode to days.
             if start_s is not None and start_s >= longest_s:
                 raise ApiError(400, f"start_s is {start_s:g}, and the limit is {longest_s:g} s.", param="start_s")
             part = part_of(upload, upload.name, start_s, end_s, longest_s)
-            vector_D = served.model.embedder_of(task, longest_s).embed_audio([part])[0]
-            query = SearchQuery(vector_D, where=where or (), every_window=every_window)
-            return find(served.library.index, query, k, offset)
+            embedder = served.model.embedder_of(task, longest_s)
+            query = SearchQuery(
+                combined_vector(embedder.embed_audio([part]), {upload.name: 1.0}),  # as `Library.similar`
+                where=where or (),
+                every_window=every_window,
+                without=frozenset(without or ()),
+            )
+            return find(served.library.index, query, k, offset, exact=exact), _warning(
+                part, embedder.sample_rate, embedder.mono
+            )
 
-        return _answer(served, await service.run(request, "audio", work), peaker)
+        hits, warning = await service.run(request, "audio", work)
+        return _answer(served, hits, peaker, warning)
 
     @routes.get("/v1/facets", operation_id="facets")
     async def facets(
@@ -119,14 +138,24 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
     return routes
 
 
-def _answer(index: ServedIndex, hits: Hits, peaker: Peaker) -> SearchResponse:
+def _answer(index: ServedIndex, hits: Hits, peaker: Peaker, warning: str | None = None) -> SearchResponse:
     peaker.prepare(index, hits)
+    objects = [HitObject(**asdict(hit)) for hit in hits]
     return SearchResponse(
-        index=index.name,
-        hits=[HitObject(**asdict(hit)) for hit in hits],
-        fit=hits.info.fit,
-        probably_nothing=hits.info.probably_nothing,
+        index=index.name, hits=objects, info=SearchInfoObject(**hits.info.as_object()), warning=warning
     )
+
+
+def _warning(sound: Sound, rate: int, mono: MonoConfig) -> str | None:
+    """The sentence of a sound whose hits mean little, since it is silent or its channels cancel each other."""
+    cancellation = Cancellation()
+    for wave_NC, _ in [sound] if isinstance(sound, tuple) else decoded(sound):
+        cancellation.add(wave_NC, to_mono(wave_NC))
+    if cancellation.found and mono.channels == "mean":
+        return cancellation.sentence
+    if all(is_silent(wave_N) for wave_N in blocks(sound, rate, "the sound", mono)):
+        return "It is silent (below -80 dBFS)."
+    return None
 
 
 def _index_object(index: ServedIndex) -> IndexObject:
