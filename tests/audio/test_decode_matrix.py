@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -243,6 +244,18 @@ def test_the_other_dialects_of_wav() -> None:
     odd = by_soundfile("WAV", "PCM_24")(FIRST[:1001, :1], RATE)  # 3003 bytes, and one to fill up
     for content in (odd, odd[:-1]):
         assert same(content + content, np.concatenate([FIRST[:1001, :1]] * 2))
+
+
+@pytest.mark.parametrize("codec", [0x674F, 0x676F])
+def test_an_ogg_in_a_wav_is_the_ogg(codec: int) -> None:
+    """As in LMMS's samples, with a fmt chunk that libsndfile refuses."""
+    ogg = BY_NAME["Ogg, Vorbis"].encode(1)
+    fmt = struct.pack("<HHIIHHH8s", codec, 2, RATE, 16_000, 1, 16, 8, bytes(8))
+    chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", len(ogg)) + ogg
+    wav = b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+    np.testing.assert_array_equal(decode(wav)[0], decode(ogg)[0])
+    with raises_naming(AudioError, "truncated"):
+        decode(wav[: len(wav) // 2])
 
 
 @pytest.mark.parametrize("name", ["MP3, constant rate", "MP3, variable rate, no Xing", "AAC (ADTS)"])

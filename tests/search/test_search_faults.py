@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,9 +15,18 @@ from openclap.errors import DataError, LockedError
 from openclap.search.index import Index
 from openclap.search.scan import add
 from openclap.types import Window
-from support import search_helpers
 from support.errors import raises_naming
-from support.search_helpers import IDENTITY, RATE, SpectrumEmbedder, describe, row, spectrum, tone, write_tone
+from support.search_helpers import (
+    IDENTITY,
+    RATE,
+    SpectrumEmbedder,
+    describe,
+    row,
+    spectrum,
+    start_scan,
+    tone,
+    write_tone,
+)
 
 FILES = 24
 
@@ -28,12 +36,6 @@ def many(tmp_path: Path) -> Path:
     for number in range(FILES):
         write_tone(tmp_path / "many" / f"{number:02}.wav", 100 + 150 * number, seconds=0.25)
     return tmp_path / "many"
-
-
-def start(index: Path, sounds: Path, *, batch: int = 4, seconds: float = 0.0) -> subprocess.Popen[str]:
-    arguments = [str(index), str(sounds), str(batch), str(seconds)]
-    program = [sys.executable, str(Path(search_helpers.__file__)), *arguments]
-    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_calls(process: subprocess.Popen[str], calls: int) -> None:
@@ -57,7 +59,7 @@ def assert_whole(index: Index) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_scan_that_was_stopped_goes_on(tmp_path: Path, many: Path, how: signal.Signals) -> None:
-    process = start(tmp_path / "index", many, seconds=0.05)
+    process = start_scan(tmp_path / "index", many, seconds=0.05)
     wait_for_calls(process, 4)  # so three batches are committed
     process.send_signal(how)
     process.communicate(timeout=20)
@@ -77,7 +79,7 @@ def test_a_scan_that_was_stopped_goes_on(tmp_path: Path, many: Path, how: signal
 def test_kills_at_any_moment_never_damage_the_index(tmp_path: Path, many: Path) -> None:
     """Also in the middle of a commit: a batch a file, and no waiting anywhere."""
     for round_ in range(3):
-        process = start(tmp_path / "index", many, batch=1)
+        process = start_scan(tmp_path / "index", many, batch=1)
         wait_for_calls(process, 1)
         time.sleep(0.02 * round_)
         process.kill()
@@ -107,10 +109,10 @@ def test_a_stop_between_vectors_and_files_embeds_nothing_twice(
 
 
 def test_a_second_scan_at_the_same_time_is_refused(tmp_path: Path, many: Path) -> None:
-    first = start(tmp_path / "index", many, seconds=0.05)
+    first = start_scan(tmp_path / "index", many, seconds=0.05)
     wait_for_calls(first, 1)
     first.send_signal(signal.SIGSTOP)  # in the middle, for as long as the second takes
-    second = start(tmp_path / "index", many)
+    second = start_scan(tmp_path / "index", many)
     out, error = second.communicate(timeout=60)
     first.send_signal(signal.SIGCONT)
     assert (second.returncode, out) == (1, "")
@@ -123,7 +125,7 @@ def test_a_second_scan_at_the_same_time_is_refused(tmp_path: Path, many: Path) -
 
 def test_scans_that_race_to_make_and_fill_an_index(tmp_path: Path, many: Path) -> None:
     """Whoever wins: one index is made, each file is embedded once, and losers are refused with a sentence."""
-    processes = [start(tmp_path / "index", many, batch=6, seconds=0.02) for _ in range(2)]
+    processes = [start_scan(tmp_path / "index", many, batch=6, seconds=0.02) for _ in range(2)]
     outcomes = [(*process.communicate(timeout=60), process.returncode) for process in processes]
     assert all("another process" in error for _, error, code in outcomes if code != 0), outcomes
     reports = [json.loads(out.splitlines()[-1]) for out, _, code in outcomes if code == 0]
@@ -132,7 +134,7 @@ def test_scans_that_race_to_make_and_fill_an_index(tmp_path: Path, many: Path) -
 
 
 def test_searching_goes_on_while_another_process_writes(tmp_path: Path, many: Path) -> None:
-    process = start(tmp_path / "index", many, batch=1, seconds=0.02)
+    process = start_scan(tmp_path / "index", many, batch=1, seconds=0.02)
     wait_for_calls(process, 2)
     reader = Index.open(tmp_path / "index")
     counts = []

@@ -14,7 +14,8 @@ from openclap.errors import DataError
 from openclap.search import ranking, snapshot
 from openclap.search.index import Index
 from openclap.search.verify import verify
-from support.search_helpers import DIM, axis, fill, fingerprint
+from openclap.types import Window
+from support.search_helpers import DIM, axis, fill, fingerprint, row
 
 
 @pytest.fixture
@@ -65,6 +66,21 @@ def test_one_changed_number_is_found(filled: Index, column: str) -> None:
     assert verify(filled).snapshot == 1200
 
 
+@pytest.mark.parametrize("kind", ["facts", "newer"])
+def test_one_changed_letter_of_a_file_name_is_found(filled: Index, kind: str) -> None:
+    new = row("/s/new.wav", "f" * 64)
+    filled.add([new], {new.hash: [Window(0.0, 1.0, axis(0))]})
+    path = part(filled, kind)
+    before = path.read_bytes()
+    name = b"/s/new.wav" if kind == "newer" else b"/s/77.wav"
+    path.write_bytes(before.replace(name, name.replace(b"/s", b"/t")))
+    assert path.read_bytes() != before
+    with pytest.raises(DataError, match="optimize"):
+        verify(filled)
+    filled.optimize()
+    assert verify(filled).files == 301
+
+
 def test_files_without_vectors_are_found(filled: Index) -> None:
     filled._windows.delete(f"hash = '{7:064x}'")
     with pytest.raises(DataError, match=r"/s/7\.wav"):
@@ -103,4 +119,4 @@ def test_commands(filled: Index, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["index", "verify", "--index", folder]) == 2
     assert "openclap index optimize" in capsys.readouterr().err
     assert run(["index", "verify", "--index", folder, "--recall", "--queries", "0"]) == 2
-    assert "--queries is 0" in capsys.readouterr().err
+    assert "queries is 0" in capsys.readouterr().err

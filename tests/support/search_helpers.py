@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -119,6 +120,12 @@ def fingerprint(folder: Path) -> dict[str, tuple[int, int, str]]:
         )
         for path in files
     }
+
+
+def start_scan(index: Path, sounds: Path, *, batch: int = 4, seconds: float = 0.0) -> subprocess.Popen[str]:
+    """Add a folder in a process, which prints a line and waits before each batch."""
+    program = [sys.executable, __file__, str(index), str(sounds), str(batch), str(seconds)]
+    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def main(folder: str, sounds: str, batch: str, seconds: str) -> None:

@@ -56,10 +56,12 @@ _FORMAT_CHUNKS = (b"fmt ", b"fmt " + W64_TAIL)
 
 _MPEG_IN_WAV = (0x50, 0x55)
 """WAVE_FORMAT_MPEG and WAVE_FORMAT_MPEGLAYER3."""
+_OGG_IN_WAV = (0x674F, 0x6750, 0x6751, 0x676F, 0x6770, 0x6771)
+"""WAVE_FORMAT_OGG_VORBIS_MODE_1 to _3, and _1_PLUS to _3_PLUS: Ogg Vorbis, whole where its headers are in the data."""
 
 
 def split_chunks(file: BinaryIO, begin: int, end: int) -> Streams:
-    """The stream of a file of chunks; of a WAV with MPEG frames in it, those frames' streams."""
+    """The stream of a file of chunks; of a WAV with MPEG frames or an Ogg in it, the streams of those."""
     head = read_at(file, begin, 12)
     if head[8:12] == b"AVI ":
         return (yield from _split_avi(file, begin, end))
@@ -84,6 +86,8 @@ def split_chunks(file: BinaryIO, begin: int, end: int) -> Streams:
             part, sound_end = _of_sound_chunk(file, (begin, end), chunks, body, field)
             if codec in _MPEG_IN_WAV:
                 yield from _mpeg_in(file, body, sound_end, part.stated)
+            elif codec in _OGG_IN_WAV and read_at(file, body, 4) == b"OggS":
+                yield EncodedStream(body, sound_end, by_libsndfile=True, format="ogg", stated=part.stated)
             else:
                 yield replace(part, by_libsndfile=by_libsndfile and part.by_libsndfile)
             return part.end

@@ -448,7 +448,7 @@ class Index:
         return sorted(path for path, digest in missing.items() if after.get(path) == digest)
 
     def compare_snapshot(self, progress: Callable[[int], None]) -> int:
-        """Compare the snapshot with the table of windows, and return the number of windows compared.
+        """Compare the snapshot with the tables of files and windows, and return the number of windows compared.
 
         Raises DataError when they differ or the snapshot is damaged.
         """
@@ -459,6 +459,7 @@ class Index:
                 if _snapshot.header_stamp(self.folder) is None:
                     return 0
                 raise
+            _snapshot.compare_files(stored, self._files)
             return _snapshot.compare(stored, self._windows, progress)
 
     def sample(self, count: int, rng: np.random.Generator) -> FloatArray:

@@ -461,13 +461,36 @@ def compare(stored: Snapshot, table: Any, progress: Callable[[int], None]) -> in
             np.array_equal(stored.hashes_C[content_N], _as_bytes(part["hash"].to_pylist())[is_shared]),
         ]
         if not all(equal):
-            raise DataError(
-                f"{stored.place}: the snapshot differs from the tables. Run 'openclap index optimize' to make a new "
-                "one."
-            )
+            raise _differs(stored)
         done, compared = done + len(rows), compared + len(place)
         progress(done)
     return compared
+
+
+def compare_files(stored: Snapshot, table: Any) -> None:
+    """Compare the facts of all files that the snapshot and the table share.
+
+    Raises DataError when they differ, or a file of the snapshot has the windows of another content.
+    """
+    import pyarrow.compute as pc
+
+    rows = table.search().with_row_id(True).to_arrow()
+    for part in (stored.facts, stored.newer):
+        place = pc.index_in(part[_ROW], value_set=rows[_ROW].combine_chunks())
+        ours, theirs = part.filter(place.is_valid()), rows.take(place.drop_null())
+        columns = [name for name in rows.schema.names if name in part.schema.names]
+        content_F = _integers(ours[_CONTENT])
+        has_windows_F = content_F >= 0
+        hashes = _as_bytes(theirs["hash"].to_pylist())
+        is_same = np.array_equal(stored.hashes_C[content_F[has_windows_F]], hashes[has_windows_F])
+        if not (is_same and ours.select(columns).equals(theirs.select(columns))):
+            raise _differs(stored)
+
+
+def _differs(stored: Snapshot) -> DataError:
+    return DataError(
+        f"{stored.place}: the snapshot differs from the tables. Run 'openclap index optimize' to make a new one."
+    )
 
 
 # --- writing, under the index's write lock
