@@ -40,6 +40,7 @@ REACHED = {
     ],
     ("training/finetune_config.py", "--validation-fraction"): ["finetune"],
     ("cli/index.py", "--queries"): ["index verify"],
+    ("search/duplicates.py", "--judged"): ["duplicates"],
     ("server/service.py", "--matryoshka"): ["serve"],
     ("server/inputs.py", "--fetch-from"): ["serve"],
     ("server/security.py", "--host-name"): ["serve"],
