@@ -72,16 +72,17 @@ def decode_part(source: AudioSource, from_s: float = 0.0, to_s: float | None = N
     What comes before is decoded and dropped, so memory depends on the length of the part. Raises ConfigError unless
     0 <= from_s < to_s, and AudioError when the sound ends before the part begins, or as `decode`.
     """
+    end = "the end" if to_s is None else f"{to_s} s"
     to_s = math.inf if to_s is None else to_s
     if not 0 <= from_s < to_s:
-        raise ConfigError(f"The part goes from {from_s} s to {to_s} s, expected 0 <= start < end.")
+        raise ConfigError(f"The part goes from {from_s} s to {end}, expected 0 <= start < end.")
     kept: list[Wave] = []
     place, rate = 0, 1
     for wave_NC, rate in decoded(source):
         # The larger of two absurd numbers is beyond any recording, and a product of it may be infinite.
         first, last = (round(min(time_s, _LONGEST_S) * rate) - place for time_s in (from_s, to_s))
         if first == last:
-            raise ConfigError(f"The part from {from_s} s to {to_s} s is shorter than a sample.")
+            raise ConfigError(f"The part from {from_s} s to {end} is shorter than a sample.")
         if last <= 0:
             break
         kept.append(wave_NC[max(0, first) : last])

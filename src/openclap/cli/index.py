@@ -173,18 +173,11 @@ def rebuild(*, index: Path | None = None, model_options: ModelOptions = ModelOpt
     """
     from openclap.library import Library
 
-    options = model_options
     with progress("Indexing") as advance:
         _, report = Library.rebuild(
             index or default_index(),
-            options.name,
-            tokenizer=options.tokenizer,
-            channels=options.channels,
-            trim_silence=options.trim_silence,
-            precision=options.precision,
-            device=options.device,
-            revision=options.revision,
-            offline=options.offline,
+            model_options.name,
+            **model_options.library_options(),
             progress=advance,
             seconds=advance.add_seconds,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -81,17 +81,20 @@ class ModelOptions(LoadOptions):
         from openclap.library import Library
         from openclap.search.index import Index
 
-        return Library.open(
-            folder,
-            self.model if Index.exists(folder) else self.name,
-            tokenizer=self.tokenizer,
-            channels=self.channels,
-            trim_silence=self.trim_silence,
-            precision=self.precision,
-            device=self.device,
-            revision=self.revision,
-            offline=self.offline,
-        )
+        model = self.model if Index.exists(folder) else self.name
+        return Library.open(folder, model, **self.library_options())
+
+    def library_options(self) -> dict[str, Any]:
+        """The options of `openclap.Library.open` and `rebuild`, without the model."""
+        return {
+            "tokenizer": self.tokenizer,
+            "channels": self.channels,
+            "trim_silence": self.trim_silence,
+            "precision": self.precision,
+            "device": self.device,
+            "revision": self.revision,
+            "offline": self.offline,
+        }
 
     def facts(self, embedder: Embedder) -> dict[str, str | bool]:
         """The options that determine embeddings, for `--json` and for files of embeddings."""

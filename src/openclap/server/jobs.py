@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, Generic, TypeVar
@@ -16,7 +17,7 @@ from openclap.server.service import ServedIndex
 S = TypeVar("S", bound=JobState)
 
 
-class Job(Generic[S]):
+class Job(ABC, Generic[S]):
     """The latest run of some work on an index.
 
     Args:
@@ -34,9 +35,9 @@ class Job(Generic[S]):
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
+    @abstractmethod
     def work(self, task: ModelTask) -> Mapping[str, Any]:
         """Do the work, and return the changes of the state at its end. Its progress goes to `advance`."""
-        raise NotImplementedError
 
     def start(self) -> S:
         """Start a run. Raises ApiError when one is running."""
