@@ -79,6 +79,17 @@ DEMO = Preset(
 )
 """aiSFX's convolutional tower (100 frames, 2.3 s) and the MiniLM sentence encoder."""
 
+MINI = Preset(
+    name="mini",
+    frontend=DEMO.frontend,
+    # Classes of the libraries on which aiSFX was trained; those of the first three are sound effect categories (UCS).
+    audio=PANNConfig(widths=(64, 128, 256, 512), pool="max", categories=(78, 79, 69, 81)),
+    text=replace(DEMO.text, sizes={**DEMO.text.sizes, "num_hidden_layers": 3, "vocab_size": 8192}),
+    embedding_size=384,
+)
+"""The bundled model: the demo's front end and audio tower with category heads, and a text tower distilled from MiniLM.
+Embeddings are in the space of whitened MiniLM embeddings (docs/decisions/0026-...)."""
+
 # 1001 frames in 10 s. LAION-CLAP's plain models compute this log-mel inside the network and its fusion models the other
 # one outside, with another library: hence two mel scales.
 _SLANEY = MelConfig(48000, 1024, 480, 64, 50.0, 14000.0, scale="slaney", norm="area", compression="db")
@@ -176,6 +187,7 @@ TEXT_TOWERS: dict[str, TextTowerConfig] = {"roberta": ROBERTA, "bert": BERT, "ba
 
 PRESETS: dict[str, Preset] = {
     "demo": DEMO,
+    "mini": MINI,
     **{
         f"{audio}-{text}": laion(AUDIO_TOWERS[audio], TEXT_TOWERS[text], f"{audio}-{text}")
         for audio in AUDIO_TOWERS

@@ -5,19 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from openclap import paths
-from openclap.errors import CheckpointError
+from openclap.checkpoints.bundled import MINI
 
 
 def default_model() -> str:
-    """The folder of the demo's latest model. Raises CheckpointError when the demo has not run."""
-    models = paths.home() / "models"
-    try:
-        return str(models / (models / "default.txt").read_text(encoding="utf-8"))
-    except OSError:
-        raise CheckpointError(
-            "No model was given, and the demo, whose model is the default, has not run. Choose a model with --model "
-            "(`openclap models` lists them), or run 'openclap demo'."
-        ) from None
+    """The bundled model."""
+    return MINI
 
 
 def default_index() -> Path:
