@@ -77,7 +77,9 @@ class Data:
         trained_N = np.array([row.ship or not only_shipped for row in self.rows])
         rendered_N = np.array([row.caption_from == "rendered" for row in self.rows])
         for package in packages or sorted(set(package_N)):
-            first = {row.captions[0]: number for number, row in reversed([*enumerate(self.rows)]) if row.package == package}
+            first = {
+                row.captions[0]: number for number, row in reversed([*enumerate(self.rows)]) if row.package == package
+            }
             asked = np.array(sorted(first.values()), np.int64)
             if package == SPEECH or len(asked) < FEWEST or rendered_N[asked].any():
                 continue
@@ -152,7 +154,9 @@ def compare(answers: dict[str, Answers]) -> str:
         macro = [answer.measures(package) for package in np.unique(answer.package_N)]
         cells += [f"{np.mean([part[key].value for part in macro]):.3f}" for key in ("R@10", "zero-shot")]
         rows.append(cells)
-    table = markdown_table([["method", "R@10", "zero-shot", "R@10, mean of packages", "zero-shot, mean of packages"], *rows])
+    table = markdown_table(
+        [["method", "R@10", "zero-shot", "R@10, mean of packages", "zero-shot, mean of packages"], *rows]
+    )
     last, best = list(answers.items())[-1]
     lines = [table, ""]
     for name in BASELINES:
@@ -182,17 +186,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", nargs="*", default=[*BASELINES, "mini"], choices=[*METHODS], metavar="NAME")
     parser.add_argument("--packages", nargs="*", default=[])
-    parser.add_argument("--only-shipped", action="store_true", help="train on sounds that shipped weights may learn from")
+    parser.add_argument(
+        "--only-shipped", action="store_true", help="train on sounds that shipped weights may learn from"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     data = Data.read(options.folder)
     answers = {}
     for name in options.methods:
         answers[name] = ask(data, METHODS[name], options.packages, only_shipped=options.only_shipped)
-        print(name, {key: round(m.value, 3) for key, m in answers[name].measures().items()}, file=sys.stderr, flush=True)
+        print(
+            name, {key: round(m.value, 3) for key, m in answers[name].measures().items()}, file=sys.stderr, flush=True
+        )
     some = next(iter(answers.values()))
-    print(f"{len(some.rank_N)} captions of {len(set(some.package_N))} packages; chance R@10 {some.chance:.3f}, "
-          f"zero-shot {1 / len(data.labels):.3f} of {len(data.labels)} classes\n")
+    print(
+        f"{len(some.rank_N)} captions of {len(set(some.package_N))} packages; chance R@10 {some.chance:.3f}, "
+        f"zero-shot {1 / len(data.labels):.3f} of {len(data.labels)} classes\n"
+    )
     print(compare(answers), by_package(answers), sep="\n\n")
     if options.json:
         figures = {name: {key: m.value for key, m in answer.measures().items()} for name, answer in answers.items()}

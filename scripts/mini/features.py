@@ -32,10 +32,9 @@ from openclap.models.text_tower import TextTower
 from openclap.text.tokenizer import Tokenizer
 from openclap.types import TextBatch
 
-CATEGORY_HEADS = (0, 1, 2, 3)
-"""aiSFX's classifiers of the libraries prosfx, soundlyTrain, ucsMixed and soundstormBalanced."""
-NAMED_SIZES = (78, 79, 69)
-"""Outputs of the first three, whose classes are categories of the Universal Category System."""
+CATEGORY_HEADS = (0, 1, 2)
+"""aiSFX's classifiers of the libraries prosfx, soundlyTrain and ucsMixed: their classes are categories of the Universal
+Category System."""
 LONGEST_S, MOST_WINDOWS = 60, 5
 """Of long sounds, only windows from the beginning are used: captions are of whole sounds, and neighbours are alike."""
 
@@ -118,7 +117,7 @@ class AudioFeatures:
     def __call__(self, paths: Sequence[str], report: Callable[[str], None]) -> list[Array]:
         """(W, F) of each sound, rounded to float16 by the cache."""
         keys: dict[str, str] = json.loads(self.keys_file.read_text()) if self.keys_file.exists() else {}
-        found = []
+        found, new = [], 0
         for number, path in enumerate(paths, start=1):
             stat = os.stat(path)
             stamp = f"{path} {stat.st_size} {stat.st_mtime_ns}"
@@ -128,8 +127,9 @@ class AudioFeatures:
                 keys[stamp] = hashlib.blake2b(samples, digest_size=12).hexdigest()
                 if keys[stamp] not in self.cache.known:
                     self.cache.known[keys[stamp]] = self._compute(wave_S).astype(np.float16)
+                    new += 1
             found.append(self.cache.known[keys[stamp]].astype(np.float32))
-            if number % 1000 == 0 or number == len(paths):
+            if new and (new % 500 == 0 or number == len(paths)):
                 report(f"Features of {number} of {len(paths)} sounds")
                 self.cache.save()
                 self.keys_file.write_text(json.dumps(keys))

@@ -224,6 +224,40 @@ def weighted(*parts: tuple[float, Map]) -> Map:
 
 
 @dataclass(frozen=True)
+class Head:
+    """The weights of a projection head, under the names of `openclap.models.clap.ProjectionHead`."""
+
+    weights: dict[str, Array]
+
+    def __call__(self, x_NC: Array) -> Array:
+        hidden_NH = np.maximum(x_NC @ self.weights["0.weight"].T + self.weights["0.bias"], 0)
+        vector_ND: Array = (hidden_NH @ self.weights["2.weight"].T + self.weights["2.bias"]).astype(np.float32)
+        return vector_ND
+
+    @classmethod
+    def of(cls, head: torch.nn.Module, scaling: Scaling | None = None) -> Head:
+        """A trained head; `scaling` of its inputs becomes part of its first layer."""
+        weights = {name: tensor.detach().numpy() for name, tensor in head.state_dict().items()}
+        if scaling is not None:
+            weights["0.weight"] = weights["0.weight"] / scaling.scale_F
+            weights["0.bias"] = weights["0.bias"] - weights["0.weight"] @ scaling.mean_F
+        return cls(weights)
+
+    @classmethod
+    def linear(cls, x_NC: Array, matrix_CD: Array, bias_D: Array) -> Head:
+        """A head that computes x · matrix + bias, for inputs of the range of x_NC and half as much beyond.
+
+        The hidden layer holds x · matrix, shifted to where ReLU changes nothing; the last layer takes the shift back.
+        """
+        hidden_ND = x_NC @ matrix_CD
+        low_D, high_D = hidden_ND.min(axis=0), hidden_ND.max(axis=0)
+        shift_D = (high_D - low_D) / 2 - low_D
+        identity_DD = np.eye(len(shift_D))
+        weights = {"0.weight": matrix_CD.T, "0.bias": shift_D, "2.weight": identity_DD, "2.bias": bias_D - shift_D}
+        return cls({name: np.ascontiguousarray(weight, np.float32) for name, weight in weights.items()})
+
+
+@dataclass(frozen=True)
 class StudentOptions:
     """How a student is trained.
 
@@ -233,11 +267,11 @@ class StudentOptions:
         mixed: share of a batch that is interpolated with other windows, as are their captions.
     """
 
-    steps: int = 600
-    batch: int = 256
+    steps: int = 300
+    batch: int = 128
     learning_rate: float = 2e-3
     decay: float = 0.01
-    dropout: tuple[float, float] = (0.1, 0.5)
+    dropout: tuple[float, float] = (0.1, 0.2)
     teacher: float = 0.0
     soft: float = 0.1
     mixed: float = 0.5
@@ -249,9 +283,11 @@ INFONCE = StudentOptions(dropout=(0.0, 0.0), soft=0.0, mixed=0.0, text_head=True
 """Two heads on frozen features and CLIP's loss."""
 
 
-def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -> tuple[Map, Map]:
-    """Train a projection head on batches of windows, each with one of its captions; returns the maps of windows and of
-    texts."""
+def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -> tuple[Head, Head | None, float]:
+    """Train a projection head on batches of windows, each with one of its captions.
+
+    Returns the head of windows, that of texts if there is one, and the factor of similarities.
+    """
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     scaling, size = Scaling.fit(pairs), pairs.caption_TD.shape[1]
@@ -292,10 +328,7 @@ def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -
         loss.backward()
         optimizer.step()
         schedule.step()
-    return (
-        lambda window_WF: audio_head(torch.from_numpy(scaling(window_WF))).detach().numpy(),
-        lambda text_TD: text_head(torch.from_numpy(text_TD)).detach().numpy(),
-    )
+    return Head.of(audio_head, scaling), Head.of(text_head) if options.text_head else None, float(scale.detach().exp())
 
 
 def _with_dropout(head: ProjectionHead, x: torch.Tensor, shares: tuple[float, float]) -> torch.Tensor:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scripts.mini import heads
-from scripts.mini.features import NAMED_SIZES
 from scripts.mini.heads import INFONCE, Array, Map, Pairs, StudentOptions, Whitening, unit, without_categories
+
+from openclap import presets
 
 CATEGORIES = heads.category_phrases(Path(__file__).with_name("categories.csv"))
 UNUSED = tuple(place for place, name in enumerate(CATEGORIES) if name == "ARCHIVED")
 PHRASES = [phrase for phrases in CATEGORIES.values() for phrase in phrases]
+SIZES = presets.MINI.audio.categories  # type: ignore[union-attr]
+"""Outputs of the category heads."""
 PRIOR, KERNEL, RIDGE = 1.0, 1.0, 1.0
 """Weights of the teacher's three parts."""
 
@@ -48,7 +50,7 @@ def names_of_outputs(pairs: Pairs, phrase_PD: Array) -> Array:
     """(K, D) embeddings of the names of the category heads' outputs, which are aligned by the pairs' captions."""
     ends = np.cumsum([len(phrases) for phrases in CATEGORIES.values()])
     category_CD = unit(np.stack([part.mean(axis=0) for part in np.split(phrase_PD, ends[:-1])]))
-    return category_CD[heads.align_categories(pairs, NAMED_SIZES, category_CD, UNUSED)]
+    return category_CD[heads.align_categories(pairs, SIZES, category_CD, UNUSED)]
 
 
 def teacher(
@@ -74,14 +76,14 @@ def closed_form(pairs: Pairs, phrase_PD: Array, *, whiten: bool = True, **weight
 def contrastive(pairs: Pairs, phrase_PD: Array, *, options: StudentOptions = INFONCE, whiten: bool = False) -> Trained:
     """Heads by gradient descent without a teacher."""
     pairs, text = (whitened if whiten else centred)(pairs)
-    audio, text_head = heads.student(pairs, options)
-    return Trained(audio, lambda text_TD: text_head(text(text_TD)))
+    audio, text_head, _ = heads.student(pairs, options)
+    return Trained(audio, text if text_head is None else lambda text_TD: text_head(text(text_TD)))
 
 
 def distilled(pairs: Pairs, phrase_PD: Array, *, options: StudentOptions, **weights: float) -> Trained:
     """A head by gradient descent that also follows a teacher."""
     pairs, text = whitened(pairs)
-    audio, _ = heads.student(pairs, options, teacher(pairs, text(phrase_PD), **weights))
+    audio, _, _ = heads.student(pairs, options, teacher(pairs, text(phrase_PD), **weights))
     return Trained(audio, text)
 
 
@@ -94,7 +96,7 @@ def _plain(trained: Trained) -> Trained:
     return Trained(lambda window_WF: trained.audio(window_WF[:, : heads.POOLED]), trained.text)
 
 
-MINI = StudentOptions(teacher=3.0)
+MINI = StudentOptions(teacher=10.0)
 BASELINES: Mapping[str, Method] = {
     "InfoNCE heads": plain(contrastive),
     "ridge": plain(partial(closed_form, whiten=False, kernel=0, prior=0)),

@@ -82,13 +82,22 @@ DEMO = Preset(
 MINI = Preset(
     name="mini",
     frontend=DEMO.frontend,
-    # Classes of the libraries on which aiSFX was trained; those of the first three are sound effect categories (UCS).
-    audio=PANNConfig(widths=(64, 128, 256, 512), pool="max", categories=(78, 79, 69, 81)),
-    text=replace(DEMO.text, sizes={**DEMO.text.sizes, "num_hidden_layers": 3, "vocab_size": 8192}),
+    # Classes of three libraries on which aiSFX was trained: sound effect categories (UCS).
+    audio=PANNConfig(widths=(64, 128, 256, 512), pool="max", categories=(78, 79, 69)),
+    text=replace(
+        DEMO.text,
+        sizes={
+            **DEMO.text.sizes,
+            "num_hidden_layers": 3,
+            "intermediate_size": 768,
+            "vocab_size": 6000,
+            "max_position_embeddings": 80,
+        },
+    ),
     embedding_size=384,
 )
 """The bundled model: the demo's front end and audio tower with category heads, and a text tower distilled from MiniLM.
-Embeddings are in the space of whitened MiniLM embeddings (docs/decisions/0026-...)."""
+Embeddings are in the space of whitened MiniLM embeddings (docs/decisions/0026-a-model-in-the-package.md)."""
 
 # 1001 frames in 10 s. LAION-CLAP's plain models compute this log-mel inside the network and its fusion models the other
 # one outside, with another library: hence two mel scales.
