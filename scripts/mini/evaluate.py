@@ -1,6 +1,7 @@
 """Leave one package out: train on all others, ask on that one.
 
-    python -m scripts.mini.evaluate DIR [--methods NAME ...] [--packages NAME ...] [--only-shipped] [--json FILE]
+    python -m scripts.mini.evaluate DIR [--methods NAME ...] [--packages NAME ...] [--fewest N] [--only-shipped] [--model FOLDER]
+        [--json FILE]
 
 DIR holds pairs.csv (`scripts.mini.build_pairs`) and gets the cache of features. Groups are sounds of one recording
 session, also across packages: a group with a sound in the left-out package is not trained on. Each package is asked
@@ -15,6 +16,7 @@ Intervals resample groups, over the clips of all packages; differences are paire
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,9 +26,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scripts.mini.features import AudioFeatures, MiniLM, Row, as_pairs, read_rows
-from scripts.mini.heads import Array, Pairs, pool, unit
+from scripts.mini.heads import Array, Head, Pairs, pool, unit
 from scripts.mini.recipe import BASELINES, METHODS, PHRASES, Method, Trained
 
+import openclap
 from openclap.evals.bootstrap import measure_interval, paired_difference
 from openclap.evals.metrics import (
     ACCURACY,
@@ -41,8 +44,8 @@ from openclap.evals.ranks import Ranks, rank_retrieval
 from openclap.formatting import markdown_table
 
 GALLERY = 170
-FEWEST = 20
-"""Different captions that a package must have to be left out and asked; smaller ones are only trained on."""
+FEWEST = 50
+"""Different captions that a package must have to be left out and asked; others are only trained on (`--fewest`)."""
 PROMPTS = ("the sound of {}", "a recording of {}", "{}")
 R10 = Metric("R@10", TEXT_TO_AUDIO)
 SPEECH = "asterisk-core-sounds-en-wav"
@@ -58,9 +61,10 @@ class Data:
     labels: tuple[str, ...]
     label_LD: Array
     phrase_PD: Array
+    fewest: int = FEWEST
 
     @classmethod
-    def read(cls, folder: Path) -> Data:
+    def read(cls, folder: Path, fewest: int = FEWEST) -> Data:
         """Read pairs.csv and compute what is not cached."""
         rows = read_rows(folder / "pairs.csv")
         windows = AudioFeatures(folder)([row.path for row in rows], lambda line: print(line, file=sys.stderr))
@@ -69,7 +73,7 @@ class Data:
         prompts = [prompt.format(label) for label in labels for prompt in PROMPTS]
         vectors = MiniLM(folder)([*captions, *prompts, *PHRASES])
         caption_TD, label_LD, phrase_PD = np.split(vectors, np.cumsum([len(captions), len(prompts)]))
-        return cls(rows, as_pairs(rows, windows, caption_TD), labels, label_LD, phrase_PD)
+        return cls(rows, as_pairs(rows, windows, caption_TD), labels, label_LD, phrase_PD, fewest)
 
     def folds(self, packages: Sequence[str], *, only_shipped: bool) -> Iterator[tuple[str, NDArray, NDArray]]:
         """Yield each package with the clips to train on and those to ask."""
@@ -81,7 +85,7 @@ class Data:
                 row.captions[0]: number for number, row in reversed([*enumerate(self.rows)]) if row.package == package
             }
             asked = np.array(sorted(first.values()), np.int64)
-            if package == SPEECH or len(asked) < FEWEST or rendered_N[asked].any():
+            if package == SPEECH or len(asked) < self.fewest or rendered_N[asked].any():
                 continue
             own_group_N = np.isin(self.pairs.group_N, self.pairs.group_N[package_N == package])
             yield package, np.flatnonzero((package_N != package) & ~own_group_N & trained_N), asked
@@ -114,21 +118,50 @@ class Answers:
 
 def ask(data: Data, method: Method, packages: Sequence[str], *, only_shipped: bool) -> Answers:
     """Train a method for every package, and ask it."""
-    parts: list[tuple] = []
+    parts: list[tuple[NDArray, ...]] = []
     for package, training, asked in data.folds(packages, only_shipped=only_shipped):
         trained = method(data.pairs.take(training), data.phrase_PD)
-        audio_ND, text_ND, label_CD = embed(data, trained, asked)
-        rank_N, gallery_N = np.zeros(len(asked), np.int64), np.zeros(len(asked), np.int64)
-        order = np.random.default_rng(0).permutation(len(asked))
-        for gallery in np.array_split(order, max(1, round(len(asked) / GALLERY))):
-            similarity = audio_ND[gallery] @ text_ND[gallery].T
-            rank_N[gallery] = rank_retrieval(similarity, np.arange(len(gallery))).text_to_audio_T
-            gallery_N[gallery] = len(gallery)
-        label_N = np.array([data.labels.index(data.rows[clip].label) for clip in asked])
-        parts.append(
-            (np.full(len(asked), package), data.pairs.group_N[asked], gallery_N, rank_N, audio_ND @ label_CD.T, label_N)
-        )
+        parts.append(_ask_package(data, package, asked, embed(data, trained, asked)))
     return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def ask_model(data: Data, folder: Path, packages: Sequence[str]) -> Answers:
+    """Ask a finished model, with its own text tower, on packages of which it has seen no sound."""
+    model = openclap.load(folder, device="cpu")
+    weights = {name: tensor.numpy() for name, tensor in model.clap.audio_head.state_dict().items()}
+    prompts = [prompt.format(label) for label in data.labels for prompt in PROMPTS]
+    label_CD = unit(model.embed_text(prompts).reshape(len(data.labels), len(PROMPTS), -1).mean(axis=1))
+    parts: list[tuple[NDArray, ...]] = []
+    for package, _, asked in data.folds(packages, only_shipped=True):
+        pairs = data.pairs.take(asked)
+        audio_ND = pool(Head(weights)(pairs.window_WF), pairs.owner_W)
+        text_ND = model.embed_text([data.rows[clip].captions[0] for clip in asked])
+        parts.append(_ask_package(data, package, asked, (audio_ND, text_ND, label_CD)))
+    return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def unseen_packages(data: Data, folder: Path) -> list[str]:
+    """The packages without a sound, or a group of a sound, that a model's `sounds.csv` lists."""
+    with (folder / "sounds.csv").open(encoding="utf-8", newline="") as stream:
+        seen = {row["group"] for row in csv.DictReader(stream)}
+    learned = {row.package for row in data.rows if row.group in seen}
+    return sorted({row.package for row in data.rows} - learned)
+
+
+def _ask_package(
+    data: Data, package: str, asked: NDArray, embeddings: tuple[Array, Array, Array]
+) -> tuple[NDArray, ...]:
+    """The fields of `Answers` for one package, from the embeddings of clips, captions and labels."""
+    audio_ND, text_ND, label_CD = embeddings
+    rank_N, gallery_N = np.zeros(len(asked), np.int64), np.zeros(len(asked), np.int64)
+    order = np.random.default_rng(0).permutation(len(asked))
+    for gallery in np.array_split(order, max(1, round(len(asked) / GALLERY))):
+        similarity = audio_ND[gallery] @ text_ND[gallery].T
+        rank_N[gallery] = rank_retrieval(similarity, np.arange(len(gallery))).text_to_audio_T
+        gallery_N[gallery] = len(gallery)
+    label_N = np.array([data.labels.index(data.rows[clip].label) for clip in asked])
+    names_N = np.full(len(asked), package)
+    return names_N, data.pairs.group_N[asked], gallery_N, rank_N, audio_ND @ label_CD.T, label_N
 
 
 def embed(data: Data, trained: Trained, asked: NDArray) -> tuple[Array, Array, Array]:
@@ -186,18 +219,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", nargs="*", default=[*BASELINES, "mini"], choices=[*METHODS], metavar="NAME")
     parser.add_argument("--packages", nargs="*", default=[])
+    parser.add_argument("--fewest", type=int, default=FEWEST, help="different captions of a package that is asked")
     parser.add_argument(
         "--only-shipped", action="store_true", help="train on sounds that shipped weights may learn from"
     )
+    parser.add_argument("--model", type=Path, help="ask this finished model as well, on packages that it has not seen")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    data = Data.read(options.folder)
+    data = Data.read(options.folder, options.fewest)
+    packages = options.packages or (unseen_packages(data, options.model) if options.model else [])
     answers = {}
     for name in options.methods:
-        answers[name] = ask(data, METHODS[name], options.packages, only_shipped=options.only_shipped)
+        answers[name] = ask(data, METHODS[name], packages, only_shipped=options.only_shipped or bool(options.model))
         print(
             name, {key: round(m.value, 3) for key, m in answers[name].measures().items()}, file=sys.stderr, flush=True
         )
+    if options.model:
+        answers[str(options.model)] = ask_model(data, options.model, packages)
     some = next(iter(answers.values()))
     print(
         f"{len(some.rank_N)} captions of {len(set(some.package_N))} packages; chance R@10 {some.chance:.3f}, "

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ class Cache:
         draft = self.file.with_suffix(".draft.npz")
         ends = np.cumsum([len(rows) for rows in self.known.values()])
         np.savez(draft, key=np.array([*self.known]), end=ends, rows=np.concatenate([*self.known.values()]))
-        os.replace(draft, self.file)
+        draft.replace(self.file)
 
 
 class AudioFeatures:
@@ -119,7 +118,7 @@ class AudioFeatures:
         keys: dict[str, str] = json.loads(self.keys_file.read_text()) if self.keys_file.exists() else {}
         found, new = [], 0
         for number, path in enumerate(paths, start=1):
-            stat = os.stat(path)
+            stat = Path(path).stat()
             stamp = f"{path} {stat.st_size} {stat.st_mtime_ns}"
             if keys.get(stamp) not in self.cache.known:
                 wave_S = self._read(path)
