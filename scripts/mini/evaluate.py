@@ -1,7 +1,7 @@
 """Leave one package out: train on all others, ask on that one.
 
-    python -m scripts.mini.evaluate DIR [--methods NAME ...] [--packages NAME ...] [--fewest N] [--only-shipped] [--model FOLDER]
-        [--json FILE]
+    python -m scripts.mini.evaluate DIR [--methods NAME ...] [--packages NAME ...] [--fewest N] [--only-shipped]
+        [--model FOLDER] [--json FILE]
 
 DIR holds pairs.csv (`scripts.mini.build_pairs`) and gets the cache of features. Groups are sounds of one recording
 session, also across packages: a group with a sound in the left-out package is not trained on. Each package is asked
@@ -33,6 +33,7 @@ import openclap
 from openclap.evals.bootstrap import measure_interval, paired_difference
 from openclap.evals.metrics import (
     ACCURACY,
+    BALANCED_ACCURACY,
     TEXT_TO_AUDIO,
     Measure,
     Metric,
@@ -103,12 +104,17 @@ class Answers:
     label_N: NDArray
 
     def measures(self, only: str | None = None) -> dict[str, Measure]:
-        """R@10 and zero-shot accuracy, over all packages or one."""
+        """R@10, zero-shot accuracy and the mean recall of classes, over all packages or one."""
         kept = self.package_N == only if only else np.ones(len(self.rank_N), bool)
         count = int(kept.sum())
         ranks = Ranks(self.rank_N[kept], np.ones(count, np.int64), np.arange(count), count)
         answers = classify(self.label_score_NC[kept], self.label_N[kept])
-        return {"R@10": retrieval_measures(ranks)[R10], "zero-shot": classification_measures(answers)[ACCURACY]}
+        zero_shot = classification_measures(answers)
+        return {
+            "R@10": retrieval_measures(ranks)[R10],
+            "zero-shot": zero_shot[ACCURACY],
+            "zero-shot, mean of classes": zero_shot[BALANCED_ACCURACY],
+        }
 
     @property
     def chance(self) -> float:
@@ -177,24 +183,24 @@ def embed(data: Data, trained: Trained, asked: NDArray) -> tuple[Array, Array, A
 
 
 def compare(answers: dict[str, Answers]) -> str:
-    """A table of all methods with intervals, and the differences of the last one to the baselines."""
+    """A table of all methods with intervals and with means over packages, and the differences of the last one to the
+    baselines."""
     rows = []
     for name, answer in answers.items():
         cells = [name]
         for measure in answer.measures().values():
             estimate = measure_interval(measure, answer.group_N)
             cells.append(f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})")
-        macro = [answer.measures(package) for package in np.unique(answer.package_N)]
-        cells += [f"{np.mean([part[key].value for part in macro]):.3f}" for key in ("R@10", "zero-shot")]
+        packages = [answer.measures(package) for package in np.unique(answer.package_N)]
+        cells += [f"{np.mean([part[key].value for part in packages]):.3f}" for key in ("R@10", "zero-shot")]
         rows.append(cells)
-    table = markdown_table(
-        [["method", "R@10", "zero-shot", "R@10, mean of packages", "zero-shot, mean of packages"], *rows]
-    )
+    heading = ["method", *next(iter(answers.values())).measures(), "R@10 of packages", "zero-shot of packages"]
+    table = markdown_table([heading, *rows])
     last, best = list(answers.items())[-1]
     lines = [table, ""]
     for name in BASELINES:
         if name in answers and name != last:
-            for key in ("R@10", "zero-shot"):
+            for key in best.measures():
                 gap = paired_difference(best.measures()[key], answers[name].measures()[key], best.group_N).estimate
                 lines.append(f"{last} − {name}, {key}: {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})")
     return "\n".join(lines)

@@ -77,11 +77,11 @@ def test_the_name_comes_before_a_folder_of_that_name(tmp_path: Path, monkeypatch
 
 def test_it_understands_its_sounds(in_onnx: Embedder) -> None:
     """Not a measure of quality (scripts/mini/evaluate.py is): only a model whose towers belong together passes."""
-    texts = {"wolf-howl": "a wolf howling", "bell-toll": "a church bell", "car-passing": "a car driving past"}
-    texts |= {"dog1": "a dog barking"}
+    texts = {"bell-toll": "a church bell", "car-passing": "a car driving past", "dog1": "a dog barking"}
+    texts |= {"water-drop": "a drop of water", "laugh-male2": "a man laughing", "bird": "a bird chirping"}
     audio_ND = in_onnx.embed_audio([SOUNDS / f"scratch-{name}.ogg" for name in texts])
     similarity = audio_ND @ in_onnx.embed_text(texts.values()).T
-    assert np.trace(similarity) / len(texts) > similarity.mean() + 0.1
+    assert np.trace(similarity) / len(texts) > similarity.mean() + 0.05
 
 
 def test_it_never_learned_from_the_demo_test_split(sounds: list[dict[str, str]]) -> None:
