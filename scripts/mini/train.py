@@ -121,15 +121,14 @@ def write_model(out: Path, sources: Path, tower: DistilledText, learned: Mapping
             file.replace(out / file.name)
 
 
-def write_sounds(place: Path, table: Path, chosen: NDArray[np.int64]) -> None:
+def write_sounds(place: Path, table: Path, learned: Sequence[Row]) -> None:
     """List the sounds that were learned from: the data card in full."""
-    with table.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    paths = {row.path for row in learned}
     columns = ("package", "key", "group", "caption", "licence", "attribution", "source")
-    with place.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+    with table.open(encoding="utf-8", newline="") as stream, place.open("w", encoding="utf-8", newline="") as written:
+        writer = csv.writer(written, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([rows[number][column] for column in columns] for number in chosen)
+        writer.writerows([row[name] for name in columns] for row in csv.DictReader(stream) if row["path"] in paths)
 
 
 def main() -> None:
@@ -145,7 +144,7 @@ def main() -> None:
     texts = sorted(set((options.folder / "text" / "texts.txt").read_text(encoding="utf-8").splitlines()))
     text, cosine = fit_text_head(tower, texts, MiniLM(options.folder), whitening)
     write_model(options.out, options.folder, tower, {"audio_head": audio, "text_head": text}, scale)
-    write_sounds(options.out / SOUNDS, options.folder / "pairs.csv", chosen)
+    write_sounds(options.out / SOUNDS, options.folder / "pairs.csv", [data.rows[number] for number in chosen])
     digest = hashlib.sha256((options.out / "model.safetensors").read_bytes()).hexdigest()
     print(f"{len(chosen)} sounds; text head {cosine:.4f} to whitened MiniLM; {options.out}: {digest}", file=sys.stderr)
 

@@ -77,7 +77,7 @@ def load(
     Examples:
         >>> model = openclap.load("mini")
         >>> model.embed_text(["rain on a tin roof", "a dog barks"]).shape
-        (2, 512)
+        (2, 384)
     """
     mono = MonoConfig(channels, trim_silence)
     name = check_path("source", source, "a path or a name")
