@@ -197,6 +197,7 @@ def run(service: Service, access: Access, endpoint: socket.socket) -> None:
     import uvicorn
 
     from openclap.server.app import create_app
+    from openclap.server.batching import is_on_cpu
 
     app = create_app(service, access)
     config = uvicorn.Config(
@@ -221,7 +222,7 @@ def run(service: Service, access: Access, endpoint: socket.socket) -> None:
     on_cpu = {
         name: index.library.index.folder
         for name, index in service.indexes.items()
-        if str(getattr(index.model.embedder.runtime, "device", "cpu")) == "cpu"
+        if is_on_cpu(index.model.embedder.runtime)
     }
     with registered(host, port, access.token, on_cpu), suppress(KeyboardInterrupt, SystemExit):
         uvicorn.Server(config).run(sockets=[endpoint])  # raises the signal that stopped it again
