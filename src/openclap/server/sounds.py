@@ -13,6 +13,7 @@ import math
 import mimetypes
 import os
 import stat
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -96,7 +97,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
             request, "files", lambda task: _clip(served, path, start_s, end_s, service.limits.clip_s)
         )
         return FileResponse(
-            wav,
+            wav.path,
             media_type="audio/wav",
             filename=f"{Path(row.path).stem}.wav",
             content_disposition_type="inline",
@@ -105,7 +106,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
                 "Last-Modified": formatdate(row.mtime_ns / 1e9, usegmt=True),
                 "Cache-Control": "private, no-cache",
             },
-            background=BackgroundTask(os.unlink, wav),
+            background=BackgroundTask(wav.delete),
         )
 
     @routes.get("/v1/sounds/peaks", operation_id="sound_peaks")
@@ -184,13 +185,37 @@ def read_part(file: Any, name: str, start_s: float, end_s: float | None, longest
     return wave_NC, rate
 
 
-def _clip(index: ServedIndex, path: str, start_s: float, end_s: float | None, longest_s: float) -> tuple[FileRow, str]:
-    """Write a part of a sound to a temporary WAV file, and return its path. The caller deletes it."""
+class _TemporaryFile:
+    """A temporary file with some content. It is deleted with this object at the latest: nobody takes it where the
+    client has gone in the meantime."""
+
+    def __init__(self, content: bytes, suffix: str) -> None:
+        with NamedTemporaryFile(prefix="openclap-", suffix=suffix, delete=False) as file:
+            self.path = file.name
+            self._finalize = weakref.finalize(self, _unlink, file.name)
+            file.write(content)
+
+    def delete(self) -> None:
+        """Delete the file now."""
+        self._finalize()
+
+
+def _unlink(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
+
+
+def _clip(
+    index: ServedIndex, path: str, start_s: float, end_s: float | None, longest_s: float
+) -> tuple[FileRow, _TemporaryFile]:
+    """A part of a sound as a WAV file, and the sound's row. Raises ApiError for a full disk, and as `read_part`."""
     with indexed_file(index, path) as (row, file):
         wave_NC, rate = read_part(file, row.path, start_s, end_s, longest_s)
-    with NamedTemporaryFile(prefix="openclap-", suffix=".wav", delete=False) as target:
-        target.write(wav_bytes(wave_NC, rate))
-    return row, target.name
+    try:
+        return row, _TemporaryFile(wav_bytes(wave_NC, rate), ".wav")
+    except OSError as error:
+        raise ApiError(
+            503, f"The clip cannot be written to the temporary folder ({error.strerror}).", "server_error"
+        ) from error
 
 
 def wav_bytes(wave_NC: Wave, rate: int) -> bytes:
