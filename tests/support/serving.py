@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import numpy as np
 import soundfile
-import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -25,6 +24,7 @@ from openclap.cli.serve import listen
 from openclap.library import Library
 from openclap.server.app import create_app
 from openclap.server.batching import ModelThread
+from openclap.server.connections import server_of
 from openclap.server.metrics import Metrics
 from openclap.server.security import Access
 from openclap.server.service import Limits, ServedIndex, ServedModel, Service
@@ -93,7 +93,7 @@ class LiveServer:
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         app = create_app(self.service, access or Access())
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none", access_log=False))
+        self._server = server_of(app)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
 
     def __enter__(self) -> Self:

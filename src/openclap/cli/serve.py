@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from openclap.server.service import ServedIndex, ServedModel, Service
 
 TOKEN_VARIABLE = "OPENCLAP_TOKEN"
-CONNECTIONS = 1000
-"""Most connections at once; further ones get 503."""
-SHUTDOWN_S = 10
-"""Longest wait for requests in progress when the server stops."""
 
 
 def serve(
@@ -194,24 +190,11 @@ def served_model(name: str, embedder: Embedder, matryoshka: Sequence[int], metri
 
 def run(service: Service, access: Access, endpoint: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; requests in progress are completed."""
-    import uvicorn
-
     from openclap.server.app import create_app
     from openclap.server.batching import is_on_cpu
+    from openclap.server.connections import server_of
 
     app = create_app(service, access)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        lifespan="on",
-        limit_concurrency=CONNECTIONS,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-    )
     host, port = endpoint.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     served = ", ".join(service.indexes) or "no index"
@@ -225,4 +208,4 @@ def run(service: Service, access: Access, endpoint: socket.socket) -> None:
         if is_on_cpu(index.model.embedder.runtime)
     }
     with registered(host, port, access.token, on_cpu), suppress(KeyboardInterrupt, SystemExit):
-        uvicorn.Server(config).run(sockets=[endpoint])  # raises the signal that stopped it again
+        server_of(app).run(sockets=[endpoint])  # raises the signal that stopped it again

@@ -45,6 +45,9 @@ from openclap.types import Hit
 
 COLUMNS = 1000
 """Columns of a stored waveform: 2 kB a file, enough for the width of a page."""
+MOST_SAMPLES = 64 << 20
+"""Samples of a part over all channels, which take 256 MB: ten minutes in stereo at 48 kHz. A file of 1 MB may decode to
+many more, of silence in eight channels at 192 kHz."""
 PREPARED, PREPARED_S = 20, 60.0
 """The first hits of a search, up to this length, have their waveforms computed before they are asked for."""
 
@@ -177,7 +180,7 @@ def read_part(file: Any, name: str, start_s: float, end_s: float | None, longest
     # A second more than the limit shows that the part is longer, without decoding all of it.
     end = min(math.inf if end_s is None else end_s, start_s + longest_s + 1.0)
     try:
-        wave_NC, rate = decode_part(file, start_s, end)
+        wave_NC, rate = decode_part(file, start_s, end, MOST_SAMPLES)
     except AudioError as error:
         raise AudioError(str(error).replace(name_of(file), Path(name).name, 1)) from None
     if len(wave_NC) > longest_s * rate:
