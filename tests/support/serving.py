@@ -89,12 +89,12 @@ class LiveServer:
 
     def __init__(self, library: Library, *, access: Access | None = None, **options: Any) -> None:
         self.service = make_service(library, **options)
-        self._socket = listen("127.0.0.1", 0)
-        self.port = self._socket.getsockname()[1]
+        self.socket = listen("127.0.0.1", 0)
+        self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         app = create_app(self.service, access or Access())
         self._server = server_of(app)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.socket]}, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -108,7 +108,7 @@ class LiveServer:
     ) -> None:
         self._server.should_exit = True
         self._thread.join(timeout=30)
-        self._socket.close()
+        self.socket.close()
         assert not self._thread.is_alive()
 
 

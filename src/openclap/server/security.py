@@ -172,12 +172,12 @@ class BodyLimits:
         idle_s: longest wait for its next piece.
         total_s: longest time for all of it.
         most_in_memory: bytes of all bodies that are being received or used; a request beyond gets 429.
-        most_values: numbers, texts, lists and objects in JSON. It is read in the thread of all connections, and a list
-            in it takes thirty times the memory of its two brackets.
+        most_values: numbers, texts, lists and objects in JSON. It is read in the thread of all connections, where a
+            million take seconds, and a list takes thirty times the memory of its two brackets.
     """
 
     most_bytes: int = 64 << 20
-    most_values: int = 1_000_000
+    most_values: int = 250_000
     idle_s: float = 20.0
     total_s: float = 120.0
     most_in_memory: int = 256 << 20
