@@ -163,7 +163,9 @@ def main() -> None:
         for _ in range(5 if options.requests else 0):
             send(url, list(requests.values()), 8, most=options.requests // 5)
             sizes.append(resident_mb(process.pid))
-        print(f"\nMemory, each after {options.requests // 5:,} more requests: {', '.join(f'{s:.0f}' for s in sizes)} MB")
+        print(
+            f"\nMemory in MB, each after {options.requests // 5:,} more requests:", *(f"{size:.0f}" for size in sizes)
+        )
     finally:
         process.terminate()
         process.wait(30)

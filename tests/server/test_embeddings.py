@@ -90,7 +90,7 @@ def test_infinity_client_gets_embeddings_of_texts_and_sounds(
             modality=OpenAIEmbeddingInputAudioModality.AUDIO,
             encoding_format=EmbeddingEncodingFormat.BASE64,
         )
-        # The client writes this request, but cannot read its answer, from infinity's own server either.
+        # The client writes this request, but reads only lists of numbers from its answer.
         base64s = httpx.post(f"{live.url}/embeddings", json=packed.to_dict()).json()
         audio = embeddings.sync(
             client=client,
