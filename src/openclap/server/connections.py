@@ -36,7 +36,7 @@ class TimedProtocol(H11Protocol):
         """Wait for the rest of a head where its first bytes came; uvicorn's own timer is for no bytes at all."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._head_timer = _cancelled(self._head_timer)
+            self._stop_waiting_for_head()
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_S, self.transport.abort)
 
@@ -47,18 +47,24 @@ class TimedProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         """Go on: the client read something."""
-        self._unread_timer = _cancelled(self._unread_timer)
+        self._stop_waiting_for_reader()
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
-        self._head_timer, self._unread_timer = _cancelled(self._head_timer), _cancelled(self._unread_timer)
+        self._stop_waiting_for_head()
+        self._stop_waiting_for_reader()
         super().connection_lost(exc)
 
+    def _stop_waiting_for_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
 
 def server_of(app: FastAPI, **options: Any) -> uvicorn.Server:

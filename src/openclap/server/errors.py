@@ -90,10 +90,12 @@ async def answer_invalid(request: Request, error: Exception) -> Response:
 
 def _field(error: Mapping[str, Any], body: Any) -> list[str | int]:
     """The path of the field that an error of pydantic is about, without the names of types that stand in between."""
-    source, *path = error["loc"]
+    location: tuple[str | int, ...] = error["loc"]
+    source, *path = location
     if source != "body":
         return path
-    field, value = [], body
+    field: list[str | int] = []
+    value = body
     for part in path:
         if part in value if isinstance(value, Mapping) else isinstance(value, list) and isinstance(part, int):
             field.append(part)
