@@ -38,9 +38,10 @@ Vector = NDArray[np.float32]
 
 BATCH = 16
 """Most inputs in one forward pass."""
-CPU_WAVES = 1
-"""Most waveforms in one forward pass on a CPU, which embeds sixteen together no faster than one by one: a single one
-keeps all its units busy. So texts and other requests get their turn sooner. See docs/benchmarks.md."""
+ONE_BY_ONE = "onnxruntime"
+"""The runtime that embeds waveforms one by one (`CPU_CLIPS` in `runtimes.onnx`). A batch of them would only make texts
+wait. On a CPU, torch gains nothing by batches either, but the last digits of its results depend on them: so all windows
+of a single client's sound share a batch, as they do in a command, and both print the same."""
 WAIT_S = 0.003
 """Time for which the first input of a batch waits for others. During a forward pass the next batch gathers anyway."""
 
@@ -136,7 +137,7 @@ class ModelThread:
     """The thread that runs a model.
 
     Args:
-        batch_size: most inputs in a forward pass; waveforms on a CPU are fewer, `CPU_WAVES`.
+        batch_size: most inputs in a forward pass; one waveform, where the runtime embeds them one by one.
         wait_s: time for which the first input of a batch waits for others.
         observe: called after each forward pass.
     """
@@ -151,7 +152,7 @@ class ModelThread:
     ) -> None:
         self.runtime = runtime
         self._wait_s, self._observe = wait_s, observe
-        waves = min(batch_size, CPU_WAVES) if is_on_cpu(runtime) else batch_size
+        waves = 1 if runtime.name.startswith(ONE_BY_ONE) else batch_size
         self._batch_sizes: dict[Modality, int] = {"audio": waves, "text": batch_size}
         self._turns: list[Modality] = ["text", "audio"]
         self._queues: dict[Modality, _Queue] = {"audio": _Queue(), "text": _Queue()}
