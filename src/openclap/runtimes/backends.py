@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "int8"]
 
 COSINE_BOUNDS: dict[Precision, float] = {"fp32": 0.999999, "bf16": 0.9995, "int8": 0.99}
-"""The least cosine between an embedding and that of torch in fp32 (measured: docs/benchmarks.md). The bundled model, whose
-embeddings are centred, falls below that of bf16: 0.9979 was its lowest on 60 sounds."""
+"""The least cosine between an embedding and that of torch in fp32 (measured: docs/benchmarks.md). The bundled model,
+whose embeddings are centred, falls below that of bf16: 0.9979 was its lowest on 60 sounds."""
 
 CPU_CLIPS = 4
 """Clips per forward pass of an audio tower on a CPU: with more, activations no longer fit its caches (see
