@@ -45,6 +45,12 @@ def read_preset(folder: Path) -> Preset:
     return presets.from_dict(stored)
 
 
+def write_preset(folder: Path, preset: Preset) -> None:
+    """Write the `config.json` of a folder."""
+    config = {"format_version": FORMAT_VERSION, "preset": presets.to_dict(preset)}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
 def _is_replaceable(folder: Path) -> bool:
     """Return whether `folder` is a model of this format that a new one may replace."""
     try:

@@ -8,24 +8,21 @@ A folder is complete or absent: it is written under another name and moved into 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openclap import presets
 from openclap.checkpoints.checkpoint import Checkpoint, build_network
 from openclap.checkpoints.conversion_report import ConversionLosses
 from openclap.checkpoints.destination import drafted
 from openclap.checkpoints.openclap_config import (
-    CONFIG,
-    FORMAT_VERSION,
     KIND,
     OBJECTIVE,
     UNUSED,
     WEIGHTS,
     is_openclap_folder,
     read_preset,
+    write_preset,
 )
 from openclap.checkpoints.tensors import check_equal, read_safetensors
 from openclap.errors import CheckpointError
@@ -78,8 +75,7 @@ def write(
 
     with drafted(folder, KIND, check, [checkpoint.source, *inputs]) as draft:
         draft.mkdir()
-        config = {"format_version": FORMAT_VERSION, "preset": presets.to_dict(checkpoint.preset)}
-        (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_preset(draft, checkpoint.preset)
         parts = {WEIGHTS: checkpoint.weights, UNUSED: checkpoint.unused, OBJECTIVE: checkpoint.objective}
         for file, tensors in parts.items():
             if tensors:
