@@ -195,8 +195,10 @@ def randomise(clap: CLAP) -> None:
 
 def set_statistics(graph: Graph) -> None:
     """Give batch norms the statistics of an example: with others the output would hardly depend on the input."""
-    for module in graph.network.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+    for name, module in graph.network.named_modules():
+        # Fusion's global branch has one value for each clip: the variance of two of them may be next to nothing, which
+        # would magnify rounding errors.
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and "global_att" not in name:
             module.reset_running_stats()
             module.momentum = None  # the mean of all batches, here of one
     with torch.no_grad():

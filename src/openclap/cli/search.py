@@ -152,10 +152,11 @@ def similar(
 
 
 def open_for_query(index: Path | None, tokenizer: Path | None) -> Library:
-    """Open an index on the CPU, which embeds one query sooner than a GPU can be prepared."""
+    """Open an index on the CPU in fp32, which embeds one query sooner than a GPU or another precision can be
+    prepared."""
     from openclap.library import Library
 
-    return Library.open(index or default_index(), tokenizer=tokenizer, device="cpu")
+    return Library.open(index or default_index(), tokenizer=tokenizer, device="cpu", precision="fp32")
 
 
 def _weighted(texts: tuple[str, ...], weight: float) -> dict[str, float]:

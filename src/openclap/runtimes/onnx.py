@@ -191,7 +191,7 @@ class ConvertedGraphs:
             draft.mkdir()
             for file in self.folder.iterdir():
                 if file.name in FILES:
-                    shutil.copyfile(file, draft / file)
+                    shutil.copyfile(file, draft / file.name)
             (draft / TOKENIZER).write_text(tokenizer, encoding="utf-8")
 
 
@@ -295,7 +295,7 @@ class OnnxRuntime:
             raise
         except Exception as error:  # onnxruntime has a type for each kind of damage
             raise CheckpointError(
-                f"{self.graphs.folder}: the graph '{graph}' cannot be run by onnxruntime ({describe_error(error)}). "
+                f"{self.graphs.folder}: the graph {graph}.onnx cannot be run by onnxruntime ({describe_error(error)}). "
                 f"{self.graphs.advice}"
             ) from None
         return output

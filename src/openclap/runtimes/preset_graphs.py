@@ -61,11 +61,13 @@ def configuration(preset: Preset, graph: str) -> dict[str, Any]:
 def file_of(preset: Preset, graph: str) -> Path:
     """The file of a graph, which exists only for presets that are shipped.
 
-    Its name is that of the tower and a digest of the configuration, so that no graph serves another preset.
+    Its name has the kind of tower and a digest of the configuration, so that no graph serves another preset.
     """
-    digest = hashlib.sha256(json.dumps(configuration(preset, graph), sort_keys=True).encode()).hexdigest()[:12]
-    tower = {"audio": presets.tower_name(preset.audio), "text": preset.text.model_type}.get(graph)
-    return FOLDER / f"{'-'.join(filter(None, (graph, tower, digest)))}.zip"
+    facts = configuration(preset, graph)
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    kinds = {"audio": "tower", "text": "model_type"}
+    tower = [facts[graph][kinds[graph]]] if graph in kinds else []
+    return FOLDER / f"{'-'.join([graph, *tower, digest])}.zip"
 
 
 def obstacle(model: Path) -> str | None:
@@ -80,7 +82,7 @@ def obstacle(model: Path) -> str | None:
     if pickled := [file.name for file in files if file.suffix != ".safetensors"]:
         return f"has its weights in {pickled[0]}, and only safetensors can be read without torch"
     if any(not file_of(preset, graph).is_file() for graph in graphs_of(preset)):
-        return f"has the preset {preset.name}, and this one's graphs do not come with openclap"
+        return f"has the preset {preset.name}, for which openclap ships no graphs"
     return None
 
 
@@ -133,7 +135,8 @@ class BoundGraphs:
         with drafted(place, openclap_config.KIND, check, [self.folder]) as draft:
             draft.mkdir()
             openclap_config.write_preset(draft, self.preset)
-            weights = {name: np.ascontiguousarray(array) for name, array in self._checkpoint.weights.items()}
+            # Not ascontiguousarray, which gives scalars a dimension.
+            weights = {name: np.require(array, requirements="C") for name, array in self._checkpoint.weights.items()}
             save_file(weights, draft / openclap_config.WEIGHTS)
             for file in (openclap_config.UNUSED, openclap_config.OBJECTIVE):
                 if (self.folder / file).is_file():
