@@ -41,6 +41,9 @@ CLAP_MODELS: dict[str, dict[str, Any]] = {
     "converted to a ClapModel": {"text_config": {"layer_norm_eps": 1e-5}},
 }
 """The settings in which published ClapModels differ from transformers' defaults."""
+PRESETS = ("demo", "htsat-tiny-roberta", "htsat-base-roberta", "htsat-tiny-fusion-roberta")
+"""The demo's preset, and those of LAION-CLAP's published files, for which `openclap convert --to openclap` makes
+folders."""
 FOLDED = 1 << 22
 """Elements of a constant that may be folded: index tables and masks of attention, which compress well."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -49,12 +52,13 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def shipped() -> dict[str, Preset]:
     """All presets whose graphs come with openclap, by name."""
-    return presets.PRESETS | {name: preset_from_config(config, {}) for name, config in CLAP_MODELS.items()}
+    plain = {name: presets.named(name) for name in PRESETS}
+    return plain | {name: preset_from_config(config, {}) for name, config in CLAP_MODELS.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("presets", nargs="*")
+    parser.add_argument("presets", nargs="*", metavar="PRESET")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     chosen = {name: preset for name, preset in shipped().items() if name in (options.presets or shipped())}

@@ -69,7 +69,7 @@ def test_every_audio_tower_embeds_as_torch(name: str, tmp_path: Path, monkeypatc
     model = in_torch(replace(TINY_PRESET, frontend=front, audio=tower))
     converted = in_onnx(model, tmp_path / "graphs")
     assert_equal(model, converted)
-    monkeypatch.setattr(runtime_module, "MEL_FRAMES", 40)
+    monkeypatch.setattr("openclap.runtimes.onnx.MEL_FRAMES", 40)
     assert_equal(model, converted)
 
 

@@ -189,7 +189,6 @@ def test_models_that_need_torch_say_so(start: Path, tmp_path: Path, monkeypatch:
     (pickled / "model.pt").write_bytes(b"PK\x03\x04")
     tiny = save_tiny_model(tmp_path / "tiny")
     monkeypatch.setattr("openclap.runtimes.has", lambda package: package != "torch")
-    monkeypatch.setattr("openclap.runtimes.onnx.has", lambda package: package != "torch")
     for place, reason in ((pickled / "model.pt", "file"), (tmp_path / "clap", "pytorch_model.bin"), (tiny, "tiny")):
         with raises_naming(MissingExtraError, place, reason, "openclap[torch]"):
             openclap.load(place)

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap import presets
+from openclap import presets, runtimes
 from openclap.arrays import Wave
 from openclap.audio.numpy_views import Mel, fill, four_views
 from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.errors import CheckpointError, ConfigError, MissingExtraError
 from openclap.formatting import describe_error
-from openclap.runtimes import fetch_tokenizer, graph_cache, has, preset_graphs
+from openclap.runtimes import fetch_tokenizer, graph_cache, preset_graphs
 from openclap.runtimes.graph_cache import DESCRIPTION
 from openclap.runtimes.sessions import make_session
 from openclap.text.numpy_tokenizer import FILE as TOKENIZER
@@ -115,7 +115,7 @@ def find_graphs(model: Path) -> Graphs:
     if converted := graph_cache.find(model):
         return ConvertedGraphs(converted)
     advice = f"torch converts it once: 'openclap convert {model} --to onnx'"
-    if has("torch"):
+    if runtimes.has("torch"):
         raise CheckpointError(f"{model}: {obstacle}, and it was not converted for onnxruntime; {advice}.")
     raise MissingExtraError(
         f"{model}: {obstacle}, so it needs torch. Install it with: pip install 'openclap[torch]'. Elsewhere, {advice}."
