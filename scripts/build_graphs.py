@@ -200,11 +200,11 @@ def randomise(clap: CLAP) -> None:
 def set_statistics(graph: Graph) -> None:
     """Give batch norms the statistics of an example: with others the output would hardly depend on the input."""
     for name, module in graph.network.named_modules():
-        # Fusion's global branch has one value for each clip: the variance of two of them may be next to nothing, which
-        # would magnify rounding errors.
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and "global_att" not in name:
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.reset_running_stats()
-            module.momentum = None  # the mean of all batches, here of one
+            # Fusion's global branch has one value for each clip. The variance of two of them may be next to nothing,
+            # which would magnify rounding errors: most of the initial variance of 1 remains.
+            module.momentum = 0.1 if "global_att" in name else None  # None: the mean of all batches, here of one
     with torch.no_grad():
         graph.network.train()(*graph.examples[0])
     graph.network.eval()
