@@ -22,6 +22,7 @@ from openclap.embedder import Embedder, Vectors
 from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError, OpenClapError
 from openclap.limits import check_count, check_path
 from openclap.loading import RuntimeName, load
+from openclap.paths import is_url
 from openclap.recording_comparison import duplicates_of
 from openclap.search.duplicates import DuplicateGroup
 from openclap.search.filters import Where
@@ -96,16 +97,16 @@ class Library:
             >>> library.index.identity.model
             'demo-start'
         """
-        place = Path(check_path("folder", folder))
-        index = Index.open(place) if model is None or Index.exists(place) else None
+        check_path("folder", folder)
+        index = Index.open(folder) if model is None or Index.exists(folder) else None
         stored = index.identity if index else None
         if model is None and stored:
             model, revision = stored.model, revision or stored.revision
-        stored_tokenizer = place / TOKENIZER
+        stored_tokenizer = index.place.local_copy(TOKENIZER) if index else None
         embedder = load(
             os.fspath(model or ""),
             device=device,
-            tokenizer=tokenizer or (stored_tokenizer if index and stored_tokenizer.is_file() else None),
+            tokenizer=tokenizer or stored_tokenizer,
             precision=precision or (stored.precision if stored else "fp32"),
             revision=revision,
             offline=offline,
@@ -119,9 +120,9 @@ class Library:
         if tokenizer:
             embedder.check_tokenizer()  # before a folder is created
         if index is None:
-            index = Index.open_or_create(place, identity)
-            if tokenizer and not stored_tokenizer.exists():
-                shutil.copyfile(tokenizer, stored_tokenizer)
+            index = Index.open_or_create(folder, identity)
+            if tokenizer and index.place.read(TOKENIZER) is None:
+                index.place.write(TOKENIZER, Path(tokenizer).read_bytes())
         return cls(index, embedder)
 
     @classmethod
@@ -147,7 +148,9 @@ class Library:
 
         Raises DataError when there is no index, a folder of it does not exist, or another process is writing to it.
         """
-        place = Path(check_path("folder", folder)).expanduser().absolute()
+        place = Path(check_path("folder", folder))
+        if not is_url(place):
+            place = place.expanduser().absolute()
         old, new = prepare(place)
         options: dict[str, Any] = {"channels": channels, "trim_silence": trim_silence, "precision": precision}
         options |= {"tokenizer": tokenizer, "device": device, "revision": revision, "offline": offline}
@@ -228,9 +231,9 @@ class Library:
             report = scanning.add_changed(self.index, changed, self._embed(seconds), describe, metadata=read_metadata)
             self._update_background()
             return report
-        roots = [root.found(self.index.folder) for root in self.index.header().roots]
+        roots = [root.found(self.index.place.own_folder) for root in self.index.header().roots]
         if not roots:
-            raise DataError(f"{self.index.folder} knows no folders. Add them once with 'openclap index add FOLDER'.")
+            raise DataError(f"{self.index.place} knows no folders. Add them once with 'openclap index add FOLDER'.")
         return self.add(roots, exclude=exclude, progress=progress, seconds=seconds)
 
     def search(

@@ -266,8 +266,8 @@ def status(*, index: Path | None = None, json: bool = False) -> None:
     files, windows = opened.count()
     identity = opened.identity
     header = opened.header()
-    facts: dict[str, object] = {"index": str(folder), "files": files, "windows": windows, "model": identity.model}
-    facts |= {"digest": identity.digest, "folders": [root.found(folder) for root in header.roots]}
+    facts: dict[str, object] = {"index": opened.address, "files": files, "windows": windows, "model": identity.model}
+    facts |= {"digest": identity.digest, "folders": [root.found(opened.place.own_folder) for root in header.roots]}
     facts |= {"exclude": list(header.exclude), "format": header.version}
     facts |= {"precision": identity.precision, "channels": identity.channels, "trim_silence": identity.trim_silence}
     if json:
@@ -293,7 +293,7 @@ def optimize(*, index: Path | None = None) -> None:
 
     opened = Index.open(index or default_index())
     opened.optimize()
-    note(f"{opened.folder} is optimized: {opened.count()[1]:,} windows.")
+    note(f"{opened.place} is optimized: {opened.count()[1]:,} windows.")
 
 
 def verify(*, index: Path | None = None, recall: bool = False, queries: int = 50, json: bool = False) -> None:

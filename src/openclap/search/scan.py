@@ -99,7 +99,7 @@ def add(
     listing = _list_sounds([roots] if isinstance(roots, str | Path) else list(roots), patterns)
     with index.writing() as writer:
         relocated = _relocate(index, writer, listing)
-        header = index.header().with_roots(index.folder, listing.given)
+        header = index.header().with_roots(index.place.own_folder, listing.given)
         index.write_header(replace(header, exclude=patterns))
         readers = _Readers(embed, describe, facts or _no_facts, metadata)
         scan = _Scan(writer, writer.known(), index.identity.dim, listing, readers, batch=batch, progress=progress)
@@ -123,7 +123,7 @@ def add_changed(
     writing to the index.
     """
     header = index.header()
-    roots = [root.found(index.folder) for root in header.roots]
+    roots = [root.found(index.place.own_folder) for root in header.roots]
     listing = walk_changed(roots, paths, header.exclude)
     with index.writing() as writer:
         readers = _Readers(embed, describe, _no_facts, metadata)
@@ -408,7 +408,7 @@ def _relocate(index: Index, writer: IndexWriter, listing: Walk) -> list[str]:
             same = sum(listing.files.get(prefix + name) == Stamp(row.size, row.mtime_ns) for name, row in rows.items())
             if rows and 2 * same >= len(rows) and not any(prefix + name in known for name in rows):
                 writer.relocate(old_prefix, prefix)
-                header = header.without_roots([old]).with_roots(index.folder, [new])
+                header = header.without_roots([old]).with_roots(index.place.own_folder, [new])
                 index.write_header(header)
                 found += [prefix + name for name in rows]
                 break

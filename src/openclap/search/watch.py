@@ -32,10 +32,10 @@ def watch(
     Changes that cannot be stored, since another process is writing, are tried again every second. Raises DataError when
     no root exists, and as `update` at first.
     """
-    roots = [root.found(index.folder) for root in index.header().roots]
+    roots = [root.found(index.place.own_folder) for root in index.header().roots]
     present = [root for root in roots if not is_gone(root)]
     if not present:
-        raise DataError(f"{index.folder} has no folder that exists to watch. Add one with 'openclap index add'.")
+        raise DataError(f"{index.place} has no folder that exists to watch. Add one with 'openclap index add'.")
     changes = _changes(present, stop, note)
     next(changes, None)  # watch before the first scan, so that no change falls between the two
     report(update(None))

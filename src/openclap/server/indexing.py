@@ -42,7 +42,7 @@ class IndexingJob(Job[IndexingState]):
         # Tables of its own: those of the served index are read by requests meanwhile.
         model = self.index.model
         embedder = Embedder(BatchedRuntime(model.thread, task), mono=model.embedder.mono)
-        library = Library(Index.open(self.index.library.index.folder), embedder)
+        library = Library(Index.open(self.index.library.index.address), embedder)
 
         def seconds(more: float) -> None:
             self.update(seconds=self.state.seconds + more)

@@ -1,0 +1,331 @@
+"""An index in object storage: the same tables of LanceDB at an address, two small tables beside them, and a cache here.
+
+    files.lance, windows.lance      as in a folder
+    documents.lance                 name -> content: index.json, fit.npz, tokenizer.json
+    lease.lance                     one row: the process that writes, and its heartbeat
+
+A store has no files that a system would lock, and no folder that could be mapped. So the right to write is a *lease*,
+taken by an update of one row: LanceDB commits by conditional puts, and of two updates of one row the second sees the
+first. Snapshot and keywords are derived on each machine that searches, under openclap's home.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Any
+from uuid import uuid4
+
+from openclap.errors import ConfigError, DataError, LockedError
+from openclap.paths import home
+from openclap.search.place import TABLES, CheckLock, Place, TableVersion
+from openclap.search.rows import quoted
+from openclap.storage import write_bytes
+
+SCHEMES = ("s3", "gs", "az")
+HEARTBEAT_S, STALE_S = 5.0, 20.0
+"""The heartbeat's interval; how long a lease without one is watched before it is taken over."""
+
+_DOCUMENTS, _LEASE = "documents", "lease"
+_ID = b"openclap.id"
+"""Key in the metadata of a table: a random number, so that a table that was made again is another one."""
+_CAUSES = (r"<Code>(\w+)</Code>", r'message: \\?"([^"\\]+)', r'inner: .*?\("([^"]+)"\)', r"status: (\d{3})")
+_POLL_S = 0.3
+_LEASES_PER_CLEANUP = 50
+_CREATING_TAKES_S = 60.0
+
+
+class RemotePlace(Place):
+    """An index in S3, Google Cloud Storage or Azure Blob Storage, or a store that speaks as one of them.
+
+    Credentials, region and endpoint are those of the environment, under the names that the store's own tools use
+    (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …). Raises ConfigError for a URL of anything else.
+    """
+
+    keep_versions = timedelta(days=1)  # a machine that makes its first snapshot reads one version for hours
+    advice = "Check the address, the network and your permissions there."
+
+    def __init__(self, url: str) -> None:
+        scheme, _, path = url.partition("://")
+        if scheme not in SCHEMES or not path.strip("/"):
+            raise ConfigError(
+                f"{url}: is no address of an index, expected a folder, or s3://, gs:// or az://BUCKET/NAME."
+            )
+        self.address = url
+        name = re.sub(r"[^\w.-]", "_", path.rpartition("/")[2])
+        self.folder = home() / "remote-indexes" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        self._fixed: dict[str, Any] = {}
+        self._documents: tuple[TableVersion, dict[str, bytes]] | None = None
+        self._reading = Lock()
+
+    @property
+    def own_folder(self) -> None:
+        return None
+
+    @cached_property
+    def database(self) -> Any:
+        return self._connect(read_consistency_interval=timedelta(0))
+
+    @cached_property
+    def _unrefreshed(self) -> Any:
+        """A connection whose tables stay at a version until they are told otherwise, so that reading the number and
+        the metadata of one version takes one request."""
+        return self._connect()
+
+    def _connect(self, **options: Any) -> Any:
+        import lancedb
+
+        return lancedb.connect(self.address, storage_options=storage_options(os.environ), **options)
+
+    def newest_versions(self) -> dict[str, TableVersion]:
+        with self._reading:
+            return {table: self._newest(table) for table in TABLES}
+
+    def _newest(self, name: str) -> TableVersion:
+        try:
+            if name in self._fixed:
+                self._fixed[name].checkout_latest()
+            else:
+                self._fixed[name] = self._unrefreshed.open_table(name)
+            return _version(self._fixed[name])
+        except (RuntimeError, ValueError, OSError) as error:
+            self._fixed.pop(name, None)
+            raise self._unreadable(error) from error
+
+    def version(self, name: str, table: Any) -> TableVersion:
+        return _version(table)
+
+    def read(self, name: str) -> bytes | None:
+        with self._reading:
+            try:
+                version = self._newest(_DOCUMENTS)
+            except DataError as error:
+                if _is_missing(error.__cause__):
+                    return None
+                raise
+            if self._documents is None or self._documents[0] != version:
+                try:
+                    rows = self._fixed[_DOCUMENTS].search().to_arrow().to_pylist()
+                except (RuntimeError, ValueError, OSError) as error:
+                    raise self._unreadable(error) from error
+                self._documents = version, {row["name"]: row["content"] for row in rows}
+            return self._documents[1].get(name)
+
+    def _unreadable(self, error: BaseException) -> DataError:
+        return DataError(f"{self}: the index cannot be read ({self.reason(error)}). {self.advice}")
+
+    def write(self, name: str, content: bytes) -> None:
+        import pyarrow as pa
+
+        table = self.open_table(_DOCUMENTS)
+        upsert = table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all()
+        upsert.execute(pa.table({"name": [name], "content": [content]}, schema=_documents_schema()))
+
+    def local_copy(self, name: str) -> Path | None:
+        content = self.read(name)
+        if content is None:
+            return None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(self.folder / name, content)
+        return self.folder / name
+
+    @contextmanager
+    def creating(self) -> Iterator[None]:
+        self._refuse_used()
+        try:
+            if _LEASE not in self._table_names():
+                self._create(_LEASE, [_FREE])
+        except (RuntimeError, ValueError, OSError) as error:
+            if _LEASE not in self._table_names():  # otherwise another process created it in the meantime
+                raise DataError(f"{self}: cannot be created ({self.reason(error)}). {self.advice}") from error
+        with self.writing(_CREATING_TAKES_S):
+            self._refuse_used()
+            names = self._table_names()
+            for name in (*TABLES, _DOCUMENTS):
+                if name in names:
+                    self.database.drop_table(name)
+            self._create(_DOCUMENTS, None)
+            yield
+
+    def _refuse_used(self) -> None:
+        if self.exists():
+            raise DataError(f"{self} is an index already. Open it, or choose another address.")
+        names = self._table_names()
+        if foreign := sorted(names - {*TABLES, _DOCUMENTS, _LEASE}):
+            raise DataError(f"{self} contains another table ({foreign[0]}). Choose another address for the index.")
+        for name in TABLES:
+            # A creation that was killed leaves empty tables; full ones are an index that lost its index.json.
+            if name in names and self.open_table(name).count_rows():
+                raise DataError(f"{self} holds an index without its index.json. Delete it, and index the sounds again.")
+
+    def _table_names(self) -> set[str]:
+        try:
+            return set(self.database.list_tables().tables)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise DataError(f"{self}: cannot be reached ({self.reason(error)}). {self.advice}") from error
+
+    def create_table(self, name: str, schema: Any) -> None:
+        self.database.create_table(name, schema=schema.with_metadata({_ID: uuid4().hex}))
+
+    def _create(self, name: str, rows: list[dict[str, Any]] | None) -> None:
+        import pyarrow as pa
+
+        schema = _documents_schema() if name == _DOCUMENTS else _lease_schema()
+        schema = schema.with_metadata({_ID: uuid4().hex})
+        self.database.create_table(name, data=pa.Table.from_pylist(rows or [], schema=schema), schema=schema)
+
+    @contextmanager
+    def writing(self, timeout_s: float = 0.0) -> Iterator[CheckLock]:
+        try:
+            lease = Lease(self.address, self.open_table(_LEASE))
+            lease.acquire(timeout_s)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise DataError(f"{self}: cannot be written ({self.reason(error)}). {self.advice}") from error
+        try:
+            yield lease.check
+        finally:
+            lease.release()
+
+    def check_space(self, size: int) -> None:
+        """A store has room."""
+
+    def reason(self, error: BaseException) -> str:
+        """The store's answer, or the system's: LanceDB lists every layer of its code."""
+        text = str(error)
+        for pattern in _CAUSES:
+            if found := re.search(pattern, text):
+                return found[1]
+        return super().reason(error)
+
+
+def storage_options(environment: Mapping[str, str]) -> dict[str, str]:
+    """Options of LanceDB that the environment implies: an endpoint without TLS, such as a store on one's own machine,
+    and the name that newer tools of AWS give to the endpoint of S3 alone."""
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    options = {"endpoint": endpoint} if endpoint else {}
+    return options | ({"allow_http": "true"} if (endpoint or "").startswith("http://") else {})
+
+
+def _is_missing(error: BaseException | None) -> bool:
+    return isinstance(error, ValueError) and "not found" in str(error).partition("(")[0]
+
+
+def _version(table: Any) -> TableVersion:
+    return TableVersion(table.version, (table.schema.metadata or {}).get(_ID, b"").decode())
+
+
+def _documents_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema([("name", pa.string()), ("content", pa.large_binary())])
+
+
+def _lease_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema([("owner", pa.string()), ("host", pa.string()), ("process", pa.int64()), ("beat", pa.int64())])
+
+
+_FREE: dict[str, Any] = {"owner": "", "host": "", "process": 0, "beat": 0}
+
+
+class Lease:
+    """The right to write an index in object storage: the owner in the row of a table, who renews a heartbeat.
+
+    A lease whose heartbeat has stopped for STALE_S is taken over. Its former owner, if it was only suspended, notices
+    that before its next commit. Clocks of two machines are never compared.
+    """
+
+    def __init__(self, address: str, table: Any) -> None:
+        self._address, self._table = address, table
+        self._owner = {"owner": uuid4().hex, "host": socket.gethostname(), "process": os.getpid()}
+        self._stop, self._beating, self._renewed_s = Event(), Lock(), 0.0
+        self._heartbeat: Thread | None = None
+
+    def acquire(self, timeout_s: float) -> None:
+        """Take the lease, and start the heartbeat.
+
+        Raises LockedError while another process has it: once its heartbeat was seen, but not before `timeout_s`.
+        """
+        until = time.monotonic() + timeout_s
+        seen, seen_s = self._state(), time.monotonic()
+        while not self._take(seen, is_stale=time.monotonic() - seen_s >= STALE_S):
+            time.sleep(_POLL_S * random.uniform(0.5, 1.5))
+            found = self._state()
+            is_alive = found != seen
+            if is_alive:
+                seen, seen_s = found, time.monotonic()
+            if is_alive and found["owner"] and time.monotonic() >= until:
+                raise LockedError(
+                    f"{self._address}: another process ({found['process']} on {found['host']}) is writing here. Wait "
+                    "until it has finished, or choose another index."
+                )
+        self._renewed_s = time.time()
+        self._heartbeat = Thread(target=self._beat, name="lease", daemon=True)
+        self._heartbeat.start()
+
+    def _take(self, seen: Mapping[str, Any], *, is_stale: bool) -> bool:
+        """Take the lease if it is free or stale; False also when another process was faster."""
+        if seen["owner"] == self._owner["owner"]:  # the answer to an earlier attempt was lost
+            return True
+        if seen["owner"] and not is_stale:
+            return False
+        where = f"owner = {quoted(seen['owner'])} AND beat = {int(seen['beat'])}"
+        return self._update(where, {**self._owner, "beat": int(seen["beat"]) + 1})
+
+    def check(self) -> None:
+        """Raise LockedError when another process has taken the lease over, since this one was suspended."""
+        if not 0 <= time.time() - self._renewed_s < STALE_S / 2:  # the clock of the system also counts a suspension
+            self._renew()
+        if self._stop.is_set():
+            raise LockedError(
+                f"{self._address}: another process has taken over the right to write here, so this one stops. What it "
+                "stored is there; run it again when the other has finished."
+            )
+
+    def release(self) -> None:
+        """Stop the heartbeat and give up the lease."""
+        self._stop.set()
+        if self._heartbeat is not None:
+            self._heartbeat.join()
+        with suppress(RuntimeError, ValueError, OSError):  # a lease that stays only makes the next process watch it
+            if self._update(self._own, {"owner": ""}) and self._table.version % _LEASES_PER_CLEANUP == 0:
+                self._table.optimize(cleanup_older_than=timedelta(minutes=10))
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            with suppress(RuntimeError, ValueError, OSError):  # a store that fails is reported by the next commit
+                self._renew()
+
+    def _renew(self) -> None:
+        with self._beating:
+            if self._table.update(where=self._own, updates_sql={"beat": "beat + 1"}).rows_updated:
+                self._renewed_s = time.time()
+            else:
+                self._stop.set()
+
+    @property
+    def _own(self) -> str:
+        return f"owner = {quoted(str(self._owner['owner']))}"
+
+    def _state(self) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = self._table.search().to_arrow().to_pylist()
+        return rows[0] if rows else _FREE
+
+    def _update(self, where: str, values: Mapping[str, Any]) -> bool:
+        try:
+            return bool(self._table.update(where=where, values=dict(values)).rows_updated)
+        except RuntimeError as error:
+            if "conflict" in str(error).lower() or "concurrent" in str(error).lower():
+                return False
+            raise
