@@ -38,6 +38,8 @@ from openclap.types import KeywordUse, Progress
 if TYPE_CHECKING:
     import torch
 
+    from openclap.data.parallel import Share
+
 TOKENIZER = "tokenizer.json"
 """File in the index folder, for a model that has no tokenizer of its own."""
 
@@ -183,6 +185,7 @@ class Library:
         *,
         records: Sequence[Record] = (),
         exclude: Sequence[str] = (),
+        part: str | None = None,
         progress: Callable[[int, int], None] | None = None,
         seconds: Callable[[float], None] | None = None,
     ) -> ScanReport:
@@ -192,23 +195,28 @@ class Library:
             records: facts about the files: hits show their first caption, tags and licence.
             exclude: patterns of names (`*.tmp`) or of paths below a root (`Field/old`) that the index leaves out from
                 now on; files of the index that match are removed from it.
+            part: "3/100" adds the third of a hundred parts of the files. Processes that add the other parts may run at
+                once, on any machine that sees the sounds. When all are done, `optimize` the index.
             progress: receives the number of files done and the number of files to read.
             seconds: receives the seconds of sound embedded since its last call.
 
         Raises DataError when there is nothing to index, or another process is writing to the index.
         """
         by_path = {absolute(record.audio): record for record in records}
+        share = _share(part) if part else None
         report = scanning.add(
             self.index,
             [Path(root) for root in roots],
             self._embed(seconds),
             describe,
-            facts=lambda path: _facts(by_path, path),
+            facts=(lambda path: _facts(by_path, path)) if by_path else None,
             metadata=read_metadata,
             exclude=exclude,
+            part=share,
             progress=progress,
         )
-        self._update_background()
+        if share is None:
+            self._update_background()
         return report
 
     def update(
@@ -368,6 +376,12 @@ def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> I
         precision=embedder.precision,
         revision=revision,
     )
+
+
+def _share(part: str) -> Share:
+    from openclap.data.parallel import Share
+
+    return Share.parse(part)
 
 
 def _lasting_name(model: str) -> str:

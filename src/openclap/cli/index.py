@@ -53,6 +53,7 @@ def add(
     table: Path | None = None,
     read_as: ReadAs = ReadAs(),
     exclude: Exclude = (),
+    part: str | None = None,
     watch: Watch = False,
     json: bool = False,
 ) -> None:
@@ -71,9 +72,13 @@ def add(
     sounds
         Folders or sound files.
     index
-        The index folder. Default: ~/.cache/openclap/index ($OPENCLAP_HOME/index).
+        The index: a folder, or s3://, gs:// or az://BUCKET/NAME. Default: ~/.cache/openclap/index
+        ($OPENCLAP_HOME/index).
     table
         A table that `openclap dataset build` can read: hits show its captions, tags and licences.
+    part
+        The part of the files for this job: 3/100 is the third of 100 jobs, which may run in parallel, on several
+        machines. When all are done: `openclap index optimize`.
     json
         Print one JSON object instead of a table.
     """
@@ -86,7 +91,9 @@ def add(
     library = model_options.open_library(index or paths.home() / "index")
     started_s = time.monotonic()
     with progress("Indexing") as advance:
-        report = library.add(sounds, records=records, exclude=exclude, progress=advance, seconds=advance.add_seconds)
+        report = library.add(
+            sounds, records=records, exclude=exclude, part=part, progress=advance, seconds=advance.add_seconds
+        )
     took_s = time.monotonic() - started_s
     _show(report, json=json)
     if took_s >= CONVERT_AFTER_S:

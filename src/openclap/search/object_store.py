@@ -142,12 +142,7 @@ class RemotePlace(Place):
     @contextmanager
     def creating(self) -> Iterator[None]:
         self._refuse_used()
-        try:
-            if _LEASE not in self._table_names():
-                self._create(_LEASE, [_FREE])
-        except (RuntimeError, ValueError, OSError) as error:
-            if _LEASE not in self._table_names():  # otherwise another process created it in the meantime
-                raise DataError(f"{self}: cannot be created ({self.reason(error)}). {self.advice}") from error
+        self._create_lease()
         with self.writing(_CREATING_TAKES_S):
             self._refuse_used()
             names = self._table_names()
@@ -156,6 +151,22 @@ class RemotePlace(Place):
                     self.database.drop_table(name)
             self._create(_DOCUMENTS, None)
             yield
+
+    def _create_lease(self) -> None:
+        """Create the table of the lease, unless there is one. Another process may be doing so: then creating it fails,
+        and opening it succeeds a moment later."""
+        until = time.monotonic() + _CREATING_TAKES_S
+        while True:
+            try:
+                self.open_table(_LEASE)
+                return
+            except (RuntimeError, ValueError, OSError) as missing:
+                try:
+                    self._create(_LEASE, [_FREE])
+                except (RuntimeError, ValueError, OSError) as error:
+                    if not _is_missing(missing) or time.monotonic() > until:
+                        raise DataError(f"{self}: cannot be created ({self.reason(error)}). {self.advice}") from error
+                    time.sleep(_POLL_S)
 
     def _refuse_used(self) -> None:
         if self.exists():
@@ -184,10 +195,14 @@ class RemotePlace(Place):
         schema = schema.with_metadata({_ID: uuid4().hex})
         self.database.create_table(name, data=pa.Table.from_pylist(rows or [], schema=schema), schema=schema)
 
+    @cached_property
+    def _lease_table(self) -> Any:
+        return self.open_table(_LEASE)
+
     @contextmanager
     def writing(self, timeout_s: float = 0.0) -> Iterator[CheckLock]:
         try:
-            lease = Lease(self.address, self.open_table(_LEASE))
+            lease = Lease(self.address, self._lease_table)
             lease.acquire(timeout_s)
         except (RuntimeError, ValueError, OSError) as error:
             raise DataError(f"{self}: cannot be written ({self.reason(error)}). {self.advice}") from error
@@ -309,7 +324,7 @@ class Lease:
 
     def _renew(self) -> None:
         with self._beating:
-            if self._table.update(where=self._own, updates_sql={"beat": "beat + 1"}).rows_updated:
+            if self._table.update(where=self._own, values_sql={"beat": "beat + 1"}).rows_updated:
                 self._renewed_s = time.time()
             else:
                 self._stop.set()

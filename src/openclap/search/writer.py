@@ -89,8 +89,11 @@ class IndexWriter:
         """The hashes of contents with stored vectors."""
         return self._contents
 
-    def known(self, within: Collection[str] | None = None) -> dict[str, FileRow]:
-        """Every file of the index by path; or those that are among the paths `within`, or below one."""
+    def known(
+        self, within: Collection[str] | None = None, only: Callable[[str], bool] | None = None
+    ) -> dict[str, FileRow]:
+        """Every file of the index by path; or those that are among the paths `within`, or below one, and for which
+        `only` returns true."""
         conditions = [None] if within is None else [*among("path", within), *map(_below, prefixes(within))]
         with self._storage("read"):
             searches = [self._files.search() for _ in conditions]
@@ -98,7 +101,8 @@ class IndexWriter:
                 search.where(condition) if condition else search
                 for search, condition in zip(searches, conditions, strict=True)
             ]
-            return {row.path: row for search in found for row in file_rows(search.to_arrow())}
+            batches = (batch for search in found for batch in search.to_batches())
+            return {row.path: row for batch in batches for row in file_rows(_filtered(batch, only))}
 
     def put(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
         """Store `files`, each replacing the row with its path, and the windows of new contents.
@@ -202,6 +206,13 @@ class IndexWriter:
         with self._storage("read"):
             batches = table.search().select(["hash"]).to_batches()
             return {digest for batch in batches for digest in batch.column("hash").unique().to_pylist()}
+
+
+def _filtered(files: Any, only: Callable[[str], bool] | None) -> Any:
+    """The rows of an Arrow batch whose paths are wanted."""
+    import pyarrow as pa
+
+    return files.filter(pa.array(map(only, files["path"].to_pylist()), pa.bool_())) if only else files
 
 
 def _below(prefix: str) -> str:
