@@ -215,7 +215,7 @@ class RemotePlace(Place):
         """A store has room."""
 
     def reason(self, error: BaseException) -> str:
-        """The store's answer, or the system's: LanceDB lists every layer of its code."""
+        """The store's answer, or the system's."""
         text = str(error)
         for pattern in _CAUSES:
             if found := re.search(pattern, text):

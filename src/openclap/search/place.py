@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -128,7 +129,9 @@ class Place(ABC):
         """Raise DataError unless there is room for `size` bytes more."""
 
     def reason(self, error: BaseException) -> str:
-        """The cause in an error of LanceDB or the system, in a line."""
+        """The cause in an error of LanceDB or the system, in a line. LanceDB lists every layer of its code."""
+        if found := re.search(r"([A-Z][^:(]+) \(os error \d+\)", str(error)):
+            return found[1]
         return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
     def exists(self) -> bool:
