@@ -99,8 +99,8 @@ class Library:
             >>> library.index.identity.model
             'demo-start'
         """
-        check_path("folder", folder)
-        index = Index.open(folder) if model is None or Index.exists(folder) else None
+        place = check_path("folder", folder)
+        index = Index.open(place) if model is None or Index.exists(place) else None
         stored = index.identity if index else None
         if model is None and stored:
             model, revision = stored.model, revision or stored.revision
@@ -122,7 +122,7 @@ class Library:
         if tokenizer:
             embedder.check_tokenizer()  # before a folder is created
         if index is None:
-            index = Index.open_or_create(folder, identity)
+            index = Index.open_or_create(place, identity)
             if tokenizer and index.place.read(TOKENIZER) is None:
                 index.place.write(TOKENIZER, Path(tokenizer).read_bytes())
         return cls(index, embedder)

@@ -50,6 +50,8 @@ COMMIT_EVERY_S = 10.0
 _COMMIT_SHARE = 0.1
 """Part of its time that one of several processes spends on commits, waiting for its turn included: in object storage,
 and beside many others, a commit takes seconds, and fewer and larger ones follow."""
+_MOST_BATCHES = 8
+"""Batches in one commit, at most."""
 _FACTS_PER_COMMIT = 4096
 """Unchanged files with new facts that are committed together."""
 
@@ -319,7 +321,8 @@ class _Scan:
 
     def _is_due(self, elapsed_s: float) -> bool:
         """Whether a commit is due, so long after the last one."""
-        return elapsed_s >= self._pause_s and (len(self._rows) >= self._batch or elapsed_s >= COMMIT_EVERY_S)
+        is_due = len(self._rows) >= self._batch or elapsed_s >= COMMIT_EVERY_S
+        return is_due and (elapsed_s >= self._pause_s or len(self._rows) >= _MOST_BATCHES * self._batch)
 
     def _count_done(self) -> None:
         self._done += 1
