@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from openclap.library import Library
 from support.mounts import run_with_mounts
 from support.search_helpers import write_tone
@@ -115,6 +117,7 @@ assert call("index", "verify", *index)[0] == 0
 )
 
 
+@pytest.mark.long
 def test_commands_on_a_full_disk(tmp_path: Path, tiny_model: Path, sounds: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -146,6 +149,7 @@ assert "Read-only file system" in refused("index", "add", sounds, "--index", dis
 """
 
 
+@pytest.mark.long
 def test_an_index_on_a_read_only_disk(tmp_path: Path, tiny_model: Path, sounds: Path) -> None:
     """Searches find what they find where it can be written, also without a snapshot; changes get a sentence."""
     library = Library.open(tmp_path / "disk" / "index", tiny_model)

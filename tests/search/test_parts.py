@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openclap.cli import run
 from openclap.data.parallel import Share
 from openclap.errors import ConfigError
 from openclap.library import Library
@@ -58,7 +59,7 @@ def whole(tmp_path: Path, many: Path) -> Index:
     return index
 
 
-@pytest.fixture(params=["folder", "store"])
+@pytest.fixture(params=["folder", pytest.param("store", marks=pytest.mark.long)])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "store":
         return str(request.getfixturevalue("store"))
@@ -135,3 +136,4 @@ def test_python_and_mistakes(tmp_path: Path, sounds: Path, tiny_model: Path) -> 
     for part in ("0/2", "3/2", "2", "1/0", "a/b"):
         with raises_naming(ConfigError, part):
             library.add([sounds], part=part)
+    assert run(["index", "add", str(sounds), "--index", str(tmp_path / "index"), "--part", "1/2", "--watch"]) == 2

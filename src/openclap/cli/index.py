@@ -82,8 +82,11 @@ def add(
     json
         Print one JSON object instead of a table.
     """
+    from openclap.errors import ConfigError
     from openclap.sources.recognise import advice
 
+    if part and watch:
+        raise ConfigError("--watch follows all files, so it cannot be combined with --part.")
     collection = read_as.recognise(table) if table else None
     records = list(collection.read()) if collection else []
     if collection and not any(record.captions for record in records):

@@ -246,12 +246,13 @@ class Index:
 
     def _mirror_keywords(self, keywords: KeywordIndex) -> None:
         """Make the keywords of an index in object storage on this machine, unless they are up to date."""
-        view = self._current()
-        version = self._viewed[0]["files"].number if view and self._viewed else None
-        if view is None or keywords.version() == version or version is None:
+        self._current()
+        with self._viewing:
+            view, viewed = self._view, self._viewed
+        if view is None or viewed is None or keywords.version() == viewed[0]["files"].number:
             return
         with suppress(OSError, DataError), only_writer(self.folder, timeout_s=_MIRRORING_TAKES_S):
-            keywords.rebuild(file_rows(view.live_facts), version)
+            keywords.rebuild(file_rows(view.live_facts), viewed[0]["files"].number)
 
     def files_by_path(self) -> dict[str, FileRow]:
         """The rows of all files."""
