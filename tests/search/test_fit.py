@@ -15,7 +15,6 @@ from openclap.library import Library
 from openclap.search import snapshot
 from openclap.search.background import descriptions
 from openclap.search.fit import FEWEST_WINDOWS, PROBABLY_NOTHING, read_background, update_background
-from openclap.search.folder import write_lock
 from openclap.search.index import Index
 from openclap.search.queries import SearchQuery, find
 from support.numpy_runtime import embedder
@@ -171,7 +170,7 @@ def test_an_index_that_cannot_be_written_is_named_in_a_sentence(filled: Index, t
 
 
 def test_another_writer_is_respected(filled: Index, texts: Texts) -> None:
-    with write_lock(filled.folder), pytest.raises(DataError):
+    with filled.place.writing(), pytest.raises(DataError):
         update_background(filled, texts)
     assert read_background(filled) is None
 

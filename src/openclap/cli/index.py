@@ -53,6 +53,7 @@ def add(
     table: Path | None = None,
     read_as: ReadAs = ReadAs(),
     exclude: Exclude = (),
+    part: str | None = None,
     watch: Watch = False,
     json: bool = False,
 ) -> None:
@@ -71,14 +72,21 @@ def add(
     sounds
         Folders or sound files.
     index
-        The index folder. Default: ~/.cache/openclap/index ($OPENCLAP_HOME/index).
+        The index: a folder, or s3://, gs:// or az://BUCKET/NAME. Default: ~/.cache/openclap/index
+        ($OPENCLAP_HOME/index).
     table
         A table that `openclap dataset build` can read: hits show its captions, tags and licences.
+    part
+        The part of the files for this job: 3/100 is the third of 100 jobs, which may run in parallel, on several
+        machines. When all are done: `openclap index optimize`.
     json
         Print one JSON object instead of a table.
     """
+    from openclap.errors import ConfigError
     from openclap.sources.recognise import advice
 
+    if part and watch:
+        raise ConfigError("--watch follows all files, so it cannot be combined with --part.")
     collection = read_as.recognise(table) if table else None
     records = list(collection.read()) if collection else []
     if collection and not any(record.captions for record in records):
@@ -86,7 +94,9 @@ def add(
     library = model_options.open_library(index or paths.home() / "index")
     started_s = time.monotonic()
     with progress("Indexing") as advance:
-        report = library.add(sounds, records=records, exclude=exclude, progress=advance, seconds=advance.add_seconds)
+        report = library.add(
+            sounds, records=records, exclude=exclude, part=part, progress=advance, seconds=advance.add_seconds
+        )
     took_s = time.monotonic() - started_s
     _show(report, json=json)
     if not json:
@@ -269,8 +279,8 @@ def status(*, index: Path | None = None, json: bool = False) -> None:
     files, windows = opened.count()
     identity = opened.identity
     header = opened.header()
-    facts: dict[str, object] = {"index": str(folder), "files": files, "windows": windows, "model": identity.model}
-    facts |= {"digest": identity.digest, "folders": [root.found(folder) for root in header.roots]}
+    facts: dict[str, object] = {"index": opened.address, "files": files, "windows": windows, "model": identity.model}
+    facts |= {"digest": identity.digest, "folders": [root.found(opened.place.own_folder) for root in header.roots]}
     facts |= {"exclude": list(header.exclude), "format": header.version}
     facts |= {"precision": identity.precision, "channels": identity.channels, "trim_silence": identity.trim_silence}
     if json:
@@ -296,7 +306,7 @@ def optimize(*, index: Path | None = None) -> None:
 
     opened = Index.open(index or default_index())
     opened.optimize()
-    note(f"{opened.folder} is optimized: {opened.count()[1]:,} windows.")
+    note(f"{opened.place} is optimized: {opened.count()[1]:,} windows.")
 
 
 def verify(*, index: Path | None = None, recall: bool = False, queries: int = 50, json: bool = False) -> None:

@@ -164,7 +164,7 @@ def _reciprocal(rank: int) -> float:
 
 def _as_found(index: Index, hits: Sequence[Hit]) -> list[Hit]:
     """Hits with the paths that their files have now: those of roots that moved together with the index."""
-    roots = [(root.path, root.found(index.folder)) for root in index.header().roots]
+    roots = [(root.path, root.found(index.place.own_folder)) for root in index.header().roots]
     moved = {old: new for (old, new) in roots if old != new}
     pairs = list(zip(prefixes(moved), prefixes(moved.values()), strict=True))
     for old, new in pairs:

@@ -17,7 +17,6 @@ them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -34,6 +33,7 @@ from numpy.typing import NDArray
 
 from openclap.arrays import Floats, Ints
 from openclap.errors import DataError
+from openclap.search.place import Place, TableVersion
 from openclap.search.ranking import Numbers, View, Windows, arrow_booleans
 from openclap.search.sketch import BLOCK, Codebook, Halves, Sketch, write_codes
 from openclap.storage import new_file, sync_folder
@@ -43,7 +43,6 @@ SKETCH_FROM = 16_384
 """Windows without a sketch from which on one is made, or extended: below, exact scores of all are as fast."""
 
 _FOLDER, _HEADER = "snapshot", "current.json"
-_TABLES = ("windows", "files")
 _ROW, _CONTENT = "_rowid", "_content"
 """Columns of stored facts: LanceDB's row id, and the number of the content."""
 _HASH = np.dtype("S64")
@@ -61,14 +60,6 @@ _TRIES = 5
 
 class SnapshotError(DataError):
     """A snapshot that is missing, damaged or too old to be of use, so that the tables have to be searched."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableVersion:
-    """A version of a LanceDB table: its number, and the SHA-256 of its manifest."""
-
-    number: int
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,50 +121,6 @@ class Changes:
     newer: Any
     gone: Ints
     keeps_facts: bool
-
-
-# --- versions of the tables, without LanceDB
-
-
-def newest_versions(folder: Path) -> dict[str, TableVersion]:
-    """The newest version of each table of an index. Raises DataError when a table is missing."""
-    return {table: _newest(folder, table) for table in _TABLES}
-
-
-def _newest(folder: Path, table: str) -> TableVersion:
-    versions = folder / f"{table}.lance" / "_versions"
-    for _ in range(_TRIES):
-        try:
-            path = max(versions.glob("*.manifest"), key=_number)
-            return TableVersion(_number(path), hashlib.sha256(path.read_bytes()).hexdigest())
-        except FileNotFoundError:  # removed by a writer that cleans up, so there is a newer one
-            continue
-        except (OSError, ValueError) as error:
-            raise _unreadable(folder, table) from error
-    raise _unreadable(folder, table)
-
-
-def _version(folder: Path, table: str, number: int) -> TableVersion:
-    """A version by its number."""
-    for path in (folder / f"{table}.lance" / "_versions").glob("*.manifest"):
-        if _number(path) == number:
-            return TableVersion(number, hashlib.sha256(path.read_bytes()).hexdigest())
-    raise _unreadable(folder, table)
-
-
-def _number(manifest: Path) -> int:
-    """The version of a manifest. LanceDB names it 2^64 - 1 - version, in 20 digits; older releases: the version."""
-    name = manifest.stem
-    if not name.isdecimal():
-        return -1  # a version apart from the main line
-    return 2**64 - 1 - int(name) if len(name) == 20 else int(name)
-
-
-def _unreadable(folder: Path, table: str) -> DataError:
-    return DataError(
-        f"{folder}: the index cannot be read (the table '{table}' is missing). It is damaged or was removed. Delete "
-        "the folder and index the sounds again."
-    )
 
 
 # --- reading
@@ -301,14 +248,14 @@ def view(stored: Snapshot, changes: Changes | None = None) -> View:
     return View(stored.windows, now.windows, stored.sketch, facts, content_F, is_live_F, contents)
 
 
-def read_tables(folder: Path, database: Any, dim: int) -> View:
+def read_tables(place: Place, dim: int) -> View:
     """What the tables hold, read into memory, for an index without a useful snapshot."""
     import pyarrow as pa
 
     header = Header(FORMAT, "", dim, {}, 0, 0, 0, {}, {})
     none, nothing = np.empty(0, np.int64), pa.table({})
-    empty = Snapshot(folder, header, _no_windows(dim), none, np.empty(0, _HASH), None, nothing, nothing, none)
-    return view(empty, read_changes(folder, database, empty, sys.maxsize))
+    empty = Snapshot(place.folder, header, _no_windows(dim), none, np.empty(0, _HASH), None, nothing, nothing, none)
+    return view(empty, read_changes(place, empty, sys.maxsize))
 
 
 def _no_windows(dim: int) -> Windows:
@@ -318,23 +265,23 @@ def _no_windows(dim: int) -> Windows:
 # --- differences between a snapshot and the tables
 
 
-def read_changes(folder: Path, database: Any, stored: Snapshot, at_most: int) -> Changes:
+def read_changes(place: Place, stored: Snapshot, at_most: int) -> Changes:
     """Read from the tables what `stored` lacks. Raises SnapshotError when that is more than `at_most` windows.
 
     Windows are read before files: a file that was removed in between is then seen as removed.
     """
-    windows, window_version = _fixed(folder, database, "windows")
+    windows, window_version = _fixed(place, "windows")
     ids = _row_ids(windows)
     new = ids[~np.isin(ids, stored.rows_N)]
     if len(new) > at_most:
         raise SnapshotError(
-            f"{folder}: the snapshot of the index lacks {len(new):,} windows. Wait until the process that adds them "
+            f"{place}: the snapshot of the index lacks {len(new):,} windows. Wait until the process that adds them "
             "has finished, or run 'openclap index optimize'."
         )
     taken = _take(windows, new, ["hash", "start_s", "end_s", "vector"])
     numbers, hashes_C = _number_contents(taken["hash"])
     added = _window_columns(taken, numbers + np.int32(stored.header.contents), stored.header.dim)
-    files, file_version = _fixed(folder, database, "files")
+    files, file_version = _fixed(place, "files")
     keeps_facts = stored.facts.schema.remove_metadata().names[:-2] == files.schema.names
     known = _integers(stored.facts[_ROW]) if keeps_facts else np.empty(0, np.int64)
     ids = _row_ids(files)
@@ -351,12 +298,11 @@ def read_changes(folder: Path, database: Any, stored: Snapshot, at_most: int) ->
     )
 
 
-def _fixed(folder: Path, database: Any, name: str) -> tuple[Any, TableVersion]:
+def _fixed(place: Place, name: str) -> tuple[Any, TableVersion]:
     """A table at its newest version, whatever a writer does meanwhile."""
-    table = database.open_table(name)
-    number = table.version
-    table.checkout(number)
-    return table, _version(folder, name, number)
+    table = place.open_table(name)
+    table.checkout(table.version)
+    return table, place.version(name, table)
 
 
 def _row_ids(table: Any) -> Ints:
@@ -496,33 +442,44 @@ def _differs(stored: Snapshot) -> DataError:
 # --- writing, under the index's write lock
 
 
-def refresh(folder: Path, database: Any, dim: int) -> None:
+def refresh(place: Place, dim: int) -> None:
     """Bring the snapshot up to date with the tables: append what is new, or make it anew when too much has changed.
 
-    The caller has the write lock. Raises OSError when it cannot be written, and errors of LanceDB.
+    The caller has the write lock, or that of the place's folder. Raises OSError when it cannot be written, and errors
+    of LanceDB.
     """
     try:
-        stored = open_snapshot(folder, dim)
-        if stored.header.versions == newest_versions(folder):
+        stored = open_snapshot(place.folder, dim)
+        versions = place.newest_versions()
+        if stored.header.versions == versions:
             return
-        changes = read_changes(folder, database, stored, max(SKETCH_FROM, len(stored.windows) // 2))
+        check_tables(place, stored, versions)
+        changes = read_changes(place, stored, max(SKETCH_FROM, len(stored.windows) // 2))
     except SnapshotError:
-        rebuild(folder, database, dim)
+        rebuild(place, dim)
         return
     if changes.keeps_facts and _unused(view(stored, changes)) <= _MOST_UNUSED:
-        _append(folder, stored, changes)
+        _append(place.folder, stored, changes)
     else:
-        rebuild(folder, database, dim)
+        rebuild(place, dim)
 
 
-def rebuild(folder: Path, database: Any, dim: int) -> None:
+def check_tables(place: Place, stored: Snapshot, versions: dict[str, TableVersion]) -> None:
+    """Raise SnapshotError for a snapshot of other tables: an index in object storage may have been deleted and made
+    again, while its snapshot stayed here."""
+    made = stored.header.versions
+    if place.own_folder is None and any(made[name].digest != versions[name].digest for name in versions):
+        raise SnapshotError(f"{place}: the index was made again since this machine read it.")
+
+
+def rebuild(place: Place, dim: int) -> None:
     """Make the snapshot from the tables, whatever there is. Raises as `refresh`."""
     generation = uuid4().hex[:16]
-    place = folder / _FOLDER / generation
-    place.mkdir(parents=True)
-    windows, window_version = _fixed(folder, database, "windows")
-    files, file_version = _fixed(folder, database, "files")
-    count, contents = _write_windows(place, windows, dim)
+    folder = place.folder / _FOLDER / generation
+    folder.mkdir(parents=True)
+    windows, window_version = _fixed(place, "windows")
+    files, file_version = _fixed(place, "files")
+    count, contents = _write_windows(folder, windows, dim)
     header = Header(
         FORMAT,
         generation,
@@ -534,12 +491,12 @@ def rebuild(folder: Path, database: Any, dim: int) -> None:
         names={},
         sizes={},
     )
-    columns = {name: _mapped(place / name, dtype, shape) for name, dtype, shape in _columns(header)}
+    columns = {name: _mapped(folder / name, dtype, shape) for name, dtype, shape in _columns(header)}
     facts = files.search().with_row_id(True).to_arrow().select([*files.schema.names, _ROW])
     facts = _with_content(facts, columns["hashes"])
-    header = _with_facts(place, header, facts)
-    header = _with_sketch(place, header, columns["vectors"], None)
-    _switch(folder, header)
+    header = _with_facts(folder, header, facts)
+    header = _with_sketch(folder, header, columns["vectors"], None)
+    _switch(place.folder, header)
 
 
 def _unused(now: View) -> float:
