@@ -193,7 +193,10 @@ def main() -> None:
     print(f"compared in {time.perf_counter() - start:.0f} s; {failed} pairs not compared")
     found = {frozenset(pair) for names in members for pair in combinations(names, 2)}
     made = {
-        frozenset((name, other)) for name in kinds for other in origin if other not in kinds and origin[name] == origin[other]
+        frozenset((name, other))
+        for name in kinds
+        for other in origin
+        if other not in kinds and origin[name] == origin[other]
     }
     joined, natural = with_natural_copies(folder / "sounds", origin, sorted(found, key=sorted))
     right = {pair for pair in found if len({joined[name] for name in pair}) == 1}

@@ -144,7 +144,7 @@ class KeywordIndex:
         """
         try:
             with self._open("ro") as database:
-                return _search(database, query, limit, allowed)
+                return search_tables(database, query, limit, allowed)
         except sqlite3.Error:
             return []
 
@@ -165,10 +165,16 @@ class KeywordIndex:
 
 def in_memory(files: Iterable[FileRow], query: str, limit: int, allowed: Collection[str] | None = None) -> list[str]:
     """As `KeywordIndex.search`, without a database on the disk: for an index that has none and cannot be written."""
-    with closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(_SCHEMA)
-        _insert(database, files)
-        return _search(database, query, limit, allowed)
+    with closing(tables_of(files)) as tables:
+        return search_tables(tables, query, limit, allowed)
+
+
+def tables_of(files: Iterable[FileRow]) -> sqlite3.Connection:
+    """A database in memory."""
+    tables = sqlite3.connect(":memory:")
+    tables.executescript(_SCHEMA)
+    _insert(tables, files)
+    return tables
 
 
 def _insert(database: sqlite3.Connection, files: Iterable[FileRow]) -> None:
@@ -196,18 +202,20 @@ def _remove(database: sqlite3.Connection, paths: Iterable[str]) -> None:
             database.execute("DELETE FROM files WHERE id = ?", row[:1])
 
 
-def _search(database: sqlite3.Connection, query: str, limit: int, allowed: Collection[str] | None) -> list[str]:
+def search_tables(database: sqlite3.Connection, query: str, limit: int, allowed: Collection[str] | None) -> list[str]:
+    """As `KeywordIndex.search`, in the tables of an open database."""
     units = list(dict.fromkeys(map(tuple, _split_parts(query))))
     words = list(chain(*units))
     if not words:
         return []
     phrase = f'words : "{" ".join(words[:_MOST_WORDS])}"'
-    by_letters = partial(_by_letters, letters=_letters(words))
+    letters = _letters(words)
+    by_name, by_letters = partial(_by_name, letters=letters), partial(_by_letters, letters=letters)
     some = partial(_by_terms, match=" OR ".join(_rarest(database, words)))
     if len(words) > 1:
-        ways = (partial(_by_name, match=phrase), by_letters, partial(_by_terms, match=_all_of(database, units)), some)
+        ways = (partial(by_name, match=phrase), by_letters, partial(_by_terms, match=_all_of(database, units)), some)
     else:
-        ways = (partial(_by_terms, match=phrase), some, partial(_by_name, match=f"{phrase} *"), by_letters)
+        ways = (partial(by_name, match=phrase), some, partial(by_name, match=f"{phrase} *"), by_letters)
     found: dict[str, None] = {}
     for way in ways:
         paths = way(database, limit=limit if allowed is None else -1)
@@ -217,11 +225,12 @@ def _search(database: sqlite3.Connection, query: str, limit: int, allowed: Colle
     return list(found)[:limit]
 
 
-def _by_name(database: sqlite3.Connection, match: str, limit: int) -> list[str]:
-    """Files that match an expression of FTS5, the shortest name first."""
+def _by_name(database: sqlite3.Connection, match: str, letters: str, limit: int) -> list[str]:
+    """Files that match an expression of FTS5, the shortest name first; names with the letters as they are typed come
+    before those with another ending ("mine" also matches "mining")."""
     sql = """SELECT path FROM files JOIN (SELECT rowid AS id FROM terms WHERE terms MATCH ?) USING (id)
-             ORDER BY length(letters), path LIMIT ?"""
-    return [path for (path,) in database.execute(sql, (match, limit))]
+             ORDER BY instr(letters, ?) = 0, length(letters), path LIMIT ?"""
+    return [path for (path,) in database.execute(sql, (match, letters, limit))]
 
 
 def _by_letters(database: sqlite3.Connection, letters: str, limit: int) -> list[str]:
