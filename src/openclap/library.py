@@ -335,7 +335,7 @@ class Library:
         return count_facets(self.index, fact, where or ())
 
     def _embed(self, seconds: Callable[[float], None] | None) -> scanning.EmbedRecordings:
-        return lambda sounds: self.embedder.recordings_each(sounds, progress=seconds)
+        return lambda sounds: self.embedder.recordings_each(sounds, keep_truncated=True, progress=seconds)
 
     def _update_background(self) -> None:
         """Update the background for the fit of queries. The index is complete without it: a model without a tokenizer,

@@ -186,12 +186,14 @@ class Recording:
 
     Attributes:
         duration_s, rate, channels: of the recording before mixing and resampling: seconds, Hz, number of channels.
+        ends_early: whether the file lacks its end, so that this is what is there.
     """
 
     windows: list[Window]
     duration_s: float
     rate: int
     channels: int
+    ends_early: bool = False
 
 
 class FileContent(bytes):

@@ -102,13 +102,13 @@ def test_an_index_of_format_1_is_searched_and_upgraded(tmp_path: Path, embed: Sp
     assert {row.title for row in after.values()} == {f"title of {name}" for name in after}
     assert {row.metadata_version for row in after.values()} == {METADATA_VERSION}
     assert (after["low.wav"].caption, after["low.wav"].tags) == ("a low.wav", ("tone",))
-    assert json.loads((tmp_path / "old" / "index.json").read_text())["format_version"] == 2
+    assert json.loads((tmp_path / "old" / "index.json").read_text())["format_version"] == 3
 
 
 def test_an_upgrade_that_was_stopped_goes_on(tmp_path: Path, embed: SpectrumEmbedder, sounds: Path) -> None:
     index = old_index(tmp_path / "old", sounds)
     header = json.loads((index.folder / "index.json").read_text())
-    (index.folder / "index.json").write_text(json.dumps({**header, "format_version": 2}))  # but the table is old
+    (index.folder / "index.json").write_text(json.dumps({**header, "format_version": 3}))  # but the table is old
     index = Index.open(tmp_path / "old")
     assert len(index.search(spectrum(tone(200)), 5)) == 2
     assert index.remove([sounds / "low.wav"]) == 1

@@ -1,7 +1,7 @@
 """The folder of an index: `index.json` (model, roots and exclusions), and two LanceDB tables.
 
-`index.json` is written last, so a folder that has one is complete. Format 1 had neither roots nor the files' metadata;
-such an index opens, and its next write upgrades it.
+`index.json` is written last, so a folder that has one is complete. Format 1 had neither roots nor the files' metadata,
+and format 2 did not say which files are damaged; such an index opens, and its next write upgrades it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from openclap.search.keywords import KEYWORDS_NAME
 from openclap.search.paths import is_gone, prefixes
 from openclap.search.rows import files_schema, windows_schema
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _WRITE_LOCK, _CREATE_LOCK = "write.lock", "create.lock"
 _HEADER_NAME = "index.json"

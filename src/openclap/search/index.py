@@ -33,7 +33,7 @@ from openclap.search.rows import (
     among,
     file_rows,
     files_schema,
-    files_schema_1,
+    older_files_schemas,
     unit_vector,
     windows_schema,
 )
@@ -142,7 +142,7 @@ class Index:
 
     @cached_property
     def _files(self) -> Any:
-        return _folder.open_table(self.folder, self._database, "files", files_schema(), files_schema_1())
+        return _folder.open_table(self.folder, self._database, "files", files_schema(), *older_files_schemas())
 
     @cached_property
     def _windows(self) -> Any:

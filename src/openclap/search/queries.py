@@ -82,6 +82,12 @@ def count_files(index: Index, where: Where) -> int:
     return int(mask_of(index.facts(), where).sum())
 
 
+def paths_of_files(index: Index, where: Where) -> list[str]:
+    """The paths of the files that fulfil the conditions, in order."""
+    files = index.facts()
+    return sorted(files.filter(mask_of(files, where)).column("path").to_pylist())
+
+
 def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
     """Hits, the best first, without those that overlap a better one in their file."""
     kept: list[Hit] = []
@@ -96,10 +102,7 @@ def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
 
 def _allowed(index: Index, where: Where) -> set[str] | None:
     """The paths of files that fulfil the conditions; None for all."""
-    if not where:
-        return None
-    files = index.facts()
-    return set(files.filter(mask_of(files, where)).column("path").to_pylist())
+    return set(paths_of_files(index, where)) if where else None
 
 
 def _nearest(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, *, exact: bool) -> Hits:
