@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Receives the number of items done and the total."""
-KeywordUse = Literal["off", "fused", "only"]
-"""Of the words of a query in a search: not at all, together with its embedding, or alone."""
+KeywordUse = Literal["auto", "off", "fused", "only"]
+"""Of the words of a query in a search: its rare words together with its embedding, none, all together with it, or all
+alone."""
 SecondsProgress = Callable[[float], None]
 """Receives the seconds of sound that were embedded since the last call."""
 

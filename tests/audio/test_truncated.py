@@ -36,7 +36,9 @@ def write(path: Path, wave_N: np.ndarray) -> bytes:
             for each in (frame, None):
                 file.mux(stream.encode(each))
     else:
-        form = {".opus": ("OGG", "OPUS"), ".ogg": ("OGG", "VORBIS")}.get(path.suffix, (path.suffix[1:].upper(), "PCM_16"))
+        form = {".opus": ("OGG", "OPUS"), ".ogg": ("OGG", "VORBIS")}.get(
+            path.suffix, (path.suffix[1:].upper(), "PCM_16")
+        )
         rate = 48000 if path.suffix == ".opus" else RATE
         soundfile.write(path, soxr.resample(wave_N, RATE, rate), rate, format=form[0], subtype=form[1])
     return path.read_bytes()

@@ -217,3 +217,14 @@ def test_a_database_that_is_missing_damaged_or_old_is_made_again(index: Index) -
     assert index.find_by_keywords("third", 10) == ["/s/third.wav"]
     with pytest.raises(ConfigError):
         index.find_by_keywords("x", 0)
+
+
+def test_rare_words_are_those_that_few_files_have(tmp_path: Path) -> None:
+    files = named(*(f"rain_{number}_02.wav" for number in range(996)), caption="a quiet field")
+    files += named("glockenspiel.wav", "Kalimba_fx.wav", "kalimba.wav", title="an fx")
+    keywords = KeywordIndex(tmp_path)
+    assert keywords.rare_words("glockenspiel", 4) == []  # there is no database
+    keywords.rebuild(files, 1)
+    query = "a quiet glockenspiel and 998 Kalimbas, in rain, with fx and a trumpet"
+    assert keywords.rare_words(query, 4) == ["glockenspiel", "kalimbas"]
+    assert keywords.rare_words(query, 0) == []

@@ -218,8 +218,8 @@ def _show(report: ScanReport, *, json: bool) -> None:
     list_skipped(report.skipped)
     if report.ends_early:
         note(
-            f"{counted(report.ends_early, 'damaged file')} without the end: the index has what is there. List them with: "
-            "openclap index status"
+            f"{counted(report.ends_early, 'damaged file')} without the end: the index has what is there. List them "
+            "with: openclap index status"
         )
     counts = {name: getattr(report, name) for name in ("added", "unchanged", "moved", "removed")}
     if json:

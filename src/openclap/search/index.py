@@ -70,6 +70,7 @@ class SearchInfo:
         fit: of a text query, the part of a background of queries that have no better hit in the index; None where the
             index has no background. See `search.fit`.
         probably_nothing: whether the fit is so low that the index probably has no such sound.
+        keywords: words of the query by which files were ranked too.
     """
 
     method: Literal["sketch", "windows", "tables", "keywords"]
@@ -79,8 +80,13 @@ class SearchInfo:
     note: str = ""
     fit: float | None = None
     probably_nothing: bool = False
+    keywords: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        words = f", ranked also by the words {' '.join(self.keywords)}" if self.keywords else ""
+        return self._method() + words
+
+    def _method(self) -> str:
         newer = f", {self.newer:,} of them newer than the snapshot" if self.newer else ""
         if self.method == "sketch":
             return f"sketch of {self.windows:,} windows{newer}, {self.scored:,} scored exactly"
@@ -228,6 +234,11 @@ class Index:
         if keywords.version() is not None:
             return keywords.search(query, limit, allowed)
         return in_memory(file_rows(self.facts()), query, limit, allowed)
+
+    def rare_words(self, query: str, share: float) -> list[str]:
+        """The words of a query that are in names or facts of some files, and of no more than a share of all; none in an
+        index without the database of keywords."""
+        return KeywordIndex(self.folder).rare_words(query, int(share * self.view().is_live_F.sum()))
 
     def files_by_path(self) -> dict[str, FileRow]:
         """The rows of all files."""

@@ -73,6 +73,11 @@ def _split_camel_case(word: str) -> Iterator[str]:
     yield word[first:]
 
 
+def _has_meaning(word: str) -> bool:
+    """Whether a word may be rare because of its meaning: numbers and short parts of names ("s", "fx") are by chance."""
+    return word.isalpha() and (len(word) > 2 or not word.isascii()) and word not in _FUNCTION_WORDS
+
+
 class KeywordIndex:
     """The keyword database of an index; without one, or with a damaged one, nothing is found.
 
@@ -145,6 +150,16 @@ class KeywordIndex:
         try:
             with self._open("ro") as database:
                 return search_tables(database, query, limit, allowed)
+        except sqlite3.Error:
+            return []
+
+    def rare_words(self, query: str, most: int) -> list[str]:
+        """The words of a query that are in names or facts of 1 to `most` files."""
+        try:
+            with self._open("ro") as database:
+                words = [word for word in dict.fromkeys(split_words(query)[:_MOST_WORDS]) if _has_meaning(word)]
+                count = "SELECT count(*) FROM (SELECT 1 FROM terms WHERE terms MATCH ? LIMIT ?)"
+                return [w for w in words if 0 < database.execute(count, (f'"{w}"', most + 1)).fetchone()[0] <= most]
         except sqlite3.Error:
             return []
 
