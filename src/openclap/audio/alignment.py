@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +146,7 @@ def agreement(long_S: Wave, short_S: Wave, lag: float) -> float:
     return float((of_bands + of_frames) / 2)
 
 
-def _overlapping(long_S: Wave, short_S: Wave, lag: float) -> tuple[Wave, Wave]:
+def _overlapping(long_S: Wave, short_S: Wave, lag: float) -> tuple[NDArray[Any], NDArray[Any]]:
     """The parts of both recordings that lie over each other, after a shift of the second by the fraction of the lag."""
     whole = int(np.floor(lag))
     size = _fast_length(len(short_S) + _TAPER)
@@ -156,7 +157,7 @@ def _overlapping(long_S: Wave, short_S: Wave, lag: float) -> tuple[Wave, Wave]:
     return long_S[first : first + count], moved_S[other_first : other_first + count]
 
 
-def _spectra(wave_S: Wave) -> NDArray[np.complex128]:
+def _spectra(wave_S: NDArray[Any]) -> NDArray[np.complex128]:
     """(T, F) spectra of overlapping frames; the last frame is filled up with zeros."""
     frames = 1 + max(0, -(-(len(wave_S) - _FRAME) // _HOP))
     padded_S = np.pad(wave_S, (0, (frames - 1) * _HOP + _FRAME - len(wave_S)))

@@ -22,6 +22,8 @@ import numpy as np
 from openclap.errors import ConfigError, DataError
 from openclap.search import folder as _folder
 from openclap.search import snapshot as _snapshot
+from openclap.search import snapshot_tables as _tables
+from openclap.search import snapshot_writer as _writer
 from openclap.search.exact import Candidates, best_hits
 from openclap.search.folder import IndexHeader, IndexIdentity
 from openclap.search.keywords import KeywordIndex, in_memory
@@ -333,7 +335,7 @@ class Index:
         if (view := self._current()) is not None:
             return view
         with self._storage("read"):
-            return _snapshot.read_tables(self.folder, self._database, self.identity.dim)
+            return _tables.read_tables(self.folder, self._database, self.identity.dim)
 
     def _current(self) -> View | None:
         """What the tables hold now, by the snapshot and the rows that are newer; None without a useful snapshot."""
@@ -351,10 +353,10 @@ class Index:
     def _read_view(self, versions: dict[str, _snapshot.TableVersion]) -> tuple[View, dict[str, _snapshot.TableVersion]]:
         stored = _snapshot.open_snapshot(self.folder, self.identity.dim)
         if stored.header.versions == versions:
-            return _snapshot.view(stored), versions
+            return _tables.view(stored), versions
         self._open_tables()
-        changes = _snapshot.read_changes(self.folder, self._database, stored, _NEWER_AT_MOST)
-        return _snapshot.view(stored, changes), changes.versions
+        changes = _tables.read_changes(self.folder, self._database, stored, _NEWER_AT_MOST)
+        return _tables.view(stored, changes), changes.versions
 
     def similar_to(self, path: str | Path, k: int, *, one_per_file: bool = True) -> list[Hit]:
         """Find the k sounds nearest to an indexed file, without the file itself; copies of it are included.
@@ -429,7 +431,7 @@ class Index:
     def _refresh(self) -> None:
         """Bring the snapshot up to date. Without one, searches read the tables: so a full disk fails no addition."""
         with suppress(OSError, DataError), self._storage("written"):
-            _snapshot.refresh(self.folder, self._database, self.identity.dim)
+            _writer.refresh(self.folder, self._database, self.identity.dim)
 
     def optimize(self) -> None:
         """Merge the fragments of both tables, and make the snapshot anew.
@@ -441,7 +443,7 @@ class Index:
             for table in (self._files, self._windows):
                 table.optimize(cleanup_older_than=KEEP_VERSIONS)
             KeywordIndex(self.folder).update([], [], before=before, after=self._files.version)
-            _snapshot.rebuild(self.folder, self._database, self.identity.dim)
+            _writer.rebuild(self.folder, self._database, self.identity.dim)
 
     def without_windows(self) -> list[str]:
         """Paths of files whose vectors are missing: the index is damaged."""
@@ -470,8 +472,8 @@ class Index:
                 if _snapshot.header_stamp(self.folder) is None:
                     return 0
                 raise
-            _snapshot.compare_files(stored, self._files)
-            return _snapshot.compare(stored, self._windows, progress)
+            _tables.compare_files(stored, self._files)
+            return _tables.compare(stored, self._windows, progress)
 
     def sample(self, count: int, rng: np.random.Generator) -> FloatArray:
         """Vectors (count, D) of random windows."""
