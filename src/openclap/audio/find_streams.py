@@ -158,15 +158,19 @@ def _split_ogg(file: BinaryIO, begin: int, end: int) -> Streams:
 
 
 def _check_pages(file: BinaryIO, begin: int, end: int) -> tuple[bool, bool, bool]:
-    """Whether a page is missing, by the page numbers, whether the sample counts only increase, and whether the last
-    page of each stream has the mark of the end.
+    """Whether a page is missing, by the page numbers, whether the sample counts only increase, and whether the end is
+    there.
+
+    The end is missing where the bytes end within a page, or a packet goes on in a page that is not there, unless the
+    last page of each stream says that it is the last. Without this mark alone, a file may be complete: some programs
+    leave it out.
 
     Decoders skip broken pages, of up to a second, without an error; libsndfile ends where the last page says. A stream
     that was cut from a broadcast has headers, and then pages that start at any number.
     """
     last: dict[bytes, tuple[int, int]] = {}
     open_streams: set[bytes] = set()  # by their serial numbers
-    is_broken, is_ordered = False, True
+    is_broken, is_ordered, goes_on = False, True, False
     while begin < end:
         head = read_at(file, begin, 27 + 255)
         size = 27 + head[26] + sum(head[27 : 27 + head[26]]) if head[:4] == b"OggS" and len(head) >= 27 else 0
@@ -178,6 +182,7 @@ def _check_pages(file: BinaryIO, begin: int, end: int) -> tuple[bool, bool, bool
             if is_whole and not is_broken:
                 return True, is_ordered, True
             begin, is_broken = next(find_all(file, b"OggS\0", begin + 1, end), end), True
+            goes_on = head.startswith(b"OggS")
             continue
         serial, number, samples = page[14:18], int.from_bytes(page[18:22], "little"), page[6:14]
         before, had = last.get(serial, (number, 0))
@@ -190,8 +195,9 @@ def _check_pages(file: BinaryIO, begin: int, end: int) -> tuple[bool, bool, bool
         is_ordered = is_ordered and has >= had
         last[serial] = number, has
         (open_streams.discard if page[5] & _LAST_PAGE else open_streams.add)(serial)
+        goes_on = page[26] > 0 and page[26 + page[26]] == 255  # a packet ends with a segment of fewer bytes
         begin, is_broken = begin + size, False
-    return False, is_ordered, not open_streams
+    return False, is_ordered, not (open_streams and goes_on)
 
 
 _LAST_PAGE = 0x04
