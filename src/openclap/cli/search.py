@@ -201,7 +201,9 @@ def show_objects(hits: list[dict[str, Any]], info: Mapping[str, Any], *, json: b
         for hit in hits
     ]
     print_table(["score", "where", "file", "caption"], rows, right=[0, 1])
-    if info["method"] == "sketch" or info["keywords"]:
+    if info["keywords"]:
+        note(f"Ranked also by the words: {', '.join(info['keywords'])}.")
+    if info["method"] == "sketch":
         note(f"{info['summary'][0].upper()}{info['summary'][1:]}.")
     if not hits:
         note("Nothing found: the index is empty, or no file fits. Add sounds with: openclap index add FOLDER")
