@@ -257,7 +257,7 @@ class Library:
         k: int = 10,
         *,
         where: Where | None = None,
-        keywords: KeywordUse = "off",
+        keywords: KeywordUse = "auto",
         every_window: bool = False,
         offset: int = 0,
         exact: bool = False,
@@ -272,8 +272,10 @@ class Library:
             text: a description; or descriptions with weights, below 0 for "not like this". Of several, the unit vectors
                 are multiplied by their weights and added, and the sum is normalised.
             where: conditions on facts, see `openclap.search.filters`: {"duration_s": (1, 10), "tags": "rain"}.
-            keywords: "off"; "fused", which ranks by embeddings and by words of names and facts (BM25), and adds
-                1 / (60 + rank) of both (reciprocal rank fusion, Cormack et al. 2009); or "only", by words alone.
+            keywords: "fused" ranks by embeddings and by words of names and facts, and adds 1 / (60 + rank) of both
+                (reciprocal rank fusion, Cormack et al. 2009); "auto" does so with the words that are in names or facts
+                of at most 0.5 % of the files, if there are any, and `info.keywords` lists them; "off" ranks by
+                embeddings alone, and "only" by words alone.
             every_window: return every window that fits instead of the best of each file. A window that overlaps a
                 better hit in its file counts as part of that hit.
             offset: number of hits to skip, for pages.
@@ -356,7 +358,7 @@ class Library:
         check_precision(self.index.place, self.index.identity, self.embedder.precision)
 
     def _embed(self, seconds: Callable[[float], None] | None) -> scanning.EmbedRecordings:
-        return lambda sounds: self.embedder.recordings_each(sounds, progress=seconds)
+        return lambda sounds: self.embedder.recordings_each(sounds, keep_truncated=True, progress=seconds)
 
     def _update_background(self) -> None:
         """Update the background for the fit of queries. The index is complete without it: a model without a tokenizer,

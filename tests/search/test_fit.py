@@ -12,7 +12,7 @@ import pytest
 
 from openclap.errors import CheckpointError, DataError
 from openclap.library import Library
-from openclap.search import snapshot
+from openclap.search import snapshot_writer
 from openclap.search.background import descriptions
 from openclap.search.fit import FEWEST_WINDOWS, PROBABLY_NOTHING, read_background, update_background
 from openclap.search.index import Index
@@ -179,7 +179,7 @@ def test_an_index_without_a_snapshot_is_left_as_it_is(
     filled: Index, texts: Texts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(filled.folder / "snapshot")
-    monkeypatch.setattr(snapshot, "refresh", lambda *_: None)
+    monkeypatch.setattr(snapshot_writer, "refresh", lambda *_: None)
     assert not update_background(Index.open(filled.folder), texts)
 
 

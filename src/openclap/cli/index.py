@@ -229,6 +229,11 @@ def _show(report: ScanReport, *, json: bool) -> None:
     from openclap.errors import DataError
 
     list_skipped(report.skipped)
+    if report.ends_early:
+        note(
+            f"{counted(report.ends_early, 'damaged file')} without the end: the index has what is there. List them "
+            "with: openclap index status"
+        )
     counts = {name: getattr(report, name) for name in ("added", "unchanged", "moved", "removed")}
     if json:
         print_json(asdict(report))
@@ -263,7 +268,7 @@ def _watch(library: Library, *, json: bool) -> None:
 
 
 def status(*, index: Path | None = None, json: bool = False) -> None:
-    """Show the number of files in an index, its model and its options.
+    """Show the number of files in an index, its model and its options, and files that lack their end.
 
     Parameters
     ----------
@@ -273,6 +278,8 @@ def status(*, index: Path | None = None, json: bool = False) -> None:
         Print one JSON object instead of lines.
     """
     from openclap.search.index import Index
+    from openclap.search.queries import paths_of_files
+    from openclap.search.rows import ENDS_EARLY
 
     folder = index or default_index()
     opened = Index.open(folder)
@@ -283,9 +290,11 @@ def status(*, index: Path | None = None, json: bool = False) -> None:
     facts |= {"digest": identity.digest, "folders": [root.found(opened.place.own_folder) for root in header.roots]}
     facts |= {"exclude": list(header.exclude), "format": header.version}
     facts |= {"precision": identity.precision, "channels": identity.channels, "trim_silence": identity.trim_silence}
+    damaged = paths_of_files(opened, {"damage": ENDS_EARLY})
     if json:
-        print_json(facts)
+        print_json(facts | {"ends_early": damaged})
     else:
+        facts |= {f"damaged: {ENDS_EARLY}": damaged} if damaged else {}
         shown = {name: join_first(value) if isinstance(value, list) else value for name, value in facts.items()}
         print_table(["", ""], [[name, str(value)] for name, value in shown.items()])
     if not files:

@@ -1,7 +1,7 @@
 """The folder of an index: `index.json` (model, roots and exclusions), and two LanceDB tables.
 
-`index.json` is written last, so a folder that has one is complete. Format 1 had neither roots nor the files' metadata;
-such an index opens, and its next write upgrades it.
+`index.json` is written last, so a folder that has one is complete. Format 1 had neither roots nor the files' metadata,
+and format 2 did not say which files are damaged; such an index opens, and its next write upgrades it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from openclap.search.place import DAMAGED, HEADER_NAME, Place
 from openclap.search.rows import files_schema, windows_schema
 from openclap.types import COSINE_BOUNDS
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 FIT_NAME = "fit.npz"
 """The background of `fit.py`."""

@@ -24,6 +24,8 @@ from openclap.errors import ConfigError, DataError
 from openclap.locks import only_writer
 from openclap.search import folder as _folder
 from openclap.search import snapshot as _snapshot
+from openclap.search import snapshot_tables as _tables
+from openclap.search import snapshot_writer as _writer
 from openclap.search.exact import Candidates, best_hits
 from openclap.search.folder import IndexHeader, IndexIdentity
 from openclap.search.keywords import KeywordIndex, in_memory
@@ -36,7 +38,7 @@ from openclap.search.rows import (
     among,
     file_rows,
     files_schema,
-    files_schema_1,
+    older_files_schemas,
     unit_vector,
     windows_schema,
 )
@@ -77,6 +79,7 @@ class SearchInfo:
         fit: of a text query, the part of a background of queries that have no better hit in the index; None where the
             index has no background. See `search.fit`.
         probably_nothing: whether the fit is so low that the index probably has no such sound.
+        keywords: words of the query by which files were ranked too.
     """
 
     method: Literal["sketch", "windows", "tables", "keywords"]
@@ -86,8 +89,13 @@ class SearchInfo:
     note: str = ""
     fit: float | None = None
     probably_nothing: bool = False
+    keywords: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        words = f", ranked also by the words {' '.join(self.keywords)}" if self.keywords else ""
+        return self._method() + words
+
+    def _method(self) -> str:
         newer = f", {self.newer:,} of them newer than the snapshot" if self.newer else ""
         if self.method == "sketch":
             return f"sketch of {self.windows:,} windows{newer}, {self.scored:,} scored exactly"
@@ -156,7 +164,7 @@ class Index:
 
     @cached_property
     def _files(self) -> Any:
-        return _folder.open_table(self.place, "files", files_schema(), files_schema_1())
+        return _folder.open_table(self.place, "files", files_schema(), *older_files_schemas())
 
     @cached_property
     def _windows(self) -> Any:
@@ -254,6 +262,14 @@ class Index:
         with suppress(OSError, DataError), only_writer(self.folder, timeout_s=_MIRRORING_TAKES_S):
             keywords.rebuild(file_rows(view.live_facts), viewed[0]["files"].number)
 
+    def rare_words(self, query: str, share: float) -> list[str]:
+        """The words of a query that are in names or facts of some files, and of no more than a share of all; none in an
+        index without the database of keywords."""
+        keywords = KeywordIndex(self.folder)
+        if self.place.own_folder is None:
+            self._mirror_keywords(keywords)
+        return keywords.rare_words(query, int(share * self.view().is_live_F.sum()))
+
     def files_by_path(self) -> dict[str, FileRow]:
         """The rows of all files."""
         return {row.path: row for row in file_rows(self.facts())}
@@ -347,7 +363,7 @@ class Index:
         if (view := self._current()) is not None:
             return view
         with self._storage("read"):
-            return _snapshot.read_tables(self.place, self.identity.dim)
+            return _tables.read_tables(self.place, self.identity.dim)
 
     def _current(self) -> View | None:
         """What the tables hold now, by the snapshot and the rows that are newer; None without a useful snapshot."""
@@ -372,18 +388,18 @@ class Index:
             self._mirror()
         stored = _snapshot.open_snapshot(self.folder, self.identity.dim)
         if stored.header.versions == versions:
-            return _snapshot.view(stored), versions
-        _snapshot.check_tables(self.place, stored, versions)
+            return _tables.view(stored), versions
+        _tables.check_tables(self.place, stored, versions)
         self._open_tables()
-        changes = _snapshot.read_changes(self.place, stored, _NEWER_AT_MOST)
-        return _snapshot.view(stored, changes), changes.versions
+        changes = _tables.read_changes(self.place, stored, _NEWER_AT_MOST)
+        return _tables.view(stored, changes), changes.versions
 
     def _mirror(self) -> None:
         """Bring this machine's snapshot of an index in object storage up to date; searches go on without it."""
         with suppress(OSError, DataError), self._storage("read"):
             self.folder.mkdir(parents=True, exist_ok=True)
             with only_writer(self.folder, timeout_s=_MIRRORING_TAKES_S):
-                _snapshot.refresh(self.place, self.identity.dim)
+                _writer.refresh(self.place, self.identity.dim)
 
     def similar_to(self, path: str | Path, k: int, *, one_per_file: bool = True) -> list[Hit]:
         """Find the k sounds nearest to an indexed file, without the file itself; copies of it are included.
@@ -477,7 +493,7 @@ class Index:
         if self.place.own_folder is None:
             return  # searches do so, on each machine
         with suppress(OSError, DataError), self._storage("written"):
-            _snapshot.refresh(self.place, self.identity.dim)
+            _writer.refresh(self.place, self.identity.dim)
 
     def optimize(self) -> None:
         """Remove vectors that belong to no file, merge the fragments of both tables, and make the snapshot anew.
@@ -489,7 +505,7 @@ class Index:
             writer.merge()
             if self.place.own_folder is not None:
                 with self._storage("written"):
-                    _snapshot.rebuild(self.place, self.identity.dim)
+                    _writer.rebuild(self.place, self.identity.dim)
 
     def without_windows(self) -> list[str]:
         """Paths of files whose vectors are missing: the index is damaged."""
@@ -518,8 +534,8 @@ class Index:
                 if _snapshot.header_stamp(self.folder) is None:
                     return 0
                 raise
-            _snapshot.compare_files(stored, self._files)
-            return _snapshot.compare(stored, self._windows, progress)
+            _tables.compare_files(stored, self._files)
+            return _tables.compare(stored, self._windows, progress)
 
     def sample(self, count: int, rng: np.random.Generator) -> FloatArray:
         """Vectors (count, D) of random windows."""

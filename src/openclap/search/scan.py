@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from openclap.errors import ConfigError, DataError
 from openclap.search.index import Index
 from openclap.search.paths import is_gone, prefixes
-from openclap.search.rows import METADATA_VERSION, FileRow, check_windows
+from openclap.search.rows import ENDS_EARLY, METADATA_VERSION, FileRow, check_windows
 from openclap.search.walk import Stamp, Walk, stamp, walk, walk_changed
 from openclap.search.writer import IndexWriter
 from openclap.types import FileContent, FileMetadata, Progress, Recording
@@ -67,6 +67,7 @@ class ScanReport:
         moved: files with a content that the index had under a path that no longer exists.
         removed: files that no longer exist, or whose new content could not be read.
         skipped: paths and reasons.
+        ends_early: files that were read now and lack their end; the index has what is there.
     """
 
     added: int
@@ -74,6 +75,7 @@ class ScanReport:
     moved: int
     removed: int
     skipped: list[tuple[str, str]]
+    ends_early: int = 0
 
 
 def add(
@@ -206,10 +208,11 @@ class _Scan:
         ]
         self._skipped += [(root, "it holds no sound; its files in the index stay.") for root in listing.empty]
         self._to_read = [path for path in listing.files if self._is_new(path)]
-        self._added = self._moved = self._relocated = 0
+        self._added = self._moved = self._relocated = self._ends_early = 0
         self._unchanged = len(listing.files) - len(self._to_read)
         # By hash: (duration, rate, channels); windows to be committed; reasons of failures.
         self._described = {row.hash: (row.duration_s, row.rate, row.channels) for row in self._known.values()}
+        self._damage = {row.hash: row.damage for row in self._known.values() if row.damage}
         self._metadata = {row.hash: row.metadata for row in self._known.values() if _has_metadata(row)}
         self._new_windows: dict[str, Recording] = {}
         self._failed: dict[str, str] = {}
@@ -258,7 +261,7 @@ class _Scan:
             self._writer.prune()
         self._writer.compact()
         removed = len(self._gone) - (self._moved - self._relocated)
-        return ScanReport(self._added, self._unchanged, self._moved, removed, self._skipped)
+        return ScanReport(self._added, self._unchanged, self._moved, removed, self._skipped, self._ends_early)
 
     def _new_sounds(self) -> Iterator[Path | FileContent]:
         """Read and hash the files; yield those with contents that must be embedded.
@@ -294,6 +297,8 @@ class _Scan:
         elif isinstance(result, Recording):
             self._new_windows[file.digest] = result
             self._described[file.digest] = (result.duration_s, result.rate, result.channels)
+            if result.ends_early:
+                self._damage[file.digest] = ENDS_EARLY
         self._take_file(file)
 
     def _failure(self, path: str, result: Recording | Exception) -> str | None:
@@ -346,6 +351,7 @@ class _Scan:
             duration_s, rate, channels = self._described[digest]
             now = self._listing.files[path]
             row = FileRow(path, digest, now.size, now.mtime_ns, float(duration_s), int(rate), int(channels))
+            row = replace(row, damage=self._damage.get(digest))
             return self._with_facts(self._with_past(self._with_metadata(row)))
         except Exception as error:
             return _sentence(error)
@@ -395,6 +401,7 @@ class _Scan:
             self._writer.put(changed, {})
 
     def _count(self, row: FileRow) -> None:
+        self._ends_early += row.damage == ENDS_EARLY
         known = self._known.get(row.path)
         if known is not None and known.hash == row.hash:
             self._unchanged += 1
