@@ -1,40 +1,46 @@
 """Join the groups of one recording across packages, so that splits never separate its copies.
 
 Two groups are joined where their sounds name the same original on Freesound, or where two of their sounds are one
-recording: neighbours by aiSFX's embeddings (cosine of at least `CANDIDATE`) whose samples, aligned at 8 kHz, have at
-least the similarity that `openclap duplicates` asks for. Rendered instruments are left as they are.
+recording: their mean spectra differ by at most `NEAR_DB`, and their samples, aligned at 8 kHz, are as similar as
+`openclap duplicates` asks for. Rendered instruments are left as they are.
+
+N sounds, B bands, S samples at 8 kHz.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 import numpy as np
 import polars as pl
 
-import openclap
+from openclap.arrays import Wave
 from openclap.audio.alignment import RATE, align, excerpt
 from openclap.audio.inputs import blocks
 from openclap.recording_comparison import SAME
 
-CANDIDATE = 0.85
-"""The least cosine of two sounds to be aligned. Of the pairs that alignment joins, hardly any lies below 0.9."""
-MOST = 20
+BANDS, FRAME = 24, 512
+NEAR_DB = 3.0
+"""The largest root mean square difference of two spectra to be aligned. Copies in another format differ by less than
+1 dB, cut ones by less than 2, two takes of one sound mostly by more."""
+MOST = 8
 """The most neighbours of a sound that are aligned: drum hits have hundreds."""
 
 
 def merge_groups(table: pl.DataFrame, held_out: Set[str]) -> pl.DataFrame:
     """Join groups, and add the column `demo_held_out`: whether a group holds one of the groups `held_out`."""
     rows = table.to_dicts()
-    recorded = [number for number, row in enumerate(rows) if row["caption_from"] != "rendered"]
     groups = Groups(row["group"] for row in rows)
     by_original: dict[str, str] = {}
     for row in rows:
         for original in re.findall(r"/sounds/(\d+)|freesound\.org/s/(\d+)", row["source"].lower()):
             groups.join(by_original.setdefault("".join(original), row["group"]), row["group"])
-    for one, other in same_recordings([rows[number]["path"] for number in recorded], groups, rows, recorded):
-        groups.join(rows[one]["group"], rows[other]["group"])
+    recorded = [row for row in rows if row["caption_from"] != "rendered"]
+    names = [row["group"] for row in recorded]
+    for one, other in same_recordings([row["path"] for row in recorded], names, groups):
+        print(f"one recording: {recorded[one]['path']} and {recorded[other]['path']}")
+        groups.join(names[one], names[other])
     held = {groups.find(group) for group in held_out}
     joined = [groups.find(row["group"]) for row in rows]
     return table.with_columns(
@@ -58,19 +64,26 @@ class Groups:
         self._parent[second] = first
 
 
-def same_recordings(
-    paths: list[str], groups: Groups, rows: list[dict[str, str]], numbers: list[int]
-) -> Iterator[tuple[int, int]]:
-    """Yield pairs of rows whose sounds are one recording, of groups that are not joined yet."""
-    vectors_ND = openclap.load("demo-start").embed_audio(paths)
-    for place, number in enumerate(numbers):
-        cosine_N = vectors_ND[:place] @ vectors_ND[place]
-        for other in np.argsort(-cosine_N, kind="stable")[:MOST]:
-            if cosine_N[other] < CANDIDATE:
+def same_recordings(paths: Sequence[str], names: Sequence[str], groups: Groups) -> Iterator[tuple[int, int]]:
+    """Yield pairs of sounds that are one recording, of groups that are not joined yet."""
+    # In half precision, or the samples of all sounds would fill a gigabyte.
+    waves = [excerpt(blocks(path, RATE, path)).astype(np.float16) for path in paths]
+    spectra_NB = np.stack([spectrum(wave.astype(np.float32)) for wave in waves])
+    for number in range(1, len(paths)):
+        far_N = np.sqrt(((spectra_NB[:number] - spectra_NB[number]) ** 2).mean(axis=1))
+        for other in np.argsort(far_N, kind="stable")[:MOST]:
+            if far_N[other] > NEAR_DB:
                 break
-            pair = number, numbers[int(other)]
-            if groups.find(rows[pair[0]]["group"]) == groups.find(rows[pair[1]]["group"]):
-                continue
-            one_S, other_S = (excerpt(blocks(rows[n]["path"], RATE, rows[n]["path"])) for n in pair)
-            if align(one_S, other_S).similarity >= SAME:
-                yield pair
+            if groups.find(names[other]) != groups.find(names[number]) and (
+                align(waves[other].astype(np.float32), waves[number].astype(np.float32)).similarity >= SAME
+            ):
+                yield int(other), number
+
+
+def spectrum(wave_S: Wave) -> np.ndarray:
+    """(B,) mean power in bands of equal width, in dB; 0 is the mean of the bands, so that levels do not matter."""
+    padded = np.pad(wave_S, (0, -len(wave_S) % FRAME if len(wave_S) > FRAME else max(0, FRAME - len(wave_S))))
+    power_F = (np.abs(np.fft.rfft(padded.reshape(-1, FRAME) * np.hanning(FRAME), axis=1)) ** 2).mean(axis=0)
+    bands_B = power_F[1 : 1 + FRAME // 2 // BANDS * BANDS].reshape(BANDS, -1).mean(axis=1)
+    level_B = 10 * np.log10(bands_B + 1e-12 * bands_B.max() + 1e-20)
+    return level_B - level_B.mean()

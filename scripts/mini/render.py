@@ -144,7 +144,7 @@ def _drum(key: int, name: str, label: str) -> Iterator[tuple[int, int, str, Phra
             phrase = Phrase(loudness or "hit", words, (Note(0.0, 0.5, key, velocity),))
             captions = (f"a {words}", f"{article(adjective + name)} {adjective}{name}")
             group = f"fluidr3 kit {program} {name}"
-            yield DRUM_BANK, program, f"{name}/{program} {phrase.name}", phrase, Words(captions, label, group, "rendered")
+            yield DRUM_BANK, program, f"{key} {name}/{program} {phrase.name}", phrase, Words(captions, label, group, "rendered")
 
 
 def _row(keys: Sequence[int], step_s: float) -> tuple[Note, ...]:
