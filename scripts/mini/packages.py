@@ -45,7 +45,7 @@ def debian_packages() -> dict[str, SoundPackage]:
 
 
 def sounds_of(package: SoundPackage, folder: Path) -> Iterator[Original]:
-    """Yield every sound file of an unpacked package, and those inside OpenClonk's group files, in the order of paths."""
+    """Yield every sound file of an unpacked package, and those inside OpenClonk's group files, ordered by path."""
     root = folder / package.root
     for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink()):
         key = path.relative_to(root).as_posix()

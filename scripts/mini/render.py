@@ -1,7 +1,7 @@
 """Render the instruments of a General MIDI soundfont: notes, scales, chords, drum hits and beats, each with captions.
 
-instruments.csv   bank, program, name, label, low, high, plays: the range in MIDI notes of what an instrument plays, and
-                  whether it plays chords as well; a drum in bank 128 by its note; or an effect, named by its whole caption
+instruments.csv   bank, program, name, label, low, high, plays: an instrument's range in MIDI notes, and whether it
+                  plays chords as well; a drum in bank 128 by its note; or an effect, named by its caption
 
 Needs tinysoundfont (MIT), `pip install --no-deps tinysoundfont==0.3.7`: its other dependency plays sounds aloud.
 Everything follows from the tables, without randomness.
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
 from scripts.mini.words import Words, rows_of
 
 RATE = 44_100
@@ -77,9 +76,17 @@ def scores() -> Iterator[tuple[int, int, str, Phrase, Words]]:
         for phrase in [*notes(low, high), *lines(low, high), *(chords(low, high) if row["plays"] == "chords" else ())]:
             caption = f"{phrase.words} {article(row['name'])} {row['name']}"
             yield (
-                bank, program, f"{row['name']}/{phrase.name}", phrase,
-                Words((caption, f"{article(row['name'])} {row['name']}"), row["label"], f"fluidr3 {row['name']}", "rendered"),
-            )  # fmt: skip
+                bank,
+                program,
+                f"{row['name']}/{phrase.name}",
+                phrase,
+                Words(
+                    (caption, f"{article(row['name'])} {row['name']}"),
+                    row["label"],
+                    f"fluidr3 {row['name']}",
+                    "rendered",
+                ),
+            )
     for program, adjective in KITS.items():
         for phrase in beats():
             caption = f"{article(adjective + phrase.words)} {adjective}{phrase.words}"
@@ -118,9 +125,11 @@ def chords(low: int, high: int) -> Iterator[Phrase]:
     yield Phrase("major chord", "a major chord on", tuple(Note(0.0, 1.8, key, MIDDLE) for key in major))
     yield Phrase("minor chord", "a sad minor chord on", tuple(Note(0.0, 1.8, key, MIDDLE) for key in minor))
     yield Phrase("arpeggio", "an arpeggio on", _row([*major, *major[-2::-1]], 0.17))
-    yield Phrase("short chords", "short loud chords on", tuple(
-        Note(0.4 * beat, 0.15, key, LOUD) for beat in range(4) for key in major
-    ))  # fmt: skip
+    yield Phrase(
+        "short chords",
+        "short loud chords on",
+        tuple(Note(0.4 * beat, 0.15, key, LOUD) for beat in range(4) for key in major),
+    )
 
 
 def beats() -> Iterator[Phrase]:
@@ -128,9 +137,25 @@ def beats() -> Iterator[Phrase]:
     yield Phrase("rock", "rock drum beat", _pattern(0.25, {36: "x...x...", 38: "..x...x.", 42: "xxxxxxxx"}))
     yield Phrase("fast", "fast drum beat", _pattern(0.11, {36: "x..x..x.", 38: "..x...xx", 42: "xxxxxxxx"}))
     yield Phrase("dance", "dance drum beat", _pattern(0.23, {36: "x.x.x.x.", 46: ".x.x.x.x", 38: "..x...x."}))
-    yield Phrase("swing", "swing rhythm on a drum kit", _pattern(0.17, {51: "x..x.xx..x.x", 44: "...x.....x..", 36: "x..........."}))
-    yield Phrase("fill", "drum fill", _pattern(0.12, {38: "xxxx............", 48: "....xxxx........", 45: "........xxxx....",
-                                                      41: "............xxxx", 49: "...............x"}))  # fmt: skip
+    yield Phrase(
+        "swing",
+        "swing rhythm on a drum kit",
+        _pattern(0.17, {51: "x..x.xx..x.x", 44: "...x.....x..", 36: "x..........."}),
+    )
+    yield Phrase(
+        "fill",
+        "drum fill",
+        _pattern(
+            0.12,
+            {
+                38: "xxxx............",
+                48: "....xxxx........",
+                45: "........xxxx....",
+                41: "............xxxx",
+                49: "...............x",
+            },
+        ),
+    )
 
 
 def article(words: str) -> str:
@@ -144,7 +169,13 @@ def _drum(key: int, name: str, label: str) -> Iterator[tuple[int, int, str, Phra
             phrase = Phrase(loudness or "hit", words, (Note(0.0, 0.5, key, velocity),))
             captions = (f"a {words}", f"{article(adjective + name)} {adjective}{name}")
             group = f"fluidr3 kit {program} {name}"
-            yield DRUM_BANK, program, f"{key} {name}/{program} {phrase.name}", phrase, Words(captions, label, group, "rendered")
+            yield (
+                DRUM_BANK,
+                program,
+                f"{key} {name}/{program} {phrase.name}",
+                phrase,
+                Words(captions, label, group, "rendered"),
+            )
 
 
 def _row(keys: Sequence[int], step_s: float) -> tuple[Note, ...]:

@@ -1,6 +1,6 @@
 """Captions, labels, groups and licences of sounds, from the tables beside this file.
 
-captions.csv    source, files, label, captions, group: the first row whose pattern `files` matches a file gives its words
+captions.csv    source, files, label, captions, group: the first row whose pattern matches a file gives its words
 licences.csv    source, files, licence, author, link: as the package's copyright file and credits say, the first match
 
 Patterns are those of `fnmatch`; `*` also matches slashes. All files of a row are one group, as are the rows with one
@@ -58,7 +58,9 @@ def words_of(source: str, key: str, transcripts: Mapping[str, str]) -> Words | N
     fields = {"parent": path.parent.name, "last": path.stem.split("_")[-1], "strum": _strum(path.stem)}
     if transcript := transcripts.get(str(path.with_suffix(""))):
         spoken = transcript.split()
-        fields["transcript"] = " ".join(spoken[:LONGEST_TRANSCRIPT]) + (" …" if len(spoken) > LONGEST_TRANSCRIPT else "")
+        fields["transcript"] = " ".join(spoken[:LONGEST_TRANSCRIPT]) + (
+            " …" if len(spoken) > LONGEST_TRANSCRIPT else ""
+        )
     try:
         captions = tuple(caption.format(**fields) for caption in row["captions"].split(" | "))
     except KeyError:
@@ -100,7 +102,9 @@ def _first(rows: Sequence[dict[str, str]], key: str) -> dict[str, str] | None:
 
 
 def _strum(stem: str) -> str:
-    match = re.fullmatch(r"([A-G])(sharp|flat)? ?(major|min[or]+(?:7b5)?)_?(down|up)?_?\d+(?:wav)?", stem, re.IGNORECASE)
+    match = re.fullmatch(
+        r"([A-G])(sharp|flat)? ?(major|min[or]+(?:7b5)?)_?(down|up)?_?\d+(?:wav)?", stem, re.IGNORECASE
+    )
     if match is None:
         return "a strum"
     note, sign, kind, direction = match.groups()

@@ -1,4 +1,4 @@
-"""Let tests import the scripts: those of the captioner from beside each other, all others from the repository's root."""
+"""Let tests import the scripts: the captioner's from beside each other, all others from the repository's root."""
 
 import sys
 from pathlib import Path

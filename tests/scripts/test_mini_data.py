@@ -47,7 +47,7 @@ def encoded(wave_N: NDArray[np.float32], form: str = "WAV") -> bytes:
 
 
 def group_of(files: Mapping[str, bytes | dict[str, bytes]]) -> bytes:
-    """A group as OpenClonk writes it, before compression: scrambled header, entries, contents; dicts are groups inside."""
+    """A group as OpenClonk writes it, before compression: scrambled header, entries, contents. Dicts are groups."""
     contents = {name: group_of(content) if isinstance(content, dict) else content for name, content in files.items()}
     header = bytearray(204)
     header[:24] = b"RedWolf Design GrpFolder"
@@ -77,7 +77,9 @@ def test_groups_of_openclonk_are_read_with_the_groups_inside() -> None:
     ]
 
 
-@pytest.mark.parametrize("damage", [b"RIFF....", b"\x1e\x8c\x08\x00nonsense", b"\x1e\x8c" + gzip.compress(b"x" * 300)[2:]])
+@pytest.mark.parametrize(
+    "damage", [b"RIFF....", b"\x1e\x8c\x08\x00nonsense", b"\x1e\x8c" + gzip.compress(b"x" * 300)[2:]]
+)
 def test_damaged_groups_are_refused(damage: bytes) -> None:
     with pytest.raises(ValueError, match="group"):
         list(read_group(damage))
@@ -105,7 +107,9 @@ def test_captions_are_phrases_and_every_row_has_a_package_and_terms() -> None:
 
 
 def test_only_cc0_by_and_mit_may_be_shipped() -> None:
-    verdicts = {name: SHIPPED.fullmatch(name) is not None for name in {row["licence"] for row in rows_of("licences.csv")}}
+    verdicts = {
+        name: SHIPPED.fullmatch(name) is not None for name in {row["licence"] for row in rows_of("licences.csv")}
+    }
     assert {name for name, shipped in verdicts.items() if shipped} == {"CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "MIT"}
     for refused in ("CC-BY-SA-3.0", "GPL-2.0", "unclear", "public-domain", "CC0-1.0, of sounds by others"):
         assert not verdicts[refused]
@@ -114,16 +118,44 @@ def test_only_cc0_by_and_mit_may_be_shipped() -> None:
 @pytest.mark.parametrize(
     ("source", "key", "captions", "licence"),
     [
-        ("openclonk-data", "Sound.ocg/Animals.ocg/MosquitoBuzz.ogg", ("a mosquito buzzing", "the whine of a mosquito close to the ear"), "CC0-1.0"),
+        (
+            "openclonk-data",
+            "Sound.ocg/Animals.ocg/MosquitoBuzz.ogg",
+            ("a mosquito buzzing", "the whine of a mosquito close to the ear"),
+            "CC0-1.0",
+        ),
         ("openclonk-data", "Sound.ocg/Fire.ocg/Fire.ogg", ("a fire crackling", "burning wood crackles"), "CC-BY-3.0"),
         ("openclonk-data", "Parkour.ocf/Boomshire.ocs/Toot.ogg", ("a horn toots", "a short toot of a horn"), "unclear"),
-        ("minetest-data", "games/minetest_game/mods/default/sounds/default_grass_footstep.1.ogg", ("footsteps on grass", "a step through grass"), "CC-BY-SA-3.0"),
-        ("hydrogen-drumkits-effects", "Csharp minor7b5_DOWN_02.flac", ("a down strum of a C sharp half-diminished chord on an acoustic guitar", "a strummed chord on an acoustic guitar"), "CC-BY-3.0"),
-        ("hydrogen-drumkits-effects", "Amajor_00.flac", ("a strum of an A major chord on an acoustic guitar", "a strummed chord on an acoustic guitar"), "CC-BY-3.0"),
+        (
+            "minetest-data",
+            "games/minetest_game/mods/default/sounds/default_grass_footstep.1.ogg",
+            ("footsteps on grass", "a step through grass"),
+            "CC-BY-SA-3.0",
+        ),
+        (
+            "hydrogen-drumkits-effects",
+            "Csharp minor7b5_DOWN_02.flac",
+            (
+                "a down strum of a C sharp half-diminished chord on an acoustic guitar",
+                "a strummed chord on an acoustic guitar",
+            ),
+            "CC-BY-3.0",
+        ),
+        (
+            "hydrogen-drumkits-effects",
+            "Amajor_00.flac",
+            ("a strum of an A major chord on an acoustic guitar", "a strummed chord on an acoustic guitar"),
+            "CC-BY-3.0",
+        ),
         ("ktuberling-data", "en/egypt_camel.ogg", ('a voice says "camel"', "a person names a thing"), "GPL-2.0"),
-        ("asterisk-core-sounds-en-wav", "digits/1.wav", ('a woman\'s voice says "one"', "a woman speaking on the telephone"), "CC-BY-SA-3.0"),
+        (
+            "asterisk-core-sounds-en-wav",
+            "digits/1.wav",
+            ('a woman\'s voice says "one"', "a woman speaking on the telephone"),
+            "CC-BY-SA-3.0",
+        ),
     ],
-)  # fmt: skip
+)
 def test_files_get_their_words_and_terms(source: str, key: str, captions: tuple[str, ...], licence: str) -> None:
     words = words_of(f"debian:{source}", key, {"digits/1": "one"})
     assert words is not None and words.captions == captions
@@ -186,23 +218,46 @@ def made_package(folder: Path, source: str, root: str, files: Mapping[str, bytes
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four made packages in place of the real ones; the folder with their archives is `packages`."""
     horse = noise(1)
-    clonk = packed_group({
-        "authors.txt": b"", "Environment.ocg": {"BirdsLoop.ogg": encoded(noise(2), "OGG")},
-        "Liquids.ocg": {"Splash1.wav": encoded(noise(3)), "Splash2.wav": encoded(noise(3)), "Other.wav": encoded(noise(9))},
-    })  # fmt: skip
+    clonk = packed_group(
+        {
+            "authors.txt": b"",
+            "Environment.ocg": {"BirdsLoop.ogg": encoded(noise(2), "OGG")},
+            "Liquids.ocg": {
+                "Splash1.wav": encoded(noise(3)),
+                "Splash2.wav": encoded(noise(3)),
+                "Other.wav": encoded(noise(9)),
+            },
+        }
+    )
     simutrans = {
-        "horse.wav": encoded(horse), "bus.wav": encoded(np.zeros(RATE, np.float32)), "truck.wav": b"RIFF damaged",
-        "click.wav": encoded(noise(4, 0.01)), "forest.wav": encoded(noise(5, 31.0)), "unknown.wav": encoded(noise(6)),
+        "horse.wav": encoded(horse),
+        "bus.wav": encoded(np.zeros(RATE, np.float32)),
+        "truck.wav": b"RIFF damaged",
+        "click.wav": encoded(noise(4, 0.01)),
+        "forest.wav": encoded(noise(5, 31.0)),
+        "unknown.wav": encoded(noise(6)),
         "readme.txt": b"no sound",
-    }  # fmt: skip
+    }
     packages_made = [
         made_package(tmp_path, "debian:simutrans-pak64", "usr/share/games/simutrans/pak/sound", simutrans),
         made_package(tmp_path, "debian:openclonk-data", "usr/share/games/openclonk", {"Sound.ocg": clonk}),
-        made_package(tmp_path, "debian:asterisk-core-sounds-en-wav", "sounds", {"activated.wav": encoded(noise(7)), "beep.wav": encoded(noise(8))}),
-        made_package(tmp_path, TRANSCRIPTS, "usr/share/doc", {"core-sounds-en.txt.gz": gzip.compress(b"activated: Activated.\nbeep: [a tone]\n")}),
+        made_package(
+            tmp_path,
+            "debian:asterisk-core-sounds-en-wav",
+            "sounds",
+            {"activated.wav": encoded(noise(7)), "beep.wav": encoded(noise(8))},
+        ),
+        made_package(
+            tmp_path,
+            TRANSCRIPTS,
+            "usr/share/doc",
+            {"core-sounds-en.txt.gz": gzip.compress(b"activated: Activated.\nbeep: [a tone]\n")},
+        ),
         # A cut copy of the horse, more quietly, in another package.
-        made_package(tmp_path, "debian:lincity-ng-data", "sounds", {"DirtTrack1.wav": encoded(0.5 * horse[2000:-2000])}),
-    ]  # fmt: skip
+        made_package(
+            tmp_path, "debian:lincity-ng-data", "sounds", {"DirtTrack1.wav": encoded(0.5 * horse[2000:-2000])}
+        ),
+    ]
     monkeypatch.setattr(build_pairs, "debian_packages", lambda: {package.source: package for package in packages_made})
     monkeypatch.setattr(build_pairs, "DEMO", {})
     return tmp_path
@@ -212,9 +267,13 @@ def test_packages_become_sounds_and_a_table(made: Path, capsys: pytest.CaptureFi
     table = build_pairs.build(made / "packages", made / "out", rendering=False)
     rows = {row["key"]: row for row in table.to_dicts()}
     assert set(rows) == {
-        "horse.wav", "forest.wav", "DirtTrack1.wav", "activated.wav",
-        "Sound.ocg/Environment.ocg/BirdsLoop.ogg", "Sound.ocg/Liquids.ocg/Splash1.wav",
-    }  # fmt: skip
+        "horse.wav",
+        "forest.wav",
+        "DirtTrack1.wav",
+        "activated.wav",
+        "Sound.ocg/Environment.ocg/BirdsLoop.ogg",
+        "Sound.ocg/Liquids.ocg/Splash1.wav",
+    }
     reported = capsys.readouterr().out
     for key, reason in {"bus.wav": "silent", "click.wav": "shorter", "Splash2.wav": "same samples"}.items():
         assert re.search(rf"left out \S+ \S*{key}: .*{reason}", reported), reported
@@ -226,8 +285,11 @@ def test_packages_become_sounds_and_a_table(made: Path, capsys: pytest.CaptureFi
     np.testing.assert_allclose(soundfile.read(rows["horse.wav"]["path"])[0], noise(1), atol=1e-4)
     birds = rows["Sound.ocg/Environment.ocg/BirdsLoop.ogg"]
     assert (birds["caption"], birds["licence"], birds["attribution"], birds["ship"]) == (
-        "birds singing outdoors", "CC-BY-3.0", "dobroide", True,
-    )  # fmt: skip
+        "birds singing outdoors",
+        "CC-BY-3.0",
+        "dobroide",
+        True,
+    )
     assert rows["activated.wav"]["caption"] == 'a woman\'s voice says "Activated."'
     assert not rows["horse.wav"]["ship"] and rows["horse.wav"]["licence"] == "Artistic-1.0"
     assert rows["horse.wav"]["group"] == rows["DirtTrack1.wav"]["group"], "a copy in another package"
@@ -259,14 +321,16 @@ def pair(path: Path, wave_N: NDArray[np.float32], group: str, source: str = "htt
 
 
 def test_copies_of_a_held_out_recording_are_held_out_in_every_package(tmp_path: Path) -> None:
-    table = pl.DataFrame([
-        pair(tmp_path / "demo.wav", noise(1), "demo a"),
-        pair(tmp_path / "resampled.flac", 0.2 * noise(1)[3000:], "other b"),
-        pair(tmp_path / "take.wav", noise(2), "other b"),
-        pair(tmp_path / "other.wav", noise(3), "other c"),
-        pair(tmp_path / "original.wav", noise(4), "other d", "https://freesound.org/people/x/sounds/12/"),
-        pair(tmp_path / "demo2.wav", noise(5), "demo e", "https://www.freesound.org/people/x/sounds/12/"),
-    ])  # fmt: skip
+    table = pl.DataFrame(
+        [
+            pair(tmp_path / "demo.wav", noise(1), "demo a"),
+            pair(tmp_path / "resampled.flac", 0.2 * noise(1)[3000:], "other b"),
+            pair(tmp_path / "take.wav", noise(2), "other b"),
+            pair(tmp_path / "other.wav", noise(3), "other c"),
+            pair(tmp_path / "original.wav", noise(4), "other d", "https://freesound.org/people/x/sounds/12/"),
+            pair(tmp_path / "demo2.wav", noise(5), "demo e", "https://www.freesound.org/people/x/sounds/12/"),
+        ]
+    )
     merged = merge_groups(table, {"demo a", "demo e"})
     assert merged["demo_held_out"].to_list() == [True, True, True, False, True, True]
     assert merged["group"].n_unique() == 3
