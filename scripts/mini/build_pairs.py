@@ -137,7 +137,7 @@ def write(
         "source": original.link,
         "ship": Terms(original.licence, original.author, original.link).shipped,
         "caption_from": words.caption_from,
-        "reviewed": words.caption_from != "rendered",
+        "reviewed": words.caption_from not in ("rendered", "transcript"),
     }
 
 

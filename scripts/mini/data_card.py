@@ -53,11 +53,11 @@ def package_table(table: pl.DataFrame) -> str:
 
 
 def clip_list(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the recorded clips with caption, licence and author; where a clip is not shipped, without the link."""
+    """Return the recorded clips with caption and licence, and with author and link where its terms allow learning."""
     recorded = table.filter(pl.col("caption_from") != "rendered")
-    link = pl.when("ship").then("source").otherwise(pl.lit(""))
+    credit = {name: pl.when("ship").then(column) for name, column in {"author": "attribution", "link": "source"}.items()}
     learned = (pl.col("ship") & ~pl.col("demo_held_out")).cast(pl.Int8)
-    return recorded.select("package", "key", "caption", "licence", "attribution", link=link, learned=learned)
+    return recorded.select("package", "key", "caption", "licence", **credit, learned=learned)
 
 
 def main() -> None:
