@@ -12,12 +12,13 @@ import argparse
 from pathlib import Path
 
 import polars as pl
+from scripts.mini.packages import DEMO
 
 from openclap.formatting import markdown_table
 
 BEGIN, END = "<!-- packages: begin -->\n", "<!-- packages: end -->\n"
 HOW = {"name": "name and folder", "transcript": "transcript", "rendered": "score"}
-"""How captions of a rule were made; those of the demo's clips are the demo's own."""
+DEMO_PACKAGES = {package.source.split(":")[1] for package in DEMO}
 
 
 def package_table(table: pl.DataFrame) -> str:
@@ -25,7 +26,7 @@ def package_table(table: pl.DataFrame) -> str:
     rows = []
     for (package,), clips in sorted(table.group_by("package"), key=lambda part: part[0]):
         learned = clips.filter(pl.col("ship") & ~pl.col("demo_held_out")).height
-        made = sorted({HOW.get(rule, "the demo's") for rule in clips["caption_from"]})
+        made = {"the demo's table"} if package in DEMO_PACKAGES else {HOW[rule] for rule in clips["caption_from"]}
         licences = clips["licence"].value_counts().sort("count", "licence", descending=[True, False])
         rows.append(
             (
@@ -33,7 +34,7 @@ def package_table(table: pl.DataFrame) -> str:
                 clips.height,
                 learned,
                 clips["caption"].n_unique(),
-                " and ".join(made),
+                " and ".join(sorted(made)),
                 clips["reviewed"].sum(),
                 ", ".join(f"{row['licence']} {row['count']}" for row in licences.to_dicts()),
             )
@@ -55,7 +56,9 @@ def package_table(table: pl.DataFrame) -> str:
 def clip_list(table: pl.DataFrame) -> pl.DataFrame:
     """Return the recorded clips with caption and licence, and with author and link where its terms allow learning."""
     recorded = table.filter(pl.col("caption_from") != "rendered")
-    credit = {name: pl.when("ship").then(column) for name, column in {"author": "attribution", "link": "source"}.items()}
+    credit = {
+        name: pl.when("ship").then(column) for name, column in {"author": "attribution", "link": "source"}.items()
+    }
     learned = (pl.col("ship") & ~pl.col("demo_held_out")).cast(pl.Int8)
     return recorded.select("package", "key", "caption", "licence", **credit, learned=learned)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scripts.build_demo_sounds import Package
 from scripts.mini import build_pairs, packages
 from scripts.mini.clonk_group import read_group
+from scripts.mini.data_card import clip_list, package_table
 from scripts.mini.groups import merge_groups
 from scripts.mini.packages import SOUNDFONT, TRANSCRIPTS, SoundPackage
 from scripts.mini.render import scores
@@ -352,3 +353,44 @@ def test_pinned_packages_are_those_that_may_be_used() -> None:
         assert re.fullmatch(r"[0-9a-f]{64}", row["sha256"]) and row["archive"].endswith(".deb"), row
     package: Package = packages.debian_packages()[SOUNDFONT]
     assert package.fetch == "apt-get download fluidr3mono-gm-soundfont=2.315-7"
+
+
+# ---- the data card
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_data_card_counts_clips_and_names_their_terms(made: Path) -> None:
+    table = build_pairs.build(made / "packages", made / "out", rendering=False)
+    lines = package_table(table).splitlines()
+    assert "| openclonk-data | 2 | 2 | 2 | name and folder | 2 | CC-BY-3.0 2 |" in lines
+    assert "| asterisk-core-sounds-en-wav | 1 | 0 | 1 | transcript | 0 | CC-BY-SA-3.0 1 |" in lines
+    assert lines[-1] == "| all | 6 | 2 | 6 |  | 5 |  |"
+    listed = {row["key"]: row for row in clip_list(table).to_dicts()}
+    birds, horse = listed["Sound.ocg/Environment.ocg/BirdsLoop.ogg"], listed["horse.wav"]
+    assert (birds["author"], birds["learned"]) == ("dobroide", 1) and "54746" in birds["link"]
+    assert (horse["author"], horse["link"], horse["learned"]) == (None, None, 0)
+
+
+def test_the_published_list_agrees_with_the_card_and_the_tables() -> None:
+    clips = pl.read_csv(DOCS / "assets" / "mini-clips.csv", infer_schema=False).fill_null("").to_dicts()
+    page = (DOCS / "mini-data.md").read_text(encoding="utf-8")
+    table = {cells[0]: cells for line in page.splitlines() if len(cells := line.strip("| ").split(" | ")) == 7}
+    held = build_pairs.demo_test_groups()
+    groups = {key: words.group for key, (words, _) in build_pairs.demo_words().items()}
+    counted: dict[str, list[int]] = {}
+    for clip in clips:
+        counts = counted.setdefault(clip["package"], [0, 0])
+        counts[0] += 1
+        counts[1] += clip["learned"] == "1"
+        source = f"debian:{clip['package']}"
+        if clip["learned"] == "1":
+            assert SHIPPED.fullmatch(clip["licence"]) and clip["author"] and clip["link"], clip
+            assert groups.get((source, clip["key"])) not in held, clip
+            assert groups.get((f"npm:{clip['package']}", clip["key"])) not in held, clip
+        if source in packages.debian_packages():
+            assert terms_of(source, clip["key"]).licence == clip["licence"], clip
+    assert len(clips) > 4000
+    for package, counts in counted.items():
+        assert [int(cell) for cell in table[package][1:3]] == counts, package
