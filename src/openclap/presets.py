@@ -10,6 +10,7 @@ from typing import Any
 
 from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.errors import CheckpointError, ConfigError
+from openclap.formatting import describe_fields
 from openclap.models.config import (
     HTSAT_BASE,
     HTSAT_LARGE,
@@ -18,19 +19,24 @@ from openclap.models.config import (
     PANN_10,
     PANN_14,
     AudioConfig,
+    HeadKind,
     HTSATConfig,
+    NaFlexConfig,
     PANNConfig,
     TextTowerConfig,
+    WhisperConfig,
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Preset:
     """Configuration of the front end and the networks of a model.
 
     Attributes:
         embedding_size: D, the number of dimensions of the shared space.
         temperatures, transforms: parts for LAION's four-term loss (see `openclap.models.clap.CLAP`).
+        audio_head, text_head: the projections to the shared space (see `openclap.models.clap.HEADS`).
+        unit_audio: normalise the audio tower's output before its projection.
     """
 
     name: str
@@ -40,6 +46,13 @@ class Preset:
     embedding_size: int = 512
     temperatures: int = 1
     transforms: bool = False
+    audio_head: HeadKind = "mlp_relu"
+    text_head: HeadKind = "mlp_relu"
+    unit_audio: bool = False
+
+    def __repr__(self) -> str:
+        # See `FrontEndConfig.__repr__`.
+        return describe_fields(self, added=("audio_head", "text_head", "unit_audio"))
 
 
 DEMO = Preset(
@@ -192,7 +205,12 @@ def named(name: str) -> Preset:
     return PRESETS[name]
 
 
-_CONFIGS: dict[str, type[Any]] = {"htsat": HTSATConfig, "pann": PANNConfig}
+_CONFIGS: dict[str, type[Any]] = {
+    "htsat": HTSATConfig,
+    "pann": PANNConfig,
+    "naflex": NaFlexConfig,
+    "whisper": WhisperConfig,
+}
 
 
 def to_dict(preset: Preset) -> dict[str, Any]:

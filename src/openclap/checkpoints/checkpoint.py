@@ -17,7 +17,7 @@ from openclap.audio.frontend import FrontEnd
 from openclap.errors import CheckpointError
 from openclap.formatting import describe_error, join_first
 from openclap.models.build import build_clap
-from openclap.models.config import HTSATConfig, PANNConfig
+from openclap.models.config import HTSATConfig, NaFlexConfig, PANNConfig, WhisperConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,8 +134,12 @@ def weights_digest(clap: CLAP, preset: Preset) -> str:
 
 
 def tower_name(audio: AudioConfig) -> str:
-    """Name an audio tower: "htsat-tiny", "pann-14", or by its width (HTSAT) or blocks (PANN), with "-fusion" if it
-    fuses."""
+    """Name an audio tower: "htsat-tiny", "pann-14", or by its width (HTSAT, Whisper), blocks (PANN), or width, depth
+    and patches (NaFlex); with "-fusion" if it fuses."""
+    if isinstance(audio, NaFlexConfig):
+        return f"naflex-{audio.width}x{audio.depth}-{audio.patch_freq}x{audio.patch_time}"
+    if isinstance(audio, WhisperConfig):
+        return f"whisper-{audio.width}"
     plain = replace(audio, fusion=None)
     known = [name for name, config in presets.AUDIO_TOWERS.items() if config == plain]
     if known:

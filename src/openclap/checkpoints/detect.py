@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openclap.checkpoints import audioset, huggingface, laion, openclap_folder
+from openclap.checkpoints import audioset, huggingface, laion, open_clip, openclap_folder
 from openclap.checkpoints.audioset import AudioTower
 from openclap.checkpoints.checkpoint import Checkpoint, compare_weights, empty_network, tower_name
 from openclap.checkpoints.tensors import errors_as_checkpoint_errors, read_tensors
@@ -72,6 +72,9 @@ def _read_any(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
 def _read_folder(path: Path, preset: Preset | None) -> Checkpoint:
     if openclap_folder.is_openclap_folder(path):
         return openclap_folder.read(path, preset)
+    # Before transformers' folders: published folders may hold the files of both.
+    if open_clip.is_open_clip_folder(path):
+        return open_clip.read(path, preset)
     if huggingface.is_clap_folder(path):
         return huggingface.read(path, preset)
     names = sorted(entry.name for entry in path.iterdir())

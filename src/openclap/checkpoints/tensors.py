@@ -57,6 +57,16 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: is damaged ({describe_error(error)}).") from None
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; {} for any other file, and for one without."""
+    from safetensors import safe_open
+
+    if not path.is_file() or not _is_safetensors(path):
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load, load_file
 
