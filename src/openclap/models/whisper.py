@@ -29,8 +29,6 @@ class WhisperTower(nn.Module):
         self.blocks = nn.ModuleList(WhisperBlock(width, config.heads) for _ in range(config.layers))
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Linear(width, config.embedding_size)
-        # Stored by open_clip, and read by nothing: kept so that writing a model back loses nothing.
-        self.audio_bos_eos_token = nn.Parameter(torch.zeros(2, config.embedding_size), requires_grad=False)
 
     positions_LD: Tensor
 
