@@ -14,7 +14,7 @@ class MelConfig:
 
     Attributes:
         rate: Hz of the waveform.
-        scale: "htk" or "slaney" (mel scale of the band edges).
+        scale: "htk" or "slaney" (mel scale of the band edges); "htk64", the first computed in float64.
         n_fft, hop: window and hop length in samples.
         f_min, f_max: lowest and highest edge of the bands in Hz.
         norm: normalisation of the triangular filters: "none"; "area" (each has area 1 in Hz, as in Slaney's toolbox);
@@ -30,7 +30,7 @@ class MelConfig:
     n_mels: int
     f_min: float
     f_max: float
-    scale: Literal["htk", "slaney"]
+    scale: Literal["htk", "htk64", "slaney"]
     norm: Literal["none", "area", "sum"]
     compression: Literal["db", "log10", "whisper"]
     ceiling: float = 1.0

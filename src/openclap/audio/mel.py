@@ -149,6 +149,7 @@ def _whisper(power_BTF: Tensor, ceiling: float) -> Tensor:
 # (test_log_mels_are_the_references).
 SCALES: dict[str, MelScale] = {
     "htk": MelScale(_htk_mel, _htk_hz, torch.float32),
+    "htk64": MelScale(_htk_mel, _htk_hz, torch.float64),  # open_clip's Whisper, whose filterbank is librosa's
     "slaney": MelScale(_slaney_mel, _slaney_hz, torch.float64),
 }
 NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

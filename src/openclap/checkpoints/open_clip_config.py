@@ -196,7 +196,7 @@ WHISPER_SIZES = {
 WHISPER_FRONT_END = FrontEndConfig(
     # open_clip's filterbank: HTK's scale with area normalisation, where OpenAI's has Slaney's scale. It ignores the
     # `mel_bins`, `fmin` and `fmax` of its own configuration.
-    MelConfig(16000, 400, 160, 80, 0.0, 8000.0, scale="htk", norm="area", compression="whisper"),
+    MelConfig(16000, 400, 160, 80, 0.0, 8000.0, scale="htk64", norm="area", compression="whisper"),
     samples=480000,
     fill="repeatpad",
 )

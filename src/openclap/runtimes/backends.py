@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from openclap import paths
 from openclap.errors import ConfigError
+from openclap.models.config import HTSATConfig, PANNConfig
 from openclap.types import AudioBatch, TextBatch
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def build(
     choice: BackendChoice, clap: CLAP, device: torch.device, *, compile: bool, digest: Callable[[], str]
 ) -> Backend:
     """Build the chosen backend. `digest` names the model in the cache of converted networks."""
-    if choice.backend == "openvino" and not compile:
+    # OpenVINO's conversion fixes what it was traced with, so towers that read any length stay with torch.
+    if choice.backend == "openvino" and not compile and isinstance(clap.audio_tower.config, HTSATConfig | PANNConfig):
         return OpenVinoBackend(clap, choice.precision, digest)
     return TorchBackend(clap, choice.precision, device, compile=compile)
 
@@ -132,7 +134,9 @@ class TorchBackend:
 
     def encode_audio(self, batch: AudioBatch) -> Tensor:
         with torch.inference_mode(), self._arithmetic():
-            parts = [self._audio(part) for part in batch.split(self._clips or len(batch.is_long_B))]
+            # Clips of their own lengths come in batches by tokens (`openclap.runtimes.torch`).
+            most = len(batch.is_long_B) if self._clips is None or batch.frames_B is not None else self._clips
+            parts = [self._audio(part) for part in batch.split(most)]
             return F.normalize(torch.cat(parts).float(), dim=-1)
 
     def encode_text(self, batch: TextBatch) -> Tensor:
