@@ -1,4 +1,5 @@
-"""Array types that several rooms share, and batches of items of different lengths. The dimensions are in the names of the variables (see `openclap.types`)."""
+"""Array types that several rooms share, and batches of items by their length. The dimensions are in the names of the
+variables (see `openclap.types`)."""
 
 from __future__ import annotations
 

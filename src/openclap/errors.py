@@ -11,7 +11,8 @@
     └── MissingExtraError    an optional dependency that is not installed
 
 The command line prints the message and exits with 2; Python callers catch `OpenClapError`. A message is one or more
-sentences: what happened, what was expected, what to do. `AudioWarning` and `CheckpointWarning` are no errors: the sound is decoded, the checkpoint read all the same.
+sentences: what happened, what was expected, what to do. `AudioWarning` and `CheckpointWarning` are no errors: the sound
+is decoded, and the checkpoint read, all the same.
 """
 
 from __future__ import annotations

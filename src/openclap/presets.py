@@ -52,7 +52,11 @@ class Preset:
 
     def __repr__(self) -> str:
         # See `FrontEndConfig.__repr__`.
-        return describe_fields(self, added=("audio_head", "text_head", "unit_audio"))
+        return describe_fields(self, added=ADDED)
+
+
+ADDED = ("audio_head", "text_head", "unit_audio")
+"""Fields that presets did not have at first."""
 
 
 DEMO = Preset(
@@ -185,6 +189,16 @@ AUDIO_TOWERS: dict[str, AudioConfig] = {
     "pann-10": PANN_10,
     "pann-14": PANN_14,
 }
+
+
+def audio_tower_name(audio: AudioConfig) -> str | None:
+    """The name in `AUDIO_TOWERS` of a tower, with or without fusion; None for other sizes."""
+    if not isinstance(audio, HTSATConfig | PANNConfig):
+        return None
+    plain = replace(audio, fusion=None)
+    return next((name for name, config in AUDIO_TOWERS.items() if config == plain), None)
+
+
 TEXT_TOWERS: dict[str, TextTowerConfig] = {"roberta": ROBERTA, "bert": BERT, "bart": BART, "clip": CLIP_TEXT}
 
 PRESETS: dict[str, Preset] = {
@@ -217,7 +231,12 @@ def to_dict(preset: Preset) -> dict[str, Any]:
     """Convert a preset to plain data for `config.json`."""
     kind = next(kind for kind, config in _CONFIGS.items() if isinstance(preset.audio, config))
     plain = asdict(preset)
-    return plain | {"audio": {"tower": kind, **plain["audio"]}}
+    added = {name: plain.pop(name) for name in ADDED}
+    longest = plain["frontend"].pop("longest")
+    # Later fields are left out where they have their default, so that an older openclap reads the file.
+    front = plain["frontend"] | ({"longest": longest} if longest else {})
+    later = {name: value for name, value in added.items() if value != getattr(DEMO, name)}
+    return plain | {"frontend": front, "audio": {"tower": kind, **plain["audio"]}} | later
 
 
 def from_dict(data: dict[str, Any]) -> Preset:

@@ -32,7 +32,12 @@ def own_length(wave_N: Tensor, samples: int) -> Tensor:
     return wave_N
 
 
-FILLS: dict[str, Callable[[Tensor, int], Tensor]] = {"pad": pad, "repeat": repeat, "repeatpad": repeatpad, "none": own_length}
+FILLS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "pad": pad,
+    "repeat": repeat,
+    "repeatpad": repeatpad,
+    "none": own_length,
+}
 
 
 def crop(wave_N: Tensor, samples: int, rng: np.random.Generator | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -140,10 +140,9 @@ def tower_name(audio: AudioConfig) -> str:
         return f"naflex-{audio.width}x{audio.depth}-{audio.patch_freq}x{audio.patch_time}"
     if isinstance(audio, WhisperConfig):
         return f"whisper-{audio.width}"
-    plain = replace(audio, fusion=None)
-    known = [name for name, config in presets.AUDIO_TOWERS.items() if config == plain]
+    known = presets.audio_tower_name(audio)
     if known:
-        name = known[0]
+        name = known
     elif isinstance(audio, HTSATConfig):
         name = f"htsat-{audio.width}"
     elif isinstance(audio, PANNConfig):

@@ -24,9 +24,10 @@ from openclap.checkpoints.checkpoint import BATCH_COUNTER, Checkpoint, empty_net
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names
 from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.checkpoints.laion_untrained import initialise_missing
-from openclap.checkpoints.open_clip_config import OpenClipConfig, read_config, write_config
-from openclap.checkpoints.tensors import check_equal, metadata_of, read_tensors
+from openclap.checkpoints.open_clip_config import read_config, write_config
+from openclap.checkpoints.tensors import check_equal, is_safetensors, metadata_of, read_tensors
 from openclap.checkpoints.translate_keys import KeyTable, translate_key
+from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError, CheckpointWarning, ConfigError
 from openclap.formatting import join_first
 from openclap.models.config import MODERN, AudioConfig, HTSATConfig, NaFlexConfig, PANNConfig, WhisperConfig
@@ -43,7 +44,7 @@ OTHER_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "m
 """Names that open_clip reads, too, and that transformers gives to weights of its own."""
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 UNTRAINED = "openclap_untrained"
-"""In the metadata of a safetensors file of openclap: the tensors that open_clip's loader requires and the model lacks."""
+"""In the metadata of a file that openclap wrote: tensors that open_clip's loader requires and the model lacks."""
 PatchOrder = Literal["canonical", "legacy"]
 LAYOUT = "audio_patch_layout"
 """The mark of the order within patches, in training checkpoints that open_clip's script has converted."""
@@ -71,10 +72,6 @@ CLIP_TEXT: KeyTable = (
     ("^text.ln_final.", "^text_tower.encoder.final_layer_norm."),
     ("^text.transformer.resblocks.", "^text_tower.encoder.encoder.layers."),
 )
-HF_HEADS: dict[str, KeyTable] = {
-    "linear": (("^text.proj.", "^text_head."),),
-    "linear_bias": (("^text.proj.", "^text_head."),),
-}
 HF_TEXT: KeyTable = (("^text.proj.", "^text_head."), ("^text.transformer.", "^text_tower.encoder."))
 COMPUTED = (*laion.COMPUTED, BATCH_COUNTER)
 FRONT_END = tuple(name.replace("audio_branch.", "audio.encoder.") for name in laion.FRONT_END)
@@ -120,6 +117,24 @@ def is_open_clip_folder(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
+def has_open_clip_names(state: Mapping[str, Any]) -> bool:
+    """Return whether the names are those of a CLAP model of open_clip."""
+    return any(name.startswith("audio.encoder.") for name in state)
+
+
+def read_file(file: Path, state: Mapping[str, Tensor], preset: Preset | None = None) -> Checkpoint:
+    """Read a file, such as a training checkpoint, with the configuration that lies in the same folder.
+
+    Raises CheckpointError without a configuration and a `preset`, and as `read`.
+    """
+    if not is_open_clip_folder(file.parent) and preset is None:
+        raise CheckpointError(
+            f"{file.name}: holds weights of open_clip, and no {CONFIG} lies beside it. Put it there: an object whose "
+            "model_cfg is the JSON of the model that was trained."
+        )
+    return _read_state(file, state, preset)
+
+
 def read(folder: Path, preset: Preset | None = None) -> Checkpoint:
     """Read a folder. `preset` replaces that of the configuration.
 
@@ -127,18 +142,29 @@ def read(folder: Path, preset: Preset | None = None) -> Checkpoint:
     for a folder without weights or with several, for generative models, for options that the networks here lack, and
     where configuration and weights contradict each other.
     """
-    config = _read_config(folder)
-    config.warn(f"{folder.name}/{CONFIG}")
+    _model_cfg(folder)  # a damaged configuration is reported before the weights are read
     file = find_weights(folder)
-    state = read_tensors(file)
-    untrained = set(metadata_of(file).get(UNTRAINED, "").split())
-    preset = preset or _with_fusion(config.preset, state, folder.name)
-    checkpoint = from_state({name: state[name] for name in state if name not in untrained}, preset, folder.name)
-    if preset.audio_head == "mlp_gelu" and "logit_bias" not in checkpoint.objective and _wants_bias(folder):
+    return _read_state(file, read_tensors(file), preset)
+
+
+def _read_state(file: Path, state: Mapping[str, Tensor], preset: Preset | None) -> Checkpoint:
+    folder, metadata = file.parent, metadata_of(file)
+    model_cfg = _model_cfg(folder) if is_open_clip_folder(folder) else {}
+    if preset is None:
+        source = f"{folder.name}/{CONFIG}"
+        config = read_config(model_cfg, source)
+        config.warn(source)
+        preset = _with_fusion(config.preset, state, file.name)
+    untrained = set(metadata.get(UNTRAINED, "").split())
+    trained = {name: tensor for name, tensor in state.items() if name not in untrained}
+    checkpoint = from_state(trained, preset, folder.name)
+    if not checkpoint.objective and model_cfg.get("init_logit_bias") is not None:
         # open_clip starts a bias that a file lacks at 0, whatever the configuration's init_logit_bias.
-        checkpoint = replace(checkpoint, objective={"bias": torch.zeros(())} | checkpoint.objective)
+        checkpoint = replace(checkpoint, objective={"bias": torch.zeros(())})
     tokenizer = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
-    return _reordered_if_marked(replace(checkpoint, tokenizer=tokenizer), folder, file)
+    checkpoint = replace(checkpoint, tokenizer=tokenizer)
+    marks = (metadata.get(LAYOUT), model_cfg.get("audio_cfg", {}).get(LAYOUT))
+    return from_legacy_order(checkpoint) if "legacy" in marks else checkpoint
 
 
 def find_weights(folder: Path) -> Path:
@@ -152,7 +178,9 @@ def find_weights(folder: Path) -> Path:
     # Files with the names of transformers are the weights of a config.json beside them, in other names.
     is_shared = (folder / "config.json").is_file()
     others = [
-        path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES and not (is_shared and path.name in OTHER_FILES)
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix in SUFFIXES and not (is_shared and path.name in OTHER_FILES)
     ]
     if len(others) == 1:
         return others[0]
@@ -215,10 +243,6 @@ def check_state(state: Mapping[str, Tensor], preset: Preset, source: str) -> Non
         )
 
 
-def _read_config(folder: Path) -> OpenClipConfig:
-    return read_config(_model_cfg(folder), f"{folder.name}/{CONFIG}")
-
-
 def _model_cfg(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -228,10 +252,6 @@ def _model_cfg(folder: Path) -> dict[str, Any]:
     if not isinstance(model_cfg, dict):
         raise CheckpointError(f"{folder / CONFIG}: is damaged, expected an object with a model_cfg.")
     return model_cfg
-
-
-def _wants_bias(folder: Path) -> bool:
-    return _model_cfg(folder).get("init_logit_bias") is not None
 
 
 def _with_fusion(preset: Preset, state: Mapping[str, Tensor], source: str) -> Preset:
@@ -254,16 +274,25 @@ def _with_fusion(preset: Preset, state: Mapping[str, Tensor], source: str) -> Pr
 # The order of elements within a patch.
 
 
-def _reordered_if_marked(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoint:
-    """Correct the order of a checkpoint that says it is the older one."""
-    marks = (metadata_of(file).get(LAYOUT), _model_cfg(folder).get("audio_cfg", {}).get(LAYOUT))
-    return from_legacy_order(checkpoint) if "legacy" in marks else checkpoint
+def check_may_be_legacy(path: Path) -> None:
+    """Raise ConfigError where a file or folder says which order it has: then it was read in that order already."""
+    file = find_weights(path) if path.is_dir() and is_open_clip_folder(path) else path
+    mark = metadata_of(file).get(LAYOUT) if file.is_file() else None
+    if file.is_file() and not is_safetensors(file):
+        content = read_pickled(file)
+        mark = content.get(LAYOUT) if isinstance(content, dict) else None
+    if mark is None and is_open_clip_folder(file.parent):
+        mark = _model_cfg(file.parent).get("audio_cfg", {}).get(LAYOUT)
+    if mark is not None:
+        raise ConfigError(
+            f"{file.name}: says that its {LAYOUT} is {mark!r}, by which it was read; leave out --patch-order."
+        )
 
 
 def from_legacy_order(checkpoint: Checkpoint) -> Checkpoint:
     """Convert a model whose patches have frequency as the fastest element to the order of `openclap.models.naflex`.
 
-    open_clip had that order until 24 June 2026. Its files do not say which one they have.
+    open_clip had that order until 24 June 2026. Its files rarely say which one they have (`LAYOUT`).
 
     Raises ConfigError for a model without such patches.
     """
@@ -339,9 +368,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> ConversionLosses:
     preset = checkpoint.preset
     bias = checkpoint.objective.get("bias")
     scale = checkpoint.weights["logit_scale"]
-    model_cfg = write_config(
-        preset, logit_scale=float(scale), logit_bias=None if bias is None else float(bias)
-    )
+    model_cfg = write_config(preset, logit_scale=float(scale), logit_bias=None if bias is None else float(bias))
     changed = _changes(preset, read_config(model_cfg, CONFIG).preset)
     state, untrained = to_state(checkpoint)
     kept = trained_state(checkpoint.weights, preset)
@@ -355,8 +382,9 @@ def write(checkpoint: Checkpoint, folder: Path) -> ConversionLosses:
         draft.mkdir()
         content = {"model_cfg": model_cfg, "preprocess_cfg": {}}
         (draft / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        metadata = {"format": "pt", UNTRAINED: " ".join(sorted(untrained)), LAYOUT: "canonical"}
         tensors = {name: tensor.contiguous().clone() for name, tensor in state.items()}
-        save_file(tensors, draft / WEIGHTS, metadata={"format": "pt", UNTRAINED: " ".join(sorted(untrained))})
+        save_file(tensors, draft / WEIGHTS, metadata=metadata)
     left_out = tuple(sorted(name for name in checkpoint.weights if _has_no_place(name)))
     others = objective_names(name for name in checkpoint.objective if name != "bias")
     note = f'open_clip loads it with open_clip.create_model("local-dir:{folder}").'

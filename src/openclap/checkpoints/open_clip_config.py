@@ -19,6 +19,9 @@ from openclap.checkpoints.checkpoint import tower_name
 from openclap.errors import CheckpointError, CheckpointWarning
 from openclap.formatting import join_first
 from openclap.models.config import (
+    HTSAT_BASE,
+    HTSAT_LARGE,
+    HTSAT_TINY,
     MODERN,
     AudioConfig,
     HeadKind,
@@ -44,38 +47,40 @@ GENERATIVE = ("genlap_cfg", "genlip_cfg")
 # ---------------------------------------------------------------------------------------------------------------------
 # The options of each part: values that are required, and names that are known.
 
-TOP = frozenset(
-    ("embed_dim", "audio_cfg", "text_cfg", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")
-    + ("quick_gelu", "output_dict", "custom_text", "cast_dtype")
-)
-AUDIO = frozenset(
-    ("model_type", "sample_rate", "mel_bins", "window_size", "hop_size", "fmin", "fmax", "proj_act", "pre_norm")
-    + ("training_head", "audio_length", "clip_samples", "class_num", "model_name", "pretrained")
-)
+# fmt: off
+TOP = frozenset({
+    "embed_dim", "audio_cfg", "text_cfg", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale",
+    "quick_gelu", "output_dict", "custom_text", "cast_dtype",
+})
+AUDIO = frozenset({
+    "model_type", "sample_rate", "mel_bins", "window_size", "hop_size", "fmin", "fmax", "proj_act", "pre_norm",
+    "training_head", "audio_length", "clip_samples", "class_num", "model_name", "pretrained",
+})
 NAFLEX = AUDIO | {"in_chans", "rope_type", "patch_freq", "patch_time", "patch_pad_mode", "audio_seq_len"}
 NAFLEX |= {"naflexvit_cfg", "audio_patch_layout"}
-NAFLEX_SIZES = frozenset(
-    ("embed_dim", "depth", "num_heads", "mlp_ratio", "init_values", "reg_tokens", "pre_norm", "attn_gated", "qk_norm")
-    + ("swiglu_mlp", "attn_pool_mlp_ratio", "drop_rate", "attn_drop_rate", "proj_drop_rate", "drop_path_rate")
-    + ("pos_drop_rate", "patch_drop_rate", "rope_type", "global_pool", "class_token", "pool_include_prefix")
-    + ("num_kv_heads", "scale_mlp_norm", "qkv_bias")
-)
+NAFLEX_SIZES = frozenset({
+    "embed_dim", "depth", "num_heads", "mlp_ratio", "init_values", "reg_tokens", "pre_norm", "attn_gated",
+    "qk_norm", "swiglu_mlp", "attn_pool_mlp_ratio", "drop_rate", "attn_drop_rate", "proj_drop_rate",
+    "drop_path_rate", "pos_drop_rate", "patch_drop_rate", "rope_type", "global_pool", "class_token",
+    "pool_include_prefix", "num_kv_heads", "scale_mlp_norm", "qkv_bias",
+})
 FUSED = AUDIO | {"enable_fusion", "fusion_type"}
-MODERN_TEXT = frozenset(
-    ("text_arch", "context_length", "variable_text", "vocab_size", "width", "heads", "layers", "mlp_ratio", "pad_id")
-    + ("bos_id", "eos_id", "pos_embed", "mlp_type", "norm_type", "norm_eps", "attn_gated", "tokenizer_type")
-    + ("tiktoken_name", "pool_type", "attention_mode", "qk_norm", "mlp_bias", "attention_bias", "gate_bias")
-    + ("proj_bias", "tokenizer_kwargs", "hf_tokenizer_name")
-)
-CLIP_TEXT = frozenset(
-    ("context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "pool_type", "proj_bias", "proj_type")
-    + ("no_causal_mask", "embed_cls", "ls_init_value", "final_ln_after_pool", "pad_id", "output_tokens")
-    + ("variable_text", "tokenizer_type", "tokenizer_kwargs", "hf_tokenizer_name", "text_arch")
-)
-HF_TEXT = frozenset(
-    ("hf_model_name", "hf_tokenizer_name", "hf_pooler_type", "hf_proj_type", "hf_model_pretrained", "context_length")
-    + ("tokenizer_kwargs", "variable_text", "tokenizer_type", "proj_type", "pool_type")
-)
+MODERN_TEXT = frozenset({
+    "text_arch", "context_length", "variable_text", "vocab_size", "width", "heads", "layers", "mlp_ratio", "pad_id",
+    "bos_id", "eos_id", "pos_embed", "mlp_type", "norm_type", "norm_eps", "attn_gated", "tokenizer_type",
+    "tiktoken_name", "pool_type", "attention_mode", "qk_norm", "mlp_bias", "attention_bias", "gate_bias",
+    "proj_bias", "tokenizer_kwargs", "hf_tokenizer_name",
+})
+CLIP_TEXT = frozenset({
+    "context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "pool_type", "proj_bias", "proj_type",
+    "no_causal_mask", "embed_cls", "ls_init_value", "final_ln_after_pool", "pad_id", "output_tokens",
+    "variable_text", "tokenizer_type", "tokenizer_kwargs", "hf_tokenizer_name", "text_arch",
+})
+HF_TEXT = frozenset({
+    "hf_model_name", "hf_tokenizer_name", "hf_pooler_type", "hf_proj_type", "hf_model_pretrained", "context_length",
+    "tokenizer_kwargs", "variable_text", "tokenizer_type", "proj_type", "pool_type",
+})
+# fmt: on
 
 FIXED: dict[str, Collection[Any]] = {
     "audio_cfg.in_chans": (1,),
@@ -184,7 +189,7 @@ def _check_fixed(part: str, settings: Settings, source: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Audio.
 
-HTSAT_SIZES = {"tiny": presets.HTSAT_TINY, "base": presets.HTSAT_BASE, "large": presets.HTSAT_LARGE}
+HTSAT_SIZES = {"tiny": HTSAT_TINY, "base": HTSAT_BASE, "large": HTSAT_LARGE}
 WHISPER_SIZES = {
     "tiny": (384, 4, 6),
     "base": (512, 6, 8),
@@ -305,9 +310,7 @@ def _text(text_cfg: Settings, quick_gelu: bool, source: str) -> tuple[TextTowerC
         "max_position_embeddings": context,
         "hidden_act": "quick_gelu" if quick_gelu else "gelu",
     }
-    tower = replace(
-        presets.CLIP_TEXT, hidden_size=width, context=context, sizes=sizes, tokenizer=merges.CLIP
-    )
+    tower = replace(presets.CLIP_TEXT, hidden_size=width, context=context, sizes=sizes, tokenizer=merges.CLIP)
     return tower, _text_head(text_cfg), CLIP_TEXT
 
 
@@ -327,9 +330,7 @@ def _hf_text(text_cfg: Settings, source: str) -> tuple[TextTowerConfig, HeadKind
         )
     tower = HF_TOWERS[name]
     tokenizer = text_cfg.get("hf_tokenizer_name") or tower.tokenizer
-    return replace(
-        tower, pooling=pooling, context=int(text_cfg.get("context_length", 77)), tokenizer=tokenizer
-    ), head
+    return replace(tower, pooling=pooling, context=int(text_cfg.get("context_length", 77)), tokenizer=tokenizer), head
 
 
 def _modern_text(text_cfg: Settings, source: str) -> TextTowerConfig:
@@ -341,9 +342,7 @@ def _modern_text(text_cfg: Settings, source: str) -> TextTowerConfig:
         )
     pool = str(text_cfg.get("pool_type", "argmax"))
     if pool not in MODERN_POOLINGS:
-        raise CheckpointError(
-            f"{source}: text_cfg.pool_type is {pool!r}, expected {' or '.join(MODERN_POOLINGS)}."
-        )
+        raise CheckpointError(f"{source}: text_cfg.pool_type is {pool!r}, expected {' or '.join(MODERN_POOLINGS)}.")
     attention_bias = bool(text_cfg.get("attention_bias"))
     gate_bias = text_cfg.get("gate_bias")
     sizes = ModernTextSizes(
@@ -376,7 +375,9 @@ def _modern_text(text_cfg: Settings, source: str) -> TextTowerConfig:
 # A preset to `model_cfg`.
 
 
-def write_config(preset: Preset, *, logit_scale: float | None = None, logit_bias: float | None = None) -> dict[str, Any]:
+def write_config(
+    preset: Preset, *, logit_scale: float | None = None, logit_bias: float | None = None
+) -> dict[str, Any]:
     """The `model_cfg` of a preset. Raises CheckpointError for towers and heads that open_clip does not have.
 
     Args:

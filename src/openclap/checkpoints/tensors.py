@@ -18,8 +18,8 @@ from openclap.formatting import describe_error, join_first
 
 NESTED = ("state_dict", "model", "model_state_dict")
 """Keys under which trainers store the weights beside other things."""
-WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
-"""Prefixes that DistributedDataParallel and torch.compile put before every name."""
+WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|trainable_module\.)+")
+"""Prefixes that DistributedDataParallel, torch.compile and open_clip's training put before every name."""
 WRITER, UNTRAINED = "openclap", "untrained"
 """A `.pt` file of openclap has "written_by", and lists under "untrained" the tensors that were initialised only because
 LAION-CLAP's loader requires them. Files without this mark are never replaced."""
@@ -40,7 +40,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError for a file that is missing, damaged or no checkpoint.
     """
-    return read_safetensors(path) if _is_safetensors(path) else extract_state_dict(read_pickled(path), path.name)
+    return read_safetensors(path) if is_safetensors(path) else extract_state_dict(read_pickled(path), path.name)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; the folder is not complete.")
-    if not _is_safetensors(path):
+    if not is_safetensors(path):
         raise CheckpointError(f"{path}: is damaged, or was not written by safetensors.")
     try:
         return strip_wrappers(_load_safetensors(path), path.name)
@@ -61,7 +61,7 @@ def metadata_of(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file; {} for any other file, and for one without."""
     from safetensors import safe_open
 
-    if not path.is_file() or not _is_safetensors(path):
+    if not path.is_file() or not is_safetensors(path):
         return {}
     with safe_open(path, framework="pt") as file:
         return dict(file.metadata() or {})
@@ -147,7 +147,7 @@ def errors_as_checkpoint_errors(source: object) -> Iterator[None]:
         ) from error
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     """Return whether safetensors (True) or torch (False) wrote a file. Raises CheckpointError for neither."""
     if not path.is_file():
         raise CheckpointError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}.")

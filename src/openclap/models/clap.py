@@ -21,7 +21,6 @@ LARGEST_SCALE = math.log(100.0)
 """Logarithms of CLIP's logit scale: it starts at 1/0.07 and never exceeds 100 (Radford et al. 2021)."""
 
 
-
 def mlp_relu(size_in: int, size_out: int) -> nn.Module:
     """LAION-CLAP's `MLPLayers`."""
     return nn.Sequential(nn.Linear(size_in, size_out), nn.ReLU(), nn.Linear(size_out, size_out))

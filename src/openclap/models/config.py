@@ -107,7 +107,6 @@ PANN_6 = _pann((64, 128, 256, 512), pooled=4, kernels=(5,))
 PANN_10_AUDIOSET = _pann((64, 128, 256, 512), pooled=4)
 
 
-
 @dataclass(frozen=True, slots=True)
 class NaFlexConfig:
     """Sizes of a NaFlex audio tower: a transformer over patches of a log-mel of any length.
@@ -162,7 +161,7 @@ class NaFlexConfig:
 
     def columns(self, frames: int) -> int:
         """Columns of patches of a clip; the last one may be filled in part."""
-        return max(1, -(-frames // self.patch_time))
+        return -(-frames // self.patch_time)
 
     def tokens(self, frames: int) -> int:
         """Patches of a clip."""

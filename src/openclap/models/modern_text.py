@@ -66,7 +66,8 @@ class ModernBlock(nn.Module):
 
     def forward(self, x_BLD: Tensor, by: Rotation, mask: Tensor | None) -> Tensor:
         x_BLD = x_BLD + self.attn(self.norm1(x_BLD), by, mask)
-        return x_BLD + self.mlp(self.norm2(x_BLD))
+        out: Tensor = x_BLD + self.mlp(self.norm2(x_BLD))
+        return out
 
 
 class TextSwiGLU(nn.Module):
@@ -101,7 +102,8 @@ class QueryPool(nn.Module):
         pooled_BHLE = F.scaled_dot_product_attention(
             self.q_norm(query_BHLE), self.k_norm(k_BHLE), v_BHLE, attn_mask=keys_only(valid_BL)
         )
-        return pooled_BHLE.transpose(1, 2).flatten(1)
+        pooled_BD: Tensor = pooled_BHLE.transpose(1, 2).flatten(1)
+        return pooled_BD
 
 
 class EosPool(nn.Module):
@@ -126,7 +128,8 @@ class MeanPool(nn.Module):
 
     def forward(self, x_BLD: Tensor, ids_BL: Tensor, valid_BL: Tensor) -> Tensor:
         weight_BL1 = valid_BL.unsqueeze(-1).to(x_BLD.dtype)
-        return (x_BLD * weight_BL1).sum(dim=1) / weight_BL1.sum(dim=1)
+        mean_BD: Tensor = (x_BLD * weight_BL1).sum(dim=1) / weight_BL1.sum(dim=1)
+        return mean_BD
 
 
 POOLS: dict[str, Callable[[int, ModernTextSizes], QueryPool | EosPool | MeanPool]] = {

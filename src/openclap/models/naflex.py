@@ -44,11 +44,9 @@ class NaFlex(nn.Module):
     def forward(self, batch: AudioBatch) -> Tensor:
         """(B, D) embedding."""
         mel_BTF, frames_B = batch.mel_BVTF[:, 0], batch.frames_B
-        if frames_B is not None:
-            mel_BTF = fill_columns(mel_BTF, frames_B, self.config)
-        patches_BNP = patches(complete_column(mel_BTF, self.config), self.config)
-        valid_BN = None if frames_B is None else valid_patches(mel_BTF.shape[1], frames_B, self.config)
-        columns = patches_BNP.shape[1] // self.config.rows
+        columns = self.config.columns(mel_BTF.shape[1])
+        patches_BNP = patches(complete_columns(mel_BTF, frames_B, self.config), self.config)
+        valid_BN = None if frames_B is None else valid_patches(columns, frames_B, self.config)
         x_BND = self.tokens(patches_BNP)
         registers = x_BND.shape[1] - patches_BNP.shape[1]
         by, mask = self.positions(columns, x_BND.device), keys_only(_with_registers(valid_BN, registers))
@@ -73,9 +71,9 @@ class NaFlex(nn.Module):
         """The rotation of each token: half of the pairs by its row, half by its column; registers are not rotated."""
         rows, pairs = self.config.rows, self.config.width // self.config.heads // 2
         band_P = bands(pairs // 2, device)
-        row_NP = torch.arange(rows, device=device).repeat_interleave(columns)[:, None] * band_P
-        column_NP = torch.arange(columns, device=device).repeat(rows)[:, None] * band_P
-        angles_NP = torch.cat([row_NP, column_NP], dim=-1)
+        row_RCP = (torch.arange(rows, device=device)[:, None] * band_P)[:, None].expand(-1, columns, -1)
+        column_RCP = (torch.arange(columns, device=device)[:, None] * band_P).expand(rows, -1, -1)
+        angles_NP = torch.cat([row_RCP, column_RCP], dim=-1).flatten(0, 1)
         return rotation(F.pad(angles_NP, (0, 0, self.config.registers, 0)))
 
 
@@ -83,30 +81,29 @@ def _with_registers(valid_BN: Tensor | None, registers: int) -> Tensor | None:
     return None if valid_BN is None else F.pad(valid_BN, (registers, 0), value=True)
 
 
-def fill_columns(mel_BTF: Tensor, frames_B: Tensor, config: NaFlexConfig) -> Tensor:
-    """Put the value of padding (see `NaFlexConfig.padding`) into the frames that follow each clip's last one."""
-    place_T = torch.arange(mel_BTF.shape[1], device=mel_BTF.device)
-    is_padding_BT1 = (place_T >= frames_B[:, None]).unsqueeze(-1)
-    if config.padding == "repeat":
-        last_B11 = (frames_B - 1)[:, None, None].expand(-1, 1, mel_BTF.shape[2])
-        return torch.where(is_padding_BT1, mel_BTF.gather(1, last_B11), mel_BTF)
-    if config.padding == "silence":
-        return mel_BTF.masked_fill(is_padding_BT1, SILENCE_DB)
-    floor_B11 = mel_BTF.masked_fill(is_padding_BT1, torch.inf).amin(dim=(1, 2), keepdim=True)
-    return torch.where(is_padding_BT1, floor_B11, mel_BTF)
+def complete_columns(mel_BTF: Tensor, frames_B: Tensor | None, config: NaFlexConfig) -> Tensor:
+    """Lengthen to whole columns of patches, with the value of padding (see `NaFlexConfig.padding`) in the frames after
+    each clip's last one. No frame is dropped."""
+    frames = mel_BTF.shape[1]
+    padded_BTF = F.pad(mel_BTF, (0, 0, 0, config.columns(frames) * config.patch_time - frames))
+    end_B = mel_BTF.new_full((mel_BTF.shape[0],), frames, dtype=torch.long) if frames_B is None else frames_B
+    is_padding_BT1 = (torch.arange(padded_BTF.shape[1], device=mel_BTF.device) >= end_B[:, None]).unsqueeze(-1)
+    return torch.where(is_padding_BT1, PADDINGS[config.padding](padded_BTF, is_padding_BT1, end_B), padded_BTF)
 
 
-def complete_column(mel_BTF: Tensor, config: NaFlexConfig) -> Tensor:
-    """Complete the last column of patches with the value of padding. No frame is dropped."""
-    missing = -mel_BTF.shape[1] % config.patch_time
-    if not missing:
-        return mel_BTF
-    if config.padding == "repeat":
-        return torch.cat([mel_BTF, mel_BTF[:, -1:].expand(-1, missing, -1)], dim=1)
-    if config.padding == "silence":
-        return F.pad(mel_BTF, (0, 0, 0, missing), value=SILENCE_DB)
-    floor_B11 = mel_BTF.amin(dim=(1, 2), keepdim=True)
-    return torch.cat([mel_BTF, floor_B11.expand(-1, missing, mel_BTF.shape[2])], dim=1)
+def _floor(mel_BTF: Tensor, is_padding_BT1: Tensor, end_B: Tensor) -> Tensor:
+    return mel_BTF.masked_fill(is_padding_BT1, torch.inf).amin(dim=(1, 2), keepdim=True)
+
+
+def _silence(mel_BTF: Tensor, is_padding_BT1: Tensor, end_B: Tensor) -> Tensor:
+    return mel_BTF.new_full((), SILENCE_DB)
+
+
+def _last_frame(mel_BTF: Tensor, is_padding_BT1: Tensor, end_B: Tensor) -> Tensor:
+    return mel_BTF.gather(1, (end_B - 1)[:, None, None].expand(-1, 1, mel_BTF.shape[2]))
+
+
+PADDINGS = {"floor": _floor, "silence": _silence, "repeat": _last_frame}
 
 
 def patches(mel_BTF: Tensor, config: NaFlexConfig) -> Tensor:
@@ -115,12 +112,13 @@ def patches(mel_BTF: Tensor, config: NaFlexConfig) -> Tensor:
     open_clip's models made before 24 June 2026 have frequency fastest (`openclap.checkpoints.open_clip`).
     """
     split = mel_BTF.unflatten(2, (config.rows, config.patch_freq)).unflatten(1, (-1, config.patch_time))  # B C t R f
-    return split.permute(0, 3, 1, 4, 2).flatten(3).flatten(1, 2)
+    patches_BNP: Tensor = split.permute(0, 3, 1, 4, 2).flatten(3).flatten(1, 2)
+    return patches_BNP
 
 
-def valid_patches(frames: int, frames_B: Tensor, config: NaFlexConfig) -> Tensor | None:
+def valid_patches(columns: int, frames_B: Tensor, config: NaFlexConfig) -> Tensor | None:
     """(B, N): the patches of each clip, those of a column that is filled in part among them; None if all are valid."""
-    columns, columns_B = config.columns(frames), -(-frames_B // config.patch_time)
+    columns_B = -(-frames_B // config.patch_time)
     valid_BC = torch.arange(columns, device=frames_B.device) < columns_B[:, None]
     return None if bool(valid_BC.all()) else valid_BC.repeat(1, config.rows)
 
@@ -133,9 +131,7 @@ class Block(nn.Module):
         super().__init__()
         width = config.width
         self.norm1, self.norm2 = nn.LayerNorm(width, EPSILON), nn.LayerNorm(width, EPSILON)
-        self.attn = GatedAttention(
-            width, config.heads, norm=_head_norm if config.qk_norm else None, gate=config.gated
-        )
+        self.attn = GatedAttention(width, config.heads, norm=_head_norm if config.qk_norm else None, gate=config.gated)
         mlp = SwiGLU if config.swiglu else MLP
         self.mlp = mlp(width, int(width * config.mlp_ratio))
         scale = config.layer_scale

@@ -86,8 +86,7 @@ class WhisperAttention(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         q_BHLE, k_BHLE, v_BHLE = (
-            layer(x_BLD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
+            layer(x_BLD).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
         mixed_BHLE = F.scaled_dot_product_attention(q_BHLE, k_BHLE, v_BHLE)
         out: Tensor = self.out(mixed_BHLE.transpose(1, 2).flatten(2))

@@ -108,7 +108,10 @@ def loader(name: str, device: str | torch.device | None, precision: str, *, comp
 
 
 def fetch_tokenizer(preset: Preset, offline: bool) -> Path:
-    """The tokenizer named by a preset, from this package or the hub. Raises MissingTokenizerError where the preset names none."""
+    """The tokenizer named by a preset, from this package or from the hub.
+
+    Raises MissingTokenizerError where the preset names none.
+    """
     if preset.text.tokenizer is None:
         raise MissingTokenizerError(
             "No tokenizer.json lies beside this model, and text cannot be embedded without one."

@@ -151,7 +151,5 @@ def _between(first: tuple[str, int], last: tuple[str, int]) -> dict[str, Any]:
         "type": "TemplateProcessing",
         "single": single,
         "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}, markers[1]],
-        "special_tokens": {
-            token: {"id": token, "ids": [number], "tokens": [token]} for token, number in (first, last)
-        },
+        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]} for token, number in (first, last)},
     }
