@@ -51,27 +51,6 @@ WORDS = (
     *("a", "the", "of", "rain", "dog", "barks", "loud", "small", "engine", "door", "wind", "bird", "metal", "quiet"),
     *("room", "water", "over", "street", "drum", "and"),
 )
-    "a",
-    "the",
-    "of",
-    "rain",
-    "dog",
-    "barks",
-    "loud",
-    "small",
-    "engine",
-    "door",
-    "wind",
-    "bird",
-    "metal",
-    "quiet",
-    "room",
-    "water",
-    "over",
-    "street",
-    "drum",
-    "and",
-]
 
 
 def lengths(rounds: int, peak: Callable[[], float]) -> None:

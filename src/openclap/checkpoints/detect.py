@@ -12,6 +12,7 @@ from openclap.checkpoints.checkpoint import Checkpoint, compare_weights, empty_n
 from openclap.checkpoints.tensors import errors_as_checkpoint_errors, read_tensors
 from openclap.errors import CheckpointError
 from openclap.formatting import join_first
+from openclap.text import merges
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,10 +121,14 @@ def _describe_checkpoint(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
         if preset.frontend.is_any_length
         else preset.frontend.samples / mel.rate,
         "mel": f"{mel.n_mels} bands, {mel.f_min:g}–{mel.f_max:g} Hz, {mel.scale}",
-        "tokenizer": str(checkpoint.tokenizer or f"to be fetched: {preset.text.tokenizer}"),
+        "tokenizer": str(checkpoint.tokenizer or _describe_tokenizer(preset.text.tokenizer)),
         **_count_weights(checkpoint.weights, checkpoint.unused),
         **compare_weights(network, checkpoint.weights),
     }
+
+
+def _describe_tokenizer(name: str | None) -> str:
+    return f"part of openclap: {name}" if name in merges.DEFINITIONS else f"to be fetched: {name}"
 
 
 def _count_layers(preset: Preset) -> int:

@@ -24,6 +24,11 @@ from openclap.formatting import join_first
 
 TOKENIZER = "tokenizer.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 EXTRA_WEIGHTS = ("unused.safetensors", "objective.safetensors")
 ALTERNATIVES = (
     (
@@ -32,11 +37,7 @@ ALTERNATIVES = (
         ("pytorch_model.bin",),
         ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
     ),
-    (
-        ("open_clip_model.safetensors",),
-        ("open_clip_pytorch_model.safetensors",),
-        ("open_clip_pytorch_model.bin",),
-    ),
+    tuple((name,) for name in OPEN_CLIP_WEIGHTS),
     ((TOKENIZER,), ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")),
 )
 """The forms of weights and of tokenizers, by preference. Only one form of each is fetched, the first that a repository

@@ -33,6 +33,7 @@ from openclap.formatting import join_first
 from openclap.models.config import MODERN, AudioConfig, HTSATConfig, NaFlexConfig, PANNConfig, WhisperConfig
 from openclap.models.whisper import sinusoids
 from openclap.presets import Preset
+from openclap.text import merges
 from openclap.text.tokenizer import FILE as TOKENIZER
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -161,7 +162,9 @@ def _read_state(file: Path, state: Mapping[str, Tensor], preset: Preset | None) 
     if not checkpoint.objective and model_cfg.get("init_logit_bias") is not None:
         # open_clip starts a bias that a file lacks at 0, whatever the configuration's init_logit_bias.
         checkpoint = replace(checkpoint, objective={"bias": torch.zeros(())})
-    tokenizer = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
+    # A tokenizer.json of transformers beside a tower whose tokenizer is ours may add other markers.
+    is_ours = preset.text.tokenizer in merges.DEFINITIONS
+    tokenizer = folder / TOKENIZER if (folder / TOKENIZER).is_file() and not is_ours else None
     checkpoint = replace(checkpoint, tokenizer=tokenizer)
     marks = (metadata.get(LAYOUT), model_cfg.get("audio_cfg", {}).get(LAYOUT))
     return from_legacy_order(checkpoint) if "legacy" in marks else checkpoint

@@ -27,6 +27,7 @@ from openclap.checkpoints.checkpoint import build_network, weights_digest
 from openclap.errors import ConfigError
 from openclap.models.config import NaFlexConfig
 from openclap.runtimes import backends, fetch_tokenizer
+from openclap.text import merges
 from openclap.text.tokenizer import Tokenizer
 from openclap.types import TextBatch
 
@@ -126,7 +127,7 @@ class TorchRuntime:
     @property
     def has_tokenizer(self) -> bool:
         """Whether a tokenizer file is at hand; otherwise it would be fetched."""
-        return isinstance(self._tokenizer, Tokenizer | Path)
+        return isinstance(self._tokenizer, Tokenizer | Path) or self.preset.text.tokenizer in merges.DEFINITIONS
 
     def check_tokenizer(self) -> None:
         """Read the tokenizer. Raises CheckpointError where text could not be embedded later."""
