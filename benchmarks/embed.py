@@ -44,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     if options.lengths:
-        lengths(options.rounds, lambda: peak(torch.float32, "cpu"))
+        lengths(options.rounds)
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = model_folder(Path(scratch) / "model")

@@ -33,18 +33,31 @@ class ModernText(nn.Module):
         self.pool: QueryPool | EosPool | MeanPool = POOLS[config.pooling](width, sizes)
 
     def forward(self, batch: TextBatch) -> Tensor:
-        valid_BL = F.pad(batch.mask_BL[:, 1:].bool(), (1, 0), value=True)
-        mask = keys_only(None if bool(valid_BL.all()) else valid_BL)
-        x_BLD = self.token_embedding(batch.ids_BL)
+        valid_BL = first_is_valid(batch.mask_BL)
+        return self.pooled(batch.ids_BL, valid_BL, keys_only(None if bool(valid_BL.all()) else valid_BL))
+
+    def masked(self, batch: TextBatch) -> Tensor:
+        """The same with a mask in any case, for exported graphs."""
+        valid_BL = first_is_valid(batch.mask_BL)
+        return self.pooled(batch.ids_BL, valid_BL, keys_only(valid_BL))
+
+    def pooled(self, ids_BL: Tensor, valid_BL: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, D) of tokens that attend by `mask`."""
+        x_BLD = self.token_embedding(ids_BL)
         by = self.positions(x_BLD.shape[1], x_BLD.device)
         for block in self.blocks:
             x_BLD = block(x_BLD, by, mask)
-        pooled: Tensor = self.pool(self.ln_final(x_BLD), batch.ids_BL, valid_BL)
-        return pooled
+        pooled_BD: Tensor = self.pool(self.ln_final(x_BLD), ids_BL, valid_BL)
+        return pooled_BD
 
     def positions(self, length: int, device: torch.device) -> Rotation:
         """The rotation of each token, the first one at position 0."""
         return rotation(torch.arange(length, device=device)[:, None] * bands(self.head_size // 2, device))
+
+
+def first_is_valid(mask_BL: Tensor) -> Tensor:
+    """The mask as booleans, true at the first token."""
+    return F.pad(mask_BL[:, 1:].bool(), (1, 0), value=True)
 
 
 class ModernBlock(nn.Module):
