@@ -110,7 +110,7 @@ class QueryPool(nn.Module):
         self.k_norm = nn.RMSNorm(head, sizes.norm_eps) if sizes.qk_norm else nn.Identity()
 
     def forward(self, x_BLD: Tensor, ids_BL: Tensor, valid_BL: Tensor) -> Tensor:
-        query_BHLE = self.q(self.query).expand(len(x_BLD), -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        query_BHLE = self.q(self.query).expand(x_BLD.shape[0], -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k_BHLE, v_BHLE = self.kv(x_BLD).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         pooled_BHLE = F.scaled_dot_product_attention(
             self.q_norm(query_BHLE), self.k_norm(k_BHLE), v_BHLE, attn_mask=keys_only(valid_BL)

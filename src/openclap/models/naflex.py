@@ -63,7 +63,7 @@ class NaFlex(nn.Module):
         """Embed patches, after the register tokens."""
         x_BND = self.embed(patches_BNP)
         if self.registers is not None:
-            x_BND = torch.cat([self.registers.expand(len(x_BND), -1, -1).to(x_BND.dtype), x_BND], dim=1)
+            x_BND = torch.cat([self.registers.expand(x_BND.shape[0], -1, -1).to(x_BND.dtype), x_BND], dim=1)
         normed: Tensor = self.norm_pre(x_BND)
         return normed
 
@@ -192,7 +192,7 @@ class MapPool(nn.Module):
         self.mlp = MLP(width, hidden)
 
     def forward(self, x_BND: Tensor, mask: Tensor | None) -> Tensor:
-        query_BHLE = self.q(self.latent).expand(len(x_BND), -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        query_BHLE = self.q(self.latent).expand(x_BND.shape[0], -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k_BHNE, v_BHNE = self.kv(x_BND).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         pooled_BHLE = F.scaled_dot_product_attention(query_BHLE, k_BHNE, v_BHNE, attn_mask=mask)
         y_BD = self.proj(pooled_BHLE.transpose(1, 2).flatten(1))
