@@ -137,3 +137,15 @@ def test_a_folder_of_the_model_gives_the_same_embeddings(
     assert again.preset == model.preset and again.digest() == model.digest()
     np.testing.assert_array_equal(again.embed_audio(sounds[:4]), model.embed_audio(sounds[:4]))
     assert replace(model.preset, unit_audio=True) != model.preset
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.999), ("int8", 0.98)])
+def test_other_precisions_are_close_and_do_not_depend_on_the_batch(
+    model: openclap.Embedder, sounds: list[tuple[np.ndarray, int]], precision: str, bound: float, tmp_path: Path
+) -> None:
+    model.save(tmp_path / "saved")
+    other = openclap.load(tmp_path / "saved", precision=precision)
+    together = other.embed_audio(sounds[:5])
+    assert ((together * model.embed_audio(sounds[:5])).sum(axis=1) > bound).all()
+    if precision == "int8":  # a scale for each layer's whole input: with other clips beside, it would be another one
+        np.testing.assert_allclose(together[:1], other.embed_audio(sounds[:1]), rtol=0, atol=1e-6)

@@ -20,7 +20,7 @@ from openclap.checkpoints.checkpoint import Checkpoint, build_network
 from openclap.errors import ConfigError
 from openclap.models.clap import CLAP
 from openclap.models.config import NaFlexConfig
-from openclap.models.naflex import NaFlex, complete_columns, patches, valid_patches
+from openclap.models.naflex import NaFlex, complete_column, fill_padding, patches, valid_patches
 from openclap.models.whisper import sinusoids
 from openclap.types import AudioBatch, TextBatch
 from support.open_clip import captions, golden, write_folder
@@ -116,7 +116,7 @@ def test_a_cap_keeps_the_first_whole_columns(model: str) -> None:
 def test_every_stage_of_the_audio_tower_is_open_clips() -> None:
     expected, tower, clip = golden("tiny"), network("tiny").audio_tower, batch("tiny", "s0.3")
     assert isinstance(tower, NaFlex) and tower.registers is not None
-    patches_BNP = patches(complete_columns(clip.mel_BVTF[:, 0], None, tower.config), tower.config)
+    patches_BNP = patches(complete_column(clip.mel_BVTF[:, 0], tower.config), tower.config)
     embedded = torch.cat([tower.registers, tower.embed(patches_BNP)], dim=1)
     close(embedded[0], expected["stage_embeds"])
     by = tower.positions(2, torch.device("cpu"))
@@ -176,7 +176,7 @@ def test_patches_their_padding_and_their_order_are_open_clips() -> None:
     config = NaFlexConfig(64, 1, 4, patch_freq=4, patch_time=20)
 
     def made(config: NaFlexConfig, mel_BTF: torch.Tensor = mel) -> torch.Tensor:
-        return patches(complete_columns(mel_BTF, None, config), config)[0]
+        return patches(complete_column(mel_BTF, config), config)[0]
 
     np.testing.assert_allclose(made(config), expected["p4x20_s0.3_floor"], atol=2e-3)
     for padding in ("silence", "repeat"):
@@ -192,8 +192,8 @@ def test_patches_their_padding_and_their_order_are_open_clips() -> None:
 def test_padding_looks_at_its_own_clip_alone(padding: str) -> None:
     config = NaFlexConfig(64, 1, 4, patch_freq=4, patch_time=20, padding=padding)
     mel_BTF = torch.randn(2, 55, 64) * 10
-    alone = complete_columns(mel_BTF[:1, :33], None, config)
-    together = complete_columns(mel_BTF, torch.tensor([33, 55]), config)
+    alone = complete_column(mel_BTF[:1, :33], config)
+    together = complete_column(fill_padding(mel_BTF, torch.tensor([33, 55]), config), config)
     assert torch.equal(together[0, :40], alone[0])
 
 

@@ -181,7 +181,9 @@ def graphs_of(clap: CLAP, preset: Preset) -> list[Graph]:
     if front.long == "windows":
         samples: list[int] = [front.samples] * 3
         if front.is_any_length:
-            samples = [front.samples, front.mel.n_fft, 2 * front.samples + 1]
+            # The traced clip must not fill its last patch: the graph would have no padding for other clips.
+            is_full = front.frames % getattr(preset.audio, "patch_time", 1) == 0
+            samples = [front.samples + is_full * front.mel.hop, front.mel.n_fft, 2 * front.samples + 1]
         examples = [waves(clips, length) for clips, length in zip((2, 1, 3), samples, strict=True)]
         size = "samples" if front.is_any_length else front.samples
         return [Graph("audio.onnx", WaveformGraph(clap, front), {"wave": ("batch", size)}, "vector", examples), text]

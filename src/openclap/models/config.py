@@ -161,7 +161,8 @@ class NaFlexConfig:
 
     def columns(self, frames: int) -> int:
         """Columns of patches of a clip; the last one may be filled in part."""
-        return -(-frames // self.patch_time)
+        # Not −(−frames // time): in exported graphs the division of negative numbers rounds towards zero.
+        return (frames + self.patch_time - 1) // self.patch_time
 
     def tokens(self, frames: int) -> int:
         """Patches of a clip."""

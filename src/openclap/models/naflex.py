@@ -45,8 +45,11 @@ class NaFlex(nn.Module):
         """(B, D) embedding."""
         mel_BTF, frames_B = batch.mel_BVTF[:, 0], batch.frames_B
         columns = self.config.columns(mel_BTF.shape[1])
-        patches_BNP = patches(complete_columns(mel_BTF, frames_B, self.config), self.config)
-        valid_BN = None if frames_B is None else valid_patches(columns, frames_B, self.config)
+        valid_BN = None
+        if frames_B is not None:
+            mel_BTF = fill_padding(mel_BTF, frames_B, self.config)
+            valid_BN = valid_patches(columns, frames_B, self.config)
+        patches_BNP = patches(complete_column(mel_BTF, self.config), self.config)
         x_BND = self.tokens(patches_BNP)
         registers = x_BND.shape[1] - patches_BNP.shape[1]
         by, mask = self.positions(columns, x_BND.device), keys_only(_with_registers(valid_BN, registers))
@@ -81,29 +84,31 @@ def _with_registers(valid_BN: Tensor | None, registers: int) -> Tensor | None:
     return None if valid_BN is None else F.pad(valid_BN, (registers, 0), value=True)
 
 
-def complete_columns(mel_BTF: Tensor, frames_B: Tensor | None, config: NaFlexConfig) -> Tensor:
-    """Lengthen to whole columns of patches, with the value of padding (see `NaFlexConfig.padding`) in the frames after
-    each clip's last one. No frame is dropped."""
-    frames = mel_BTF.shape[1]
-    padded_BTF = F.pad(mel_BTF, (0, 0, 0, config.columns(frames) * config.patch_time - frames))
-    end_B = mel_BTF.new_full((mel_BTF.shape[0],), frames, dtype=torch.long) if frames_B is None else frames_B
-    is_padding_BT1 = (torch.arange(padded_BTF.shape[1], device=mel_BTF.device) >= end_B[:, None]).unsqueeze(-1)
-    return torch.where(is_padding_BT1, PADDINGS[config.padding](padded_BTF, is_padding_BT1, end_B), padded_BTF)
+def fill_padding(mel_BTF: Tensor, frames_B: Tensor, config: NaFlexConfig) -> Tensor:
+    """Put the value of padding (see `NaFlexConfig.padding`) into the frames after each clip's last one."""
+    is_padding_BT1 = (torch.arange(mel_BTF.shape[1], device=mel_BTF.device) >= frames_B[:, None]).unsqueeze(-1)
+    if config.padding == "repeat":
+        value = mel_BTF.gather(1, (frames_B - 1)[:, None, None].expand(-1, 1, mel_BTF.shape[2]))
+    else:
+        # The lowest value of each clip alone: padding of a batch must not be looked at.
+        value = padding_value(mel_BTF.masked_fill(is_padding_BT1, torch.inf), config)
+    return torch.where(is_padding_BT1, value, mel_BTF)
 
 
-def _floor(mel_BTF: Tensor, is_padding_BT1: Tensor, end_B: Tensor) -> Tensor:
-    return mel_BTF.masked_fill(is_padding_BT1, torch.inf).amin(dim=(1, 2), keepdim=True)
+def complete_column(mel_BTF: Tensor, config: NaFlexConfig) -> Tensor:
+    """Complete the last column of patches with the value of padding. No frame is dropped."""
+    clips, frames, bins = mel_BTF.shape
+    missing = config.columns(frames) * config.patch_time - frames
+    return torch.cat([mel_BTF, padding_value(mel_BTF, config).expand(clips, missing, bins)], dim=1)
 
 
-def _silence(mel_BTF: Tensor, is_padding_BT1: Tensor, end_B: Tensor) -> Tensor:
-    return mel_BTF.new_full((), SILENCE_DB)
-
-
-def _last_frame(mel_BTF: Tensor, is_padding_BT1: Tensor, end_B: Tensor) -> Tensor:
-    return mel_BTF.gather(1, (end_B - 1)[:, None, None].expand(-1, 1, mel_BTF.shape[2]))
-
-
-PADDINGS = {"floor": _floor, "silence": _silence, "repeat": _last_frame}
+def padding_value(mel_BTF: Tensor, config: NaFlexConfig) -> Tensor:
+    """(B, 1, 1) or (B, 1, F): the value that lengthens clips."""
+    if config.padding == "repeat":
+        return mel_BTF[:, -1:]
+    if config.padding == "silence":
+        return mel_BTF.new_full((1, 1, 1), SILENCE_DB)
+    return mel_BTF.amin(dim=(1, 2), keepdim=True)
 
 
 def patches(mel_BTF: Tensor, config: NaFlexConfig) -> Tensor:
@@ -194,7 +199,11 @@ class MapPool(nn.Module):
     def forward(self, x_BND: Tensor, mask: Tensor | None) -> Tensor:
         query_BHLE = self.q(self.latent).expand(x_BND.shape[0], -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k_BHNE, v_BHNE = self.kv(x_BND).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        pooled_BHLE = F.scaled_dot_product_attention(query_BHLE, k_BHNE, v_BHNE, attn_mask=mask)
+        # Written out, because torch's ONNX exporter makes an invalid graph of a fused attention with one query.
+        score_BHLN = (query_BHLE * query_BHLE.shape[-1] ** -0.5) @ k_BHNE.transpose(2, 3)
+        if mask is not None:
+            score_BHLN = score_BHLN.masked_fill(~mask, -torch.inf)
+        pooled_BHLE = score_BHLN.softmax(dim=-1) @ v_BHNE
         y_BD = self.proj(pooled_BHLE.transpose(1, 2).flatten(1))
         out: Tensor = y_BD + self.mlp(self.norm(y_BD))
         return out

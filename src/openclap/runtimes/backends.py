@@ -134,9 +134,9 @@ class TorchBackend:
 
     def encode_audio(self, batch: AudioBatch) -> Tensor:
         with torch.inference_mode(), self._arithmetic():
-            # Clips of their own lengths come in batches by tokens (`openclap.runtimes.torch`).
-            most = len(batch.is_long_B) if self._clips is None or batch.frames_B is not None else self._clips
-            parts = [self._audio(part) for part in batch.split(most)]
+            # Clips of their own lengths come in batches by tokens (`openclap.runtimes.torch`); int8 needs single ones.
+            is_whole = self._clips is None or (batch.frames_B is not None and self._clips > 1)
+            parts = [self._audio(part) for part in ([batch] if is_whole else batch.split(self._clips or 1))]
             return F.normalize(torch.cat(parts).float(), dim=-1)
 
     def encode_text(self, batch: TextBatch) -> Tensor:
