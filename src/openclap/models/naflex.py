@@ -199,11 +199,7 @@ class MapPool(nn.Module):
     def forward(self, x_BND: Tensor, mask: Tensor | None) -> Tensor:
         query_BHLE = self.q(self.latent).expand(x_BND.shape[0], -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k_BHNE, v_BHNE = self.kv(x_BND).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        # Written out, because torch's ONNX exporter makes an invalid graph of a fused attention with one query.
-        score_BHLN = (query_BHLE * query_BHLE.shape[-1] ** -0.5) @ k_BHNE.transpose(2, 3)
-        if mask is not None:
-            score_BHLN = score_BHLN.masked_fill(~mask, -torch.inf)
-        pooled_BHLE = score_BHLN.softmax(dim=-1) @ v_BHNE
+        pooled_BHLE = F.scaled_dot_product_attention(query_BHLE, k_BHNE, v_BHNE, attn_mask=mask)
         y_BD = self.proj(pooled_BHLE.transpose(1, 2).flatten(1))
         out: Tensor = y_BD + self.mlp(self.norm(y_BD))
         return out
