@@ -22,6 +22,7 @@ from openclap.models.clap import CLAP
 from openclap.models.config import NaFlexConfig
 from openclap.models.naflex import NaFlex, complete_column, fill_padding, patches, valid_patches
 from openclap.models.whisper import sinusoids
+from openclap.presets import LAION_FUSION
 from openclap.types import AudioBatch, TextBatch
 from support.open_clip import captions, golden, write_folder
 from support.reference import wave
@@ -244,3 +245,12 @@ def test_a_whisper_mel_has_no_last_frame() -> None:
 
 def test_captions_of_the_golden_files_are_all_used() -> None:
     assert len(captions()) == len(golden("text_ids")["tiktoken"])
+
+
+@pytest.mark.parametrize("n", [100001, 480000, 480240])
+def test_fused_views_of_clips_that_are_not_long_are_open_clips(n: int) -> None:
+    """Four equal ones. Those of long clips are LAION's here, and random crops in open_clip."""
+    expected = golden("fusion_views")
+    clip = FrontEnd(replace(LAION_FUSION, int16=False))([torch.from_numpy(wave(f"len{n}", n))])
+    assert bool(clip.is_long_B[0]) == bool(expected[f"n{n}_longer"]) is False
+    np.testing.assert_allclose(clip.mel_BVTF[0, :, ::50], expected[f"n{n}_views"], rtol=0, atol=2e-3)
