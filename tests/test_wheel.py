@@ -33,7 +33,9 @@ def test_the_wheel_carries_what_the_demo_needs(wheel: Path) -> None:
     weights = {name for name in names if name.endswith((".safetensors", ".pth", ".pt", ".pyc"))}
     mini = "openclap/checkpoints/mini"
     assert weights == {"openclap/captions/model/model.safetensors", f"{mini}/model.safetensors"}
-    assert {f"{mini}/{name}" for name in ("audio.onnx", "text.onnx", "onnx.json", "sounds.csv", "README.md")} <= set(names)
+    assert {f"{mini}/{name}" for name in ("audio.onnx", "text.onnx", "onnx.json", "sounds.csv", "README.md")} <= set(
+        names
+    )
     assert {name.split("/")[0] for name in names} == {
         "openclap",
         next(n for n in names if "dist-info" in n).split("/")[0],
@@ -97,7 +99,7 @@ def test_the_base_installation_searches_without_torch(
     vectors = np.load(tmp_path / "out.npy")
     assert there.run("openclap", "classify", *dogs, "--labels", "dog,rain", *model)
     # The bundled model needs no --model, and no network: the home is empty, and no proxy leads anywhere.
-    there.environment |= {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")}
+    there.environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     there.run("openclap", "index", "add", *dogs, sounds / "scratch-cat.ogg")
     assert "scratch-dog" in there.run("openclap", "search", "a dog barking", "-k", "1")
     assert there.run("python", "-c", "import openclap; print(openclap.load('mini').embed_text(['rain']).shape)") == (

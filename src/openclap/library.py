@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import warnings
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import openclap.search.scan as scanning
+from openclap import runtimes
 from openclap.audio.inputs import Sound, blocks
 from openclap.audio.io import decode_part, describe
 from openclap.audio.metadata import read_metadata
@@ -23,10 +23,12 @@ from openclap.embedder import Embedder, Vectors
 from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError, OpenClapError
 from openclap.limits import check_count, check_path
 from openclap.loading import RuntimeName, load
+from openclap.paths import is_url
 from openclap.recording_comparison import duplicates_of
 from openclap.search.duplicates import DuplicateGroup
 from openclap.search.filters import Where
 from openclap.search.fit import update_background
+from openclap.search.folder import check_precision
 from openclap.search.index import FileRow, Hits, Index, IndexIdentity
 from openclap.search.paths import absolute
 from openclap.search.queries import SearchQuery, count_facets, find
@@ -37,6 +39,8 @@ from openclap.types import KeywordUse, Progress
 
 if TYPE_CHECKING:
     import torch
+
+    from openclap.data.parallel import Share
 
 TOKENIZER = "tokenizer.json"
 """File in the index folder, for a model that has no tokenizer of its own."""
@@ -83,7 +87,9 @@ class Library:
 
         An index stores the name of its model and all options except `device`, `offline` and `runtime`. The defaults are
         the stored options, or, for a new index, those of `openclap.load`, except that `runtime` is "auto": without
-        torch where the model was converted for onnxruntime.
+        torch where onnxruntime can read the model. Without torch, an index of another precision than fp32 is opened in
+        fp32. An index can be searched in another precision than its own if that is within a cosine of 0.999 of fp32
+        (fp32, bf16 and auto are); sounds are added in its own.
 
         Args:
             model: anything that `openclap.load` reads; the default is the model of the index, or "mini" for a new one.
@@ -92,25 +98,25 @@ class Library:
 
         Raises DataError when there is no index and none is to be created, CheckpointError when the model no longer
         exists or the tokenizer cannot be read, and IndexMismatchError when the index was built with another model or
-        other options.
+        other options, or the precision is too coarse.
 
         Examples:
             >>> library = openclap.Library.open("sounds.index")
             >>> library.index.identity.model
             'mini'
         """
-        place = Path(check_path("folder", folder))
+        place = check_path("folder", folder)
         index = Index.open(place) if not create or Index.exists(place) else None
         stored = index.identity if index else None
         if model is None and stored:
             model, revision = stored.model, revision or stored.revision
         model = MINI if model is None else model
-        stored_tokenizer = place / TOKENIZER
+        stored_tokenizer = index.place.local_copy(TOKENIZER) if index else None
         embedder = load(
             os.fspath(model),
             device=device,
-            tokenizer=tokenizer or (stored_tokenizer if index and stored_tokenizer.is_file() else None),
-            precision=precision or (stored.precision if stored else "fp32"),
+            tokenizer=tokenizer or stored_tokenizer,
+            precision=precision or (_precision_here(stored.precision) if stored else "fp32"),
             revision=revision,
             offline=offline,
             channels=channels or (stored.channels if stored else "mean"),
@@ -124,8 +130,8 @@ class Library:
             embedder.check_tokenizer()  # before a folder is created
         if index is None:
             index = Index.open_or_create(place, identity)
-            if tokenizer and not stored_tokenizer.exists():
-                shutil.copyfile(tokenizer, stored_tokenizer)
+            if tokenizer and index.place.read(TOKENIZER) is None:
+                index.place.write(TOKENIZER, Path(tokenizer).read_bytes())
         return cls(index, embedder)
 
     @classmethod
@@ -151,12 +157,15 @@ class Library:
 
         Raises DataError when there is no index, a folder of it does not exist, or another process is writing to it.
         """
-        place = Path(check_path("folder", folder)).expanduser().absolute()
+        place = Path(check_path("folder", folder))
+        if not is_url(place):
+            place = place.expanduser().absolute()
         old, new = prepare(place)
         options: dict[str, Any] = {"channels": channels, "trim_silence": trim_silence, "precision": precision}
         options |= {"tokenizer": tokenizer, "device": device, "revision": revision, "offline": offline}
         try:
             library = cls.open(new, model, **options)
+            library._check_precision()
         except (IndexMismatchError, DataError):  # begun with another model or other options
             if not Index.exists(new):
                 raise
@@ -184,6 +193,7 @@ class Library:
         *,
         records: Sequence[Record] = (),
         exclude: Sequence[str] = (),
+        part: str | None = None,
         progress: Callable[[int, int], None] | None = None,
         seconds: Callable[[float], None] | None = None,
     ) -> ScanReport:
@@ -193,23 +203,30 @@ class Library:
             records: facts about the files: hits show their first caption, tags and licence.
             exclude: patterns of names (`*.tmp`) or of paths below a root (`Field/old`) that the index leaves out from
                 now on; files of the index that match are removed from it.
+            part: "3/100" adds the third of a hundred parts of the files. Processes that add the other parts may run at
+                once, on any machine that sees the sounds. When all are done, `optimize` the index.
             progress: receives the number of files done and the number of files to read.
             seconds: receives the seconds of sound embedded since its last call.
 
-        Raises DataError when there is nothing to index, or another process is writing to the index.
+        Raises DataError when there is nothing to index, or another process is writing to the index, and
+        IndexMismatchError when the index was built in another precision.
         """
+        self._check_precision()
         by_path = {absolute(record.audio): record for record in records}
+        share = _share(part) if part else None
         report = scanning.add(
             self.index,
             [Path(root) for root in roots],
             self._embed(seconds),
             describe,
-            facts=lambda path: _facts(by_path, path),
+            facts=(lambda path: _facts(by_path, path)) if by_path else None,
             metadata=read_metadata,
             exclude=exclude,
+            part=share,
             progress=progress,
         )
-        self._update_background()
+        if share is None:
+            self._update_background()
         return report
 
     def update(
@@ -228,13 +245,14 @@ class Library:
 
         Raises DataError when nothing was added to the index yet, or as `add`.
         """
+        self._check_precision()
         if changed is not None:
             report = scanning.add_changed(self.index, changed, self._embed(seconds), describe, metadata=read_metadata)
             self._update_background()
             return report
-        roots = [root.found(self.index.folder) for root in self.index.header().roots]
+        roots = [root.found(self.index.place.own_folder) for root in self.index.header().roots]
         if not roots:
-            raise DataError(f"{self.index.folder} knows no folders. Add them once with 'openclap index add FOLDER'.")
+            raise DataError(f"{self.index.place} knows no folders. Add them once with 'openclap index add FOLDER'.")
         return self.add(roots, exclude=exclude, progress=progress, seconds=seconds)
 
     def search(
@@ -243,7 +261,7 @@ class Library:
         k: int = 10,
         *,
         where: Where | None = None,
-        keywords: KeywordUse = "off",
+        keywords: KeywordUse = "auto",
         every_window: bool = False,
         offset: int = 0,
         exact: bool = False,
@@ -258,8 +276,10 @@ class Library:
             text: a description; or descriptions with weights, below 0 for "not like this". Of several, the unit vectors
                 are multiplied by their weights and added, and the sum is normalised.
             where: conditions on facts, see `openclap.search.filters`: {"duration_s": (1, 10), "tags": "rain"}.
-            keywords: "off"; "fused", which ranks by embeddings and by words of names and facts (BM25), and adds
-                1 / (60 + rank) of both (reciprocal rank fusion, Cormack et al. 2009); or "only", by words alone.
+            keywords: "fused" ranks by embeddings and by words of names and facts, and adds 1 / (60 + rank) of both
+                (reciprocal rank fusion, Cormack et al. 2009); "auto" does so with the words that are in names or facts
+                of at most 0.5 % of the files, if there are any, and `info.keywords` lists them; "off" ranks by
+                embeddings alone, and "only" by words alone.
             every_window: return every window that fits instead of the best of each file. A window that overlaps a
                 better hit in its file counts as part of that hit.
             offset: number of hits to skip, for pages.
@@ -338,8 +358,11 @@ class Library:
         `where`, or of all. Raises ConfigError for a fact that does not exist."""
         return count_facets(self.index, fact, where or ())
 
+    def _check_precision(self) -> None:
+        check_precision(self.index.place, self.index.identity, self.embedder.precision)
+
     def _embed(self, seconds: Callable[[float], None] | None) -> scanning.EmbedRecordings:
-        return lambda sounds: self.embedder.recordings_each(sounds, progress=seconds)
+        return lambda sounds: self.embedder.recordings_each(sounds, keep_truncated=True, progress=seconds)
 
     def _update_background(self) -> None:
         """Update the background for the fit of queries. The index is complete without it: a model without a tokenizer,
@@ -355,11 +378,8 @@ class Library:
 
 def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> IndexIdentity:
     """The identity of an embedder that an index stores, so that embeddings of two models never mix."""
-    digest = embedder.digest()
-    if embedder.precision != "fp32":  # fp32 adds nothing, so that digests of older indexes stay valid
-        digest = hashlib.sha256(f"{digest} {embedder.precision}".encode()).hexdigest()
     return IndexIdentity(
-        digest=digest,
+        digest=embedder.digest(),
         model=name,
         dim=embedder.preset.embedding_size,
         length_s=embedder.window_s,
@@ -369,6 +389,17 @@ def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> I
         precision=embedder.precision,
         revision=revision,
     )
+
+
+def _precision_here(stored: str) -> str:
+    """The precision of an index, or fp32 without torch: the onnx runtime has no other."""
+    return stored if runtimes.has("torch") else "fp32"
+
+
+def _share(part: str) -> Share:
+    from openclap.data.parallel import Share
+
+    return Share.parse(part)
 
 
 def _lasting_name(model: str) -> str:

@@ -15,7 +15,7 @@ from openclap.checkpoints import bundled, hub, published
 from openclap.embedder import Embedder
 from openclap.errors import CheckpointError, ConfigError, MissingExtraError
 from openclap.limits import check_path
-from openclap.runtimes import graph_cache
+from openclap.runtimes import graph_cache, preset_graphs
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,8 @@ RuntimeName = Literal["torch", "onnx", "auto"]
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 """USER/NAME."""
+PREFIXES = ("hf-hub:", "local-dir:")
+"""How open_clip marks repositories and folders; both are found without a mark, too."""
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".json")
 """Endings of checkpoint files: "models/best.pt" without such a file is a mistyped path, not a repository."""
 
@@ -52,9 +54,10 @@ def load(
     """Load a model from a path, by its name, or from the hub.
 
     Args:
-        source: "mini", the model in the package; a folder written by openclap or transformers; a folder of ONNX graphs;
-            a LAION-CLAP `.pt` file; the name of a published model (`openclap models`); any repository of the Hugging
-            Face hub ("user/name"); or an initial model for training ("demo-start").
+        source: "mini", the model in the package; a folder written by openclap, transformers or open_clip; a folder of
+            ONNX graphs; a LAION-CLAP `.pt` file; the name of a published model (`openclap models`); any repository of
+            the Hugging Face hub ("user/name", or "hf-hub:user/name" as in open_clip); or an initial model for training
+            ("demo-start").
         device: "cpu", "cuda", …; the default is a GPU if there is one.
         precision: "fp32", "bf16", "int8", or "auto", the fastest with a cosine of at least 0.9995 to fp32 (see
             `openclap.runtimes.backends`).
@@ -66,9 +69,10 @@ def load(
         channels: the channel to read of multichannel recordings: "mean", "left", "right" or "loudest" (see
             `openclap.audio.mono`).
         trim_silence: cut ends below -80 dBFS off a recording before embedding.
-        runtime: "torch" reads any checkpoint; "onnx" computes the same embeddings without torch, by graphs that
-            `openclap convert --to onnx` wrote; "auto" is onnx if this model was converted before and there is no GPU.
-            The default is torch if it is installed. A folder of graphs is always read by onnx.
+        runtime: "torch" reads any checkpoint; "onnx" computes the same embeddings without torch, for folders with
+            safetensors of a published preset, and by graphs that `openclap convert --to onnx` wrote; "auto" is onnx if
+            it can read this model and there is no GPU. The default is torch if it is installed. A folder of graphs is
+            always read by onnx.
         report: receives a line before each slow step.
 
     Raises CheckpointError when there is no such model or it is damaged, ConfigError for an invalid option,
@@ -80,7 +84,7 @@ def load(
         (2, 384)
     """
     mono = MonoConfig(channels, trim_silence)
-    name = check_path("source", source, "a path or a name")
+    name = _without_prefix(check_path("source", source, "a path or a name"))
     chosen = _choose_runtime(name, runtime, device, precision, revision, is_plain=preset is None and not compile)
     loader = runtimes.loader(chosen, device, precision, compile=compile)  # check options before a download
     path = locate(name, revision=revision, offline=offline, report=report)
@@ -112,17 +116,25 @@ def _choose_runtime(
         return "onnx"
     if runtime == "onnx":
         return "onnx"
-    is_wanted = runtime == "auto" and is_plain and _is_onnx_fastest(device, precision)
-    if (is_wanted or not runtimes.has("torch")) and _was_converted(name, revision):
-        return "onnx"
     if not runtimes.has("torch"):
-        if not (_is_known(name) or Path(name).expanduser().exists()):
-            raise _no_such_model(name)
-        raise MissingExtraError(
-            f"{name}: was not converted for onnxruntime on this machine, so it needs torch. "
-            "Install it with: pip install 'openclap[torch]'."
-        )
-    return "torch"
+        _check_readable_without_torch(name)
+        return "onnx"
+    is_wanted = runtime == "auto" and is_plain and _is_onnx_fastest(device, precision)
+    return "onnx" if is_wanted and _has_graphs(name, revision) else "torch"
+
+
+def _check_readable_without_torch(name: str) -> None:
+    """Raise MissingExtraError for a model that only torch reads, before it is fetched, and CheckpointError where there
+    is none of this name. Whether any other repository needs torch is known when it is read."""
+    known = published.find(name)
+    path = Path(name).expanduser()
+    needs_torch = known is not None and known.format == "laion" and not path.exists()
+    if name in STARTS:
+        needs_torch = not (paths.home() / "starts" / name / "config.json").is_file()
+    if needs_torch:
+        raise MissingExtraError(f"{name}: needs torch. Install it with: pip install 'openclap[torch]'.")
+    if not (_is_known(name) or path.exists()):
+        raise _no_such_model(name)
 
 
 def _is_onnx_fastest(device: str | torch.device | None, precision: str) -> bool:
@@ -144,10 +156,11 @@ def _has_bfloat16_units() -> bool:
         return False
 
 
-def _was_converted(name: str, revision: str | None) -> bool:
+def _has_graphs(name: str, revision: str | None) -> bool:
     """Whether the graphs of a model are at hand. A model that would first have to be fetched has none."""
     try:
-        return graph_cache.find(locate(name, revision=revision, offline=True)) is not None
+        path = locate(name, revision=revision, offline=True)
+        return preset_graphs.obstacle(path) is None or graph_cache.find(path) is not None
     except (CheckpointError, ModuleNotFoundError):  # an initial model that is not made yet needs torch
         return False
 
@@ -169,6 +182,7 @@ def locate(
 
     Raises CheckpointError when there is no such model.
     """
+    source = _without_prefix(source)
     path = Path(source).expanduser()
     if source == bundled.MINI:
         return bundled.FOLDER
@@ -186,6 +200,12 @@ def locate(
     if _is_known(source):
         return hub.download(source, revision=revision, offline=offline)
     raise _no_such_model(source)
+
+
+def _without_prefix(source: str) -> str:
+    """The source without a mark of open_clip."""
+    prefix = next((prefix for prefix in PREFIXES if source.startswith(prefix)), "")
+    return source.removeprefix(prefix)
 
 
 def _is_known(source: str) -> bool:

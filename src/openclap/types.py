@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Receives the number of items done and the total."""
-KeywordUse = Literal["off", "fused", "only"]
-"""Of the words of a query in a search: not at all, together with its embedding, or alone."""
+KeywordUse = Literal["auto", "off", "fused", "only"]
+"""Of the words of a query in a search: its rare words together with its embedding, none, all together with it, or all
+alone."""
 SecondsProgress = Callable[[float], None]
 """Receives the seconds of sound that were embedded since the last call."""
+Precision = Literal["fp32", "bf16", "int8"]
+"""The arithmetic of a model."""
+COSINE_BOUNDS: dict[str, float] = {"fp32": 0.999999, "bf16": 0.9995, "int8": 0.99}
+"""By precision, the least cosine between an embedding and that of torch in fp32 (measured: docs/benchmarks.md)."""
 
 # fmt: off
 AUDIO_SUFFIXES = frozenset({
@@ -53,13 +58,16 @@ class AudioBatch:
         return AudioBatch(self.mel_BVTF.to(device), self.is_long_B.to(device), frames_B)
 
     def split(self, clips: int) -> list[AudioBatch]:
-        """Split into batches of at most `clips` clips."""
+        """Split into batches of at most `clips` clips, without frames that are padding for all of a batch."""
         starts = range(0, len(self.is_long_B), clips)
-        rows = [slice(start, start + clips) for start in starts]
-        frames = [None if self.frames_B is None else self.frames_B[row] for row in rows]
-        return [
-            AudioBatch(self.mel_BVTF[row], self.is_long_B[row], part) for row, part in zip(rows, frames, strict=True)
-        ]
+        return [self._rows(slice(start, start + clips)) for start in starts]
+
+    def _rows(self, rows: slice) -> AudioBatch:
+        mel_BVTF, is_long_B = self.mel_BVTF[rows], self.is_long_B[rows]
+        if self.frames_B is None:
+            return AudioBatch(mel_BVTF, is_long_B)
+        frames_B = self.frames_B[rows]
+        return AudioBatch(mel_BVTF[:, :, : int(frames_B.max())], is_long_B, frames_B)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +194,14 @@ class Recording:
 
     Attributes:
         duration_s, rate, channels: of the recording before mixing and resampling: seconds, Hz, number of channels.
+        ends_early: whether the file lacks its end, so that this is what is there.
     """
 
     windows: list[Window]
     duration_s: float
     rate: int
     channels: int
+    ends_early: bool = False
 
 
 class FileContent(bytes):

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openclap import presets
 from openclap.checkpoints import audioset, hub, openclap_folder
-from openclap.checkpoints.checkpoint import BATCH_COUNTER, load_weights, tower_name
+from openclap.checkpoints.checkpoint import BATCH_COUNTER, load_weights
 from openclap.errors import CheckpointError, MissingTokenizerError
 from openclap.formatting import describe_error
 from openclap.models.build import build_clap
-from openclap.models.config import TextTowerConfig
+from openclap.models.config import HTSATConfig, PANNConfig, TextTowerConfig
 from openclap.presets import Preset
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer
@@ -89,10 +90,14 @@ def _read_audio_tower(path: Path, preset: Preset) -> tuple[dict[str, Tensor], tu
     """Read the tower's weights under CLAP's names. Fusion layers are not among them and stay fresh."""
     tower = audioset.read(path)
     # A tower for tagging has no fusion; that of the preset starts fresh.
+    if not isinstance(preset.audio, HTSATConfig | PANNConfig):
+        raise CheckpointError(
+            f"{path.name}: holds a tower for tagging, and the preset {preset.name} has none of its kind."
+        )
     plain = replace(preset.audio, fusion=None)
     if tower.config != plain:
         raise CheckpointError(
-            f"{path.name}: holds {tower.name}, and the preset {preset.name} requires {tower_name(plain)}. "
+            f"{path.name}: holds {tower.name}, and the preset {preset.name} requires {presets.tower_name(plain)}. "
             "Choose the preset that fits, or another file."
         )
     mel, trained = preset.frontend.mel, tower.frontend.mel

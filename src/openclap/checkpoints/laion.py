@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,12 +23,18 @@ from torch import Tensor
 from openclap import presets
 from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.audio.mel import mel_filterbank
-from openclap.checkpoints.checkpoint import Checkpoint, tower_name
+from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names, setting_changes
 from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.checkpoints.laion_untrained import initialise_missing
-from openclap.checkpoints.tensors import UNTRAINED, WRITER, check_equal, read_tensors, strip_wrappers
-from openclap.checkpoints.translate_keys import KeyTable, count_numbered, required_shape, translate_key
+from openclap.checkpoints.tensors import UNTRAINED, WRITER, check_equal, read_tensors
+from openclap.checkpoints.translate_keys import (
+    KeyTable,
+    count_numbered,
+    required_shape,
+    strip_wrappers,
+    translate_key,
+)
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
 from openclap.formatting import join_first
@@ -122,7 +128,7 @@ def audio_key_table(audio: AudioConfig) -> KeyTable:
         return HTSAT
     if isinstance(audio, PANNConfig):
         return PANN_1D if (audio.fusion or "").endswith("_1d") else PANN_2D
-    assert_never(audio)
+    raise CheckpointError(f"LAION's format has HTSAT and PANN towers alone, and no {presets.tower_name(audio)}.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -192,7 +198,7 @@ def infer_preset(state: State, source: str) -> Preset:
     text = infer_text_tower(state, source)
     embedding_size = required_shape(state, "audio_projection.2.weight", source, 2)[0]
     return Preset(
-        name=f"{tower_name(audio)}-{text.model_type.removesuffix('_text_model')}",
+        name=f"{presets.tower_name(audio)}-{text.model_type.removesuffix('_text_model')}",
         frontend=infer_front_end(state, audio.fusion is not None, source),
         audio=audio,
         text=text,
@@ -478,8 +484,7 @@ def _stft_kernels(n_fft: int) -> dict[str, Tensor]:
 
 def _loading_note(preset: Preset) -> str:
     """Say in a sentence how the package laion-clap loads a file of this preset."""
-    plain = replace(preset.audio, fusion=None)
-    audio = next((name for name, config in presets.AUDIO_TOWERS.items() if config == plain), None)
+    audio = presets.audio_tower_name(preset.audio)
     text = next((name for name, config in presets.TEXT_TOWERS.items() if _same_size(config, preset.text)), None)
     rate, size = preset.frontend.mel.rate, preset.embedding_size
     if audio is None or text is None or (rate, size) != (48000, 512):

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from openclap.cli import running_server
 from openclap.cli.console import note, print_json, print_table
-from openclap.cli.defaults import default_index
+from openclap.cli.defaults import advise_model, default_index
 from openclap.cli.index import Conditions
 from openclap.cli.model_options import TokenizerFile
 from openclap.limits import check_count
@@ -37,7 +37,7 @@ def search(
     tokenizer: TokenizerFile = None,
     k: K = 10,
     where: Conditions = (),
-    keywords: KeywordUse = "off",
+    keywords: KeywordUse = "auto",
     also: tuple[str, ...] = (),
     unlike: tuple[str, ...] = (),
     every_window: EveryWindow = False,
@@ -56,7 +56,8 @@ def search(
     k
         The number of sounds to show.
     keywords
-        Words of file names, titles, tags and captions: off; fused with the embeddings; or only, which needs no model.
+        Words of file names, titles, tags and captions: fused with the embeddings; auto, only those that few files have;
+        off; or only, which needs no model.
     also
         Another description that counts as much, or with a weight behind a colon: "thunder:0.5".
     unlike
@@ -94,6 +95,8 @@ def search(
         weights, k, where=where, keywords=keywords, every_window=every_window, offset=offset, exact=exact
     )
     show(hits, json=json)
+    if not json:
+        advise_model(library.index.folder, library.index.identity.model)
 
 
 def similar(
@@ -149,13 +152,17 @@ def similar(
         weights, k, from_s=from_, to_s=to, where=where, every_window=every_window, offset=offset, exact=exact
     )
     show(hits, json=json)
+    if not json:
+        advise_model(library.index.folder, library.index.identity.model)
 
 
 def open_for_query(index: Path | None, tokenizer: Path | None) -> Library:
-    """Open an index on the CPU, which embeds one query sooner than a GPU can be prepared."""
+    """Open an index on the CPU in fp32, which embeds one query sooner than a GPU or another precision can be
+    prepared."""
     from openclap.library import Library
 
-    return Library.open(index or default_index(), tokenizer=tokenizer, device="cpu", create=False)
+    place = index or default_index()
+    return Library.open(place, tokenizer=tokenizer, device="cpu", precision="fp32", create=False)
 
 
 def _weighted(texts: tuple[str, ...], weight: float) -> dict[str, float]:
@@ -195,7 +202,9 @@ def show_objects(hits: list[dict[str, Any]], info: Mapping[str, Any], *, json: b
         for hit in hits
     ]
     print_table(["score", "where", "file", "caption"], rows, right=[0, 1])
+    if info["keywords"]:
+        note(f"Ranked also by the words: {', '.join(info['keywords'])}.")
     if info["method"] == "sketch":
-        note(f"{info['summary']}.".capitalize())
+        note(f"{info['summary'][0].upper()}{info['summary'][1:]}.")
     if not hits:
         note("Nothing found: the index is empty, or no file fits. Add sounds with: openclap index add FOLDER")

@@ -54,8 +54,9 @@ def serve(
     Parameters
     ----------
     sounds
-        Indexes, or folders of sounds, which are indexed under openclap's home first. Default: your own index
-        (`openclap index add`), or the demo's; with --model, or without any index, the model alone.
+        Indexes (folders or addresses such as s3://BUCKET/NAME), or folders of sounds, which are indexed under
+        openclap's home first. Default: your own index (`openclap index add`), or the demo's; with --model, or without
+        any index, the model alone.
     port
         The port; 0 for any that is free.
     host
@@ -153,14 +154,15 @@ def open_all(
     if not sounds and (model_options.model is not None or not Index.exists(default_index())):
         return [served_model(model_options.name, model_options.load(), matryoshka, metrics)], []
     places = list(sounds or [default_index()])
-    models: dict[str, ServedModel] = {}
+    models: dict[tuple[str, str], ServedModel] = {}
     indexes = []
     for name, place in zip(distinct_names(places), places, strict=True):
         library, folders = open_sounds(place, model_options)
         identity = library.index.identity
-        if identity.digest not in models:
-            models[identity.digest] = served_model(identity.model, library.embedder, matryoshka, metrics)
-        indexes.append(ServedIndex(name, library, models[identity.digest], folders))
+        key = (identity.digest, library.embedder.precision)
+        if key not in models:
+            models[key] = served_model(identity.model, library.embedder, matryoshka, metrics)
+        indexes.append(ServedIndex(name, library, models[key], folders))
     return list(models.values()), indexes
 
 
@@ -171,6 +173,8 @@ def open_sounds(path: Path, model_options: ModelOptions) -> tuple[Library, tuple
 
     if Index.exists(path):
         return model_options.open_library(path), ()
+    if paths.is_url(path):
+        Index.open(path)  # raises: no index is made by serving an address
     if not path.is_dir():
         reason = "is no folder" if path.exists() else "does not exist"
         raise DataError(

@@ -32,7 +32,8 @@ from openclap.checkpoints.conversion_report import ConversionLosses, objective_n
 from openclap.checkpoints.destination import drafted
 from openclap.errors import CheckpointError, require
 from openclap.models.fusion import every_clip
-from openclap.runtimes import graph_cache
+from openclap.models.modern_text import ModernText
+from openclap.runtimes import graph_cache, preset_graphs
 from openclap.runtimes.graph_cache import DESCRIPTION
 from openclap.runtimes.onnx import FORMAT_VERSION, KIND
 from openclap.runtimes.torch import TorchRuntime
@@ -42,6 +43,8 @@ from openclap.text.tokenizer import Tokenizer
 from openclap.types import AudioBatch, TextBatch
 
 if TYPE_CHECKING:
+    from torch.onnx import ONNXProgram
+
     from openclap.audio.config import FrontEndConfig
     from openclap.embedder import Embedder
     from openclap.models.clap import CLAP
@@ -86,8 +89,9 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> C
 def prepare(embedder: Embedder, source: Path, report: Callable[[str], None]) -> None:
     """Write the graphs of a loaded model under openclap's home, once, so that later commands start without torch.
 
-    Nothing happens for another runtime than torch and another precision than fp32, where the graphs are there already,
-    without the extra, and where this version of openclap has failed to convert the model before.
+    Nothing happens for another runtime than torch and another precision than fp32, for models whose graphs come with
+    openclap (`runtimes.preset_graphs`) or are there already, without the extra, and where this version of openclap has
+    failed to convert the model before.
 
     Args:
         source: the file or folder of the model.
@@ -96,6 +100,8 @@ def prepare(embedder: Embedder, source: Path, report: Callable[[str], None]) -> 
     runtime = embedder.runtime
     is_installed = all(importlib.util.find_spec(package) for package in PACKAGES)
     if not isinstance(runtime, TorchRuntime) or runtime.precision != "fp32" or not is_installed:
+        return
+    if preset_graphs.obstacle(source) is None:
         return
     digest = runtime.weights_digest()
     place = graph_cache.place_of(digest)
@@ -149,8 +155,10 @@ def graphs_of(clap: CLAP, preset: Preset) -> list[Graph]:
     front = preset.frontend
 
     def waves(clips: int, samples: int) -> tuple[Tensor, ...]:
-        """Make noise that ends in silence, as padded clips do."""
+        """Make noise that ends in silence, as padded clips do; every second clip is quieter and darker, since clips
+        that are alike would not show whether a graph mixes them."""
         wave_BN = 0.1 * torch.randn(clips, samples, generator=random)
+        wave_BN[1::2] = 0.05 * (wave_BN[1::2] + wave_BN[1::2].roll(1, dims=1))
         wave_BN[:, samples - samples // 4 :] = 0  # exercises the floor of the log-mel
         return (wave_BN,)
 
@@ -178,11 +186,14 @@ def graphs_of(clap: CLAP, preset: Preset) -> list[Graph]:
         [captions(texts, tokens) for texts, tokens in zip((2, 1, 3), lengths, strict=True)],
     )
     if front.long == "windows":
-        examples = [waves(clips, front.samples) for clips in (2, 1, 3)]
-        return [
-            Graph("audio.onnx", WaveformGraph(clap, front), {"wave": ("batch", front.samples)}, "vector", examples),
-            text,
-        ]
+        samples: list[int] = [front.samples] * 3
+        if front.is_any_length:
+            # The traced clip must not fill its last patch: the graph would have no padding for other clips.
+            is_full = front.frames % getattr(preset.audio, "patch_time", 1) == 0
+            samples = [front.samples + is_full * front.mel.hop, front.mel.n_fft, 2 * front.samples + 1]
+        examples = [waves(clips, length) for clips, length in zip((2, 1, 3), samples, strict=True)]
+        size = "samples" if front.is_any_length else front.samples
+        return [Graph("audio.onnx", WaveformGraph(clap, front), {"wave": ("batch", size)}, "vector", examples), text]
     sizes = {"mel": ("batch", 4, front.frames, front.mel.n_mels), "is_long": ("batch",)}
     lengths = [front.samples + front.samples // 3, front.samples, 2 * front.samples + 1]
     examples = [waves(clips, samples) for clips, samples in zip((2, 1, 3), lengths, strict=True)]
@@ -231,34 +242,45 @@ class FusionGraph(nn.Module):
 class TextGraph(nn.Module):
     """Embed (B, L) token ids with their mask.
 
-    Unlike `TextTower`, which skips a mask without padding, the graph always applies it.
+    Unlike the towers, which skip a mask without padding, the graph always applies it.
     """
 
     def __init__(self, clap: CLAP) -> None:
         super().__init__()
-        self.tower, self.head = clap.text_tower, clap.text_head
+        self.clap = clap
 
     def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        output = self.tower.encoder(input_ids=ids_BL, attention_mask=mask_BL)  # type: ignore[operator]
-        pooled_BC = self.tower.pool(output, TextBatch(ids_BL, mask_BL))  # type: ignore[operator]
-        return F.normalize(self.head(pooled_BC), dim=-1)
+        return F.normalize(self.clap.text_head(self._pooled(TextBatch(ids_BL, mask_BL))), dim=-1)
+
+    def _pooled(self, batch: TextBatch) -> Tensor:
+        tower = self.clap.text_tower
+        if isinstance(tower, ModernText):
+            return tower.masked(batch)
+        output = tower.encoder(input_ids=batch.ids_BL, attention_mask=batch.mask_BL)  # type: ignore[operator]
+        pooled_BC: Tensor = tower.pool(output, batch)  # type: ignore[operator]
+        return pooled_BC
 
 
 def export(graph: Graph, path: Path) -> None:
     """Write one graph. Raises CheckpointError where torch cannot export it."""
     # Weights in a file of their own are mapped into memory, which halves the time to open a graph.
-    traced(graph).save(path, external_data=True)
+    trace(graph, path.name).save(path, external_data=True)
 
 
-def traced(graph: Graph, *, optimize: bool = True) -> Any:
-    """Export one graph in memory, optimised or as torch traces it. Raises CheckpointError where torch cannot."""
+def trace(graph: Graph, name: str, *, optimize: bool = True) -> ONNXProgram:
+    """Export one graph. Raises CheckpointError where torch cannot.
+
+    Args:
+        optimize: fold constants and simplify. Without it, each weight is an initializer as the network stores it, under
+            its name in the network.
+    """
     shapes = tuple(
         {place: size for place, size in enumerate(sizes) if isinstance(size, str)} for sizes in graph.inputs.values()
     )
     try:
         # MATH exports attention as matrix products and softmax, which every ONNX runtime has.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _quiet_exporter():
-            return torch.onnx.export(
+            program: ONNXProgram = torch.onnx.export(  # type: ignore[assignment]
                 graph.network.eval(),
                 graph.examples[0],
                 dynamo=True,
@@ -268,9 +290,10 @@ def traced(graph: Graph, *, optimize: bool = True) -> Any:
                 verbose=False,
                 optimize=optimize,
             )
+            return program
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{graph.file}: torch cannot export this model as ONNX ({reason[0]}).") from error
+        raise CheckpointError(f"{name}: torch cannot export this model as ONNX ({reason[0]}).") from error
 
 
 def check(graph: Graph, path: Path) -> None:
@@ -303,7 +326,9 @@ def describe(graphs: Sequence[Graph], preset: Preset, scale: float, digest: str)
             "rate": front.mel.rate,
             "samples": front.samples,
             "short": SHORT[front.fill],
-            "long": LONG[front.long],
+            "long": f"whole, up to {front.longest} samples; then {LONG[front.long]}"
+            if front.is_any_length
+            else LONG[front.long],
         },
         "logmel": {"rate": front.mel.rate, "hop": front.mel.hop},
         "text": {"tokenizer": TOKENIZER, "context": text.context, "padded": text.padded},
@@ -344,6 +369,7 @@ SHORT = {
     "pad": "zeros after it",
     "repeat": "copies end to end, the last one cut",
     "repeatpad": "as many whole copies as fit, then zeros",
+    "none": "as it is; one shorter than a window of the Fourier transform, zeros up to that length",
 }
 LONG = {
     "windows": "windows end to end, the last one anchored at the end; the mean of their embeddings, normalised",

@@ -14,7 +14,7 @@ from typing import Any
 from openclap.checkpoints import openclap_folder
 from openclap.checkpoints.checkpoint import build_network, weights_digest
 from openclap.errors import CheckpointError, require
-from openclap.interop.onnx import EXTRA, PACKAGES, Graph, check, describe, fuse_every_clip, graphs_of, traced
+from openclap.interop.onnx import EXTRA, PACKAGES, Graph, check, describe, fuse_every_clip, graphs_of, trace
 from openclap.runtimes.graph_cache import DESCRIPTION
 
 PREFIXES = {"clap.": "", "tower.": "text_tower.", "head.": "text_head."}
@@ -57,7 +57,7 @@ def _export(graph: Graph, folder: Path, stored: dict[str, Any]) -> None:
     import onnx
 
     # Optimising would merge weights with each other and transpose them; onnxruntime does so itself when it opens them.
-    model = traced(graph, optimize=False).model_proto
+    model = trace(graph, graph.file, optimize=False).model_proto
     kept = []
     for tensor in list(model.graph.initializer):
         prefix = next((prefix for prefix in PREFIXES if tensor.name.startswith(prefix)), None)

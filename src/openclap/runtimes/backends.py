@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,16 +20,11 @@ from torch import Tensor, nn
 
 from openclap import paths
 from openclap.errors import ConfigError
-from openclap.types import AudioBatch, TextBatch
+from openclap.models.config import HTSATConfig, PANNConfig
+from openclap.types import COSINE_BOUNDS, AudioBatch, Precision, TextBatch
 
 if TYPE_CHECKING:
     from openclap.models.clap import CLAP
-
-Precision = Literal["fp32", "bf16", "int8"]
-
-COSINE_BOUNDS: dict[Precision, float] = {"fp32": 0.999999, "bf16": 0.9995, "int8": 0.99}
-"""The least cosine between an embedding and that of torch in fp32 (measured: docs/benchmarks.md). The bundled model,
-whose embeddings are centred, falls below that of bf16: 0.9979 was its lowest on 60 sounds."""
 
 CPU_CLIPS = 4
 """Clips per forward pass of an audio tower on a CPU: with more, activations no longer fit its caches (see
@@ -90,7 +85,7 @@ def choose(precision: str, device: torch.device) -> BackendChoice:
         raise ConfigError(f"precision is {precision!r}, expected one of: {', '.join([*COSINE_BOUNDS, 'auto'])}.")
     if precision == "int8" and device.type != "cpu":
         raise ConfigError(f"precision 'int8' runs on a CPU only, not on {device}. Choose 'bf16' or 'auto'.")
-    return BackendChoice("torch", precision)
+    return BackendChoice("torch", cast(Precision, precision))
 
 
 def _fastest(device: torch.device) -> BackendChoice:
@@ -106,7 +101,8 @@ def build(
     choice: BackendChoice, clap: CLAP, device: torch.device, *, compile: bool, digest: Callable[[], str]
 ) -> Backend:
     """Build the chosen backend. `digest` names the model in the cache of converted networks."""
-    if choice.backend == "openvino" and not compile:
+    # OpenVINO's conversion fixes what it was traced with, so towers that read any length stay with torch.
+    if choice.backend == "openvino" and not compile and isinstance(clap.audio_tower.config, HTSATConfig | PANNConfig):
         return OpenVinoBackend(clap, choice.precision, digest)
     return TorchBackend(clap, choice.precision, device, compile=compile)
 
@@ -133,7 +129,9 @@ class TorchBackend:
 
     def encode_audio(self, batch: AudioBatch) -> Tensor:
         with torch.inference_mode(), self._arithmetic():
-            parts = [self._audio(part) for part in batch.split(self._clips or len(batch.is_long_B))]
+            # Clips of their own lengths come in batches by tokens (`openclap.runtimes.torch`); int8 needs single ones.
+            is_whole = self._clips is None or (batch.frames_B is not None and self._clips > 1)
+            parts = [self._audio(part) for part in ([batch] if is_whole else batch.split(self._clips or 1))]
             return F.normalize(torch.cat(parts).float(), dim=-1)
 
     def encode_text(self, batch: TextBatch) -> Tensor:
