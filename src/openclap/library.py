@@ -28,7 +28,7 @@ from openclap.recording_comparison import duplicates_of
 from openclap.search.duplicates import DuplicateGroup
 from openclap.search.filters import Where
 from openclap.search.fit import update_background
-from openclap.search.folder import check_precision
+from openclap.search.folder import check_precision, replaced_folder
 from openclap.search.index import FileRow, Hits, Index, IndexIdentity
 from openclap.search.paths import absolute
 from openclap.search.queries import SearchQuery, count_facets, find
@@ -106,7 +106,9 @@ class Library:
             'mini'
         """
         place = check_path("folder", folder)
-        index = Index.open(place) if not create or Index.exists(place) else None
+        # After a stopped rebuilding there is an index under another name, which a new one would hide: opening says so.
+        is_kept = not create or Index.exists(place) or replaced_folder(Path(place)).exists()
+        index = Index.open(place) if is_kept else None
         stored = index.identity if index else None
         if model is None and stored:
             model, revision = stored.model, revision or stored.revision

@@ -13,6 +13,7 @@ from typing import Any
 
 from openclap.checkpoints import openclap_folder
 from openclap.checkpoints.checkpoint import build_network, weights_digest
+from openclap.checkpoints.openclap_config import WEIGHTS
 from openclap.errors import CheckpointError, require
 from openclap.interop.onnx import EXTRA, PACKAGES, Graph, check, describe, fuse_every_clip, graphs_of, trace
 from openclap.runtimes.graph_cache import DESCRIPTION
@@ -33,7 +34,7 @@ def write(folder: Path) -> None:
     clap = build_network(checkpoint, folder.name)
     digest = weights_digest(clap, checkpoint.preset)
     graphs = graphs_of(fuse_every_clip(clap), checkpoint.preset)
-    stored = read_header(folder / openclap_folder.WEIGHTS)
+    stored = read_header(folder / WEIGHTS)
     for graph in graphs:
         _export(graph, folder, stored)
         check(graph, folder / graph.file)
@@ -68,7 +69,7 @@ def _export(graph: Graph, folder: Path, stored: dict[str, Any]) -> None:
         model.graph.initializer.remove(tensor)
         _refer(model.graph, tensor, stored[name])
     if weights := [tensor.name for tensor in kept if tensor.name.endswith("weight")]:
-        raise CheckpointError(f"{graph.file}: {weights[0]} is no tensor of {openclap_folder.WEIGHTS}.")
+        raise CheckpointError(f"{graph.file}: {weights[0]} is no tensor of {WEIGHTS}.")
     for node in model.graph.node:
         del node.metadata_props[:]  # where in the source each node comes from: half of the file
     onnx.save_model(model, folder / graph.file)
@@ -85,7 +86,7 @@ def _refer(graph: Any, tensor: Any, entry: dict[str, Any]) -> None:
     outside.name = f"{tensor.name}.half" if is_half else tensor.name
     outside.data_type, outside.data_location = types[entry["dtype"]], onnx.TensorProto.EXTERNAL
     outside.dims.extend(entry["shape"])
-    for key, value in (("location", openclap_folder.WEIGHTS), ("offset", start), ("length", end - start)):
+    for key, value in (("location", WEIGHTS), ("offset", start), ("length", end - start)):
         outside.external_data.add(key=key, value=str(value))
     if is_half:
         graph.node.insert(0, onnx.helper.make_node("Cast", [outside.name], [tensor.name], to=onnx.TensorProto.FLOAT))
