@@ -80,7 +80,7 @@ def serve(
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "sse_starlette"):
         require(package, "serve")
     from openclap.server.metrics import Metrics
-    from openclap.server.security import Access, BodyLimits, host_names
+    from openclap.server.security import Access, BodyLimits, host_names, is_loopback
     from openclap.server.service import Limits, Service
 
     check_count("--port", port, least=0, most=65535)
@@ -89,7 +89,8 @@ def serve(
         audio_s=check_count("--max-audio-s", max_audio_s),
         body=replace(BodyLimits(), most_bytes=check_count("--max-upload-mb", max_upload_mb, most=1 << 20) << 20),
     )
-    access = Access(read_token(host, token_file), host_names(host_name))
+    token = read_token(host, token_file)
+    access = Access(token, host_names(host_name), is_local=is_loopback(host) and token is None)
     with listen(host, port) as endpoint:  # first, since loading a model takes seconds
         metrics = Metrics()
         models, indexes = open_all(sounds or [], model_options, matryoshka, metrics)

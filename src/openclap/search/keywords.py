@@ -32,7 +32,7 @@ _MOST_MATCHES = 50_000
 _NAME_WEIGHT, _FACTS_WEIGHT = 3.0, 1.0
 _WAIT_S = 10.0
 """Wait for another process that commits."""
-_FUNCTION_WORDS = frozenset("a,an,and,as,at,by,for,from,in,is,it,of,on,or,that,the,this,to,with".split(","))  # noqa: SIM905
+FUNCTION_WORDS = frozenset("a,an,and,as,at,by,for,from,in,is,it,of,on,or,that,the,this,to,with".split(","))  # noqa: SIM905
 _WORDS = re.compile(r"[^\W\d_]+|\d+")
 
 
@@ -206,7 +206,7 @@ def _rarest(database: sqlite3.Connection, words: Sequence[str]) -> list[str]:
     """The words of a query to rank by, quoted: without function words, unless there are no others, and the rarer ones
     first, up to _MOST_MATCHES files in all."""
     distinct = list(dict.fromkeys(words))[:_MOST_WORDS]
-    quoted = [f'"{word}"' for word in distinct if word not in _FUNCTION_WORDS] or [f'"{word}"' for word in distinct]
+    quoted = [f'"{word}"' for word in distinct if word not in FUNCTION_WORDS] or [f'"{word}"' for word in distinct]
     count = f"SELECT count(*) FROM (SELECT 1 FROM terms WHERE terms MATCH ? LIMIT {_MOST_MATCHES + 1})"
     counted = sorted((database.execute(count, (word,)).fetchone()[0], word) for word in quoted)
     chosen: list[str] = []
