@@ -118,7 +118,7 @@ interface ChoiceProps {
 
 function Choice({ label, files, isChosen, onChange, depth = 0 }: ChoiceProps) {
   return (
-    <label class={`choice ${files ? "" : "empty"}`} style={{ paddingInlineStart: `${depth * 14}px` }}>
+    <label class={`choice ${files ? "" : "unused"}`} style={{ paddingInlineStart: `${depth * 14}px` }}>
       <input type="checkbox" checked={isChosen} onChange={onChange} />
       <bdi class="choice-name" dir="auto" title={visible(label)}>
         {visible(label)}

@@ -6,7 +6,7 @@ import WaveSurfer from "wavesurfer.js";
 import RegionsPlugin from "wavesurfer.js/plugins/regions";
 import { get, post, ServerError, type Spectrogram } from "./api";
 import { announce, show } from "./announce";
-import { bytes, channelsName, clock, folderOf, kilohertz, nameOf, spoken, visible } from "./format";
+import { bytes, channelsName, clock, clockIn, folderOf, kilohertz, nameOf, spoken, visible } from "./format";
 import { cursor, dragOut, goTo, isOpen, LESS, MORE, termOf } from "./hits";
 import { Icon, IconButton } from "./icons";
 import * as player from "./player";
@@ -74,7 +74,7 @@ function Time() {
   const sound = player.current.value;
   return (
     <span class="now-time">
-      <b>{clock(player.time.value)}</b> / {clock(sound?.duration_s ?? 0)}
+      <b>{clockIn(player.time.value, sound?.duration_s ?? 0)}</b> / {clock(sound?.duration_s ?? 0)}
       {player.isTranscoded.value && <em title="The browser cannot play this format, so the server decodes it."> · decoded by the server</em>}
     </span>
   );

@@ -1,7 +1,7 @@
 // Numbers, times and names as the page shows them.
 
-/** Seconds as 0:01.2, 3:05.0 or 1:02:03. */
-export function clock(seconds: number, digits = 1): string {
+/** Seconds as 0:01.2, 3:05.0 or 1:02:03; below a second with another digit, 0:00.14. */
+export function clock(seconds: number, digits = seconds > 0 && seconds < 1 ? 2 : 1): string {
   const value = Math.max(0, seconds);
   const hours = Math.floor(value / 3600);
   const minutes = Math.floor((value % 3600) / 60);
@@ -9,6 +9,11 @@ export function clock(seconds: number, digits = 1): string {
   if (hours) return `${hours}:${String(minutes).padStart(2, "0")}:${String(Math.floor(rest)).padStart(2, "0")}`;
   const text = (Math.floor(rest * 10 ** digits) / 10 ** digits).toFixed(digits);
   return `${minutes}:${text.padStart(digits ? 3 + digits : 2, "0")}`;
+}
+
+/** A time within a sound, with the digits of its length. */
+export function clockIn(seconds: number, duration_s: number): string {
+  return clock(seconds, duration_s < 1 ? 2 : 1);
 }
 
 /** Seconds in words, for screen readers: "1 minute 5.2 seconds". */

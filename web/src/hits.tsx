@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { signal, useSignalEffect } from "@preact/signals";
 import type { Hit } from "./api";
-import { channelsName, clock, folderOf, kilohertz, nameOf, visible } from "./format";
+import { channelsName, clock, clockIn, folderOf, kilohertz, nameOf, visible } from "./format";
 import { IconButton } from "./icons";
 import { current, isPlaying, isWhole, load, play, soundAddress, toggle } from "./player";
 import { addSound, type SoundTerm } from "./query";
@@ -166,7 +166,7 @@ function Row({ row, hit, top, height }: RowProps) {
       </div>
       <div class="cell-facts" role="gridcell">
         <span class="time" title={`${kilohertz(hit.rate)} · ${channelsName(hit.channels)}`}>
-          {isWhole(hit) ? clock(hit.duration_s) : `${clock(hit.start_s)}–${clock(hit.end_s)}`}
+          {isWhole(hit) ? clock(hit.duration_s) : `${clockIn(hit.start_s, hit.duration_s)}–${clockIn(hit.end_s, hit.duration_s)}`}
           <small>{isWhole(hit) ? `${kilohertz(hit.rate)} ${channelsName(hit.channels)}` : `of ${clock(hit.duration_s)}`}</small>
         </span>
         <Fit hit={hit} />

@@ -11,28 +11,28 @@ const PATHS: Record<string, string> = {
   stop: "M6 6h8v8H6Z",
   upload: "M10 13V4M6.5 7.5 10 4l3.5 3.5M4 13v2.5h12V13",
   download: "M10 4v9M6.5 9.5 10 13l3.5-3.5M4 13v2.5h12V13",
-  similar: "M3.5 8c2.2-2.6 4.3-2.6 6.5-.6s4.300 2 6.5-.6M3.5 13c2.200-2.600 4.300-2.600 6.500-.6s4.300 2 6.500-.6",
+  similar: "M3.5 8c2.2-2.6 4.3-2.6 6.5-.6s4.3 2 6.5-.6M3.5 13c2.2-2.6 4.3-2.6 6.5-.6s4.3 2 6.5-.6",
   less: "M4 10h12",
   more: "M5 10h.01M10 10h.01M15 10h.01",
   close: "M5 5l10 10M15 5 5 15",
   copy: "M7 7h9v9H7ZM4 13V4h9",
-  folder: "M3 6V5h5l1.500 2H17v9H3Z",
-  help: "M7.6 7.7A2.400 2.400 0 1 1 10 10.300v1.400M10 14.500h.01",
-  filter: "M3.500 5.500h13M6 10h8M8.500 14.500h3",
-  theme: "M10 3.500a6.500 6.500 0 1 0 0 13ZM10 3.500a6.500 6.500 0 0 1 0 13",
-  up: "M5 12.500 10 7.500l5 5",
-  down: "M5 7.500l5 5 5-5",
+  folder: "M3 6V5h5l1.5 2H17v9H3Z",
+  help: "M7.6 7.7A2.4 2.4 0 1 1 10 10.3v1.4M10 14.5h.01",
+  filter: "M3.5 5.5h13M6 10h8M8.5 14.5h3",
+  theme: "M10 3.5a6.5 6.5 0 1 0 0 13ZM10 3.5a6.5 6.5 0 0 1 0 13",
+  up: "M5 12.5 10 7.5l5 5",
+  down: "M5 7.5l5 5 5-5",
   spectrum: "M4 16V9M8 16V5M12 16v-5M16 16V7",
   drag: "M8 5h.01M12 5h.01M8 10h.01M12 10h.01M8 15h.01M12 15h.01",
-  star: "M10 3.300l2 4.300 4.700.500-3.500 3.200 1 4.600L10 13.600l-4.200 2.300 1-4.600L3.300 8.100 8 7.600Z",
-  part: "M4 4v12M16 4v12M7.500 10h5M7 8v4M13 8v4",
+  star: "M10 3.3l2 4.3 4.7.5-3.5 3.2 1 4.6L10 13.6l-4.2 2.3 1-4.6L3.3 8.1 8 7.6Z",
+  part: "M4 4v12M16 4v12M7.5 10h5M7 8v4M13 8v4",
 };
 
-export type IconName = keyof typeof PATHS;
+const DOTS = new Set(["more", "drag"]);
 
 export function Icon({ name, filled = false }: { name: string; filled?: boolean }) {
   return (
-    <svg class="icon" viewBox="0 0 20 20" aria-hidden="true" focusable="false">
+    <svg class={DOTS.has(name) ? "icon dots" : "icon"} viewBox="0 0 20 20" aria-hidden="true" focusable="false">
       <path d={PATHS[name]} fill={filled ? "currentColor" : "none"} />
     </svg>
   );

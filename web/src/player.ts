@@ -138,7 +138,12 @@ audio.addEventListener("loadedmetadata", () => {
 });
 audio.addEventListener("play", () => (isPlaying.value = true));
 audio.addEventListener("pause", () => (isPlaying.value = false));
+audio.addEventListener("seeking", () => {
+  if (pending === null) time.value = audio.currentTime; // wavesurfer.js seeks by itself
+});
 audio.addEventListener("ended", () => {
+  isPlaying.value = false;
+  time.value = audio.currentTime;
   const loop = loopOf();
   if (loop) play(current.peek() as Playable, loop.start_s);
 });
