@@ -115,6 +115,8 @@ function Slider({ sound }: { sound: player.Playable }) {
   const host = useRef<HTMLDivElement>(null);
   const surfer = useRef<WaveSurfer | null>(null);
   const regions = useRef<RegionsPlugin | null>(null);
+  /** Whether a region is made from the part, and not by the pointer. */
+  const isOwn = useRef(false);
 
   useSignalEffect(() => {
     const peaks = player.peaks.value;
@@ -145,22 +147,21 @@ function Slider({ sound }: { sound: player.Playable }) {
     plugin.enableDragSelection({ color: selectionColour() });
     plugin.on("region-created", (region) => {
       for (const other of plugin.getRegions()) if (other !== region) other.remove();
-      if (!isOwn) player.part.value = { start_s: region.start, end_s: region.end };
+      if (!isOwn.current) player.part.value = { start_s: region.start, end_s: region.end };
     });
     plugin.on("region-updated", (region) => (player.part.value = { start_s: region.start, end_s: region.end }));
   });
-  // Whether a region is made from the part, and not by the pointer.
-  let isOwn = false;
   const paint = (): void => {
     const plugin = regions.current;
     const chosen = player.part.peek();
     const [region] = plugin?.getRegions() ?? [];
-    if (!plugin) return;
+    // Before its waveform is there, wavesurfer.js would move every region to 0.
+    if (!plugin || !surfer.current?.getDuration() || !player.peaks.peek()) return;
     if (!chosen) plugin.clearRegions();
     else if (!region) {
-      isOwn = true;
+      isOwn.current = true;
       plugin.addRegion({ start: chosen.start_s, end: chosen.end_s, color: selectionColour() });
-      isOwn = false;
+      isOwn.current = false;
     } else if (region.start !== chosen.start_s || region.end !== chosen.end_s) {
       region.setOptions({ start: chosen.start_s, end: chosen.end_s });
     }
