@@ -47,7 +47,16 @@ def chromium(playwright: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def open_page(chromium: Any) -> Iterator[Callable[..., Reader]]:
+def servers() -> Iterator[list[LiveServer]]:
+    """Servers that are stopped after all pages are closed, since open pages keep a connection."""
+    started: list[LiveServer] = []
+    yield started
+    for server in started:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def open_page(chromium: Any, servers: list[LiveServer]) -> Iterator[Callable[..., Reader]]:
     """A function that opens the page: `open_page(url, width=…)`. Errors in the console fail the test."""
     contexts: list[Any] = []
     readers: list[Reader] = []
@@ -77,10 +86,9 @@ def demo_url(demo_home: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def served(tiny_model: Path, tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
+def served(tiny_model: Path, tmp_path: Path, servers: list[LiveServer]) -> Callable[..., LiveServer]:
     """A function that serves some of the bundled sounds by the tiny model: `served({"name.ogg": "dog1"})` copies
     scratch-dog1.ogg under that name. Further options are those of `LiveServer`."""
-    servers: list[LiveServer] = []
 
     def serve(names: dict[str, str], **options: Any) -> LiveServer:
         folder = tmp_path / "sounds"
@@ -96,6 +104,4 @@ def served(tiny_model: Path, tmp_path: Path) -> Iterator[Callable[..., LiveServe
         servers.append(server)
         return server
 
-    yield serve
-    for server in servers:
-        server.__exit__(None, None, None)
+    return serve

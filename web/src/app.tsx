@@ -106,6 +106,7 @@ function SearchView() {
     <div class={`search-view ${isFiltering.value ? "filtering" : ""}`}>
       <Filters />
       <main class="results" aria-label="Results">
+        <h1 class="hidden">Find sounds</h1>
         <Chips />
         {isEmpty ? <Suggestions title="This library answers these well" /> : <Suggestions />}
         <div class="toolbar">

@@ -123,7 +123,9 @@ function Slider({ sound }: { sound: player.Playable }) {
     if (!peaks || !host.current) return;
     const data = [peaks.high, peaks.low].map((side) => Float32Array.from(side, (value) => value / 127));
     if (surfer.current) {
-      void surfer.current.load(player.audio.src, data, peaks.duration_s).then(paint);
+      // The address that the element has now, as wavesurfer.js reads it, or it would set it anew and stop the sound.
+      const source = player.audio.currentSrc || player.audio.src;
+      void surfer.current.load(source, data, peaks.duration_s).then(paint);
       return;
     }
     const plugin = RegionsPlugin.create();

@@ -19,7 +19,7 @@ export function clockIn(seconds: number, duration_s: number): string {
 /** Seconds in words, for screen readers: "1 minute 5.2 seconds". */
 export function spoken(seconds: number): string {
   const minutes = Math.floor(seconds / 60);
-  const rest = (Math.floor((seconds % 60) * 10) / 10).toString();
+  const rest = Number((seconds % 60).toFixed(1)).toString();
   const parts = minutes ? [`${minutes} ${minutes === 1 ? "minute" : "minutes"}`] : [];
   return [...parts, `${rest} ${rest === "1" ? "second" : "seconds"}`].join(" ");
 }

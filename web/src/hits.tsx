@@ -152,7 +152,7 @@ function Row({ row, hit, top, height }: RowProps) {
           tabIndex={-1}
           class="play"
           onClick={() => {
-            cursor.value = row;
+            goTo(row, { play: false }); // the focus is on the row then, whose keys do more than the button's
             if (isCurrent) toggle();
             else play(hit);
           }}
@@ -182,7 +182,7 @@ function Row({ row, hit, top, height }: RowProps) {
             keys="Enter"
             tabIndex={-1}
             onClick={() => {
-              cursor.value = row;
+              goTo(row, { play: false });
               load(hit);
               isOpen.value = true;
             }}
