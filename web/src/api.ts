@@ -217,8 +217,9 @@ export async function remove<T>(path: string, values: Values = {}): Promise<T> {
 export async function errorAt(url: string): Promise<ServerError | null> {
   try {
     const response = await fetch(url, { headers: { Range: "bytes=0-0" } });
+    if (!response.ok) return await errorOf(response);
     await response.body?.cancel();
-    return response.ok ? null : await errorOf(response);
+    return null;
   } catch {
     return new ServerError(0, "The server cannot be reached.");
   }

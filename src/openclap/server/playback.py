@@ -25,7 +25,7 @@ from openclap.audio.io import decoded
 from openclap.errors import AudioError
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
-from openclap.server.inputs import IndexName
+from openclap.server.inputs import IndexName, Upload
 from openclap.server.page_schemas import SoundPath, Spectrogram
 from openclap.server.schemas import Status, check_part
 from openclap.server.service import ServedIndex, Service
@@ -131,7 +131,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int, bool] | None:
 def _form(index: ServedIndex, path: str) -> tuple[int, int, float]:
     """Rate, channels (two at most) and duration of a sound as it is decoded. Raises ApiError and AudioError."""
     with indexed_file(index, path) as (row, file):
-        for wave_NC, rate in decoded(file):
+        for wave_NC, rate in decoded(Upload(file, row.path)):  # errors name the file, and not its descriptor
             return rate, min(2, wave_NC.shape[1]), row.duration_s
     raise AudioError(f"{Path(path).name}: contains no samples.")
 
