@@ -157,7 +157,10 @@ def test_hostile_names_and_metadata_show_as_themselves(
     assert reader.page.title() == "openclap"
     assert reader.page.evaluate("document.querySelectorAll('script, svg[onload], img[onerror]').length") == 1
     assert reader.page.evaluate("document.documentElement.scrollWidth") == 360
-    assert reader.page.evaluate("getComputedStyle(document.querySelector('[data-path*=\"עולם\"] .file')).direction") == "rtl"
+    assert (
+        reader.page.evaluate("getComputedStyle(document.querySelector('[data-path*=\"עולם\"] .file')).direction")
+        == "rtl"
+    )
 
 
 @pytest.mark.parametrize("width", [360, 768, 3840])

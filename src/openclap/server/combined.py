@@ -29,7 +29,7 @@ from openclap.server.page_schemas import CombinedHit, CombinedRequest, CombinedR
 from openclap.server.schemas import SearchInfoObject, where_of
 from openclap.server.search import warning_of
 from openclap.server.service import ServedIndex, Service
-from openclap.server.sounds import Peaker, indexed_file, part_of, waveform
+from openclap.server.sounds import Peaker, indexed_file, part_of, row_of, waveform
 from openclap.types import Hit
 
 UPLOAD_COLUMNS = 200
@@ -151,7 +151,7 @@ def _of_sound(index: ServedIndex, task: ModelTask, term: Term, longest_s: float)
                 param="vector",
             )
         return unit_vector(vector_D, opened.identity.dim)
-    path = term.path or ""
+    path = row_of(index, term.path or "").path
     if term.start_s is None and term.end_s is None:
         return opened.vector_of(path)
     stored = opened.window_vector(path, term.start_s or 0.0, term.end_s)

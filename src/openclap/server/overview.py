@@ -3,9 +3,9 @@ changes."""
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
 from openclap.server.inputs import IndexName
 from openclap.server.page_schemas import DurationRange, Overview, OverviewRequest, Suggestion, Suggestions
-from openclap.server.schemas import FacetValue, Range, where_of
+from openclap.server.schemas import FacetValue, where_of
 from openclap.server.service import ServedIndex, Service
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ def overview(facts: Any, where: Mapping[str, Any]) -> Overview:
     length_F = facts.column("duration_s").to_numpy()[mask("duration_s")]
     ranges = [
         DurationRange(low=low, high=high, count=int(((length_F >= (low or 0)) & (length_F <= (high or np.inf))).sum()))
-        for low, high in zip(DURATIONS[:-1], DURATIONS[1:], strict=True)
+        for low, high in pairwise(DURATIONS)
     ]
     return Overview(total=int(mask("").sum()), facets=counts, durations=ranges)
 

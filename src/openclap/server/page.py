@@ -23,7 +23,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:; "
     "media-src 'self' blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Content-Security-Policy of the page. The nonce is for the style sheet that wavesurfer.js puts into its shadow tree."""
+"""Content-Security-Policy of the page. The nonce is for the style sheet that wavesurfer.js has in its shadow root."""
 
 
 def router(service: Service, jobs: IndexingJobs, *, can_reveal: bool) -> APIRouter:

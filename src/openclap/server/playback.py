@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +67,7 @@ def router(service: Service, *, can_reveal: bool) -> APIRouter:
 
     @routes.get("/v1/sounds/spectrogram", operation_id="sound_spectrogram")
     async def sound_spectrogram(
+        *,
         request: Request,
         path: Path_,
         index: IndexName = None,
@@ -164,7 +166,9 @@ def _wav_bytes(index: ServedIndex, path: str, form: tuple[int, int, int], first:
 def wav_header(rate: int, channels: int, size: int) -> bytes:
     """The header of a WAV file of 16 bits with `size` bytes in all."""
     layout = struct.pack("<IHHIIHH", 16, 1, channels, rate, rate * 2 * channels, 2 * channels, 16)
-    return struct.pack("<4sI4s4s", b"RIFF", size - 8, b"WAVE", b"fmt ") + layout + struct.pack("<4sI", b"data", size - 44)
+    return (
+        struct.pack("<4sI4s4s", b"RIFF", size - 8, b"WAVE", b"fmt ") + layout + struct.pack("<4sI", b"data", size - 44)
+    )
 
 
 def pcm(wave_NC: Wave, channels: int) -> bytes:
@@ -186,13 +190,13 @@ def spectrogram(wave_NC: Wave, rate: int, columns: int, bands: int) -> tuple[NDA
     for column, center in enumerate(centers_P):
         magnitude_PF[column] = np.abs(np.fft.rfft(wave_N[center : center + WINDOW] * window))
     edges = np.geomspace(min(LOWEST_HZ, high_hz / 2), high_hz, bands + 1) * WINDOW / rate
-    levels_BP = np.stack([_band(magnitude_PF, low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)])
+    levels_BP = np.stack([_band(magnitude_PF, low, high) for low, high in pairwise(edges)])
     level_db = 20 * np.log10(np.maximum(levels_BP / (window.sum() / 2), 1e-9))
     return np.rint(np.clip(1 - level_db / FLOOR_DB, 0, 1) * 255).astype(np.uint8), high_hz
 
 
 def _band(magnitude_PF: Floats, low: float, high: float) -> Any:
-    """The highest magnitude between two fractional bins; between the bins around it where a band has none of its own."""
+    """The highest magnitude between two fractional bins; interpolated where no bin lies between them."""
     first, last = int(np.ceil(low)), int(np.floor(high))
     if first > last:
         middle = (low + high) / 2

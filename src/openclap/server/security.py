@@ -32,8 +32,8 @@ LEAST_TOKEN = 16
 OPEN_PATHS = frozenset({"/health", "/session"})
 """Paths that need no token: whether the server runs, and the exchange of the token for a cookie."""
 PAGE_PATHS = ("/", "/static/")
-"""The page, and the beginning of its files' paths: they are the same everywhere, and need no token. Other sites may link
-to the page."""
+"""The page, and the beginning of its files' paths: they say nothing of the sounds, and need no token. Other sites may
+link to the page."""
 DOCS_PATHS = frozenset({"/docs"})
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -139,9 +139,11 @@ def is_page(path: str) -> bool:
 
 
 def _opens_page(scope: Scope, headers: Headers) -> bool:
-    """Whether a browser opens the page in a window of its own, by a link or an address; the origin does not matter then,
-    since the page alone says nothing, and what it asks for comes from itself."""
-    is_document = headers.getlist("sec-fetch-dest") == ["document"] and headers.getlist("sec-fetch-mode") == ["navigate"]
+    """Whether a browser opens the page in a window of its own, by a link or an address. The origin does not matter then:
+    the page says nothing of the sounds, and its own requests have its own origin."""
+    is_document = headers.getlist("sec-fetch-dest") == ["document"] and headers.getlist("sec-fetch-mode") == [
+        "navigate"
+    ]
     return scope["path"] == PAGE_PATHS[0] and scope["method"] == "GET" and is_document and "origin" not in headers
 
 
