@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -83,7 +83,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         served = service.index(index)
 
         def work(task: ModelTask) -> SoundEmbedding:
-            upload = Upload(file.file, file.filename)
+            upload: Any = Upload(file.file, file.filename)
             embedder = served.model.embedder_of(task, service.limits.audio_s)
             [vector_D] = embedder.embed_audio([upload])  # first, since it bounds the length
             duration_s = describe(upload)[0]
@@ -159,7 +159,8 @@ def _of_sound(index: ServedIndex, task: ModelTask, term: Term, longest_s: float)
         return stored
     with indexed_file(index, path) as (row, file):
         part = part_of(file, row.path, term.start_s, term.end_s, longest_s)
-        return index.model.embedder_of(task, longest_s).embed_audio([part])[0]
+        [vector_D] = index.model.embedder_of(task, longest_s).embed_audio([part])
+    return vector_D
 
 
 def _hit_object(hit: Hit, words: str, background: Background | None) -> CombinedHit:

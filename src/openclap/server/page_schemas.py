@@ -133,8 +133,8 @@ class Suggestions(BaseModel):
 
 
 class Spectrogram(BaseModel):
-    """Levels of a part of a sound: for each of `bands` frequencies, the lowest first, `columns` bytes, in base64. 255 is
-    0 dB of full scale, and 0 is -100 dB or less."""
+    """Levels of a part of a sound: for each of `bands` frequencies, the lowest first, `columns` bytes, in base64. 255
+    is 0 dB of full scale, and 0 is -100 dB or less."""
 
     start_s: float
     end_s: float

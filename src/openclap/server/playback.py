@@ -21,7 +21,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 
-from openclap.arrays import Floats, Wave
+from openclap.arrays import Wave
 from openclap.audio.io import decoded
 from openclap.errors import AudioError
 from openclap.server.batching import ModelTask
@@ -133,7 +133,8 @@ def byte_range(header: str | None, size: int) -> tuple[int, int, bool] | None:
 def _form(index: ServedIndex, path: str) -> tuple[int, int, float]:
     """Rate, channels (two at most) and duration of a sound as it is decoded. Raises ApiError and AudioError."""
     with indexed_file(index, path) as (row, file):
-        for wave_NC, rate in decoded(Upload(file, row.path)):  # errors name the file, and not its descriptor
+        sound: Any = Upload(file, row.path)  # errors name the file, and not its descriptor
+        for wave_NC, rate in decoded(sound):
             return rate, min(2, wave_NC.shape[1]), row.duration_s
     raise AudioError(f"{Path(path).name}: contains no samples.")
 
@@ -195,7 +196,7 @@ def spectrogram(wave_NC: Wave, rate: int, columns: int, bands: int) -> tuple[NDA
     return np.rint(np.clip(1 - level_db / FLOOR_DB, 0, 1) * 255).astype(np.uint8), high_hz
 
 
-def _band(magnitude_PF: Floats, low: float, high: float) -> Any:
+def _band(magnitude_PF: NDArray[np.float32], low: float, high: float) -> Any:
     """The highest magnitude between two fractional bins; interpolated where no bin lies between them."""
     first, last = int(np.ceil(low)), int(np.floor(high))
     if first > last:

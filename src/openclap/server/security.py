@@ -139,8 +139,8 @@ def is_page(path: str) -> bool:
 
 
 def _opens_page(scope: Scope, headers: Headers) -> bool:
-    """Whether a browser opens the page in a window of its own, by a link or an address. The origin does not matter then:
-    the page says nothing of the sounds, and its own requests have its own origin."""
+    """Whether a browser opens the page in a window of its own, by a link or an address. The origin does not matter
+    then: the page says nothing of the sounds, and its own requests have its own origin."""
     is_document = headers.getlist("sec-fetch-dest") == ["document"] and headers.getlist("sec-fetch-mode") == [
         "navigate"
     ]
