@@ -47,10 +47,11 @@ def serve(
     open_page: Annotated[bool, Parameter(name="--open")] = False,
     model_options: ModelOptions = ModelOptions(),
 ) -> int:
-    """Serve a page that finds sounds, and models and indexes over HTTP: search, embeddings (OpenAI's interface), sounds.
+    """Serve a page that finds sounds, and its interface over HTTP: search, embeddings (as OpenAI's), sounds.
 
-    The page is at /, and the interface is described at /docs. It is reachable from this machine only, and web pages of other sites cannot use
-    it. On another address (--host) every request needs a token, from --token-file or the variable OPENCLAP_TOKEN.
+    The page is at /, and the interface is described at /docs. They are reachable from this machine only, and pages of
+    other web sites cannot use them. On another address (--host) every request needs a token, from --token-file or the
+    variable OPENCLAP_TOKEN.
     Sound files are only read. Ctrl-C stops the server. While it runs, `openclap search` and `similar` use it.
 
     Parameters

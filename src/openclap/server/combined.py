@@ -159,8 +159,8 @@ def _of_sound(index: ServedIndex, task: ModelTask, term: Term, longest_s: float)
         return stored
     with indexed_file(index, path) as (row, file):
         part = part_of(file, row.path, term.start_s, term.end_s, longest_s)
-        [vector_D] = index.model.embedder_of(task, longest_s).embed_audio([part])
-    return vector_D
+        vector_D = index.model.embedder_of(task, longest_s).embed_audio([part])[0]
+    return unit_vector(vector_D, opened.identity.dim)
 
 
 def _hit_object(hit: Hit, words: str, background: Background | None) -> CombinedHit:
