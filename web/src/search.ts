@@ -44,7 +44,7 @@ async function search(value: Query): Promise<void> {
   const own = ++sequence;
   const start = performance.now();
   results.value = { ...results.peek(), state: "loading" };
-  void overviewOf(value, stop, own);
+  void overviewOf(value);
   try {
     const answer = await post<SearchAnswer>("/v1/search/combined", body(value, 0), stop);
     if (own !== sequence) return;
@@ -59,14 +59,19 @@ async function search(value: Query): Promise<void> {
   }
 }
 
-async function overviewOf(value: Query, stop: AbortSignal, own: number): Promise<void> {
+/** Count the filters again, unless they are what they were. */
+async function overviewOf({ index, where }: Query): Promise<void> {
+  const body = JSON.stringify({ index, where });
+  if (body === counted) return;
+  counted = body;
   try {
-    const answer = await post<Overview>("/v1/facets/overview", { index: value.index, where: value.where }, stop);
-    if (own === sequence) overview.value = answer;
+    const answer = await post<Overview>("/v1/facets/overview", { index, where });
+    if (body === counted) overview.value = answer;
   } catch {
-    // the search itself reports what is wrong
+    counted = ""; // the search itself reports what is wrong
   }
 }
+let counted = "";
 
 /** Fetch the pages of some hits that are not there yet. */
 export async function fetchHits(first: number, last: number): Promise<void> {
@@ -90,7 +95,7 @@ export async function fetchHits(first: number, last: number): Promise<void> {
 
 /** Search again: the index changed, or the server is back. */
 export function refresh(): void {
-  shown = null;
+  counted = "";
   void search(query.peek());
 }
 

@@ -8,6 +8,8 @@ import { change, query, type SoundTerm, type WordsUse } from "./query";
 import { suggestions } from "./search";
 import { isSending, recordingSince, searchBySound, toggleRecording } from "./sounds";
 
+const NARROW_PX = 560;
+
 export function SearchBox() {
   const file = useRef<HTMLInputElement>(null);
   const { text, sounds } = query.value;
@@ -30,7 +32,7 @@ export function SearchBox() {
         enterkeyhint="search"
         aria-label="Describe a sound"
         aria-keyshortcuts="/"
-        placeholder={sounds.length ? "…and describe it" : "Describe a sound, or drop one here"}
+        placeholder={sounds.length ? "…and describe it" : innerWidth < NARROW_PX ? "Describe a sound" : "Describe a sound, or drop one here"}
         value={text}
         onInput={(event) => change({ text: event.currentTarget.value, view: "search" }, true)}
         onKeyDown={(event) => {
