@@ -79,6 +79,7 @@ def test_a_full_server_is_asked_again(open_page: Open, served: Serve) -> None:
     assert reader.page.locator(".empty, .note").count() == 0
 
 
+@pytest.mark.long
 def test_the_page_goes_on_when_the_server_is_back(open_page: Open, demo_home: Path) -> None:
     index, environment = demo_home / "demo" / "index", {"OPENCLAP_HOME": str(demo_home)}
     server = ServerProcess(index, environment=environment)
@@ -112,7 +113,7 @@ def test_indexing_shows_progress_and_failures(open_page: Open, served: Serve, tm
     reader.page.wait_for_selector(".skipped")
     assert "broken.wav" in reader.page.inner_text(".skipped td")
     assert "2 added" in reader.page.inner_text(".progress")
-    assert reader.page.inner_text(".status") == "2 sounds"
+    until(lambda: reader.page.inner_text(".status") == "2 sounds", reader)
     reader.page.get_by_role("button", name="Back to the search").click()
     reader.wait_for_hits()
     assert reader.names == ["a.ogg", "b.ogg"]
@@ -163,7 +164,9 @@ def test_hostile_names_and_metadata_show_as_themselves(
     )
 
 
-@pytest.mark.parametrize("width", [360, 768, 3840])
+@pytest.mark.parametrize(
+    "width", [360, pytest.param(768, marks=pytest.mark.long), pytest.param(3840, marks=pytest.mark.long)]
+)
 def test_no_width_scrolls_sideways(open_page: Open, demo_url: str, width: int) -> None:
     reader = open_page(f"{demo_url}/?q=a+train", width=width, height=740)
     reader.wait_for_hits()
@@ -187,8 +190,15 @@ def axe() -> str:
     return place.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (360, "dark"),
+        (1280, "light"),
+        pytest.param(360, "light", marks=pytest.mark.long),
+        pytest.param(1280, "dark", marks=pytest.mark.long),
+    ],
+)
 def test_axe_finds_nothing(open_page: Open, demo_url: str, scheme: str, width: int) -> None:
     script = axe()
     reader = open_page(demo_url, width=width, color_scheme=scheme, bypass_csp=True)
@@ -212,6 +222,10 @@ def test_axe_finds_nothing(open_page: Open, demo_url: str, scheme: str, width: i
     reader.drag(".slider", 0.3, 0.6)
     reader.page.wait_for_selector(".part-bar")
     assert violations() == []
+    for view in ("Collections", "Duplicates"):
+        reader.page.get_by_role("button", name=view, exact=True).click()
+        reader.page.wait_for_selector(".list-view")
+        assert violations() == []
     reader.page.keyboard.press("?")
     reader.page.wait_for_selector("dialog[open]")
     assert violations() == []

@@ -4,8 +4,8 @@ import { signal } from "@preact/signals";
 import type { ComponentType } from "preact";
 import type { Hit } from "./api";
 
-/** Buttons at the end of each row. */
-export const rowActions = signal<ComponentType<{ hit: Hit }>[]>([]);
+/** Buttons at the end of each row, and in the details. */
+export const rowActions = signal<ComponentType<{ hit: Hit; tabIndex?: number }>[]>([]);
 
 export interface View {
   id: string;

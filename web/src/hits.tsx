@@ -172,7 +172,7 @@ function Row({ row, hit, top, height }: RowProps) {
         <Fit hit={hit} />
         <span class="row-actions">
           {rowActions.value.map((Action, number) => (
-            <Action key={number} hit={hit} />
+            <Action key={number} hit={hit} tabIndex={-1} />
           ))}
           <IconButton icon="similar" label="More like this" keys="s" tabIndex={-1} onClick={() => addSound(termOf(hit, MORE))} />
           <IconButton icon="less" label="Less like this" keys="x" tabIndex={-1} onClick={() => addSound(termOf(hit, LESS))} />
