@@ -72,3 +72,34 @@ def test_duplicates_are_played_side_by_side_and_judged(open_page: Open, served: 
     reader.page.get_by_label("Show judged groups").check()
     reader.page.get_by_role("button", name="Review again").click()
     reader.page.get_by_role("button", name="Mark as judged").wait_for()
+
+
+def test_the_map_plays_and_selects(open_page: Open, demo_url: str) -> None:
+    reader = open_page(f"{demo_url}/?view=map")
+    canvas = reader.page.locator(".map canvas")
+    canvas.wait_for()
+    answer = httpx.get(f"{demo_url}/v1/map").json()
+    box = canvas.bounding_box()
+    margin, number = 14, 100
+    x = box["x"] + margin + answer["x"][number] / 10_000 * (box["width"] - 2 * margin)
+    y = box["y"] + margin + (1 - answer["y"][number] / 10_000) * (box["height"] - 2 * margin)
+    reader.page.mouse.move(x + 1, y)
+    reader.page.wait_for_selector(".map-name")
+    until(lambda: reader.page.locator(".foot").count() == 1, reader)
+    assert reader.playing()["name"] == reader.page.inner_text(".map-name")
+    # A loop around the left half.
+    middle = box["x"] + box["width"] / 2
+    corners = [(box["x"] + 2, box["y"] + 2), (middle, box["y"] + 2), (middle, box["y"] + box["height"] - 90)]
+    corners.append((box["x"] + 2, box["y"] + box["height"] - 90))
+    reader.page.mouse.move(*corners[0])
+    reader.page.mouse.down()
+    for corner in corners[1:]:
+        reader.page.mouse.move(*corner, steps=6)
+    reader.page.mouse.up()
+    reader.page.wait_for_selector(".chosen")
+    selected = int(reader.page.inner_text(".chosen h2").split()[0])
+    assert 20 < selected < 379
+    canvas.focus()
+    before = reader.page.locator(".map-name").count() and reader.page.inner_text(".map-name")
+    reader.page.keyboard.press("ArrowRight")
+    until(lambda: reader.page.inner_text(".map-name") != before, reader)

@@ -222,9 +222,9 @@ def test_axe_finds_nothing(open_page: Open, demo_url: str, scheme: str, width: i
     reader.drag(".slider", 0.3, 0.6)
     reader.page.wait_for_selector(".part-bar")
     assert violations() == []
-    for view in ("Collections", "Duplicates"):
+    for view in ("Collections", "Duplicates", "Map"):
         reader.page.get_by_role("button", name=view, exact=True).click()
-        reader.page.wait_for_selector(".list-view")
+        reader.page.wait_for_selector(".list-view, .map")
         assert violations() == []
     reader.page.keyboard.press("?")
     reader.page.wait_for_selector("dialog[open]")

@@ -23,6 +23,7 @@ from openclap.server.page import TYPES
 from openclap.server.page_schemas import Suggestion
 from openclap.server.playback import WINDOW, byte_range, spectrogram, wav_header
 from openclap.server.security import Access
+from openclap.server.sound_map import mean_vectors, principal_components, spread
 from openclap.types import Hit
 from support.serving import RATE, Served, serving
 
@@ -235,6 +236,39 @@ def test_suggestions_begin_with_the_text() -> None:
     assert [each.text for each in beginning_with(values, "dog")] == ["a dog barking", "a dogma", "hot dog"]
     assert [each.text for each in beginning_with(values, " A  Dog")] == ["a dog barking", "a dogma"]
     assert [each.text for each in beginning_with(values, "")] == texts
+
+
+# --- the map
+
+
+def test_the_map_is_the_plane_of_most_variance(client: Any, library: Library) -> None:
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng(0)
+    vectors_FD = rng.standard_normal((200, 16)).astype(np.float32) * np.linspace(4, 1, 16, dtype=np.float32)
+    expected_F2 = PCA(2).fit_transform(vectors_FD)
+    found_F2 = principal_components(vectors_FD)
+    for ours, theirs in zip(found_F2.T, expected_F2.T, strict=True):
+        assert min(np.abs(ours - theirs).max(), np.abs(ours + theirs).max()) < 1e-3
+    assert np.array_equal(found_F2, principal_components(vectors_FD.copy()))
+    points_F2 = spread(found_F2)
+    assert points_F2.min() == 0 and points_F2.max() == 1
+    assert (np.argsort(points_F2[2:-2, 0]).shape, principal_components(vectors_FD[:0]).shape) == ((196,), (0, 2))
+
+
+def test_the_map_has_every_sound_with_its_group(client: Any, library: Library) -> None:
+    answer = client.get("/v1/map").json()
+    paths = sorted(library.index.files_by_path())
+    assert answer["paths"] == paths and answer["total"] == 6 and answer["groups"] == ["sounds"]
+    assert answer["group"] == [0] * 6 and client.get("/v1/map", params={"group": "tags"}).json()["group"] == [-1] * 6
+    view = library.index.view()
+    contents = [view.facts.column("path").to_pylist().index(path) for path in paths]
+    stored = np.stack([library.index.vector_of(path) for path in paths])
+    assert np.abs(mean_vectors(view, view.content_F[contents]) - stored).max() < 1e-3
+    expected_F2 = spread(principal_components(stored))
+    found_F2 = np.stack([answer["x"], answer["y"]], axis=1) / 10_000
+    assert np.abs(found_F2 - expected_F2).max() < 0.02
+    assert client.get("/v1/map", params={"group": "colour"}).status_code == 400
 
 
 # --- streams and spectrograms

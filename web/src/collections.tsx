@@ -72,6 +72,21 @@ export function Star({ hit, tabIndex }: { hit: Hit; tabIndex?: number }) {
   );
 }
 
+/** Adds several sounds at once. */
+export function StarAll({ paths: added }: { paths: string[] }) {
+  return (
+    <button
+      type="button"
+      onClick={() => {
+        void store([...new Set([...paths.peek(), ...added])]);
+        show(`${plural(added.length, "sound")} added to ${chosen.peek()}.`);
+      }}
+    >
+      <Icon name="star" /> Add to {chosen.value}
+    </button>
+  );
+}
+
 function choose(name: string): void {
   localStorage.setItem("collection", name);
   chosen.value = name;
@@ -165,7 +180,7 @@ async function factsOf(wanted: string[]): Promise<Hit[]> {
   return wanted.flatMap((path) => found.get(path) ?? []);
 }
 
-function useFacts(wanted: string[]): { hits: Hit[]; failed: string } {
+export function useFacts(wanted: string[]): { hits: Hit[]; failed: string } {
   const [state, setState] = useState<{ hits: Hit[]; failed: string }>({ hits: [], failed: "" });
   const key = JSON.stringify(wanted);
   useEffect(() => {

@@ -23,6 +23,7 @@ from openclap.server import (
     page,
     playback,
     search,
+    sound_map,
     sounds,
     store,
 )
@@ -85,6 +86,7 @@ def create_app(service: Service, access: Access) -> FastAPI:
     app.include_router(duplicates.router(duplicates_jobs))
     app.include_router(combined.router(service, peaker))
     app.include_router(overview.router(service))
+    app.include_router(sound_map.router(service))
     app.include_router(playback.router(service, can_reveal=access.is_local))
     app.include_router(page.router(service, jobs, can_reveal=access.is_local))
     _add_basics(app, service, access)

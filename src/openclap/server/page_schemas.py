@@ -174,3 +174,14 @@ class PageSettings(BaseModel):
     clip_s: float = Field(description="The longest part that can be downloaded as WAV, in seconds.")
     upload_bytes: int
     upload_s: float
+
+
+class SoundMap(BaseModel):
+    """Sounds on a plane: coordinates from 0 to 10,000, and the number of each one's group; -1 for none."""
+
+    total: int = Field(description="The sounds of the index, of which the map may show a part.")
+    paths: list[str]
+    x: list[int]
+    y: list[int]
+    group: list[int]
+    groups: list[str]
