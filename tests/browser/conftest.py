@@ -6,6 +6,7 @@ Without Chromium the tests are skipped; where CI is set, they fail.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,10 +76,16 @@ def open_page(chromium: Any, servers: list[LiveServer]) -> Iterator[Callable[...
     assert [error for reader in readers for error in reader.errors] == []
 
 
+def demo_end(demo_home: Path) -> str:
+    """What the demo printed at its end."""
+    return (demo_home / "demo.err").read_text(encoding="utf-8").rstrip()[-1000:]
+
+
 @pytest.fixture(scope="module")
 def demo_url(demo_home: Path) -> Iterator[str]:
-    """`openclap serve` on the demo's index of 379 real sounds: its address."""
-    server = ServerProcess(demo_home / "demo" / "index", environment={"OPENCLAP_HOME": str(demo_home)})
+    """The address of `openclap serve` on the demo's index of 379 real sounds, by the line with which the demo ends."""
+    [index] = re.findall(r"openclap serve --open (\S+)\n +then http://127.0.0.1:7007$", demo_end(demo_home))
+    server = ServerProcess(index, environment={"OPENCLAP_HOME": str(demo_home)})
     assert server.url, server.log
     yield server.url
     server.process.kill()
