@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,23 @@ def library(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Libra
 def serve(library: Library) -> Iterator[Callable[..., Served]]:
     """A function that serves the library in process: `serve(limits=…, access=…)`. Each is closed at the end."""
     with serving(library) as start:
+        yield start
+
+
+@pytest.fixture
+def own(library: Library, tmp_path: Path) -> Library:
+    """A copy of the index and its sounds, for tests that change them."""
+    folder = library.index.folder.parent
+    shutil.copytree(folder / "sounds", tmp_path / "sounds")
+    copy = Library.open(tmp_path / "index", library.index.identity.model)
+    copy.add([tmp_path / "sounds"])
+    return copy
+
+
+@pytest.fixture
+def serve_own(own: Library) -> Iterator[Callable[..., Served]]:
+    """A function that serves the copy in process."""
+    with serving(own) as start:
         yield start
 
 

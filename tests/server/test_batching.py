@@ -105,6 +105,26 @@ def test_a_large_request_does_not_hold_up_a_small_one(gate: Gate, start: Callabl
     assert all(len(batch) <= 4 for batch in gate.batches)
 
 
+def test_texts_do_not_wait_behind_all_waveforms(gate: Gate, start: Callable[..., ModelThread]) -> None:
+    """Where waveforms go one by one, texts take turns with them. Waveforms of one request keep their order."""
+    gate.name = "onnxruntime fp32"
+    model = start(batch_size=4, wait_s=0.0)
+    with ThreadPoolExecutor(3) as pool, ModelTask() as sounds, ModelTask() as texts:
+        held = pool.submit(model.embed, ModelTask(), "audio", [np.zeros(4, np.float32)])
+        gate.is_entered.wait(20)
+        waves = pool.submit(model.embed, sounds, "audio", [np.full(4, number, np.float32) for number in range(1, 9)])
+        until(lambda: model.waiting("audio") == 8)
+        words = pool.submit(model.embed, texts, "text", [f"text {number}" for number in range(6)])
+        until(lambda: model.waiting("text") == 6)
+        gate.is_open.set()
+        for each in (held, waves, words):
+            each.result(20)
+    kinds = ["text" if isinstance(batch[0], str) else "audio" for batch in gate.batches]
+    assert kinds == ["audio", "text", "audio", "text", *["audio"] * 7]
+    assert [len(batch) for batch in gate.batches[:4]] == [1, 4, 1, 2]
+    assert [batch[0][0] for batch in gate.batches if not isinstance(batch[0], str)] == list(range(9))
+
+
 def test_cancelled_requests_leave_the_queue(gate: Gate, start: Callable[..., ModelThread]) -> None:
     model = start(batch_size=1)
     with ThreadPoolExecutor(3) as pool:

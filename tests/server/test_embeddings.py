@@ -15,7 +15,12 @@ import numpy as np
 import openai
 import pytest
 from infinity_client.api.default import classify, embeddings, health, models
-from infinity_client.models import ClassifyInput, OpenAIEmbeddingInputAudio, OpenAIEmbeddingInputText
+from infinity_client.models import (
+    ClassifyInput,
+    EmbeddingEncodingFormat,
+    OpenAIEmbeddingInputAudio,
+    OpenAIEmbeddingInputText,
+)
 from infinity_client.models.open_ai_embedding_input_audio_modality import OpenAIEmbeddingInputAudioModality
 
 from openclap.library import Library
@@ -54,9 +59,15 @@ def test_the_openai_client_gets_embeddings_of_texts_and_sounds(
         answer = client.embeddings.create(model="tiny", input=TEXTS[:3], **options)
         found = [floats(item.embedding) for item in answer.data]
         np.testing.assert_allclose(found, library.embedder.embed_text(TEXTS[:3]), atol=1e-5)
-    answer = client.embeddings.create(model="tiny", input=[data_uri(file) for file in files])
-    np.testing.assert_allclose([item.embedding for item in answer.data], library.embedder.embed_audio(files), atol=1e-5)
-    assert answer.usage.total_tokens == 0
+        answer = client.embeddings.create(model="tiny", input=[data_uri(file) for file in files], **options)
+        found = [floats(item.embedding) for item in answer.data]
+        np.testing.assert_allclose(found, library.embedder.embed_audio(files), atol=1e-5)
+        assert answer.usage.total_tokens == 0
+    alone = client.embeddings.create(model="tiny", input=data_uri(files[0]), dimensions=16)
+    np.testing.assert_allclose(floats(alone.data[0].embedding), library.embedder.embed_audio(files[:1])[0], atol=1e-5)
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.embeddings.create(model="tiny", input="rain", dimensions=4)
+    assert refused.value.param == "dimensions" and refused.value.type == "invalid_request_error"
     with pytest.raises(openai.NotFoundError) as missing:
         client.embeddings.create(model="gpt", input="rain")
     assert missing.value.code == "model_not_found" and missing.value.param == "model"
@@ -72,6 +83,15 @@ def test_infinity_client_gets_embeddings_of_texts_and_sounds(
         listed = models.sync(client=client)
         assert listed is not None and [model.id for model in listed.data] == ["tiny"]
         texts = embeddings.sync(client=client, body=OpenAIEmbeddingInputText(input_=TEXTS[:3]))
+        short = OpenAIEmbeddingInputText(input_=TEXTS[0], dimensions=5)
+        refused = embeddings.sync_detailed(client=client, body=short)
+        packed = OpenAIEmbeddingInputAudio(
+            input_=data_uri(files[0]),
+            modality=OpenAIEmbeddingInputAudioModality.AUDIO,
+            encoding_format=EmbeddingEncodingFormat.BASE64,
+        )
+        # The client writes this request, but reads only lists of numbers from its answer.
+        base64s = httpx.post(f"{live.url}/embeddings", json=packed.to_dict()).json()
         audio = embeddings.sync(
             client=client,
             body=OpenAIEmbeddingInputAudio(
@@ -87,6 +107,10 @@ def test_infinity_client_gets_embeddings_of_texts_and_sounds(
     np.testing.assert_allclose(found, library.embedder.embed_text(TEXTS[:3]), atol=1e-5)
     found = np.array([item.embedding for item in audio.data])  # type: ignore[union-attr]
     np.testing.assert_allclose(found, library.embedder.embed_audio(files), atol=1e-5)
+    assert refused.status_code == 400 and json.loads(refused.content)["error"]["param"] == "dimensions"
+    np.testing.assert_allclose(
+        floats(base64s["data"][0]["embedding"]), library.embedder.embed_audio(files[:1])[0], atol=1e-5
+    )
     scores = {item.label: item.score for item in classified.data[0]}  # type: ignore[union-attr]
     expected = library.embedder.classify([files[0]], ["low tone", "noise"])[0]
     np.testing.assert_allclose([scores["low tone"], scores["noise"]], expected, atol=1e-5)

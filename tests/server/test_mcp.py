@@ -106,7 +106,7 @@ def test_duplicates_are_those_of_the_library_with_progress(library: Library, tmp
     assert isinstance(mistake, str)
 
 
-def test_mistakes_are_sentences_for_the_assistant(library: Library, tmp_path: Path) -> None:
+def test_mistakes_are_sentences_for_the_assistant(library: Library, path: str, tmp_path: Path) -> None:
     (tmp_path / "no-sound.wav").write_bytes(b"text")
 
     async def converse() -> list[str]:
@@ -118,9 +118,20 @@ def test_mistakes_are_sentences_for_the_assistant(library: Library, tmp_path: Pa
                 await call(client, "facts", path="/etc/passwd"),
                 await call(client, "search_text", text="noise", k=0),
                 await call(client, "search_text", text=""),
+                await call(client, "search_text", text=" "),
+                await call(client, "search_text"),
+                await call(client, "search_text", text="noise", keywords="maybe", k="many"),
+                await call(client, "search_text", text="noise", where=["colour=red"]),
+                await call(client, "search_sound", path=path, from_s=3, to_s=1),
+                await call(client, "values", fact="colour"),
+                await call(client, "duplicates", page=0),
+                await call(client, "nothing"),
             ]
 
     messages = asyncio.run(converse())
     assert "no such file" in messages[0] and "no-sound.wav" in messages[1]
     assert all("not in the index" in message for message in messages[2:4])
-    assert all(isinstance(message, str) and "Traceback" not in message for message in messages)
+    for message in messages:
+        assert isinstance(message, str) and "\n" not in message and "pydantic" not in message, message
+    assert messages[4] == "k: Input should be greater than or equal to 1."
+    assert messages[8].count(": ") == 2  # both mistakes are named

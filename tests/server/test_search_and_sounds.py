@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,23 +21,7 @@ from openclap.search.background import descriptions
 from openclap.search.fit import Background, write_background
 from openclap.server.service import Limits
 from openclap.server.sounds import COLUMNS, media_type, reduced, waveform
-from support.serving import RATE, LiveServer, Served, serving, write_sounds
-
-
-@pytest.fixture
-def own(library: Library, tmp_path: Path) -> Library:
-    """A copy of the index and its sounds, for tests that change them."""
-    folder = library.index.folder.parent
-    shutil.copytree(folder / "sounds", tmp_path / "sounds")
-    copy = Library.open(tmp_path / "index", library.index.identity.model)
-    copy.add([tmp_path / "sounds"])
-    return copy
-
-
-@pytest.fixture
-def serve_own(own: Library) -> Any:
-    with serving(own) as start:
-        yield start
+from support.serving import RATE, LiveServer, Served, write_sounds
 
 
 def first(library: Library) -> Path:

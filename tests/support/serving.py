@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import numpy as np
 import soundfile
-import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -25,6 +24,7 @@ from openclap.cli.serve import listen
 from openclap.library import Library
 from openclap.server.app import create_app
 from openclap.server.batching import ModelThread
+from openclap.server.connections import server_of
 from openclap.server.metrics import Metrics
 from openclap.server.security import Access
 from openclap.server.service import Limits, ServedIndex, ServedModel, Service
@@ -89,12 +89,12 @@ class LiveServer:
 
     def __init__(self, library: Library, *, access: Access | None = None, **options: Any) -> None:
         self.service = make_service(library, **options)
-        self._socket = listen("127.0.0.1", 0)
-        self.port = self._socket.getsockname()[1]
+        self.socket = listen("127.0.0.1", 0)
+        self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         app = create_app(self.service, access or Access())
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none", access_log=False))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._server = server_of(app)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.socket]}, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -108,7 +108,7 @@ class LiveServer:
     ) -> None:
         self._server.should_exit = True
         self._thread.join(timeout=30)
-        self._socket.close()
+        self.socket.close()
         assert not self._thread.is_alive()
 
 

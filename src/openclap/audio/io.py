@@ -66,18 +66,21 @@ def decoded(source: AudioSource) -> Iterator[tuple[Wave, int]]:
         yield from _blocks(file, name_of(source))
 
 
-def decode_part(source: AudioSource, from_s: float = 0.0, to_s: float | None = None) -> tuple[Wave, int]:
+def decode_part(
+    source: AudioSource, from_s: float = 0.0, to_s: float | None = None, most_samples: float = math.inf
+) -> tuple[Wave, int]:
     """Decode the part of a sound from `from_s` to `to_s` in seconds (to its end for None), as `decode` does.
 
     What comes before is decoded and dropped, so memory depends on the length of the part. Raises ConfigError unless
-    0 <= from_s < to_s, and AudioError when the sound ends before the part begins, or as `decode`.
+    0 <= from_s < to_s, and AudioError when the sound ends before the part begins, the part has more than `most_samples`
+    over all channels, or as `decode`.
     """
     end = "the end" if to_s is None else f"{to_s} s"
     to_s = math.inf if to_s is None else to_s
     if not 0 <= from_s < to_s:
         raise ConfigError(f"The part goes from {from_s} s to {end}, expected 0 <= start < end.")
     kept: list[Wave] = []
-    place, rate = 0, 1
+    place, rate, samples = 0, 1, 0
     for wave_NC, rate in decoded(source):
         # The larger of two absurd numbers is beyond any recording, and a product of it may be infinite.
         first, last = (round(min(time_s, _LONGEST_S) * rate) - place for time_s in (from_s, to_s))
@@ -86,6 +89,9 @@ def decode_part(source: AudioSource, from_s: float = 0.0, to_s: float | None = N
         if last <= 0:
             break
         kept.append(wave_NC[max(0, first) : last])
+        samples += kept[-1].size
+        if samples > most_samples:
+            raise AudioError(f"{name_of(source)}: the part has too many samples for the memory. Choose a shorter one.")
         place += len(wave_NC)
     part_NC = np.concatenate(kept)
     if not len(part_NC):

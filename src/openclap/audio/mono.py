@@ -60,9 +60,9 @@ DEFAULT_MONO = MonoConfig()
 
 
 def is_silent(wave: Any) -> bool:
-    """Whether the peak of an array or tensor lies below -80 dBFS."""
-    # Two reductions, without the copy that abs() would make.
-    return bool(wave.max() < SILENCE and wave.min() > -SILENCE)
+    """Whether the peak of an array or tensor lies below -80 dBFS; of an empty one too."""
+    # Two reductions, without the copy that abs() would make. A block is empty while the resampler holds samples back.
+    return len(wave) == 0 or bool(wave.max() < SILENCE and wave.min() > -SILENCE)
 
 
 class MonoBlocks:

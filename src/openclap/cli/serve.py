@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from openclap import paths
-from openclap.cli.console import note
+from openclap.cli.console import note, progress
 from openclap.cli.defaults import default_index
 from openclap.cli.model_options import ModelOptions
 from openclap.cli.running_server import registered
@@ -22,14 +24,13 @@ from openclap.cli.running_server import registered
 if TYPE_CHECKING:
     from openclap.embedder import Embedder
     from openclap.library import Library
+    from openclap.server.indexing import IndexingJob
     from openclap.server.security import Access
     from openclap.server.service import ServedIndex, ServedModel, Service
 
 TOKEN_VARIABLE = "OPENCLAP_TOKEN"
-CONNECTIONS = 1000
-"""Most connections at once; further ones get 503."""
-SHUTDOWN_S = 10
-"""Longest wait for requests in progress when the server stops."""
+PROGRESS_S = 0.25
+"""Time between two looks at the progress of indexing."""
 
 
 def serve(
@@ -208,35 +209,39 @@ def run(service: Service, access: Access, endpoint: socket.socket, *, open_page:
     """Serve until SIGINT or SIGTERM; requests in progress are completed. Open the page in a browser, if wanted."""
     import webbrowser
 
-    import uvicorn
-
     from openclap.server.app import create_app
+    from openclap.server.batching import is_on_cpu
+    from openclap.server.connections import server_of
 
     app = create_app(service, access)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        lifespan="on",
-        limit_concurrency=CONNECTIONS,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-    )
     host, port = endpoint.getsockname()[:2]
     served = ", ".join(service.indexes) or "no index"
     note(f"Serving {served} with {', '.join(service.models)} at {url(host, port)} (interface: /docs).")
     note("Ctrl-C stops the server.")
     if open_page and not webbrowser.open(url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)):
         note("No browser was found. Open the address in one.")
-    app.state.jobs.start_all()
+    jobs = app.state.jobs.start_all()
+    threading.Thread(target=show_indexing, args=[jobs], name="progress", daemon=True).start()
     # On a GPU scores differ in their last digits from those of a command, which uses the CPU.
     on_cpu = {
         name: index.library.index.folder
         for name, index in service.indexes.items()
-        if str(getattr(index.model.embedder.runtime, "device", "cpu")) == "cpu"
+        if is_on_cpu(index.model.embedder.runtime)
     }
     with registered(host, port, access.token, on_cpu), suppress(KeyboardInterrupt, SystemExit):
-        uvicorn.Server(config).run(sockets=[endpoint])  # raises the signal that stopped it again
+        server_of(app).run(sockets=[endpoint])  # raises the signal that stopped it again
+
+
+def show_indexing(jobs: Sequence[IndexingJob]) -> None:
+    """Show the progress of running jobs until they end, and their results; the first one's first."""
+    for job in jobs:
+        name, seconds = job.index.name, 0.0
+        with progress(f"Indexing {name}") as advance:
+            while (state := job.state).state == "running":
+                advance(state.done, state.total)
+                advance.add_seconds(state.seconds - seconds)
+                seconds = state.seconds
+                time.sleep(PROGRESS_S)
+        counts = f"{state.added} added, {state.unchanged} unchanged, {state.moved} moved, {state.removed} removed"
+        result = f"{counts}, {state.skipped} skipped" if state.state == "done" else state.state
+        note(f"Indexing {name}: {result}.{f' {state.message}' if state.message else ''}")

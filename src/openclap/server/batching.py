@@ -8,7 +8,8 @@ A runtime is used by one thread only. `ModelThread` is that thread; `BatchedRunt
         Embedder(BatchedRuntime(model, task), mono=embedder.mono).embed_audio(sounds)
 
 Decoding, windows and averages are those of `Embedder`, in the threads of the requests, so results are those of
-`embed_audio` and `embed_text`. Waveforms and texts wait in queues of their own, since they share no batch.
+`embed_audio` and `embed_text`. Waveforms and texts wait in queues of their own, since they share no batch, and take
+turns, so that texts do not wait behind all waveforms, which take ten times as long.
 
 N items, D embedding, S samples of a waveform.
 """
@@ -37,6 +38,10 @@ Vector = NDArray[np.float32]
 
 BATCH = 16
 """Most inputs in one forward pass."""
+ONE_BY_ONE = "onnxruntime"
+"""The runtime that embeds waveforms one by one (`CPU_CLIPS` in `runtimes.onnx`). A batch of them would only make texts
+wait. On a CPU, torch gains nothing by batches either, but the last digits of its results depend on them: so all windows
+of a single client's sound share a batch, as they do in a command, and both print the same."""
 WAIT_S = 0.003
 """Time for which the first input of a batch waits for others. During a forward pass the next batch gathers anyway."""
 
@@ -132,7 +137,7 @@ class ModelThread:
     """The thread that runs a model.
 
     Args:
-        batch_size: most inputs in a forward pass.
+        batch_size: most inputs in a forward pass; one waveform, where the runtime embeds them one by one.
         wait_s: time for which the first input of a batch waits for others.
         observe: called after each forward pass.
     """
@@ -146,7 +151,10 @@ class ModelThread:
         observe: BatchObserver = lambda modality, size, seconds: None,
     ) -> None:
         self.runtime = runtime
-        self._batch_size, self._wait_s, self._observe = batch_size, wait_s, observe
+        self._wait_s, self._observe = wait_s, observe
+        waves = 1 if runtime.name.startswith(ONE_BY_ONE) else batch_size
+        self._batch_sizes: dict[Modality, int] = {"audio": waves, "text": batch_size}
+        self._turns: list[Modality] = ["text", "audio"]
         self._queues: dict[Modality, _Queue] = {"audio": _Queue(), "text": _Queue()}
         self._changed = threading.Condition()
         self._is_closed = False
@@ -190,16 +198,25 @@ class ModelThread:
                 self._embed(modality, inputs)
 
     def _next_batch(self) -> tuple[Modality, list[_Input]] | None:
-        """Wait for a batch: that of the modality with the input that waits longest. None when closed."""
+        """Wait for a batch; where both modalities have one, they take turns. None when closed."""
         with self._changed:
             while not self._is_closed:
-                modality: Modality = min(self._queues, key=lambda each: self._queues[each].since)
-                queue = self._queues[modality]
-                left_s = queue.since + self._wait_s - time.monotonic()
-                if len(queue) >= self._batch_size or left_s <= 0:
-                    return modality, queue.take(self._batch_size)
-                self._changed.wait(left_s if len(queue) else None)
+                left_s = {modality: self._left_s(modality) for modality in self._turns}
+                modality = next((each for each in self._turns if left_s[each] <= 0), None)
+                if modality is not None:
+                    self._turns.remove(modality)
+                    self._turns.append(modality)
+                    return modality, self._queues[modality].take(self._batch_sizes[modality])
+                shortest_s = min(left_s.values())
+                self._changed.wait(None if shortest_s == float("inf") else shortest_s)
         return None
+
+    def _left_s(self, modality: Modality) -> float:
+        """Seconds until the next batch of a modality is due; infinity for an empty queue."""
+        queue = self._queues[modality]
+        if len(queue) >= self._batch_sizes[modality]:
+            return 0.0
+        return queue.since + self._wait_s - time.monotonic()
 
     def _embed(self, modality: Modality, inputs: Sequence[_Input]) -> None:
         began = time.monotonic()
@@ -219,7 +236,12 @@ class ModelThread:
     def _forward(self, modality: Modality, values: list[Any]) -> NDArray[np.float32]:
         if modality == "audio":
             return self.runtime.embed_waves(values)
-        return self.runtime.embed_texts(values, self._batch_size)
+        return self.runtime.embed_texts(values, self._batch_sizes["text"])
+
+
+def is_on_cpu(runtime: Runtime) -> bool:
+    """Whether a runtime computes on the CPU; only torch's have a device."""
+    return str(getattr(runtime, "device", "cpu")) == "cpu"
 
 
 class BatchedRuntime:

@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse
 from openclap.embedder import Vectors, softmax
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
-from openclap.server.inputs import check_count, check_texts, is_sound, sound_of
+from openclap.server.inputs import check_texts, is_sound, sound_of
 from openclap.server.schemas import (
     DEFAULT_MODEL,
     ClassifyRequest,
@@ -55,8 +55,7 @@ def router(service: Service) -> APIRouter:
     async def embeddings(body: EmbeddingsRequest, request: Request) -> JSONResponse:
         """Embed texts and sounds in one space."""
         model = service.model(body.model)
-        items = body.input if isinstance(body.input, list) else [body.input]
-        check_count(len(items), "input", service)
+        items = _listed(body.input)
         size = _size(model, body.dimensions)
         sounds = [body.modality == "audio" or (body.modality is None and is_sound(item)) for item in items]
         sounds = [sound or not isinstance(item, str) for sound, item in zip(sounds, items, strict=True)]
@@ -90,7 +89,6 @@ def router(service: Service) -> APIRouter:
     async def classify(body: ClassifyRequest, request: Request) -> JSONResponse:
         """Classify sounds by labels without training on them (zero-shot)."""
         model, items = service.model(body.model), _listed(body.input)
-        check_count(len(items), "input", service)
         check_texts(body.labels, "labels", service)
         sentences = prompts(body.labels, body.template or SOUND)
 
@@ -110,7 +108,6 @@ def router(service: Service) -> APIRouter:
     async def score(body: ScoreRequest, request: Request) -> JSONResponse:
         """Compute the CLAP score of each sound with each text: the cosine of their embeddings."""
         model, items = service.model(body.model), _listed(body.input)
-        check_count(len(items), "input", service)
         check_texts(body.texts, "texts", service)
 
         def work(task: ModelTask) -> Vectors:

@@ -40,10 +40,11 @@ class IndexingJob(Job[IndexingState]):
 
     def work(self, task: ModelTask) -> dict[str, Any]:
         """Bring the index up to date; what was committed stays after a stop."""
-        # Tables of its own: those of the served index are read by requests meanwhile.
-        model = self.index.model
+        served, model = self.index.library.index, self.index.model
         embedder = Embedder(BatchedRuntime(model.thread, task), mono=model.embedder.mono)
-        library = Library(Index.open(self.index.library.index.folder), embedder)
+        # Tables of its own: those of the served index are read by requests meanwhile. The identity is checked, since
+        # the index may have been rebuilt with another model, whose embeddings must not be mixed with those of this one.
+        library = Library(Index.open(served.folder, served.identity), embedder)
 
         def seconds(more: float) -> None:
             self.update(seconds=self.state.seconds + more)
@@ -70,11 +71,12 @@ class IndexingJobs:
         """The job of an index by the name in a request. Raises ApiError."""
         return self._jobs[self._service.index(index).name]
 
-    def start_all(self) -> None:
-        """Start a run for every index that has folders."""
-        for job in self._jobs.values():
-            if job.index.folders:
-                job.start()
+    def start_all(self) -> list[IndexingJob]:
+        """Start a run for every index that was served by its folders, and return these jobs."""
+        jobs = [job for job in self._jobs.values() if job.index.folders]
+        for job in jobs:
+            job.start()
+        return jobs
 
     def close(self) -> None:
         """Stop all runs."""

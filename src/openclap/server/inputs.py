@@ -19,7 +19,8 @@ from openclap.server.schemas import AudioPart, InputItem
 from openclap.server.service import Service
 from openclap.types import FileContent
 
-_DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*?(;base64)?,", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:[^,;]{0,200}(?:;[^,;]{0,200}){0,9}?(;base64)?,", re.IGNORECASE)
+"""The head of a data URI. Its parts are bounded, or a long text that begins like one would take seconds."""
 IndexName = Annotated[str | None, Query(description="The name of an index; the first without one.")]
 """A parameter of routes."""
 FETCH_S = 60.0
@@ -27,8 +28,12 @@ FETCH_S = 60.0
 
 
 def is_sound(item: InputItem) -> bool:
-    """Whether an item is a sound by itself: an `input_audio` part, or a data URI of audio."""
-    return isinstance(item, AudioPart) or item[:11].lower() == "data:audio/"
+    """Whether an item is a sound by itself: an `input_audio` part, or a data URI in base64, of any type: clients also
+    send sounds as `application/octet-stream` or `video/mp4`, and the bytes decide."""
+    if isinstance(item, AudioPart):
+        return True
+    header = _DATA_URI.match(item)
+    return item[:11].lower() == "data:audio/" or (header is not None and header[1] is not None)
 
 
 def sound_of(item: InputItem, name: str, service: Service) -> FileContent:
@@ -78,8 +83,7 @@ def _fetched(url: str, name: str, service: Service) -> bytes:
 
 
 def check_texts(texts: Sequence[str], field: str, service: Service) -> None:
-    """Raise ApiError for too many texts, or one that is too long."""
-    check_count(len(texts), field, service)
+    """Raise ApiError for a text that is too long."""
     for number, text in enumerate(texts):
         if len(text) > service.limits.characters:
             raise ApiError(
@@ -87,16 +91,6 @@ def check_texts(texts: Sequence[str], field: str, service: Service) -> None:
                 f"{field}[{number}] has {len(text):,} characters, and the limit is {service.limits.characters:,}.",
                 param=field,
             )
-
-
-def check_count(number: int, field: str, service: Service) -> None:
-    """Raise ApiError for more inputs than a request may have."""
-    if number > service.limits.inputs:
-        raise ApiError(
-            400,
-            f"{field} has {number:,} items, and the limit is {service.limits.inputs:,}. Send them in parts.",
-            param=field,
-        )
 
 
 class Upload:

@@ -42,7 +42,7 @@ class Job(ABC, Generic[S]):
     def start(self) -> S:
         """Start a run. Raises ApiError when one is running."""
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            if self.state.state == "running":  # and not the thread: it ends a moment after the state says so
                 raise ApiError(409, self._busy)
             self._task = ModelTask()
             self.state = self._idle.model_copy(update={"state": "running"})

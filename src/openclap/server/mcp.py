@@ -13,7 +13,7 @@ import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 import openclap
 from openclap.errors import OpenClapError
@@ -37,9 +37,23 @@ WhereExpressions = Annotated[
 SoundPath = Annotated[str, Field(min_length=1, description="The path of a sound.")]
 
 
+class _Server(MCPServer[Any]):
+    """The SDK's server, with sentences for wrong arguments in place of pydantic's reports of several lines."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
+        """Call a tool. Raises ToolError."""
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            found = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}." for each in error.__cause__.errors()]
+            raise ToolError(" ".join(found)) from None
+
+
 def create_server(library: Library) -> MCPServer[Any]:
     """The MCP server of a library; `run("stdio")` serves it on standard input and output."""
-    server: MCPServer[Any] = MCPServer("openclap", instructions=INSTRUCTIONS, version=openclap.__version__)
+    server = _Server("openclap", instructions=INSTRUCTIONS, version=openclap.__version__)
     lock = threading.Lock()  # a model is used by one thread at a time
 
     def answering(work: Callable[[], T]) -> T:
@@ -64,6 +78,8 @@ def create_server(library: Library) -> MCPServer[Any]:
         `fit` is the part of a background of queries that have no better hit, and `probably_nothing` whether it is so
         low that the collection probably has no such sound; the nearest hits are listed all the same.
         """
+        if not text.strip():
+            raise ToolError("The text is empty, expected a few words such as 'rain on a tin roof'.")
         found = using(lambda: library.search(text, k, where=where, keywords=keywords))
         return {"hits": hits(found), "fit": found.info.fit, "probably_nothing": found.info.probably_nothing}
 

@@ -15,11 +15,15 @@ from openclap.server.schemas import (
     Text,
     Weight,
     WhereBody,
+    at_most,
     check_part,
 )
 from openclap.types import KeywordUse
 
 MOST_TERMS = 32
+MOST_NUMBERS = 8192
+"""Numbers of the longest embedding."""
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Term(Body):
@@ -29,7 +33,7 @@ class Term(Body):
     path: Text | None = Field(None, description="The path of an indexed sound, as hits have it.")
     start_s: Seconds | None = None
     end_s: Seconds | None = None
-    vector: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=8192)] | None = Field(
+    vector: Annotated[list[Number] | None, at_most(MOST_NUMBERS)] = Field(
         None, description="An embedding of the index's model, from `POST /v1/sounds/embedding`; of any length."
     )
     weight: Weight = Field(1.0, description="Below 0 for 'not like this'.")
@@ -48,7 +52,7 @@ class CombinedRequest(Body):
     """A query of several terms; without any, all sounds that fulfil the conditions, in the order of their paths."""
 
     index: Text | None = None
-    terms: list[Term] = Field(default_factory=list, max_length=MOST_TERMS)
+    terms: Annotated[list[Term], at_most(MOST_TERMS)] = Field(default_factory=list, max_length=MOST_TERMS)
     where: WhereBody | None = Field(None, max_length=100)
     keywords: KeywordUse = "off"
     k: int = Field(50, ge=1, le=200)

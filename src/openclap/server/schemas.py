@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from openclap.search.filters import Where
 from openclap.types import KeywordUse
@@ -23,6 +23,22 @@ def check_unicode(text: str) -> str:
     return text
 
 
+MOST_INPUTS = 2048
+"""Texts and sounds in one request."""
+
+
+def at_most(most: int) -> BeforeValidator:
+    """Refuse a longer list or object before its items are looked at: a million wrong items would be a million errors,
+    which take a minute and gigabytes."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list | dict) and len(value) > most:
+            raise ValueError(f"has {len(value):,} items, and the limit is {most:,}. Send them in parts")
+        return value
+
+    return BeforeValidator(check)
+
+
 Text = Annotated[str, AfterValidator(check_unicode)]
 Expression = Annotated[Text, Field(max_length=1000)]
 """A condition on a fact. Its length is bounded, since the time to read it may grow faster."""
@@ -31,7 +47,10 @@ Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 class Body(BaseModel):
-    """A JSON object of a request. Unknown fields are ignored, as clients send some that have no meaning here."""
+    """A JSON object of a request. Unknown fields are ignored, as clients send some that have no meaning here; the types
+    of known ones are not converted, or false would be the number 0."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class ErrorDetails(BaseModel):
@@ -64,6 +83,8 @@ class AudioPart(Body):
 
 
 InputItem = Text | AudioPart
+Inputs = Annotated[list[InputItem], Field(min_length=1, max_length=MOST_INPUTS)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)]
 
 
 def refuse_token_ids(value: Any) -> Any:
@@ -77,12 +98,12 @@ def refuse_token_ids(value: Any) -> Any:
 class EmbeddingsRequest(Body):
     """Texts and sounds to embed: OpenAI's request, with infinity's `modality`."""
 
-    input: InputItem | Annotated[list[InputItem], Field(min_length=1)] = Field(
+    input: Annotated[InputItem | Inputs, at_most(MOST_INPUTS)] = Field(
         description="A text, a data URI of a sound, an `input_audio` part, or a list of these."
     )
     model: Text = DEFAULT_MODEL
     modality: Literal["text", "audio"] | None = Field(
-        None, description="How strings are read. Without it, data URIs of audio are sounds and other strings are texts."
+        None, description="How strings are read. Without it, data URIs are sounds and other strings are texts."
     )
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=0)] | None = Field(
@@ -122,7 +143,7 @@ class EmbeddingsResponse(BaseModel):
 class EmbedRequest(Body):
     """text-embeddings-inference's request."""
 
-    inputs: Text | Annotated[list[Text], Field(min_length=1)]
+    inputs: Annotated[Text | Texts, at_most(MOST_INPUTS)]
     normalize: bool = True
     truncate: bool | None = None
     dimensions: Annotated[int, Field(ge=0)] | None = None
@@ -147,10 +168,10 @@ class EmbedRequest(Body):
 class ClassifyRequest(Body):
     """Sounds and the labels to choose from."""
 
-    input: InputItem | Annotated[list[InputItem], Field(min_length=1)] = Field(
+    input: Annotated[InputItem | Inputs, at_most(MOST_INPUTS)] = Field(
         description="A data URI of a sound, an `input_audio` part, or a list of these."
     )
-    labels: list[Text] = Field(min_length=2)
+    labels: Annotated[list[Text], at_most(MOST_INPUTS)] = Field(min_length=2, max_length=MOST_INPUTS)
     template: Text | None = Field(None, description="The prompt template; {} stands for the label.")
     model: Text = DEFAULT_MODEL
     raw_scores: bool = Field(False, description="Cosines in place of probabilities.")
@@ -177,10 +198,10 @@ class ClassifyResponse(BaseModel):
 class ScoreRequest(Body):
     """Sounds and texts to compare."""
 
-    input: InputItem | Annotated[list[InputItem], Field(min_length=1)] = Field(
+    input: Annotated[InputItem | Inputs, at_most(MOST_INPUTS)] = Field(
         description="A data URI of a sound, an `input_audio` part, or a list of these."
     )
-    texts: list[Text] = Field(min_length=1)
+    texts: Annotated[Texts, at_most(MOST_INPUTS)]
     model: Text = DEFAULT_MODEL
 
 
@@ -253,7 +274,14 @@ class Range(Body):
 
 
 FactValue = Text | int | Annotated[float, Field(allow_inf_nan=False)] | None
-WhereBody = list[Expression] | dict[Text, FactValue | list[FactValue] | Range]
+WhereBody = Annotated[
+    Annotated[list[Expression], Field(max_length=100)]
+    | Annotated[
+        dict[Text, FactValue | Annotated[list[FactValue], at_most(1000), Field(max_length=1000)] | Range],
+        Field(max_length=100),
+    ],
+    at_most(100),
+]
 """Conditions on facts: expressions, or values by fact; see `openclap.search.filters`."""
 
 
@@ -268,8 +296,10 @@ class SearchRequest(Page):
     """A query: a text, or an indexed sound or a part of it."""
 
     index: Text | None = Field(None, description="The name of an index; the first without one.")
-    text: Text | Annotated[dict[Text, Weight], Field(min_length=1, max_length=100)] | None = Field(
-        None, description="A description in plain words; or descriptions with weights, below 0 for 'not like this'."
+    text: Annotated[Text | Annotated[dict[Text, Weight], Field(min_length=1, max_length=100)] | None, at_most(100)] = (
+        Field(
+            None, description="A description in plain words; or descriptions with weights, below 0 for 'not like this'."
+        )
     )
     path: Text | None = Field(None, description="The path of an indexed sound, as hits have it.")
     start_s: Seconds | None = Field(None, description="The start of the part of the sound.")
@@ -277,7 +307,6 @@ class SearchRequest(Page):
 
     where: WhereBody | None = Field(
         None,
-        max_length=100,
         description='Conditions on facts: expressions such as ["duration_s<10", "tags=rain|wind"], or values by fact: '
         '{"duration_s": {"low": 1, "high": 10}, "tags": ["rain", "wind"]}.',
     )
@@ -509,7 +538,7 @@ class CollectionNames(BaseModel):
 class CollectionPaths(Body):
     """Indexed sounds."""
 
-    paths: list[Text] = Field(max_length=100_000)
+    paths: Annotated[list[Text], at_most(100_000)] = Field(max_length=100_000)
 
 
 class SoundCollection(BaseModel):

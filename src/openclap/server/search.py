@@ -32,7 +32,7 @@ from openclap.server.schemas import (
     where_of,
 )
 from openclap.server.service import ServedIndex, Service
-from openclap.server.sounds import Peaker, indexed_file, part_of
+from openclap.server.sounds import Peaker, indexed_file, part_of, read_part, row_of
 
 
 def router(service: Service, peaker: Peaker) -> APIRouter:
@@ -65,8 +65,12 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
                     offset=body.offset,
                     exact=body.exact,
                 )
-            with indexed_file(index, body.path or "") as (row, file):
-                part = part_of(file, row.path, body.start_s, body.end_s, service.limits.audio_s)
+            row = row_of(index, body.path or "")
+            if body.start_s is None and body.end_s is None:
+                vector_D = index.library.index.vector_of(row.path)  # stored, so nothing is decoded or embedded
+            else:
+                with indexed_file(index, row.path) as (_, file):
+                    part = read_part(file, row.path, body.start_s or 0.0, body.end_s, service.limits.audio_s)
                 vector_D = index.model.embedder_of(task, service.limits.audio_s).embed_audio([part])[0]
             own = frozenset([os.path.realpath(row.path)])
             query = SearchQuery(vector_D, where=where or (), every_window=body.every_window, without=own)

@@ -193,9 +193,12 @@ class BodyLimits:
         idle_s: longest wait for its next piece.
         total_s: longest time for all of it.
         most_in_memory: bytes of all bodies that are being received or used; a request beyond gets 429.
+        most_values: numbers, texts, lists and objects in JSON. It is read in the thread of all connections, where a
+            million take seconds, and a list takes thirty times the memory of its two brackets.
     """
 
     most_bytes: int = 64 << 20
+    most_values: int = 250_000
     idle_s: float = 20.0
     total_s: float = 120.0
     most_in_memory: int = 256 << 20
@@ -213,26 +216,31 @@ class SecurityMiddleware:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        started = False
+        headers, started = Headers(scope=scope), False
+
+        def release() -> None:
+            self._in_memory -= body.reserved
+            body.reserved = 0
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                release()  # and not after the answer, which a client may never read
                 _add_headers(message, scope["path"])
             await send(message)
 
-        body = _LimitedBody(receive, self.limits, self._reserve)
+        body = _LimitedBody(receive, self.limits, self._reserve, is_json="json" in headers.get("content-type", ""))
         try:
             self.access.check(scope)
-            self._check_length(Headers(scope=scope))
+            self._check_length(headers)
             await self.app(scope, body, send_with_headers)
         except ApiError as error:
             if started:
                 raise
             await error.response()(scope, receive, send_with_headers)
         finally:
-            self._in_memory -= body.reserved
+            release()
 
     def _reserve(self, size: int) -> None:
         """Count the bytes of a body. Raises ApiError when all bodies together have too many."""
@@ -247,7 +255,7 @@ class SecurityMiddleware:
 
     def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit()):
+        if not (length.isascii() and length.isdigit() and len(length) < 20):  # int() refuses thousands of digits
             raise ApiError(400, "The header Content-Length is no number of bytes.")
         if int(length) > self.limits.most_bytes:
             raise too_large(self.limits.most_bytes)
@@ -273,9 +281,12 @@ def too_large(most_bytes: int) -> ApiError:
 class _LimitedBody:
     """Receives a request's body within its limits. Raises ApiError."""
 
-    def __init__(self, receive: Receive, limits: BodyLimits, reserve: Callable[[int], None]) -> None:
-        self._receive, self._limits, self._reserve = receive, limits, reserve
+    def __init__(
+        self, receive: Receive, limits: BodyLimits, reserve: Callable[[int], None], *, is_json: bool = False
+    ) -> None:
+        self._receive, self._limits, self._reserve, self._is_json = receive, limits, reserve, is_json
         self.reserved, self._end_s = 0, time.monotonic() + limits.total_s
+        self._size, self._values = 0, 0
         self._is_complete = False
 
     async def __call__(self) -> Message:
@@ -289,13 +300,26 @@ class _LimitedBody:
                 408, "The request's body came too slowly. Send it again.", headers={"Connection": "close"}
             ) from None
         if message["type"] == "http.request":
-            size = len(message.get("body", b""))
+            piece = message.get("body", b"")
             self._is_complete = not message.get("more_body", False)
-            if self.reserved + size > self._limits.most_bytes:
-                raise too_large(self._limits.most_bytes)
-            self._reserve(size)
-            self.reserved += size
+            self._check(piece)
+            self._reserve(len(piece))
+            self.reserved += len(piece)
         return message
+
+    def _check(self, piece: bytes) -> None:
+        """Count the bytes and values of a piece. Raises ApiError where the body has too many."""
+        self._size += len(piece)
+        if self._size > self._limits.most_bytes:
+            raise too_large(self._limits.most_bytes)
+        if self._is_json:
+            self._values += sum(piece.count(mark) for mark in (b",", b"[", b"{"))
+            if self._values > self._limits.most_values:
+                raise ApiError(
+                    413,
+                    f"The request has more than {self._limits.most_values:,} values, the limit of this server.",
+                    headers={"Connection": "close"},
+                )
 
 
 def host_names(names: Iterable[str]) -> frozenset[str]:

@@ -36,7 +36,6 @@ class Limits:
 
     Attributes:
         requests: most requests in progress that need threads; further ones get 429.
-        inputs: most texts and sounds in one request.
         characters: most in one text.
         audio_s: longest sound, in seconds, of an upload or a query.
         clip_s: longest part of an indexed sound that is sent as WAV.
@@ -45,7 +44,6 @@ class Limits:
     """
 
     requests: int = 128
-    inputs: int = 2048
     characters: int = 32768
     audio_s: float = 600.0
     clip_s: float = 120.0
@@ -175,7 +173,8 @@ class Service:
         """Run `work` in a thread while the client waits, and return its result.
 
         Raises ApiError with status 429 when too many requests are in progress, 504 after `limits.request_s`, 499 when
-        the client has gone, and that of an error of the library. The work's inputs then leave the model's queue.
+        the client has gone, 408 or 413 when the rest of its body breaks a limit, and that of an error of the library.
+        The work's inputs then leave the model's queue, and its result is dropped.
         """
         task = ModelTask()
         future = self._submit(pool, work, task)
@@ -188,6 +187,7 @@ class Service:
                     result.exception()  # or asyncio would log it as never retrieved
                 return _result(future)
             if gone.done():
+                gone.result()  # raises where the rest of the body broke a limit
                 raise ApiError(CLIENT_CLOSED, "The client closed the connection.")
             raise ApiError(504, f"This took longer than {self.limits.request_s:g} s, the limit here.", "server_error")
         finally:

@@ -13,6 +13,7 @@ import math
 import mimetypes
 import os
 import stat
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -44,6 +45,9 @@ from openclap.types import Hit
 
 COLUMNS = 1000
 """Columns of a stored waveform: 2 kB a file, enough for the width of a page."""
+MOST_SAMPLES = 64 << 20
+"""Samples of a part over all channels, which take 256 MB: ten minutes in stereo at 48 kHz. A file of 1 MB may decode to
+many more, of silence in eight channels at 192 kHz."""
 PREPARED, PREPARED_S = 20, 60.0
 """The first hits of a search, up to this length, have their waveforms computed before they are asked for."""
 
@@ -96,7 +100,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
             request, "files", lambda task: _clip(served, path, start_s, end_s, service.limits.clip_s)
         )
         return FileResponse(
-            wav,
+            wav.path,
             media_type="audio/wav",
             filename=f"{Path(row.path).stem}.wav",
             content_disposition_type="inline",
@@ -105,7 +109,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
                 "Last-Modified": formatdate(row.mtime_ns / 1e9, usegmt=True),
                 "Cache-Control": "private, no-cache",
             },
-            background=BackgroundTask(os.unlink, wav),
+            background=BackgroundTask(wav.delete),
         )
 
     @routes.get("/v1/sounds/peaks", operation_id="sound_peaks")
@@ -176,7 +180,7 @@ def read_part(file: Any, name: str, start_s: float, end_s: float | None, longest
     # A second more than the limit shows that the part is longer, without decoding all of it.
     end = min(math.inf if end_s is None else end_s, start_s + longest_s + 1.0)
     try:
-        wave_NC, rate = decode_part(file, start_s, end)
+        wave_NC, rate = decode_part(file, start_s, end, MOST_SAMPLES)
     except AudioError as error:
         raise AudioError(str(error).replace(name_of(file), Path(name).name, 1)) from None
     if len(wave_NC) > longest_s * rate:
@@ -184,13 +188,37 @@ def read_part(file: Any, name: str, start_s: float, end_s: float | None, longest
     return wave_NC, rate
 
 
-def _clip(index: ServedIndex, path: str, start_s: float, end_s: float | None, longest_s: float) -> tuple[FileRow, str]:
-    """Write a part of a sound to a temporary WAV file, and return its path. The caller deletes it."""
+class _TemporaryFile:
+    """A temporary file with some content. It is deleted with this object at the latest: nobody takes it where the
+    client has gone in the meantime."""
+
+    def __init__(self, content: bytes, suffix: str) -> None:
+        with NamedTemporaryFile(prefix="openclap-", suffix=suffix, delete=False) as file:
+            self.path = file.name
+            self._finalize = weakref.finalize(self, _unlink, file.name)
+            file.write(content)
+
+    def delete(self) -> None:
+        """Delete the file now."""
+        self._finalize()
+
+
+def _unlink(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
+
+
+def _clip(
+    index: ServedIndex, path: str, start_s: float, end_s: float | None, longest_s: float
+) -> tuple[FileRow, _TemporaryFile]:
+    """A part of a sound as a WAV file, and the sound's row. Raises ApiError for a full disk, and as `read_part`."""
     with indexed_file(index, path) as (row, file):
         wave_NC, rate = read_part(file, row.path, start_s, end_s, longest_s)
-    with NamedTemporaryFile(prefix="openclap-", suffix=".wav", delete=False) as target:
-        target.write(wav_bytes(wave_NC, rate))
-    return row, target.name
+    try:
+        return row, _TemporaryFile(wav_bytes(wave_NC, rate), ".wav")
+    except OSError as error:
+        raise ApiError(
+            503, f"The clip cannot be written to the temporary folder ({error.strerror}).", "server_error"
+        ) from error
 
 
 def wav_bytes(wave_NC: Wave, rate: int) -> bytes:
