@@ -62,7 +62,8 @@ function receive(state: IndexingState): void {
   const before = indexing.peek();
   indexing.value = state;
   if (state.state !== "running") {
-    if (before?.state === "running") void loadIndexes().then(onChange);
+    // A short run is over before the stream says that it began; the first state of all is no change.
+    if (before) void loadIndexes().then(onChange);
   } else if (Date.now() - refreshed > REFRESH_MS && state.done > 0) {
     refreshed = Date.now();
     void loadIndexes().then(() => {
