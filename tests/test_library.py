@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -30,6 +32,8 @@ from openclap.search.index import Index
 from openclap.sources import read_table
 from support.errors import raises_naming
 from support.tiny_models import TINY_PRESET, tiny_tokenizer
+
+SOUNDS = Path(openclap.__file__).parent / "demo" / "sounds"
 
 
 def test_sounds_are_found_by_words_and_by_sound(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
@@ -116,10 +120,63 @@ def test_index_uses_its_own_channel_options(tiny_model: Path, tmp_path: Path) ->
 
 
 def test_an_index_keeps_its_precision(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
-    Library.open(tmp_path / "index", tiny_model, precision="int8").add([sounds])
+    Library.open(tmp_path / "index", tiny_model, precision="int8").add([sounds / "low-0.wav"])
     assert Library.open(tmp_path / "index").embedder.precision == "int8"
-    with pytest.raises(IndexMismatchError):
-        Library.open(tmp_path / "index", tiny_model, precision="fp32")
+    finer = Library.open(tmp_path / "index", tiny_model, precision="fp32")
+    assert len(finer.search("a low tone", 5)) == 1
+    for change in (lambda: finer.add([sounds]), finer.update, lambda: finer.update([str(sounds)])):
+        with raises_naming(IndexMismatchError, tmp_path / "index", "int8", "fp32"):
+            change()
+    assert finer.index.count()[0] == 1
+
+
+def test_a_coarse_query_is_refused(tiny_model: Path, sounds: Path, tmp_path: Path) -> None:
+    """int8 states a cosine of 0.99 only."""
+    Library.open(tmp_path / "index", tiny_model).add([sounds])
+    with raises_naming(IndexMismatchError, tmp_path / "index", "int8", "0.99", "fp32 or bf16"):
+        Library.open(tmp_path / "index", precision="int8")
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_an_index_moves_between_precisions_and_runtimes(is_old: bool, start_home: Path, tmp_path: Path) -> None:
+    """Real sounds, indexed in bf16 by torch, are found in fp32 by onnxruntime, with scores within the stated bound;
+    also in an index whose digest includes the precision, as older ones have it."""
+    dogs = sorted(SOUNDS.glob("scratch-dog*.ogg"))[:3] + sorted(SOUNDS.glob("scratch-cat*.ogg"))[:2]
+    built = Library.open(tmp_path / "index", "demo-start", precision="bf16", device="cpu", runtime="torch")
+    built.add(dogs)
+    if is_old:
+        file = tmp_path / "index" / "index.json"
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        digest = facts["identity"]["digest"]
+        facts["identity"]["digest"] = hashlib.sha256(f"{digest} bf16".encode()).hexdigest()
+        file.write_text(json.dumps(facts), encoding="utf-8")
+        built = Library.open(tmp_path / "index", device="cpu")
+        assert built.add(dogs).unchanged == len(dogs)
+    for options in (
+        {"precision": "fp32", "runtime": "onnx"},
+        {"precision": "fp32", "runtime": "torch"},
+        {"precision": "auto"},
+    ):
+        other = Library.open(tmp_path / "index", device="cpu", **options)  # type: ignore[arg-type]
+        queries = [library.embedder.embed_audio(dogs) for library in (built, other)]
+        assert (queries[0] * queries[1]).sum(axis=1).min() >= 0.999
+        for query in ("a dog barking", "a cat"):
+            expected, found = ({hit.path: hit.score for hit in each.search(query, 5)} for each in (built, other))
+            assert found == pytest.approx(expected, abs=0.02)
+        [hit] = other.similar(dogs[0], 1)
+        assert hit.path == built.similar(dogs[0], 1)[0].path
+
+
+def test_without_torch_an_index_is_searched_in_fp32(
+    start_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dogs = sorted(SOUNDS.glob("scratch-dog*.ogg"))[:2]
+    Library.open(tmp_path / "index", "demo-start", precision="bf16", device="cpu").add(dogs)
+    monkeypatch.setattr("openclap.runtimes.has", lambda package: False)
+    library = Library.open(tmp_path / "index")
+    assert library.embedder.runtime.name == "onnxruntime fp32" and len(library.search("a dog", 5)) == 2
+    with raises_naming(IndexMismatchError, tmp_path / "index", "bf16", "fp32"):
+        library.update()
 
 
 def test_a_new_index_needs_a_model(tmp_path: Path) -> None:

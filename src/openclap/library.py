@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import warnings
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import openclap.search.scan as scanning
+from openclap import runtimes
 from openclap.audio.inputs import Sound, blocks
 from openclap.audio.io import decode_part, describe
 from openclap.audio.metadata import read_metadata
@@ -26,6 +26,7 @@ from openclap.recording_comparison import duplicates_of
 from openclap.search.duplicates import DuplicateGroup
 from openclap.search.filters import Where
 from openclap.search.fit import update_background
+from openclap.search.folder import check_precision
 from openclap.search.index import FileRow, Hits, Index, IndexIdentity
 from openclap.search.paths import absolute
 from openclap.search.queries import SearchQuery, count_facets, find
@@ -81,7 +82,9 @@ class Library:
 
         An index stores the name of its model and all options except `device`, `offline` and `runtime`. The defaults are
         the stored options, or, for a new index, those of `openclap.load`, except that `runtime` is "auto": without
-        torch where the model was converted for onnxruntime.
+        torch where onnxruntime can read the model. Without torch, an index of another precision than fp32 is opened in
+        fp32. An index can be searched in another precision than its own if that is within a cosine of 0.999 of fp32
+        (fp32, bf16 and auto are); sounds are added in its own.
 
         Args:
             model: anything that `openclap.load` reads; the default is the model of the index.
@@ -89,7 +92,7 @@ class Library:
 
         Raises DataError when there is neither an index nor a model, CheckpointError when the model no longer exists or
         the tokenizer cannot be read, and IndexMismatchError when the index was built with another model or other
-        options.
+        options, or the precision is too coarse.
 
         Examples:
             >>> library = openclap.Library.open("sounds.index", "demo-start")
@@ -106,7 +109,7 @@ class Library:
             os.fspath(model or ""),
             device=device,
             tokenizer=tokenizer or (stored_tokenizer if index and stored_tokenizer.is_file() else None),
-            precision=precision or (stored.precision if stored else "fp32"),
+            precision=precision or (_precision_here(stored.precision) if stored else "fp32"),
             revision=revision,
             offline=offline,
             channels=channels or (stored.channels if stored else "mean"),
@@ -153,6 +156,7 @@ class Library:
         options |= {"tokenizer": tokenizer, "device": device, "revision": revision, "offline": offline}
         try:
             library = cls.open(new, model, **options)
+            library._check_precision()
         except (IndexMismatchError, DataError):  # begun with another model or other options
             if not Index.exists(new):
                 raise
@@ -192,8 +196,10 @@ class Library:
             progress: receives the number of files done and the number of files to read.
             seconds: receives the seconds of sound embedded since its last call.
 
-        Raises DataError when there is nothing to index, or another process is writing to the index.
+        Raises DataError when there is nothing to index, or another process is writing to the index, and
+        IndexMismatchError when the index was built in another precision.
         """
+        self._check_precision()
         by_path = {absolute(record.audio): record for record in records}
         report = scanning.add(
             self.index,
@@ -224,6 +230,7 @@ class Library:
 
         Raises DataError when nothing was added to the index yet, or as `add`.
         """
+        self._check_precision()
         if changed is not None:
             report = scanning.add_changed(self.index, changed, self._embed(seconds), describe, metadata=read_metadata)
             self._update_background()
@@ -334,6 +341,9 @@ class Library:
         `where`, or of all. Raises ConfigError for a fact that does not exist."""
         return count_facets(self.index, fact, where or ())
 
+    def _check_precision(self) -> None:
+        check_precision(self.index.folder, self.index.identity, self.embedder.precision)
+
     def _embed(self, seconds: Callable[[float], None] | None) -> scanning.EmbedRecordings:
         return lambda sounds: self.embedder.recordings_each(sounds, progress=seconds)
 
@@ -351,11 +361,8 @@ class Library:
 
 def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> IndexIdentity:
     """The identity of an embedder that an index stores, so that embeddings of two models never mix."""
-    digest = embedder.digest()
-    if embedder.precision != "fp32":  # fp32 adds nothing, so that digests of older indexes stay valid
-        digest = hashlib.sha256(f"{digest} {embedder.precision}".encode()).hexdigest()
     return IndexIdentity(
-        digest=digest,
+        digest=embedder.digest(),
         model=name,
         dim=embedder.preset.embedding_size,
         length_s=embedder.window_s,
@@ -365,6 +372,11 @@ def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> I
         precision=embedder.precision,
         revision=revision,
     )
+
+
+def _precision_here(stored: str) -> str:
+    """The precision of an index, or fp32 without torch: the onnx runtime has no other."""
+    return stored if runtimes.has("torch") else "fp32"
 
 
 def _lasting_name(model: str) -> str:

@@ -15,7 +15,7 @@ from openclap.checkpoints import hub, published
 from openclap.embedder import Embedder
 from openclap.errors import CheckpointError, ConfigError, MissingExtraError
 from openclap.limits import check_path
-from openclap.runtimes import graph_cache
+from openclap.runtimes import graph_cache, preset_graphs
 
 if TYPE_CHECKING:
     import torch
@@ -66,9 +66,10 @@ def load(
         channels: the channel to read of multichannel recordings: "mean", "left", "right" or "loudest" (see
             `openclap.audio.mono`).
         trim_silence: cut ends below -80 dBFS off a recording before embedding.
-        runtime: "torch" reads any checkpoint; "onnx" computes the same embeddings without torch, by graphs that
-            `openclap convert --to onnx` wrote; "auto" is onnx if this model was converted before and there is no GPU.
-            The default is torch if it is installed. A folder of graphs is always read by onnx.
+        runtime: "torch" reads any checkpoint; "onnx" computes the same embeddings without torch, for folders with
+            safetensors of a published preset, and by graphs that `openclap convert --to onnx` wrote; "auto" is onnx if
+            it can read this model and there is no GPU. The default is torch if it is installed. A folder of graphs is
+            always read by onnx.
         report: receives a line before each slow step.
 
     Raises CheckpointError when there is no such model or it is damaged, ConfigError for an invalid option,
@@ -112,17 +113,25 @@ def _choose_runtime(
         return "onnx"
     if runtime == "onnx":
         return "onnx"
-    is_wanted = runtime == "auto" and is_plain and _is_onnx_fastest(device, precision)
-    if (is_wanted or not runtimes.has("torch")) and _was_converted(name, revision):
-        return "onnx"
     if not runtimes.has("torch"):
-        if not (_is_known(name) or Path(name).expanduser().exists()):
-            raise _no_such_model(name)
-        raise MissingExtraError(
-            f"{name}: was not converted for onnxruntime on this machine, so it needs torch. "
-            "Install it with: pip install 'openclap[torch]'."
-        )
-    return "torch"
+        _check_readable_without_torch(name)
+        return "onnx"
+    is_wanted = runtime == "auto" and is_plain and _is_onnx_fastest(device, precision)
+    return "onnx" if is_wanted and _has_graphs(name, revision) else "torch"
+
+
+def _check_readable_without_torch(name: str) -> None:
+    """Raise MissingExtraError for a model that only torch reads, before it is fetched, and CheckpointError where there
+    is none of this name. Whether any other repository needs torch is known when it is read."""
+    known = published.find(name)
+    path = Path(name).expanduser()
+    needs_torch = known is not None and known.format == "laion" and not path.exists()
+    if name in STARTS:
+        needs_torch = not (paths.home() / "starts" / name / "config.json").is_file()
+    if needs_torch:
+        raise MissingExtraError(f"{name}: needs torch. Install it with: pip install 'openclap[torch]'.")
+    if not (_is_known(name) or path.exists()):
+        raise _no_such_model(name)
 
 
 def _is_onnx_fastest(device: str | torch.device | None, precision: str) -> bool:
@@ -144,10 +153,11 @@ def _has_bfloat16_units() -> bool:
         return False
 
 
-def _was_converted(name: str, revision: str | None) -> bool:
+def _has_graphs(name: str, revision: str | None) -> bool:
     """Whether the graphs of a model are at hand. A model that would first have to be fetched has none."""
     try:
-        return graph_cache.find(locate(name, revision=revision, offline=True)) is not None
+        path = locate(name, revision=revision, offline=True)
+        return preset_graphs.obstacle(path) is None or graph_cache.find(path) is not None
     except (CheckpointError, ModuleNotFoundError):  # an initial model that is not made yet needs torch
         return False
 

@@ -6,7 +6,7 @@ A preset is saved beside its weights as `config.json`. The options of a training
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, assert_never
 
 from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.errors import CheckpointError, ConfigError
@@ -190,6 +190,22 @@ def named(name: str) -> Preset:
     if name not in PRESETS:
         raise ConfigError(f"There is no preset {name!r}. Expected one of: {', '.join(PRESETS)}.")
     return PRESETS[name]
+
+
+def tower_name(audio: AudioConfig) -> str:
+    """Name an audio tower: "htsat-tiny", "pann-14", or by its width (HTSAT) or blocks (PANN), with "-fusion" if it
+    fuses."""
+    plain = replace(audio, fusion=None)
+    known = [name for name, config in AUDIO_TOWERS.items() if config == plain]
+    if known:
+        name = known[0]
+    elif isinstance(audio, HTSATConfig):
+        name = f"htsat-{audio.width}"
+    elif isinstance(audio, PANNConfig):
+        name = f"pann-{len(audio.widths)}"
+    else:
+        assert_never(audio)
+    return f"{name}-fusion" if audio.fusion else name
 
 
 _CONFIGS: dict[str, type[Any]] = {"htsat": HTSATConfig, "pann": PANNConfig}

@@ -22,6 +22,10 @@ KeywordUse = Literal["off", "fused", "only"]
 """Of the words of a query in a search: not at all, together with its embedding, or alone."""
 SecondsProgress = Callable[[float], None]
 """Receives the seconds of sound that were embedded since the last call."""
+Precision = Literal["fp32", "bf16", "int8"]
+"""The arithmetic of a model."""
+COSINE_BOUNDS: dict[str, float] = {"fp32": 0.999999, "bf16": 0.9995, "int8": 0.99}
+"""By precision, the least cosine between an embedding and that of torch in fp32 (measured: docs/benchmarks.md)."""
 
 # fmt: off
 AUDIO_SUFFIXES = frozenset({

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from openclap.checkpoints.tensors import errors_as_checkpoint_errors, read_safetensors, read_tensors
+from openclap.checkpoints.damage import errors_as_checkpoint_errors
+from openclap.checkpoints.tensors import read_safetensors, read_tensors
 from openclap.errors import CheckpointError
 from support.errors import raises_naming
 

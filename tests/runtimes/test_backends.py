@@ -17,7 +17,7 @@ from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
 from openclap.models.config import HTSATConfig
 from openclap.runtimes import backends
-from openclap.types import AudioBatch, TextBatch
+from openclap.types import COSINE_BOUNDS, AudioBatch, Precision, TextBatch
 from support.errors import raises_naming
 from support.tiny_models import TINY_PRESET
 
@@ -41,7 +41,7 @@ def batches() -> tuple[AudioBatch, TextBatch]:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_precisions_keep_their_bound(clap: CLAP, precision: backends.Precision) -> None:
+def test_precisions_keep_their_bound(clap: CLAP, precision: Precision) -> None:
     audio, text = batches()
     exact, coarse = (backends.TorchBackend(clap, kind, CPU) for kind in ("fp32", precision))
     for one, other, is_exact in (
@@ -51,7 +51,7 @@ def test_precisions_keep_their_bound(clap: CLAP, precision: backends.Precision) 
         assert other.dtype == torch.float32
         torch.testing.assert_close(other.norm(dim=1), torch.ones(len(other)))
         cosine = (one * other).sum(dim=1).min().item()
-        assert backends.COSINE_BOUNDS[precision] <= cosine
+        assert COSINE_BOUNDS[precision] <= cosine
         assert torch.equal(one, other) if is_exact else cosine < 1 - 1e-8
 
 
@@ -60,7 +60,7 @@ def test_int8_keeps_its_bound_on_a_pretrained_text_tower(start_home: Path) -> No
     captions = ["a dog", "rain on a tin roof in the middle of the night", "footsteps", "an old bus pulls away"]
     exact, coarse = (openclap.load("demo-start", precision=kind) for kind in ("fp32", "int8"))
     together = coarse.embed_text(captions)
-    assert (together * exact.embed_text(captions)).sum(axis=1).min() >= backends.COSINE_BOUNDS["int8"]
+    assert (together * exact.embed_text(captions)).sum(axis=1).min() >= COSINE_BOUNDS["int8"]
     np.testing.assert_allclose(together[:1], coarse.embed_text(captions[:1]), atol=1e-5)
 
 

@@ -18,7 +18,7 @@ from openclap.audio.frontend import FrontEnd
 from openclap.audio.numpy_views import fill, four_views
 from openclap.embedder import Embedder
 from openclap.errors import AudioError, CheckpointError, ConfigError
-from openclap.runtimes import onnx as runtime_module
+from openclap.runtimes import sessions
 from support.graphs import AUDIO, MEL_32, TEXTS, in_onnx, in_torch, read
 from support.tiny_models import TINY_PRESET
 
@@ -69,7 +69,7 @@ def test_every_audio_tower_embeds_as_torch(name: str, tmp_path: Path, monkeypatc
     model = in_torch(replace(TINY_PRESET, frontend=front, audio=tower))
     converted = in_onnx(model, tmp_path / "graphs")
     assert_equal(model, converted)
-    monkeypatch.setattr(runtime_module, "MEL_FRAMES", 40)
+    monkeypatch.setattr("openclap.runtimes.onnx.MEL_FRAMES", 40)
     assert_equal(model, converted)
 
 
@@ -218,4 +218,4 @@ def changed(graphs: Path, place: Path, change: object) -> Path:
 
 def test_threads_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert runtime_module._threads() == 3
+    assert sessions._threads() == 3

@@ -13,11 +13,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from openclap import presets
 from openclap.audio.config import FrontEndConfig
 from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints import laion
-from openclap.checkpoints.checkpoint import ZeroInit, load_weights, tower_name
-from openclap.checkpoints.tensors import errors_as_checkpoint_errors, read_tensors
+from openclap.checkpoints.checkpoint import ZeroInit, load_weights
+from openclap.checkpoints.damage import errors_as_checkpoint_errors
+from openclap.checkpoints.tensors import read_tensors
 from openclap.checkpoints.translate_keys import translate_key
 from openclap.errors import CheckpointError
 from openclap.models.build import build_audio_tower
@@ -43,7 +45,7 @@ class AudioTower:
 
     @property
     def name(self) -> str:
-        return tower_name(self.config)
+        return presets.tower_name(self.config)
 
     def build(self) -> tuple[nn.Module, FrontEnd]:
         """Build the network in evaluation mode, and its front end.

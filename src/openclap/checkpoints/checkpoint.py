@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from openclap import presets
 from openclap.audio.frontend import FrontEnd
 from openclap.errors import CheckpointError
 from openclap.formatting import describe_error, join_first
 from openclap.models.build import build_clap
-from openclap.models.config import HTSATConfig, PANNConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from openclap.models.clap import CLAP
-    from openclap.models.config import AudioConfig
     from openclap.presets import Preset
 
 BATCH_COUNTER = ".num_batches_tracked"
@@ -131,19 +128,3 @@ def weights_digest(clap: CLAP, preset: Preset) -> str:
     for name, tensor in sorted(clap.state_dict().items()):
         sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
-
-
-def tower_name(audio: AudioConfig) -> str:
-    """Name an audio tower: "htsat-tiny", "pann-14", or by its width (HTSAT) or blocks (PANN), with "-fusion" if it
-    fuses."""
-    plain = replace(audio, fusion=None)
-    known = [name for name, config in presets.AUDIO_TOWERS.items() if config == plain]
-    if known:
-        name = known[0]
-    elif isinstance(audio, HTSATConfig):
-        name = f"htsat-{audio.width}"
-    elif isinstance(audio, PANNConfig):
-        name = f"pann-{len(audio.widths)}"
-    else:
-        assert_never(audio)
-    return f"{name}-fusion" if audio.fusion else name

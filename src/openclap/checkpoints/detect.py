@@ -6,10 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openclap.checkpoints import audioset, huggingface, laion, openclap_folder
+import torch
+
+from openclap import presets
+from openclap.checkpoints import audioset, clap_model, huggingface, laion, openclap_config, openclap_folder
 from openclap.checkpoints.audioset import AudioTower
-from openclap.checkpoints.checkpoint import Checkpoint, compare_weights, empty_network, tower_name
-from openclap.checkpoints.tensors import errors_as_checkpoint_errors, read_tensors
+from openclap.checkpoints.checkpoint import Checkpoint, compare_weights, empty_network
+from openclap.checkpoints.damage import errors_as_checkpoint_errors
+from openclap.checkpoints.tensors import read_tensors
 from openclap.errors import CheckpointError
 from openclap.formatting import join_first
 
@@ -54,12 +58,12 @@ def _read_any(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
     state = read_tensors(path)
     if laion.has_laion_names(state):
         return laion.read(state, path.name, preset)
-    if huggingface.has_clap_model_names(state):
+    if clap_model.has_clap_model_names(state):
         if preset is None:
             raise CheckpointError(
                 f"{path.name}: holds a ClapModel's weights without its config.json. Give the whole folder, or a preset."
             )
-        return Checkpoint("huggingface", preset, huggingface.from_state(state, path.name))
+        return Checkpoint("huggingface", preset, clap_model.from_state(state, path.name, torch.cat))
     if audioset.has_tower_names(state):
         return audioset.from_state(state, path.name)
     names = sorted(state)
@@ -70,9 +74,9 @@ def _read_any(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
 
 
 def _read_folder(path: Path, preset: Preset | None) -> Checkpoint:
-    if openclap_folder.is_openclap_folder(path):
+    if openclap_config.is_openclap_folder(path):
         return openclap_folder.read(path, preset)
-    if huggingface.is_clap_folder(path):
+    if clap_model.is_clap_folder(path):
         return huggingface.read(path, preset)
     names = sorted(entry.name for entry in path.iterdir())
     contents = f"found {join_first(names)}" if names else "it is empty"
@@ -99,7 +103,7 @@ def _describe_checkpoint(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     return {
         "format": checkpoint.format,
         "preset": preset.name,
-        "audio tower": tower_name(preset.audio),
+        "audio tower": presets.tower_name(preset.audio),
         "fusion": preset.audio.fusion or "none",
         "audio embedding": preset.audio.embedding_size,
         "classes": preset.audio.classes,

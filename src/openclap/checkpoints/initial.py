@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openclap import presets
 from openclap.checkpoints import audioset, hub, openclap_folder
-from openclap.checkpoints.checkpoint import BATCH_COUNTER, load_weights, tower_name
+from openclap.checkpoints.checkpoint import BATCH_COUNTER, load_weights
 from openclap.errors import CheckpointError, MissingTokenizerError
 from openclap.formatting import describe_error
 from openclap.models.build import build_clap
@@ -92,7 +93,7 @@ def _read_audio_tower(path: Path, preset: Preset) -> tuple[dict[str, Tensor], tu
     plain = replace(preset.audio, fusion=None)
     if tower.config != plain:
         raise CheckpointError(
-            f"{path.name}: holds {tower.name}, and the preset {preset.name} requires {tower_name(plain)}. "
+            f"{path.name}: holds {tower.name}, and the preset {preset.name} requires {presets.tower_name(plain)}. "
             "Choose the preset that fits, or another file."
         )
     mel, trained = preset.frontend.mel, tower.frontend.mel

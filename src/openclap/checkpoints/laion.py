@@ -23,12 +23,18 @@ from torch import Tensor
 from openclap import presets
 from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.audio.mel import mel_filterbank
-from openclap.checkpoints.checkpoint import Checkpoint, tower_name
+from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names, setting_changes
 from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.checkpoints.laion_untrained import initialise_missing
-from openclap.checkpoints.tensors import UNTRAINED, WRITER, check_equal, read_tensors, strip_wrappers
-from openclap.checkpoints.translate_keys import KeyTable, count_numbered, required_shape, translate_key
+from openclap.checkpoints.tensors import UNTRAINED, WRITER, check_equal, read_tensors
+from openclap.checkpoints.translate_keys import (
+    KeyTable,
+    count_numbered,
+    required_shape,
+    strip_wrappers,
+    translate_key,
+)
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
 from openclap.formatting import join_first
@@ -192,7 +198,7 @@ def infer_preset(state: State, source: str) -> Preset:
     text = infer_text_tower(state, source)
     embedding_size = required_shape(state, "audio_projection.2.weight", source, 2)[0]
     return Preset(
-        name=f"{tower_name(audio)}-{text.model_type.removesuffix('_text_model')}",
+        name=f"{presets.tower_name(audio)}-{text.model_type.removesuffix('_text_model')}",
         frontend=infer_front_end(state, audio.fusion is not None, source),
         audio=audio,
         text=text,

@@ -8,15 +8,22 @@ A folder is complete or absent: it is written under another name and moved into 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from openclap import presets
 from openclap.checkpoints.checkpoint import Checkpoint, build_network
 from openclap.checkpoints.conversion_report import ConversionLosses
-from openclap.checkpoints.destination import CheckpointKind, drafted
+from openclap.checkpoints.destination import drafted
+from openclap.checkpoints.openclap_config import (
+    KIND,
+    OBJECTIVE,
+    UNUSED,
+    WEIGHTS,
+    is_openclap_folder,
+    read_preset,
+    write_preset,
+)
 from openclap.checkpoints.tensors import check_equal, read_safetensors
 from openclap.errors import CheckpointError
 from openclap.text.tokenizer import FILE as TOKENIZER
@@ -27,19 +34,6 @@ if TYPE_CHECKING:
 
     from openclap.models.clap import CLAP
     from openclap.presets import Preset
-
-FORMAT_VERSION = 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-UNUSED, OBJECTIVE = "unused.safetensors", "objective.safetensors"
-
-
-def is_openclap_folder(path: Path) -> bool:
-    """Return whether `path` has a config.json of openclap, damaged or not."""
-    try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and "format_version" in config  # transformers' config.json has no such key
 
 
 def save(
@@ -81,8 +75,7 @@ def write(
 
     with drafted(folder, KIND, check, [checkpoint.source, *inputs]) as draft:
         draft.mkdir()
-        config = {"format_version": FORMAT_VERSION, "preset": presets.to_dict(checkpoint.preset)}
-        (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_preset(draft, checkpoint.preset)
         parts = {WEIGHTS: checkpoint.weights, UNUSED: checkpoint.unused, OBJECTIVE: checkpoint.objective}
         for file, tensors in parts.items():
             if tensors:
@@ -98,7 +91,7 @@ def read(folder: Path, preset: Preset | None = None) -> Checkpoint:
 
     Raises CheckpointError for a missing or damaged folder, and for one of a newer format.
     """
-    preset = preset or _read_preset(folder)
+    preset = preset or read_preset(folder)
     unused, objective = (
         read_safetensors(folder / file) if (folder / file).is_file() else {} for file in (UNUSED, OBJECTIVE)
     )
@@ -115,29 +108,3 @@ def check_model(folder: Path) -> None:
             "openclap' converts it."
         )
     build_network(read(folder), str(folder))
-
-
-def _is_replaceable(folder: Path) -> bool:
-    """Return whether `folder` is a model of this format that a new one may replace."""
-    try:
-        return is_openclap_folder(folder) and bool(_read_preset(folder))
-    except CheckpointError:
-        return False
-
-
-KIND = CheckpointKind("openclap model", (CONFIG, WEIGHTS, UNUSED, OBJECTIVE, TOKENIZER), _is_replaceable)
-
-
-def _read_preset(folder: Path) -> Preset:
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        version, stored = config["format_version"], config["preset"]
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: has no {CONFIG}, expected a folder written by openclap.") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{folder / CONFIG}: is damaged or was not written by openclap.") from None
-    if version != FORMAT_VERSION:
-        newer = isinstance(version, int) and version > FORMAT_VERSION
-        action = "Upgrade openclap." if newer else f"Is {CONFIG} damaged?"
-        raise CheckpointError(f"{folder}: has format {version!r}; this openclap reads {FORMAT_VERSION}. {action}")
-    return presets.from_dict(stored)

@@ -126,6 +126,9 @@ PUBLISHED: dict[str, PublishedModel] = {
     )
 }
 
+RECOMMENDED = "laion/clap-htsat-unfused"
+"""For sounds of any kind: the smallest download, trained on 630,000 pairs and AudioSet, and read without torch."""
+
 
 def find(source: str) -> PublishedModel | None:
     """Return the model of this name, with or without ".pt"; None for an unknown name."""

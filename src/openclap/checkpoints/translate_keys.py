@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from openclap.errors import CheckpointError
+from openclap.formatting import join_first
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 KeyTable = Sequence[tuple[str, str]]
 """Pairs (foreign part, our part) of a tensor's name. The first pair that matches is applied; a leading "^" anchors the
 part to the beginning of the name."""
+
+WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
+"""Prefixes that DistributedDataParallel and torch.compile put before every name."""
+T = TypeVar("T")
 
 
 def translate_key(name: str, tables: Sequence[KeyTable], *, reverse: bool = False) -> str:
@@ -30,6 +35,15 @@ def translate_key(name: str, tables: Sequence[KeyTable], *, reverse: bool = Fals
                 name = name.replace(part.lstrip("^"), replacement.lstrip("^"), 1)
                 break
     return name
+
+
+def strip_wrappers(state: Mapping[str, T], source: str) -> dict[str, T]:
+    """Remove the prefixes of module wrappers from names. Raises CheckpointError where two names become one."""
+    plain = {WRAPPERS.sub("", name): tensor for name, tensor in state.items()}
+    if len(plain) < len(state):
+        twice = sorted({WRAPPERS.sub("", name) for name in state if WRAPPERS.match(name)} & state.keys())
+        raise CheckpointError(f"{source}: holds {join_first(twice)} twice, with and without a prefix such as module.")
+    return plain
 
 
 def count_numbered(names: Iterable[str], pattern: str) -> int:

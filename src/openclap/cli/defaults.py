@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from contextlib import suppress
 from pathlib import Path
 
 from openclap import paths
+from openclap.cli.console import note
 from openclap.errors import CheckpointError
 
 
@@ -18,6 +21,34 @@ def default_model() -> str:
             "No model was given, and the demo, whose model is the default, has not run. Choose a model with --model "
             "(`openclap models` lists them), or run 'openclap demo'."
         ) from None
+
+
+def advise_model(index: Path, model: str, *, is_named: bool = False) -> None:
+    """Note, once for each index that uses the default model, a published one that finds more, and how to take it.
+
+    Args:
+        model: the model of the index.
+        is_named: whether the user has named it: then there is nothing to advise, now or later.
+    """
+    from openclap.checkpoints.published import PUBLISHED, RECOMMENDED
+
+    place, advised = str(index.absolute()), paths.home() / "advised.txt"
+    if place == str((paths.home() / "demo" / "index").absolute()):  # the sounds that the demo's model was trained on
+        return
+    with suppress(CheckpointError, OSError):  # without the file, the line would come at every search
+        if model != default_model() or (
+            advised.is_file() and place in advised.read_text(encoding="utf-8").splitlines()
+        ):
+            return
+        with advised.open("a", encoding="utf-8") as file:
+            file.write(f"{place}\n")
+        if not is_named:
+            better = PUBLISHED[RECOMMENDED]
+            note(
+                f"This index uses the default model, which is small. {better.name} ({better.megabytes / 1000:.1f} GB, "
+                f"{better.licence}), trained on far more sounds, finds more: "
+                f"openclap index rebuild --index {shlex.quote(str(index))} --model {better.name}"
+            )
 
 
 def default_index() -> Path:

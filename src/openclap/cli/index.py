@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from openclap import paths
 from openclap.cli.console import counted, list_skipped, note, print_json, print_table, progress
-from openclap.cli.defaults import default_index
+from openclap.cli.defaults import advise_model, default_index
 from openclap.cli.model_options import ModelOptions
 from openclap.cli.reading import ReadAs
 from openclap.formatting import join_first
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 CONVERT_AFTER_S = 30.0
-"""Seconds of indexing after which the model is converted for onnxruntime, which takes about as long."""
+"""Seconds of indexing after which a model of another preset is converted for onnxruntime, which takes as long."""
 
 
 def add(
@@ -63,8 +63,8 @@ def add(
     the same command resumes. The index stores its model and the other options of embedding, so they need not be given
     again. A tokenizer is copied into a new index.
 
-    When indexing has taken more than 30 seconds, the model is also converted for onnxruntime, once, so that searches
-    start without torch. `openclap convert MODEL --to onnx` does so at any time.
+    Searches start without torch for models of published presets. Another one is converted for onnxruntime, once, when
+    indexing has taken more than 30 seconds; `openclap convert MODEL --to onnx` does so at any time.
 
     Parameters
     ----------
@@ -89,6 +89,9 @@ def add(
         report = library.add(sounds, records=records, exclude=exclude, progress=advance, seconds=advance.add_seconds)
     took_s = time.monotonic() - started_s
     _show(report, json=json)
+    if not json:
+        opened = library.index
+        advise_model(opened.folder, opened.identity.model, is_named=model_options.model is not None)
     if took_s >= CONVERT_AFTER_S:
         prepare_graphs(library)
     if watch:

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from openclap.cli import running_server
 from openclap.cli.console import note, print_json, print_table
-from openclap.cli.defaults import default_index
+from openclap.cli.defaults import advise_model, default_index
 from openclap.cli.index import Conditions
 from openclap.cli.model_options import TokenizerFile
 from openclap.limits import check_count
@@ -94,6 +94,8 @@ def search(
         weights, k, where=where, keywords=keywords, every_window=every_window, offset=offset, exact=exact
     )
     show(hits, json=json)
+    if not json:
+        advise_model(library.index.folder, library.index.identity.model)
 
 
 def similar(
@@ -149,13 +151,16 @@ def similar(
         weights, k, from_s=from_, to_s=to, where=where, every_window=every_window, offset=offset, exact=exact
     )
     show(hits, json=json)
+    if not json:
+        advise_model(library.index.folder, library.index.identity.model)
 
 
 def open_for_query(index: Path | None, tokenizer: Path | None) -> Library:
-    """Open an index on the CPU, which embeds one query sooner than a GPU can be prepared."""
+    """Open an index on the CPU in fp32, which embeds one query sooner than a GPU or another precision can be
+    prepared."""
     from openclap.library import Library
 
-    return Library.open(index or default_index(), tokenizer=tokenizer, device="cpu")
+    return Library.open(index or default_index(), tokenizer=tokenizer, device="cpu", precision="fp32")
 
 
 def _weighted(texts: tuple[str, ...], weight: float) -> dict[str, float]:

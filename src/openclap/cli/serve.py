@@ -164,14 +164,15 @@ def open_all(
     if not sounds and model_options.model is not None:
         return [served_model(model_options.name, model_options.load(), matryoshka, metrics)], []
     places = list(sounds or [default_index()])
-    models: dict[str, ServedModel] = {}
+    models: dict[tuple[str, str], ServedModel] = {}
     indexes = []
     for name, place in zip(distinct_names(places), places, strict=True):
         library, folders = open_sounds(place, model_options)
         identity = library.index.identity
-        if identity.digest not in models:
-            models[identity.digest] = served_model(identity.model, library.embedder, matryoshka, metrics)
-        indexes.append(ServedIndex(name, library, models[identity.digest], folders))
+        key = (identity.digest, library.embedder.precision)
+        if key not in models:
+            models[key] = served_model(identity.model, library.embedder, matryoshka, metrics)
+        indexes.append(ServedIndex(name, library, models[key], folders))
     return list(models.values()), indexes
 
 

@@ -32,7 +32,7 @@ from openclap.checkpoints.conversion_report import ConversionLosses, objective_n
 from openclap.checkpoints.destination import drafted
 from openclap.errors import CheckpointError, require
 from openclap.models.fusion import every_clip
-from openclap.runtimes import graph_cache
+from openclap.runtimes import graph_cache, preset_graphs
 from openclap.runtimes.graph_cache import DESCRIPTION
 from openclap.runtimes.onnx import FORMAT_VERSION, KIND
 from openclap.runtimes.torch import TorchRuntime
@@ -42,6 +42,8 @@ from openclap.text.tokenizer import Tokenizer
 from openclap.types import AudioBatch, TextBatch
 
 if TYPE_CHECKING:
+    from torch.onnx import ONNXProgram
+
     from openclap.audio.config import FrontEndConfig
     from openclap.embedder import Embedder
     from openclap.models.clap import CLAP
@@ -86,8 +88,9 @@ def write(checkpoint: Checkpoint, place: Path, tokenizer: Tokenizer | None) -> C
 def prepare(embedder: Embedder, source: Path, report: Callable[[str], None]) -> None:
     """Write the graphs of a loaded model under openclap's home, once, so that later commands start without torch.
 
-    Nothing happens for another runtime than torch and another precision than fp32, where the graphs are there already,
-    without the extra, and where this version of openclap has failed to convert the model before.
+    Nothing happens for another runtime than torch and another precision than fp32, for models whose graphs come with
+    openclap (`runtimes.preset_graphs`) or are there already, without the extra, and where this version of openclap has
+    failed to convert the model before.
 
     Args:
         source: the file or folder of the model.
@@ -96,6 +99,8 @@ def prepare(embedder: Embedder, source: Path, report: Callable[[str], None]) -> 
     runtime = embedder.runtime
     is_installed = all(importlib.util.find_spec(package) for package in PACKAGES)
     if not isinstance(runtime, TorchRuntime) or runtime.precision != "fp32" or not is_installed:
+        return
+    if preset_graphs.obstacle(source) is None:
         return
     digest = runtime.weights_digest()
     place = graph_cache.place_of(digest)
@@ -149,8 +154,10 @@ def graphs_of(clap: CLAP, preset: Preset) -> list[Graph]:
     front = preset.frontend
 
     def waves(clips: int, samples: int) -> tuple[Tensor, ...]:
-        """Make noise that ends in silence, as padded clips do."""
+        """Make noise that ends in silence, as padded clips do; every second clip is quieter and darker, since clips
+        that are alike would not show whether a graph mixes them."""
         wave_BN = 0.1 * torch.randn(clips, samples, generator=random)
+        wave_BN[1::2] = 0.05 * (wave_BN[1::2] + wave_BN[1::2].roll(1, dims=1))
         wave_BN[:, samples - samples // 4 :] = 0  # exercises the floor of the log-mel
         return (wave_BN,)
 
@@ -236,23 +243,35 @@ class TextGraph(nn.Module):
 
     def __init__(self, clap: CLAP) -> None:
         super().__init__()
-        self.tower, self.head = clap.text_tower, clap.text_head
+        self.clap = clap
 
     def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        output = self.tower.encoder(input_ids=ids_BL, attention_mask=mask_BL)  # type: ignore[operator]
-        pooled_BC = self.tower.pool(output, TextBatch(ids_BL, mask_BL))  # type: ignore[operator]
-        return F.normalize(self.head(pooled_BC), dim=-1)
+        tower = self.clap.text_tower
+        output = tower.encoder(input_ids=ids_BL, attention_mask=mask_BL)  # type: ignore[operator]
+        pooled_BC = tower.pool(output, TextBatch(ids_BL, mask_BL))  # type: ignore[operator]
+        return F.normalize(self.clap.text_head(pooled_BC), dim=-1)
 
 
 def export(graph: Graph, path: Path) -> None:
     """Write one graph. Raises CheckpointError where torch cannot export it."""
+    # Weights in a file of their own are mapped into memory, which halves the time to open a graph.
+    trace(graph, path.name).save(path, external_data=True)
+
+
+def trace(graph: Graph, name: str, *, optimize: bool = True) -> ONNXProgram:
+    """Export one graph. Raises CheckpointError where torch cannot.
+
+    Args:
+        optimize: fold constants and simplify. Without it, each weight is an initializer as the network stores it, under
+            its name in the network.
+    """
     shapes = tuple(
         {place: size for place, size in enumerate(sizes) if isinstance(size, str)} for sizes in graph.inputs.values()
     )
     try:
         # MATH exports attention as matrix products and softmax, which every ONNX runtime has.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _quiet_exporter():
-            program = torch.onnx.export(
+            program: ONNXProgram = torch.onnx.export(  # type: ignore[assignment]
                 graph.network.eval(),
                 graph.examples[0],
                 dynamo=True,
@@ -260,12 +279,12 @@ def export(graph: Graph, path: Path) -> None:
                 input_names=list(graph.inputs),
                 output_names=[graph.output],
                 verbose=False,
+                optimize=optimize,
             )
-            # Weights in a file of their own are mapped into memory, which halves the time to open a graph.
-            program.save(path, external_data=True)  # type: ignore[union-attr]
+            return program
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path.name}: torch cannot export this model as ONNX ({reason[0]}).") from error
+        raise CheckpointError(f"{name}: torch cannot export this model as ONNX ({reason[0]}).") from error
 
 
 def check(graph: Graph, path: Path) -> None:

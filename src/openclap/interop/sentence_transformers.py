@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openclap.checkpoints import openclap_folder
+from openclap.checkpoints import openclap_config
 from openclap.checkpoints.checkpoint import build_network
 from openclap.checkpoints.conversion_report import ConversionLosses
 from openclap.checkpoints.destination import CheckpointKind, drafted
@@ -163,12 +163,12 @@ def _check(draft: Path, embedder: Embedder) -> None:
 
 
 def _is_folder(path: Path) -> bool:
-    is_model = openclap_folder.is_openclap_folder(path)
+    is_model = openclap_config.is_openclap_folder(path)
     return is_model and all((path / name).is_file() for name in SENTENCE_TRANSFORMERS)
 
 
 KIND = CheckpointKind(
     "sentence-transformers folder of openclap",
-    (*openclap_folder.KIND.files, *SENTENCE_TRANSFORMERS),
+    (*openclap_config.KIND.files, *SENTENCE_TRANSFORMERS),
     _is_folder,
 )

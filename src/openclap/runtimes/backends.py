@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,15 +20,10 @@ from torch import Tensor, nn
 
 from openclap import paths
 from openclap.errors import ConfigError
-from openclap.types import AudioBatch, TextBatch
+from openclap.types import COSINE_BOUNDS, AudioBatch, Precision, TextBatch
 
 if TYPE_CHECKING:
     from openclap.models.clap import CLAP
-
-Precision = Literal["fp32", "bf16", "int8"]
-
-COSINE_BOUNDS: dict[Precision, float] = {"fp32": 0.999999, "bf16": 0.9995, "int8": 0.99}
-"""The least cosine between an embedding and that of torch in fp32 (measured: docs/benchmarks.md)."""
 
 CPU_CLIPS = 4
 """Clips per forward pass of an audio tower on a CPU: with more, activations no longer fit its caches (see
@@ -89,7 +84,7 @@ def choose(precision: str, device: torch.device) -> BackendChoice:
         raise ConfigError(f"precision is {precision!r}, expected one of: {', '.join([*COSINE_BOUNDS, 'auto'])}.")
     if precision == "int8" and device.type != "cpu":
         raise ConfigError(f"precision 'int8' runs on a CPU only, not on {device}. Choose 'bf16' or 'auto'.")
-    return BackendChoice("torch", precision)
+    return BackendChoice("torch", cast(Precision, precision))
 
 
 def _fastest(device: torch.device) -> BackendChoice:

@@ -6,15 +6,14 @@ for a large model, so `graphs/digests.json` stores it with the size and time of 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import openclap
-from openclap import paths, presets
+from openclap import paths
+from openclap.checkpoints import mapped
 from openclap.errors import CheckpointError
 from openclap.storage import write_bytes
 
@@ -22,9 +21,6 @@ DESCRIPTION = "onnx.json"
 """The file by which a folder of graphs is recognised."""
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
-WEIGHTS = "model.safetensors"
-DTYPES = ("F32", "I64")
-"""Types of tensors that torch's networks hold as they are stored. Others are converted, which changes the digest."""
 
 
 def is_graph_folder(path: Path) -> bool:
@@ -41,8 +37,13 @@ def find(model: Path) -> Path | None:
     """The folder of a model's graphs; None where it was not converted, or its digest needs torch."""
     if not (paths.home() / "graphs").is_dir():
         return None
-    digest = _stored_digest(model) or _computed_digest(model)
+    digest = digest_of(model)
     return place_of(digest) if digest and is_graph_folder(place_of(digest)) else None
+
+
+def digest_of(model: Path) -> str | None:
+    """The digest of a model's weights and preset; None where computing it needs torch."""
+    return _stored_digest(model) or _computed_digest(model)
 
 
 def remember(model: Path, digest: str) -> None:
@@ -91,41 +92,11 @@ def _stored_digest(model: Path) -> str | None:
 
 
 def _computed_digest(model: Path) -> str | None:
-    """The digest of a model folder of openclap, as `checkpoints.checkpoint.weights_digest` computes it, and store it.
-
-    None for any other checkpoint: its tensors get their names by torch.
-    """
+    """The digest of a model folder with safetensors, and store it; None for any other checkpoint, which needs torch."""
     try:
-        config = json.loads((model / CONFIGS[0]).read_text(encoding="utf-8"))
-        preset = presets.from_dict(config["preset"])
-        digest = _digest_of_tensors(model / WEIGHTS, repr(preset))
-    except (OSError, ValueError, KeyError, TypeError, struct.error, CheckpointError):
+        digest = mapped.read(model).digest()
+    except (CheckpointError, OSError):
         return None  # loading the model reports damage
-    if digest:
-        with suppress(OSError):  # a home that this user may only read
-            remember(model, digest)
+    with suppress(OSError):  # a home that this user may only read
+        remember(model, digest)
     return digest
-
-
-def _digest_of_tensors(file: Path, preset: str) -> str | None:
-    """Hash the tensors of a safetensors file in the order of their names; None where torch would convert them."""
-    sha = hashlib.sha256(preset.encode())
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > file.stat().st_size:
-            return None
-        header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        if any(tensor["dtype"] not in DTYPES for tensor in header.values()):
-            return None
-        for name, tensor in sorted(header.items()):
-            start, end = tensor["data_offsets"]
-            sha.update(name.encode())
-            stream.seek(8 + length + start)
-            while start < end:
-                block = stream.read(min(end - start, 1 << 20))
-                if not block:
-                    return None
-                sha.update(block)
-                start += len(block)
-    return sha.hexdigest()

@@ -1,4 +1,5 @@
-"""The onnxruntime runtime: computes embeddings by the graphs that `openclap convert --to onnx` writes, without torch.
+"""The onnxruntime runtime, without torch: computes embeddings by the graphs of published presets, to which it binds the
+weights of a model folder, or by those that `openclap convert --to onnx` writes.
 
 N items, D embedding, B clips, T frames of the model's input, L frames of a clip or tokens of a text, F mel bins,
 S samples.
@@ -12,19 +13,20 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap import presets
+from openclap import presets, runtimes
 from openclap.arrays import Wave
 from openclap.audio.numpy_views import Mel, fill, four_views
 from openclap.checkpoints.destination import CheckpointKind, drafted
-from openclap.errors import CheckpointError, ConfigError
+from openclap.errors import CheckpointError, ConfigError, MissingExtraError
 from openclap.formatting import describe_error
-from openclap.runtimes import fetch_tokenizer, graph_cache
+from openclap.runtimes import fetch_tokenizer, graph_cache, preset_graphs
 from openclap.runtimes.graph_cache import DESCRIPTION
+from openclap.runtimes.sessions import make_session
 from openclap.text.numpy_tokenizer import FILE as TOKENIZER
 from openclap.text.numpy_tokenizer import NumpyTokenizer
 
@@ -61,22 +63,63 @@ class OnnxLoader:
     def read(
         self, path: Path, *, preset: Preset | None, tokenizer: str | os.PathLike[str] | None, offline: bool
     ) -> OnnxRuntime:
-        """Read a folder of graphs, or the graphs of a checkpoint that were converted before.
+        """Read a folder of graphs, a model folder whose preset has graphs in openclap, or the graphs of a checkpoint
+        that were converted before.
 
-        Raises CheckpointError when there are none, or they are damaged.
+        Raises CheckpointError when there are none, or they are damaged, and MissingExtraError where torch, which would
+        have to convert the model, is not installed.
         """
-        folder = path if graph_cache.is_graph_folder(path) else graph_cache.find(path)
-        if folder is None:
-            raise CheckpointError(
-                f"{path}: was not converted for onnxruntime. Run 'openclap convert {path} --to onnx'."
-            )
-        description = read_description(folder)
-        if preset is not None and preset != description.preset:
+        graphs = find_graphs(path)
+        if preset is not None and preset != graphs.preset:
             raise ConfigError(f"{path}: has its preset in its graphs, and another one was given. Leave out preset.")
         # The model's own tokenizer first: models of equal weights share their graphs, whatever their tokenizers.
-        files = [path / TOKENIZER, folder / TOKENIZER]
+        files = [path / TOKENIZER, graphs.folder / TOKENIZER]
         found = Path(tokenizer) if tokenizer else next((file for file in files if file.is_file()), None)
-        return OnnxRuntime(folder, description, found, offline=offline)
+        return OnnxRuntime(graphs, found, offline=offline)
+
+
+class Graphs(Protocol):
+    """The graphs of a model.
+
+    Attributes:
+        folder: of the graphs, or of the model whose weights are bound to them.
+        scale: the logit scale.
+        advice: the end of an error message about a damaged graph.
+    """
+
+    folder: Path
+    preset: Preset
+    scale: float
+    advice: str
+
+    def digest(self) -> str:
+        """A SHA-256 of weights and preset, that of the torch runtime."""
+        ...
+
+    def session(self, graph: str) -> Any:
+        """An onnxruntime session of "audio", "logmel" or "text". Raises CheckpointError, and what onnxruntime does."""
+        ...
+
+    def save(self, place: Path, tokenizer: str) -> None:
+        """Write a folder that `openclap.load` reads back, with this content of `tokenizer.json`."""
+        ...
+
+
+def find_graphs(model: Path) -> Graphs:
+    """The graphs of a model file or folder. Raises as `OnnxLoader.read`."""
+    if graph_cache.is_graph_folder(model):
+        return ConvertedGraphs(model)
+    obstacle = preset_graphs.obstacle(model)
+    if obstacle is None:
+        return preset_graphs.BoundGraphs(model)
+    if converted := graph_cache.find(model):
+        return ConvertedGraphs(converted)
+    advice = f"torch converts it once: 'openclap convert {model} --to onnx'"
+    if runtimes.has("torch"):
+        raise CheckpointError(f"{model}: {obstacle}, and it was not converted for onnxruntime; {advice}.")
+    raise MissingExtraError(
+        f"{model}: {obstacle}, so it needs torch. Install it with: pip install 'openclap[torch]'. Elsewhere, {advice}."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +167,34 @@ def _is_folder(path: Path) -> bool:
 KIND = CheckpointKind("ONNX folder of openclap", FILES, _is_folder)
 
 
+class ConvertedGraphs:
+    """A folder of graphs with weights. Raises CheckpointError as `read_description`."""
+
+    advice = "Convert the model again."
+
+    def __init__(self, folder: Path) -> None:
+        description = read_description(folder)
+        self.folder, self.preset, self.scale = folder, description.preset, description.scale
+        self._digest = description.digest
+
+    def digest(self) -> str:
+        """The digest of the model that was converted."""
+        return self._digest
+
+    def session(self, graph: str) -> Any:
+        """An onnxruntime session of a graph."""
+        return make_session(self.folder / f"{graph}.onnx")
+
+    def save(self, place: Path, tokenizer: str) -> None:
+        """Copy the folder, with this tokenizer. Raises CheckpointError as `checkpoints.destination`."""
+        with drafted(place, KIND, read_description, [self.folder]) as draft:
+            draft.mkdir()
+            for file in self.folder.iterdir():
+                if file.name in FILES:
+                    shutil.copyfile(file, draft / file.name)
+            (draft / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+
+
 class OnnxRuntime:
     """A CLAP model in onnxruntime, on the CPU in fp32. See `openclap.runtimes.Runtime` for the methods.
 
@@ -132,11 +203,9 @@ class OnnxRuntime:
 
     name, precision = "onnxruntime fp32", "fp32"
 
-    def __init__(
-        self, folder: Path, description: GraphDescription, tokenizer: Path | None, *, offline: bool = False
-    ) -> None:
-        self.folder, self.preset = folder, description.preset
-        self._description, self._tokenizer_file, self._offline = description, tokenizer, offline
+    def __init__(self, graphs: Graphs, tokenizer: Path | None, *, offline: bool = False) -> None:
+        self.graphs, self.preset = graphs, graphs.preset
+        self._tokenizer_file, self._offline = tokenizer, offline
         self._words: NumpyTokenizer | None = None
         self._sessions: dict[str, Any] = {}
 
@@ -147,7 +216,7 @@ class OnnxRuntime:
     @property
     def logit_scale(self) -> float:
         """The factor of cosines before a softmax."""
-        return self._description.scale
+        return self.graphs.scale
 
     @property
     def has_tokenizer(self) -> bool:
@@ -178,18 +247,13 @@ class OnnxRuntime:
 
     def weights_digest(self) -> str:
         """A SHA-256 of weights and preset: that of the torch runtime."""
-        return self._description.digest
+        return self.graphs.digest()
 
     def save(self, folder: Path) -> None:
-        """Copy the folder of graphs, with the tokenizer. Raises CheckpointError as `checkpoints.destination`."""
+        """Write a folder with the tokenizer. Raises CheckpointError as `checkpoints.destination`."""
         self.check_tokenizer()
         assert self._words is not None
-        with drafted(folder, KIND, read_description, [self.folder]) as draft:
-            draft.mkdir()
-            for file in self.folder.iterdir():
-                if file.name in FILES:
-                    shutil.copyfile(file, draft / file.name)
-            (draft / TOKENIZER).write_text(self._words.settled, encoding="utf-8")
+        self.graphs.save(folder, self._words.settled)
 
     def _embed_inputs(self, waves: Sequence[Wave]) -> NDArray[np.float32]:
         front = self.preset.frontend
@@ -223,32 +287,15 @@ class OnnxRuntime:
         return np.concatenate(parts)
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
-        file = self.folder / f"{graph}.onnx"
         try:
             if graph not in self._sessions:
-                self._sessions[graph] = _session(file)
+                self._sessions[graph] = self.graphs.session(graph)
             output: NDArray[np.float32] = self._sessions[graph].run(None, inputs)[0]
+        except CheckpointError:
+            raise
         except Exception as error:  # onnxruntime has a type for each kind of damage
             raise CheckpointError(
-                f"{file}: cannot be run by onnxruntime ({describe_error(error)}). Convert the model again."
+                f"{self.graphs.folder}: the graph {graph}.onnx cannot be run by onnxruntime ({describe_error(error)}). "
+                f"{self.graphs.advice}"
             ) from None
         return output
-
-
-def _session(file: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
-    options.log_severity_level = 3  # errors only: warnings are about its own optimisations
-    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-
-
-def _threads() -> int:
-    """The number of threads that torch would take: OMP_NUM_THREADS, or 0, which means one for each core."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit():
-        return int(wanted)
-    # onnxruntime pins its threads to cores, which fails on cores that this process may not use.
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return usable if usable and usable < (os.cpu_count() or 1) else 0

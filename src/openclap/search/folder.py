@@ -6,6 +6,7 @@ such an index opens, and its next write upgrades it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from openclap.locks import only_writer
 from openclap.search.keywords import KEYWORDS_NAME
 from openclap.search.paths import is_gone, prefixes
 from openclap.search.rows import files_schema, windows_schema
+from openclap.types import COSINE_BOUNDS
 
 FORMAT_VERSION = 2
 
@@ -43,6 +45,8 @@ _OWN_NAMES = {
 """Entries of a folder that may become an index; any other belongs to the user."""
 _SPACE_MARGIN = 32 << 20
 """Free bytes that writing leaves on a disk."""
+QUERY_COSINE = 0.999
+"""Least cosine between a query and the same query in fp32: one that is as close serves on any machine."""
 _CREATING_TAKES_S = 30.0
 """Wait for another process that creates the same index."""
 
@@ -52,12 +56,14 @@ class IndexIdentity:
     """The model of an index, and how it embeds.
 
     Attributes:
-        digest: covers weights, preset, precision and windowing; vectors of equal digests can be compared.
+        digest: covers weights, preset and clip policy. Vectors of one digest can be compared if their precisions are
+            close enough (`check_identity`). Older indexes of another precision than fp32 store a digest of this one and
+            the precision.
         model, revision: the name by which the model is loaded again.
         dim: the length of a vector.
         length_s, hop_s: the windows, in seconds.
         channels, trim_silence: how sounds are read.
-        precision: of the model's arithmetic.
+        precision: of the arithmetic that computed the stored vectors.
     """
 
     digest: str
@@ -183,12 +189,37 @@ def read_header(folder: Path) -> IndexHeader:
 
 
 def check_identity(folder: Path, stored: IndexIdentity, wanted: IndexIdentity) -> None:
-    """Raise IndexMismatchError when the vectors of `wanted` cannot be compared with those stored."""
-    if stored.digest != wanted.digest:
+    """Raise IndexMismatchError when queries of `wanted` cannot be compared with the vectors of `stored`: they are of
+    another model, or their precision is another one that states no cosine of at least 0.999 to fp32."""
+    if stored.digest not in (wanted.digest, _digest_with_precision(wanted.digest, stored.precision)):
         raise IndexMismatchError(
             f"{folder} was built with {_label(stored)}, and the model in use is {_label(wanted)}. "
             "Their vectors cannot be compared. Load the model of the index, or index into another folder."
         )
+    bound = COSINE_BOUNDS.get(wanted.precision, 0.0)
+    if wanted.precision != stored.precision and bound < QUERY_COSINE:
+        raise IndexMismatchError(
+            f"{folder} holds vectors of precision {stored.precision}, and those of {wanted.precision} are only within "
+            f"a cosine of {bound} of fp32, expected at least {QUERY_COSINE}. Choose precision {_close_enough(stored)}."
+        )
+
+
+def check_precision(folder: Path, stored: IndexIdentity, precision: str) -> None:
+    """Raise IndexMismatchError unless new vectors of `precision` are as those of the index."""
+    if precision != stored.precision:
+        raise IndexMismatchError(
+            f"{folder} holds vectors of precision {stored.precision}, and the model in use computes {precision}: it "
+            f"cannot add to this index. Choose precision {stored.precision}, or index into another folder."
+        )
+
+
+def _digest_with_precision(digest: str, precision: str) -> str:
+    return hashlib.sha256(f"{digest} {precision}".encode()).hexdigest()
+
+
+def _close_enough(stored: IndexIdentity) -> str:
+    names = [name for name, bound in COSINE_BOUNDS.items() if bound >= QUERY_COSINE or name == stored.precision]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def connect(folder: Path) -> Any:
