@@ -114,6 +114,11 @@ export function HitList() {
   );
 }
 
+/** Move the focus from a button to its row, whose keys do more; at once, or the next key would press the button. */
+function focusRow(event: MouseEvent): void {
+  (event.currentTarget as Element).closest<HTMLElement>(".row")?.focus({ preventScroll: true });
+}
+
 interface RowProps {
   row: number;
   hit: Hit | undefined;
@@ -151,8 +156,8 @@ function Row({ row, hit, top, height }: RowProps) {
           label={`${isCurrent && isPlaying.value ? "Pause" : "Play"} ${nameOf(hit.path)}`}
           tabIndex={-1}
           class="play"
-          onClick={() => {
-            goTo(row, { play: false }); // the focus is on the row then, whose keys do more than the button's
+          onClick={(event) => {
+            focusRow(event);
             if (isCurrent) toggle();
             else play(hit);
           }}
@@ -181,8 +186,8 @@ function Row({ row, hit, top, height }: RowProps) {
             label="Open"
             keys="Enter"
             tabIndex={-1}
-            onClick={() => {
-              goTo(row, { play: false });
+            onClick={(event) => {
+              focusRow(event);
               load(hit);
               isOpen.value = true;
             }}
