@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from openclap.search import snapshot
+from openclap.search import snapshot_writer
 from openclap.search.index import Index, IndexIdentity
 from openclap.search.rows import FileRow, files_table, windows_schema
 
@@ -325,7 +325,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     print(f"{len(vectors_ND):,} windows × {DIM}, {len(query_QD)} queries", "flat" if options.flat else "")
     describe(vectors_ND, query_QD)
     before, before_mb = time.perf_counter(), anonymous_mb()
-    snapshot.rebuild(index.folder, index._database, DIM)
+    snapshot_writer.rebuild(index.place, DIM)
     print(
         f"snapshot built in {time.perf_counter() - before:.1f} s, {anonymous_mb() - before_mb:.0f} MB more", flush=True
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+import lancedb
 import numpy as np
 import pytest
 import soundfile
@@ -26,7 +27,6 @@ from openclap.checkpoints import openclap_folder
 from openclap.errors import CheckpointError, DataError, IndexMismatchError
 from openclap.library import Library
 from openclap.models.build import build_clap
-from openclap.search import folder as folder_of_index
 from openclap.search import scan
 from openclap.search.index import Index
 from openclap.sources import read_table
@@ -222,9 +222,11 @@ def test_a_large_sound_is_read_from_its_file(
 
 def test_an_index_is_opened_once(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Library.open(tmp_path / "index", tiny_model)
-    opened: list[Path] = []
-    connect = folder_of_index.connect
-    monkeypatch.setattr(folder_of_index, "connect", lambda place: (opened.append(place), connect(place))[1])
+    opened: list[str] = []
+    connect = lancedb.connect
+    monkeypatch.setattr(
+        lancedb, "connect", lambda place, **options: (opened.append(place), connect(place, **options))[1]
+    )
     Library.open(tmp_path / "index")
     Library.open(tmp_path / "index", tiny_model)
     assert len(opened) == 2

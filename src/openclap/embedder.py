@@ -211,13 +211,20 @@ class Embedder:
         hop_s: float | None = None,
         batch_size: int = 16,
         *,
+        keep_truncated: bool = False,
         progress: SecondsProgress | None = None,
     ) -> Iterator[Recording | AudioError]:
-        """As `windows_each`, with the duration, rate and channels of each sound, measured while decoding it."""
+        """As `windows_each`, with the duration, rate and channels of each sound, measured while decoding it.
+
+        Args:
+            keep_truncated: yield what is there of a file that lacks its end, and say so, instead of an error.
+        """
         rate = self.sample_rate
         length = self.input_samples if length_s is None else _samples(length_s, rate, "length_s")
         hop = length if hop_s is None else _samples(hop_s, rate, "hop_s")
-        for sound in self._stream(sounds, partial(self._cut, length, hop), batch_size, progress):
+        for sound in self._stream(
+            sounds, partial(self._cut, length, hop), batch_size, progress, keep_truncated=keep_truncated
+        ):
             if sound.error:
                 yield sound.error
                 continue
@@ -230,7 +237,8 @@ class Embedder:
             while sound.windows:
                 window = sound.windows.pop()
                 windows.append(Window((start + window.start) / rate, (start + window.end) / rate, window.vector()))
-            yield Recording(windows, blocks.duration_s, blocks.source_rate, blocks.source_channels)
+            facts = blocks.duration_s, blocks.source_rate, blocks.source_channels, blocks.ends_early
+            yield Recording(windows, *facts)
 
     def read(self, sound: Sound) -> NDArray[np.float32]:
         """Decode a sound to (S,) mono float32 at the model's rate, by the rules of `mono`. Raises AudioError."""
@@ -349,6 +357,8 @@ class Embedder:
         cut: Callable[[Iterator[NDArray[np.float32]]], Iterator[Piece]],
         batch_size: int,
         progress: SecondsProgress | None,
+        *,
+        keep_truncated: bool = False,
     ) -> Iterator[PendingSound]:
         """Yield each sound with the embeddings of its windows, in order, decoded ahead and embedded in shared batches.
 
@@ -359,9 +369,8 @@ class Embedder:
         most_samples = batch_size * self.input_samples
         waiting: deque[PendingSound] = deque()
         queue: list[tuple[PendingSound, Piece]] = []
-        opened = (
-            (name, blocks(sound, self.sample_rate, name, self.mono, self.longest_s)) for name, sound in named(sounds)
-        )
+        read = partial(blocks, rate=self.sample_rate, mono=self.mono, longest_s=self.longest_s)
+        opened = ((name, read(sound, name=name, keep_truncated=keep_truncated)) for name, sound in named(sounds))
         with DecodeAhead(opened, cut, batch_size, INPUTS_AHEAD * self.input_samples) as decoded:
             for item in decoded:
                 if isinstance(item, PendingSound):

@@ -30,6 +30,10 @@ class AudioError(OpenClapError):
     """A sound that cannot be decoded, or holds nothing usable."""
 
 
+class TruncatedAudioError(AudioError):
+    """A sound that ends before the length that its file states. It is raised after all that could be decoded."""
+
+
 class CheckpointError(OpenClapError):
     """Weights, presets and folders that do not fit or are damaged."""
 

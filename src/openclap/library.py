@@ -22,6 +22,7 @@ from openclap.embedder import Embedder, Vectors
 from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError, OpenClapError
 from openclap.limits import check_count, check_path
 from openclap.loading import RuntimeName, load
+from openclap.paths import is_url
 from openclap.recording_comparison import duplicates_of
 from openclap.search.duplicates import DuplicateGroup
 from openclap.search.filters import Where
@@ -37,6 +38,8 @@ from openclap.types import KeywordUse, Progress
 
 if TYPE_CHECKING:
     import torch
+
+    from openclap.data.parallel import Share
 
 TOKENIZER = "tokenizer.json"
 """File in the index folder, for a model that has no tokenizer of its own."""
@@ -99,16 +102,16 @@ class Library:
             >>> library.index.identity.model
             'demo-start'
         """
-        place = Path(check_path("folder", folder))
+        place = check_path("folder", folder)
         index = Index.open(place) if model is None or Index.exists(place) else None
         stored = index.identity if index else None
         if model is None and stored:
             model, revision = stored.model, revision or stored.revision
-        stored_tokenizer = place / TOKENIZER
+        stored_tokenizer = index.place.local_copy(TOKENIZER) if index else None
         embedder = load(
             os.fspath(model or ""),
             device=device,
-            tokenizer=tokenizer or (stored_tokenizer if index and stored_tokenizer.is_file() else None),
+            tokenizer=tokenizer or stored_tokenizer,
             precision=precision or (_precision_here(stored.precision) if stored else "fp32"),
             revision=revision,
             offline=offline,
@@ -123,8 +126,8 @@ class Library:
             embedder.check_tokenizer()  # before a folder is created
         if index is None:
             index = Index.open_or_create(place, identity)
-            if tokenizer and not stored_tokenizer.exists():
-                shutil.copyfile(tokenizer, stored_tokenizer)
+            if tokenizer and index.place.read(TOKENIZER) is None:
+                index.place.write(TOKENIZER, Path(tokenizer).read_bytes())
         return cls(index, embedder)
 
     @classmethod
@@ -150,7 +153,9 @@ class Library:
 
         Raises DataError when there is no index, a folder of it does not exist, or another process is writing to it.
         """
-        place = Path(check_path("folder", folder)).expanduser().absolute()
+        place = Path(check_path("folder", folder))
+        if not is_url(place):
+            place = place.expanduser().absolute()
         old, new = prepare(place)
         options: dict[str, Any] = {"channels": channels, "trim_silence": trim_silence, "precision": precision}
         options |= {"tokenizer": tokenizer, "device": device, "revision": revision, "offline": offline}
@@ -184,6 +189,7 @@ class Library:
         *,
         records: Sequence[Record] = (),
         exclude: Sequence[str] = (),
+        part: str | None = None,
         progress: Callable[[int, int], None] | None = None,
         seconds: Callable[[float], None] | None = None,
     ) -> ScanReport:
@@ -193,6 +199,8 @@ class Library:
             records: facts about the files: hits show their first caption, tags and licence.
             exclude: patterns of names (`*.tmp`) or of paths below a root (`Field/old`) that the index leaves out from
                 now on; files of the index that match are removed from it.
+            part: "3/100" adds the third of a hundred parts of the files. Processes that add the other parts may run at
+                once, on any machine that sees the sounds. When all are done, `optimize` the index.
             progress: receives the number of files done and the number of files to read.
             seconds: receives the seconds of sound embedded since its last call.
 
@@ -201,17 +209,20 @@ class Library:
         """
         self._check_precision()
         by_path = {absolute(record.audio): record for record in records}
+        share = _share(part) if part else None
         report = scanning.add(
             self.index,
             [Path(root) for root in roots],
             self._embed(seconds),
             describe,
-            facts=lambda path: _facts(by_path, path),
+            facts=(lambda path: _facts(by_path, path)) if by_path else None,
             metadata=read_metadata,
             exclude=exclude,
+            part=share,
             progress=progress,
         )
-        self._update_background()
+        if share is None:
+            self._update_background()
         return report
 
     def update(
@@ -235,9 +246,9 @@ class Library:
             report = scanning.add_changed(self.index, changed, self._embed(seconds), describe, metadata=read_metadata)
             self._update_background()
             return report
-        roots = [root.found(self.index.folder) for root in self.index.header().roots]
+        roots = [root.found(self.index.place.own_folder) for root in self.index.header().roots]
         if not roots:
-            raise DataError(f"{self.index.folder} knows no folders. Add them once with 'openclap index add FOLDER'.")
+            raise DataError(f"{self.index.place} knows no folders. Add them once with 'openclap index add FOLDER'.")
         return self.add(roots, exclude=exclude, progress=progress, seconds=seconds)
 
     def search(
@@ -246,7 +257,7 @@ class Library:
         k: int = 10,
         *,
         where: Where | None = None,
-        keywords: KeywordUse = "off",
+        keywords: KeywordUse = "auto",
         every_window: bool = False,
         offset: int = 0,
         exact: bool = False,
@@ -261,8 +272,10 @@ class Library:
             text: a description; or descriptions with weights, below 0 for "not like this". Of several, the unit vectors
                 are multiplied by their weights and added, and the sum is normalised.
             where: conditions on facts, see `openclap.search.filters`: {"duration_s": (1, 10), "tags": "rain"}.
-            keywords: "off"; "fused", which ranks by embeddings and by words of names and facts (BM25), and adds
-                1 / (60 + rank) of both (reciprocal rank fusion, Cormack et al. 2009); or "only", by words alone.
+            keywords: "fused" ranks by embeddings and by words of names and facts, and adds 1 / (60 + rank) of both
+                (reciprocal rank fusion, Cormack et al. 2009); "auto" does so with the words that are in names or facts
+                of at most 0.5 % of the files, if there are any, and `info.keywords` lists them; "off" ranks by
+                embeddings alone, and "only" by words alone.
             every_window: return every window that fits instead of the best of each file. A window that overlaps a
                 better hit in its file counts as part of that hit.
             offset: number of hits to skip, for pages.
@@ -342,10 +355,10 @@ class Library:
         return count_facets(self.index, fact, where or ())
 
     def _check_precision(self) -> None:
-        check_precision(self.index.folder, self.index.identity, self.embedder.precision)
+        check_precision(self.index.place, self.index.identity, self.embedder.precision)
 
     def _embed(self, seconds: Callable[[float], None] | None) -> scanning.EmbedRecordings:
-        return lambda sounds: self.embedder.recordings_each(sounds, progress=seconds)
+        return lambda sounds: self.embedder.recordings_each(sounds, keep_truncated=True, progress=seconds)
 
     def _update_background(self) -> None:
         """Update the background for the fit of queries. The index is complete without it: a model without a tokenizer,
@@ -377,6 +390,12 @@ def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> I
 def _precision_here(stored: str) -> str:
     """The precision of an index, or fp32 without torch: the onnx runtime has no other."""
     return stored if runtimes.has("torch") else "fp32"
+
+
+def _share(part: str) -> Share:
+    from openclap.data.parallel import Share
+
+    return Share.parse(part)
 
 
 def _lasting_name(model: str) -> str:

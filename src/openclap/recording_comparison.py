@@ -24,10 +24,10 @@ from openclap.search.index import Index
 from openclap.types import Progress
 
 SAME = 0.95
-"""The least similarity of two forms of one recording: 97 % of copies reach it (docs/benchmarks.md)."""
+"""The least similarity of two forms of one recording, chosen by measurement (docs/decisions/0023)."""
 NEARLY_EQUAL = 0.999
 """The similarity from which on the samples are compared."""
-_VERSION = 2
+_VERSION = 3
 """Part of the key of cached comparisons: other rules start over."""
 
 

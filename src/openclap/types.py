@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Receives the number of items done and the total."""
-KeywordUse = Literal["off", "fused", "only"]
-"""Of the words of a query in a search: not at all, together with its embedding, or alone."""
+KeywordUse = Literal["auto", "off", "fused", "only"]
+"""Of the words of a query in a search: its rare words together with its embedding, none, all together with it, or all
+alone."""
 SecondsProgress = Callable[[float], None]
 """Receives the seconds of sound that were embedded since the last call."""
 Precision = Literal["fp32", "bf16", "int8"]
@@ -190,12 +191,14 @@ class Recording:
 
     Attributes:
         duration_s, rate, channels: of the recording before mixing and resampling: seconds, Hz, number of channels.
+        ends_early: whether the file lacks its end, so that this is what is there.
     """
 
     windows: list[Window]
     duration_s: float
     rate: int
     channels: int
+    ends_early: bool = False
 
 
 class FileContent(bytes):

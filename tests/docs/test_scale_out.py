@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from openclap.cli import run
+from openclap.search.index import Index
 from support.documents import ROOT, blocks
 
 RECIPE = """
@@ -51,3 +54,17 @@ def test_job_trains_a_model(tmp_path: Path, sounds: Path, tiny_model: Path) -> N
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "run" / "model" / "config.json").is_file() and (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.long
+def test_parts_on_ray(tmp_path: Path, sounds: Path, tiny_model: Path) -> None:
+    """The example on a real Ray of this machine, with other paths."""
+    [(_, program)] = blocks(ROOT / "docs" / "howto" / "scale-out.md", "py")
+    for shown, real in (("s3://bucket/index", tmp_path / "index"), ("mini", tiny_model), ("/mnt/sounds", sounds)):
+        assert shown in program
+        program = program.replace(f'"{shown}"', repr(str(real)))
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "6"
+    assert Index.open(tmp_path / "index").count()[0] == 6

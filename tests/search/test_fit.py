@@ -12,10 +12,9 @@ import pytest
 
 from openclap.errors import CheckpointError, DataError
 from openclap.library import Library
-from openclap.search import snapshot
+from openclap.search import snapshot_writer
 from openclap.search.background import descriptions
 from openclap.search.fit import FEWEST_WINDOWS, PROBABLY_NOTHING, read_background, update_background
-from openclap.search.folder import write_lock
 from openclap.search.index import Index
 from openclap.search.queries import SearchQuery, find
 from support.numpy_runtime import embedder
@@ -171,7 +170,7 @@ def test_an_index_that_cannot_be_written_is_named_in_a_sentence(filled: Index, t
 
 
 def test_another_writer_is_respected(filled: Index, texts: Texts) -> None:
-    with write_lock(filled.folder), pytest.raises(DataError):
+    with filled.place.writing(), pytest.raises(DataError):
         update_background(filled, texts)
     assert read_background(filled) is None
 
@@ -180,7 +179,7 @@ def test_an_index_without_a_snapshot_is_left_as_it_is(
     filled: Index, texts: Texts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(filled.folder / "snapshot")
-    monkeypatch.setattr(snapshot, "refresh", lambda *_: None)
+    monkeypatch.setattr(snapshot_writer, "refresh", lambda *_: None)
     assert not update_background(Index.open(filled.folder), texts)
 
 

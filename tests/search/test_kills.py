@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from openclap.data.parallel import Share
 from openclap.search.index import Index
 from openclap.search.scan import add
 from openclap.search.verify import verify
@@ -151,6 +152,26 @@ def test_a_hundred_kills_of_scans_of_a_changing_folder(tmp_path: Path, part: int
             for path, seed in random.Random(kill).sample(sorted(sounds.seeds.items()), 8):
                 [best] = index.search(spectrum(noise(seed)), 1)
                 assert best.path == str(path) and best.score > 0.9999
+
+
+@pytest.mark.long
+def test_kills_of_two_processes_that_add_parts(tmp_path: Path) -> None:
+    """48 kills. Parts that are not killed hold exactly the files of the folder."""
+    sounds, moment = Sounds(tmp_path / "sounds", 9), random.Random(9)
+    for kill in range(24):
+        sounds.change()
+        parts = [start_scan(tmp_path / "index", tmp_path / "sounds", batch=2, part=f"{part}/2") for part in (1, 2)]
+        for process in parts:
+            kill_after(process, moment.uniform(0, 0.4))
+        index = assert_sound(tmp_path / "index")
+        if kill % 8 == 7:
+            for part in (1, 2):
+                assert add(index, tmp_path / "sounds", SpectrumEmbedder(), describe, part=Share(part, 2)).skipped == []
+            assert paths_in(index) == {str(path) for path in sounds.seeds}
+            index.optimize()
+            assert {row.hash for row in index._rows(["true"])} == set(
+                index._windows.search().select(["hash"]).to_arrow()["hash"].to_pylist()
+            )
 
 
 @pytest.mark.long

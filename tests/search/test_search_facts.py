@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -15,10 +17,11 @@ import pytest
 
 from openclap.errors import DataError
 from openclap.search.index import Index
-from openclap.search.rows import METADATA_VERSION, FileRow, windows_schema
+from openclap.search.queries import paths_of_files
+from openclap.search.rows import ENDS_EARLY, METADATA_VERSION, FileRow, windows_schema
 from openclap.search.scan import add
 from openclap.search.walk import excludes
-from openclap.types import FileContent, FileMetadata
+from openclap.types import FileContent, FileMetadata, Recording
 from support.search_helpers import (
     DIM,
     IDENTITY,
@@ -102,13 +105,13 @@ def test_an_index_of_format_1_is_searched_and_upgraded(tmp_path: Path, embed: Sp
     assert {row.title for row in after.values()} == {f"title of {name}" for name in after}
     assert {row.metadata_version for row in after.values()} == {METADATA_VERSION}
     assert (after["low.wav"].caption, after["low.wav"].tags) == ("a low.wav", ("tone",))
-    assert json.loads((tmp_path / "old" / "index.json").read_text())["format_version"] == 2
+    assert json.loads((tmp_path / "old" / "index.json").read_text())["format_version"] == 3
 
 
 def test_an_upgrade_that_was_stopped_goes_on(tmp_path: Path, embed: SpectrumEmbedder, sounds: Path) -> None:
     index = old_index(tmp_path / "old", sounds)
     header = json.loads((index.folder / "index.json").read_text())
-    (index.folder / "index.json").write_text(json.dumps({**header, "format_version": 2}))  # but the table is old
+    (index.folder / "index.json").write_text(json.dumps({**header, "format_version": 3}))  # but the table is old
     index = Index.open(tmp_path / "old")
     assert len(index.search(spectrum(tone(200)), 5)) == 2
     assert index.remove([sounds / "low.wav"]) == 1
@@ -196,3 +199,16 @@ def test_patterns_of_exclusion(pattern: str, path: str, expected: bool) -> None:
     assert excludes([pattern])(path) is expected
     assert excludes(["other", pattern])(path) is expected
     assert not excludes([])(path)
+
+
+def test_a_file_that_ends_early_is_indexed_and_named(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:
+    def embed_cut(listed: Iterable[Any]) -> Iterator[Recording | Exception]:
+        for number, recording in enumerate(embed(listed)):
+            yield replace(recording, ends_early=True) if number == 0 and isinstance(recording, Recording) else recording
+
+    assert add(index, sounds, embed_cut, describe).ends_early == 1
+    [path] = paths_of_files(index, {"damage": ENDS_EARLY})
+    assert rows(index)[Path(path).name].damage == ENDS_EARLY
+    shutil.copyfile(path, sounds / "copy.wav")  # its content is known, and not embedded again
+    assert add(index, sounds, embed, describe).added == 1
+    assert paths_of_files(index, {"damage": ENDS_EARLY}) == sorted([path, str(sounds / "copy.wav")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,23 @@ def test_fusion_is_that_of_reciprocal_ranks(made: Any) -> None:
     assert [hit.path for hit in hits] == expected
     for hit in hits:
         assert hit.score == pytest.approx(float((vectors[hit.path] @ a_query(4)).max()), abs=2e-3)
+
+
+def test_rare_words_of_a_query_are_fused_by_themselves(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = made[0]
+    query = SearchQuery(vector=a_query(4), words="a Bark and rain on the 117 roofs, and a glockenspiel")
+    hits = find(index, query, FILES)  # no word is in so few of these files
+    assert hits == find(index, replace(query, keywords="off"), FILES) and hits.info.keywords == ()
+    counts = {
+        word: sum(word in file.path or word in file.tags for file in made[1]) for word in ("bark", "rain", "roof")
+    }
+    least = min(counts, key=lambda word: counts[word])
+    assert sorted(counts.values())[0] < sorted(counts.values())[1]
+    monkeypatch.setattr("openclap.search.queries.RARE", counts[least] / FILES)
+    hits = find(index, query, FILES)
+    assert hits.info.keywords in ((least,), (f"{least}s",)) and hits.info.keywords[0] in str(hits.info)
+    assert hits == find(index, replace(query, words=least, keywords="fused"), FILES)
+    assert find(index, SearchQuery(vector=a_query(4)), 1).info.keywords == ()
 
 
 def test_fusion_reaches_files_that_only_words_find(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:

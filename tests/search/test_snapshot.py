@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from openclap.errors import ConfigError, DataError
-from openclap.search import ranking, snapshot
+from openclap.search import ranking, snapshot_writer
 from openclap.search.index import FileRow, Index
 from openclap.types import Hit, Window
 from support.search_helpers import DIM, axis, fill, fingerprint, row
@@ -64,7 +64,7 @@ def place(hit: Hit) -> tuple[Any, ...]:
 @pytest.fixture
 def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sketch from 512 windows on, with shallow candidates, so that small tables go through every branch."""
-    monkeypatch.setattr(snapshot, "SKETCH_FROM", 512)
+    monkeypatch.setattr(snapshot_writer, "SKETCH_FROM", 512)
     monkeypatch.setattr(ranking, "_FIRST_DEPTH", 32)
     monkeypatch.setattr(ranking, "_PER_HIT", 4)
     monkeypatch.setattr(ranking, "_FIRST_SCORED", 8)
@@ -379,7 +379,7 @@ def test_a_full_disk_fails_no_addition(index: Index, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot, "_switch", full)
+        patch.setattr(snapshot_writer, "_switch", full)
         index.add([row("/s/new.wav", content(99))], {content(99): [Window(0, 1, axis(40))]})
     assert Index.open(index.folder).search(axis(40), 1)[0].path == "/s/new.wav"
     index.remove(["/s/0.wav"])

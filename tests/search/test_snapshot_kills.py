@@ -16,11 +16,11 @@ from support.search_helpers import DIM, IDENTITY
 
 WRITER = """
 import sys, numpy as np
-from openclap.search import snapshot
+from openclap.search import snapshot_writer
 from openclap.search.index import Index
 from openclap.types import Window
 from support.search_helpers import row
-snapshot.SKETCH_FROM = 512
+snapshot_writer.SKETCH_FROM = 512
 index, seed = Index.open(sys.argv[1]), int(sys.argv[2])
 rng = np.random.default_rng(seed)
 for step in range(int(sys.argv[3])):

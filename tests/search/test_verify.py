@@ -11,7 +11,7 @@ import pytest
 
 from openclap.cli import run
 from openclap.errors import DataError
-from openclap.search import ranking, snapshot
+from openclap.search import ranking, snapshot_writer
 from openclap.search.index import Index
 from openclap.search.verify import verify
 from openclap.types import Window
@@ -21,7 +21,7 @@ from support.search_helpers import DIM, axis, fill, fingerprint, row
 @pytest.fixture
 def filled(index: Index, monkeypatch: pytest.MonkeyPatch) -> Index:
     """1,200 windows with a sketch."""
-    monkeypatch.setattr(snapshot, "SKETCH_FROM", 512)
+    monkeypatch.setattr(snapshot_writer, "SKETCH_FROM", 512)
     monkeypatch.setattr(ranking, "_FIRST_DEPTH", 64)
     rng = np.random.default_rng(0)
     fill(index, [rng.standard_normal((4, DIM)) + 0.5 for _ in range(300)])

@@ -1,7 +1,7 @@
 """Real wavs and a real, if simple, embedder: the shape of a sound's spectrum, in windows of one second.
 
 Also a program of its own, so that tests can kill it and run it twice at once:
-`python search_helpers.py INDEX SOUNDS BATCH SECONDS_PER_CALL`.
+`python search_helpers.py INDEX SOUNDS BATCH SECONDS_PER_CALL [PART]`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from openclap.data.parallel import Share
 from openclap.errors import AudioError, OpenClapError
 from openclap.search.index import FileRow, Index, IndexIdentity
 from openclap.search.scan import ScanReport, add
@@ -122,13 +123,15 @@ def fingerprint(folder: Path) -> dict[str, tuple[int, int, str]]:
     }
 
 
-def start_scan(index: Path, sounds: Path, *, batch: int = 4, seconds: float = 0.0) -> subprocess.Popen[str]:
+def start_scan(
+    index: Path | str, sounds: Path, *, batch: int = 4, seconds: float = 0.0, part: str | None = None
+) -> subprocess.Popen[str]:
     """Add a folder in a process, which prints a line and waits before each batch."""
-    program = [sys.executable, __file__, str(index), str(sounds), str(batch), str(seconds)]
+    program = [sys.executable, __file__, str(index), str(sounds), str(batch), str(seconds), *([part] if part else [])]
     return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def main(folder: str, sounds: str, batch: str, seconds: str) -> None:
+def main(folder: str, sounds: str, batch: str, seconds: str, part: str | None = None) -> None:
     embed = SpectrumEmbedder()
 
     def slowly(sounds: Iterable[Path | FileContent]) -> Iterator[Recording | Exception]:
@@ -140,7 +143,9 @@ def main(folder: str, sounds: str, batch: str, seconds: str) -> None:
             yield recording
 
     try:
-        report = add(Index.open_or_create(folder, IDENTITY), [sounds], slowly, describe, batch=int(batch))
+        share = Share.parse(part) if part else None
+        index = Index.open_or_create(folder, IDENTITY)
+        report = add(index, [sounds], slowly, describe, part=share, batch=int(batch))
     except OpenClapError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(json.dumps({**asdict(report), "embedded": len(embed.seen)}))

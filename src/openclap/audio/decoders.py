@@ -14,7 +14,7 @@ import numpy as np
 from openclap.arrays import Wave
 from openclap.audio.opened import FileSection
 from openclap.audio.streams import EncodedStream
-from openclap.errors import AudioError
+from openclap.errors import AudioError, TruncatedAudioError
 
 AudioBlock = tuple[Wave, int]
 """(N, C) samples, or (N,) of one channel, and their rate in Hz."""
@@ -44,7 +44,8 @@ FEW, SHARE = 2, 0.1
 
 
 def decode_stream(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[AudioBlock]:
-    """Decode a stream in blocks. Raises AudioError when it cannot be decoded, or ends before its header says."""
+    """Decode a stream in blocks. Raises AudioError when it cannot be decoded, and TruncatedAudioError, after its last
+    block, when it ends before its header says."""
     if stream.damage:
         raise AudioError(f"{name}: damaged, {stream.damage}.")
     samples, rate = 0, 0
@@ -60,9 +61,9 @@ def decode_stream(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[
         raise truncated(name, samples / rate, max(by_bytes, stream.samples or 0) / rate)
 
 
-def truncated(name: str, seconds: float, stated_s: float) -> AudioError:
+def truncated(name: str, seconds: float, stated_s: float) -> TruncatedAudioError:
     """The error for a stream that ends before the length that its header states."""
-    return AudioError(f"{name}: truncated, {seconds:.2f} s of {stated_s:.2f} s could be decoded.")
+    return TruncatedAudioError(f"{name}: truncated, {seconds:.2f} s of {stated_s:.2f} s could be decoded.")
 
 
 def open_stream(file: BinaryIO, stream: EncodedStream) -> BinaryIO:
@@ -123,7 +124,7 @@ def _by_ffmpeg(file: BinaryIO, stream: EncodedStream, name: str) -> Iterator[Aud
     except av.FFmpegError:
         # The container's own length explains the failure better than FFmpeg's message.
         if stream.stated > 1:
-            raise AudioError(f"{name}: truncated, {100 / stream.stated:.0f} % of the file is there.") from None
+            raise TruncatedAudioError(f"{name}: truncated, {100 / stream.stated:.0f} % of the file is there.") from None
         if not stream.may_be_junk:
             raise AudioError(f"{name}: is not audio that libsndfile or FFmpeg can decode.") from None
 

@@ -150,20 +150,27 @@ def _split_ogg(file: BinaryIO, begin: int, end: int) -> Streams:
         # stream.
         packet = head[27 + head[26] :][:8] if len(head) > 27 else b""
         known = packet.startswith((b"\x01vorbis", b"OpusHead"))
-        is_lost, is_ordered = _check_pages(file, link[0], following[0])
+        is_lost, is_ordered, has_end = _check_pages(file, link[0], following[0])
         damage = "pages of its Ogg stream are missing or broken" if is_lost else None
-        yield EncodedStream(link[0], following[0], known and is_ordered and len(link) == 1, "ogg", damage=damage)
+        by_libsndfile = known and is_ordered and len(link) == 1
+        yield EncodedStream(link[0], following[0], by_libsndfile, "ogg", ends_early=not has_end, damage=damage)
     return end
 
 
-def _check_pages(file: BinaryIO, begin: int, end: int) -> tuple[bool, bool]:
-    """Whether a page is missing, by the page numbers, and whether the sample counts only increase.
+def _check_pages(file: BinaryIO, begin: int, end: int) -> tuple[bool, bool, bool]:
+    """Whether a page is missing, by the page numbers, whether the sample counts only increase, and whether the end is
+    there.
+
+    The end is missing where the bytes end within a page, or a packet goes on in a page that is not there, unless the
+    last page of each stream says that it is the last. Without this mark alone, a file may be complete: some programs
+    leave it out.
 
     Decoders skip broken pages, of up to a second, without an error; libsndfile ends where the last page says. A stream
     that was cut from a broadcast has headers, and then pages that start at any number.
     """
     last: dict[bytes, tuple[int, int]] = {}
-    is_broken, is_ordered = False, True
+    open_streams: set[bytes] = set()  # by their serial numbers
+    is_broken, is_ordered, goes_on = False, True, False
     while begin < end:
         head = read_at(file, begin, 27 + 255)
         size = 27 + head[26] + sum(head[27 : 27 + head[26]]) if head[:4] == b"OggS" and len(head) >= 27 else 0
@@ -173,23 +180,28 @@ def _check_pages(file: BinaryIO, begin: int, end: int) -> tuple[bool, bool]:
             # A whole page with a wrong checksum is damage in its middle; bytes that are no page at all may be junk
             # between two.
             if is_whole and not is_broken:
-                return True, is_ordered
+                return True, is_ordered, True
             begin, is_broken = next(find_all(file, b"OggS\0", begin + 1, end), end), True
+            goes_on = head.startswith(b"OggS")
             continue
         serial, number, samples = page[14:18], int.from_bytes(page[18:22], "little"), page[6:14]
         before, had = last.get(serial, (number, 0))
         # `had` is 0 as long as only headers have passed: behind these, a stream cut from a broadcast may start at any
         # number.
         if number > before + 1 and (had or is_broken):
-            return True, is_ordered
+            return True, is_ordered, True
         has = had if samples == b"\xff" * 8 else int.from_bytes(samples, "little")  # all ones: no packet ends here
         # libsndfile computes the length from the last page, so sample counts that fall back would cut the sound there.
         is_ordered = is_ordered and has >= had
         last[serial] = number, has
+        (open_streams.discard if page[5] & _LAST_PAGE else open_streams.add)(serial)
+        goes_on = page[26] > 0 and page[26 + page[26]] == 255  # a packet ends with a segment of fewer bytes
         begin, is_broken = begin + size, False
-    return False, is_ordered
+    return False, is_ordered, not (open_streams and goes_on)
 
 
+_LAST_PAGE = 0x04
+"""Flag in the header of the last page of a stream (RFC 3533, 6)."""
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 

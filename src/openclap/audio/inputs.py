@@ -38,14 +38,20 @@ def blocks(
     name: str = "the sound",
     mono: MonoConfig = DEFAULT_MONO,
     longest_s: float = math.inf,
+    *,
+    keep_truncated: bool = False,
 ) -> MonoBlocks:
     """Convert a sound to mono float32 blocks at `rate` Hz.
 
     Only this function decides which objects are sounds. Reading the first block raises AudioError for any other object,
     and for a sound that cannot be decoded. Reading on raises it where the sound is longer than `longest_s`.
+
+    Args:
+        keep_truncated: end without an error where a file lacks its end, which `MonoBlocks.ends_early` then says.
     """
-    decode = _opener(sound, name)
-    return MonoBlocks(decode if longest_s == math.inf else partial(_limited, decode, longest_s, name), rate, mono, name)
+    decode = _opener(sound, name, check_end=keep_truncated)
+    limited = decode if longest_s == math.inf else partial(_limited, decode, longest_s, name)
+    return MonoBlocks(limited, rate, mono, name, keep_truncated=keep_truncated)
 
 
 def _limited(decode: Callable[[], Iterator[AudioBlock]], longest_s: float, name: str) -> Iterator[AudioBlock]:
@@ -58,7 +64,7 @@ def _limited(decode: Callable[[], Iterator[AudioBlock]], longest_s: float, name:
         yield wave, rate
 
 
-def _opener(sound: Any, name: str) -> Callable[[], Iterator[tuple[Wave, int]]]:
+def _opener(sound: Any, name: str, *, check_end: bool) -> Callable[[], Iterator[tuple[Wave, int]]]:
     """A function that starts decoding a sound each time it is called: measuring levels needs a pass of its own."""
     if isinstance(sound, (bytearray, memoryview)):
         sound = bytes(sound)
@@ -66,11 +72,11 @@ def _opener(sound: Any, name: str) -> Callable[[], Iterator[tuple[Wave, int]]]:
         wave, from_rate = sound
         return lambda: _pieces(wave, from_rate, name)
     if isinstance(sound, (str, os.PathLike, bytes)):
-        return lambda: decoded(sound)
+        return lambda: decoded(sound, check_end=check_end)
     if hasattr(sound, "read") and hasattr(sound, "seekable"):
         # A path can be opened again, a pipe cannot.
         file = _rereadable(sound)
-        return lambda: decoded(file)
+        return lambda: decoded(file, check_end=check_end)
     return lambda: _refuse(sound, name)
 
 

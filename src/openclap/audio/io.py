@@ -19,7 +19,7 @@ from openclap.audio.find_streams import find_streams
 from openclap.audio.opened import AudioSource, name_of, opened
 from openclap.audio.resample import at_one_rate, resampled
 from openclap.audio.streams import EncodedStream
-from openclap.errors import AudioError, ConfigError
+from openclap.errors import AudioError, ConfigError, TruncatedAudioError
 
 __all__ = ["BLOCK", "AudioBlock", "AudioSource", "name_of"]
 
@@ -57,13 +57,17 @@ def decode(source: AudioSource) -> tuple[Wave, int]:
     return np.concatenate([wave_NC for wave_NC, _ in blocks]), blocks[0][1]
 
 
-def decoded(source: AudioSource) -> Iterator[tuple[Wave, int]]:
+def decoded(source: AudioSource, *, check_end: bool = False) -> Iterator[tuple[Wave, int]]:
     """Decode a sound in blocks of about BLOCK samples, as (N, C) and the rate. Raises as `decode`.
 
     All blocks have the rate and the number of channels of the first.
+
+    Args:
+        check_end: raise TruncatedAudioError, after the last block, also for a file that states no length and lacks its
+            end; see `EncodedStream.ends_early`.
     """
     with opened(source) as file:
-        yield from _blocks(file, name_of(source))
+        yield from _blocks(file, name_of(source), check_end=check_end)
 
 
 def decode_part(
@@ -108,18 +112,26 @@ def _as_audio_error(name: str) -> Iterator[None]:
         raise AudioError(f"{name}: cannot be decoded ({error}).") from None
 
 
-def _blocks(file: BinaryIO, name: str) -> Iterator[AudioBlock]:
-    samples = 0
+def _blocks(file: BinaryIO, name: str, *, check_end: bool = False) -> Iterator[AudioBlock]:
+    samples, ends_early = 0, False
+
+    def of_streams() -> Iterator[AudioBlock]:
+        nonlocal ends_early
+        for stream in find_streams(file):
+            ends_early = ends_early or stream.ends_early
+            yield from decode_stream(file, stream, name)
+
     with _as_audio_error(name):
         if not file.read(1):
             raise AudioError(f"{name}: the file is empty (0 bytes), expected a sound.")
-        blocks = (block for stream in find_streams(file) for block in decode_stream(file, stream, name))
-        for wave_NC, rate in at_one_rate(_checked(blocks, name)):
+        for wave_NC, rate in at_one_rate(_checked(of_streams(), name)):
             samples += len(wave_NC)
             if len(wave_NC):
                 yield wave_NC, rate
     if samples == 0:
         raise AudioError(f"{name}: contains no samples, expected a sound.")
+    if check_end and ends_early:
+        raise TruncatedAudioError(f"{name}: truncated, its end is missing.")
 
 
 def _checked(blocks: Iterator[AudioBlock], name: str) -> Iterator[AudioBlock]:

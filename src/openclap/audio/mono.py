@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from openclap.arrays import Wave
 from openclap.audio.io import AudioBlock, to_mono
 from openclap.audio.resample import resampled
-from openclap.errors import AudioWarning, ConfigError
+from openclap.errors import AudioWarning, ConfigError, TruncatedAudioError
 
 Channels = Literal["mean", "left", "right", "loudest"]
 SILENCE = 1e-4
@@ -71,8 +71,10 @@ class MonoBlocks:
     Args:
         decode: opens the recording and yields its blocks. It is called twice if the whole recording must be measured
             first (for the loudest channel, or silent ends), so that never more than a block is in memory.
+        keep_truncated: end without an error where a recording ends before its file says.
 
     Attributes:
+        ends_early: whether it did; valid after the last block.
         start: number of samples at `rate` that were cut from the front as silence; valid after the first block.
         source_rate, source_channels, source_samples: of the recording before mixing, trimming and resampling; valid
             after the last block.
@@ -84,10 +86,13 @@ class MonoBlocks:
         rate: int,
         config: MonoConfig = DEFAULT_MONO,
         name: str = "sound",
+        *,
+        keep_truncated: bool = False,
     ) -> None:
-        self.start = 0
+        self.start, self.ends_early = 0, False
         self.source_rate = self.source_channels = self.source_samples = 0
         self._decode, self._rate, self._config, self._name = decode, rate, config, name
+        self._keep_truncated = keep_truncated
         # Mixed before resampled: one channel is resampled instead of all, and both steps are linear.
         self._blocks = resampled(self._mono(), rate)
 
@@ -102,9 +107,21 @@ class MonoBlocks:
         """Duration of the recording in seconds; valid after the last block."""
         return self.source_samples / self.source_rate
 
+    def _decoded(self) -> Iterator[AudioBlock]:
+        """Yield the blocks of the recording, up to a missing end."""
+        has_sound = False
+        try:
+            for wave, rate in self._decode():
+                has_sound = has_sound or len(wave) > 0
+                yield wave, rate
+        except TruncatedAudioError:
+            if not (self._keep_truncated and has_sound):
+                raise
+            self.ends_early = True
+
     def _measured(self) -> Iterator[AudioBlock]:
         """Yield the blocks of the recording unchanged, and record its rate, channels and number of samples."""
-        for wave, rate in self._decode():
+        for wave, rate in self._decoded():
             self.source_rate, self.source_channels = rate, 1 if wave.ndim == 1 else wave.shape[1]
             self.source_samples += len(wave)
             yield wave, rate
@@ -116,7 +133,7 @@ class MonoBlocks:
             yield from mixed(self._measured(), channels, self._name)
             return
         levels = Levels()
-        for wave, rate in self._decode():
+        for wave, rate in self._decoded():
             levels.add(wave, rate)
         channel = levels.loudest if channels == "loudest" else channels
         first, end = levels.sounding(channel) if self._config.trim_silence else (0, levels.samples)

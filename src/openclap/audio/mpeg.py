@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import BinaryIO
 
 from openclap.audio.streams import (
+    SLACK,
     EncodedStream,
     Streams,
     find_all,
@@ -46,8 +47,10 @@ def split_frames(file: BinaryIO, begin: int, end: int) -> Streams:
     places = sorted({*starts, stop})
     for first, after in pairwise(places):
         last = starts.get(after, stop)
+        ends_early = _stated_bytes(file, skip_tags(file, first, last)) > last - skip_tags(file, first, last) + SLACK
         # A short part between two tags may be padding or a broken tag; a lone file must decode.
-        yield EncodedStream(first, last, may_be_junk=len(places) > 2 and last - first < JUNK)
+        is_junk = len(places) > 2 and last - first < JUNK
+        yield EncodedStream(first, last, ends_early=ends_early, may_be_junk=is_junk)
     return end
 
 
@@ -63,6 +66,19 @@ def _before_end_tags(file: BinaryIO, begin: int, end: int) -> int:
         if not 0 < size < end - begin:
             return end
         end -= size
+
+
+def _stated_bytes(file: BinaryIO, place: int) -> int:
+    """The length in bytes, from this frame on, that an Info frame states (http://gabriel.mp3-tech.org/mp3infotag.html);
+    0 for another frame or none."""
+    head = read_at(file, place, max(_INFO_AT) + 16)
+    for offset in _INFO_AT:
+        name, flags = head[offset : offset + 4], head[offset + 4 : offset + 8]
+        # The number of frames comes first, if bit 0 is set, and then that of bytes, if bit 1 is.
+        if name in (b"Xing", b"Info") and is_frame(head[:4]) and flags[-1:] and flags[-1] & 2:
+            at = offset + 8 + 4 * (flags[-1] & 1)
+            return int.from_bytes(head[at : at + 4], "big")
+    return 0
 
 
 def _info_frame(file: BinaryIO, place: int) -> int | None:

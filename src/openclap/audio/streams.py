@@ -28,6 +28,8 @@ class EncodedStream:
         patches: corrections of header fields, as (place after `begin`, bytes).
         stated: length stated by the header, in multiples of the actual length; 1 for a complete stream.
         samples: number stated by the header; None if none is stated, or if the decoder checks it.
+        ends_early: whether the end is missing although no length is stated: an Ogg that ends within a page, or an
+            MP3 with fewer bytes than its Info frame counts. Decoding it is no error.
         may_be_junk: whether to skip the stream silently when it cannot be decoded.
         damage: description of known damage for a message, or None.
     """
@@ -39,6 +41,7 @@ class EncodedStream:
     patches: tuple[tuple[int, bytes], ...] = ()
     stated: float = 1.0
     samples: int | None = None
+    ends_early: bool = False
     may_be_junk: bool = False
     damage: str | None = None
 

@@ -53,6 +53,7 @@ def add(
     table: Path | None = None,
     read_as: ReadAs = ReadAs(),
     exclude: Exclude = (),
+    part: str | None = None,
     watch: Watch = False,
     json: bool = False,
 ) -> None:
@@ -71,14 +72,21 @@ def add(
     sounds
         Folders or sound files.
     index
-        The index folder. Default: ~/.cache/openclap/index ($OPENCLAP_HOME/index).
+        The index: a folder, or s3://, gs:// or az://BUCKET/NAME. Default: ~/.cache/openclap/index
+        ($OPENCLAP_HOME/index).
     table
         A table that `openclap dataset build` can read: hits show its captions, tags and licences.
+    part
+        The part of the files for this job: 3/100 is the third of 100 jobs, which may run in parallel, on several
+        machines. When all are done: `openclap index optimize`.
     json
         Print one JSON object instead of a table.
     """
+    from openclap.errors import ConfigError
     from openclap.sources.recognise import advice
 
+    if part and watch:
+        raise ConfigError("--watch follows all files, so it cannot be combined with --part.")
     collection = read_as.recognise(table) if table else None
     records = list(collection.read()) if collection else []
     if collection and not any(record.captions for record in records):
@@ -86,7 +94,9 @@ def add(
     library = model_options.open_library(index or paths.home() / "index")
     started_s = time.monotonic()
     with progress("Indexing") as advance:
-        report = library.add(sounds, records=records, exclude=exclude, progress=advance, seconds=advance.add_seconds)
+        report = library.add(
+            sounds, records=records, exclude=exclude, part=part, progress=advance, seconds=advance.add_seconds
+        )
     took_s = time.monotonic() - started_s
     _show(report, json=json)
     if not json:
@@ -219,6 +229,11 @@ def _show(report: ScanReport, *, json: bool) -> None:
     from openclap.errors import DataError
 
     list_skipped(report.skipped)
+    if report.ends_early:
+        note(
+            f"{counted(report.ends_early, 'damaged file')} without the end: the index has what is there. List them "
+            "with: openclap index status"
+        )
     counts = {name: getattr(report, name) for name in ("added", "unchanged", "moved", "removed")}
     if json:
         print_json(asdict(report))
@@ -253,7 +268,7 @@ def _watch(library: Library, *, json: bool) -> None:
 
 
 def status(*, index: Path | None = None, json: bool = False) -> None:
-    """Show the number of files in an index, its model and its options.
+    """Show the number of files in an index, its model and its options, and files that lack their end.
 
     Parameters
     ----------
@@ -263,19 +278,23 @@ def status(*, index: Path | None = None, json: bool = False) -> None:
         Print one JSON object instead of lines.
     """
     from openclap.search.index import Index
+    from openclap.search.queries import paths_of_files
+    from openclap.search.rows import ENDS_EARLY
 
     folder = index or default_index()
     opened = Index.open(folder)
     files, windows = opened.count()
     identity = opened.identity
     header = opened.header()
-    facts: dict[str, object] = {"index": str(folder), "files": files, "windows": windows, "model": identity.model}
-    facts |= {"digest": identity.digest, "folders": [root.found(folder) for root in header.roots]}
+    facts: dict[str, object] = {"index": opened.address, "files": files, "windows": windows, "model": identity.model}
+    facts |= {"digest": identity.digest, "folders": [root.found(opened.place.own_folder) for root in header.roots]}
     facts |= {"exclude": list(header.exclude), "format": header.version}
     facts |= {"precision": identity.precision, "channels": identity.channels, "trim_silence": identity.trim_silence}
+    damaged = paths_of_files(opened, {"damage": ENDS_EARLY})
     if json:
-        print_json(facts)
+        print_json(facts | {"ends_early": damaged})
     else:
+        facts |= {f"damaged: {ENDS_EARLY}": damaged} if damaged else {}
         shown = {name: join_first(value) if isinstance(value, list) else value for name, value in facts.items()}
         print_table(["", ""], [[name, str(value)] for name, value in shown.items()])
     if not files:
@@ -296,7 +315,7 @@ def optimize(*, index: Path | None = None) -> None:
 
     opened = Index.open(index or default_index())
     opened.optimize()
-    note(f"{opened.folder} is optimized: {opened.count()[1]:,} windows.")
+    note(f"{opened.place} is optimized: {opened.count()[1]:,} windows.")
 
 
 def verify(*, index: Path | None = None, recall: bool = False, queries: int = 50, json: bool = False) -> None:

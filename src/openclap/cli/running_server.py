@@ -58,7 +58,7 @@ def registered(host: str, port: int, token: str | None, indexes: Mapping[str, Pa
     cannot be written stops no server."""
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     place = _folder() / f"{os.getpid()}.json"
-    by_folder = {os.path.realpath(folder): name for name, folder in indexes.items()}
+    by_folder = {_key(folder): name for name, folder in indexes.items()}
     try:
         if _is_loopback(local) and by_folder:
             server = RunningServer(local, port, os.getpid(), openclap.__version__, token, by_folder)
@@ -94,7 +94,7 @@ def search_text(folder: Path, query: Mapping[str, Any]) -> dict[str, Any] | None
     """The answer of `POST /v1/search` from the server of an index; None when there is none, or it cannot answer."""
     if (server := server_of(folder)) is None:
         return None
-    body = json.dumps({**query, "index": server.indexes[os.path.realpath(folder)]}).encode()
+    body = json.dumps({**query, "index": server.indexes[_key(folder)]}).encode()
     return _answer(server, "/v1/search", body, "application/json")
 
 
@@ -110,15 +110,24 @@ def search_sound(folder: Path, sound: Path, fields: FormFields) -> dict[str, Any
     if content is None:
         return None
     boundary = os.urandom(16).hex()
-    body = _multipart({**fields, "index": server.indexes[os.path.realpath(folder)]}, content, boundary)
+    body = _multipart({**fields, "index": server.indexes[_key(folder)]}, content, boundary)
     answer = _answer(server, "/v1/search/sound", body, f"multipart/form-data; boundary={boundary}")
     return None if answer is None or answer["warning"] else answer
 
 
 def server_of(folder: Path) -> RunningServer | None:
     """A running server of this version that serves the index in `folder`."""
-    real = os.path.realpath(folder)
-    return next((server for server in _servers() if real in server.indexes and _is_healthy(server)), None)
+    key = _key(folder)
+    return next((server for server in _servers() if key in server.indexes and _is_healthy(server)), None)
+
+
+def _key(folder: Path) -> str:
+    """The real path of an index; of one in object storage, that of its cache on this machine."""
+    if paths.is_url(folder):
+        from openclap.search.place import place_of
+
+        folder = place_of(folder).folder
+    return os.path.realpath(folder)
 
 
 def _servers() -> Iterator[RunningServer]:

@@ -37,7 +37,7 @@ def search(
     tokenizer: TokenizerFile = None,
     k: K = 10,
     where: Conditions = (),
-    keywords: KeywordUse = "off",
+    keywords: KeywordUse = "auto",
     also: tuple[str, ...] = (),
     unlike: tuple[str, ...] = (),
     every_window: EveryWindow = False,
@@ -56,7 +56,8 @@ def search(
     k
         The number of sounds to show.
     keywords
-        Words of file names, titles, tags and captions: off; fused with the embeddings; or only, which needs no model.
+        Words of file names, titles, tags and captions: fused with the embeddings; auto, only those that few files have;
+        off; or only, which needs no model.
     also
         Another description that counts as much, or with a weight behind a colon: "thunder:0.5".
     unlike
@@ -200,7 +201,9 @@ def show_objects(hits: list[dict[str, Any]], info: Mapping[str, Any], *, json: b
         for hit in hits
     ]
     print_table(["score", "where", "file", "caption"], rows, right=[0, 1])
+    if info["keywords"]:
+        note(f"Ranked also by the words: {', '.join(info['keywords'])}.")
     if info["method"] == "sketch":
-        note(f"{info['summary']}.".capitalize())
+        note(f"{info['summary'][0].upper()}{info['summary'][1:]}.")
     if not hits:
         note("Nothing found: the index is empty, or no file fits. Add sounds with: openclap index add FOLDER")

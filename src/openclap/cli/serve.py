@@ -58,8 +58,8 @@ def serve(
     Parameters
     ----------
     sounds
-        Indexes, or folders of sounds, which are indexed under openclap's home first. Default: your own index
-        (`openclap index add`), or the demo's; with --model, no index.
+        Indexes (folders or addresses such as s3://BUCKET/NAME), or folders of sounds, which are indexed under
+        openclap's home first. Default: your own index (`openclap index add`), or the demo's; with --model, no index.
     port
         The port; 0 for any that is free.
     host
@@ -183,6 +183,8 @@ def open_sounds(path: Path, model_options: ModelOptions) -> tuple[Library, tuple
 
     if Index.exists(path):
         return model_options.open_library(path), ()
+    if paths.is_url(path):
+        Index.open(path)  # raises: no index is made by serving an address
     if not path.is_dir():
         reason = "is no folder" if path.exists() else "does not exist"
         raise DataError(

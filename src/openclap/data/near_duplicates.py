@@ -1,6 +1,9 @@
 """Find near-duplicates: clips that sound like an earlier one though their samples differ (another encoding, level or
 cut); an optional step.
 
+Cosines decide, without the comparison of samples that `openclap duplicates` makes: a take that sounds the same is to be
+left out as well.
+
 Each clip that may be included is embedded. In the order of the records, a clip is left out when its cosine to an
 included one reaches the threshold. work/near/<model>/0.npy … contain the embeddings, CHUNK records a file;
 work/near.parquet lists the pairs for `select`.

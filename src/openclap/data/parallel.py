@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -42,6 +43,11 @@ class Share:
     def of_items(self, items: Sequence[T]) -> Sequence[T]:
         # Every n-th and not a contiguous part: slow records, such as those of one source, are spread over the jobs.
         return items[self.number - 1 :: self.of]
+
+    def has(self, name: str) -> bool:
+        """Whether an item belongs to the share, by a hash of its name: it does not depend on which others there are."""
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.of == self.number - 1
 
     def __str__(self) -> str:
         return f"{self.number}-of-{self.of}"

@@ -211,7 +211,7 @@ def _each_once(lists: Any) -> Any:
 
 
 def _stored(name: str) -> Callable[[Any], Any]:
-    """The column as it is stored; all null in an index of format 1, which lacks some."""
+    """The column as it is stored; all null in an index of an older format, which lacks some."""
 
     def column(files: Any) -> Any:
         if name in files.schema.names:
@@ -258,7 +258,7 @@ _TEXT = Fact("text", lambda column: column)
 FACTS: dict[str, Fact] = {
     **_stored_facts("number", ("duration_s", "rate", "channels", "size")),
     **_stored_facts("text", ("path", "hash", "caption", "licence", "title", "artist", "album", "comment", "copyright")),
-    **_stored_facts("text", ("category", "subcategory")),
+    **_stored_facts("text", ("category", "subcategory", "damage")),
     **_stored_facts("time", ("date",)),
     "modified": Fact("time", _modified),
     "name": Fact("text", _of_path(os.path.basename)),

@@ -10,6 +10,7 @@ B background queries, D embedding.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +19,10 @@ from typing import Any
 import numpy as np
 
 from openclap.errors import DataError
-from openclap.search import folder as _folder
 from openclap.search.background import descriptions
 from openclap.search.folder import FIT_NAME
 from openclap.search.index import Index, SearchInfo
 from openclap.search.rows import FloatArray
-from openclap.storage import new_file
 
 PROBABLY_NOTHING = 0.1
 """Fit below which there is probably nothing: of queries with a sound in the index, about a tenth lies below too."""
@@ -59,7 +58,7 @@ class Background:
 def with_fit(index: Index, info: SearchInfo, score: float) -> SearchInfo:
     """`info` with the fit of a text query with this best cosine; unchanged when the index has no background."""
     try:
-        with np.load(index.folder / FIT_NAME) as stored:
+        with _stored(index) as stored:
             if not _is_of(index, stored):
                 return info
             fit = _fit(stored["best_B"], score)
@@ -71,7 +70,7 @@ def with_fit(index: Index, info: SearchInfo, score: float) -> SearchInfo:
 def read_background(index: Index) -> Background | None:
     """The background of an index; None when there is none, or it is damaged or of another model or version."""
     try:
-        with np.load(index.folder / FIT_NAME) as stored:
+        with _stored(index) as stored:
             if not _is_of(index, stored):
                 return None
             background = Background(_facts(stored)["windows"], stored["best_B"], stored["vectors_BD"])
@@ -105,20 +104,26 @@ def update_background(index: Index, embed: EmbedTexts) -> bool:
 def write_background(index: Index, background: Background) -> None:
     """Store the background of an index. Raises DataError when it cannot be written, or another process is writing."""
     facts = {**_key(index), "windows": background.windows}
-    with _folder.write_lock(index.folder):
+    content = io.BytesIO()
+    np.savez(
+        content,
+        facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
+        best_B=background.best_B,
+        vectors_BD=background.vectors_BD,
+    )
+    with index.place.writing():
         try:
-            with new_file(index.folder / FIT_NAME) as file:
-                np.savez(
-                    file,
-                    facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
-                    best_B=background.best_B,
-                    vectors_BD=background.vectors_BD,
-                )
-        except OSError as error:
+            index.place.write(FIT_NAME, content.getvalue())
+        except (OSError, RuntimeError, ValueError) as error:
             raise DataError(
-                f"{index.folder}: {FIT_NAME} cannot be written ({error.strerror}). Check the free space and the "
-                "permissions, then run 'openclap index update'."
+                f"{index.place}: {FIT_NAME} cannot be written ({index.place.reason(error)}). Check the free space and "
+                "the permissions, then run 'openclap index update'."
             ) from error
+
+
+def _stored(index: Index) -> Any:
+    """The stored background as NumPy's archive."""
+    return np.load(io.BytesIO(index.place.read(FIT_NAME) or b""))
 
 
 def _key(index: Index) -> dict[str, Any]:

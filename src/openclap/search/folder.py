@@ -1,7 +1,7 @@
 """The folder of an index: `index.json` (model, roots and exclusions), and two LanceDB tables.
 
-`index.json` is written last, so a folder that has one is complete. Format 1 had neither roots nor the files' metadata;
-such an index opens, and its next write upgrades it.
+`index.json` is written last, so a folder that has one is complete. Format 1 had neither roots nor the files' metadata,
+and format 2 did not say which files are damaged; such an index opens, and its next write upgrades it.
 """
 
 from __future__ import annotations
@@ -9,46 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from openclap.errors import DataError, IndexMismatchError
-from openclap.locks import only_writer
-from openclap.search.keywords import KEYWORDS_NAME
 from openclap.search.paths import is_gone, prefixes
+from openclap.search.place import DAMAGED, HEADER_NAME, Place
 from openclap.search.rows import files_schema, windows_schema
 from openclap.types import COSINE_BOUNDS
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
-_WRITE_LOCK, _CREATE_LOCK = "write.lock", "create.lock"
-_HEADER_NAME = "index.json"
-_TABLES = ("files", "windows")
-_PART_NAME = _HEADER_NAME + ".part"
 FIT_NAME = "fit.npz"
 """The background of `fit.py`."""
-_OWN_NAMES = {
-    KEYWORDS_NAME,
-    _WRITE_LOCK,
-    _CREATE_LOCK,
-    _HEADER_NAME,
-    _PART_NAME,
-    "snapshot",
-    FIT_NAME,
-    *(f"{name}.lance" for name in _TABLES),
-}
-"""Entries of a folder that may become an index; any other belongs to the user."""
-_SPACE_MARGIN = 32 << 20
-"""Free bytes that writing leaves on a disk."""
 QUERY_COSINE = 0.999
 """Least cosine between a query and the same query in fp32: one that is as close serves on any machine."""
-_CREATING_TAKES_S = 30.0
-"""Wait for another process that creates the same index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +66,9 @@ class IndexRoot:
     path: str
     from_index: str | None = None
 
-    def found(self, folder: Path) -> str:
+    def found(self, folder: Path | None) -> str:
         """Where the root is now: at its path, or else beside the index; its path if it is at neither."""
-        if self.from_index is None or not is_gone(self.path):
+        if folder is None or self.from_index is None or not is_gone(self.path):
             return self.path
         beside = os.path.normpath(folder / self.from_index)
         return self.path if is_gone(beside) else beside
@@ -110,7 +88,7 @@ class IndexHeader:
     exclude: tuple[str, ...] = ()
     version: int = FORMAT_VERSION
 
-    def with_roots(self, folder: Path, paths: Iterable[str]) -> IndexHeader:
+    def with_roots(self, folder: Path | None, paths: Iterable[str]) -> IndexHeader:
         """A copy with more roots; a root below another one is left out."""
         roots = {root.path: root for root in self.roots}
         for path in paths:
@@ -126,24 +104,15 @@ class IndexHeader:
         return replace(self, roots=tuple(kept))
 
 
-def create(folder: Path, identity: IndexIdentity) -> None:
-    """Make `folder` an empty index. Of two processes that create it at once, the second one gets the error.
+def create(place: Place, identity: IndexIdentity) -> None:
+    """Make `place` an empty index. Of two processes that create it at once, the second one gets the error.
 
     Raises DataError when it is an index already, contains anything else, or cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be created ({error.strerror}). Choose another place.") from error
-    _refuse_used(folder)  # before a lock file is written to a folder of the user's
-    with only_writer(folder, _CREATE_LOCK, timeout_s=_CREATING_TAKES_S):
-        _refuse_used(folder)  # again, since another process may have created it before we got the lock
-        with storage(folder, "written"):
-            _remove_empty_tables(folder)
-            database = connect(folder)
-            database.create_table("files", schema=files_schema())
-            database.create_table("windows", schema=windows_schema(identity.dim))
-            write_header(folder, IndexHeader(identity))
+    with place.creating(), storage(place, "written"):
+        place.create_table("files", files_schema())
+        place.create_table("windows", windows_schema(identity.dim))
+        write_header(place, IndexHeader(identity))
 
 
 def replaced_folder(folder: Path) -> Path:
@@ -157,58 +126,49 @@ def rebuilding_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.rebuilding")
 
 
-def exists(folder: Path) -> bool:
-    """Whether `folder` has the header of an index; it may still be damaged."""
-    return (folder / _HEADER_NAME).is_file()
-
-
-def read_header(folder: Path) -> IndexHeader:
-    """Read the `index.json` of the index in `folder`. Raises DataError when it is no index, damaged or too new."""
-    if not exists(folder):
-        reason = "does not exist" if not folder.exists() else "is not a search index: it has no index.json"
-        if exists(replaced_folder(folder)):
-            raise DataError(
-                f"{folder} {reason}. Its rebuilding was stopped: run 'openclap index rebuild' to finish it."
-            )
-        raise DataError(f"{folder} {reason}. Give the folder of an index, or make one with 'openclap index add'.")
+def read_header(place: Place) -> IndexHeader:
+    """Read the `index.json` of the index at `place`. Raises DataError when it is no index, damaged or too new."""
+    content = place.read(HEADER_NAME)
+    if content is None:
+        raise _no_index(place)
     try:
-        header = json.loads((folder / _HEADER_NAME).read_text(encoding="utf-8"))
+        header = json.loads(content)
         version = int(header["format_version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged_header(folder) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged_header(place) from error
     if version > FORMAT_VERSION:
         raise DataError(
-            f"{folder} was written by a newer openclap (index format {version}, and this one reads "
+            f"{place} was written by a newer openclap (index format {version}, and this one reads "
             f"{FORMAT_VERSION}). Update openclap, or index into another folder."
         )
     try:
         roots = tuple(IndexRoot(str(root["path"]), root.get("from_index")) for root in header.get("roots", ()))
         return IndexHeader(_identity(header["identity"]), roots, tuple(map(str, header.get("exclude", ()))), version)
     except (AttributeError, ValueError, KeyError, TypeError) as error:
-        raise _damaged_header(folder) from error
+        raise _damaged_header(place) from error
 
 
-def check_identity(folder: Path, stored: IndexIdentity, wanted: IndexIdentity) -> None:
+def check_identity(place: Place, stored: IndexIdentity, wanted: IndexIdentity) -> None:
     """Raise IndexMismatchError when queries of `wanted` cannot be compared with the vectors of `stored`: they are of
     another model, or their precision is another one that states no cosine of at least 0.999 to fp32."""
     if stored.digest not in (wanted.digest, _digest_with_precision(wanted.digest, stored.precision)):
         raise IndexMismatchError(
-            f"{folder} was built with {_label(stored)}, and the model in use is {_label(wanted)}. "
+            f"{place} was built with {_label(stored)}, and the model in use is {_label(wanted)}. "
             "Their vectors cannot be compared. Load the model of the index, or index into another folder."
         )
     bound = COSINE_BOUNDS.get(wanted.precision, 0.0)
     if wanted.precision != stored.precision and bound < QUERY_COSINE:
         raise IndexMismatchError(
-            f"{folder} holds vectors of precision {stored.precision}, and those of {wanted.precision} are only within "
+            f"{place} holds vectors of precision {stored.precision}, and those of {wanted.precision} are only within "
             f"a cosine of {bound} of fp32, expected at least {QUERY_COSINE}. Choose precision {_close_enough(stored)}."
         )
 
 
-def check_precision(folder: Path, stored: IndexIdentity, precision: str) -> None:
+def check_precision(place: Place, stored: IndexIdentity, precision: str) -> None:
     """Raise IndexMismatchError unless new vectors of `precision` are as those of the index."""
     if precision != stored.precision:
         raise IndexMismatchError(
-            f"{folder} holds vectors of precision {stored.precision}, and the model in use computes {precision}: it "
+            f"{place} holds vectors of precision {stored.precision}, and the model in use computes {precision}: it "
             f"cannot add to this index. Choose precision {stored.precision}, or index into another folder."
         )
 
@@ -222,115 +182,54 @@ def _close_enough(stored: IndexIdentity) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def connect(folder: Path) -> Any:
-    """A LanceDB connection whose tables always show the latest commit of any process."""
-    import lancedb
-
-    return lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
-
-
-def open_table(folder: Path, database: Any, name: str, *schemas: Any) -> Any:
+def open_table(place: Place, name: str, *schemas: Any) -> Any:
     """The table `name`. Raises DataError when it is missing, unreadable or of none of these schemas."""
-    with storage(folder, "read"):
-        table = database.open_table(name)
+    with storage(place, "read"):
+        table = place.open_table(name)
         stored = table.schema
     if not any(stored.equals(schema) for schema in schemas):
-        raise DataError(f"{folder}: the table '{name}' has unexpected columns. {_REBUILD}")
+        raise DataError(f"{place}: the table '{name}' has unexpected columns. {DAMAGED}")
     return table
 
 
-def upgrade(folder: Path, files: Any) -> None:
+def upgrade(place: Place, files: Any) -> None:
     """Bring an index to the current format; its write lock is held. The header comes first, so that older versions of
     openclap refuse an index that was upgraded in half, and this one goes on."""
-    with storage(folder, "written"):
-        header = read_header(folder)
+    with storage(place, "written"):
+        header = read_header(place)
         if header.version < FORMAT_VERSION:
-            write_header(folder, replace(header, version=FORMAT_VERSION))
+            write_header(place, replace(header, version=FORMAT_VERSION))
         known = set(files.schema.names)
         if missing := [field for field in files_schema() if field.name not in known]:
             files.add_columns(missing)
 
 
-def write_header(folder: Path, header: IndexHeader) -> None:
-    """Replace `index.json` in one step. Raises OSError."""
+def write_header(place: Place, header: IndexHeader) -> None:
+    """Replace `index.json` in one step. Raises OSError and errors of LanceDB."""
     content = {
         "format_version": header.version,
         "identity": asdict(header.identity),
         "roots": [asdict(root) for root in header.roots],
         "exclude": list(header.exclude),
     }
-    part = folder / _PART_NAME
-    with part.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / _HEADER_NAME)
-
-
-def check_space(folder: Path, size: int) -> None:
-    """Raise DataError unless the disk has room for `size` bytes, and a margin. LanceDB can commit half a manifest to a
-    full disk, which makes a table unreadable, so the disk must not become full."""
-    free = shutil.disk_usage(folder).free
-    if free < 2 * size + _SPACE_MARGIN:
-        raise DataError(
-            f"{folder}: the index cannot be written ({free / 1e6:.0f} MB of free space are left). Make room, then run "
-            "it again: it resumes."
-        )
-
-
-def write_lock(folder: Path) -> AbstractContextManager[None]:
-    """Lock `folder` for writing; the system releases the lock of a process that dies.
-
-    Without it, two processes that add the same new file would both insert it: LanceDB's commits are atomic, but two
-    inserts do not conflict. Raises DataError when another process or thread has the lock, or the folder cannot be
-    written.
-    """
-    return only_writer(folder, _WRITE_LOCK)
+    place.write(HEADER_NAME, (json.dumps(content, indent=2) + "\n").encode())
 
 
 @contextmanager
-def storage(folder: Path, verb: str) -> Iterator[None]:
+def storage(place: Place, verb: str) -> Iterator[None]:
     """Convert errors of LanceDB and Arrow to DataError. `verb` is "read" or "written"."""
     import pyarrow as pa
 
     try:
         yield
     except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        advice = _REBUILD if verb == "read" else "Check the free space and the permissions, then run it again."
-        raise DataError(f"{folder}: the index cannot be {verb} ({cause}). {advice}") from error
+        advice = place.advice if verb == "read" else "Check the free space and the permissions, then run it again."
+        raise DataError(f"{place}: the index cannot be {verb} ({place.reason(error)}). {advice}") from error
 
 
-_REBUILD = "It is damaged or was removed. Delete the folder and index the sounds again."
-
-
-def _refuse_used(folder: Path) -> None:
-    if exists(folder):
-        raise DataError(f"{folder} is an index already. Open it, or choose another folder.")
-    if foreign := sorted(entry.name for entry in folder.iterdir() if entry.name not in _OWN_NAMES):
-        raise DataError(f"{folder} contains other files ({foreign[0]}). Choose an empty or a new folder for the index.")
-    database = connect(folder)
-    for name in _TABLES:
-        # A creation that was killed leaves empty tables; full ones are an index that lost its index.json.
-        if (folder / f"{name}.lance").exists() and _holds_rows(folder, database, name):
-            raise DataError(f"{folder} holds an index without its index.json. {_REBUILD}")
-
-
-def _remove_empty_tables(folder: Path) -> None:
-    for name in _TABLES:
-        if (table := folder / f"{name}.lance").exists():
-            shutil.rmtree(table)
-
-
-def _holds_rows(folder: Path, database: Any, name: str) -> bool:
-    try:
-        with storage(folder, "read"):
-            return bool(database.open_table(name).count_rows())
-    except DataError:
-        return any((folder / f"{name}.lance" / "data").glob("*"))
-
-
-def _from_index(folder: Path, path: str) -> str | None:
+def _from_index(folder: Path | None, path: str) -> str | None:
+    if folder is None:  # in object storage
+        return None
     try:
         return os.path.relpath(path, folder)
     except ValueError:  # another drive of Windows
@@ -358,5 +257,15 @@ def _label(identity: IndexIdentity) -> str:
     return f"{identity.model} ({windows}, digest {identity.digest[:12]})"
 
 
-def _damaged_header(folder: Path) -> DataError:
-    return DataError(f"{folder}: its index.json cannot be read. {_REBUILD}")
+def _no_index(place: Place) -> DataError:
+    folder = place.own_folder
+    if folder is None:
+        return DataError(f"{place}: there is no index at this address. Make one with 'openclap index add'.")
+    reason = "does not exist" if not folder.exists() else "is not a search index: it has no index.json"
+    if (replaced_folder(folder) / HEADER_NAME).is_file():
+        return DataError(f"{place} {reason}. Its rebuilding was stopped: run 'openclap index rebuild' to finish it.")
+    return DataError(f"{place} {reason}. Give the folder of an index, or make one with 'openclap index add'.")
+
+
+def _damaged_header(place: Place) -> DataError:
+    return DataError(f"{place}: its index.json cannot be read. {place.advice}")

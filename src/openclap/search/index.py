@@ -1,31 +1,36 @@
-"""A search index in a folder: sound files, and the embeddings of their windows. D embedding.
+"""A search index: sound files, and the embeddings of their windows, in a folder or in object storage. D embedding.
 
     index = Index.open_or_create(folder, IndexIdentity(digest, "mini", dim=512, length_s=10, hop_s=10))
     index.search(query_D, k=5)
 
-Any number of processes may search while one writes. Nothing outside the folder is written, and searching writes
-nothing at all.
+Any number of processes may search while one writes. Of an index in a folder nothing outside is written, and searching
+writes nothing at all. Of one in object storage, a search keeps a snapshot under openclap's home.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
+from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
 
 from openclap.errors import ConfigError, DataError
+from openclap.locks import only_writer
 from openclap.search import folder as _folder
 from openclap.search import snapshot as _snapshot
+from openclap.search import snapshot_tables as _tables
+from openclap.search import snapshot_writer as _writer
 from openclap.search.exact import Candidates, best_hits
 from openclap.search.folder import IndexHeader, IndexIdentity
 from openclap.search.keywords import KeywordIndex, in_memory
 from openclap.search.paths import absolute, is_storable, prefixes
+from openclap.search.place import CheckLock, Place, TableVersion, place_of
 from openclap.search.ranking import Bools, View, arrow_booleans
 from openclap.search.rows import (
     FileRow,
@@ -33,11 +38,11 @@ from openclap.search.rows import (
     among,
     file_rows,
     files_schema,
-    files_schema_1,
+    older_files_schemas,
     unit_vector,
     windows_schema,
 )
-from openclap.search.writer import KEEP_VERSIONS, IndexWriter
+from openclap.search.writer import IndexWriter
 from openclap.types import Hit, Window
 
 __all__ = ["FileRow", "Hits", "Index", "IndexIdentity", "Mask", "SearchInfo"]
@@ -46,6 +51,10 @@ _WINDOW = ["hash", "start_s", "end_s", "vector"]
 """The columns of a window that a search reads."""
 _LOOK_UP_AT_MOST = 4000
 """Contents whose files are looked up by hash; for more, reading the whole table is faster."""
+_MIRRORING_TAKES_S = 60.0
+"""Wait for another process of this machine that reads the same index from object storage."""
+_TURN_TAKES_S = 600.0
+"""Longest wait of a shared writer for its turn."""
 _NEWER_AT_MOST = 65_536
 """Windows that a search reads from the tables because the snapshot lacks them; for more it searches the tables."""
 _SAME_TIME_S = 1e-3
@@ -71,6 +80,7 @@ class SearchInfo:
         fit: of a text query, the part of a background of queries that have no better hit in the index; None where the
             index has no background. See `search.fit`.
         probably_nothing: whether the fit is so low that the index probably has no such sound.
+        keywords: words of the query by which files were ranked too.
     """
 
     method: Literal["sketch", "windows", "tables", "keywords"]
@@ -80,8 +90,13 @@ class SearchInfo:
     note: str = ""
     fit: float | None = None
     probably_nothing: bool = False
+    keywords: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        words = f", ranked also by the words {' '.join(self.keywords)}" if self.keywords else ""
+        return self._method() + words
+
+    def _method(self) -> str:
         newer = f", {self.newer:,} of them newer than the snapshot" if self.newer else ""
         if self.method == "sketch":
             return f"sketch of {self.windows:,} windows{newer}, {self.scored:,} scored exactly"
@@ -110,26 +125,37 @@ class Index:
     """An open index. Create one with `create`, `open` or `open_or_create`.
 
     Attributes:
-        folder: where it is stored.
+        place: where it is stored.
         identity: the model and the options of its embeddings.
     """
 
-    def __init__(self, folder: Path, identity: IndexIdentity) -> None:
-        self.folder = folder
+    def __init__(self, place: Place, identity: IndexIdentity) -> None:
+        self.place = place
         self.identity = identity
-        self._storage = partial(_folder.storage, folder)
+        self._storage = partial(_folder.storage, place)
         self._viewing = Lock()
         self._view: View | None = None
-        self._viewed: object = None
+        self._viewed: tuple[dict[str, TableVersion], object] | None = None
+        self._checked_s = -1.0
         self._note = ""
         if not self._has_snapshot():
             self._open_tables()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of snapshot and keywords: the index itself, or, of one in object storage, its cache here."""
+        return self.place.folder
+
+    @property
+    def address(self) -> str:
+        """The folder or URL with which the index is opened again."""
+        return self.place.address
 
     def _has_snapshot(self) -> bool:
         """Whether a search may do without LanceDB, which takes most of a second to import."""
         try:
             header = _snapshot.read_header(self.folder)
-            _snapshot.newest_versions(self.folder)
+            self.place.newest_versions()
         except DataError:
             return False
         return header is not None and header.dim == self.identity.dim
@@ -138,69 +164,64 @@ class Index:
         _ = self._files, self._windows
 
     @cached_property
-    def _database(self) -> Any:
-        return _folder.connect(self.folder)
-
-    @cached_property
     def _files(self) -> Any:
-        return _folder.open_table(self.folder, self._database, "files", files_schema(), files_schema_1())
+        return _folder.open_table(self.place, "files", files_schema(), *older_files_schemas())
 
     @cached_property
     def _windows(self) -> Any:
-        return _folder.open_table(self.folder, self._database, "windows", windows_schema(self.identity.dim))
+        return _folder.open_table(self.place, "windows", windows_schema(self.identity.dim))
 
     @classmethod
-    def create(cls, folder: str | Path, identity: IndexIdentity) -> Index:
-        """Create an empty index.
+    def create(cls, address: str | Path, identity: IndexIdentity) -> Index:
+        """Create an empty index in a folder, or at the URL of an object store.
 
-        Raises DataError when `folder` is an index already, contains anything else, or cannot be written.
+        Raises DataError when there is an index already, or anything else, or it cannot be written.
         """
-        place = _place(folder)
+        place = place_of(address)
         _folder.create(place, identity)
         return cls(place, identity)
 
     @classmethod
-    def open(cls, folder: str | Path, identity: IndexIdentity | None = None) -> Index:
+    def open(cls, address: str | Path, identity: IndexIdentity | None = None) -> Index:
         """Open an index, and check that it was built with `identity`, if given.
 
-        Raises DataError when `folder` is missing, no index, damaged or of a newer format, and IndexMismatchError when
-        the index was built with another model.
+        Raises DataError when it is missing, no index, damaged or of a newer format, and IndexMismatchError when the
+        index was built with another model.
         """
-        place = _place(folder)
+        place = place_of(address)
         stored = _folder.read_header(place).identity
         if identity is not None:
             _folder.check_identity(place, stored, identity)
         return cls(place, stored)
 
     @classmethod
-    def open_or_create(cls, folder: str | Path, identity: IndexIdentity) -> Index:
+    def open_or_create(cls, address: str | Path, identity: IndexIdentity) -> Index:
         """Open the index, or create it if there is none. Raises as `open` and `create`."""
-        place = _place(folder)
-        if not _folder.exists(place):
+        if not cls.exists(address):
             try:
-                return cls.create(place, identity)
+                return cls.create(address, identity)
             except DataError:
-                if not _folder.exists(place):  # otherwise another process created it in the meantime
+                if not cls.exists(address):  # otherwise another process created it in the meantime
                     raise
-        return cls.open(place, identity)
+        return cls.open(address, identity)
 
     @staticmethod
-    def exists(folder: str | Path) -> bool:
-        """Whether `folder` has the header of an index; it may still be damaged."""
-        return _folder.exists(_place(folder))
+    def exists(address: str | Path) -> bool:
+        """Whether there is the header of an index; it may still be damaged."""
+        return place_of(address).exists()
 
     def header(self) -> IndexHeader:
         """The content of `index.json` as it is now. Raises DataError when it cannot be read."""
-        return _folder.read_header(self.folder)
+        return _folder.read_header(self.place)
 
     def write_header(self, header: IndexHeader) -> None:
         """Replace `index.json`, under the write lock. Raises DataError when it cannot be written."""
         with self._storage("written"):
-            _folder.write_header(self.folder, header)
+            _folder.write_header(self.place, header)
 
     def check(self, identity: IndexIdentity) -> None:
         """Raise IndexMismatchError when embeddings of `identity` cannot be compared with those stored."""
-        _folder.check_identity(self.folder, self.identity, identity)
+        _folder.check_identity(self.place, self.identity, identity)
 
     def count(self) -> tuple[int, int]:
         """The numbers of files and of windows."""
@@ -226,9 +247,29 @@ class Index:
         if limit < 1:
             raise ConfigError(f"limit is {limit}, expected 1 file or more.")
         keywords = KeywordIndex(self.folder)
+        if self.place.own_folder is None:
+            self._mirror_keywords(keywords)
         if keywords.version() is not None:
             return keywords.search(query, limit, allowed)
         return in_memory(file_rows(self.facts()), query, limit, allowed)
+
+    def _mirror_keywords(self, keywords: KeywordIndex) -> None:
+        """Make the keywords of an index in object storage on this machine, unless they are up to date."""
+        self._current()
+        with self._viewing:
+            view, viewed = self._view, self._viewed
+        if view is None or viewed is None or keywords.version() == viewed[0]["files"].number:
+            return
+        with suppress(OSError, DataError), only_writer(self.folder, timeout_s=_MIRRORING_TAKES_S):
+            keywords.rebuild(file_rows(view.live_facts), viewed[0]["files"].number)
+
+    def rare_words(self, query: str, share: float) -> list[str]:
+        """The words of a query that are in names or facts of some files, and of no more than a share of all; none in an
+        index without the database of keywords."""
+        keywords = KeywordIndex(self.folder)
+        if self.place.own_folder is None:
+            self._mirror_keywords(keywords)
+        return keywords.rare_words(query, int(share * self.view().is_live_F.sum()))
 
     def files_by_path(self) -> dict[str, FileRow]:
         """The rows of all files."""
@@ -323,12 +364,16 @@ class Index:
         if (view := self._current()) is not None:
             return view
         with self._storage("read"):
-            return _snapshot.read_tables(self.folder, self._database, self.identity.dim)
+            return _tables.read_tables(self.place, self.identity.dim)
 
     def _current(self) -> View | None:
         """What the tables hold now, by the snapshot and the rows that are newer; None without a useful snapshot."""
+        asked_s = monotonic()
         with self._viewing, self._storage("read"):
-            versions, stamp = _snapshot.newest_versions(self.folder), _snapshot.header_stamp(self.folder)
+            if self._checked_s >= asked_s:  # by another thread, after this call began
+                return self._view
+            checked_s = monotonic()
+            versions, stamp = self.place.newest_versions(), _snapshot.header_stamp(self.folder)
             if (versions, stamp) != self._viewed:
                 self._view, self._viewed, self._note = None, None, ""
                 try:
@@ -336,15 +381,26 @@ class Index:
                 except _snapshot.SnapshotError as error:
                     self._note = str(error)
                 self._viewed = versions, stamp
+            self._checked_s = checked_s
             return self._view
 
-    def _read_view(self, versions: dict[str, _snapshot.TableVersion]) -> tuple[View, dict[str, _snapshot.TableVersion]]:
+    def _read_view(self, versions: dict[str, TableVersion]) -> tuple[View, dict[str, TableVersion]]:
+        if self.place.own_folder is None:
+            self._mirror()
         stored = _snapshot.open_snapshot(self.folder, self.identity.dim)
         if stored.header.versions == versions:
-            return _snapshot.view(stored), versions
+            return _tables.view(stored), versions
+        _tables.check_tables(self.place, stored, versions)
         self._open_tables()
-        changes = _snapshot.read_changes(self.folder, self._database, stored, _NEWER_AT_MOST)
-        return _snapshot.view(stored, changes), changes.versions
+        changes = _tables.read_changes(self.place, stored, _NEWER_AT_MOST)
+        return _tables.view(stored, changes), changes.versions
+
+    def _mirror(self) -> None:
+        """Bring this machine's snapshot of an index in object storage up to date; searches go on without it."""
+        with suppress(OSError, DataError), self._storage("read"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with only_writer(self.folder, timeout_s=_MIRRORING_TAKES_S):
+                _writer.refresh(self.place, self.identity.dim)
 
     def similar_to(self, path: str | Path, k: int, *, one_per_file: bool = True) -> list[Hit]:
         """Find the k sounds nearest to an indexed file, without the file itself; copies of it are included.
@@ -367,7 +423,7 @@ class Index:
             ]
             parts = [part.vectors for query in of_file for part in self._candidates(query.select(_WINDOW))]
         if not parts:
-            raise DataError(f"{name!r} is not in the index {self.folder}. Add it first, or check the path.")
+            raise DataError(f"{name!r} is not in the index {self.place}. Add it first, or check the path.")
         return unit_vector(np.concatenate(parts).astype(np.float32).mean(axis=0), self.identity.dim)
 
     def window_vector(self, path: str, start_s: float, end_s: float | None) -> FloatArray | None:
@@ -411,42 +467,61 @@ class Index:
         return len(gone)
 
     @contextmanager
-    def writing(self) -> Iterator[IndexWriter]:
-        """Lock the index for a series of changes.
+    def writing(self, *, shared: bool = False) -> Iterator[IndexWriter]:
+        """Lock the index for a series of changes; or, `shared`, for each of them, so that processes take turns.
 
-        Raises DataError when another process or thread has the lock.
+        Raises LockedError when another process or thread has the lock; of shared writers, when it has had it for
+        several minutes.
         """
-        with _folder.write_lock(self.folder):
-            _folder.upgrade(self.folder, self._files)
-            writer = IndexWriter(
-                self._files,
-                self._windows,
-                self.identity.dim,
-                self._storage,
-                folder=self.folder,
-                keywords=KeywordIndex(self.folder),
-                refresh=self._refresh,
-            )
+        if shared:
+            writer = self._writer(partial(self.place.writing, _TURN_TAKES_S), shared=True)
             yield writer
+            with writer.turn():
+                self._finish(writer)
+            return
+        with self.place.writing() as check:
+            writer = self._writer(lambda: nullcontext(check), shared=False)
+            yield writer
+            self._finish(writer)
+
+    def _writer(self, lock: Callable[[], AbstractContextManager[CheckLock]], *, shared: bool) -> IndexWriter:
+        with lock():
+            _folder.upgrade(self.place, self._files)
+        return IndexWriter(
+            self._files,
+            self._windows,
+            self.identity.dim,
+            self._storage,
+            place=self.place,
+            keywords=KeywordIndex(self.folder),
+            refresh=self._refresh,
+            lock=lock,
+            shared=shared,
+        )
+
+    def _finish(self, writer: IndexWriter) -> None:
+        if self.place.own_folder is not None:
             writer.finish()
             self._refresh()
 
     def _refresh(self) -> None:
         """Bring the snapshot up to date. Without one, searches read the tables: so a full disk fails no addition."""
+        if self.place.own_folder is None:
+            return  # searches do so, on each machine
         with suppress(OSError, DataError), self._storage("written"):
-            _snapshot.refresh(self.folder, self._database, self.identity.dim)
+            _writer.refresh(self.place, self.identity.dim)
 
     def optimize(self) -> None:
-        """Merge the fragments of both tables, and make the snapshot anew.
+        """Remove vectors that belong to no file, merge the fragments of both tables, and make the snapshot anew.
 
         Merging holds the vectors in memory. Raises DataError when another process is writing, or the disk is full.
         """
-        with _folder.write_lock(self.folder), self._storage("written"):
-            before = self._files.version
-            for table in (self._files, self._windows):
-                table.optimize(cleanup_older_than=KEEP_VERSIONS)
-            KeywordIndex(self.folder).update([], [], before=before, after=self._files.version)
-            _snapshot.rebuild(self.folder, self._database, self.identity.dim)
+        with self.writing() as writer:
+            writer.prune()
+            writer.merge()
+            if self.place.own_folder is not None:
+                with self._storage("written"):
+                    _writer.rebuild(self.place, self.identity.dim)
 
     def without_windows(self) -> list[str]:
         """Paths of files whose vectors are missing: the index is damaged."""
@@ -475,8 +550,8 @@ class Index:
                 if _snapshot.header_stamp(self.folder) is None:
                     return 0
                 raise
-            _snapshot.compare_files(stored, self._files)
-            return _snapshot.compare(stored, self._windows, progress)
+            _tables.compare_files(stored, self._files)
+            return _tables.compare(stored, self._windows, progress)
 
     def sample(self, count: int, rng: np.random.Generator) -> FloatArray:
         """Vectors (count, D) of random windows."""
@@ -530,7 +605,3 @@ def _mask(mask_F: Mask, facts: Any) -> Bools:
             "Make it from the table that Index.facts() returns, or pass a function of that table."
         )
     return values_F
-
-
-def _place(folder: str | Path) -> Path:
-    return Path(folder).expanduser().absolute()

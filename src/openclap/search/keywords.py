@@ -1,16 +1,21 @@
 """Find files by words: BM25 over file names, titles, tags, keywords, captions, comments and categories.
 
 A SQLite database with an FTS5 table in the folder of the index (https://sqlite.org/fts5.html). It is derived from the
-table of files: the writer of the index keeps it up to date, and makes it again when it is missing, damaged, or of
-another version of the table. Words are compared without their case, accents, and English endings.
+table of files: the writer of the index keeps it up to date, and makes it again when it is missing, damaged, of another
+version of the table, or of another schema. Words are compared without their case, accents, and English endings.
+
+A word that was joined from several ("FruityLoops") counts as its parts, and in facts also as a whole.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path, PurePath
 
 from openclap.errors import DataError
@@ -18,7 +23,10 @@ from openclap.search.rows import FileRow
 
 KEYWORDS_NAME = "keywords.sqlite"
 
-_SCHEMA = """
+_SCHEMA_NUMBER = 2
+"""Of the tables below and of what `_texts` stores in them."""
+_SCHEMA = f"""
+PRAGMA user_version = {_SCHEMA_NUMBER};
 CREATE TABLE version(number INTEGER);
 CREATE TABLE files(id INTEGER PRIMARY KEY, path TEXT UNIQUE, letters TEXT, words TEXT, facts TEXT);
 CREATE INDEX letters ON files(letters);
@@ -38,7 +46,20 @@ _WORDS = re.compile(r"[^\W\d_]+|\d+")
 
 def split_words(text: str) -> list[str]:
     """Words of a name or text, without their case: "RainOnRoof_02" has rain, on, roof, 02."""
-    return [word.casefold() for part in _WORDS.findall(text) for word in _split_camel_case(part)]
+    return [word for parts in _split_parts(text) for word in parts]
+
+
+def _split_parts(text: str) -> list[list[str]]:
+    """The words of `split_words`, together where they are written as one: [[rain, on, roof], [02]]."""
+    # macOS stores "ö" in names as o and a combining mark, which is no letter and would end the word.
+    composed = unicodedata.normalize("NFC", text)
+    return [[word.casefold() for word in _split_camel_case(part)] for part in _WORDS.findall(composed)]
+
+
+def _letters(words: Iterable[str]) -> str:
+    """Letters and digits of words without their accents, as FTS5's remove_diacritics has them."""
+    decomposed = unicodedata.normalize("NFD", "".join(words))
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
 def _split_camel_case(word: str) -> Iterator[str]:
@@ -50,6 +71,11 @@ def _split_camel_case(word: str) -> Iterator[str]:
             yield word[first:at]
             first = at
     yield word[first:]
+
+
+def _has_meaning(word: str) -> bool:
+    """Whether a word may be rare because of its meaning: numbers and short parts of names ("s", "fx") are by chance."""
+    return word.isalpha() and (len(word) > 2 or not word.isascii()) and word not in FUNCTION_WORDS
 
 
 class KeywordIndex:
@@ -66,6 +92,8 @@ class KeywordIndex:
         """The version of the table of files that the database is derived from; None when there is no sound database."""
         try:
             with self._open("ro") as database:
+                if database.execute("PRAGMA user_version").fetchone() != (_SCHEMA_NUMBER,):
+                    return None
                 row = database.execute("SELECT number FROM version").fetchone()
                 return int(row[0]) if row else None
         except sqlite3.Error:
@@ -111,16 +139,27 @@ class KeywordIndex:
     def search(self, query: str, limit: int, allowed: Collection[str] | None = None) -> list[str]:
         """Paths of files, the best first.
 
-        Files are ranked by BM25. A query that is part of a file name, whatever separates its words ("RainRoof_0" and
-        "rain roof 0" are part of FX_RainRoof_01.wav), finds these names too, the shortest first: before all others if
-        it has several words, after them if it is a single word ("rain" is part of "train").
+        First come names with the words of the query in a row; then, if it has several, names with its letters, whatever
+        separates its words ("RainRoof_0" and "rain roof 0" are part of FX_RainRoof_01.wav); then files that have all
+        words somewhere, and then those that have some. The letters of a single word come last ("rain" is part of
+        "train"), at the beginning of a word before elsewhere. Names are ordered by length, and other files by BM25.
 
         Args:
             allowed: the files that may be found.
         """
         try:
             with self._open("ro") as database:
-                return _search(database, query, limit, allowed)
+                return search_tables(database, query, limit, allowed)
+        except sqlite3.Error:
+            return []
+
+    def rare_words(self, query: str, most: int) -> list[str]:
+        """The words of a query that are in names or facts of 1 to `most` files."""
+        try:
+            with self._open("ro") as database:
+                words = [word for word in dict.fromkeys(split_words(query)[:_MOST_WORDS]) if _has_meaning(word)]
+                count = "SELECT count(*) FROM (SELECT 1 FROM terms WHERE terms MATCH ? LIMIT ?)"
+                return [w for w in words if 0 < database.execute(count, (f'"{w}"', most + 1)).fetchone()[0] <= most]
         except sqlite3.Error:
             return []
 
@@ -141,10 +180,16 @@ class KeywordIndex:
 
 def in_memory(files: Iterable[FileRow], query: str, limit: int, allowed: Collection[str] | None = None) -> list[str]:
     """As `KeywordIndex.search`, without a database on the disk: for an index that has none and cannot be written."""
-    with closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(_SCHEMA)
-        _insert(database, files)
-        return _search(database, query, limit, allowed)
+    with closing(tables_of(files)) as tables:
+        return search_tables(tables, query, limit, allowed)
+
+
+def tables_of(files: Iterable[FileRow]) -> sqlite3.Connection:
+    """A database in memory."""
+    tables = sqlite3.connect(":memory:")
+    tables.executescript(_SCHEMA)
+    _insert(tables, files)
+    return tables
 
 
 def _insert(database: sqlite3.Connection, files: Iterable[FileRow]) -> None:
@@ -158,9 +203,10 @@ def _insert(database: sqlite3.Connection, files: Iterable[FileRow]) -> None:
 def _texts(row: FileRow) -> tuple[str, str, str, str]:
     """path, letters and digits of the name, words of the name, words of the other facts."""
     single = (row.title, row.caption, row.comment, row.category, row.subcategory, row.artist, row.album)
-    facts = " ".join(filter(None, (*single, *row.tags, *row.keywords)))
-    words = split_words(PurePath(row.path).name)
-    return row.path, "".join(words), " ".join(words), " ".join(split_words(facts))
+    facts = [part for text in filter(None, (*single, *row.tags, *row.keywords)) for part in _split_parts(text)]
+    joined = ["".join(words) for words in facts if len(words) > 1]
+    name = split_words(PurePath(row.path).name)
+    return row.path, _letters(name), " ".join(name), " ".join([*chain(*facts), *joined])
 
 
 def _remove(database: sqlite3.Connection, paths: Iterable[str]) -> None:
@@ -171,35 +217,64 @@ def _remove(database: sqlite3.Connection, paths: Iterable[str]) -> None:
             database.execute("DELETE FROM files WHERE id = ?", row[:1])
 
 
-def _search(database: sqlite3.Connection, query: str, limit: int, allowed: Collection[str] | None) -> list[str]:
-    words = split_words(query)
-    most = limit if allowed is None else -1
-    ways = (_by_letters, _by_terms) if len(words) > 1 else (_by_terms, _by_letters)
+def search_tables(database: sqlite3.Connection, query: str, limit: int, allowed: Collection[str] | None) -> list[str]:
+    """As `KeywordIndex.search`, in the tables of an open database."""
+    units = list(dict.fromkeys(map(tuple, _split_parts(query))))
+    words = list(chain(*units))
+    if not words:
+        return []
+    phrase = f'words : "{" ".join(words[:_MOST_WORDS])}"'
+    letters = _letters(words)
+    by_name, by_letters = partial(_by_name, letters=letters), partial(_by_letters, letters=letters)
+    some = partial(_by_terms, match=" OR ".join(_rarest(database, words)))
+    if len(words) > 1:
+        ways = (partial(by_name, match=phrase), by_letters, partial(_by_terms, match=_all_of(database, units)), some)
+    else:
+        ways = (partial(by_name, match=phrase), some, partial(by_name, match=f"{phrase} *"), by_letters)
     found: dict[str, None] = {}
     for way in ways:
-        found.update((path, None) for path in way(database, words, most) if allowed is None or path in allowed)
+        paths = way(database, limit=limit if allowed is None else -1)
+        found.update((path, None) for path in paths if allowed is None or path in allowed)
         if len(found) >= limit:
             break
     return list(found)[:limit]
 
 
-def _by_letters(database: sqlite3.Connection, words: Sequence[str], limit: int) -> list[str]:
-    """Files with the letters of the query in their names, the shortest name first."""
-    letters = "".join(words)
-    if not letters:
-        return []
+def _by_name(database: sqlite3.Connection, match: str, letters: str, limit: int) -> list[str]:
+    """Files that match an expression of FTS5, the shortest name first; names with the letters as they are typed come
+    before those with another ending ("mine" also matches "mining")."""
+    sql = """SELECT path FROM files JOIN (SELECT rowid AS id FROM terms WHERE terms MATCH ?) USING (id)
+             ORDER BY instr(letters, ?) = 0, length(letters), path LIMIT ?"""
+    return [path for (path,) in database.execute(sql, (match, letters, limit))]
+
+
+def _by_letters(database: sqlite3.Connection, letters: str, limit: int) -> list[str]:
+    """Files with these letters and digits in their names, the shortest name first."""
     sql = """SELECT path FROM files JOIN (SELECT id FROM files WHERE instr(letters, ?)) USING (id)
              ORDER BY length(letters), path LIMIT ?"""
     return [path for (path,) in database.execute(sql, (letters, limit))]
 
 
-def _by_terms(database: sqlite3.Connection, words: Sequence[str], limit: int) -> list[str]:
-    chosen = " OR ".join(_rarest(database, words))
-    if not chosen:
+def _by_terms(database: sqlite3.Connection, match: str, limit: int) -> list[str]:
+    """Files that match an expression of FTS5 (none for an empty one), the best by BM25 first."""
+    if not match:
         return []
     sql = f"""SELECT path FROM files JOIN (SELECT rowid AS id, bm25(terms, {_NAME_WEIGHT}, {_FACTS_WEIGHT}) AS score
               FROM terms WHERE terms MATCH ? ORDER BY score LIMIT ?) USING (id) ORDER BY score, path"""
-    return [path for (path,) in database.execute(sql, (chosen, limit))]
+    return [path for (path,) in database.execute(sql, (match, limit))]
+
+
+def _all_of(database: sqlite3.Connection, units: Sequence[tuple[str, ...]]) -> str:
+    """An expression for files that have all words of a query, those left out that no file has, and function words.
+
+    Of a joined word ("FruityLoops"), files have the whole or all parts.
+    """
+    whole = [f'"{"".join(parts)}"' for parts in units]
+    every = [" AND ".join(f'"{word}"' for word in parts) for parts in units]
+    each = [f"({one} OR ({all_parts}))" for one, all_parts in zip(whole, every, strict=True)]
+    chosen = [one for one, parts in zip(each, units, strict=True) if not set(parts) <= FUNCTION_WORDS][:_MOST_WORDS]
+    exists = "SELECT 1 FROM terms WHERE terms MATCH ? LIMIT 1"
+    return " AND ".join(one for one in chosen if database.execute(exists, (one,)).fetchone())
 
 
 def _rarest(database: sqlite3.Connection, words: Sequence[str]) -> list[str]:

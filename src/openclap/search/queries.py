@@ -16,6 +16,7 @@ from openclap.errors import ConfigError
 from openclap.search.filters import Where, facets, mask_of
 from openclap.search.fit import with_fit
 from openclap.search.index import Hits, Index, SearchInfo
+from openclap.search.keywords import split_words
 from openclap.search.paths import prefixes
 from openclap.search.ranking import Bools
 from openclap.search.rows import FloatArray
@@ -25,6 +26,11 @@ FUSION_CONSTANT = 60
 """k of reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009, https://doi.org/10.1145/1571941.1572114."""
 _FUSED_AT_LEAST = 1024
 """Hits of each ranking that are fused; a power of two above twice the wanted hits, so that pages rarely change it."""
+
+
+RARE = 0.005
+"""Share of the files that have a word up to which it is rare: then it also ranks them, unless a search says otherwise.
+Chosen by the recall of captions with names that have their words, and with names that do not (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class SearchQuery:
     vector: FloatArray | None = None
     words: str = ""
     where: Where = ()
-    keywords: KeywordUse = "off"
+    keywords: KeywordUse = "auto"
     every_window: bool = False
     without: frozenset[str] = frozenset()
 
@@ -64,8 +70,8 @@ def find(index: Index, query: SearchQuery, k: int, offset: int = 0, *, exact: bo
     wanted = offset + k
     if query.vector is None or query.keywords == "only":
         hits = _by_words(index, query, wanted)
-    elif query.keywords == "fused":
-        hits = _fused(index, query, query.vector, wanted, exact=exact)
+    elif words := _words_to_fuse(index, query):
+        hits = _fused(index, query, query.vector, words, wanted, exact=exact)
     else:
         hits = _nearest(index, query, query.vector, wanted, exact=exact)
     return Hits(as_found(index, hits[offset:wanted]), hits.info)
@@ -82,6 +88,12 @@ def count_files(index: Index, where: Where) -> int:
     return int(mask_of(index.facts(), where).sum())
 
 
+def paths_of_files(index: Index, where: Where) -> list[str]:
+    """The paths of the files that fulfil the conditions, in order."""
+    files = index.facts()
+    return sorted(files.filter(mask_of(files, where)).column("path").to_pylist())
+
+
 def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
     """Hits, the best first, without those that overlap a better one in their file."""
     kept: list[Hit] = []
@@ -96,10 +108,7 @@ def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
 
 def _allowed(index: Index, where: Where) -> set[str] | None:
     """The paths of files that fulfil the conditions; None for all."""
-    if not where:
-        return None
-    files = index.facts()
-    return set(files.filter(mask_of(files, where)).column("path").to_pylist())
+    return set(paths_of_files(index, where)) if where else None
 
 
 def _nearest(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, *, exact: bool) -> Hits:
@@ -137,12 +146,19 @@ def _by_words(index: Index, query: SearchQuery, wanted: int) -> Hits:
     return Hits(hits, SearchInfo("keywords", 0, 0))
 
 
-def _fused(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, *, exact: bool) -> Hits:
+def _words_to_fuse(index: Index, query: SearchQuery) -> str:
+    """Words by which files are ranked too; "" for none. A query by a sound has none."""
+    if query.keywords == "auto" and query.words:
+        return " ".join(index.rare_words(query.words, RARE))
+    return query.words if query.keywords == "fused" else ""
+
+
+def _fused(index: Index, query: SearchQuery, vector_D: FloatArray, words: str, wanted: int, *, exact: bool) -> Hits:
     """Reciprocal rank fusion of the ranking by cosine and the ranking by words. Of a file with several hits the best
     one gets the rank of its words."""
     depth = max(_FUSED_AT_LEAST, 1 << (2 * wanted).bit_length())
     by_vector = _nearest(index, query, vector_D, depth, exact=exact)
-    paths = index.find_by_keywords(query.words, depth, _allowed(index, query.where))
+    paths = index.find_by_keywords(words, depth, _allowed(index, query.where))
     by_words = {path: rank for rank, path in enumerate(paths, start=1)}
     only_words = set(by_words) - {hit.path for hit in by_vector}
     more = index.search(vector_D, len(only_words), mask_F=_among(only_words), exact=exact) if only_words else []
@@ -151,7 +167,13 @@ def _fused(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, 
         of_vector = _reciprocal(rank) if rank <= len(by_vector) else 0.0
         of_words = _reciprocal(by_words.pop(hit.path)) if hit.path in by_words else 0.0
         fused.append((-of_vector - of_words, rank, hit))
-    return Hits([hit for _, _, hit in sorted(fused, key=lambda entry: entry[:2])][:wanted], by_vector.info)
+    # A sound that is named so is there, whatever its cosine.
+    info = replace(
+        by_vector.info,
+        keywords=tuple(split_words(words)),
+        probably_nothing=by_vector.info.probably_nothing and not paths,
+    )
+    return Hits([hit for _, _, hit in sorted(fused, key=lambda entry: entry[:2])][:wanted], info)
 
 
 def _among(paths: set[str]) -> Callable[[Any], Bools]:
@@ -164,7 +186,7 @@ def _reciprocal(rank: int) -> float:
 
 def as_found(index: Index, hits: Sequence[Hit]) -> list[Hit]:
     """Hits with the paths that their files have now: those of roots that moved together with the index."""
-    roots = [(root.path, root.found(index.folder)) for root in index.header().roots]
+    roots = [(root.path, root.found(index.place.own_folder)) for root in index.header().roots]
     moved = {old: new for (old, new) in roots if old != new}
     pairs = list(zip(prefixes(moved), prefixes(moved.values()), strict=True))
     for old, new in pairs:

@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 from openclap.errors import DataError
+from openclap.paths import is_url
 from openclap.search import folder as _folder
 from openclap.search.folder import IndexHeader
 from openclap.search.index import Index
 from openclap.search.paths import is_gone
+from openclap.search.place import place_of
 
 
 def prepare(place: Path) -> tuple[Index, Path]:
@@ -17,10 +19,15 @@ def prepare(place: Path) -> tuple[Index, Path]:
 
     Raises DataError when there is no index, or when a root is missing: its sounds would not be in the new index.
     """
+    if is_url(place):
+        raise DataError(
+            f"{place_of(place)} is in object storage, where no folder can be renamed. Make an index with the other "
+            "model at another address, and search that one."
+        )
     old, new = _folder.replaced_folder(place), _folder.rebuilding_folder(place)
-    if not place.exists() and _folder.exists(old):
-        (new if _folder.exists(new) else old).rename(place)
-    if _folder.exists(place) and _folder.exists(old):
+    if not place.exists() and Index.exists(old):
+        (new if Index.exists(new) else old).rename(place)
+    if Index.exists(place) and Index.exists(old):
         shutil.rmtree(old, ignore_errors=True)
     index = Index.open(place)
     roots = [root.found(place) for root in index.header().roots]
@@ -45,7 +52,7 @@ def exchange(index: Index, header: IndexHeader, new: Path) -> None:
     """
     place = index.folder
     old = _folder.replaced_folder(place)
-    with _folder.write_lock(place), _folder.write_lock(new):
+    with index.place.writing(), place_of(new).writing():
         if index.header() != header:
             raise DataError(f"{place} got other folders while it was rebuilt. Run it again: it resumes.")
         if Index.open(new).count()[0] == 0 < index.count()[0]:

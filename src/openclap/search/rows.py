@@ -23,6 +23,8 @@ from openclap.types import FileMetadata, Hit, Window
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
+ENDS_EARLY = "ends early"
+"""The damage of a file that lacks its end."""
 METADATA_VERSION = 1
 """Of what is read from the files' own metadata. Rows of an older version are read again by the next scan."""
 
@@ -40,6 +42,7 @@ class FileRow:
         caption, tags, licence: from the table that was given with the sounds.
         title to keywords: from the file's own metadata; see `types.FileMetadata`.
         metadata_version: METADATA_VERSION when that was read; 0 for rows of indexes in format 1.
+        damage: ENDS_EARLY for a file that lacks its end, of which the index has what is there.
     """
 
     path: str
@@ -62,6 +65,7 @@ class FileRow:
     subcategory: str | None = None
     keywords: tuple[str, ...] = ()
     metadata_version: int = 0
+    damage: str | None = None
 
     def with_metadata(self, metadata: FileMetadata) -> FileRow:
         """A copy with the metadata of the file; a file name in the form of UCS decides the category."""
@@ -119,15 +123,18 @@ def files_schema() -> Any:
         **{name: pa.string() for name in _TEXTS},
         "keywords": pa.list_(pa.string()),
         "metadata_version": pa.int32(),
+        "damage": pa.string(),
     }
     return pa.schema(list(types.items()))
 
 
-def files_schema_1() -> Any:
-    """The Arrow schema of files in indexes of format 1: the first columns of `files_schema`."""
+def older_files_schemas() -> list[Any]:
+    """The Arrow schemas of files in indexes of formats 1 and 2: the first columns of `files_schema`."""
     import pyarrow as pa
 
-    return pa.schema(list(files_schema())[: -len(_TEXTS) - 2])
+    columns = list(files_schema())
+    names = [column.name for column in columns]
+    return [pa.schema(columns[: names.index(first_new)]) for first_new in (_TEXTS[0], "damage")]
 
 
 def windows_schema(dim: int) -> Any:
@@ -154,7 +161,7 @@ def files_table(rows: Sequence[FileRow]) -> Any:
 
 
 def file_rows(table: Any) -> list[FileRow]:
-    """An Arrow table or batch of `files_schema`, or of `files_schema_1`, as rows."""
+    """An Arrow table or batch of `files_schema`, or of `older_files_schemas`, as rows."""
     names = [field.name for field in fields(FileRow) if field.name in table.schema.names]
     columns = {name: table.column(name).to_pylist() for name in names}
     for name in _LISTS:

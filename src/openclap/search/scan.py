@@ -10,21 +10,27 @@ are committed in batches, so a scan that is stopped, or killed, resumes where it
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openclap.errors import ConfigError, DataError
 from openclap.search.index import Index
 from openclap.search.paths import is_gone, prefixes
-from openclap.search.rows import METADATA_VERSION, FileRow, check_windows
+from openclap.search.rows import ENDS_EARLY, METADATA_VERSION, FileRow, check_windows
 from openclap.search.walk import Stamp, Walk, stamp, walk, walk_changed
 from openclap.search.writer import IndexWriter
 from openclap.types import FileContent, FileMetadata, Progress, Recording
+
+if TYPE_CHECKING:
+    from openclap.data.parallel import Share
 
 EmbedRecordings = Callable[[Iterable[Path | FileContent]], Iterable[Recording | Exception]]
 """Embeds sounds: yields, in order, the recording with (D,) embeddings of its windows, or the exception that explains
@@ -41,6 +47,11 @@ READ_WHOLE = 4 << 20
 COMMIT_EVERY_S = 10.0
 """Seconds after which finished files are committed, however few they are: long recordings take minutes each."""
 
+_COMMIT_SHARE = 0.1
+"""Part of its time that one of several processes spends on commits, waiting for its turn included: in object storage,
+and beside many others, a commit takes seconds, and fewer and larger ones follow."""
+_MOST_BATCHES = 8
+"""Batches in one commit, at most."""
 _FACTS_PER_COMMIT = 4096
 """Unchanged files with new facts that are committed together."""
 
@@ -56,6 +67,7 @@ class ScanReport:
         moved: files with a content that the index had under a path that no longer exists.
         removed: files that no longer exist, or whose new content could not be read.
         skipped: paths and reasons.
+        ends_early: files that were read now and lack their end; the index has what is there.
     """
 
     added: int
@@ -63,6 +75,7 @@ class ScanReport:
     moved: int
     removed: int
     skipped: list[tuple[str, str]]
+    ends_early: int = 0
 
 
 def add(
@@ -74,6 +87,7 @@ def add(
     facts: FileFacts | None = None,
     metadata: ReadMetadata | None = None,
     exclude: Iterable[str] = (),
+    part: Share | None = None,
     batch: int = 128,
     progress: Progress | None = None,
 ) -> ScanReport:
@@ -88,7 +102,11 @@ def add(
         facts: called for every file, read or not; the result replaces the facts in the index.
         metadata: called for new contents, and once for files of an index that was made before metadata were read.
         exclude: patterns of names or paths that are left out from now on (see `walk`); matching files are removed.
-        batch: the largest number of files in a commit; after 10 s there are fewer.
+        part: the files of this process, one of several that add the same roots, at once or one after another. Each
+            commits in turn. Contents without files stay until a run without parts or `Index.optimize`: a file may have
+            moved from one part to another. A drive that is mounted elsewhere is not recognised.
+        batch: the largest number of files in a commit; after 10 s there are fewer. Of one of several processes, fewer
+            commits may come with more files.
 
     Raises ConfigError for batch < 1, DataError when no root exists, none holds a sound, or another process is
     writing to the index, and IndexMismatchError when vectors have another dimension than the index.
@@ -96,13 +114,19 @@ def add(
     if batch < 1:
         raise ConfigError(f"batch is {batch}, expected 1 or more files.")
     patterns = tuple(dict.fromkeys((*index.header().exclude, *exclude)))
-    listing = _list_sounds([roots] if isinstance(roots, str | Path) else list(roots), patterns)
-    with index.writing() as writer:
-        relocated = _relocate(index, writer, listing)
-        header = index.header().with_roots(index.folder, listing.given)
-        index.write_header(replace(header, exclude=patterns))
-        readers = _Readers(embed, describe, facts or _no_facts, metadata)
-        scan = _Scan(writer, writer.known(), index.identity.dim, listing, readers, batch=batch, progress=progress)
+    with _uncollected():
+        listing = _list_sounds([roots] if isinstance(roots, str | Path) else list(roots), patterns, part)
+    with index.writing(shared=part is not None) as writer:
+        relocated = _relocate(index, writer, listing) if part is None else []
+        with writer.turn():
+            header = index.header()
+            with_roots = replace(header.with_roots(index.place.own_folder, listing.given), exclude=patterns)
+            if with_roots != header:
+                index.write_header(with_roots)
+        readers = _Readers(embed, describe, facts, metadata)
+        with _uncollected():
+            known = writer.known(only=listing.is_in_part if part else None)
+            scan = _Scan(writer, known, index.identity.dim, listing, readers, batch=batch, progress=progress)
         scan.count_moved(relocated)
         scan.refresh_facts()
         scan.read_new()
@@ -123,10 +147,10 @@ def add_changed(
     writing to the index.
     """
     header = index.header()
-    roots = [root.found(index.folder) for root in header.roots]
+    roots = [root.found(index.place.own_folder) for root in header.roots]
     listing = walk_changed(roots, paths, header.exclude)
     with index.writing() as writer:
-        readers = _Readers(embed, describe, _no_facts, metadata)
+        readers = _Readers(embed, describe, None, metadata)
         known = writer.known([*listing.files, *listing.roots, *listing.missing])
         scan = _Scan(writer, known, index.identity.dim, listing, readers, batch=128, progress=None)
         scan.read_new()
@@ -139,7 +163,7 @@ class _Readers:
 
     embed: EmbedRecordings
     describe: Describe
-    facts: FileFacts
+    facts: FileFacts | None
     metadata: ReadMetadata | None
 
 
@@ -184,16 +208,17 @@ class _Scan:
         ]
         self._skipped += [(root, "it holds no sound; its files in the index stay.") for root in listing.empty]
         self._to_read = [path for path in listing.files if self._is_new(path)]
-        self._added = self._moved = self._relocated = 0
+        self._added = self._moved = self._relocated = self._ends_early = 0
         self._unchanged = len(listing.files) - len(self._to_read)
         # By hash: (duration, rate, channels); windows to be committed; reasons of failures.
         self._described = {row.hash: (row.duration_s, row.rate, row.channels) for row in self._known.values()}
+        self._damage = {row.hash: row.damage for row in self._known.values() if row.damage}
         self._metadata = {row.hash: row.metadata for row in self._known.values() if _has_metadata(row)}
         self._new_windows: dict[str, Recording] = {}
         self._failed: dict[str, str] = {}
         self._waiting: deque[_HashedFile] = deque()
         self._rows: list[FileRow] = []
-        self._done, self._committed_s = 0, time.monotonic()
+        self._done, self._committed_s, self._pause_s = 0, time.monotonic(), 0.0
 
     def _is_new(self, path: str) -> bool:
         now, known = self._listing.files[path], self._known.get(path)
@@ -232,10 +257,11 @@ class _Scan:
     def finish(self) -> ScanReport:
         """Remove what is gone and merge small pieces of the tables."""
         self._writer.drop(self._gone)
-        self._writer.prune()
+        if self._listing.part is None:
+            self._writer.prune()
         self._writer.compact()
         removed = len(self._gone) - (self._moved - self._relocated)
-        return ScanReport(self._added, self._unchanged, self._moved, removed, self._skipped)
+        return ScanReport(self._added, self._unchanged, self._moved, removed, self._skipped, self._ends_early)
 
     def _new_sounds(self) -> Iterator[Path | FileContent]:
         """Read and hash the files; yield those with contents that must be embedded.
@@ -271,6 +297,8 @@ class _Scan:
         elif isinstance(result, Recording):
             self._new_windows[file.digest] = result
             self._described[file.digest] = (result.duration_s, result.rate, result.channels)
+            if result.ends_early:
+                self._damage[file.digest] = ENDS_EARLY
         self._take_file(file)
 
     def _failure(self, path: str, result: Recording | Exception) -> str | None:
@@ -293,8 +321,13 @@ class _Scan:
         else:
             self._skip(file.path, file.digest, row)
         self._count_done()
-        if len(self._rows) >= self._batch or time.monotonic() - self._committed_s >= COMMIT_EVERY_S:
+        if self._is_due(time.monotonic() - self._committed_s):
             self._commit()
+
+    def _is_due(self, elapsed_s: float) -> bool:
+        """Whether a commit is due, so long after the last one."""
+        is_due = len(self._rows) >= self._batch or elapsed_s >= COMMIT_EVERY_S
+        return is_due and (elapsed_s >= self._pause_s or len(self._rows) >= _MOST_BATCHES * self._batch)
 
     def _count_done(self) -> None:
         self._done += 1
@@ -303,9 +336,12 @@ class _Scan:
     def _commit(self) -> None:
         used = {row.hash for row in self._rows}
         windows = {digest: recording.windows for digest, recording in self._new_windows.items() if digest in used}
+        started_s = time.monotonic()
         self._writer.put(self._rows, windows)
         self._rows, self._new_windows = [], {}
         self._committed_s = time.monotonic()
+        if self._listing.part is not None:
+            self._pause_s = (self._committed_s - started_s) / _COMMIT_SHARE
 
     def _row(self, path: str, digest: str) -> FileRow | str:
         """The row of a file, or the reason why it has none. An error of the caller's functions skips this file only."""
@@ -315,12 +351,14 @@ class _Scan:
             duration_s, rate, channels = self._described[digest]
             now = self._listing.files[path]
             row = FileRow(path, digest, now.size, now.mtime_ns, float(duration_s), int(rate), int(channels))
+            row = replace(row, damage=self._damage.get(digest))
             return self._with_facts(self._with_past(self._with_metadata(row)))
         except Exception as error:
             return _sentence(error)
 
     def _with_metadata(self, row: FileRow) -> FileRow:
-        self._read_metadata(row.hash, Path(row.path))
+        if self._readers.metadata:
+            self._read_metadata(row.hash, Path(row.path))
         return row.with_metadata(self._metadata[row.hash]) if row.hash in self._metadata else row
 
     def _read_metadata(self, digest: str, sound: Path | FileContent) -> None:
@@ -335,7 +373,7 @@ class _Scan:
         return replace(row, caption=past.caption, tags=past.tags, licence=past.licence) if past else row
 
     def _with_facts(self, row: FileRow) -> FileRow:
-        facts = self._readers.facts(Path(row.path))
+        facts = self._readers.facts(Path(row.path)) if self._readers.facts else None
         if facts is None:
             return row
         caption, tags, licence = facts
@@ -344,8 +382,9 @@ class _Scan:
     def refresh_facts(self) -> None:
         """Store changed facts of unchanged files, which `read_new` does not visit."""
         changed: list[FileRow] = []
+        to_read = set(self._to_read)
         for path in self._listing.files:
-            if self._is_new(path):
+            if path in to_read:
                 continue
             known = self._known[path]
             try:
@@ -362,6 +401,7 @@ class _Scan:
             self._writer.put(changed, {})
 
     def _count(self, row: FileRow) -> None:
+        self._ends_early += row.damage == ENDS_EARLY
         known = self._known.get(row.path)
         if known is not None and known.hash == row.hash:
             self._unchanged += 1
@@ -408,7 +448,7 @@ def _relocate(index: Index, writer: IndexWriter, listing: Walk) -> list[str]:
             same = sum(listing.files.get(prefix + name) == Stamp(row.size, row.mtime_ns) for name, row in rows.items())
             if rows and 2 * same >= len(rows) and not any(prefix + name in known for name in rows):
                 writer.relocate(old_prefix, prefix)
-                header = header.without_roots([old]).with_roots(index.folder, [new])
+                header = header.without_roots([old]).with_roots(index.place.own_folder, [new])
                 index.write_header(header)
                 found += [prefix + name for name in rows]
                 break
@@ -419,13 +459,26 @@ def _has_metadata(row: FileRow) -> bool:
     return row.metadata_version >= METADATA_VERSION
 
 
-def _list_sounds(roots: Sequence[str | Path], exclude: Iterable[str]) -> Walk:
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the collection of cyclic garbage: while hundreds of thousands of objects are made, it would look at all of
+    them again and again, for a fifth of the time of a scan."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _list_sounds(roots: Sequence[str | Path], exclude: Iterable[str], part: Share | None) -> Walk:
     """List the sounds under `roots`. Raises DataError when no root exists or none holds a sound."""
-    listing = walk(roots, exclude)
+    listing = walk(roots, exclude, part)
     names = ", ".join(str(root) for root in roots) or "nothing"
     if len(listing.missing) == len(roots):
         raise DataError(f"There is nothing to index at {names}. Give folders or files that exist.")
-    if not listing.files:
+    if not listing.files and part is None:
         why = f" ({listing.skipped[0][0]}: {listing.skipped[0][1].rstrip('.')})" if listing.skipped else ""
         raise DataError(
             f"There is no sound in {names}{why}. Give folders with audio files. Files that the index has of them stay "
@@ -454,10 +507,6 @@ def _is_same(path: str, then: Stamp) -> bool:
         return stamp(path) == then
     except OSError:
         return False
-
-
-def _no_facts(_: Path) -> None:
-    return None
 
 
 def _sentence(error: Exception) -> str:

@@ -48,7 +48,7 @@ def verify(index: Index, *, queries: int = 0, progress: Callable[[int, int], Non
     files, windows = index.count()
     if missing := index.without_windows():
         raise DataError(
-            f"{index.folder}: {len(missing)} files have no vectors ({missing[0]}). Remove them from the index and add "
+            f"{index.place}: {len(missing)} files have no vectors ({missing[0]}). Remove them from the index and add "
             "them again."
         )
     snapshot = index.compare_snapshot(lambda done: advance(done, windows + 2 * queries))

@@ -14,9 +14,13 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from openclap.search.paths import absolute, is_gone, is_storable, prefixes, printable
 from openclap.types import AUDIO_SUFFIXES
+
+if TYPE_CHECKING:
+    from openclap.data.parallel import Share
 
 _FolderId = tuple[int, int]
 
@@ -59,6 +63,7 @@ class Walk:
         is_excluded: whether a path relative to its root was left out.
         given: the roots that exist.
         is_of_changes: the roots are files and folders that changed, and those that are missing were removed.
+        part: the files that are listed, by their paths relative to the root; by default all.
         roots, empty, missing: the roots that are folders with sounds, folders without, and those that do not exist.
     """
 
@@ -66,10 +71,20 @@ class Walk:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     is_excluded: Excludes = field(default=lambda _: False, repr=False)
     is_of_changes: bool = False
+    part: Share | None = None
     roots: list[str] = field(default_factory=list)
     given: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+
+    def is_in_part(self, path: str) -> bool:
+        """Whether a file below the given roots belongs to the part: by its path below the first root that has it, so
+        that processes on machines that see the sounds at different places agree."""
+        for root in self.given:
+            if path == root or path.startswith(prefixes([root])):
+                relative = path[len(prefixes([root])[0]) :] or PurePath(root).name
+                return self.part is None or self.part.has(PurePath(relative).as_posix())
+        return False
 
 
 def stamp(path: str) -> Stamp:
@@ -78,10 +93,10 @@ def stamp(path: str) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns)
 
 
-def walk(roots: Iterable[str | Path], exclude: Iterable[str] = ()) -> Walk:
-    """Every sound under `roots` (folders or files), folders in the order of names; files that are roots are never
-    excluded."""
-    result = Walk(is_excluded=excludes(exclude))
+def walk(roots: Iterable[str | Path], exclude: Iterable[str] = (), part: Share | None = None) -> Walk:
+    """Every sound under `roots` (folders or files), or those of a part, folders in the order of names; files that are
+    roots are never excluded."""
+    result = Walk(is_excluded=excludes(exclude), part=part)
     visited: set[_FolderId] = set()
     for root in dict.fromkeys(absolute(root) for root in roots):
         if is_gone(root):
@@ -111,7 +126,7 @@ def walk_changed(roots: Iterable[str], paths: Iterable[str], exclude: Iterable[s
             result.missing.append(path)
         elif Path(path).is_dir():
             _walk_folder(path, visited, result, root)
-        elif path == root or Path(path).suffix.lower() in AUDIO_SUFFIXES:
+        elif path == root or is_sound(path):
             _take(path, result)
     result.roots += [folder for folder in result.empty if folder not in present]  # its last sound was removed
     result.empty = []
@@ -126,15 +141,16 @@ def _is_left_out(relative: str, result: Walk) -> bool:
 def _walk_folder(root: str, visited: set[_FolderId], result: Walk, above: str | None = None) -> None:
     """Take the sounds under `root`; patterns are compared with paths relative to `above`, by default the root."""
     is_new = _folder_id(root) not in visited  # a root below an earlier root gives no new files, but is not empty
-    before = len(result.files) + len(result.skipped)
-    for path in _listing(root, visited, result, above or root):
-        _take(path, result)
-    is_empty = is_new and len(result.files) + len(result.skipped) == before
+    skipped, sounds = len(result.skipped), 0
+    for entry in _listing(root, visited, result, above or root):
+        sounds += 1
+        _take(entry.path, result, entry)
+    is_empty = is_new and not sounds and len(result.skipped) == skipped
     (result.empty if is_empty else result.roots).append(root)
 
 
-def _listing(root: str, visited: set[_FolderId], result: Walk, above: str) -> Iterator[str]:
-    """Yield the paths of sounds under `root`. Real folders come before links, so that a folder that is reached in both
+def _listing(root: str, visited: set[_FolderId], result: Walk, above: str) -> Iterator[os.DirEntry[str]]:
+    """Yield the sounds under `root`. Real folders come before links, so that a folder that is reached in both
     ways is listed by its own path."""
     folders, links, below = [root], list[str](), len(prefixes([above])[0])
     while folders or links:
@@ -154,16 +170,23 @@ def _listing(root: str, visited: set[_FolderId], result: Walk, above: str) -> It
         folders += [entry.path for entry in reversed(visible) if entry.is_dir(follow_symlinks=False)]
         links += [entry.path for entry in reversed(visible) if entry.is_symlink() and _is_folder(entry)]
         for entry in visible:
-            if Path(entry.name).suffix.lower() in AUDIO_SUFFIXES and not _is_folder(entry):
-                yield entry.path
+            if is_sound(entry.name) and not _is_folder(entry):
+                yield entry
 
 
-def _take(path: str, result: Walk) -> None:
+def is_sound(name: str) -> bool:
+    """Whether the suffix of a file is that of sounds. A `Path` for each of 100,000 files would take a second."""
+    return name[name.rfind(".") :].lower() in AUDIO_SUFFIXES
+
+
+def _take(path: str, result: Walk, entry: os.DirEntry[str] | None = None) -> None:
+    if result.part is not None and not result.is_in_part(path):
+        return
     if not is_storable(path):
         result.skipped.append((printable(path), "its name is not valid UTF-8. Rename it."))
         return
     try:
-        status = Path(path).stat()
+        status = (entry or Path(path)).stat()
     except OSError as error:
         result.skipped.append((path, f"it cannot be read ({error.strerror})."))
         return

@@ -39,7 +39,7 @@ class DuplicatesJob(Job[DuplicatesState]):
     def work(self, task: ModelTask) -> dict[str, Any]:
         """Compare the sounds of the index. Results of pairs are cached, so that the next run resumes."""
         # Tables of its own: those of the served index are read by requests meanwhile.
-        index = Index.open(self.index.library.index.folder)
+        index = Index.open(self.index.library.index.address)
         self.found = duplicates_of(index, progress=self.advance(task))
         return {}
 

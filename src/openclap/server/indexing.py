@@ -44,7 +44,7 @@ class IndexingJob(Job[IndexingState]):
         embedder = Embedder(BatchedRuntime(model.thread, task), mono=model.embedder.mono)
         # Tables of its own: those of the served index are read by requests meanwhile. The identity is checked, since
         # the index may have been rebuilt with another model, whose embeddings must not be mixed with those of this one.
-        library = Library(Index.open(served.folder, served.identity), embedder)
+        library = Library(Index.open(served.address, served.identity), embedder)
 
         def seconds(more: float) -> None:
             self.update(seconds=self.state.seconds + more)

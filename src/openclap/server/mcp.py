@@ -71,9 +71,10 @@ def create_server(library: Library) -> MCPServer[Any]:
         text: Annotated[str, Field(min_length=1, description="A description: rain on a tin roof.")],
         k: Count = 10,
         where: WhereExpressions = None,
-        keywords: KeywordUse = "off",
+        keywords: KeywordUse = "auto",
     ) -> dict[str, Any]:
-        """Find sounds by describing them in plain words; `keywords` also, or only, by words of names and facts.
+        """Find sounds by describing them in plain words, and by those of the words that few files have in their names
+        or facts; by all words with `keywords` "fused", by them alone with "only".
 
         `fit` is the part of a background of queries that have no better hit, and `probably_nothing` whether it is so
         low that the collection probably has no such sound; the nearest hits are listed all the same.

@@ -311,7 +311,9 @@ class SearchRequest(Page):
         '{"duration_s": {"low": 1, "high": 10}, "tags": ["rain", "wind"]}.',
     )
     keywords: KeywordUse = Field(
-        "off", description="Words of names and facts: fused with the embeddings, or only these; for texts."
+        "auto",
+        description="Words of names and facts: fused with the embeddings; auto, those that few files have; off; or "
+        "only these. For texts.",
     )
     every_window: bool = Field(False, description="Every window that fits, in place of the best of each file.")
     exact: bool = Field(False, description="Compare every window, also in a large index, which takes longer.")
@@ -327,7 +329,7 @@ class SearchRequest(Page):
             raise ValueError("Give either text or path")
         if any(not text.strip() for text in self.texts):
             raise ValueError("The text is empty, expected a few words such as 'rain on a tin roof'")
-        if self.path is not None and self.keywords != "off":
+        if self.path is not None and self.keywords in ("fused", "only"):
             raise ValueError("keywords goes with text")
         check_part(self.start_s, self.end_s)
         return self
@@ -378,6 +380,7 @@ class SearchInfoObject(BaseModel):
         "1; null where the index has no background.",
     )
     probably_nothing: bool = Field(description="Whether the fit is so low that the index probably has no such sound.")
+    keywords: list[str] = Field(description="Words of the text by which files were ranked too.")
     summary: str
 
 
