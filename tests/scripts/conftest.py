@@ -1,6 +1,7 @@
-"""Let scripts import the files beside them."""
+"""Let tests import the scripts: the captioner's from beside each other, all others from the repository's root."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "captioner"))
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "scripts" / "captioner"), str(ROOT)]

@@ -1,0 +1,1 @@
+"""Make the bundled model, step by step; each module has its command in its docstring."""
