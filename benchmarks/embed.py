@@ -1,12 +1,12 @@
 """Embedding beside transformers' ClapModel: the same random weights (HTSAT-tiny and RoBERTa), in one run.
 
-    python benchmarks/embed.py [--rounds 5] [--device cpu] [--compile] [--files 0]
+    python benchmarks/embed.py [--rounds 5] [--device cpu] [--compile] [--files 0] [--lengths]
 
 Audio: 16 clips of 10 s in memory, front end included, against ClapModel with its own feature extractor. Text: 256
 captions of 4 to 30 words, tokenizing included, against ClapModel padded to 77 tokens and to the longest of each batch
 of 32. With `--files N`, N files of mixed formats and rates from disk against the same clips from memory. Times are the
 best of the rounds, in which the contestants take turns; beside each stands its share of the fastest large matrix
-product in fp32, which takes its turn in every round, too.
+product in fp32, which takes its turn in every round, too. With `--lengths`, only what `embed_lengths.py` describes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from embed_lengths import lengths
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerFast
@@ -39,8 +40,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--files", type=int, default=0)
+    parser.add_argument("--lengths", action="store_true")
     options = parser.parse_args()
     torch.manual_seed(0)
+    if options.lengths:
+        lengths(options.rounds)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = model_folder(Path(scratch) / "model")
         theirs = ClapModel.from_pretrained(folder).eval().to(options.device)

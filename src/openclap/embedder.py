@@ -55,7 +55,8 @@ class Embedder:
 
     A clip longer than the model's input is covered by windows end to end, the last one anchored at the clip's end. The
     unit vectors of the audible windows (peak at or above -80 dBFS), or of all windows of a silent clip, are averaged
-    and normalised. Fusion models read a long clip as a whole.
+    and normalised. Fusion models read a long clip as a whole. Models that read any length read each clip at its own
+    length, and a clip of more than a minute in windows of a minute: time is in proportion to the length.
 
     Attributes:
         runtime: computes the embeddings; its `name` states software and precision.
@@ -112,12 +113,17 @@ class Embedder:
     def clip_policy(self) -> str:
         """Sentences for a protocol that describe how a clip becomes one embedding: the treatment of long clips, and of
         channels and silent ends where it is not the default."""
-        policy = (
-            "The whole clip resized, and the middle stretch of each third, fused by the model."
-            if self._fuses
-            else f"Windows of {self.window_s:.2f} s end to end, the last one anchored at the clip's end; the mean of "
-            "the unit vectors of those that reach -80 dBFS, or of all where none does, normalised."
+        longest_s = self._whole_samples / self.sample_rate
+        windows = (
+            f"indows of {longest_s:.2f} s end to end, the last one anchored at the clip's end; the mean of the unit "
+            "vectors of those that reach -80 dBFS, or of all where none does, normalised."
         )
+        if self._fuses:
+            policy = "The whole clip resized, and the middle stretch of each third, fused by the model."
+        elif self.preset.frontend.is_any_length:
+            policy = f"The whole clip at its own length up to {longest_s:.2f} s; a longer one in w{windows}"
+        else:
+            policy = f"W{windows}"
         return f"{policy} {self.mono}".strip()
 
     def embed_audio(self, sounds: Sequence[Sound], batch_size: int = 16) -> Vectors:
@@ -250,7 +256,7 @@ class Embedder:
         These are windows without the silent ones, or all windows of a silent waveform; for a fusion model, the whole
         waveform.
         """
-        samples = len(wave) if self._fuses else self.input_samples
+        samples = len(wave) if self._fuses else self._whole_samples
         starts = window_starts(len(wave), samples, samples)
         pieces = [wave[start : start + samples] for start in starts]
         return iter([piece for piece in pieces if len(pieces) == 1 or not is_silent(piece)] or pieces)
@@ -334,9 +340,14 @@ class Embedder:
     def _fuses(self) -> bool:
         return self.preset.frontend.long == "fusion"
 
+    @property
+    def _whole_samples(self) -> int:
+        """The longest clip that a model reads in one piece, fusion models apart."""
+        return self.preset.frontend.whole_samples
+
     def _cover(self, sound: Iterator[NDArray[np.float32]]) -> Iterator[Piece]:
         """The pieces that `embed_audio` averages, all in one window over the whole sound."""
-        window, samples, is_audible = PooledWindow(), self.input_samples, False
+        window, samples, is_audible = PooledWindow(), self._whole_samples, False
         for wave in [_whole(sound)] if self._fuses else (wave for _, _, wave in cut_windows(sound, samples, samples)):
             silent = is_silent(wave)
             # A silent piece after an audible one would be ignored by PooledWindow, so do not embed it.
@@ -362,11 +373,14 @@ class Embedder:
     ) -> Iterator[PendingSound]:
         """Yield each sound with the embeddings of its windows, in order, decoded ahead and embedded in shared batches.
 
-        A batch ends at `batch_size` pieces, or at the samples of `batch_size` inputs: the second limit is for fusion
-        models, whose pieces are whole recordings.
+        A batch ends at `batch_size` pieces, or at the samples of `batch_size` inputs. The second limit is for fusion
+        models, whose pieces are whole recordings; for models that read any length it is the only one, because the
+        runtime sorts the pieces and batches them by their length.
         """
         batch_size = check_count("batch_size", batch_size)
         most_samples = batch_size * self.input_samples
+        most_pieces = most_samples if self.preset.frontend.is_any_length else batch_size
+        queued_samples = 0
         waiting: deque[PendingSound] = deque()
         queue: list[tuple[PendingSound, Piece]] = []
         read = partial(blocks, rate=self.sample_rate, mono=self.mono, longest_s=self.longest_s)
@@ -378,9 +392,11 @@ class Embedder:
                 else:
                     queue.append(item)
                     item[0].unembedded += 1
-                if len(queue) >= batch_size or sum(len(wave) for _, (_, wave) in queue) >= most_samples:
+                    queued_samples += len(item[1][1])
+                if len(queue) >= most_pieces or queued_samples >= most_samples:
                     self._embed(queue, progress)
                     queue.clear()
+                    queued_samples = 0
                 while waiting and waiting[0].is_done:
                     yield waiting.popleft()
             self._embed(queue, progress)

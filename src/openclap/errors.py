@@ -11,7 +11,8 @@
     └── MissingExtraError    an optional dependency that is not installed
 
 The command line prints the message and exits with 2; Python callers catch `OpenClapError`. A message is one or more
-sentences: what happened, what was expected, what to do. `AudioWarning` is no error: the sound is decoded all the same.
+sentences: what happened, what was expected, what to do. `AudioWarning` and `CheckpointWarning` are no errors: the sound
+is decoded, and the checkpoint read, all the same.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class IndexMismatchError(OpenClapError):
 
 class MissingExtraError(OpenClapError):
     """An optional dependency that is not installed."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint was read, but holds something that was ignored."""
 
 
 class AudioWarning(UserWarning):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import fields
+from typing import Any
 
 
 def markdown_table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> str:
@@ -24,6 +26,19 @@ def join_first(names: Iterable[object], most: int = 3) -> str:
     listed = [str(name) for name in names]
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def describe_fields(config: Any, *, added: Collection[str]) -> str:
+    """The text that `repr` gives for a dataclass, without those fields of `added` that have their default.
+
+    Digests of this text stay as they were before the fields in `added` existed.
+    """
+    shown = (
+        f"{field.name}={getattr(config, field.name)!r}"
+        for field in fields(config)
+        if field.name not in added or getattr(config, field.name) != field.default
+    )
+    return f"{type(config).__qualname__}({', '.join(shown)})"
 
 
 def first_line(error: BaseException) -> str:

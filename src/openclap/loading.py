@@ -30,6 +30,8 @@ RuntimeName = Literal["torch", "onnx", "auto"]
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 """USER/NAME."""
+PREFIXES = ("hf-hub:", "local-dir:")
+"""How open_clip marks repositories and folders; both are found without a mark, too."""
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".json")
 """Endings of checkpoint files: "models/best.pt" without such a file is a mistyped path, not a repository."""
 
@@ -52,9 +54,9 @@ def load(
     """Load a model from a path, by its name, or from the hub.
 
     Args:
-        source: a folder written by openclap or transformers; a folder of ONNX graphs; a LAION-CLAP `.pt` file; the name
-            of a published model (`openclap models`); any repository of the Hugging Face hub ("user/name"); or an
-            initial model for training ("demo-start").
+        source: a folder written by openclap, transformers or open_clip; a folder of ONNX graphs; a LAION-CLAP `.pt`
+            file; the name of a published model (`openclap models`); any repository of the Hugging Face hub
+            ("user/name", or "hf-hub:user/name" as in open_clip); or an initial model for training ("demo-start").
         device: "cpu", "cuda", …; the default is a GPU if there is one.
         precision: "fp32", "bf16", "int8", or "auto", the fastest with a cosine of at least 0.9995 to fp32 (see
             `openclap.runtimes.backends`).
@@ -81,7 +83,7 @@ def load(
         (2, 512)
     """
     mono = MonoConfig(channels, trim_silence)
-    name = check_path("source", source, "a path or a name")
+    name = _without_prefix(check_path("source", source, "a path or a name"))
     chosen = _choose_runtime(name, runtime, device, precision, revision, is_plain=preset is None and not compile)
     loader = runtimes.loader(chosen, device, precision, compile=compile)  # check options before a download
     path = locate(name, revision=revision, offline=offline, report=report)
@@ -178,6 +180,7 @@ def locate(
 
     Raises CheckpointError when there is no such model.
     """
+    source = _without_prefix(source)
     path = Path(source).expanduser()
     if source in STARTS:
         made = paths.home() / "starts" / source
@@ -193,6 +196,12 @@ def locate(
     if _is_known(source):
         return hub.download(source, revision=revision, offline=offline)
     raise _no_such_model(source)
+
+
+def _without_prefix(source: str) -> str:
+    """The source without a mark of open_clip."""
+    prefix = next((prefix for prefix in PREFIXES if source.startswith(prefix)), "")
+    return source.removeprefix(prefix)
 
 
 def _is_known(source: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 from openclap.audio.config import FrontEndConfig, MelConfig
 from openclap.errors import CheckpointError, ConfigError
+from openclap.formatting import describe_fields
 from openclap.models.config import (
     HTSAT_BASE,
     HTSAT_LARGE,
@@ -18,19 +19,24 @@ from openclap.models.config import (
     PANN_10,
     PANN_14,
     AudioConfig,
+    HeadKind,
     HTSATConfig,
+    NaFlexConfig,
     PANNConfig,
     TextTowerConfig,
+    WhisperConfig,
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Preset:
     """Configuration of the front end and the networks of a model.
 
     Attributes:
         embedding_size: D, the number of dimensions of the shared space.
         temperatures, transforms: parts for LAION's four-term loss (see `openclap.models.clap.CLAP`).
+        audio_head, text_head: the projections to the shared space (see `openclap.models.clap.HEADS`).
+        unit_audio: normalise the audio tower's output before its projection.
     """
 
     name: str
@@ -40,6 +46,17 @@ class Preset:
     embedding_size: int = 512
     temperatures: int = 1
     transforms: bool = False
+    audio_head: HeadKind = "mlp_relu"
+    text_head: HeadKind = "mlp_relu"
+    unit_audio: bool = False
+
+    def __repr__(self) -> str:
+        # See `FrontEndConfig.__repr__`.
+        return describe_fields(self, added=ADDED)
+
+
+ADDED = ("audio_head", "text_head", "unit_audio")
+"""Fields that presets did not have at first."""
 
 
 DEMO = Preset(
@@ -172,6 +189,16 @@ AUDIO_TOWERS: dict[str, AudioConfig] = {
     "pann-10": PANN_10,
     "pann-14": PANN_14,
 }
+
+
+def audio_tower_name(audio: AudioConfig) -> str | None:
+    """The name in `AUDIO_TOWERS` of a tower, with or without fusion; None for other sizes."""
+    if not isinstance(audio, HTSATConfig | PANNConfig):
+        return None
+    plain = replace(audio, fusion=None)
+    return next((name for name, config in AUDIO_TOWERS.items() if config == plain), None)
+
+
 TEXT_TOWERS: dict[str, TextTowerConfig] = {"roberta": ROBERTA, "bert": BERT, "bart": BART, "clip": CLIP_TEXT}
 
 PRESETS: dict[str, Preset] = {
@@ -193,12 +220,15 @@ def named(name: str) -> Preset:
 
 
 def tower_name(audio: AudioConfig) -> str:
-    """Name an audio tower: "htsat-tiny", "pann-14", or by its width (HTSAT) or blocks (PANN), with "-fusion" if it
-    fuses."""
-    plain = replace(audio, fusion=None)
-    known = [name for name, config in AUDIO_TOWERS.items() if config == plain]
+    """Name an audio tower: "htsat-tiny", "pann-14", or by its width (HTSAT, Whisper), blocks (PANN), or width, depth
+    and patches (NaFlex); with "-fusion" if it fuses."""
+    if isinstance(audio, NaFlexConfig):
+        return f"naflex-{audio.width}x{audio.depth}-{audio.patch_freq}x{audio.patch_time}"
+    if isinstance(audio, WhisperConfig):
+        return f"whisper-{audio.width}"
+    known = audio_tower_name(audio)
     if known:
-        name = known[0]
+        name = known
     elif isinstance(audio, HTSATConfig):
         name = f"htsat-{audio.width}"
     elif isinstance(audio, PANNConfig):
@@ -208,14 +238,24 @@ def tower_name(audio: AudioConfig) -> str:
     return f"{name}-fusion" if audio.fusion else name
 
 
-_CONFIGS: dict[str, type[Any]] = {"htsat": HTSATConfig, "pann": PANNConfig}
+_CONFIGS: dict[str, type[Any]] = {
+    "htsat": HTSATConfig,
+    "pann": PANNConfig,
+    "naflex": NaFlexConfig,
+    "whisper": WhisperConfig,
+}
 
 
 def to_dict(preset: Preset) -> dict[str, Any]:
     """Convert a preset to plain data for `config.json`."""
     kind = next(kind for kind, config in _CONFIGS.items() if isinstance(preset.audio, config))
     plain = asdict(preset)
-    return plain | {"audio": {"tower": kind, **plain["audio"]}}
+    added = {name: plain.pop(name) for name in ADDED}
+    longest = plain["frontend"].pop("longest")
+    # Later fields are left out where they have their default, so that an older openclap reads the file.
+    front = plain["frontend"] | ({"longest": longest} if longest else {})
+    later = {name: value for name, value in added.items() if value != getattr(DEMO, name)}
+    return plain | {"frontend": front, "audio": {"tower": kind, **plain["audio"]}} | later
 
 
 def from_dict(data: dict[str, Any]) -> Preset:

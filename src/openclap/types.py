@@ -58,13 +58,16 @@ class AudioBatch:
         return AudioBatch(self.mel_BVTF.to(device), self.is_long_B.to(device), frames_B)
 
     def split(self, clips: int) -> list[AudioBatch]:
-        """Split into batches of at most `clips` clips."""
+        """Split into batches of at most `clips` clips, without frames that are padding for all of a batch."""
         starts = range(0, len(self.is_long_B), clips)
-        rows = [slice(start, start + clips) for start in starts]
-        frames = [None if self.frames_B is None else self.frames_B[row] for row in rows]
-        return [
-            AudioBatch(self.mel_BVTF[row], self.is_long_B[row], part) for row, part in zip(rows, frames, strict=True)
-        ]
+        return [self._rows(slice(start, start + clips)) for start in starts]
+
+    def _rows(self, rows: slice) -> AudioBatch:
+        mel_BVTF, is_long_B = self.mel_BVTF[rows], self.is_long_B[rows]
+        if self.frames_B is None:
+            return AudioBatch(mel_BVTF, is_long_B)
+        frames_B = self.frames_B[rows]
+        return AudioBatch(mel_BVTF[:, :, : int(frames_B.max())], is_long_B, frames_B)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from openclap.checkpoints import hub as client
 from openclap.errors import CheckpointError
 from support.errors import raises_naming
 from support.hub_server import TOKEN, Hub
+from support.open_clip import CONFIG, WEIGHTS, write_folder
 
 SAFE, PICKLED = b"s" * 300_000, b"p" * 1000
 MODEL = {
@@ -91,6 +92,20 @@ def test_pickled_weights_are_fetched_when_alone(hub: Hub, run: Run) -> None:
     (folder,) = run("hub.download('me/old')")
     assert files_in(folder).keys() == {"config.json", "tokenizer.json", "pytorch_model.bin"}
     assert run("hub.download('me/old')", HF_ENDPOINT="http://127.0.0.1:1") == [folder]  # no network, but a copy
+
+
+def test_of_a_repository_with_files_of_open_clip_and_transformers_the_former_are_fetched(
+    hub: Hub, run: Run, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "tiny", "tiny")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.add("me/naflex", MODEL | files | {"open_clip_pytorch_model.bin": PICKLED})
+    fetched, shape = run(
+        "sorted(path.name for path in hub.download('me/naflex').iterdir())",
+        "__import__('openclap').load('hf-hub:me/naflex').embed_text(['a']).shape",
+    )
+    assert fetched == str(["config.json", CONFIG, WEIGHTS, "tokenizer.json"])
+    assert shape == "(1, 64)"
 
 
 def test_all_parts_of_divided_weights_are_fetched(hub: Hub, run: Run) -> None:

@@ -23,6 +23,9 @@ NAMES = {
     "laion/larger_clap_general",
     "laion/larger_clap_music",
     "laion/larger_clap_music_and_speech",
+    "laion/clap2-small-audioxl-s1B",
+    "laion/clap2-medium-audioxl-s1B",
+    "laion/clap2-large-audioxl-s1B",
 }
 
 
@@ -31,7 +34,8 @@ def test_published_models_are_found_with_and_without_suffix() -> None:
     for name, entry in PUBLISHED.items():
         assert entry.name == name and find(name) is entry and find(f"{name}.pt") is entry
         assert (entry.format == "laion") == (entry.file == f"{name}.pt")
-        assert entry.audio in presets.AUDIO_TOWERS
+        assert (entry.format == "open_clip") == (entry.audio == "naflex") == (entry.licence is None)
+        assert entry.audio in {*presets.AUDIO_TOWERS, "naflex"}
         assert bool(entry.scores) <= (entry.source is not None)
         assert all(0 < score < 1 for score in entry.scores.values())
     assert find("630k") is None

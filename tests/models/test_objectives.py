@@ -302,3 +302,21 @@ def test_scale_starts_at_its_configured_value() -> None:
     clap = small()
     build_objective(ObjectiveConfig("siglip"), clap)
     assert clap.scale.item() == pytest.approx(1 / 0.07)
+
+
+@pytest.mark.parametrize("name", ["clip", "clip_bias", "siglip", "siglip_chunk5"])
+def test_losses_and_gradients_are_open_clips(name: str) -> None:
+    """A constant bias changes no softmax, so `clip_bias` is the loss without it."""
+    file = dict(np.load(GOLDEN / "openclip" / "loss.npz"))
+    audio_BD, text_TD = (torch.from_numpy(file[side]).requires_grad_() for side in "AB")
+    number, is_siglip = torch.arange(len(audio_BD)), name.startswith("siglip")
+    scale = torch.tensor(10.0 if is_siglip else 14.2857, requires_grad=True)
+    features = Features(audio_BD, text_TD, number, number, number, scale)
+    kind = objective(ObjectiveConfig("siglip" if is_siglip else "infonce"))
+    loss = kind(features, features)
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), file[name], rtol=1e-5)
+    for found, gradient in ((audio_BD, "gradA"), (text_TD, "gradB"), (scale, "gradS")):
+        np.testing.assert_allclose(found.grad, file[f"{name}_{gradient}"], rtol=1e-5, atol=1e-6)
+    if is_siglip:
+        np.testing.assert_allclose(kind.bias.grad, file[f"{name}_gradBias"], rtol=1e-5)

@@ -13,7 +13,7 @@ from openclap.audio.frontend import FrontEnd
 from openclap.checkpoints import laion
 from openclap.checkpoints.checkpoint import ZeroInit, load_weights
 from openclap.checkpoints.translate_keys import translate_key
-from openclap.models.clap import MLPTransform, ProjectionHead
+from openclap.models.clap import MLPTransform, mlp_relu
 from openclap.models.config import HTSATConfig
 from openclap.models.htsat import HTSAT
 from openclap.models.pann import PANN
@@ -60,7 +60,7 @@ def tower(model: str) -> tuple[HTSAT | PANN, dict[str, torch.Tensor]]:
 
 
 def projected(embedding: torch.Tensor, weights: dict[str, torch.Tensor], side: str) -> torch.Tensor:
-    head = ProjectionHead(embedding.shape[1], 512)
+    head = mlp_relu(embedding.shape[1], 512)
     head.load_state_dict({n: weights[f"{side}_projection.{n}"] for n in ("0.weight", "0.bias", "2.weight", "2.bias")})
     return F.normalize(head(embedding), dim=-1)
 

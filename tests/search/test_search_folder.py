@@ -51,8 +51,8 @@ def test_folders_that_are_no_index(tmp_path: Path) -> None:
 
 def test_an_index_of_a_newer_format(index: Index) -> None:
     header = json.loads((index.folder / "index.json").read_text())
-    (index.folder / "index.json").write_text(json.dumps({**header, "format_version": 3}))
-    with raises_naming(DataError, index.folder, 3):
+    (index.folder / "index.json").write_text(json.dumps({**header, "format_version": 4}))
+    with raises_naming(DataError, index.folder, 4):
         Index.open(index.folder)
 
 

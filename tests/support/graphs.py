@@ -10,7 +10,7 @@ import torch
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.embedder import Embedder
 from openclap.interop import onnx
-from openclap.models.config import HTSATConfig, TextTowerConfig
+from openclap.models.config import HTSATConfig, NaFlexConfig, TextTowerConfig, WhisperConfig
 from openclap.presets import Preset
 from openclap.runtimes.onnx import OnnxLoader
 from openclap.runtimes.torch import TorchRuntime
@@ -20,7 +20,14 @@ from support.tiny_models import TINY_PRESET, tiny_clap, tiny_tokenizer
 HTSAT = HTSATConfig(width=8, depths=(1, 2), heads=(1, 2), n_mels=32, image=64, window=8, classes=0)
 MEL_32 = replace(TINY_PRESET.frontend, mel=replace(TINY_PRESET.frontend.mel, n_mels=32))
 """A front end of 32 bands, as the tower above reads them."""
+ANY_LENGTH = replace(MEL_32, mel=replace(MEL_32.mel, compression="db"), fill="none", longest=16000)
+NAFLEX = NaFlexConfig(16, 2, 2, 8, 4, n_mels=32, registers=1, pre_norm=True, gated=True, layer_scale=0.5)
 LAYERS = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}
+MODERN_SIZES = (
+    {"num_hidden_layers": 2, "heads": 2, "vocab_size": 64, "mlp_ratio": 2.0, "norm_eps": 1e-5, "gated": True}
+    | dict.fromkeys(("attention_bias", "mlp_bias", "gate_bias", "causal"), False)
+    | {"qk_norm": True, "bos_id": 2, "eos_id": 3, "pad_id": 0}
+)
 TEXTS = {
     "roberta": TextTowerConfig(
         "roberta", "pooler", 16, 16, LAYERS | {"max_position_embeddings": 34, "pad_token_id": 1}
@@ -31,6 +38,8 @@ TEXTS = {
     "clip": TextTowerConfig(
         "clip_text_model", "eot", 16, 16, LAYERS | {"max_position_embeddings": 16, "bos_token_id": 2, "eos_token_id": 3}
     ),
+    "modern": TextTowerConfig("modern", "map", 16, 16, MODERN_SIZES),
+    "modern causal": TextTowerConfig("modern", "eos", 16, 16, MODERN_SIZES | {"causal": True, "qk_norm": False}),
     "bart": TextTowerConfig(
         "bart",
         "mean_padded",
@@ -49,6 +58,15 @@ AUDIO = {
         for name, tower in {"htsat": HTSAT, "pann": replace(TINY_PRESET.audio, n_mels=32)}.items()
         for fusion in ("aff_2d", "iaff_2d", "daf_2d", "aff_1d", "channel_map")
     },
+    "naflex": (ANY_LENGTH, NAFLEX),
+    "naflex swiglu": (
+        ANY_LENGTH,
+        replace(NAFLEX, swiglu=True, qk_norm=True, gated=False, pre_norm=False, registers=0, padding="repeat"),
+    ),
+    "whisper": (
+        replace(TINY_PRESET.frontend, mel=replace(TINY_PRESET.frontend.mel, compression="whisper"), fill="repeatpad"),
+        WhisperConfig(16, 1, 2, 16, n_mels=24, positions=16),
+    ),
     "htsat antialias": (
         replace(MEL_32, long="fusion", int16=True, fill="repeatpad", antialias=True),
         replace(HTSAT, fusion="aff_2d"),

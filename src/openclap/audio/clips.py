@@ -27,7 +27,17 @@ def repeatpad(wave_N: Tensor, samples: int) -> Tensor:
     return pad(wave_N.repeat(samples // len(wave_N)), samples)
 
 
-FILLS: dict[str, Callable[[Tensor, int], Tensor]] = {"pad": pad, "repeat": repeat, "repeatpad": repeatpad}
+def own_length(wave_N: Tensor, samples: int) -> Tensor:
+    """(N,): the clip as it is, for towers that read any length."""
+    return wave_N
+
+
+FILLS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "pad": pad,
+    "repeat": repeat,
+    "repeatpad": repeatpad,
+    "none": own_length,
+}
 
 
 def crop(wave_N: Tensor, samples: int, rng: np.random.Generator | None = None) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openclap.arrays import Wave
-from openclap.audio.clips import FILLS, crop, quantise
+from openclap.audio.clips import FILLS, crop, pad, quantise
 from openclap.audio.config import FrontEndConfig
 from openclap.audio.mel import LogMel
 from openclap.audio.windows import third_starts
@@ -35,7 +35,8 @@ class FrontEnd:
         self._fill = FILLS[config.fill]
         # Before filling and cropping: LAION-CLAP rounds a clip as soon as it is read.
         self._round = quantise if config.int16 else _as_it_is
-        self._views: Views = {"windows": self._one_view, "fusion": self._four_views}[config.long]
+        views: dict[str, Views] = {"windows": self._one_view, "fusion": self._four_views}
+        self._views = self._any_length if config.is_any_length else views[config.long]
 
     def __call__(self, waves: Sequence[Wave | Tensor], *, rng: np.random.Generator | None = None) -> AudioBatch:
         """Convert mono waveforms (N,), N ≥ 1, at `sample_rate` Hz to an AudioBatch on the front end's device.
@@ -56,6 +57,19 @@ class FrontEnd:
         # No plain tower reads it; caches of outputs in training do, because a long clip is cropped anew in each epoch.
         is_long_B = torch.tensor([len(wave_N) > self.samples for wave_N in waves], device=wave_BN.device)
         return AudioBatch(self.logmel(wave_BN).unsqueeze(1), is_long_B)
+
+    def _any_length(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
+        """V = 1: each clip at its own length, then zeros; its number of frames is in `frames_B`.
+
+        A clip shorter than the window of the Fourier transform gets zeros up to that length. In training (with `rng`) a
+        longer clip than the training clips keeps its beginning, as in open_clip: nothing is drawn.
+        """
+        most = max(map(len, waves)) if rng is None else self.samples
+        least = self.config.mel.n_fft
+        mels = self._log_mels([pad(w, least) if len(w) < least else w[:most] for w in waves])
+        frames_B = torch.tensor([len(mel_TF) for mel_TF in mels], device=mels[0].device)
+        mel_BTF = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True)
+        return AudioBatch(mel_BTF.unsqueeze(1), torch.zeros_like(frames_B, dtype=torch.bool), frames_B)
 
     def _four_views(self, waves: Sequence[Tensor], rng: np.random.Generator | None) -> AudioBatch:
         """V = 4: whole, front, middle, back. A clip with no more frames than the input has four equal views."""

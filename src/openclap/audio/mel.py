@@ -136,11 +136,20 @@ def _log10_1p(power: Tensor, ceiling: float) -> Tensor:
     return torch.log10(1.0 + 1e4 * power) / ceiling
 
 
+def _whisper(power_BTF: Tensor, ceiling: float) -> Tensor:
+    # Eight decades below the loudest value of the clip. open_clip takes the loudest of the whole batch, so that an
+    # embedding depends on its neighbours; here, as in OpenAI's code for one recording, each clip has its own.
+    log_BTF = torch.log10(power_BTF.clamp_min(1e-10))
+    floor_B11 = log_BTF.amax(dim=(1, 2), keepdim=True) - 8.0
+    return (torch.maximum(log_BTF, floor_B11) + 4.0) / 4.0 / ceiling
+
+
 # LAION: its HTK filterbank comes from torchaudio, which computes in float32, and its Slaney filterbank from librosa,
 # which computes in float64. Another precision changes the log-mels by up to 4e-3 dB
 # (test_log_mels_are_the_references).
 SCALES: dict[str, MelScale] = {
     "htk": MelScale(_htk_mel, _htk_hz, torch.float32),
+    "htk64": MelScale(_htk_mel, _htk_hz, torch.float64),  # open_clip's Whisper, whose filterbank is librosa's
     "slaney": MelScale(_slaney_mel, _slaney_hz, torch.float64),
 }
 NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -148,4 +157,8 @@ NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "area": _unit_area,
     "sum": _unit_sum,
 }
-COMPRESSIONS: dict[str, Callable[[Tensor, float], Tensor]] = {"db": _decibels, "log10": _log10_1p}
+COMPRESSIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "db": _decibels,
+    "log10": _log10_1p,
+    "whisper": _whisper,
+}

@@ -17,7 +17,9 @@ Mel = NDArray[np.float32]
 
 def fill(wave_N: Wave, samples: int, how: str) -> Wave:
     """(M,): a clip with 1 ≤ N ≤ M, and then zeros ("pad"), copies, the last one cut ("repeat"), or whole copies and
-    then zeros ("repeatpad")."""
+    then zeros ("repeatpad"); (N,): the clip as it is ("none")."""
+    if how == "none":
+        return wave_N
     filled_M = np.zeros(samples, np.float32)
     if how == "repeat":
         filled_M[:] = np.resize(wave_N, samples)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from openclap import presets
-from openclap.checkpoints import audioset, clap_model, huggingface, laion, openclap_config, openclap_folder
+from openclap.checkpoints import audioset, clap_model, huggingface, laion, open_clip, openclap_config, openclap_folder
 from openclap.checkpoints.audioset import AudioTower
 from openclap.checkpoints.checkpoint import Checkpoint, compare_weights, empty_network
 from openclap.checkpoints.damage import errors_as_checkpoint_errors
 from openclap.checkpoints.tensors import read_tensors
 from openclap.errors import CheckpointError
 from openclap.formatting import join_first
+from openclap.text import merges
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def read(path: Path, preset: Preset | None = None) -> Checkpoint:
-    """Read a checkpoint in any known format: openclap's folder, transformers' ClapModel folder, LAION-CLAP's files, and
-    safetensors files with the names of either of the latter.
+    """Read a checkpoint in any known format: the folders of openclap, open_clip and transformers' ClapModel,
+    LAION-CLAP's files, and files with the names of one of the latter three.
 
     `preset` replaces the inferred one. Raises CheckpointError, saying what was found, for anything else.
     """
@@ -58,6 +59,8 @@ def _read_any(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
     state = read_tensors(path)
     if laion.has_laion_names(state):
         return laion.read(state, path.name, preset)
+    if open_clip.has_open_clip_names(state):
+        return open_clip.read_file(path, state, preset)
     if clap_model.has_clap_model_names(state):
         if preset is None:
             raise CheckpointError(
@@ -69,19 +72,23 @@ def _read_any(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
     names = sorted(state)
     raise CheckpointError(
         f"{path.name}: holds {len(names)} tensors ({join_first(names)}), expected the names of a LAION-CLAP model "
-        "(audio_branch.…) or of a ClapModel (audio_model.…)."
+        "(audio_branch.…), of a ClapModel (audio_model.…) or of open_clip (audio.encoder.…)."
     )
 
 
 def _read_folder(path: Path, preset: Preset | None) -> Checkpoint:
     if openclap_config.is_openclap_folder(path):
         return openclap_folder.read(path, preset)
+    # Before transformers' folders: published folders may hold the files of both.
+    if open_clip.is_open_clip_folder(path):
+        return open_clip.read(path, preset)
     if clap_model.is_clap_folder(path):
         return huggingface.read(path, preset)
     names = sorted(entry.name for entry in path.iterdir())
     contents = f"found {join_first(names)}" if names else "it is empty"
     raise CheckpointError(
-        f"{path}: is no model folder; expected a config.json of openclap or of transformers' ClapModel, {contents}."
+        f"{path}: is no model folder; expected a config.json of openclap or of transformers' ClapModel, or an "
+        f"{open_clip.CONFIG}; {contents}."
     )
 
 
@@ -110,15 +117,22 @@ def _describe_checkpoint(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
         "text tower": f"{preset.text.model_type}, {_count_layers(preset)} layers of {preset.text.hidden_size}",
         "pooling": preset.text.pooling,
         "embedding": preset.embedding_size,
+        "heads": f"{preset.audio_head}, {preset.text_head}",
         "temperatures": preset.temperatures,
         "MLP transforms": "yes" if preset.transforms else "no",
         "sample rate": mel.rate,
-        "seconds": preset.frontend.samples / mel.rate,
+        "seconds": f"any, to {preset.frontend.longest / mel.rate:g} as a whole"
+        if preset.frontend.is_any_length
+        else preset.frontend.samples / mel.rate,
         "mel": f"{mel.n_mels} bands, {mel.f_min:g}–{mel.f_max:g} Hz, {mel.scale}",
-        "tokenizer": str(checkpoint.tokenizer or f"to be fetched: {preset.text.tokenizer}"),
+        "tokenizer": str(checkpoint.tokenizer or _describe_tokenizer(preset.text.tokenizer)),
         **_count_weights(checkpoint.weights, checkpoint.unused),
         **compare_weights(network, checkpoint.weights),
     }
+
+
+def _describe_tokenizer(name: str | None) -> str:
+    return f"part of openclap: {name}" if name in merges.DEFINITIONS else f"to be fetched: {name}"
 
 
 def _count_layers(preset: Preset) -> int:

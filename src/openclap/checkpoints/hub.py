@@ -24,6 +24,11 @@ from openclap.formatting import join_first
 
 TOKENIZER = "tokenizer.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 EXTRA_WEIGHTS = ("unused.safetensors", "objective.safetensors")
 ALTERNATIVES = (
     (
@@ -32,15 +37,17 @@ ALTERNATIVES = (
         ("pytorch_model.bin",),
         ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
     ),
+    tuple((name,) for name in OPEN_CLIP_WEIGHTS),
     ((TOKENIZER,), ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")),
 )
 """The forms of weights and of tokenizers, by preference. Only one form of each is fetched, the first that a repository
 has (judged by the form's first file): many repositories hold the same weights several times, at a gigabyte each."""
+OPEN_CLIP = "open_clip_config.json"
 MODEL_FILES = (
-    *("config.json", "preprocessor_config.json", "processor_config.json", *EXTRA_WEIGHTS),
+    *("config.json", OPEN_CLIP, "preprocessor_config.json", "processor_config.json", *EXTRA_WEIGHTS),
     *(name for forms in ALTERNATIVES for form in forms for name in form),
 )
-"""The files that a model consists of, openclap's or Hugging Face's."""
+"""The files that a model consists of, openclap's, open_clip's or Hugging Face's."""
 WEIGHT_PART = re.compile(r"(.+-)\d{5}(-of-(\d{5})\..+)")
 """A name such as `model-00002-of-00003.safetensors`."""
 SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
@@ -55,8 +62,15 @@ TIMEOUT_S = 10.0
 def choose_files(names: Sequence[str], files: Sequence[str] | None) -> list[str]:
     """Choose the files to fetch among the `names` in a repository: those that `files` name, or a model's."""
     superseded = [name for forms in ALTERNATIVES for name in _superseded(names, forms)] if files is None else []
+    if files is None and _is_open_clip(names):
+        # The repository may hold the same weights for transformers, too.
+        superseded += [name for form in ALTERNATIVES[0] for name in form]
     wanted = [name for name in names if any(fnmatchcase(name, pattern) for pattern in files or MODEL_FILES)]
     return [name for name in wanted if not any(fnmatchcase(name, pattern) for pattern in superseded)]
+
+
+def _is_open_clip(names: Sequence[str]) -> bool:
+    return OPEN_CLIP in names and any(form[0] in names for form in ALTERNATIVES[1])
 
 
 def _superseded(names: Sequence[str], forms: Sequence[Sequence[str]]) -> list[str]:
@@ -69,6 +83,8 @@ def missing_files(names: Sequence[str], files: Sequence[str] | None) -> list[str
     """List the required files that are not among `names`. Patterns in `files` may match nothing."""
     if files is not None:
         return [file for file in files if not glob.has_magic(file) and file not in names]
+    if _is_open_clip(names):
+        return []
     missing = [] if "config.json" in names else ["config.json"]
     chosen = choose_files(names, None)
     if not any(form[0] in chosen for form in ALTERNATIVES[0]):

@@ -13,7 +13,7 @@ from openclap.checkpoints.checkpoint import BATCH_COUNTER, load_weights
 from openclap.errors import CheckpointError, MissingTokenizerError
 from openclap.formatting import describe_error
 from openclap.models.build import build_clap
-from openclap.models.config import TextTowerConfig
+from openclap.models.config import HTSATConfig, PANNConfig, TextTowerConfig
 from openclap.presets import Preset
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer
@@ -90,6 +90,10 @@ def _read_audio_tower(path: Path, preset: Preset) -> tuple[dict[str, Tensor], tu
     """Read the tower's weights under CLAP's names. Fusion layers are not among them and stay fresh."""
     tower = audioset.read(path)
     # A tower for tagging has no fusion; that of the preset starts fresh.
+    if not isinstance(preset.audio, HTSATConfig | PANNConfig):
+        raise CheckpointError(
+            f"{path.name}: holds a tower for tagging, and the preset {preset.name} has none of its kind."
+        )
     plain = replace(preset.audio, fusion=None)
     if tower.config != plain:
         raise CheckpointError(

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,7 +128,7 @@ def audio_key_table(audio: AudioConfig) -> KeyTable:
         return HTSAT
     if isinstance(audio, PANNConfig):
         return PANN_1D if (audio.fusion or "").endswith("_1d") else PANN_2D
-    assert_never(audio)
+    raise CheckpointError(f"LAION's format has HTSAT and PANN towers alone, and no {presets.tower_name(audio)}.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -484,8 +484,7 @@ def _stft_kernels(n_fft: int) -> dict[str, Tensor]:
 
 def _loading_note(preset: Preset) -> str:
     """Say in a sentence how the package laion-clap loads a file of this preset."""
-    plain = replace(preset.audio, fusion=None)
-    audio = next((name for name, config in presets.AUDIO_TOWERS.items() if config == plain), None)
+    audio = presets.audio_tower_name(preset.audio)
     text = next((name for name, config in presets.TEXT_TOWERS.items() if _same_size(config, preset.text)), None)
     rate, size = preset.frontend.mel.rate, preset.embedding_size
     if audio is None or text is None or (rate, size) != (48000, 512):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from openclap.checkpoints.checkpoint import BATCH_COUNTER
+from openclap.errors import CheckpointError
 from openclap.models.clap import INITIAL_SCALE, MLPTransform
 from openclap.models.config import HTSATConfig, PANNConfig
 from openclap.models.fusion import pooled_bottleneck
@@ -62,7 +63,7 @@ def _part_factories(state: Mapping[str, Tensor], preset: Preset) -> dict[str, Mo
     elif isinstance(preset.audio, PANNConfig):
         parts |= _pann_parts(preset.audio)
     else:
-        assert_never(preset.audio)
+        raise CheckpointError(f"{preset.name}: LAION's format has HTSAT and PANN towers alone.")
     if (preset.audio.fusion or "").startswith("iaff"):
         # One missing branch beside each first global branch; its width is read from that branch's weights.
         first = ".global_att.1.weight"

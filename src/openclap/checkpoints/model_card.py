@@ -15,7 +15,7 @@ from openclap.checkpoints import figures, hub, openclap_folder
 from openclap.checkpoints.figures import CardFigures
 from openclap.errors import CheckpointError
 from openclap.formatting import markdown_table
-from openclap.models.config import HTSATConfig, PANNConfig
+from openclap.models.config import HTSATConfig, NaFlexConfig, PANNConfig, WhisperConfig
 from openclap.presets import Preset
 from openclap.storage import write_bytes
 
@@ -116,7 +116,7 @@ def _architecture(preset: Preset) -> str:
             "front end",
             f"{mel.n_mels} log-mel bins of {mel.f_min:.0f}–{mel.f_max:.0f} Hz, a frame every {mel.hop} samples",
         ),
-        ("longer clips", LONG[preset.frontend.long]),
+        ("longer clips", _longer_clips(preset)),
         ("text tower", f"{preset.text.model_type}, {preset.text.context} tokens at most"),
         ("embedding", f"{preset.embedding_size} dimensions"),
         ("preset", preset.name),
@@ -127,6 +127,13 @@ def _architecture(preset: Preset) -> str:
 LONG = {"windows": "consecutive windows, averaged", "fusion": "the whole clip and three crops, fused"}
 
 
+def _longer_clips(preset: Preset) -> str:
+    front = preset.frontend
+    if front.is_any_length:
+        return f"whole, at their own length, up to {front.longest / front.mel.rate:.4g} s; then {LONG['windows']}"
+    return LONG[front.long]
+
+
 def _audio_tower(preset: Preset) -> str:
     audio = preset.audio
     fused = f", fusion {audio.fusion}" if audio.fusion else ""
@@ -134,6 +141,11 @@ def _audio_tower(preset: Preset) -> str:
         return f"HTSAT, width {audio.width}, depths {'-'.join(map(str, audio.depths))}{fused}"
     if isinstance(audio, PANNConfig):
         return f"convolutional (PANN), widths {'-'.join(map(str, audio.widths))}{fused}"
+    if isinstance(audio, NaFlexConfig):
+        size = f"width {audio.width}, {audio.depth} blocks, {audio.heads} heads"
+        return f"NaFlex transformer, {size}, patches of {audio.patch_freq} bins × {audio.patch_time} frames"
+    if isinstance(audio, WhisperConfig):
+        return f"Whisper's encoder, width {audio.width}, {audio.layers} blocks"
     assert_never(audio)
 
 

@@ -31,10 +31,12 @@ class PublishedModel:
     Attributes:
         file: the file in `repo`; None where the whole repository is the model.
         revision: the commit to use; None for the main branch.
-        audio: the audio tower, as in `openclap.presets.AUDIO_TOWERS`. The text tower is RoBERTa in all.
+        audio: the audio tower, as in `openclap.presets.AUDIO_TOWERS`, with RoBERTa; "naflex" for a NaFlex transformer
+            whose sizes are in its own configuration.
         fusion: whether a long clip is read as a whole and three crops, fused.
         domain: the kind of audio that it was trained on.
-        megabytes: size of the download, in millions of bytes.
+        licence: as its page states it; None where that could not be verified.
+        megabytes: size of the download, in millions of bytes; None where it is not known.
         scores: published scores by data set: accuracy of zero-shot classification, or R@1 of text → audio retrieval
             where the name ends in "R@1". Protocols differ between sources.
         source: where the scores were published.
@@ -44,9 +46,9 @@ class PublishedModel:
     repo: str
     audio: str
     domain: Domain
-    licence: str
-    megabytes: int
-    format: Literal["laion", "huggingface"]
+    licence: str | None
+    megabytes: int | None
+    format: Literal["laion", "huggingface", "open_clip"]
     file: str | None = None
     revision: str | None = None
     fusion: bool = False
@@ -56,7 +58,8 @@ class PublishedModel:
     @property
     def cached(self) -> bool:
         """Whether its weights are in the hub's cache."""
-        files = [self.file] if self.file else hub.WEIGHTS
+        weights = hub.OPEN_CLIP_WEIGHTS if self.format == "open_clip" else hub.WEIGHTS
+        files = [self.file] if self.file else weights
         return any(hub.is_cached(self.repo, file, self.revision) for file in files)
 
 
@@ -107,6 +110,13 @@ def _hugging_face(
     )
 
 
+def _clap2(name: str, megabytes: int | None = None) -> PublishedModel:
+    """A model of CLAP2, known from its name alone: its configuration, licence and scores could not be verified."""
+    return PublishedModel(
+        name=name, repo=name, audio="naflex", domain="any", licence=None, megabytes=megabytes, format="open_clip"
+    )
+
+
 PUBLISHED: dict[str, PublishedModel] = {
     model.name: model
     for model in (
@@ -123,6 +133,9 @@ PUBLISHED: dict[str, PublishedModel] = {
         _hugging_face("laion/larger_clap_general", "any", base=True),
         _hugging_face("laion/larger_clap_music", "music", base=True),
         _hugging_face("laion/larger_clap_music_and_speech", "music+speech", base=True),
+        _clap2("laion/clap2-small-audioxl-s1B"),
+        _clap2("laion/clap2-medium-audioxl-s1B"),
+        _clap2("laion/clap2-large-audioxl-s1B", 1360),  # 340.1 million parameters in fp32
     )
 }
 

@@ -37,7 +37,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError for a file that is missing, damaged or no checkpoint.
     """
-    return read_safetensors(path) if _is_safetensors(path) else extract_state_dict(read_pickled(path), path.name)
+    return read_safetensors(path) if is_safetensors(path) else extract_state_dict(read_pickled(path), path.name)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -46,12 +46,22 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; the folder is not complete.")
-    if not _is_safetensors(path):
+    if not is_safetensors(path):
         raise CheckpointError(f"{path}: is damaged, or was not written by safetensors.")
     try:
         return strip_wrappers(_load_safetensors(path), path.name)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: is damaged ({describe_error(error)}).") from None
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; {} for any other file, and for one without."""
+    from safetensors import safe_open
+
+    if not path.is_file() or not is_safetensors(path):
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
@@ -107,7 +117,7 @@ def _bits(tensor: Tensor) -> Tensor:
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     """Return whether safetensors (True) or torch (False) wrote a file. Raises CheckpointError for neither."""
     if not path.is_file():
         raise CheckpointError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}.")

@@ -20,8 +20,8 @@ KeyTable = Sequence[tuple[str, str]]
 """Pairs (foreign part, our part) of a tensor's name. The first pair that matches is applied; a leading "^" anchors the
 part to the beginning of the name."""
 
-WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
-"""Prefixes that DistributedDataParallel and torch.compile put before every name."""
+WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|trainable_module\.)+")
+"""Prefixes that DistributedDataParallel, torch.compile and open_clip's training put before every name."""
 T = TypeVar("T")
 
 

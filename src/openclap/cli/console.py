@@ -39,14 +39,14 @@ def note(line: str) -> None:
 
 @contextmanager
 def noting_audio_warnings(most: int = 20) -> Iterator[None]:
-    """Print the first `most` AudioWarnings as notes, and at the end the number of further ones."""
-    from openclap.errors import AudioWarning
+    """Print the first `most` warnings of openclap as notes, and at the end the number of further ones."""
+    from openclap.errors import AudioWarning, CheckpointWarning
 
     count = 0
 
     def show(message: Any, category: type[Warning], *where: Any) -> None:
         nonlocal count
-        if not issubclass(category, AudioWarning):
+        if not issubclass(category, (AudioWarning, CheckpointWarning)):
             default_show(message, category, *where)
             return
         count += 1
@@ -54,7 +54,8 @@ def noting_audio_warnings(most: int = 20) -> Iterator[None]:
             note(f"Note: {message}")
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", AudioWarning)  # Python's default shows one warning per line of code
+        for kind in (AudioWarning, CheckpointWarning):
+            warnings.simplefilter("always", kind)  # Python's default shows one warning per line of code
         default_show: Any = warnings.showwarning
         warnings.showwarning = show  # type: ignore[assignment]
         yield

@@ -17,8 +17,9 @@ def convert(
     source: str,
     destination: Path | None = None,
     *,
-    to: Literal["openclap", "hf", "laion", "onnx", "sentence-transformers"],
+    to: Literal["openclap", "hf", "laion", "open-clip", "onnx", "sentence-transformers"],
     tokenizer: TokenizerFile = None,
+    patch_order: Literal["canonical", "legacy"] = "canonical",
     revision: str | None = None,
     offline: bool = False,
 ) -> None:
@@ -37,10 +38,14 @@ def convert(
         The folder to write, or the `.pt` file with --to laion. With --to onnx it may be left out: then the graphs go to
         ~/.cache/openclap/graphs, and commands that only use this model start without torch.
     to
-        "openclap", "hf" (transformers' ClapModel), "laion" (LAION-CLAP's `.pt`), "onnx" (graphs for onnxruntime,
-        written only if it computes the same embeddings) or "sentence-transformers" (a folder that this library loads).
+        "openclap", "hf" (transformers' ClapModel), "laion" (LAION-CLAP's `.pt`), "open-clip" (a folder for open_clip),
+        "onnx" (graphs for onnxruntime, written only if it computes the same embeddings) or "sentence-transformers" (a
+        folder that this library loads).
     tokenizer
         A `tokenizer.json` to write beside the weights, for a source without one.
+    patch_order
+        The order within patches of a NaFlex model's weights: legacy for those of open_clip from before 24 June 2026,
+        whose files do not say which order they have.
     revision
         The branch, tag or commit of a model on the hub.
     offline
@@ -49,12 +54,19 @@ def convert(
     from openclap.interop import conversion
 
     result = conversion.convert(
-        source, destination, to, tokenizer=tokenizer, revision=revision, offline=offline, report=note
+        source,
+        destination,
+        to,
+        tokenizer=tokenizer,
+        patch_order=patch_order,
+        revision=revision,
+        offline=offline,
+        report=note,
     )
     checkpoint = result.checkpoint
     note(f"Wrote {result.place}: {checkpoint.preset.name}, {len(checkpoint.weights)} tensors")
     _print_losses(result.losses)
-    if checkpoint.tokenizer is None and to != "laion":
+    if checkpoint.tokenizer is None and to not in ("laion", "open-clip"):
         name = checkpoint.preset.text.tokenizer or "one"
         note(f"It has no tokenizer: {name} is fetched when text is first embedded.")
 

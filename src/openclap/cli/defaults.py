@@ -44,8 +44,9 @@ def advise_model(index: Path, model: str, *, is_named: bool = False) -> None:
             file.write(f"{place}\n")
         if not is_named:
             better = PUBLISHED[RECOMMENDED]
+            size = f"{better.megabytes / 1000:.1f} GB, " if better.megabytes else ""
             note(
-                f"This index uses the default model, which is small. {better.name} ({better.megabytes / 1000:.1f} GB, "
+                f"This index uses the default model, which is small. {better.name} ({size}"
                 f"{better.licence}), trained on far more sounds, finds more: "
                 f"openclap index rebuild --index {shlex.quote(str(index))} --model {better.name}"
             )

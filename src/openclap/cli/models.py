@@ -31,11 +31,12 @@ def models(*, json: bool = False) -> None:
         print_json([*map(_published_record, PUBLISHED.values()), *map(_local_record, own)])
         return
     sources = list(dict.fromkeys(model.source for model in PUBLISHED.values() if _is_scored(model) and model.source))
-    heads = ["  published", "trained on", "HTSAT", "GB", "licence", "ESC-50", "GTZAN"]
+    heads = ["  published", "trained on", "tower", "GB", "licence", "ESC-50", "GTZAN"]
     print_table(heads, [_published_row(model, sources) for model in PUBLISHED.values()], right=(3,))
     results.print()
     print_table(["  of openclap", "made of", "GB", "licence"], [_local_row(model) for model in own], right=(2,))
     note(f"{PRESENT}: on this machine; the others are downloaded when first used.")
+    note("Towers: tiny and base are sizes of HTSAT. ?: could not be verified; read the page of the model first.")
     note("ESC-50, GTZAN: zero-shot accuracy in % as published; protocols differ. Sources:")
     for letter, source in zip(ascii_lowercase, sources, strict=False):
         note(f"  {letter}: {source}")
@@ -52,8 +53,8 @@ def _published_row(model: PublishedModel, sources: list[str]) -> list[str]:
         f"{100 * model.scores[name]:.4g}{letter}" if name in model.scores else "–" for name in ("ESC-50", "GTZAN")
     ]
     tower = model.audio.removeprefix("htsat-") + (" fused" if model.fusion else "")
-    size = f"{model.megabytes / 1000:.1f}"
-    return [_mark(model.name, model.cached), model.domain, tower, size, model.licence, *scores]
+    size = f"{model.megabytes / 1000:.1f}" if model.megabytes else "?"
+    return [_mark(model.name, model.cached), model.domain, tower, size, model.licence or "?", *scores]
 
 
 def _local_row(model: LocalModel) -> list[str]:

@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from openclap.checkpoints import detect, hub, huggingface, laion, openclap_folder
+from openclap.checkpoints import detect, huggingface, laion, open_clip, openclap_folder
 from openclap.checkpoints.checkpoint import Checkpoint, build_network, weights_digest
 from openclap.checkpoints.conversion_report import ConversionLosses
+from openclap.checkpoints.open_clip import PatchOrder
 from openclap.errors import CheckpointError, ConfigError
 from openclap.loading import locate
-from openclap.runtimes import graph_cache
+from openclap.presets import Preset
+from openclap.runtimes import fetch_tokenizer, graph_cache
 from openclap.text.tokenizer import Tokenizer
 
-TargetFormat = Literal["openclap", "hf", "laion", "onnx", "sentence-transformers"]
+TargetFormat = Literal["openclap", "hf", "laion", "open-clip", "onnx", "sentence-transformers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ def convert(
     to: TargetFormat,
     *,
     tokenizer: Path | None = None,
+    patch_order: PatchOrder = "canonical",
     revision: str | None = None,
     offline: bool = False,
     report: Callable[[str], None] = lambda line: None,
@@ -51,19 +54,24 @@ def convert(
         destination: the folder, or `.pt` file (laion), to write. Only a model of that format is replaced. None (onnx)
             stands for the place under openclap's home where `openclap.load` finds the graphs of this model.
         tokenizer: a `tokenizer.json`; the default is the source's, or the one that its preset names, if it can be had.
+        patch_order: the order within patches of a NaFlex model: "legacy" for weights of open_clip from before 24 June
+            2026, which are converted. Files that say so themselves are recognised.
         report: called with a line before each slow step.
 
-    Raises ConfigError without a destination for another format than onnx; CheckpointError when the source cannot be
-    read, the format cannot hold the model, or the result does not read back; MissingExtraError where a library for the
-    format is not installed.
+    Raises ConfigError without a destination for another format than onnx, and for a patch order of another model or of
+    one that says it has the other order; CheckpointError when the source cannot be read, the format cannot hold the
+    model, or the result does not read back; MissingExtraError where a library for the format is not installed.
     """
     if destination is None and to != "onnx":
         raise ConfigError(f"Format {to!r} needs a destination: the name of a folder (laion: of a file) to write.")
     path = locate(os.fspath(source), revision=revision, offline=offline, report=report)
     checkpoint = detect.read(path)
+    if patch_order == "legacy":
+        open_clip.check_may_be_legacy(path)
+        checkpoint = open_clip.from_legacy_order(checkpoint)
     network = build_network(checkpoint, path.name)  # reports missing weights before anything is written
     text = checkpoint.preset.text
-    words = tokenizer or checkpoint.tokenizer or _fetch_tokenizer(text.tokenizer, offline)
+    words = tokenizer or checkpoint.tokenizer or _find_tokenizer(checkpoint.preset, offline)
     read_words = None if words is None else Tokenizer.read(words, text.context, padded=text.padded)
     checkpoint = replace(checkpoint, tokenizer=words)
     if destination is None:
@@ -82,6 +90,8 @@ def _write(
         return laion.write(checkpoint, destination)
     if to == "hf":
         return huggingface.write(checkpoint, destination)
+    if to == "open-clip":
+        return open_clip.write(checkpoint, destination)
     if to == "openclap":
         return openclap_folder.write(checkpoint, destination, tokenizer)
     # Imported when needed: both require libraries that are not installed by default.
@@ -94,9 +104,9 @@ def _write(
     return sentence_transformers.write(checkpoint, destination, tokenizer)
 
 
-def _fetch_tokenizer(name: str | None, offline: bool) -> Path | None:
-    """Fetch a tokenizer from the hub or its cache; None where that fails, for a checkpoint can do without."""
+def _find_tokenizer(preset: Preset, offline: bool) -> Path | None:
+    """The tokenizer that a preset names; None where it cannot be had, for a checkpoint can do without."""
     try:
-        return hub.tokenizer_file(name, offline=offline) if name else None
+        return fetch_tokenizer(preset, offline)
     except CheckpointError:
         return None

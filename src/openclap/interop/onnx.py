@@ -32,6 +32,7 @@ from openclap.checkpoints.conversion_report import ConversionLosses, objective_n
 from openclap.checkpoints.destination import drafted
 from openclap.errors import CheckpointError, require
 from openclap.models.fusion import every_clip
+from openclap.models.modern_text import ModernText
 from openclap.runtimes import graph_cache, preset_graphs
 from openclap.runtimes.graph_cache import DESCRIPTION
 from openclap.runtimes.onnx import FORMAT_VERSION, KIND
@@ -185,11 +186,14 @@ def graphs_of(clap: CLAP, preset: Preset) -> list[Graph]:
         [captions(texts, tokens) for texts, tokens in zip((2, 1, 3), lengths, strict=True)],
     )
     if front.long == "windows":
-        examples = [waves(clips, front.samples) for clips in (2, 1, 3)]
-        return [
-            Graph("audio.onnx", WaveformGraph(clap, front), {"wave": ("batch", front.samples)}, "vector", examples),
-            text,
-        ]
+        samples: list[int] = [front.samples] * 3
+        if front.is_any_length:
+            # The traced clip must not fill its last patch: the graph would have no padding for other clips.
+            is_full = front.frames % getattr(preset.audio, "patch_time", 1) == 0
+            samples = [front.samples + is_full * front.mel.hop, front.mel.n_fft, 2 * front.samples + 1]
+        examples = [waves(clips, length) for clips, length in zip((2, 1, 3), samples, strict=True)]
+        size = "samples" if front.is_any_length else front.samples
+        return [Graph("audio.onnx", WaveformGraph(clap, front), {"wave": ("batch", size)}, "vector", examples), text]
     sizes = {"mel": ("batch", 4, front.frames, front.mel.n_mels), "is_long": ("batch",)}
     lengths = [front.samples + front.samples // 3, front.samples, 2 * front.samples + 1]
     examples = [waves(clips, samples) for clips, samples in zip((2, 1, 3), lengths, strict=True)]
@@ -238,7 +242,7 @@ class FusionGraph(nn.Module):
 class TextGraph(nn.Module):
     """Embed (B, L) token ids with their mask.
 
-    Unlike `TextTower`, which skips a mask without padding, the graph always applies it.
+    Unlike the towers, which skip a mask without padding, the graph always applies it.
     """
 
     def __init__(self, clap: CLAP) -> None:
@@ -246,10 +250,15 @@ class TextGraph(nn.Module):
         self.clap = clap
 
     def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        return F.normalize(self.clap.text_head(self._pooled(TextBatch(ids_BL, mask_BL))), dim=-1)
+
+    def _pooled(self, batch: TextBatch) -> Tensor:
         tower = self.clap.text_tower
-        output = tower.encoder(input_ids=ids_BL, attention_mask=mask_BL)  # type: ignore[operator]
-        pooled_BC = tower.pool(output, TextBatch(ids_BL, mask_BL))  # type: ignore[operator]
-        return F.normalize(self.clap.text_head(pooled_BC), dim=-1)
+        if isinstance(tower, ModernText):
+            return tower.masked(batch)
+        output = tower.encoder(input_ids=batch.ids_BL, attention_mask=batch.mask_BL)  # type: ignore[operator]
+        pooled_BC: Tensor = tower.pool(output, batch)  # type: ignore[operator]
+        return pooled_BC
 
 
 def export(graph: Graph, path: Path) -> None:
@@ -315,7 +324,9 @@ def describe(graphs: Sequence[Graph], preset: Preset, scale: float, digest: str)
             "rate": front.mel.rate,
             "samples": front.samples,
             "short": SHORT[front.fill],
-            "long": LONG[front.long],
+            "long": f"whole, up to {front.longest} samples; then {LONG[front.long]}"
+            if front.is_any_length
+            else LONG[front.long],
         },
         "logmel": {"rate": front.mel.rate, "hop": front.mel.hop},
         "text": {"tokenizer": TOKENIZER, "context": text.context, "padded": text.padded},
@@ -356,6 +367,7 @@ SHORT = {
     "pad": "zeros after it",
     "repeat": "copies end to end, the last one cut",
     "repeatpad": "as many whole copies as fit, then zeros",
+    "none": "as it is; one shorter than a window of the Fourier transform, zeros up to that length",
 }
 LONG = {
     "windows": "windows end to end, the last one anchored at the end; the mean of their embeddings, normalised",

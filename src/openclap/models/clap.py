@@ -6,11 +6,14 @@ B clips or captions, T captions of a batch, D embedding.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openclap.models.config import HeadKind
 from openclap.types import AudioBatch, AudioFeatures, Features, PairBatch, TextBatch
 
 INITIAL_SCALE = math.log(1 / 0.07)
@@ -18,11 +21,30 @@ LARGEST_SCALE = math.log(100.0)
 """Logarithms of CLIP's logit scale: it starts at 1/0.07 and never exceeds 100 (Radford et al. 2021)."""
 
 
-class ProjectionHead(nn.Sequential):
-    """Linear, ReLU, Linear: from a tower's size to the shared one (LAION-CLAP's `MLPLayers`)."""
+def mlp_relu(size_in: int, size_out: int) -> nn.Module:
+    """LAION-CLAP's `MLPLayers`."""
+    return nn.Sequential(nn.Linear(size_in, size_out), nn.ReLU(), nn.Linear(size_out, size_out))
 
-    def __init__(self, size_in: int, size_out: int) -> None:
-        super().__init__(nn.Linear(size_in, size_out), nn.ReLU(), nn.Linear(size_out, size_out))
+
+def mlp_gelu(size_in: int, size_out: int) -> nn.Module:
+    """The audio head of open_clip."""
+    return nn.Sequential(nn.Linear(size_in, size_out), nn.GELU(), nn.Linear(size_out, size_out))
+
+
+def mlp_gelu_narrow(size_in: int, size_out: int) -> nn.Module:
+    """The default head of open_clip's encoders from transformers: a hidden layer of the mean size, no biases."""
+    hidden = (size_in + size_out) // 2
+    return nn.Sequential(nn.Linear(size_in, hidden, bias=False), nn.GELU(), nn.Linear(hidden, size_out, bias=False))
+
+
+HEADS: dict[HeadKind, Callable[[int, int], nn.Module]] = {
+    "mlp_relu": mlp_relu,
+    "mlp_gelu": mlp_gelu,
+    "mlp_gelu_narrow": mlp_gelu_narrow,
+    "linear": partial(nn.Linear, bias=False),
+    "linear_bias": nn.Linear,
+}
+"""Projections from a tower's size to that of the shared space, by name."""
 
 
 class MLPTransform(nn.Sequential):
@@ -41,6 +63,8 @@ class CLAP(nn.Module):
         embedding_size: D, the size of the shared space.
         temperatures: 2 for a second one, which LAION's four-term loss uses on the text side.
         transforms: an MLP on each side of the shared space, for that loss.
+        audio_head, text_head: the projections, keys of `HEADS`.
+        unit_audio: normalise the audio tower's output before its projection.
     """
 
     def __init__(
@@ -53,13 +77,17 @@ class CLAP(nn.Module):
         *,
         temperatures: int = 1,
         transforms: bool = False,
+        audio_head: HeadKind = "mlp_relu",
+        text_head: HeadKind = "mlp_relu",
+        unit_audio: bool = False,
     ) -> None:
         super().__init__()
         self.embedding_size = embedding_size
         self.audio_tower = audio_tower
         self.text_tower = text_tower
-        self.audio_head = ProjectionHead(audio_size, embedding_size)
-        self.text_head = ProjectionHead(text_size, embedding_size)
+        self.audio_head = HEADS[audio_head](audio_size, embedding_size)
+        self.text_head = HEADS[text_head](text_size, embedding_size)
+        self._before_head = partial(F.normalize, dim=-1) if unit_audio else nn.Identity()
         self.audio_transform = MLPTransform(embedding_size) if transforms else None
         self.text_transform = MLPTransform(embedding_size) if transforms else None
         self.logit_scale = nn.Parameter(torch.tensor(INITIAL_SCALE))
@@ -72,7 +100,7 @@ class CLAP(nn.Module):
 
     def encode_audio(self, batch: AudioBatch) -> Tensor:
         """(B, D), unit norm."""
-        return F.normalize(self.audio_head(self.audio_tower(batch)), dim=-1)
+        return F.normalize(self.audio_head(self._before_head(self.audio_tower(batch))), dim=-1)
 
     def encode_text(self, batch: TextBatch) -> Tensor:
         """(B, D), unit norm."""

@@ -7,15 +7,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from openclap.errors import ConfigError
 
 FusionKind = Literal["daf_1d", "aff_1d", "iaff_1d", "daf_2d", "aff_2d", "iaff_2d", "channel_map"]
 """How the views of a long clip are fused: on the log-mel (1d), after the first layer (2d), or as input channels."""
 
-Pooling = Literal["pooler", "mean", "cls", "eot", "mean_padded"]
+Pooling = Literal["pooler", "mean", "cls", "eot", "mean_padded", "map", "eos"]
 """How the states of a text encoder become one vector (see `TextTowerConfig`)."""
+
+HeadKind = Literal["mlp_relu", "mlp_gelu", "mlp_gelu_narrow", "linear", "linear_bias"]
+"""The projection of a tower's output to the shared space (see `openclap.models.clap.HEADS`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,122 @@ PANN_6 = _pann((64, 128, 256, 512), pooled=4, kernels=(5,))
 """LAION's sizes: its PANN-10 has five blocks, the published Cnn10 four (`PANN_10_AUDIOSET`)."""
 PANN_10_AUDIOSET = _pann((64, 128, 256, 512), pooled=4)
 
-AudioConfig = HTSATConfig | PANNConfig
+
+@dataclass(frozen=True, slots=True)
+class NaFlexConfig:
+    """Sizes of a NaFlex audio tower: a transformer over patches of a log-mel of any length.
+
+    Attributes:
+        patch_freq, patch_time: mel bins and frames of a patch.
+        mlp_ratio: hidden size of an MLP in widths, also that of the pooling if `pool_mlp_ratio` is 0.
+        registers: learned tokens before the patches, which are not pooled.
+        pre_norm: a layer norm of patches and registers before the first block.
+        gated: multiply the output of attention by a gate.
+        qk_norm: layer norms of queries and keys.
+        swiglu: MLPs with SwiGLU in place of GELU.
+        layer_scale: initial gain of a block's branches; 0 for no gains.
+        padding: the value that completes a last column of patches: "floor", the lowest of the clip's log-mel;
+            "silence", −100 dB; "repeat", the last frame.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    patch_freq: int
+    patch_time: int
+    n_mels: int = 64
+    mlp_ratio: float = 4.0
+    pool_mlp_ratio: float = 0.0
+    registers: int = 0
+    pre_norm: bool = False
+    gated: bool = False
+    qk_norm: bool = False
+    swiglu: bool = False
+    layer_scale: float = 0.0
+    padding: Literal["floor", "silence", "repeat"] = "floor"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for sizes that do not divide."""
+        if self.n_mels % self.patch_freq:
+            raise ValueError(f"{self.n_mels} mel bins are no multiple of patches of {self.patch_freq}")
+        if self.width % self.heads or self.width // self.heads % 4:
+            raise ValueError(f"a width of {self.width} in {self.heads} heads is no multiple of 4 in each")
+
+    fusion: ClassVar[None] = None
+    classes: ClassVar[int] = 0
+
+    @property
+    def embedding_size(self) -> int:
+        return self.width
+
+    @property
+    def rows(self) -> int:
+        """Patches of one column: the mel bins divided."""
+        return self.n_mels // self.patch_freq
+
+    def columns(self, frames: int) -> int:
+        """Columns of patches of a clip; the last one may be filled in part."""
+        # Not −(−frames // time): in exported graphs the division of negative numbers rounds towards zero.
+        return (frames + self.patch_time - 1) // self.patch_time
+
+    def tokens(self, frames: int) -> int:
+        """Patches of a clip."""
+        return self.rows * self.columns(frames)
+
+    def frames_within(self, tokens: int) -> int:
+        """The frames of the whole columns that fit `tokens` patches, at least one column.
+
+        Raises ConfigError for fewer tokens than a column has.
+        """
+        if tokens < self.rows:
+            raise ConfigError(f"A cap of {tokens} patches is less than one column, which has {self.rows}.")
+        return tokens // self.rows * self.patch_time
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperConfig:
+    """Sizes of Whisper's encoder, and of the embedding that its states are projected to."""
+
+    width: int
+    layers: int
+    heads: int
+    embedding_size: int
+    n_mels: int = 80
+    positions: int = 1500
+    fusion: ClassVar[None] = None
+    classes: ClassVar[int] = 0
+
+
+AudioConfig = HTSATConfig | PANNConfig | NaFlexConfig | WhisperConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ModernTextSizes:
+    """Sizes of the modern text transformer, `TextTowerConfig.sizes` of the model type "modern".
+
+    Attributes:
+        gated, qk_norm, causal: see `openclap.models.attention.GatedAttention`.
+        bos_id, eos_id, pad_id: ids of the markers of beginning and end, and of padding.
+    """
+
+    num_hidden_layers: int
+    heads: int
+    vocab_size: int
+    mlp_ratio: float
+    norm_eps: float
+    gated: bool
+    qk_norm: bool
+    causal: bool
+    attention_bias: bool
+    mlp_bias: bool
+    gate_bias: bool
+    bos_id: int
+    eos_id: int
+    pad_id: int
+
+
+MODERN = "modern"
+"""The model type of `openclap.models.modern_text`; all others are encoders of transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +229,15 @@ class TextTowerConfig:
     """A text encoder by its transformers `model_type` and sizes.
 
     Attributes:
-        model_type: "roberta", "bert", "bart", "clip_text_model", or any other type of transformers.
+        model_type: "roberta", "bert", "bart", "clip_text_model", or any other type of transformers; or "modern", the
+            transformer of `openclap.models.modern_text`.
         pooling: "pooler", the encoder's own layer over the first token's state (BERT, RoBERTa); "mean" over the
             tokens that are not padding; "cls", the first token's state; "eot", the state at the highest token id
-            (CLIP); "mean_padded", the mean over all `context` positions, padding included (LAION's BART).
+            (CLIP); "mean_padded", the mean over all `context` positions, padding included (LAION's BART). The type
+            "modern" has "map", attention with a learned query, "eos", the state at the first end marker, and "mean".
         context: captions are cut to this many tokens.
-        sizes: arguments of that type's configuration class (`vocab_size`, `num_hidden_layers`, …).
+        sizes: arguments of that type's configuration class (`vocab_size`, `num_hidden_layers`, …); `ModernTextSizes`
+            for "modern".
         tokenizer: the hub name of its tokenizer, for weights without a tokenizer file.
     """
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from openclap.checkpoints import hub
 from openclap.errors import MissingTokenizerError
+from openclap.text import merges
 
 if TYPE_CHECKING:
     import torch
@@ -107,11 +108,16 @@ def loader(name: str, device: str | torch.device | None, precision: str, *, comp
 
 
 def fetch_tokenizer(preset: Preset, offline: bool) -> Path:
-    """The tokenizer named by a preset, from the hub. Raises MissingTokenizerError where the preset names none."""
+    """The tokenizer named by a preset, from this package or from the hub.
+
+    Raises MissingTokenizerError where the preset names none.
+    """
     if preset.text.tokenizer is None:
         raise MissingTokenizerError(
             "No tokenizer.json lies beside this model, and text cannot be embedded without one."
         )
+    if preset.text.tokenizer in merges.DEFINITIONS:
+        return merges.tokenizer_file(preset.text)
     return hub.tokenizer_file(preset.text.tokenizer, offline=offline)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from openclap import paths
 from openclap.errors import ConfigError
+from openclap.models.config import HTSATConfig, PANNConfig
 from openclap.types import COSINE_BOUNDS, AudioBatch, Precision, TextBatch
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def build(
     choice: BackendChoice, clap: CLAP, device: torch.device, *, compile: bool, digest: Callable[[], str]
 ) -> Backend:
     """Build the chosen backend. `digest` names the model in the cache of converted networks."""
-    if choice.backend == "openvino" and not compile:
+    # OpenVINO's conversion fixes what it was traced with, so towers that read any length stay with torch.
+    if choice.backend == "openvino" and not compile and isinstance(clap.audio_tower.config, HTSATConfig | PANNConfig):
         return OpenVinoBackend(clap, choice.precision, digest)
     return TorchBackend(clap, choice.precision, device, compile=compile)
 
@@ -127,7 +129,9 @@ class TorchBackend:
 
     def encode_audio(self, batch: AudioBatch) -> Tensor:
         with torch.inference_mode(), self._arithmetic():
-            parts = [self._audio(part) for part in batch.split(self._clips or len(batch.is_long_B))]
+            # Clips of their own lengths come in batches by tokens (`openclap.runtimes.torch`); int8 needs single ones.
+            is_whole = self._clips is None or (batch.frames_B is not None and self._clips > 1)
+            parts = [self._audio(part) for part in ([batch] if is_whole else batch.split(self._clips or 1))]
             return F.normalize(torch.cat(parts).float(), dim=-1)
 
     def encode_text(self, batch: TextBatch) -> Tensor:

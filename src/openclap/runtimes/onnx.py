@@ -257,6 +257,9 @@ class OnnxRuntime:
 
     def _embed_inputs(self, waves: Sequence[Wave]) -> NDArray[np.float32]:
         front = self.preset.frontend
+        if front.is_any_length:
+            # One clip at a time (`CPU_CLIPS`), so that none is padded but to a whole window of the Fourier transform.
+            waves = [fill(wave_S, max(len(wave_S), front.mel.n_fft), "pad") for wave_S in waves]
         return self._run("audio", wave=np.stack([fill(wave_S, front.samples, front.fill) for wave_S in waves]))
 
     def _embed_views(self, waves: Sequence[Wave]) -> NDArray[np.float32]:

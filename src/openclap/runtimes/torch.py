@@ -19,18 +19,25 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openclap.arrays import batches_by_length
 from openclap.audio.frontend import FrontEnd
 from openclap.audio.mono import SILENCE, is_silent
 from openclap.checkpoints import detect, openclap_folder
 from openclap.checkpoints.checkpoint import build_network, weights_digest
 from openclap.errors import ConfigError
+from openclap.models.config import NaFlexConfig
 from openclap.runtimes import backends, fetch_tokenizer
+from openclap.text import merges
 from openclap.text.tokenizer import Tokenizer
 from openclap.types import TextBatch
 
 if TYPE_CHECKING:
     from openclap.models.clap import CLAP
     from openclap.presets import Preset
+
+CPU_TOKENS, GPU_TOKENS = 512, 65536
+"""Patches of a batch of clips of their own lengths: as many as keep activations in a CPU's caches (see
+docs/benchmarks.md), or a GPU busy."""
 
 TokenizerSource = Path | Callable[[], Path]
 """A `tokenizer.json`, or a function that fetches one."""
@@ -120,7 +127,7 @@ class TorchRuntime:
     @property
     def has_tokenizer(self) -> bool:
         """Whether a tokenizer file is at hand; otherwise it would be fetched."""
-        return isinstance(self._tokenizer, Tokenizer | Path)
+        return isinstance(self._tokenizer, Tokenizer | Path) or self.preset.text.tokenizer in merges.DEFINITIONS
 
     def check_tokenizer(self) -> None:
         """Read the tokenizer. Raises CheckpointError where text could not be embedded later."""
@@ -128,10 +135,20 @@ class TorchRuntime:
 
     def embed_waves(self, waves: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """(N, D) unit vectors of mono waveforms at the model's rate."""
+        vectors_ND = np.zeros((len(waves), self.preset.embedding_size), np.float32)
         with torch.inference_mode():
-            batch = self.frontend([torch.from_numpy(wave) for wave in waves])
-            vectors_ND: NDArray[np.float32] = self.backend.encode_audio(batch).cpu().numpy()
+            for rows in self._batches(waves):
+                batch = self.frontend([torch.from_numpy(waves[row]) for row in rows])
+                vectors_ND[rows] = self.backend.encode_audio(batch).cpu().numpy()
         return vectors_ND
+
+    def _batches(self, waves: Sequence[NDArray[np.float32]]) -> Iterator[NDArray[np.int64]]:
+        """The rows of each batch: all of them, or, where clips keep their length, rows of similar numbers of tokens."""
+        audio, mel = self.preset.audio, self.preset.frontend.mel
+        if not isinstance(audio, NaFlexConfig):
+            return iter([np.arange(len(waves))])
+        tokens = [audio.tokens(mel.frames(max(len(wave), mel.n_fft))) for wave in waves]
+        return batches_by_length(tokens, CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS)
 
     def embed_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
         """(N, D) unit vectors, in the order of `texts`."""
