@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-long check docs format mini bench lock
+.PHONY: setup demo test test-long check check-web docs format mini bench lock
 
 setup: .venv/ready  ## virtual environment and the demo's pretrained weights
 
@@ -28,6 +28,13 @@ check: setup docs  ## format, lint, types, import contracts, documentation witho
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-web: web/node_modules  ## types of the page, and whether the committed files are what it builds (needs Node 20 and npm)
+	npm run check --prefix web
+
+web/node_modules: web/package-lock.json
+	npm ci --prefix web
+	touch $@
 
 docs: setup  ## the documentation site: build/site/index.html (searching it needs python -m http.server)
 	$(BIN)/python scripts/site_pages.py

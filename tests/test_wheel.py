@@ -28,6 +28,9 @@ def test_the_wheel_carries_what_the_demo_needs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {"openclap/py.typed", "openclap/evals/report.html", "openclap/demo/sounds/sounds.csv"} <= set(names)
+    assert {f"openclap/server/static/{name}" for name in ("index.html", "page.js", "page.css", "licences.txt")} <= set(
+        names
+    )
     assert sum(name.endswith(".ogg") for name in names) >= 300
     assert any(name.endswith("ATTRIBUTION.md") for name in names) and any("LICENSE" in name for name in names)
     weights = {name for name in names if name.endswith((".safetensors", ".pth", ".pt", ".pyc"))}

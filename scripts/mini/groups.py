@@ -1,8 +1,8 @@
 """Join the groups of one recording across packages, so that splits never separate its copies.
 
 Two groups are joined where their sounds name the same original on Freesound, or where two of their sounds are one
-recording: their mean spectra differ by at most `NEAR_DB`, and their samples, aligned at 8 kHz, are as similar as
-`openclap duplicates` asks for. Rendered instruments are left as they are.
+recording: their mean spectra differ by at most `NEAR_DB`, and their samples, aligned at 8 kHz as by
+`openclap duplicates`, have a similarity of at least `ALIKE`. Rendered instruments are left as they are.
 
 N sounds, B bands, S samples at 8 kHz.
 """
@@ -18,9 +18,11 @@ import polars as pl
 from openclap.arrays import Wave
 from openclap.audio.alignment import RATE, align, excerpt
 from openclap.audio.inputs import blocks
-from openclap.recording_comparison import SAME
 
 BANDS, FRAME = 24, 512
+ALIKE = 0.85
+"""Less than for duplicates: a false join costs a split little, and a copy on both its sides makes a score a lie. Known
+copies that were cut and changed, such as OpenClonk's switches made of a door, have 0.87."""
 NEAR_DB = 3.0
 """The largest root mean square difference of two spectra to be aligned. Copies in another format differ by less than
 1 dB, cut ones by less than 2, two takes of one sound mostly by more."""
@@ -75,7 +77,7 @@ def same_recordings(paths: Sequence[str], names: Sequence[str], groups: Groups) 
             if far_N[other] > NEAR_DB:
                 break
             if groups.find(names[other]) != groups.find(names[number]) and (
-                align(waves[other].astype(np.float32), waves[number].astype(np.float32)).similarity >= SAME
+                align(waves[other].astype(np.float32), waves[number].astype(np.float32)).similarity >= ALIKE
             ):
                 yield int(other), number
 

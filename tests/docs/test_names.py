@@ -56,7 +56,11 @@ def test_links_of_the_top_level_exist() -> None:
         for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
             file, _, anchor = target.partition("#")
             document = ROOT / (file or path)
-            titles = re.findall(r"^#+ (.+)$", document.read_text("utf-8"), re.M) if document.is_file() else []
+            titles = (
+                re.findall(r"^#+ (.+)$", document.read_text("utf-8"), re.M)
+                if document.suffix == ".md" and document.is_file()
+                else []
+            )
             slugs = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
             if not document.exists() or (anchor and anchor not in slugs):
                 wrong.append((path, target))

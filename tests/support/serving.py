@@ -115,8 +115,8 @@ class LiveServer:
 class ServerProcess:
     """`openclap serve` as a process: `url` is where it listens, `log` what it printed so far."""
 
-    def __init__(self, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> None:
-        words = [sys.executable, "-m", "openclap", "serve", "--port", "0", *map(str, arguments)]
+    def __init__(self, *arguments: str | Path, port: int = 0, environment: Mapping[str, str] | None = None) -> None:
+        words = [sys.executable, "-m", "openclap", "serve", "--port", str(port), *map(str, arguments)]
         self.process = subprocess.Popen(
             words,
             stderr=subprocess.PIPE,

@@ -86,5 +86,7 @@ Next
    your words        openclap search "rain on a window"
    your sounds       openclap index add ~/Sounds --index ~/sounds.index
                      openclap search "footsteps on gravel" --index ~/sounds.index
-   in Python         openclap.load("{steps.run / "model"}")"""
+   in Python         openclap.load("{steps.run / "model"}")
+   on a page         openclap serve --open {steps.folder / "index"}
+                     then http://127.0.0.1:7007"""
     )

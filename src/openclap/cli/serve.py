@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from openclap import paths
 from openclap.cli.console import note, progress
@@ -43,12 +45,14 @@ def serve(
     max_upload_mb: int = 64,
     max_audio_s: int = 600,
     max_requests: int = 128,
+    open_page: Annotated[bool, Parameter(name="--open")] = False,
     model_options: ModelOptions = ModelOptions(),
 ) -> int:
-    """Serve models and indexes over HTTP: search, embeddings (OpenAI's interface), sounds.
+    """Serve a page that finds sounds, and its interface over HTTP: search, embeddings (as OpenAI's), sounds.
 
-    The interface is described at /docs. It is reachable from this machine only, and web pages of other sites cannot use
-    it. On another address (--host) every request needs a token, from --token-file or the variable OPENCLAP_TOKEN.
+    The page is at /, and the interface is described at /docs. They are reachable from this machine only, and pages of
+    other web sites cannot use them. On another address (--host) every request needs a token, from --token-file or the
+    variable OPENCLAP_TOKEN.
     Sound files are only read. Ctrl-C stops the server. While it runs, `openclap search` and `similar` use it.
 
     Parameters
@@ -75,6 +79,8 @@ def serve(
         The length of the longest sound in a request, in seconds.
     max_requests
         The number of requests in progress from which on further ones are refused with status 429.
+    open_page
+        Open the page in the browser.
     """
     from openclap.errors import require
     from openclap.limits import check_count
@@ -82,7 +88,7 @@ def serve(
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "sse_starlette"):
         require(package, "serve")
     from openclap.server.metrics import Metrics
-    from openclap.server.security import Access, BodyLimits, host_names
+    from openclap.server.security import Access, BodyLimits, host_names, is_loopback
     from openclap.server.service import Limits, Service
 
     check_count("--port", port, least=0, most=65535)
@@ -91,16 +97,22 @@ def serve(
         audio_s=check_count("--max-audio-s", max_audio_s),
         body=replace(BodyLimits(), most_bytes=check_count("--max-upload-mb", max_upload_mb, most=1 << 20) << 20),
     )
-    access = Access(read_token(host, token_file), host_names(host_name))
+    token = read_token(host, token_file)
+    access = Access(token, host_names(host_name), is_local=is_loopback(host) and token is None)
     with listen(host, port) as endpoint:  # first, since loading a model takes seconds
         metrics = Metrics()
         models, indexes = open_all(sounds or [], model_options, matryoshka, metrics)
         service = Service(
             models, indexes, limits=limits, url_hosts=frozenset(map(str.lower, fetch_from)), metrics=metrics
         )
-        run(service, access, endpoint)
+        run(service, access, endpoint, open_page=open_page)
     note("Stopped.")
     return 0
+
+
+def url(host: str, port: int) -> str:
+    """The address of a server."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def read_token(host: str, token_file: Path | None) -> str | None:
@@ -198,18 +210,21 @@ def served_model(name: str, embedder: Embedder, matryoshka: Sequence[int], metri
     return ServedModel(Path(name).name if Path(name).exists() else name, embedder, thread, sizes)
 
 
-def run(service: Service, access: Access, endpoint: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; requests in progress are completed."""
+def run(service: Service, access: Access, endpoint: socket.socket, *, open_page: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM; requests in progress are completed. Open the page in a browser, if wanted."""
+    import webbrowser
+
     from openclap.server.app import create_app
     from openclap.server.batching import is_on_cpu
     from openclap.server.connections import server_of
 
     app = create_app(service, access)
     host, port = endpoint.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
     served = ", ".join(service.indexes) or "no index"
-    note(f"Serving {served} with {', '.join(service.models)} at http://{shown}:{port} (interface: /docs).")
+    note(f"Serving {served} with {', '.join(service.models)} at {url(host, port)} (interface: /docs).")
     note("Ctrl-C stops the server.")
+    if open_page and not webbrowser.open(url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)):
+        note("No browser was found. Open the address in one.")
     jobs = app.state.jobs.start_all()
     threading.Thread(target=show_indexing, args=[jobs], name="progress", daemon=True).start()
     # On a GPU scores differ in their last digits from those of a command, which uses the CPU.

@@ -57,6 +57,7 @@ _TURN_TAKES_S = 600.0
 """Longest wait of a shared writer for its turn."""
 _NEWER_AT_MOST = 65_536
 """Windows that a search reads from the tables because the snapshot lacks them; for more it searches the tables."""
+_SAME_TIME_S = 1e-3
 
 Mask = Bools | Callable[[Any], Bools]
 """Whether each file may be a hit: booleans in the order of `Index.facts()`, or a function of that table."""
@@ -424,6 +425,21 @@ class Index:
         if not parts:
             raise DataError(f"{name!r} is not in the index {self.place}. Add it first, or check the path.")
         return unit_vector(np.concatenate(parts).astype(np.float32).mean(axis=0), self.identity.dim)
+
+    def window_vector(self, path: str, start_s: float, end_s: float | None) -> FloatArray | None:
+        """The unit vector (D,) of the window of an indexed file with these times (None: the file's end), up to a
+        thousandth of a second; None when there is no such window."""
+        row = self.files([path]).get(path)
+        if row is None:
+            return None
+        end = row.duration_s if end_s is None else end_s
+        with self._storage("read"):
+            [condition] = among("hash", [row.hash])
+            for part in self._candidates(self._windows.search().where(condition).select(_WINDOW)):
+                for start, stop, vector_D in zip(part.start_s, part.end_s, part.vectors, strict=True):
+                    if abs(start - start_s) < _SAME_TIME_S and abs(stop - end) < _SAME_TIME_S:
+                        return unit_vector(vector_D, self.identity.dim)
+        return None
 
     def add(self, files: Sequence[FileRow], windows: Mapping[str, Sequence[Window]]) -> None:
         """Store files, each replacing the row with its path, and the windows of their contents by hash.

@@ -40,7 +40,7 @@ _MOST_MATCHES = 50_000
 _NAME_WEIGHT, _FACTS_WEIGHT = 3.0, 1.0
 _WAIT_S = 10.0
 """Wait for another process that commits."""
-_FUNCTION_WORDS = frozenset("a,an,and,as,at,by,for,from,in,is,it,of,on,or,that,the,this,to,with".split(","))  # noqa: SIM905
+FUNCTION_WORDS = frozenset("a,an,and,as,at,by,for,from,in,is,it,of,on,or,that,the,this,to,with".split(","))  # noqa: SIM905
 _WORDS = re.compile(r"[^\W\d_]+|\d+")
 
 
@@ -75,7 +75,7 @@ def _split_camel_case(word: str) -> Iterator[str]:
 
 def _has_meaning(word: str) -> bool:
     """Whether a word may be rare because of its meaning: numbers and short parts of names ("s", "fx") are by chance."""
-    return word.isalpha() and (len(word) > 2 or not word.isascii()) and word not in _FUNCTION_WORDS
+    return word.isalpha() and (len(word) > 2 or not word.isascii()) and word not in FUNCTION_WORDS
 
 
 class KeywordIndex:
@@ -272,7 +272,7 @@ def _all_of(database: sqlite3.Connection, units: Sequence[tuple[str, ...]]) -> s
     whole = [f'"{"".join(parts)}"' for parts in units]
     every = [" AND ".join(f'"{word}"' for word in parts) for parts in units]
     each = [f"({one} OR ({all_parts}))" for one, all_parts in zip(whole, every, strict=True)]
-    chosen = [one for one, parts in zip(each, units, strict=True) if not set(parts) <= _FUNCTION_WORDS][:_MOST_WORDS]
+    chosen = [one for one, parts in zip(each, units, strict=True) if not set(parts) <= FUNCTION_WORDS][:_MOST_WORDS]
     exists = "SELECT 1 FROM terms WHERE terms MATCH ? LIMIT 1"
     return " AND ".join(one for one in chosen if database.execute(exists, (one,)).fetchone())
 
@@ -281,7 +281,7 @@ def _rarest(database: sqlite3.Connection, words: Sequence[str]) -> list[str]:
     """The words of a query to rank by, quoted: without function words, unless there are no others, and the rarer ones
     first, up to _MOST_MATCHES files in all."""
     distinct = list(dict.fromkeys(words))[:_MOST_WORDS]
-    quoted = [f'"{word}"' for word in distinct if word not in _FUNCTION_WORDS] or [f'"{word}"' for word in distinct]
+    quoted = [f'"{word}"' for word in distinct if word not in FUNCTION_WORDS] or [f'"{word}"' for word in distinct]
     count = f"SELECT count(*) FROM (SELECT 1 FROM terms WHERE terms MATCH ? LIMIT {_MOST_MATCHES + 1})"
     counted = sorted((database.execute(count, (word,)).fetchone()[0], word) for word in quoted)
     chosen: list[str] = []

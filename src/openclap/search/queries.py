@@ -74,7 +74,7 @@ def find(index: Index, query: SearchQuery, k: int, offset: int = 0, *, exact: bo
         hits = _fused(index, query, query.vector, words, wanted, exact=exact)
     else:
         hits = _nearest(index, query, query.vector, wanted, exact=exact)
-    return Hits(_as_found(index, hits[offset:wanted]), hits.info)
+    return Hits(as_found(index, hits[offset:wanted]), hits.info)
 
 
 def count_facets(index: Index, fact: str, where: Where = ()) -> list[tuple[Any, int]]:
@@ -184,7 +184,7 @@ def _reciprocal(rank: int) -> float:
     return 1.0 / (FUSION_CONSTANT + rank)
 
 
-def _as_found(index: Index, hits: Sequence[Hit]) -> list[Hit]:
+def as_found(index: Index, hits: Sequence[Hit]) -> list[Hit]:
     """Hits with the paths that their files have now: those of roots that moved together with the index."""
     roots = [(root.path, root.found(index.place.own_folder)) for root in index.header().roots]
     moved = {old: new for (old, new) in roots if old != new}

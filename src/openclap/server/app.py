@@ -13,7 +13,20 @@ from starlette.exceptions import HTTPException
 
 import openclap
 from openclap.errors import OpenClapError
-from openclap.server import duplicates, embeddings, errors, indexing, search, sounds, store
+from openclap.server import (
+    combined,
+    duplicates,
+    embeddings,
+    errors,
+    indexing,
+    overview,
+    page,
+    playback,
+    search,
+    sound_map,
+    sounds,
+    store,
+)
 from openclap.server.metrics import CONTENT_TYPE, MetricsMiddleware
 from openclap.server.schemas import ErrorResponse, Health, SessionRequest, Status
 from openclap.server.security import Access, SecurityMiddleware
@@ -71,6 +84,11 @@ def create_app(service: Service, access: Access) -> FastAPI:
     app.include_router(store.router(service))
     app.include_router(indexing.router(jobs, duplicates_jobs))
     app.include_router(duplicates.router(duplicates_jobs))
+    app.include_router(combined.router(service, peaker))
+    app.include_router(overview.router(service))
+    app.include_router(sound_map.router(service))
+    app.include_router(playback.router(service, can_reveal=access.is_local))
+    app.include_router(page.router(service, jobs, can_reveal=access.is_local))
     _add_basics(app, service, access)
     app.add_middleware(SecurityMiddleware, access=access, limits=service.limits.body)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)

@@ -25,11 +25,12 @@ EVENT_S = 0.25
 
 
 class IndexingJob(Job[IndexingState]):
-    """The latest run over the folders of an index."""
+    """The latest run over the folders of an index, and its `skipped`: files that could not be read, and why."""
 
     def __init__(self, index: ServedIndex) -> None:
         idle = IndexingState(index=index.name, state="idle")
         super().__init__(index, idle, f"The index {index.name} is being brought up to date already.")
+        self.skipped: list[tuple[str, str]] = []
 
     def start(self) -> IndexingState:
         """Start a run. Raises ApiError when one is running, or the index has no folders."""
@@ -53,6 +54,7 @@ class IndexingJob(Job[IndexingState]):
         else:
             report = library.update(progress=self.advance(task), seconds=seconds)
         counts = {name: getattr(report, name) for name in ("added", "unchanged", "moved", "removed")}
+        self.skipped = list(report.skipped)
         skipped = len(report.skipped)
         first = f"{report.skipped[0][0]}: {report.skipped[0][1]}" if skipped else None
         return counts | {"skipped": skipped, "message": first}

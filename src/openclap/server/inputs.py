@@ -94,7 +94,7 @@ def check_texts(texts: Sequence[str], field: str, service: Service) -> None:
 
 
 class Upload:
-    """An uploaded file for `Embedder`: an open file with the name that the client gave, for messages."""
+    """An open file with a name for messages: that of an upload, or of a file that has only a descriptor."""
 
     def __init__(self, file: BinaryIO, name: str | None) -> None:
         self._file = file

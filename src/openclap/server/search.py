@@ -117,7 +117,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
                 every_window=every_window,
                 without=frozenset(without or ()),
             )
-            return find(served.library.index, query, k, offset, exact=exact), _warning(
+            return find(served.library.index, query, k, offset, exact=exact), warning_of(
                 part, embedder.sample_rate, embedder.mono
             )
 
@@ -150,7 +150,7 @@ def _answer(index: ServedIndex, hits: Hits, peaker: Peaker, warning: str | None 
     )
 
 
-def _warning(sound: Sound, rate: int, mono: MonoConfig) -> str | None:
+def warning_of(sound: Sound, rate: int, mono: MonoConfig) -> str | None:
     """The sentence of a sound whose hits mean little, since it is silent or its channels cancel each other."""
     cancellation = Cancellation()
     for wave_NC, _ in [sound] if isinstance(sound, tuple) else decoded(sound):

@@ -31,6 +31,9 @@ LEAST_TOKEN = 16
 """Characters of the shortest token: a shorter one could be found by trying."""
 OPEN_PATHS = frozenset({"/health", "/session"})
 """Paths that need no token: whether the server runs, and the exchange of the token for a cookie."""
+PAGE_PATHS = ("/", "/static/")
+"""The page, and the beginning of its files' paths: they say nothing of the sounds, and need no token. Other sites may
+link to the page."""
 DOCS_PATHS = frozenset({"/docs"})
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -59,11 +62,13 @@ class Access:
         token: what requests must bring; None for a server on loopback that needs none.
         hosts: further names of this server, besides localhost, this machine's name and all numeric addresses.
         cookie: the value of the cookie; a new one each time that the server starts.
+        is_local: whether the server listens on loopback only, so that requests come from this machine.
     """
 
     token: str | None = None
     hosts: frozenset[str] = frozenset()
     cookie: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    is_local: bool = False
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a token that is short, or that a header cannot carry."""
@@ -81,8 +86,10 @@ class Access:
         """Raise ApiError for a request that is refused."""
         headers = Headers(scope=scope)
         host = self._check_host(headers)
-        _check_origin(headers, f"{scope.get('scheme', 'http')}://{host}".lower())
-        if self.token is not None and scope["path"] not in OPEN_PATHS and not self._has_token(headers, scope):
+        if not _opens_page(scope, headers):
+            _check_origin(headers, f"{scope.get('scheme', 'http')}://{host}".lower())
+        is_open = scope["path"] in OPEN_PATHS or is_page(scope["path"])
+        if self.token is not None and not is_open and not self._has_token(headers, scope):
             raise ApiError(
                 401,
                 "The token is missing or wrong. Send it as Authorization: Bearer TOKEN, or exchange it for a cookie "
@@ -124,6 +131,20 @@ class Access:
             return len(given) == 1 and kind.lower() == "bearer" and self.is_token(token.strip())
         cookies = [value for text in headers.getlist("cookie") for value in _cookies(text, self.cookie_name(scope))]
         return len(cookies) == 1 and hmac.compare_digest(cookies[0].encode(), self.cookie.encode())
+
+
+def is_page(path: str) -> bool:
+    """Whether a path is the page, or one of its files."""
+    return path == PAGE_PATHS[0] or path.startswith(PAGE_PATHS[1])
+
+
+def _opens_page(scope: Scope, headers: Headers) -> bool:
+    """Whether a browser opens the page in a window of its own, by a link or an address. The origin does not matter
+    then: the page says nothing of the sounds, and its own requests have its own origin."""
+    is_document = headers.getlist("sec-fetch-dest") == ["document"] and headers.getlist("sec-fetch-mode") == [
+        "navigate"
+    ]
+    return scope["path"] == PAGE_PATHS[0] and scope["method"] == "GET" and is_document and "origin" not in headers
 
 
 def _cookies(text: str, name: str) -> list[str]:

@@ -37,7 +37,7 @@ from openclap.errors import AudioError
 from openclap.search.rows import FileRow
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
-from openclap.server.inputs import IndexName
+from openclap.server.inputs import IndexName, Upload
 from openclap.server.schemas import Peaks, SoundFacts, check_part
 from openclap.server.service import ServedIndex, Service
 from openclap.storage import write_bytes
@@ -243,7 +243,7 @@ class Peaker:
         if stored is not None:
             return row, stored
         with indexed_file(index, path) as (row, file):
-            peaks_2P = waveform(file, row.duration_s)
+            peaks_2P = waveform(Upload(file, row.path), row.duration_s)
         buffer = io.BytesIO()
         np.save(buffer, peaks_2P)
         with suppress(OSError):  # a full or read-only home: it is computed again next time
