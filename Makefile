@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-long check check-web docs format bench lock
+.PHONY: setup demo test test-long check check-web docs format mini bench lock
 
 setup: .venv/ready  ## virtual environment and the demo's pretrained weights
 
@@ -43,6 +43,12 @@ docs: setup  ## the documentation site: build/site/index.html (searching it need
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+mini: setup  ## make the bundled model again: fetch 1.5 GB of sounds, render, distil, train (hours; Debian's apt-get and npm)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m scripts.mini.build_pairs --out build/mini
+	$(BIN)/python -m scripts.mini.distil_text --pairs build/mini/pairs.csv --out build/mini/text
+	$(BIN)/python -m scripts.mini.train build/mini --out src/openclap/checkpoints/mini
+	$(BIN)/python -m scripts.mini.evaluate build/mini
 
 bench: setup  ## the figures of docs/benchmarks.md
 	$(BIN)/python benchmarks/line.py

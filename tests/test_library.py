@@ -179,10 +179,12 @@ def test_without_torch_an_index_is_searched_in_fp32(
         library.update()
 
 
-def test_a_new_index_needs_a_model(tmp_path: Path) -> None:
+def test_a_new_index_has_the_bundled_model(tmp_path: Path) -> None:
     with raises_naming(DataError, tmp_path / "index"):
-        Library.open(tmp_path / "index")
+        Library.open(tmp_path / "index", create=False)
     assert not (tmp_path / "index").exists()
+    assert Library.open(tmp_path / "index").index.identity.model == "mini"
+    assert Library.open(tmp_path / "index", create=False).embedder.runtime.name == "onnxruntime fp32"
 
 
 def test_a_new_sound_is_opened_and_decoded_once(

@@ -33,8 +33,12 @@ def test_the_wheel_carries_what_the_demo_needs(wheel: Path) -> None:
     )
     assert sum(name.endswith(".ogg") for name in names) >= 300
     assert any(name.endswith("ATTRIBUTION.md") for name in names) and any("LICENSE" in name for name in names)
-    weights = [name for name in names if name.endswith((".safetensors", ".pth", ".pt", ".pyc"))]
-    assert weights == ["openclap/captions/model/model.safetensors"], "the captioner is ours; no other weights travel"
+    weights = {name for name in names if name.endswith((".safetensors", ".pth", ".pt", ".pyc"))}
+    mini = "openclap/checkpoints/mini"
+    assert weights == {"openclap/captions/model/model.safetensors", f"{mini}/model.safetensors"}
+    assert {f"{mini}/{name}" for name in ("audio.onnx", "text.onnx", "onnx.json", "sounds.csv", "README.md")} <= set(
+        names
+    )
     assert {name.split("/")[0] for name in names} == {
         "openclap",
         next(n for n in names if "dist-info" in n).split("/")[0],
@@ -97,6 +101,13 @@ def test_the_base_installation_searches_without_torch(
     there.run("openclap", "embed", *dogs, "-o", "out.npy", *model)
     vectors = np.load(tmp_path / "out.npy")
     assert there.run("openclap", "classify", *dogs, "--labels", "dog,rain", *model)
+    # The bundled model needs no --model, and no network: the home is empty, and no proxy leads anywhere.
+    there.environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+    there.run("openclap", "index", "add", *dogs, sounds / "scratch-cat.ogg")
+    assert "scratch-dog" in there.run("openclap", "search", "a dog barking", "-k", "1")
+    assert there.run("python", "-c", "import openclap; print(openclap.load('mini').embed_text(['rain']).shape)") == (
+        "(1, 384)\n"
+    )
     for words in (["eval", graphs, "--data", "index"], ["inspect", converted_start], ["embed", *dogs, "-o", "b.npy"]):
         assert "openclap: " in there.run("openclap", *words, code=2)
     assert "pip install 'openclap[torch]'" in there.run("openclap", "inspect", converted_start, code=2)

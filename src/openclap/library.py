@@ -18,6 +18,7 @@ from openclap.audio.inputs import Sound, blocks
 from openclap.audio.io import decode_part, describe
 from openclap.audio.metadata import read_metadata
 from openclap.audio.mono import Channels, is_silent
+from openclap.checkpoints.bundled import MINI
 from openclap.embedder import Embedder, Vectors
 from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError, OpenClapError
 from openclap.limits import check_count, check_path
@@ -27,7 +28,7 @@ from openclap.recording_comparison import duplicates_of
 from openclap.search.duplicates import DuplicateGroup
 from openclap.search.filters import Where
 from openclap.search.fit import update_background
-from openclap.search.folder import check_precision
+from openclap.search.folder import check_precision, replaced_folder
 from openclap.search.index import FileRow, Hits, Index, IndexIdentity
 from openclap.search.paths import absolute
 from openclap.search.queries import SearchQuery, count_facets, find
@@ -53,7 +54,7 @@ class Library:
         embedder: the model, loaded once.
 
     Examples:
-        >>> library = openclap.Library.open("sounds.index", "demo-start")
+        >>> library = openclap.Library.open("sounds.index")
         >>> library.add(["sounds"]).added
         3
         >>> [hit] = library.search("a dog barking", k=1)
@@ -80,8 +81,9 @@ class Library:
         revision: str | None = None,
         offline: bool = False,
         runtime: RuntimeName | None = "auto",
+        create: bool = True,
     ) -> Library:
-        """Open an index with its model. Given a `model`, create an empty index if there is none.
+        """Open an index with its model, or create an empty one.
 
         An index stores the name of its model and all options except `device`, `offline` and `runtime`. The defaults are
         the stored options, or, for a new index, those of `openclap.load`, except that `runtime` is "auto": without
@@ -90,26 +92,30 @@ class Library:
         (fp32, bf16 and auto are); sounds are added in its own.
 
         Args:
-            model: anything that `openclap.load` reads; the default is the model of the index.
+            model: anything that `openclap.load` reads; the default is the model of the index, or "mini" for a new one.
             tokenizer: a `tokenizer.json` for a model without one; it is copied into a new index.
+            create: whether a missing index is created.
 
-        Raises DataError when there is neither an index nor a model, CheckpointError when the model no longer exists or
-        the tokenizer cannot be read, and IndexMismatchError when the index was built with another model or other
-        options, or the precision is too coarse.
+        Raises DataError when there is no index and none is to be created, CheckpointError when the model no longer
+        exists or the tokenizer cannot be read, and IndexMismatchError when the index was built with another model or
+        other options, or the precision is too coarse.
 
         Examples:
-            >>> library = openclap.Library.open("sounds.index", "demo-start")
+            >>> library = openclap.Library.open("sounds.index")
             >>> library.index.identity.model
-            'demo-start'
+            'mini'
         """
         place = check_path("folder", folder)
-        index = Index.open(place) if model is None or Index.exists(place) else None
+        # After a stopped rebuilding there is an index under another name, which a new one would hide: opening says so.
+        is_kept = not create or Index.exists(place) or replaced_folder(Path(place)).exists()
+        index = Index.open(place) if is_kept else None
         stored = index.identity if index else None
         if model is None and stored:
             model, revision = stored.model, revision or stored.revision
+        model = MINI if model is None else model
         stored_tokenizer = index.place.local_copy(TOKENIZER) if index else None
         embedder = load(
-            os.fspath(model or ""),
+            os.fspath(model),
             device=device,
             tokenizer=tokenizer or stored_tokenizer,
             precision=precision or (_precision_here(stored.precision) if stored else "fp32"),
@@ -119,7 +125,7 @@ class Library:
             trim_silence=(stored is not None and stored.trim_silence) if trim_silence is None else trim_silence,
             runtime=runtime,
         )
-        identity = identity_of(embedder, _lasting_name(os.fspath(model or "")), revision)
+        identity = identity_of(embedder, _lasting_name(os.fspath(model)), revision)
         if index:
             index.check(identity)
         if tokenizer:
@@ -400,7 +406,8 @@ def _share(part: str) -> Share:
 
 def _lasting_name(model: str) -> str:
     """The name of a model that is valid in any working directory: a path is made absolute."""
-    return str(Path(model).absolute()) if Path(model).exists() else model
+    # The bundled model's name comes before a folder of that name, as in `load`.
+    return str(Path(model).absolute()) if model != MINI and Path(model).exists() else model
 
 
 def _facts(by_path: Mapping[str, Record], path: Path) -> tuple[str | None, tuple[str, ...], str | None] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from openclap import paths, runtimes
 from openclap.audio.mono import Channels, MonoConfig
-from openclap.checkpoints import hub, published
+from openclap.checkpoints import bundled, hub, published
 from openclap.embedder import Embedder
 from openclap.errors import CheckpointError, ConfigError, MissingExtraError
 from openclap.limits import check_path
@@ -54,9 +54,10 @@ def load(
     """Load a model from a path, by its name, or from the hub.
 
     Args:
-        source: a folder written by openclap, transformers or open_clip; a folder of ONNX graphs; a LAION-CLAP `.pt`
-            file; the name of a published model (`openclap models`); any repository of the Hugging Face hub
-            ("user/name", or "hf-hub:user/name" as in open_clip); or an initial model for training ("demo-start").
+        source: "mini", the model in the package; a folder written by openclap, transformers or open_clip; a folder of
+            ONNX graphs; a LAION-CLAP `.pt` file; the name of a published model (`openclap models`); any repository of
+            the Hugging Face hub ("user/name", or "hf-hub:user/name" as in open_clip); or an initial model for training
+            ("demo-start").
         device: "cpu", "cuda", …; the default is a GPU if there is one.
         precision: "fp32", "bf16", "int8", or "auto", the fastest with a cosine of at least 0.9995 to fp32 (see
             `openclap.runtimes.backends`).
@@ -78,9 +79,9 @@ def load(
     MissingExtraError when torch is needed and not installed.
 
     Examples:
-        >>> model = openclap.load("demo-start")
+        >>> model = openclap.load("mini")
         >>> model.embed_text(["rain on a tin roof", "a dog barks"]).shape
-        (2, 512)
+        (2, 384)
     """
     mono = MonoConfig(channels, trim_silence)
     name = _without_prefix(check_path("source", source, "a path or a name"))
@@ -109,7 +110,7 @@ def _choose_runtime(
     """
     if runtime not in (*runtimes.RUNTIMES, "auto", None):
         raise ConfigError(f"runtime is {runtime!r}, expected one of: {', '.join(runtimes.RUNTIMES)}, auto.")
-    if graph_cache.is_graph_folder(Path(name).expanduser()):
+    if graph_cache.has_only_graphs(Path(name).expanduser()):
         if runtime == "torch":
             raise ConfigError(f"{name}: holds ONNX graphs, which the torch runtime cannot read. Choose runtime 'onnx'.")
         return "onnx"
@@ -173,7 +174,8 @@ def locate(
 ) -> Path:
     """The path of a model, which is downloaded if it is not on this machine.
 
-    Names of initial models come first, then existing paths, published models, and repositories of the hub.
+    The bundled model and the names of initial models come first, then existing paths, published models, and
+    repositories of the hub.
 
     Args:
         report: receives a line before each slow step.
@@ -182,6 +184,8 @@ def locate(
     """
     source = _without_prefix(source)
     path = Path(source).expanduser()
+    if source == bundled.MINI:
+        return bundled.FOLDER
     if source in STARTS:
         made = paths.home() / "starts" / source
         if (made / "config.json").is_file():  # otherwise making it needs torch
@@ -205,9 +209,9 @@ def _without_prefix(source: str) -> str:
 
 
 def _is_known(source: str) -> bool:
-    """Whether this is the name of an initial or a published model, or looks like a repository of the hub."""
+    """Whether this is the name of a bundled, initial or published model, or looks like a repository of the hub."""
     is_repository = HUB_NAME.fullmatch(source) and Path(source).suffix not in CHECKPOINT_SUFFIXES
-    return source in STARTS or published.find(source) is not None or bool(is_repository)
+    return source == bundled.MINI or source in STARTS or published.find(source) is not None or bool(is_repository)
 
 
 def _no_such_model(source: str) -> CheckpointError:

@@ -96,6 +96,26 @@ DEMO = Preset(
 )
 """aiSFX's convolutional tower (100 frames, 2.3 s) and the MiniLM sentence encoder."""
 
+MINI = Preset(
+    name="mini",
+    frontend=DEMO.frontend,
+    # Classes of three libraries on which aiSFX was trained: sound effect categories (UCS).
+    audio=PANNConfig(widths=(64, 128, 256, 512), pool="max", categories=(78, 79, 69)),
+    text=replace(
+        DEMO.text,
+        sizes={
+            **DEMO.text.sizes,
+            "num_hidden_layers": 3,
+            "intermediate_size": 768,
+            "vocab_size": 6000,
+            "max_position_embeddings": 80,
+        },
+    ),
+    embedding_size=384,
+)
+"""The bundled model: the demo's front end and audio tower with category heads, and a text tower distilled from MiniLM.
+Embeddings are in the space of whitened MiniLM embeddings (docs/decisions/0026-a-model-in-the-package.md)."""
+
 # 1001 frames in 10 s. LAION-CLAP's plain models compute this log-mel inside the network and its fusion models the other
 # one outside, with another library: hence two mel scales.
 _SLANEY = MelConfig(48000, 1024, 480, 64, 50.0, 14000.0, scale="slaney", norm="area", compression="db")
@@ -203,6 +223,7 @@ TEXT_TOWERS: dict[str, TextTowerConfig] = {"roberta": ROBERTA, "bert": BERT, "ba
 
 PRESETS: dict[str, Preset] = {
     "demo": DEMO,
+    "mini": MINI,
     **{
         f"{audio}-{text}": laion(AUDIO_TOWERS[audio], TEXT_TOWERS[text], f"{audio}-{text}")
         for audio in AUDIO_TOWERS
@@ -254,8 +275,10 @@ def to_dict(preset: Preset) -> dict[str, Any]:
     longest = plain["frontend"].pop("longest")
     # Later fields are left out where they have their default, so that an older openclap reads the file.
     front = plain["frontend"] | ({"longest": longest} if longest else {})
+    categories = plain["audio"].pop("categories", ())
+    audio = {"tower": kind, **plain["audio"]} | ({"categories": categories} if categories else {})
     later = {name: value for name, value in added.items() if value != getattr(DEMO, name)}
-    return plain | {"frontend": front, "audio": {"tower": kind, **plain["audio"]}} | later
+    return plain | {"frontend": front, "audio": audio} | later
 
 
 def from_dict(data: dict[str, Any]) -> Preset:

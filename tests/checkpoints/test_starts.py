@@ -12,9 +12,11 @@ import torch.nn.functional as F
 
 import openclap
 from openclap.checkpoints import starts
-from openclap.checkpoints.starts import AISFX, MINILM, WeightPackage, extract, fetch, start
+from openclap.checkpoints.starts import AISFX, MINILM, WeightPackage, extract, fetch, read_aisfx, start
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError, MissingExtraError
+from openclap.models.build import build_audio_tower
+from openclap.models.config import PANNConfig
 from openclap.types import AudioBatch
 from support.errors import raises_naming
 
@@ -48,6 +50,25 @@ def test_audio_tower_equals_aisfx(aisfx_checkpoint: Path) -> None:
     with torch.no_grad():
         ours = clap.audio_features(AudioBatch(mel, torch.zeros(2, dtype=torch.bool))).embedding
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_category_heads_equal_aisfx_classifiers(aisfx_checkpoint: Path) -> None:
+    weights = read_pickled(aisfx_checkpoint)[0]
+    tower = build_audio_tower(PANNConfig(widths=(64, 128, 256, 512), pool="max", categories=(78, 69))).eval()
+    found = read_aisfx(aisfx_checkpoint, categories=(0, 2))
+    tower.load_state_dict({name.removeprefix("audio_tower."): tensor for name, tensor in found.items()})
+    mel = torch.rand(2, 1, 100, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        embedding = tower(AudioBatch(mel, torch.zeros(2, dtype=torch.bool)))
+    x = embedding[:, :512]
+    for part, number in ((embedding[:, 512:590], 0), (embedding[:, 590:], 2)):
+        hidden = x
+        for layer in (0, 2):
+            hidden = F.relu(
+                F.linear(hidden, weights[f"fc.{number}.{layer}.weight"], weights[f"fc.{number}.{layer}.bias"])
+            )
+        logits = F.linear(hidden, weights[f"fc.{number}.4.weight"], weights[f"fc.{number}.4.bias"])
+        torch.testing.assert_close(part, logits.softmax(dim=1), rtol=1e-4, atol=1e-6)
 
 
 def test_text_tower_equals_minilm(minilm_folder: Path) -> None:

@@ -237,8 +237,6 @@ def test_a_watched_folder_is_kept_up_to_date(library: Library, sounds: Path, tmp
 
 def test_a_better_model_is_named_once(openclap: Call, home: Path, sounds: Path, tmp_path: Path) -> None:
     """With the default model, at the first command on an index that prints for people."""
-    save_tiny_model(home / "models" / "demo-0")
-    (home / "models" / "default.txt").write_text("demo-0", encoding="utf-8")
     first, second, named = (("--index", tmp_path / name) for name in ("first", "second", "named"))
     better = PUBLISHED[RECOMMENDED]
     facts = (better.name, f"{better.megabytes / 1000:.1f} GB", better.licence, "index rebuild", tmp_path / "first")
@@ -249,7 +247,7 @@ def test_a_better_model_is_named_once(openclap: Call, home: Path, sounds: Path, 
     assert better.name not in openclap("search", "rain", *second, "--json")[2]
     assert better.name in openclap("similar", sounds / "low-0.wav", *second)[2]
     assert better.name not in openclap("search", "rain", *second)[2]
-    openclap("index", "add", sounds, *named, "--model", home / "models" / "demo-0")
+    openclap("index", "add", sounds, *named, "--model", "mini")
     assert better.name not in openclap("search", "rain", *named)[2]
     other = ("--index", tmp_path / "other")
     assert (

@@ -14,13 +14,12 @@ from openclap.cli import run
 
 @pytest.fixture
 def here(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with one published model, the start, and two models of its own, one the default."""
+    """A machine with one published model, the start, and two models of its own."""
     cached = {("lukewys/laion_clap", "630k-best.pt")}
     monkeypatch.setattr(hub, "is_cached", lambda repo, file, revision=None: (repo, file) in cached)
     for place in ("starts/demo-start", "models/aaa", "models/bbb"):
         shutil.copytree(tiny_model, home / place)
     (home / "models" / "bbb" / "config.json").write_text("{", encoding="utf-8")
-    (home / "models" / "default.txt").write_text("aaa", encoding="utf-8")
     return home
 
 
@@ -32,7 +31,8 @@ def test_models_lists_published_and_local_models(here: Path, capsys: pytest.Capt
     assert PUBLISHED.keys() | STARTS.keys() <= marks.keys()
     assert {name for name in PUBLISHED if marks[name] == "●"} == {"630k-best"}
     assert max(len(line) for line in lines[: lines.index("")]) <= 100
-    assert "tiny, the default" in next(line for line in lines if "models/aaa" in line)
+    assert "tiny" in next(line for line in lines if "models/aaa" in line)
+    assert marks["mini"] == "●" and ", the default" in next(line for line in lines if " mini " in line)
     assert "damaged" in next(line for line in lines if "models/bbb" in line)
     assert "openclap classify --model 630k-audioset-best" in said.err.splitlines()[-1]
     assert "a: README of LAION-CLAP, on its first split of ESC-50" in said.err
@@ -43,7 +43,7 @@ def test_models_json_states_the_sources_of_scores(here: Path, capsys: pytest.Cap
     said = capsys.readouterr()
     rows = {row["name"]: row for row in json.loads(said.out)}
     assert said.err == ""
-    assert {row["kind"] for row in rows.values()} == {"published", "start", "local"}
+    assert {row["kind"] for row in rows.values()} == {"published", "bundled", "start", "local"}
     assert {name for name, row in rows.items() if row["kind"] == "start"} == set(STARTS)
     assert rows["630k-best"]["here"] and not rows["630k-audioset-best"]["here"]
     assert rows["laion/clap-htsat-unfused"] == {
@@ -63,4 +63,5 @@ def test_models_json_states_the_sources_of_scores(here: Path, capsys: pytest.Cap
         "source": "MTEB's board",
     }
     assert rows["demo-start"]["here"] and "CC-BY-4.0" in rows["demo-start"]["licence"]
-    assert rows[str(here / "models" / "aaa")]["default"] and rows[str(here / "models" / "aaa")]["made_of"] == "tiny"
+    assert rows[str(here / "models" / "aaa")]["made_of"] == "tiny"
+    assert [name for name, row in rows.items() if row.get("default")] == ["mini"]

@@ -11,7 +11,7 @@ from openclap import paths
 from openclap.cli import run
 from openclap.cli.model_options import ModelOptions
 from openclap.cli.serve import listen, open_all, read_token
-from openclap.errors import ConfigError, OpenClapError
+from openclap.errors import ConfigError
 from openclap.library import Library
 from openclap.search.index import Index
 from openclap.server.metrics import Metrics
@@ -34,7 +34,6 @@ def test_mistakes_are_sentences(tiny_model: Path, tmp_path: Path, capsys: pytest
         ["--max-requests", "0", *model],
         [str(tmp_path / "missing"), "--port", "0", *model],
         [str(tmp_path / "short"), "--port", "0", *model],
-        ["--port", "0"],
     ):
         assert run(["serve", *arguments]) == 2, arguments
         printed = capsys.readouterr()
@@ -81,9 +80,10 @@ def test_folders_are_indexed_under_the_home_and_indexes_share_a_model(
     assert none == [] and alone.name == "model"
 
 
-def test_without_a_demo_or_an_index_the_error_says_what_to_do() -> None:
-    with pytest.raises(OpenClapError, match="openclap index add"):
-        open_all([], ModelOptions(), (), Metrics())
+def test_without_any_index_the_bundled_model_is_served_alone(home: Path) -> None:
+    [alone], none = open_all([], ModelOptions(), (), Metrics())
+    alone.thread.close()
+    assert none == [] and alone.name == "mini"
 
 
 def test_names_of_indexes_differ() -> None:

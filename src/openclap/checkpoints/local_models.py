@@ -1,4 +1,5 @@
-"""List the models under openclap's home: starting models for training, and models that were saved there by name."""
+"""List the models on this machine: the bundled one, and those under openclap's home, which are starting models for
+training and models that were saved there by name."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from openclap import paths
-from openclap.checkpoints.start_packages import START_PACKAGES
+from openclap.checkpoints import bundled
+from openclap.checkpoints.start_packages import AISFX, MINILM, START_PACKAGES
 
 CONFIG = "config.json"
 """The file by which a model folder is recognised."""
@@ -16,10 +18,10 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model under openclap's home, or one that can be made there.
+    """The bundled model, a model under openclap's home, or one that can be made there.
 
     Attributes:
-        kind: "start" for a starting model, "local" for any other.
+        kind: "bundled", "start" for a starting model, "local" for any other.
         is_present: whether its folder exists.
         is_default: whether commands use it without --model.
         made_of: the packages of a starting model, or the name of a preset.
@@ -27,12 +29,25 @@ class LocalModel:
     """
 
     name: str
-    kind: Literal["start", "local"]
+    kind: Literal["bundled", "start", "local"]
     is_present: bool
     made_of: str
     megabytes: int
     licence: str | None = None
     is_default: bool = False
+
+
+def bundled_model() -> LocalModel:
+    """The model in the package."""
+    return LocalModel(
+        name=bundled.MINI,
+        kind="bundled",
+        is_present=True,
+        made_of=" + ".join(package.name for package in (AISFX, MINILM)),
+        megabytes=_megabytes(bundled.FOLDER),
+        licence="CC-BY-4.0",
+        is_default=True,
+    )
 
 
 def starting_models() -> list[LocalModel]:
@@ -53,20 +68,21 @@ def starting_models() -> list[LocalModel]:
 def local_models() -> list[LocalModel]:
     """List the models saved under openclap's home, such as the demo's."""
     folder = paths.home() / "models"
-    default = folder / "default.txt"
-    default_name = default.read_text(encoding="utf-8") if default.is_file() else None
     return [
         LocalModel(
             name=str(model),
             kind="local",
             is_present=True,
             made_of=_preset_name(model),
-            megabytes=round(sum(file.stat().st_size for file in model.iterdir() if file.is_file()) / 1e6),
-            is_default=model.name == default_name,
+            megabytes=_megabytes(model),
         )
         for model in sorted(folder.glob("*"))
         if (model / CONFIG).is_file()
     ]
+
+
+def _megabytes(folder: Path) -> int:
+    return round(sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6)
 
 
 def _preset_name(folder: Path) -> str:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,17 +76,26 @@ STARTS: dict[str, Callable[[Path, Callable[[str], None]], None]] = {"demo-start"
 """Each starting model's name, and the function that writes its folder."""
 
 
-def read_aisfx(path: Path) -> dict[str, Tensor]:
+def read_aisfx(path: Path, categories: Sequence[int] = ()) -> dict[str, Tensor]:
     """Read the embedding network of an aiSFX checkpoint, a pair (state dict, data sets), under our names.
 
-    Its classifiers for the libraries it was trained on (`fc.*`) are left out: their class names are not published.
+    Args:
+        categories: its classifiers to read as category heads, by number. Each was trained on one library; the names of
+            their classes are not published.
     """
     content: Any = read_pickled(path)
     if not (isinstance(content, tuple) and len(content) == 2 and isinstance(content[0], dict)):
         raise CheckpointError(f"{path.name}: holds {type(content).__name__}, expected aiSFX's (weights, data sets).")
     prefix = "embedding_net.conv_block"
     blocks = {key.removeprefix(prefix): tensor for key, tensor in content[0].items() if key.startswith(prefix)}
-    return {f"audio_tower.blocks.{int(key[0]) - 1}{key[1:]}": tensor for key, tensor in blocks.items()}
+    tower = {f"audio_tower.blocks.{int(key[0]) - 1}{key[1:]}": tensor for key, tensor in blocks.items()}
+    heads = {
+        f"audio_tower.categories.{place}.{key.removeprefix(f'fc.{number}.')}": tensor
+        for place, number in enumerate(categories)
+        for key, tensor in content[0].items()
+        if key.startswith(f"fc.{number}.")
+    }
+    return tower | heads
 
 
 def read_minilm(path: Path) -> dict[str, Tensor]:

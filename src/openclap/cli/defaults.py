@@ -7,20 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from openclap import paths
+from openclap.checkpoints.bundled import MINI
 from openclap.cli.console import note
-from openclap.errors import CheckpointError
 
 
 def default_model() -> str:
-    """The folder of the demo's latest model. Raises CheckpointError when the demo has not run."""
-    models = paths.home() / "models"
-    try:
-        return str(models / (models / "default.txt").read_text(encoding="utf-8"))
-    except OSError:
-        raise CheckpointError(
-            "No model was given, and the demo, whose model is the default, has not run. Choose a model with --model "
-            "(`openclap models` lists them), or run 'openclap demo'."
-        ) from None
+    """The bundled model."""
+    return MINI
 
 
 def advise_model(index: Path, model: str, *, is_named: bool = False) -> None:
@@ -35,7 +28,7 @@ def advise_model(index: Path, model: str, *, is_named: bool = False) -> None:
     place, advised = str(index.absolute()), paths.home() / "advised.txt"
     if place == str((paths.home() / "demo" / "index").absolute()):  # the sounds that the demo's model was trained on
         return
-    with suppress(CheckpointError, OSError):  # without the file, the line would come at every search
+    with suppress(OSError):  # without the file, the line would come at every search
         if model != default_model() or (
             advised.is_file() and place in advised.read_text(encoding="utf-8").splitlines()
         ):

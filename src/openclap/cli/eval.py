@@ -54,7 +54,7 @@ def evaluate(
     Parameters
     ----------
     checkpoints
-        Model folders, files or names. Default: the demo's model.
+        Model folders, files or names. Default: mini, which is in the package.
     suite
         "quick", "paper", "supervised" (which trains networks for hours), or a TOML file of tasks
         (docs/howto/evaluate.md).

@@ -120,7 +120,7 @@ def update(*, index: Path | None = None, exclude: Exclude = (), watch: Watch = F
     """
     from openclap.library import Library
 
-    library = Library.open(index or default_index())
+    library = Library.open(index or default_index(), create=False)
     with progress("Indexing") as advance:
         report = library.update(exclude=exclude, progress=advance, seconds=advance.add_seconds)
     _show(report, json=json)

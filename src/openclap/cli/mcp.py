@@ -24,4 +24,4 @@ def mcp(*, index: Path | None = None, tokenizer: TokenizerFile = None) -> None:
     from openclap.library import Library
     from openclap.server.mcp import create_server
 
-    create_server(Library.open(index or default_index(), tokenizer=tokenizer)).run("stdio")
+    create_server(Library.open(index or default_index(), tokenizer=tokenizer, create=False)).run("stdio")

@@ -62,26 +62,35 @@ class ModelOptions(LoadOptions):
     """Options for choosing and loading one model."""
 
     model: str | None = None
-    """A model folder, file or name (`openclap models`), or USER/NAME on the hub. Default: the demo's model."""
+    """A model folder, file or name (`openclap models`), or USER/NAME on the hub. Default: mini, which is in the
+    package."""
     revision: str | None = None
     """The branch, tag or commit of a model on the hub."""
 
     @property
     def name(self) -> str:
-        """The given model, or the demo's. Raises CheckpointError when there is neither."""
+        """The given model, or the bundled one."""
         return self.model or default_model()
+
+    def announce(self) -> None:
+        """Say which model is used, where none was given."""
+        if self.model is None:
+            note(f"Model: {self.name}. Choose another one with --model (`openclap models` lists them).")
 
     def load(self) -> Embedder:
         """Load the model, without torch where it was converted. Raises as `openclap.load` does."""
+        self.announce()
         return self.load_named(self.name, revision=self.revision, runtime="auto")
 
     def open_library(self, folder: Path) -> Library:
         """Open the index in `folder`, or create it. Without --model, an existing index uses its own model, and a new
-        one the demo's. Raises as `openclap.Library.open`."""
+        one the bundled one. Raises as `openclap.Library.open`."""
         from openclap.library import Library
         from openclap.search.index import Index
 
-        model = self.model if Index.exists(folder) else self.name
+        if is_new := not Index.exists(folder):
+            self.announce()
+        model = self.name if is_new else self.model
         return Library.open(folder, model, **self.library_options())
 
     def library_options(self) -> dict[str, Any]:

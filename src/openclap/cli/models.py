@@ -1,4 +1,4 @@
-"""`openclap models`: list published models, starting models and the models on this machine."""
+"""`openclap models`: list published models, the bundled model, starting models and the models on this machine."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ PRESENT, ABSENT = "●", "·"
 
 
 def models(*, json: bool = False) -> None:
-    """List published models, starting models for training, and the models on this machine.
+    """List published models, the bundled model, starting models for training, and the models on this machine.
 
     Parameters
     ----------
     json
         Print one JSON array, with the sources of scores, instead of tables.
     """
-    from openclap.checkpoints.local_models import local_models, starting_models
+    from openclap.checkpoints.local_models import bundled_model, local_models, starting_models
     from openclap.checkpoints.published import PUBLISHED
 
-    own = [*starting_models(), *local_models()]
+    own = [bundled_model(), *starting_models(), *local_models()]
     if json:
         print_json([*map(_published_record, PUBLISHED.values()), *map(_local_record, own)])
         return
@@ -87,12 +87,11 @@ def _published_record(model: PublishedModel) -> dict[str, Any]:
 
 
 def _local_record(model: LocalModel) -> dict[str, Any]:
-    default = {"default": model.is_default} if model.kind == "local" else {}
     return {
         "name": model.name,
         "kind": model.kind,
         "here": model.is_present,
-        **default,
+        "default": model.is_default,
         "made_of": model.made_of,
         "licence": model.licence,
         "megabytes": model.megabytes,

@@ -161,7 +161,8 @@ def open_for_query(index: Path | None, tokenizer: Path | None) -> Library:
     prepared."""
     from openclap.library import Library
 
-    return Library.open(index or default_index(), tokenizer=tokenizer, device="cpu", precision="fp32")
+    place = index or default_index()
+    return Library.open(place, tokenizer=tokenizer, device="cpu", precision="fp32", create=False)
 
 
 def _weighted(texts: tuple[str, ...], weight: float) -> dict[str, float]:

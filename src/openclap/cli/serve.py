@@ -59,7 +59,8 @@ def serve(
     ----------
     sounds
         Indexes (folders or addresses such as s3://BUCKET/NAME), or folders of sounds, which are indexed under
-        openclap's home first. Default: your own index (`openclap index add`), or the demo's; with --model, no index.
+        openclap's home first. Default: your own index (`openclap index add`), or the demo's; with --model, or without
+        any index, the model alone.
     port
         The port; 0 for any that is free.
     host
@@ -159,9 +160,10 @@ def open_all(
     sounds: Sequence[Path], model_options: ModelOptions, matryoshka: Sequence[int], metrics: object
 ) -> tuple[list[ServedModel], list[ServedIndex]]:
     """Open the indexes and models to serve; indexes of one model share it. Raises as `openclap.Library.open`."""
+    from openclap.search.index import Index
     from openclap.server.service import ServedIndex, distinct_names
 
-    if not sounds and model_options.model is not None:
+    if not sounds and (model_options.model is not None or not Index.exists(default_index())):
         return [served_model(model_options.name, model_options.load(), matryoshka, metrics)], []
     places = list(sounds or [default_index()])
     models: dict[tuple[str, str], ServedModel] = {}

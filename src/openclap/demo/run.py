@@ -83,7 +83,7 @@ class Demo:
         return train(self.config, self.run, progress=progress)
 
     def publish(self) -> Path:
-        """Copy the trained model to a folder named by its digest, and make it the default model.
+        """Copy the trained model to a folder named by its digest.
 
         Indexes refer to the model by its folder; a later demo writes another one, so that they stay usable.
         """
@@ -91,7 +91,6 @@ class Demo:
         place = paths.home() / "models" / f"demo-{model.digest()[:12]}"
         if not place.is_dir():  # the same weights give the same folder
             model.save(place)
-        write_bytes(paths.home() / "models" / "default.txt", place.name.encode())
         return place
 
     def measure(self, progress: Callable[[str, int, int], None]) -> list[Sequence[str]]:

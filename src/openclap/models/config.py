@@ -68,6 +68,7 @@ class PANNConfig:
         linear: a layer of the last width, with ReLU, after pooling.
         classes: of the tagging head; 0 for none.
         fusion: how the views of a long clip are fused; None reads the first view alone.
+        categories: classes of each category head, whose probabilities follow the pooled values in the embedding.
     """
 
     widths: tuple[int, ...]
@@ -80,10 +81,12 @@ class PANNConfig:
     linear: bool = False
     classes: int = 0
     fusion: FusionKind | None = None
+    # Not in the repr, from which digests of weights are made: those of older models stay as they were.
+    categories: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def embedding_size(self) -> int:
-        return self.widths[-1]
+        return self.widths[-1] + sum(self.categories)
 
 
 def _pann(widths: tuple[int, ...], pooled: int, kernels: tuple[int, ...] = (3, 3)) -> PANNConfig:

@@ -44,6 +44,22 @@ class ConvBlock(nn.Module):
         return pooled
 
 
+class CategoryHead(nn.Sequential):
+    """Three linear layers with ReLU between: pooled values (B, C) to the probabilities of categories (B, K), which
+    exclude each other. Sizes and names are those of aiSFX's classifiers."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        sizes = (width // 2, width // 4)
+        super().__init__(
+            nn.Linear(width, sizes[0]),
+            nn.ReLU(),
+            nn.Linear(sizes[0], sizes[1]),
+            nn.ReLU(),
+            nn.Linear(sizes[1], classes),
+            nn.Softmax(dim=-1),
+        )
+
+
 class PANN(nn.Module):
     """Log-mels (B, V, T, F) of any number of frames to (B, D) embeddings: mean over frequency, then pooled over time.
 
@@ -69,7 +85,8 @@ class PANN(nn.Module):
         self.crop_views: nn.Module = nn.Identity() if self.fuse.fuses else self.crop
         self.crop_map: nn.Module = self.crop if self.fuse.fuses else nn.Identity()
         self.over_time = OVER_TIME[config.over_time]
-        self.linear = nn.Linear(config.embedding_size, config.embedding_size) if config.linear else None
+        self.linear = nn.Linear(config.widths[-1], config.widths[-1]) if config.linear else None
+        self.categories = nn.ModuleList(CategoryHead(config.widths[-1], classes) for classes in config.categories)
         self.tagger = nn.Linear(config.embedding_size, config.classes) if config.classes else None
         self.between, self.around = nn.Dropout(config.dropout), nn.Dropout(config.dropout * LAST_DROPOUT)
         self.blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.3 × faster on CPUs
@@ -85,11 +102,10 @@ class PANN(nn.Module):
         for block in self.blocks[1:]:
             x_BCTF = block(self.between(x_BCTF))
         pooled_BC = self.over_time(self.between(x_BCTF).mean(dim=3))
-        if self.linear is None:
-            return pooled_BC
-        # Dropout on both sides of the layer, as in PANN.
-        embedding_BD: Tensor = self.around(F.relu_(self.linear(self.around(pooled_BC))))
-        return embedding_BD
+        if self.linear is not None:
+            # Dropout on both sides of the layer, as in PANN.
+            pooled_BC = self.around(F.relu_(self.linear(self.around(pooled_BC))))
+        return torch.cat([pooled_BC, *(head(pooled_BC) for head in self.categories)], dim=1)
 
     def drop_patches(self, share: float) -> None:
         """Read a random stretch of each clip in training steps, shorter by this share; 0 for all of it. 2-D fusion puts

@@ -28,13 +28,21 @@ def is_graph_folder(path: Path) -> bool:
     return (path / DESCRIPTION).is_file()
 
 
+def has_only_graphs(path: Path) -> bool:
+    """Whether `path` is a folder of graphs without a checkpoint beside them, which torch could read."""
+    return is_graph_folder(path) and not (path / CONFIGS[0]).is_file()
+
+
 def place_of(digest: str) -> Path:
     """The folder of the graphs of weights and preset with this digest; it need not exist."""
     return paths.home() / "graphs" / digest
 
 
 def find(model: Path) -> Path | None:
-    """The folder of a model's graphs; None where it was not converted, or its digest needs torch."""
+    """The folder of a model's graphs: its own where they lie beside the weights, otherwise one under openclap's home;
+    None where it was not converted, or its digest needs torch."""
+    if is_graph_folder(model):
+        return model
     if not (paths.home() / "graphs").is_dir():
         return None
     digest = digest_of(model)

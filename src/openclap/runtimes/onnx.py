@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 GRAPHS = ("audio.onnx", "logmel.onnx", "text.onnx")
-FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), DESCRIPTION, TOKENIZER)
+SHARED = (graph_cache.CONFIGS[0], "model.safetensors")
+"""A model folder's own files, for graphs that read their weights from it (`openclap.interop.onnx_shared`)."""
+FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), DESCRIPTION, TOKENIZER, *SHARED)
 PRECISIONS = ("fp32", "auto")
 CPU_CLIPS = 1
 """Clips per forward pass of the audio tower. More are no faster (HTSAT, one core: 0.18 s for ten seconds, 0.20 s in a

@@ -1,0 +1,342 @@
+"""Ways to map aiSFX's features to the space of captions with few pairs, in closed form or by gradient descent.
+
+N clips, W windows (a clip has one or more), F features of a window (512 pooled values and the category probabilities),
+T captions, D dimensions of a text embedding, C categories.
+
+All methods are trained on windows and return a function from features (W, F) to embeddings (W, D); the embedding of a
+clip is the normalised mean of the unit vectors of its windows, as `openclap.Embedder` computes it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from openclap.models.clap import ProjectionHead
+
+Array = NDArray[np.float32]
+Map = Callable[[Array], Array]
+POOLED = 512
+"""Features that aiSFX's network pools; category probabilities follow."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clips with their windows and captions.
+
+    Attributes:
+        window_WF: features of all windows; `owner_W` is the clip of each, in ascending order.
+        caption_TD: MiniLM's unit embeddings of all captions; `owner_T` is the clip of each.
+        group_N: equal for sounds of one recording session, also across packages.
+    """
+
+    window_WF: Array
+    owner_W: NDArray[np.int64]
+    caption_TD: Array
+    owner_T: NDArray[np.int64]
+    group_N: NDArray[np.str_]
+
+    def take(self, chosen: NDArray[np.int64]) -> Pairs:
+        """The pairs of some clips, numbered anew."""
+        number_N = np.full(len(self.group_N), -1)
+        number_N[chosen] = np.arange(len(chosen))
+        windows, captions = number_N[self.owner_W] >= 0, number_N[self.owner_T] >= 0
+        order_W = np.argsort(number_N[self.owner_W[windows]], kind="stable")
+        order_T = np.argsort(number_N[self.owner_T[captions]], kind="stable")
+        return Pairs(
+            self.window_WF[windows][order_W],
+            number_N[self.owner_W[windows]][order_W],
+            self.caption_TD[captions][order_T],
+            number_N[self.owner_T[captions]][order_T],
+            self.group_N[chosen],
+        )
+
+    @property
+    def weight_N(self) -> Array:
+        """Weights of clips: a group of n takes counts √n times as much as one sound."""
+        _, group_N, takes_G = np.unique(self.group_N, return_inverse=True, return_counts=True)
+        return (1 / np.sqrt(takes_G[group_N])).astype(np.float32)
+
+    @property
+    def weight_W(self) -> Array:
+        """Weights of windows: those of a clip share its weight."""
+        share_W: Array = (self.weight_N / np.bincount(self.owner_W))[self.owner_W]
+        return share_W / share_W.sum()
+
+    @property
+    def target_ND(self) -> Array:
+        """The mean direction of each clip's captions."""
+        sum_ND = np.zeros((len(self.group_N), self.caption_TD.shape[1]), np.float32)
+        np.add.at(sum_ND, self.owner_T, self.caption_TD)
+        return unit(sum_ND)
+
+
+def unit(x: Array) -> Array:
+    """Rows of length 1; rows of zeros stay."""
+    scaled: Array = (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)).astype(np.float32)
+    return scaled
+
+
+def pool(vector_WD: Array, owner_W: NDArray[np.int64]) -> Array:
+    """Embeddings of clips from those of their windows."""
+    sum_ND = np.zeros((owner_W.max() + 1, vector_WD.shape[1]), np.float32)
+    np.add.at(sum_ND, owner_W, unit(vector_WD))
+    return unit(sum_ND)
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Centre and whiten text embeddings: differences along which captions rarely vary count more.
+
+    The exponent is half of what whitens fully at -0.5, and `floor` bounds the amplification of directions that hold
+    little but noise.
+    """
+
+    mean_D: Array
+    matrix_DD: Array
+
+    @classmethod
+    def fit(cls, caption_TD: Array, exponent: float = -0.4, floor: float = 0.02) -> Whitening:
+        mean_D = caption_TD.mean(axis=0)
+        variance_D, axes_DD = np.linalg.eigh(np.cov((caption_TD - mean_D).T))
+        gain_D = (np.maximum(variance_D, 0) / variance_D.max() + floor) ** exponent
+        return cls(mean_D, ((axes_DD * gain_D) @ axes_DD.T).astype(np.float32))
+
+    def __call__(self, text_TD: Array) -> Array:
+        return unit((text_TD - self.mean_D) @ self.matrix_DD)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Standardise pooled values one by one, and category probabilities by one common factor: rare categories must not
+    weigh more than frequent ones."""
+
+    mean_F: Array
+    scale_F: Array
+
+    @classmethod
+    def fit(cls, pairs: Pairs) -> Scaling:
+        weight_W1 = pairs.weight_W[:, None]
+        mean_F = (pairs.window_WF * weight_W1).sum(axis=0)
+        scale_F = np.sqrt(((pairs.window_WF - mean_F) ** 2 * weight_W1).sum(axis=0)) + 1e-3
+        scale_F[POOLED:] = np.sqrt((scale_F[POOLED:] ** 2).mean()) if len(scale_F) > POOLED else 1
+        return cls(mean_F.astype(np.float32), scale_F.astype(np.float32))
+
+    def __call__(self, window_WF: Array) -> Array:
+        return (window_WF - self.mean_F) / self.scale_F
+
+
+def ridge(pairs: Pairs, strength: float = 3.0) -> Map:
+    """Linear regression from features to the mean caption of the clip."""
+    scaling = Scaling.fit(pairs)
+    x_WF, y_WD, weight_W1 = scaling(pairs.window_WF), pairs.target_ND[pairs.owner_W], pairs.weight_W[:, None]
+    gram_FF = (x_WF * weight_W1).T @ x_WF
+    penalty_FF = strength * np.trace(gram_FF) / len(gram_FF) * np.eye(len(gram_FF))
+    matrix_FD = np.linalg.solve(gram_FF + penalty_FF, (x_WF * weight_W1).T @ (y_WD - (y_WD * weight_W1).sum(axis=0)))
+    return lambda window_WF: (scaling(window_WF) @ matrix_FD).astype(np.float32)
+
+
+def kernel(pairs: Pairs, temperature: float = 0.1) -> Map:
+    """The captions of the training clips, weighted by their similarity, less the mean caption."""
+    scaling = Scaling.fit(pairs)
+    known_NF, weight_N, target_ND = pool(scaling(pairs.window_WF), pairs.owner_W), pairs.weight_N, pairs.target_ND
+    mean_D = weight_N @ target_ND / weight_N.sum()
+
+    def embed(window_WF: Array) -> Array:
+        similarity_WN = unit(scaling(window_WF)) @ known_NF.T
+        share_WN = np.exp((similarity_WN - similarity_WN.max(axis=1, keepdims=True)) / temperature) * weight_N
+        near: Array = share_WN / share_WN.sum(axis=1, keepdims=True) @ target_ND - mean_D
+        return near
+
+    return embed
+
+
+def category_phrases(file: Path) -> dict[str, list[str]]:
+    """The phrases of each category of the Universal Category System, in alphabetical order."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        return {row["category"]: row["phrases"].split(" | ") for row in csv.DictReader(stream)}
+
+
+def align_categories(pairs: Pairs, sizes: tuple[int, ...], category_CD: Array, unused: tuple[int, ...]) -> list[int]:
+    """Name the outputs of category heads: the C categories are in alphabetical order in each, and some are left out.
+
+    Each output's captions are those of the clips with a high probability of it. The alignment is the one that keeps the
+    order and has the largest sum of similarities between captions and names.
+
+    Args:
+        unused: categories that no sound has.
+    """
+    probability_WK, target_WD = pairs.window_WF[:, POOLED:], pairs.target_ND[pairs.owner_W]
+    similarity_WC = target_WD @ category_CD.T
+    similarity_WC -= similarity_WC.mean(axis=0)
+    similarity_WC = np.sign(similarity_WC) * np.maximum(np.abs(similarity_WC) - 0.05, 0)
+    weight_WK = probability_WK * (pairs.weight_W * len(pairs.group_N))[:, None]
+    # Outputs that few clips reach have little weight, by the constant.
+    fit_KC = (weight_WK / (weight_WK.sum(axis=0) + 2.0)).T @ similarity_WC
+    fit_KC /= fit_KC.std(axis=1, keepdims=True) + 0.01
+    fit_KC[:, list(unused)] -= 5
+    names, start = [], 0
+    for size in sizes:
+        names += _align_in_order(fit_KC[start : start + size])
+        start += size
+    return names
+
+
+def _align_in_order(fit_KC: Array) -> list[int]:
+    """For each row a column, in ascending order, with the largest sum (dynamic programming)."""
+    rows, columns = fit_KC.shape
+    best = np.full((rows + 1, columns + 1), -np.inf)
+    best[0] = 0
+    for row in range(1, rows + 1):
+        for column in range(row, columns + 1):
+            best[row, column] = max(best[row, column - 1], best[row - 1, column - 1] + fit_KC[row - 1, column - 1])
+    chosen, column = [], columns
+    for row in range(rows, 0, -1):
+        while best[row, column] == best[row, column - 1]:
+            column -= 1
+        column -= 1
+        chosen.append(column)
+    return chosen[::-1]
+
+
+def category_map(pairs: Pairs, category_KD: Array) -> Map:
+    """The names of the likely categories, less their mean: needs no caption."""
+    mean_K = pairs.weight_W @ pairs.window_WF[:, POOLED : POOLED + len(category_KD)]
+
+    def embed(window_WF: Array) -> Array:
+        probability_WK = window_WF[:, POOLED : POOLED + len(category_KD)]
+        named: Array = (probability_WK - mean_K) @ category_KD
+        return named
+
+    return embed
+
+
+def weighted(*parts: tuple[float, Map]) -> Map:
+    """The weighted sum of the unit vectors of several maps."""
+    return lambda window_WF: sum(weight * unit(part(window_WF)) for weight, part in parts)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The weights of a projection head, under the names of `openclap.models.clap.ProjectionHead`."""
+
+    weights: dict[str, Array]
+
+    def __call__(self, x_NC: Array) -> Array:
+        hidden_NH = np.maximum(x_NC @ self.weights["0.weight"].T + self.weights["0.bias"], 0)
+        vector_ND: Array = (hidden_NH @ self.weights["2.weight"].T + self.weights["2.bias"]).astype(np.float32)
+        return vector_ND
+
+    @classmethod
+    def of(cls, head: torch.nn.Module, scaling: Scaling | None = None) -> Head:
+        """A trained head; `scaling` of its inputs becomes part of its first layer."""
+        weights = {name: tensor.detach().numpy() for name, tensor in head.state_dict().items()}
+        if scaling is not None:
+            weights["0.weight"] = weights["0.weight"] / scaling.scale_F
+            weights["0.bias"] = weights["0.bias"] - weights["0.weight"] @ scaling.mean_F
+        return cls(weights)
+
+    @classmethod
+    def linear(cls, x_NC: Array, matrix_CD: Array, bias_D: Array) -> Head:
+        """A head that computes x · matrix + bias, for inputs of the range of x_NC and half as much beyond.
+
+        The hidden layer holds x · matrix, shifted to where ReLU changes nothing; the last layer takes the shift back.
+        """
+        hidden_ND = x_NC @ matrix_CD
+        low_D, high_D = hidden_ND.min(axis=0), hidden_ND.max(axis=0)
+        shift_D = (high_D - low_D) / 2 - low_D
+        identity_DD = np.eye(len(shift_D))
+        weights = {"0.weight": matrix_CD.T, "0.bias": shift_D, "2.weight": identity_DD, "2.bias": bias_D - shift_D}
+        return cls({name: np.ascontiguousarray(weight, np.float32) for name, weight in weights.items()})
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """How a student is trained.
+
+    Attributes:
+        teacher: weight of the distance to the teacher's embeddings.
+        soft: temperature of the targets: similarities of captions in place of one-hot ones; 0 for one-hot ones.
+        mixed: share of a batch that is interpolated with other windows, as are their captions.
+    """
+
+    steps: int = 300
+    batch: int = 128
+    learning_rate: float = 2e-3
+    decay: float = 0.01
+    dropout: tuple[float, float] = (0.1, 0.2)
+    teacher: float = 0.0
+    soft: float = 0.1
+    mixed: float = 0.5
+    text_head: bool = False
+    seed: int = 0
+
+
+INFONCE = StudentOptions(dropout=(0.0, 0.0), soft=0.0, mixed=0.0, text_head=True)
+"""Two heads on frozen features and CLIP's loss."""
+
+
+def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -> tuple[Head, Head | None, float]:
+    """Train a projection head on batches of windows, each with one of its captions.
+
+    Returns the head of windows, that of texts if there is one, and the factor of similarities.
+    """
+    torch.manual_seed(options.seed)
+    rng = np.random.default_rng(options.seed)
+    scaling, size = Scaling.fit(pairs), pairs.caption_TD.shape[1]
+    x_WF, text_TD = torch.from_numpy(scaling(pairs.window_WF)), torch.from_numpy(pairs.caption_TD)
+    taught_WD = None if teacher is None else torch.from_numpy(unit(teacher(pairs.window_WF)))
+    audio_head = ProjectionHead(x_WF.shape[1], size)
+    text_head = ProjectionHead(size, size) if options.text_head else torch.nn.Identity()
+    scale = torch.nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
+    weights = [*audio_head.parameters(), *text_head.parameters()]
+    groups = [{"params": weights, "weight_decay": options.decay}, {"params": [scale], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, options.learning_rate, total_steps=options.steps, pct_start=0.1
+    )
+    chance_W = pairs.weight_W.astype(np.float64) / pairs.weight_W.sum(dtype=np.float64)
+    first_N = np.searchsorted(pairs.owner_T, np.arange(len(pairs.group_N)))
+    count_N = np.bincount(pairs.owner_T)
+    for _ in range(options.steps):
+        rows = rng.choice(len(x_WF), options.batch, p=chance_W)
+        owner = pairs.owner_W[rows]
+        captions = first_N[owner] + rng.integers(0, 1 << 30, len(rows)) % count_N[owner]
+        x, text = x_WF[rows], text_TD[captions]
+        taught = None if taught_WD is None else taught_WD[rows]
+        if options.mixed:
+            share = np.where(rng.random(len(rows)) < options.mixed, rng.uniform(0.5, 1, len(rows)), 1)
+            share_B1, other = torch.from_numpy(share).float()[:, None], rng.permutation(len(rows))
+            x = share_B1 * x + (1 - share_B1) * x[other]
+            text = F.normalize(share_B1 * text + (1 - share_B1) * text[other], dim=1)
+            taught = None if taught is None else F.normalize(share_B1 * taught + (1 - share_B1) * taught[other], dim=1)
+        audio_BD = F.normalize(_with_dropout(audio_head, x, options.dropout), dim=1)
+        text_BD = F.normalize(text_head(text), dim=1)
+        logits_BB = scale.exp().clamp(1, 100) * audio_BD @ text_BD.T
+        target_BB = torch.eye(len(rows)) if not options.soft else (text @ text.T / options.soft).softmax(dim=1)
+        loss = (F.cross_entropy(logits_BB, target_BB) + F.cross_entropy(logits_BB.T, target_BB)) / 2
+        if taught is not None:
+            loss = loss + options.teacher * (1 - (audio_BD * taught).sum(dim=1)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return Head.of(audio_head, scaling), Head.of(text_head) if options.text_head else None, float(scale.detach().exp())
+
+
+def _with_dropout(head: ProjectionHead, x: torch.Tensor, shares: tuple[float, float]) -> torch.Tensor:
+    """A projection head with dropout before each linear layer."""
+    first, relu, second = head
+    return second(F.dropout(relu(first(F.dropout(x, shares[0]))), shares[1]))  # type: ignore[no-any-return]
+
+
+def without_categories(pairs: Pairs) -> Pairs:
+    """Pairs with aiSFX's pooled values alone."""
+    return replace(pairs, window_WF=np.ascontiguousarray(pairs.window_WF[:, :POOLED]))
