@@ -78,7 +78,7 @@ def test_preset_that_reads_back_differently_is_refused(tmp_path: Path, monkeypat
     def halved(content: Any, **options: Any) -> str:
         return dumps(content, **options).replace('"samples": 480000', '"samples": 240000')
 
-    monkeypatch.setattr(openclap_folder.json, "dumps", halved)
+    monkeypatch.setattr(json, "dumps", halved)
     with raises_naming(CheckpointError, tmp_path / "model"):
         WRITERS["openclap"](tiny_clap_model(), tmp_path / "model")
     assert not any(tmp_path.iterdir())
