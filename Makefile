@@ -46,7 +46,8 @@ format: setup
 
 mini: setup  ## make the bundled model again: fetch 1.5 GB of sounds, render, distil, train (hours; Debian's apt-get and npm)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m scripts.mini.build_pairs --out build/mini
-	$(BIN)/python -m scripts.mini.distil_text --pairs build/mini/pairs.csv --out build/mini/text
+	$(BIN)/python -m scripts.mini.whiten build/mini
+	$(BIN)/python -m scripts.mini.distil_text --pairs build/mini/pairs.csv --out build/mini/text --whiten build/mini/whiten.npz
 	$(BIN)/python -m scripts.mini.train build/mini --out src/openclap/checkpoints/mini
 	$(BIN)/python -m scripts.mini.evaluate build/mini
 

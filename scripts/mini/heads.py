@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from openclap.models.clap import ProjectionHead
+from openclap.models.clap import mlp_relu
 
 Array = NDArray[np.float32]
 Map = Callable[[Array], Array]
@@ -225,7 +225,7 @@ def weighted(*parts: tuple[float, Map]) -> Map:
 
 @dataclass(frozen=True)
 class Head:
-    """The weights of a projection head, under the names of `openclap.models.clap.ProjectionHead`."""
+    """The weights of a projection head, under the names of `openclap.models.clap.mlp_relu`."""
 
     weights: dict[str, Array]
 
@@ -293,8 +293,8 @@ def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -
     scaling, size = Scaling.fit(pairs), pairs.caption_TD.shape[1]
     x_WF, text_TD = torch.from_numpy(scaling(pairs.window_WF)), torch.from_numpy(pairs.caption_TD)
     taught_WD = None if teacher is None else torch.from_numpy(unit(teacher(pairs.window_WF)))
-    audio_head = ProjectionHead(x_WF.shape[1], size)
-    text_head = ProjectionHead(size, size) if options.text_head else torch.nn.Identity()
+    audio_head = mlp_relu(x_WF.shape[1], size)
+    text_head = mlp_relu(size, size) if options.text_head else torch.nn.Identity()
     scale = torch.nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
     weights = [*audio_head.parameters(), *text_head.parameters()]
     groups = [{"params": weights, "weight_decay": options.decay}, {"params": [scale], "weight_decay": 0.0}]
@@ -331,7 +331,7 @@ def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -
     return Head.of(audio_head, scaling), Head.of(text_head) if options.text_head else None, float(scale.detach().exp())
 
 
-def _with_dropout(head: ProjectionHead, x: torch.Tensor, shares: tuple[float, float]) -> torch.Tensor:
+def _with_dropout(head: torch.nn.Sequential, x: torch.Tensor, shares: tuple[float, float]) -> torch.Tensor:
     """A projection head with dropout before each linear layer."""
     first, relu, second = head
     return second(F.dropout(relu(first(F.dropout(x, shares[0]))), shares[1]))  # type: ignore[no-any-return]

@@ -1,0 +1,28 @@
+"""Write the whitening of captions, in which the text tower is distilled: the space of the model's embeddings.
+
+    python -m scripts.mini.whiten DIR
+
+DIR holds pairs.csv and gets whiten.npz, with the mean `mu` (384,) and the matrix `W` (384, 384).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from scripts.mini.features import MiniLM, read_rows
+from scripts.mini.heads import Whitening
+from scripts.mini.train import learned_from
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    rows = read_rows(folder / "pairs.csv")
+    captions = dict.fromkeys(caption for number in learned_from(rows) for caption in rows[number].captions)
+    whitening = Whitening.fit(MiniLM(folder)(captions))
+    np.savez(folder / "whiten.npz", mu=whitening.mean_D, W=whitening.matrix_DD)
+
+
+if __name__ == "__main__":
+    main()

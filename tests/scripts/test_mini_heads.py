@@ -1,0 +1,85 @@
+"""The closed forms and the training of the bundled model's heads, on made features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scripts.mini import heads
+from scripts.mini.heads import Head, Pairs, StudentOptions, Whitening, unit
+
+
+def made_pairs(clips: int = 60, seed: int = 0) -> Pairs:
+    """Features that are a linear map of the captions, with noise; two windows and one caption for each clip."""
+    rng = np.random.default_rng(seed)
+    caption_TD = unit(rng.standard_normal((clips, 8)).astype(np.float32))
+    owner_W = np.repeat(np.arange(clips), 2)
+    window_WF = np.abs(caption_TD @ rng.standard_normal((8, 520)).astype(np.float32))[owner_W]
+    noise = 0.01 * rng.standard_normal(window_WF.shape).astype(np.float32)
+    groups = np.array([f"g{clip // 2}" for clip in range(clips)])
+    return Pairs(window_WF + noise, owner_W, caption_TD, np.arange(clips), groups)
+
+
+def test_windows_of_a_clip_share_the_weight_of_its_group() -> None:
+    pairs = made_pairs()
+    assert np.isclose(pairs.weight_W.sum(), 1) and np.allclose(pairs.weight_N, 1 / np.sqrt(2))
+
+
+def test_taken_pairs_are_numbered_anew() -> None:
+    pairs = made_pairs()
+    taken = pairs.take(np.array([5, 2]))
+    assert taken.owner_W.tolist() == [0, 0, 1, 1] and taken.group_N.tolist() == ["g2", "g1"]
+    np.testing.assert_array_equal(taken.caption_TD, pairs.caption_TD[[5, 2]])
+    np.testing.assert_array_equal(taken.window_WF, pairs.window_WF[[10, 11, 4, 5]])
+
+
+def test_whitening_flattens_the_variances() -> None:
+    rng = np.random.default_rng(0)
+    text_TD = (rng.standard_normal((4000, 4)) * [8, 4, 2, 1] + 3).astype(np.float32)
+    whitening = Whitening.fit(text_TD, exponent=-0.5, floor=0.0)
+    spread_D = ((text_TD - whitening.mean_D) @ whitening.matrix_DD).std(axis=0)
+    np.testing.assert_allclose(spread_D / spread_D[0], 1, rtol=0.01)
+
+
+def test_ridge_equals_the_normal_equations() -> None:
+    pairs = made_pairs()
+    scaling = heads.Scaling.fit(pairs)
+    x_WF, weight_W1 = scaling(pairs.window_WF).astype(np.float64), pairs.weight_W[:, None]
+    y_WD = pairs.target_ND[pairs.owner_W] - (pairs.target_ND[pairs.owner_W] * weight_W1).sum(axis=0)
+    gram = x_WF.T @ (x_WF * weight_W1)
+    # Independently, by the dual form: X' (X X' w + strength)^-1.
+    strength = 3.0 * np.trace(gram) / len(gram)
+    root = np.sqrt(weight_W1)
+    dual = (x_WF * root).T @ np.linalg.solve(
+        (x_WF * root) @ (x_WF * root).T + strength * np.eye(len(x_WF)), y_WD * root
+    )
+    np.testing.assert_allclose(heads.ridge(pairs)(pairs.window_WF), x_WF @ dual, atol=1e-4)
+
+
+def test_alignment_in_order_is_the_best_of_all() -> None:
+    from itertools import combinations
+
+    fit_KC = np.random.default_rng(0).standard_normal((4, 7))
+    best = max(combinations(range(7), 4), key=lambda columns: sum(fit_KC[row, c] for row, c in enumerate(columns)))
+    assert heads._align_in_order(fit_KC) == list(best)
+
+
+def test_a_linear_map_fits_into_a_head_with_relu() -> None:
+    rng = np.random.default_rng(0)
+    x_NC, matrix_CD, bias_D = (rng.standard_normal(shape).astype(np.float32) for shape in ((50, 6), (6, 5), (5,)))
+    head = Head.linear(x_NC, matrix_CD, bias_D)
+    np.testing.assert_allclose(head(1.4 * x_NC), 1.4 * x_NC @ matrix_CD + bias_D, atol=1e-4)
+
+
+def test_a_student_follows_its_teacher() -> None:
+    """Captions pull as well, so its embeddings are near those of the teacher and not equal to them."""
+    pairs = made_pairs()
+    teacher = heads.kernel(pairs, temperature=0.02)
+    options = StudentOptions(steps=200, batch=64, teacher=30.0, dropout=(0.0, 0.0), mixed=0.0)
+
+    def cosine(taught: StudentOptions) -> float:
+        head, text_head, scale = heads.student(pairs, taught, teacher)
+        assert text_head is None and scale > 1
+        return float((unit(head(pairs.window_WF)) * unit(teacher(pairs.window_WF))).sum(axis=1).mean())
+
+    assert cosine(options) > max(0.8, cosine(replace(options, teacher=0.0)) + 0.05)
