@@ -18,6 +18,7 @@ from openclap.data.split import split_by_group
 from openclap.demo.run import SOUNDS, SPLIT_SEED, SPLITS, TABLE
 from openclap.embedder import Embedder
 from openclap.interop.onnx_shared import read_header
+from openclap.types import COSINE_BOUNDS
 
 CLIPS = [SOUNDS / name for name in ("scratch-dog1.ogg", "scratch-wolf-howl.ogg", "scratch-laugh-male2.ogg")]
 TEXTS = ["a dog barking", "rain", "a quiet glockenspiel in the distance, then footsteps"]
@@ -110,6 +111,14 @@ def test_it_learned_from_open_sounds_alone(sounds: list[dict[str, str]]) -> None
 def test_it_credits_the_models_that_it_is_made_from() -> None:
     card = (FOLDER / "README.md").read_text("utf-8")
     assert all(words in card for words in ("aiSFX", "CC BY 4.0", "MiniLM", "Apache", "must not be used"))
+
+
+def test_its_precisions_keep_their_bounds(in_torch: Embedder) -> None:
+    fp32 = in_torch.embed_audio(CLIPS)
+    for precision in ("bf16", "int8", "auto"):
+        model = openclap.load(MINI, runtime="torch", device="cpu", precision=precision)
+        assert model.precision == ("int8" if precision == "int8" else "fp32")
+        assert (model.embed_audio(CLIPS) * fp32).sum(1).min() > COSINE_BOUNDS[model.precision]
 
 
 def test_a_first_search_needs_no_torch_and_no_network(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -100,9 +100,16 @@ def _fastest(device: torch.device) -> BackendChoice:
 def build(
     choice: BackendChoice, clap: CLAP, device: torch.device, *, compile: bool, digest: Callable[[], str]
 ) -> Backend:
-    """Build the chosen backend. `digest` names the model in the cache of converted networks."""
+    """Build the chosen backend. `digest` names the model in the cache of converted networks.
+
+    Towers with category heads compute in fp32 where bf16 was chosen: their embeddings are centred, so that rounded
+    convolutions leave a cosine of 0.998 to fp32, below the bound of bf16.
+    """
+    config = clap.audio_tower.config
+    if choice.precision == "bf16" and isinstance(config, PANNConfig) and config.categories:
+        choice = replace(choice, precision="fp32")
     # OpenVINO's conversion fixes what it was traced with, so towers that read any length stay with torch.
-    if choice.backend == "openvino" and not compile and isinstance(clap.audio_tower.config, HTSATConfig | PANNConfig):
+    if choice.backend == "openvino" and not compile and isinstance(config, HTSATConfig | PANNConfig):
         return OpenVinoBackend(clap, choice.precision, digest)
     return TorchBackend(clap, choice.precision, device, compile=compile)
 
