@@ -120,7 +120,6 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(
         ["eval", tiny_model, "--suite", "slow"],
         ["embed", tmp_path / "empty", "-o", tmp_path / "v.npy", "--model", tiny_model],
         ["embed", sounds, "-o", tmp_path / "v.csv", "--model", tiny_model],
-        ["embed", sounds, "-o", tmp_path / "v.npy"],
         ["index", "add", tmp_path / "empty", "--index", tmp_path / "index", "--model", tiny_model],
         ["index", "add", sounds, "--index", sounds, "--model", tiny_model],
         ["search", "rain", "--index", tmp_path / "none"],

@@ -8,10 +8,8 @@ import pytest
 
 from support.documents import ROOT, run_commands, run_python
 
-TESTED_ELSEWHERE = (
-    "serve.md",
-    "use-elsewhere.md",
-)  # a server, and other libraries: test_serve.py, test_use_elsewhere.py
+# A server, its page, and other libraries: test_serve.py, tests/browser, test_use_elsewhere.py.
+TESTED_ELSEWHERE = ("serve.md", "page.md", "use-elsewhere.md")
 HOWTOS = [path for path in sorted((ROOT / "docs" / "howto").glob("*.md")) if path.name not in TESTED_ELSEWHERE]
 
 

@@ -23,7 +23,7 @@ from openclap.checkpoints.translate_keys import strip_wrappers
 from openclap.errors import CheckpointError
 from openclap.presets import Preset
 
-Weights = dict[str, NDArray[Any]]
+MappedWeights = dict[str, NDArray[Any]]
 """Arrays by openclap's names of tensors: float32, and int64 counters."""
 
 DTYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
@@ -41,7 +41,7 @@ class MappedCheckpoint:
     """
 
     preset: Preset
-    weights: Weights
+    weights: MappedWeights
 
     @property
     def scale(self) -> float:
@@ -96,7 +96,7 @@ def read(folder: Path) -> MappedCheckpoint:
     return MappedCheckpoint(preset, weights)
 
 
-def map_safetensors(file: Path) -> Weights:
+def map_safetensors(file: Path) -> MappedWeights:
     """The tensors of a safetensors file by name, mapped into memory; those of other floating-point types than float32
     are converted.
 

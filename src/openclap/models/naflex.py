@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from openclap.models.attention import GatedAttention, Rotation, bands, keys_only, rotation
 from openclap.models.config import NaFlexConfig
+from openclap.models.swin import MLP
 from openclap.types import AudioBatch, AudioFeatures
 
 EPSILON = 1e-6
@@ -154,18 +155,6 @@ def _head_norm(size: int) -> nn.Module:
 
 def _scaled(branch_BND: Tensor, gain_D: Tensor | None) -> Tensor:
     return branch_BND if gain_D is None else branch_BND * gain_D
-
-
-class MLP(nn.Module):
-    """Linear, GELU, linear."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x_BND: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x_BND)))
-        return out
 
 
 class SwiGLU(nn.Module):

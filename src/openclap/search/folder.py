@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from openclap.errors import DataError, IndexMismatchError
 from openclap.search.paths import is_gone, prefixes
-from openclap.search.place import DAMAGED, HEADER_NAME, Place
+from openclap.search.place import DAMAGED, HEADER_NAME, IndexPlace
 from openclap.search.rows import files_schema, windows_schema
 from openclap.types import COSINE_BOUNDS
 
@@ -104,7 +104,7 @@ class IndexHeader:
         return replace(self, roots=tuple(kept))
 
 
-def create(place: Place, identity: IndexIdentity) -> None:
+def create(place: IndexPlace, identity: IndexIdentity) -> None:
     """Make `place` an empty index. Of two processes that create it at once, the second one gets the error.
 
     Raises DataError when it is an index already, contains anything else, or cannot be written.
@@ -126,7 +126,7 @@ def rebuilding_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.rebuilding")
 
 
-def read_header(place: Place) -> IndexHeader:
+def read_header(place: IndexPlace) -> IndexHeader:
     """Read the `index.json` of the index at `place`. Raises DataError when it is no index, damaged or too new."""
     content = place.read(HEADER_NAME)
     if content is None:
@@ -148,7 +148,7 @@ def read_header(place: Place) -> IndexHeader:
         raise _damaged_header(place) from error
 
 
-def check_identity(place: Place, stored: IndexIdentity, wanted: IndexIdentity) -> None:
+def check_identity(place: IndexPlace, stored: IndexIdentity, wanted: IndexIdentity) -> None:
     """Raise IndexMismatchError when queries of `wanted` cannot be compared with the vectors of `stored`: they are of
     another model, or their precision is another one that states no cosine of at least 0.999 to fp32."""
     if stored.digest not in (wanted.digest, _digest_with_precision(wanted.digest, stored.precision)):
@@ -164,7 +164,7 @@ def check_identity(place: Place, stored: IndexIdentity, wanted: IndexIdentity) -
         )
 
 
-def check_precision(place: Place, stored: IndexIdentity, precision: str) -> None:
+def check_precision(place: IndexPlace, stored: IndexIdentity, precision: str) -> None:
     """Raise IndexMismatchError unless new vectors of `precision` are as those of the index."""
     if precision != stored.precision:
         raise IndexMismatchError(
@@ -182,7 +182,7 @@ def _close_enough(stored: IndexIdentity) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def open_table(place: Place, name: str, *schemas: Any) -> Any:
+def open_table(place: IndexPlace, name: str, *schemas: Any) -> Any:
     """The table `name`. Raises DataError when it is missing, unreadable or of none of these schemas."""
     with storage(place, "read"):
         table = place.open_table(name)
@@ -192,7 +192,7 @@ def open_table(place: Place, name: str, *schemas: Any) -> Any:
     return table
 
 
-def upgrade(place: Place, files: Any) -> None:
+def upgrade(place: IndexPlace, files: Any) -> None:
     """Bring an index to the current format; its write lock is held. The header comes first, so that older versions of
     openclap refuse an index that was upgraded in half, and this one goes on."""
     with storage(place, "written"):
@@ -204,7 +204,7 @@ def upgrade(place: Place, files: Any) -> None:
             files.add_columns(missing)
 
 
-def write_header(place: Place, header: IndexHeader) -> None:
+def write_header(place: IndexPlace, header: IndexHeader) -> None:
     """Replace `index.json` in one step. Raises OSError and errors of LanceDB."""
     content = {
         "format_version": header.version,
@@ -216,7 +216,7 @@ def write_header(place: Place, header: IndexHeader) -> None:
 
 
 @contextmanager
-def storage(place: Place, verb: str) -> Iterator[None]:
+def storage(place: IndexPlace, verb: str) -> Iterator[None]:
     """Convert errors of LanceDB and Arrow to DataError. `verb` is "read" or "written"."""
     import pyarrow as pa
 
@@ -257,7 +257,7 @@ def _label(identity: IndexIdentity) -> str:
     return f"{identity.model} ({windows}, digest {identity.digest[:12]})"
 
 
-def _no_index(place: Place) -> DataError:
+def _no_index(place: IndexPlace) -> DataError:
     folder = place.own_folder
     if folder is None:
         return DataError(f"{place}: there is no index at this address. Make one with 'openclap index add'.")
@@ -267,5 +267,5 @@ def _no_index(place: Place) -> DataError:
     return DataError(f"{place} {reason}. Give the folder of an index, or make one with 'openclap index add'.")
 
 
-def _damaged_header(place: Place) -> DataError:
+def _damaged_header(place: IndexPlace) -> DataError:
     return DataError(f"{place}: its index.json cannot be read. {place.advice}")

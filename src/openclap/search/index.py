@@ -30,7 +30,7 @@ from openclap.search.exact import Candidates, best_hits
 from openclap.search.folder import IndexHeader, IndexIdentity
 from openclap.search.keywords import KeywordIndex, in_memory
 from openclap.search.paths import absolute, is_storable, prefixes
-from openclap.search.place import CheckLock, Place, TableVersion, place_of
+from openclap.search.place import CheckLock, IndexPlace, TableVersion, place_of
 from openclap.search.ranking import Bools, View, arrow_booleans
 from openclap.search.rows import (
     FileRow,
@@ -129,7 +129,7 @@ class Index:
         identity: the model and the options of its embeddings.
     """
 
-    def __init__(self, place: Place, identity: IndexIdentity) -> None:
+    def __init__(self, place: IndexPlace, identity: IndexIdentity) -> None:
         self.place = place
         self.identity = identity
         self._storage = partial(_folder.storage, place)
@@ -368,9 +368,9 @@ class Index:
 
     def _current(self) -> View | None:
         """What the tables hold now, by the snapshot and the rows that are newer; None without a useful snapshot."""
-        asked_s = monotonic()
+        began_s = monotonic()
         with self._viewing, self._storage("read"):
-            if self._checked_s >= asked_s:  # by another thread, after this call began
+            if self._checked_s >= began_s:  # by another thread, after this call began
                 return self._view
             checked_s = monotonic()
             versions, stamp = self.place.newest_versions(), _snapshot.header_stamp(self.folder)

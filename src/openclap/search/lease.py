@@ -36,7 +36,7 @@ def lease_schema() -> Any:
 FREE: dict[str, Any] = {"owner": "", "host": "", "process": 0, "beat": 0}
 
 
-class Lease:
+class IndexLease:
     """The right to write an index in object storage: the owner in the row of a table, who renews a heartbeat.
 
     A lease whose heartbeat has stopped for STALE_S is taken over. Its former owner, if it was only suspended, notices

@@ -26,8 +26,8 @@ from uuid import uuid4
 
 from openclap.errors import ConfigError, DataError
 from openclap.paths import home
-from openclap.search.lease import FREE, POLL_S, Lease, lease_schema
-from openclap.search.place import TABLES, CheckLock, Place, TableVersion
+from openclap.search.lease import FREE, POLL_S, IndexLease, lease_schema
+from openclap.search.place import TABLES, CheckLock, IndexPlace, TableVersion
 from openclap.storage import write_bytes
 
 SCHEMES = ("s3", "gs", "az")
@@ -39,7 +39,7 @@ _CAUSES = (r"<Code>(\w+)</Code>", r'message: \\?"([^"\\]+)', r'inner: .*?\("([^"
 _CREATING_TAKES_S = 60.0
 
 
-class RemotePlace(Place):
+class RemotePlace(IndexPlace):
     """An index in S3, Google Cloud Storage or Azure Blob Storage, or a store that speaks as one of them.
 
     Credentials, region and endpoint are those of the environment, under the names that the store's own tools use
@@ -196,7 +196,7 @@ class RemotePlace(Place):
     @contextmanager
     def writing(self, timeout_s: float = 0.0) -> Iterator[CheckLock]:
         try:
-            lease = Lease(self.address, self._lease_table)
+            lease = IndexLease(self.address, self._lease_table)
             lease.acquire(timeout_s)
         except (RuntimeError, ValueError, OSError) as error:
             raise DataError(f"{self}: cannot be written ({self.reason(error)}). {self.advice}") from error

@@ -51,7 +51,7 @@ class TableVersion:
     digest: str
 
 
-class Place(ABC):
+class IndexPlace(ABC):
     """Where an index is.
 
     Attributes:
@@ -139,7 +139,7 @@ class Place(ABC):
         return self.read(HEADER_NAME) is not None
 
 
-def place_of(address: str | os.PathLike[str]) -> Place:
+def place_of(address: str | os.PathLike[str]) -> IndexPlace:
     """The place of an index by its folder or URL, whose scheme may have lost a slash in a `Path`.
 
     Raises ConfigError for a URL of a store that LanceDB does not know.
@@ -157,7 +157,7 @@ def place_of(address: str | os.PathLike[str]) -> Place:
     return RemotePlace(url.rstrip("/"))
 
 
-class LocalPlace(Place):
+class LocalPlace(IndexPlace):
     """An index in a folder on this machine. The system releases the lock of a process that dies."""
 
     keep_versions = timedelta(minutes=10)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from openclap.arrays import Floats, Ints
 from openclap.errors import DataError
-from openclap.search.place import Place, TableVersion
+from openclap.search.place import IndexPlace, TableVersion
 from openclap.search.ranking import Numbers, View, Windows
 from openclap.search.sketch import Halves
 from openclap.search.snapshot import (
@@ -68,7 +68,7 @@ def view(stored: Snapshot, changes: Changes | None = None) -> View:
     return View(stored.windows, now.windows, stored.sketch, facts, content_F, is_live_F, contents)
 
 
-def read_tables(place: Place, dim: int) -> View:
+def read_tables(place: IndexPlace, dim: int) -> View:
     """What the tables hold, read into memory, for an index without a useful snapshot."""
     import pyarrow as pa
 
@@ -82,7 +82,7 @@ def no_windows(dim: int) -> Windows:
     return Windows(np.empty((0, dim), np.float16), np.empty((0, 2)), np.empty(0, np.int32))
 
 
-def read_changes(place: Place, stored: Snapshot, at_most: int) -> Changes:
+def read_changes(place: IndexPlace, stored: Snapshot, at_most: int) -> Changes:
     """Read from the tables what `stored` lacks. Raises SnapshotError when that is more than `at_most` windows.
 
     Windows are read before files: a file that was removed in between is then seen as removed.
@@ -115,7 +115,7 @@ def read_changes(place: Place, stored: Snapshot, at_most: int) -> Changes:
     )
 
 
-def check_tables(place: Place, stored: Snapshot, versions: dict[str, TableVersion]) -> None:
+def check_tables(place: IndexPlace, stored: Snapshot, versions: dict[str, TableVersion]) -> None:
     """Raise SnapshotError for a snapshot of other tables: an index in object storage may have been deleted and made
     again, while its snapshot stayed here."""
     made = stored.header.versions
@@ -123,7 +123,7 @@ def check_tables(place: Place, stored: Snapshot, versions: dict[str, TableVersio
         raise SnapshotError(f"{place}: the index was made again since this machine read it.")
 
 
-def at_one_version(place: Place, name: str) -> tuple[Any, TableVersion]:
+def at_one_version(place: IndexPlace, name: str) -> tuple[Any, TableVersion]:
     """A table at its newest version, whatever a writer does meanwhile."""
     table = place.open_table(name)
     table.checkout(table.version)

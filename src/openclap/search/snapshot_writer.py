@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.arrays import Ints
-from openclap.search.place import Place
+from openclap.search.place import IndexPlace
 from openclap.search.ranking import View, arrow_booleans
 from openclap.search.sketch import BLOCK, Codebook, Halves, Sketch, write_codes
 from openclap.search.snapshot import (
@@ -61,7 +61,7 @@ _FEW = 1000
 """Files, or windows, that are too few for these shares to matter."""
 
 
-def refresh(place: Place, dim: int) -> None:
+def refresh(place: IndexPlace, dim: int) -> None:
     """Bring the snapshot up to date with the tables: append what is new, or make it anew when too much has changed.
 
     The caller has the write lock, or that of the place's folder. Raises OSError when it cannot be written, and errors
@@ -83,7 +83,7 @@ def refresh(place: Place, dim: int) -> None:
         rebuild(place, dim)
 
 
-def rebuild(place: Place, dim: int) -> None:
+def rebuild(place: IndexPlace, dim: int) -> None:
     """Make the snapshot from the tables, whatever there is. Raises as `refresh`."""
     generation = uuid4().hex[:16]
     folder = place.folder / FOLDER / generation

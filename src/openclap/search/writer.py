@@ -16,7 +16,7 @@ from typing import Any
 from openclap.errors import DataError
 from openclap.search.keywords import KeywordIndex
 from openclap.search.paths import is_storable, prefixes
-from openclap.search.place import CheckLock, Place
+from openclap.search.place import CheckLock, IndexPlace
 from openclap.search.rows import FileRow, among, file_rows, files_table, quoted, windows_table
 from openclap.types import Window
 
@@ -45,7 +45,7 @@ class IndexWriter:
         dim: int,
         storage: Callable[[str], AbstractContextManager[None]],
         *,
-        place: Place,
+        place: IndexPlace,
         keywords: KeywordIndex,
         refresh: Callable[[], None],
         lock: Callable[[], AbstractContextManager[CheckLock]],

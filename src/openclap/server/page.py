@@ -11,7 +11,7 @@ import openclap
 from openclap.server.errors import ApiError
 from openclap.server.indexing import IndexingJobs
 from openclap.server.inputs import IndexName
-from openclap.server.page_schemas import PageSettings, SkippedFile, SkippedFiles
+from openclap.server.page_schemas import PageSettings, SkippedFiles, SkippedSound
 from openclap.server.service import Service
 
 TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "txt": "text/plain; charset=utf-8"}
@@ -62,7 +62,7 @@ def router(service: Service, jobs: IndexingJobs, *, can_reveal: bool) -> APIRout
     async def skipped_files(request: Request, index: IndexName = None) -> SkippedFiles:
         """The files that the latest run could not index, and why."""
         skipped = jobs.of(index).skipped
-        listed = [SkippedFile(path=path, reason=reason) for path, reason in skipped[:MOST_SKIPPED]]
+        listed = [SkippedSound(path=path, reason=reason) for path, reason in skipped[:MOST_SKIPPED]]
         return SkippedFiles(count=len(skipped), files=listed)
 
     return routes

@@ -149,7 +149,7 @@ class Spectrogram(BaseModel):
     levels: str
 
 
-class SkippedFile(BaseModel):
+class SkippedSound(BaseModel):
     """A file that could not be indexed, and why."""
 
     path: str
@@ -160,10 +160,10 @@ class SkippedFiles(BaseModel):
     """The files that the latest run skipped: the first ones, and their number."""
 
     count: int
-    files: list[SkippedFile]
+    files: list[SkippedSound]
 
 
-class SoundPath(Body):
+class RevealRequest(Body):
     """An indexed sound."""
 
     index: Text | None = None

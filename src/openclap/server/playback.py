@@ -27,7 +27,7 @@ from openclap.errors import AudioError
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
 from openclap.server.inputs import IndexName, Upload
-from openclap.server.page_schemas import SoundPath, Spectrogram
+from openclap.server.page_schemas import RevealRequest, Spectrogram
 from openclap.server.schemas import Status, check_part
 from openclap.server.service import ServedIndex, Service
 from openclap.server.sounds import End, Path_, Start, indexed_file, read_part
@@ -100,7 +100,7 @@ def router(service: Service, *, can_reveal: bool) -> APIRouter:
         return await service.run(request, "files", work)
 
     @routes.post("/v1/sounds/reveal", operation_id="reveal_sound")
-    async def reveal_sound(body: SoundPath, request: Request) -> Status:
+    async def reveal_sound(body: RevealRequest, request: Request) -> Status:
         """Show an indexed sound in the file manager of this machine. Only a server that listens on loopback does."""
         served = service.index(body.index)
         if not can_reveal:
