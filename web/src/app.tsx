@@ -50,7 +50,7 @@ function Header() {
         onClick={(event) => {
           if (event.ctrlKey || event.metaKey) return;
           event.preventDefault();
-          change({ view: "search", text: "", sounds: [], where: {}, words: "fused" });
+          change({ view: "search", text: "", sounds: [], where: {}, words: "auto" });
         }}
       >
         <img src="/static/icon.svg" alt="" width="26" height="26" />
@@ -214,7 +214,7 @@ function NothingFound() {
       }
     >
       {isWords && (
-        <button type="button" class="primary" onClick={() => change({ words: "fused" })}>
+        <button type="button" class="primary" onClick={() => change({ words: "auto" })}>
           Search by sound, too
         </button>
       )}

@@ -14,7 +14,7 @@ export interface SoundTerm {
   vector?: string;
 }
 
-export type WordsUse = "fused" | "off" | "only";
+export type WordsUse = "auto" | "off" | "only";
 
 export interface Query {
   view: string;
@@ -25,7 +25,7 @@ export interface Query {
   words: WordsUse;
 }
 
-export const EMPTY: Query = { view: "search", index: null, text: "", sounds: [], where: {}, words: "fused" };
+export const EMPTY: Query = { view: "search", index: null, text: "", sounds: [], where: {}, words: "auto" };
 
 export const query = signal<Query>(read(location.search));
 
@@ -58,7 +58,7 @@ export function read(search: string): Query {
     text: values.get("q") ?? "",
     sounds: values.getAll("sound").flatMap((text) => parsed<SoundTerm>(text, isSound)),
     where: values.getAll("where").flatMap((text) => parsed<Where>(text, isWhere))[0] ?? {},
-    words: words === "off" || words === "only" ? words : "fused",
+    words: words === "off" || words === "only" ? words : "auto",
   };
 }
 
@@ -69,7 +69,7 @@ export function write(value: Query): string {
   if (value.text) values.set("q", value.text);
   for (const sound of value.sounds) values.append("sound", JSON.stringify(sound));
   if (Object.keys(value.where).length) values.set("where", JSON.stringify(value.where));
-  if (value.words !== "fused") values.set("words", value.words);
+  if (value.words !== "auto") values.set("words", value.words);
   const text = values.toString();
   return text ? `?${text}` : "";
 }

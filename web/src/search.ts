@@ -33,7 +33,7 @@ let asked = new Set<number>();
 
 function body(value: Query, offset: number): object {
   const hasText = value.text.trim() !== "";
-  const words = hasText ? (value.words === "only" && value.sounds.length ? "fused" : value.words) : "off";
+  const words = hasText ? (value.words === "only" && value.sounds.length ? "auto" : value.words) : "off";
   return { index: value.index, terms: terms(value), where: value.where, keywords: words, k: PAGE, offset };
 }
 

@@ -154,7 +154,7 @@ export function Suggestions({ title }: { title?: string }) {
 }
 
 const WORDS: [WordsUse, string, string][] = [
-  ["fused", "Sound and words", "Rank by the sound, and by words of names and facts"],
+  ["auto", "Sound and words", "Rank by the sound, and by rare words in names and facts"],
   ["off", "Sound", "Rank by the sound alone"],
   ["only", "Words", "Find words of names and facts alone"],
 ];
