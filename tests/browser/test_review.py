@@ -30,7 +30,7 @@ def test_stars_make_a_collection_that_exports_as_csv(open_page: Open, served: Se
     until(lambda: httpx.get(f"{server.url}/v1/collections/Starred").json().get("paths") == places, reader)
     reader.page.reload()
     reader.wait_for_hits()
-    assert reader.page.get_by_label("Remove from Starred").count() == 2
+    until(lambda: reader.page.get_by_label("Remove from Starred").count() == 2, reader)
     reader.page.get_by_role("button", name="Collections", exact=True).click()
     rows = reader.page.locator(".sound-row .file")
     until(lambda: rows.all_inner_texts() == ["c.ogg", 'b, "two".ogg'], reader)
