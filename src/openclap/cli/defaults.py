@@ -17,7 +17,8 @@ def default_model() -> str:
 
 
 def advise_model(index: Path, model: str, *, is_named: bool = False) -> None:
-    """Note, once for each index that uses the default model, a published one that finds more, and how to take it.
+    """Note, once for each index that uses the default model, a published one that was trained on far more sounds, and
+    how to take it.
 
     Args:
         model: the model of the index.
@@ -40,7 +41,7 @@ def advise_model(index: Path, model: str, *, is_named: bool = False) -> None:
             size = f"{better.megabytes / 1000:.1f} GB, " if better.megabytes else ""
             note(
                 f"This index uses the default model, which is small. {better.name} ({size}"
-                f"{better.licence}), trained on far more sounds, finds more: "
+                f"{better.licence}), was trained on far more sounds: "
                 f"openclap index rebuild --index {shlex.quote(str(index))} --model {better.name}"
             )
 
