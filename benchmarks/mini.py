@@ -74,7 +74,8 @@ def main() -> None:
 
 def cosines() -> str:
     """The lowest and the mean cosine of each precision and runtime to torch in fp32."""
-    records = read_table(TABLE)[:: len(read_table(TABLE)) // CLIPS][:CLIPS]
+    table = read_table(TABLE)
+    records = table[:: len(table) // CLIPS][:CLIPS]
     sounds, texts = [record.audio for record in records], [record.captions[0] for record in records]
     exact = openclap.load(MINI, runtime="torch", device="cpu")
     wanted = exact.embed_audio(sounds), exact.embed_text(texts)

@@ -2,8 +2,9 @@
 
     python -m scripts.mini.build_pairs --out build/mini [--packages DIR] [--without-rendering]
 
-This needs `apt-get`, `dpkg-deb` and `npm`, and for rendering `pip install tinysoundfont`. Archives in DIR are not
-fetched again, and each is checked against its SHA-256. The same archives give the same table and sounds, byte for byte.
+This needs `apt-get` of Debian 12, `dpkg-deb` and `npm`, and for rendering tinysoundfont (render.py). Archives in DIR
+are not fetched again, and each is checked against its SHA-256. The same archives give the same table and sounds, byte
+for byte.
 
 A sound is used if captions.csv (or the demo's table) has words for it, it lasts at least 0.05 s, is not silent, and has
 other samples than all before it. It is written as 16-bit FLAC, mono, at its own rate, scaled down where it clips,
@@ -23,6 +24,7 @@ and cut after 30 s. pairs.csv has one row a sound:
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import re
 import tempfile
@@ -37,7 +39,7 @@ from scripts.build_demo_sounds import HERE as SCRIPTS
 from scripts.build_demo_sounds import Original, unpack
 from scripts.mini.groups import merge_groups
 from scripts.mini.packages import DEMO, SOUNDFONT, TRANSCRIPTS, debian_packages, sounds_of, transcripts_in
-from scripts.mini.render import render
+from scripts.mini.render import INSTALL_TINYSOUNDFONT, render
 from scripts.mini.words import Terms, Words, terms_of, words_of
 
 from openclap.audio import decode
@@ -191,6 +193,9 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, default=Path("build/packages"), help="the archives")
     parser.add_argument("--without-rendering", action="store_true", help="leave out the soundfont's instruments")
     arguments = parser.parse_args()
+    # Looked for before anything is fetched: rendering is the last step.
+    if not arguments.without_rendering and importlib.util.find_spec("tinysoundfont") is None:
+        raise SystemExit(f"Rendering needs tinysoundfont. Run: {INSTALL_TINYSOUNDFONT}, or use --without-rendering.")
     table = build(arguments.packages, arguments.out, rendering=not arguments.without_rendering)
     print(", ".join(f"{count} {what}" for what, count in summary(table).items()))
 

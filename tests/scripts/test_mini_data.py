@@ -23,7 +23,7 @@ from scripts.mini.clonk_group import read_group
 from scripts.mini.data_card import clip_list, package_table
 from scripts.mini.groups import merge_groups
 from scripts.mini.packages import SOUNDFONT, TRANSCRIPTS, SoundPackage
-from scripts.mini.render import scores
+from scripts.mini.render import INSTALL_TINYSOUNDFONT, scores
 from scripts.mini.words import SHIPPED, read_transcripts, rows_of, terms_of, words_of
 
 from openclap.data.config import DataConfig
@@ -319,6 +319,18 @@ def test_an_archive_with_another_digest_is_refused(made: Path) -> None:
 def pair(path: Path, wave_N: NDArray[np.float32], group: str, source: str = "https://example.org/") -> dict[str, str]:
     soundfile.write(path, wave_N, RATE)
     return {"path": str(path), "group": group, "source": source, "caption_from": "name"}
+
+
+def test_the_missing_renderer_is_named_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["build_pairs", "--out", str(tmp_path / "out"), "--packages", str(tmp_path / "in")])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="tinysoundfont"):
+        build_pairs.main()
+    assert not list(tmp_path.iterdir())
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    assert INSTALL_TINYSOUNDFONT.removeprefix("pip install ") in makefile
 
 
 def test_copies_of_a_held_out_recording_are_held_out_in_every_package(tmp_path: Path) -> None:
