@@ -115,15 +115,15 @@ class Embedder:
         channels and silent ends where it is not the default."""
         longest_s = self._whole_samples / self.sample_rate
         windows = (
-            f"indows of {longest_s:.2f} s end to end, the last one anchored at the clip's end; the mean of the unit "
+            f"windows of {longest_s:.2f} s end to end, the last one anchored at the clip's end; the mean of the unit "
             "vectors of those that reach -80 dBFS, or of all where none does, normalised."
         )
         if self._fuses:
             policy = "The whole clip resized, and the middle stretch of each third, fused by the model."
         elif self.preset.frontend.is_any_length:
-            policy = f"The whole clip at its own length up to {longest_s:.2f} s; a longer one in w{windows}"
+            policy = f"The whole clip at its own length up to {longest_s:.2f} s; a longer one in {windows}"
         else:
-            policy = f"W{windows}"
+            policy = windows[0].upper() + windows[1:]
         return f"{policy} {self.mono}".strip()
 
     def embed_audio(self, sounds: Sequence[Sound], batch_size: int = 16) -> Vectors:

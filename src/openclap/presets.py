@@ -5,7 +5,8 @@ A preset is saved beside its weights as `config.json`. The options of a training
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, assert_never
 
 from openclap.audio.config import FrontEndConfig, MelConfig
@@ -270,15 +271,15 @@ _CONFIGS: dict[str, type[Any]] = {
 def to_dict(preset: Preset) -> dict[str, Any]:
     """Convert a preset to plain data for `config.json`."""
     kind = next(kind for kind, config in _CONFIGS.items() if isinstance(preset.audio, config))
-    plain = asdict(preset)
-    added = {name: plain.pop(name) for name in ADDED}
-    longest = plain["frontend"].pop("longest")
-    # Later fields are left out where they have their default, so that an older openclap reads the file.
-    front = plain["frontend"] | ({"longest": longest} if longest else {})
-    categories = plain["audio"].pop("categories", ())
-    audio = {"tower": kind, **plain["audio"]} | ({"categories": categories} if categories else {})
-    later = {name: value for name, value in added.items() if value != getattr(DEMO, name)}
-    return plain | {"frontend": front, "audio": audio} | later
+    audio = {"tower": kind, **_stored(preset.audio, added=("categories",))}
+    return _stored(preset, added=ADDED) | {"frontend": _stored(preset.frontend, added=("longest",)), "audio": audio}
+
+
+def _stored(config: Any, *, added: Collection[str]) -> dict[str, Any]:
+    """The fields of a dataclass as plain data, without those of `added` that have their default, so that an older
+    openclap, which does not know them, reads the file."""
+    defaults = {field.name: field.default for field in fields(config) if field.name in added}
+    return {name: value for name, value in asdict(config).items() if name not in added or value != defaults[name]}
 
 
 def from_dict(data: dict[str, Any]) -> Preset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,10 @@ import pytest
 
 import openclap
 from openclap.checkpoints.bundled import FOLDER, MINI
+from openclap.checkpoints.mapped import read_header
 from openclap.data.split import split_by_group
 from openclap.demo.run import SOUNDS, SPLIT_SEED, SPLITS, TABLE
 from openclap.embedder import Embedder
-from openclap.interop.onnx_shared import read_header
 from openclap.types import COSINE_BOUNDS
 
 CLIPS = [SOUNDS / name for name in ("scratch-dog1.ogg", "scratch-wolf-howl.ogg", "scratch-laugh-male2.ogg")]
@@ -55,6 +56,20 @@ def test_graphs_hold_no_weights() -> None:
     largest = max(np.prod(entry["shape"]) for entry in read_header(FOLDER / "model.safetensors").values())
     graphs = sum((FOLDER / name).stat().st_size for name in ("audio.onnx", "text.onnx"))
     assert graphs < 1e6 < largest  # the filterbank and the window of the log-mel are in the audio graph
+
+
+def test_graphs_are_written_beside_weights_that_they_share(in_torch: Embedder, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    from openclap.interop import onnx_shared
+
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        shutil.copy(FOLDER / name, tmp_path)
+    onnx_shared.write(tmp_path)
+    assert sum((tmp_path / name).stat().st_size for name in ("audio.onnx", "text.onnx")) < 1e6
+    again = openclap.load(tmp_path, runtime="onnx")
+    np.testing.assert_allclose(again.embed_audio(CLIPS), in_torch.embed_audio(CLIPS), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(again.embed_text(TEXTS), in_torch.embed_text(TEXTS), atol=1e-5, rtol=0)
+    assert again.digest() == in_torch.digest()
 
 
 def test_weights_are_float16_and_finite() -> None:

@@ -168,12 +168,39 @@ def test_generative_models_are_refused_by_name(tmp_path: Path, kind: str) -> Non
         ("text_cfg", "tiktoken_name", "cl100k_base"),
         ("audio_cfg", "patch_pad_mode", "mirror"),
         ("audio_cfg", "patch_freq", 5),
+        ("audio_cfg", "audio_seq_len", 7),
         ("audio_cfg", "model_type", "conformer"),
     ],
 )
 def test_options_that_no_network_here_has_are_refused(part: str, option: str, value: Any) -> None:
     with raises_naming(CheckpointError, value):
         read_config(edited("tiny", part, **{option: value}), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "value"),
+    [
+        ("naflexclap_test", "text_arch", "recurrent"),
+        ("naflexclap_test", "pool_type", "last"),
+        ("htsat-tiny-roberta", "hf_model_name", "t5-base"),
+        ("htsat-tiny-roberta", "hf_pooler_type", "max_pooler"),
+        ("htsat-tiny-roberta", "hf_proj_type", "conv"),
+    ],
+)
+def test_text_towers_that_are_not_here_are_refused(model: str, option: str, value: str) -> None:
+    with raises_naming(CheckpointError, value, CONFIG):
+        read_config(edited(model, "text_cfg", **{option: value}), CONFIG)
+
+
+@pytest.mark.parametrize(("part", "option"), [("", "embed_dim"), ("audio_cfg", "patch_freq"), ("text_cfg", "width")])
+def test_a_missing_size_is_named(part: str, option: str) -> None:
+    with raises_naming(CheckpointError, option, CONFIG):
+        read_config(edited("tiny", part, **{option: None}), CONFIG)
+
+
+def test_a_part_that_is_no_object_is_named() -> None:
+    with raises_naming(CheckpointError, "text_cfg", "roberta"):
+        read_config(edited("tiny", "", text_cfg="roberta"), CONFIG)
 
 
 def test_an_image_model_and_a_damaged_configuration_are_refused(tmp_path: Path) -> None:
@@ -188,7 +215,8 @@ def test_an_image_model_and_a_damaged_configuration_are_refused(tmp_path: Path) 
 @pytest.mark.parametrize("model", ["tiny", "tiny-causal", "naflexclap_test", "htsat-tiny-roberta"])
 def test_a_written_configuration_reads_back_as_the_same_preset(model: str) -> None:
     preset = read_config(config(model)["model_cfg"], CONFIG).preset
-    assert read_config(write_config(preset), CONFIG).preset == preset
+    for same in (preset, replace(preset, unit_audio=True)):
+        assert read_config(write_config(same), CONFIG).preset == same
 
 
 def test_pre_norm_of_the_audio_means_a_unit_vector_before_the_projection(tmp_path: Path) -> None:
@@ -322,7 +350,8 @@ def test_parts_that_open_clip_requires_are_added_and_left_out_again(tmp_path: Pa
 def test_models_that_open_clip_does_not_have_are_refused(tmp_path: Path) -> None:
     pann = presets.named("pann-14-roberta")
     narrow = replace(presets.named("htsat-tiny-roberta"), audio=replace(presets.HTSAT_TINY, width=48))
-    for preset in (pann, narrow, presets.named("htsat-tiny-bart")):
+    linear = replace(presets.named("htsat-tiny-roberta"), audio_head="linear")
+    for preset in (pann, narrow, linear, presets.named("htsat-tiny-bart")):
         weights = empty_network(preset, "test").state_dict()
         with raises_naming(CheckpointError, preset.name):
             open_clip.write(Checkpoint("openclap", preset, weights), tmp_path / "out")

@@ -112,17 +112,26 @@ def map_safetensors(file: Path) -> MappedWeights:
     except SafetensorError as error:
         raise CheckpointError(f"{file}: is damaged ({error}).") from None
     content = np.memmap(file, np.uint8, "r")
-    start = 8 + int(content[:8].view("<u8")[0])
-    header = json.loads(content[8:start].tobytes())
-    return {name: _array(content[start:], name, facts) for name, facts in header.items() if name != "__metadata__"}
+    return {name: _array(content, name, entry) for name, entry in read_header(file).items()}
 
 
-def _array(content: NDArray[np.uint8], name: str, facts: Mapping[str, Any]) -> NDArray[Any]:
-    if facts["dtype"] not in DTYPES:
-        raise CheckpointError(f"{name} is of type {facts['dtype']}, expected one of: {', '.join(DTYPES)}.")
-    first, end = facts["data_offsets"]
+def read_header(file: Path) -> dict[str, Any]:
+    """The entries of a safetensors file, by name: dtype, shape, and offsets from the start of the file."""
+    with file.open("rb") as stream:
+        start = 8 + int.from_bytes(stream.read(8), "little")
+        entries: dict[str, Any] = json.loads(stream.read(start - 8))
+    entries.pop("__metadata__", None)
+    for entry in entries.values():
+        entry["data_offsets"] = [start + offset for offset in entry["data_offsets"]]
+    return entries
+
+
+def _array(content: NDArray[np.uint8], name: str, entry: Mapping[str, Any]) -> NDArray[Any]:
+    if entry["dtype"] not in DTYPES:
+        raise CheckpointError(f"{name} is of type {entry['dtype']}, expected one of: {', '.join(DTYPES)}.")
+    first, end = entry["data_offsets"]
     stored = content[first:end].view(np.ndarray)  # without memmap's cost at every operation
-    if facts["dtype"] == "BF16":  # the upper half of a float32
-        return (stored.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(facts["shape"])
-    array = stored.view(DTYPES[facts["dtype"]]).reshape(facts["shape"])
-    return array if facts["dtype"] in ("F32", "I64") else array.astype(np.float32)
+    if entry["dtype"] == "BF16":  # the upper half of a float32
+        return (stored.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
+    array = stored.view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return array if entry["dtype"] in ("F32", "I64") else array.astype(np.float32)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from openclap import presets
-from openclap.checkpoints import laion
+from openclap.checkpoints import hub, laion
 from openclap.checkpoints.checkpoint import BATCH_COUNTER, Checkpoint, empty_network
 from openclap.checkpoints.conversion_report import ConversionLosses, objective_names
 from openclap.checkpoints.destination import CheckpointKind, drafted
@@ -36,10 +36,8 @@ from openclap.presets import Preset
 from openclap.text import merges
 from openclap.text.tokenizer import FILE as TOKENIZER
 
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-OWN_FILES = (
-    *(WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
-)
+CONFIG, WEIGHTS = hub.OPEN_CLIP, hub.OPEN_CLIP_WEIGHTS[0]
+OWN_FILES = (*hub.OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.pth")
 """Names that open_clip gives to weights, by its own preference."""
 OTHER_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 """Names that open_clip reads, too, and that transformers gives to weights of its own."""
@@ -315,7 +313,7 @@ def trained_state(weights: Mapping[str, Tensor], preset: Preset) -> dict[str, Te
     """Our tensors under open_clip's names, without those that it has no place for."""
     state: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        if name.startswith(("logit_scale_text", "audio_transform.", "text_transform.")) or name.endswith(BATCH_COUNTER):
+        if _has_no_place(name) or name.endswith(BATCH_COUNTER):
             continue
         if name == "text_head.weight" and preset.text_head == "linear" and preset.text.model_type == "clip_text_model":
             state[PROJECTION] = tensor.T
@@ -395,6 +393,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> ConversionLosses:
 
 
 def _has_no_place(name: str) -> bool:
+    """Whether a tensor of ours belongs to a part that open_clip's models lack."""
     return name.startswith(("logit_scale_text", "audio_transform.", "text_transform."))
 
 

@@ -120,8 +120,8 @@ class OpenClipConfig:
 
 
 def read_config(model_cfg: Settings, source: str) -> OpenClipConfig:
-    """The preset of a `model_cfg`. Raises CheckpointError for a model that is none of CLAP, or has options that the
-    networks here lack."""
+    """The preset of a `model_cfg`. Raises CheckpointError for any model but CLAP's, and for options that the networks
+    here lack."""
     for name in GENERATIVE:
         if name in model_cfg:
             raise CheckpointError(
@@ -271,6 +271,10 @@ def _naflex(audio_cfg: Settings, naflex_cfg: Settings, source: str) -> tuple[NaF
         compression="db",
     )
     tokens = audio_cfg.get("audio_seq_len")
+    if tokens and int(tokens) < config.rows:
+        raise CheckpointError(
+            f"{source}: audio_cfg.audio_seq_len is {tokens}, expected at least {config.rows}, the patches of a column."
+        )
     seconds = config.frames_within(int(tokens)) * hop // rate if tokens else DEFAULT_CLIP_S
     samples = max(1, seconds) * rate
     return config, FrontEndConfig(mel, samples, fill="none", longest=max(LONGEST_S * rate, samples))
@@ -296,7 +300,7 @@ def _text(text_cfg: Settings, quick_gelu: bool, source: str) -> tuple[TextTowerC
     if text_cfg.get("text_arch") == "modern":
         return _modern_text(text_cfg, source), _text_head(text_cfg), MODERN_TEXT
     if text_cfg.get("text_arch") not in (None, "clip"):
-        raise CheckpointError(f"{source}: text_cfg.text_arch is {text_cfg['text_arch']!r}, expected modern or none.")
+        raise CheckpointError(f"{source}: text_cfg.text_arch is {text_cfg['text_arch']!r}, expected modern or clip.")
     if text_cfg.get("pool_type", "argmax") != "argmax":
         raise CheckpointError(f"{source}: text_cfg.pool_type is {text_cfg['pool_type']!r}, expected argmax for CLIP's.")
     width = int(text_cfg.get("width", 512))

@@ -2,24 +2,30 @@
 
 The graphs hold no weights of their own, so one file serves torch and onnxruntime. Tensors that the file stores as
 float16 are converted to float32 in the graph, which onnxruntime does once, when it opens the graph.
+
+The graphs of `runtimes.preset_graphs` know no file and fit every model of a preset; these fit one file, to which they
+refer by offsets. The bundled model has them because it is stored in float16: bound to the graphs of its preset, the
+weights would be converted by numpy and copied, and a process that embeds a text and a clip of five seconds would need
+237 MB of memory in place of 139. A downloaded model cannot have them: its file lies behind a link of the hub's cache,
+which onnxruntime refuses (docs/decisions/0022).
 """
 
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
 from openclap.checkpoints import openclap_folder
 from openclap.checkpoints.checkpoint import build_network, weights_digest
+from openclap.checkpoints.mapped import read_header
 from openclap.checkpoints.openclap_config import WEIGHTS
 from openclap.errors import CheckpointError, require
 from openclap.interop.onnx import EXTRA, PACKAGES, Graph, check, describe, fuse_every_clip, graphs_of, trace
 from openclap.runtimes.graph_cache import DESCRIPTION
 
-PREFIXES = {"clap.": "", "tower.": "text_tower.", "head.": "text_head."}
-"""Beginnings of the names of weights in graphs, and what stands there in a model folder."""
+PREFIX = "clap."
+"""The beginning of the names of weights in graphs; the rest is the name in a model folder."""
 
 
 def write(folder: Path) -> None:
@@ -42,17 +48,6 @@ def write(folder: Path) -> None:
     (folder / DESCRIPTION).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def read_header(file: Path) -> dict[str, Any]:
-    """The entries of a safetensors file, by name, with offsets from the start of the file."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        entries: dict[str, Any] = json.loads(stream.read(length))
-    entries.pop("__metadata__", None)
-    for entry in entries.values():
-        entry["data_offsets"] = [8 + length + offset for offset in entry["data_offsets"]]
-    return entries
-
-
 def _export(graph: Graph, folder: Path, stored: dict[str, Any]) -> None:
     """Write one graph, its weights replaced by references. Raises CheckpointError where it keeps a weight."""
     import onnx
@@ -61,9 +56,8 @@ def _export(graph: Graph, folder: Path, stored: dict[str, Any]) -> None:
     model = trace(graph, graph.file, optimize=False).model_proto
     kept = []
     for tensor in list(model.graph.initializer):
-        prefix = next((prefix for prefix in PREFIXES if tensor.name.startswith(prefix)), None)
-        name = None if prefix is None else PREFIXES[prefix] + tensor.name.removeprefix(prefix)
-        if name is None or name not in stored:
+        name = tensor.name.removeprefix(PREFIX)
+        if name not in stored:
             kept.append(tensor)
             continue
         model.graph.initializer.remove(tensor)
