@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from openclap.checkpoints.bundled import MINI
 from openclap.cli import run
+from openclap.cli.defaults import advise_model
 from openclap.errors import ConfigError, DataError, LockedError
 from openclap.library import Library
 from openclap.search import lease as module
@@ -55,6 +57,16 @@ def test_the_same_hits_as_from_a_folder(
     assert add(there, [sounds], embed, describe).added == 1
     there.optimize()
     assert verify(there).files == 4
+
+
+def test_a_better_model_is_advised_once_where_an_index_can_be_rebuilt(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for address, expected in ((store, 0), (tmp_path / "index", 1)):
+        index = Index.create(address, replace(IDENTITY, model=MINI))
+        advise_model(index)
+        advise_model(index)
+        assert "".join(capsys.readouterr()).count(f"openclap index rebuild --index {address}") == expected
 
 
 def test_commands(

@@ -6,6 +6,7 @@ import csv
 import math
 import random
 import re
+import shutil
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -20,6 +21,7 @@ from openclap.search.index import Index
 from openclap.search.keywords import KeywordIndex, in_memory, search_tables, split_words, tables_of
 from openclap.search.rows import FileRow
 from openclap.search.scan import add
+from openclap.types import Window
 from support.search_helpers import SpectrumEmbedder, axis, describe, fill, row, write_tone
 
 SOUNDS = Path(openclap.__file__).parent / "demo" / "sounds"
@@ -228,3 +230,13 @@ def test_rare_words_are_those_that_few_files_have(tmp_path: Path) -> None:
     query = "a quiet glockenspiel and 998 Kalimbas, in rain, with fx and a trumpet"
     assert keywords.rare_words(query, 4) == ["glockenspiel", "kalimbas"]
     assert keywords.rare_words(query, 0) == []
+
+
+def test_rare_words_of_an_index_without_a_snapshot_read_no_vectors(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = named("glockenspiel.wav", "rain.wav")
+    index.add(files, {file.hash: [Window(0.0, 1.0, axis(0))] for file in files})
+    shutil.rmtree(index.folder / "snapshot")
+    monkeypatch.setattr("openclap.search.snapshot_tables.read_tables", lambda *_: pytest.fail("vectors were read"))
+    assert Index.open(index.folder).rare_words("glockenspiel", 0.5) == ["glockenspiel"]

@@ -74,13 +74,13 @@ def read_metadata(source: AudioSource) -> FileMetadata:
 
 
 def _until_damage(found: Pairs) -> list[tuple[str, str]]:
-    """The pairs up to the first damage. Parsers of damaged files raise anything, among it RecursionError."""
+    """The pairs up to the first damage."""
     pairs: list[tuple[str, str]] = []
     try:
         for pair in found:
             pairs.append(pair)
-    except Exception:
-        return pairs
+    except Exception:  # parsers of damaged files raise many kinds, RecursionError among them; a sound needs no metadata
+        pass
     return pairs
 
 

@@ -38,7 +38,7 @@ from openclap.cli import (
     serve,
     train,
 )
-from openclap.cli.console import complain, noting_audio_warnings
+from openclap.cli.console import complain, noting_warnings
 from openclap.errors import MissingTokenizerError, OpenClapError, reporting_missing_torch
 
 USE, TRAIN, MODELS = (
@@ -140,7 +140,7 @@ def run(arguments: list[str]) -> int:
     """
     try:
         # Once for all commands: a folder of sounds may warn from any of them.
-        with noting_audio_warnings(), reporting_missing_torch():
+        with noting_warnings(), reporting_missing_torch():
             code = app(arguments)
         sys.stdout.flush()
     except OpenClapError as error:

@@ -38,7 +38,7 @@ def note(line: str) -> None:
 
 
 @contextmanager
-def noting_audio_warnings(most: int = 20) -> Iterator[None]:
+def noting_warnings(most: int = 20) -> Iterator[None]:
     """Print the first `most` warnings of openclap as notes, and at the end the number of further ones."""
     from openclap.errors import AudioWarning, CheckpointWarning
 

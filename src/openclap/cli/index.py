@@ -100,8 +100,7 @@ def add(
     took_s = time.monotonic() - started_s
     _show(report, json=json)
     if not json:
-        opened = library.index
-        advise_model(opened.folder, opened.identity.model, is_named=model_options.model is not None)
+        advise_model(library.index, is_named=model_options.model is not None)
     if took_s >= CONVERT_AFTER_S:
         prepare_graphs(library)
     if watch:

@@ -56,7 +56,7 @@ class RunningServer:
 def registered(host: str, port: int, token: str | None, indexes: Mapping[str, Path]) -> Iterator[None]:
     """Leave the file of this process while a server runs. Without it commands search by themselves, so a home that
     cannot be written stops no server."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    local = local_host(host)
     place = _folder() / f"{os.getpid()}.json"
     by_folder = {_key(folder): name for name, folder in indexes.items()}
     try:
@@ -69,6 +69,11 @@ def registered(host: str, port: int, token: str | None, indexes: Mapping[str, Pa
     finally:
         with suppress(OSError):
             place.unlink(missing_ok=True)
+
+
+def local_host(host: str) -> str:
+    """The address at which this machine reaches a server on `host`: loopback for one on all interfaces."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -96,7 +96,7 @@ def search(
     )
     show(hits, json=json)
     if not json:
-        advise_model(library.index.folder, library.index.identity.model)
+        advise_model(library.index)
 
 
 def similar(
@@ -153,7 +153,7 @@ def similar(
     )
     show(hits, json=json)
     if not json:
-        advise_model(library.index.folder, library.index.identity.model)
+        advise_model(library.index)
 
 
 def open_for_query(index: Path | None, tokenizer: Path | None) -> Library:

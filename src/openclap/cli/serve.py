@@ -19,7 +19,7 @@ from openclap import paths
 from openclap.cli.console import note, progress
 from openclap.cli.defaults import default_index
 from openclap.cli.model_options import ModelOptions
-from openclap.cli.running_server import registered
+from openclap.cli.running_server import local_host, registered
 
 if TYPE_CHECKING:
     from openclap.embedder import Embedder
@@ -223,7 +223,7 @@ def run(service: Service, access: Access, endpoint: socket.socket, *, open_page:
     served = ", ".join(service.indexes) or "no index"
     note(f"Serving {served} with {', '.join(service.models)} at {url(host, port)} (interface: /docs).")
     note("Ctrl-C stops the server.")
-    if open_page and not webbrowser.open(url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)):
+    if open_page and not webbrowser.open(url(local_host(host), port)):
         note("No browser was found. Open the address in one.")
     jobs = app.state.jobs.start_all()
     threading.Thread(target=show_indexing, args=[jobs], name="progress", daemon=True).start()

@@ -20,8 +20,9 @@ import numpy as np
 
 from openclap.errors import DataError
 from openclap.search.background import descriptions
-from openclap.search.folder import FIT_NAME
-from openclap.search.index import Index, SearchInfo
+from openclap.search.hits import SearchInfo
+from openclap.search.index import Index
+from openclap.search.place import FIT_NAME
 from openclap.search.rows import FloatArray
 
 PROBABLY_NOTHING = 0.1

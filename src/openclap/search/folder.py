@@ -23,8 +23,6 @@ from openclap.types import COSINE_BOUNDS
 
 FORMAT_VERSION = 3
 
-FIT_NAME = "fit.npz"
-"""The background of `fit.py`."""
 QUERY_COSINE = 0.999
 """Least cosine between a query and the same query in fp32: one that is as close serves on any machine."""
 

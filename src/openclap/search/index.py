@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -28,6 +27,7 @@ from openclap.search import snapshot_tables as _tables
 from openclap.search import snapshot_writer as _writer
 from openclap.search.exact import Candidates, best_hits
 from openclap.search.folder import IndexHeader, IndexIdentity
+from openclap.search.hits import Hits, SearchInfo
 from openclap.search.keywords import KeywordIndex, in_memory
 from openclap.search.paths import absolute, is_storable, prefixes
 from openclap.search.place import CheckLock, IndexPlace, TableVersion, place_of
@@ -65,60 +65,6 @@ Mask = Bools | Callable[[Any], Bools]
 
 def _every(_: FileRow) -> bool:
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class SearchInfo:
-    """How a search was done.
-
-    Attributes:
-        method: "sketch", "windows" (all were compared in memory), "tables" (LanceDB) or "keywords" (no window was).
-        windows: how many were searched.
-        scored: how many of them were scored exactly.
-        newer: how many of them came later than the snapshot.
-        note: a sentence when the snapshot was of no use.
-        fit: of a text query, the part of a background of queries that have no better hit in the index; None where the
-            index has no background. See `search.fit`.
-        probably_nothing: whether the fit is so low that the index probably has no such sound.
-        keywords: words of the query by which files were ranked too.
-    """
-
-    method: Literal["sketch", "windows", "tables", "keywords"]
-    windows: int
-    scored: int
-    newer: int = 0
-    note: str = ""
-    fit: float | None = None
-    probably_nothing: bool = False
-    keywords: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        words = f", ranked also by the words {' '.join(self.keywords)}" if self.keywords else ""
-        return self._method() + words
-
-    def _method(self) -> str:
-        newer = f", {self.newer:,} of them newer than the snapshot" if self.newer else ""
-        if self.method == "sketch":
-            return f"sketch of {self.windows:,} windows{newer}, {self.scored:,} scored exactly"
-        if self.method == "keywords":
-            return "keywords of names and facts"
-        where = " in the tables" if self.method == "tables" else ""
-        return f"exact search of {self.windows:,} windows{where}{newer}"
-
-    def as_object(self) -> dict[str, Any]:
-        """The facts as a JSON object, with the text of `str` as `summary`."""
-        return asdict(self) | {"summary": str(self)}
-
-
-class Hits(list[Hit]):
-    """The hits of a search, best first, and how they were found: `info`."""
-
-    def __init__(self, hits: Iterable[Hit], info: SearchInfo) -> None:
-        super().__init__(hits)
-        self.info = info
-
-    def _from(self, offset: int) -> Hits:
-        return Hits(self[offset:], self.info)
 
 
 class Index:
@@ -246,12 +192,16 @@ class Index:
         """
         if limit < 1:
             raise ConfigError(f"limit is {limit}, expected 1 file or more.")
-        keywords = KeywordIndex(self.folder)
-        if self.place.own_folder is None:
-            self._mirror_keywords(keywords)
+        keywords = self._keywords()
         if keywords.version() is not None:
             return keywords.search(query, limit, allowed)
         return in_memory(file_rows(self.facts()), query, limit, allowed)
+
+    def _keywords(self) -> KeywordIndex:
+        keywords = KeywordIndex(self.folder)
+        if self.place.own_folder is None:
+            self._mirror_keywords(keywords)
+        return keywords
 
     def _mirror_keywords(self, keywords: KeywordIndex) -> None:
         """Make the keywords of an index in object storage on this machine, unless they are up to date."""
@@ -266,10 +216,9 @@ class Index:
     def rare_words(self, query: str, share: float) -> list[str]:
         """The words of a query that are in names or facts of some files, and of no more than a share of all; none in an
         index without the database of keywords."""
-        keywords = KeywordIndex(self.folder)
-        if self.place.own_folder is None:
-            self._mirror_keywords(keywords)
-        return keywords.rare_words(query, int(share * self.view().is_live_F.sum()))
+        view = self._current()
+        files = int(view.is_live_F.sum()) if view else self.count()[0]
+        return self._keywords().rare_words(query, int(share * files))
 
     def files_by_path(self) -> dict[str, FileRow]:
         """The rows of all files."""
@@ -314,7 +263,7 @@ class Index:
         query_D = unit_vector(vector_D, self.identity.dim)
         view = None if exact else self._current()
         if view is None:
-            return self._search_tables(query_D, k + offset, one_per_file, include, mask_F)._from(offset)
+            return self._search_tables(query_D, k + offset, one_per_file, include, mask_F).from_offset(offset)
         ranked = view.best_hits(
             query_D,
             k + offset,
@@ -367,7 +316,7 @@ class Index:
             return _tables.read_tables(self.place, self.identity.dim)
 
     def _current(self) -> View | None:
-        """What the tables hold now, by the snapshot and the rows that are newer; None without a useful snapshot."""
+        """The view of the tables now, from the snapshot and the rows that are newer; None without a useful snapshot."""
         began_s = monotonic()
         with self._viewing, self._storage("read"):
             if self._checked_s >= began_s:  # by another thread, after this call began
@@ -500,6 +449,7 @@ class Index:
         )
 
     def _finish(self, writer: IndexWriter) -> None:
+        """Bring keywords and snapshot up to date; of an index in object storage, searches do so on each machine."""
         if self.place.own_folder is not None:
             writer.finish()
             self._refresh()
@@ -507,7 +457,7 @@ class Index:
     def _refresh(self) -> None:
         """Bring the snapshot up to date. Without one, searches read the tables: so a full disk fails no addition."""
         if self.place.own_folder is None:
-            return  # searches do so, on each machine
+            return  # as in `_finish`
         with suppress(OSError, DataError), self._storage("written"):
             _writer.refresh(self.place, self.identity.dim)
 

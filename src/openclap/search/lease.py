@@ -28,12 +28,14 @@ _LEASES_PER_CLEANUP = 50
 
 
 def lease_schema() -> Any:
+    """The Arrow schema of the table with the lease."""
     import pyarrow as pa
 
     return pa.schema([("owner", pa.string()), ("host", pa.string()), ("process", pa.int64()), ("beat", pa.int64())])
 
 
 FREE: dict[str, Any] = {"owner": "", "host": "", "process": 0, "beat": 0}
+"""The row of a lease that nobody has."""
 
 
 class IndexLease:
@@ -72,7 +74,7 @@ class IndexLease:
         self._heartbeat.start()
 
     def _take(self, seen: Mapping[str, Any], *, is_stale: bool) -> bool:
-        """Take the lease if it is free or stale; False also when another process was faster."""
+        """Take the lease if it is free or stale; False also when another process took it first."""
         if seen["owner"] == self._owner["owner"]:  # the answer to an earlier attempt was lost
             return True
         if seen["owner"] and not is_stale:

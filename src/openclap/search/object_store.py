@@ -72,8 +72,8 @@ class RemotePlace(IndexPlace):
 
     @cached_property
     def _unrefreshed(self) -> Any:
-        """A connection whose tables stay at a version until they are told otherwise, so that reading the number and
-        the metadata of one version takes one request."""
+        """A connection whose tables stay at a version until `checkout_latest`, so that reading the number and the
+        metadata of one version takes one request."""
         return self._connect()
 
     def _connect(self, **options: Any) -> Any:
@@ -143,7 +143,7 @@ class RemotePlace(IndexPlace):
             for name in (*TABLES, _DOCUMENTS):
                 if name in names:
                     self.database.drop_table(name)
-            self._create(_DOCUMENTS, None)
+            self.create_table(_DOCUMENTS, _documents_schema())
             yield
 
     def _create_lease(self) -> None:
@@ -156,7 +156,7 @@ class RemotePlace(IndexPlace):
                 return
             except (RuntimeError, ValueError, OSError) as missing:
                 try:
-                    self._create(_LEASE, [FREE])
+                    self._create(_LEASE, lease_schema(), [FREE])
                 except (RuntimeError, ValueError, OSError) as error:
                     if not _is_missing(missing) or time.monotonic() > until:
                         raise DataError(f"{self}: cannot be created ({self.reason(error)}). {self.advice}") from error
@@ -180,14 +180,13 @@ class RemotePlace(IndexPlace):
             raise DataError(f"{self}: cannot be reached ({self.reason(error)}). {self.advice}") from error
 
     def create_table(self, name: str, schema: Any) -> None:
-        self.database.create_table(name, schema=schema.with_metadata({_ID: uuid4().hex}))
+        self._create(name, schema, [])
 
-    def _create(self, name: str, rows: list[dict[str, Any]] | None) -> None:
+    def _create(self, name: str, schema: Any, rows: list[dict[str, Any]]) -> None:
         import pyarrow as pa
 
-        schema = _documents_schema() if name == _DOCUMENTS else lease_schema()
         schema = schema.with_metadata({_ID: uuid4().hex})
-        self.database.create_table(name, data=pa.Table.from_pylist(rows or [], schema=schema), schema=schema)
+        self.database.create_table(name, data=pa.Table.from_pylist(rows, schema=schema), schema=schema)
 
     @cached_property
     def _lease_table(self) -> Any:

@@ -25,10 +25,15 @@ from typing import Any
 from openclap.errors import DataError
 from openclap.locks import only_writer
 from openclap.paths import is_url
+from openclap.search.keywords import KEYWORDS_NAME
 from openclap.storage import new_file
 
 TABLES = ("windows", "files")
 HEADER_NAME = "index.json"
+FIT_NAME = "fit.npz"
+"""The background of `fit.py`."""
+SNAPSHOT_NAME = "snapshot"
+"""The folder of `snapshot.py`."""
 DAMAGED = "It is damaged or was removed. Delete the folder and index the sounds again."
 
 _WRITE_LOCK, _CREATE_LOCK = "write.lock", "create.lock"
@@ -259,8 +264,8 @@ class LocalPlace(IndexPlace):
             yield lambda: None
 
     def check_space(self, size: int) -> None:
-        """LanceDB can commit half a manifest to a full disk, which makes a table unreadable, so the disk must not
-        become full."""
+        # LanceDB can commit half a manifest to a full disk, which makes a table unreadable: the disk must not become
+        # full.
         free = shutil.disk_usage(self.folder).free
         if free < 2 * size + _SPACE_MARGIN:
             raise DataError(
@@ -270,14 +275,14 @@ class LocalPlace(IndexPlace):
 
 
 _OWN_NAMES = {
-    "keywords.sqlite",
+    KEYWORDS_NAME,
     _WRITE_LOCK,
     _CREATE_LOCK,
     HEADER_NAME,
-    f".{HEADER_NAME}.partial",
+    f".{HEADER_NAME}.partial",  # left by a kill, and the next one by older versions
     f"{HEADER_NAME}.part",
-    "snapshot",
-    "fit.npz",
+    SNAPSHOT_NAME,
+    FIT_NAME,
     *(f"{name}.lance" for name in TABLES),
 }
 """Entries of a folder that may become an index; any other belongs to the user."""

@@ -15,7 +15,8 @@ import numpy as np
 from openclap.errors import ConfigError
 from openclap.search.filters import Where, facets, mask_of
 from openclap.search.fit import with_fit
-from openclap.search.index import Hits, Index, SearchInfo
+from openclap.search.hits import Hits, SearchInfo
+from openclap.search.index import Index
 from openclap.search.keywords import split_words
 from openclap.search.paths import prefixes
 from openclap.search.ranking import Bools

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 
 from openclap.arrays import Ints
 from openclap.errors import DataError
-from openclap.search.place import TableVersion
+from openclap.search.place import SNAPSHOT_NAME, TableVersion
 from openclap.search.ranking import Windows
 from openclap.search.sketch import Codebook, Sketch
 
 FORMAT = 1
 
-FOLDER, HEADER = "snapshot", "current.json"
+HEADER = "current.json"
 ROW, CONTENT = "_rowid", "_content"
 """Columns of stored facts: LanceDB's row id, and the number of the content."""
 HASH = np.dtype("S64")
@@ -98,7 +98,7 @@ def open_snapshot(folder: Path, dim: int) -> Snapshot:
                 "with it."
             )
         try:
-            return _open(folder / FOLDER / header.generation, header, dim)
+            return _open(folder / SNAPSHOT_NAME / header.generation, header, dim)
         except (FileNotFoundError, RuntimeError) as error:  # replaced meanwhile; RuntimeError is FAISS's
             if attempt == _TRIES - 1:
                 raise _damaged(folder) from error
@@ -110,7 +110,7 @@ def open_snapshot(folder: Path, dim: int) -> Snapshot:
 def read_header(folder: Path) -> Header | None:
     """The header of a snapshot; None when there is none, or one of another format. Raises SnapshotError for damage."""
     try:
-        stored = json.loads((folder / FOLDER / HEADER).read_bytes())
+        stored = json.loads((folder / SNAPSHOT_NAME / HEADER).read_bytes())
         if stored["format"] != FORMAT:
             return None
         stored["versions"] = {name: TableVersion(**version) for name, version in stored["versions"].items()}
@@ -124,7 +124,7 @@ def read_header(folder: Path) -> Header | None:
 def header_stamp(folder: Path) -> tuple[int, int] | None:
     """Changes whenever the snapshot does; None when there is none."""
     try:
-        facts = (folder / FOLDER / HEADER).stat()
+        facts = (folder / SNAPSHOT_NAME / HEADER).stat()
     except OSError:
         return None
     return facts.st_ino, facts.st_mtime_ns
@@ -132,7 +132,8 @@ def header_stamp(folder: Path) -> tuple[int, int] | None:
 
 def _damaged(folder: Path) -> SnapshotError:
     return SnapshotError(
-        f"{folder / FOLDER}: the snapshot of the index is damaged. Run 'openclap index optimize' to make a new one."
+        f"{folder / SNAPSHOT_NAME}: the snapshot of the index is damaged. Run 'openclap index optimize' to make a new "
+        "one."
     )
 
 

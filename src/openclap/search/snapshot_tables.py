@@ -1,4 +1,4 @@
-"""What the tables of an index hold and a snapshot lacks, and whether both hold the same.
+"""Read the rows of an index that its snapshot lacks, and compare the snapshot with the tables.
 
 Conversions between Arrow columns and the arrays of a snapshot. N windows, C contents, F files, D embedding.
 """
@@ -34,7 +34,7 @@ _TAKEN_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class Changes:
-    """What the tables hold and a snapshot lacks.
+    """The differences of the tables from a snapshot.
 
     Attributes:
         windows, rows_N, hashes_C: of new windows; contents are numbered after those of the snapshot.
@@ -52,7 +52,7 @@ class Changes:
 
 
 def view(stored: Snapshot, changes: Changes | None = None) -> View:
-    """What the snapshot holds, with the changes since."""
+    """A view of the snapshot, with the changes since."""
     import pyarrow as pa
 
     now = changes or Changes(
@@ -69,7 +69,7 @@ def view(stored: Snapshot, changes: Changes | None = None) -> View:
 
 
 def read_tables(place: IndexPlace, dim: int) -> View:
-    """What the tables hold, read into memory, for an index without a useful snapshot."""
+    """A view of the tables, read into memory, for an index without a useful snapshot."""
     import pyarrow as pa
 
     header = Header(FORMAT, "", dim, {}, 0, 0, 0, {}, {})
@@ -83,7 +83,7 @@ def no_windows(dim: int) -> Windows:
 
 
 def read_changes(place: IndexPlace, stored: Snapshot, at_most: int) -> Changes:
-    """Read from the tables what `stored` lacks. Raises SnapshotError when that is more than `at_most` windows.
+    """Read the rows that `stored` lacks from the tables. Raises SnapshotError for more than `at_most` windows.
 
     Windows are read before files: a file that was removed in between is then seen as removed.
     """

@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.arrays import Ints
-from openclap.search.place import IndexPlace
+from openclap.search.place import SNAPSHOT_NAME, IndexPlace
 from openclap.search.ranking import View, arrow_booleans
 from openclap.search.sketch import BLOCK, Codebook, Halves, Sketch, write_codes
 from openclap.search.snapshot import (
-    FOLDER,
     FORMAT,
     HEADER,
     ROW,
@@ -86,7 +85,7 @@ def refresh(place: IndexPlace, dim: int) -> None:
 def rebuild(place: IndexPlace, dim: int) -> None:
     """Make the snapshot from the tables, whatever there is. Raises as `refresh`."""
     generation = uuid4().hex[:16]
-    folder = place.folder / FOLDER / generation
+    folder = place.folder / SNAPSHOT_NAME / generation
     folder.mkdir(parents=True)
     windows, window_version = at_one_version(place, "windows")
     files, file_version = at_one_version(place, "files")
@@ -246,7 +245,7 @@ def _sync(*files: Any) -> None:
 
 def _switch(folder: Path, header: Header) -> None:
     """Make `header` the current one, and remove the files that only older ones name."""
-    snapshots = folder / FOLDER
+    snapshots = folder / SNAPSHOT_NAME
     sync_folder(snapshots / header.generation)
     with new_file(snapshots / HEADER) as file:
         file.write(json.dumps(asdict(header), indent=1).encode())

@@ -69,7 +69,8 @@ def _changes(roots: Sequence[str], stop: Event | None, note: Callable[[str], Non
     """Paths that changed, every time that some did and at least once a second."""
     watchfiles = require("watchfiles", "watch")
     ways = [False, True]
-    if drive := next((root for root in roots if _is_on_network(root, _mounts())), None):
+    mounts = _mounts()
+    if drive := next((root for root in roots if _is_on_network(root, mounts)), None):
         note(f"{drive} is on a network drive, which sends no notifications, so the folders are listed again and again.")
         ways = [True]
     for polling in ways:
