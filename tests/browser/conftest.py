@@ -5,7 +5,6 @@ Without Chromium the tests are skipped; where CI is set, they fail.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,19 +14,10 @@ from typing import Any
 import pytest
 
 from openclap.library import Library
-from support.browsing import ARGUMENTS, CHROMIUM, Reader
+from support.browsing import ARGUMENTS, CHROMIUM, Reader, need
 from support.serving import LiveServer, ServerProcess
 
 BUNDLED = Path(__file__).parents[2] / "src" / "openclap" / "demo" / "sounds"
-
-
-def need(condition: object, reason: str) -> None:
-    """Skip the test, or fail where all of the browser's parts are expected."""
-    if condition:
-        return
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
@@ -20,6 +23,15 @@ ARGUMENTS = [
     "--mute-audio",
     "--autoplay-policy=no-user-gesture-required",
 ]
+
+
+def need(condition: object, reason: str) -> None:
+    """Skip the test, or fail where all of the browser's parts are expected."""
+    if condition:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 class Reader:

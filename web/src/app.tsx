@@ -336,9 +336,13 @@ const THEMES = ["system", "light", "dark"] as const;
 type Theme = (typeof THEMES)[number];
 const theme = signal<Theme>((localStorage.getItem("theme") as Theme | null) ?? "system");
 
+const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
+systemIsDark.addEventListener("change", applyTheme);
+
+/** Set the colours; "themechange" makes canvases paint theirs again. */
 export function applyTheme(): void {
-  if (theme.value === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme.value;
+  const isDark = theme.value === "system" ? systemIsDark.matches : theme.value === "dark";
+  document.documentElement.dataset.theme = isDark ? "dark" : "light";
   dispatchEvent(new Event("themechange"));
 }
 

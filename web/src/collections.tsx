@@ -205,7 +205,7 @@ function cell(value: unknown): string {
   return /[",\r\n]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe;
 }
 
-export function csv(hits: Hit[]): string {
+function csv(hits: Hit[]): string {
   const lines = hits.map((hit) => COLUMNS.map((column) => cell(hit[column])).join(","));
   return [COLUMNS.join(","), ...lines, ""].join("\r\n");
 }

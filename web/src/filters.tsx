@@ -158,7 +158,7 @@ interface Folder {
 }
 
 /** Folders as a tree, without the levels that all of them share. */
-export function folderTree(values: FacetValue[]): Folder {
+function folderTree(values: FacetValue[]): Folder {
   const root: Folder = { name: "", path: "", files: 0, folders: new Map() };
   for (const { value, count: files } of values) {
     let at = root;

@@ -174,11 +174,8 @@ function Slider({ sound }: { sound: player.Playable }) {
   });
   useEffect(() => {
     const repaint = (): void => surfer.current?.setOptions(colours());
-    const scheme = matchMedia("(prefers-color-scheme: dark)");
-    scheme.addEventListener("change", repaint);
     addEventListener("themechange", repaint);
     return () => {
-      scheme.removeEventListener("change", repaint);
       removeEventListener("themechange", repaint);
       surfer.current?.destroy();
       surfer.current = null;

@@ -246,7 +246,7 @@ const STEPS = [
 ] as const;
 
 /** How well a hit fits: for texts by the background of queries, for sounds the cosine itself. */
-export function fitOf(hit: Hit): { level: number; word: string; title: string } | null {
+function fitOf(hit: Hit): { level: number; word: string; title: string } | null {
   if (hit.fit !== null) {
     const step = STEPS.findIndex(([least]) => (hit.fit ?? 0) >= least);
     const percent = Math.round(100 * hit.fit);

@@ -14,7 +14,7 @@ interface Skipped {
   files: { path: string; reason: string }[];
 }
 
-export function currentIndex(): (typeof indexes.value)[number] | undefined {
+function currentIndex(): (typeof indexes.value)[number] | undefined {
   return indexes.value.find((each) => each.name === query.value.index) ?? indexes.value[0];
 }
 

@@ -223,7 +223,7 @@ async function playPath(path: string): Promise<void> {
 const DIRECTIONS: Record<string, Point> = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 /** The nearest sound in a direction, up to 45° from it; the same where there is none. */
-export function neighbour(map: Pick<SoundMap, "x" | "y">, at: number, [dx, dy]: Point): number {
+function neighbour(map: Pick<SoundMap, "x" | "y">, at: number, [dx, dy]: Point): number {
   let best = at;
   let least = Infinity;
   map.x.forEach((x, number) => {
@@ -237,7 +237,7 @@ export function neighbour(map: Pick<SoundMap, "x" | "y">, at: number, [dx, dy]: 
 }
 
 /** Whether a point is inside a closed line: an odd number of its edges cross a ray to the right. */
-export function isInside([x, y]: Point, line: Point[]): boolean {
+function isInside([x, y]: Point, line: Point[]): boolean {
   let inside = false;
   let [ax, ay] = line[line.length - 1] as Point;
   for (const [bx, by] of line) {

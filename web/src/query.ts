@@ -25,8 +25,6 @@ export interface Query {
   words: WordsUse;
 }
 
-export const EMPTY: Query = { view: "search", index: null, text: "", sounds: [], where: {}, words: "auto" };
-
 export const query = signal<Query>(read(location.search));
 
 const PAUSE_MS = 2000; // a text that is changed again within this time is one step of the history
@@ -62,7 +60,7 @@ export function read(search: string): Query {
   };
 }
 
-export function write(value: Query): string {
+function write(value: Query): string {
   const values = new URLSearchParams();
   if (value.view !== "search") values.set("view", value.view);
   if (value.index) values.set("index", value.index);

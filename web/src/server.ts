@@ -18,13 +18,13 @@ export function watchChanges(watcher: () => void): void {
   onChange = watcher;
 }
 
-export async function loadSettings(): Promise<void> {
+async function loadSettings(): Promise<void> {
   settings.value = await get<PageSettings>("/v1/page");
   await loadIndexes();
   connection.value = "ok";
 }
 
-export async function loadIndexes(): Promise<void> {
+async function loadIndexes(): Promise<void> {
   indexes.value = (await get<{ data: IndexObject[] }>("/v1/indexes")).data;
 }
 

@@ -36,7 +36,7 @@ export async function searchBySound(file: File): Promise<void> {
   }
 }
 
-export const canRecord = typeof MediaRecorder !== "undefined" && navigator.mediaDevices !== undefined;
+const canRecord = typeof MediaRecorder !== "undefined" && navigator.mediaDevices !== undefined;
 let recorder: MediaRecorder | null = null;
 
 /** Start to record, or stop and search by the recording. */

@@ -54,7 +54,7 @@ export function draw(canvas: HTMLCanvasElement, peaks: Peaks, match: Part | null
 }
 
 /** The waveform of a sound, once it is known; null before. */
-export function usePeaks(path: string): Peaks | null {
+function usePeaks(path: string): Peaks | null {
   const [peaks, setPeaks] = useState<{ path: string; value: Peaks } | null>(null);
   useEffect(() => {
     let isHere = true;
@@ -93,12 +93,9 @@ export function Waveform({ sound }: { sound: Playable }) {
     if (!element) return;
     const observer = new ResizeObserver(paint);
     observer.observe(element);
-    const scheme = matchMedia("(prefers-color-scheme: dark)");
-    scheme.addEventListener("change", paint);
     addEventListener("themechange", paint);
     return () => {
       observer.disconnect();
-      scheme.removeEventListener("change", paint);
       removeEventListener("themechange", paint);
     };
   }, [peaks, sound.path, sound.start_s, sound.end_s]);

@@ -88,7 +88,7 @@ def create_app(service: Service, access: Access) -> FastAPI:
     app.include_router(overview.router(service))
     app.include_router(sound_map.router(service))
     app.include_router(playback.router(service, can_reveal=access.is_local))
-    app.include_router(page.router(service, jobs, can_reveal=access.is_local))
+    app.include_router(page.router(service, can_reveal=access.is_local))
     _add_basics(app, service, access)
     app.add_middleware(SecurityMiddleware, access=access, limits=service.limits.body)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)

@@ -27,9 +27,9 @@ from openclap.server.errors import ApiError
 from openclap.server.inputs import Upload, check_texts
 from openclap.server.page_schemas import CombinedHit, CombinedRequest, CombinedResponse, SoundEmbedding, Term
 from openclap.server.schemas import SearchInfoObject, where_of
-from openclap.server.search import warning_of
+from openclap.server.search import vector_of_sound, warning_of
 from openclap.server.service import ServedIndex, Service
-from openclap.server.sounds import Peaker, indexed_file, part_of, row_of, waveform
+from openclap.server.sounds import Peaker, row_of, waveform
 from openclap.types import Hit
 
 UPLOAD_COLUMNS = 200
@@ -139,28 +139,20 @@ def _vector(index: ServedIndex, task: ModelTask, terms: Sequence[Term], longest_
 
 
 def _of_sound(index: ServedIndex, task: ModelTask, term: Term, longest_s: float) -> FloatArray:
-    """The unit vector (D,) of a term that is a sound. The index has those of its files and windows already."""
-    opened = index.library.index
+    """The unit vector (D,) of a term that is a sound. Raises ApiError, and as `vector_of_sound`."""
+    dim = index.library.index.identity.dim
     if term.vector is not None:
         vector_D = np.asarray(term.vector, np.float32)
-        if vector_D.shape != (opened.identity.dim,) or not 0 < float(np.linalg.norm(vector_D)) < np.inf:
+        if vector_D.shape != (dim,) or not 0 < float(np.linalg.norm(vector_D)) < np.inf:
             raise ApiError(
                 400,
                 f"The embedding of the sound has {len(vector_D)} numbers, and the index {index.name} needs "
-                f"{opened.identity.dim}: it was made with another model. Give the sound again.",
+                f"{dim}: it was made with another model. Give the sound again.",
                 param="vector",
             )
-        return unit_vector(vector_D, opened.identity.dim)
+        return unit_vector(vector_D, dim)
     path = row_of(index, term.path or "").path
-    if term.start_s is None and term.end_s is None:
-        return opened.vector_of(path)
-    stored = opened.window_vector(path, term.start_s or 0.0, term.end_s)
-    if stored is not None:
-        return stored
-    with indexed_file(index, path) as (row, file):
-        part = part_of(file, row.path, term.start_s, term.end_s, longest_s)
-        vector_D = index.model.embedder_of(task, longest_s).embed_audio([part])[0]
-    return unit_vector(vector_D, opened.identity.dim)
+    return vector_of_sound(index, task, path, start_s=term.start_s, end_s=term.end_s, longest_s=longest_s)
 
 
 def _hit_object(hit: Hit, words: str, background: Background | None) -> CombinedHit:

@@ -17,11 +17,14 @@ from openclap.server.duplicates import DuplicatesJobs
 from openclap.server.errors import ApiError
 from openclap.server.inputs import IndexName
 from openclap.server.jobs import Job
+from openclap.server.page_schemas import SkippedFiles, SkippedSound
 from openclap.server.schemas import IndexingState, JobState
 from openclap.server.service import ServedIndex, Service
 
 EVENT_S = 0.25
 """Least time between two events."""
+MOST_SKIPPED = 1000
+"""Skipped files in an answer: the first ones."""
 
 
 class IndexingJob(Job[IndexingState]):
@@ -102,6 +105,13 @@ def router(jobs: IndexingJobs, duplicates: DuplicatesJobs) -> APIRouter:
     async def stop_indexing(index: IndexName = None) -> IndexingState:
         """Stop the run; the next one goes on from there."""
         return await asyncio.to_thread(jobs.of(index).stop)
+
+    @routes.get("/v1/indexing/skipped", operation_id="skipped_files")
+    async def skipped_files(index: IndexName = None) -> SkippedFiles:
+        """The files that the latest run could not index, and why."""
+        skipped = jobs.of(index).skipped
+        listed = [SkippedSound(path=path, reason=reason) for path, reason in skipped[:MOST_SKIPPED]]
+        return SkippedFiles(count=len(skipped), files=listed)
 
     @routes.get("/v1/indexing/events", operation_id="indexing_events", response_class=EventSourceResponse)
     async def indexing_events(request: Request, index: IndexName = None) -> EventSourceResponse:

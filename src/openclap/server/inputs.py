@@ -15,7 +15,7 @@ from fastapi import Query
 
 from openclap.paths import is_url
 from openclap.server.errors import ApiError
-from openclap.server.schemas import AudioPart, InputItem
+from openclap.server.schemas import AudioPart, InputItem, check_part
 from openclap.server.service import Service
 from openclap.types import FileContent
 
@@ -91,6 +91,14 @@ def check_texts(texts: Sequence[str], field: str, service: Service) -> None:
                 f"{field}[{number}] has {len(text):,} characters, and the limit is {service.limits.characters:,}.",
                 param=field,
             )
+
+
+def check_times(start_s: float | None, end_s: float | None) -> None:
+    """Raise ApiError unless the start of a part lies before its end. Bodies in JSON are checked by their models."""
+    try:
+        check_part(start_s, end_s)
+    except ValueError as error:
+        raise ApiError(400, f"{error}.", param="start_s") from None
 
 
 class Upload:

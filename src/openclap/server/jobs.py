@@ -78,7 +78,7 @@ class Job(ABC, Generic[S]):
             self.update(state="stopped", message="It was stopped; the next run goes on from here.")
         except OpenClapError as error:
             self.update(state="failed", message=str(error))
-        except Exception:
+        except Exception:  # of any kind, or the state would be "running" for ever; the log gets the traceback
             self.update(state="failed", message="The server failed. Its log says why.")
             raise
         else:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import secrets
 from importlib.resources import files
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 import openclap
 from openclap.server.errors import ApiError
-from openclap.server.indexing import IndexingJobs
-from openclap.server.inputs import IndexName
-from openclap.server.page_schemas import PageSettings, SkippedFiles, SkippedSound
+from openclap.server.page_schemas import PageSettings
 from openclap.server.service import Service
 
 TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "txt": "text/plain; charset=utf-8"}
 """The types of the page's files, by suffix; others are not sent."""
-MOST_SKIPPED = 1000
 NONCE = "NONCE"
-"""What index.html has in place of the nonce."""
+"""The placeholder of the nonce in index.html."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:; "
     "media-src 'self' blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -26,7 +23,7 @@ POLICY = (
 """Content-Security-Policy of the page. The nonce is for the style sheet that wavesurfer.js has in its shadow root."""
 
 
-def router(service: Service, jobs: IndexingJobs, *, can_reveal: bool) -> APIRouter:
+def router(service: Service, *, can_reveal: bool) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(tags=["Page"])
     static = files("openclap.server") / "static"
@@ -57,12 +54,5 @@ def router(service: Service, jobs: IndexingJobs, *, can_reveal: bool) -> APIRout
             upload_bytes=limits.body.most_bytes,
             upload_s=limits.audio_s,
         )
-
-    @routes.get("/v1/indexing/skipped", operation_id="skipped_files", tags=["Indexing"])
-    async def skipped_files(request: Request, index: IndexName = None) -> SkippedFiles:
-        """The files that the latest run could not index, and why."""
-        skipped = jobs.of(index).skipped
-        listed = [SkippedSound(path=path, reason=reason) for path, reason in skipped[:MOST_SKIPPED]]
-        return SkippedFiles(count=len(skipped), files=listed)
 
     return routes

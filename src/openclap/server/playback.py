@@ -26,9 +26,9 @@ from openclap.audio.io import decoded
 from openclap.errors import AudioError
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
-from openclap.server.inputs import IndexName, Upload
+from openclap.server.inputs import IndexName, Upload, check_times
 from openclap.server.page_schemas import RevealRequest, Spectrogram
-from openclap.server.schemas import Status, check_part
+from openclap.server.schemas import Status
 from openclap.server.service import ServedIndex, Service
 from openclap.server.sounds import End, Path_, Start, indexed_file, read_part
 
@@ -78,10 +78,7 @@ def router(service: Service, *, can_reveal: bool) -> APIRouter:
     ) -> Spectrogram:
         """The spectrogram of a part of an indexed sound, over frequencies in equal ratios."""
         served = service.index(index)
-        try:
-            check_part(start_s, end_s)
-        except ValueError as error:
-            raise ApiError(400, f"{error}.", param="start_s") from None
+        check_times(start_s, end_s)
 
         def work(task: ModelTask) -> Spectrogram:
             with indexed_file(served, path) as (row, file):
@@ -117,8 +114,8 @@ def router(service: Service, *, can_reveal: bool) -> APIRouter:
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int, bool] | None:
-    """First and last byte of a range, and whether it is one; of all bytes for no header, or one that asks for several
-    ranges (RFC 9110 lets a server ignore it). None for a range that begins beyond the end."""
+    """First and last byte of the answer, and whether they are a part of the file. They are all of it without a header,
+    and for one that asks for several ranges (RFC 9110 lets a server ignore it). None for a range beyond the end."""
     match = _RANGE.fullmatch(header.strip()) if header else None
     if match is None or not any(match.groups()):
         return 0, size - 1, False
@@ -140,8 +137,8 @@ def _form(index: ServedIndex, path: str) -> tuple[int, int, float]:
 
 
 def _wav_bytes(index: ServedIndex, path: str, form: tuple[int, int, int], first: int, last: int) -> Iterator[bytes]:
-    """Bytes `first` to `last` of the WAV file. A file that ends early is followed by silence, since the length was
-    promised; so does one that is damaged further on."""
+    """Bytes `first` to `last` of the WAV file. A file that ends early, or is damaged further on, is followed
+    by silence, since the length was promised."""
     rate, channels, size = form
     place = HEADER_BYTES
     if first < HEADER_BYTES:
@@ -156,7 +153,7 @@ def _wav_bytes(index: ServedIndex, path: str, form: tuple[int, int, int], first:
                 if place > last:
                     return
     except AudioError:
-        pass
+        pass  # the head of the answer is sent, so no error can be
     place = max(place, first)
     while place <= last:
         silence = min(1 << 16, last + 1 - place)
@@ -168,7 +165,9 @@ def wav_header(rate: int, channels: int, size: int) -> bytes:
     """The header of a WAV file of 16 bits with `size` bytes in all."""
     layout = struct.pack("<IHHIIHH", 16, 1, channels, rate, rate * 2 * channels, 2 * channels, 16)
     return (
-        struct.pack("<4sI4s4s", b"RIFF", size - 8, b"WAVE", b"fmt ") + layout + struct.pack("<4sI", b"data", size - 44)
+        struct.pack("<4sI4s4s", b"RIFF", size - 8, b"WAVE", b"fmt ")
+        + layout
+        + struct.pack("<4sI", b"data", size - HEADER_BYTES)
     )
 
 

@@ -1,4 +1,4 @@
-"""Search over HTTP: by text, by an uploaded sound, by an indexed sound or a part of one."""
+"""Search over HTTP: by text, by an uploaded sound, by an indexed sound or a part of one. D embedding."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from openclap.audio.mono import Cancellation, MonoConfig, is_silent
 from openclap.library import combined_vector
 from openclap.search.index import Hits
 from openclap.search.queries import SearchQuery, find
+from openclap.search.rows import FloatArray, unit_vector
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
-from openclap.server.inputs import IndexName, Upload, check_texts
+from openclap.server.inputs import IndexName, Upload, check_texts, check_times
 from openclap.server.schemas import (
     Expression,
     Facets,
@@ -28,7 +29,6 @@ from openclap.server.schemas import (
     SearchRequest,
     SearchResponse,
     Text,
-    check_part,
     where_of,
 )
 from openclap.server.service import ServedIndex, Service
@@ -66,12 +66,9 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
                     exact=body.exact,
                 )
             row = row_of(index, body.path or "")
-            if body.start_s is None and body.end_s is None:
-                vector_D = index.library.index.vector_of(row.path)  # stored, so nothing is decoded or embedded
-            else:
-                with indexed_file(index, row.path) as (_, file):
-                    part = read_part(file, row.path, body.start_s or 0.0, body.end_s, service.limits.audio_s)
-                vector_D = index.model.embedder_of(task, service.limits.audio_s).embed_audio([part])[0]
+            vector_D = vector_of_sound(
+                index, task, row.path, start_s=body.start_s, end_s=body.end_s, longest_s=service.limits.audio_s
+            )
             own = frozenset([os.path.realpath(row.path)])
             query = SearchQuery(vector_D, where=where or (), every_window=body.every_window, without=own)
             return find(index.library.index, query, body.k, body.offset, exact=body.exact)
@@ -99,10 +96,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
     ) -> SearchResponse:
         """Find sounds that are similar to an uploaded one, or to a part of it. The upload is not stored."""
         served = service.index(index)
-        try:
-            check_part(start_s, end_s)
-        except ValueError as error:
-            raise ApiError(400, f"{error}.", param="start_s") from None
+        check_times(start_s, end_s)
 
         def work(task: ModelTask) -> tuple[Hits, str | None]:
             upload, longest_s = Upload(file.file, file.filename), service.limits.audio_s
@@ -148,6 +142,23 @@ def _answer(index: ServedIndex, hits: Hits, peaker: Peaker, warning: str | None 
     return SearchResponse(
         index=index.name, hits=objects, info=SearchInfoObject(**hits.info.as_object()), warning=warning
     )
+
+
+def vector_of_sound(
+    index: ServedIndex, task: ModelTask, path: str, *, start_s: float | None, end_s: float | None, longest_s: float
+) -> FloatArray:
+    """The unit vector (D,) of an indexed sound, or of a part of it. Those of whole sounds and of windows are stored, so
+    only other parts are decoded and embedded. Raises as `read_part`."""
+    stored = index.library.index
+    if start_s is None and end_s is None:
+        return stored.vector_of(path)
+    vector_D = stored.window_vector(path, start_s or 0.0, end_s)
+    if vector_D is not None:
+        return vector_D
+    with indexed_file(index, path) as (row, file):
+        part = read_part(file, row.path, start_s or 0.0, end_s, longest_s)
+    embedded_D = index.model.embedder_of(task, longest_s).embed_audio([part])[0]
+    return unit_vector(embedded_D, stored.identity.dim)
 
 
 def warning_of(sound: Sound, rate: int, mono: MonoConfig) -> str | None:

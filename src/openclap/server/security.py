@@ -31,7 +31,7 @@ LEAST_TOKEN = 16
 """Characters of the shortest token: a shorter one could be found by trying."""
 OPEN_PATHS = frozenset({"/health", "/session"})
 """Paths that need no token: whether the server runs, and the exchange of the token for a cookie."""
-PAGE_PATHS = ("/", "/static/")
+PAGE_PATH, PAGE_FILES = "/", "/static/"
 """The page, and the beginning of its files' paths: they say nothing of the sounds, and need no token. Other sites may
 link to the page."""
 DOCS_PATHS = frozenset({"/docs"})
@@ -135,7 +135,7 @@ class Access:
 
 def is_page(path: str) -> bool:
     """Whether a path is the page, or one of its files."""
-    return path == PAGE_PATHS[0] or path.startswith(PAGE_PATHS[1])
+    return path == PAGE_PATH or path.startswith(PAGE_FILES)
 
 
 def _opens_page(scope: Scope, headers: Headers) -> bool:
@@ -144,7 +144,7 @@ def _opens_page(scope: Scope, headers: Headers) -> bool:
     is_document = headers.getlist("sec-fetch-dest") == ["document"] and headers.getlist("sec-fetch-mode") == [
         "navigate"
     ]
-    return scope["path"] == PAGE_PATHS[0] and scope["method"] == "GET" and is_document and "origin" not in headers
+    return scope["path"] == PAGE_PATH and scope["method"] == "GET" and is_document and "origin" not in headers
 
 
 def _cookies(text: str, name: str) -> list[str]:

@@ -40,7 +40,7 @@ def router(service: Service) -> APIRouter:
     async def sound_map(
         request: Request,
         index: IndexName = None,
-        group: Annotated[GroupBy, Query(description="What the groups are.")] = "folder",
+        group: Annotated[GroupBy, Query(description="The fact by which the sounds are grouped.")] = "folder",
     ) -> SoundMap:
         """Up to 20,000 sounds at the two main directions of their embeddings (principal components), with their groups.
         It is computed once, until the index changes."""

@@ -37,8 +37,8 @@ from openclap.errors import AudioError
 from openclap.search.rows import FileRow
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
-from openclap.server.inputs import IndexName, Upload
-from openclap.server.schemas import Peaks, SoundFacts, check_part
+from openclap.server.inputs import IndexName, Upload, check_times
+from openclap.server.schemas import Peaks, SoundFacts
 from openclap.server.service import ServedIndex, Service
 from openclap.storage import write_bytes
 from openclap.types import Hit
@@ -92,10 +92,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
     ) -> Response:
         """A part of an indexed sound as WAV of 16 bits, which every browser plays. Ranges of bytes are answered."""
         served = service.index(index)
-        try:
-            check_part(start_s, end_s)
-        except ValueError as error:
-            raise ApiError(400, f"{error}.", param="start_s") from None
+        check_times(start_s, end_s)
         row, wav = await service.run(
             request, "files", lambda task: _clip(served, path, start_s, end_s, service.limits.clip_s)
         )
