@@ -16,10 +16,12 @@ import pytest
 import openclap
 from openclap.checkpoints.bundled import FOLDER, MINI
 from openclap.checkpoints.mapped import read_header
+from openclap.cli import run
 from openclap.data.split import split_by_group
 from openclap.demo.run import SOUNDS, SPLIT_SEED, SPLITS, TABLE
 from openclap.embedder import Embedder
 from openclap.types import COSINE_BOUNDS
+from support.errors import check_refusal
 
 CLIPS = [SOUNDS / name for name in ("scratch-dog1.ogg", "scratch-wolf-howl.ogg", "scratch-laugh-male2.ogg")]
 TEXTS = ["a dog barking", "rain", "a quiet glockenspiel in the distance, then footsteps"]
@@ -126,6 +128,16 @@ def test_it_learned_from_open_sounds_alone(sounds: list[dict[str, str]]) -> None
 def test_it_credits_the_models_that_it_is_made_from() -> None:
     card = (FOLDER / "README.md").read_text("utf-8")
     assert all(words in card for words in ("aiSFX", "CC BY 4.0", "MiniLM", "Apache", "must not be used"))
+
+
+@pytest.mark.parametrize("format_name", ["laion", "hf"])
+def test_formats_without_a_place_for_it_refuse_it(
+    format_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["convert", MINI, str(tmp_path / "out"), "--to", format_name]) == 2
+    told = capsys.readouterr().err
+    check_refusal(told, "openclap")
+    assert not any(tmp_path.iterdir())
 
 
 def test_its_precisions_keep_their_bounds(in_torch: Embedder) -> None:

@@ -266,6 +266,11 @@ def test_mistakes_get_one_sentence(
     assert "Connection refused" in refused("index", "status", "--index", store)
 
 
+def test_the_cause_of_an_error_is_told_without_the_code_of_lancedb(tmp_path: Path) -> None:
+    told = "lance error: LanceError(IO): Generic S3 error: no such region, /root/.cargo/registry/lance-io/aws.rs:12:3"
+    assert LocalPlace(tmp_path).reason(OSError(told)) == "Generic S3 error: no such region"
+
+
 def test_another_table_at_the_address_is_left_alone(store: str) -> None:
     Index.create(store + "/other", IDENTITY)
     place = place_of(store)

@@ -74,7 +74,7 @@ def check_convertible(preset: Preset, *, has_tokenizer: bool) -> tuple[str, ...]
     text, mel, expected = preset.text, preset.frontend.mel, presets.LAION_PLAIN.mel
     reasons = []
     if not isinstance(preset.audio, HTSATConfig):
-        reasons.append("a PANN audio tower, expected HTSAT")
+        reasons.append(f"the audio tower {presets.tower_name(preset.audio)}, expected HTSAT")
     elif preset.audio.fusion not in (None, "aff_2d"):
         reasons.append(f"{preset.audio.fusion} fusion, expected aff_2d or none")
     if text.model_type != "roberta" or text.pooling != "pooler":
@@ -83,7 +83,7 @@ def check_convertible(preset: Preset, *, has_tokenizer: bool) -> tuple[str, ...]
         reasons.append(f"a log-mel of {mel.n_mels} bins in {mel.compression}, expected {expected.n_mels} in decibels")
     if reasons:
         raise CheckpointError(
-            f"{preset.name}: ClapModel has no place for {'; '.join(reasons)}. Convert to openclap or laion instead."
+            f"{preset.name}: ClapModel has no place for {'; '.join(reasons)}. Convert to openclap instead."
         )
     reread = preset_from_config(config_from_preset(preset).to_dict(), preprocessor_from_front_end(preset.frontend))
     return setting_changes(preset, reread, "ClapModel", ignore=("text.tokenizer",) if has_tokenizer else ())

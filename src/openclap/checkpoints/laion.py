@@ -415,6 +415,10 @@ def write(checkpoint: Checkpoint, path: Path) -> ConversionLosses:
             f"LAION's format has no place for a {preset.text.model_type} text tower, expected {', '.join(TEXT)}. "
             "Convert to openclap instead."
         )
+    if isinstance(preset.audio, PANNConfig) and preset.audio.categories:
+        raise CheckpointError(
+            "LAION's format has no place for a tower with category heads. Convert to openclap instead."
+        )
     state = to_state(checkpoint)
     try:
         reread = infer_preset(state, preset.name)

@@ -137,7 +137,9 @@ class IndexPlace(ABC):
         """The cause in an error of LanceDB or the system, in a line. LanceDB lists every layer of its code."""
         if found := re.search(r"([A-Z][^:(]+) \(os error \d+\)", str(error)):
             return found[1]
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # "lance error: LanceError(IO): the cause, /root/.cargo/registry/…/provider.rs:12:3"
+        return re.sub(r",? /\S+\.rs\b\S*", "", re.sub(r"^.*LanceError\(\w+\): ", "", line))[:200]
 
     def exists(self) -> bool:
         """Whether there is the header of an index; it may still be damaged."""
