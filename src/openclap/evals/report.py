@@ -267,16 +267,20 @@ def _charts(output: TaskOutput) -> Iterator[Panel]:
 
 def _recall_panel(retrieval: Retrieval) -> Panel:
     """Recall at every k in both directions, each beside its exact chance."""
-    clips, captions = retrieval.ranks.clips, len(retrieval.captions)
+    ranks, captions = retrieval.ranks, len(retrieval.captions)
+    clips = ranks.clips
     last, ten = max(clips, 2), min(10, max(clips, 2))
     # Evenly spaced on the logarithmic axis; 10 is among them, because the text beside the plot states it.
     k = np.unique(np.append(np.geomspace(1, last, CURVE_POINTS).astype(np.int64), ten))
-    at, counts = k.astype(np.float64), np.bincount(retrieval.ranks.owner_T, minlength=clips)
+    at = k.astype(np.float64)
+    right_T, right_Q = (
+        np.unique(pairs, return_counts=True)[1] for pairs in (ranks.relevance.caption_P, ranks.relevance.clip_P)
+    )
     curves = [
-        Curve("text → audio, chance", at, chance_recall(np.ones(1, np.int64), clips, k), "line-a-chance"),
-        Curve("audio → text, chance", at, chance_recall(counts, captions, k), "line-b-chance"),
-        Curve("text → audio", at, _share_within(retrieval.ranks.text_to_audio_T, k), "line-a"),
-        Curve("audio → text", at, _share_within(retrieval.ranks.best(), k), "line-b"),
+        Curve("text → audio, chance", at, chance_recall(right_T, clips, k), "line-a-chance"),
+        Curve("audio → text, chance", at, chance_recall(right_Q, captions, k), "line-b-chance"),
+        Curve("text → audio", at, _share_within(ranks.text_to_audio.best(), k), "line-a"),
+        Curve("audio → text", at, _share_within(ranks.audio_to_text.best(), k), "line-b"),
     ]
     values = ", ".join(f"{each.name} {each.y[np.searchsorted(k, ten)]:.0%}" for each in curves)
     drawing = line_chart(
@@ -378,6 +382,7 @@ def _shown_query(query: ExampleQuery, retrieval: Retrieval) -> dict[str, Any]:
     return {
         "caption": query.caption,
         "ordinal": _ordinal(query.rank),
+        "wanted": "own clip" if retrieval.ranks.relevance.is_of_owners else "best-placed right clip",
         "pool": retrieval.ranks.clips,
         "hits": [_shown_hit(hit) for hit in query.hits],
         "own": _shown_hit(query.own) if query.own else None,

@@ -269,7 +269,8 @@ METHODS = {
         "Cosine similarity of unit vectors, all captions against all clips. Text → audio queries with every caption: "
         "R@k is the share whose own clip ranks within k, mAP@10 the mean of 1/rank within 10. Audio → text queries "
         "with every clip: R@k and ranks take its best-placed caption, mAP@10 is the sum of i/rank over its captions "
-        "within 10, best first, divided by their count."
+        "within 10, best first, divided by their count. Captions with several right clips are measured like clips with "
+        "several captions."
     ),
     "Zero-shot": (
         f"One prompt per label (“{SOUND}” unless a task has its own), over all labels of the split; _ in labels reads "
@@ -512,12 +513,13 @@ def _class_records(output: TaskOutput) -> list[dict[str, Any]]:
 def _answer_record(output: TaskOutput) -> dict[str, Any]:
     """Every rank, or the confusion of classes where they are few."""
     if output.retrieval is not None:
-        ranks = output.retrieval.ranks
+        # Of every pair of a caption and a right clip; with one clip per caption, the pairs are the captions.
+        ranks, relevance = output.retrieval.ranks, output.retrieval.ranks.relevance
         return {
-            "text_to_audio": ranks.text_to_audio_T.tolist(),
-            "audio_to_text": ranks.audio_to_text_T.tolist(),
-            "owner": ranks.owner_T.tolist(),
-        }
+            "text_to_audio": ranks.text_to_audio_P.tolist(),
+            "audio_to_text": ranks.audio_to_text_P.tolist(),
+            "owner": relevance.clip_P.tolist(),
+        } | ({} if relevance.is_of_owners else {"caption": relevance.caption_P.tolist()})
     if output.classified is not None and len(output.classes) <= MOST_CONFUSED:
         return {"labels": output.classes, "confusion": output.classified.confusion().tolist()}
     return {}

@@ -323,7 +323,7 @@ def _rows_of_task(
 ) -> Iterator[MetricRow]:
     """The figures of one model: every measure of the output with its interval, chance and baseline."""
     protocol, incomplete = protocol_of(task, clips, output, model.clip_policy), _share_of_published(task, clips, output)
-    chances = _chance(output, seed) if task.chance else {}
+    chances = _chance(task, output, seed) if task.chance else {}
     resamples = RESAMPLES if output.tagged is None else TAGGING_RESAMPLES
 
     def interval(answers: TaskOutput, metric: Metric) -> Estimate:
@@ -351,11 +351,10 @@ def _rows_of_task(
         )
 
 
-def _chance(output: TaskOutput, seed: int) -> dict[Metric, Estimate]:
+def _chance(task: Task, output: TaskOutput, seed: int) -> dict[Metric, Estimate]:
     """The figures without any skill; none for tagging and few-shot."""
     if output.retrieval is not None:
-        ranks = output.retrieval.ranks
-        return chance_retrieval(ranks.owner_T, ranks.clips, seed=seed)
+        return chance_retrieval(output.retrieval.ranks.relevance, map_at=task.map_at, seed=seed)
     if output.classified is not None:
         groups = [output.clips.clips[i].group for i in output.classified_N]
         return chance_classification(output.classified, groups, seed=seed)
