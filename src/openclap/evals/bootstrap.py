@@ -154,6 +154,13 @@ def _random_places(query_P: Ints, candidates: int, rng: np.random.Generator) -> 
     return rank_P
 
 
+def chance_preference(count: int, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
+    """One half, with the 95 % interval of the share of heads in `count` tosses of a fair coin."""
+    heads = np.random.default_rng(seed).binomial(count, 0.5, size=draws) / count
+    spread = _spread(heads)
+    return Estimate(0.5, min(spread.low, 0.5), max(spread.high, 0.5))
+
+
 def chance_recall(count_A: Ints, pool: int, k: Ints) -> Floats:
     """The exact probability that k random candidates of `pool` hold one of a clip's `count` right ones; mean over
     clips, one value for each k.

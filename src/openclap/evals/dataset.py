@@ -41,6 +41,8 @@ StageProgress = Callable[[str, int, int], None]
 TRAIN = "train"
 COLLECTION, CLASS_FOLDERS = "collection", "classes"
 """Sources of a task beside the names in SOURCES: the collection that is evaluated, and a folder of sounds per class."""
+CAPTIONED = ("retrieval", "hard_text")
+"""Kinds of task that need captions, and no labels."""
 NAMED = 5
 """Names of offending items in one sentence."""
 
@@ -496,7 +498,7 @@ def _notes_on_clips(task: Task, test: EvalClips, classes: Sequence[str]) -> Iter
         folds = {clip.fold for clip in test.clips}
         if len(folds) != task.folds:
             yield f"Only {len(folds)} of {task.folds} folds were found: {', '.join(sorted(map(str, folds)))}."
-    if task.kind == "retrieval":
+    if task.kind in CAPTIONED:
         return
     used = {label for clip in test.clips for label in task.labels_of(clip)}
     if empty := [label for label in classes if label not in used]:
@@ -507,7 +509,7 @@ def _notes_on_clips(task: Task, test: EvalClips, classes: Sequence[str]) -> Iter
 
 def _check_test_clips(task: Task, test: EvalClips) -> None:
     """Raise DataError for an impossible task before any sound is embedded."""
-    wanted = "caption" if task.kind == "retrieval" else "tag" if task.multilabel else "label"
+    wanted = "caption" if task.kind in CAPTIONED else "tag" if task.multilabel else "label"
     if not any(clip.captions if wanted == "caption" else task.labels_of(clip) for clip in test.clips):
         raise DataError(f"{task.name}: no clip has a {wanted}, so there is nothing to measure.")
     folds = sorted({str(clip.fold) for clip in test.clips})

@@ -25,6 +25,7 @@ from openclap.evals.examples import (
     players,
     sampled_queries,
 )
+from openclap.evals.hard_text import ALL_KINDS, HardText
 from openclap.evals.metrics import AUDIO_TO_TEXT, TEXT_TO_AUDIO
 from openclap.evals.results import (
     MetricRow,
@@ -95,6 +96,8 @@ def headline(results: Results) -> dict[str, str]:
     if row := results.row("text_to_audio_R@10"):
         retrieval = results.outputs[row.model, row.task].retrieval
         claim = f"{_percent(row)} of descriptions find their sound among the first 10 of {retrieval.ranks.clips:,}."  # type: ignore[union-attr]
+    elif row := results.row(ALL_KINDS):
+        claim = f"For {_percent(row)} of the pairs, the sound is closer to the right caption than to the wrong one."
     elif row := results.row("accuracy"):
         how = "without training on any label" if row.kind == "zero_shot" else "by a probe"
         claim = f"{_percent(row)} of sounds are classified right {how}."
@@ -252,6 +255,7 @@ def _part(suffix: str, output: TaskOutput, results: Results, room: int, *, sampl
         "how_sampled": _how_sampled(retrieval, results.seed) if retrieval and sample else "",
         "hardest": [_shown_query(each, retrieval) for each in hardest if retrieval],
         "mistakes": list(_mistakes(output, player)),
+        "pairs": _hard_pairs(output.hard_text) if output.hard_text else [],
     }
 
 
@@ -340,6 +344,20 @@ def _confusion(output: TaskOutput) -> dict[str, Any] | None:
             for row, column in pairs
         ],
     }
+
+
+def _hard_pairs(hard: HardText) -> list[tuple[str, str, str, str, str]]:
+    """(kind, right caption, wrong caption, cosine of each) of the worst pairs of every kind, one for equal captions."""
+    rows = []
+    for metric, position in hard.by_metric().items():
+        if metric == ALL_KINDS:
+            continue
+        worst = position[np.argsort((hard.right_P - hard.wrong_P)[position], kind="stable")].tolist()
+        first = {hard.pairs[p].right: p for p in reversed(worst)}
+        for p in [p for p in worst if first[hard.pairs[p].right] == p][:HARDEST]:
+            pair = hard.pairs[p]
+            rows.append((pair.kind, pair.right, pair.wrong, f"{hard.right_P[p]:.3f}", f"{hard.wrong_P[p]:.3f}"))
+    return rows
 
 
 def _class_table(tagged: Tagged, classes: tuple[str, ...]) -> list[tuple[str, str, str, str]]:

@@ -22,6 +22,7 @@ from openclap.errors import ConfigError
 from openclap.evals import network_probes, probing
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder
 from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, TRAIN, EvalClip, TaskClips
+from openclap.evals.hard_text import ALL_KINDS, KIND_METRICS, run_hard_text
 from openclap.evals.metrics import (
     ACCURACY,
     AUDIO_TO_TEXT,
@@ -76,6 +77,7 @@ KINDS: Mapping[str, TaskKind] = {
         run_retrieval, _retrieval_metrics(*_SHOWN_RECALL, MAP_AT_10.name, "median_rank"), reads_text=True
     ),
     "zero_shot": TaskKind(run_zero_shot, (ACCURACY, MAP_AT_10), reads_text=True),
+    "hard_text": TaskKind(run_hard_text, (ALL_KINDS, *KIND_METRICS.values()), reads_text=True),
     "tagging": TaskKind(run_tagging, (MEAN_AVERAGE_PRECISION, ROC_AUC), reads_text=True),
     "probe": TaskKind(probing.run_probe, (ACCURACY, MEAN_AVERAGE_PRECISION, ROC_AUC), trains=True),
     "few_shot": TaskKind(probing.run_few_shot, (ACCURACY,), trains=True),
@@ -144,8 +146,8 @@ class Task:
 
     Attributes:
         name: "data set" or "data set, protocol".
-        kind: a name in KINDS. "retrieval" needs captions, "zero_shot" one label per clip, "tagging" any number;
-            "probe" trains on other splits or folds, "few_shot" on 8 clips per label.
+        kind: a name in KINDS. "retrieval" and "hard_text" need captions, "zero_shot" one label per clip, "tagging" any
+            number; "probe" trains on other splits or folds, "few_shot" on 8 clips per label.
         source: the reader of the data set: a name in `openclap.sources.SOURCES`; "classes" for a folder of sounds per
             class; "collection" for the collection that is evaluated, as in the suite "quick".
         folders: where the data set may be under the data folder; the first one that exists is used.
@@ -295,6 +297,8 @@ def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: st
         parts = [f"{probe.name}, {rule}; {where}{lost}; {probe.description}"]
     else:
         parts = [f"{task.kind.replace('_', '-')}, {where}{lost}"]
+    if task.kind == "hard_text":
+        parts.append("right captions beside wrong ones made by rule")
     if task.share_captions:
         parts.append("identical captions count for all their clips")
     if data.relevant is not None:
@@ -528,7 +532,14 @@ SUPERVISED: tuple[Task, ...] = (
     *_probes("fine_tune", "fine-tuned"),
 )
 """LAION-CLAP's supervised classification: its heads on frozen vectors, and with the audio tower trained."""
-SUITES: Mapping[str, tuple[Task, ...]] = {"quick": QUICK, "paper": PAPER, "supervised": SUPERVISED}
+HARD_TEXT: tuple[Task, ...] = (Task(name="hard text", kind="hard_text", source=COLLECTION, chance=True),)
+"""Right captions beside wrong ones made by rule, for any collection."""
+SUITES: Mapping[str, tuple[Task, ...]] = {
+    "quick": QUICK,
+    "hard-text": HARD_TEXT,
+    "paper": PAPER,
+    "supervised": SUPERVISED,
+}
 
 
 def read_suite(path: Path) -> tuple[Task, ...]:
