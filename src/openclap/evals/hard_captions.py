@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-Rule = Callable[[str], str | None]
+MakeWrong = Callable[[str], str | None]
 """A caption without its full stop and with a small first letter, to the changed one, or None."""
 
 _ARTICLE = r"(?:an?|the|some|several|many|two|three|four|five|another|someone|something|people)"
@@ -149,7 +149,7 @@ def recount(caption: str) -> str | None:
     return f"{before}{_COUNTS[word]}{after}"
 
 
-RULES: Mapping[str, Rule] = {"order": swap_order, "source": swap_sources, "negation": negate, "count": recount}
+RULES: Mapping[str, MakeWrong] = {"order": swap_order, "source": swap_sources, "negation": negate, "count": recount}
 """The rule of each kind."""
 
 
