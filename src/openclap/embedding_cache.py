@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from openclap import paths
 from openclap.arrays import Wave
@@ -46,6 +47,8 @@ Embedded = Wave | list[Window]
 """The embedding (D,) of a sound or text, or the windows of a sound."""
 EmbedSounds = Callable[[Iterable[Sound]], Iterator[Any]]
 """Yields an `Embedded` or an AudioError for each sound, in order: `openclap.Embedder.embed_each` or `windows_each`."""
+EmbedTexts = Callable[[list[str]], NDArray[np.float32]]
+"""(N, D) embeddings of texts."""
 FileStamp = tuple[int, int, int]
 """Size in bytes, and the times of the last changes of content and of attributes in ns."""
 T = TypeVar("T")
@@ -385,6 +388,24 @@ class EmbeddingCache:
         """Store the embeddings of inputs in one transaction."""
         self._add_soon(embeddings)
         self.file.write()
+
+    def embed_texts(self, texts: Sequence[str], embed: EmbedTexts, tokenizer: Any) -> NDArray[np.float32]:
+        """(N, D) embeddings of texts; `embed` gets those that are not cached, each once.
+
+        Args:
+            tokenizer: what the model reads text with. The identity of the cache does not cover it.
+        """
+        by = hashlib.sha256(f"{getattr(tokenizer, 'context', '')}{getattr(tokenizer, 'definition', '')}".encode())
+        names = [hashlib.sha256(by.digest() + b"text:" + text.encode()).hexdigest() for text in texts]
+        embeddings = self.get(names)
+        missing = {name: text for name, text in zip(names, texts, strict=True) if name not in embeddings}
+        if missing:
+            # Sorted, so that a text's batch does not depend on the order of the others.
+            in_order = sorted(missing, key=missing.__getitem__)
+            new = dict(zip(in_order, embed([missing[name] for name in in_order]), strict=True))
+            self.add(new.items())
+            embeddings |= new
+        return np.stack([embeddings[name] for name in names])
 
     def hash_file(self, path: str | os.PathLike[str]) -> str:
         """The SHA-256 of a file, which is read only if it changed since the last call. Raises OSError."""
