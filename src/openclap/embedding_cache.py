@@ -47,8 +47,6 @@ Embedded = Wave | list[Window]
 """The embedding (D,) of a sound or text, or the windows of a sound."""
 EmbedSounds = Callable[[Iterable[Sound]], Iterator[Any]]
 """Yields an `Embedded` or an AudioError for each sound, in order: `openclap.Embedder.embed_each` or `windows_each`."""
-EmbedTexts = Callable[[list[str]], NDArray[np.float32]]
-"""(N, D) embeddings of texts."""
 FileStamp = tuple[int, int, int]
 """Size in bytes, and the times of the last changes of content and of attributes in ns."""
 T = TypeVar("T")
@@ -389,7 +387,9 @@ class EmbeddingCache:
         self._add_soon(embeddings)
         self.file.write()
 
-    def embed_texts(self, texts: Sequence[str], embed: EmbedTexts, tokenizer: Any) -> NDArray[np.float32]:
+    def embed_texts(
+        self, texts: Sequence[str], embed: Callable[[list[str]], NDArray[np.float32]], tokenizer: Any
+    ) -> NDArray[np.float32]:
         """(N, D) embeddings of texts; `embed` gets those that are not cached, each once.
 
         Args:

@@ -88,7 +88,7 @@ def finetune(
             processes=processes,
             progress=display.on_row,
             packing=display.on_packed,
-            teaching=display.on_taught,
+            teaching=display.on_teaching,
             note=display.note,
             **values,
         )

@@ -72,7 +72,7 @@ class RunDisplay:
         self._open(stage, lambda: progress(stage))
         self.update(done, total)
 
-    def on_taught(self, done: int, total: int) -> None:
+    def on_teaching(self, done: int, total: int) -> None:
         self.on_bar("Embedding with the teacher", done, total)
 
     def on_row(self, row: TrainingRow) -> None:

@@ -72,7 +72,7 @@ def train(
     if out is None:
         raise ConfigError("No run folder was given: add --out RUN. Only --dry-run and --list-options need none.")
     with RunDisplay() as display:
-        result = run(config, out=out, progress=display.on_row, teaching=display.on_taught)
+        result = run(config, out=out, progress=display.on_row, teaching=display.on_teaching)
     # Under torchrun every process runs this command, and one of them speaks.
     if not is_first_process():
         return 130 if result.stopped else 0

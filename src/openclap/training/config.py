@@ -148,9 +148,11 @@ class TrainConfig:
         if self.batch_size < 2:
             raise ConfigError("batch_size is 1, expected 2 or more: a contrastive loss needs negatives in the batch.")
         if self.teacher and self.objective.kind == "siglip":
-            raise ConfigError("teacher is for objectives with softmaxes: infonce and mlp. siglip has none.")
+            raise ConfigError("objective.kind is siglip, which has no softmax for a teacher. Choose infonce or mlp.")
         if self.teacher and self.augment.mixup:
-            raise ConfigError("teacher and augment.mixup exclude each other: a teacher has not heard the mixtures.")
+            raise ConfigError(
+                f"augment.mixup is {self.augment.mixup}, expected 0 with a teacher: it has embedded no mixtures."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data, for `config.json` in the run folder."""

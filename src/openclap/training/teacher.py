@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from openclap.data.loader import caption_id
 from openclap.data.shards import ShardIndex
-from openclap.embedder import Embedder
+from openclap.embedder import Embedder, Vectors
 from openclap.embedding_cache import EmbeddingCache, identity_of
 from openclap.errors import AudioError, CheckpointError, ConfigError, DataError
 from openclap.loading import load
@@ -42,8 +42,6 @@ from openclap.types import Features, PairBatch, Progress
 FOLDER, FACTS = "teacher", "teacher.json"
 TEXTS_AT_ONCE = 1024
 """Captions that are embedded and cached together."""
-
-Vectors = NDArray[np.float32]
 
 
 def load_teachers(names: Sequence[str], device: torch.device) -> list[Embedder]:
