@@ -81,6 +81,6 @@ def test_truncated_and_missing_captions_are_counted(tiny_model: Path, tmp_path: 
         "1 of 25 captions are longer than the text context and were cut.",
         "6 of 25 captions describe more than one clip. Only a caption's own clip counts as right, so retrieval figures "
         "are too low. (share_captions in a suite file counts all.)",
-        "text→audio R@5, text→audio R@10: 100 % for any model, with 5 clips to search.",
+        "text→audio R@5, text→audio R@10: 100 % for any model, with 5 clips and 25 captions.",
         "Only 6 groups: the intervals are rough.",
     ]

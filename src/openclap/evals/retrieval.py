@@ -178,6 +178,7 @@ def _notes_on_shared_captions(retrieval: Retrieval) -> Iterator[str]:
 
 def _notes_on_small_pools(ranks: Ranks) -> Iterator[str]:
     """Figures that are perfect for any model, because the pool is no larger than k."""
-    pools = dict(zip(DIRECTION_LABELS.values(), (ranks.clips, ranks.relevance.captions), strict=True))
+    clips, captions = ranks.clips, ranks.relevance.captions
+    pools = dict(zip(DIRECTION_LABELS.values(), (clips, captions), strict=True))
     if trivial := [f"{direction} R@{k}" for direction, pool in pools.items() for k in RECALL_AT if k >= pool]:
-        yield f"{', '.join(trivial)}: 100 % for any model, with {ranks.clips} clips to search."
+        yield f"{', '.join(trivial)}: 100 % for any model, with {clips} clips and {captions} captions."

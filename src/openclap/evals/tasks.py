@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import tomllib
@@ -305,7 +306,8 @@ def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: st
         pairs = sum(len(each.clips) for each in data.relevant)
         parts.append(
             f"{len(data.relevant):,} queries with {pairs / len(data.relevant):.1f} right clips each, by the file of "
-            "relevance"
+            # The digest of the data is that of the clips alone.
+            f"relevance (sha256 {hashlib.sha256(repr(data.relevant).encode()).hexdigest()[:12]})"
         )
     if task.kind in ("zero_shot", "tagging"):
         words = " and ".join(f"“{template}”" for template in task.templates)
