@@ -168,7 +168,7 @@ def finetune(
         >>> Path("drums").mkdir()
         >>> for sound in sorted(sounds.glob("supersonic-drum-*.ogg"))[:8]:
         ...     _ = shutil.copy(sound, "drums")
-        >>> result = openclap.finetune("drums", "demo-start", "run", epochs=1)
+        >>> result = openclap.finetune("drums", "mini", "run", epochs=1)
         >>> [change.metric.label for change in result.changes]
         ['text→audio R@1', 'text→audio R@10', 'text→audio mAP@10', ...]
         >>> result.model.name

@@ -15,7 +15,7 @@ from openclap.training.config import OptimConfig, TrainConfig
 def config() -> TrainConfig:
     """Return eight epochs over the demo's training split."""
     return TrainConfig(
-        start="demo-start",
+        start="mini",
         data=str(paths.home() / "demo" / "shards" / "train"),
         # More epochs changed nothing beyond the intervals (docs/LOG.md).
         epochs=8,

@@ -16,7 +16,7 @@ from openclap.training.config import OptimConfig, TrainConfig
 def config() -> TrainConfig:
     """Return three epochs, with the towers at a hundredth of the heads' learning rate."""
     return TrainConfig(
-        start="demo-start",
+        start="mini",
         data=str(paths.home() / "demo" / "shards" / "train"),
         epochs=3,
         batch_size=32,
