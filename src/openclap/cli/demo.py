@@ -38,7 +38,7 @@ def _run(steps: Demo) -> int:
         packed = steps.pack(advance)
     note(f"   {packed['train']} clips for training, {packed['test']} for the test, in {steps.shards}")
 
-    note("\n2. Fine-tune: the projection heads of mini, the model in the package")
+    note("\n2. Fine-tune: the heads of mini, the model in the package")
     with training_progress() as update:
         result = steps.train(update)
     if result.stopped:
@@ -46,7 +46,7 @@ def _run(steps: Demo) -> int:
         return 130
     note(f"   {result.total_steps} steps done; the model is in {result.model}")
 
-    note("\n3. Evaluate: recordings that neither mini nor its fine-tuning has heard")
+    note("\n3. Evaluate: recordings outside the training of mini and of this run")
     _evaluate(steps)
 
     note("\n4. Search: describe a sound")

@@ -1,4 +1,4 @@
-"""Train the demo's towers and heads together, on the demo's training split.
+"""Train towers and heads of the bundled model together, on the demo's training split.
 
 Command:   openclap demo, then: openclap train small --out RUN
 Hardware:  two CPU cores, 2 GB of memory
