@@ -148,15 +148,17 @@ def verdict(changes: Sequence[Comparison]) -> str:
     for change in changes:
         sign = -1 if change.metric.is_rank else 1  # a lower rank is better
         low, high = sorted((sign * change.difference.estimate.low, sign * change.difference.estimate.high))
-        name = change.metric.label if change.metric.direction else f"{change.task} {change.metric.label}"
+        metric = change.metric
+        name = metric.label if metric.direction else f"{change.task} {metric.label}"
         if low > 0:
             better.append(name)
         elif high < 0:
             worse.append(name)
-    parts = [f"Better: {', '.join(better)}."] if better else ["No figure is better by more than chance."]
-    parts += [f"Worse: {', '.join(worse)}."] if worse else []
+    if not better and not worse:
+        return "No figure is better or worse by more than chance."
+    parts = [f"{word}: {', '.join(names)}." for word, names in (("Better", better), ("Worse", worse)) if names]
     rest = len(changes) - len(better) - len(worse)
-    return " ".join([*parts, f"The other {rest} changes may be chance."] if rest and (better or worse) else parts)
+    return " ".join([*parts, *([f"The other changes, {rest}, may be chance."] if rest else [])])
 
 
 def source_digest() -> str:
