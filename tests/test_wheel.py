@@ -67,8 +67,9 @@ class EmptyEnvironment:
 
 @pytest.mark.long
 def test_installed_elsewhere_it_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
-    """Nothing but the wheel: installs, fetches, trains, searches."""
+    """Nothing but the wheel, an empty home and no network: trains, evaluates, searches."""
     there = EmptyEnvironment(tmp_path, "torch==2.13.0", f"{wheel}[all]")
+    there.environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     assert "wolf" in there.run("openclap", "demo")
     assert "scratch-wolf-howl.ogg" in there.run("openclap", "search", "wolf howling", "-k", "1")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import openclap
+from openclap.checkpoints.mapped import read_header
 from openclap.demo.run import SOUNDS, Demo, verdict
 from openclap.errors import DataError
 from openclap.evals.bootstrap import Difference, Estimate
@@ -121,6 +122,9 @@ def test_search_finds_described_sounds(demo_home: Path, monkeypatch: pytest.Monk
 
 def test_demo_model_is_an_ordinary_model_folder(demo_home: Path) -> None:
     model = openclap.load(demo_home / "demo" / "run" / "model")
+    assert model.preset == openclap.load("mini").preset  # with the category heads
+    entries = read_header(demo_home / "demo" / "run" / "model" / "model.safetensors")
+    assert "F32" in (types := {entry["dtype"] for entry in entries.values()}) and "F16" not in types  # as in mini
     sounds = [SOUNDS / "scratch-wolf-howl.ogg", SOUNDS / "supersonic-bd-808.ogg"]
     probabilities = model.classify(sounds, ["howling wolf", "kick drum"])
     assert probabilities.argmax(axis=1).tolist() == [0, 1]
