@@ -99,7 +99,7 @@ def train(
         >>> result.step
         2
         >>> openclap.load(result.model).embed_text(["a drum"]).shape
-        (1, 512)
+        (1, 384)
     """
     config = training_config(recipe, options | ({} if data is None else {"data": check_path("data", data)}))
     out = Path(check_path("out", out))
