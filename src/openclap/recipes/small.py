@@ -3,8 +3,8 @@
 Command:   openclap demo, then: openclap train small --out RUN
 Hardware:  two CPU cores, 2 GB of memory
 Time:      two minutes, at 5.3 s a step
-Expected:  text to audio R@10 0.45 (0.38–0.53) on test groups, zero-shot accuracy 0.40 (0.31–0.50); the loss of
-           every step is in docs/curves/small.jsonl
+Expected:  not measured from this start. From the towers of the former demo (docs/benchmarks.md), text to audio R@10 was
+           0.45 (0.38–0.53) on test groups; docs/curves/small.jsonl is the loss of every step of that run
 """
 
 from __future__ import annotations
