@@ -146,7 +146,7 @@ def test_hostile_names_and_metadata_show_as_themselves(
     reader.wait_for_hits()
     shown = reader.page.locator(".row .file").all_inner_texts()
     for name in HOSTILE:
-        assert name.replace("\n", "␊").replace("\t", "␉") in shown
+        assert name.replace("\n", "↵").replace("\t", "⇥") in shown
     for row in range(len(HOSTILE)):
         reader.page.locator(f".row[data-row='{row}'] .play").click()
         if row == 0:

@@ -8,7 +8,7 @@ import { clock, nameOf, plural, visible } from "./format";
 import { Icon, IconButton } from "./icons";
 import { current, isPlaying, play, toggle } from "./player";
 import { query } from "./query";
-import { connection } from "./server";
+import { connection, settings } from "./server";
 import { Waveform } from "./waveform";
 
 const FIRST_NAME = "Starred";
@@ -107,9 +107,19 @@ export function CollectionsView() {
         ))}
         <NewCollection />
       </div>
-      <p class="quiet">
-        {plural(paths.value.length, "sound")} in <bdi>{visible(chosen.value)}</bdi>. Stars in the search add to it.
-      </p>
+      {paths.value.length > 0 ? (
+        <p class="quiet">
+          {plural(paths.value.length, "sound")} in <bdi>{visible(chosen.value)}</bdi>. Stars in the search add to it.
+        </p>
+      ) : (
+        <div class="empty">
+          <Icon name="star" />
+          <h2>
+            No sounds in <bdi>{visible(chosen.value)}</bdi> yet
+          </h2>
+          <p>The star at a hit adds it here. A collection is stored on the server, and can be exported.</p>
+        </div>
+      )}
       {failed && <p class="error-text">{failed}</p>}
       <ul class="sounds">
         {hits.map((hit) => (
@@ -127,6 +137,11 @@ export function CollectionsView() {
         <button type="button" disabled={!paths.value.length} onClick={() => void exportCsv()}>
           <Icon name="download" /> Export as CSV
         </button>
+        {settings.value?.can_reveal && (
+          <button type="button" disabled={!paths.value.length} onClick={() => void exportLinks()}>
+            <Icon name="folder" /> Export as folder of links
+          </button>
+        )}
         {names.value.includes(chosen.value) && (
           <button type="button" onClick={() => void deleteCollection()}>
             Delete the collection
@@ -218,6 +233,29 @@ async function exportCsv(): Promise<void> {
     link.download = `${chosen.peek().replace(/[^\p{L}\p{N} _-]/gu, "_")}.csv`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  } catch (error) {
+    show((error as Error).message, "error");
+  }
+}
+
+interface Links {
+  folder: string;
+  links: number;
+  missing: string[];
+}
+
+/** Make a folder of links on the server's machine, which is this one. */
+async function exportLinks(): Promise<void> {
+  const name = chosen.peek();
+  const link = (reveal: boolean): Promise<Links> =>
+    post<Links>(`/v1/collections/${encodeURIComponent(name)}/links`, { index: query.peek().index, reveal });
+  try {
+    const { folder, links, missing } = await link(false);
+    const gone = missing.length ? ` ${plural(missing.length, "sound is", "sounds are")} no longer there.` : "";
+    show(`${plural(links, "link")} in ${visible(folder)}.${gone}`, "lasting", {
+      label: "Open the folder",
+      run: () => void link(true).catch((error: Error) => show(error.message, "error")),
+    });
   } catch (error) {
     show((error as Error).message, "error");
   }

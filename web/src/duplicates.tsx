@@ -130,6 +130,9 @@ function Run({ state: now }: { state: State | null }) {
           <progress max={now.total || 1} value={now.done} aria-label="Pairs compared" />
         </>
       )}
+      {(!now || now.state === "idle") && (
+        <p>Each sound is compared with those that are near to it. Searching goes on meanwhile, and a later comparison takes seconds.</p>
+      )}
       {(now?.state === "failed" || now?.state === "stopped") && <p role="status">{now.message}</p>}
       <p class="buttons">
         {isRunning ? (

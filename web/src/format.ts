@@ -51,9 +51,14 @@ export function bytes(size: number): string {
   return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
-/** Control characters as their pictures, so that a name with a line break takes one line and shows that it has one. */
+/** Control characters as pictures, so that a name with a line break takes one line and shows that it has one. Those of
+ * breaks and tabs are in most fonts. */
 export function visible(text: string): string {
-  return text.replace(/[\u0000-\u001f]/g, (each) => String.fromCharCode(0x2400 + each.charCodeAt(0))).replace(/\u007f/g, "␡");
+  return text
+    .replace(/\r\n|[\r\n]/g, "↵")
+    .replace(/\t/g, "⇥")
+    .replace(/[\u0000-\u001f]/g, (each) => String.fromCharCode(0x2400 + each.charCodeAt(0)))
+    .replace(/\u007f/g, "␡");
 }
 
 export function nameOf(path: string): string {

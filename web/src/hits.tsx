@@ -99,7 +99,7 @@ export function HitList() {
   return (
     <div
       ref={box}
-      class="hits"
+      class={`hits ${of?.text.trim() || of?.sounds.length ? "" : "browsing"}`}
       role="grid"
       aria-label="Sounds"
       aria-rowcount={total}

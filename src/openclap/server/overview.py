@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
 
+from openclap.errors import OpenClapError
 from openclap.search.background import descriptions
 from openclap.search.filters import facets, mask_of
 from openclap.search.fit import read_background
 from openclap.search.index import Index
+from openclap.search.labels import labels_stamp, update_labels, with_labels
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
 from openclap.server.inputs import IndexName
@@ -24,7 +27,7 @@ from openclap.server.service import ServedIndex, Service
 
 T = TypeVar("T")
 
-FACTS = ("folder", "category", "tags", "licence", "rate", "channels", "format")
+FACTS = ("folder", "category", "labels", "tags", "licence", "rate", "channels", "format")
 """The facts that the page filters by, besides the length."""
 MOST_VALUES = 500
 """Values of a fact that are listed: the most frequent."""
@@ -60,6 +63,7 @@ def router(service: Service) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(tags=["Search"])
     caches = {name: Cache() for name in service.indexes}
+    labelled: set[str] = set()
 
     @routes.post("/v1/facets/overview", operation_id="facets_overview")
     async def facets_overview(body: OverviewRequest, request: Request) -> Overview:
@@ -68,10 +72,17 @@ def router(service: Service) -> APIRouter:
         if isinstance(body.where, list):
             raise ApiError(400, "where is a list here, expected values by fact.", param="where")
         where = body.where or {}
+        opened = index.library.index
         key = body.model_dump_json(include={"where"})
 
         def work(task: ModelTask) -> Overview:
-            return caches[index.name].get(index.library.index, key, lambda facts: overview(facts, where))
+            stamp = labels_stamp(opened)
+            if stamp is None and index.name not in labelled:  # of an older version, which had no labels
+                labelled.add(index.name)
+                service.in_background(lambda: _label(index))
+            return caches[index.name].get(
+                opened, f"{stamp} {key}", lambda facts: overview(with_labels(opened, facts, always=True), where)
+            )
 
         return await service.run(request, "files", work)
 
@@ -89,6 +100,13 @@ def router(service: Service) -> APIRouter:
         return Suggestions(values=beginning_with(values, text)[:limit])
 
     return routes
+
+
+def _label(index: ServedIndex) -> None:
+    """Label the sounds of an index. The page does without where it cannot be written."""
+    with suppress(OpenClapError):
+        embedder = index.model.embedder_of(ModelTask())
+        update_labels(index.library.index, embedder.embed_text, embedder.runtime.logit_scale)
 
 
 def overview(facts: Any, where: Mapping[str, Any]) -> Overview:
