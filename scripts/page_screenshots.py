@@ -43,9 +43,9 @@ BROWSER = ["--headless", "--no-sandbox", "--disable-gpu", "--mute-audio", "--aut
 
 PAINTED = """() => [...document.querySelectorAll(".hits .waveform canvas")].every(canvas => {
     const box = canvas.getBoundingClientRect();
-    return box.top > innerHeight || box.bottom < 0 || canvas.width !== 300;
+    return box.top > innerHeight || box.bottom < 0 || canvas.height !== 150;
 })"""
-"""Whether the waveforms in sight are drawn, which sets the size of their canvases."""
+"""Whether the waveforms in sight are drawn, which sets the height of their canvases."""
 
 Page = Any
 
@@ -119,7 +119,7 @@ class Shots:
             viewport={"width": self.width, "height": self.height}, color_scheme=self.theme, reduced_motion="reduce"
         )
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(120_000)
         try:
             page.goto(url)
             do(page)

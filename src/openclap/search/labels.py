@@ -172,7 +172,7 @@ def with_labels(index: Index, files: Any, where: Where = (), *, always: bool = F
     stamp = labels_stamp(index)
     cached = _joined_tables.get(index)
     if cached is None or cached[0] is not files or cached[1] != stamp:
-        cached = _joined_tables[index] = files, stamp, _joined(index, files)
+        cached = _joined_tables[index] = files, stamp, joined(files, read_labels(index))
     return cached[2]
 
 
@@ -190,11 +190,11 @@ _joined_tables: WeakKeyDictionary[Index, tuple[Any, tuple[int, int] | None, Any]
 """For each index the table of files, the stamp of the labels, and the table with them."""
 
 
-def _joined(index: Index, files: Any) -> Any:
+def joined(files: Any, stored: StoredLabels | None) -> Any:
+    """The Arrow table of files with the labels of their contents; of none without stored labels."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    stored = read_labels(index)
     kind = pa.list_(pa.string())
     if stored is None:
         return files.append_column(LABELS_COLUMN, pa.nulls(len(files), kind))

@@ -267,7 +267,9 @@ class Page(Body):
 
 
 class Range(Body):
-    """Numbers from `low` to `high`, both included; null for no bound."""
+    """Numbers from `low` to `high`, both included; null for no bound. An unknown bound would leave all files in."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     low: float | None = Field(None, allow_inf_nan=False)
     high: float | None = Field(None, allow_inf_nan=False)
@@ -275,6 +277,8 @@ class Range(Body):
 
 class Contains(Body):
     """Texts with this part, whatever its case."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     contains: Text
 
