@@ -91,7 +91,9 @@ function Banner() {
   return (
     <div class="banner" role="alert">
       <span class="spinner" aria-hidden="true" />
-      The server cannot be reached. This page goes on by itself as soon as it is back: start it again with <code>openclap serve</code>.
+      <span>
+        The server cannot be reached. This page goes on by itself as soon as it is back: start it again with <code>openclap serve</code>.
+      </span>
     </div>
   );
 }

@@ -4,7 +4,7 @@ import { computed, effect, signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { get, post, remove, type Hit, type SearchAnswer } from "./api";
 import { announce, show } from "./announce";
-import { clock, nameOf, plural, visible } from "./format";
+import { clock, innerFolders, nameOf, plural, visible } from "./format";
 import { Icon, IconButton } from "./icons";
 import { current, isPlaying, play, toggle } from "./player";
 import { query } from "./query";
@@ -278,8 +278,8 @@ export function SoundRow({ hit, children, note }: { hit: Hit; children?: preact.
         <bdi class="file" dir="auto" title={hit.path}>
           {nameOf(hit.path)}
         </bdi>
-        <bdi class="under" dir="auto">
-          {note ?? visible(hit.caption ?? hit.title ?? "")}
+        <bdi class="under" dir="auto" title={note}>
+          {note ?? (visible(hit.caption ?? hit.title ?? "") || innerFolders(hit.path))}
         </bdi>
       </div>
       <Waveform sound={hit} />

@@ -6,7 +6,7 @@ import { get, post, remove, type Hit } from "./api";
 import { show } from "./announce";
 import { SoundRow } from "./collections";
 import { copyPath } from "./foot";
-import { bytes, channelsName, count, folderOf, kilohertz, plural, visible } from "./format";
+import { bytes, channelsName, count, innerFolders, kilohertz, plural, visible } from "./format";
 import { IconButton } from "./icons";
 import * as player from "./player";
 import { query } from "./query";
@@ -154,7 +154,7 @@ function asHit(file: DuplicateFile): Hit {
 }
 
 function describe(file: DuplicateFile): string {
-  const facts = [kilohertz(file.rate), channelsName(file.channels), bytes(file.size), visible(folderOf(file.path))];
+  const facts = [innerFolders(file.path), bytes(file.size), kilohertz(file.rate), channelsName(file.channels)];
   const relation = file.kind ? [`${file.kind}${file.similarity < 1 ? `, ${(100 * file.similarity).toFixed(1)}%` : ""}`] : [];
   return [...relation, ...facts].join(" · ");
 }

@@ -68,3 +68,8 @@ export function nameOf(path: string): string {
 export function folderOf(path: string): string {
   return path.slice(0, Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\"), 0));
 }
+
+/** The two innermost folders of a file, which say most where there is little room. */
+export function innerFolders(path: string): string {
+  return visible(folderOf(path).split(/[\\/]/).slice(-2).join("/"));
+}
