@@ -340,15 +340,15 @@ def indexing(shots: Shots, folder: Path) -> None:
     """A folder that is being indexed, with files that cannot be read; then the same when done."""
     home = folder / f"new-{shots.width}-{shots.theme}"
     sounds = home / "New sounds"
-    shutil.copytree(folder / "Sounds", sounds)
+    shutil.copytree(folder / "Sounds" / "Scratch", sounds / "Scratch")
     (sounds / "broken.wav").write_bytes(b"RIFF no sound")
-    (sounds / "OpenSFX" / "empty.flac").write_bytes(b"")
+    (sounds / "Scratch" / "empty.flac").write_bytes(b"")
     with served(home, sounds) as server:
         shots.take("indexing-first", server.url, lambda page: page.wait_for_timeout(300))
         shots.take("indexing", f"{server.url}/?view=index", select(".progress"))
 
         def done(page: Page) -> None:
-            page.locator(".skipped").wait_for(timeout=180_000)
+            page.locator(".skipped").wait_for(timeout=600_000)
 
         shots.take("indexed", f"{server.url}/?view=index", done)
     shutil.rmtree(home)
