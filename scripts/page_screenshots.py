@@ -50,8 +50,8 @@ PAINTED = """() => [...document.querySelectorAll(".hits .waveform canvas")].ever
 Page = Any
 
 
-def make_library(folder: Path) -> None:
-    """Sounds in folders, with facts, copies and odd names, indexed by the bundled model."""
+def make_library(folder: Path, *, plain: bool) -> None:
+    """Sounds in folders, with facts, indexed by the bundled model; unless plain, with copies and odd names."""
     sounds = folder / "Sounds"
     records: list[Record] = []
     for record in read_table(SOUNDS / "sounds.csv"):
@@ -62,8 +62,9 @@ def make_library(folder: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, place)
         records.append(replace(record, audio=place))
-    _add_copies(sounds)
-    _add_odd_names(sounds / "Odd names")
+    if not plain:
+        _add_copies(sounds)
+        _add_odd_names(sounds / "Odd names")
     Library.open(folder / "index").add([sounds], records=records)
 
 
@@ -168,10 +169,10 @@ def refine(page: Page) -> None:
     page.wait_for_timeout(500)
 
 
-def details(page: Page) -> None:
-    """The details of the second hit, with its spectrogram."""
-    play(page, 1)
-    page.locator(".row[data-row='1']").focus()
+def details(page: Page, row: int = 1) -> None:
+    """The details of a hit, with its spectrogram."""
+    play(page, row)
+    page.locator(f".row[data-row='{row}']").focus()
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Spectrogram").click()
     page.wait_for_timeout(900)
@@ -199,6 +200,12 @@ def collections(page: Page) -> None:
     page.get_by_role("button", name="Collections", exact=True).click()
     page.wait_for_selector(".sound-row")
     page.wait_for_timeout(600)
+
+
+def new_collection(page: Page) -> None:
+    page.get_by_label("Name of a new collection").fill("Rainy night")
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.get_by_role("heading", name="No sounds in").wait_for()
 
 
 def compare(page: Page) -> None:
@@ -294,7 +301,7 @@ def whole_index(shots: Shots, url: str) -> None:
     shots.take("help", url, help_dialog)
     shots.take("dropping", url, dropping)
     shots.take("note", url, note_of_error)
-    shots.take("collections-empty", f"{url}/?view=collections", select(".list-view"))
+    shots.take("collections-empty", f"{url}/?view=collections", new_collection)
     shots.take("duplicates-idle", f"{url}/?view=duplicates", select(".list-view"))
     shots.take("map", f"{url}/?view=map", lambda page: page.wait_for_timeout(900))
     shots.take("map-selected", f"{url}/?view=map", lasso)
@@ -357,9 +364,9 @@ def indexing(shots: Shots, folder: Path) -> None:
 def pictures(browser: Any, url: str) -> None:
     """The three pictures of README and docs."""
     shots = Shots(browser, ASSETS, *PICTURE, "light")
-    shots.take("page-hits", f"{url}/?q=a+dog+barking", lambda page: play(page, 1))
+    shots.take("page-hits", f"{url}/?q=an+engine+starting", lambda page: play(page, 2))
     shots.take("page-refine", f"{url}/?q=an+animal", refine)
-    shots.take("page-details", f"{url}/?q=thunder", details)
+    shots.take("page-details", f"{url}/?q=birds+singing", lambda page: details(page, 0))
     for name in ("hits", "refine", "details"):
         (ASSETS / f"page-{name}-{PICTURE[0]}-light.png").rename(ASSETS / f"page-{name}.png")
 
@@ -375,10 +382,10 @@ def main() -> None:
     parser.add_argument("--themes", nargs="*", default=list(THEMES))
     parser.add_argument("--only", nargs="*", default=["whole", "collections", "failures", "indexing"])
     chosen = parser.parse_args()
-    folder = chosen.out.absolute() / "library"
+    folder = chosen.out.absolute() / ("plain" if chosen.pictures else "library")
     if not (folder / "index" / "index.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        make_library(folder)
+        make_library(folder, plain=chosen.pictures)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER)
