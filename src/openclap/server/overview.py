@@ -4,7 +4,7 @@ changes."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar
@@ -18,6 +18,7 @@ from openclap.search.filters import facets, mask_of
 from openclap.search.fit import read_background
 from openclap.search.index import Index
 from openclap.search.labels import labels_stamp, update_labels, with_labels
+from openclap.search.rows import FloatArray
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
 from openclap.server.inputs import IndexName
@@ -34,6 +35,8 @@ MOST_VALUES = 500
 DURATIONS = (None, 1.0, 5.0, 15.0, 60.0, 300.0, None)
 """Bounds of the ranges of length, in seconds."""
 _MOST_CACHED = 256
+_AT_ONCE = 8
+"""Descriptions of labels that are embedded at once while others search."""
 _WEAKEST = 0.5
 """Part of the background descriptions that are not suggested, since their best hits are weaker than those of others."""
 
@@ -104,9 +107,14 @@ def router(service: Service) -> APIRouter:
 
 def _label(index: ServedIndex) -> None:
     """Label the sounds of an index. The page does without where it cannot be written."""
+    embedder = index.model.embedder_of(ModelTask())
+
+    def embed(texts: Sequence[str]) -> FloatArray:  # few at once, or queries would wait for all of them
+        parts = [embedder.embed_text(texts[first : first + _AT_ONCE]) for first in range(0, len(texts), _AT_ONCE)]
+        return np.concatenate(parts)
+
     with suppress(OpenClapError):
-        embedder = index.model.embedder_of(ModelTask())
-        update_labels(index.library.index, embedder.embed_text, embedder.runtime.logit_scale)
+        update_labels(index.library.index, embed, embedder.runtime.logit_scale)
 
 
 def overview(facts: Any, where: Mapping[str, Any]) -> Overview:
