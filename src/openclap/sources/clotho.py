@@ -85,5 +85,9 @@ SOURCE = Source(
     page="https://zenodo.org/records/4783391",
     needs="clotho_captions_*.csv, clotho_metadata_*.csv and the folders development, validation and evaluation.",
     licence="each sound's own; captions under Tampere University's terms, not for commerce",
+    get="Download and unpack the archives and tables of version 2.1 from Zenodo.",
+    use="Each sound under its own licence. Captions under Tampere University's terms: research, not commerce.",
+    faults="Some rows of the metadata have 'Not found' for id and link, so that overlap with Freesound is found only "
+    "by samples. FSD50K, TACOS and WavCaps have the same uploads.",
     published=PublishedSize(5_929),
 )
