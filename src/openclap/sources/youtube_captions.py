@@ -50,6 +50,7 @@ class CaptionTable:
 
     def _read(self, root: Path, files: Mapping[str, Path]) -> Iterator[Record]:
         left_out = LeftOut(self.path, "rows have an id that is none of a YouTube clip and were left out")
+        folder = root / "audio"
         for text, caption in self._rows():
             clip = clip_id(text)
             if clip is None:
@@ -58,8 +59,7 @@ class CaptionTable:
             start_s, name = clip.times[0] if clip.times else 0.0, text.strip()
             yield Record(
                 id=_name(clip),
-                audio=youtube_clip(files, clip.video, start_s, start_s + CLIP_S, name)
-                or root / "audio" / f"{name}.flac",
+                audio=youtube_clip(files, clip.video, start_s, start_s + CLIP_S, name) or folder / f"{name}.flac",
                 captions=(said,) if (said := caption.strip()) else (),
                 source=self.source,
                 group=youtube_video(clip.video),
@@ -71,4 +71,4 @@ class CaptionTable:
 
 
 def _name(clip: ClipId) -> str:
-    return "_".join([clip.video, *(f"{time:g}" for time in clip.times)])
+    return "_".join([clip.video, *[f"{time:g}" for time in clip.times]]) if clip.times else clip.video
