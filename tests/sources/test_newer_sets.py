@@ -10,6 +10,7 @@ import pytest
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record
 from openclap.sources.inventory import take_inventory
+from openclap.sources.recognise import recognise
 from openclap.types import Phrase
 from support import newer_sets
 from support.errors import raises_naming
@@ -232,3 +233,11 @@ def test_clotho_metadata_without_an_upload(tmp_path: Path) -> None:
     [record] = records("clotho", tmp_path)
     assert (record.freesound_id, record.group, record.licence, record.length_s) == (None, None, None, None)
     assert record.link is None and record.tags == ("rain", "street") and len(record.captions) == 5
+
+
+@pytest.mark.parametrize("name", ["wavcaps", "audiosetcaps", "tacos"])
+def test_unmistakable_layouts_are_recognised(name: str, tmp_path: Path) -> None:
+    newer_sets.NEWER_SETS[name](tmp_path)
+    collection = recognise(tmp_path)
+    assert (collection.source, collection.summary) == (name, f"Read {tmp_path} as {SOURCES[name].title}.")
+    assert len(list(collection.read())) == len(list(SOURCES[name].read(tmp_path)))
