@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import ascii_letters, digits
 
 import polars
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openclap.data.overlap import ids_of_frame, overlapping
 from openclap.sources.youtube import ClipId, clip_id, normalised_ids, video_id, youtube_clip
 
-VIDEOS = st.from_regex(r"[A-Za-z0-9_-]{11}", fullmatch=True)
+VIDEOS = st.text(ascii_letters + digits + "-_", min_size=11, max_size=11) | st.text("Y_-01", min_size=11, max_size=11)
+STEADY = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TIMES = st.sampled_from(["", "_0", "_30", "_000883", "_30_10", "_30000_40000", "_30.0_40.0", "_12.345"])
 
 
+@STEADY
 @given(VIDEOS, TIMES, st.sampled_from(["", "Y"]), st.sampled_from(["", ".wav", ".flac", ".mp4", ".M4A"]))
 def test_every_form_gives_the_videos_id(video: str, times: str, prefix: str, suffix: str) -> None:
     """Also of ids that begin with Y or "-", and that hold "_" and digits where times could begin."""
@@ -25,6 +28,7 @@ def test_every_form_gives_the_videos_id(video: str, times: str, prefix: str, suf
     assert video_id(video) == video
 
 
+@STEADY
 @given(st.lists(st.tuples(st.sampled_from(["", "Y"]), VIDEOS, TIMES), min_size=1, max_size=20))
 def test_columns_are_normalised_like_single_ids(parts: list[tuple[str, str, str]]) -> None:
     names = ["".join(part) for part in parts]

@@ -85,12 +85,12 @@ def plan(
     draft, place = work(folder, "planning"), work(folder, "records")
     # A draft first: a caption check may stop, and records of an earlier run must stay until then.
     remove_folder(draft)
-    with without_garbage_collection():
-        for number, frame in enumerate(frames(_captioned(records, digest, check))):
-            write_table(draft / f"{number}.parquet", judge_records(frame, config, excluded))
-            count += len(frame)
-            progress(count)
     try:
+        with without_garbage_collection():
+            for number, frame in enumerate(frames(_captioned(records, digest, check))):
+                write_table(draft / f"{number}.parquet", judge_records(frame, config, excluded))
+                count += len(frame)
+                progress(count)
         if check:
             check.finish()
         write_identity(
