@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from openclap.data.shards import index_shards
 from openclap.errors import DataError
 from openclap.sources import SOURCES, Record
 from openclap.sources.inventory import take_inventory
@@ -220,6 +221,8 @@ def test_webdataset_captions_under_any_key(tmp_path: Path) -> None:
     newer_sets.webdataset(tmp_path / "shards")
     found = records("shards", tmp_path / "shards", cache=tmp_path / "cache")
     assert [record.captions for record in found] == [("Rain falls.",), ("A dog.", "A big dog."), ("A bell.",)]
+    shards = index_shards(tmp_path / "shards")  # as training reads them
+    assert [shards.read_sample(n).captions for n in range(3)] == [record.captions for record in found]
 
 
 def test_clotho_metadata_without_an_upload(tmp_path: Path) -> None:

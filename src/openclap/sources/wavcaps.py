@@ -232,7 +232,7 @@ SOURCE = Source(
     "SoundBible/sb_final.json, or some of them; blacklist/*.json), and the sounds, unpacked, in folders named so.",
     licence=LICENCE,
     get="Download json_files and Zip_files from the Hugging Face hub, join the parts of the archives and unpack them.",
-    use="Academic use only, whatever the licence of a single sound.",
+    use="Academic use only, whatever the licence of a single sound. The card on the hub states CC-BY-4.0 for the set.",
     faults="Files and entries differ by some (SoundBible: 1,232 entries, 1,320 files); some entries have no duration; "
     "ids of AudioSet's part end in .wav, the files in .flac. Clips of AudioCaps, Clotho, ESC-50, UrbanSound8K and "
     "VGGSound are in it, its blacklists name only those that its authors found.",
