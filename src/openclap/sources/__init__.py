@@ -20,6 +20,7 @@ from openclap.sources import (
     fsd50k,
     gtzan,
     hugging_face,
+    id_list,
     libraries,
     macs,
     shards,
@@ -61,6 +62,8 @@ SOURCES: dict[str, Source] = {
     "auto_acd": auto_acd.SOURCE,
     "tacos": tacos.SOURCE,
     "audiocaps2": audiocaps.VERSION_2,
+    # ids to exclude
+    "id_list": id_list.SOURCE,
     # layouts
     "folder": audio_folder.SOURCE,
     "table": table.SOURCE,

@@ -40,7 +40,8 @@ class RecordOptions:
     """Leave out clips with the same samples as an earlier one."""
     decontaminate: tuple[str, ...] = ()
     """An evaluation set as NAME=FOLDER or NAME:SPLIT=FOLDER, such as esc50=~/ESC-50 or audioset:test=~/AudioSet: its
-    clips are left out. May be repeated."""
+    clips are left out. id_list=FILE.csv leaves out the uploads of a column sound_id, as in DCASE's lists. May be
+    repeated."""
 
     def arguments(self, read_as: ReadAs, *, skip_caption_check: bool) -> dict[str, Any]:
         """Convert to arguments of `openclap.data.build.build_dataset` and `InputOptions`.
