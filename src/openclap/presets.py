@@ -272,7 +272,9 @@ def to_dict(preset: Preset) -> dict[str, Any]:
     """Convert a preset to plain data for `config.json`."""
     kind = next(kind for kind, config in _CONFIGS.items() if isinstance(preset.audio, config))
     audio = {"tower": kind, **_stored(preset.audio, added=("categories",))}
-    return _stored(preset, added=ADDED) | {"frontend": _stored(preset.frontend, added=("longest",)), "audio": audio}
+    frontend = _stored(preset.frontend, added=("longest",))
+    frontend["mel"] = _stored(preset.frontend.mel, added=("filterbank_rate",))
+    return _stored(preset, added=ADDED) | {"frontend": frontend, "audio": audio}
 
 
 def _stored(config: Any, *, added: Collection[str]) -> dict[str, Any]:
