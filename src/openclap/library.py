@@ -383,7 +383,7 @@ def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> I
     return IndexIdentity(
         digest=embedder.digest(),
         model=name,
-        dim=embedder.preset.embedding_size,
+        dim=embedder.embedding_size,
         length_s=embedder.window_s,
         hop_s=embedder.window_s,
         channels=embedder.mono.channels,

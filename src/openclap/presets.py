@@ -27,6 +27,7 @@ from openclap.models.config import (
     TextTowerConfig,
     WhisperConfig,
 )
+from openclap.types import Signature
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -54,6 +55,21 @@ class Preset:
     def __repr__(self) -> str:
         # See `FrontEndConfig.__repr__`.
         return describe_fields(self, added=ADDED)
+
+    @property
+    def signature(self) -> Signature:
+        """Input and output of its model."""
+        front = self.frontend
+        return Signature(
+            self.name,
+            front.mel.rate,
+            front.samples,
+            front.whole_samples,
+            front.is_any_length,
+            front.long == "fusion",
+            self.embedding_size,
+            self.text.context,
+        )
 
 
 ADDED = ("audio_head", "text_head", "unit_audio")

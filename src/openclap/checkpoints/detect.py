@@ -18,6 +18,7 @@ from openclap.checkpoints import (
     open_clip,
     openclap_config,
     openclap_folder,
+    transformers_model,
 )
 from openclap.checkpoints.audioset import AudioTower
 from openclap.checkpoints.checkpoint import Checkpoint, compare_weights, empty_network
@@ -52,6 +53,8 @@ def read(path: Path, preset: Preset | None = None) -> Checkpoint:
 def describe(path: Path) -> dict[str, Any]:
     """Return the facts that `openclap inspect` prints. Raises CheckpointError for anything but a checkpoint."""
     with errors_as_checkpoint_errors(path):
+        if transformers_model.is_adaptable(path):
+            return transformers_model.describe(path)
         checkpoint = _read_any(path, None)
         if isinstance(checkpoint, AudioTower):
             return _describe_tower(checkpoint)
@@ -96,6 +99,8 @@ def _read_folder(path: Path, preset: Preset | None) -> Checkpoint:
         return open_clip.read(path, preset)
     if clap_model.is_clap_folder(path):
         return huggingface.read(path, preset)
+    if transformers_model.is_adaptable(path):
+        raise transformers_model.refusal(path)
     names = sorted(entry.name for entry in path.iterdir())
     contents = f"found {join_first(names)}" if names else "it is empty"
     raise CheckpointError(
