@@ -197,6 +197,8 @@ def locate(
     known = published.find(source)
     if known is not None:
         return published.fetch(known, revision=revision, offline=offline)
+    if names := published.names_in(source):
+        raise CheckpointError(f"{source}: holds several models. Choose one by its name: {', '.join(names)}.")
     if _is_known(source):
         return hub.download(source, revision=revision, offline=offline)
     raise _no_such_model(source)
