@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from openclap import paths
+from openclap import collapse, paths
 from openclap.checkpoints.starts import AISFX, MINILM, fetch, start
 from support.demo_runner import run_demo
 
@@ -27,6 +27,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("OPENCLAP_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_warning_of_collapse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh weights embed everything alike, so most models of tests would be warned of (tests/test_collapse.py)."""
+    monkeypatch.setattr(collapse, "LIMIT", 2.0)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from openclap.audio.inputs import Sound, blocks, named
 from openclap.audio.mono import DEFAULT_MONO, MonoBlocks, MonoConfig, is_silent
 from openclap.audio.windows import cut_windows, window_starts
+from openclap.collapse import warn_of_alike_texts
 from openclap.decode_ahead import DecodeAhead, PendingSound, Piece, PooledWindow
 from openclap.errors import AudioError, CheckpointError, ConfigError
 from openclap.limits import check_count
@@ -64,6 +65,10 @@ class Embedder:
         longest_s: the longest recording that is embedded, in seconds; a longer one raises AudioError. No limit by
             default, since memory does not grow with the length: it is for sounds from strangers.
 
+    Args:
+        check_texts: before the first text, warn if the model embeds all texts alike (`openclap.collapse`). Not earlier:
+            a program that embeds sounds alone should not wait for the text tower.
+
     Examples:
         >>> model = openclap.load("demo-start")
         >>> audio_ND = model.embed_audio(["dog.ogg", "applause.ogg"])
@@ -72,8 +77,16 @@ class Embedder:
         (2, 2)
     """
 
-    def __init__(self, runtime: Runtime, *, mono: MonoConfig = DEFAULT_MONO, longest_s: float = math.inf) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        mono: MonoConfig = DEFAULT_MONO,
+        longest_s: float = math.inf,
+        check_texts: bool = False,
+    ) -> None:
         self.runtime, self.mono, self.longest_s = runtime, mono, longest_s
+        self._check_texts = check_texts
 
     @property
     def preset(self) -> Preset:
@@ -171,6 +184,9 @@ class Embedder:
         texts = _strings(texts, "texts")
         if not texts:
             return np.zeros((0, self.embedding_size), np.float32)
+        if self._check_texts:
+            self._check_texts = False
+            warn_of_alike_texts(self)
         vectors = self.runtime.embed_texts(texts, batch_size)
         if not np.isfinite(vectors).all():
             raise CheckpointError(f"The model returns no finite embedding of a text. {DAMAGED}")

@@ -88,7 +88,7 @@ def load(
     chosen = _choose_runtime(name, runtime, device, precision, revision, is_plain=preset is None and not compile)
     loader = runtimes.loader(chosen, device, precision, compile=compile)  # check options before a download
     path = locate(name, revision=revision, offline=offline, report=report)
-    return Embedder(loader.read(path, preset=preset, tokenizer=tokenizer, offline=offline), mono=mono)
+    return Embedder(loader.read(path, preset=preset, tokenizer=tokenizer, offline=offline), mono=mono, check_texts=True)
 
 
 def _choose_runtime(
