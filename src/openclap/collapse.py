@@ -23,12 +23,12 @@ LIMIT = 0.99
 one has 0.03 for these texts and 0.32 for these sounds); fresh weights often have 0.999 and more."""
 
 
-def warn_of_alike_texts(embedder: Embedder) -> None:
+def warn_of_collapsed_text(embedder: Embedder) -> None:
     """Warn with CheckpointWarning if `TEXTS` have a mean cosine above `LIMIT`."""
     _warn(embedder, embedder.runtime.embed_texts(TEXTS, len(TEXTS)), "texts", "searches by text are meaningless")
 
 
-def warn_of_alike_sounds(embedder: Embedder) -> None:
+def warn_of_collapsed_audio(embedder: Embedder) -> None:
     """Warn with CheckpointWarning if four synthetic sounds have a mean cosine above `LIMIT`."""
     sounds = synthetic_sounds(embedder.sample_rate, min(embedder.sample_rate, embedder.input_samples))
     _warn(embedder, embedder.runtime.embed_waves(sounds), "sounds", "all searches are meaningless")

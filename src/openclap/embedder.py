@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from openclap.audio.inputs import Sound, blocks, named
 from openclap.audio.mono import DEFAULT_MONO, MonoBlocks, MonoConfig, is_silent
 from openclap.audio.windows import cut_windows, window_starts
-from openclap.collapse import warn_of_alike_texts
+from openclap.collapse import warn_of_collapsed_text
 from openclap.decode_ahead import DecodeAhead, PendingSound, Piece, PooledWindow
 from openclap.errors import AudioError, CheckpointError, ConfigError
 from openclap.limits import check_count
@@ -70,7 +70,7 @@ class Embedder:
             a program that embeds sounds alone should not wait for the text tower.
 
     Examples:
-        >>> model = openclap.load("demo-start")
+        >>> model = openclap.load("mini")
         >>> audio_ND = model.embed_audio(["dog.ogg", "applause.ogg"])
         >>> text_ND = model.embed_text(["a dog barks", "people clapping"])
         >>> (audio_ND @ text_ND.T).shape
@@ -186,7 +186,7 @@ class Embedder:
             return np.zeros((0, self.embedding_size), np.float32)
         if self._check_texts:
             self._check_texts = False
-            warn_of_alike_texts(self)
+            warn_of_collapsed_text(self)
         vectors = self.runtime.embed_texts(texts, batch_size)
         if not np.isfinite(vectors).all():
             raise CheckpointError(f"The model returns no finite embedding of a text. {DAMAGED}")

@@ -19,7 +19,7 @@ from openclap.audio.io import decode_part, describe
 from openclap.audio.metadata import read_metadata
 from openclap.audio.mono import Channels, is_silent
 from openclap.checkpoints.bundled import MINI
-from openclap.collapse import warn_of_alike_sounds
+from openclap.collapse import warn_of_collapsed_audio
 from openclap.embedder import Embedder, Vectors
 from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError, OpenClapError
 from openclap.limits import check_count, check_path
@@ -218,7 +218,7 @@ class Library:
         by_path = {absolute(record.audio): record for record in records}
         share = _share(part) if part else None
         if not self.index.count()[0]:
-            warn_of_alike_sounds(self.embedder)  # once: an index keeps its model
+            warn_of_collapsed_audio(self.embedder)  # once: an index keeps its model
         report = scanning.add(
             self.index,
             [Path(root) for root in roots],

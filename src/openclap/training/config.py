@@ -88,9 +88,13 @@ class TrainConfig:
         caption: which captions of a clip are used: one at "random", the "first", or "all" at once.
         channels: how a sound with several channels becomes mono: their "mean", or the "left", "right" or "loudest".
         objective, augment: the training objective, and data augmentation.
+        teacher: models whose similarities become part of the targets (`objective.teacher_share`), several separated by
+            commas; "" for none.
         frozen: parts of the model that are not trained, by prefixes of their names.
         unfreeze_at: the step from which frozen parts are trained too; 0 for never.
         freeze_batch_norm: use the towers' batch norms with the running statistics of the initial model.
+        start_share: the share of the initial weights in the model that is validated and written, the rest being the
+            trained ones (see `openclap.training.averaging`); 0 for none.
         lora: rank of the low-rank updates of the towers' attention (Hu et al. 2021); 0 for none.
         precision: "bf16" and "fp16" compute most of the forward pass in 16 bits (fp16 needs a GPU).
         compile: compile the towers with `torch.compile`: a slow first step, faster ones afterwards.
@@ -115,10 +119,12 @@ class TrainConfig:
     channels: Channels = "mean"
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     augment: AugmentConfig = UNCHANGED
+    teacher: tuple[str, ...] = ()
     optim: OptimConfig = field(default_factory=OptimConfig)
     frozen: tuple[str, ...] = ()
     unfreeze_at: int = 0
     freeze_batch_norm: bool = False
+    start_share: float = 0.0
     lora: int = 0
     precision: TrainingPrecision = "fp32"
     compile: bool = False
@@ -142,8 +148,20 @@ class TrainConfig:
         ).items():
             most = {"workers": PROCESSES, "seed": LARGEST_SEED, "lora": LARGEST_RANK}.get(name, COUNT)
             check_count(name, getattr(self, name), least=least, most=most)
+        if not 0 <= self.start_share < 1:
+            raise ConfigError(f"start_share is {self.start_share}, expected a share from 0 to below 1.")
+        if self.start_share and self.lora:
+            raise ConfigError(
+                "start_share averages whole weights, and lora trains updates of them. Leave one of them out."
+            )
         if self.batch_size < 2:
             raise ConfigError("batch_size is 1, expected 2 or more: a contrastive loss needs negatives in the batch.")
+        if self.teacher and self.objective.kind == "siglip":
+            raise ConfigError("objective.kind is siglip, which has no softmax for a teacher. Choose infonce or mlp.")
+        if self.teacher and self.augment.mixup:
+            raise ConfigError(
+                f"augment.mixup is {self.augment.mixup}, expected 0 with a teacher: it has embedded no mixtures."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data, for `config.json` in the run folder."""

@@ -26,7 +26,8 @@ from openclap.locks import only_writer
 from openclap.malloc import retain_freed_memory
 from openclap.models.objectives import build_objective
 from openclap.storage import write_bytes
-from openclap.training import checkpointing
+from openclap.training import checkpointing, teacher
+from openclap.training.averaging import StartAverage
 from openclap.training.checkpointing import CHECKPOINTS, CONFIG, MODEL, TrainingProgress
 from openclap.training.config import TrainConfig
 from openclap.training.distributed import broadcast_from_first, sum_over_processes
@@ -50,7 +51,7 @@ from openclap.training.model_setup import (
 from openclap.training.optimizer import SCHEDULES, build_optimizer, set_learning_rate
 from openclap.training.remote_checkpoints import RemoteCheckpoints
 from openclap.training.step import TrainingStep
-from openclap.types import PairBatch
+from openclap.types import PairBatch, Progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -99,6 +100,7 @@ def train(
     shards: ShardIndex | None = None,
     validate: Validate | None = None,
     progress: OnRow = lambda row: None,
+    teaching: Progress = lambda done, total: None,
 ) -> TrainingResult:
     """Train with `config` in the run folder `out`; called again, resume from the last checkpoint.
 
@@ -112,6 +114,7 @@ def train(
             one, and `config.patience` ends a run whose score no longer improves.
         progress: called with every row: step, total_steps, epoch, loss, scale, grad_norm, lr, pairs_per_s,
             seconds_left, and score and best after an epoch; and, for the initial model, step 0 with a score alone.
+        teaching: called with sounds embedded by the teachers of `config.teacher`, and sounds in all.
 
     Raises ConfigError when `out` or `config.remote_checkpoints` holds another run, or cannot be written; DataError for
     unusable shards; TrainingError for a run that diverges or collapses (see `divergence`), which keeps its last good
@@ -128,6 +131,7 @@ def train(
         try:
             trainer.claim_folder()
             trainer.restore()
+            trainer.embed_with_teachers(teaching if is_first else lambda done, total: None)
             return trainer.run(progress if is_first else lambda row: None)
         finally:
             trainer.close()
@@ -156,7 +160,13 @@ class Trainer:
         # Without the check for alike texts: training may begin with untrained weights.
         self.embedder = Embedder(start.runtime, mono=start.mono)
         self.start_digest = self.embedder.digest()
-        self.model = self.embedder.clap = prepare_model(self.embedder.clap, config, self.accelerator)
+        clap = self.embedder.clap
+        # Before a checkpoint is restored. Without the option, the model is validated and written as it is.
+        self.averaged: Callable[[], AbstractContextManager[None]] = (
+            StartAverage(clap, config.start_share).applied if config.start_share else nullcontext
+        )
+        self.teachers = teacher.load_teachers(config.teacher, self.accelerator.device)
+        self.model = self.embedder.clap = prepare_model(clap, config, self.accelerator)
         # Before compilation, or counting the operations would compile the towers for its own batch size.
         self.meter = UtilisationMeter(self.model, self.embedder.preset.frontend, DTYPES[config.precision])
         compile_towers(self.model, config)
@@ -298,12 +308,13 @@ class Trainer:
         assert self.validate is not None
         self.model.eval()
         # The first process alone validates; the others need its score, because it decides when all of them stop.
-        score = self.validate(self.embedder) if self.accelerator.is_main_process else 0.0
-        score = broadcast_from_first(self.accelerator, score)
+        with self.averaged():
+            score = self.validate(self.embedder) if self.accelerator.is_main_process else 0.0
+            score = broadcast_from_first(self.accelerator, score)
+            self.progress = self.progress.with_score(score)
+            if self.progress.best_step == self.progress.step and self.accelerator.is_main_process:
+                checkpointing.save_best_model(self.embedder, self.out)
         set_training_modes(self.model, self.config, self.progress.step)
-        self.progress = self.progress.with_score(score)
-        if self.progress.best_step == self.progress.step and self.accelerator.is_main_process:
-            checkpointing.save_best_model(self.embedder, self.out)
         return {"score": score, "best": self.progress.best_score, "best_step": self.progress.best_step}
 
     def save(self) -> None:
@@ -327,7 +338,8 @@ class Trainer:
         if is_finished and not now.unhealthy_steps:
             self.prune()
         if is_finished and self.accelerator.is_main_process and not (self.was_finished and model.exists()):
-            checkpointing.write_final_model(self.embedder, self.out, use_best=self.validate is not None)
+            with self.averaged():
+                checkpointing.write_final_model(self.embedder, self.out, use_best=self.validate is not None)
         damaged = [f"{tar}: {reason}" for tar, reason in self.shards.damaged]
         # By key: a sample that cannot be read fails again in every epoch.
         unreadable = {sample.key: f"{sample.key}: {sample.reason}" for sample in self.loader.skipped}
@@ -348,7 +360,11 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         identity = checkpointing.run_identity(
-            self.config, self.shards, self.start_digest, self.accelerator.num_processes
+            self.config,
+            self.shards,
+            self.start_digest,
+            self.accelerator.num_processes,
+            [each.digest() for each in self.teachers],
         )
         is_known = checkpointing.holds_run(self.out, identity)
         if self.remote:
@@ -366,6 +382,18 @@ class Trainer:
         # A killed run has logged steps after its last checkpoint; TensorBoard hides them, as `open_log` drops them.
         tensorboard = {"purge_step": self.progress.step, "flush_secs": 10}
         self.accelerator.init_trackers(PROJECT, init_kwargs={"tensorboard": tensorboard})
+
+    def embed_with_teachers(self, progress: Progress) -> None:
+        """Embed the training data with the teachers, unless the run folder holds their vectors, and release them."""
+        if not self.teachers:
+            return
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        teacher.embed_with_teachers(
+            self.teachers, self.config.teacher, self.shards, self.out, rank=rank, world=world, progress=progress
+        )
+        self.accelerator.wait_for_everyone()
+        self.training_step.attach_teacher = teacher.open_teachers(len(self.teachers), self.out, world)
+        self.teachers = []
 
     def close(self) -> None:
         """Close trackers and give up the lease, after success and failure."""
