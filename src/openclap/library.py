@@ -19,6 +19,7 @@ from openclap.audio.io import decode_part, describe
 from openclap.audio.metadata import read_metadata
 from openclap.audio.mono import Channels, is_silent
 from openclap.checkpoints.bundled import MINI
+from openclap.collapse import warn_of_collapsed_audio
 from openclap.embedder import Embedder, Vectors
 from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError, OpenClapError
 from openclap.limits import check_count, check_path
@@ -217,6 +218,8 @@ class Library:
         self._check_precision()
         by_path = {absolute(record.audio): record for record in records}
         share = _share(part) if part else None
+        if not self.index.count()[0]:
+            warn_of_collapsed_audio(self.embedder)  # once: an index keeps its model
         report = scanning.add(
             self.index,
             [Path(root) for root in roots],
@@ -405,7 +408,7 @@ def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> I
     return IndexIdentity(
         digest=embedder.digest(),
         model=name,
-        dim=embedder.preset.embedding_size,
+        dim=embedder.embedding_size,
         length_s=embedder.window_s,
         hop_s=embedder.window_s,
         channels=embedder.mono.channels,
