@@ -19,7 +19,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,20 +76,30 @@ class Data:
         caption_TD, label_LD, phrase_PD = np.split(vectors, np.cumsum([len(captions), len(prompts)]))
         return cls(rows, as_pairs(rows, windows, caption_TD), labels, label_LD, phrase_PD, fewest)
 
-    def folds(self, packages: Sequence[str], *, only_shipped: bool) -> Iterator[tuple[str, NDArray, NDArray]]:
+    def folds(self, packages: Sequence[str] = (), *, only_shipped: bool) -> Iterator[tuple[str, NDArray, NDArray]]:
         """Yield each package with the clips to train on and those to ask."""
-        package_N = np.array([row.package for row in self.rows])
-        trained_N = np.array([row.ship or not only_shipped for row in self.rows])
-        rendered_N = np.array([row.caption_from == "rendered" for row in self.rows])
-        for package in packages or sorted(set(package_N)):
-            first = {
-                row.captions[0]: number for number, row in reversed([*enumerate(self.rows)]) if row.package == package
-            }
-            asked = np.array(sorted(first.values()), np.int64)
-            if package == SPEECH or len(asked) < self.fewest or rendered_N[asked].any():
-                continue
-            own_group_N = np.isin(self.pairs.group_N, self.pairs.group_N[package_N == package])
-            yield package, np.flatnonzero((package_N != package) & ~own_group_N & trained_N), asked
+        for package in packages or sorted({row.package for row in self.rows}):
+            asked = self.asked(package)
+            rendered = any(self.rows[clip].caption_from == "rendered" for clip in asked)
+            if package != SPEECH and len(asked) >= self.fewest and not rendered:
+                yield package, self.training({package}, only_shipped=only_shipped), asked
+
+    def asked(self, package: str) -> NDArray[np.int64]:
+        """The first clip of each different caption of a package."""
+        first = {row.captions[0]: number for number, row in reversed([*enumerate(self.rows)]) if row.package == package}
+        return np.array(sorted(first.values()), np.int64)
+
+    def training(self, without: Set[str], *, only_shipped: bool) -> NDArray[np.int64]:
+        """The clips of other packages than these, and of other groups than those of their clips."""
+        out = {row.group for row in self.rows if row.package in without}
+        return np.array(
+            [
+                number
+                for number, row in enumerate(self.rows)
+                if row.package not in without and row.group not in out and (row.ship or not only_shipped)
+            ],
+            np.int64,
+        )
 
 
 @dataclass(frozen=True)
@@ -124,11 +134,11 @@ class Answers:
 
 def ask(data: Data, method: Method, packages: Sequence[str], *, only_shipped: bool) -> Answers:
     """Train a method for every package, and ask it."""
-    parts: list[tuple[NDArray, ...]] = []
+    parts = []
     for package, training, asked in data.folds(packages, only_shipped=only_shipped):
         trained = method(data.pairs.take(training), data.phrase_PD)
-        parts.append(_ask_package(data, package, asked, embed(data, trained, asked)))
-    return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        parts.append(ask_package(data, package, asked, embed(data, trained, data.pairs.take(asked))))
+    return join(parts)
 
 
 def ask_model(data: Data, folder: Path, packages: Sequence[str]) -> Answers:
@@ -137,12 +147,17 @@ def ask_model(data: Data, folder: Path, packages: Sequence[str]) -> Answers:
     weights = {name: tensor.numpy() for name, tensor in model.clap.audio_head.state_dict().items()}
     prompts = [prompt.format(label) for label in data.labels for prompt in PROMPTS]
     label_CD = unit(model.embed_text(prompts).reshape(len(data.labels), len(PROMPTS), -1).mean(axis=1))
-    parts: list[tuple[NDArray, ...]] = []
+    parts = []
     for package, _, asked in data.folds(packages, only_shipped=True):
         pairs = data.pairs.take(asked)
         audio_ND = pool(Head(weights)(pairs.window_WF), pairs.owner_W)
         text_ND = model.embed_text([data.rows[clip].captions[0] for clip in asked])
-        parts.append(_ask_package(data, package, asked, (audio_ND, text_ND, label_CD)))
+        parts.append(ask_package(data, package, asked, (audio_ND, text_ND, label_CD)))
+    return join(parts)
+
+
+def join(parts: Sequence[tuple[NDArray, ...]]) -> Answers:
+    """The answers of several packages."""
     return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
@@ -154,7 +169,7 @@ def unseen_packages(data: Data, folder: Path) -> list[str]:
     return sorted({row.package for row in data.rows} - learned)
 
 
-def _ask_package(
+def ask_package(
     data: Data, package: str, asked: NDArray, embeddings: tuple[Array, Array, Array]
 ) -> tuple[NDArray, ...]:
     """The fields of `Answers` for one package, from the embeddings of clips, captions and labels."""
@@ -170,14 +185,13 @@ def _ask_package(
     return names_N, data.pairs.group_N[asked], gallery_N, rank_N, audio_ND @ label_CD.T, label_N
 
 
-def embed(data: Data, trained: Trained, asked: NDArray) -> tuple[Array, Array, Array]:
+def embed(data: Data, trained: Trained, asked: Pairs) -> tuple[Array, Array, Array]:
     """Embeddings of clips, of their first captions, and of labels."""
-    pairs = data.pairs.take(asked)
-    first_N = np.searchsorted(pairs.owner_T, np.arange(len(asked)))
+    first_N = np.searchsorted(asked.owner_T, np.arange(len(asked.group_N)))
     prompt_LD = unit(trained.text(data.label_LD)).reshape(len(data.labels), len(PROMPTS), -1)
     return (
-        pool(trained.audio(pairs.window_WF), pairs.owner_W),
-        unit(trained.text(pairs.caption_TD[first_N])),
+        pool(trained.audio(asked.window_WF), asked.owner_W),
+        unit(trained.text(asked.caption_TD))[first_N],
         unit(prompt_LD.mean(axis=1)),
     )
 

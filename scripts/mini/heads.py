@@ -10,7 +10,7 @@ clip is the normalised mean of the unit vectors of its windows, as `openclap.Emb
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -133,14 +133,18 @@ class Scaling:
         return (window_WF - self.mean_F) / self.scale_F
 
 
-def ridge(pairs: Pairs, strength: float = 3.0) -> Map:
-    """Linear regression from features to the mean caption of the clip."""
+def ridges(pairs: Pairs, strengths: Sequence[float]) -> list[Map]:
+    """Linear regressions from features to the mean caption of the clip, one of each strength."""
     scaling = Scaling.fit(pairs)
     x_WF, y_WD, weight_W1 = scaling(pairs.window_WF), pairs.target_ND[pairs.owner_W], pairs.weight_W[:, None]
-    gram_FF = (x_WF * weight_W1).T @ x_WF
-    penalty_FF = strength * np.trace(gram_FF) / len(gram_FF) * np.eye(len(gram_FF))
-    matrix_FD = np.linalg.solve(gram_FF + penalty_FF, (x_WF * weight_W1).T @ (y_WD - (y_WD * weight_W1).sum(axis=0)))
-    return lambda window_WF: (scaling(window_WF) @ matrix_FD).astype(np.float32)
+    values_F, axes_FF = np.linalg.eigh((x_WF * weight_W1).T @ x_WF)
+    moment_FD = axes_FF.T @ ((x_WF * weight_W1).T @ (y_WD - (y_WD * weight_W1).sum(axis=0)))
+
+    def regression(strength: float) -> Map:
+        matrix_FD = axes_FF @ (moment_FD / (np.maximum(values_F, 0) + strength * values_F.mean())[:, None])
+        return lambda window_WF: (scaling(window_WF) @ matrix_FD).astype(np.float32)
+
+    return [regression(strength) for strength in strengths]
 
 
 def kernel(pairs: Pairs, temperature: float = 0.1) -> Map:
@@ -219,8 +223,9 @@ def category_map(pairs: Pairs, category_KD: Array) -> Map:
 
 
 def weighted(*parts: tuple[float, Map]) -> Map:
-    """The weighted sum of the unit vectors of several maps."""
-    return lambda window_WF: sum(weight * unit(part(window_WF)) for weight, part in parts)  # type: ignore[return-value]
+    """The weighted sum of the unit vectors of several maps; those of weight 0 are left out."""
+    used = [(weight, part) for weight, part in parts if weight]
+    return lambda window_WF: sum(weight * unit(part(window_WF)) for weight, part in used)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

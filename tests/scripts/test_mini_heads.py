@@ -53,7 +53,7 @@ def test_ridge_equals_the_normal_equations() -> None:
     dual = (x_WF * root).T @ np.linalg.solve(
         (x_WF * root) @ (x_WF * root).T + strength * np.eye(len(x_WF)), y_WD * root
     )
-    np.testing.assert_allclose(heads.ridge(pairs)(pairs.window_WF), x_WF @ dual, atol=1e-4)
+    np.testing.assert_allclose(heads.ridges(pairs, [3.0])[0](pairs.window_WF), x_WF @ dual, atol=1e-4)
 
 
 def test_alignment_in_order_is_the_best_of_all() -> None:
