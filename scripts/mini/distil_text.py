@@ -47,8 +47,8 @@ HELD_OUT = 1000
 WORDS = 4000
 """The most frequent words of MiniLM's vocabulary, each also a text of its own."""
 SEED = 20
-TEXTS, STEPS, BATCH = 24_000, 1000, 128
-SAVED_EVERY = 250
+TEXTS, STEPS, BATCH = 20_000, 800, 128
+SAVED_EVERY = 100
 """Steps after which the state of training is written, to go on from when it is killed."""
 
 

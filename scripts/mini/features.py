@@ -167,10 +167,10 @@ class AudioFeatures:
 
 
 class MiniLM:
-    """MiniLM's unit sentence embeddings, cached in `folder`."""
+    """MiniLM's unit sentence embeddings. They are not cached: in a batch, the last digits depend on the other texts, so
+    equal lists must meet in equal batches."""
 
     def __init__(self, folder: Path) -> None:
-        self.cache = Cache(folder / "minilm.npz")
         encoder = weights_file(MINILM, f"{MINILM_MODEL}/model.safetensors", folder)
         self.tokenizer = Tokenizer.read(weights_file(MINILM, f"{MINILM_MODEL}/tokenizer.json", folder), 77)
         self.tower = TextTower(presets.DEMO.text).eval()
@@ -181,15 +181,12 @@ class MiniLM:
     def __call__(self, texts: Iterable[str]) -> Array:
         """(T, D), in float32."""
         listed = list(texts)
-        new = [text for text in dict.fromkeys(listed) if text not in self.cache.known]
-        for text in new:
-            # Alone: in a batch, the last digits depend on the other texts, and so on what was cached before.
-            _, tokens = next(self.tokenizer.batches([text], 1))
+        number = {text: place for place, text in enumerate(dict.fromkeys(listed))}
+        vector_UD = np.zeros((len(number), self.tower.config.hidden_size), np.float32)
+        for rows, tokens in self.tokenizer.batches([*number], 32):
             batch = TextBatch(torch.from_numpy(tokens.ids_BL), torch.from_numpy(tokens.mask_BL))
-            self.cache.known[text] = F.normalize(self.tower(batch), dim=-1).numpy()
-        if new:
-            self.cache.save()
-        return np.concatenate([self.cache.known[text] for text in listed])
+            vector_UD[rows] = F.normalize(self.tower(batch), dim=-1).numpy()
+        return vector_UD[[number[text] for text in listed]]
 
 
 def as_pairs(rows: Sequence[Row], windows: Sequence[Array], caption_TD: Array) -> Pairs:
