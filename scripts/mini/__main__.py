@@ -112,10 +112,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/mini"))
     parser.add_argument("--out", type=Path, default=Path("src/openclap/checkpoints/mini"))
     parser.add_argument("--packages", type=Path, default=Path("build/packages"))
+    parser.add_argument("--texts", type=int, default=TEXTS, help="that the text tower learns")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of its training")
     options = parser.parse_args()
     folder, out, packages = (path.absolute() for path in (options.folder, options.out, options.packages))
     folder.mkdir(parents=True, exist_ok=True)
-    run([*steps(folder, out, packages)], folder / "steps.json")
+    run([*steps(folder, out, packages, texts=options.texts, updates=options.steps)], folder / "steps.json")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m scripts.mini.choose DIR [--only-shipped] [--json FILE]
 
-Packages form blocks of two. For each package that is left out, every baseline and mini's teacher get those strengths
+Packages form blocks of three. For each package that is left out, every baseline and mini's teacher get those strengths
 that do best when the model is trained without its block and without another one, and is asked on that other one, for
 every other block in turn. (A model without two blocks serves both orders, for it has seen neither.) Best is the largest
 sum of R@10 and zero-shot accuracy over all clips that are asked. With them, a model is trained on all other packages,
@@ -44,11 +44,15 @@ from scripts.mini.recipe import (
     whitened,
 )
 
-RIDGES = (1.0, 3.0, 10.0)
-TEMPERATURES = (0.05, 0.1, 0.2)
-EXPONENTS = (0.3, 0.4, 0.5)
-PARTS = ((1.0, 1.0, 1.0), (1.0, 1.0, 0.5), (1.0, 1.0, 2.0), (1.0, 0.5, 1.0), (1.0, 2.0, 1.0))
+RIDGES = (1.0, 3.0)
+TEMPERATURES = (0.05, 0.1)
+EXPONENTS = (0.4, 0.5)
+CLASSES = (0.0, 0.5, 1.0)
+PARTS = ((1.0, 1.0, 1.0), (1.0, 1.0, 0.5), (1.0, 0.5, 1.0), (1.0, 2.0, 1.0))
 INFONCES = tuple(replace(INFONCE, steps=steps) for steps in (100, 300))
+
+BLOCK = 3
+"""Packages that are left out together in the inner loop."""
 
 Choice = Strengths | StudentOptions
 
@@ -63,14 +67,15 @@ class Family:
 
 def alone(part: tuple[float, float, float], pairs: Pairs, phrase_PD: Array) -> Iterator[tuple[Choice, Trained]]:
     """Ridge regression or the captions of similar clips alone, as in the baselines."""
-    pairs, text = whitened(pairs, 0.0)
-    if part == RIDGE:
-        for strength, mapped in zip(RIDGES, heads.ridges(pairs, RIDGES), strict=True):
-            yield Strengths(0.0, ridge=strength, parts=part), Trained(mapped, text)
-    else:
-        for temperature in TEMPERATURES:
-            strengths = Strengths(0.0, temperature=temperature, parts=part)
-            yield strengths, Trained(heads.kernel(pairs, temperature), text)
+    for classes in CLASSES:
+        spaced, text = whitened(pairs, 0.0, classes)
+        if part == RIDGE:
+            for strength, mapped in zip(RIDGES, heads.ridges(spaced, RIDGES), strict=True):
+                yield Strengths(0.0, ridge=strength, parts=part, classes=classes), Trained(mapped, text)
+        else:
+            for temperature in TEMPERATURES:
+                strengths = Strengths(0.0, temperature=temperature, parts=part, classes=classes)
+                yield strengths, Trained(heads.kernel(spaced, temperature), text)
 
 
 def contrasted(pairs: Pairs, phrase_PD: Array) -> Iterator[tuple[Choice, Trained]]:
@@ -80,8 +85,8 @@ def contrasted(pairs: Pairs, phrase_PD: Array) -> Iterator[tuple[Choice, Trained
 
 def teachers(pairs: Pairs, phrase_PD: Array) -> Iterator[tuple[Choice, Trained]]:
     """Every sum of the three parts."""
-    for exponent in EXPONENTS:
-        spaced, text = whitened(pairs, exponent)
+    for exponent, classes in itertools.product(EXPONENTS, CLASSES):
+        spaced, text = whitened(pairs, exponent, classes)
         known = remembered(text)
         ridges = [remembered(part) for part in heads.ridges(spaced, RIDGES)]
         kernels = [remembered(heads.kernel(spaced, temperature)) for temperature in TEMPERATURES]
@@ -90,7 +95,7 @@ def teachers(pairs: Pairs, phrase_PD: Array) -> Iterator[tuple[Choice, Trained]]
             zip(RIDGES, ridges, strict=True), zip(TEMPERATURES, kernels, strict=True), PARTS
         ):
             mapped = heads.weighted(*zip(parts, (ridge, kernel, names), strict=True))
-            yield Strengths(exponent, strength, temperature, parts), Trained(mapped, known)
+            yield Strengths(exponent, strength, temperature, parts, classes), Trained(mapped, known)
 
 
 def remembered(part: Map) -> Map:
@@ -127,7 +132,6 @@ FAMILIES: Mapping[str, Family] = {
     "kernel": Family(
         without_categories(partial(alone, KERNEL)), lambda choice: plain(partial(closed_form, strengths=choice))
     ),
-    "teacher": Family(teachers, lambda choice: partial(closed_form, strengths=choice)),
     "mini": Family(teachers, lambda choice: partial(distilled, options=MINI, strengths=choice)),
 }
 
@@ -143,7 +147,7 @@ class Scores:
     @classmethod
     def of(cls, data: Data, package: str, asked: tuple[NDArray, Pairs], trained: Trained) -> Scores:
         fields = ask_package(data, package, asked[0], embed(data, trained, asked[1]))
-        rank_N, score_NC, label_N = fields[3:]
+        rank_N, score_NC, label_N = fields[3], fields[4], fields[-1]
         return cls(float((rank_N <= 10).sum()), float((score_NC.argmax(axis=1) == label_N).sum()), len(rank_N))
 
 
@@ -158,14 +162,8 @@ def inner_scores(data: Data, blocks: list[list[str]], names: list[str], *, only_
     found: Tables = {name: {} for name in names}
     for one, other in itertools.combinations(range(len(blocks)), 2):
         pairs = data.pairs.take(data.training({*blocks[one], *blocks[other]}, only_shipped=only_shipped))
-        shared: dict[Any, str] = {}
         for name in names:
-            candidates = FAMILIES[name].candidates
-            first = shared.setdefault(candidates, name)
-            if first != name:  # mini's candidates are those of its teacher
-                found[name] = found[first]
-                continue
-            for choice, trained in candidates(pairs, data.phrase_PD):
+            for choice, trained in FAMILIES[name].candidates(pairs, data.phrase_PD):
                 scores = found[name].setdefault(choice, {})
                 for left_out, block in ((one, blocks[other]), (other, blocks[one])):
                     for package in block:
@@ -189,7 +187,7 @@ def nested(
 ) -> tuple[dict[str, Answers], dict[str, dict[str, Choice]]]:
     """Choose, train and ask for every package; return the answers and the choices by family and package."""
     packages = [package for package, _, _ in data.folds(only_shipped=only_shipped)]
-    blocks = [packages[start : start + 2] for start in range(0, len(packages), 2)]
+    blocks = [packages[start : start + BLOCK] for start in range(0, len(packages), BLOCK)]
     scores = inner_scores(data, blocks, names, only_shipped=only_shipped)
     chosen = {
         name: {package: best(scores[name], number) for number, block in enumerate(blocks) for package in block}

@@ -47,7 +47,7 @@ HELD_OUT = 1000
 WORDS = 4000
 """The most frequent words of MiniLM's vocabulary, each also a text of its own."""
 SEED = 20
-TEXTS, STEPS, BATCH = 20_000, 800, 128
+TEXTS, STEPS, BATCH = 48_000, 3000, 128
 SAVED_EVERY = 100
 """Steps after which the state of training is written, to go on from when it is killed."""
 
@@ -427,7 +427,8 @@ def texts_to_learn(
     frequent = choose_tokens(definition, singles, 2 * WORDS)
     words = [token for token in frequent if len(token) > 2 and token.isalpha()][:WORDS]
     borrowed = list(audiocaps)[: count // 2]
-    return [*compose([*singles, *words], words, count - len(borrowed), Random(SEED)), *borrowed]
+    known = [*singles, *words][: count - len(borrowed)]
+    return [*compose(known, words, count - len(borrowed), Random(SEED)), *borrowed]
 
 
 def shuffled(table: Path | None) -> list[str]:

@@ -189,14 +189,15 @@ class MiniLM:
         return vector_UD[[number[text] for text in listed]]
 
 
-def as_pairs(rows: Sequence[Row], windows: Sequence[Array], caption_TD: Array) -> Pairs:
-    """Join rows, features and embeddings of captions."""
+def as_pairs(rows: Sequence[Row], windows: Sequence[Array], caption_TD: Array, class_ND: Array) -> Pairs:
+    """Join rows, features, and embeddings of captions and of classes."""
     return Pairs(
         np.concatenate(windows),
         np.repeat(np.arange(len(rows)), [len(part) for part in windows]),
         caption_TD,
         np.repeat(np.arange(len(rows)), [len(row.captions) for row in rows]),
         np.array([row.group for row in rows]),
+        class_ND,
     )
 
 

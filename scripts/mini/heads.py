@@ -35,6 +35,7 @@ class Pairs:
         window_WF: features of all windows; `owner_W` is the clip of each, in ascending order.
         caption_TD: MiniLM's unit embeddings of all captions; `owner_T` is the clip of each.
         group_N: equal for sounds of one recording session, also across packages.
+        class_ND: MiniLM's embeddings of the clips' classes, zeros for clips without one.
     """
 
     window_WF: Array
@@ -42,6 +43,7 @@ class Pairs:
     caption_TD: Array
     owner_T: NDArray[np.int64]
     group_N: NDArray[np.str_]
+    class_ND: Array
 
     def take(self, chosen: NDArray[np.int64]) -> Pairs:
         """The pairs of some clips, numbered anew."""
@@ -56,6 +58,7 @@ class Pairs:
             self.caption_TD[captions][order_T],
             number_N[self.owner_T[captions]][order_T],
             self.group_N[chosen],
+            self.class_ND[chosen],
         )
 
     @property
@@ -72,10 +75,10 @@ class Pairs:
 
     @property
     def target_ND(self) -> Array:
-        """The mean direction of each clip's captions."""
+        """The mean direction of each clip's captions, and its class."""
         sum_ND = np.zeros((len(self.group_N), self.caption_TD.shape[1]), np.float32)
         np.add.at(sum_ND, self.owner_T, self.caption_TD)
-        return unit(sum_ND)
+        return unit(unit(sum_ND) + self.class_ND)
 
 
 def unit(x: Array) -> Array:

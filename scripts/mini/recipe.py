@@ -30,12 +30,14 @@ class Strengths:
         ridge: strength of the regression, in mean variances of the features.
         temperature: of the similarities to training clips.
         parts: weights of ridge regression, of the captions of similar clips, and of the names of categories.
+        classes: weight of a clip's class beside its captions.
     """
 
     exponent: float = 0.4
     ridge: float = 3.0
     temperature: float = 0.1
     parts: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    classes: float = 0.5
 
 
 CHOSEN = Strengths()
@@ -54,10 +56,12 @@ Method = Callable[[Pairs, Array], Trained]
 """Trains on pairs; the second argument holds MiniLM's embeddings of PHRASES."""
 
 
-def whitened(pairs: Pairs, exponent: float) -> tuple[Pairs, Whitening]:
-    """Pairs with whitened captions."""
+def whitened(pairs: Pairs, exponent: float, classes: float) -> tuple[Pairs, Whitening]:
+    """Pairs with captions, and classes of that weight, whitened by the captions."""
     text = Whitening.fit(pairs.caption_TD, exponent=-exponent)
-    return replace(pairs, caption_TD=text(pairs.caption_TD)), text
+    known_N1 = np.abs(pairs.class_ND).max(axis=1, keepdims=True) > 0
+    class_ND = np.where(known_N1, classes * text(pairs.class_ND), 0).astype(np.float32)
+    return replace(pairs, caption_TD=text(pairs.caption_TD), class_ND=class_ND), text
 
 
 def names_of_outputs(pairs: Pairs, phrase_PD: Array) -> Array:
@@ -83,13 +87,13 @@ def teacher(pairs: Pairs, phrase_PD: Array, strengths: Strengths) -> Map:
 def closed_form(pairs: Pairs, phrase_PD: Array, *, strengths: Strengths = CHOSEN, **changes: Any) -> Trained:
     """A teacher alone."""
     strengths = replace(strengths, **changes)
-    pairs, text = whitened(pairs, strengths.exponent)
+    pairs, text = whitened(pairs, strengths.exponent, strengths.classes)
     return Trained(teacher(pairs, text(phrase_PD), strengths), text)
 
 
 def contrastive(pairs: Pairs, phrase_PD: Array, *, options: StudentOptions = INFONCE, exponent: float = 0.0) -> Trained:
     """Heads by gradient descent without a teacher."""
-    pairs, text = whitened(pairs, exponent)
+    pairs, text = whitened(pairs, exponent, 0.0)
     audio, text_head, _ = heads.student(pairs, options)
     return Trained(audio, text if text_head is None else lambda text_TD: text_head(text(text_TD)))
 
@@ -99,7 +103,7 @@ def distilled(
 ) -> Trained:
     """A head by gradient descent that also follows a teacher."""
     strengths = replace(strengths, **changes)
-    pairs, text = whitened(pairs, strengths.exponent)
+    pairs, text = whitened(pairs, strengths.exponent, strengths.classes)
     audio, _, _ = heads.student(pairs, options, teacher(pairs, text(phrase_PD), strengths))
     return Trained(audio, text)
 
@@ -118,8 +122,8 @@ RIDGE, KERNEL, NAMES = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 """Each part of the teacher alone."""
 BASELINES: Mapping[str, Method] = {
     "InfoNCE heads": plain(contrastive),
-    "ridge": plain(partial(closed_form, exponent=0.0, parts=RIDGE)),
-    "kernel": plain(partial(closed_form, exponent=0.0, parts=KERNEL)),
+    "ridge": plain(partial(closed_form, exponent=0.0, parts=RIDGE, classes=0.0)),
+    "kernel": plain(partial(closed_form, exponent=0.0, parts=KERNEL, classes=0.0)),
 }
 METHODS: Mapping[str, Method] = {
     **BASELINES,
@@ -134,6 +138,7 @@ METHODS: Mapping[str, Method] = {
     "ridge + kernel + names": closed_form,
     "soft targets": partial(contrastive, options=StudentOptions(), exponent=0.4),
     "mini": partial(distilled, options=MINI),
+    "mini without classes": partial(distilled, options=MINI, classes=0.0),
     "mini without mixtures": partial(distilled, options=replace(MINI, mixed=0.0)),
     "mini with one-hot targets": partial(distilled, options=replace(MINI, soft=0.0)),
 }

