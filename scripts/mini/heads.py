@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from openclap.models.clap import mlp_relu
 
@@ -273,6 +274,7 @@ class StudentOptions:
         teacher: weight of the distance to the teacher's embeddings.
         soft: temperature of the targets: similarities of captions in place of one-hot ones; 0 for one-hot ones.
         mixed: share of a batch that is interpolated with other windows, as are their captions.
+        average: decay of the moving average of the weights over steps, which is kept; 0 keeps the last weights.
     """
 
     steps: int = 300
@@ -284,6 +286,7 @@ class StudentOptions:
     soft: float = 0.1
     mixed: float = 0.5
     text_head: bool = False
+    average: float = 0.0
     seed: int = 0
 
 
@@ -313,6 +316,7 @@ def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -
     chance_W = pairs.weight_W.astype(np.float64) / pairs.weight_W.sum(dtype=np.float64)
     first_N = np.searchsorted(pairs.owner_T, np.arange(len(pairs.group_N)))
     count_N = np.bincount(pairs.owner_T)
+    averaged = AveragedModel(audio_head, multi_avg_fn=get_ema_multi_avg_fn(options.average))
     for _ in range(options.steps):
         rows = rng.choice(len(x_WF), options.batch, p=chance_W)
         owner = pairs.owner_W[rows]
@@ -336,7 +340,13 @@ def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -
         loss.backward()
         optimizer.step()
         schedule.step()
-    return Head.of(audio_head, scaling), Head.of(text_head) if options.text_head else None, float(scale.detach().exp())
+        if options.average:
+            averaged.update_parameters(audio_head)
+    return (
+        Head.of(averaged.module if options.average else audio_head, scaling),
+        Head.of(text_head) if options.text_head else None,
+        float(scale.detach().exp()),
+    )
 
 
 def _with_dropout(head: torch.nn.Sequential, x: torch.Tensor, shares: tuple[float, float]) -> torch.Tensor:

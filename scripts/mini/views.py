@@ -2,7 +2,8 @@
 
     python -m scripts.mini.views DIR
 
-DIR holds pairs.csv and aiSFX's weights, and gets view-NAME.npz, a file for each change in `CHANGES`, and mixtures.npz.
+DIR holds pairs.csv and aiSFX's weights, and gets view-NAME.npz, a file for each change in `CHANGES`, mixtures.npz, and
+untrained.npz with the features of an untrained network.
 Random numbers depend on a sound's place in its package alone, so a run that was stopped goes on with the same.
 
 S samples, W windows, F features.
@@ -24,7 +25,11 @@ import torch
 from scripts.mini.features import AudioFeatures, Cache, Row, read_rows
 from scripts.mini.heads import Array
 
+from openclap import presets
+from openclap.models.build import build_audio_tower
+
 MIXTURES = 2_000
+MIXTURES_FILE, UNTRAINED_FILE = "mixtures.npz", "untrained.npz"
 SAVED_EVERY = 500
 Change = Callable[[Array, int, np.random.Generator], Array]
 
@@ -75,6 +80,10 @@ def codec(wave_S: Array, rate: int, rng: np.random.Generator) -> Array:
 
 
 CHANGES: dict[str, Change] = {"speed": speed, "pitch": pitch, "room": room, "codec": codec}
+
+
+def view_file(folder: Path, change: str) -> Path:
+    return folder / f"view-{change}.npz"
 
 
 def mixed(one_S: Array, other_S: Array, rng: np.random.Generator) -> Array:
@@ -137,12 +146,16 @@ def main() -> None:
         return audio.compute(mixed(*waves, random_of(f"{one.path} {other.path}")))
 
     for name in CHANGES:
-        _fill(folder / f"view-{name}.npz", [(row.path, lambda row=row: changed(name, row)) for row in rows])  # noqa: B023
+        _fill(view_file(folder, name), [(row.path, lambda row=row: changed(name, row)) for row in rows])  # noqa: B023
     pairs = [(rows[one], rows[other]) for one, other in choose_mixtures(rows)]
     _fill(
-        folder / "mixtures.npz",
+        folder / MIXTURES_FILE,
         [(f"{one.path} {other.path}", lambda one=one, other=other: both(one, other)) for one, other in pairs],
     )
+    torch.manual_seed(0)
+    audio.tower = build_audio_tower(presets.MINI.audio).eval()
+    plain = [(row.path, lambda row=row: audio.compute(audio.read(row.path))) for row in rows]
+    _fill(folder / UNTRAINED_FILE, plain)
 
 
 if __name__ == "__main__":
