@@ -34,9 +34,9 @@ class Strengths:
     """
 
     exponent: float = 0.4
-    ridge: float = 3.0
-    temperature: float = 0.1
-    parts: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ridge: float = 1.0
+    temperature: float = 0.05
+    parts: tuple[float, float, float] = (1.0, 0.5, 1.0)
     classes: float = 0.5
 
 
