@@ -47,7 +47,7 @@ def test_prompts_read_underscores_as_spaces(embedder: BandEmbedder, test_clips: 
 
 
 def test_a_label_scores_as_the_best_of_its_alternatives(embedder: BandEmbedder, test_clips: EvalClips) -> None:
-    named = dict(zip(SOUNDS, ("a hum or other drone", "hiss, click", *SOUNDS[2:]), strict=True))
+    named = dict(zip(SOUNDS, ("a hum or other drone", "hiss, click", *[*SOUNDS][2:]), strict=True))
     task = replace(TASKS["zero-shot"], alternatives=True)
     results = evaluate(embedder, Collection(with_labels(test_clips, named)), suite=[task])
     classified = results.outputs["model", "zero-shot"].classified
