@@ -11,7 +11,7 @@ import pytest
 from openclap.checkpoints import figures
 from openclap.evals.bootstrap import Estimate
 from openclap.evals.metrics import Metric
-from openclap.evals.results import MetricRow, Results, comparison_table, table_of
+from openclap.evals.results import MetricRow, Results, comparison_heading, comparison_table, table_of
 from openclap.evals.runner import run_suite
 from openclap.evals.tasks import PAPER, Task
 from support import miniatures
@@ -80,7 +80,8 @@ def test_one_group_has_no_interval_and_no_p(tiny_model: Path, tmp_path: Path) ->
     found = suite(tiny_model, tmp_path, TASKS["ESC-50"], models=("one", "two"))
     assert cells(found, "accuracy", "95 %") == ["–", "–"]
     pairs = comparison_table(found)
-    assert {row[2:] for row in pairs[1:]} == {("from one to two", "+0.0", "–", "–")}
+    assert comparison_heading(found) == "Changes from one to two"
+    assert {row[2:] for row in pairs[1:]} == {("+0.0", "–", "–")}
     record = json.loads(found.to_json())
     assert {each["p"] for each in record["comparisons"]} == {None}
     assert [note for _, note in found.notes if "one group" in note] == [

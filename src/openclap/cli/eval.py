@@ -66,7 +66,7 @@ def evaluate(
     split
         The split to measure on, in the suite quick.
     baseline
-        A second model to show beside a single checkpoint, such as the start of its training.
+        A second model to compare a single checkpoint with, such as the start of its training.
     training
         The `manifest.parquet` of the models' training data: clips with its upload ids or its samples are left out.
     processes
@@ -137,7 +137,14 @@ def _load(options: LoadOptions, name: str) -> Embedder:
 
 def show(evaluation: Results) -> None:
     """Print the figures and comparisons to stdout, and notes on them to stderr."""
-    from openclap.evals.results import comparison_table, is_compact, protocols_of, right_columns, table_of
+    from openclap.evals.results import (
+        comparison_heading,
+        comparison_table,
+        is_compact,
+        protocols_of,
+        right_columns,
+        table_of,
+    )
 
     if is_compact(evaluation):
         show_table(table_of(evaluation))
@@ -147,9 +154,7 @@ def show(evaluation: Results) -> None:
         for number, protocol in enumerate(protocols_of(evaluation), start=1):
             results.print(f"[{number}] {protocol}.", style="dim", markup=False)
     if evaluation.comparisons:
-        results.print("\nChanges from the first model to the second:", style="dim", markup=False)
-        head, *rows = table = comparison_table(evaluation)
-        print_table(head, rows, right=right_columns(table))
+        show_changes(comparison_heading(evaluation), comparison_table(evaluation))
     for task, reason in evaluation.skipped.items():
         note(f"{task} was left out: {reason}")
     printed: Counter[str] = Counter()
@@ -163,10 +168,22 @@ def show_table(table: Sequence[Sequence[str]]) -> None:
     """Print the table of one model beside the chance level, heading first; the name of each task once."""
     from openclap.evals.results import right_columns
 
-    head, *rows = table
-    cells = [("" if before[0] == row[0] else row[0], *row[1:]) for before, row in pairwise([[""], *rows])]
-    print_table(head, cells, right=right_columns(table))
+    print_table(table[0], _tasks_once(table), right=right_columns(table))
     results.print("above: is the whole interval better than chance's?", style="dim")
+
+
+def show_changes(heading: str, table: Sequence[Sequence[str]]) -> None:
+    """Print the changes from one model to another under a heading; the name of each task once."""
+    from openclap.evals.results import right_columns
+
+    results.print(f"\n{heading}:", style="dim", markup=False)
+    print_table(table[0], _tasks_once(table), right=right_columns(table))
+
+
+def _tasks_once(table: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The rows of a table, without the name of the task in rows that follow one of the same task."""
+    rows = table[1:]
+    return [("" if before[0] == row[0] else row[0], *row[1:]) for before, row in pairwise([[""], *rows])]
 
 
 @dataclass(frozen=True, slots=True)

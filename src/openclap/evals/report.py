@@ -30,6 +30,7 @@ from openclap.evals.results import (
     MetricRow,
     Results,
     TaskOutput,
+    comparison_heading,
     comparison_table,
     difference,
     in_percent,
@@ -77,6 +78,7 @@ def _content(results: Results, title: str, log: Sequence[LogRow]) -> dict[str, A
         "training": curve(log, "loss", "Training loss", lead=lead, y_label="loss"),
         "sections": [_section(results, task, named[task], len(tasks)) for task in tasks],
         "comparisons": comparison_table(results) if results.comparisons else [],
+        "compared": comparison_heading(results),
         "notes": [
             *(f"{subject}: {sentence}" for subject, sentence in results.notes if subject not in named),
             *(f"{task} was left out: {reason}" for task, reason in results.skipped.items()),

@@ -200,7 +200,7 @@ class Results:
         parts = [f"# Suite {self.suite}", markdown_table(table, right=right_columns(table))]
         if self.comparisons:
             changes = comparison_table(self)
-            parts += ["## Models in pairs, the change from the first to the second"]
+            parts += [f"## {comparison_heading(self)}"]
             parts += [markdown_table(changes, right=right_columns(changes))]
         parts += ["## Protocols", "\n".join(f"{n}. {line}." for n, line in enumerate(protocols_of(self), start=1))]
         for title, lines in (
@@ -340,7 +340,7 @@ def _columns(results: Results) -> list[_Column]:
     protocols = protocols_of(results)
     columns = [_Column("model", lambda row: row.model)] if len(results.models) > 1 else []
     if compact:
-        columns += [_Column("task", _compact_task), _Column("metric", _compact_metric)]
+        columns += [_Column("task", _compact_task), _Column("metric", lambda row: _compact_metric(row.metric))]
     else:
         columns += [_Column("task", lambda row: row.task), _Column("metric", lambda row: row.metric.label)]
     columns.append(_Column("value", lambda row: shown(row.estimate, row.metric, percent)))
@@ -365,12 +365,12 @@ def _columns(results: Results) -> list[_Column]:
     ]
 
 
-def _compact_task(row: MetricRow) -> str:
+def _compact_task(row: MetricRow | Comparison) -> str:
     return DIRECTION_LABELS[row.metric.direction] if row.metric.direction else row.task
 
 
-def _compact_metric(row: MetricRow) -> str:
-    return "balanced" if row.metric.name == "balanced_accuracy" else row.metric.short_label
+def _compact_metric(metric: Metric) -> str:
+    return "balanced" if metric.name == "balanced_accuracy" else metric.short_label
 
 
 def in_percent(results: Results) -> bool:
@@ -397,19 +397,35 @@ def published_lines(results: Results, task: str | None = None) -> list[str]:
     return list(lines)
 
 
+def comparison_heading(results: Results) -> str:
+    """The heading of `comparison_table`, with the names of the models where they are one pair."""
+    pairs = _pairs(results)
+    first, second = pairs.pop() if len(pairs) == 1 else ("the first model", "the second")
+    return f"Changes from {first} to {second}"
+
+
 def comparison_table(results: Results) -> list[tuple[str, ...]]:
-    """The pairs of models, heading first. The change is from the first model to the second."""
-    percent = in_percent(results)
-    heading = ("task", "metric", "models", "change", "95 %", "p")
-    return [heading, *(_comparison_cells(comparison, percent) for comparison in results.comparisons)]
+    """The change of each figure from the first model of a pair to the second, heading first.
+
+    The models of a single pair are in `comparison_heading`, and those of several in a column.
+    """
+    percent, compact, several = in_percent(results), is_compact(results), len(_pairs(results)) > 1
+    heading = ("task", "metric", *(("models",) if several else ()), "change", "95 %", "p")
+    return [heading, *(_comparison_cells(each, percent, compact, several) for each in results.comparisons)]
 
 
-def _comparison_cells(comparison: Comparison, percent: bool) -> tuple[str, ...]:
-    estimate = comparison.difference.estimate
-    low, value, high = (_signed(n, comparison.metric, percent) for n in (estimate.low, estimate.value, estimate.high))
+def _pairs(results: Results) -> set[tuple[str, str]]:
+    return {(comparison.a, comparison.b) for comparison in results.comparisons}
+
+
+def _comparison_cells(comparison: Comparison, percent: bool, compact: bool, several: bool) -> tuple[str, ...]:
+    metric, estimate = comparison.metric, comparison.difference.estimate
+    low, value, high = (_signed(n, metric, percent) for n in (estimate.low, estimate.value, estimate.high))
     interval = "–" if math.isnan(estimate.low) else f"{low} to {high}"
     p = "–" if math.isnan(comparison.difference.p) else f"{comparison.difference.p:.3f}"
-    return comparison.task, comparison.metric.label, f"from {comparison.a} to {comparison.b}", value, interval, p
+    names = (_compact_task(comparison), _compact_metric(metric)) if compact else (comparison.task, metric.label)
+    models = (f"from {comparison.a} to {comparison.b}",) if several else ()
+    return *names, *models, value, interval, p
 
 
 def shown(estimate: Estimate | None, metric: Metric, percent: bool) -> str:

@@ -78,7 +78,7 @@ def evaluate(
             without it.
         suite: "quick", "paper", "supervised", a TOML file of tasks, or tasks.
         split: of the collection, the split to measure on.
-        baseline: a model to show beside a single model, such as its state before training.
+        baseline: a model to compare a single model with in pairs, such as its state before training.
         training: a `manifest.parquet` of training data; clips of its uploads, and with its sounds, are left out of
             published data sets.
         processes: workers that embed, each with a model of its own. The figures do not depend on their number.
@@ -103,7 +103,7 @@ def evaluate(
         >>> sounds = Path(openclap.__file__).parent / "demo" / "sounds"
         >>> rows = [f"{sounds}/scratch-dog1.ogg,a dog barking", f"{sounds}/scratch-duck.ogg,a duck quacking"]
         >>> _ = Path("sounds.csv").write_text("\\n".join(["file,caption", *rows]))
-        >>> results = evaluate("demo-start", "sounds.csv")
+        >>> results = evaluate("mini", "sounds.csv")
         >>> results.row("text_to_audio_R@1").n
         2
         >>> _ = results.write_html("report.html")
@@ -243,6 +243,7 @@ def run_suite(
     notes: list[tuple[str, str]] = []
     facts: dict[DataFacts, None] = {}
     outputs: dict[tuple[str, str], TaskOutput] = {}
+    compared: dict[tuple[str, str], TaskOutput] = {}
     if isinstance(data, Collection):
         notes += [(f"split {data.test.name}", sentence) for sentence in data.notes]
         facts = {DataFacts.of(clips): None for clips in (data.test, data.train) if clips is not None}
@@ -253,9 +254,13 @@ def run_suite(
         try:
             clips = clips_of_task(task, data, trained)
             notes += [(task.name, sentence) for sentence in clips.notes]
-            for output, figures in _run_models(task, clips, models, baseline, seed):
+            # The baseline first: if it cannot do the task, no time is spent on the others.
+            before = run_task(task, clips, baseline, seed)[0] if baseline else None
+            for output, figures in _run_models(task, clips, models, before, seed):
                 finished[models[len(finished)].name] = output
                 rows += figures
+            if baseline and before:
+                compared[baseline.name, task.name] = before
         except MissingTokenizerError:
             raise  # every task with text would fail, and one option mends it
         except (DataError, ConfigError, TrainingError, CheckpointError) as error:
@@ -268,11 +273,12 @@ def run_suite(
             # The clips of a published set are hashed as they are embedded, so its facts are known only now.
             facts |= {DataFacts.of(output.clips): None for output in finished.values()}
         notes += _model_notes(task, finished, len(models))
+    opponents = [baseline, *models] if baseline else models
     return Results(
         suite=name,
         models=tuple(model.name for model in models),
         rows=tuple(rows),
-        comparisons=tuple(compare(tasks, [model.name for model in models], outputs, seed)),
+        comparisons=tuple(compare(tasks, [model.name for model in opponents], compared | outputs, seed)),
         skipped=skipped,
         notes=tuple(dict.fromkeys(notes)),
         data=tuple(facts),
@@ -284,11 +290,9 @@ def run_suite(
 
 
 def _run_models(
-    task: Task, clips: TaskClips, models: Sequence[CachedEmbedder], baseline: CachedEmbedder | None, seed: int
+    task: Task, clips: TaskClips, models: Sequence[CachedEmbedder], before: TaskOutput | None, seed: int
 ) -> Iterator[tuple[TaskOutput, list[MetricRow]]]:
     """Yield the outputs and figures of each model, in order."""
-    # The baseline first: if it cannot do the task, no time is spent on the others.
-    before = run_task(task, clips, baseline, seed)[0] if baseline else None
     for model in models:
         output, seconds = run_task(task, clips, model, seed)
         yield output, list(_rows_of_task(task, model, clips, output, before, seconds=seconds, seed=seed))
