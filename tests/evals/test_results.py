@@ -41,7 +41,7 @@ def test_a_partial_data_set_is_not_compared_with_published_figures(tiny_model: P
     assert "9 of 975 clips" in page and "+17.5" not in page
     assert "82.5" not in page or "100 % for any model, with 9 clips" in page
     assert "; here 9 of 975 clips)" in figures.read(record, tiny_model).text
-    assert any("R@10: 100 % for any model, with 9 clips to search" in sentence for _, sentence in found.notes)
+    assert any("R@10: 100 % for any model, with 9 clips" in sentence for _, sentence in found.notes)
 
     whole = suite(tiny_model, tmp_path, replace(TASKS["AudioCaps"], test_clips=9))
     row = next(row for row in whole.rows if row.metric.key == "text_to_audio_R@1")

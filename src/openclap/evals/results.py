@@ -18,6 +18,7 @@ from openclap.formatting import markdown_table
 from openclap.text.prompts import SOUND
 
 if TYPE_CHECKING:
+    from openclap.evals.hard_text import HardText
     from openclap.evals.retrieval import Retrieval
     from openclap.evals.zero_shot import Reliability
     from openclap.pages.step_curves import LogRow
@@ -54,6 +55,7 @@ class TaskOutput:
     notes: tuple[str, ...] = ()
     lost: tuple[tuple[str, str], ...] = ()
     retrieval: Retrieval | None = None
+    hard_text: HardText | None = None
     classified: Classified | None = None
     classified_N: Sequence[int] = ()
     tagged: Tagged | None = None
@@ -269,7 +271,8 @@ METHODS = {
         "Cosine similarity of unit vectors, all captions against all clips. Text → audio queries with every caption: "
         "R@k is the share whose own clip ranks within k, mAP@10 the mean of 1/rank within 10. Audio → text queries "
         "with every clip: R@k and ranks take its best-placed caption, mAP@10 is the sum of i/rank over its captions "
-        "within 10, best first, divided by their count."
+        "within 10, best first, divided by their count. Captions with several right clips are measured like clips with "
+        "several captions."
     ),
     "Zero-shot": (
         f"One prompt per label (“{SOUND}” unless a task has its own), over all labels of the split; _ in labels reads "
@@ -280,6 +283,11 @@ METHODS = {
         "on the validation split of the data set, or, where there is none, by cross-validation of up to 5 folds over "
         "groups of the training split. The test split is used once."
     ),
+    "Hard text": (
+        "Each caption beside wrong ones that rules make of it: two events in the other order, two sources that "
+        "exchange what they do, a part denied, another number. The figure is the share of pairs in which the sound is "
+        "closer to the right caption."
+    ),
     "Ties": "Broken against the model: a wrong candidate with the same score, within 0.00001, ranks first.",
     "Intervals": (
         f"95 % percentile intervals of {RESAMPLES:,} bootstrap resamples of groups (takes of one recording are one "
@@ -288,7 +296,8 @@ METHODS = {
     "Chance": (
         f"Retrieval: mean and 95 % interval of {DRAWS} random similarities of the same shape. Labels: the best "
         "constant answer (accuracy: the most frequent label; balanced accuracy: 1 / labels), with the 95 % interval "
-        f"of these answers against {DRAWS} permutations of the labels by group. “Above chance” is yes when the two "
+        f"of these answers against {DRAWS} permutations of the labels by group. Hard text: one half, with the interval "
+        "of as many tosses of a coin. “Above chance” is yes when the two "
         "intervals do not meet, no when the figure lies within chance’s, and touching in between."
     ),
 }
@@ -297,6 +306,7 @@ METHOD_KINDS: dict[str, tuple[str, ...]] = {
     "Retrieval": ("retrieval",),
     "Zero-shot": ("zero_shot", "tagging"),
     "Probe": ("probe",),
+    "Hard text": ("hard_text",),
     "Ties": (),
     "Intervals": (),
     "Chance": (),
@@ -526,13 +536,23 @@ def _class_records(output: TaskOutput) -> list[dict[str, Any]]:
 
 
 def _answer_record(output: TaskOutput) -> dict[str, Any]:
-    """Every rank, or the confusion of classes where they are few."""
+    """Every rank or pair of captions, or the confusion of classes where they are few."""
     if output.retrieval is not None:
-        ranks = output.retrieval.ranks
+        # Of every pair of a caption and a right clip; with one clip per caption, the pairs are the captions.
+        ranks, relevance = output.retrieval.ranks, output.retrieval.ranks.relevance
         return {
-            "text_to_audio": ranks.text_to_audio_T.tolist(),
-            "audio_to_text": ranks.audio_to_text_T.tolist(),
-            "owner": ranks.owner_T.tolist(),
+            "text_to_audio": ranks.text_to_audio_P.tolist(),
+            "audio_to_text": ranks.audio_to_text_P.tolist(),
+            "owner": relevance.clip_P.tolist(),
+        } | ({} if relevance.is_of_owners else {"caption": relevance.caption_P.tolist()})
+    if output.hard_text is not None:
+        hard = output.hard_text
+        return {
+            "pairs": [
+                {"clip": output.clips.clips[pair.clip].key, "kind": pair.kind, "right": pair.right, "wrong": pair.wrong}
+                | {"right_cosine": float(right), "wrong_cosine": float(wrong)}
+                for pair, right, wrong in zip(hard.pairs, hard.right_P, hard.wrong_P, strict=True)
+            ]
         }
     if output.classified is not None and len(output.classes) <= MOST_CONFUSED:
         return {"labels": output.classes, "confusion": output.classified.confusion().tolist()}

@@ -23,6 +23,7 @@ from openclap.evals.bootstrap import (
     Estimate,
     bootstrap_interval,
     chance_classification,
+    chance_preference,
     chance_retrieval,
     paired_difference,
 )
@@ -72,11 +73,11 @@ def evaluate(
 
     Args:
         models: a model, a list of paths and names, or models under names of your choice.
-        data: for the suite "quick": packed shards, or anything that `openclap dataset build` reads; the demo's shards
-            without it. Its split "train" trains the probe; a source without splits is measured on as a whole. For all
-            other suites: the folder of the published data sets, each in a folder of its own; $OPENCLAP_HOME/datasets
-            without it.
-        suite: "quick", "paper", "supervised", a TOML file of tasks, or tasks.
+        data: for the suites "quick" and "hard-text": packed shards, or anything that `openclap dataset build` reads;
+            the demo's shards without it. Its split "train" trains the probe; a source without splits is measured on as
+            a whole. For all other suites: the folder of the published data sets, each in a folder of its own;
+            $OPENCLAP_HOME/datasets without it.
+        suite: "quick", "hard-text", "paper", "supervised", a TOML file of tasks, or tasks.
         split: of the collection, the split to measure on.
         baseline: a model to compare a single model with in pairs, such as its state before training.
         training: a `manifest.parquet` of training data; clips of its uploads, and with its sounds, are left out of
@@ -199,7 +200,9 @@ def _check_options(
     if on_collection and training is not None:
         raise ConfigError("A manifest of training data belongs to suites of published sets, such as paper.")
     if not on_collection and split != "test":
-        raise ConfigError(f"A split to measure on belongs to the suite quick. The tasks of {suite} name their splits.")
+        raise ConfigError(
+            f"A split to measure on belongs to the suites quick and hard-text. The tasks of {suite} name their splits."
+        )
 
 
 def _open(
@@ -327,7 +330,7 @@ def _rows_of_task(
 ) -> Iterator[MetricRow]:
     """The figures of one model: every measure of the output with its interval, chance and baseline."""
     protocol, incomplete = protocol_of(task, clips, output, model.clip_policy), _share_of_published(task, clips, output)
-    chances = _chance(output, seed) if task.chance else {}
+    chances = _chance(task, output, seed) if task.chance else {}
     resamples = RESAMPLES if output.tagged is None else TAGGING_RESAMPLES
 
     def interval(answers: TaskOutput, metric: Metric) -> Estimate:
@@ -355,11 +358,15 @@ def _rows_of_task(
         )
 
 
-def _chance(output: TaskOutput, seed: int) -> dict[Metric, Estimate]:
+def _chance(task: Task, output: TaskOutput, seed: int) -> dict[Metric, Estimate]:
     """The figures without any skill; none for tagging and few-shot."""
     if output.retrieval is not None:
-        ranks = output.retrieval.ranks
-        return chance_retrieval(ranks.owner_T, ranks.clips, seed=seed)
+        return chance_retrieval(output.retrieval.ranks.relevance, map_at=task.map_at, seed=seed)
+    if output.hard_text is not None:
+        return {
+            metric: chance_preference(len(position), seed=seed)
+            for metric, position in output.hard_text.by_metric().items()
+        }
     if output.classified is not None:
         groups = [output.clips.clips[i].group for i in output.classified_N]
         return chance_classification(output.classified, groups, seed=seed)
