@@ -159,6 +159,8 @@ class Task:
         probe: a name in PROBES.
         epochs: the most epochs of a probe's network.
         templates: prompts for labels; the embeddings of several are averaged.
+        alternatives: whether a label that lists alternatives, such as "horn, trumpet or whistle", scores as the best
+            of them; without, it is one text.
         classes: a file of the words for each class, a line each: the label, and after a tab the words.
         options: arguments for the reader.
         published: figures of papers on this data set.
@@ -186,6 +188,7 @@ class Task:
     probe: str = "linear"
     epochs: int = EPOCHS
     templates: tuple[str, ...] = (SOUND,)
+    alternatives: bool = False
     classes: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
@@ -312,6 +315,8 @@ def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: st
     if task.kind in ("zero_shot", "tagging"):
         words = " and ".join(f"“{template}”" for template in task.templates)
         parts.append(f"{len(data.classes)} classes as {words}{', words from a file' if task.classes else ''}")
+        if task.alternatives:
+            parts.append("of alternatives in a label the best")
     if task.kind == "few_shot":
         parts.append("up to 8 clips per label, 10 draws, logistic regression (MAEB)")
     if task.kind != "probe" or task.probe_protocol.long_clips:
@@ -634,6 +639,7 @@ TOML_TYPES: dict[str, tuple[type, str]] = {
     "share_captions": (bool, "true or false"),
     "folds": (int, "a whole number"),
     "epochs": (int, "a whole number"),
+    "alternatives": (bool, "true or false"),
     "multilabel": (bool, "true or false"),
     "chance": (bool, "true or false"),
     "options": (dict, "a table of the reader's arguments"),
