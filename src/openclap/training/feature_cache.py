@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from openclap.audio.augment import UNCHANGED
 from openclap.models.clap import CLAP
+from openclap.models.modern_text import ModernText
 from openclap.models.text_tower import TextTower
 from openclap.training.config import TrainConfig
 from openclap.types import AudioBatch, TextBatch
@@ -41,7 +42,7 @@ def cache_frozen_towers(clap: CLAP, config: TrainConfig) -> list[str]:
     is_plain = config.precision == "fp32" and not (config.compile or config.unfreeze_at)
     if not (repeats and is_plain and clap.logit_scale.device.type == "cpu"):
         return []
-    assert isinstance(clap.text_tower, TextTower)
+    assert isinstance(clap.text_tower, TextTower | ModernText)
     split_text: SplitInputs = split_padded_captions if clap.text_tower.config.padded else split_captions
     # Towers only. Heads are small and nearly always trained.
     splits = {"audio_tower": split_clips, "text_tower": split_text}
