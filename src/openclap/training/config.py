@@ -191,10 +191,15 @@ def parse_caption_fields(options: Iterable[str]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedInputs:
-    """The model and the number of pairs that a recipe expects, for planning before its start or data exist."""
+    """The model and the data that a recipe expects, for planning before its start or data exist.
+
+    Attributes:
+        mean_s: seconds of a clip in the mean, for models that read clips at their own length.
+    """
 
     preset: Preset
     pairs: int
+    mean_s: float = 0.0
 
 
 def override(config: C, options: Mapping[str, Any]) -> C:
