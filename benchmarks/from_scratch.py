@@ -50,10 +50,10 @@ from openclap.runtimes.torch import TorchRuntime
 from openclap.sources.record import Record
 from openclap.storage import write_bytes
 from openclap.training.config import OptimConfig, TrainConfig
+from openclap.training.feature_cache import CachedForward
 from openclap.training.model_setup import prepare_model, set_training_modes
 from openclap.training.optimizer import build_optimizer, set_learning_rate
 from openclap.training.step import TrainingStep
-from openclap.types import TextBatch
 
 NANO = presets.NAFLEXCLAP["naflexclap-nano"]
 CONTESTANTS = {
@@ -152,7 +152,7 @@ def train(model: Embedder, shards: ShardIndex, seed: int, options: argparse.Name
     loader = PairLoader(
         shards, model.frontend, model.tokenizer, batch_size=options.batch, seed=seed, lengths=lengths
     )
-    fill_text_cache(model, shards)
+    share_text_outputs(model, shards)
     set_training_modes(model.clap, config, 0)
     steps, losses = 0, []
     with retain_freed_memory():
@@ -180,12 +180,20 @@ def rate_factor(spent: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (spent - WARMUP) / (1 - WARMUP)))
 
 
-def fill_text_cache(model: Embedder, shards: ShardIndex) -> None:
-    """Compute the frozen text tower's outputs of all captions, which training then takes from its cache."""
-    captions = sorted({caption for number in range(len(shards)) for caption in shards.read_sample(number).captions})
-    for start in range(0, len(captions), 32):
-        batch: TextBatch = model.tokenizer(captions[start : start + 32])
-        model.clap.text_tower(batch)
+TEXT_OUTPUTS: dict[bytes, torch.Tensor] = {}
+"""The frozen text tower's outputs of all captions, which every contestant takes from its cache."""
+
+
+def share_text_outputs(model: Embedder, shards: ShardIndex) -> None:
+    """Let the frozen text tower's cache be one that holds every caption already."""
+    cached = model.clap.text_tower.forward
+    assert isinstance(cached, CachedForward)
+    if not TEXT_OUTPUTS:
+        captions = {caption for number in range(len(shards)) for caption in shards.read_sample(number).captions}
+        for caption in sorted(captions):
+            cached(model.tokenizer([caption]))
+        TEXT_OUTPUTS.update(cached.outputs)
+    cached.outputs = TEXT_OUTPUTS
 
 
 @torch.inference_mode()
