@@ -164,7 +164,7 @@ def test_fields_of_captions_are_drawn_by_their_weights(shards: ShardIndex) -> No
     said = {tuple(ids) for ids_BL in epoch for ids in ids_BL.tolist()}
     of_fields = [tokenize([f"{name} {n}" for n in range(len(shards))]).ids_BL.tolist() for name in ("noise", "title")]
     titles, texts = ({tuple(ids) for ids in rows} for rows in of_fields)
-    assert len(said) == len(shards) and said <= titles | texts and said & titles and said & texts
+    assert said <= titles | texts and said & titles and said & texts
     assert shards.read_sample(0, fields).captions[0].startswith("title")
 
 

@@ -173,9 +173,11 @@ def layer_numbers(tower: nn.Module) -> dict[str, int]:
     Blocks are the members of the innermost module lists, in order. What stands between two blocks, such as a merging of
     patches, belongs to the one before.
     """
-    lists = [name for name, module in tower.named_modules() if isinstance(module, nn.ModuleList)]
+    lists = {name: module for name, module in tower.named_modules() if isinstance(module, nn.ModuleList)}
+    # Not lists without weights, such as HTSAT's layouts of windows.
+    lists = {name: module for name, module in lists.items() if any(True for _ in module.parameters())}
     inner = [name for name in lists if not any(other.startswith(f"{name}.") for other in lists)]
-    blocks = [f"{name}.{number}." for name in inner for number in range(len(tower.get_submodule(name)))]  # type: ignore[arg-type]
+    blocks = [f"{name}.{number}." for name in inner for number in range(len(lists[name]))]
     numbers: dict[str, int] = {}
     layer = 0
     for name, _ in tower.named_parameters():

@@ -397,11 +397,15 @@ def count_flops(clap: CLAP, frontend: FrontEndConfig) -> FlopCount:
 
 def _count(encode: Callable[[], Tensor], clap: CLAP) -> float:
     trainable = [parameter for parameter in clap.parameters() if parameter.requires_grad]
+    gradients = [parameter.grad for parameter in trainable]
     # Attention as plain matrix products, since the counter does not support all attention kernels.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         total = encode().sum()
         if total.requires_grad:
-            torch.autograd.grad(total, trainable, allow_unused=True)
+            # Not autograd.grad: the counter does not allow it where a module reads a parameter of another one.
+            total.backward()
+    for parameter, gradient in zip(trainable, gradients, strict=True):
+        parameter.grad = gradient
     return float(counter.get_total_flops())
 
 
