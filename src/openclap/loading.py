@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from openclap.presets import Preset
 
-STARTS = {"demo-start": "openclap.checkpoints.starts:start"}
+STARTS = dict.fromkeys(("demo-start", "naflex-start"), "openclap.checkpoints.starts:start")
 """Initial models for training by name, with the functions that make their folders. Strings, so that this module imports
 no torch (see `openclap.runtimes.RUNTIMES`)."""
 

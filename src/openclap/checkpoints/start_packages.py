@@ -31,5 +31,5 @@ MINILM = WeightPackage(
     "Apache-2.0",
 )
 
-START_PACKAGES = {"demo-start": (AISFX, MINILM)}
+START_PACKAGES = {"demo-start": (AISFX, MINILM), "naflex-start": (AISFX, MINILM)}
 """The packages that each starting model is made from."""

