@@ -149,9 +149,7 @@ def train(model: Embedder, shards: ShardIndex, seed: int, options: argparse.Name
     lengths = None
     if model.frontend.config.is_any_length:
         lengths = clip_lengths(shards, LengthConfig(), model.frontend.sample_rate, model.frontend.samples)
-    loader = PairLoader(
-        shards, model.frontend, model.tokenizer, batch_size=options.batch, seed=seed, lengths=lengths
-    )
+    loader = PairLoader(shards, model.frontend, model.tokenizer, batch_size=options.batch, seed=seed, lengths=lengths)
     share_text_outputs(model, shards)
     set_training_modes(model.clap, config, 0)
     steps, losses = 0, []

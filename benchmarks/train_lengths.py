@@ -68,8 +68,10 @@ def lengths(batch: int, rounds: int, patches: int = CPU_TOKENS) -> None:
                 losses[name] = take([given])["loss"]
                 best[name] = min(best[name], time.process_time() - started)
     seconds = frames_B.double() * PRESET.frontend.mel.hop / PRESET.frontend.mel.rate
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; naflexclap-little, {batch} pairs a step,")
-    print(f"  the demo's: median {seconds.median():.2f} s, mean {seconds.mean():.2f} s; ratio of tokens to 10 s {ratio:.2f}")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; naflexclap-little, {batch} pairs of the demo:"
+    )
+    print(f"  median {seconds.median():.2f} s, mean {seconds.mean():.2f} s; ratio of tokens to 10 s {ratio:.2f}")
     own = best["at their own length"]
     for name, each in best.items():
         print(f"{name:22} {batch / each:7.2f} pairs/s   {each / own:5.2f} × the time   loss {losses[name]:.5f}")

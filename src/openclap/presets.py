@@ -234,9 +234,7 @@ MODERN_TEXT = TextTowerConfig(
 
 def naflexclap(name: str, audio: NaFlexConfig, text: TextTowerConfig, embedding_size: int = 512) -> Preset:
     """Build a preset of NaFlexCLAP."""
-    return Preset(
-        name, NAFLEX_FRONT_END, audio, text, embedding_size, audio_head="mlp_gelu", text_head="linear"
-    )
+    return Preset(name, NAFLEX_FRONT_END, audio, text, embedding_size, audio_head="mlp_gelu", text_head="linear")
 
 
 def _naflexclap_presets() -> dict[str, Preset]:
@@ -244,9 +242,7 @@ def _naflexclap_presets() -> dict[str, Preset]:
         width=320, depth=14, heads=5, patch_freq=16, patch_time=16, mlp_ratio=5.6, registers=1, layer_scale=1e-5
     )
     mediumd = replace(little, width=512, depth=20, heads=8, mlp_ratio=4.0, registers=4)
-    base = replace(
-        mediumd, width=768, depth=12, heads=12, patch_freq=8, patch_time=16, registers=1, pre_norm=True
-    )
+    base = replace(mediumd, width=768, depth=12, heads=12, patch_freq=8, patch_time=16, registers=1, pre_norm=True)
     small_text = replace(
         OPEN_CLIP_TEXT,
         context=32,

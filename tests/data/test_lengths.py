@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from support.errors import raises_naming
 
 RATE = 16_000
 SECONDS = (0.1, 0.2, 0.35, 0.5, 0.8, 0.9, 1.0, 1.5, 2.0, 2.5, 3.0, 0.05)
+ALL_LENGTHS = LengthConfig()
 MEL = MelConfig(RATE, 256, 160, 16, 50, 8000, "htk", "none", "db")
 
 
@@ -47,7 +49,7 @@ def tokenize(captions: list[str]) -> TextBatch:
     return TextBatch(ids_BL, torch.ones_like(ids_BL))
 
 
-def loader_of(shards: ShardIndex, config: LengthConfig = LengthConfig(), **options: object) -> PairLoader:
+def loader_of(shards: ShardIndex, config: LengthConfig = ALL_LENGTHS, **options: object) -> PairLoader:
     frontend = FrontEnd(FrontEndConfig(MEL, samples=RATE, fill="none", longest=60 * RATE))
     lengths = clip_lengths(shards, config, RATE, RATE)
     given = {"batch_size": 2, "seed": 3, "lengths": lengths} | options
@@ -99,9 +101,9 @@ def test_pools_rearrange_an_epoch(values: tuple[int, int, int, int], pool: int) 
     samples, batch, world, seed = values
     seconds_S = np.random.default_rng(seed).exponential(size=samples)
     order_S, step = epoch_order(np.arange(samples) // 4, seed, 0), batch * world
-    pooled_S = sort_in_pools(order_S, seconds_S, step, pool, seed, 0)
+    pooled_S = sort_in_pools(order_S, seconds_S, step, pool, seed=seed, epoch=0)
     assert sorted(pooled_S) == sorted(order_S)
-    np.testing.assert_array_equal(pooled_S, sort_in_pools(order_S, seconds_S, step, pool, seed, 0))
+    np.testing.assert_array_equal(pooled_S, sort_in_pools(order_S, seconds_S, step, pool, seed=seed, epoch=0))
     whole = samples // step * step
     np.testing.assert_array_equal(pooled_S[whole:], order_S[whole:])
     for start in range(0, whole, pool * step):
@@ -109,7 +111,7 @@ def test_pools_rearrange_an_epoch(values: tuple[int, int, int, int], pool: int) 
         assert sorted(pooled_S[part]) == sorted(order_S[part])
         steps = seconds_S[pooled_S[part]].reshape(-1, step) if pool > 1 else np.empty((0, step))
         bounds = sorted((each.min(), each.max()) for each in steps)
-        assert all(one[1] <= other[0] for one, other in zip(bounds, bounds[1:], strict=False))
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(bounds))
 
 
 def test_only_the_stated_part_of_a_long_clip_is_read() -> None:

@@ -73,7 +73,9 @@ def start(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     return folder
 
 
-def test_sixteen_real_sounds_of_different_lengths_are_learnt_by_heart(start: Path, shards: Path, tmp_path: Path) -> None:
+def test_sixteen_real_sounds_of_different_lengths_are_learnt_by_heart(
+    start: Path, shards: Path, tmp_path: Path
+) -> None:
     config = TrainConfig(
         start=str(start),
         data=str(shards),

@@ -52,7 +52,9 @@ def test_the_average_is_validated_saved_and_resumed_bit_for_bit(make_config: Mak
         seen.append(model.clap.audio_head[0].weight.detach().clone())
         return float(len(seen))
 
-    config = make_config(epochs=4, save_every=2, keep_checkpoints=9, optim=OptimConfig(lr=1e-2, warmup_steps=1, ema=0.5))
+    config = make_config(
+        epochs=4, save_every=2, keep_checkpoints=9, optim=OptimConfig(lr=1e-2, warmup_steps=1, ema=0.5)
+    )
     train(config, tmp_path / "whole", validate=validate)
     model = weights(tmp_path / "whole")
     assert torch.equal(model["audio_head.0.weight"], seen[-1])

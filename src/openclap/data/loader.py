@@ -167,7 +167,7 @@ class PairLoader:
             batches = rank_batches(order_S, self.batch_size, self.rank, self.world)
         else:
             seconds_S, step = self.lengths.read_s(), self.batch_size * self.world
-            order_S = sort_in_pools(order_S, seconds_S, step, self.lengths.pool, self.seed, epoch)
+            order_S = sort_in_pools(order_S, seconds_S, step, self.lengths.pool, seed=self.seed, epoch=epoch)
             batches = deal_by_length(order_S, seconds_S, self.batch_size, self.rank, self.world)
         return (_BatchPlan(epoch, numbers) for numbers in batches[start:].tolist())
 

@@ -42,7 +42,7 @@ def rank_batches(order_S: NDArray[np.int64], batch_size: int, rank: int, world: 
 
 
 def sort_in_pools(
-    order_S: NDArray[np.int64], seconds_S: NDArray[np.float64], step: int, pool: int, seed: int, epoch: int
+    order_S: NDArray[np.int64], seconds_S: NDArray[np.float64], step: int, pool: int, *, seed: int, epoch: int
 ) -> NDArray[np.int64]:
     """Rearrange an epoch's order so that the `step` samples of a step have similar lengths.
 

@@ -214,8 +214,10 @@ def captions_of_json(content: Any) -> tuple[str, ...]:
 
 
 def captions_of_fields(content: Any, fields: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Read the captions of each field that has some, in the order of `fields`; "original_data.title" is a nested one."""
-    found = {name: tuple(text for text in _strings(_value(content, name)) if not is_placeholder(text)) for name in fields}
+    """Read the captions of each field that has some, in the order of `fields`; "a.b" is the field b of a."""
+    found = {
+        name: tuple(text for text in _strings(_value(content, name)) if not is_placeholder(text)) for name in fields
+    }
     return {name: captions for name, captions in found.items() if captions}
 
 

@@ -16,7 +16,6 @@ from openclap.models.attention import GatedAttention, Rotation, bands, keys_only
 from openclap.models.config import ModernTextSizes, TextTowerConfig
 from openclap.types import TextBatch
 
-
 SWIGLU_GAIN = 1.22
 """open_clip's factor of the initial weights of a SwiGLU's first layer."""
 

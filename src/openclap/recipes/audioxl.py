@@ -1,12 +1,12 @@
 """NaFlexCLAP on 366 million pairs, a row each: the size of LAION-Audio-XL, for planning on paper.
 
 Command:   openclap init PRESET --out START
-           torchrun --nnodes 8 --nproc-per-node 8 … --module openclap train ROW --start START --data SHARDS/train --out RUN
+           torchrun --nnodes 8 --nproc-per-node 8 … --module openclap train ROW --start START --data SHARDS --out RUN
 Hardware:  eight machines of eight GPUs, with 128 pairs on each; docs/howto/train-naflex.md has the plan, its numbers
            and its limits
 Time:      not measured: these were never run here
-Expected:  nothing is published of these sizes; the size of the set, its 1,024 million samples and the schedule are those
-           that the cards of LAION's CLAP2 state
+Expected:  nothing is published of these sizes; the size of the set, the number of samples and the schedule are about
+           those that the cards of LAION's CLAP2 state
 """
 
 from __future__ import annotations

@@ -180,10 +180,12 @@ def parse_caption_fields(options: Iterable[str]) -> dict[str, float]:
         try:
             fields[name.strip()] = float(weight)
         except ValueError:
-            raise ConfigError(f"caption_fields has {option!r}, expected a field and its weight, like text=0.7.") from None
+            raise ConfigError(
+                f"caption_fields has {option!r}, expected a field and its weight, like text=0.7."
+            ) from None
     if not fields or "" in fields or not all(0 <= weight < math.inf for weight in fields.values()):
         raise ConfigError(
-            f"caption_fields is {','.join(options)!r}, expected one field or more, each with a weight of 0 or more, like "
+            f"caption_fields is {','.join(options)!r}, expected fields with weights of 0 or more, like "
             "text=0.7,original_data.title=0.3."
         )
     return fields

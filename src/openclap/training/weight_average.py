@@ -1,7 +1,7 @@
 """An exponential moving average of the weights, which is validated and saved in their place.
 
-After step t the average a becomes d·a + (1 − d)·w, with d = min(`decay`, (1 + t) / (10 + t)): the first steps forget the
-initial weights fast (as TensorFlow's ExponentialMovingAverage with num_updates).
+After step t the average a becomes d·a + (1 − d)·w, with d = min(`decay`, (1 + t) / (10 + t)): the first steps forget
+the initial weights fast (as TensorFlow's ExponentialMovingAverage with num_updates).
 """
 
 from __future__ import annotations
