@@ -125,8 +125,9 @@ def initialise(tower: NaFlex) -> None:
                 nn.init.zeros_(module.bias)
     with torch.no_grad():
         for number, block in enumerate(tower.blocks, start=1):
+            assert isinstance(block, Block)
             for projection in (block.attn.proj, block.mlp.fc2):
-                projection.weight.div_(math.sqrt(2 * number))  # type: ignore[operator, union-attr]
+                projection.weight.div_(math.sqrt(2 * number))
 
 
 def _with_registers(valid_BN: Tensor | None, registers: int) -> Tensor | None:
