@@ -73,6 +73,7 @@ def test_override_converts_text_by_field_type() -> None:
         "optim.ema": "0.9",
         "optim.layer_decay": "0.5",
         "optim.cooldown": "0.5",
+        "objective.teacher_share": "0.9",
     }
     flags = dict.fromkeys(("freeze_batch_norm", "compile", "activation_checkpointing"), "yes")
     flags["objective.spare_equal_captions"] = "yes"

@@ -231,8 +231,9 @@ class _BatchReader:
             audio=concatenate([clip.audio for clip in clips]),
             text=self.tokenize(captions),
             owner_T=torch.arange(len(clips)).repeat_interleave(torch.tensor([len(clip.captions) for clip in clips])),
-            caption_id_T=torch.tensor([_caption_id(caption) for caption in captions]),
+            caption_id_T=torch.tensor([caption_id(caption) for caption in captions]),
             keys=tuple(clip.key for clip in clips),
+            numbers=tuple(clip.number for clip in clips),
         )
 
 
@@ -246,7 +247,7 @@ def _empty_batch(frontend: FrontEndLike) -> PairBatch:
     return PairBatch(AudioBatch(second.mel_BVTF[:0], second.is_long_B[:0], frames_B), text, none_T, none_T, keys=())
 
 
-def _caption_id(caption: str) -> int:
+def caption_id(caption: str) -> int:
     """Hash a caption to 63 bits (int64 is signed); unlike `hash`, the same in every process."""
     return int.from_bytes(blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -309,6 +310,7 @@ class Clip:
     """One sample, ready for a batch."""
 
     key: str
+    number: int
     audio: AudioBatch
     captions: Captions
 
@@ -350,7 +352,7 @@ class ClipReader:
         if self.augment.mixup and rng.random() < self.augment.mixup:
             wave_N, captions = self._mixed(number, wave_N, captions, rng)
         audio = hide_stripes(self._to_input(wave_N, rng), self.augment, rng)
-        return Clip(self.shards.keys[number], audio, captions)
+        return Clip(self.shards.keys[number], number, audio, captions)
 
     def _to_input(self, wave_N: Wave, rng: np.random.Generator) -> AudioBatch:
         # Cut here by the run's policy, so the front end itself draws and cuts nothing.

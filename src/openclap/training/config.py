@@ -107,6 +107,8 @@ class TrainConfig:
         lengths: clips at their own length, for towers that read any length.
         channels: how a sound with several channels becomes mono: their "mean", or the "left", "right" or "loudest".
         objective, augment: the training objective, and data augmentation.
+        teacher: models whose similarities become part of the targets (`objective.teacher_share`), several separated by
+            commas; "" for none.
         frozen: parts of the model that are not trained, by prefixes of their names.
         unfreeze_at: the step from which frozen parts are trained too; 0 for never.
         freeze_batch_norm: use the towers' batch norms with the running statistics of the initial model.
@@ -136,6 +138,7 @@ class TrainConfig:
     lengths: LengthConfig = field(default_factory=LengthConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     augment: AugmentConfig = UNCHANGED
+    teacher: tuple[str, ...] = ()
     optim: OptimConfig = field(default_factory=OptimConfig)
     frozen: tuple[str, ...] = ()
     unfreeze_at: int = 0
@@ -166,6 +169,12 @@ class TrainConfig:
             check_count(name, getattr(self, name), least=least, most=most)
         if self.batch_size < 2:
             raise ConfigError("batch_size is 1, expected 2 or more: a contrastive loss needs negatives in the batch.")
+        if self.teacher and self.objective.kind == "siglip":
+            raise ConfigError("objective.kind is siglip, which has no softmax for a teacher. Choose infonce or mlp.")
+        if self.teacher and self.augment.mixup:
+            raise ConfigError(
+                f"augment.mixup is {self.augment.mixup}, expected 0 with a teacher: it has embedded no mixtures."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data, for `config.json` in the run folder."""

@@ -27,7 +27,7 @@ from openclap.locks import only_writer
 from openclap.malloc import retain_freed_memory
 from openclap.models.objectives import build_objective
 from openclap.storage import write_bytes
-from openclap.training import checkpointing
+from openclap.training import checkpointing, teacher
 from openclap.training.checkpointing import CHECKPOINTS, CONFIG, MODEL, TrainingProgress
 from openclap.training.config import TrainConfig, parse_caption_fields
 from openclap.training.distributed import broadcast_from_first, sum_over_processes
@@ -52,7 +52,7 @@ from openclap.training.optimizer import build_optimizer, schedule_factor, set_le
 from openclap.training.remote_checkpoints import RemoteCheckpoints
 from openclap.training.step import TrainingStep
 from openclap.training.weight_average import WeightAverage
-from openclap.types import PairBatch
+from openclap.types import PairBatch, Progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -101,6 +101,7 @@ def train(
     shards: ShardIndex | None = None,
     validate: Validate | None = None,
     progress: OnRow = lambda row: None,
+    teaching: Progress = lambda done, total: None,
 ) -> TrainingResult:
     """Train with `config` in the run folder `out`; called again, resume from the last checkpoint.
 
@@ -114,6 +115,7 @@ def train(
             one, and `config.patience` ends a run whose score no longer improves.
         progress: called with every row: step, total_steps, epoch, loss, scale, grad_norm, lr, pairs_per_s,
             seconds_left, and score and best after an epoch; and, for the initial model, step 0 with a score alone.
+        teaching: called with sounds embedded by the teachers of `config.teacher`, and sounds in all.
 
     Raises ConfigError when `out` or `config.remote_checkpoints` holds another run, or cannot be written; DataError for
     unusable shards; TrainingError for a run that diverges or collapses (see `divergence`), which keeps its last good
@@ -130,6 +132,7 @@ def train(
         try:
             trainer.claim_folder()
             trainer.restore()
+            trainer.embed_with_teachers(teaching if is_first else lambda done, total: None)
             return trainer.run(progress if is_first else lambda row: None)
         finally:
             trainer.close()
@@ -156,6 +159,7 @@ class Trainer:
             channels=config.channels,
         )
         self.start_digest = self.embedder.digest()
+        self.teachers = teacher.load_teachers(config.teacher, self.accelerator.device)
         self.model = self.embedder.clap = prepare_model(self.embedder.clap, config, self.accelerator)
         # Before compilation, or counting the operations would compile the towers for its own batch size.
         self.meter = UtilisationMeter(self.model, self.embedder.preset.frontend, DTYPES[config.precision])
@@ -365,7 +369,11 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         identity = checkpointing.run_identity(
-            self.config, self.shards, self.start_digest, self.accelerator.num_processes
+            self.config,
+            self.shards,
+            self.start_digest,
+            self.accelerator.num_processes,
+            [each.digest() for each in self.teachers],
         )
         is_known = checkpointing.holds_run(self.out, identity)
         if self.remote:
@@ -383,6 +391,25 @@ class Trainer:
         # A killed run has logged steps after its last checkpoint; TensorBoard hides them, as `open_log` drops them.
         tensorboard = {"purge_step": self.progress.step, "flush_secs": 10}
         self.accelerator.init_trackers(PROJECT, init_kwargs={"tensorboard": tensorboard})
+
+    def embed_with_teachers(self, progress: Progress) -> None:
+        """Embed the training data with the teachers, unless the run folder holds their vectors, and release them."""
+        if not self.teachers:
+            return
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        teacher.embed_with_teachers(
+            self.teachers,
+            self.config.teacher,
+            self.shards,
+            self.out,
+            rank=rank,
+            world=world,
+            fields=self.loader.clips.fields,
+            progress=progress,
+        )
+        self.accelerator.wait_for_everyone()
+        self.training_step.attach_teacher = teacher.open_teachers(len(self.teachers), self.out, world)
+        self.teachers = []
 
     def close(self) -> None:
         """Close trackers and give up the lease, after success and failure."""
