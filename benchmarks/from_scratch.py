@@ -225,18 +225,19 @@ def report(options: argparse.Namespace) -> None:
     }
     groups, gallery = found["naflex"][0]["groups"], found["naflex"][0]["gallery"]
     hits = {name: np.mean([run["hits"] for run in runs], axis=0) for name, runs in found.items()}
-    print(f"\n{options.minutes:g} minutes of processor time each, {options.seeds} seeds, {gallery} clips and captions")
+    print(f"\n{options.minutes:g} minutes of processor time each; seeds: {options.seeds}; {gallery} clips and captions")
     for name, runs in found.items():
         epochs = np.mean([run["epochs"] for run in runs])
         each = ", ".join(f"{np.mean(run['hits']):.3f}" for run in runs)
-        print(f"{name:8} R@10 {interval(hits[name], groups)}; seeds {each}; {epochs:.2f} epochs")
-    print(f"naflex less htsat: {interval(hits['naflex'] - hits['htsat'], groups)}")
+        print(f"{name:8} R@10 {interval(hits[name], groups)}; by seed {each}; {epochs:.2f} epochs")
+    print(f"naflex less htsat: {interval(hits['naflex'] - hits['htsat'], groups, sign='+')}")
     print(f"chance   R@10 {10 / gallery:.3f}")
 
 
-def interval(value_N: Floats, groups: list[str]) -> str:
-    estimate: Estimate = bootstrap_interval(mean_of(value_N), groups)
-    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
+def interval(value_N: Floats, groups: list[str], *, sign: str = "") -> str:
+    found: Estimate = bootstrap_interval(mean_of(value_N), groups)
+    value, low, high = (format(number, f"{sign}.3f") for number in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
 
 
 if __name__ == "__main__":
