@@ -27,7 +27,14 @@ class Recipe(Protocol):
     def config(self) -> TrainConfig: ...
 
 
-RECIPES: dict[str, Recipe] = {"demo": demo, "small": small, "naflex": naflex, **laion.RUNS, **audioxl.RUNS}
+class PlannedRecipe(Recipe, Protocol):
+    """A recipe that can be planned before its start and data exist."""
+
+    def expected_inputs(self) -> ExpectedInputs: ...
+
+
+PLANNED: dict[str, PlannedRecipe] = {**laion.RUNS, **audioxl.RUNS}
+RECIPES: dict[str, Recipe] = {"demo": demo, "small": small, "naflex": naflex, **PLANNED}
 DATA_RECIPES: dict[str, ModuleType] = {"laion-630k": laion_630k}
 
 
@@ -41,8 +48,7 @@ def recipe(name: str) -> TrainConfig:
 
 def expected_inputs(name: str) -> ExpectedInputs | None:
     """Return the model and the data that a planned recipe expects; None for other recipes."""
-    planned = {**laion.RUNS, **audioxl.RUNS}
-    return planned[name].expected_inputs() if name in planned else None
+    return PLANNED[name].expected_inputs() if name in PLANNED else None
 
 
 def data_recipe(name: str) -> DataRecipe:
