@@ -2,8 +2,8 @@
 
 Command:   openclap demo, then: openclap train naflex --out RUN
 Hardware:  two CPU cores, 2 GB of memory
-Time:      about three minutes of processor time
-Expected:  the tower learns its few sounds and not much beyond them; see docs/benchmarks.md
+Time:      about three minutes of processor time, estimated from its first epoch
+Expected:  not measured on the demo's few sounds; docs/benchmarks.md has this tower after two minutes on 3,017 pairs
 """
 
 from __future__ import annotations
