@@ -4,7 +4,8 @@
 
 PAIRS holds `pairs.csv` and the sounds of named packages (`python -m scripts.mini.build_pairs --out PAIRS`): every
 recording whose caption was read against its file's name, split by group; rendered notes and spoken prompts are left
-out. The text tower is MiniLM, as in the demo; its outputs are computed before the clock starts. Both models have the
+out. The text tower is the bundled model's, which was distilled from MiniLM; its outputs are computed before the clock
+starts. Both models have the
 same heads, objective, optimizer, batches and captions. The NaFlex tower (`naflexclap-nano`) reads clips at their own
 length, HTSAT-tiny fills or cuts each to ten seconds, as LAION's. Both train until `--minutes` of processor time are
 spent, decoding and log-mels included, under a warm-up and a cosine that follow this time. So the machine may be busy,
@@ -55,7 +56,7 @@ from openclap.training.model_setup import prepare_model, set_training_modes
 from openclap.training.optimizer import build_optimizer, set_learning_rate
 from openclap.training.step import TrainingStep
 
-NANO = presets.NAFLEXCLAP["naflexclap-nano"]
+NANO = replace(presets.NAFLEXCLAP["naflexclap-nano"], text=presets.MINI.text, embedding_size=512)
 CONTESTANTS = {
     "naflex": NANO,
     "htsat": replace(
@@ -129,11 +130,11 @@ def contest(name: str, seed: int, options: argparse.Namespace) -> None:
 
 
 def fresh_model(preset: presets.Preset) -> Embedder:
-    """Random weights from torch's generator, and MiniLM's as the text tower."""
-    demo = openclap.load("demo-start", device="cpu")
+    """Random weights from torch's generator, and the text tower of the bundled model."""
+    mini = openclap.load("mini", device="cpu", runtime="torch")
     clap = build_clap(preset)
-    clap.text_tower.load_state_dict(demo.clap.text_tower.state_dict())
-    return Embedder(TorchRuntime(clap, preset, demo.tokenizer, device=torch.device("cpu")))
+    clap.text_tower.load_state_dict(mini.clap.text_tower.state_dict())
+    return Embedder(TorchRuntime(clap, preset, mini.tokenizer, device=torch.device("cpu")))
 
 
 def train(model: Embedder, shards: ShardIndex, seed: int, options: argparse.Namespace) -> dict[str, Any]:

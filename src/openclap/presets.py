@@ -60,8 +60,8 @@ ADDED = ("audio_head", "text_head", "unit_audio")
 """Fields that presets did not have at first."""
 
 
-DEMO = Preset(
-    name="demo",
+MINI = Preset(
+    name="mini",
     frontend=FrontEndConfig(
         mel=MelConfig(
             rate=44100,
@@ -80,42 +80,27 @@ DEMO = Preset(
         samples=99 * 1024,
         fill="pad",
     ),
-    audio=PANNConfig(widths=(64, 128, 256, 512), pool="max"),
+    # Classes of three libraries on which aiSFX was trained: sound effect categories (UCS).
+    audio=PANNConfig(widths=(64, 128, 256, 512), pool="max", categories=(78, 79, 69)),
     text=TextTowerConfig(
         model_type="bert",
         pooling="mean",
         context=77,
         hidden_size=384,
         sizes={
-            "num_hidden_layers": 6,
-            "num_attention_heads": 12,
-            "intermediate_size": 1536,
-            "vocab_size": 30522,
-            "layer_norm_eps": 1e-12,
-        },
-    ),
-)
-"""aiSFX's convolutional tower (100 frames, 2.3 s) and the MiniLM sentence encoder."""
-
-MINI = Preset(
-    name="mini",
-    frontend=DEMO.frontend,
-    # Classes of three libraries on which aiSFX was trained: sound effect categories (UCS).
-    audio=PANNConfig(widths=(64, 128, 256, 512), pool="max", categories=(78, 79, 69)),
-    text=replace(
-        DEMO.text,
-        sizes={
-            **DEMO.text.sizes,
             "num_hidden_layers": 3,
+            "num_attention_heads": 12,
             "intermediate_size": 768,
             "vocab_size": 6000,
+            "layer_norm_eps": 1e-12,
             "max_position_embeddings": 80,
         },
     ),
     embedding_size=384,
 )
-"""The bundled model: the demo's front end and audio tower with category heads, and a text tower distilled from MiniLM.
-Embeddings are in the space of whitened MiniLM embeddings (docs/decisions/0026-a-model-in-the-package.md)."""
+"""The bundled model: aiSFX's convolutional tower (100 frames, 2.3 s) with category heads, and a text tower distilled
+from MiniLM. Embeddings are in the space of whitened MiniLM embeddings
+(docs/decisions/0026-a-model-in-the-package.md)."""
 
 # 1001 frames in 10 s. LAION-CLAP's plain models compute this log-mel inside the network and its fusion models the other
 # one outside, with another library: hence two mel scales.
@@ -255,13 +240,23 @@ def _naflexclap_presets() -> dict[str, Preset]:
             "max_position_embeddings": 32,
         },
     )
+    nano_text = replace(
+        OPEN_CLIP_TEXT,
+        hidden_size=192,
+        sizes={
+            **OPEN_CLIP_TEXT.sizes,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "intermediate_size": 768,
+        },
+    )
     test = NaFlexConfig(width=96, depth=2, heads=6, patch_freq=64, patch_time=4)
     # A few clips are few steps: without layer scale, which starts the branches at nearly nothing, and with a norm of
     # the patches, which are raw decibels.
     nano = NaFlexConfig(width=192, depth=6, heads=3, patch_freq=16, patch_time=16, registers=1, pre_norm=True)
     found = [
         naflexclap("naflexclap-test", test, small_text, embedding_size=64),
-        naflexclap("naflexclap-nano", nano, DEMO.text),
+        naflexclap("naflexclap-nano", nano, nano_text, embedding_size=256),
         naflexclap("naflexclap-little", little, OPEN_CLIP_TEXT),
         naflexclap("naflexclap-mediumd", mediumd, OPEN_CLIP_TEXT),
         naflexclap("naflexclap-base", base, MODERN_TEXT),
@@ -271,7 +266,7 @@ def _naflexclap_presets() -> dict[str, Preset]:
 
 NAFLEXCLAP = _naflexclap_presets()
 """Sizes of open_clip's naflexclap_test, _little, _mediumd and _base_pf8_pt16_moderntextp, and one of ours for CPUs,
-"nano", with the demo's text tower."""
+"nano"."""
 
 AUDIO_TOWERS: dict[str, AudioConfig] = {
     "htsat-tiny": HTSAT_TINY,
@@ -294,7 +289,6 @@ def audio_tower_name(audio: AudioConfig) -> str | None:
 TEXT_TOWERS: dict[str, TextTowerConfig] = {"roberta": ROBERTA, "bert": BERT, "bart": BART, "clip": CLIP_TEXT}
 
 PRESETS: dict[str, Preset] = {
-    "demo": DEMO,
     "mini": MINI,
     **{
         f"{audio}-{text}": laion(AUDIO_TOWERS[audio], TEXT_TOWERS[text], f"{audio}-{text}")

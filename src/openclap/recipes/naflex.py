@@ -1,9 +1,9 @@
-"""Train a small NaFlex tower from scratch beside the demo's frozen text tower, on the demo's sounds.
+"""Train a small NaFlex model from scratch, on the demo's sounds.
 
-Command:   openclap demo, then: openclap train naflex --out RUN
+Command:   openclap demo; openclap init naflexclap-nano --out START; openclap train naflex --start START --out RUN
 Hardware:  two CPU cores, 2 GB of memory
 Time:      about three minutes of processor time, estimated from its first epoch
-Expected:  not measured on the demo's few sounds; docs/benchmarks.md has this tower after two minutes on 3,017 pairs
+Expected:  not measured on the demo's few sounds; docs/benchmarks.md has its tower after two minutes on 3,017
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from openclap.training.config import OptimConfig, TrainConfig
 def config() -> TrainConfig:
     """Return twenty epochs; the finished model is the moving average of the weights."""
     return TrainConfig(
-        start="naflex-start",
+        start=str(paths.home() / "starts" / "naflexclap-nano"),
         data=str(paths.home() / "demo" / "shards" / "train"),
         epochs=20,
         batch_size=32,
@@ -27,6 +27,5 @@ def config() -> TrainConfig:
         optim=OptimConfig(
             lr=1e-3, tower_lr=1e-3, weight_decay=0.05, warmup_steps=10, schedule="wsd", layer_decay=0.9, ema=0.98
         ),
-        frozen=("text_tower",),
         save_every=20,
     )

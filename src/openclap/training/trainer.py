@@ -28,6 +28,7 @@ from openclap.malloc import retain_freed_memory
 from openclap.models.objectives import build_objective
 from openclap.storage import write_bytes
 from openclap.training import checkpointing, teacher
+from openclap.training.averaging import StartAverage
 from openclap.training.checkpointing import CHECKPOINTS, CONFIG, MODEL, TrainingProgress
 from openclap.training.config import TrainConfig, parse_caption_fields
 from openclap.training.distributed import broadcast_from_first, sum_over_processes
@@ -159,8 +160,13 @@ class Trainer:
             channels=config.channels,
         )
         self.start_digest = self.embedder.digest()
+        clap = self.embedder.clap
+        # Before a checkpoint is restored. Without the option, the model is validated and written as it is.
+        self.averaged: Callable[[], AbstractContextManager[None]] = (
+            StartAverage(clap, config.start_share).applied if config.start_share else nullcontext
+        )
         self.teachers = teacher.load_teachers(config.teacher, self.accelerator.device)
-        self.model = self.embedder.clap = prepare_model(self.embedder.clap, config, self.accelerator)
+        self.model = self.embedder.clap = prepare_model(clap, config, self.accelerator)
         # Before compilation, or counting the operations would compile the towers for its own batch size.
         self.meter = UtilisationMeter(self.model, self.embedder.preset.frontend, DTYPES[config.precision])
         compile_towers(self.model, config)
@@ -312,8 +318,8 @@ class Trainer:
         """Validate, and write the model if it is the best so far."""
         assert self.validate is not None
         self.model.eval()
+        # The first process alone validates; the others need its score, because it decides when all of them stop.
         with self.final_weights():
-            # The first process alone validates; the others need its score, because it decides when all of them stop.
             score = self.validate(self.embedder) if self.accelerator.is_main_process else 0.0
             score = broadcast_from_first(self.accelerator, score)
             self.progress = self.progress.with_score(score)
@@ -322,9 +328,12 @@ class Trainer:
         set_training_modes(self.model, self.config, self.progress.step)
         return {"score": score, "best": self.progress.best_score, "best_step": self.progress.best_step}
 
-    def final_weights(self) -> AbstractContextManager[None]:
-        """Put the weights of a finished model into the network: their moving average, if there is one."""
-        return self.average.in_use() if self.average else nullcontext()
+    @contextmanager
+    def final_weights(self) -> Iterator[None]:
+        """Put the weights of a finished model into the network: their moving average, and its mean with the start, as
+        the configuration asks for."""
+        with self.average.in_use() if self.average else nullcontext(), self.averaged():
+            yield
 
     def save(self) -> None:
         """Save a checkpoint, here and remotely. Older ones stay until a further step has shown this one to be good."""
