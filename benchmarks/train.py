@@ -2,6 +2,7 @@
 
     python benchmarks/train.py [--device cpu] [--batch 8] [--steps 2] [--rounds 4] [--preset tiny|base] [--fusion]
                                [--compile] [--largest]
+    python benchmarks/train.py --lengths [--batch 16] [--rounds 2]
 
 A step is forward, loss, backward, clipping of the gradient's norm and AdamW, in training mode. Ours is
 `openclap.training.step.TrainingStep`, as the loop calls it, with memory kept as the loop keeps it. Theirs is
@@ -14,7 +15,8 @@ process held. Before that both must give the same vectors.
 (ClapModel's loss counts the direction from text to audio twice, and the other not at all; it costs the same.)
 
 The models are HTSAT of `--preset` and RoBERTa; `--fusion` gives every clip four views. bf16 is autocast, where the
-device has units for it. `--largest` looks for the largest batch that a GPU has room for, in place of times.
+device has units for it. `--largest` looks for the largest batch that a GPU has room for, in place of times. `--lengths`
+measures a NaFlex model on clips at their own length instead (`train_lengths.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator
 from torch import nn
+from train_lengths import lengths
 from transformers import ClapConfig, ClapModel
 
 from openclap import presets
@@ -66,6 +69,9 @@ def main() -> None:
     if options.only:
         alone(options)
         return
+    if options.lengths:
+        lengths(options.batch, options.rounds)
+        return
     precisions = ["fp32"] + (["bf16"] if has_bf16(options.device) else [])
     views = "four views" if options.fusion else "one view"
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.device}; HTSAT-{options.preset}")
@@ -89,6 +95,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fusion", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--largest", action="store_true")
+    parser.add_argument("--lengths", action="store_true")
     parser.add_argument("--only", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--precision", default="fp32", help=argparse.SUPPRESS)
     return parser.parse_args()

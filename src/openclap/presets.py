@@ -203,6 +203,87 @@ def laion(audio: AudioConfig, text: TextTowerConfig = ROBERTA, name: str = "laio
     return Preset(name, frontend, audio, text, temperatures=2, transforms=True)
 
 
+# Clips of up to a minute are read as a whole (docs/decisions/0028).
+NAFLEX_FRONT_END = FrontEndConfig(_HTK, samples=480000, fill="none", longest=60 * 48000)
+"""The front end of NaFlexCLAP: training clips of ten seconds."""
+OPEN_CLIP_TEXT = replace(CLIP_TEXT, tokenizer="clip")
+"""CLIP's text tower with the tokenizer in this package."""
+MODERN_TEXT = TextTowerConfig(
+    "modern",
+    pooling="map",
+    context=256,
+    hidden_size=512,
+    sizes={
+        "num_hidden_layers": 12,
+        "heads": 8,
+        "vocab_size": 50260,
+        "mlp_ratio": 2.6666667,
+        "norm_eps": 1e-5,
+        "gated": True,
+        "qk_norm": True,
+        "causal": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "gate_bias": False,
+        "bos_id": 50259,
+        "eos_id": 50257,
+        "pad_id": 50258,
+    },
+    tokenizer="r50k_base",
+)
+
+
+def naflexclap(name: str, audio: NaFlexConfig, text: TextTowerConfig, embedding_size: int = 512) -> Preset:
+    """Build a preset of NaFlexCLAP."""
+    return Preset(name, NAFLEX_FRONT_END, audio, text, embedding_size, audio_head="mlp_gelu", text_head="linear")
+
+
+def _naflexclap_presets() -> dict[str, Preset]:
+    little = NaFlexConfig(
+        width=320, depth=14, heads=5, patch_freq=16, patch_time=16, mlp_ratio=5.6, registers=1, layer_scale=1e-5
+    )
+    mediumd = replace(little, width=512, depth=20, heads=8, mlp_ratio=4.0, registers=4)
+    base = replace(mediumd, width=768, depth=12, heads=12, patch_freq=8, patch_time=16, registers=1, pre_norm=True)
+    small_text = replace(
+        OPEN_CLIP_TEXT,
+        context=32,
+        hidden_size=64,
+        sizes={
+            **OPEN_CLIP_TEXT.sizes,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 256,
+            "max_position_embeddings": 32,
+        },
+    )
+    nano_text = replace(
+        OPEN_CLIP_TEXT,
+        hidden_size=192,
+        sizes={
+            **OPEN_CLIP_TEXT.sizes,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "intermediate_size": 768,
+        },
+    )
+    test = NaFlexConfig(width=96, depth=2, heads=6, patch_freq=64, patch_time=4)
+    # A few clips are few steps: without layer scale, which starts the branches at nearly nothing, and with a norm of
+    # the patches, which are raw decibels.
+    nano = NaFlexConfig(width=192, depth=6, heads=3, patch_freq=16, patch_time=16, registers=1, pre_norm=True)
+    found = [
+        naflexclap("naflexclap-test", test, small_text, embedding_size=64),
+        naflexclap("naflexclap-nano", nano, nano_text, embedding_size=256),
+        naflexclap("naflexclap-little", little, OPEN_CLIP_TEXT),
+        naflexclap("naflexclap-mediumd", mediumd, OPEN_CLIP_TEXT),
+        naflexclap("naflexclap-base", base, MODERN_TEXT),
+    ]
+    return {preset.name: preset for preset in found}
+
+
+NAFLEXCLAP = _naflexclap_presets()
+"""Sizes of open_clip's naflexclap_test, _little, _mediumd and _base_pf8_pt16_moderntextp, and one of ours for CPUs,
+"nano"."""
+
 AUDIO_TOWERS: dict[str, AudioConfig] = {
     "htsat-tiny": HTSAT_TINY,
     "htsat-base": HTSAT_BASE,
@@ -230,6 +311,7 @@ PRESETS: dict[str, Preset] = {
         for audio in AUDIO_TOWERS
         for text in TEXT_TOWERS
     },
+    **NAFLEXCLAP,
     "htsat-tiny-fusion-roberta": laion(replace(HTSAT_TINY, fusion="aff_2d"), name="htsat-tiny-fusion-roberta"),
 }
 

@@ -7,8 +7,8 @@ nor numpy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -85,9 +85,10 @@ class AudioBatch:
     def split(self, clips: int) -> list[AudioBatch]:
         """Split into batches of at most `clips` clips, without frames that are padding for all of a batch."""
         starts = range(0, len(self.is_long_B), clips)
-        return [self._rows(slice(start, start + clips)) for start in starts]
+        return [self.rows(slice(start, start + clips)) for start in starts]
 
-    def _rows(self, rows: slice) -> AudioBatch:
+    def rows(self, rows: slice | Sequence[int]) -> AudioBatch:
+        """Select clips, without frames that are padding for all of them."""
         mel_BVTF, is_long_B = self.mel_BVTF[rows], self.is_long_B[rows]
         if self.frames_B is None:
             return AudioBatch(mel_BVTF, is_long_B)
@@ -215,6 +216,7 @@ class Sample:
         original: the other fields of its JSON.
         audio: the encoded bytes of its audio file.
         phrases: phrases with segments, for frame-level training and evaluation; () where the data have none.
+        by_field: the captions of each field of its JSON that was asked for and has some; `captions` are the first's.
     """
 
     key: str
@@ -223,6 +225,7 @@ class Sample:
     original: dict[str, Any]
     audio: bytes
     phrases: tuple[Phrase, ...] = ()
+    by_field: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,11 +106,11 @@ def _clap() -> CLAP:
 def _steps(rank: int, world: int) -> Results:
     """Take each case's step of a whole model in data-parallel training."""
     return {
-        name: step_results(case, [part_of(batch, DEALS[world], rank) for batch in _batches(case)])
+        name: step_results(case, [part_of(batch, DEALS[world], rank) for batch in batches_of(case)])
         for name, case in CASES.items()
         if world in case.worlds
     }
 
 
-def _batches(case: Case) -> list[Any]:
-    return [make_batch(seed, long=case.fusion) for seed in range(case.batches)]
+def batches_of(case: Case) -> list[Any]:
+    return [make_batch(seed, long=case.fusion, own_length=case.naflex) for seed in range(case.batches)]

@@ -48,11 +48,12 @@ RUN = """
 import json, sys
 from pathlib import Path
 from openclap.audio.augment import AugmentConfig
+from openclap.data.lengths import LengthConfig
 from openclap.models.config import ObjectiveConfig
 from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.trainer import train
 given = json.loads(sys.argv[1])
-groups = {"optim": OptimConfig, "objective": ObjectiveConfig, "augment": AugmentConfig}
+groups = {"optim": OptimConfig, "objective": ObjectiveConfig, "augment": AugmentConfig, "lengths": LengthConfig}
 groups = {name: group(**given[name]) for name, group in groups.items()}
 config = TrainConfig(**given | groups | {"frozen": tuple(given["frozen"]), "teacher": tuple(given["teacher"])})
 outcome = train(config, Path(sys.argv[2]), progress=lambda row: print(row["step"], flush=True))

@@ -16,7 +16,14 @@ from openclap.models.config import OBJECTIVE_KINDS
 from openclap.models.objectives import OBJECTIVES
 from openclap.recipes import RECIPES, recipe
 from openclap.training.config import OptimConfig, TrainConfig, describe_options, option_names, override
-from openclap.training.optimizer import SCHEDULES, build_optimizer, freeze, parameter_groups, warmup_cosine
+from openclap.training.optimizer import (
+    SCHEDULES,
+    build_optimizer,
+    freeze,
+    parameter_groups,
+    schedule_factor,
+    warmup_cosine,
+)
 from support.errors import raises_naming
 from support.reference import GOLDEN
 from support.tiny_models import TINY_PRESET
@@ -31,10 +38,21 @@ def test_cosine_schedule_equals_reference() -> None:
 
 
 def test_schedules_share_warmup_and_reach_their_final_rates() -> None:
-    shares = {name: [f(step, warmup_steps=4, total_steps=12) for step in range(12)] for name, f in SCHEDULES.items()}
+    shares = {
+        name: [schedule_factor(OptimConfig(warmup_steps=4, schedule=name), step, 12) for step in range(12)]  # type: ignore[arg-type]
+        for name in SCHEDULES
+    }
     assert all(share[:4] == [0.25, 0.5, 0.75, 1.0] for share in shares.values())
     assert shares["linear"][4:] == pytest.approx([1 - n / 8 for n in range(8)])
     assert shares["constant"][4:] == [1.0] * 8
+    assert shares["wsd"][4:] == pytest.approx([1.0] * 6 + [1 / 1.2 * 1.0, 1 / 2.4])
+
+
+def test_warmup_stable_decay_equals_open_clips() -> None:
+    golden = np.load(GOLDEN / "openclip" / "loss.npz")
+    optim = OptimConfig(warmup_steps=320, schedule="wsd", cooldown=0.2)
+    ours = [1e-3 * schedule_factor(optim, int(step), 4000) for step in golden["wsd_step"]]
+    np.testing.assert_allclose(ours, golden["wsd_linear"], rtol=1e-9, atol=1e-12)
 
 
 def test_override_converts_text_by_field_type() -> None:
@@ -50,6 +68,11 @@ def test_override_converts_text_by_field_type() -> None:
         "precision": "bf16",
         "caption": "all",
         "channels": "left",
+        "caption_fields": "title=1",
+        "lengths.part": "random",
+        "optim.ema": "0.9",
+        "optim.layer_decay": "0.5",
+        "optim.cooldown": "0.5",
         "objective.teacher_share": "0.9",
         "start_share": "0.5",
     }

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from support.features import CONFIGS, TAUGHT_CONFIGS
-from support.processes import DEALS, DTYPES, objective_results, results, run_groups
-from support.step_cases import CASES, make_batch, step_results
+from support.processes import DEALS, DTYPES, batches_of, objective_results, results, run_groups
+from support.step_cases import CASES, step_results
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ STEPS = [(name, world) for name, case in CASES.items() for world in case.worlds]
 @pytest.mark.parametrize(("name", "world"), STEPS)
 def test_model_step_equals_one_process(groups: Path, name: str, world: int) -> None:
     case = CASES[name]
-    one = step_results(case, [make_batch(seed, long=case.fusion) for seed in range(case.batches)])
+    one = step_results(case, batches_of(case))
     for found in (process[name] for process in results(groups, "steps", world)):
         for key, value in one["report"].items():
             assert found["report"][key] == pytest.approx(value, rel=1e-6), key

@@ -89,7 +89,7 @@ def test_no_input_is_computed_twice(make_config: MakeConfig, tiny_model: Path) -
     [
         {"unfreeze_at": 3},
         {"epochs": 1},
-        {"augment": AugmentConfig(time_stripes=1)},
+        {"augment": AugmentConfig(time_stripes=1, mixup=0.5)},
         {"precision": "bf16"},
         {"compile": True},
         {"frozen": ("audio_tower.blocks", "text_tower.encoder")},
@@ -100,6 +100,13 @@ def test_changing_towers_are_not_cached(make_config: MakeConfig, tiny_model: Pat
     clap = openclap.load(tiny_model).clap
     freeze(clap, config.frozen)
     assert cache_frozen_towers(clap, config) == []
+
+
+def test_changes_of_sounds_leave_the_captions_cached(make_config: MakeConfig, tiny_model: Path) -> None:
+    clap = openclap.load(tiny_model).clap
+    config: TrainConfig = make_config(frozen=TOWERS, augment=AugmentConfig(time_stripes=1))
+    freeze(clap, config.frozen)
+    assert cache_frozen_towers(clap, config) == ["text_tower"]
 
 
 def test_towers_are_cached_independently(make_config: MakeConfig, tiny_swin: Path) -> None:

@@ -170,7 +170,7 @@ def test_counting_flops_changes_no_state() -> None:
 
 def test_utilisation_includes_padding_and_waiting() -> None:
     meter = UtilisationMeter(build_clap(TINY_PRESET), TINY_PRESET.frontend)
-    meter.flops, meter.peak = FlopCount(clip=100.0, token=10.0), 1000.0
+    meter.flops, meter.peak = FlopCount(clip=100.0, token=10.0, frames=50), 1000.0
     batch = PairBatch(
         audio=AudioBatch(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.bool)),
         text=TextBatch(torch.zeros(2, 5, dtype=torch.long), torch.zeros(2, 5, dtype=torch.long)),

@@ -15,6 +15,7 @@ from openclap.formatting import describe_error
 from openclap.models.build import build_clap
 from openclap.models.config import HTSATConfig, PANNConfig, TextTowerConfig
 from openclap.presets import Preset
+from openclap.text import merges
 from openclap.text.tokenizer import FILE as TOKENIZER
 from openclap.text.tokenizer import Tokenizer
 
@@ -158,6 +159,8 @@ def _find_tokenizer(folder: Path | None, preset: Preset, offline: bool) -> Path:
         return folder / TOKENIZER
     if preset.text.tokenizer is None:
         raise MissingTokenizerError(f"The preset {preset.name} names no tokenizer. Pass a tokenizer.json.")
+    if preset.text.tokenizer in merges.DEFINITIONS:
+        return merges.tokenizer_file(preset.text)
     return hub.tokenizer_file(preset.text.tokenizer, offline=offline)
 
 

@@ -14,10 +14,10 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import Array, c_int64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
 from multiprocessing.sharedctypes import RawArray
@@ -25,14 +25,24 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from openclap.arrays import Wave
 from openclap.audio.augment import UNCHANGED, AugmentConfig, draw_mix, hide_stripes, join_captions, vary
 from openclap.audio.io import decoded
 from openclap.audio.mono import Channels, MonoBlocks, MonoConfig
-from openclap.data.order import batches_per_epoch, epoch_order, neighbour, rank_batches, sample_rng
-from openclap.data.shards import ShardIndex
+from openclap.data.lengths import ClipLengths
+from openclap.data.order import (
+    batches_per_epoch,
+    deal_by_length,
+    epoch_order,
+    neighbour,
+    rank_batches,
+    sample_rng,
+    sort_in_pools,
+)
+from openclap.data.shards import TEXT, Fields, ShardIndex
 from openclap.errors import AudioError, ConfigError, DataError
 from openclap.formatting import join_first
 from openclap.types import AudioBatch, PairBatch, TextBatch
@@ -89,6 +99,8 @@ class PairLoader:
         most_captions: int = 5,
         augment: AugmentConfig = UNCHANGED,
         channels: Channels = "mean",
+        fields: Fields = TEXT,
+        lengths: ClipLengths | None = None,
     ) -> None:
         """Raises DataError when the shards do not fill one batch on every rank, ConfigError for invalid options.
 
@@ -99,6 +111,9 @@ class PairLoader:
             most_captions: with "all", the most captions of a clip, drawn at random where there are more.
             augment: random changes, different in each epoch.
             channels: of multichannel sounds: "mean", "left", "right" or "loudest".
+            fields: the fields of a sample's JSON from which its captions are taken, with weights (see `draw_field`).
+            lengths: for front ends that keep clips at their own length: the clips' durations, by which each step is
+                dealt out to the ranks, and the part of a long clip that is read.
         """
         _check(batch_size=batch_size, seed=seed, rank=rank, world=world, workers=workers)
         _check_enough(shards, batch_size, world)
@@ -109,7 +124,10 @@ class PairLoader:
             )
         self.shards, self.seed, self.workers = shards, seed, workers
         self.batch_size, self.rank, self.world = batch_size, rank, world
-        self.clips = ClipReader(shards, frontend, CHOICES[caption], most_captions, augment, seed, channels)
+        self.lengths = lengths
+        self.clips = ClipReader(
+            shards, frontend, CHOICES[caption], most_captions, augment, seed, channels, fields, lengths
+        )
         self.tokenize = tokenize
         self.batches_per_epoch = batches_per_epoch(len(shards), batch_size, world)
         self.epoch = self.position = 0
@@ -145,8 +163,13 @@ class PairLoader:
     def _plan(self, epoch: int, start: int) -> Iterator[_BatchPlan]:
         # Every rank computes the whole order and takes its part: nothing is communicated (docs/decisions/0003).
         order_S = epoch_order(self.shards.tar_S, self.seed, epoch)
-        batches = rank_batches(order_S, self.batch_size, self.rank, self.world)[start:]
-        return (_BatchPlan(epoch, numbers) for numbers in batches.tolist())
+        if self.lengths is None:
+            batches = rank_batches(order_S, self.batch_size, self.rank, self.world)
+        else:
+            seconds_S, step = self.lengths.read_s(), self.batch_size * self.world
+            order_S = sort_in_pools(order_S, seconds_S, step, self.lengths.pool, seed=self.seed, epoch=epoch)
+            batches = deal_by_length(order_S, seconds_S, self.batch_size, self.rank, self.world)
+        return (_BatchPlan(epoch, numbers) for numbers in batches[start:].tolist())
 
     def _read(self, plan: Iterable[_BatchPlan]) -> Iterator[_LoadedBatch]:
         in_progress = SamplesInProgress(self.workers)
@@ -230,10 +253,11 @@ def caption_id(caption: str) -> int:
 
 
 def concatenate(parts: list[AudioBatch]) -> AudioBatch:
-    """Concatenate AudioBatches of equal V, T, F along B."""
+    """Concatenate AudioBatches of equal V and F along B; zeros make up for missing frames."""
     frames = [part.frames_B for part in parts if part.frames_B is not None]
+    longest = max(part.mel_BVTF.shape[2] for part in parts)
     return AudioBatch(
-        mel_BVTF=torch.cat([part.mel_BVTF for part in parts]),
+        mel_BVTF=torch.cat([F.pad(part.mel_BVTF, (0, 0, 0, longest - part.mel_BVTF.shape[2])) for part in parts]),
         is_long_B=torch.cat([part.is_long_B for part in parts]),
         frames_B=torch.cat(frames) if frames else None,
     )
@@ -298,6 +322,8 @@ class ClipReader:
     Attributes:
         choose, most_captions: selection among a sample's captions (`CHOICES`).
         channels: of multichannel sounds (`openclap.audio.mono`).
+        fields: where the captions are (`draw_field`).
+        lengths: for clips at their own length, the part that is read of a long one.
     """
 
     shards: ShardIndex
@@ -307,33 +333,39 @@ class ClipReader:
     augment: AugmentConfig
     seed: int
     channels: Channels = "mean"
+    fields: Fields = field(default_factory=lambda: TEXT)
+    lengths: ClipLengths | None = None
 
     def read(self, epoch: int, number: int) -> Clip | SkippedSample:
         """Decode, augment the waveform, mix, compute the log-mel, mask: in this order, from one generator."""
         # One generator per sample and epoch: neither workers nor ranks nor a resume change what it draws.
         rng = sample_rng(self.seed, epoch, number)
         try:
-            wave_N, every = self._sound(number)
+            wave_N, by_field = self._sound(number)
         except DataError as error:
             return SkippedSample(self.shards.keys[number], epoch, str(error))
         except AudioError as error:
             return SkippedSample(self.shards.keys[number], epoch, f"{self.shards.where(number)}: {error}")
         # Captions are drawn first: options of augmentation must not change which one is used.
-        captions = self.choose(every, self.most_captions, rng)
+        captions = self.choose(draw_field(by_field, self.fields, rng), self.most_captions, rng)
         wave_N = vary(wave_N, self.augment, rng)
         if self.augment.mixup and rng.random() < self.augment.mixup:
             wave_N, captions = self._mixed(number, wave_N, captions, rng)
-        audio = hide_stripes(self.frontend([wave_N], rng=rng), self.augment, rng)
+        audio = hide_stripes(self._to_input(wave_N, rng), self.augment, rng)
         return Clip(self.shards.keys[number], number, audio, captions)
 
-    def _sound(self, number: int) -> tuple[Wave, Captions]:
-        sample = self.shards.read_sample(number)
+    def _to_input(self, wave_N: Wave, rng: np.random.Generator) -> AudioBatch:
+        # Cut here by the run's policy, so the front end itself draws and cuts nothing.
+        return self.frontend([self.lengths.cut(wave_N, rng)]) if self.lengths else self.frontend([wave_N], rng=rng)
+
+    def _sound(self, number: int) -> tuple[Wave, Mapping[str, Captions]]:
+        sample = self.shards.read_sample(number, self.fields)
         name = self.shards.keys[number]
         blocks = MonoBlocks(lambda: decoded(sample.audio), self.frontend.sample_rate, MonoConfig(self.channels), name)
         # The whole sound, since the front end crops it: shards hold clips, and their lengths were limited when they
         # were built.
         wave_N = np.concatenate(list(blocks))
-        return (wave_N if len(wave_N) else np.zeros(1, np.float32)), sample.captions
+        return (wave_N if len(wave_N) else np.zeros(1, np.float32)), sample.by_field
 
     def _mixed(self, number: int, wave_N: Wave, captions: Captions, rng: np.random.Generator) -> tuple[Wave, Captions]:
         """Mix with another sample of the shard; unchanged where there is none that can be read and is not silent."""
@@ -341,14 +373,26 @@ class ClipReader:
         if other is None:
             return wave_N, captions
         try:
-            other_M, other_captions = self._sound(other)
+            other_M, by_field = self._sound(other)
         except (AudioError, DataError):  # reported when its own turn comes
             return wave_N, captions
         mixed_N = draw_mix(wave_N, other_M, rng)
         if mixed_N is None:
             return wave_N, captions
-        [other_caption] = one_of(other_captions, 1, rng)
+        [other_caption] = one_of(draw_field(by_field, self.fields, rng), 1, rng)
         return mixed_N, tuple(join_captions(caption, other_caption) for caption in captions)
+
+
+def draw_field(by_field: Mapping[str, Captions], fields: Fields, rng: np.random.Generator) -> Captions:
+    """Draw one of the fields that a sample has, with probabilities in proportion to their weights.
+
+    A field of weight 0 is used only where the sample has no other. Where there is no choice, nothing is drawn.
+    """
+    weighted = [name for name in by_field if fields[name]] or [*by_field][:1]
+    if len(weighted) == 1:
+        return by_field[weighted[0]]
+    weights = np.array([fields[name] for name in weighted])
+    return by_field[weighted[int(rng.choice(len(weighted), p=weights / weights.sum()))]]
 
 
 def one_of(captions: Captions, most: int, rng: np.random.Generator) -> Captions:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tarfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
@@ -27,6 +28,10 @@ from openclap.types import AUDIO_SUFFIXES, Sample
 _BLOCK = 512
 CAPTIONS = ("text", "captions", "caption")
 """Keys of a sample's JSON that hold captions: LAION's, and those of other WebDataset shards."""
+Fields = Mapping[str, float]
+"""Names of fields of a sample's JSON, with weights."""
+TEXT: Fields = {"text": 1.0}
+"""LAION's field of captions."""
 
 
 class DamagedTar(NamedTuple):
@@ -77,25 +82,37 @@ class ShardIndex:
         """Name the i-th sample for a message."""
         return f"sample {self.keys[i]} of {self.tars[self.tar_S[i]]}"
 
-    def read_sample(self, i: int) -> Sample:
+    def read_sample(self, i: int, fields: Fields = TEXT) -> Sample:
         """Read the i-th sample, its sound still encoded.
+
+        Args:
+            fields: the fields of the JSON that hold captions, with their weights (see `captions_of_fields`).
 
         Raises DataError that names sample and tar when the tar cannot be read, or the JSON is damaged or contains no
         caption.
         """
+        audio, text = self._read(i, self.spans_S4[i])
+        return _parse(self.keys[i], audio, text, self.where(i), fields)
+
+    def read_audio(self, i: int) -> bytes:
+        """Read the encoded sound of the i-th sample. Raises DataError as `read_sample`."""
+        [audio] = self._read(i, self.spans_S4[i, :2])
+        return audio
+
+    def _read(self, i: int, spans: NDArray[np.int64]) -> list[bytes]:
+        """Read some members of a sample by their offsets and sizes."""
         where = self.where(i)
-        offset, size, json_offset, json_size = map(int, self.spans_S4[i])
         try:
             with (self.folder / self.tars[self.tar_S[i]]).open("rb") as file:
-                audio, text = _read(file, offset, size), _read(file, json_offset, json_size)
+                parts = [_read(file, int(offset), int(size)) for offset, size in spans.reshape(-1, 2)]
         except OSError as error:
             raise DataError(
                 f"{where}: the tar cannot be read ({error.strerror}). Is {self.folder} in place?"
             ) from error
         # A tar may have been replaced or cut since it was indexed.
-        if len(audio) < size or len(text) < json_size:
+        if any(len(part) < size for part, (_, size) in zip(parts, spans.reshape(-1, 2), strict=True)):
             raise DataError(f"{where}: the tar ends before it, against its headers. Put the complete tar back.")
-        return _parse(self.keys[i], audio, text, where)
+        return parts
 
 
 def index_shards(folder: str | os.PathLike[str], only: str = "*.tar") -> ShardIndex:
@@ -174,34 +191,52 @@ def _end_damage(path: Place, end: int) -> str | None:
     return "cut off between two members" if len(block) < _BLOCK else f"a damaged header at byte {end}"
 
 
-def _parse(key: str, audio: bytes, text: bytes, where: str) -> Sample:
+def _parse(key: str, audio: bytes, text: bytes, where: str, fields: Fields) -> Sample:
     try:
-        fields = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise DataError(f"{where}: its JSON is damaged ({error}). Pack the shard again.") from error
-    if not isinstance(fields, dict):
+    if not isinstance(content, dict):
         raise DataError(
             f'{where}: its JSON is not an object, expected {{"text": [captions], …}}. Pack the shard again.'
         )
-    captions = captions_of_json(fields)
-    if not captions:
-        raise DataError(f"{where}: its JSON has no caption under {', '.join(CAPTIONS)}. Pack the shard again.")
-    original = fields.get("original_data")
+    found = captions_of_fields(content, fields)
+    if not found:
+        names = " or ".join(f'"{name}"' for name in (CAPTIONS if tuple(fields) == tuple(TEXT) else fields))
+        raise DataError(f"{where}: its JSON has no caption under {names}. Pack the shard again.")
+    original = content.get("original_data")
     return Sample(
         key=key,
-        captions=captions,
-        tags=_strings(fields.get("tag")),
+        captions=next(iter(found.values())),
+        tags=_strings(content.get("tag")),
         original=original if isinstance(original, dict) else {},
         audio=audio,
-        phrases=phrases_of_json(fields.get("phrases")),
+        phrases=phrases_of_json(content.get("phrases")),
+        by_field=found,
     )
 
 
-def captions_of_json(fields: Any) -> tuple[str, ...]:
+def captions_of_json(content: Any) -> tuple[str, ...]:
     """Read the captions in the JSON of a sample: a text or a list under each of CAPTIONS, without repetitions."""
-    keys = CAPTIONS if isinstance(fields, dict) else ()
-    texts = dict.fromkeys(text for key in keys for text in _strings(fields.get(key)))
-    return tuple(text for text in texts if not is_placeholder(text))
+    return tuple(dict.fromkeys(text for key in CAPTIONS for text in _captions(content, key)))
+
+
+def captions_of_fields(content: Any, fields: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Read the captions of each field that has some, in the order of `fields`; "a.b" is the field b of a.
+
+    "text" alone is what `captions_of_json` reads.
+    """
+    names = tuple(fields)
+    is_text = names == tuple(TEXT)
+    found = {name: captions_of_json(content) if is_text else _captions(content, name) for name in names}
+    return {name: captions for name, captions in found.items() if captions}
+
+
+def _captions(content: Any, name: str) -> tuple[str, ...]:
+    """The captions of a field whose name has a dot for each level."""
+    for part in name.split("."):
+        content = content.get(part) if isinstance(content, dict) else None
+    return tuple(text for text in _strings(content) if not is_placeholder(text))
 
 
 def _strings(value: Any) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ B captions, L tokens, D width, H heads, E = D / H.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from openclap.models.attention import GatedAttention, Rotation, bands, keys_only, rotation
 from openclap.models.config import ModernTextSizes, TextTowerConfig
 from openclap.types import TextBatch
+
+SWIGLU_GAIN = 1.22
+"""open_clip's factor of the initial weights of a SwiGLU's first layer."""
 
 
 class ModernText(nn.Module):
@@ -31,6 +35,7 @@ class ModernText(nn.Module):
         self.blocks = nn.ModuleList(ModernBlock(width, sizes) for _ in range(sizes.num_hidden_layers))
         self.ln_final = nn.RMSNorm(width, sizes.norm_eps)
         self.pool: QueryPool | EosPool | MeanPool = POOLS[config.pooling](width, sizes)
+        initialise(self, sizes)
 
     def forward(self, batch: TextBatch) -> Tensor:
         valid_BL = first_is_valid(batch.mask_BL)
@@ -53,6 +58,33 @@ class ModernText(nn.Module):
     def positions(self, length: int, device: torch.device) -> Rotation:
         """The rotation of each token, the first one at position 0."""
         return rotation(torch.arange(length, device=device)[:, None] * bands(self.head_size // 2, device))
+
+
+@torch.no_grad()
+def initialise(tower: ModernText, sizes: ModernTextSizes) -> None:
+    """Draw initial weights as open_clip's: normal, 1/√width wide, embeddings 0.02, and zero biases but for gates.
+
+    Projections that end a branch are divided by √(2 · layers), so that the sum of branches does not grow with the
+    depth; gates with a bias start open.
+    """
+    width = tower.config.hidden_size
+    for module in tower.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=width**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(tower.token_embedding.weight, std=0.02)
+    tower.token_embedding.weight[sizes.pad_id].zero_()
+    for block in tower.blocks:
+        attention, mlp = block.attn, block.mlp
+        assert isinstance(attention, GatedAttention) and isinstance(mlp, TextSwiGLU)
+        # Half of a SwiGLU's hidden layer only gates the other half, so both are a little wider.
+        mlp.w12.weight.mul_(SWIGLU_GAIN)
+        mlp.w3.weight.mul_(math.sqrt(width / mlp.w3.in_features))
+        for projection in (attention.proj, mlp.w3):
+            projection.weight.div_(math.sqrt(2 * sizes.num_hidden_layers))
+        if attention.gate is not None and attention.gate.bias is not None:
+            nn.init.ones_(attention.gate.bias)
 
 
 def first_is_valid(mask_BL: Tensor) -> Tensor:

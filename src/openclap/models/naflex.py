@@ -9,17 +9,23 @@ of a patch.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openclap.arrays import batches_by_length
 from openclap.models.attention import GatedAttention, Rotation, bands, keys_only, rotation
 from openclap.models.config import NaFlexConfig
+from openclap.models.patch_dropout import AllPatches, PartOfPatches
 from openclap.models.swin import MLP
 from openclap.types import AudioBatch, AudioFeatures
 
 EPSILON = 1e-6
 """Of every layer norm in this tower; CLIP's text tower has 1e-5."""
+INITIAL_WIDTH = 0.02
+"""Standard deviation of fresh weights."""
 SILENCE_DB = -100.0
 """The log-mel of silence."""
 
@@ -41,9 +47,31 @@ class NaFlex(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, EPSILON)
         self.pool = MapPool(width, config.heads, int(width * (config.pool_mlp_ratio or config.mlp_ratio)))
+        self.dropout: AllPatches | PartOfPatches = AllPatches()
+        self.patches_at_a_time = 0
+        initialise(self)
+
+    def drop_patches(self, share: float) -> None:
+        """Drop this share of each clip's patches in training, drawn anew in every step."""
+        self.dropout = PartOfPatches(share)
+
+    def group_by_length(self, patches_at_a_time: int) -> None:
+        """Compute clips of similar length together, at most so many patches with padding at a time: the same embeddings
+        in less time, where lengths differ."""
+        self.patches_at_a_time = patches_at_a_time
 
     def forward(self, batch: AudioBatch) -> Tensor:
         """(B, D) embedding."""
+        if not self.patches_at_a_time or batch.frames_B is None:
+            return self.embed_together(batch)
+        patches = [self.config.tokens(frames) for frames in batch.frames_B.tolist()]
+        groups = [rows.tolist() for rows in batches_by_length(patches, self.patches_at_a_time)]
+        embedded = torch.cat([self.embed_together(batch.rows(rows)) for rows in groups])
+        order = torch.tensor([row for rows in groups for row in rows], device=embedded.device)
+        return embedded[order.argsort()]
+
+    def embed_together(self, batch: AudioBatch) -> Tensor:
+        """(B, D) embeddings of clips that are all padded to the longest."""
         mel_BTF, frames_B = batch.mel_BVTF[:, 0], batch.frames_B
         columns = self.config.columns(mel_BTF.shape[1])
         valid_BN = None
@@ -51,9 +79,12 @@ class NaFlex(nn.Module):
             mel_BTF = fill_padding(mel_BTF, frames_B, self.config)
             valid_BN = valid_patches(columns, frames_B, self.config)
         patches_BNP = patches(complete_column(mel_BTF, self.config), self.config)
+        by = self.positions(columns, patches_BNP.device)
+        # Before they are embedded: what is dropped costs nothing.
+        patches_BNP, valid_BN, by = self.dropout(patches_BNP, valid_BN, by)
         x_BND = self.tokens(patches_BNP)
         registers = x_BND.shape[1] - patches_BNP.shape[1]
-        by, mask = self.positions(columns, x_BND.device), keys_only(_with_registers(valid_BN, registers))
+        mask = keys_only(_with_registers(valid_BN, registers))
         for block in self.blocks:
             x_BND = block(x_BND, by, mask)
         pooled: Tensor = self.pool(self.norm(x_BND)[:, registers:], keys_only(valid_BN))
@@ -79,6 +110,24 @@ class NaFlex(nn.Module):
         column_RCP = (torch.arange(columns, device=device)[:, None] * band_P).expand(rows, -1, -1)
         angles_NP = torch.cat([row_RCP, column_RCP], dim=-1).flatten(0, 1)
         return rotation(F.pad(angles_NP, (0, 0, self.config.registers, 0)))
+
+
+def initialise(tower: NaFlex) -> None:
+    """Draw initial weights as timm's NaFlexVit does: truncated normal, 0.02 wide, and zero biases.
+
+    The projections that end a branch of block n are divided by √(2n), as BEiT's (Bao et al. 2021, arXiv:2106.08254), so
+    that the sum of branches does not grow with the depth.
+    """
+    for module in tower.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=INITIAL_WIDTH)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        for number, block in enumerate(tower.blocks, start=1):
+            assert isinstance(block, Block)
+            for projection in (block.attn.proj, block.mlp.fc2):
+                projection.weight.div_(math.sqrt(2 * number))
 
 
 def _with_registers(valid_BN: Tensor | None, registers: int) -> Tensor | None:

@@ -1,6 +1,9 @@
-"""Patch dropout: towers read part of the time in training, so steps get cheaper and epochs differ.
+"""Patch dropout: towers read part of a clip in training, so steps get cheaper and epochs differ.
 
-B clips, V views, T frames, F mel bins, N tokens of a map, R rows of a map, K remaining blocks of columns, C channels.
+HTSAT and PANN drop time, as their layers join neighbours; NaFlex towers drop single patches.
+
+B clips, V views, T frames, F mel bins, N tokens of a map, R rows of a map, K remaining blocks of columns or patches,
+C channels, P elements of a patch, E width of a head.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from openclap.models.attention import Rotation
 from openclap.models.swin import Permutation, layouts, row_order, window_of, window_order
 
 
@@ -77,3 +81,52 @@ class TimeCrop(nn.Module):
         start_B = (torch.rand(clips, device=x_BVTF.device) * (frames - remaining + 1)).long()
         moments_BT = start_B.unsqueeze(1) + torch.arange(remaining, device=x_BVTF.device)
         return x_BVTF.gather(2, moments_BT[:, None, :, None].expand(-1, views, -1, bins))
+
+
+class AllPatches(nn.Module):
+    """Patches (B, N, P), their validity and their rotation as they are."""
+
+    def forward(
+        self, patches_BNP: Tensor, valid_BN: Tensor | None, by: Rotation
+    ) -> tuple[Tensor, Tensor | None, Rotation]:
+        return patches_BNP, valid_BN, by
+
+
+class PartOfPatches(nn.Module):
+    """Some patches of each clip in training, drawn anew in every step, at their own positions.
+
+    As the drop of tokens in FLIP (Li et al. 2023, arXiv:2212.00794) and timm's PatchDropout: each clip keeps the same
+    share of its own patches, at least one.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(
+        self, patches_BNP: Tensor, valid_BN: Tensor | None, by: Rotation
+    ) -> tuple[Tensor, Tensor | None, Rotation]:
+        if not self.training:
+            return patches_BNP, valid_BN, by
+        clips, patches, _ = patches_BNP.shape
+        # Drawn on the device from torch's own generator, which gradient caching and resuming replay.
+        drawn_BN = torch.rand(clips, patches, device=patches_BNP.device)
+        own_B = torch.full((clips,), patches, device=drawn_BN.device) if valid_BN is None else valid_BN.sum(dim=1)
+        if valid_BN is not None:
+            drawn_BN = drawn_BN.masked_fill(~valid_BN, 2.0)  # after every patch of the clip
+        kept_B = (own_B * (1 - self.share)).round().clamp_min(1)
+        most = int(kept_B.max())
+        chosen_BK = drawn_BN.argsort(dim=1)[:, :most]
+        valid_BK = torch.arange(most, device=kept_B.device) < kept_B[:, None]
+        return (
+            patches_BNP.gather(1, chosen_BK.unsqueeze(-1).expand(-1, -1, patches_BNP.shape[2])),
+            None if bool(valid_BK.all()) else valid_BK,
+            Rotation(*(_chosen(table_LE, chosen_BK, patches) for table_LE in by)),
+        )
+
+
+def _chosen(table_LE: Tensor, chosen_BK: Tensor, patches: int) -> Tensor:
+    """(B, 1, L', E): the rows of register tokens, which come first, and those of the chosen patches."""
+    registers = len(table_LE) - patches
+    first_BRE = table_LE[:registers].expand(len(chosen_BK), -1, -1)
+    return torch.cat([first_BRE, table_LE[registers:][chosen_BK]], dim=1).unsqueeze(1)

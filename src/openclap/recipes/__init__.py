@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from openclap.errors import ConfigError
-from openclap.recipes import current, demo, laion, laion_630k, small
+from openclap.recipes import audioxl, current, demo, laion, laion_630k, naflex, small
 from openclap.training.config import ExpectedInputs, TrainConfig
 
 if TYPE_CHECKING:
@@ -32,7 +32,14 @@ class DataSetRecipe(Protocol):
     def config(self) -> DataRecipe: ...
 
 
-RECIPES: dict[str, Recipe] = {"demo": demo, "small": small, **laion.RUNS}
+class PlannedRecipe(Recipe, Protocol):
+    """A recipe that can be planned before its start and data exist."""
+
+    def expected_inputs(self) -> ExpectedInputs: ...
+
+
+PLANNED: dict[str, PlannedRecipe] = {**laion.RUNS, **audioxl.RUNS}
+RECIPES: dict[str, Recipe] = {"demo": demo, "small": small, "naflex": naflex, **PLANNED}
 DATA_RECIPES: dict[str, DataSetRecipe] = {"laion-630k": laion_630k, **current.DATA}
 
 
@@ -45,8 +52,8 @@ def recipe(name: str) -> TrainConfig:
 
 
 def expected_inputs(name: str) -> ExpectedInputs | None:
-    """Return the model and the number of pairs that a recipe of the paper expects; None for other recipes."""
-    return laion.RUNS[name].expected_inputs() if name in laion.RUNS else None
+    """Return the model and the data that a planned recipe expects; None for other recipes."""
+    return PLANNED[name].expected_inputs() if name in PLANNED else None
 
 
 def data_recipe(name: str) -> DataRecipe:

@@ -33,7 +33,7 @@ from openclap.training.checkpointing import (
 )
 from openclap.training.config import TrainConfig
 from openclap.training.model_setup import build_accelerator, set_training_modes
-from openclap.training.optimizer import SCHEDULES, build_optimizer, set_learning_rate
+from openclap.training.optimizer import build_optimizer, schedule_factor, set_learning_rate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -148,8 +148,7 @@ def _add_score(progress: TrainingProgress, network: nn.Module, score: Callable[[
 
 
 def _rate_factor(config: TrainConfig, step: int, per_epoch: int) -> float:
-    schedule = SCHEDULES[config.optim.schedule]
-    return schedule(step, warmup_steps=config.optim.warmup_steps, total_steps=config.epochs * per_epoch)
+    return schedule_factor(config.optim, step, config.epochs * per_epoch)
 
 
 def _check_weights(network: nn.Module, epoch: int, config: TrainConfig) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from numbers import Real
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 from openclap.audio.augment import UNCHANGED, AugmentConfig
 from openclap.audio.mono import Channels, MonoConfig
+from openclap.data.lengths import LengthConfig
 from openclap.errors import ConfigError
 from openclap.limits import COUNT, PROCESSES, check_count
 from openclap.models.config import ObjectiveConfig
@@ -33,7 +34,7 @@ LARGEST_SEED = 2**32 - 1
 LARGEST_RANK = 4096
 """Limit for LoRA: no tower is wider."""
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
-Schedule = Literal["cosine", "linear", "constant"]
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,14 @@ class OptimConfig:
         tower_lr: learning rate of the trainable tower parameters.
         betas: AdamW's decay rates of the first and second moment.
         warmup_steps: steps in which the learning rates rise linearly to their full value.
-        schedule: "cosine" or "linear" decay to zero after warm-up, or "constant".
+        schedule: "cosine" or "linear" decay to zero after warm-up; "constant"; or "wsd", constant until a last linear
+            decay to zero (warm-up, stable, decay: Hu et al. 2024, arXiv:2404.06395), so that a longer run can continue
+            from a checkpoint of the constant part.
+        cooldown: the last share of the steps, in which "wsd" decays.
+        layer_decay: factor of the learning rate from each layer of a tower to the one below it (Bao et al. 2021,
+            arXiv:2106.08254); 1 for equal rates.
+        ema: decay of an exponential moving average of the weights, which is validated and becomes the finished model;
+            0 for none.
         weight_decay: decay of matrices and filters; gains, biases and the temperature have none.
         clip_norm: maximum norm of the whole gradient.
     """
@@ -58,10 +66,18 @@ class OptimConfig:
     warmup_steps: int = 20
     clip_norm: float = 1.0
     schedule: Schedule = "cosine"
+    cooldown: float = 0.2
+    layer_decay: float = 1.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         rates = {"lr": self.lr, "tower_lr": self.tower_lr, "weight_decay": self.weight_decay}
         check_count("optim.warmup_steps", self.warmup_steps, least=0)
+        for name, value in {"cooldown": self.cooldown, "layer_decay": self.layer_decay}.items():
+            if not 0 < value <= 1:
+                raise ConfigError(f"optim.{name} is {value}, expected more than 0, up to 1.")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"optim.ema is {self.ema}, expected 0 to below 1.")
         for name, value in rates.items():
             if not 0 <= value < math.inf:
                 raise ConfigError(f"optim.{name} is {value}, expected 0 or more.")
@@ -86,6 +102,9 @@ class TrainConfig:
             third more time; 0 computes the whole batch at once. The gradients need memory too, so choose a chunk a
             little smaller than the largest batch that fits whole.
         caption: which captions of a clip are used: one at "random", the "first", or "all" at once.
+        caption_fields: fields of a sample's JSON that hold captions, each with its probability: "text=0.7" and
+            "original_data.title=0.3". A clip draws one of those that it has; one with "=0" serves clips without others.
+        lengths: clips at their own length, for towers that read any length.
         channels: how a sound with several channels becomes mono: their "mean", or the "left", "right" or "loudest".
         objective, augment: the training objective, and data augmentation.
         teacher: models whose similarities become part of the targets (`objective.teacher_share`), several separated by
@@ -116,7 +135,9 @@ class TrainConfig:
     accumulate: int = 1
     chunk: int = 0
     caption: Literal["random", "first", "all"] = "random"
+    caption_fields: tuple[str, ...] = ("text=1",)
     channels: Channels = "mean"
+    lengths: LengthConfig = field(default_factory=LengthConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     augment: AugmentConfig = UNCHANGED
     teacher: tuple[str, ...] = ()
@@ -142,6 +163,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # Built for its check alone.
         MonoConfig(self.channels)
+        parse_caption_fields(self.caption_fields)
         at_least = dict.fromkeys(("epochs", "batch_size", "accumulate", "save_every", "keep_checkpoints"), 1)
         for name, least in (
             at_least | dict.fromkeys(("chunk", "unfreeze_at", "lora", "patience", "workers", "seed"), 0)
@@ -168,12 +190,36 @@ class TrainConfig:
         return asdict(self)
 
 
+def parse_caption_fields(options: Iterable[str]) -> dict[str, float]:
+    """Read "text=0.7" as the field "text" with weight 0.7. Raises ConfigError for other forms and for no field."""
+    fields: dict[str, float] = {}
+    for option in options:
+        name, _, weight = option.partition("=")
+        try:
+            fields[name.strip()] = float(weight)
+        except ValueError:
+            raise ConfigError(
+                f"caption_fields has {option!r}, expected a field and its weight, like text=0.7."
+            ) from None
+    if not fields or "" in fields or not all(0 <= weight < math.inf for weight in fields.values()):
+        raise ConfigError(
+            f"caption_fields is {','.join(options)!r}, expected fields with weights of 0 or more, like "
+            "text=0.7,original_data.title=0.3."
+        )
+    return fields
+
+
 @dataclass(frozen=True, slots=True)
 class ExpectedInputs:
-    """The model and the number of pairs that a recipe expects, for planning before its start or data exist."""
+    """The model and the data that a recipe expects, for planning before its start or data exist.
+
+    Attributes:
+        mean_s: seconds of a clip in the mean, for models that read clips at their own length.
+    """
 
     preset: Preset
     pairs: int
+    mean_s: float = 0.0
 
 
 def override(config: C, options: Mapping[str, Any]) -> C:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from openclap.audio.augment import UNCHANGED
 from openclap.models.clap import CLAP
+from openclap.models.modern_text import ModernText
 from openclap.models.text_tower import TextTower
 from openclap.training.config import TrainConfig
 from openclap.types import AudioBatch, TextBatch
@@ -37,15 +38,20 @@ def cache_frozen_towers(clap: CLAP, config: TrainConfig) -> list[str]:
     the run (`unfreeze_at`), or where single inputs are slow or inexact (GPU, 16 bits, `compile`).
     """
     # Random crops of long clips do not matter here: they have no key and are computed each time.
-    repeats = config.epochs > 1 and config.augment == UNCHANGED
     is_plain = config.precision == "fp32" and not (config.compile or config.unfreeze_at)
-    if not (repeats and is_plain and clap.logit_scale.device.type == "cpu"):
+    if not (config.epochs > 1 and is_plain and clap.logit_scale.device.type == "cpu"):
         return []
-    assert isinstance(clap.text_tower, TextTower)
+    # Of the augmentations only mixup changes captions: it joins two.
+    repeats = {"audio_tower": config.augment == UNCHANGED, "text_tower": not config.augment.mixup}
+    assert isinstance(clap.text_tower, TextTower | ModernText)
     split_text: SplitInputs = split_padded_captions if clap.text_tower.config.padded else split_captions
     # Towers only. Heads are small and nearly always trained.
     splits = {"audio_tower": split_clips, "text_tower": split_text}
-    frozen = [name for name in splits if name in config.frozen and not _is_trainable(clap.get_submodule(name))]
+    frozen = [
+        name
+        for name in splits
+        if repeats[name] and name in config.frozen and not _is_trainable(clap.get_submodule(name))
+    ]
     for name in frozen:
         # On the instance, so that networks stay free of training's concerns and the saved model has no trace of it.
         tower = clap.get_submodule(name)

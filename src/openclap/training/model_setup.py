@@ -17,9 +17,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from openclap.errors import ConfigError, require
+from openclap.models import modern_text, naflex
+from openclap.models.naflex import NaFlex
 from openclap.models.pann import ConvBlock
 from openclap.models.swin import SwinBlock
 from openclap.models.text_tower import TextTower
+from openclap.runtimes.torch import CPU_TOKENS, GPU_TOKENS
 from openclap.training.config import TrainConfig
 from openclap.training.feature_cache import cache_frozen_towers
 from openclap.training.lora import add_lora
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 
 PROJECT = "openclap"
 """The project's name in experiment trackers."""
+BLOCKS = (SwinBlock, ConvBlock, naflex.Block, modern_text.ModernBlock)
+"""Blocks of this package's own towers."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -100,6 +105,9 @@ def prepare_model(clap: CLAP, config: TrainConfig, accelerator: Accelerator) -> 
     freeze(clap, config.frozen)
     if config.unfreeze_at and not config.frozen:
         raise ConfigError(f"unfreeze_at is {config.unfreeze_at}, and nothing is frozen until then. Name it in frozen.")
+    if isinstance(clap.audio_tower, NaFlex):
+        at_a_time = CPU_TOKENS if accelerator.device.type == "cpu" else GPU_TOKENS
+        clap.audio_tower.group_by_length(config.lengths.patches or at_a_time)
     if config.augment.patch_dropout:
         clap.audio_tower.drop_patches(config.augment.patch_dropout)  # type: ignore[operator]
     if config.lora:
@@ -141,16 +149,17 @@ def checkpoint_activations(clap: CLAP) -> None:
 
     Raises ConfigError where the text encoder does not support it.
     """
-    for module in clap.audio_tower.modules():
+    for module in (*clap.audio_tower.modules(), *clap.text_tower.modules()):
         # Blocks hold nearly all activations; what is between them is stored.
-        if isinstance(module, SwinBlock | ConvBlock):
+        if isinstance(module, BLOCKS):
             contexts = partial(_checkpoint_contexts, module)
             # On the instance, so that names in the state dict stay as they are.
             module.forward = partial(  # type: ignore[method-assign]
                 checkpoint, module.forward, use_reentrant=False, context_fn=contexts
             )
     tower = clap.text_tower
-    assert isinstance(tower, TextTower)
+    if not isinstance(tower, TextTower):  # the modern text transformer, whose blocks are among ours
+        return
     encoder: Any = tower.encoder
     enable = getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)
     try:

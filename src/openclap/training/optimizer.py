@@ -14,6 +14,8 @@ from openclap.errors import ConfigError
 from openclap.training.config import OptimConfig
 
 TOWERS = ("audio_tower", "text_tower")
+LEARNED_TOKENS = ("registers", "query")
+"""Learned tokens of NaFlex towers that, as in open_clip, have no weight decay; its pooling latent has."""
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Devices with a fused AdamW: one kernel updates all parameters."""
 
@@ -40,11 +42,28 @@ def warmup_constant(step: int, *, warmup_steps: int, total_steps: int) -> float:
     return (step + 1) / warmup_steps if step < warmup_steps else 1.0
 
 
+def warmup_stable_decay(step: int, *, warmup_steps: int, total_steps: int, cooldown: float) -> float:
+    """Compute the factor with the same warm-up, 1 until the last share `cooldown` of the steps, and then a line to 0.
+
+    As open_clip's "const-cooldown" with power 1. Where warm-up and decay overlap, the smaller factor counts.
+    """
+    decay = (total_steps - step) / (cooldown * total_steps)
+    return min(warmup_constant(step, warmup_steps=warmup_steps, total_steps=total_steps), decay)
+
+
 SCHEDULES: dict[str, Callable[..., float]] = {
     "cosine": warmup_cosine,
     "linear": warmup_linear,
     "constant": warmup_constant,
+    "wsd": warmup_stable_decay,
 }
+
+
+def schedule_factor(config: OptimConfig, step: int, total_steps: int) -> float:
+    """Compute the factor of the base learning rates at `step` (from 0)."""
+    more = {"cooldown": config.cooldown} if config.schedule == "wsd" else {}
+    schedule = SCHEDULES[config.schedule]
+    return schedule(step, warmup_steps=config.warmup_steps, total_steps=total_steps, **more)
 
 
 def _progress(step: int, warmup_steps: int, total_steps: int) -> float:
@@ -111,26 +130,62 @@ def freeze_running_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig, *, also: Sequence[str] = ()) -> list[dict[str, object]]:
-    """Group the trainable parameters: towers and heads, each with and without weight decay; empty groups are left out.
+    """Group the trainable parameters by learning rate, with and without weight decay; empty groups are left out.
 
     Args:
         also: prefixes of frozen parts to include because they are unfrozen later. An optimizer's groups cannot change
             while its state is saved and restored.
     """
-    # By (in a tower, decayed): the two differ in learning rate and in weight decay.
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    rates = learning_rates(model, config)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad or any(_is_under(name, prefix) for prefix in also):
-            # Vectors (gains, biases, the temperature) are not decayed.
-            groups.setdefault(("_tower." in name, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((rates[name], _is_decayed(name, parameter)), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "base_lr": config.tower_lr if in_tower else config.lr,
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
-        for (in_tower, decays), parameters in groups.items()
+        {"params": parameters, "base_lr": rate, "weight_decay": config.weight_decay if decays else 0.0}
+        for (rate, decays), parameters in groups.items()
     ]
+
+
+def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    # Vectors (gains, biases, the temperature) are not, nor are learned tokens, which are vectors in all but shape.
+    return parameter.ndim > 1 and name.rpartition(".")[2] not in LEARNED_TOKENS
+
+
+def learning_rates(model: nn.Module, config: OptimConfig) -> dict[str, float]:
+    """Compute the base learning rate of every parameter: that of the heads, or that of the towers, which decays by
+    `config.layer_decay` from a tower's top to its embedding."""
+    rates = {name: config.tower_lr if "_tower." in name else config.lr for name, _ in model.named_parameters()}
+    if config.layer_decay == 1:
+        return rates
+    for prefix in TOWERS:
+        # As in BEiT: the top, above all blocks, has the full rate, and the embedding that of one more layer.
+        layers = layer_numbers(model.get_submodule(prefix))
+        top = max(layers.values(), default=0)
+        for name, layer in layers.items():
+            rates[f"{prefix}.{name}"] *= config.layer_decay ** (top - layer)
+    return rates
+
+
+def layer_numbers(tower: nn.Module) -> dict[str, int]:
+    """Number a tower's parameters by layer: 0 below its first block, 1 from there, and one more after the last block.
+
+    Blocks are the members of the innermost module lists, in order. What stands between two blocks, such as a merging of
+    patches, belongs to the one before.
+    """
+    lists = {name: module for name, module in tower.named_modules() if isinstance(module, nn.ModuleList)}
+    # Not lists without weights, such as HTSAT's layouts of windows.
+    lists = {name: module for name, module in lists.items() if any(True for _ in module.parameters())}
+    inner = [name for name in lists if not any(other.startswith(f"{name}.") for other in lists)]
+    blocks = [f"{name}.{number}." for name in inner for number in range(len(lists[name]))]
+    numbers: dict[str, int] = {}
+    layer = 0
+    for name, _ in tower.named_parameters():
+        layer = next((number for number, block in enumerate(blocks, 1) if name.startswith(block)), layer)
+        # Parameters come in the order of the forward pass, so the last block's own have been seen by then.
+        is_above = bool(blocks) and layer == len(blocks) and not name.startswith(blocks[-1])
+        numbers[name] = layer + is_above
+    return numbers
 
 
 def build_optimizer(

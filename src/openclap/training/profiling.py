@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from openclap.audio.frontend import FrontEnd
 from openclap.audio.io import read_mono
 from openclap.checkpoints import detect
 from openclap.checkpoints.checkpoint import build_network, empty_network
+from openclap.data.lengths import clip_lengths
+from openclap.data.order import epoch_order, rank_batches
 from openclap.data.shards import index_shards
 from openclap.errors import DataError, OpenClapError
 from openclap.limits import COUNT, check_count
@@ -136,11 +138,12 @@ def plan_training(config: TrainConfig, expected: ExpectedInputs | None = None, *
     clap, preset = _load_model(config, expected, notes)
     _apply_options(clap.to(device).train(), config)
     pairs, counted = _count_pairs(config, expected, notes)
+    lengths = _relative_lengths(config, expected, preset, notes)
     process_batch = config.batch_size * config.accumulate
     steps_per_epoch = pairs // (config.batch_size * processes) // config.accumulate
     steps = steps_per_epoch * config.epochs
     pairs_in_memory = min(config.chunk or config.batch_size, config.batch_size)
-    memory = _estimate_memory(clap, preset.frontend, pairs_in_memory, process_bytes)
+    memory = _estimate_memory(clap, preset.frontend, pairs_in_memory, process_bytes, lengths.largest)
     per_item = count_flops(clap, preset.frontend)
     if "audio_tower" in cache_frozen_towers(clap, config):
         notes.append(
@@ -149,10 +152,10 @@ def plan_training(config: TrainConfig, expected: ExpectedInputs | None = None, *
         )
     recomputation = RECOMPUTATION if config.chunk or config.activation_checkpointing else 1.0
     # Backward costs twice the forward pass and is already in the count.
-    flops = process_batch * (per_item.clip + PROBE_TOKENS * per_item.token) * recomputation
+    flops = process_batch * (lengths.mean * per_item.clip + PROBE_TOKENS * per_item.token) * recomputation
     peak = matmul_peak(device, DTYPES[config.precision], within_s=MEASURE_S)
     compute_s = flops / (peak * UTILISATION[device.type])
-    data_s = process_batch * _seconds_per_clip(preset.frontend)
+    data_s = process_batch * lengths.mean * _seconds_per_clip(preset.frontend)
     # Workers beyond the number of cores add no speed.
     data_s /= max(1, min(config.workers, os.cpu_count() or 1))
     # Workers decode the next batch while the networks compute this one.
@@ -212,6 +215,40 @@ def _count_pairs(config: TrainConfig, expected: ExpectedInputs | None, notes: li
         return expected.pairs, False
 
 
+class RelativeLengths(NamedTuple):
+    """Lengths of clips as they are read, in training lengths: the mean of all, and that of the longest step."""
+
+    mean: float
+    largest: float
+
+
+def _relative_lengths(
+    config: TrainConfig, expected: ExpectedInputs | None, preset: Preset, notes: list[str]
+) -> RelativeLengths:
+    """Clips at their own length cost and need in proportion to it; others are all of one length."""
+    frontend = preset.frontend
+    if not frontend.is_any_length:
+        return RelativeLengths(1.0, 1.0)
+    training_s = frontend.samples / frontend.mel.rate
+    try:
+        shards = index_shards(config.data)
+    except DataError:
+        if expected is None or not expected.mean_s:
+            raise
+        notes.append(f"Clips are read at their own length, {expected.mean_s:.1f} s in the mean, as the recipe states.")
+        mean = expected.mean_s / training_s
+        return RelativeLengths(mean, mean)
+    read_S = clip_lengths(shards, config.lengths, frontend.mel.rate, frontend.samples).read_s()
+    # The longest clips might come together, but hardly do: the first epoch's own steps say how much they differ.
+    batches = rank_batches(epoch_order(shards.tar_S, config.seed, 0), config.batch_size, 0, 1)
+    largest_s = read_S[batches].mean(axis=1).max() if len(batches) else read_S.mean()
+    notes.append(
+        f"Clips are read at their own length: {read_S.mean():.2f} s in the mean, {largest_s:.2f} s in the longest step "
+        f"of the first epoch, where others would fill {training_s:g} s."
+    )
+    return RelativeLengths(float(read_S.mean()) / training_s, float(largest_s) / training_s)
+
+
 def _list_parts(clap: CLAP) -> tuple[ModelPart, ...]:
     return tuple(
         ModelPart(
@@ -223,7 +260,9 @@ def _list_parts(clap: CLAP) -> tuple[ModelPart, ...]:
     )
 
 
-def _estimate_memory(clap: CLAP, frontend: FrontEndConfig, pairs: int, process_bytes: int) -> MemoryEstimate:
+def _estimate_memory(
+    clap: CLAP, frontend: FrontEndConfig, pairs: int, process_bytes: int, length: float
+) -> MemoryEstimate:
     activations, working = measure_activations(clap, frontend)
     trainable = sum(parameter.nbytes for parameter in clap.parameters() if parameter.requires_grad)
     return MemoryEstimate(
@@ -231,7 +270,8 @@ def _estimate_memory(clap: CLAP, frontend: FrontEndConfig, pairs: int, process_b
         gradients=trainable,
         # AdamW keeps two moments of each parameter, in the same precision.
         optimizer=ADAM_MOMENTS * trainable,
-        activations=pairs * activations,
+        # Captions do not get shorter with the clips, but their activations are the smaller part.
+        activations=round(pairs * activations * length),
         working=pairs * working,
         process=process_bytes,
     )
@@ -323,16 +363,20 @@ class FlopCount:
     A multiplication and its addition count as two.
 
     Attributes:
-        clip: of one clip through the audio tower and head.
+        clip: of one clip of `frames` frames through the audio tower and head.
         token: of one token through the text tower and head, in captions of PROBE_TOKENS.
     """
 
     clip: float
     token: float
+    frames: int
 
     def of_batch(self, batch: PairBatch) -> float:
-        """Count one step on `batch`, padding included, since it is computed."""
-        return self.clip * len(batch.audio.is_long_B) + self.token * batch.text.ids_BL.numel()
+        """Count one step on `batch`: padding of captions included, since it is computed, and clips at their own length
+        in proportion to it."""
+        frames_B = batch.audio.frames_B
+        clips = len(batch.audio.is_long_B) if frames_B is None else float(frames_B.sum()) / self.frames
+        return self.clip * clips + self.token * batch.text.ids_BL.numel()
 
 
 def count_flops(clap: CLAP, frontend: FrontEndConfig) -> FlopCount:
@@ -348,16 +392,20 @@ def count_flops(clap: CLAP, frontend: FrontEndConfig) -> FlopCount:
         # Counted apart, since the number of captions of a clip and their lengths vary.
         clip = _count(lambda: clap.encode_audio(audio), clap) / PROBE_PAIRS
         token = _count(lambda: clap.encode_text(text), clap) / text.ids_BL.numel()
-    return FlopCount(clip, token)
+    return FlopCount(clip, token, frontend.frames)
 
 
 def _count(encode: Callable[[], Tensor], clap: CLAP) -> float:
     trainable = [parameter for parameter in clap.parameters() if parameter.requires_grad]
+    gradients = [parameter.grad for parameter in trainable]
     # Attention as plain matrix products, since the counter does not support all attention kernels.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         total = encode().sum()
         if total.requires_grad:
-            torch.autograd.grad(total, trainable, allow_unused=True)
+            # Not autograd.grad: the counter does not allow it where a module reads a parameter of another one.
+            total.backward()
+    for parameter, gradient in zip(trainable, gradients, strict=True):
+        parameter.grad = gradient
     return float(counter.get_total_flops())
 
 

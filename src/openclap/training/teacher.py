@@ -22,6 +22,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from openclap.data.loader import caption_id
-from openclap.data.shards import ShardIndex
+from openclap.data.shards import TEXT, Fields, ShardIndex
 from openclap.embedder import Embedder, Vectors
 from openclap.embedding_cache import EmbeddingCache, identity_of
 from openclap.errors import AudioError, CheckpointError, ConfigError, DataError
@@ -88,12 +89,14 @@ def embed_with_teachers(
     *,
     rank: int,
     world: int,
+    fields: Fields = TEXT,
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Embed this process's part of the samples with every teacher, unless `out` holds it already.
 
     Args:
         out: the run folder.
+        fields: the fields whose captions training may draw.
         progress: called with sounds embedded and sounds in all, over all teachers.
     """
     part = range(rank, len(shards), world)
@@ -102,7 +105,7 @@ def embed_with_teachers(
         facts = _facts(teacher, shards)
         if _read_facts(folder) != facts:
             report = _shifted(progress, number * len(part), len(teachers) * len(part))
-            _write_part(teacher, name, shards, part=part, folder=folder, facts=facts, progress=report)
+            _write_part(teacher, name, shards, part=part, fields=fields, folder=folder, facts=facts, progress=report)
 
 
 def open_teachers(teachers: int, out: Path, world: int) -> Teachers:
@@ -147,6 +150,7 @@ def _write_part(
     shards: ShardIndex,
     *,
     part: range,
+    fields: Fields,
     folder: Path,
     facts: dict[str, Any],
     progress: Progress,
@@ -166,10 +170,11 @@ def _write_part(
     def sounds() -> Iterator[bytes]:
         for row, number in enumerate(part):
             try:
-                sample = shards.read_sample(number)
+                sample = shards.read_sample(number, fields)
             except DataError:  # training leaves it out and reports it
                 continue
-            captions.update((caption_id(caption), caption) for caption in sample.captions)
+            every = chain.from_iterable(sample.by_field.values())
+            captions.update((caption_id(caption), caption) for caption in every)
             rows.append(row)
             yield sample.audio
 

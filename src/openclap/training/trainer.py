@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openclap.data.lengths import clip_lengths
 from openclap.data.loader import PairLoader
 from openclap.data.shards import ShardIndex, index_shards
 from openclap.embedder import Embedder
@@ -29,7 +30,7 @@ from openclap.storage import write_bytes
 from openclap.training import checkpointing, teacher
 from openclap.training.averaging import StartAverage
 from openclap.training.checkpointing import CHECKPOINTS, CONFIG, MODEL, TrainingProgress
-from openclap.training.config import TrainConfig
+from openclap.training.config import TrainConfig, parse_caption_fields
 from openclap.training.distributed import broadcast_from_first, sum_over_processes
 from openclap.training.divergence import (
     RunPosition,
@@ -48,9 +49,10 @@ from openclap.training.model_setup import (
     prepare_model,
     set_training_modes,
 )
-from openclap.training.optimizer import SCHEDULES, build_optimizer, set_learning_rate
+from openclap.training.optimizer import build_optimizer, schedule_factor, set_learning_rate
 from openclap.training.remote_checkpoints import RemoteCheckpoints
 from openclap.training.step import TrainingStep
+from openclap.training.weight_average import WeightAverage
 from openclap.types import PairBatch, Progress
 
 if TYPE_CHECKING:
@@ -180,10 +182,15 @@ class Trainer:
         self.was_finished = False
 
     def _build_loader(self) -> PairLoader:
-        config = self.config
+        config, frontend = self.config, self.embedder.frontend
+        lengths = (
+            clip_lengths(self.shards, config.lengths, frontend.sample_rate, frontend.samples)
+            if frontend.config.is_any_length
+            else None
+        )
         return PairLoader(
             self.shards,
-            self.embedder.frontend,
+            frontend,
             self.embedder.tokenizer,
             batch_size=config.batch_size,
             seed=config.seed,
@@ -193,6 +200,8 @@ class Trainer:
             caption=config.caption,
             augment=config.augment,
             channels=config.channels,
+            fields=parse_caption_fields(config.caption_fields),
+            lengths=lengths,
         )
 
     def _build_step(self) -> TrainingStep:
@@ -208,6 +217,9 @@ class Trainer:
         if list(objective.parameters()):
             # The model and the optimizer are in a checkpoint anyway, since they were prepared; the objective was not.
             self.accelerator.register_for_checkpointing(objective)
+        self.average = WeightAverage(self.model, self.optimizer, config.optim.ema) if config.optim.ema else None
+        if self.average:
+            self.accelerator.register_for_checkpointing(self.average)
         return TrainingStep(
             self.accelerator,
             wrapped,
@@ -229,6 +241,8 @@ class Trainer:
                 # needs no state of a scheduler.
                 lr_factor = self.prepare_for_step(step - 1)
                 result = self.training_step(batches)  # zero_grad, forward, backward, clip, update: see step.py
+                if self.average:
+                    self.average.update()
                 self.progress = replace(self.progress, step=step)
                 # Before the row is logged and before anything is validated or saved: a diverged update must not become
                 # a checkpoint or the best model.
@@ -269,8 +283,7 @@ class Trainer:
         """Set the learning rate, and unfreeze parts when it is time; return the factor of the base rate."""
         if steps_taken == self.config.unfreeze_at and steps_taken:
             set_training_modes(self.model, self.config, steps_taken)
-        optim = self.config.optim
-        factor = SCHEDULES[optim.schedule](steps_taken, warmup_steps=optim.warmup_steps, total_steps=self.total_steps)
+        factor = schedule_factor(self.config.optim, steps_taken, self.total_steps)
         set_learning_rate(self.optimizer, factor)
         return factor
 
@@ -308,7 +321,7 @@ class Trainer:
         assert self.validate is not None
         self.model.eval()
         # The first process alone validates; the others need its score, because it decides when all of them stop.
-        with self.averaged():
+        with self.final_weights():
             score = self.validate(self.embedder) if self.accelerator.is_main_process else 0.0
             score = broadcast_from_first(self.accelerator, score)
             self.progress = self.progress.with_score(score)
@@ -316,6 +329,13 @@ class Trainer:
                 checkpointing.save_best_model(self.embedder, self.out)
         set_training_modes(self.model, self.config, self.progress.step)
         return {"score": score, "best": self.progress.best_score, "best_step": self.progress.best_step}
+
+    @contextmanager
+    def final_weights(self) -> Iterator[None]:
+        """Put the weights of a finished model into the network: their moving average, and its mean with the start, as
+        the configuration asks for."""
+        with self.average.in_use() if self.average else nullcontext(), self.averaged():
+            yield
 
     def save(self) -> None:
         """Save a checkpoint, here and remotely. Older ones stay until a further step has shown this one to be good."""
@@ -338,7 +358,7 @@ class Trainer:
         if is_finished and not now.unhealthy_steps:
             self.prune()
         if is_finished and self.accelerator.is_main_process and not (self.was_finished and model.exists()):
-            with self.averaged():
+            with self.final_weights():
                 checkpointing.write_final_model(self.embedder, self.out, use_best=self.validate is not None)
         damaged = [f"{tar}: {reason}" for tar, reason in self.shards.damaged]
         # By key: a sample that cannot be read fails again in every epoch.
@@ -389,7 +409,14 @@ class Trainer:
             return
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         teacher.embed_with_teachers(
-            self.teachers, self.config.teacher, self.shards, self.out, rank=rank, world=world, progress=progress
+            self.teachers,
+            self.config.teacher,
+            self.shards,
+            self.out,
+            rank=rank,
+            world=world,
+            fields=self.loader.clips.fields,
+            progress=progress,
         )
         self.accelerator.wait_for_everyone()
         self.training_step.attach_teacher = teacher.open_teachers(len(self.teachers), self.out, world)
