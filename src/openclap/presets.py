@@ -55,6 +55,11 @@ class Preset:
         # See `FrontEndConfig.__repr__`.
         return describe_fields(self, added=ADDED)
 
+    @property
+    def moment_samples(self) -> float:
+        """Samples from one moment of the audio tower to the next: its resolution in time."""
+        return self.audio.moment_frames(self.frontend.frames) * self.frontend.mel.hop
+
 
 ADDED = ("audio_head", "text_head", "unit_audio")
 """Fields that presets did not have at first."""

@@ -204,6 +204,36 @@ class Recording:
     ends_early: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The similarity of a recording to labels over time. T moments, C labels.
+
+    Attributes:
+        times_s: the middle of each moment in seconds (T,).
+        scores: cosines between moments and labels (T, C).
+        labels: in the order of the columns.
+        resolution_s: seconds from one moment to the next. What a moment sounds like is known from its surroundings as
+            well, as far as the audio tower looks.
+        duration_s: of the recording.
+    """
+
+    times_s: np.ndarray[Any, np.dtype[np.float64]]
+    scores: np.ndarray[Any, np.dtype[np.float32]]
+    labels: tuple[str, ...]
+    resolution_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a recording in which a label is heard, in seconds; `score` is the highest in it."""
+
+    label: str
+    start_s: float
+    end_s: float
+    score: float
+
+
 class FileContent(bytes):
     """The bytes of a file, with the name of the file for messages."""
 

@@ -100,7 +100,21 @@ class CLAP(nn.Module):
 
     def encode_audio(self, batch: AudioBatch) -> Tensor:
         """(B, D), unit norm."""
-        return F.normalize(self.audio_head(self._before_head(self.audio_tower(batch))), dim=-1)
+        return self._project_audio(self.audio_tower(batch))
+
+    def encode_moments(self, batch: AudioBatch) -> Tensor:
+        """(B, M, D), unit norm: the moments of each clip in the shared space, at the tower's resolution in time.
+
+        The latent vector of a moment is the tower's pooling of that moment alone: the mean of its part of HTSAT's last
+        map, PANN's frame after mean over frequency, the column of patches under NaFlex's attention pool, the state of a
+        pair of Whisper's positions. It goes through the head that pooled latents go through, because the head was
+        trained on no other. Its context is the tower's receptive field. (Frame-wise similarity before pooling as in
+        FLAM, Wu et al. 2025, arXiv:2505.05335; class scores of a tagging head have no part in it.)
+        """
+        return self._project_audio(self.audio_tower.moments(batch))  # type: ignore[operator]
+
+    def _project_audio(self, latent: Tensor) -> Tensor:
+        return F.normalize(self.audio_head(self._before_head(latent)), dim=-1)
 
     def encode_text(self, batch: TextBatch) -> Tensor:
         """(B, D), unit norm."""

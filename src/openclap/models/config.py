@@ -46,6 +46,15 @@ class HTSATConfig:
     def embedding_size(self) -> int:
         return int(self.width * 2 ** (len(self.depths) - 1))
 
+    def moment_frames(self, frames: int) -> float:
+        """Frames of a log-mel from one moment to the next (see `openclap.models.clap.CLAP.encode_moments`)."""
+        # The last map has 1/32 of the pixels of the stretched log-mel, which has `image` of them in each folded piece.
+        moments = self.image * (self.image // self.n_mels) // HTSAT_PATCH // 2 ** (len(self.depths) - 1)
+        return (frames - 1) / moments
+
+
+HTSAT_PATCH = 4
+"""Side of a patch of HTSAT in pixels of the image."""
 
 # LAION-CLAP's sizes by their names there. The weights it has published are tiny and base.
 HTSAT_TINY = HTSATConfig(width=96, depths=(2, 2, 6, 2), heads=(4, 8, 16, 32))
@@ -87,6 +96,15 @@ class PANNConfig:
     @property
     def embedding_size(self) -> int:
         return self.widths[-1] + sum(self.categories)
+
+    @property
+    def halvings(self) -> int:
+        """Number of blocks that halve time and frequency."""
+        return len(self.widths) - 1 if self.pooled is None else self.pooled
+
+    def moment_frames(self, frames: int) -> float:
+        """Frames of a log-mel from one moment to the next."""
+        return float(2**self.halvings)
 
 
 def _pann(widths: tuple[int, ...], pooled: int, kernels: tuple[int, ...] = (3, 3)) -> PANNConfig:
@@ -157,6 +175,10 @@ class NaFlexConfig:
     def embedding_size(self) -> int:
         return self.width
 
+    def moment_frames(self, frames: int) -> float:
+        """Frames of a log-mel from one moment to the next: those of a patch."""
+        return float(self.patch_time)
+
     @property
     def rows(self) -> int:
         """Patches of one column: the mel bins divided."""
@@ -193,6 +215,10 @@ class WhisperConfig:
     positions: int = 1500
     fusion: ClassVar[None] = None
     classes: ClassVar[int] = 0
+
+    def moment_frames(self, frames: int) -> float:
+        """Frames of a log-mel from one moment to the next: a position has two, and positions are averaged in pairs."""
+        return 4.0
 
 
 AudioConfig = HTSATConfig | PANNConfig | NaFlexConfig | WhisperConfig

@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openclap.models.config import HTSAT_PATCH as PATCH
 from openclap.models.config import HTSATConfig
 from openclap.models.fusion import FUSIONS, WhereLong, end_to_end, only_long, view_module
 from openclap.models.patch_dropout import PartOfMap, WholeMap
 from openclap.models.swin import SwinStage
 from openclap.types import AudioBatch, AudioFeatures
 
-PATCH = 4
-"""Side of a patch in pixels of the image."""
 DROP_PATH = 0.1
 """Stochastic depth of the last block; it grows linearly from 0 in the first."""
 
@@ -87,6 +86,10 @@ class HTSAT(nn.Module):
             framewise=self.to_frames(logits_BTK.sigmoid()),
             fine=fine_BTC,
         )
+
+    def moments(self, batch: AudioBatch) -> Tensor:
+        """(B, M, C): the latent vector of each moment, the mean over its part of the last map."""
+        return self.fold.undo(self.last_map(batch, self.whole)).mean(dim=2)
 
     def to_frames(self, moments_BTK: Tensor) -> Tensor:
         """Repeat moments to as many frames as the image has."""

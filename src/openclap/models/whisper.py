@@ -41,6 +41,10 @@ class WhisperTower(nn.Module):
         """The embedding; this tower has no tagging head."""
         return AudioFeatures(embedding=self(batch))
 
+    def moments(self, batch: AudioBatch) -> Tensor:
+        """(B, M, C): the latent vector of each moment, the state of a pair of positions."""
+        return self.states(batch)
+
     def states(self, batch: AudioBatch) -> Tensor:
         """(B, L / 2, C): the projected states of pairs of positions."""
         x_BDT = F.gelu(self.conv1(batch.mel_BVTF[:, 0].transpose(1, 2)))
