@@ -163,6 +163,19 @@ class AudioFeatures:
 
 
 @dataclass(frozen=True, slots=True)
+class Phrase:
+    """A phrase, and when its sound is in a clip.
+
+    Attributes:
+        text: a few words about one sound ("a dog barks").
+        segments: (onset, offset) of each occurrence, in seconds from the beginning of the clip.
+    """
+
+    text: str
+    segments: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A sound with its captions and tags, as stored in a shard.
 
@@ -170,6 +183,7 @@ class Sample:
         key: its name in the tar.
         original: the other fields of its JSON.
         audio: the encoded bytes of its audio file.
+        phrases: phrases with segments, for frame-level training and evaluation; () where the data have none.
     """
 
     key: str
@@ -177,6 +191,7 @@ class Sample:
     tags: tuple[str, ...]
     original: dict[str, Any]
     audio: bytes
+    phrases: tuple[Phrase, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

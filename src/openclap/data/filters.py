@@ -117,6 +117,8 @@ def _captioned(records: Iterable[Record], digest: Any, check: CaptionCheck | Non
             check.add(captions)
         audio = record.audio if isinstance(record.audio, str) else _name_and_size(record.audio)
         facts = [getattr(record, name) for name in FIELDS]
+        if record.phrases:  # without them, the digest is that of data sets from before there were phrases
+            facts.append(record.phrases)
         digest.update(repr((audio, captions, facts)).encode("utf-8", "replace"))
         yield Captioned(record, captions)
 

@@ -3,6 +3,7 @@
     <split>/0.tar, 1.tar …, sizes.json    the shards; with `by_source` in <source>/<split>
     manifest.parquet                      every packed sample: where it is, its captions, licence, group and source
     skipped.jsonl                         every record that was left out, and the reason
+    skipped_segments.jsonl                segments of phrases that were left out, and the reason; only if there are any
     README.md                             the data card
     dataset.json                          the configuration, and a digest of all records
     work/                                 intermediate results; may be deleted once the set is finished
@@ -30,6 +31,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openclap.data.records import with_phrases
 from openclap.errors import DataError, require
 from openclap.locks import LOCK, only_writer
 from openclap.storage import Place, partial_of, write_bytes
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 IDENTITY, MANIFEST, SKIPPED, SIZES, WORK = "dataset.json", "manifest.parquet", "skipped.jsonl", "sizes.json", "work"
+SKIPPED_SEGMENTS = "skipped_segments.jsonl"
 CHUNK = 256
 """Records that are decoded as one item of work."""
 
@@ -105,7 +108,7 @@ def records(folder: Place, digest: str) -> polars.DataFrame:
     frame = read_all(work(folder, "records"))
     if frame is None:
         raise DataError(f"{folder}: has no records yet. Run 'openclap dataset build'.")
-    return frame
+    return with_phrases(frame)
 
 
 def identity(folder: Place) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from openclap.data.layout import (
     MANIFEST,
     SIZES,
     SKIPPED,
+    SKIPPED_SEGMENTS,
     identity,
     numbered,
     read_all,
@@ -25,8 +26,9 @@ from openclap.data.layout import (
     write_table,
 )
 from openclap.data.records import captioned
-from openclap.data.write import SELECTION, Tar, TarPlan, columns, digest_of, is_valid, plan_tars
+from openclap.data.write import SELECTION, Tar, TarPlan, columns, digest_of, is_valid, plan_tars, seconds_of
 from openclap.errors import DataError, require
+from openclap.sources.phrases import phrases_of_json, phrases_to_json, usable_phrases
 from openclap.storage import Place, remove_folder, write_bytes
 
 if TYPE_CHECKING:
@@ -45,6 +47,16 @@ class SkippedRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedSegment:
+    """A segment of a phrase that was left out of a packed sample; `reason` is a sentence with phrase and times."""
+
+    id: str
+    source: str
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class BuildReport:
     """The outcome of a build.
 
@@ -52,7 +64,8 @@ class BuildReport:
         out: the data set's folder.
         packed, tars: number of samples and of tars in each folder of shards.
         skipped: the records that were left out.
-        notes: sentences about splits that are empty or far off their requested size.
+        notes: sentences about splits that are empty or far off their requested size, and about segments left out.
+        segments: segments of phrases that were left out of samples.
     """
 
     out: Place
@@ -60,6 +73,7 @@ class BuildReport:
     tars: dict[str, int]
     skipped: tuple[SkippedRecord, ...]
     notes: tuple[str, ...] = ()
+    segments: tuple[SkippedSegment, ...] = ()
 
 
 def finish(folder: Place) -> BuildReport:
@@ -81,11 +95,25 @@ def finish(folder: Place) -> BuildReport:
     sizes = write_sizes(folder, manifest, {plan.tar.shards for plan in plans})
     write_table(folder / MANIFEST, manifest)
     skipped = tuple(_skipped(whole, selection, written))
-    write_bytes(folder / SKIPPED, b"".join(json.dumps(asdict(each)).encode() + b"\n" for each in skipped))
+    write_bytes(folder / SKIPPED, _json_lines(skipped))
+    segments = _skipped_segments(folder, whole, written)
+    if segments:
+        write_bytes(folder / SKIPPED_SEGMENTS, _json_lines(segments))
+    else:
+        (folder / SKIPPED_SEGMENTS).unlink(missing_ok=True)
     _remove_other_tars(folder, plans)
     remove_folder(work(folder, "sounds"))  # every tar is complete: these copies are of no more use
-    notes = tuple(each.sentence for each in unmet_splits(folder, selection, DataConfig(**identity(folder)["config"])))
-    return replace(_report(folder, sizes, skipped), notes=notes)
+    notes = [each.sentence for each in unmet_splits(folder, selection, DataConfig(**identity(folder)["config"]))]
+    if segments:
+        notes.append(
+            f"{len(segments)} segments of phrases were left out, such as {segments[0].reason} ({segments[0].file}). "
+            f"{SKIPPED_SEGMENTS} lists them."
+        )
+    return replace(_report(folder, sizes, skipped), notes=tuple(notes), segments=segments)
+
+
+def _json_lines(rows: Sequence[SkippedRecord] | Sequence[SkippedSegment]) -> bytes:
+    return b"".join(json.dumps(asdict(each)).encode() + b"\n" for each in rows)
 
 
 def manifest_of(folder: Place) -> polars.DataFrame:
@@ -162,9 +190,39 @@ def _manifest(
     facts = examined.select("n", "seconds", "rate", "channels", "peak", "clipped", "pcm_sha256")
     # Inner joins: a sample that failed while its tar was written has no key and drops out.
     rows = packed.join(places, on="n").join(facts, on="n").join(whole.drop("rate"), on="n")
+    rows = _with_usable_phrases(rows)
     order = ["shards", "tar", "key", *(name for name in rows.columns if name not in ("shards", "tar", "key"))]
     manifest: polars.DataFrame = rows.select(order).sort("shards", "tar", "audio_offset")
     return manifest
+
+
+def _with_usable_phrases(rows: polars.DataFrame) -> polars.DataFrame:
+    """Leave out the segments that were left out of the samples."""
+    pl = require("polars", "data")
+    timed = rows.filter(pl.col("phrases").list.len() > 0)
+    if not len(timed):
+        return rows
+    usable = [
+        phrases_to_json(usable_phrases(phrases_of_json(phrases), seconds)[0])
+        for phrases, seconds in timed.select("phrases", "seconds").iter_rows()
+    ]
+    changed = timed.select("n").with_columns(phrases=pl.Series(usable, dtype=rows.schema["phrases"]))
+    return rows.update(changed, on="n")
+
+
+def _skipped_segments(folder: Place, whole: polars.DataFrame, written: polars.DataFrame) -> tuple[SkippedSegment, ...]:
+    """List the segments that were left out of packed samples, in the order of records."""
+    pl = require("polars", "data")
+    packed = written.filter(pl.col("key").is_not_null()).select("n")
+    timed = whole.filter(pl.col("phrases").list.len() > 0).join(packed, on="n").sort("n")
+    if not len(timed):
+        return ()
+    seconds = seconds_of(folder, timed)
+    return tuple(
+        SkippedSegment(record.id, record.source, str(record.audio).rpartition("/")[2], reason)
+        for n, record in ((n, row.record) for n, row in captioned(timed))
+        for reason in usable_phrases(record.phrases, seconds[n])[1]
+    )
 
 
 def _skipped(

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from openclap.captions.rules import Caption
 from openclap.errors import require
+from openclap.sources.phrases import phrases_of_json, phrases_to_json
 from openclap.sources.record import Record
+from openclap.types import Phrase
 
 if TYPE_CHECKING:
     import polars
 
 BATCH = 50_000
 """Rows converted at a time, to bound the memory of Python objects."""
-FIELDS = tuple(field.name for field in dataclasses.fields(Record) if field.name not in ("audio", "captions"))
+FIELDS = tuple(field.name for field in dataclasses.fields(Record) if field.name not in ("audio", "captions", "phrases"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,16 @@ def schema() -> dict[str, Any]:
         "rate": pl.Int64,
         "freesound_id": pl.Int64,
         "youtube_id": pl.String,
+        "phrases": pl.List(pl.Struct({"phrase": pl.String, "segments": pl.List(pl.List(pl.Float64))})),
     }
+
+
+def with_phrases(frame: polars.DataFrame) -> polars.DataFrame:
+    """Add the column `phrases`, without phrases, to a table of records or a manifest written before there was one."""
+    pl = require("polars", "data")
+    if "phrases" in frame.columns:
+        return frame
+    return frame.with_columns(phrases=pl.lit([], schema()["phrases"]))
 
 
 def frames(rows: Iterable[Captioned]) -> Iterator[polars.DataFrame]:
@@ -79,13 +90,14 @@ def _frame(rows: list[Captioned], start: int) -> polars.DataFrame:
         "made": [_joined(caption.made for caption in row.captions) for row in rows],
         **{name: [getattr(row.record, name) for row in rows] for name in FIELDS if name != "tags"},
         "tags": [_joined(row.record.tags) for row in rows],
+        "phrases": [phrases_to_json(row.record.phrases) if row.record.phrases else None for row in rows],
     }
     columns = schema()
     lists = [name for name, kind in columns.items() if kind == pl.List(pl.String)]
     # Lists travel as joined strings and are split by polars: see SEPARATOR.
     flat = columns | dict.fromkeys(lists, pl.String)
     frame: polars.DataFrame = pl.DataFrame([pl.Series(name, values[name], kind) for name, kind in flat.items()])
-    return frame.with_columns(pl.col(lists).str.split(SEPARATOR).fill_null([]))
+    return frame.with_columns(pl.col(lists).str.split(SEPARATOR).fill_null([]), pl.col("phrases").fill_null([]))
 
 
 SEPARATOR = "\x1f"
@@ -100,7 +112,8 @@ def _valid(row: Captioned) -> Captioned:
     plain = {name: _replaced(getattr(row.record, name)) for name in FIELDS}
     name = os.fspath(row.record.audio)
     audio = row.record.audio if _replaced(name) == name else _replaced(name)
-    record = dataclasses.replace(row.record, audio=audio, **plain)
+    phrases = tuple(Phrase(_replaced(each.text), each.segments) for each in row.record.phrases)
+    record = dataclasses.replace(row.record, audio=audio, phrases=phrases, **plain)
     return Captioned(record, tuple(Caption(_replaced(each.text), each.made) for each in row.captions))
 
 
@@ -117,7 +130,11 @@ def captioned(frame: polars.DataFrame) -> Iterator[tuple[int, Captioned]]:
         audio = row.pop("audio")
         # A record has its source's captions; sentences made from them are kept apart, so that they can be made again.
         given = tuple(text for text, how in zip(captions, made, strict=True) if how == "given")
-        record = Record(
-            **row | {"audio": audio if "://" in audio else Path(audio), "captions": given, "tags": tuple(row["tags"])}
-        )
+        values = {
+            "audio": audio if "://" in audio else Path(audio),
+            "captions": given,
+            "tags": tuple(row["tags"]),
+            "phrases": phrases_of_json(row["phrases"]),
+        }
+        record = Record(**row | values)
         yield n, Captioned(record, tuple(map(Caption, captions, made)))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from openclap.errors import DataError
 from openclap.sources.columns import is_placeholder
+from openclap.sources.phrases import phrases_of_json
 from openclap.storage import Place, place_of, unconnected, within_reach
 from openclap.types import AUDIO_SUFFIXES, Sample
 
@@ -184,7 +185,14 @@ def _parse(key: str, audio: bytes, text: bytes, where: str) -> Sample:
     if not captions:
         raise DataError(f'{where}: its JSON has no caption under "text". Pack the shard again.')
     original = fields.get("original_data")
-    return Sample(key, captions, _strings(fields.get("tag")), original if isinstance(original, dict) else {}, audio)
+    return Sample(
+        key=key,
+        captions=captions,
+        tags=_strings(fields.get("tag")),
+        original=original if isinstance(original, dict) else {},
+        audio=audio,
+        phrases=phrases_of_json(fields.get("phrases")),
+    )
 
 
 def captions_of_json(fields: Any) -> tuple[str, ...]:

@@ -11,16 +11,28 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openclap.audio.io import decode
-from openclap.data.layout import IDENTITY, MANIFEST, SIZES, SKIPPED, WORK, read_table, work, write_table
+from openclap.data.layout import (
+    IDENTITY,
+    MANIFEST,
+    SIZES,
+    SKIPPED,
+    SKIPPED_SEGMENTS,
+    WORK,
+    read_table,
+    work,
+    write_table,
+)
 from openclap.data.manifest import finish, manifest_of, write_sizes
 from openclap.data.parallel import run
 from openclap.data.records import schema as schema_of_records
+from openclap.data.records import with_phrases
 from openclap.data.shards import index_shards
 from openclap.data.write import SELECTION, Tar, TarPlan, columns, is_valid, plan_tars, rewrite_tar, sha256_of
 from openclap.errors import AudioError, DataError, require
 from openclap.formatting import join_first
 from openclap.locks import LOCK
 from openclap.sources.grouping import freesound_id
+from openclap.sources.phrases import phrases_of_json, phrases_to_json
 from openclap.storage import Place, place_of
 
 if TYPE_CHECKING:
@@ -89,7 +101,7 @@ def _usable_manifest(folder: Place) -> tuple[polars.DataFrame | None, list[Damag
     if not path.exists():
         return rebuilt, [(MANIFEST, "is missing")]
     try:
-        manifest = read_table(path)
+        manifest = with_phrases(read_table(path))
     except DataError as error:
         why = str(error).partition("is damaged (")[2].rpartition(")")[0]
         return rebuilt, [(MANIFEST, f"is damaged ({why})" if why else "is damaged")]
@@ -145,7 +157,7 @@ def _foreign(folder: Place, manifest: polars.DataFrame | None) -> Iterator[str]:
         return
     shards = set(manifest["shards"])
     around = {name.rpartition("/")[0] for name in shards} - {""}
-    own = {IDENTITY, MANIFEST, SKIPPED, LOCK, WORK, *CARDS, *shards, *around}
+    own = {IDENTITY, MANIFEST, SKIPPED, SKIPPED_SEGMENTS, LOCK, WORK, *CARDS, *shards, *around}
     own |= {f"{name}/{SIZES}" for name in shards}
     own |= {f"{name}/{tar}.tar" for name, tar in manifest.select("shards", "tar").unique().iter_rows()}
     for place in ("", *sorted(around | shards)):
@@ -388,6 +400,7 @@ def _record_fields(content: dict[str, Any]) -> dict[str, Any]:
         "tags": content.get("tag") or [],
         "freesound_id": freesound_id(original.get("link")),
         "youtube_id": group.removeprefix(_YOUTUBE) if group.startswith(_YOUTUBE) else None,
+        "phrases": phrases_to_json(phrases_of_json(content.get("phrases"))),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from openclap.data.download import sound_of
 from openclap.data.layout import CHUNK, identity, numbered, read_table, records, work, write_table
 from openclap.data.records import captioned
 from openclap.errors import AudioError, DataError, require
+from openclap.sources.phrases import phrases_to_json, usable_phrases
 from openclap.sources.record import Record
 from openclap.storage import Place, new_file, place_of
+from openclap.types import Phrase
 
 if TYPE_CHECKING:
     import polars
@@ -131,12 +134,25 @@ def _samples(plan: TarPlan) -> list[PlannedSample]:
     pl = require("polars", "data")
     folder = place_of(plan.tar.folder)
     numbers = pl.Series([n for _, n in plan.samples], dtype=pl.UInt32)
-    rows = captioned(records(folder, identity(folder)["digest"])[numbers])
+    frame = records(folder, identity(folder)["digest"])[numbers]
+    # Lengths are read only for phrases: they tell which segments can be in the clip.
+    seconds = seconds_of(folder, frame) if frame["phrases"].list.len().sum() else {}
     written = sentences(folder, numbers)
-    return [
-        PlannedSample(number, n, row.record, json_of(row.record, with_generated(row.record, written.get(n))))
-        for (number, _), (n, row) in zip(plan.samples, rows, strict=True)
-    ]
+    samples = []
+    for (number, _), (n, row) in zip(plan.samples, captioned(frame), strict=True):
+        phrases, _ = usable_phrases(row.record.phrases, seconds.get(n, math.inf))
+        content = json_of(row.record, with_generated(row.record, written.get(n)), phrases)
+        samples.append(PlannedSample(number, n, row.record, content))
+    return samples
+
+
+def seconds_of(folder: Place, frame: polars.DataFrame) -> dict[int, float]:
+    """The length of each decoded sound among the records of `frame` that have phrases, by `n`."""
+    pl = require("polars", "data")
+    numbers = frame.filter(pl.col("phrases").list.len() > 0)["n"]
+    chunks = sorted({n // CHUNK for n in numbers})
+    facts = [read_table(work(folder, "examined", f"{chunk}.parquet")).select("n", "seconds") for chunk in chunks]
+    return dict(pl.concat(facts).drop_nulls().iter_rows()) if facts else {}
 
 
 def _digest(tar: Tar, samples: Sequence[PlannedSample]) -> str:
@@ -209,8 +225,8 @@ def _hashes(folder: Place, numbers: Sequence[int]) -> dict[int, tuple[str, str |
     return {n: (pcm, flac) for n, pcm, flac in facts.filter(pl.col("n").is_in(list(numbers))).iter_rows()}
 
 
-def json_of(record: Record, captions: Sequence[Caption]) -> bytes:
-    """Build the JSON beside a sound, in LAION's layout: all captions, and the origin of each.
+def json_of(record: Record, captions: Sequence[Caption], phrases: Sequence[Phrase] = ()) -> bytes:
+    """Build the JSON beside a sound, in LAION's layout: captions with their origins, and phrases.
 
     Sentences that a model wrote from keywords are also listed under LAION's names for them.
     """
@@ -232,6 +248,8 @@ def json_of(record: Record, captions: Sequence[Caption]) -> bytes:
     if keywords:
         # LAION's loader draws from these names when it trains with keyword captions.
         content |= {"text_augment_t5": keywords[0], "text_augment_all": texts}
+    if phrases:
+        content["phrases"] = phrases_to_json(phrases)
     return json.dumps(content).encode()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from openclap.sources.files import as_float, as_int
 from openclap.sources.grouping import freesound_id, freesound_user, youtube_video
 from openclap.sources.licence import normalise_licence
+from openclap.sources.phrases import phrases_of_json
 
 TEXT_FIELDS: dict[str, tuple[str, ...]] = {
     "id": ("id",),
@@ -32,6 +33,7 @@ TEXT_FIELDS: dict[str, tuple[str, ...]] = {
 """Fields of a record that hold one text, each with the names of its columns, by preference."""
 
 TAGS = ("tags", "tag", "keywords")
+PHRASES = "phrases"
 FLOATS = ("start_s", "length_s")
 INTEGERS = ("rate", "freesound_id")
 CAPTIONS = ("captions", "caption", "text")
@@ -98,6 +100,8 @@ class ColumnMap:
             ids = (freesound_id(self.text(row, name)) for name in self.addresses)
             if (identity := next(filter(None, ids), None)) is not None:
                 values["freesound_id"] = identity
+        if PHRASES in self.names and (phrases := phrases_of_json(row.get(self.names[PHRASES]))):
+            values[PHRASES] = phrases
         if "group" not in values and (group := _upload_group(values)):
             values["group"] = group
         return values

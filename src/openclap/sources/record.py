@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from openclap.types import Phrase
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -24,6 +26,8 @@ class Record:
         length_s: duration in seconds, as the source states it; None where it does not.
         rate: sample rate of the recording in Hz, as the source states it.
         freesound_id, youtube_id: ids of the original upload, by which overlaps between data sets are found.
+        phrases: phrases with their segments, as the source states them: segments that cannot be in the clip are left
+            out when the clip is packed (`openclap.sources.phrases`).
     """
 
     id: str
@@ -44,3 +48,4 @@ class Record:
     rate: int | None = None
     freesound_id: int | None = None
     youtube_id: str | None = None
+    phrases: tuple[Phrase, ...] = ()
