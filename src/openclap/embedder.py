@@ -258,8 +258,8 @@ class Embedder:
     ) -> Timeline:
         """Compare each moment of a recording with labels: when does it sound like a dog, when like rain?
 
-        A moment is the finest stretch of time that the audio tower keeps (see `CLAP.encode_moments`), from 0.04 to 0.3
-        s. Models are trained to embed whole clips: unless yours was trained on phrases with on- and offsets too, cosines
+        A moment is the finest stretch of time that the audio tower keeps (see `CLAP.encode_moments`): 0.04 to 0.3 s.
+        Models are trained to embed whole clips: unless yours was trained on phrases with on- and offsets too, cosines
         of moments rank moments and labels, and mean little by themselves (docs/concepts/moments.md). The recording is
         read in windows of the model's input, half of which overlap; where two windows see a moment, its score is their
         mean, weighted by its distance from each window's edge. Memory does not depend on the length, besides the
@@ -311,7 +311,7 @@ class Embedder:
         length = read.duration_s
         scores_TC = total.mean()
         resolution_s, start_s = step / self.sample_rate, read.start / self.sample_rate
-        times_T = start_s + (np.arange(len(scores_TC)) + 0.5) * resolution_s
+        times_T: NDArray[np.float64] = start_s + (np.arange(len(scores_TC), dtype=np.float64) + 0.5) * resolution_s
         is_inside_T = times_T - resolution_s / 2 < max(length, resolution_s)
         return Timeline(times_T[is_inside_T], scores_TC[is_inside_T], tuple(columns), resolution_s, length)
 

@@ -83,6 +83,24 @@ class TextBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class PhraseBatch:
+    """The phrases of a batch of B clips, and the moments M in which they are heard. P different phrases.
+
+    Attributes:
+        active_BMP: whether a phrase is heard in a moment of a clip.
+        valid_BM: the moments that count: those of clips that have phrases, up to the end of the sound.
+    """
+
+    text: TextBatch
+    active_BMP: Tensor
+    valid_BM: Tensor
+
+    def to(self, device: torch.device) -> PhraseBatch:
+        """The same batch on `device`."""
+        return PhraseBatch(self.text.to(device), self.active_BMP.to(device), self.valid_BM.to(device))
+
+
+@dataclass(frozen=True, slots=True)
 class PairBatch:
     """Clips and their captions.
 
@@ -90,6 +108,7 @@ class PairBatch:
         owner_T: for each of the T captions, the number of its clip in this batch.
         caption_id_T: equal for equal captions, also on different processes.
         keys: names of the clips in the shards.
+        phrases: for training with moments: what is heard when, if any clip has phrases.
     """
 
     audio: AudioBatch
@@ -97,6 +116,7 @@ class PairBatch:
     owner_T: Tensor
     caption_id_T: Tensor
     keys: tuple[str, ...]
+    phrases: PhraseBatch | None = None
 
     def to(self, device: torch.device) -> PairBatch:
         """The same batch on `device`."""
@@ -106,10 +126,12 @@ class PairBatch:
             text=self.text.to(device),
             owner_T=self.owner_T.to(device),
             caption_id_T=self.caption_id_T.to(device),
+            phrases=None if self.phrases is None else self.phrases.to(device),
         )
 
     def split(self, clips: int) -> list[PairBatch]:
-        """Split into batches of at most `clips` clips, each with its captions. An empty batch gives one empty batch."""
+        """Split into batches of at most `clips` clips, each with its captions and without phrases. An empty batch gives
+        one empty batch."""
         parts = []
         for number, audio in enumerate(self.audio.split(clips)):
             rows = slice(number * clips, (number + 1) * clips)
@@ -118,6 +140,20 @@ class PairBatch:
             owner_T, caption_id_T = self.owner_T[is_in_part_T] - rows.start, self.caption_id_T[is_in_part_T]
             parts.append(PairBatch(audio, text, owner_T, caption_id_T, self.keys[rows]))
         return parts or [self]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Moments of clips and phrases in the shared space, and which belong together (see `PhraseBatch`).
+
+    Attributes:
+        audio_BMD, phrase_PD: unit vectors.
+    """
+
+    audio_BMD: Tensor
+    phrase_PD: Tensor
+    active_BMP: Tensor
+    valid_BM: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +169,7 @@ class Features:
         scale: factor of the similarities: exp(logit_scale), clamped to 1..100.
         scale_text: the second factor of LAION's four-term loss, if the model has it.
         audio_mlp_BD, text_mlp_TD: the same vectors after the transforms of that loss, if the model has them.
+        moments: of the clips of one process, if any has phrases.
     """
 
     audio_BD: Tensor
@@ -144,6 +181,7 @@ class Features:
     scale_text: Tensor | None = None
     audio_mlp_BD: Tensor | None = None
     text_mlp_TD: Tensor | None = None
+    moments: Moments | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,11 @@ from openclap.audio.augment import UNCHANGED, AugmentConfig, draw_mix, hide_stri
 from openclap.audio.io import decoded
 from openclap.audio.mono import Channels, MonoBlocks, MonoConfig
 from openclap.data.order import batches_per_epoch, epoch_order, neighbour, rank_batches, sample_rng
+from openclap.data.phrases import TimedPhrases, cut_phrases, phrase_batch
 from openclap.data.shards import ShardIndex
 from openclap.errors import AudioError, ConfigError, DataError
 from openclap.formatting import join_first
-from openclap.types import AudioBatch, PairBatch, TextBatch
+from openclap.types import AudioBatch, PairBatch, Phrase, PhraseBatch, TextBatch
 
 Tokenize = Callable[[list[str]], TextBatch]
 
@@ -89,6 +90,7 @@ class PairLoader:
         most_captions: int = 5,
         augment: AugmentConfig = UNCHANGED,
         channels: Channels = "mean",
+        moment_samples: float | None = None,
     ) -> None:
         """Raises DataError when the shards do not fill one batch on every rank, ConfigError for invalid options.
 
@@ -99,6 +101,7 @@ class PairLoader:
             most_captions: with "all", the most captions of a clip, drawn at random where there are more.
             augment: random changes, different in each epoch.
             channels: of multichannel sounds: "mean", "left", "right" or "loudest".
+            moment_samples: for training with moments, their length: batches then have the phrases of their clips.
         """
         _check(batch_size=batch_size, seed=seed, rank=rank, world=world, workers=workers)
         _check_enough(shards, batch_size, world)
@@ -109,7 +112,9 @@ class PairLoader:
             )
         self.shards, self.seed, self.workers = shards, seed, workers
         self.batch_size, self.rank, self.world = batch_size, rank, world
-        self.clips = ClipReader(shards, frontend, CHOICES[caption], most_captions, augment, seed, channels)
+        self.clips = ClipReader(
+            shards, frontend, CHOICES[caption], most_captions, augment, seed, channels, moment_samples
+        )
         self.tokenize = tokenize
         self.batches_per_epoch = batches_per_epoch(len(shards), batch_size, world)
         self.epoch = self.position = 0
@@ -210,7 +215,12 @@ class _BatchReader:
             owner_T=torch.arange(len(clips)).repeat_interleave(torch.tensor([len(clip.captions) for clip in clips])),
             caption_id_T=torch.tensor([_caption_id(caption) for caption in captions]),
             keys=tuple(clip.key for clip in clips),
+            phrases=self._phrases([clip.timed for clip in clips if clip.timed]),
         )
+
+    def _phrases(self, timed: list[TimedPhrases]) -> PhraseBatch | None:
+        step, rate = self.clips.moment_samples, self.clips.frontend.sample_rate
+        return None if step is None else phrase_batch(timed, step, rate, self.tokenize)
 
 
 def _empty_batch(frontend: FrontEndLike) -> PairBatch:
@@ -267,8 +277,11 @@ class FrontEndLike(Protocol):
     """Converts waveforms to the input of an audio tower: `openclap.audio.frontend.FrontEnd`."""
 
     sample_rate: int
+    samples: int
 
     def __call__(self, waves: Sequence[Wave], *, rng: np.random.Generator | None = None) -> AudioBatch: ...
+
+    def draw_start(self, samples: int, rng: np.random.Generator) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +300,7 @@ class Clip:
     key: str
     audio: AudioBatch
     captions: Captions
+    timed: TimedPhrases | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +310,7 @@ class ClipReader:
     Attributes:
         choose, most_captions: selection among a sample's captions (`CHOICES`).
         channels: of multichannel sounds (`openclap.audio.mono`).
+        moment_samples: of the phrases of clips; None to leave them out.
     """
 
     shards: ShardIndex
@@ -305,13 +320,14 @@ class ClipReader:
     augment: AugmentConfig
     seed: int
     channels: Channels = "mean"
+    moment_samples: float | None = None
 
     def read(self, epoch: int, number: int) -> Clip | SkippedSample:
         """Decode, augment the waveform, mix, compute the log-mel, mask: in this order, from one generator."""
         # One generator per sample and epoch: neither workers nor ranks nor a resume change what it draws.
         rng = sample_rng(self.seed, epoch, number)
         try:
-            wave_N, every = self._sound(number)
+            wave_N, every, phrases = self._sound(number)
         except DataError as error:
             return SkippedSample(self.shards.keys[number], epoch, str(error))
         except AudioError as error:
@@ -321,17 +337,23 @@ class ClipReader:
         wave_N = vary(wave_N, self.augment, rng)
         if self.augment.mixup and rng.random() < self.augment.mixup:
             wave_N, captions = self._mixed(number, wave_N, captions, rng)
+        timed = None
+        if self.moment_samples is not None:
+            # Cropped here and not by the front end, because segments count from the start of the stretch.
+            start = self.frontend.draw_start(len(wave_N), rng)
+            wave_N = wave_N[start : start + self.frontend.samples]
+            timed = cut_phrases(phrases, start, len(wave_N), self.frontend.sample_rate)
         audio = hide_stripes(self.frontend([wave_N], rng=rng), self.augment, rng)
-        return Clip(self.shards.keys[number], audio, captions)
+        return Clip(self.shards.keys[number], audio, captions, timed)
 
-    def _sound(self, number: int) -> tuple[Wave, Captions]:
+    def _sound(self, number: int) -> tuple[Wave, Captions, tuple[Phrase, ...]]:
         sample = self.shards.read_sample(number)
         name = self.shards.keys[number]
         blocks = MonoBlocks(lambda: decoded(sample.audio), self.frontend.sample_rate, MonoConfig(self.channels), name)
         # The whole sound, since the front end crops it: shards hold clips, and their lengths were limited when they
         # were built.
         wave_N = np.concatenate(list(blocks))
-        return (wave_N if len(wave_N) else np.zeros(1, np.float32)), sample.captions
+        return (wave_N if len(wave_N) else np.zeros(1, np.float32)), sample.captions, sample.phrases
 
     def _mixed(self, number: int, wave_N: Wave, captions: Captions, rng: np.random.Generator) -> tuple[Wave, Captions]:
         """Mix with another sample of the shard; unchanged where there is none that can be read and is not silent."""
@@ -339,7 +361,7 @@ class ClipReader:
         if other is None:
             return wave_N, captions
         try:
-            other_M, other_captions = self._sound(other)
+            other_M, other_captions, _ = self._sound(other)
         except (AudioError, DataError):  # reported when its own turn comes
             return wave_N, captions
         mixed_N = draw_mix(wave_N, other_M, rng)

@@ -6,8 +6,10 @@ quiet noise, each trimmed of silence, so that its on- and offset are known. N sa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +17,10 @@ from openclap.arrays import Wave
 from openclap.audio.inputs import blocks
 from openclap.audio.mono import MonoConfig
 from openclap.errors import AudioError, ConfigError
+from openclap.sources.phrases import phrases_to_json
 from openclap.sources.record import Record
+from openclap.storage import write_bytes
+from openclap.types import Phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +74,9 @@ class Scene:
     pieces: tuple[Piece, ...]
 
     @property
-    def phrases(self) -> list[dict[str, object]]:
-        """The clips in the form of `Record.phrases`: each phrase with its segments."""
-        segments: dict[str, list[list[float]]] = {}
-        for piece in self.pieces:
-            segments.setdefault(piece.phrase, []).append([piece.onset_s, piece.offset_s])
-        return [{"phrase": phrase, "segments": spans} for phrase, spans in segments.items()]
+    def phrases(self) -> tuple[Phrase, ...]:
+        """Each phrase with its segments."""
+        return tuple(Phrase(piece.phrase, ((piece.onset_s, piece.offset_s),)) for piece in self.pieces)
 
 
 FADE_S = 0.05
@@ -156,9 +158,33 @@ class SceneMaker:
         return Scene(np.clip(wave_N, -1, 1), config.rate, tuple(pieces))
 
 
+def write_scenes(maker: SceneMaker, folder: Path, number: int, seed: int = 0) -> list[Record]:
+    """Write scenes as FLAC files and `phrases.jsonl`, in FineLAP's form, and return their records.
+
+    The caption of a scene joins its phrases. Its group is that of none of its clips: split the clips, and not the
+    scenes.
+    """
+    import soundfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for place, scene in enumerate(maker.scenes(number, seed)):
+        file = folder / f"scene-{place:05}.flac"
+        soundfile.write(file, scene.wave, scene.rate)
+        caption = ", then ".join(piece.phrase for piece in scene.pieces)
+        records.append(Record(file.stem, file, (caption,), "scenes", phrases=scene.phrases))
+    lines = [
+        {"audio_id": each.id, "audio_path": str(each.audio), "caption": each.captions[0]}
+        | {"phrases": phrases_to_json(each.phrases)}
+        for each in records
+    ]
+    write_bytes(folder / "phrases.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    return records
+
+
 def _decoded(record: Record, config: SceneConfig) -> Wave:
     """A clip without silent ends, at most `longest_s`, with a fade where it was cut."""
-    wave_N = np.concatenate([*blocks(record.audio, config.rate, mono=MonoConfig("mean"))])  # type: ignore[arg-type]
+    wave_N = np.concatenate([*blocks(record.audio, config.rate, mono=MonoConfig("mean"))])
     loud = np.flatnonzero(np.abs(wave_N) >= 0.01 * max(np.abs(wave_N).max(initial=0), 1e-4))
     if not len(loud):
         raise AudioError(f"{record.audio}: is silent.")

@@ -49,8 +49,8 @@ class HTSATConfig:
     def moment_frames(self, frames: int) -> float:
         """Frames of a log-mel from one moment to the next (see `openclap.models.clap.CLAP.encode_moments`)."""
         # The last map has 1/32 of the pixels of the stretched log-mel, which has `image` of them in each folded piece.
-        moments = self.image * (self.image // self.n_mels) // HTSAT_PATCH // 2 ** (len(self.depths) - 1)
-        return (frames - 1) / moments
+        moments = self.image * (self.image // self.n_mels) // HTSAT_PATCH // (1 << len(self.depths) - 1)
+        return (frames - 1) / float(moments)
 
 
 HTSAT_PATCH = 4
@@ -298,6 +298,8 @@ class ObjectiveConfig:
         label_smoothing: the share of each target that is spread evenly over all candidates.
         matryoshka: shorter embedding sizes that are trained together with the full size (see `Matryoshka`).
         spare_equal_captions: never use a clip as a negative of another clip with the same caption.
+        frames: weight of the frame loss (see `openclap.models.frame_loss`), for data with phrases that have on- and
+            offsets; 0 for none.
         initial_scale: the initial logit scale (10 in SigLIP's paper), which also resets SigLIP's bias to −10; 0 leaves
             both as the model has them.
 
@@ -310,6 +312,7 @@ class ObjectiveConfig:
     matryoshka: tuple[int, ...] = ()
     spare_equal_captions: bool = False
     initial_scale: float = 0.0
+    frames: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in OBJECTIVE_KINDS:
@@ -322,6 +325,8 @@ class ObjectiveConfig:
             raise ConfigError(f"objective.label_smoothing is {self.label_smoothing}, expected 0 or more and below 1.")
         if any(size < 1 for size in self.matryoshka) or len(set(self.matryoshka)) < len(self.matryoshka):
             raise ConfigError(f"objective.matryoshka is {self.matryoshka}, expected different sizes, each 1 or more.")
+        if not 0 <= self.frames < math.inf:
+            raise ConfigError(f"objective.frames is {self.frames}, expected 0 or more.")
         # The bounds within which `CLAP.scale` is clamped.
         if self.initial_scale and not 1 <= self.initial_scale <= 100:
             raise ConfigError(f"objective.initial_scale is {self.initial_scale}, expected 1 to 100, or 0 (unchanged).")

@@ -48,16 +48,16 @@ class NaFlex(nn.Module):
         pooled: Tensor = self.pool(states_BND, keys_only(valid_BN))
         return pooled
 
-    def moments(self, batch: AudioBatch) -> Tensor:
-        """(B, M, D): the latent vector of each moment, the patches of one column pooled alone.
+    def with_moments(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
+        """(B, D) embedding and (B, M, D), the latent vector of each moment: the patches of one column pooled alone.
 
         Moments after the end of a clip are those of padding.
         """
-        states_BND, _ = self.states(batch)
+        states_BND, valid_BN = self.states(batch)
         rows = self.config.rows
         column_BCRD = states_BND.unflatten(1, (rows, -1)).transpose(1, 2)
         latent_BCD: Tensor = self.pool(column_BCRD.flatten(0, 1), None).unflatten(0, (len(column_BCRD), -1))
-        return latent_BCD
+        return self.pool(states_BND, keys_only(valid_BN)), latent_BCD
 
     def states(self, batch: AudioBatch) -> tuple[Tensor, Tensor | None]:
         """(B, N, D), the normalised states of all patches, and which of them are valid (B, N); None for all."""

@@ -95,12 +95,12 @@ class PANN(nn.Module):
         """(B, D) embedding."""
         return self.pool(self.last_map(batch))
 
-    def moments(self, batch: AudioBatch) -> Tensor:
-        """(B, M, D): the latent vector of each moment, the last map pooled as if it had this moment alone."""
+    def with_moments(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
+        """(B, D) embedding and (B, M, D), the latent vector of each moment: this moment of the last map, pooled alone."""
         map_BCT = self.last_map(batch)
         alone = map_BCT.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # (B · M, C, 1)
         latent_BMD: Tensor = self.pool(alone).unflatten(0, (-1, map_BCT.shape[2]))
-        return latent_BMD
+        return self.pool(map_BCT), latent_BMD
 
     def last_map(self, batch: AudioBatch) -> Tensor:
         """(B, C, T): the output of the last block, averaged over frequency."""

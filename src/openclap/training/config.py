@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 from openclap.audio.augment import UNCHANGED, AugmentConfig
 from openclap.audio.mono import Channels, MonoConfig
 from openclap.errors import ConfigError
+from openclap.formatting import join_first
 from openclap.limits import COUNT, PROCESSES, check_count
 from openclap.models.config import ObjectiveConfig
 
@@ -142,8 +143,24 @@ class TrainConfig:
         ).items():
             most = {"workers": PROCESSES, "seed": LARGEST_SEED, "lora": LARGEST_RANK}.get(name, COUNT)
             check_count(name, getattr(self, name), least=least, most=most)
+        if self.objective.frames:
+            self._check_frames()
         if self.batch_size < 2:
             raise ConfigError("batch_size is 1, expected 2 or more: a contrastive loss needs negatives in the batch.")
+
+    def _check_frames(self) -> None:
+        """Raise ConfigError for options that the frame loss excludes."""
+        moved = [f"augment.{name}" for name in ("shift", "mixup", "patch_dropout") if getattr(self.augment, name)]
+        if moved or self.chunk:
+            raise ConfigError(
+                f"objective.frames does not go with {join_first(moved or ['chunk'], 4)}: "
+                + (
+                    "on- and offsets would no longer fit the sound."
+                    if moved
+                    else "it needs the moments of whole batches."
+                )
+                + " Leave one of them out."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data, for `config.json` in the run folder."""

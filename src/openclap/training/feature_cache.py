@@ -45,6 +45,8 @@ def cache_frozen_towers(clap: CLAP, config: TrainConfig) -> list[str]:
     split_text: SplitInputs = split_padded_captions if clap.text_tower.config.padded else split_captions
     # Towers only. Heads are small and nearly always trained.
     splits = {"audio_tower": split_clips, "text_tower": split_text}
+    if config.objective.frames:  # which reads more of the audio tower than its embeddings
+        del splits["audio_tower"]
     frozen = [name for name in splits if name in config.frozen and not _is_trainable(clap.get_submodule(name))]
     for name in frozen:
         # On the instance, so that networks stay free of training's concerns and the saved model has no trace of it.

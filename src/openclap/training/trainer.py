@@ -181,6 +181,7 @@ class Trainer:
             caption=config.caption,
             augment=config.augment,
             channels=config.channels,
+            moment_samples=self.embedder.preset.moment_samples if config.objective.frames else None,
         )
 
     def _build_step(self) -> TrainingStep:
