@@ -277,7 +277,7 @@ class Embedder:
             >>> timeline.scores.shape == (len(timeline.times_s), 2), round(timeline.resolution_s, 2)
             (True, 0.19)
         """
-        names = _distinct(_strings(labels, "labels"))
+        names = distinct_labels(labels)
         text_CD = self.embed_text(prompts(names, template))
         return self.compare_moments(sound, names, lambda vectors_MD: vectors_MD @ text_CD.T, batch_size, progress)
 
@@ -551,20 +551,17 @@ def _strings(texts: Iterable[str], name: str) -> list[str]:
     return [str(text) for text in listed]
 
 
-def _distinct(labels: list[str]) -> list[str]:
-    """Check labels: at least one, none empty, none twice. Raises ConfigError."""
-    empty = [place for place, label in enumerate(labels) if not label.strip()]
-    twice = [label for place, label in enumerate(labels) if label in labels[:place]]
-    if not labels or empty or twice:
+def distinct_labels(labels: Iterable[str]) -> list[str]:
+    """Check labels: a list of one or more texts, none empty, none twice. Raises ConfigError."""
+    names = _strings(labels, "labels")
+    empty = [place for place, name in enumerate(names, start=1) if not name.strip()]
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if not names or empty or twice:
         fault = (
-            "there are none"
-            if not labels
-            else f"number {empty[0] + 1} is empty"
-            if empty
-            else f"{twice[0]!r} is there twice"
+            f"{twice[0]!r} is there twice" if twice else f"number {empty[0]} is empty" if empty else "there are none"
         )
         raise ConfigError(f"Among the labels, {fault}. Expected one or more descriptions, each once.")
-    return labels
+    return names
 
 
 def _whole(sound: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:

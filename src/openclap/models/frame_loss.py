@@ -68,11 +68,12 @@ class WithFrames(Objective):
             self.frames.load_state_dict(known)
 
     def forward(self, own: Features, everyone: Features) -> Tensor:
-        share = self.inner(own, everyone)
+        share: Tensor = self.inner(own, everyone)
         if own.moments is None:  # no clip of this process has phrases, but every parameter needs a gradient
             return share + 0.0 * (self.frames.scale + self.frames.bias)
         # Shares of processes are summed, so each counts by its part of the clips.
-        return share + self.weight * self.frames(own.moments) * (len(own.clip_B) / len(everyone.clip_B))
+        frames: Tensor = self.frames(own.moments)
+        return share + self.weight * frames * (len(own.clip_B) / len(everyone.clip_B))
 
     def learned(self) -> dict[str, Tensor]:
         return self.inner.learned() | {FRAMES_PREFIX + name: value for name, value in self.frames.state_dict().items()}

@@ -96,7 +96,7 @@ class PANN(nn.Module):
         return self.pool(self.last_map(batch))
 
     def with_moments(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
-        """(B, D) embedding and (B, M, D), the latent vector of each moment: this moment of the last map, pooled alone."""
+        """(B, D) embedding and (B, M, D), the latent vector of each moment: its part of the last map, pooled."""
         map_BCT = self.last_map(batch)
         alone = map_BCT.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # (B · M, C, 1)
         latent_BMD: Tensor = self.pool(alone).unflatten(0, (-1, map_BCT.shape[2]))
