@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,9 @@ from openclap.errors import ConfigError
 from openclap.search.background import descriptions
 from openclap.text.prompts import LABEL, prompts
 from openclap.types import SecondsProgress, Span, Timeline
+
+if TYPE_CHECKING:
+    from openclap.runtimes import Runtime
 
 FRAMES_SCALE, FRAMES_BIAS = "frames.scale", "frames.bias"
 """What the frame loss learns (`openclap.models.frame_loss`), beside the weights of a model."""
@@ -112,7 +117,7 @@ def locate(
     """
     names = distinct_labels(labels)
     is_trained = has_frame_loss(embedder)
-    score = _probability(embedder, names, template) if is_trained else _above_background(embedder, names, template)
+    score = _probability(embedder, names, template) if is_trained else above_background(embedder, names, template)
     timeline = embedder.compare_moments(sound, names, score, batch_size, progress)
     return Location(spans_of(timeline, rule or (TRAINED if is_trained else UNTRAINED)), timeline, is_trained)
 
@@ -134,8 +139,10 @@ def _probability(embedder: Embedder, names: Sequence[str], template: str) -> Cal
     return score
 
 
-def _above_background(embedder: Embedder, names: Sequence[str], template: str) -> Callable[[Vectors], Vectors]:
-    text_CD, background_BD = embedder.embed_text(prompts(names, template)), embedder.embed_text(descriptions())
+def above_background(embedder: Embedder, names: Sequence[str], template: str = LABEL) -> Callable[[Vectors], Vectors]:
+    """The function from unit vectors (M, D) to their scores (M, C): cosines, as standard deviations of the background's
+    cosines above their mean."""
+    text_CD, background_BD = embedder.embed_text(prompts(names, template)), _background(embedder)
 
     def score(vectors_MD: Vectors) -> Vectors:
         background_MB = vectors_MD @ background_BD.T
@@ -146,6 +153,16 @@ def _above_background(embedder: Embedder, names: Sequence[str], template: str) -
         return above_MC
 
     return score
+
+
+_BACKGROUNDS: WeakKeyDictionary[Runtime, Vectors] = WeakKeyDictionary()
+"""The embedded background of each model in memory, for many recordings."""
+
+
+def _background(embedder: Embedder) -> Vectors:
+    if embedder.runtime not in _BACKGROUNDS:
+        _BACKGROUNDS[embedder.runtime] = embedder.embed_text(descriptions())
+    return _BACKGROUNDS[embedder.runtime]
 
 
 def spans_of(timeline: Timeline, rule: SpanRule) -> tuple[Span, ...]:

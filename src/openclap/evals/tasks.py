@@ -22,6 +22,7 @@ from openclap.errors import ConfigError
 from openclap.evals import network_probes, probing
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder
 from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, TRAIN, EvalClip, TaskClips
+from openclap.evals.locating import INTERSECTION_F1, PRECISION, RECALL, run_locating
 from openclap.evals.metrics import (
     ACCURACY,
     AUDIO_TO_TEXT,
@@ -75,6 +76,7 @@ KINDS: Mapping[str, TaskKind] = {
     "zero_shot": TaskKind(run_zero_shot, (ACCURACY, MAP_AT_10), reads_text=True),
     "tagging": TaskKind(run_tagging, (MEAN_AVERAGE_PRECISION, ROC_AUC), reads_text=True),
     "probe": TaskKind(probing.run_probe, (ACCURACY, MEAN_AVERAGE_PRECISION, ROC_AUC), trains=True),
+    "locating": TaskKind(run_locating, (INTERSECTION_F1, PRECISION, RECALL), reads_text=True),
     "few_shot": TaskKind(probing.run_few_shot, (ACCURACY,), trains=True),
 }
 """The kinds of measurement on the clips of a task."""
@@ -142,6 +144,7 @@ class Task:
     Attributes:
         name: "data set" or "data set, protocol".
         kind: a name in KINDS. "retrieval" needs captions, "zero_shot" one label per clip, "tagging" any number;
+            "locating" needs phrases with segments,
             "probe" trains on other splits or folds, "few_shot" on 8 clips per label.
         source: the reader of the data set: a name in `openclap.sources.SOURCES`; "classes" for a folder of sounds per
             class; "collection" for the collection that is evaluated, as in the suite "quick".
@@ -265,6 +268,8 @@ def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: st
     if task.kind in ("zero_shot", "tagging"):
         words = " and ".join(f"“{template}”" for template in task.templates)
         parts.append(f"{len(data.classes)} classes as {words}{', words from a file' if task.classes else ''}")
+    if task.kind == "locating":
+        parts.append("each clip's own phrases; intersection F1 with a tolerance of 0.5, over all clips and phrases")
     if task.kind == "few_shot":
         parts.append("up to 8 clips per label, 10 draws, logistic regression (MAEB)")
     if task.kind != "probe" or task.probe_protocol.long_clips:
