@@ -106,16 +106,15 @@ def measure(name: str, scenes: int, absent: int) -> list[dict[str, object]]:
         seconds = dict.fromkeys(results, 0.0)
         for case in cases(model, SceneMaker(records), scenes, absent):
             sound = case.scene.wave, case.scene.rate
-            for way in results:
+            for way, answers in results.items():
                 started = time.process_time()
                 found: Location | None = locate(model, sound, case.labels) if way == "timeline" else None
                 spans = found.spans if found else slide(model, case.scene, case.labels)
                 seconds[way] += time.process_time() - started
-                results[way].append((case, spans))
+                answers.append((case, spans))
         for way, answers in results.items():
-            rows.append(
-                row(name, part, way, answers, trained=has_frame_loss(model)) | {"cpu_s": round(seconds[way], 1)}
-            )
+            figures = row(name, part, way, answers, trained=has_frame_loss(model))
+            rows.append(figures | {"cpu_s": round(seconds[way], 1)})
             print(json.dumps(rows[-1]), flush=True)
     return rows
 

@@ -35,7 +35,8 @@ class SpanRule:
 
     Attributes:
         threshold: the least score of a span.
-        rise: a span must also reach this part of the way from the label's median score in the recording to its highest.
+        rise: a span must also reach this part of the way from the label's median score in the recording to its highest;
+            0 for no such condition.
         smoothing_s: scores are smoothed by a median of so many seconds.
         shortest_s: shorter spans are left out.
         gap_s: spans that are closer are joined.
@@ -175,7 +176,7 @@ def spans_of(timeline: Timeline, rule: SpanRule) -> tuple[Span, ...]:
     spans = []
     for label, scores_T in zip(timeline.labels, median_smoothed(timeline.scores, width).T, strict=True):
         low, high = float(np.median(scores_T)), float(scores_T.max())
-        is_on_T = (scores_T >= rule.threshold) & (scores_T >= low + rule.rise * (high - low))
+        is_on_T = scores_T >= max(rule.threshold, low + rule.rise * (high - low) if rule.rise else -math.inf)
         for first, last in _runs(is_on_T, round(rule.gap_s / timeline.resolution_s)):
             start_s = max(timeline.times_s[first] - half, 0.0)
             end_s = min(timeline.times_s[last] + half, max(timeline.duration_s, start_s))

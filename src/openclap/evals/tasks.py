@@ -272,7 +272,7 @@ def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: st
         parts.append("each clip's own phrases; intersection F1 with a tolerance of 0.5, over all clips and phrases")
     if task.kind == "few_shot":
         parts.append("up to 8 clips per label, 10 draws, logistic regression (MAEB)")
-    if task.kind != "probe" or task.probe_protocol.long_clips:
+    if task.kind != "locating" and (task.kind != "probe" or task.probe_protocol.long_clips):
         parts.append(f"long clips: {clip_policy or UNKNOWN_POLICY}")
     return "; ".join(parts).rstrip(".")
 
