@@ -1,6 +1,7 @@
 """When does a model hear what: known sounds at known times, by timelines and by sliding windows.
 
-    python benchmarks/timeline.py [MODEL ...] [--scenes 30] [--absent 4] [--json FILE]
+    python benchmarks/timeline.py [MODEL ...] [--groups train test] [--no-windows] [--scenes 30] [--absent 4]
+                                  [--json FILE]
     python benchmarks/timeline.py --train OUT [--start mini] [--epochs 20]
 
 The bundled sounds are split by groups as the demo splits them. Scenes of 15 s are composed of up to four clips of
@@ -9,10 +10,11 @@ test groups, from which the bundled model and models of --train have not learned
 
 Labels of a scene are the first captions of its clips and as many of the next scene's clips as --absent says, which are
 not in it. A clip is *found by search* if its own sound alone, embedded as a clip, ranks its caption first among these
-labels. Of those, the best-scoring span of its caption counts as a hit if its onset is at most 0.5 s from the clip's, or
-its intersection with the clip is at least half of their union. Intersection F1 is that of `openclap.evals.locating`,
-over all clips and labels. Sliding windows of 1 s every 0.5 s, each embedded as a clip, have the same scores against the
-background and the same rule of spans.
+labels. Its label is then known to be there, so spans are those of `openclap.location.PRESENT`, and the best-scoring one
+is a hit if its onset is at most 0.5 s from the clip's, or its intersection with the clip is at least half of their
+union. Intersection F1 (`openclap.evals.locating`) is that of the spans that `openclap locate` prints, over all clips
+and labels, absent ones included. Sliding windows of 1 s every 0.5 s, each embedded as a clip, have the same scores
+against the background and the same rules of spans.
 
 With --train: short scenes (2.3 s, two clips) of the training groups teach a copy of the start's audio head, with the
 frame loss; everything else stays frozen.
@@ -36,7 +38,7 @@ from openclap.data.scenes import Piece, Scene, SceneConfig, SceneMaker, write_sc
 from openclap.data.split import split_by_group
 from openclap.demo.run import SPLIT_SEED, SPLITS, TABLE
 from openclap.evals.locating import count_intersections, intersection_measures
-from openclap.location import UNTRAINED, Location, above_background, has_frame_loss, locate, spans_of
+from openclap.location import PRESENT, UNTRAINED, Location, above_background, has_frame_loss, locate, spans_of
 from openclap.models.config import ObjectiveConfig
 from openclap.sources.record import Record
 from openclap.sources.table import read_table
@@ -78,12 +80,13 @@ def cases(model: openclap.Embedder, maker: SceneMaker, scenes: int, absent: int)
         yield Case(scene, labels, [piece for place, piece in enumerate(scene.pieces) if best[place] == place])
 
 
-def slide(model: openclap.Embedder, scene: Scene, labels: Sequence[str]) -> tuple[Span, ...]:
-    """Spans by sliding windows."""
+def slide(model: openclap.Embedder, scene: Scene, labels: Sequence[str]) -> Location:
+    """Locate by sliding windows."""
     windows = model.windows((scene.wave, scene.rate), WINDOW_S, HOP_S)
     scores_TC = above_background(model, labels)(np.stack([window.vector for window in windows]))
     times_T = np.array([(window.start_s + window.end_s) / 2 for window in windows])
-    return spans_of(Timeline(times_T, scores_TC, tuple(labels), HOP_S, len(scene.wave) / scene.rate), UNTRAINED)
+    timeline = Timeline(times_T, scores_TC, tuple(labels), HOP_S, len(scene.wave) / scene.rate)
+    return Location(spans_of(timeline, UNTRAINED), timeline, is_trained=False)
 
 
 def is_hit(piece: Piece, spans: Sequence[Span]) -> bool:
@@ -97,21 +100,23 @@ def is_hit(piece: Piece, spans: Sequence[Span]) -> bool:
     return abs(best.start_s - piece.onset_s) <= ONSET_S or common >= UNION * union
 
 
-def measure(name: str, scenes: int, absent: int) -> list[dict[str, object]]:
+def measure(name: str, options: argparse.Namespace) -> list[dict[str, object]]:
     """The rows of one model."""
     model = openclap.load(name, runtime="torch")
     rows = []
-    for part, records in parts().items():
-        results: dict[str, list[tuple[Case, tuple[Span, ...]]]] = {"timeline": [], "sliding windows": []}
+    for part in options.groups:
+        results: dict[str, list[tuple[Case, Location]]] = {"timeline": []}
+        if not options.no_windows:
+            results["sliding windows"] = []
         seconds = dict.fromkeys(results, 0.0)
-        for case in cases(model, SceneMaker(records), scenes, absent):
-            sound = case.scene.wave, case.scene.rate
+        for case in cases(model, SceneMaker(parts()[part]), options.scenes, options.absent):
             for way, answers in results.items():
                 started = time.process_time()
-                found: Location | None = locate(model, sound, case.labels) if way == "timeline" else None
-                spans = found.spans if found else slide(model, case.scene, case.labels)
+                sound = case.scene.wave, case.scene.rate
+                is_timeline = way == "timeline"
+                found = locate(model, sound, case.labels) if is_timeline else slide(model, case.scene, case.labels)
                 seconds[way] += time.process_time() - started
-                answers.append((case, spans))
+                answers.append((case, found))
         for way, answers in results.items():
             figures = row(name, part, way, answers, trained=has_frame_loss(model))
             rows.append(figures | {"cpu_s": round(seconds[way], 1)})
@@ -120,13 +125,14 @@ def measure(name: str, scenes: int, absent: int) -> list[dict[str, object]]:
 
 
 def row(
-    name: str, part: str, way: str, answers: Sequence[tuple[Case, tuple[Span, ...]]], *, trained: bool
+    name: str, part: str, way: str, answers: Sequence[tuple[Case, Location]], *, trained: bool
 ) -> dict[str, object]:
     """The figures of one way to locate."""
     pieces = sum(len(case.scene.pieces) for case, _ in answers)
-    hits = [is_hit(piece, spans) for case, spans in answers for piece in case.found]
-    every = [is_hit(piece, spans) for case, spans in answers for piece in case.scene.pieces]
-    counts = [count_intersections(spans, case.scene.phrases) for case, spans in answers]
+    best = [(case, spans_of(found.timeline, PRESENT)) for case, found in answers]
+    hits = [is_hit(piece, spans) for case, spans in best for piece in case.found]
+    every = [is_hit(piece, spans) for case, spans in best for piece in case.scene.pieces]
+    counts = [count_intersections(found.spans, case.scene.phrases) for case, found in answers]
     figures = {metric.name: round(each.value, 3) for metric, each in intersection_measures(counts).items()}
     return {
         "model": Path(name).name,
@@ -163,6 +169,8 @@ def teach(out: Path, start: str, epochs: int, scenes: int = 640) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=["mini"])
+    parser.add_argument("--groups", nargs="+", choices=("train", "test"), default=["train", "test"])
+    parser.add_argument("--no-windows", action="store_true")
     parser.add_argument("--scenes", type=int, default=30)
     parser.add_argument("--absent", type=int, default=4)
     parser.add_argument("--json", type=Path)
@@ -174,7 +182,7 @@ def main() -> None:
         print(teach(options.train, options.start, options.epochs))
         return
     print(f"load average {os.getloadavg()[0]:.1f}")
-    rows = [each for model in options.models for each in measure(model, options.scenes, options.absent)]
+    rows = [each for model in options.models for each in measure(model, options)]
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

@@ -34,7 +34,7 @@ class SpanRule:
     """How scores over time become spans.
 
     Attributes:
-        threshold: the least score of a span.
+        threshold: the least score of a span; -inf for none.
         rise: a span must also reach this part of the way from the label's median score in the recording to its highest;
             0 for no such condition.
         smoothing_s: scores are smoothed by a median of so many seconds.
@@ -50,7 +50,7 @@ class SpanRule:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for numbers out of range."""
-        if not math.isfinite(self.threshold):
+        if math.isnan(self.threshold) or self.threshold == math.inf:
             raise ConfigError(f"threshold is {self.threshold}, expected a number.")
         if not 0 <= self.rise < 1:
             raise ConfigError(f"rise is {self.rise}, expected 0 to below 1.")
@@ -64,6 +64,10 @@ TRAINED = SpanRule(threshold=0.5)
 UNTRAINED = SpanRule(threshold=1.0, rise=0.5)
 """For all other models, whose scores are compared with a background; chosen on scenes of training sounds
 (docs/LOG.md)."""
+
+PRESENT = SpanRule(threshold=-math.inf, rise=0.3, smoothing_s=0.4)
+"""For a sound that is known to be in the recording: where it fits best, however little that is. Chosen on scenes of
+training sounds, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,8 @@ def locate(
     Args:
         labels: descriptions, each different and not empty.
         template: a prompt template in which {} stands for the label.
-        rule: how scores become spans; `TRAINED` or `UNTRAINED` by default.
+        rule: how scores become spans; `TRAINED` or `UNTRAINED` by default; `PRESENT` for sounds that are known to be
+            there.
 
     Raises as `Embedder.timeline`.
 

@@ -24,6 +24,7 @@ WAVEFORM_RATE = 8000
 def locate(
     file: Path,
     *descriptions: str,
+    present: bool = False,
     threshold: float | None = None,
     shortest: float | None = None,
     smoothing: float | None = None,
@@ -47,6 +48,8 @@ def locate(
         A recording of any length.
     descriptions
         One or more descriptions, each in plain words: "a dog barking".
+    present
+        The sounds are known to be there: find where each fits best, without a threshold.
     threshold
         The least score of a span.
     shortest
@@ -78,11 +81,11 @@ def locate(
         for name, value in (("threshold", threshold), ("shortest_s", shortest), ("smoothing_s", smoothing))
         if value is not None
     }
-    for rule in (location.TRAINED, location.UNTRAINED):
-        replace(rule, **rule_options)
+    rules = (location.PRESENT,) if present else (location.TRAINED, location.UNTRAINED)
+    checked = [replace(rule, **rule_options) for rule in rules]
     model_options.announce()
     embedder = model_options.load_named(model_options.name, revision=model_options.revision, runtime="torch")
-    rule = replace(location.TRAINED if location.has_frame_loss(embedder) else location.UNTRAINED, **rule_options)
+    rule = checked[0] if location.has_frame_loss(embedder) else checked[-1]
     with progress("Locating") as advance:
         found = location.locate(
             embedder, file, names, template=template, rule=rule, batch_size=batch_size, progress=advance.add_seconds
