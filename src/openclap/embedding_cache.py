@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from openclap import paths
 from openclap.arrays import Wave
@@ -385,6 +386,26 @@ class EmbeddingCache:
         """Store the embeddings of inputs in one transaction."""
         self._add_soon(embeddings)
         self.file.write()
+
+    def embed_texts(
+        self, texts: Sequence[str], embed: Callable[[list[str]], NDArray[np.float32]], tokenizer: Any
+    ) -> NDArray[np.float32]:
+        """(N, D) embeddings of texts; `embed` gets those that are not cached, each once.
+
+        Args:
+            tokenizer: what the model reads text with. The identity of the cache does not cover it.
+        """
+        by = hashlib.sha256(f"{getattr(tokenizer, 'context', '')}{getattr(tokenizer, 'definition', '')}".encode())
+        names = [hashlib.sha256(by.digest() + b"text:" + text.encode()).hexdigest() for text in texts]
+        embeddings = self.get(names)
+        missing = {name: text for name, text in zip(names, texts, strict=True) if name not in embeddings}
+        if missing:
+            # Sorted, so that a text's batch does not depend on the order of the others.
+            in_order = sorted(missing, key=missing.__getitem__)
+            new = dict(zip(in_order, embed([missing[name] for name in in_order]), strict=True))
+            self.add(new.items())
+            embeddings |= new
+        return np.stack([embeddings[name] for name in names])
 
     def hash_file(self, path: str | os.PathLike[str]) -> str:
         """The SHA-256 of a file, which is read only if it changed since the last call. Raises OSError."""

@@ -68,6 +68,7 @@ def train(
     *,
     data: str | os.PathLike[str] | None = None,
     progress: OnRow = _ignore,
+    teaching: Progress = _ignore,
     **options: Any,
 ) -> TrainingResult:
     """Train a model by a recipe; called again with the same arguments, resume from the last checkpoint.
@@ -80,6 +81,7 @@ def train(
         out: the run folder.
         data: a folder of shards, in place of the recipe's.
         progress: called with a row of the log after each step.
+        teaching: called with sounds that the teachers have embedded, and sounds in all.
         options: values of the recipe to override, such as `epochs=5`. Options of groups are given as
             `**{"optim.lr": 3e-4}` or whole, `optim=OptimConfig(lr=3e-4)`.
 
@@ -101,7 +103,7 @@ def train(
     """
     config = training_config(recipe, options | ({} if data is None else {"data": check_path("data", data)}))
     out = Path(check_path("out", out))
-    result = trainer.train(config, out, progress=progress)
+    result = trainer.train(config, out, progress=progress, teaching=teaching)
     if is_first_process():
         write_report(out)
     return result
@@ -132,6 +134,7 @@ def finetune(
     processes: int = 1,
     progress: OnRow = _ignore,
     packing: Progress = _ignore,
+    teaching: Progress = _ignore,
     note: OnSentence = _ignore,
     **options: Any,
 ) -> FinetuneResult:
@@ -154,6 +157,7 @@ def finetune(
             call this under `if __name__ == "__main__":`, because each process imports the script again.
         progress: called with a row of the log after each step, and with a score alone for the initial model.
         packing: called with sounds packed and sounds in all.
+        teaching: called with sounds that the teachers have embedded, and sounds in all.
         note: called with a sentence about each choice: how `sounds` are read, and what is trained.
         options: values of the run to override, as in `train`.
 
@@ -204,7 +208,9 @@ def finetune(
     config = finetune_config(start, str(split.train.folder), len(split.train), mode=mode, options=options, note=note)
     validation = RetrievalValidation(split.validation)
     note(_describe_run(config, len(split.train), len(validation.clips)))
-    result = trainer.train(config, out, shards=split.train, validate=validation.score, progress=progress)
+    result = trainer.train(
+        config, out, shards=split.train, validate=validation.score, progress=progress, teaching=teaching
+    )
     if result.stopped:
         return FinetuneResult(result, (), None, split)
     changes = validation.compare(

@@ -108,6 +108,7 @@ class PairBatch:
         owner_T: for each of the T captions, the number of its clip in this batch.
         caption_id_T: equal for equal captions, also on different processes.
         keys: names of the clips in the shards.
+        numbers: their positions in the `ShardIndex`; () for a batch that is from no shards.
         phrases: for training with moments: what is heard when, if any clip has phrases.
     """
 
@@ -116,6 +117,7 @@ class PairBatch:
     owner_T: Tensor
     caption_id_T: Tensor
     keys: tuple[str, ...]
+    numbers: tuple[int, ...] = ()
     phrases: PhraseBatch | None = None
 
     def to(self, device: torch.device) -> PairBatch:
@@ -138,7 +140,7 @@ class PairBatch:
             is_in_part_T = (self.owner_T >= rows.start) & (self.owner_T < rows.stop)
             text = TextBatch(self.text.ids_BL[is_in_part_T], self.text.mask_BL[is_in_part_T])
             owner_T, caption_id_T = self.owner_T[is_in_part_T] - rows.start, self.caption_id_T[is_in_part_T]
-            parts.append(PairBatch(audio, text, owner_T, caption_id_T, self.keys[rows]))
+            parts.append(PairBatch(audio, text, owner_T, caption_id_T, self.keys[rows], self.numbers[rows]))
         return parts or [self]
 
 
@@ -169,6 +171,8 @@ class Features:
         scale: factor of the similarities: exp(logit_scale), clamped to 1..100.
         scale_text: the second factor of LAION's four-term loss, if the model has it.
         audio_mlp_BD, text_mlp_TD: the same vectors after the transforms of that loss, if the model has them.
+        teacher_audio_BE, teacher_text_TE: vectors of a teacher, where training has one: their products are the
+            teacher's logits (`openclap.training.teacher`). NaN where it has none for a clip.
         moments: of the clips of one process, if any has phrases.
     """
 
@@ -181,6 +185,8 @@ class Features:
     scale_text: Tensor | None = None
     audio_mlp_BD: Tensor | None = None
     text_mlp_TD: Tensor | None = None
+    teacher_audio_BE: Tensor | None = None
+    teacher_text_TE: Tensor | None = None
     moments: Moments | None = None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 
@@ -22,6 +24,14 @@ CONFIGS = {
     "siglip with everything": ObjectiveConfig("siglip", matryoshka=(2, 6), spare_equal_captions=True),
 }
 """Every kind, with each option alone and with all that go together."""
+
+TAUGHT_CONFIGS = {
+    "taught": ObjectiveConfig(),
+    "taught alone": ObjectiveConfig(teacher_share=1.0, teacher_temperature=2.0),
+    "taught with everything": ObjectiveConfig("infonce", 0.7, 0.2, (4,), True, teacher_share=0.3),
+    "taught mlp": ObjectiveConfig("mlp", kappa=0.5),
+}
+"""For features with a teacher's vectors."""
 
 CAPTIONS = (1, 3, 1, 2, 1, 2)
 """How many captions each of six clips has."""
@@ -51,6 +61,18 @@ def make_features(captions: tuple[int, ...] = CAPTIONS, *, seed: int = 0, dtype:
     )
 
 
+def make_taught_features(*, dtype: torch.dtype) -> Features:
+    """The same features with a teacher's vectors of size 5; it has none of the fourth clip."""
+    features = make_features(dtype=dtype)
+    generator = torch.Generator().manual_seed(1)
+    audio_BE, text_TE = (
+        torch.randn(count, 5, generator=generator, dtype=torch.float64).to(dtype)
+        for count in (len(features.clip_B), len(features.owner_T))
+    )
+    audio_BE[3] = torch.nan
+    return replace(features, teacher_audio_BE=audio_BE, teacher_text_TE=text_TE)
+
+
 def deal(whole: Features, clips: list[int], rank: int) -> Features:
     """The features of process `rank` where the processes hold so many `clips` each; leaves again, numbered from 0."""
     first, last = sum(clips[:rank]), sum(clips[: rank + 1])
@@ -71,4 +93,6 @@ def deal(whole: Features, clips: list[int], rank: int) -> Features:
         scale_text=leaf(whole.scale_text),
         audio_mlp_BD=leaf(whole.audio_mlp_BD[first:last]),
         text_mlp_TD=leaf(whole.text_mlp_TD[mine_T]),
+        teacher_audio_BE=None if whole.teacher_audio_BE is None else whole.teacher_audio_BE[first:last],
+        teacher_text_TE=None if whole.teacher_text_TE is None else whole.teacher_text_TE[mine_T],
     )

@@ -21,7 +21,7 @@ from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
 from openclap.models.objectives import build_objective
 from openclap.training.distributed import gather
-from support.features import CAPTIONS, CONFIGS, deal, make_features
+from support.features import CONFIGS, TAUGHT_CONFIGS, deal, make_features, make_taught_features
 from support.step_cases import CASES, Case, make_batch, part_of, step_results
 from support.tiny_models import TINY_PRESET
 
@@ -81,15 +81,15 @@ def _objectives(rank: int, world: int) -> Results:
     """Compute each objective's share and the gradients of this process's features."""
     return {
         f"{name}, {precision}": objective_results(name, dtype, lambda whole: deal(whole, DEALS[world], rank))
-        for name in CONFIGS
+        for name in CONFIGS | TAUGHT_CONFIGS
         for precision, dtype in DTYPES.items()
     }
 
 
 def objective_results(name: str, dtype: torch.dtype, part: Callable[[Any], Any] = lambda whole: whole) -> Results:
     """Compute the share and the gradients of a part of synthetic features; for all of them, the whole loss."""
-    own = part(make_features(CAPTIONS, dtype=dtype))
-    objective = build_objective(CONFIGS[name], _clap()).to(dtype)
+    own = part(make_taught_features(dtype=dtype) if name in TAUGHT_CONFIGS else make_features(dtype=dtype))
+    objective = build_objective((CONFIGS | TAUGHT_CONFIGS)[name], _clap()).to(dtype)
     share = objective(*gather(own))
     share.backward()
     vectors = {"audio": own.audio_BD, "text": own.text_TD, "audio_mlp": own.audio_mlp_BD, "text_mlp": own.text_mlp_TD}

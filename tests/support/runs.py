@@ -54,7 +54,7 @@ from openclap.training.trainer import train
 given = json.loads(sys.argv[1])
 groups = {"optim": OptimConfig, "objective": ObjectiveConfig, "augment": AugmentConfig}
 groups = {name: group(**given[name]) for name, group in groups.items()}
-config = TrainConfig(**given | groups | {"frozen": tuple(given["frozen"])})
+config = TrainConfig(**given | groups | {"frozen": tuple(given["frozen"]), "teacher": tuple(given["teacher"])})
 outcome = train(config, Path(sys.argv[2]), progress=lambda row: print(row["step"], flush=True))
 sys.exit(130 if outcome.stopped else 0)
 """

@@ -50,6 +50,7 @@ def test_override_converts_text_by_field_type() -> None:
         "precision": "bf16",
         "caption": "all",
         "channels": "left",
+        "objective.teacher_share": "0.9",
     }
     flags = dict.fromkeys(("freeze_batch_norm", "compile", "activation_checkpointing"), "yes")
     flags["objective.spare_equal_captions"] = "yes"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.features import CONFIGS
+from support.features import CONFIGS, TAUGHT_CONFIGS
 from support.processes import DEALS, DTYPES, objective_results, results, run_groups
 from support.step_cases import CASES, make_batch, step_results
 
@@ -23,7 +23,7 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("world", DEALS)
 def test_objective_shares_and_gradients_equal_one_process(groups: Path, world: int) -> None:
     per_process = results(groups, "objectives", world)
-    for name in CONFIGS:
+    for name in CONFIGS | TAUGHT_CONFIGS:
         for precision, dtype in DTYPES.items():
             close = {"rtol": 1e-6, "atol": 1e-6 if dtype == torch.float32 else 1e-9}
             one = objective_results(name, dtype)

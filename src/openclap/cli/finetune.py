@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from openclap.cli.console import list_skipped, note, print_json, print_table, progress, shown
-from openclap.cli.live import training_progress
+from openclap.cli.console import list_skipped, note, print_json, print_table, shown
+from openclap.cli.live import RunDisplay
 from openclap.cli.model_options import TokenizerFile
 from openclap.cli.reading import ReadAs
 from openclap.cli.train import parse_options
@@ -89,6 +88,7 @@ def finetune(
             processes=processes,
             progress=display.on_row,
             packing=display.on_packed,
+            teaching=display.on_teaching,
             note=display.note,
             **values,
         )
@@ -162,40 +162,22 @@ def _change_to_json(change: MetricChange) -> dict[str, Any]:
     }
 
 
-class _Display:
-    """Shows fine-tuning in a terminal: a bar while sounds are packed, the view of training, and notes between them.
-
-    Each view is opened at its first call and closes the previous one: rich can draw only one at a time.
-    """
+class _Display(RunDisplay):
+    """The display of a run, with a bar while sounds are packed, and notes with short paths."""
 
     def __init__(self, sounds: Path) -> None:
+        super().__init__()
         self.sounds = sounds
-        self.stack, self.stage = ExitStack(), ""
-        self.update: Callable[..., None] = lambda *values: None
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stack.close()
 
     def note(self, sentence: str) -> None:
-        self.stack.close()
-        self.stage = ""
+        self.close()
         note(sentence.replace(str(self.sounds), shown(self.sounds), 1))
 
     def on_packed(self, done: int, total: int) -> None:
-        if self.stage != "packing":
-            self.stack.close()
-            self.stage, self.update = "packing", self.stack.enter_context(progress("Reading sounds"))
-        self.update(done, total)
+        self.on_bar("Reading sounds", done, total)
 
     def on_row(self, row: dict[str, Any]) -> None:
-        if self.stage != "training":
-            self.stack.close()
-            self.stage, self.update = "training", self.stack.enter_context(training_progress())
-        if row["step"]:
-            self.update(row)
+        super().on_row(row)
         if "score" in row:
             best = ", the best so far" if row["step"] and row["best_step"] == row["step"] else ""
             when = f"epoch {row['epoch']}" if row["step"] else "before"

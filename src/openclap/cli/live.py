@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Group
 from rich.live import Live
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from openclap.cli.console import note, notes
+from openclap.cli.console import note, notes, progress
 
 if TYPE_CHECKING:
     from openclap.training.logging import TrainingRow
@@ -45,6 +45,45 @@ def training_progress() -> Iterator[Callable[[TrainingRow], None]]:
             live.update(view.render())
 
         yield update
+
+
+class RunDisplay:
+    """Shows a run in a terminal: a bar for each stage before training, then the view of training.
+
+    Each view is opened at its first call and closes the previous one: rich can draw only one at a time.
+    """
+
+    def __init__(self) -> None:
+        self.stack, self.stage = ExitStack(), ""
+        self.update: Callable[..., None] = lambda *values: None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the current view, so that a line can be printed."""
+        self.stack.close()
+        self.stage = ""
+
+    def on_bar(self, stage: str, done: int, total: int) -> None:
+        self._open(stage, lambda: progress(stage))
+        self.update(done, total)
+
+    def on_teaching(self, done: int, total: int) -> None:
+        self.on_bar("Embedding with the teacher", done, total)
+
+    def on_row(self, row: TrainingRow) -> None:
+        self._open("training", training_progress)
+        if row["step"]:
+            self.update(row)
+
+    def _open(self, stage: str, view: Callable[[], AbstractContextManager[Callable[..., None]]]) -> None:
+        if self.stage != stage:
+            self.stack.close()
+            self.stage, self.update = stage, self.stack.enter_context(view())
 
 
 def describe(row: TrainingRow) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from openclap.cli.console import list_skipped, note, print_json, print_table, shown
-from openclap.cli.live import training_progress
+from openclap.cli.live import RunDisplay
 from openclap.cli.model_options import TokenizerFile
 
 
@@ -71,8 +71,8 @@ def train(
         return 0
     if out is None:
         raise ConfigError("No run folder was given: add --out RUN. Only --dry-run and --list-options need none.")
-    with training_progress() as progress:
-        result = run(config, out=out, progress=progress)
+    with RunDisplay() as display:
+        result = run(config, out=out, progress=display.on_row, teaching=display.on_teaching)
     # Under torchrun every process runs this command, and one of them speaks.
     if not is_first_process():
         return 130 if result.stopped else 0

@@ -213,8 +213,9 @@ class _BatchReader:
             audio=concatenate([clip.audio for clip in clips]),
             text=self.tokenize(captions),
             owner_T=torch.arange(len(clips)).repeat_interleave(torch.tensor([len(clip.captions) for clip in clips])),
-            caption_id_T=torch.tensor([_caption_id(caption) for caption in captions]),
+            caption_id_T=torch.tensor([caption_id(caption) for caption in captions]),
             keys=tuple(clip.key for clip in clips),
+            numbers=tuple(clip.number for clip in clips),
             phrases=self._phrases([clip.timed for clip in clips if clip.timed]),
         )
 
@@ -233,7 +234,7 @@ def _empty_batch(frontend: FrontEndLike) -> PairBatch:
     return PairBatch(AudioBatch(second.mel_BVTF[:0], second.is_long_B[:0], frames_B), text, none_T, none_T, keys=())
 
 
-def _caption_id(caption: str) -> int:
+def caption_id(caption: str) -> int:
     """Hash a caption to 63 bits (int64 is signed); unlike `hash`, the same in every process."""
     return int.from_bytes(blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -298,6 +299,7 @@ class Clip:
     """One sample, ready for a batch."""
 
     key: str
+    number: int
     audio: AudioBatch
     captions: Captions
     timed: TimedPhrases | None = None
@@ -344,7 +346,7 @@ class ClipReader:
             wave_N = wave_N[start : start + self.frontend.samples]
             timed = cut_phrases(phrases, start, len(wave_N), self.frontend.sample_rate)
         audio = hide_stripes(self.frontend([wave_N], rng=rng), self.augment, rng)
-        return Clip(self.shards.keys[number], audio, captions, timed)
+        return Clip(self.shards.keys[number], number, audio, captions, timed)
 
     def _sound(self, number: int) -> tuple[Wave, Captions, tuple[Phrase, ...]]:
         sample = self.shards.read_sample(number)

@@ -169,18 +169,9 @@ class CachedEmbedder:
         """(N, D) unit vectors of sentences."""
         if self.cache is None:
             return self.embedder.embed_text(texts)
-        # The embedding of a sentence depends on the tokenizer too, which the cache's own identity does not cover.
-        tokenizer = getattr(self.embedder, "tokenizer", None)
-        by = hashlib.sha256(f"{getattr(tokenizer, 'context', '')}{getattr(tokenizer, 'definition', '')}".encode())
-        keys = [hashlib.sha256(by.digest() + b"text:" + text.encode()).hexdigest() for text in texts]
-        embeddings = self.cache.get(keys)
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in embeddings}
-        if missing:
-            unique_UD, index_N = embed_sentences(self.embedder, list(missing.values()))
-            new = {key: unique_UD[index] for key, index in zip(missing, index_N, strict=True)}
-            self.cache.add(new.items())
-            embeddings |= new
-        return np.stack([embeddings[key] for key in keys])
+        return self.cache.embed_texts(
+            texts, lambda missing: embed_sentences(self.embedder, missing)[0], getattr(self.embedder, "tokenizer", None)
+        )
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """The number of sentences that are longer than the model's text context."""

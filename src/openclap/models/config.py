@@ -298,6 +298,8 @@ class ObjectiveConfig:
         label_smoothing: the share of each target that is spread evenly over all candidates.
         matryoshka: shorter embedding sizes that are trained together with the full size (see `Matryoshka`).
         spare_equal_captions: never use a clip as a negative of another clip with the same caption.
+        teacher_share: the share of each target that a teacher's softmax over the candidates has, in training with one.
+        teacher_temperature: divides the teacher's logits: above 1 its targets are softer.
         frames: weight of the frame loss (see `openclap.models.frame_loss`), for data with phrases that have on- and
             offsets; 0 for none.
         initial_scale: the initial logit scale (10 in SigLIP's paper), which also resets SigLIP's bias to −10; 0 leaves
@@ -311,6 +313,9 @@ class ObjectiveConfig:
     label_smoothing: float = 0.0
     matryoshka: tuple[int, ...] = ()
     spare_equal_captions: bool = False
+    # The published recipe adds both losses with equal weights.
+    teacher_share: float = 0.5
+    teacher_temperature: float = 1.0
     initial_scale: float = 0.0
     frames: float = 0.0
 
@@ -330,6 +335,10 @@ class ObjectiveConfig:
         # The bounds within which `CLAP.scale` is clamped.
         if self.initial_scale and not 1 <= self.initial_scale <= 100:
             raise ConfigError(f"objective.initial_scale is {self.initial_scale}, expected 1 to 100, or 0 (unchanged).")
+        if not 0 < self.teacher_share <= 1:
+            raise ConfigError(f"objective.teacher_share is {self.teacher_share}, expected more than 0, up to 1.")
+        if not 0 < self.teacher_temperature < math.inf:
+            raise ConfigError(f"objective.teacher_temperature is {self.teacher_temperature}, expected more than 0.")
         if self.kind == "siglip" and (self.kappa or self.label_smoothing):
             raise ConfigError("objective.kappa and objective.label_smoothing are for softmaxes; siglip has none.")
         if self.kind == "mlp" and self.matryoshka:

@@ -6,6 +6,7 @@ gathered ones of all processes, see `objectives`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -96,11 +97,40 @@ class ExcludeEqualCaptions:
         return (equal_TB > 0) & (own.owner_T[:, None] != everyone.clip_B)
 
 
+@dataclass(frozen=True, slots=True)
+class SoftTargets:
+    """Targets that are partly a teacher's softmax over the candidates (Hinton et al. 2015, arXiv:1503.02531).
+
+    In text-audio retrieval: Primus et al. 2024, arXiv:2408.11641, "Estimated Audio-Caption Correspondences Improve
+    Language-Based Audio Retrieval".
+
+    Attributes:
+        share: of each anchor's target; the rest is its own pair.
+        temperature: divides the teacher's logits.
+    """
+
+    share: float
+    temperature: float
+
+    def mix(self, target_AC: Tensor, teacher_AC: Tensor, allowed_AC: Tensor) -> Tensor:
+        """Replace a share of each anchor's weight by the teacher's, which is as large.
+
+        NaN marks what the teacher has no vector of: such a candidate gets nothing, and such an anchor keeps its target.
+        """
+        known_AC = allowed_AC & ~teacher_AC.isnan()
+        lowest = torch.finfo(teacher_AC.dtype).min
+        soft_AC = (teacher_AC / self.temperature).masked_fill(~known_AC, lowest).softmax(1) * known_AC
+        mixed_AC = torch.lerp(target_AC, target_AC.sum(1, keepdim=True) * soft_AC, self.share)
+        return torch.where(known_AC.any(1, keepdim=True), mixed_AC, target_AC)
+
+
 class Contrast:
     """Cross-entropies from local clips to all captions and from local captions to all clips."""
 
-    def __init__(self, label_smoothing: float, negatives: NegativeFilter) -> None:
-        self.label_smoothing, self.negatives = label_smoothing, negatives
+    def __init__(
+        self, label_smoothing: float, negatives: NegativeFilter, soft_targets: SoftTargets | None = None
+    ) -> None:
+        self.label_smoothing, self.negatives, self.soft_targets = label_smoothing, negatives, soft_targets
 
     def __call__(self, own: Features, everyone: Features, clips: CaptionWeights, captions: CaptionWeights) -> Tensor:
         """The mean of the two directions; `clips` are the weights of the first and `captions` of the second."""
@@ -113,7 +143,9 @@ class Contrast:
         captions_B = torch.bincount(everyone.owner_T, minlength=len(everyone.clip_B))
         weight_T = weights.everyone_T / captions_B[everyone.owner_T]
         weight_BT = (own.clip_B[:, None] == everyone.owner_T) * weight_T
-        return self.cross_entropy(logits_BT, weight_BT, self.negatives.of_clips(own, everyone)) / _total(weight_T)
+        excluded_BT = self.negatives.of_clips(own, everyone)
+        teacher_BT = _products(own.teacher_audio_BE, everyone.teacher_text_TE)
+        return self.cross_entropy(logits_BT, weight_BT, excluded_BT, teacher_BT) / _total(weight_T)
 
     def from_captions(self, own: Features, everyone: Features, weights: CaptionWeights) -> Tensor:
         """The weighted mean over captions."""
@@ -121,10 +153,16 @@ class Contrast:
         logits_TB = own.scale * own.text_TD @ everyone.audio_BD.T
         weight_TB = (own.owner_T[:, None] == everyone.clip_B) * weights.own_T[:, None]
         excluded_TB = self.negatives.of_captions(own, everyone)
-        return self.cross_entropy(logits_TB, weight_TB, excluded_TB) / _total(weights.everyone_T)
+        teacher_TB = _products(own.teacher_text_TE, everyone.teacher_audio_BE)
+        return self.cross_entropy(logits_TB, weight_TB, excluded_TB, teacher_TB) / _total(weights.everyone_T)
 
-    def cross_entropy(self, logits_AC: Tensor, weight_AC: Tensor, excluded_AC: Tensor) -> Tensor:
-        """Σ −weight · log softmax over the candidates that are not excluded, with smoothed weights."""
+    def cross_entropy(
+        self, logits_AC: Tensor, weight_AC: Tensor, excluded_AC: Tensor, teacher_AC: Tensor | None = None
+    ) -> Tensor:
+        """Σ −weight · log softmax over the candidates that are not excluded, with smoothed weights.
+
+        With a teacher's logits and `soft_targets`, the divergence (KL) from the mixed targets.
+        """
         allowed_AC = ~excluded_AC
         # Smoothing spreads a share of an anchor's weight over its candidates; excluded ones must get none of it, or
         # their masked logits would dominate the loss.
@@ -132,7 +170,19 @@ class Contrast:
         target_AC = torch.lerp(weight_AC, even_AC, self.label_smoothing)
         lowest = torch.finfo(logits_AC.dtype).min  # not -inf, because 0 · -inf is NaN
         # A sum and not a mean: callers divide by the weights of the global batch, so that shares of processes add up.
-        return -(target_AC * F.log_softmax(logits_AC.masked_fill(excluded_AC, lowest), dim=1)).sum()
+        log_AC = F.log_softmax(logits_AC.masked_fill(excluded_AC, lowest), dim=1)
+        if teacher_AC is None or self.soft_targets is None:
+            return -(target_AC * log_AC).sum()
+        target_AC = self.soft_targets.mix(target_AC, teacher_AC, allowed_AC)
+        # Minus the targets' entropy, which has no gradient: a student that equals its teacher then has the loss 0, and
+        # a loss near chance still means that nothing is learnt, however even the targets are.
+        weight_A1 = target_AC.sum(1, keepdim=True).clamp_min(torch.finfo(target_AC.dtype).tiny)
+        entropy_AC: Tensor = torch.special.entr(target_AC / weight_A1)
+        return -(target_AC * log_AC).sum() - (weight_A1 * entropy_AC).sum()
+
+
+def _products(anchor_AE: Tensor | None, candidate_CE: Tensor | None) -> Tensor | None:
+    return None if anchor_AE is None or candidate_CE is None else anchor_AE @ candidate_CE.T
 
 
 def _total(weight_T: Tensor) -> Tensor:

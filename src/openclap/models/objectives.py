@@ -32,6 +32,7 @@ from openclap.models.contrast import (
     NegativeFilter,
     PairWeights,
     SimilarityWeights,
+    SoftTargets,
 )
 from openclap.types import Features
 
@@ -58,7 +59,7 @@ class InfoNCE(Objective):
 
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
-        self.contrast = Contrast(config.label_smoothing, _negatives(config))
+        self.contrast = _contrast(config)
         self.weights = _weights(config)
 
     def forward(self, own: Features, everyone: Features) -> Tensor:
@@ -73,7 +74,7 @@ class FourTerms(Objective):
 
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
-        self.contrast = Contrast(config.label_smoothing, _negatives(config))
+        self.contrast = _contrast(config)
         self.weights = _weights(config)
 
     def forward(self, own: Features, everyone: Features) -> Tensor:
@@ -132,6 +133,11 @@ class Matryoshka(Objective):
 def _first(features: Features, size: int) -> Features:
     audio_BD = F.normalize(features.audio_BD[:, :size], dim=-1)
     return replace(features, audio_BD=audio_BD, text_TD=F.normalize(features.text_TD[:, :size], dim=-1))
+
+
+def _contrast(config: ObjectiveConfig) -> Contrast:
+    soft_targets = SoftTargets(config.teacher_share, config.teacher_temperature)
+    return Contrast(config.label_smoothing, _negatives(config), soft_targets)
 
 
 def _weights(config: ObjectiveConfig) -> PairWeights:

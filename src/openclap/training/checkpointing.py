@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,11 +166,13 @@ def write_final_model(embedder: Embedder, out: Path, *, use_best: bool) -> None:
         raise CheckpointError(f"{model}: was deleted, and the best model with it. Start a new run elsewhere.")
 
 
-def run_identity(config: TrainConfig, shards: ShardIndex, start_digest: str, processes: int) -> RunIdentity:
+def run_identity(
+    config: TrainConfig, shards: ShardIndex, start_digest: str, processes: int, teacher_digests: Sequence[str] = ()
+) -> RunIdentity:
     """Collect everything that a run's result depends on, as plain JSON data.
 
-    That is the configuration with absolute paths, digests of the data and the initial model, and the number of
-    processes. `remote_checkpoints` is left out, since copies change no result.
+    That is the configuration with absolute paths, digests of the data, the initial model and the teachers, and the
+    number of processes. `remote_checkpoints` is left out, since copies change no result.
     """
     values = config.to_dict() | {"data": str(shards.folder.absolute())}
     # Paths are made absolute, so that the run can be continued from another working directory.
@@ -178,11 +181,17 @@ def run_identity(config: TrainConfig, shards: ShardIndex, start_digest: str, pro
         values["tokenizer"] = str(Path(config.tokenizer).absolute())
     else:
         del values["tokenizer"]
-    if Path(config.start).exists():
-        values["start"] = str(Path(config.start).absolute())
+    values["start"] = _absolute(config.start)
+    if config.teacher:
+        values |= {"teacher": [_absolute(name) for name in config.teacher], "teacher_digests": list(teacher_digests)}
     # Digests, because a path may hold other content by now; the number of processes, because it divides the data.
     values |= {"data_digest": shards.digest(), "start_digest": start_digest, "processes": processes}
     return dict(json.loads(json.dumps(values)))  # tuples become lists, as in the file that it is compared with
+
+
+def _absolute(model: str) -> str:
+    """The path of a model as an absolute one; a name of a model as it is."""
+    return str(Path(model).absolute()) if Path(model).exists() else model
 
 
 def identity_json(identity: RunIdentity) -> bytes:

@@ -89,6 +89,8 @@ class TrainConfig:
         caption: which captions of a clip are used: one at "random", the "first", or "all" at once.
         channels: how a sound with several channels becomes mono: their "mean", or the "left", "right" or "loudest".
         objective, augment: the training objective, and data augmentation.
+        teacher: models whose similarities become part of the targets (`objective.teacher_share`), several separated by
+            commas; "" for none.
         frozen: parts of the model that are not trained, by prefixes of their names.
         unfreeze_at: the step from which frozen parts are trained too; 0 for never.
         freeze_batch_norm: use the towers' batch norms with the running statistics of the initial model.
@@ -116,6 +118,7 @@ class TrainConfig:
     channels: Channels = "mean"
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     augment: AugmentConfig = UNCHANGED
+    teacher: tuple[str, ...] = ()
     optim: OptimConfig = field(default_factory=OptimConfig)
     frozen: tuple[str, ...] = ()
     unfreeze_at: int = 0
@@ -147,6 +150,12 @@ class TrainConfig:
             self._check_frames()
         if self.batch_size < 2:
             raise ConfigError("batch_size is 1, expected 2 or more: a contrastive loss needs negatives in the batch.")
+        if self.teacher and self.objective.kind == "siglip":
+            raise ConfigError("objective.kind is siglip, which has no softmax for a teacher. Choose infonce or mlp.")
+        if self.teacher and self.augment.mixup:
+            raise ConfigError(
+                f"augment.mixup is {self.augment.mixup}, expected 0 with a teacher: it has embedded no mixtures."
+            )
 
     def _check_frames(self) -> None:
         """Raise ConfigError for options that the frame loss excludes."""

@@ -55,6 +55,9 @@ def gather(own: Features) -> tuple[Features, Features]:
         caption_id_T=owners[:, 1],
         audio_mlp_BD=None if own.audio_mlp_BD is None else _gather_with_gradient(own.audio_mlp_BD, clips),
         text_mlp_TD=None if own.text_mlp_TD is None else _gather_with_gradient(own.text_mlp_TD, captions),
+        # Constants of the batch: no gradient goes to a teacher.
+        teacher_audio_BE=None if own.teacher_audio_BE is None else _gather_rows(own.teacher_audio_BE, clips),
+        teacher_text_TE=None if own.teacher_text_TE is None else _gather_rows(own.teacher_text_TE, captions),
     )
 
 

@@ -36,6 +36,10 @@ EMBEDDINGS = ("audio_BD", "text_TD", "audio_mlp_BD", "text_mlp_TD")
 SCALES = ("scale", "scale_text")
 
 
+AttachTeacher = Callable[[Features, PairBatch], Features]
+"""Adds a teacher's vectors to the features of a batch (`openclap.training.teacher.Teachers`)."""
+
+
 class BatchLoss(NamedTuple):
     """The result of one batch's backward pass on this process.
 
@@ -65,6 +69,9 @@ class TrainingStep:
         optimizer: over the parameters of both.
         clip_norm: maximum norm of the whole gradient.
         chunk: clips whose activations are in memory at a time; 0 computes a batch at once.
+
+    Attributes:
+        attach_teacher: adds the vectors of a teacher, if the run has one, to the features of a batch.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class TrainingStep:
     ) -> None:
         self.accelerator, self.model, self.objective, self.optimizer = accelerator, model, objective, optimizer
         self.clip_norm, self.chunk = clip_norm, chunk
+        self.attach_teacher: AttachTeacher = lambda features, batch: features
         # Chosen once, so that a step has no branch on the configuration.
         self.backward: Callable[[PairBatch, float, bool], BatchLoss] = (
             self._backward_in_chunks if chunk else self._backward_whole
@@ -120,7 +128,7 @@ class TrainingStep:
     def _backward_whole(self, batch: PairBatch, weight: float, exchange: bool) -> BatchLoss:
         """Add the gradients of a batch, computed at once; with `exchange`, average them over processes."""
         with _gradient_exchange(self.accelerator, self.model, exchange):
-            return self._backward_objective(compute_features(self.model, batch), weight)
+            return self._backward_objective(compute_features(self.model, batch), batch, weight)
 
     def _backward_in_chunks(self, batch: PairBatch, weight: float, exchange: bool) -> BatchLoss:
         """Add the gradients of a batch, computed in chunks (gradient caching)."""
@@ -135,7 +143,7 @@ class TrainingStep:
         # Over the whole batch: the chunks' negatives are those of the batch, as if it had been computed at once.
         cached = _concatenate(parts)
         # Backward stops at `cached`, whose rows are leaves: it ends with the gradients of all embeddings.
-        batch_loss = self._backward_objective(cached, weight)
+        batch_loss = self._backward_objective(cached, batch, weight)
         gradients = _split_gradients(cached, parts)
         # The first pass has already counted each chunk in the running statistics.
         with freeze_running_statistics(self.model):
@@ -146,11 +154,11 @@ class TrainingStep:
                     _backward_from_features(compute_features(self.model, piece), gradient)
         return batch_loss
 
-    def _backward_objective(self, features: Features, weight: float) -> BatchLoss:
+    def _backward_objective(self, features: Features, batch: PairBatch, weight: float) -> BatchLoss:
         """Gather the features of all processes, take this process's share of the loss, and run backward from it."""
         # The gather carries gradients. Without them each process would only move its own embeddings as anchors, and
         # never as other processes' candidates: half of the loss's gradient would be missing (see `distributed`).
-        own, everyone = gather(features)
+        own, everyone = gather(self.attach_teacher(features, batch))
         # `own` clips and captions are the anchors, `everyone`'s the candidates: the negatives are global.
         share = self.objective(own, everyone) * weight
         with torch.no_grad():

@@ -26,7 +26,7 @@ from openclap.locks import only_writer
 from openclap.malloc import retain_freed_memory
 from openclap.models.objectives import build_objective
 from openclap.storage import write_bytes
-from openclap.training import checkpointing
+from openclap.training import checkpointing, teacher
 from openclap.training.checkpointing import CHECKPOINTS, CONFIG, MODEL, TrainingProgress
 from openclap.training.config import TrainConfig
 from openclap.training.distributed import broadcast_from_first, sum_over_processes
@@ -50,7 +50,7 @@ from openclap.training.model_setup import (
 from openclap.training.optimizer import SCHEDULES, build_optimizer, set_learning_rate
 from openclap.training.remote_checkpoints import RemoteCheckpoints
 from openclap.training.step import TrainingStep
-from openclap.types import PairBatch
+from openclap.types import PairBatch, Progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -99,6 +99,7 @@ def train(
     shards: ShardIndex | None = None,
     validate: Validate | None = None,
     progress: OnRow = lambda row: None,
+    teaching: Progress = lambda done, total: None,
 ) -> TrainingResult:
     """Train with `config` in the run folder `out`; called again, resume from the last checkpoint.
 
@@ -112,6 +113,7 @@ def train(
             one, and `config.patience` ends a run whose score no longer improves.
         progress: called with every row: step, total_steps, epoch, loss, scale, grad_norm, lr, pairs_per_s,
             seconds_left, and score and best after an epoch; and, for the initial model, step 0 with a score alone.
+        teaching: called with sounds embedded by the teachers of `config.teacher`, and sounds in all.
 
     Raises ConfigError when `out` or `config.remote_checkpoints` holds another run, or cannot be written; DataError for
     unusable shards; TrainingError for a run that diverges or collapses (see `divergence`), which keeps its last good
@@ -128,6 +130,7 @@ def train(
         try:
             trainer.claim_folder()
             trainer.restore()
+            trainer.embed_with_teachers(teaching if is_first else lambda done, total: None)
             return trainer.run(progress if is_first else lambda row: None)
         finally:
             trainer.close()
@@ -154,6 +157,7 @@ class Trainer:
             channels=config.channels,
         )
         self.start_digest = self.embedder.digest()
+        self.teachers = teacher.load_teachers(config.teacher, self.accelerator.device)
         self.model = self.embedder.clap = prepare_model(self.embedder.clap, config, self.accelerator)
         # Before compilation, or counting the operations would compile the towers for its own batch size.
         self.meter = UtilisationMeter(self.model, self.embedder.preset.frontend, DTYPES[config.precision])
@@ -347,7 +351,11 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         identity = checkpointing.run_identity(
-            self.config, self.shards, self.start_digest, self.accelerator.num_processes
+            self.config,
+            self.shards,
+            self.start_digest,
+            self.accelerator.num_processes,
+            [each.digest() for each in self.teachers],
         )
         is_known = checkpointing.holds_run(self.out, identity)
         if self.remote:
@@ -365,6 +373,18 @@ class Trainer:
         # A killed run has logged steps after its last checkpoint; TensorBoard hides them, as `open_log` drops them.
         tensorboard = {"purge_step": self.progress.step, "flush_secs": 10}
         self.accelerator.init_trackers(PROJECT, init_kwargs={"tensorboard": tensorboard})
+
+    def embed_with_teachers(self, progress: Progress) -> None:
+        """Embed the training data with the teachers, unless the run folder holds their vectors, and release them."""
+        if not self.teachers:
+            return
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        teacher.embed_with_teachers(
+            self.teachers, self.config.teacher, self.shards, self.out, rank=rank, world=world, progress=progress
+        )
+        self.accelerator.wait_for_everyone()
+        self.training_step.attach_teacher = teacher.open_teachers(len(self.teachers), self.out, world)
+        self.teachers = []
 
     def close(self) -> None:
         """Close trackers and give up the lease, after success and failure."""
