@@ -5,16 +5,15 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: setup demo test test-long check check-web docs format mini bench lock
 
-setup: .venv/ready  ## virtual environment and the demo's pretrained weights
+setup: .venv/ready  ## virtual environment
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
-	$(BIN)/openclap demo --prepare
 	touch $@
 
-demo: setup  ## train, evaluate and search on bundled sounds
+demo: setup  ## fine-tune, evaluate and search on bundled sounds
 	$(BIN)/openclap demo
 
 test: setup  ## all tests but the long ones; each core takes one test file after another

@@ -1,6 +1,6 @@
 """Time from the shell to the hits: `openclap search` and `openclap similar`, beside `import torch`, in turn in one run.
 
-    python benchmarks/cold_start.py [--runs 10] [--windows 1000000] [--model demo-start] [--folder FOLDER]
+    python benchmarks/cold_start.py [--runs 10] [--windows 1000000] [--model mini] [--folder FOLDER]
                                     [--only NAME ...]
 
 Each run is a fresh process, on the index of one sound, on one of many made windows (see search.py), and on one of a
@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--windows", type=int, default=1_000_000)
-    parser.add_argument("--model", default="demo-start")
+    parser.add_argument("--model", default="mini")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[*GOALS], help="commands to time")
     options = parser.parse_args()

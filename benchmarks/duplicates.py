@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("sounds", type=Path, nargs="+")
     parser.add_argument("--clips", type=int, default=2000)
     parser.add_argument("--copies", type=int, default=200)
-    parser.add_argument("--model", default="demo-start")
+    parser.add_argument("--model", default="mini")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp())

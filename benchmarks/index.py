@@ -1,6 +1,6 @@
 """Throughput of indexing small files beside that of embedding them, in one process.
 
-    python benchmarks/index.py [--files 500] [--seconds 2] [--model demo-start] [--rounds 3]
+    python benchmarks/index.py [--files 500] [--seconds 2] [--model mini] [--rounds 3]
 
 Each round embeds the files by `Embedder.embed_audio` and adds them to a new index by `Library.add`, one after the other
 in changing order; printed are the medians and their ratio, by the clock and by processor time (of all threads), which
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--model", default="demo-start")
+    parser.add_argument("--model", default="mini")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

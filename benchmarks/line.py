@@ -1,7 +1,7 @@
 """What each step of the line costs: `make bench` prints the table that stands in docs/benchmarks.md.
 
 Every step is a fresh process, so that its peak memory (`ru_maxrss`) is its own. The demo is made in a temporary
-folder from the converted start (`openclap demo --prepare` leaves it behind); nothing that stands there is changed.
+folder.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 IMPORTS, SEARCHES, CLIPS = 7, 20, 100
 QUERY = "wolf howling"
@@ -33,7 +31,7 @@ def train() -> str:
 
 
 def measure() -> str:
-    return f"{len(_demo().measure(lambda what, done, total: None)) - 1} figures, two models"
+    return f"{len(_demo().measure(lambda what, done, total: None).figures) - 1} figures, two models"
 
 
 def index() -> str:
@@ -69,24 +67,26 @@ def main() -> None:
     if len(sys.argv) > 1:
         _report_step(STEPS[sys.argv[1]])
         return
-    print("| step | seconds | peak memory | what came of it |\n|---|---:|---:|---|")
+    print("| step | seconds | processor | peak memory | result |\n|---|---:|---:|---:|---|")
     bare, full = _start_up("pass"), _start_up("import openclap")
-    print(f'| `python -c "import openclap"` | {full:.2f} | – | {bare:.2f} s of it Python itself; median of {IMPORTS} |')
+    result = f"{bare:.2f} s of it Python itself; median of {IMPORTS}"
+    print(f'| `python -c "import openclap"` | {full:.2f} | – | – | {result} |')
     with tempfile.TemporaryDirectory() as scratch:
         environment = os.environ | {"OPENCLAP_HOME": scratch, "HF_HUB_OFFLINE": "1"}
-        _bring_starts(Path(scratch))
         for name in STEPS:
             command = [sys.executable, __file__, name]
             run = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
             row = json.loads(run.stdout.splitlines()[-1])
-            print(f"| {name} | {row['seconds']:.1f} | {row['peak_mb']:,.0f} MB | {row['result']} |", flush=True)
+            facts = f"{row['seconds']:.1f} | {row['processor']:.1f} s | {row['peak_mb']:,.0f} MB"
+            print(f"| {name} | {facts} | {row['result']} |", flush=True)
 
 
 def _report_step(step: Callable[[], str]) -> None:
     started = time.perf_counter()
     result = step()
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
-    print(json.dumps({"seconds": time.perf_counter() - started, "peak_mb": peak_mb, "result": result}))
+    seconds, processor = time.perf_counter() - started, time.process_time()
+    print(json.dumps({"seconds": seconds, "processor": processor, "peak_mb": peak_mb, "result": result}))
 
 
 def _demo():
@@ -94,14 +94,6 @@ def _demo():
     from openclap.demo.run import Demo
 
     return Demo(paths.home() / "demo")
-
-
-def _bring_starts(home: Path) -> None:
-    """The converted weights, copied where they are; else the first step that needs them fetches them."""
-    from openclap import paths
-
-    if (starts := paths.home() / "starts").is_dir():
-        shutil.copytree(starts, home / "starts")
 
 
 def _start_up(code: str) -> float:

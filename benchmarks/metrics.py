@@ -56,7 +56,7 @@ def large(clips: int, captions: int) -> None:
     seconds, ranks = timed(lambda: rank_vectors(audio_AD, text_TD, owner_T))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{clips:,} clips, {captions:,} captions: {seconds:,.1f} s, peak memory {peak:.2f} GB")
-    print(f"mean rank {ranks.text_to_audio_T.mean():,.1f} of {clips:,}")
+    print(f"mean rank {ranks.text_to_audio_P.mean():,.1f} of {clips:,}")
 
 
 def loop(similarity_AT: np.ndarray, each: int) -> dict[str, float]:

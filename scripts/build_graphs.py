@@ -41,9 +41,9 @@ CLAP_MODELS: dict[str, dict[str, Any]] = {
     "converted to a ClapModel": {"text_config": {"layer_norm_eps": 1e-5}},
 }
 """The settings in which published ClapModels differ from transformers' defaults."""
-PRESETS = ("demo", "htsat-tiny-roberta", "htsat-base-roberta", "htsat-tiny-fusion-roberta")
-"""The demo's preset, and those of LAION-CLAP's published files, for which `openclap convert --to openclap` makes
-folders."""
+PRESETS = ("mini", "htsat-tiny-roberta", "htsat-base-roberta", "htsat-tiny-fusion-roberta")
+"""The preset of models that are fine-tuned from the bundled one, and those of LAION-CLAP's published files, for which
+`openclap convert --to openclap` makes folders."""
 FOLDED = 1 << 22
 """Elements of a constant that may be folded: index tables and masks of attention, which compress well."""
 EPOCH = (1980, 1, 1, 0, 0, 0)

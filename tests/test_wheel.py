@@ -67,8 +67,9 @@ class EmptyEnvironment:
 
 @pytest.mark.long
 def test_installed_elsewhere_it_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
-    """Nothing but the wheel: installs, fetches, trains, searches."""
+    """Nothing but the wheel, an empty home and no network: trains, evaluates, searches."""
     there = EmptyEnvironment(tmp_path, "torch==2.13.0", f"{wheel}[all]")
+    there.environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     assert "wolf" in there.run("openclap", "demo")
     assert "scratch-wolf-howl.ogg" in there.run("openclap", "search", "wolf howling", "-k", "1")
 
@@ -85,11 +86,11 @@ print(sum(sizes.values()), *(f"{name}={sizes[name] / 1e6:.1f}" for name in large
 
 @pytest.mark.long
 def test_the_base_installation_searches_without_torch(
-    wheel: Path, converted_start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wheel: Path, full_mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Index, search, embed and classify bundled sounds with the graphs of real weights, in at most 850 MB."""
     graphs, sounds = tmp_path / "graphs", ROOT / "src" / "openclap" / "demo" / "sounds"
-    assert run(["convert", str(converted_start), str(graphs), "--to", "onnx"]) == 0
+    assert run(["convert", str(full_mini), str(graphs), "--to", "onnx"]) == 0
     there = EmptyEnvironment(tmp_path, str(wheel))
     dogs, model = sorted(sounds.glob("scratch-dog*.ogg")), ("--model", graphs)
     assert there.run("python", "-c", "import torch", code=1) and there.run(
@@ -108,10 +109,10 @@ def test_the_base_installation_searches_without_torch(
     assert there.run("python", "-c", "import openclap; print(openclap.load('mini').embed_text(['rain']).shape)") == (
         "(1, 384)\n"
     )
-    for words in (["eval", graphs, "--data", "index"], ["inspect", converted_start]):
+    for words in (["eval", graphs, "--data", "index"], ["inspect", full_mini]):
         assert "openclap: " in there.run("openclap", *words, code=2)
-    assert "pip install 'openclap[torch]'" in there.run("openclap", "inspect", converted_start, code=2)
-    expected = load(converted_start, device="cpu").embed_audio(dogs)
+    assert "pip install 'openclap[torch]'" in there.run("openclap", "inspect", full_mini, code=2)
+    expected = load(full_mini, device="cpu").embed_audio(dogs)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     total, *sizes = there.run("python", "-c", SIZES).split()
     with capsys.disabled():

@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from scripts.mini.features import MINILM_MODEL, weights_file
+from scripts.mini.pretrained import MINILM
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import mse_loss, normalize
 from transformers import BertConfig, BertModel
 
-from openclap.checkpoints.start_packages import MINILM
 from openclap.search.background import descriptions
 
 HERE = Path(__file__).parent

@@ -41,7 +41,7 @@ from openclap.evals.metrics import (
     classify,
     retrieval_measures,
 )
-from openclap.evals.ranks import Ranks, rank_retrieval
+from openclap.evals.ranks import Ranks, Relevance, rank_retrieval
 from openclap.formatting import markdown_table
 
 GALLERY = 170
@@ -107,7 +107,7 @@ class Answers:
         """R@10, zero-shot accuracy and the mean recall of classes, over all packages or one."""
         kept = self.package_N == only if only else np.ones(len(self.rank_N), bool)
         count = int(kept.sum())
-        ranks = Ranks(self.rank_N[kept], np.ones(count, np.int64), np.arange(count), count)
+        ranks = Ranks(Relevance.of_owners(np.arange(count), count), self.rank_N[kept], np.ones(count, np.int64))
         answers = classify(self.label_score_NC[kept], self.label_N[kept])
         zero_shot = classification_measures(answers)
         return {

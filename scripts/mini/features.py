@@ -17,6 +17,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scripts.mini.heads import Array, Pairs
+from scripts.mini.pretrained import (
+    AISFX,
+    MINILM,
+    MINILM_TOWER,
+    WeightPackage,
+    extract,
+    fetch,
+    read_aisfx,
+    read_minilm,
+)
 from torch import Tensor
 
 from openclap import presets
@@ -24,8 +34,6 @@ from openclap.audio.frontend import FrontEnd
 from openclap.audio.inputs import blocks
 from openclap.audio.mono import is_silent
 from openclap.audio.windows import window_starts
-from openclap.checkpoints.start_packages import AISFX, MINILM, WeightPackage
-from openclap.checkpoints.starts import extract, fetch, read_aisfx, read_minilm
 from openclap.models.build import build_audio_tower
 from openclap.models.text_tower import TextTower
 from openclap.text.tokenizer import Tokenizer
@@ -168,7 +176,7 @@ class MiniLM:
         self.cache = Cache(folder / "minilm.npz")
         encoder = weights_file(MINILM, f"{MINILM_MODEL}/model.safetensors", folder)
         self.tokenizer = Tokenizer.read(weights_file(MINILM, f"{MINILM_MODEL}/tokenizer.json", folder), 77)
-        self.tower = TextTower(presets.DEMO.text).eval()
+        self.tower = TextTower(MINILM_TOWER).eval()
         weights = {key.removeprefix("text_tower."): tensor for key, tensor in read_minilm(encoder).items()}
         self.tower.load_state_dict(weights)
 

@@ -66,7 +66,7 @@ class Embedder:
             default, since memory does not grow with the length: it is for sounds from strangers.
 
     Examples:
-        >>> model = openclap.load("demo-start")
+        >>> model = openclap.load("mini")
         >>> audio_ND = model.embed_audio(["dog.ogg", "applause.ogg"])
         >>> text_ND = model.embed_text(["a dog barks", "people clapping"])
         >>> (audio_ND @ text_ND.T).shape

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from openclap import paths, runtimes
+from openclap import runtimes
 from openclap.audio.mono import Channels, MonoConfig
 from openclap.checkpoints import bundled, hub, published
 from openclap.embedder import Embedder
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
     import torch
 
     from openclap.presets import Preset
-
-STARTS = {"demo-start": "openclap.checkpoints.starts:start"}
-"""Initial models for training by name, with the functions that make their folders. Strings, so that this module imports
-no torch (see `openclap.runtimes.RUNTIMES`)."""
 
 RuntimeName = Literal["torch", "onnx", "auto"]
 
@@ -49,15 +44,13 @@ def load(
     channels: Channels = "mean",
     trim_silence: bool = False,
     runtime: RuntimeName | None = None,
-    report: Callable[[str], None] = lambda line: None,
 ) -> Embedder:
     """Load a model from a path, by its name, or from the hub.
 
     Args:
         source: "mini", the model in the package; a folder written by openclap, transformers or open_clip; a folder of
-            ONNX graphs; a LAION-CLAP `.pt` file; the name of a published model (`openclap models`); any repository of
-            the Hugging Face hub ("user/name", or "hf-hub:user/name" as in open_clip); or an initial model for training
-            ("demo-start").
+            ONNX graphs; a LAION-CLAP `.pt` file; the name of a published model (`openclap models`); or any repository
+            of the Hugging Face hub ("user/name", or "hf-hub:user/name" as in open_clip).
         device: "cpu", "cuda", …; the default is a GPU if there is one.
         precision: "fp32", "bf16", "int8", or "auto", the fastest with a cosine of at least 0.9995 to fp32 (see
             `openclap.runtimes.backends`).
@@ -73,7 +66,6 @@ def load(
             safetensors of a published preset, and by graphs that `openclap convert --to onnx` wrote; "auto" is onnx if
             it can read this model and there is no GPU. The default is torch if it is installed. A folder of graphs is
             always read by onnx.
-        report: receives a line before each slow step.
 
     Raises CheckpointError when there is no such model or it is damaged, ConfigError for an invalid option,
     MissingExtraError when torch is needed and not installed.
@@ -87,7 +79,7 @@ def load(
     name = _without_prefix(check_path("source", source, "a path or a name"))
     chosen = _choose_runtime(name, runtime, device, precision, revision, is_plain=preset is None and not compile)
     loader = runtimes.loader(chosen, device, precision, compile=compile)  # check options before a download
-    path = locate(name, revision=revision, offline=offline, report=report)
+    path = locate(name, revision=revision, offline=offline)
     return Embedder(loader.read(path, preset=preset, tokenizer=tokenizer, offline=offline), mono=mono)
 
 
@@ -129,8 +121,6 @@ def _check_readable_without_torch(name: str) -> None:
     known = published.find(name)
     path = Path(name).expanduser()
     needs_torch = known is not None and known.format == "laion" and not path.exists()
-    if name in STARTS:
-        needs_torch = not (paths.home() / "starts" / name / "config.json").is_file()
     if needs_torch:
         raise MissingExtraError(f"{name}: needs torch. Install it with: pip install 'openclap[torch]'.")
     if not (_is_known(name) or path.exists()):
@@ -161,24 +151,14 @@ def _has_graphs(name: str, revision: str | None) -> bool:
     try:
         path = locate(name, revision=revision, offline=True)
         return preset_graphs.obstacle(path) is None or graph_cache.find(path) is not None
-    except (CheckpointError, ModuleNotFoundError):  # an initial model that is not made yet needs torch
+    except CheckpointError:
         return False
 
 
-def locate(
-    source: str,
-    *,
-    revision: str | None = None,
-    offline: bool = False,
-    report: Callable[[str], None] = lambda line: None,
-) -> Path:
+def locate(source: str, *, revision: str | None = None, offline: bool = False) -> Path:
     """The path of a model, which is downloaded if it is not on this machine.
 
-    The bundled model and the names of initial models come first, then existing paths, published models, and
-    repositories of the hub.
-
-    Args:
-        report: receives a line before each slow step.
+    The bundled model's name comes first, then existing paths, published models, and repositories of the hub.
 
     Raises CheckpointError when there is no such model.
     """
@@ -186,12 +166,6 @@ def locate(
     path = Path(source).expanduser()
     if source == bundled.MINI:
         return bundled.FOLDER
-    if source in STARTS:
-        made = paths.home() / "starts" / source
-        if (made / "config.json").is_file():  # otherwise making it needs torch
-            return made
-        start: Path = runtimes.resolve(STARTS[source])(source, report, offline=offline or hub.is_offline())
-        return start
     if path.exists():
         return path
     known = published.find(source)
@@ -209,9 +183,9 @@ def _without_prefix(source: str) -> str:
 
 
 def _is_known(source: str) -> bool:
-    """Whether this is the name of a bundled, initial or published model, or looks like a repository of the hub."""
+    """Whether this is the name of the bundled or a published model, or looks like a repository of the hub."""
     is_repository = HUB_NAME.fullmatch(source) and Path(source).suffix not in CHECKPOINT_SUFFIXES
-    return source == bundled.MINI or source in STARTS or published.find(source) is not None or bool(is_repository)
+    return source == bundled.MINI or published.find(source) is not None or bool(is_repository)
 
 
 def _no_such_model(source: str) -> CheckpointError:

@@ -65,8 +65,8 @@ ADDED = ("audio_head", "text_head", "unit_audio")
 """Fields that presets did not have at first."""
 
 
-DEMO = Preset(
-    name="demo",
+MINI = Preset(
+    name="mini",
     frontend=FrontEndConfig(
         mel=MelConfig(
             rate=44100,
@@ -85,42 +85,27 @@ DEMO = Preset(
         samples=99 * 1024,
         fill="pad",
     ),
-    audio=PANNConfig(widths=(64, 128, 256, 512), pool="max"),
+    # Classes of three libraries on which aiSFX was trained: sound effect categories (UCS).
+    audio=PANNConfig(widths=(64, 128, 256, 512), pool="max", categories=(78, 79, 69)),
     text=TextTowerConfig(
         model_type="bert",
         pooling="mean",
         context=77,
         hidden_size=384,
         sizes={
-            "num_hidden_layers": 6,
-            "num_attention_heads": 12,
-            "intermediate_size": 1536,
-            "vocab_size": 30522,
-            "layer_norm_eps": 1e-12,
-        },
-    ),
-)
-"""aiSFX's convolutional tower (100 frames, 2.3 s) and the MiniLM sentence encoder."""
-
-MINI = Preset(
-    name="mini",
-    frontend=DEMO.frontend,
-    # Classes of three libraries on which aiSFX was trained: sound effect categories (UCS).
-    audio=PANNConfig(widths=(64, 128, 256, 512), pool="max", categories=(78, 79, 69)),
-    text=replace(
-        DEMO.text,
-        sizes={
-            **DEMO.text.sizes,
             "num_hidden_layers": 3,
+            "num_attention_heads": 12,
             "intermediate_size": 768,
             "vocab_size": 6000,
+            "layer_norm_eps": 1e-12,
             "max_position_embeddings": 80,
         },
     ),
     embedding_size=384,
 )
-"""The bundled model: the demo's front end and audio tower with category heads, and a text tower distilled from MiniLM.
-Embeddings are in the space of whitened MiniLM embeddings (docs/decisions/0026-a-model-in-the-package.md)."""
+"""The bundled model: aiSFX's convolutional tower (100 frames, 2.3 s) with category heads, and a text tower distilled
+from MiniLM. Embeddings are in the space of whitened MiniLM embeddings
+(docs/decisions/0026-a-model-in-the-package.md)."""
 
 # 1001 frames in 10 s. LAION-CLAP's plain models compute this log-mel inside the network and its fusion models the other
 # one outside, with another library: hence two mel scales.
@@ -228,7 +213,6 @@ def audio_tower_name(audio: AudioConfig) -> str | None:
 TEXT_TOWERS: dict[str, TextTowerConfig] = {"roberta": ROBERTA, "bert": BERT, "bart": BART, "clip": CLIP_TEXT}
 
 PRESETS: dict[str, Preset] = {
-    "demo": DEMO,
     "mini": MINI,
     **{
         f"{audio}-{text}": laion(AUDIO_TOWERS[audio], TEXT_TOWERS[text], f"{audio}-{text}")

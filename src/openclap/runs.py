@@ -99,7 +99,7 @@ def train(
         >>> result.step
         2
         >>> openclap.load(result.model).embed_text(["a drum"]).shape
-        (1, 512)
+        (1, 384)
     """
     config = training_config(recipe, options | ({} if data is None else {"data": check_path("data", data)}))
     out = Path(check_path("out", out))
@@ -172,7 +172,7 @@ def finetune(
         >>> Path("drums").mkdir()
         >>> for sound in sorted(sounds.glob("supersonic-drum-*.ogg"))[:8]:
         ...     _ = shutil.copy(sound, "drums")
-        >>> result = openclap.finetune("drums", "demo-start", "run", epochs=1)
+        >>> result = openclap.finetune("drums", "mini", "run", epochs=1)
         >>> [change.metric.label for change in result.changes]
         ['text→audio R@1', 'text→audio R@10', 'text→audio mAP@10', ...]
         >>> result.model.name

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from openclap.audio.clips import FILLS, crop
 from openclap.audio.frontend import FrontEnd
 from openclap.audio.windows import window_starts
-from openclap.presets import DEMO
+from openclap.presets import MINI
 from support.reference import GOLDEN, wave
 
 
@@ -41,7 +41,7 @@ def test_windows_cover_everything(length: int, window: int, hop: int) -> None:
 
 
 def test_the_front_end_fills_and_crops_to_one_shape() -> None:
-    frontend = FrontEnd(DEMO.frontend)
+    frontend = FrontEnd(MINI.frontend)
     short, long = np.ones(10, np.float32), np.ones(300_000, np.float32)
     batch = frontend([short, long])
     assert batch.mel_BVTF.shape == (2, 1, 100, 96)
@@ -51,7 +51,7 @@ def test_the_front_end_fills_and_crops_to_one_shape() -> None:
 
 
 def test_random_crops_follow_the_generator() -> None:
-    frontend = FrontEnd(DEMO.frontend)
+    frontend = FrontEnd(MINI.frontend)
     noise = np.random.default_rng(0).standard_normal(400_000).astype(np.float32)
     one, same, other = (frontend([noise], rng=np.random.default_rng(seed)).mel_BVTF for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)

@@ -6,7 +6,7 @@ import torch
 
 from openclap.audio.config import MelConfig
 from openclap.audio.mel import LogMel, mel_filterbank
-from openclap.presets import DEMO
+from openclap.presets import MINI
 from support.reference import GOLDEN, wave
 
 LAION = {"rate": 48000, "n_fft": 1024, "hop": 480, "n_mels": 64, "f_min": 50.0, "f_max": 14000.0}
@@ -30,7 +30,7 @@ def test_the_filterbank_is_the_references() -> None:
 def test_filterbanks_agree_with_transformers(scale: str) -> None:
     from transformers.audio_utils import mel_filter_bank
 
-    mel = DEMO.frontend.mel
+    mel = MINI.frontend.mel
     ours = mel_filterbank(
         MelConfig(mel.rate, mel.n_fft, mel.hop, mel.n_mels, 0.0, 22050.0, scale, "none", "db")  # type: ignore[arg-type]
     )
@@ -39,7 +39,7 @@ def test_filterbanks_agree_with_transformers(scale: str) -> None:
 
 
 def test_unit_sum_bands_add_up_to_one() -> None:
-    np.testing.assert_allclose(mel_filterbank(DEMO.frontend.mel).sum(dim=0), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(mel_filterbank(MINI.frontend.mel).sum(dim=0), 1.0, rtol=1e-5)
 
 
 def test_the_ceiling_is_a_full_scale_tone() -> None:
@@ -47,7 +47,7 @@ def test_the_ceiling_is_a_full_scale_tone() -> None:
     narrow bands of low tones."""
     hz = 3 * 44100 / 2048
     tone = torch.sin(2 * torch.pi * hz * torch.arange(44100) / 44100)
-    assert 0.9 < LogMel(DEMO.frontend.mel)(tone[None]).max().item() < 1.0
+    assert 0.9 < LogMel(MINI.frontend.mel)(tone[None]).max().item() < 1.0
 
 
 @pytest.mark.parametrize("shift", [-513, -1, 0, 1, 255, 512])
@@ -64,8 +64,8 @@ def test_long_waveforms_give_in_blocks_what_they_give_as_a_whole(monkeypatch: py
 
 
 def test_frames_and_short_clips() -> None:
-    logmel = LogMel(DEMO.frontend.mel)
+    logmel = LogMel(MINI.frontend.mel)
     for samples in (1, 500, 1024, 1025, 99 * 1024):
         frames = logmel(torch.zeros(2, samples)).shape[1]
-        assert frames == DEMO.frontend.mel.frames(samples)
+        assert frames == MINI.frontend.mel.frames(samples)
     assert not logmel.state_dict()

@@ -36,7 +36,7 @@ def test_small_changes_are_reported() -> None:
     [
         (replace(LAION, frontend=replace(LAION.frontend, samples=240000)), ("frontend.samples", 480000, 240000)),
         (
-            replace(LAION, frontend=replace(LAION.frontend, mel=presets.DEMO.frontend.mel)),
+            replace(LAION, frontend=replace(LAION.frontend, mel=presets.MINI.frontend.mel)),
             ("frontend.mel.hop", 480, 1024),
         ),
         (replace(LAION, audio=presets.HTSAT_BASE), ("audio.width", 96, 128)),

@@ -136,7 +136,7 @@ def test_zero_shot_pipeline_of_transformers_agrees(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["pann-6-roberta", "htsat-tiny-bart", "htsat-tiny-clip", "demo"])
+@pytest.mark.parametrize("name", ["pann-6-roberta", "htsat-tiny-bart", "htsat-tiny-clip", "mini"])
 def test_model_that_clap_model_cannot_hold_is_refused(name: str, tmp_path: Path) -> None:
     with raises_naming(CheckpointError, name, "ClapModel"):
         huggingface.write(Checkpoint("laion", presets.PRESETS[name], {}), tmp_path / "hf")

@@ -125,9 +125,9 @@ def test_tower_that_does_not_fit_the_preset_is_refused(tmp_path: Path, words: Pa
 def test_init_command(tmp_path: Path, words: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["init", "htsat-tiny-robert", "--out", str(tmp_path / "x")]) == 2
     assert "'htsat-tiny-robert'" in capsys.readouterr().err
-    assert run(["init", "demo", "--out", str(tmp_path / "start"), "--tokenizer", str(words)]) == 0
+    assert run(["init", "mini", "--out", str(tmp_path / "start"), "--tokenizer", str(words)]) == 0
     assert "Random weights: " in capsys.readouterr().err
-    assert openclap.load(tmp_path / "start").preset.name == "demo"
+    assert openclap.load(tmp_path / "start").preset.name == "mini"
 
 
 def test_initial_model_is_not_written_into_a_towers_folder(tmp_path: Path, words: Path) -> None:

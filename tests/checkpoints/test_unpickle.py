@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from openclap.checkpoints.starts import read_aisfx
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError
 from support.errors import raises_naming
@@ -245,10 +244,3 @@ def test_damaged_and_missing_files_are_refused(tmp_path: Path) -> None:
     for zipped in (True, False):
         with raises_naming(CheckpointError, "a.pt"):
             read_pickled(container(path, outside, zipped))
-
-
-def test_other_checkpoints_are_no_aisfx(tmp_path: Path) -> None:
-    path = tmp_path / "a.pt"
-    torch.save({"weight": torch.zeros(1)}, path)
-    with raises_naming(CheckpointError, "a.pt", "dict"):
-        read_aisfx(path)

@@ -13,17 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from openclap.checkpoints import detect, openclap_folder
 from openclap.checkpoints.checkpoint import Checkpoint
-from openclap.checkpoints.starts import STARTS
 from openclap.cli import run
-from openclap.models.build import build_clap
 from support.errors import check_refusal
 from support.tiny_models import (
     TINY_HTSAT,
-    TINY_PRESET,
     tiny_laion_model,
     tiny_laion_state,
     tiny_roberta_tokenizer,
-    tiny_tokenizer,
 )
 
 
@@ -207,25 +203,3 @@ def test_inspect_lists_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureF
     assert run(["inspect", str(tmp_path / "a.pt")]) == 0
     shown = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("of another shape"))
     assert "audio_head.0.weight is (3, 3), expected (24, 32)" in shown
-
-
-def test_start_is_not_fetched_offline(
-    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fetched: list[str] = []
-
-    def make(place: Path, report: object) -> None:
-        fetched.append(place.name)
-        report("Fetching it")  # type: ignore[operator]
-        openclap_folder.save(place, build_clap(TINY_PRESET), TINY_PRESET, tiny_tokenizer())
-
-    monkeypatch.setitem(STARTS, "demo-start", make)
-    for words in (["inspect", "demo-start"], ["convert", "demo-start", str(home / "x"), "--to", "openclap"]):
-        assert run([*words, "--offline"]) == 2 and fetched == []
-        check_refusal(capsys.readouterr().err, "demo-start")
-    assert run(["inspect", "demo-start"]) == 2 and fetched == []  # the tests set HF_HUB_OFFLINE
-    monkeypatch.setattr("openclap.checkpoints.hub.is_offline", lambda: False)
-    capsys.readouterr()
-    assert run(["inspect", "demo-start"]) == 0 and fetched == ["demo-start"]
-    assert "Fetching it" in capsys.readouterr().err
-    assert run(["inspect", "demo-start", "--offline"]) == 0 and fetched == ["demo-start"]

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from openclap.cli import run
+from support import miniatures
 from support.errors import check_refusal
 
 ALONE = ("--processes", "1")
@@ -206,6 +207,24 @@ def test_decontaminate_leaves_out_clips_of_an_evaluation_set(
     [skipped] = json.loads(capsys.readouterr().out)["skipped"]
     assert skipped["kind"] == "overlap" and "BigDog" in skipped["file"] and skipped["reason"] == "is in ESC-50"
     assert "| ESC-50 | " in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_clips_are_left_out_by_a_list_of_sound_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import polars
+
+    miniatures.clotho(tmp_path / "clotho")
+    excluded = tmp_path / "dcase2025_task6_excluded_freesound_ids.csv"
+    excluded.write_text("sound_id\n7001\nNot found\n7003\n99\n", encoding="utf-8")
+    words = ["dataset", "build", tmp_path / "clotho", tmp_path / "out", "--source", "clotho"]
+    assert openclap(*words, "--decontaminate", f"id_list={excluded}", "--json") == 0
+    skipped = json.loads(capsys.readouterr().out)["skipped"]
+    assert {each["reason"] for each in skipped if each["kind"] == "overlap"} == {"is in Excluded ids"}
+    freesound_ids = polars.read_parquet(tmp_path / "out" / "manifest.parquet")["freesound_id"]
+    assert freesound_ids.unique().sort().to_list() == [7000, 7002, 7004, 7005]
+    for text, value in (("sound_id\nNot found\n", "sound_id"), ("id\n7\n", "freesound_id")):
+        excluded.write_text(text, encoding="utf-8")
+        assert openclap(*words[:3], tmp_path / "other", "--decontaminate", f"id_list={excluded}") == 2
+        check_refusal(capsys.readouterr().err, excluded.name, value)
 
 
 def test_damaged_tar_is_repaired(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

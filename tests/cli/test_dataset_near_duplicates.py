@@ -37,22 +37,19 @@ def left_out(out: Path) -> dict[str, str]:
 
 
 def test_near_duplicate_of_another_encoding_is_left_out(
-    collection: Path, start_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert (
-        openclap("dataset", "build", collection, out, "--near-duplicates", "0.99", "--model", "demo-start", "--json")
-        == 0
-    )
+    assert openclap("dataset", "build", collection, out, "--near-duplicates", "0.99", "--model", "mini", "--json") == 0
     assert left_out(out) == {"dog2.flac": "near duplicate"}
     [skipped] = json.loads(capsys.readouterr().out)["skipped"]
     assert skipped["reason"].startswith("sounds like ") and "dog1" in skipped["reason"]
 
 
 def test_another_data_set_of_the_same_sounds_embeds_none(
-    collection: Path, start_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("--near-duplicates", "0.99", "--model", "demo-start")
+    options = ("--near-duplicates", "0.99", "--model", "mini")
     assert openclap("dataset", "build", collection, tmp_path / "one", *options) == 0
     for path in sorted(collection.iterdir()):
         path.rename(path.with_stem(f"new-{path.stem}"))
@@ -62,13 +59,13 @@ def test_another_data_set_of_the_same_sounds_embeds_none(
 
 
 def test_steps_leave_out_the_same_near_duplicates(
-    collection: Path, start_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     assert openclap("dataset", "plan", collection, out) == 0
-    assert openclap("dataset", "fetch", out, "--part", "2/2", "--near-duplicates", "0.99", "--model", "demo-start") == 0
+    assert openclap("dataset", "fetch", out, "--part", "2/2", "--near-duplicates", "0.99", "--model", "mini") == 0
     assert "The other parts must be embedded too" in capsys.readouterr().err
-    assert openclap("dataset", "fetch", out, "--part", "1/2", "--near-duplicates", "0.99", "--model", "demo-start") == 0
+    assert openclap("dataset", "fetch", out, "--part", "1/2", "--near-duplicates", "0.99", "--model", "mini") == 0
     assert "Near-duplicates: 1." in capsys.readouterr().err
     assert openclap("dataset", "pack", out) == 0 and openclap("dataset", "merge", out) == 0
     assert left_out(out) == {"dog2.flac": "near duplicate"}

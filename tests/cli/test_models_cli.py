@@ -8,16 +8,15 @@ import pytest
 
 from openclap.checkpoints import hub
 from openclap.checkpoints.published import PUBLISHED
-from openclap.checkpoints.starts import STARTS
 from openclap.cli import run
 
 
 @pytest.fixture
 def here(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with one published model, the start, and two models of its own."""
+    """A machine with one published model, and two models of its own."""
     cached = {("lukewys/laion_clap", "630k-best.pt")}
     monkeypatch.setattr(hub, "is_cached", lambda repo, file, revision=None: (repo, file) in cached)
-    for place in ("starts/demo-start", "models/aaa", "models/bbb"):
+    for place in ("models/aaa", "models/bbb"):
         shutil.copytree(tiny_model, home / place)
     (home / "models" / "bbb" / "config.json").write_text("{", encoding="utf-8")
     return home
@@ -28,7 +27,7 @@ def test_models_lists_published_and_local_models(here: Path, capsys: pytest.Capt
     said = capsys.readouterr()
     lines = said.out.splitlines()
     marks = {line[2:].split()[0]: line[0] for line in lines if line[:2] in ("● ", "· ")}
-    assert PUBLISHED.keys() | STARTS.keys() <= marks.keys()
+    assert PUBLISHED.keys() <= marks.keys()
     assert {name for name in PUBLISHED if marks[name] == "●"} == {"630k-best"}
     assert max(len(line) for line in lines[: lines.index("")]) <= 100
     assert "tiny" in next(line for line in lines if "models/aaa" in line)
@@ -43,8 +42,7 @@ def test_models_json_states_the_sources_of_scores(here: Path, capsys: pytest.Cap
     said = capsys.readouterr()
     rows = {row["name"]: row for row in json.loads(said.out)}
     assert said.err == ""
-    assert {row["kind"] for row in rows.values()} == {"published", "bundled", "start", "local"}
-    assert {name for name, row in rows.items() if row["kind"] == "start"} == set(STARTS)
+    assert {row["kind"] for row in rows.values()} == {"published", "bundled", "local"}
     assert rows["630k-best"]["here"] and not rows["630k-audioset-best"]["here"]
     assert rows["laion/clap-htsat-unfused"] == {
         "name": "laion/clap-htsat-unfused",
@@ -62,6 +60,6 @@ def test_models_json_states_the_sources_of_scores(here: Path, capsys: pytest.Cap
         "scores": {"ESC-50": 0.817},
         "source": "MTEB's board",
     }
-    assert rows["demo-start"]["here"] and "CC-BY-4.0" in rows["demo-start"]["licence"]
+    assert rows["mini"]["here"] and "CC-BY-4.0" in rows["mini"]["licence"]
     assert rows[str(here / "models" / "aaa")]["made_of"] == "tiny"
     assert [name for name, row in rows.items() if row.get("default")] == ["mini"]

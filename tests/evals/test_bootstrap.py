@@ -27,10 +27,10 @@ from openclap.evals.metrics import (
     Metric,
     classify,
     mean_of,
-    rank_retrieval,
     retrieval_measures,
     retrieval_metrics,
 )
+from openclap.evals.ranks import Relevance, rank_retrieval
 from support.errors import raises_naming
 
 
@@ -98,17 +98,17 @@ def test_a_thousand_resamples_of_all_figures_take_about_a_second() -> None:
 
 def test_random_ranks_follow_random_matrices() -> None:
     rng, owner = np.random.default_rng(0), np.array([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 5])
-    drawn = [random_ranks(owner, 6, rng) for _ in range(3000)]
+    drawn = [random_ranks(Relevance.of_owners(owner, 6), rng) for _ in range(3000)]
     ranked = [rank_retrieval(rng.random((6, 11)), owner) for _ in range(3000)]
     for ranks in drawn[:50]:
         for clip in range(6):
-            own = ranks.audio_to_text_T[owner == clip]
+            own = ranks.audio_to_text_P[owner == clip]
             assert len(set(own.tolist())) == len(own)
     for read in (
-        lambda r: r.text_to_audio_T,
-        lambda r: r.audio_to_text_T,
-        lambda r: r.best(),
-        lambda r: r.average_precision(),
+        lambda r: r.text_to_audio_P,
+        lambda r: r.audio_to_text_P,
+        lambda r: r.audio_to_text.best(),
+        lambda r: r.audio_to_text.average_precision(),
     ):
         ours, theirs = np.stack([read(r) for r in drawn]), np.stack([read(r) for r in ranked])
         error = 4 * theirs.std(0) * math.sqrt(2 / 3000) + 1e-9
@@ -118,7 +118,8 @@ def test_random_ranks_follow_random_matrices() -> None:
 
 def test_chance_of_retrieval_equals_exact_values() -> None:
     owner = np.repeat(np.arange(80), 3)
-    chance = chance_retrieval(owner, 80, draws=400)
+    relevance = Relevance.of_owners(owner, 80)
+    chance = chance_retrieval(relevance, draws=400)
     for k in (1, 5, 10):
         assert chance[Metric(f"R@{k}", TEXT_TO_AUDIO)].value == pytest.approx(k / 80, abs=0.004)
         exact = 1 - math.comb(237, k) / math.comb(240, k)
@@ -132,7 +133,7 @@ def test_chance_of_retrieval_equals_exact_values() -> None:
     assert spread.low < spread.value < spread.high
     published = {metric.key for metric in chance if metric.name != MRR}
     assert published == retrieval_metrics(np.eye(2), [0, 1]).keys()
-    assert chance == chance_retrieval(owner, 80, draws=400)
+    assert chance == chance_retrieval(relevance, draws=400)
 
 
 def test_chance_recall_is_exact() -> None:

@@ -182,7 +182,7 @@ def test_markup_in_data_stays_text(embedder: BandEmbedder, test_clips: EvalClips
 
 def test_sampled_queries_have_right_and_wrong_hits(retrieval: Retrieval) -> None:
     chosen = choose_queries(retrieval, seed=3)
-    ranks = retrieval.ranks.text_to_audio_T[chosen]
+    ranks = retrieval.ranks.text_to_audio_P[chosen]
     assert len(chosen) == len(set(chosen)) == 8
     assert (ranks == 1).any() and (ranks > 1).any()
     assert len({retrieval.captions[t] for t in chosen}) == 8

@@ -20,7 +20,7 @@ from openclap.evals.metrics import (
     retrieval_measures,
     retrieval_metrics,
 )
-from openclap.evals.ranks import TIE, Ranks, rank_retrieval
+from openclap.evals.ranks import TIE, QueryRanks, rank_retrieval
 from support.errors import raises_naming
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -61,14 +61,14 @@ def test_five_captions_equal_the_reference(clips: int) -> None:
 @pytest.mark.parametrize("clips", [37, 120])
 def test_published_average_precision_counts_in_listing_order(clips: int) -> None:
     audio, text, wanted = golden(clips, "five_captions")
-    ranks = rank_retrieval(audio @ text.T, np.repeat(np.arange(clips), 5))
+    ranks = rank_retrieval(audio @ text.T, np.repeat(np.arange(clips), 5)).audio_to_text
     published = ranks.published_average_precision()
     np.testing.assert_allclose(published.mean(), wanted["audio_to_text_mAP@10"], **EXACT)
     assert ranks.average_precision().mean() < published.mean()
 
 
 def test_published_average_precision_can_pass_one() -> None:
-    all_found = Ranks(np.ones(5, int), np.array([5, 4, 3, 2, 1]), np.zeros(5, int), clips=1)
+    all_found = QueryRanks(np.array([5, 4, 3, 2, 1]), np.zeros(5, int))
     assert all_found.average_precision().tolist() == [1.0]
     worked = (1 / 5 + 2 / 4 + 3 / 3 + 4 / 2 + 5 / 1) / 5
     assert all_found.published_average_precision()[0] == pytest.approx(worked) and worked > 1
@@ -91,10 +91,10 @@ def test_a_small_matrix_by_hand() -> None:
     ]
     ranks = rank_retrieval(similarity, [0, 0, 1, 2, 2, 2])
     # caption 4 ties with clip 0 and so comes second; caption 5 loses to clip 0
-    assert ranks.text_to_audio_T.tolist() == [1, 3, 1, 1, 2, 2]
+    assert ranks.text_to_audio_P.tolist() == [1, 3, 1, 1, 2, 2]
     # clip 0 places its captions first and last; clip 1 finds its own second; clip 2 has 0.9, 0.3 and 0.1
     # against 0.1, 0.5 and 0.6 of others: 1st, 4th (two better), and 6th (the tie at 0.1 stands first)
-    assert ranks.audio_to_text_T.tolist() == [1, 6, 2, 1, 4, 6]
+    assert ranks.audio_to_text_P.tolist() == [1, 6, 2, 1, 4, 6]
     figures = best_first(similarity, [0, 0, 1, 2, 2, 2])
     assert figures["text_to_audio_R@1"] == 3 / 6
     assert figures["text_to_audio_mAP@10"] == pytest.approx((3 + 1 / 3 + 2 / 2) / 6)
@@ -209,7 +209,7 @@ def test_whole_number_weights_repeat_items() -> None:
     rng = np.random.default_rng(3)
     measures = retrieval_measures(rank_retrieval(rng.random((9, 9)), np.arange(9)))
     weights = rng.integers(0, 4, size=(5, 9))
-    ranks = rank_retrieval(np.random.default_rng(3).random((9, 9)), np.arange(9)).text_to_audio_T
+    ranks = rank_retrieval(np.random.default_rng(3).random((9, 9)), np.arange(9)).text_to_audio_P
     for weight in weights:
         repeated = np.repeat(ranks, weight)
         median = measures[Metric("median_rank", TEXT_TO_AUDIO)].statistic(weight[None].astype(float))[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openclap.errors import DataError
 from openclap.evals.metrics import retrieval_measures
-from openclap.evals.ranks import TIE, Ranks, rank_retrieval, rank_vectors
+from openclap.evals.ranks import TIE, Ranks, Relevance, rank_retrieval, rank_vectors
 from support.errors import raises_naming
 
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -17,9 +17,9 @@ Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def same(a: Ranks, b: Ranks) -> None:
     """Equal but for the order of captions of one clip, which may have the very same score."""
-    np.testing.assert_array_equal(a.text_to_audio_T, b.text_to_audio_T)
-    orders = [np.lexsort((ranks.audio_to_text_T, ranks.owner_T)) for ranks in (a, b)]
-    np.testing.assert_array_equal(a.audio_to_text_T[orders[0]], b.audio_to_text_T[orders[1]])
+    np.testing.assert_array_equal(a.text_to_audio_P, b.text_to_audio_P)
+    orders = [np.lexsort((ranks.audio_to_text_P, ranks.relevance.clip_P)) for ranks in (a, b)]
+    np.testing.assert_array_equal(a.audio_to_text_P[orders[0]], b.audio_to_text_P[orders[1]])
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -60,8 +60,8 @@ def test_blocks_of_any_size_equal_sorting(problem: Problem, rows: int, columns: 
         ranks = rank_vectors(*problem)
     found, placed = by_sorting(*problem, TIE)
     audio, text, owner = problem
-    assert ranks.text_to_audio_T.tolist() == found
-    same(ranks, Ranks(ranks.text_to_audio_T, np.array(placed), owner, len(audio)))
+    assert ranks.text_to_audio_P.tolist() == found
+    same(ranks, Ranks(ranks.relevance, ranks.text_to_audio_P, np.array(placed)))
     same(ranks, rank_retrieval(audio.astype(np.float64) @ text.astype(np.float64).T, owner, tie=TIE))
 
 
@@ -80,15 +80,15 @@ def test_vectors_of_another_batch_give_the_same_ranks_of_equal_sounds() -> None:
     other = unit(audio + 1e-7 * rng.standard_normal(audio.shape))
     ranks = rank_vectors(other, text, owner)
     same(ranks, rank_vectors(audio, text, owner))
-    assert (ranks.text_to_audio_T > 1).all()  # its twin stands before every clip
+    assert (ranks.text_to_audio_P > 1).all()  # its twin stands before every clip
     with pytest.raises(AssertionError):
         same(rank_vectors(other, text, owner, tie=0.0), rank_vectors(audio, text, owner, tie=0.0))
 
 
 def test_constant_embeddings_rank_last() -> None:
     ranks = rank_vectors(np.ones((9, 4)) / 2, np.ones((18, 4)) / 2, np.repeat(np.arange(9), 2))
-    assert set(ranks.text_to_audio_T) == {9}
-    assert ranks.best().tolist() == [17] * 9
+    assert set(ranks.text_to_audio_P) == {9}
+    assert ranks.audio_to_text.best().tolist() == [17] * 9
 
 
 def mean_reciprocal_ranks(ranks: Ranks) -> dict[str | None, float]:
@@ -98,12 +98,12 @@ def mean_reciprocal_ranks(ranks: Ranks) -> dict[str | None, float]:
 
 def test_one_clip_alone() -> None:
     ranks = rank_vectors([[1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]], [0, 0])
-    assert ranks.text_to_audio_T.tolist() == [1, 1] and ranks.audio_to_text_T.tolist() == [2, 1]
+    assert ranks.text_to_audio_P.tolist() == [1, 1] and ranks.audio_to_text_P.tolist() == [2, 1]
     assert mean_reciprocal_ranks(ranks) == {"text_to_audio": 1.0, "audio_to_text": 1.0}
 
 
 def test_reciprocal_ranks_by_hand() -> None:
-    ranks = Ranks(np.array([1, 2, 20]), np.array([4, 2, 5]), np.array([0, 0, 1]), 30)
+    ranks = Ranks(Relevance.of_owners([0, 0, 1], 30), np.array([1, 2, 20]), np.array([4, 2, 5]))
     values = mean_reciprocal_ranks(ranks)
     assert values["text_to_audio"] == pytest.approx((1 + 1 / 2 + 1 / 20) / 3)
     assert values["audio_to_text"] == pytest.approx((1 / 2 + 1 / 5) / 2)

@@ -11,7 +11,7 @@ import pytest
 from openclap.checkpoints import figures
 from openclap.evals.bootstrap import Estimate
 from openclap.evals.metrics import Metric
-from openclap.evals.results import MetricRow, Results, comparison_table, table_of
+from openclap.evals.results import MetricRow, Results, comparison_heading, comparison_table, table_of
 from openclap.evals.runner import run_suite
 from openclap.evals.tasks import PAPER, Task
 from support import miniatures
@@ -41,7 +41,7 @@ def test_a_partial_data_set_is_not_compared_with_published_figures(tiny_model: P
     assert "9 of 975 clips" in page and "+17.5" not in page
     assert "82.5" not in page or "100 % for any model, with 9 clips" in page
     assert "; here 9 of 975 clips)" in figures.read(record, tiny_model).text
-    assert any("R@10: 100 % for any model, with 9 clips to search" in sentence for _, sentence in found.notes)
+    assert any("R@10: 100 % for any model, with 9 clips" in sentence for _, sentence in found.notes)
 
     whole = suite(tiny_model, tmp_path, replace(TASKS["AudioCaps"], test_clips=9))
     row = next(row for row in whole.rows if row.metric.key == "text_to_audio_R@1")
@@ -80,7 +80,8 @@ def test_one_group_has_no_interval_and_no_p(tiny_model: Path, tmp_path: Path) ->
     found = suite(tiny_model, tmp_path, TASKS["ESC-50"], models=("one", "two"))
     assert cells(found, "accuracy", "95 %") == ["–", "–"]
     pairs = comparison_table(found)
-    assert {row[2:] for row in pairs[1:]} == {("from one to two", "+0.0", "–", "–")}
+    assert comparison_heading(found) == "Changes from one to two"
+    assert {row[2:] for row in pairs[1:]} == {("+0.0", "–", "–")}
     record = json.loads(found.to_json())
     assert {each["p"] for each in record["comparisons"]} == {None}
     assert [note for _, note in found.notes if "one group" in note] == [

@@ -35,9 +35,9 @@ def test_figures_equal_ranks_of_full_matrix(embedder: BandEmbedder, test_clips: 
 
 def test_hits_agree_with_ranks(embedder: BandEmbedder, test_clips: EvalClips) -> None:
     found = retrieve(embedder, test_clips, embed_clips(embedder, test_clips))
-    for t, rank in enumerate(found.ranks.text_to_audio_T.tolist()):
+    for t, rank in enumerate(found.ranks.text_to_audio_P.tolist()):
         hits = found.hits_TK[t].tolist()
-        assert (hits.index(found.ranks.owner_T[t]) + 1 if found.ranks.owner_T[t] in hits else 11) == min(rank, 11)
+        assert (hits.index(found.right_T[t]) + 1 if found.right_T[t] in hits else 11) == min(rank, 11)
         assert (np.diff(found.score_TK[t]) <= 0).all()
 
 
@@ -80,7 +80,7 @@ def test_truncated_and_missing_captions_are_counted(tiny_model: Path, tmp_path: 
         "1 clips have no caption and were left out of retrieval.",
         "1 of 25 captions are longer than the text context and were cut.",
         "6 of 25 captions describe more than one clip. Only a caption's own clip counts as right, so retrieval figures "
-        "are too low.",
-        "text→audio R@5, text→audio R@10: 100 % for any model, with 5 clips to search.",
+        "are too low. (share_captions in a suite file counts all.)",
+        "text→audio R@5, text→audio R@10: 100 % for any model, with 5 clips and 25 captions.",
         "Only 6 groups: the intervals are rough.",
     ]

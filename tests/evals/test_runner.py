@@ -59,7 +59,7 @@ def test_json_markdown_and_page_agree(paper: Results, tmp_path: Path) -> None:
     assert [row["label"] for row in by_task["FSD50K"]] == ["Animal", "Bell", "Dog", "Rain", "Wolf"]
     assert sum(row["clips"] for row in by_task["ESC-50"]) == 20 and by_task["ESC-50"][0]["recall"] <= 1
     markdown = paper.to_markdown()
-    assert "| tiny | Clotho | text→audio R@1 |" in markdown and "VAST" in markdown and "## Models in pairs" in markdown
+    assert "| tiny | Clotho | text→audio R@1 |" in markdown and "VAST" in markdown and "## Changes from" in markdown
     assert any("MTEB's board" in line for line in published_lines(paper))
     assert "-0.0" not in {cell for row in [*table_of(paper), *comparison_table(paper)] for cell in row}
     page = paper.write_html(tmp_path / "page.html").read_text(encoding="utf-8")

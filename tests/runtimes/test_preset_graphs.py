@@ -43,12 +43,6 @@ def build_graphs() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory, converted_start: Path) -> Path:
-    """The demo's pretrained start, a folder of openclap with trained weights."""
-    return Path(shutil.copytree(converted_start, tmp_path_factory.mktemp("start") / "model"))
-
-
 def published_folder(place: Path, **config: object) -> Path:
     """A ClapModel of published size with random weights, as transformers saves it."""
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
@@ -114,17 +108,17 @@ def test_graphs_hold_no_weights() -> None:
         assert len(content) < 2e5 < sum(4 * np.prod(shape) for shape in shapes.values())
 
 
-def test_a_folder_of_openclap_embeds_as_torch(start: Path) -> None:
+def test_a_folder_of_openclap_embeds_as_torch(full_mini: Path) -> None:
     """Real weights, real sounds, without a conversion before."""
-    bound = assert_equal_to_torch(start, sorted(SOUNDS.glob("*.ogg"))[:12])
+    bound = assert_equal_to_torch(full_mini, sorted(SOUNDS.glob("*.ogg"))[:12])
     assert isinstance(bound.runtime.graphs, preset_graphs.BoundGraphs)  # type: ignore[attr-defined]
     again = pickle.loads(pickle.dumps(bound.runtime))
     np.testing.assert_array_equal(again.embed_texts(TEXTS, 4), bound.embed_text(TEXTS))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_of_other_types_embed_as_in_torch(dtype: torch.dtype, start: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(start, tmp_path / "model"))
+def test_weights_of_other_types_embed_as_in_torch(dtype: torch.dtype, full_mini: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(full_mini, tmp_path / "model"))
     weights = {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in loaded(folder).items()
     }
@@ -132,13 +126,13 @@ def test_weights_of_other_types_embed_as_in_torch(dtype: torch.dtype, start: Pat
     assert_equal_to_torch(folder, sorted(SOUNDS.glob("*.ogg"))[:3])
 
 
-def test_a_model_is_saved_as_openclaps_folder(start: Path, tmp_path: Path) -> None:
-    bound = openclap.load(start, runtime="onnx")
+def test_a_model_is_saved_as_openclaps_folder(full_mini: Path, tmp_path: Path) -> None:
+    bound = openclap.load(full_mini, runtime="onnx")
     bound.save(tmp_path / "copy")
     assert openclap.load(tmp_path / "copy", runtime="torch", device="cpu").digest() == bound.digest()
     weights = loaded(tmp_path / "copy")
-    assert weights.keys() == loaded(start).keys()
-    assert all(torch.equal(tensor, loaded(start)[name]) for name, tensor in weights.items())
+    assert weights.keys() == loaded(full_mini).keys()
+    assert all(torch.equal(tensor, loaded(full_mini)[name]) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -180,8 +174,8 @@ def test_defaults_of_a_clap_config_are_those_of_transformers() -> None:
             assert config[name] == value
 
 
-def test_models_that_need_torch_say_so(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pickled = Path(shutil.copytree(start, tmp_path / "pickled"))
+def test_models_that_need_torch_say_so(full_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pickled = Path(shutil.copytree(full_mini, tmp_path / "pickled"))
     huggingface.write(tiny_clap_model(), tmp_path / "clap")
     (tmp_path / "clap" / "model.safetensors").rename(tmp_path / "clap" / "pytorch_model.bin")
     (pickled / "model.pt").write_bytes(b"PK\x03\x04")
@@ -190,12 +184,12 @@ def test_models_that_need_torch_say_so(start: Path, tmp_path: Path, monkeypatch:
     for place, reason in ((pickled / "model.pt", "file"), (tmp_path / "clap", "pytorch_model.bin"), (tiny, "tiny")):
         with raises_naming(MissingExtraError, place, reason, "openclap[torch]"):
             openclap.load(place)
-    assert openclap.load(start).runtime.name == "onnxruntime fp32"
+    assert openclap.load(full_mini).runtime.name == "onnxruntime fp32"
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape", "truncated", "scale"])
-def test_damaged_weights_are_one_sentence(damage: str, start: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(start, tmp_path / "model"))
+def test_damaged_weights_are_one_sentence(damage: str, full_mini: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(full_mini, tmp_path / "model"))
     weights = loaded(folder)
     name = {"scale": "logit_scale"}.get(damage, "text_head.0.weight")
     if damage == "truncated":

@@ -84,6 +84,11 @@ def clotho(root: Path, clips: int = 6) -> None:
         table(root / f"clotho_captions_{split}.csv", ["file_name", *(f"caption_{n}" for n in range(1, 6))], captions)
         head = ["file_name", "keywords", "sound_id", "sound_link", "start_end_samples", "manufacturer", "license"]
         table(root / f"clotho_metadata_{split}.csv", head, facts)
+    # DCASE 2025, task 6: some captions of the test split, each with all clips that it is right for.
+    names = [f"{list(KINDS)[number % len(KINDS)]} evaluation {number}.wav" for number in range(clips)]
+    queries = [(f"the sound of a {short}", kind) for kind, (short, _) in KINDS.items()]
+    rows = [(query, str([name for name in names if name.startswith(kind)])) for query, kind in queries]
+    table(root / "metadata_eval.csv", ["query", "audio_filenames"], rows)
 
 
 def audiocaps(root: Path, clips: int = 6) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from openclap.embedder import Embedder
-from openclap.presets import DEMO
+from openclap.presets import MINI
 
 
 class NumpyRuntime:
     """Implements `openclap.runtimes.Runtime`."""
 
-    name, precision, preset = "numpy fp32", "fp32", DEMO
+    name, precision, preset = "numpy fp32", "fp32", MINI
     logit_scale, has_tokenizer = 10.0, True
 
     def check_tokenizer(self) -> None:

@@ -51,6 +51,7 @@ def test_override_converts_text_by_field_type() -> None:
         "caption": "all",
         "channels": "left",
         "objective.teacher_share": "0.9",
+        "start_share": "0.5",
     }
     flags = dict.fromkeys(("freeze_batch_norm", "compile", "activation_checkpointing"), "yes")
     flags["objective.spare_equal_captions"] = "yes"
@@ -213,8 +214,8 @@ def test_warmup_rate_is_never_zero() -> None:
 
 
 def test_python_values_are_checked_and_made_comparable() -> None:
-    config = override(CONFIG, {"frozen": ["audio_tower"], "start": Path("demo-start"), "optim.lr": 1, "workers": 2})
-    assert (config.frozen, config.start, config.optim.lr, config.workers) == (("audio_tower",), "demo-start", 1, 2)
+    config = override(CONFIG, {"frozen": ["audio_tower"], "start": Path("mini"), "optim.lr": 1, "workers": 2})
+    assert (config.frozen, config.start, config.optim.lr, config.workers) == (("audio_tower",), "mini", 1, 2)
     for name, value in (
         ("optim.lr", [1e-3]),
         ("frozen", ("audio_tower", 1)),

@@ -1,5 +1,4 @@
-"""List the models on this machine: the bundled one, and those under openclap's home, which are starting models for
-training and models that were saved there by name."""
+"""List the models on this machine: the bundled one, and those that were saved under openclap's home."""
 
 from __future__ import annotations
 
@@ -10,7 +9,6 @@ from typing import Literal
 
 from openclap import paths
 from openclap.checkpoints import bundled
-from openclap.checkpoints.start_packages import AISFX, MINILM, START_PACKAGES
 
 CONFIG = "config.json"
 """The file by which a model folder is recognised."""
@@ -18,19 +16,17 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """The bundled model, a model under openclap's home, or one that can be made there.
+    """The bundled model, or one under openclap's home.
 
     Attributes:
-        kind: "bundled", "start" for a starting model, "local" for any other.
-        is_present: whether its folder exists.
+        kind: "bundled", or "local" for any other.
         is_default: whether commands use it without --model.
-        made_of: the packages of a starting model, or the name of a preset.
-        megabytes: size of the download (starts) or of the folder, in millions of bytes.
+        made_of: the models that it was made from, or the name of its preset.
+        megabytes: size of the folder, in millions of bytes.
     """
 
     name: str
-    kind: Literal["bundled", "start", "local"]
-    is_present: bool
+    kind: Literal["bundled", "local"]
     made_of: str
     megabytes: int
     licence: str | None = None
@@ -42,27 +38,11 @@ def bundled_model() -> LocalModel:
     return LocalModel(
         name=bundled.MINI,
         kind="bundled",
-        is_present=True,
-        made_of=" + ".join(package.name for package in (AISFX, MINILM)),
+        made_of="aiSFX + MiniLM",
         megabytes=_megabytes(bundled.FOLDER),
         licence="CC-BY-4.0",
         is_default=True,
     )
-
-
-def starting_models() -> list[LocalModel]:
-    """List the models with pretrained towers that training can start from."""
-    return [
-        LocalModel(
-            name=name,
-            kind="start",
-            is_present=(paths.home() / "starts" / name / CONFIG).is_file(),
-            made_of=" + ".join(package.name for package in packages),
-            megabytes=sum(package.megabytes for package in packages),
-            licence=", ".join(package.licence for package in packages),
-        )
-        for name, packages in START_PACKAGES.items()
-    ]
 
 
 def local_models() -> list[LocalModel]:
@@ -72,7 +52,6 @@ def local_models() -> list[LocalModel]:
         LocalModel(
             name=str(model),
             kind="local",
-            is_present=True,
             made_of=_preset_name(model),
             megabytes=_megabytes(model),
         )

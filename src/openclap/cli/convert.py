@@ -61,7 +61,6 @@ def convert(
         patch_order=patch_order,
         revision=revision,
         offline=offline,
-        report=note,
     )
     checkpoint = result.checkpoint
     note(f"Wrote {result.place}: {checkpoint.preset.name}, {len(checkpoint.weights)} tensors")

@@ -32,7 +32,7 @@ def advise_model(index: Index, *, is_named: bool = False) -> None:
     folder, advised = index.place.own_folder, paths.home() / "advised.txt"
     if folder is None:  # `openclap index rebuild` refuses an index in object storage
         return
-    if folder == (paths.home() / "demo" / "index").absolute():  # the sounds that the demo's model was trained on
+    if folder == (paths.home() / "demo" / "index").absolute():  # the demo's model was fine-tuned on its sounds
         return
     with suppress(OSError):  # without the file, the line would come at every search
         if index.identity.model != default_model() or (

@@ -1,4 +1,4 @@
-"""`openclap demo`: train, evaluate and search on bundled sounds. The steps are in `openclap.demo.run`."""
+"""`openclap demo`: fine-tune, evaluate and search on bundled sounds. The steps are in `openclap.demo.run`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from openclap import paths
 from openclap.cli.console import note, progress
-from openclap.cli.eval import show_table
+from openclap.cli.eval import show_changes, show_table
 from openclap.cli.index import prepare_graphs
 from openclap.cli.live import training_progress
 from openclap.cli.search import show as show_hits
@@ -17,22 +17,12 @@ if TYPE_CHECKING:
 QUERIES = ("wolf howling", "a big metal bell", "somebody laughing", "something scary in space")
 
 
-def demo(*, prepare: bool = False) -> int:
-    """Train a model on bundled recordings, evaluate it, and find sounds by description.
+def demo() -> int:
+    """Fine-tune the bundled model on bundled recordings, evaluate it, and find sounds by description.
 
-    Takes a few minutes on two cores. All files are in ~/.cache/openclap/demo ($OPENCLAP_HOME/demo). Finished steps are
-    not repeated; after a stop, the same command resumes.
-
-    Parameters
-    ----------
-    prepare
-        Download and convert the pretrained weights (107 MB), then stop.
+    Takes a minute or two on two cores, and needs no network. All files are in ~/.cache/openclap/demo
+    ($OPENCLAP_HOME/demo). Finished steps are not repeated; after a stop, the same command resumes.
     """
-    from openclap.checkpoints.starts import start
-
-    start("demo-start", note)
-    if prepare:
-        return 0
     from openclap.demo.run import Demo
 
     steps = Demo(paths.home() / "demo")
@@ -48,7 +38,7 @@ def _run(steps: Demo) -> int:
         packed = steps.pack(advance)
     note(f"   {packed['train']} clips for training, {packed['test']} for the test, in {steps.shards}")
 
-    note("\n2. Train: projection heads on pretrained towers")
+    note("\n2. Fine-tune: the heads of mini, the model in the package")
     with training_progress() as update:
         result = steps.train(update)
     if result.stopped:
@@ -56,7 +46,7 @@ def _run(steps: Demo) -> int:
         return 130
     note(f"   {result.total_steps} steps done; the model is in {result.model}")
 
-    note("\n3. Evaluate: recordings that are not in the training data")
+    note("\n3. Evaluate: recordings outside the training of mini and of this run")
     _evaluate(steps)
 
     note("\n4. Search: describe a sound")
@@ -73,8 +63,10 @@ def _run(steps: Demo) -> int:
 
 def _evaluate(steps: Demo) -> None:
     with progress("Evaluating") as advance:
-        rows = steps.measure(lambda _, done, total: advance(done, total))
-    show_table(rows)
+        measured = steps.measure(lambda _, done, total: advance(done, total))
+    show_table(measured.figures)
+    show_changes(f"Changes from {steps.config.start} to the fine-tuned model", measured.changes)
+    note(f"   {measured.verdict}")
     note(f"   The report, with audio: {steps.report}")
 
 

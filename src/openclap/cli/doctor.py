@@ -8,6 +8,7 @@ import re
 from importlib import metadata
 from typing import Any
 
+from openclap import paths
 from openclap.cli.console import note, print_json, print_table
 
 
@@ -42,7 +43,7 @@ def examine() -> dict[str, Any]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     import openclap
-    from openclap import paths, runtimes
+    from openclap import runtimes
 
     packages = [(name, _version(name), extra) for extra, names in _requirements().items() for name in names]
     machine = runtimes.resolve(runtimes.MACHINE)() if runtimes.has("torch") else MACHINE_WITHOUT_TORCH
@@ -52,10 +53,14 @@ def examine() -> dict[str, Any]:
         **machine,
         "home": str(paths.home()),
         "hub_cache": HF_HUB_CACHE,
-        "demo": "done" if (paths.home() / "demo" / "report" / "table.json").is_file() else "not run yet: openclap demo",
+        "demo": "done" if _is_demo_done() else "not run yet: openclap demo",
         "packages": packages,
         "missing_extras": sorted({extra for _, version, extra in packages if version is None and extra != "core"}),
     }
+
+
+def _is_demo_done() -> bool:
+    return (paths.home() / "demo" / "report" / "tables.json").is_file()
 
 
 def _requirements() -> dict[str, list[str]]:

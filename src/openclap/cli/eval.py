@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LARGEST_SEED = 2**32 - 1
 """The largest seed of numpy and scikit-learn."""
+ON_COLLECTION = ("quick", "hard-text")
+"""Suites that measure on the collection of --data."""
 NOTES_PER_TASK = 3
 """Notes printed per task; JSON and Markdown have all."""
 
@@ -48,7 +50,8 @@ def evaluate(
 
     The suite "quick" measures on one collection and shows, beside each figure, its 95 % interval over groups, the
     chance level and, with --baseline, the figure of another model. The suite "paper" has the tasks whose figures papers
-    report. Several checkpoints are compared in pairs. Embeddings are cached (`openclap cache`): after a stop, the
+    report; "hard-text" asks whether a sound is closer to its caption than to one that a rule changed in one respect.
+    Several checkpoints are compared in pairs. Embeddings are cached (`openclap cache`): after a stop, the
     same command resumes, and a repetition takes seconds.
 
     Parameters
@@ -56,17 +59,17 @@ def evaluate(
     checkpoints
         Model folders, files or names. Default: mini, which is in the package.
     suite
-        "quick", "paper", "supervised" (which trains networks for hours), or a TOML file of tasks
-        (docs/howto/evaluate.md).
+        "quick", "hard-text" (right captions beside wrong ones made by rule), "paper", "supervised" (which trains
+        networks for hours), or a TOML file of tasks (docs/howto/evaluate.md).
     data
-        For the suite quick: a folder that `openclap dataset build` wrote, or any collection that it reads. Default: the
-        demo's sounds. The probe is trained on the split `train`; a collection without splits is measured as a whole.
-        For other suites: the folder of the published data sets, each in a folder of its own. Default:
-        $OPENCLAP_HOME/datasets.
+        For the suites quick and hard-text: a folder that `openclap dataset build` wrote, or any collection that it
+        reads. Default: the demo's sounds. The probe is trained on the split `train`; a collection without splits is
+        measured as a whole. For other suites: the folder of the published data sets, each in a folder of its own.
+        Default: $OPENCLAP_HOME/datasets.
     split
-        The split to measure on, in the suite quick.
+        The split to measure on, in the suites quick and hard-text.
     baseline
-        A second model to show beside a single checkpoint, such as the start of its training.
+        A second model to compare a single checkpoint with, such as the start of its training.
     training
         The `manifest.parquet` of the models' training data: clips with its upload ids or its samples are left out.
     processes
@@ -93,9 +96,10 @@ def evaluate(
     outputs = _Outputs(json, markdown, html)
     # Before hours of work, whose result could then not be written.
     outputs.check()
-    if suite != "quick" and read_as != ReadAs():
+    if suite not in ON_COLLECTION and read_as != ReadAs():
         raise ConfigError(
-            "--source, --audio-column and --caption-column belong to the suite quick. Tasks name their sources."
+            f"--source, --audio-column and --caption-column belong to the suites {' and '.join(ON_COLLECTION)}. Other "
+            "tasks name their sources."
         )
     with progress("Evaluating") as advance:
         evaluation = runner.evaluate(
@@ -113,13 +117,13 @@ def evaluate(
             reading=read_as.reading,
             recognised=_note_collection,
             progress=lambda _, done, total: advance(done, total),
-            note=None if suite == "quick" else note,
+            note=None if suite in ON_COLLECTION else note,
         )
     if not evaluation.rows:
         reason = next(iter(evaluation.skipped.values()))
         raise DataError(f"No task of the suite {evaluation.suite} could be evaluated. The first: {reason}")
     show(evaluation)
-    is_single = suite == "quick" and len(evaluation.models) == 1
+    is_single = suite in ON_COLLECTION and len(evaluation.models) == 1
     outputs.write(evaluation, f"{evaluation.models[0]} on {split}" if is_single else None)
 
 
@@ -137,7 +141,14 @@ def _load(options: LoadOptions, name: str) -> Embedder:
 
 def show(evaluation: Results) -> None:
     """Print the figures and comparisons to stdout, and notes on them to stderr."""
-    from openclap.evals.results import comparison_table, is_compact, protocols_of, right_columns, table_of
+    from openclap.evals.results import (
+        comparison_heading,
+        comparison_table,
+        is_compact,
+        protocols_of,
+        right_columns,
+        table_of,
+    )
 
     if is_compact(evaluation):
         show_table(table_of(evaluation))
@@ -147,9 +158,7 @@ def show(evaluation: Results) -> None:
         for number, protocol in enumerate(protocols_of(evaluation), start=1):
             results.print(f"[{number}] {protocol}.", style="dim", markup=False)
     if evaluation.comparisons:
-        results.print("\nChanges from the first model to the second:", style="dim", markup=False)
-        head, *rows = table = comparison_table(evaluation)
-        print_table(head, rows, right=right_columns(table))
+        show_changes(comparison_heading(evaluation), comparison_table(evaluation))
     for task, reason in evaluation.skipped.items():
         note(f"{task} was left out: {reason}")
     printed: Counter[str] = Counter()
@@ -163,10 +172,22 @@ def show_table(table: Sequence[Sequence[str]]) -> None:
     """Print the table of one model beside the chance level, heading first; the name of each task once."""
     from openclap.evals.results import right_columns
 
-    head, *rows = table
-    cells = [("" if before[0] == row[0] else row[0], *row[1:]) for before, row in pairwise([[""], *rows])]
-    print_table(head, cells, right=right_columns(table))
+    print_table(table[0], _tasks_once(table), right=right_columns(table))
     results.print("above: is the whole interval better than chance's?", style="dim")
+
+
+def show_changes(heading: str, table: Sequence[Sequence[str]]) -> None:
+    """Print the changes from one model to another under a heading; the name of each task once."""
+    from openclap.evals.results import right_columns
+
+    results.print(f"\n{heading}:", style="dim", markup=False)
+    print_table(table[0], _tasks_once(table), right=right_columns(table))
+
+
+def _tasks_once(table: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The rows of a table, without the name of the task in rows that follow one of the same task."""
+    rows = table[1:]
+    return [("" if before[0] == row[0] else row[0], *row[1:]) for before, row in pairwise([[""], *rows])]
 
 
 @dataclass(frozen=True, slots=True)

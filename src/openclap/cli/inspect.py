@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openclap.cli.console import note, print_json, print_table
+from openclap.cli.console import print_json, print_table
 from openclap.formatting import join_first
 
 
@@ -31,7 +31,7 @@ def inspect(
     from openclap.checkpoints import detect
     from openclap.loading import locate
 
-    path = Path(model) if Path(model).exists() else locate(model, revision=revision, offline=offline, report=note)
+    path = Path(model) if Path(model).exists() else locate(model, revision=revision, offline=offline)
     facts = detect.describe(path)
     if json:
         print_json(facts)

@@ -45,7 +45,6 @@ class LoadOptions:
         return openclap.load(
             name,
             revision=revision,
-            report=note,
             offline=self.offline,
             tokenizer=self.tokenizer,
             precision=self.precision or "fp32",

@@ -1,4 +1,4 @@
-"""`openclap models`: list published models, the bundled model, starting models and the models on this machine."""
+"""`openclap models`: list published models, the bundled model and the models on this machine."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ PRESENT, ABSENT = "●", "·"
 
 
 def models(*, json: bool = False) -> None:
-    """List published models, the bundled model, starting models for training, and the models on this machine.
+    """List published models, the bundled model, and the models on this machine.
 
     Parameters
     ----------
     json
         Print one JSON array, with the sources of scores, instead of tables.
     """
-    from openclap.checkpoints.local_models import bundled_model, local_models, starting_models
+    from openclap.checkpoints.local_models import bundled_model, local_models
     from openclap.checkpoints.published import PUBLISHED
 
-    own = [bundled_model(), *starting_models(), *local_models()]
+    own = [bundled_model(), *local_models()]
     if json:
         print_json([*map(_published_record, PUBLISHED.values()), *map(_local_record, own)])
         return
@@ -54,16 +54,16 @@ def _published_row(model: PublishedModel, sources: list[str]) -> list[str]:
     ]
     tower = model.audio.removeprefix("htsat-") + (" fused" if model.fusion else "")
     size = f"{model.megabytes / 1000:.1f}" if model.megabytes else "?"
-    return [_mark(model.name, model.cached), model.domain, tower, size, model.licence or "?", *scores]
+    return [_mark(model.name, is_present=model.cached), model.domain, tower, size, model.licence or "?", *scores]
 
 
 def _local_row(model: LocalModel) -> list[str]:
     name = model.name.replace(str(Path.home()), "~", 1)
     made_of = model.made_of + (", the default" if model.is_default else "")
-    return [_mark(name, model.is_present), made_of, f"{model.megabytes / 1000:.1f}", model.licence or "–"]
+    return [_mark(name, is_present=True), made_of, f"{model.megabytes / 1000:.1f}", model.licence or "–"]
 
 
-def _mark(name: str, is_present: bool) -> str:
+def _mark(name: str, *, is_present: bool) -> str:
     return f"{PRESENT if is_present else ABSENT} {name}"
 
 
@@ -90,7 +90,7 @@ def _local_record(model: LocalModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "kind": model.kind,
-        "here": model.is_present,
+        "here": True,
         "default": model.is_default,
         "made_of": model.made_of,
         "licence": model.licence,

@@ -28,13 +28,14 @@ from openclap.evals.metrics import (
     classify,
     retrieval_measures,
 )
-from openclap.evals.ranks import CUT, Ranks
+from openclap.evals.ranks import CUT, Ranks, Relevance
 
 RESAMPLES = 1000
 DRAWS = 200
 """Random rankings, or permutations of labels, that chance is estimated from."""
 LEVEL = 0.95
 BLOCK = 4_000_000  # weights in memory at once: 32 MB
+MANY = 50  # ranks of one query that are drawn one by one: the time of that grows with their square
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,30 +121,44 @@ def paired_difference(a: Measure, b: Measure, group_A: Sequence[str], *, seed: i
     return Difference(estimate, min(1.0, max(2 * side, 1 / len(drawn))))
 
 
-def chance_retrieval(owner_T: ArrayLike, clips: int, *, draws: int = DRAWS, seed: int = 0) -> dict[Metric, Estimate]:
-    """Estimate the figures of random similarities of this shape and these owners: means and 95 % intervals."""
-    owners, rng = np.asarray(owner_T, np.int64), np.random.default_rng(seed)
+def chance_retrieval(
+    relevance: Relevance, *, map_at: Sequence[int] = (CUT,), draws: int = DRAWS, seed: int = 0
+) -> dict[Metric, Estimate]:
+    """Estimate the figures of random similarities of these clips and captions: means and 95 % intervals."""
+    rng = np.random.default_rng(seed)
     # By the same measures as a model's figures, so both follow one protocol.
-    tables = [retrieval_measures(random_ranks(owners, clips, rng)) for _ in range(draws)]
+    tables = [retrieval_measures(random_ranks(relevance, rng), map_at) for _ in range(draws)]
     return {metric: _spread(np.array([table[metric].value for table in tables])) for metric in tables[0]}
 
 
-def random_ranks(owner_T: Ints, clips: int, rng: np.random.Generator) -> Ranks:
+def random_ranks(relevance: Relevance, rng: np.random.Generator) -> Ranks:
     """Draw the ranks of one random similarity, without making the (A, T) matrix.
 
-    With independent continuous scores every column orders the clips at random, so a caption's clip has any rank in
-    1..A; and every row orders the captions at random, so the n captions of a clip have any n ranks of 1..T.
-    (test_random_ranks_follow_random_matrices)
+    With independent continuous scores every column orders the clips at random, so the n right clips of a caption have
+    any n ranks of 1..A; and every row orders the captions at random, so the n captions of a clip have any n ranks of
+    1..T. (test_random_ranks_follow_random_matrices)
     """
-    captions = len(owner_T)
-    order = np.argsort(owner_T, kind="stable")
-    # Clips with equally many captions are drawn together.
-    count_T = np.bincount(owner_T, minlength=clips)[owner_T[order]]
-    rank_T = np.empty(captions, np.int64)
-    for count in np.unique(count_T):
-        slots = order[count_T == count].reshape(-1, count)
-        rank_T[slots] = _distinct(rng, len(slots), int(count), captions) + 1
-    return Ranks(rng.integers(1, clips + 1, size=captions), rank_T, owner_T, clips)
+    audio_to_text_P = _random_places(relevance.clip_P, relevance.captions, rng)
+    return Ranks(relevance, _random_places(relevance.caption_P, relevance.clips, rng), audio_to_text_P)
+
+
+def _random_places(query_P: Ints, candidates: int, rng: np.random.Generator) -> Ints:
+    """(P,) ranks from 1, different for the pairs of one query."""
+    order = np.argsort(query_P, kind="stable")
+    # Queries with equally many right candidates are drawn together.
+    count_P = np.bincount(query_P)[query_P[order]]
+    rank_P = np.empty(len(query_P), np.int64)
+    for count in np.unique(count_P):
+        slots = order[count_P == count].reshape(-1, count)
+        rank_P[slots] = _distinct(rng, len(slots), int(count), candidates) + 1
+    return rank_P
+
+
+def chance_preference(count: int, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
+    """One half, with the 95 % interval of the share of heads in `count` tosses of a fair coin."""
+    heads = np.random.default_rng(seed).binomial(count, 0.5, size=draws) / count
+    spread = _spread(heads)
+    return Estimate(0.5, min(spread.low, 0.5), max(spread.high, 0.5))
 
 
 def chance_recall(count_A: Ints, pool: int, k: Ints) -> Floats:
@@ -211,6 +226,8 @@ def _permuted_by_group(group_N: NDArray[np.str_], rng: np.random.Generator) -> I
 
 def _distinct(rng: np.random.Generator, rows: int, count: int, top: int) -> Ints:
     """(rows, count) whole numbers below `top`, all different within a row, in any order."""
+    if count > MANY:
+        return np.stack([rng.choice(top, count, replace=False) for _ in range(rows)]).astype(np.int64)
     chosen = np.empty((rows, count), np.int64)
     for place in range(count):
         drawn = rng.integers(0, top - place, size=rows)

@@ -26,6 +26,7 @@ from openclap.data.decode import flac_of
 from openclap.data.overlap import SplitIds
 from openclap.errors import AudioError, ConfigError, DataError
 from openclap.evals.decontamination import TaskRecord, remove_trained_clips
+from openclap.evals.relevance import RelevantClips, check_names, read_relevance
 from openclap.formatting import join_first
 from openclap.sources import SOURCES, Record
 from openclap.sources.phrases import phrases_to_json, usable_phrases
@@ -42,6 +43,8 @@ StageProgress = Callable[[str, int, int], None]
 TRAIN = "train"
 COLLECTION, CLASS_FOLDERS = "collection", "classes"
 """Sources of a task beside the names in SOURCES: the collection that is evaluated, and a folder of sounds per class."""
+CAPTIONED = ("retrieval", "hard_text")
+"""Kinds of task that need captions, and no labels."""
 NAMED = 5
 """Names of offending items in one sentence."""
 
@@ -137,6 +140,7 @@ class TaskClips:
         classes: the labels that answers are chosen from, sorted, or those of the task's file in its order.
         class_names: the words for each class in prompts; the label itself without a file.
         notes: sentences on clips that were left out.
+        relevant: the queries of a file of relevance, each with its right clips; None where captions are the queries.
     """
 
     test: EvalClips
@@ -145,6 +149,7 @@ class TaskClips:
     classes: tuple[str, ...]
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
+    relevant: tuple[RelevantClips, ...] | None = None
 
 
 def load_collection(
@@ -331,6 +336,7 @@ def clips_of_task(task: Task, data: Path | Collection, trained: SplitIds | None 
         raise DataError(f"{root}: no clip is in its split {task.split!r}. Found: {', '.join(splits) or 'no clips'}.")
     # Before anything is counted: a clip that is listed twice would be weighed twice.
     chosen = _drop_repeated_ids(chosen, notes)
+    relevant = _read_relevant(task, root, chosen, notes) if task.relevance else None
     if trained:
         chosen = remove_trained_clips(chosen, trained, notes)
     test = _clips_of_task_records(task.name, chosen)
@@ -346,7 +352,24 @@ def clips_of_task(task: Task, data: Path | Collection, trained: SplitIds | None 
         if split and not clips:
             raise DataError(f"{root}: no clip is in its split {split!r}, which {task.name} trains on.")
     notes += _notes_on_clips(task, test, classes)
-    return TaskClips(test, others[0], others[1], classes, class_names, tuple(notes))
+    return TaskClips(test, others[0], others[1], classes, class_names, tuple(notes), relevant)
+
+
+def _read_relevant(task: Task, root: Path, chosen: Sequence[TaskRecord], notes: list[str]) -> tuple[RelevantClips, ...]:
+    """The queries of the task's file of relevance. Raises DataError where it is missing or names no clip of the set."""
+    folder = root if root.is_dir() else root.parent
+    places = [folder / name for name in task.relevance]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        where = ", ".join(str(place) for place in places)
+        raise DataError(
+            f"{task.name}: the file of relevance was not found. Looked for: {where}. It needs the columns query and "
+            f"audio_filenames.{f' Get it from {task.relevance_page}.' if task.relevance_page else ''}"
+        )
+    named, rows = read_relevance(file)
+    queries, missing = check_names(named, [record.clip for record in chosen], file)
+    notes += [*rows, *missing]
+    return queries
 
 
 def _clips_of_collection(task: Task, collection: Collection) -> TaskClips:
@@ -485,7 +508,7 @@ def _notes_on_clips(task: Task, test: EvalClips, classes: Sequence[str]) -> Iter
         folds = {clip.fold for clip in test.clips}
         if len(folds) != task.folds:
             yield f"Only {len(folds)} of {task.folds} folds were found: {', '.join(sorted(map(str, folds)))}."
-    if task.kind in ("retrieval", "locating"):
+    if task.kind in (*CAPTIONED, "locating"):
         return
     used = {label for clip in test.clips for label in task.labels_of(clip)}
     if empty := [label for label in classes if label not in used]:
@@ -498,7 +521,7 @@ def _check_test_clips(task: Task, test: EvalClips) -> None:
     """Raise DataError for an impossible task before any sound is embedded."""
     if task.kind == "locating":  # segments are known when the sounds are read
         return
-    wanted = "caption" if task.kind == "retrieval" else "tag" if task.multilabel else "label"
+    wanted = "caption" if task.kind in CAPTIONED else "tag" if task.multilabel else "label"
     if not any(clip.captions if wanted == "caption" else task.labels_of(clip) for clip in test.clips):
         raise DataError(f"{task.name}: no clip has a {wanted}, so there is nothing to measure.")
     folds = sorted({str(clip.fold) for clip in test.clips})

@@ -37,7 +37,7 @@ class PlayableHit:
     """A retrieved clip as a page shows it.
 
     Attributes:
-        right: whether it is the caption's own clip.
+        right: whether it is right for the caption: its own clip, or one of several.
         same_words: whether it is another clip with the same caption.
         player: a data URI; None for an unreadable clip, or where the page has no room left.
     """
@@ -52,7 +52,7 @@ class PlayableHit:
 
 @dataclass(frozen=True, slots=True)
 class ExampleQuery:
-    """A caption, the rank of its own clip, its first hits, and its own clip where that is not among them."""
+    """A caption, the rank of its best-placed right clip, its first hits, and that clip where none of them is right."""
 
     caption: str
     rank: int
@@ -65,7 +65,7 @@ def choose_queries(retrieval: Retrieval, *, seed: int = 0) -> list[int]:
     first, two at 2 to 10, two beyond. Where a band has too few, others take their place."""
     # Drawn and not chosen, so that the page shows what the model does, good and bad.
     order = np.random.default_rng(seed).permutation(len(retrieval.captions)).tolist()
-    rank_T, chosen, used_words = retrieval.ranks.text_to_audio_T, list[int](), set[str]()
+    rank_T, chosen, used_words = retrieval.ranks.text_to_audio.best(), list[int](), set[str]()
 
     def take(count: int, low: int, high: int) -> None:
         for t in order:
@@ -85,7 +85,7 @@ def choose_queries(retrieval: Retrieval, *, seed: int = 0) -> list[int]:
 def band_counts(retrieval: Retrieval) -> list[tuple[int, str]]:
     """The number of all captions in each band, so that the sample is not mistaken for the distribution."""
     counts, low = [], 1
-    rank_T = retrieval.ranks.text_to_audio_T
+    rank_T = retrieval.ranks.text_to_audio.best()
     for _, high, name in RANK_BANDS:
         counts.append((int(((rank_T >= low) & (rank_T <= high)).sum()), name))
         low = high + 1
@@ -103,12 +103,13 @@ def hardest_queries(
     retrieval: Retrieval, clips: EvalClips, count: int, player: Callable[[int], str | None]
 ) -> list[ExampleQuery]:
     """The captions with the worst ranks, worst first, one per clip; no caption whose own clip ranks first."""
-    order = np.argsort(-retrieval.ranks.text_to_audio_T, kind="stable").tolist()
+    rank_T = retrieval.ranks.text_to_audio.best()
+    order = np.argsort(-rank_T, kind="stable").tolist()
     first: dict[int, int] = {}
     for t in order:
         # One caption per clip, or one hard clip with five captions would fill the list.
-        first.setdefault(int(retrieval.ranks.owner_T[t]), t)
-    worst = [t for t in first.values() if retrieval.ranks.text_to_audio_T[t] > 1][:count]
+        first.setdefault(int(retrieval.right_T[t]), t)
+    worst = [t for t in first.values() if rank_T[t] > 1][:count]
     return [_query(retrieval, clips, t, player) for t in worst]
 
 
@@ -151,17 +152,17 @@ def players(clips: EvalClips, room: int) -> Callable[[int], str | None]:
 
 
 def _query(retrieval: Retrieval, clips: EvalClips, t: int, player: Callable[[int], str | None]) -> ExampleQuery:
-    own, rank = int(retrieval.ranks.owner_T[t]), int(retrieval.ranks.text_to_audio_T[t])
-    caption = retrieval.captions[t]
+    own, rank = int(retrieval.right_T[t]), int(retrieval.ranks.text_to_audio.best()[t])
+    caption, right = retrieval.captions[t], retrieval.right_clips(t)
 
     def hit(found: int, place: int, score: float) -> PlayableHit:
         position = int(retrieval.clip_A[found])
         clip = clips.clips[position]
-        same_words = found != own and caption in clip.captions
-        return PlayableHit(clip, place, score, found == own, same_words, player(position))
+        is_right = found in right
+        return PlayableHit(clip, place, score, is_right, not is_right and caption in clip.captions, player(position))
 
     shown = slice(HITS_SHOWN)
     first = list(zip(retrieval.hits_TK[t, shown].tolist(), retrieval.score_TK[t, shown].tolist(), strict=True))
     hits = tuple(hit(found, place, score) for place, (found, score) in enumerate(first, 1))
-    missed = own not in [found for found, _ in first]
-    return ExampleQuery(caption, rank, hits, hit(own, rank, float(retrieval.own_score_T[t])) if missed else None)
+    missed = right.isdisjoint(found for found, _ in first)
+    return ExampleQuery(caption, rank, hits, hit(own, rank, float(retrieval.right_score_T[t])) if missed else None)

@@ -18,7 +18,7 @@ Protocol: LAION-CLAP's evaluation (Wu et al. 2023, arXiv:2211.06687), extended t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from openclap.arrays import Floats, Ints
 from openclap.errors import DataError
-from openclap.evals.ranks import CUT, Ranks, as_indices, as_numpy, rank_retrieval
+from openclap.evals.ranks import CUT, QueryRanks, Ranks, as_indices, as_numpy, rank_retrieval
 
 Statistic = Callable[[Floats], Floats]
 """Weights (R, N) to values (R,)."""
@@ -74,7 +74,12 @@ class Metric:
         return self.name.replace("_", " ")
 
 
-ACCURACY, BALANCED_ACCURACY, MAP_AT_10 = Metric("accuracy"), Metric("balanced_accuracy"), Metric("mAP@10")
+def map_metric(k: int, direction: str | None = None) -> Metric:
+    """Mean average precision of the first k, such as "mAP@10"."""
+    return Metric(f"mAP@{k}", direction)
+
+
+ACCURACY, BALANCED_ACCURACY, MAP_AT_10 = Metric("accuracy"), Metric("balanced_accuracy"), map_metric(CUT)
 MEAN_AVERAGE_PRECISION, ROC_AUC = Metric("mAP"), Metric("AUC")
 
 
@@ -91,26 +96,32 @@ class Measure:
         return float(self.statistic(np.ones((1, len(self.clip_N))))[0])
 
 
-def retrieval_measures(ranks: Ranks) -> dict[Metric, Measure]:
+def retrieval_measures(ranks: Ranks, map_at: Sequence[int] = (CUT,)) -> dict[Metric, Measure]:
     """Build every retrieval figure as a measure. Items are captions from text to audio, and clips from audio to text.
 
-    MRR is the mean of 1/rank without a cut; from audio to text it takes the best-placed caption.
+    Args:
+        map_at: the k of every mAP@k.
+
+    R@k, the two ranks and MRR (the mean of 1/rank without a cut) take the best-placed of the right candidates. mAP@k is
+    the sum of i/rank_i over the right candidates within k, best first, divided by the number of all of them, also
+    where that is larger than k (DCASE 2025, task 6, with k = 16).
     """
-    rank_T, best_A, query_A = ranks.text_to_audio_T, ranks.best(), ranks.queries
-    reciprocal_T = np.where(rank_T <= CUT, 1.0 / rank_T, 0.0)
     return {
-        # The clip of each item is that by which the bootstrap finds its group.
-        **_rank_measures(TEXT_TO_AUDIO, rank_T, reciprocal_T, ranks.owner_T),
-        **_rank_measures(AUDIO_TO_TEXT, best_A, ranks.average_precision(), query_A),
+        # The clip of each item is that by which the bootstrap finds its group: of a caption with several clips, the
+        # first.
+        **_rank_measures(TEXT_TO_AUDIO, ranks.text_to_audio, map_at, ranks.relevance.first_clips()),
+        **_rank_measures(AUDIO_TO_TEXT, ranks.audio_to_text, map_at, ranks.audio_to_text.queries),
     }
 
 
-def retrieval_metrics(similarity_AT: ArrayLike, owner_T: ArrayLike) -> dict[str, float]:
-    """Compute the figures of retrieval as LAION-CLAP publishes them.
+def retrieval_metrics(similarity_AT: ArrayLike, owner_T: Any, *, map_at: Sequence[int] = (CUT,)) -> dict[str, float]:
+    """Compute the figures of retrieval: with one clip per caption as LAION-CLAP publishes them, with several as DCASE.
 
     Args:
         similarity_AT: the similarity of every clip with every caption; numpy arrays, torch tensors or lists.
-        owner_T: the clip that each caption describes.
+        owner_T: the clip that each caption describes; or, where captions are right for several clips, a matrix (A, T)
+            of true and false (dense, or sparse as scipy has it), or a `Relevance`.
+        map_at: the k of every mAP@k.
 
     Returns:
         Twelve figures: {text_to_audio,audio_to_text}_{R@1,R@5,R@10,mAP@10,median_rank,mean_rank}.
@@ -118,17 +129,24 @@ def retrieval_metrics(similarity_AT: ArrayLike, owner_T: ArrayLike) -> dict[str,
     Text → audio queries with every caption: R@k is the share whose clip ranks within k, mAP@10 the mean of 1/rank
     within 10. Audio → text queries with every clip: R@k and the two ranks take its best-placed caption, mAP@10 is the
     sum of i/rank_i over its captions within 10, divided by the count of its captions. With one caption per clip this
-    is the plain form. The median rank is floor(median of 0-based ranks) + 1. Ties count against the model. Raises
-    DataError as `rank_retrieval` does.
+    is the plain form. A caption with several right clips is measured as a clip with several captions is. Captions
+    without a right clip are candidates, but no queries. The median rank is floor(median of 0-based ranks) + 1. Ties
+    count against the model. Raises DataError as `rank_retrieval` does.
 
-    One surprise: with several captions per clip the published mAP@10 of audio → text depends on the order in which
-    the captions are listed (see `Ranks.published_average_precision`). `retrieval_measures`, which evaluations print,
-    numbers them best first.
+    One surprise: with owners and several captions per clip, the published mAP@10 of audio → text depends on the order
+    in which the captions are listed (see `QueryRanks.published_average_precision`). `retrieval_measures`, which
+    evaluations print, numbers them best first, and so does this function for a relevance of any other form.
     """
     ranks = rank_retrieval(similarity_AT, owner_T)
     # MRR is not among the published figures.
-    figures = {metric.key: measure.value for metric, measure in retrieval_measures(ranks).items() if metric.name != MRR}
-    return figures | {Metric("mAP@10", AUDIO_TO_TEXT).key: float(ranks.published_average_precision().mean())}
+    measures = retrieval_measures(ranks, map_at)
+    figures = {metric.key: measure.value for metric, measure in measures.items() if metric.name != MRR}
+    if not ranks.relevance.is_of_owners:
+        return figures
+    listed = ranks.audio_to_text
+    return figures | {
+        map_metric(k, AUDIO_TO_TEXT).key: float(listed.published_average_precision(k).mean()) for k in map_at
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,10 +280,10 @@ def balanced_of(right_N: Floats, label_N: Ints) -> Statistic:
     return balanced
 
 
-def _rank_measures(direction: str, rank_N: Ints, gain_N: Floats, clip_N: Ints) -> dict[Metric, Measure]:
+def _rank_measures(direction: str, ranks: QueryRanks, map_at: Sequence[int], clip_N: Ints) -> dict[Metric, Measure]:
+    rank_N = ranks.best()
     statistics = {f"R@{k}": mean_of((rank_N <= k).astype(np.float64)) for k in RECALL_AT} | {
-        # From text to audio there is one right clip per caption, so average precision is the reciprocal of its rank.
-        "mAP@10": mean_of(gain_N),
+        **{map_metric(k).name: mean_of(ranks.average_precision(k)) for k in map_at},
         "median_rank": median_rank_of(rank_N),
         "mean_rank": mean_of(rank_N.astype(np.float64)),
         MRR: mean_of(1.0 / rank_N),

@@ -25,11 +25,13 @@ from openclap.evals.examples import (
     players,
     sampled_queries,
 )
+from openclap.evals.hard_text import ALL_KINDS, HardText
 from openclap.evals.metrics import AUDIO_TO_TEXT, TEXT_TO_AUDIO
 from openclap.evals.results import (
     MetricRow,
     Results,
     TaskOutput,
+    comparison_heading,
     comparison_table,
     difference,
     in_percent,
@@ -77,6 +79,7 @@ def _content(results: Results, title: str, log: Sequence[LogRow]) -> dict[str, A
         "training": curve(log, "loss", "Training loss", lead=lead, y_label="loss"),
         "sections": [_section(results, task, named[task], len(tasks)) for task in tasks],
         "comparisons": comparison_table(results) if results.comparisons else [],
+        "compared": comparison_heading(results),
         "notes": [
             *(f"{subject}: {sentence}" for subject, sentence in results.notes if subject not in named),
             *(f"{task} was left out: {reason}" for task, reason in results.skipped.items()),
@@ -95,6 +98,8 @@ def headline(results: Results) -> dict[str, str]:
     if row := results.row("text_to_audio_R@10"):
         retrieval = results.outputs[row.model, row.task].retrieval
         claim = f"{_percent(row)} of descriptions find their sound among the first 10 of {retrieval.ranks.clips:,}."  # type: ignore[union-attr]
+    elif row := results.row(ALL_KINDS):
+        claim = f"For {_percent(row)} of the pairs, the sound is closer to the right caption than to the wrong one."
     elif row := results.row("accuracy"):
         how = "without training on any label" if row.kind == "zero_shot" else "by a probe"
         claim = f"{_percent(row)} of sounds are classified right {how}."
@@ -252,6 +257,7 @@ def _part(suffix: str, output: TaskOutput, results: Results, room: int, *, sampl
         "how_sampled": _how_sampled(retrieval, results.seed) if retrieval and sample else "",
         "hardest": [_shown_query(each, retrieval) for each in hardest if retrieval],
         "mistakes": list(_mistakes(output, player)),
+        "pairs": _hard_pairs(output.hard_text) if output.hard_text else [],
     }
 
 
@@ -267,16 +273,20 @@ def _charts(output: TaskOutput) -> Iterator[Panel]:
 
 def _recall_panel(retrieval: Retrieval) -> Panel:
     """Recall at every k in both directions, each beside its exact chance."""
-    clips, captions = retrieval.ranks.clips, len(retrieval.captions)
+    ranks, captions = retrieval.ranks, len(retrieval.captions)
+    clips = ranks.clips
     last, ten = max(clips, 2), min(10, max(clips, 2))
     # Evenly spaced on the logarithmic axis; 10 is among them, because the text beside the plot states it.
     k = np.unique(np.append(np.geomspace(1, last, CURVE_POINTS).astype(np.int64), ten))
-    at, counts = k.astype(np.float64), np.bincount(retrieval.ranks.owner_T, minlength=clips)
+    at = k.astype(np.float64)
+    right_T, right_Q = (
+        np.unique(pairs, return_counts=True)[1] for pairs in (ranks.relevance.caption_P, ranks.relevance.clip_P)
+    )
     curves = [
-        Curve("text → audio, chance", at, chance_recall(np.ones(1, np.int64), clips, k), "line-a-chance"),
-        Curve("audio → text, chance", at, chance_recall(counts, captions, k), "line-b-chance"),
-        Curve("text → audio", at, _share_within(retrieval.ranks.text_to_audio_T, k), "line-a"),
-        Curve("audio → text", at, _share_within(retrieval.ranks.best(), k), "line-b"),
+        Curve("text → audio, chance", at, chance_recall(right_T, clips, k), "line-a-chance"),
+        Curve("audio → text, chance", at, chance_recall(right_Q, captions, k), "line-b-chance"),
+        Curve("text → audio", at, _share_within(ranks.text_to_audio.best(), k), "line-a"),
+        Curve("audio → text", at, _share_within(ranks.audio_to_text.best(), k), "line-b"),
     ]
     values = ", ".join(f"{each.name} {each.y[np.searchsorted(k, ten)]:.0%}" for each in curves)
     drawing = line_chart(
@@ -338,6 +348,20 @@ def _confusion(output: TaskOutput) -> dict[str, Any] | None:
     }
 
 
+def _hard_pairs(hard: HardText) -> list[tuple[str, str, str, str, str]]:
+    """(kind, right caption, wrong caption, cosine of each) of the worst pairs of every kind, one for equal captions."""
+    rows = []
+    for metric, position in hard.by_metric().items():
+        if metric == ALL_KINDS:
+            continue
+        worst = position[np.argsort((hard.right_P - hard.wrong_P)[position], kind="stable")].tolist()
+        first = {hard.pairs[p].right: p for p in reversed(worst)}
+        for p in [p for p in worst if first[hard.pairs[p].right] == p][:HARDEST]:
+            pair = hard.pairs[p]
+            rows.append((pair.kind, pair.right, pair.wrong, f"{hard.right_P[p]:.3f}", f"{hard.wrong_P[p]:.3f}"))
+    return rows
+
+
 def _class_table(tagged: Tagged, classes: tuple[str, ...]) -> list[tuple[str, str, str, str]]:
     """(class, clips, average precision, AUC), best first, without the middle of many."""
     precision_C, area_C = average_precisions(tagged), areas(tagged)
@@ -378,6 +402,7 @@ def _shown_query(query: ExampleQuery, retrieval: Retrieval) -> dict[str, Any]:
     return {
         "caption": query.caption,
         "ordinal": _ordinal(query.rank),
+        "wanted": "own clip" if retrieval.ranks.relevance.is_of_owners else "best-placed right clip",
         "pool": retrieval.ranks.clips,
         "hits": [_shown_hit(hit) for hit in query.hits],
         "own": _shown_hit(query.own) if query.own else None,

@@ -18,6 +18,7 @@ from openclap.formatting import markdown_table
 from openclap.text.prompts import SOUND
 
 if TYPE_CHECKING:
+    from openclap.evals.hard_text import HardText
     from openclap.evals.retrieval import Retrieval
     from openclap.evals.zero_shot import Reliability
     from openclap.pages.step_curves import LogRow
@@ -54,6 +55,7 @@ class TaskOutput:
     notes: tuple[str, ...] = ()
     lost: tuple[tuple[str, str], ...] = ()
     retrieval: Retrieval | None = None
+    hard_text: HardText | None = None
     classified: Classified | None = None
     classified_N: Sequence[int] = ()
     tagged: Tagged | None = None
@@ -200,7 +202,7 @@ class Results:
         parts = [f"# Suite {self.suite}", markdown_table(table, right=right_columns(table))]
         if self.comparisons:
             changes = comparison_table(self)
-            parts += ["## Models in pairs, the change from the first to the second"]
+            parts += [f"## {comparison_heading(self)}"]
             parts += [markdown_table(changes, right=right_columns(changes))]
         parts += ["## Protocols", "\n".join(f"{n}. {line}." for n, line in enumerate(protocols_of(self), start=1))]
         for title, lines in (
@@ -269,7 +271,8 @@ METHODS = {
         "Cosine similarity of unit vectors, all captions against all clips. Text → audio queries with every caption: "
         "R@k is the share whose own clip ranks within k, mAP@10 the mean of 1/rank within 10. Audio → text queries "
         "with every clip: R@k and ranks take its best-placed caption, mAP@10 is the sum of i/rank over its captions "
-        "within 10, best first, divided by their count."
+        "within 10, best first, divided by their count. Captions with several right clips are measured like clips with "
+        "several captions."
     ),
     "Zero-shot": (
         f"One prompt per label (“{SOUND}” unless a task has its own), over all labels of the split; _ in labels reads "
@@ -280,6 +283,11 @@ METHODS = {
         "on the validation split of the data set, or, where there is none, by cross-validation of up to 5 folds over "
         "groups of the training split. The test split is used once."
     ),
+    "Hard text": (
+        "Each caption beside wrong ones that rules make of it: two events in the other order, two sources that "
+        "exchange what they do, a part denied, another number. The figure is the share of pairs in which the sound is "
+        "closer to the right caption."
+    ),
     "Ties": "Broken against the model: a wrong candidate with the same score, within 0.00001, ranks first.",
     "Intervals": (
         f"95 % percentile intervals of {RESAMPLES:,} bootstrap resamples of groups (takes of one recording are one "
@@ -288,7 +296,8 @@ METHODS = {
     "Chance": (
         f"Retrieval: mean and 95 % interval of {DRAWS} random similarities of the same shape. Labels: the best "
         "constant answer (accuracy: the most frequent label; balanced accuracy: 1 / labels), with the 95 % interval "
-        f"of these answers against {DRAWS} permutations of the labels by group. “Above chance” is yes when the two "
+        f"of these answers against {DRAWS} permutations of the labels by group. Hard text: one half, with the interval "
+        "of as many tosses of a coin. “Above chance” is yes when the two "
         "intervals do not meet, no when the figure lies within chance’s, and touching in between."
     ),
 }
@@ -297,6 +306,7 @@ METHOD_KINDS: dict[str, tuple[str, ...]] = {
     "Retrieval": ("retrieval",),
     "Zero-shot": ("zero_shot", "tagging"),
     "Probe": ("probe",),
+    "Hard text": ("hard_text",),
     "Ties": (),
     "Intervals": (),
     "Chance": (),
@@ -340,7 +350,7 @@ def _columns(results: Results) -> list[_Column]:
     protocols = protocols_of(results)
     columns = [_Column("model", lambda row: row.model)] if len(results.models) > 1 else []
     if compact:
-        columns += [_Column("task", _compact_task), _Column("metric", _compact_metric)]
+        columns += [_Column("task", _compact_task), _Column("metric", lambda row: _compact_metric(row.metric))]
     else:
         columns += [_Column("task", lambda row: row.task), _Column("metric", lambda row: row.metric.label)]
     columns.append(_Column("value", lambda row: shown(row.estimate, row.metric, percent)))
@@ -365,12 +375,12 @@ def _columns(results: Results) -> list[_Column]:
     ]
 
 
-def _compact_task(row: MetricRow) -> str:
+def _compact_task(row: MetricRow | Comparison) -> str:
     return DIRECTION_LABELS[row.metric.direction] if row.metric.direction else row.task
 
 
-def _compact_metric(row: MetricRow) -> str:
-    return "balanced" if row.metric.name == "balanced_accuracy" else row.metric.short_label
+def _compact_metric(metric: Metric) -> str:
+    return "balanced" if metric.name == "balanced_accuracy" else metric.short_label
 
 
 def in_percent(results: Results) -> bool:
@@ -397,19 +407,35 @@ def published_lines(results: Results, task: str | None = None) -> list[str]:
     return list(lines)
 
 
+def comparison_heading(results: Results) -> str:
+    """The heading of `comparison_table`, with the names of the models where they are one pair."""
+    pairs = _pairs(results)
+    first, second = pairs.pop() if len(pairs) == 1 else ("the first model", "the second")
+    return f"Changes from {first} to {second}"
+
+
 def comparison_table(results: Results) -> list[tuple[str, ...]]:
-    """The pairs of models, heading first. The change is from the first model to the second."""
-    percent = in_percent(results)
-    heading = ("task", "metric", "models", "change", "95 %", "p")
-    return [heading, *(_comparison_cells(comparison, percent) for comparison in results.comparisons)]
+    """The change of each figure from the first model of a pair to the second, heading first.
+
+    The models of a single pair are in `comparison_heading`, and those of several in a column.
+    """
+    percent, compact, several = in_percent(results), is_compact(results), len(_pairs(results)) > 1
+    heading = ("task", "metric", *(("models",) if several else ()), "change", "95 %", "p")
+    return [heading, *(_comparison_cells(each, percent, compact, several) for each in results.comparisons)]
 
 
-def _comparison_cells(comparison: Comparison, percent: bool) -> tuple[str, ...]:
-    estimate = comparison.difference.estimate
-    low, value, high = (_signed(n, comparison.metric, percent) for n in (estimate.low, estimate.value, estimate.high))
+def _pairs(results: Results) -> set[tuple[str, str]]:
+    return {(comparison.a, comparison.b) for comparison in results.comparisons}
+
+
+def _comparison_cells(comparison: Comparison, percent: bool, compact: bool, several: bool) -> tuple[str, ...]:
+    metric, estimate = comparison.metric, comparison.difference.estimate
+    low, value, high = (_signed(n, metric, percent) for n in (estimate.low, estimate.value, estimate.high))
     interval = "–" if math.isnan(estimate.low) else f"{low} to {high}"
     p = "–" if math.isnan(comparison.difference.p) else f"{comparison.difference.p:.3f}"
-    return comparison.task, comparison.metric.label, f"from {comparison.a} to {comparison.b}", value, interval, p
+    names = (_compact_task(comparison), _compact_metric(metric)) if compact else (comparison.task, metric.label)
+    models = (f"from {comparison.a} to {comparison.b}",) if several else ()
+    return *names, *models, value, interval, p
 
 
 def shown(estimate: Estimate | None, metric: Metric, percent: bool) -> str:
@@ -510,13 +536,23 @@ def _class_records(output: TaskOutput) -> list[dict[str, Any]]:
 
 
 def _answer_record(output: TaskOutput) -> dict[str, Any]:
-    """Every rank, or the confusion of classes where they are few."""
+    """Every rank or pair of captions, or the confusion of classes where they are few."""
     if output.retrieval is not None:
-        ranks = output.retrieval.ranks
+        # Of every pair of a caption and a right clip; with one clip per caption, the pairs are the captions.
+        ranks, relevance = output.retrieval.ranks, output.retrieval.ranks.relevance
         return {
-            "text_to_audio": ranks.text_to_audio_T.tolist(),
-            "audio_to_text": ranks.audio_to_text_T.tolist(),
-            "owner": ranks.owner_T.tolist(),
+            "text_to_audio": ranks.text_to_audio_P.tolist(),
+            "audio_to_text": ranks.audio_to_text_P.tolist(),
+            "owner": relevance.clip_P.tolist(),
+        } | ({} if relevance.is_of_owners else {"caption": relevance.caption_P.tolist()})
+    if output.hard_text is not None:
+        hard = output.hard_text
+        return {
+            "pairs": [
+                {"clip": output.clips.clips[pair.clip].key, "kind": pair.kind, "right": pair.right, "wrong": pair.wrong}
+                | {"right_cosine": float(right), "wrong_cosine": float(wrong)}
+                for pair, right, wrong in zip(hard.pairs, hard.right_P, hard.wrong_P, strict=True)
+            ]
         }
     if output.classified is not None and len(output.classes) <= MOST_CONFUSED:
         return {"labels": output.classes, "confusion": output.classified.confusion().tolist()}

@@ -23,6 +23,7 @@ from openclap.evals.bootstrap import (
     Estimate,
     bootstrap_interval,
     chance_classification,
+    chance_preference,
     chance_retrieval,
     paired_difference,
 )
@@ -72,13 +73,13 @@ def evaluate(
 
     Args:
         models: a model, a list of paths and names, or models under names of your choice.
-        data: for the suite "quick": packed shards, or anything that `openclap dataset build` reads; the demo's shards
-            without it. Its split "train" trains the probe; a source without splits is measured on as a whole. For all
-            other suites: the folder of the published data sets, each in a folder of its own; $OPENCLAP_HOME/datasets
-            without it.
-        suite: "quick", "paper", "supervised", a TOML file of tasks, or tasks.
+        data: for the suites "quick" and "hard-text": packed shards, or anything that `openclap dataset build` reads;
+            the demo's shards without it. Its split "train" trains the probe; a source without splits is measured on as
+            a whole. For all other suites: the folder of the published data sets, each in a folder of its own;
+            $OPENCLAP_HOME/datasets without it.
+        suite: "quick", "hard-text", "paper", "supervised", a TOML file of tasks, or tasks.
         split: of the collection, the split to measure on.
-        baseline: a model to show beside a single model, such as its state before training.
+        baseline: a model to compare a single model with in pairs, such as its state before training.
         training: a `manifest.parquet` of training data; clips of its uploads, and with its sounds, are left out of
             published data sets.
         processes: workers that embed, each with a model of its own. The figures do not depend on their number.
@@ -103,7 +104,7 @@ def evaluate(
         >>> sounds = Path(openclap.__file__).parent / "demo" / "sounds"
         >>> rows = [f"{sounds}/scratch-dog1.ogg,a dog barking", f"{sounds}/scratch-duck.ogg,a duck quacking"]
         >>> _ = Path("sounds.csv").write_text("\\n".join(["file,caption", *rows]))
-        >>> results = evaluate("demo-start", "sounds.csv")
+        >>> results = evaluate("mini", "sounds.csv")
         >>> results.row("text_to_audio_R@1").n
         2
         >>> _ = results.write_html("report.html")
@@ -199,7 +200,9 @@ def _check_options(
     if on_collection and training is not None:
         raise ConfigError("A manifest of training data belongs to suites of published sets, such as paper.")
     if not on_collection and split != "test":
-        raise ConfigError(f"A split to measure on belongs to the suite quick. The tasks of {suite} name their splits.")
+        raise ConfigError(
+            f"A split to measure on belongs to the suites quick and hard-text. The tasks of {suite} name their splits."
+        )
 
 
 def _open(
@@ -243,6 +246,7 @@ def run_suite(
     notes: list[tuple[str, str]] = []
     facts: dict[DataFacts, None] = {}
     outputs: dict[tuple[str, str], TaskOutput] = {}
+    compared: dict[tuple[str, str], TaskOutput] = {}
     if isinstance(data, Collection):
         notes += [(f"split {data.test.name}", sentence) for sentence in data.notes]
         facts = {DataFacts.of(clips): None for clips in (data.test, data.train) if clips is not None}
@@ -253,9 +257,13 @@ def run_suite(
         try:
             clips = clips_of_task(task, data, trained)
             notes += [(task.name, sentence) for sentence in clips.notes]
-            for output, figures in _run_models(task, clips, models, baseline, seed):
+            # The baseline first: if it cannot do the task, no time is spent on the others.
+            before = run_task(task, clips, baseline, seed)[0] if baseline else None
+            for output, figures in _run_models(task, clips, models, before, seed):
                 finished[models[len(finished)].name] = output
                 rows += figures
+            if baseline and before:
+                compared[baseline.name, task.name] = before
         except MissingTokenizerError:
             raise  # every task with text would fail, and one option mends it
         except (DataError, ConfigError, TrainingError, CheckpointError) as error:
@@ -268,11 +276,12 @@ def run_suite(
             # The clips of a published set are hashed as they are embedded, so its facts are known only now.
             facts |= {DataFacts.of(output.clips): None for output in finished.values()}
         notes += _model_notes(task, finished, len(models))
+    opponents = [baseline, *models] if baseline else models
     return Results(
         suite=name,
         models=tuple(model.name for model in models),
         rows=tuple(rows),
-        comparisons=tuple(compare(tasks, [model.name for model in models], outputs, seed)),
+        comparisons=tuple(compare(tasks, [model.name for model in opponents], compared | outputs, seed)),
         skipped=skipped,
         notes=tuple(dict.fromkeys(notes)),
         data=tuple(facts),
@@ -284,11 +293,9 @@ def run_suite(
 
 
 def _run_models(
-    task: Task, clips: TaskClips, models: Sequence[CachedEmbedder], baseline: CachedEmbedder | None, seed: int
+    task: Task, clips: TaskClips, models: Sequence[CachedEmbedder], before: TaskOutput | None, seed: int
 ) -> Iterator[tuple[TaskOutput, list[MetricRow]]]:
     """Yield the outputs and figures of each model, in order."""
-    # The baseline first: if it cannot do the task, no time is spent on the others.
-    before = run_task(task, clips, baseline, seed)[0] if baseline else None
     for model in models:
         output, seconds = run_task(task, clips, model, seed)
         yield output, list(_rows_of_task(task, model, clips, output, before, seconds=seconds, seed=seed))
@@ -323,7 +330,7 @@ def _rows_of_task(
 ) -> Iterator[MetricRow]:
     """The figures of one model: every measure of the output with its interval, chance and baseline."""
     protocol, incomplete = protocol_of(task, clips, output, model.clip_policy), _share_of_published(task, clips, output)
-    chances = _chance(output, seed) if task.chance else {}
+    chances = _chance(task, output, seed) if task.chance else {}
     resamples = RESAMPLES if output.tagged is None else TAGGING_RESAMPLES
 
     def interval(answers: TaskOutput, metric: Metric) -> Estimate:
@@ -351,11 +358,15 @@ def _rows_of_task(
         )
 
 
-def _chance(output: TaskOutput, seed: int) -> dict[Metric, Estimate]:
+def _chance(task: Task, output: TaskOutput, seed: int) -> dict[Metric, Estimate]:
     """The figures without any skill; none for tagging and few-shot."""
     if output.retrieval is not None:
-        ranks = output.retrieval.ranks
-        return chance_retrieval(ranks.owner_T, ranks.clips, seed=seed)
+        return chance_retrieval(output.retrieval.ranks.relevance, map_at=task.map_at, seed=seed)
+    if output.hard_text is not None:
+        return {
+            metric: chance_preference(len(position), seed=seed)
+            for metric, position in output.hard_text.by_metric().items()
+        }
     if output.classified is not None:
         groups = [output.clips.clips[i].group for i in output.classified_N]
         return chance_classification(output.classified, groups, seed=seed)

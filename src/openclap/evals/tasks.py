@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import tomllib
@@ -22,6 +23,7 @@ from openclap.errors import ConfigError
 from openclap.evals import network_probes, probing
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder
 from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, TRAIN, EvalClip, TaskClips
+from openclap.evals.hard_text import ALL_KINDS, KIND_METRICS, run_hard_text
 from openclap.evals.locating import INTERSECTION_F1, PRECISION, RECALL, run_locating
 from openclap.evals.metrics import (
     ACCURACY,
@@ -33,9 +35,11 @@ from openclap.evals.metrics import (
     ROC_AUC,
     TEXT_TO_AUDIO,
     Metric,
+    map_metric,
 )
 from openclap.evals.network_probes import UNNORMALISED, UnnormalisedEmbedder
 from openclap.evals.probing import EPOCHS, FitProbe
+from openclap.evals.ranks import CUT
 from openclap.evals.results import UNKNOWN_POLICY, Published, TaskOutput
 from openclap.evals.retrieval import run_retrieval
 from openclap.evals.zero_shot import run_tagging, run_zero_shot
@@ -69,11 +73,13 @@ def _retrieval_metrics(*names: str) -> tuple[Metric, ...]:
     return tuple(Metric(name, direction) for direction in (TEXT_TO_AUDIO, AUDIO_TO_TEXT) for name in names)
 
 
+_SHOWN_RECALL = tuple(f"R@{k}" for k in RECALL_AT)
 KINDS: Mapping[str, TaskKind] = {
     "retrieval": TaskKind(
-        run_retrieval, _retrieval_metrics("R@1", "R@5", "R@10", "mAP@10", "median_rank"), reads_text=True
+        run_retrieval, _retrieval_metrics(*_SHOWN_RECALL, MAP_AT_10.name, "median_rank"), reads_text=True
     ),
     "zero_shot": TaskKind(run_zero_shot, (ACCURACY, MAP_AT_10), reads_text=True),
+    "hard_text": TaskKind(run_hard_text, (ALL_KINDS, *KIND_METRICS.values()), reads_text=True),
     "tagging": TaskKind(run_tagging, (MEAN_AVERAGE_PRECISION, ROC_AUC), reads_text=True),
     "probe": TaskKind(probing.run_probe, (ACCURACY, MEAN_AVERAGE_PRECISION, ROC_AUC), trains=True),
     "locating": TaskKind(run_locating, (INTERSECTION_F1, PRECISION, RECALL), reads_text=True),
@@ -143,9 +149,9 @@ class Task:
 
     Attributes:
         name: "data set" or "data set, protocol".
-        kind: a name in KINDS. "retrieval" needs captions, "zero_shot" one label per clip, "tagging" any number;
-            "locating" needs phrases with segments,
-            "probe" trains on other splits or folds, "few_shot" on 8 clips per label.
+        kind: a name in KINDS. "retrieval" and "hard_text" need captions, "zero_shot" one label per clip, "tagging" any
+            number, "locating" phrases with segments; "probe" trains on other splits or folds, "few_shot" on 8 clips per
+            label.
         source: the reader of the data set: a name in `openclap.sources.SOURCES`; "classes" for a folder of sounds per
             class; "collection" for the collection that is evaluated, as in the suite "quick".
         folders: where the data set may be under the data folder; the first one that exists is used.
@@ -162,6 +168,12 @@ class Task:
         test_clips, train_clips: the numbers of clips in the published measurement, validation among the latter; 0
             where a number is unknown.
         chance: whether chance is computed for every figure.
+        map_at: of retrieval, the k of every mAP@k.
+        share_captions: of retrieval, whether equal captions are one query, right for all clips that have it. Papers
+            count a caption's own clip alone.
+        relevance: of retrieval, the file that names queries and all their right clips (`openclap.evals.relevance`), in
+            the folder of the data set; the first place that exists is used. Its queries take the place of captions.
+        relevance_page: where that file is published.
         shown: the metrics that tables have, in place of those of the kind.
     """
 
@@ -183,6 +195,10 @@ class Task:
     test_clips: int = 0
     train_clips: int = 0
     chance: bool = False
+    map_at: tuple[int, ...] = (CUT,)
+    share_captions: bool = False
+    relevance: tuple[str, ...] = ()
+    relevance_page: str = ""
     shown: tuple[Metric, ...] = ()
 
     def __post_init__(self) -> None:
@@ -203,6 +219,7 @@ class Task:
             raise ConfigError(f"{self.name}: options do not fit the source {self.source} ({error}).") from None
         check_count(f"{self.name}: epochs", self.epochs)
         check_count(f"{self.name}: folds", self.folds, least=0)
+        self._check_retrieval_options()
         if not self.templates or any(template.count("{}") != 1 for template in self.templates):
             raise ConfigError(f"{self.name}: each of its templates must hold {{}} once, where the label goes.")
         if self.trains and not (self.train or self.folds):
@@ -212,10 +229,27 @@ class Task:
         if self.kind == "tagging":
             object.__setattr__(self, "multilabel", True)  # the class is frozen
 
+    def _check_retrieval_options(self) -> None:
+        """Raise ConfigError for options of retrieval in another task, and for two rules on what is right."""
+        for k in self.map_at:
+            check_count(f"{self.name}: map_at", k)
+        if not self.map_at or len(set(self.map_at)) < len(self.map_at):
+            raise ConfigError(f"{self.name}: map_at is {list(self.map_at)}, expected one or more different numbers.")
+        given = [name for name in ("share_captions", "relevance") if getattr(self, name)]
+        given += ["map_at"] if self.map_at != (CUT,) else []
+        if given and self.kind != "retrieval":
+            raise ConfigError(f"{self.name}: {', '.join(given)} belongs to retrieval, and its kind is {self.kind}.")
+        if self.share_captions and self.relevance:
+            raise ConfigError(
+                f"{self.name}: share_captions and relevance are two rules on which clips are right, expected one."
+            )
+
     def _check_collection_task(self) -> None:
         """Raise ConfigError for an attribute that describes a published data set: a collection brings its own splits
         and labels, and a protocol must not state what was not done."""
-        ignored = [name for name in ("folders", "split", "valid", "folds", "classes") if getattr(self, name)]
+        ignored = [
+            name for name in ("folders", "split", "valid", "folds", "classes", "relevance") if getattr(self, name)
+        ]
         if ignored or self.train not in (None, TRAIN):
             named = ", ".join(ignored or ["train"])
             raise ConfigError(
@@ -241,7 +275,9 @@ class Task:
     @property
     def shown_metrics(self) -> tuple[Metric, ...]:
         """The metrics that tables have."""
-        return self.shown or KINDS[self.kind].shown
+        if self.shown or self.map_at == (CUT,):
+            return self.shown or KINDS[self.kind].shown
+        return _retrieval_metrics(*_SHOWN_RECALL, *(map_metric(k).name for k in self.map_at), "median_rank")
 
     def labels_of(self, clip: EvalClip) -> tuple[str, ...]:
         """The labels of a clip that this task is about."""
@@ -265,6 +301,17 @@ def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: st
         parts = [f"{probe.name}, {rule}; {where}{lost}; {probe.description}"]
     else:
         parts = [f"{task.kind.replace('_', '-')}, {where}{lost}"]
+    if task.kind == "hard_text":
+        parts.append("right captions beside wrong ones made by rule")
+    if task.share_captions:
+        parts.append("identical captions count for all their clips")
+    if data.relevant is not None:
+        pairs = sum(len(each.clips) for each in data.relevant)
+        parts.append(
+            f"{len(data.relevant):,} queries with {pairs / len(data.relevant):.1f} right clips each, by the file of "
+            # The digest of the data is that of the clips alone.
+            f"relevance (sha256 {hashlib.sha256(repr(data.relevant).encode()).hexdigest()[:12]})"
+        )
     if task.kind in ("zero_shot", "tagging"):
         words = " and ".join(f"“{template}”" for template in task.templates)
         parts.append(f"{len(data.classes)} classes as {words}{', words from a file' if task.classes else ''}")
@@ -338,6 +385,28 @@ def _later_models(audiocaps: bool) -> tuple[Published, ...]:
     return tuple(Published(Metric("R@1", TEXT_TO_AUDIO), row[not audiocaps], name) for name, row in rows.items())
 
 
+# DCASE 2025, task 6, on the test split of Clotho ("development-testing"). The baseline (PaSST and RoBERTa-large) is
+# from its README; mAP@16 from arXiv:2509.16649.
+_DCASE_BASELINE = {
+    "Clotho, AudioCaps and WavCaps": (38.01, 35.23, 23.29, 52.17, 64.78),
+    "Clotho and AudioCaps": (32.85, 30.97, 19.56, 46.45, 59.48),
+    "Clotho": (30.82, 27.83, 16.95, 42.46, 55.80),
+}
+_DCASE_SEVERAL = (
+    Published(Metric("mAP@16", TEXT_TO_AUDIO), 46.62, "AISTAT, best single system of DCASE 2025, arXiv:2509.16649"),
+    Published(Metric("mAP@16", TEXT_TO_AUDIO), 48.83, "AISTAT, ensemble of four, arXiv:2509.16649"),
+    *(
+        Published(Metric(MAP_AT_10.name, TEXT_TO_AUDIO), row[0], f"baseline of DCASE 2025, trained on {data}")
+        for data, row in _DCASE_BASELINE.items()
+    ),
+)
+_DCASE_ONE = tuple(
+    Published(Metric(name, TEXT_TO_AUDIO), value, f"baseline of DCASE 2025, trained on {data}")
+    for data, row in _DCASE_BASELINE.items()
+    for name, value in zip((MAP_AT_10.name, "R@1", "R@5", "R@10"), row[1:], strict=True)
+)
+
+
 # test_clips are the sizes of the published splits: a figure on fewer clips is marked and not compared.
 _FSD50K = partial(Task, source="fsd50k", folders=("fsd50k", "FSD50K"), split="test", test_clips=10_231)
 _VGGSOUND = partial(Task, source="vggsound", folders=("vggsound", "VGGSound"), split="test", test_clips=15_446)
@@ -394,7 +463,22 @@ PAPER: tuple[Task, ...] = (
             *_recall(_630K, text_to_audio=(17.2, 42.9, 55.4), audio_to_text=(24.2, 51.1, 66.9)),
             *_recall(_KEYWORDS, text_to_audio=(18.2, 42.5, 54.4), audio_to_text=(25.7, 51.5, 63.4)),
             *_later_models(False),
+            *_DCASE_ONE,
         ),
+    ),
+    Task(
+        name="Clotho, DCASE 2025",
+        kind="retrieval",
+        source="clotho",
+        folders=("clotho", "Clotho"),
+        split="test",
+        test_clips=1_045,
+        map_at=(16, CUT),
+        relevance=("metadata_eval.csv",),
+        relevance_page="https://dcase.community/challenge2025/task-language-based-audio-retrieval",
+        # The challenge has one direction. Its recall is that of a caption's own clip, as in the task Clotho.
+        shown=tuple(Metric(name, TEXT_TO_AUDIO) for name in ("mAP@16", MAP_AT_10.name, *_SHOWN_RECALL)),
+        published=_DCASE_SEVERAL,
     ),
     Task(
         name="ESC-50",
@@ -455,7 +539,14 @@ SUPERVISED: tuple[Task, ...] = (
     *_probes("fine_tune", "fine-tuned"),
 )
 """LAION-CLAP's supervised classification: its heads on frozen vectors, and with the audio tower trained."""
-SUITES: Mapping[str, tuple[Task, ...]] = {"quick": QUICK, "paper": PAPER, "supervised": SUPERVISED}
+HARD_TEXT: tuple[Task, ...] = (Task(name="hard text", kind="hard_text", source=COLLECTION, chance=True),)
+"""Right captions beside wrong ones made by rule, for any collection."""
+SUITES: Mapping[str, tuple[Task, ...]] = {
+    "quick": QUICK,
+    "hard-text": HARD_TEXT,
+    "paper": PAPER,
+    "supervised": SUPERVISED,
+}
 
 
 def read_suite(path: Path) -> tuple[Task, ...]:
@@ -493,16 +584,25 @@ def _task(path: Path, number: int, table: Mapping[str, Any]) -> Task:
                     f"{path}: task {number}: {singular} is a list; write {plural} = {_quoted(values[singular])}."
                 )
             values[plural] = [values.pop(singular)]
-    known = {attribute.name for attribute in fields(Task)} - {"published", "shown", "test_clips", "train_clips"}
+    known = {attribute.name for attribute in fields(Task)} - {
+        "published",
+        "shown",
+        "test_clips",
+        "train_clips",
+        "relevance_page",
+    }
     missing = {"name", "kind", "source"} - set(values)
     if missing or not set(values) <= known:
         wrong = f"has no {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(set(values) - known))}"
         raise ConfigError(f"{path}: task {number} {wrong}; a task may have: {', '.join(sorted(known))}.")
     for name, value in table.items():
         _check(value, name, f"{path}: task {number}")
-    for plural in ("folders", "templates"):
+    for plural in ("folders", "templates", "map_at"):
         if plural in values:
             values[plural] = tuple(values[plural])
+    if "relevance" in values:
+        # In the folder of the data set, or beside the suite.
+        values["relevance"] = (values["relevance"], str(path.parent.resolve() / values["relevance"]))
     if "classes" in values:
         # A suite and its words for the classes are kept together, whatever folder holds the data.
         values["classes"] = path.parent / values["classes"]
@@ -524,16 +624,19 @@ def _quoted(texts: Sequence[Any]) -> str:
 def _check(value: Any, name: str, where: str) -> None:
     """Raise ConfigError for a value of another type than TOML_TYPES has."""
     kind, expected = TOML_TYPES.get(name, (str, "text in quotes"))
-    texts = not isinstance(value, list) or all(isinstance(item, str) for item in value)
+    item_type = int if name == "map_at" else str
+    texts = not isinstance(value, list) or all(type(item) is item_type for item in value)
     # Not isinstance: for Python `true` is an int, and `folds = true` is a mistake.
     if type(value) is not kind or not texts:
-        hint = f" Write {name} = {_quoted([value])}." if kind is list and isinstance(value, str) else ""
+        hint = f" Write {name} = {_quoted([value])}." if kind is list and type(value) is item_type else ""
         raise ConfigError(f"{where}: {name} is {value!r}, expected {expected}.{hint}")
 
 
 TOML_TYPES: dict[str, tuple[type, str]] = {
     "folders": (list, "a list of texts"),
     "templates": (list, "a list of texts"),
+    "map_at": (list, "a list of whole numbers"),
+    "share_captions": (bool, "true or false"),
     "folds": (int, "a whole number"),
     "epochs": (int, "a whole number"),
     "multilabel": (bool, "true or false"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -45,7 +44,6 @@ def convert(
     patch_order: PatchOrder = "canonical",
     revision: str | None = None,
     offline: bool = False,
-    report: Callable[[str], None] = lambda line: None,
 ) -> Conversion:
     """Write a checkpoint in another format, with every weight unchanged.
 
@@ -56,7 +54,6 @@ def convert(
         tokenizer: a `tokenizer.json`; the default is the source's, or the one that its preset names, if it can be had.
         patch_order: the order within patches of a NaFlex model: "legacy" for weights of open_clip from before 24 June
             2026, which are converted. Files that say so themselves are recognised.
-        report: called with a line before each slow step.
 
     Raises ConfigError without a destination for another format than onnx, and for a patch order of another model or of
     one that says it has the other order; CheckpointError when the source cannot be read, the format cannot hold the
@@ -64,7 +61,7 @@ def convert(
     """
     if destination is None and to != "onnx":
         raise ConfigError(f"Format {to!r} needs a destination: the name of a folder (laion: of a file) to write.")
-    path = locate(os.fspath(source), revision=revision, offline=offline, report=report)
+    path = locate(os.fspath(source), revision=revision, offline=offline)
     checkpoint = detect.read(path)
     if patch_order == "legacy":
         open_clip.check_may_be_legacy(path)

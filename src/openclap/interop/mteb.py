@@ -3,8 +3,9 @@
     model = encoder("laion/clap-htsat-unfused")
     mteb.evaluate(model, mteb.get_task("ESC50_Zeroshot"))
 
-Audio is decoded by openclap: neither torchaudio nor torchcodec is needed. (mteb requires torchaudio where it builds an
-audio model from a `ModelMeta`; pass it the encoder instead.)
+Audio is decoded by openclap, so torchaudio is not needed. (mteb requires it where it builds an audio model from a
+`ModelMeta`; pass it the encoder instead.) torchcodec is needed for retrieval and reranking, of which mteb decodes rows
+while it loads them.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from openclap.sources import (
     fsd50k,
     gtzan,
     hugging_face,
+    id_list,
     libraries,
     macs,
     shards,
@@ -50,6 +51,8 @@ SOURCES: dict[str, Source] = {
     "urbansound8k": urbansound8k.SOURCE,
     "vggsound": vggsound.SOURCE,
     "gtzan": gtzan.SOURCE,
+    # ids to exclude
+    "id_list": id_list.SOURCE,
     # layouts
     "folder": audio_folder.SOURCE,
     "table": table.SOURCE,

@@ -94,6 +94,8 @@ class TrainConfig:
         frozen: parts of the model that are not trained, by prefixes of their names.
         unfreeze_at: the step from which frozen parts are trained too; 0 for never.
         freeze_batch_norm: use the towers' batch norms with the running statistics of the initial model.
+        start_share: the share of the initial weights in the model that is validated and written, the rest being the
+            trained ones (see `openclap.training.averaging`); 0 for none.
         lora: rank of the low-rank updates of the towers' attention (Hu et al. 2021); 0 for none.
         precision: "bf16" and "fp16" compute most of the forward pass in 16 bits (fp16 needs a GPU).
         compile: compile the towers with `torch.compile`: a slow first step, faster ones afterwards.
@@ -123,6 +125,7 @@ class TrainConfig:
     frozen: tuple[str, ...] = ()
     unfreeze_at: int = 0
     freeze_batch_norm: bool = False
+    start_share: float = 0.0
     lora: int = 0
     precision: TrainingPrecision = "fp32"
     compile: bool = False
@@ -148,6 +151,12 @@ class TrainConfig:
             check_count(name, getattr(self, name), least=least, most=most)
         if self.objective.frames:
             self._check_frames()
+        if not 0 <= self.start_share < 1:
+            raise ConfigError(f"start_share is {self.start_share}, expected a share from 0 to below 1.")
+        if self.start_share and self.lora:
+            raise ConfigError(
+                "start_share averages whole weights, and lora trains updates of them. Leave one of them out."
+            )
         if self.batch_size < 2:
             raise ConfigError("batch_size is 1, expected 2 or more: a contrastive loss needs negatives in the batch.")
         if self.teacher and self.objective.kind == "siglip":

@@ -27,6 +27,7 @@ from openclap.malloc import retain_freed_memory
 from openclap.models.objectives import build_objective
 from openclap.storage import write_bytes
 from openclap.training import checkpointing, teacher
+from openclap.training.averaging import StartAverage
 from openclap.training.checkpointing import CHECKPOINTS, CONFIG, MODEL, TrainingProgress
 from openclap.training.config import TrainConfig
 from openclap.training.distributed import broadcast_from_first, sum_over_processes
@@ -157,8 +158,13 @@ class Trainer:
             channels=config.channels,
         )
         self.start_digest = self.embedder.digest()
+        clap = self.embedder.clap
+        # Before a checkpoint is restored. Without the option, the model is validated and written as it is.
+        self.averaged: Callable[[], AbstractContextManager[None]] = (
+            StartAverage(clap, config.start_share).applied if config.start_share else nullcontext
+        )
         self.teachers = teacher.load_teachers(config.teacher, self.accelerator.device)
-        self.model = self.embedder.clap = prepare_model(self.embedder.clap, config, self.accelerator)
+        self.model = self.embedder.clap = prepare_model(clap, config, self.accelerator)
         # Before compilation, or counting the operations would compile the towers for its own batch size.
         self.meter = UtilisationMeter(self.model, self.embedder.preset.frontend, DTYPES[config.precision])
         compile_towers(self.model, config)
@@ -301,12 +307,13 @@ class Trainer:
         assert self.validate is not None
         self.model.eval()
         # The first process alone validates; the others need its score, because it decides when all of them stop.
-        score = self.validate(self.embedder) if self.accelerator.is_main_process else 0.0
-        score = broadcast_from_first(self.accelerator, score)
+        with self.averaged():
+            score = self.validate(self.embedder) if self.accelerator.is_main_process else 0.0
+            score = broadcast_from_first(self.accelerator, score)
+            self.progress = self.progress.with_score(score)
+            if self.progress.best_step == self.progress.step and self.accelerator.is_main_process:
+                checkpointing.save_best_model(self.embedder, self.out)
         set_training_modes(self.model, self.config, self.progress.step)
-        self.progress = self.progress.with_score(score)
-        if self.progress.best_step == self.progress.step and self.accelerator.is_main_process:
-            checkpointing.save_best_model(self.embedder, self.out)
         return {"score": score, "best": self.progress.best_score, "best_step": self.progress.best_step}
 
     def save(self) -> None:
@@ -330,7 +337,8 @@ class Trainer:
         if is_finished and not now.unhealthy_steps:
             self.prune()
         if is_finished and self.accelerator.is_main_process and not (self.was_finished and model.exists()):
-            checkpointing.write_final_model(self.embedder, self.out, use_best=self.validate is not None)
+            with self.averaged():
+                checkpointing.write_final_model(self.embedder, self.out, use_best=self.validate is not None)
         damaged = [f"{tar}: {reason}" for tar, reason in self.shards.damaged]
         # By key: a sample that cannot be read fails again in every epoch.
         unreadable = {sample.key: f"{sample.key}: {sample.reason}" for sample in self.loader.skipped}

