@@ -43,14 +43,10 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-mini: setup  ## make the bundled model again: fetch 1.7 GB of sounds, render, distil, train (hours; Debian 12's apt-get, and npm)
+mini: setup  ## make the bundled model again: fetch 1.7 GB of sounds, render, distil, train (an hour; Debian 12's apt-get, and npm)
 	$(BIN)/pip install --quiet --no-deps tinysoundfont==0.3.7
-	$(BIN)/python -m scripts.mini.build_pairs --out build/mini
+	$(BIN)/python -m scripts.mini
 	$(BIN)/python -m scripts.mini.data_card --pairs build/mini/pairs.csv
-	$(BIN)/python -m scripts.mini.whiten build/mini
-	$(BIN)/python -m scripts.mini.distil_text --pairs build/mini/pairs.csv --out build/mini/text --whiten build/mini/whiten.npz
-	$(BIN)/python -m scripts.mini.train build/mini --out src/openclap/checkpoints/mini
-	$(BIN)/python -m scripts.mini.evaluate build/mini
 
 bench: setup  ## the figures of docs/benchmarks.md
 	$(BIN)/python benchmarks/line.py

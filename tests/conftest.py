@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from openclap import collapse
 from support.demo_runner import run_demo
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,6 +22,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("OPENCLAP_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_warning_of_collapse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh weights embed everything alike, so most models of tests would be warned of (tests/test_collapse.py)."""
+    monkeypatch.setattr(collapse, "LIMIT", 2.0)
 
 
 @pytest.fixture(scope="session")

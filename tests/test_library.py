@@ -24,6 +24,7 @@ from openclap.audio import opened
 from openclap.audio.io import AudioBlock
 from openclap.audio.streams import EncodedStream
 from openclap.checkpoints import openclap_folder
+from openclap.cli import run
 from openclap.errors import CheckpointError, DataError, IndexMismatchError
 from openclap.library import Library
 from openclap.models.build import build_clap
@@ -138,11 +139,12 @@ def test_a_coarse_query_is_refused(tiny_model: Path, sounds: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("is_old", [False, True])
-def test_an_index_moves_between_precisions_and_runtimes(is_old: bool, tmp_path: Path) -> None:
+def test_an_index_moves_between_precisions_and_runtimes(is_old: bool, tiny_model: Path, tmp_path: Path) -> None:
     """Real sounds, indexed in bf16 by torch, are found in fp32 by onnxruntime, with scores within the stated bound;
     also in an index whose digest includes the precision, as older ones have it."""
     dogs = sorted(SOUNDS.glob("scratch-dog*.ogg"))[:3] + sorted(SOUNDS.glob("scratch-cat*.ogg"))[:2]
-    built = Library.open(tmp_path / "index", "mini", precision="bf16", device="cpu", runtime="torch")
+    assert run(["convert", str(tiny_model), "--to", "onnx"]) == 0  # into this home, for the runtime below
+    built = Library.open(tmp_path / "index", tiny_model, precision="bf16", device="cpu", runtime="torch")
     built.add(dogs)
     if is_old:
         file = tmp_path / "index" / "index.json"
@@ -167,9 +169,12 @@ def test_an_index_moves_between_precisions_and_runtimes(is_old: bool, tmp_path: 
         assert hit.path == built.similar(dogs[0], 1)[0].path
 
 
-def test_without_torch_an_index_is_searched_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_an_index_is_searched_in_fp32(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dogs = sorted(SOUNDS.glob("scratch-dog*.ogg"))[:2]
-    Library.open(tmp_path / "index", "mini", precision="bf16", device="cpu").add(dogs)
+    assert run(["convert", str(tiny_model), "--to", "onnx"]) == 0
+    Library.open(tmp_path / "index", tiny_model, precision="bf16", device="cpu").add(dogs)
     monkeypatch.setattr("openclap.runtimes.has", lambda package: False)
     library = Library.open(tmp_path / "index")
     assert library.embedder.runtime.name == "onnxruntime fp32" and len(library.search("a dog", 5)) == 2

@@ -10,18 +10,19 @@ Texts: captions of the pairs that may be shipped and are not held out, phrases.t
 `openclap.search.background`, words of MiniLM's vocabulary, and combinations of them (`compose`). `--audiocaps` adds
 AudioCaps' captions, to measure what they bring; the shipped tower learned without them.
 
-A seed fixes texts, vocabulary and the order of batches. Training ends after some processor time, by which the learning
-rate falls as well, so two runs differ in their number of steps and in their weights.
+A seed fixes texts and vocabulary, and the order of batches is a function of the step: with one thread, two runs on one
+machine give the same bits, also where one of them was killed and started again (it goes on from OUT/training.pt).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
-import time
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -46,6 +47,9 @@ HELD_OUT = 1000
 WORDS = 4000
 """The most frequent words of MiniLM's vocabulary, each also a text of its own."""
 SEED = 20
+TEXTS, STEPS, BATCH = 48_000, 3000, 128
+SAVED_EVERY = 100
+"""Steps after which the state of training is written, to go on from when it is killed."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,8 @@ def compose(singles: Sequence[str], words: Sequence[str], count: int, random: Ra
             text = random.choice(singles)
             if random.random() < 0.25:
                 text = _described(text, random)
+            if random.random() < 0.3:
+                text = as_clause(text)
             if random.random() < 0.55:
                 text = random.choice(JOINTS).format(text, random.choice(singles))
             if random.random() < 0.35:
@@ -181,6 +187,15 @@ def compose(singles: Sequence[str], words: Sequence[str], count: int, random: Ra
 def _described(phrase: str, random: Random) -> str:
     article, _, rest = phrase.partition(" ")
     return f"a {random.choice(ADJECTIVES)} {rest}" if article in ("a", "an", "the") and rest else phrase
+
+
+def as_clause(phrase: str) -> str:
+    """Turn "a dog barking nearby" into "a dog is barking nearby", as in captions of whole sentences; others stay."""
+    found = re.fullmatch(r"(an?|the|some|two) ((?:\w+ )*?\w+) (\w+ing)\b(.*)", phrase)
+    if found is None or found[2].endswith("ing"):
+        return phrase
+    verb = "is" if found[1] in ("a", "an") or not found[2].endswith("s") else "are"
+    return f"{found[1]} {found[2]} {verb} {found[3]}{found[4]}"
 
 
 def read_audiocaps(table: Path) -> list[str]:
@@ -281,12 +296,13 @@ def embed_all(model: BertModel, tokenizer: Tokenizer, texts: Sequence[str], batc
     return vectors_ND
 
 
-def batches(ids: Sequence[Sequence[int]], size: int, random: Random) -> Iterator[list[int]]:
-    """Yield one epoch: texts of similar length together, batches in random order."""
-    order = sorted(range(len(ids)), key=lambda number: (len(ids[number]), random.random()))
+def batches(lengths: Sequence[int], size: int, epoch: int) -> list[list[int]]:
+    """Return the batches of an epoch: texts of similar length together, in an order that depends on the epoch alone."""
+    random = Random(f"{SEED} {epoch}")
+    order = sorted(range(len(lengths)), key=lambda number: (lengths[number], random.random()))
     chunks = [order[start : start + size] for start in range(0, len(order), size)]
     random.shuffle(chunks)
-    yield from chunks
+    return chunks
 
 
 @dataclass(frozen=True)
@@ -310,42 +326,59 @@ def train(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     target_ND: Tensor,
-    minutes: float,
+    steps: int,
     *,
     whiten: Whitening | None,
-    size: int = 128,
+    state: Path | None = None,
+    size: int = BATCH,
     rate: float = 6e-4,
-) -> int:
-    """Train for some minutes of processor time, with a rate that falls to zero; return the number of steps.
+) -> None:
+    """Train for some steps, with a rate that falls to zero.
 
-    With `whiten`, directions and relations count in the whitened space as well, where rare differences weigh more.
+    With `whiten`, directions and relations count in the whitened space as well, where rare differences weigh more. With
+    `state`, the state of training is written to that file now and then, and training goes on from it.
     """
     spaces = [lambda vectors_ND: vectors_ND, *([whiten] if whiten else [])]
-    random = Random(SEED)
     ids = [encoding.ids[:POSITIONS] for encoding in tokenizer.encode_batch(list(texts))]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
+    purpose = hashlib.sha256(repr((ids, steps, size, rate, whiten is not None)).encode()).hexdigest()
+    done = resume(state, purpose, model, optimizer) if state else 0
     model.train()
-    begun, steps = time.process_time(), 0
-    while True:
-        for chunk in batches(ids, size, random):
-            done = (time.process_time() - begun) / (60 * minutes)
-            if done >= 1:
-                return steps
-            for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, (steps + 1) / 50) * (1 - done)
-            student_BD, teacher_BD = embed(model, [ids[number] for number in chunk]), target_ND[chunk]
-            loss = torch.zeros(())
-            for space in spaces:
-                ours_BD, theirs_BD = space(student_BD), space(teacher_BD)
-                direction = (1 - (ours_BD * theirs_BD).sum(dim=-1)).mean()
-                loss = loss + direction + 5 * mse_loss(ours_BD @ ours_BD.T, theirs_BD @ theirs_BD.T)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            steps += 1
-            if steps % 100 == 0:
-                print(f"step {steps}, {100 * done:.0f} % of the time: loss {loss.item():.4f}", flush=True)
+    per_epoch = -(-len(ids) // size)
+    chunks: list[list[int]] = []
+    for step in range(done, steps):
+        if not chunks or step % per_epoch == 0:
+            chunks = batches([len(text) for text in ids], size, step // per_epoch)
+        chunk = chunks[step % per_epoch]
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 50) * (1 - step / steps)
+        student_BD, teacher_BD = embed(model, [ids[number] for number in chunk]), target_ND[chunk]
+        loss = torch.zeros(())
+        for space in spaces:
+            ours_BD, theirs_BD = space(student_BD), space(teacher_BD)
+            direction = (1 - (ours_BD * theirs_BD).sum(dim=-1)).mean()
+            loss = loss + direction + 5 * mse_loss(ours_BD @ ours_BD.T, theirs_BD @ theirs_BD.T)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % SAVED_EVERY == 0:
+            print(f"step {step + 1} of {steps}: loss {loss.item():.4f}", flush=True)
+            if state:
+                draft = state.with_suffix(".draft")
+                kept = {"purpose": purpose, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                torch.save(kept | {"done": step + 1}, draft)
+                draft.replace(state)
+
+
+def resume(state: Path, purpose: str, model: BertModel, optimizer: torch.optim.Optimizer) -> int:
+    """Restore the state of an equal training that was killed; return its number of steps, 0 where there is none."""
+    saved = torch.load(state, weights_only=True) if state.exists() else {}
+    if saved.get("purpose") != purpose:
+        return 0
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return int(saved["done"])
 
 
 def measure(student_ND: Tensor, teacher_ND: Tensor) -> dict[str, float]:
@@ -394,7 +427,8 @@ def texts_to_learn(
     frequent = choose_tokens(definition, singles, 2 * WORDS)
     words = [token for token in frequent if len(token) > 2 and token.isalpha()][:WORDS]
     borrowed = list(audiocaps)[: count // 2]
-    return [*compose([*singles, *words], words, count - len(borrowed), Random(SEED)), *borrowed]
+    known = [*singles, *words][: count - len(borrowed)]
+    return [*compose(known, words, count - len(borrowed), Random(SEED)), *borrowed]
 
 
 def shuffled(table: Path | None) -> list[str]:
@@ -409,14 +443,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="pairs.csv; MiniLM's files are kept beside it")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", choices=SIZES, default="3x768")
-    parser.add_argument("--texts", type=int, default=36_000)
-    parser.add_argument("--minutes", type=float, default=10.0, help="processor time of the training")
+    parser.add_argument("--texts", type=int, default=TEXTS)
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of {BATCH} texts")
     parser.add_argument("--whiten", type=Path, help="an npz of mu and W: the model's whitened space")
     parser.add_argument(
         "--measure-on", type=Path, help="AudioCaps' table of captions, of which a thousand are measured on"
     )
     parser.add_argument("--audiocaps", action="store_true", help="learn from the other captions of that table as well")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the order of sums, and so the last digits, depend on the number of threads
     torch.manual_seed(SEED)
     teacher, definition = read_teacher(arguments.pairs.parent)
     captions, twos = captions_of(arguments.pairs)
@@ -437,10 +472,15 @@ def main() -> None:
     tokenizer = Tokenizer.from_str(json.dumps(pruned))
     model = build_student(teacher, size, [definition["model"]["vocab"][token] for token in kept])
     whiten = Whitening.read(arguments.whiten) if arguments.whiten else None
-    steps = train(model, tokenizer, texts, target_ND, arguments.minutes, whiten=whiten)
+    state = arguments.out / "training.pt"
+    train(model, tokenizer, texts, target_ND, arguments.steps, whiten=whiten, state=state)
     save(arguments.out, model, pruned)
+    state.unlink(missing_ok=True)
 
-    figures: dict[str, float] = {"steps": steps, "bytes": (arguments.out / "model.safetensors").stat().st_size}
+    figures: dict[str, float] = {
+        "steps": arguments.steps,
+        "bytes": (arguments.out / "model.safetensors").stat().st_size,
+    }
     if held:
         ours_ND, theirs_ND = embed_all(model, tokenizer, held), embed_all(minilm, original, held)
         figures |= measure(ours_ND, theirs_ND)

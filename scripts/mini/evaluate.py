@@ -8,7 +8,8 @@ session, also across packages: a group with a sound in the left-out package is n
 once for every different caption, of one of its clips:
 
 - retrieval: among these clips, in galleries of about 170 where there are more
-- zero-shot: the label of the clip among all labels; the text of a label is the mean of three prompts
+- zero-shot: the label of the clip among all labels; the text of a label is the mean of three prompts. "By
+  alternatives", a label such as "horn, trumpet or whistle" counts as the best of what it names
 
 Intervals resample groups, over the clips of all packages; differences are paired (`openclap.evals.bootstrap`).
 """
@@ -19,7 +20,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from openclap.evals.metrics import (
 )
 from openclap.evals.ranks import Ranks, Relevance, rank_retrieval
 from openclap.formatting import markdown_table
+from openclap.text.prompts import alternatives
 
 GALLERY = 170
 FEWEST = 50
@@ -55,12 +57,14 @@ SPEECH = "asterisk-core-sounds-en-wav"
 
 @dataclass(frozen=True)
 class Data:
-    """All pairs, with MiniLM's embeddings of captions, labels and names of categories."""
+    """All pairs, with MiniLM's embeddings of captions, of prompts with labels and with the alternatives that labels
+    name, and of names of categories."""
 
     rows: Sequence[Row]
     pairs: Pairs
     labels: tuple[str, ...]
     label_LD: Array
+    name_LD: Array
     phrase_PD: Array
     fewest: int = FEWEST
 
@@ -72,24 +76,40 @@ class Data:
         labels = tuple(sorted({row.label for row in rows} - {""}))
         captions = [caption for row in rows for caption in row.captions]
         prompts = [prompt.format(label) for label in labels for prompt in PROMPTS]
-        vectors = MiniLM(folder)([*captions, *prompts, *PHRASES])
-        caption_TD, label_LD, phrase_PD = np.split(vectors, np.cumsum([len(captions), len(prompts)]))
-        return cls(rows, as_pairs(rows, windows, caption_TD), labels, label_LD, phrase_PD, fewest)
+        names = [prompt.format(name) for label in labels for name in alternatives(label) for prompt in PROMPTS]
+        parts = [captions, prompts, names, PHRASES, labels]
+        vectors = MiniLM(folder)([text for part in parts for text in part])
+        caption_TD, label_LD, name_LD, phrase_PD, class_CD = np.split(
+            vectors, np.cumsum([len(part) for part in parts[:-1]])
+        )
+        class_of = {"": np.zeros_like(class_CD[0])} | dict(zip(labels, class_CD, strict=True))
+        pairs = as_pairs(rows, windows, caption_TD, np.stack([class_of[row.label] for row in rows]))
+        return cls(rows, pairs, labels, label_LD, name_LD, phrase_PD, fewest)
 
-    def folds(self, packages: Sequence[str], *, only_shipped: bool) -> Iterator[tuple[str, NDArray, NDArray]]:
+    def folds(self, packages: Sequence[str] = (), *, only_shipped: bool) -> Iterator[tuple[str, NDArray, NDArray]]:
         """Yield each package with the clips to train on and those to ask."""
-        package_N = np.array([row.package for row in self.rows])
-        trained_N = np.array([row.ship or not only_shipped for row in self.rows])
-        rendered_N = np.array([row.caption_from == "rendered" for row in self.rows])
-        for package in packages or sorted(set(package_N)):
-            first = {
-                row.captions[0]: number for number, row in reversed([*enumerate(self.rows)]) if row.package == package
-            }
-            asked = np.array(sorted(first.values()), np.int64)
-            if package == SPEECH or len(asked) < self.fewest or rendered_N[asked].any():
-                continue
-            own_group_N = np.isin(self.pairs.group_N, self.pairs.group_N[package_N == package])
-            yield package, np.flatnonzero((package_N != package) & ~own_group_N & trained_N), asked
+        for package in packages or sorted({row.package for row in self.rows}):
+            asked = self.asked(package)
+            rendered = any(self.rows[clip].caption_from == "rendered" for clip in asked)
+            if package != SPEECH and len(asked) >= self.fewest and not rendered:
+                yield package, self.training({package}, only_shipped=only_shipped), asked
+
+    def asked(self, package: str) -> NDArray[np.int64]:
+        """The first clip of each different caption of a package."""
+        first = {row.captions[0]: number for number, row in reversed([*enumerate(self.rows)]) if row.package == package}
+        return np.array(sorted(first.values()), np.int64)
+
+    def training(self, without: Set[str], *, only_shipped: bool) -> NDArray[np.int64]:
+        """The clips of other packages than these, and of other groups than those of their clips."""
+        out = {row.group for row in self.rows if row.package in without}
+        return np.array(
+            [
+                number
+                for number, row in enumerate(self.rows)
+                if row.package not in without and row.group not in out and (row.ship or not only_shipped)
+            ],
+            np.int64,
+        )
 
 
 @dataclass(frozen=True)
@@ -101,6 +121,7 @@ class Answers:
     gallery_N: NDArray
     rank_N: NDArray
     label_score_NC: Array
+    name_score_NC: Array
     label_N: NDArray
 
     def measures(self, only: str | None = None) -> dict[str, Measure]:
@@ -108,12 +129,15 @@ class Answers:
         kept = self.package_N == only if only else np.ones(len(self.rank_N), bool)
         count = int(kept.sum())
         ranks = Ranks(Relevance.of_owners(np.arange(count), count), self.rank_N[kept], np.ones(count, np.int64))
-        answers = classify(self.label_score_NC[kept], self.label_N[kept])
-        zero_shot = classification_measures(answers)
+        whole, named = (
+            classification_measures(classify(score_NC[kept], self.label_N[kept]))
+            for score_NC in (self.label_score_NC, self.name_score_NC)
+        )
         return {
             "R@10": retrieval_measures(ranks)[R10],
-            "zero-shot": zero_shot[ACCURACY],
-            "zero-shot, mean of classes": zero_shot[BALANCED_ACCURACY],
+            "zero-shot": whole[ACCURACY],
+            "mean of classes": whole[BALANCED_ACCURACY],
+            "zero-shot by alternatives": named[ACCURACY],
         }
 
     @property
@@ -124,25 +148,33 @@ class Answers:
 
 def ask(data: Data, method: Method, packages: Sequence[str], *, only_shipped: bool) -> Answers:
     """Train a method for every package, and ask it."""
-    parts: list[tuple[NDArray, ...]] = []
+    parts = []
     for package, training, asked in data.folds(packages, only_shipped=only_shipped):
         trained = method(data.pairs.take(training), data.phrase_PD)
-        parts.append(_ask_package(data, package, asked, embed(data, trained, asked)))
-    return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        parts.append(ask_package(data, package, asked, embed(data, trained, data.pairs.take(asked))))
+    return join(parts)
 
 
 def ask_model(data: Data, folder: Path, packages: Sequence[str]) -> Answers:
     """Ask a finished model, with its own text tower, on packages of which it has seen no sound."""
     model = openclap.load(folder, device="cpu")
     weights = {name: tensor.numpy() for name, tensor in model.clap.audio_head.state_dict().items()}
-    prompts = [prompt.format(label) for label in data.labels for prompt in PROMPTS]
-    label_CD = unit(model.embed_text(prompts).reshape(len(data.labels), len(PROMPTS), -1).mean(axis=1))
-    parts: list[tuple[NDArray, ...]] = []
+    names = [name for label in data.labels for name in alternatives(label)]
+    label_CD, name_AD = (
+        mean_of_prompts(model.embed_text([prompt.format(text) for text in texts for prompt in PROMPTS]))
+        for texts in (data.labels, names)
+    )
+    parts = []
     for package, _, asked in data.folds(packages, only_shipped=True):
         pairs = data.pairs.take(asked)
         audio_ND = pool(Head(weights)(pairs.window_WF), pairs.owner_W)
         text_ND = model.embed_text([data.rows[clip].captions[0] for clip in asked])
-        parts.append(_ask_package(data, package, asked, (audio_ND, text_ND, label_CD)))
+        parts.append(ask_package(data, package, asked, (audio_ND, text_ND, label_CD, name_AD)))
+    return join(parts)
+
+
+def join(parts: Sequence[tuple[NDArray, ...]]) -> Answers:
+    """The answers of several packages."""
     return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
@@ -154,11 +186,11 @@ def unseen_packages(data: Data, folder: Path) -> list[str]:
     return sorted({row.package for row in data.rows} - learned)
 
 
-def _ask_package(
-    data: Data, package: str, asked: NDArray, embeddings: tuple[Array, Array, Array]
+def ask_package(
+    data: Data, package: str, asked: NDArray, embeddings: tuple[Array, Array, Array, Array]
 ) -> tuple[NDArray, ...]:
-    """The fields of `Answers` for one package, from the embeddings of clips, captions and labels."""
-    audio_ND, text_ND, label_CD = embeddings
+    """The fields of `Answers` for one package, from the embeddings that `embed` returns."""
+    audio_ND, text_ND, label_CD, name_AD = embeddings
     rank_N, gallery_N = np.zeros(len(asked), np.int64), np.zeros(len(asked), np.int64)
     order = np.random.default_rng(0).permutation(len(asked))
     for gallery in np.array_split(order, max(1, round(len(asked) / GALLERY))):
@@ -167,19 +199,25 @@ def _ask_package(
         gallery_N[gallery] = len(gallery)
     label_N = np.array([data.labels.index(data.rows[clip].label) for clip in asked])
     names_N = np.full(len(asked), package)
-    return names_N, data.pairs.group_N[asked], gallery_N, rank_N, audio_ND @ label_CD.T, label_N
+    first_C = np.cumsum([0, *(len(alternatives(label)) for label in data.labels[:-1])])
+    best_NC = np.maximum.reduceat(audio_ND @ name_AD.T, first_C, axis=1)
+    return names_N, data.pairs.group_N[asked], gallery_N, rank_N, audio_ND @ label_CD.T, best_NC, label_N
 
 
-def embed(data: Data, trained: Trained, asked: NDArray) -> tuple[Array, Array, Array]:
-    """Embeddings of clips, of their first captions, and of labels."""
-    pairs = data.pairs.take(asked)
-    first_N = np.searchsorted(pairs.owner_T, np.arange(len(asked)))
-    prompt_LD = unit(trained.text(data.label_LD)).reshape(len(data.labels), len(PROMPTS), -1)
+def embed(data: Data, trained: Trained, asked: Pairs) -> tuple[Array, Array, Array, Array]:
+    """Embeddings of clips, of their first captions, of labels and of their alternatives."""
+    first_N = np.searchsorted(asked.owner_T, np.arange(len(asked.group_N)))
     return (
-        pool(trained.audio(pairs.window_WF), pairs.owner_W),
-        unit(trained.text(pairs.caption_TD[first_N])),
-        unit(prompt_LD.mean(axis=1)),
+        pool(trained.audio(asked.window_WF), asked.owner_W),
+        unit(trained.text(asked.caption_TD))[first_N],
+        mean_of_prompts(unit(trained.text(data.label_LD))),
+        mean_of_prompts(unit(trained.text(data.name_LD))),
     )
+
+
+def mean_of_prompts(prompt_LD: Array) -> Array:
+    """The mean directions of names, each in all of PROMPTS."""
+    return unit(prompt_LD.reshape(-1, len(PROMPTS), prompt_LD.shape[1]).mean(axis=1))
 
 
 def compare(answers: dict[str, Answers]) -> str:

@@ -1,10 +1,15 @@
 """Read the table of pairs, and compute aiSFX's features of every window once.
 
+    python -m scripts.mini.features DIR
+
+DIR holds pairs.csv and gets features.npz. A second run computes only what is missing.
+
 W windows, F features, T captions, D dimensions of MiniLM.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import json
@@ -135,11 +140,11 @@ class AudioFeatures:
             stat = Path(path).stat()
             stamp = f"{path} {stat.st_size} {stat.st_mtime_ns}"
             if keys.get(stamp) not in self.cache.known:
-                wave_S = self._read(path)
+                wave_S = self.read(path)
                 samples = np.round(wave_S * 32767).astype(np.int16).tobytes()
                 keys[stamp] = hashlib.blake2b(samples, digest_size=12).hexdigest()
                 if keys[stamp] not in self.cache.known:
-                    self.cache.known[keys[stamp]] = self._compute(wave_S).astype(np.float16)
+                    self.cache.known[keys[stamp]] = self.compute(wave_S).astype(np.float16)
                     new += 1
             found.append(self.cache.known[keys[stamp]].astype(np.float32))
             if new and (new % 500 == 0 or number == len(paths)):
@@ -148,7 +153,7 @@ class AudioFeatures:
                 self.keys_file.write_text(json.dumps(keys))
         return found
 
-    def _read(self, path: str) -> Array:
+    def read(self, path: str) -> Array:
         parts, length = [], 0
         for block in blocks(path, self.rate, path):
             parts.append(block)
@@ -158,7 +163,7 @@ class AudioFeatures:
         return np.concatenate([*parts, np.zeros(0 if length else 1, np.float32)])[: LONGEST_S * self.rate]
 
     @torch.inference_mode()
-    def _compute(self, wave_S: Array) -> Array:
+    def compute(self, wave_S: Array) -> Array:
         pieces = [wave_S[start : start + self.samples] for start in window_starts(len(wave_S), *[self.samples] * 2)]
         audible = [piece for piece in pieces if not is_silent(piece)] or pieces[:1]
         rows = [
@@ -170,10 +175,10 @@ class AudioFeatures:
 
 
 class MiniLM:
-    """MiniLM's unit sentence embeddings, cached in `folder`."""
+    """MiniLM's unit sentence embeddings. They are not cached: in a batch, the last digits depend on the other texts, so
+    equal lists must meet in equal batches."""
 
     def __init__(self, folder: Path) -> None:
-        self.cache = Cache(folder / "minilm.npz")
         encoder = weights_file(MINILM, f"{MINILM_MODEL}/model.safetensors", folder)
         self.tokenizer = Tokenizer.read(weights_file(MINILM, f"{MINILM_MODEL}/tokenizer.json", folder), 77)
         self.tower = TextTower(MINILM_TOWER).eval()
@@ -184,22 +189,33 @@ class MiniLM:
     def __call__(self, texts: Iterable[str]) -> Array:
         """(T, D), in float32."""
         listed = list(texts)
-        new = [text for text in dict.fromkeys(listed) if text not in self.cache.known]
-        for rows, tokens in self.tokenizer.batches(new, 32):
+        number = {text: place for place, text in enumerate(dict.fromkeys(listed))}
+        vector_UD = np.zeros((len(number), self.tower.config.hidden_size), np.float32)
+        for rows, tokens in self.tokenizer.batches([*number], 32):
             batch = TextBatch(torch.from_numpy(tokens.ids_BL), torch.from_numpy(tokens.mask_BL))
-            vectors = F.normalize(self.tower(batch), dim=-1).numpy()
-            self.cache.known |= {new[row]: vector[None] for row, vector in zip(rows, vectors, strict=True)}
-        if new:
-            self.cache.save()
-        return np.concatenate([self.cache.known[text] for text in listed])
+            vector_UD[rows] = F.normalize(self.tower(batch), dim=-1).numpy()
+        return vector_UD[[number[text] for text in listed]]
 
 
-def as_pairs(rows: Sequence[Row], windows: Sequence[Array], caption_TD: Array) -> Pairs:
-    """Join rows, features and embeddings of captions."""
+def as_pairs(rows: Sequence[Row], windows: Sequence[Array], caption_TD: Array, class_ND: Array) -> Pairs:
+    """Join rows, features, and embeddings of captions and of classes."""
     return Pairs(
         np.concatenate(windows),
         np.repeat(np.arange(len(rows)), [len(part) for part in windows]),
         caption_TD,
         np.repeat(np.arange(len(rows)), [len(row.captions) for row in rows]),
         np.array([row.group for row in rows]),
+        class_ND,
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    torch.set_num_threads(1)
+    AudioFeatures(folder)([row.path for row in read_rows(folder / "pairs.csv")], print)
+
+
+if __name__ == "__main__":
+    main()

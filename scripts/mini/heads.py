@@ -10,7 +10,7 @@ clip is the normalised mean of the unit vectors of its windows, as `openclap.Emb
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from openclap.models.clap import mlp_relu
 
@@ -35,6 +36,7 @@ class Pairs:
         window_WF: features of all windows; `owner_W` is the clip of each, in ascending order.
         caption_TD: MiniLM's unit embeddings of all captions; `owner_T` is the clip of each.
         group_N: equal for sounds of one recording session, also across packages.
+        class_ND: MiniLM's embeddings of the clips' classes, zeros for clips without one.
     """
 
     window_WF: Array
@@ -42,6 +44,7 @@ class Pairs:
     caption_TD: Array
     owner_T: NDArray[np.int64]
     group_N: NDArray[np.str_]
+    class_ND: Array
 
     def take(self, chosen: NDArray[np.int64]) -> Pairs:
         """The pairs of some clips, numbered anew."""
@@ -56,6 +59,7 @@ class Pairs:
             self.caption_TD[captions][order_T],
             number_N[self.owner_T[captions]][order_T],
             self.group_N[chosen],
+            self.class_ND[chosen],
         )
 
     @property
@@ -72,10 +76,10 @@ class Pairs:
 
     @property
     def target_ND(self) -> Array:
-        """The mean direction of each clip's captions."""
+        """The mean direction of each clip's captions, and its class."""
         sum_ND = np.zeros((len(self.group_N), self.caption_TD.shape[1]), np.float32)
         np.add.at(sum_ND, self.owner_T, self.caption_TD)
-        return unit(sum_ND)
+        return unit(unit(sum_ND) + self.class_ND)
 
 
 def unit(x: Array) -> Array:
@@ -133,14 +137,18 @@ class Scaling:
         return (window_WF - self.mean_F) / self.scale_F
 
 
-def ridge(pairs: Pairs, strength: float = 3.0) -> Map:
-    """Linear regression from features to the mean caption of the clip."""
+def ridges(pairs: Pairs, strengths: Sequence[float]) -> list[Map]:
+    """Linear regressions from features to the mean caption of the clip, one of each strength."""
     scaling = Scaling.fit(pairs)
     x_WF, y_WD, weight_W1 = scaling(pairs.window_WF), pairs.target_ND[pairs.owner_W], pairs.weight_W[:, None]
-    gram_FF = (x_WF * weight_W1).T @ x_WF
-    penalty_FF = strength * np.trace(gram_FF) / len(gram_FF) * np.eye(len(gram_FF))
-    matrix_FD = np.linalg.solve(gram_FF + penalty_FF, (x_WF * weight_W1).T @ (y_WD - (y_WD * weight_W1).sum(axis=0)))
-    return lambda window_WF: (scaling(window_WF) @ matrix_FD).astype(np.float32)
+    values_F, axes_FF = np.linalg.eigh((x_WF * weight_W1).T @ x_WF)
+    moment_FD = axes_FF.T @ ((x_WF * weight_W1).T @ (y_WD - (y_WD * weight_W1).sum(axis=0)))
+
+    def regression(strength: float) -> Map:
+        matrix_FD = axes_FF @ (moment_FD / (np.maximum(values_F, 0) + strength * values_F.mean())[:, None])
+        return lambda window_WF: (scaling(window_WF) @ matrix_FD).astype(np.float32)
+
+    return [regression(strength) for strength in strengths]
 
 
 def kernel(pairs: Pairs, temperature: float = 0.1) -> Map:
@@ -219,8 +227,9 @@ def category_map(pairs: Pairs, category_KD: Array) -> Map:
 
 
 def weighted(*parts: tuple[float, Map]) -> Map:
-    """The weighted sum of the unit vectors of several maps."""
-    return lambda window_WF: sum(weight * unit(part(window_WF)) for weight, part in parts)  # type: ignore[return-value]
+    """The weighted sum of the unit vectors of several maps; those of weight 0 are left out."""
+    used = [(weight, part) for weight, part in parts if weight]
+    return lambda window_WF: sum(weight * unit(part(window_WF)) for weight, part in used)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -265,6 +274,7 @@ class StudentOptions:
         teacher: weight of the distance to the teacher's embeddings.
         soft: temperature of the targets: similarities of captions in place of one-hot ones; 0 for one-hot ones.
         mixed: share of a batch that is interpolated with other windows, as are their captions.
+        average: decay of the moving average of the weights over steps, which is kept; 0 keeps the last weights.
     """
 
     steps: int = 300
@@ -276,6 +286,7 @@ class StudentOptions:
     soft: float = 0.1
     mixed: float = 0.5
     text_head: bool = False
+    average: float = 0.0
     seed: int = 0
 
 
@@ -305,6 +316,7 @@ def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -
     chance_W = pairs.weight_W.astype(np.float64) / pairs.weight_W.sum(dtype=np.float64)
     first_N = np.searchsorted(pairs.owner_T, np.arange(len(pairs.group_N)))
     count_N = np.bincount(pairs.owner_T)
+    averaged = AveragedModel(audio_head, multi_avg_fn=get_ema_multi_avg_fn(options.average))
     for _ in range(options.steps):
         rows = rng.choice(len(x_WF), options.batch, p=chance_W)
         owner = pairs.owner_W[rows]
@@ -328,7 +340,13 @@ def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -
         loss.backward()
         optimizer.step()
         schedule.step()
-    return Head.of(audio_head, scaling), Head.of(text_head) if options.text_head else None, float(scale.detach().exp())
+        if options.average:
+            averaged.update_parameters(audio_head)
+    return (
+        Head.of(averaged.module if options.average else audio_head, scaling),
+        Head.of(text_head) if options.text_head else None,
+        float(scale.detach().exp()),
+    )
 
 
 def _with_dropout(head: torch.nn.Sequential, x: torch.Tensor, shares: tuple[float, float]) -> torch.Tensor:

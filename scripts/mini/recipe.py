@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scripts.mini import heads
@@ -18,8 +19,29 @@ UNUSED = tuple(place for place, name in enumerate(CATEGORIES) if name == "ARCHIV
 PHRASES = [phrase for phrases in CATEGORIES.values() for phrase in phrases]
 SIZES = presets.MINI.audio.categories  # type: ignore[union-attr]
 """Outputs of the category heads."""
-PRIOR, KERNEL, RIDGE = 1.0, 1.0, 1.0
-"""Weights of the teacher's three parts."""
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """What a closed form is made with; `scripts.mini.choose` measured which.
+
+    Attributes:
+        exponent: of the whitening of captions, from 0 (centred alone) to 0.5 (all variances equal).
+        ridge: strength of the regression, in mean variances of the features.
+        temperature: of the similarities to training clips.
+        parts: weights of ridge regression, of the captions of similar clips, and of the names of categories.
+        classes: weight of a clip's class beside its captions.
+    """
+
+    exponent: float = 0.4
+    ridge: float = 1.0
+    temperature: float = 0.05
+    parts: tuple[float, float, float] = (1.0, 0.5, 1.0)
+    classes: float = 0.5
+
+
+CHOSEN = Strengths()
+"""Those of mini."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +56,12 @@ Method = Callable[[Pairs, Array], Trained]
 """Trains on pairs; the second argument holds MiniLM's embeddings of PHRASES."""
 
 
-def centred(pairs: Pairs) -> tuple[Pairs, Whitening]:
-    """Pairs with centred captions, not whitened."""
-    text = Whitening.fit(pairs.caption_TD, exponent=0.0)
-    return replace(pairs, caption_TD=text(pairs.caption_TD)), text
-
-
-def whitened(pairs: Pairs) -> tuple[Pairs, Whitening]:
-    """Pairs with whitened captions."""
-    text = Whitening.fit(pairs.caption_TD)
-    return replace(pairs, caption_TD=text(pairs.caption_TD)), text
+def whitened(pairs: Pairs, exponent: float, classes: float) -> tuple[Pairs, Whitening]:
+    """Pairs with captions, and classes of that weight, whitened by the captions."""
+    text = Whitening.fit(pairs.caption_TD, exponent=-exponent)
+    known_N1 = np.abs(pairs.class_ND).max(axis=1, keepdims=True) > 0
+    class_ND = np.where(known_N1, classes * text(pairs.class_ND), 0).astype(np.float32)
+    return replace(pairs, caption_TD=text(pairs.caption_TD), class_ND=class_ND), text
 
 
 def names_of_outputs(pairs: Pairs, phrase_PD: Array) -> Array:
@@ -53,37 +71,40 @@ def names_of_outputs(pairs: Pairs, phrase_PD: Array) -> Array:
     return category_CD[heads.align_categories(pairs, SIZES, category_CD, UNUSED)]
 
 
-def teacher(
-    pairs: Pairs, phrase_PD: Array, *, ridge: float = RIDGE, kernel: float = KERNEL, prior: float = PRIOR
-) -> Map:
-    """The sum of ridge regression, nearest captions and names of categories; a part of weight 0 is left out."""
+def teacher(pairs: Pairs, phrase_PD: Array, strengths: Strengths) -> Map:
+    """The sum of ridge regression, nearest captions and names of categories, on captions that are whitened already."""
+    ridge, kernel, names = strengths.parts
     parts: list[tuple[float, Map]] = []
     if ridge:
-        parts.append((ridge, heads.ridge(pairs)))
+        parts.append((ridge, heads.ridges(pairs, [strengths.ridge])[0]))
     if kernel:
-        parts.append((kernel, heads.kernel(pairs)))
-    if prior:
-        parts.append((prior, heads.category_map(pairs, names_of_outputs(pairs, phrase_PD))))
+        parts.append((kernel, heads.kernel(pairs, strengths.temperature)))
+    if names:
+        parts.append((names, heads.category_map(pairs, names_of_outputs(pairs, phrase_PD))))
     return heads.weighted(*parts)
 
 
-def closed_form(pairs: Pairs, phrase_PD: Array, *, whiten: bool = True, **weights: float) -> Trained:
+def closed_form(pairs: Pairs, phrase_PD: Array, *, strengths: Strengths = CHOSEN, **changes: Any) -> Trained:
     """A teacher alone."""
-    pairs, text = (whitened if whiten else centred)(pairs)
-    return Trained(teacher(pairs, text(phrase_PD), **weights), text)
+    strengths = replace(strengths, **changes)
+    pairs, text = whitened(pairs, strengths.exponent, strengths.classes)
+    return Trained(teacher(pairs, text(phrase_PD), strengths), text)
 
 
-def contrastive(pairs: Pairs, phrase_PD: Array, *, options: StudentOptions = INFONCE, whiten: bool = False) -> Trained:
+def contrastive(pairs: Pairs, phrase_PD: Array, *, options: StudentOptions = INFONCE, exponent: float = 0.0) -> Trained:
     """Heads by gradient descent without a teacher."""
-    pairs, text = (whitened if whiten else centred)(pairs)
+    pairs, text = whitened(pairs, exponent, 0.0)
     audio, text_head, _ = heads.student(pairs, options)
     return Trained(audio, text if text_head is None else lambda text_TD: text_head(text(text_TD)))
 
 
-def distilled(pairs: Pairs, phrase_PD: Array, *, options: StudentOptions, **weights: float) -> Trained:
+def distilled(
+    pairs: Pairs, phrase_PD: Array, *, options: StudentOptions, strengths: Strengths = CHOSEN, **changes: Any
+) -> Trained:
     """A head by gradient descent that also follows a teacher."""
-    pairs, text = whitened(pairs)
-    audio, _, _ = heads.student(pairs, options, teacher(pairs, text(phrase_PD), **weights))
+    strengths = replace(strengths, **changes)
+    pairs, text = whitened(pairs, strengths.exponent, strengths.classes)
+    audio, _, _ = heads.student(pairs, options, teacher(pairs, text(phrase_PD), strengths))
     return Trained(audio, text)
 
 
@@ -97,24 +118,27 @@ def _plain(trained: Trained) -> Trained:
 
 
 MINI = StudentOptions(teacher=10.0)
+RIDGE, KERNEL, NAMES = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+"""Each part of the teacher alone."""
 BASELINES: Mapping[str, Method] = {
     "InfoNCE heads": plain(contrastive),
-    "ridge": plain(partial(closed_form, whiten=False, kernel=0, prior=0)),
-    "kernel": plain(partial(closed_form, whiten=False, ridge=0, prior=0)),
+    "ridge": plain(partial(closed_form, exponent=0.0, parts=RIDGE, classes=0.0)),
+    "kernel": plain(partial(closed_form, exponent=0.0, parts=KERNEL, classes=0.0)),
 }
 METHODS: Mapping[str, Method] = {
     **BASELINES,
-    "ridge, categories": partial(closed_form, whiten=False, kernel=0, prior=0),
-    "kernel, categories": partial(closed_form, whiten=False, ridge=0, prior=0),
+    "ridge, categories": partial(closed_form, exponent=0.0, parts=RIDGE),
+    "kernel, categories": partial(closed_form, exponent=0.0, parts=KERNEL),
     "InfoNCE heads, categories": contrastive,
-    "ridge, categories, whitened": partial(closed_form, kernel=0, prior=0),
-    "kernel, categories, whitened": partial(closed_form, ridge=0, prior=0),
-    "names of categories alone": partial(closed_form, ridge=0, kernel=0),
-    "ridge + names": partial(closed_form, kernel=0),
-    "ridge + kernel": partial(closed_form, prior=0),
+    "ridge, categories, whitened": partial(closed_form, parts=RIDGE),
+    "kernel, categories, whitened": partial(closed_form, parts=KERNEL),
+    "names of categories alone": partial(closed_form, parts=NAMES),
+    "ridge + names": partial(closed_form, parts=(1.0, 0.0, 1.0)),
+    "ridge + kernel": partial(closed_form, parts=(1.0, 1.0, 0.0)),
     "ridge + kernel + names": closed_form,
-    "soft targets": partial(contrastive, options=StudentOptions(), whiten=True),
+    "soft targets": partial(contrastive, options=StudentOptions(), exponent=0.4),
     "mini": partial(distilled, options=MINI),
+    "mini without classes": partial(distilled, options=MINI, classes=0.0),
     "mini without mixtures": partial(distilled, options=replace(MINI, mixed=0.0)),
     "mini with one-hot targets": partial(distilled, options=replace(MINI, soft=0.0)),
 }

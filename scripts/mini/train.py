@@ -97,8 +97,8 @@ def _regress(x_NC: Array, y_ND: Array) -> tuple[Array, Array]:
 
 def fit_audio_head(data: Data, chosen: NDArray[np.int64]) -> tuple[Head, Whitening, float]:
     """The audio head, the whitening of the space that it maps to, and the factor of similarities."""
-    pairs, whitening = recipe.whitened(data.pairs.take(chosen))
-    taught = recipe.teacher(pairs, whitening(data.phrase_PD))
+    pairs, whitening = recipe.whitened(data.pairs.take(chosen), recipe.CHOSEN.exponent, recipe.CHOSEN.classes)
+    taught = recipe.teacher(pairs, whitening(data.phrase_PD), recipe.CHOSEN)
     head, _, scale = heads.student(pairs, recipe.MINI, taught)
     return head, whitening, scale
 

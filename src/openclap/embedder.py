@@ -21,15 +21,16 @@ from numpy.typing import NDArray
 from openclap.audio.inputs import Sound, blocks, named
 from openclap.audio.mono import DEFAULT_MONO, MonoBlocks, MonoConfig, is_silent
 from openclap.audio.windows import complete_step, cut_windows, window_starts
+from openclap.collapse import warn_of_collapsed_text
 from openclap.decode_ahead import DecodeAhead, PendingSound, Piece, PooledWindow
 from openclap.errors import AudioError, CheckpointError, ConfigError
 from openclap.limits import check_count
 from openclap.text.prompts import LABEL, SOUND, prompts
-from openclap.types import Recording, SecondsProgress, Timeline, Window
+from openclap.types import Recording, SecondsProgress, Signature, Timeline, Window
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from openclap.audio.frontend import FrontEnd
     from openclap.models.clap import CLAP
@@ -65,6 +66,10 @@ class Embedder:
         longest_s: the longest recording that is embedded, in seconds; a longer one raises AudioError. No limit by
             default, since memory does not grow with the length: it is for sounds from strangers.
 
+    Args:
+        check_texts: before the first text, warn if the model embeds all texts alike (`openclap.collapse`). Not earlier:
+            a program that embeds sounds alone should not wait for the text tower.
+
     Examples:
         >>> model = openclap.load("mini")
         >>> audio_ND = model.embed_audio(["dog.ogg", "applause.ogg"])
@@ -73,13 +78,22 @@ class Embedder:
         (2, 2)
     """
 
-    def __init__(self, runtime: Runtime, *, mono: MonoConfig = DEFAULT_MONO, longest_s: float = math.inf) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        mono: MonoConfig = DEFAULT_MONO,
+        longest_s: float = math.inf,
+        check_texts: bool = False,
+    ) -> None:
         self.runtime, self.mono, self.longest_s = runtime, mono, longest_s
+        self._check_texts = check_texts
 
     @property
     def preset(self) -> Preset:
-        """Configuration of the front end and the towers."""
-        return self.runtime.preset
+        """Configuration of the front end and the towers. Models that transformers computes have none (ConfigError)."""
+        preset: Preset = self._of_own_networks("preset")
+        return preset
 
     @property
     def precision(self) -> str:
@@ -89,12 +103,17 @@ class Embedder:
     @property
     def sample_rate(self) -> int:
         """Hz of the waveforms that the model reads."""
-        return self.preset.frontend.mel.rate
+        return self._signature.rate
 
     @property
     def input_samples(self) -> int:
         """Length of the model's input in samples."""
-        return self.preset.frontend.samples
+        return self._signature.samples
+
+    @property
+    def embedding_size(self) -> int:
+        """The number of dimensions D of an embedding."""
+        return self._signature.embedding_size
 
     @property
     def window_s(self) -> float:
@@ -121,7 +140,7 @@ class Embedder:
         )
         if self._fuses:
             policy = "The whole clip resized, and the middle stretch of each third, fused by the model."
-        elif self.preset.frontend.is_any_length:
+        elif self._signature.is_any_length:
             policy = f"The whole clip at its own length up to {longest_s:.2f} s; a longer one in {windows}"
         else:
             policy = windows[0].upper() + windows[1:]
@@ -142,7 +161,7 @@ class Embedder:
             if isinstance(vector, AudioError):
                 raise vector
             vectors.append(vector)
-        return np.stack(vectors) if vectors else np.zeros((0, self.preset.embedding_size), np.float32)
+        return np.stack(vectors) if vectors else np.zeros((0, self.embedding_size), np.float32)
 
     def embed_each(
         self, sounds: Iterable[Sound], batch_size: int = 16, *, progress: SecondsProgress | None = None
@@ -165,7 +184,10 @@ class Embedder:
         batch_size = check_count("batch_size", batch_size)
         texts = _strings(texts, "texts")
         if not texts:
-            return np.zeros((0, self.preset.embedding_size), np.float32)
+            return np.zeros((0, self.embedding_size), np.float32)
+        if self._check_texts:
+            self._check_texts = False
+            warn_of_collapsed_text(self)
         vectors = self.runtime.embed_texts(texts, batch_size)
         if not np.isfinite(vectors).all():
             raise CheckpointError(f"The model returns no finite embedding of a text. {DAMAGED}")
@@ -343,7 +365,7 @@ class Embedder:
         """
         self.runtime.save(Path(folder))
 
-    # The following members need the torch runtime: other runtimes have no networks in Python.
+    # The following members need openclap's own networks in torch: other runtimes have none in Python.
 
     @property
     def clap(self) -> CLAP:
@@ -354,6 +376,12 @@ class Embedder:
     @clap.setter
     def clap(self, networks: CLAP) -> None:
         self.runtime = self._of_torch("replaced")(clap=networks)
+
+    @property
+    def network(self) -> nn.Module:
+        """The weights in torch, whoever built the network: `clap`, or the model of transformers."""
+        network: nn.Module = self._attribute("network", "torch")
+        return network
 
     @property
     def objective(self) -> dict[str, Tensor]:
@@ -401,18 +429,29 @@ class Embedder:
 
     def _of_torch(self, name: str) -> Any:
         """An attribute of the torch runtime. Raises ConfigError for another runtime."""
+        return self._attribute(name, "openclap's own networks in torch")
+
+    def _of_own_networks(self, name: str) -> Any:
+        """An attribute of runtimes of openclap's own networks. Raises ConfigError for another runtime."""
+        return self._attribute(name, "openclap's own networks")
+
+    def _attribute(self, name: str, needed: str) -> Any:
         if not hasattr(type(self.runtime), name) and name not in vars(self.runtime):
-            raise ConfigError(f"The attribute {name} needs the torch runtime, and this model has {self.runtime.name}.")
+            raise ConfigError(f"The attribute {name} needs {needed}, and this model has {self.runtime.name}.")
         return getattr(self.runtime, name)
 
     @property
+    def _signature(self) -> Signature:
+        return self.runtime.signature
+
+    @property
     def _fuses(self) -> bool:
-        return self.preset.frontend.long == "fusion"
+        return self._signature.fuses
 
     @property
     def _whole_samples(self) -> int:
         """The longest clip that a model reads in one piece, fusion models apart."""
-        return self.preset.frontend.whole_samples
+        return self._signature.whole_samples
 
     def _cover(self, sound: Iterator[NDArray[np.float32]]) -> Iterator[Piece]:
         """The pieces that `embed_audio` averages, all in one window over the whole sound."""
@@ -448,7 +487,7 @@ class Embedder:
         """
         batch_size = check_count("batch_size", batch_size)
         most_samples = batch_size * self.input_samples
-        most_pieces = most_samples if self.preset.frontend.is_any_length else batch_size
+        most_pieces = most_samples if self._signature.is_any_length else batch_size
         queued_samples = 0
         waiting: deque[PendingSound] = deque()
         queue: list[tuple[PendingSound, Piece]] = []

@@ -19,6 +19,7 @@ from openclap.audio.io import decode_part, describe
 from openclap.audio.metadata import read_metadata
 from openclap.audio.mono import Channels, is_silent
 from openclap.checkpoints.bundled import MINI
+from openclap.collapse import warn_of_collapsed_audio
 from openclap.embedder import Embedder, Vectors
 from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError, OpenClapError
 from openclap.limits import check_count, check_path
@@ -30,6 +31,7 @@ from openclap.search.filters import Where
 from openclap.search.fit import update_background
 from openclap.search.folder import check_precision, replaced_folder
 from openclap.search.index import FileRow, Hits, Index, IndexIdentity
+from openclap.search.labels import Label, default_labels, parse_labels, read_labels, update_labels
 from openclap.search.paths import absolute
 from openclap.search.queries import SearchQuery, count_facets, find
 from openclap.search.rebuild import exchange, prepare
@@ -185,7 +187,7 @@ class Library:
             exclude=header.exclude,
             progress=progress,
         )
-        library._update_background()
+        library._update_derived()
         exchange(old, header, new)
         return cls(Index.open(place), library.embedder), report
 
@@ -216,6 +218,8 @@ class Library:
         self._check_precision()
         by_path = {absolute(record.audio): record for record in records}
         share = _share(part) if part else None
+        if not self.index.count()[0]:
+            warn_of_collapsed_audio(self.embedder)  # once: an index keeps its model
         report = scanning.add(
             self.index,
             [Path(root) for root in roots],
@@ -228,7 +232,7 @@ class Library:
             progress=progress,
         )
         if share is None:
-            self._update_background()
+            self._update_derived()
         return report
 
     def update(
@@ -250,7 +254,7 @@ class Library:
         self._check_precision()
         if changed is not None:
             report = scanning.add_changed(self.index, changed, self._embed(seconds), describe, metadata=read_metadata)
-            self._update_background()
+            self._update_derived()
             return report
         roots = [root.found(self.index.place.own_folder) for root in self.index.header().roots]
         if not roots:
@@ -366,11 +370,32 @@ class Library:
     def _embed(self, seconds: Callable[[float], None] | None) -> scanning.EmbedRecordings:
         return lambda sounds: self.embedder.recordings_each(sounds, keep_truncated=True, progress=seconds)
 
-    def _update_background(self) -> None:
-        """Update the background for the fit of queries. The index is complete without it: a model without a tokenizer,
-        a full disk or another writer only means that searches show no fit."""
+    def label(self, labels: str | None = None) -> tuple[Label, ...]:
+        """Label all sounds by zero-shot classification, for the condition `labels=Rain`; new sounds are labelled when
+        they are added. See `openclap.search.labels` for how.
+
+        Args:
+            labels: one a line: a name, or a name with descriptions, "Rain: rain falling; heavy rain". By default
+                the labels that the index has, or those of `openclap.search.label_list`.
+
+        Returns the labels.
+
+        Raises ConfigError for labels that cannot be read, and DataError when the index cannot be written.
+        """
+        before = read_labels(self.index)
+        chosen = parse_labels(labels) if labels is not None else before.labels if before else default_labels()
+        self._update_labels(chosen)
+        return chosen
+
+    def _update_labels(self, labels: tuple[Label, ...] | None = None) -> None:
+        update_labels(self.index, self.embedder.embed_text, self.embedder.runtime.logit_scale, labels)
+
+    def _update_derived(self) -> None:
+        """Update the background for the fit of queries, and the labels. The index is complete without them: a model
+        without a tokenizer, a full disk or another writer only means that searches show no fit."""
         with suppress(OpenClapError):
             update_background(self.index, self.embedder.embed_text)
+            self._update_labels()
 
     def _warn_if_silent(self, path: str, sound: Sound) -> None:
         if all(is_silent(wave) for wave in blocks(sound, self.embedder.sample_rate, path, self.embedder.mono)):
@@ -383,7 +408,7 @@ def identity_of(embedder: Embedder, name: str, revision: str | None = None) -> I
     return IndexIdentity(
         digest=embedder.digest(),
         model=name,
-        dim=embedder.preset.embedding_size,
+        dim=embedder.embedding_size,
         length_s=embedder.window_s,
         hop_s=embedder.window_s,
         channels=embedder.mono.channels,

@@ -80,7 +80,7 @@ def load(
     chosen = _choose_runtime(name, runtime, device, precision, revision, is_plain=preset is None and not compile)
     loader = runtimes.loader(chosen, device, precision, compile=compile)  # check options before a download
     path = locate(name, revision=revision, offline=offline)
-    return Embedder(loader.read(path, preset=preset, tokenizer=tokenizer, offline=offline), mono=mono)
+    return Embedder(loader.read(path, preset=preset, tokenizer=tokenizer, offline=offline), mono=mono, check_texts=True)
 
 
 def _choose_runtime(
@@ -171,6 +171,8 @@ def locate(source: str, *, revision: str | None = None, offline: bool = False) -
     known = published.find(source)
     if known is not None:
         return published.fetch(known, revision=revision, offline=offline)
+    if names := published.names_in(source):
+        raise CheckpointError(f"{source}: holds several models. Choose one by its name: {', '.join(names)}.")
     if _is_known(source):
         return hub.download(source, revision=revision, offline=offline)
     raise _no_such_model(source)

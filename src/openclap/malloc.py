@@ -1,8 +1,9 @@
-"""Tune glibc's allocator for large arrays. With other C libraries these functions do nothing."""
+"""Tune memory: glibc's allocator for large arrays (nothing is changed elsewhere), and Python's collector of cycles."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -37,6 +38,21 @@ def retain_freed_memory() -> Iterator[None]:
         _set_options(DEFAULT | RETAIN_SOME)
         with suppress(OSError, TypeError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Pause the search for reference cycles, for code that makes many objects and no cycles.
+
+    Among millions of records, searching all of them again and again takes a fifth of the time of planning a data set.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _set_options(options: Mapping[int, int]) -> None:

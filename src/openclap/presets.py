@@ -27,6 +27,7 @@ from openclap.models.config import (
     TextTowerConfig,
     WhisperConfig,
 )
+from openclap.types import Signature
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,6 +60,21 @@ class Preset:
     def moment_samples(self) -> float:
         """Samples from one moment of the audio tower to the next: its resolution in time."""
         return self.audio.moment_frames(self.frontend.frames) * self.frontend.mel.hop
+
+    @property
+    def signature(self) -> Signature:
+        """Input and output of its model."""
+        front = self.frontend
+        return Signature(
+            self.name,
+            front.mel.rate,
+            front.samples,
+            front.whole_samples,
+            front.is_any_length,
+            front.long == "fusion",
+            self.embedding_size,
+            self.text.context,
+        )
 
 
 ADDED = ("audio_head", "text_head", "unit_audio")
@@ -261,7 +277,9 @@ def to_dict(preset: Preset) -> dict[str, Any]:
     """Convert a preset to plain data for `config.json`."""
     kind = next(kind for kind, config in _CONFIGS.items() if isinstance(preset.audio, config))
     audio = {"tower": kind, **_stored(preset.audio, added=("categories",))}
-    return _stored(preset, added=ADDED) | {"frontend": _stored(preset.frontend, added=("longest",)), "audio": audio}
+    frontend = _stored(preset.frontend, added=("longest",))
+    frontend["mel"] = _stored(preset.frontend.mel, added=("filterbank_rate",))
+    return _stored(preset, added=ADDED) | {"frontend": frontend, "audio": audio}
 
 
 def _stored(config: Any, *, added: Collection[str]) -> dict[str, Any]:

@@ -39,6 +39,31 @@ AUDIO_SUFFIXES = frozenset({
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model reads and returns, whatever computes it.
+
+    Attributes:
+        name: of the model's preset or type, for people.
+        rate: Hz of its waveforms.
+        samples: length of its input, which is also that of the windows of a recording.
+        whole_samples: the longest clip that it reads in one piece; longer ones are read in windows, unless it `fuses`.
+        is_any_length: whether a shorter clip keeps its length, and costs in proportion to it.
+        fuses: whether it reads a longer clip as a whole and three stretches of it.
+        embedding_size: dimensions D of its embeddings.
+        context: the tokens of a text that it reads.
+    """
+
+    name: str
+    rate: int
+    samples: int
+    whole_samples: int
+    is_any_length: bool
+    fuses: bool
+    embedding_size: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
 class AudioBatch:
     """Input of an audio tower. V is 1 for plain presets and 4 for fusion: whole, front, middle, back.
 

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
+import pytest
 import soundfile
 
 from openclap.library import Library
+from openclap.server.security import Access
 from support.browsing import Reader, until
 from support.serving import LiveServer
 
@@ -48,6 +51,61 @@ def test_stars_make_a_collection_that_exports_as_csv(open_page: Open, served: Se
     until(lambda: httpx.get(f"{server.url}/v1/collections").json()["names"] == [], reader)
     reader.page.get_by_role("button", name="Undo").click()
     until(lambda: httpx.get(f"{server.url}/v1/collections").json()["names"] == ["Starred"], reader)
+
+
+def test_a_collection_is_exported_as_a_folder_of_links(
+    open_page: Open, served: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCLAP_HOME", str(tmp_path / "home"))
+    server = served({"a.ogg": "dog1", "sub/a.ogg": "cat"}, access=Access(is_local=True))
+    reader = open_page(server.url)
+    reader.wait_for_hits()
+    for row in (0, 1):
+        reader.page.locator(f".row[data-row='{row}']").get_by_label("Add to Starred").click()
+    until(lambda: reader.page.get_by_label("Remove from Starred").count() == 2, reader)
+    reader.page.get_by_role("button", name="Collections", exact=True).click()
+    reader.page.get_by_role("button", name="Export as folder of links").click()
+    folder = tmp_path / "home" / "collections" / "Starred"
+    reader.page.get_by_text(f"2 links in {folder}.").wait_for()
+    reader.page.get_by_role("button", name="Open the folder").wait_for()
+    links = {link.name: link.readlink() for link in folder.iterdir()}
+    assert links == {"a.ogg": tmp_path / "sounds" / "a.ogg", "a (2).ogg": tmp_path / "sounds" / "sub" / "a.ogg"}
+
+
+def test_a_hit_and_a_part_are_dragged_out(open_page: Open, served: Serve, tmp_path: Path) -> None:
+    server = served({"a: take “1”.ogg": "crickets"})
+    reader = open_page(server.url)
+    reader.wait_for_hits()
+    reader.page.evaluate(
+        "addEventListener('dragstart', event => { window.dragged = event.dataTransfer.getData('DownloadURL') })"
+    )
+
+    def drag_out(selector: str) -> tuple[str, str, httpx.Response]:
+        """The type, the name and the file of what Chromium would write where the pointer is let go."""
+        reader.page.evaluate("delete window.dragged")
+        box = reader.page.locator(selector).bounding_box()
+        reader.page.mouse.move(box["x"] + 12, box["y"] + box["height"] / 2)
+        reader.page.mouse.down()
+        reader.page.mouse.move(box["x"] + 60, box["y"] - 80, steps=8)
+        reader.wait_for("() => window.dragged")
+        kind, name, url = reader.page.evaluate("window.dragged").split(":", 2)
+        reader.page.mouse.up()
+        return kind, name, httpx.get(url)
+
+    kind, name, file = drag_out(".row[data-row='0'] .name")
+    assert (kind, name) == ("application/octet-stream", "a_ take “1”.ogg")
+    assert file.content == (tmp_path / "sounds" / "a: take “1”.ogg").read_bytes()
+    reader.drag(".row[data-row='0'] .waveform", 0.25, 0.5)
+    reader.page.wait_for_selector(".part-time")
+    kind, name, file = drag_out(".part-time")
+    assert (kind, name) == ("audio/wav", "a_ take “1”.wav")
+    part_N, rate = soundfile.read(io.BytesIO(file.content))
+    whole_N, _ = soundfile.read(tmp_path / "sounds" / "a: take “1”.ogg")
+    first = int(0.25 * len(whole_N))
+    assert len(part_N) == pytest.approx(0.25 * len(whole_N), abs=0.05 * rate)
+    # Where the part lies in the whole, by their correlation.
+    lags = np.correlate(whole_N[: first + len(part_N) + rate], part_N[: rate // 2], mode="valid")
+    assert np.argmax(lags) == pytest.approx(first, abs=0.03 * rate)
 
 
 def test_duplicates_are_played_side_by_side_and_judged(open_page: Open, served: Serve, tmp_path: Path) -> None:

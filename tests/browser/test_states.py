@@ -79,6 +79,36 @@ def test_a_full_server_is_asked_again(open_page: Open, served: Serve) -> None:
     assert reader.page.locator(".empty, .note").count() == 0
 
 
+def test_a_server_that_stays_full_has_its_sentence(open_page: Open, served: Serve) -> None:
+    server = served({"a.ogg": "dog1"}, limits=Limits(requests=0))
+    reader = open_page(server.url, quiet=True)
+    reader.page.clock.install()  # the pauses between the tries
+    reader.page.reload()
+    for _ in range(8):
+        reader.page.clock.run_for(10_000)
+        reader.page.wait_for_timeout(100)
+    reader.page.get_by_role("heading", name="The search failed").wait_for()
+    assert "a little later" in reader.page.inner_text(".empty")
+    server.service.limits = Limits()
+    reader.page.get_by_role("button", name="Try again").click()
+    reader.page.clock.run_for(1000)
+    reader.wait_for_hits()
+
+
+def test_a_token_of_an_earlier_server_is_asked_for_again(open_page: Open, served: Serve) -> None:
+    access = Access(TOKEN)
+    server = served({"a.ogg": "dog1", "b.ogg": "cat"}, access=access)
+    reader = open_page(f"{server.url}/?q=dog", quiet=True)
+    reader.page.get_by_label("Token").fill(TOKEN)
+    reader.page.get_by_role("button", name="Open", exact=True).click()
+    reader.wait_for_hits()
+    reader.page.context.clear_cookies()  # as after a restart, which makes a new cookie
+    reader.page.fill("#search", "cat")
+    reader.page.get_by_label("Token").fill(TOKEN)
+    reader.page.get_by_role("button", name="Open", exact=True).click()
+    reader.wait_for_hits("cat")
+
+
 @pytest.mark.long
 def test_the_page_goes_on_when_the_server_is_back(open_page: Open, demo_home: Path) -> None:
     index, environment = demo_home / "demo" / "index", {"OPENCLAP_HOME": str(demo_home)}
@@ -146,7 +176,7 @@ def test_hostile_names_and_metadata_show_as_themselves(
     reader.wait_for_hits()
     shown = reader.page.locator(".row .file").all_inner_texts()
     for name in HOSTILE:
-        assert name.replace("\n", "␊").replace("\t", "␉") in shown
+        assert name.replace("\n", "↵").replace("\t", "⇥") in shown
     for row in range(len(HOSTILE)):
         reader.page.locator(f".row[data-row='{row}'] .play").click()
         if row == 0:

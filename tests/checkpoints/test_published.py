@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+import openclap
 from openclap import presets
 from openclap.checkpoints import hub, published
-from openclap.checkpoints.published import PUBLISHED, closest, fetch, find
+from openclap.checkpoints.published import PUBLISHED, RECOMMENDATIONS, RECOMMENDED, closest, fetch, find
 from openclap.errors import CheckpointError
 from support.errors import raises_naming
 
@@ -23,6 +24,11 @@ NAMES = {
     "laion/larger_clap_general",
     "laion/larger_clap_music",
     "laion/larger_clap_music_and_speech",
+    "msclap-2022",
+    "msclap-2023",
+    "facebook/pe-av-small",
+    "facebook/pe-av-base",
+    "facebook/pe-av-large",
     "laion/clap2-small-audioxl-s1B",
     "laion/clap2-medium-audioxl-s1B",
     "laion/clap2-large-audioxl-s1B",
@@ -35,7 +41,9 @@ def test_published_models_are_found_with_and_without_suffix() -> None:
         assert entry.name == name and find(name) is entry and find(f"{name}.pt") is entry
         assert (entry.format == "laion") == (entry.file == f"{name}.pt")
         assert (entry.format == "open_clip") == (entry.audio == "naflex") == (entry.licence is None)
-        assert entry.audio in {*presets.AUDIO_TOWERS, "naflex"}
+        assert (entry.format == "transformers") == (entry.audio == "pe-av")
+        assert (entry.format == "msclap") == ((entry.file or "").startswith("CLAP_weights"))
+        assert entry.audio in {*presets.AUDIO_TOWERS, "naflex", "pe-av"}
         assert bool(entry.scores) <= (entry.source is not None)
         assert all(0 < score < 1 for score in entry.scores.values())
     assert find("630k") is None
@@ -45,6 +53,32 @@ def test_scores_in_names_equal_the_stated_scores() -> None:
     for name, entry in PUBLISHED.items():
         if "_esc_" in name:
             assert entry.scores["ESC-50"] == pytest.approx(float(name.rpartition("_")[2]) / 100)
+
+
+def test_every_recommended_model_has_a_licence_that_was_verified() -> None:
+    assert all(PUBLISHED[name].licence for name in RECOMMENDATIONS.values())
+    assert RECOMMENDATIONS["sounds in general"] == RECOMMENDED
+
+
+def test_a_repository_of_several_files_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    for repo, names in {
+        "microsoft/msclap": ["msclap-2022", "msclap-2023"],
+        "lukewys/laion_clap": ["630k-audioset-best", "630k-best"],
+    }.items():
+        with raises_naming(CheckpointError, repo, *names):
+            openclap.load(repo)
+
+
+def test_microsofts_files_are_fetched_by_their_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wanted = []
+
+    def download(repo: str, *, files: list[str], **options: object) -> Path:
+        wanted.append((repo, files))
+        return tmp_path
+
+    monkeypatch.setattr(hub, "download", download)
+    assert fetch(PUBLISHED["msclap-2023"]) == tmp_path / "CLAP_weights_2023.pth"
+    assert wanted == [("microsoft/msclap", ["CLAP_weights_2023.pth"])]
 
 
 def test_fusion_follows_the_names() -> None:

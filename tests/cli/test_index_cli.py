@@ -147,6 +147,31 @@ def test_facets_and_export(openclap: Call, library: Library, tmp_path: Path) -> 
     assert openclap("index", "export", tmp_path / "out", *index)[0] == 2
 
 
+def test_sounds_are_labelled_by_a_list(openclap: Call, library: Library, sounds: Path, tmp_path: Path) -> None:
+    index = ("--index", tmp_path / "index")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("# mine\nLow: a low tone; a deep hum\nNoise\n", encoding="utf-8")
+    code, out, _ = openclap("index", "label", labels, *index, "--json")
+    counts = {each["value"]: each["files"] for each in json.loads(out)}
+    assert code == 0 and counts.keys() == {"Low", "Noise"} and 6 <= sum(counts.values()) <= 12
+    value = max(counts, key=counts.__getitem__)
+    found = json.loads(openclap("search", "a tone", *index, "--where", f"label={value.upper()}", "--json")[1])
+    assert len(found) == counts[value] == len(library.search("a tone", where={"labels": value}))
+    assert openclap("index", "facets", "label", *index, "--json")[1].count("files") == sum(map(bool, counts.values()))
+    # The index keeps the list: a new sound is labelled by it.
+    shutil.copyfile(sounds / "low-0.wav", sounds / "new.wav")
+    with (sounds / "new.wav").open("ab") as file:
+        file.write(b"LIST\4\0\0\0none")  # other bytes, so another content
+    assert openclap("index", "update", *index)[0] == 0
+    assert sum(count for _, count in library.facets("labels", ["name=new.wav"])) >= 1
+    for wrong in ("|\n".join("ab"), "", "Low\nlow"):
+        labels.write_text(f"{wrong}\n", encoding="utf-8")
+        assert openclap("index", "label", labels, *index)[0] == 2, wrong
+    code, _, err = openclap("index", "label", tmp_path / "missing.txt", *index)
+    assert code == 2 and "missing.txt" in err
+    assert [label.name for label in library.label()] == ["Low", "Noise"]
+
+
 def test_only_unreadable_files_are_a_mistake(openclap: Call, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.wav").write_bytes(b"no sound")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openclap.checkpoints import hub
-from openclap.checkpoints.published import PUBLISHED
+from openclap.checkpoints.published import PUBLISHED, RECOMMENDATIONS
 from openclap.cli import run
 
 
@@ -32,6 +32,8 @@ def test_models_lists_published_and_local_models(here: Path, capsys: pytest.Capt
     assert max(len(line) for line in lines[: lines.index("")]) <= 100
     assert "tiny" in next(line for line in lines if "models/aaa" in line)
     assert marks["mini"] == "●" and ", the default" in next(line for line in lines if " mini " in line)
+    for use, name in RECOMMENDATIONS.items():
+        assert any(use in line and name in line for line in lines)
     assert "damaged" in next(line for line in lines if "models/bbb" in line)
     assert "openclap classify --model 630k-audioset-best" in said.err.splitlines()[-1]
     assert "a: README of LAION-CLAP, on its first split of ESC-50" in said.err
@@ -55,6 +57,8 @@ def test_models_json_states_the_sources_of_scores(here: Path, capsys: pytest.Cap
         "audio": "htsat-tiny",
         "fusion": False,
         "domain": "sound",
+        "good_for": "sounds",
+        "recommended_for": ["sounds in general"],
         "licence": "Apache-2.0",
         "megabytes": 615,
         "scores": {"ESC-50": 0.817},

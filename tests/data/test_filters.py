@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,3 +245,18 @@ def test_set_without_included_records_is_described(tmp_path: Path, make_records:
     with raises_naming(DataError, "none of 2", "skipped.jsonl"):
         build(records, tmp_path / "out", DataConfig(licences=("cc0",)))
     assert stats_of(tmp_path / "out").samples == 0
+
+
+def test_source_that_fails_midway_leaves_no_draft(tmp_path: Path, make_records: MakeRecords) -> None:
+    """A second run with the mended source starts afresh, in the same folder."""
+    good = make_records(3)
+
+    def failing() -> Iterator[Record]:
+        yield from good[:2]
+        raise DataError("The table is cut off.")
+
+    with pytest.raises(DataError):
+        plan(failing(), tmp_path / "out", DataConfig())
+    assert gc.isenabled()
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+    assert plan(good, tmp_path / "out", DataConfig()) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,20 @@ def test_prompts_read_underscores_as_spaces(embedder: BandEmbedder, test_clips: 
     accuracy = np.mean([classes[p] == c.label for p, c in zip(predicted, test_clips.clips, strict=True)])
     row = results.row("accuracy")
     assert row is not None and row.estimate.value == pytest.approx(accuracy)
+
+
+def test_a_label_scores_as_the_best_of_its_alternatives(embedder: BandEmbedder, test_clips: EvalClips) -> None:
+    named = dict(zip(SOUNDS, ("a hum or other drone", "hiss, click", *[*SOUNDS][2:]), strict=True))
+    task = replace(TASKS["zero-shot"], alternatives=True)
+    results = evaluate(embedder, Collection(with_labels(test_clips, named)), suite=[task])
+    classified = results.outputs["model", "zero-shot"].classified
+    assert classified is not None
+    sound_ND = embed_clips(embedder, test_clips).astype(np.float64)
+    for number, label in enumerate(results.outputs["model", "zero-shot"].classes):
+        parts = {"a hum or other drone": ["a hum", "drone"], "hiss, click": ["hiss", "click"]}.get(label, [label])
+        text_AD = embedder.embed_text([f"This is a sound of {part.replace('_', ' ')}." for part in parts])
+        best_N = (sound_ND @ text_AD.T.astype(np.float64)).max(axis=1)
+        np.testing.assert_allclose(classified.score_NC[:, number], best_N, atol=1e-6)
 
 
 def test_a_single_label_is_no_task(embedder: BandEmbedder, test_clips: EvalClips) -> None:

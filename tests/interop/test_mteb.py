@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import openclap
 from openclap import demo
 from openclap.errors import AudioError, ConfigError
 from openclap.loading import load
 from support.errors import raises_naming
+from support.foreign import perception, write_perception
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 mteb = pytest.importorskip("mteb")
@@ -154,3 +156,12 @@ def test_invalid_inputs_are_refused(model: Encoder, tiny_model: Path) -> None:
         model.encode(loader(image=[1]))
     with raises_naming(ConfigError, "'mine'", "organization/model"):
         encoder(tiny_model, name="mine")
+
+
+def test_a_model_that_transformers_computes_is_evaluated_too(tmp_path: Path) -> None:
+    folder = write_perception(tmp_path / "pe")
+    embedder, loaded = openclap.load(folder, device="cpu"), encoder(folder)
+    meta = loaded.mteb_model_meta
+    assert meta.n_parameters == sum(weight.numel() for weight in perception().parameters())
+    assert meta.embed_dim == embedder.embedding_size and meta.revision == embedder.digest()
+    np.testing.assert_allclose(loaded.encode(loader(text=LABELS)), embedder.embed_text(LABELS), atol=1e-6)

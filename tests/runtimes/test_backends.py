@@ -12,14 +12,16 @@ import torch
 
 import openclap
 from openclap import paths
+from openclap.audio.frontend import FrontEnd
 from openclap.errors import ConfigError
 from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
 from openclap.models.config import HTSATConfig
 from openclap.runtimes import backends
 from openclap.types import COSINE_BOUNDS, AudioBatch, Precision, TextBatch
+from support import graphs
 from support.errors import raises_naming
-from support.tiny_models import TINY_PRESET
+from support.tiny_models import TINY_PRESET, tiny_clap
 
 CPU = torch.device("cpu")
 SMALL = HTSATConfig(width=24, depths=(2, 2), heads=(2, 4), n_mels=16, image=64, classes=5, fusion="aff_2d")
@@ -107,6 +109,39 @@ def compare_with_openvino() -> None:
     again = backends.OpenVinoBackend(clap, "fp32", lambda: "d" * 64)
     torch.testing.assert_close(again.encode_text(other), exact.encode_text(other), rtol=0, atol=1e-5)
     assert kept == {path.name: path.stat().st_mtime_ns for path in (paths.home() / "engines").glob("*/*")}
+
+
+def test_openvino_computes_the_newer_towers_too(tmp_path: Path) -> None:
+    """Microsoft's and Whisper; NaFlex stays with torch, and says so in its name."""
+    pytest.importorskip("openvino")
+    words = [sys.executable, "-c", "import test_backends; test_backends.compare_newer_towers()"]
+    environment = os.environ | {
+        "OPENCLAP_HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
+    }
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def compare_newer_towers() -> None:
+    choice = backends.BackendChoice("openvino", "fp32")
+    for name, preset in graphs.NEW.items():
+        clap = tiny_clap(preset)
+        built = backends.build(choice, clap, CPU, compile=False, digest=lambda name=name: name.replace(" ", "-"))  # type: ignore[misc]
+        if "naflex" in name:
+            assert isinstance(built, backends.TorchBackend)
+            continue
+        exact = backends.TorchBackend(clap, "fp32", CPU)
+        noise = torch.Generator().manual_seed(3)
+        audio = FrontEnd(preset.frontend)(
+            [0.1 * torch.randn(samples, generator=noise) for samples in (3000, 8000, 500)]
+        )
+        torch.testing.assert_close(built.encode_audio(audio), exact.encode_audio(audio), rtol=0, atol=1e-5)
+        for shape, padding in (((3, 8), 0), ((2, 5), 2), ((1, 12), 0)):
+            mask_BL = torch.ones(shape, dtype=torch.long)
+            mask_BL[-1, shape[1] - padding :] = 0
+            text = TextBatch(torch.randint(2, 60, shape, generator=noise) * mask_BL, mask_BL)
+            torch.testing.assert_close(built.encode_text(text), exact.encode_text(text), rtol=0, atol=1e-5)
 
 
 def test_auto_precision_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import openclap
+from openclap import presets
 from openclap.checkpoints import detect, huggingface, mapped
 from openclap.checkpoints.checkpoint import build_network, empty_network, weights_digest
 from openclap.checkpoints.published import PUBLISHED
@@ -24,6 +26,7 @@ from openclap.embedder import Embedder
 from openclap.errors import CheckpointError, MissingExtraError
 from openclap.runtimes import preset_graphs
 from support.errors import raises_naming
+from support.graphs import NEW
 from support.tiny_models import save_tiny_model, tiny_clap_model, tiny_roberta_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +175,17 @@ def test_defaults_of_a_clap_config_are_those_of_transformers() -> None:
             assert value.items() <= config[name].items(), name
         else:
             assert config[name] == value
+
+
+def test_other_heads_and_towers_are_not_bound_to_these_graphs() -> None:
+    """A head with another activation has weights of the same names and shapes."""
+    known = presets.named("htsat-tiny-roberta")
+    assert preset_graphs.file_of(known, "audio").is_file() and preset_graphs.file_of(known, "text").is_file()
+    for change in ({"audio_head": "mlp_gelu"}, {"unit_audio": True}):
+        assert not preset_graphs.file_of(replace(known, **change), "audio").is_file()  # type: ignore[arg-type]
+    assert not preset_graphs.file_of(replace(known, text_head="mlp_gelu"), "text").is_file()
+    for preset in NEW.values():
+        assert not any(preset_graphs.file_of(preset, graph).is_file() for graph in preset_graphs.graphs_of(preset))
 
 
 def test_models_that_need_torch_say_so(full_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

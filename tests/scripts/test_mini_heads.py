@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 from scripts.mini import heads
+from scripts.mini.choose import Scores, best
 from scripts.mini.heads import Head, Pairs, StudentOptions, Whitening, unit
+from scripts.mini.recipe import Strengths, whitened
 
 
 def made_pairs(clips: int = 60, seed: int = 0) -> Pairs:
@@ -17,7 +19,7 @@ def made_pairs(clips: int = 60, seed: int = 0) -> Pairs:
     window_WF = np.abs(caption_TD @ rng.standard_normal((8, 520)).astype(np.float32))[owner_W]
     noise = 0.01 * rng.standard_normal(window_WF.shape).astype(np.float32)
     groups = np.array([f"g{clip // 2}" for clip in range(clips)])
-    return Pairs(window_WF + noise, owner_W, caption_TD, np.arange(clips), groups)
+    return Pairs(window_WF + noise, owner_W, caption_TD, np.arange(clips), groups, np.zeros_like(caption_TD))
 
 
 def test_windows_of_a_clip_share_the_weight_of_its_group() -> None:
@@ -41,6 +43,29 @@ def test_whitening_flattens_the_variances() -> None:
     np.testing.assert_allclose(spread_D / spread_D[0], 1, rtol=0.01)
 
 
+def test_classes_pull_targets_by_their_weight() -> None:
+    pairs, drawn = made_pairs(), np.random.default_rng(1).standard_normal((60, 8)).astype(np.float32)
+    classes = replace(pairs, class_ND=np.where(np.arange(60)[:, None] < 30, drawn, 0).astype(np.float32))
+    without, text = whitened(classes, 0.0, 0.0)
+    half, _ = whitened(classes, 0.0, 0.5)
+    np.testing.assert_allclose(without.target_ND, unit(text(pairs.caption_TD)), atol=1e-6)
+    expected_ND = unit(without.target_ND + 0.5 * text(classes.class_ND))
+    np.testing.assert_allclose(half.target_ND[:30], expected_ND[:30], atol=1e-6)
+    np.testing.assert_allclose(half.target_ND[30:], without.target_ND[30:], atol=1e-6)
+
+
+def test_the_choice_never_sees_the_block_that_is_left_out() -> None:
+    """The best choice for a block follows the others alone, whatever its own figures are."""
+    one, other = Strengths(ridge=1.0), Strengths(ridge=9.0)
+    low, high = Scores(1, 1, 10), Scores(9, 9, 10)
+    # (block left out, package asked): package "a" is block 0, "b" is block 1, "c" is block 2
+    scores = {
+        one: {(0, "b"): low, (0, "c"): low, (1, "a"): high, (1, "c"): low, (2, "a"): high, (2, "b"): low},
+        other: {(0, "b"): high, (0, "c"): high, (1, "a"): low, (1, "c"): low, (2, "a"): low, (2, "b"): low},
+    }
+    assert [best(scores, block) for block in range(3)] == [other, one, one]
+
+
 def test_ridge_equals_the_normal_equations() -> None:
     pairs = made_pairs()
     scaling = heads.Scaling.fit(pairs)
@@ -53,7 +78,7 @@ def test_ridge_equals_the_normal_equations() -> None:
     dual = (x_WF * root).T @ np.linalg.solve(
         (x_WF * root) @ (x_WF * root).T + strength * np.eye(len(x_WF)), y_WD * root
     )
-    np.testing.assert_allclose(heads.ridge(pairs)(pairs.window_WF), x_WF @ dual, atol=1e-4)
+    np.testing.assert_allclose(heads.ridges(pairs, [3.0])[0](pairs.window_WF), x_WF @ dual, atol=1e-4)
 
 
 def test_alignment_in_order_is_the_best_of_all() -> None:

@@ -13,6 +13,7 @@ from scripts.mini import distil_text
 from scripts.mini.distil_text import (
     Size,
     Whitening,
+    as_clause,
     build_student,
     captions_of,
     choose_tokens,
@@ -191,25 +192,55 @@ def test_with_all_layers_the_student_is_the_teacher(
 
 
 @pytest.mark.parametrize("whitened", [False, True])
-def test_training_brings_the_student_nearer_and_is_repeatable(
-    definition: dict[str, Any], teacher: dict[str, torch.Tensor], whitened: bool, monkeypatch: pytest.MonkeyPatch
+def test_training_brings_the_student_nearer_and_repeats_to_the_bit_also_when_killed(
+    definition: dict[str, Any],
+    teacher: dict[str, torch.Tensor],
+    whitened: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vocabulary = definition["model"]["vocab"]
     ordered = sorted(vocabulary, key=vocabulary.__getitem__)
     tokenizer = Tokenizer.from_str(json.dumps(prune_tokenizer(definition, ordered)))
     target_ND = embed_all(build_student(teacher, Size((0, 1), 1536, 0), range(len(ordered))), tokenizer, TEXTS)
     whiten = Whitening(target_ND.mean(dim=0), torch.eye(384)) if whitened else None
+    monkeypatch.setattr(distil_text, "SAVED_EVERY", 5)
+    real = torch.Tensor.backward
 
-    def cosine_after(steps: int) -> float:
-        # A clock that counts its readings, for the schedule follows processor time.
-        readings = iter(range(10_000))
-        monkeypatch.setattr(distil_text.time, "process_time", lambda: float(next(readings)))
+    def vectors_after(steps: int, state: Path | None = None, killed_at: int | None = None) -> torch.Tensor:
         student = build_student(teacher, Size((1,), 256, 0), range(len(ordered)))
-        assert train(student, tokenizer, TEXTS, target_ND, steps / 60, whiten=whiten, size=6) in (steps - 1, steps)
-        return float((embed_all(student, tokenizer, TEXTS) * target_ND).sum(dim=-1).mean())
+        taken = 0
 
-    before, after = cosine_after(1), cosine_after(25)
-    assert after > before + 0.02 and cosine_after(25) == after
+        def backward(loss: torch.Tensor) -> None:
+            nonlocal taken
+            taken += 1
+            if taken == killed_at:
+                raise KeyboardInterrupt
+            real(loss)
+
+        monkeypatch.setattr(torch.Tensor, "backward", backward)
+        train(student, tokenizer, TEXTS, target_ND, steps, whiten=whiten, state=state, size=6)
+        return embed_all(student, tokenizer, TEXTS)
+
+    before, after = vectors_after(1), vectors_after(25)
+    cosine = [float((vectors * target_ND).sum(dim=-1).mean()) for vectors in (before, after)]
+    assert cosine[1] > cosine[0] + 0.02 and torch.equal(vectors_after(25), after)
+    with pytest.raises(KeyboardInterrupt):
+        vectors_after(25, tmp_path / "training.pt", killed_at=13)
+    assert torch.load(tmp_path / "training.pt", weights_only=True)["done"] == 10
+    assert torch.equal(vectors_after(25, tmp_path / "training.pt"), after)
+    assert torch.equal(vectors_after(1, tmp_path / "training.pt"), before), "the state of another training is not used"
+
+
+def test_phrases_become_clauses() -> None:
+    clauses = {
+        "a dog barking nearby": "a dog is barking nearby",
+        "the whine of a mosquito": "the whine of a mosquito",
+        "some birds singing": "some birds are singing",
+        "an old car door closing": "an old car door is closing",
+        "rain": "rain",
+    }
+    assert {text: as_clause(text) for text in clauses} == clauses
 
 
 def test_measures_agree_with_a_plain_reading() -> None:

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from openclap.library import Library, combined_vector
+from openclap.search import labels
 from openclap.search.background import descriptions
 from openclap.search.fit import Background, write_background
 from openclap.server.combined import matching_words
@@ -228,6 +229,52 @@ def test_counts_change_with_the_index(serve: Callable[..., Served], library: Lib
         Library.open(tmp_path / "index").add([first(library).parent])
         assert client.post("/v1/facets/overview", json={}).json()["total"] == 6
         assert client.get("/v1/suggestions").json()["values"] == []
+
+
+def test_labels_are_counted_and_filter(serve_own: Callable[..., Served], own: Library) -> None:
+    own.label("Low: a low tone\nNoise: a hiss")
+    client = serve_own().client
+    counts = dict(own.facets("labels"))
+    assert sum(counts.values()) >= 6
+    answer = client.post("/v1/facets/overview", json={}).json()["facets"]["labels"]
+    assert {each["value"]: each["count"] for each in answer} == counts
+    for label, count in counts.items():
+        where = {"labels": [label]}
+        for terms in ([], [{"text": "a tone"}]):
+            body = client.post("/v1/search/combined", json={"terms": terms, "where": where}).json()
+            assert body["total"] == len(body["hits"]) == count
+        assert client.get("/v1/facets", params={"fact": "rate", "where": f"label={label}"}).json()["values"] == [
+            {"value": RATE, "count": count}
+        ]
+    groups = client.get("/v1/map", params={"group": "labels"}).json()
+    assert set(groups["groups"]) <= set(counts) and len(groups["group"]) == 6
+
+
+def test_an_index_without_labels_gets_them_once(
+    serve_own: Callable[..., Served], own: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labels, "FEWEST_WINDOWS", 1)
+    served = serve_own()
+    asked: list[object] = []
+    in_background = served.service.in_background
+    monkeypatch.setattr(served.service, "in_background", lambda work: (asked.append(work), in_background(work)))
+    assert served.client.post("/v1/facets/overview", json={}).json()["facets"]["labels"] == []
+    for _ in range(600):
+        if labels.read_labels(own.index) is not None:
+            break
+        time.sleep(0.1)
+    # The tiny model is sure of few labels; the list is there at any rate.
+    assert labels.read_labels(own.index).labels == labels.default_labels()
+    served.client.post("/v1/facets/overview", json={})
+    assert len(asked) == 1
+
+
+def test_parts_of_names_are_conditions(client: Any, library: Library) -> None:
+    where = {"path": {"contains": "sounds/1"}}
+    assert found(client, where=where) == [str(first(library))]
+    assert client.post("/v1/facets/overview", json={"where": where}).json()["total"] == 1
+    for wrong in ({"contains": 1}, {"contains": "x", "low": 1}, {"has": "x"}):
+        assert client.post("/v1/search/combined", json={"where": {"path": wrong}}).status_code == 400, wrong
 
 
 def test_suggestions_begin_with_the_text() -> None:

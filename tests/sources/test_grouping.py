@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from openclap.sources.grouping import freesound_id, strip_take_number, youtube_clip
+from openclap.sources.grouping import freesound_id, strip_take_number
 
 
 @pytest.mark.parametrize(
@@ -44,12 +42,3 @@ def test_freesound_ids_in_addresses(address: str) -> None:
 def test_other_addresses_have_no_freesound_id() -> None:
     assert freesound_id("https://example.org/sounds/12") is None
     assert freesound_id(None) is None
-
-
-@pytest.mark.parametrize(
-    "stem", ["-0RWZT-miFs", "Y-0RWZT-miFs", "-0RWZT-miFs_000030", "-0RWZT-miFs_30", "-0RWZT-miFs_30000_40000"]
-)
-def test_youtube_clips_are_found_under_the_usual_names(stem: str) -> None:
-    path = Path(f"audio/{stem}.wav")
-    assert youtube_clip({stem: path}, "-0RWZT-miFs", 30.0, 40.0) == path
-    assert youtube_clip({stem: path}, "-0RWZT-miFt", 30.0, 40.0) is None

@@ -40,7 +40,7 @@ class Reader:
     def __init__(self, page: Any, url: str) -> None:
         self.page, self.errors = page, []
         self.requests: list[str] = []
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)  # of a busy machine
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
         page.on("request", lambda request: self.requests.append(request.url))
@@ -110,7 +110,7 @@ class Reader:
         self.page.evaluate(script, [name, list(content)])
 
 
-def until(condition: Callable[[], object], reader: Reader, seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], reader: Reader, seconds: float = 30.0) -> None:
     """Wait until a condition in Python holds. Raises AssertionError after `seconds`."""
     for _ in range(int(seconds / 0.05)):
         if condition():

@@ -10,7 +10,7 @@ import torch
 from openclap.checkpoints.checkpoint import Checkpoint
 from openclap.embedder import Embedder
 from openclap.interop import onnx
-from openclap.models.config import HTSATConfig, NaFlexConfig, TextTowerConfig, WhisperConfig
+from openclap.models.config import HTSATConfig, NaFlexConfig, PANNConfig, TextTowerConfig, WhisperConfig
 from openclap.presets import Preset
 from openclap.runtimes.onnx import OnnxLoader
 from openclap.runtimes.torch import TorchRuntime
@@ -48,6 +48,14 @@ TEXTS = {
         {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
         | {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": 64, "max_position_embeddings": 32},
     ),
+    "gpt2": TextTowerConfig(
+        "gpt2",
+        "last_nonzero",
+        16,
+        16,
+        {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64, "max_position_embeddings": 32}
+        | {"use_cache": False},
+    ),
 }
 AUDIO = {
     "pann": (TINY_PRESET.frontend, TINY_PRESET.audio),
@@ -72,6 +80,43 @@ AUDIO = {
         replace(HTSAT, fusion="aff_2d"),
     ),
 }
+
+
+MICROSOFT = {
+    2022: replace(
+        TINY_PRESET,
+        name="microsoft-2022",
+        frontend=replace(MEL_32, fill="repeat"),
+        audio=PANNConfig(widths=(4, 8), pool="average", n_mels=32, over_time="max+mean", linear=True),
+        text=TEXTS["bert cls"],
+        audio_head="residual_norm",
+        text_head="residual_norm",
+    ),
+    2023: replace(
+        TINY_PRESET,
+        name="microsoft-2023",
+        frontend=replace(MEL_32, fill="repeat", mel=replace(MEL_32.mel, filterbank_rate=12000, f_max=6000.0)),
+        audio=HTSAT,
+        text=TEXTS["gpt2"],
+        audio_head="residual_norm",
+        text_head="residual_norm",
+    ),
+}
+"""The shapes of Microsoft's CLAP."""
+NEW = {
+    "naflex, modern text": replace(
+        TINY_PRESET, frontend=ANY_LENGTH, audio=NAFLEX, text=TEXTS["modern"], audio_head="mlp_gelu", text_head="linear"
+    ),
+    "naflex, CLIP's text": replace(
+        TINY_PRESET, frontend=ANY_LENGTH, audio=NAFLEX, text=TEXTS["clip"], audio_head="mlp_gelu", text_head="linear"
+    ),
+    "whisper, RoBERTa": replace(
+        TINY_PRESET, frontend=AUDIO["whisper"][0], audio=AUDIO["whisper"][1], text=TEXTS["roberta"]
+    ),
+    "Microsoft 2022": MICROSOFT[2022],
+    "Microsoft 2023": MICROSOFT[2023],
+}
+"""Presets of the towers that LAION-CLAP lacks."""
 
 
 def in_torch(preset: Preset) -> Embedder:

@@ -15,7 +15,7 @@ from openclap.presets import MINI
 class NumpyRuntime:
     """Implements `openclap.runtimes.Runtime`."""
 
-    name, precision, preset = "numpy fp32", "fp32", MINI
+    name, precision, signature = "numpy fp32", "fp32", MINI.signature
     logit_scale, has_tokenizer = 10.0, True
 
     def check_tokenizer(self) -> None:

@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 
 from openclap.errors import CheckpointError, ConfigError, MissingTokenizerError
-from openclap.text.prompts import prompts
+from openclap.text.prompts import alternatives, prompts
 from openclap.text.tokenizer import Tokenizer
 from support.errors import raises_naming
 from support.tiny_models import tiny_tokenizer
@@ -42,3 +42,10 @@ def test_prompts() -> None:
         prompts([])
     with raises_naming(ConfigError, "'a dog'", "{}"):
         prompts(["dog"], "a dog")
+
+
+def test_alternatives_of_a_label() -> None:
+    assert alternatives("cat, dog or other mammal") == ["cat", "dog", "mammal"]
+    assert alternatives("horn, trumpet, or whistle") == ["horn", "trumpet", "whistle"]
+    assert alternatives("door_bell") == ["door bell"] and alternatives("organ") == ["organ"]
+    assert alternatives(" , ") == [" , "]

@@ -3,7 +3,8 @@
 import { signal } from "@preact/signals";
 
 export const spokenText = signal("");
-export const note = signal<{ text: string; kind: "info" | "error"; action?: { label: string; run: () => void } } | null>(null);
+type Kind = "info" | "lasting" | "error";
+export const note = signal<{ text: string; kind: Kind; action?: { label: string; run: () => void } } | null>(null);
 
 let timer = 0;
 
@@ -14,8 +15,8 @@ export function announce(text: string): void {
   requestAnimationFrame(() => (spokenText.value = text));
 }
 
-/** Show a sentence for some seconds; an error stays until it is closed. */
-export function show(text: string, kind: "info" | "error" = "info", action?: { label: string; run: () => void }): void {
+/** Show a sentence for some seconds; a lasting one and an error stay until they are closed. */
+export function show(text: string, kind: Kind = "info", action?: { label: string; run: () => void }): void {
   clearTimeout(timer);
   note.value = action ? { text, kind, action } : { text, kind };
   if (kind === "info") timer = window.setTimeout(() => (note.value = null), 4000);

@@ -56,7 +56,12 @@ export interface Range {
   high?: number | null;
 }
 
-export type Where = Record<string, (string | number)[] | Range>;
+export interface Contains {
+  contains: string;
+}
+
+export type Condition = (string | number)[] | Range | Contains;
+export type Where = Record<string, Condition>;
 
 export interface FacetValue {
   value: string | number;

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import { announce, note, spokenText } from "./announce";
 import { views } from "./extensions";
-import { activeFilters, Filters } from "./filters";
+import { activeFilters, Filters, isFiltering } from "./filters";
 import { Foot } from "./foot";
 import { count, plural } from "./format";
 import { HitList } from "./hits";
@@ -12,12 +12,10 @@ import { IconButton, Icon } from "./icons";
 import { IndexStatus, IndexView } from "./indexing";
 import { isHelpOpen, KEYS } from "./keys";
 import { change, query } from "./query";
-import { overview, refresh, results } from "./search";
+import { refresh, results } from "./search";
 import { Chips, SearchBox, Suggestions, WordsChoice } from "./searchbox";
 import { connection, indexes, indexing, openSession } from "./server";
 import { isDropping } from "./sounds";
-
-const isFiltering = signal(false);
 
 export function App() {
   const { view } = query.value;
@@ -93,7 +91,9 @@ function Banner() {
   return (
     <div class="banner" role="alert">
       <span class="spinner" aria-hidden="true" />
-      The server cannot be reached. This page goes on by itself as soon as it is back: start it again with <code>openclap serve</code>.
+      <span>
+        The server cannot be reached. This page goes on by itself as soon as it is back: start it again with <code>openclap serve</code>.
+      </span>
     </div>
   );
 }
@@ -136,7 +136,8 @@ function Summary() {
   const { state, total, info, of, ms } = results.value;
   const text = of?.text.trim();
   const isQuery = Boolean(text) || Boolean(of?.sounds.length);
-  const sentence = !of ? "" : isQuery ? `${plural(total, "sound")}, best first` : `${plural(total, "sound")} by folder and name`;
+  const sentence = of && total ? plural(total, "sound") : "";
+  const order = isQuery ? ", best first" : " by folder and name";
   useEffect(() => {
     if (state !== "ready" || !of) return;
     const timer = setTimeout(() => {
@@ -148,6 +149,7 @@ function Summary() {
   return (
     <p class={`summary ${state === "loading" ? "loading" : ""}`} title={info ? `${info.summary}, ${Math.round(ms)} ms` : undefined}>
       {sentence}
+      {sentence && <span class="order">{order}</span>}
     </p>
   );
 }
@@ -171,9 +173,12 @@ function Body() {
   return (
     <>
       {info?.probably_nothing && (
-        <div class="nothing" role="note">
-          <b>Probably nothing here.</b> {Math.round(100 * (1 - (info.fit ?? 0)))}% of the reference queries have a better best hit. These
-          are the nearest sounds; other words may find more.
+        <div
+          class="nothing"
+          role="note"
+          title={`${Math.round(100 * (1 - (info.fit ?? 0)))}% of the reference queries have a better best hit here`}
+        >
+          <b>Probably nothing here.</b> Even the best hit fits badly. These are the nearest sounds; other words may find more.
         </div>
       )}
       <HitList />
@@ -209,7 +214,7 @@ function NothingFound() {
         isWords
           ? "No name or fact has these words."
           : hasFilters
-            ? `None of ${plural(overview.value?.total === 0 ? files : files, "sound")} fulfils all filters.`
+            ? `None of ${plural(files, "sound")} fulfils all filters.`
             : "There is nothing to compare with."
       }
     >
@@ -288,12 +293,17 @@ function Help() {
       onClick={(event) => event.target === dialog.current && (isHelpOpen.value = false)}
       onKeyDown={(event) => event.key === "?" && (isHelpOpen.value = false)}
     >
-      <h2 id="help-title">Keys</h2>
+      <header>
+        <h2 id="help-title">Keys</h2>
+        <IconButton icon="close" label="Close" keys="Esc" onClick={() => (isHelpOpen.value = false)} />
+      </header>
       <dl>
         {KEYS.map(([key, text]) => (
           <div key={key}>
             <dt>
-              <kbd>{key}</kbd>
+              {key.split(" ").map((each) => (
+                <kbd key={each}>{each}</kbd>
+              ))}
             </dt>
             <dd>{text}</dd>
           </div>
@@ -303,9 +313,6 @@ function Help() {
         Drag over a waveform to select a part. Drop or paste a sound anywhere to search by it. Drag a name out of the page to copy the
         file (Chromium; elsewhere use Download).
       </p>
-      <button type="button" class="primary" onClick={() => (isHelpOpen.value = false)}>
-        Close
-      </button>
     </dialog>
   );
 }

@@ -4,11 +4,11 @@ import { computed, effect, signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { get, post, remove, type Hit, type SearchAnswer } from "./api";
 import { announce, show } from "./announce";
-import { clock, nameOf, plural, visible } from "./format";
+import { clock, innerFolders, nameOf, plural, visible } from "./format";
 import { Icon, IconButton } from "./icons";
 import { current, isPlaying, play, toggle } from "./player";
 import { query } from "./query";
-import { connection } from "./server";
+import { connection, settings } from "./server";
 import { Waveform } from "./waveform";
 
 const FIRST_NAME = "Starred";
@@ -107,9 +107,19 @@ export function CollectionsView() {
         ))}
         <NewCollection />
       </div>
-      <p class="quiet">
-        {plural(paths.value.length, "sound")} in <bdi>{visible(chosen.value)}</bdi>. Stars in the search add to it.
-      </p>
+      {paths.value.length > 0 ? (
+        <p class="quiet">
+          {plural(paths.value.length, "sound")} in <bdi>{visible(chosen.value)}</bdi>. Stars in the search add to it.
+        </p>
+      ) : (
+        <div class="empty">
+          <Icon name="star" />
+          <h2>
+            No sounds in <bdi>{visible(chosen.value)}</bdi> yet
+          </h2>
+          <p>The star at a hit adds it here. A collection is stored on the server, and can be exported.</p>
+        </div>
+      )}
       {failed && <p class="error-text">{failed}</p>}
       <ul class="sounds">
         {hits.map((hit) => (
@@ -127,6 +137,11 @@ export function CollectionsView() {
         <button type="button" disabled={!paths.value.length} onClick={() => void exportCsv()}>
           <Icon name="download" /> Export as CSV
         </button>
+        {settings.value?.can_reveal && (
+          <button type="button" disabled={!paths.value.length} onClick={() => void exportLinks()}>
+            <Icon name="folder" /> Export as folder of links
+          </button>
+        )}
         {names.value.includes(chosen.value) && (
           <button type="button" onClick={() => void deleteCollection()}>
             Delete the collection
@@ -223,6 +238,29 @@ async function exportCsv(): Promise<void> {
   }
 }
 
+interface Links {
+  folder: string;
+  links: number;
+  missing: string[];
+}
+
+/** Make a folder of links on the server's machine, which is this one. */
+async function exportLinks(): Promise<void> {
+  const name = chosen.peek();
+  const link = (reveal: boolean): Promise<Links> =>
+    post<Links>(`/v1/collections/${encodeURIComponent(name)}/links`, { index: query.peek().index, reveal });
+  try {
+    const { folder, links, missing } = await link(false);
+    const gone = missing.length ? ` ${plural(missing.length, "sound is", "sounds are")} no longer there.` : "";
+    show(`${plural(links, "link")} in ${visible(folder)}.${gone}`, "lasting", {
+      label: "Open the folder",
+      run: () => void link(true).catch((error: Error) => show(error.message, "error")),
+    });
+  } catch (error) {
+    show((error as Error).message, "error");
+  }
+}
+
 /** A sound in a list: play, name, waveform, length, and what the list adds. */
 export function SoundRow({ hit, children, note }: { hit: Hit; children?: preact.ComponentChildren; note?: string }) {
   const isCurrent = current.value?.path === hit.path;
@@ -240,8 +278,8 @@ export function SoundRow({ hit, children, note }: { hit: Hit; children?: preact.
         <bdi class="file" dir="auto" title={hit.path}>
           {nameOf(hit.path)}
         </bdi>
-        <bdi class="under" dir="auto">
-          {note ?? visible(hit.caption ?? hit.title ?? "")}
+        <bdi class="under" dir="auto" title={note}>
+          {note ?? (visible(hit.caption ?? hit.title ?? "") || innerFolders(hit.path))}
         </bdi>
       </div>
       <Waveform sound={hit} />

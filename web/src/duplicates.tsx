@@ -6,7 +6,7 @@ import { get, post, remove, type Hit } from "./api";
 import { show } from "./announce";
 import { SoundRow } from "./collections";
 import { copyPath } from "./foot";
-import { bytes, channelsName, count, folderOf, kilohertz, plural, visible } from "./format";
+import { bytes, channelsName, count, innerFolders, kilohertz, plural, visible } from "./format";
 import { IconButton } from "./icons";
 import * as player from "./player";
 import { query } from "./query";
@@ -130,6 +130,9 @@ function Run({ state: now }: { state: State | null }) {
           <progress max={now.total || 1} value={now.done} aria-label="Pairs compared" />
         </>
       )}
+      {(!now || now.state === "idle") && (
+        <p>Each sound is compared with those that are near to it. Searching goes on meanwhile, and a later comparison takes seconds.</p>
+      )}
       {(now?.state === "failed" || now?.state === "stopped") && <p role="status">{now.message}</p>}
       <p class="buttons">
         {isRunning ? (
@@ -151,7 +154,7 @@ function asHit(file: DuplicateFile): Hit {
 }
 
 function describe(file: DuplicateFile): string {
-  const facts = [kilohertz(file.rate), channelsName(file.channels), bytes(file.size), visible(folderOf(file.path))];
+  const facts = [innerFolders(file.path), bytes(file.size), kilohertz(file.rate), channelsName(file.channels)];
   const relation = file.kind ? [`${file.kind}${file.similarity < 1 ? `, ${(100 * file.similarity).toFixed(1)}%` : ""}`] : [];
   return [...relation, ...facts].join(" · ");
 }

@@ -1,15 +1,20 @@
 // Filters with the number of sounds for each value.
 
-import { useState } from "preact/hooks";
-import type { FacetValue, Range } from "./api";
-import { channelsName, count, kilohertz, visible } from "./format";
+import { signal } from "@preact/signals";
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Contains, FacetValue, Range } from "./api";
+import { channelsName, count, kilohertz, plural, visible } from "./format";
 import { query, setFilter } from "./query";
-import { overview } from "./search";
+import { overview, results } from "./search";
+
+/** Whether the filters are open, in a window that is too narrow to show them beside the hits. */
+export const isFiltering = signal(false);
 
 const SHOWN = 7;
 
-const FACETS: { fact: string; title: string; label?: (value: string | number) => string }[] = [
+const FACETS: { fact: string; title: string; hint?: string; label?: (value: string | number) => string }[] = [
   { fact: "category", title: "Category" },
+  { fact: "labels", title: "Label", hint: "The model's own guess, which can be wrong" },
   { fact: "tags", title: "Tags" },
   { fact: "rate", title: "Sample rate", label: (value) => kilohertz(Number(value)) },
   { fact: "channels", title: "Channels", label: (value) => channelsName(Number(value)) },
@@ -23,9 +28,34 @@ export function activeFilters(): number {
 
 export function Filters() {
   const counts = overview.value;
+  const drawer = useRef<HTMLElement>(null);
+  const isOpen = isFiltering.value;
+  useEffect(() => {
+    if (isOpen) drawer.current?.querySelector<HTMLElement>(".filters-done")?.focus();
+  }, [isOpen]);
+  const close = (): void => {
+    isFiltering.value = false;
+    document.querySelector<HTMLElement>(".filter-button")?.focus();
+  };
   if (!counts) return <aside class="filters" aria-label="Filters" />;
   return (
-    <aside class="filters" aria-label="Filters">
+    <aside
+      ref={drawer}
+      class="filters"
+      aria-label="Filters"
+      onKeyDown={(event) => {
+        if (event.key !== "Escape" || !isOpen) return;
+        event.stopPropagation();
+        close();
+      }}
+    >
+      <header class="filters-head">
+        <h2>Filters</h2>
+        <button type="button" class="primary filters-done" onClick={close}>
+          Show {plural(results.value.total, "sound")}
+        </button>
+      </header>
+      <NamePart />
       <Folders values={counts.facets.folder ?? []} />
       <Lengths />
       {FACETS.map((facet) => (
@@ -45,14 +75,36 @@ function toggleValue(fact: string, value: string | number): void {
   setFilter(fact, chosen.includes(value) ? chosen.filter((each) => each !== value) : [...chosen, value]);
 }
 
+/** A part of the name or of a folder. */
+function NamePart() {
+  const chosen = query.value.where.path as Partial<Contains> | undefined;
+  return (
+    <input
+      type="search"
+      class="name-part"
+      dir="auto"
+      autocomplete="off"
+      spellcheck={false}
+      aria-label="Part of the name or folder"
+      placeholder="Part of the name or folder"
+      value={chosen?.contains ?? ""}
+      onInput={(event) => {
+        const text = event.currentTarget.value;
+        setFilter("path", text ? { contains: text } : null, true);
+      }}
+    />
+  );
+}
+
 interface FacetProps {
   fact: string;
   title: string;
+  hint?: string | undefined;
   values: FacetValue[];
   label?: (value: string | number) => string;
 }
 
-function Facet({ fact, title, values, label = String }: FacetProps) {
+function Facet({ fact, title, hint, values, label = String }: FacetProps) {
   const [isWhole, setWhole] = useState(false);
   const chosen = chosenValues(fact);
   // A chosen value stays in sight when no sound has it any more.
@@ -61,7 +113,7 @@ function Facet({ fact, title, values, label = String }: FacetProps) {
   if (all.length < 2 && !chosen.length) return null;
   const shown = isWhole ? all : all.filter((each, number) => number < SHOWN || chosen.includes(each.value));
   return (
-    <Group title={title} fact={fact}>
+    <Group title={title} fact={fact} hint={hint}>
       {shown.map(({ value, count: files }) => (
         <Choice
           key={value}
@@ -80,12 +132,19 @@ function Facet({ fact, title, values, label = String }: FacetProps) {
   );
 }
 
-function Group({ title, fact, children }: { title: string; fact: string; children: preact.ComponentChildren }) {
+interface GroupProps {
+  title: string;
+  fact: string;
+  hint?: string | undefined;
+  children: preact.ComponentChildren;
+}
+
+function Group({ title, fact, hint, children }: GroupProps) {
   const isActive = fact in query.value.where;
   return (
     <details class="facet" open>
       <summary>
-        <span>{title}</span>
+        <span title={hint}>{title}</span>
         {isActive && (
           <button
             type="button"

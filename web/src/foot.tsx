@@ -29,7 +29,7 @@ export function Foot() {
       {open && <Details sound={sound} />}
       <div class="foot-bar">
         <div class="transport">
-          <IconButton icon="previous" label="Previous hit" keys="↑" onClick={() => goTo(cursor.value - 1, { focus: false })} />
+          <IconButton icon="previous" class="step" label="Previous hit" keys="↑" onClick={() => goTo(cursor.value - 1, { focus: false })} />
           <IconButton
             icon={player.isPlaying.value ? "pause" : "play"}
             filled
@@ -38,7 +38,7 @@ export function Foot() {
             keys="Space"
             onClick={player.toggle}
           />
-          <IconButton icon="next" label="Next hit" keys="↓" onClick={() => goTo(cursor.value + 1, { focus: false })} />
+          <IconButton icon="next" class="step" label="Next hit" keys="↓" onClick={() => goTo(cursor.value + 1, { focus: false })} />
         </div>
         <div class="now" draggable onDragStart={(event) => dragOut(event, sound.path)}>
           <bdi class="file" dir="auto" title={sound.path}>
@@ -300,7 +300,7 @@ function Details({ sound }: { sound: player.Playable }) {
     ["Tags", [...(hit.tags ?? []), ...(hit.keywords ?? [])].join(", ") || null],
     ["Licence", hit.licence],
     ["Format", `${kilohertz(sound.rate)} · ${channelsName(sound.channels)}${hit.size ? ` · ${bytes(hit.size)}` : ""}`],
-    ["Date", hit.date ?? hit.modified?.slice(0, 10)],
+    [hit.date ? "Date" : "Modified", hit.date ?? hit.modified?.slice(0, 10)],
   ];
   return (
     <div class="details">
@@ -401,7 +401,8 @@ function SpectrogramView({ sound }: { sound: player.Playable }) {
           {place >= 0 && place <= 1 && <div class="needle" style={{ left: `${100 * place}%` }} />}
           {shown && (
             <span class="scale" aria-hidden="true">
-              {kilohertz(shown.high_hz)}
+              <span>{kilohertz(shown.high_hz)}</span>
+              <span>{Math.round(shown.low_hz)} Hz</span>
             </span>
           )}
         </div>

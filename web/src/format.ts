@@ -51,9 +51,14 @@ export function bytes(size: number): string {
   return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
-/** Control characters as their pictures, so that a name with a line break takes one line and shows that it has one. */
+/** Control characters as pictures, so that a name with a line break takes one line and shows that it has one. Those of
+ * breaks and tabs are in most fonts. */
 export function visible(text: string): string {
-  return text.replace(/[\u0000-\u001f]/g, (each) => String.fromCharCode(0x2400 + each.charCodeAt(0))).replace(/\u007f/g, "␡");
+  return text
+    .replace(/\r\n|[\r\n]/g, "↵")
+    .replace(/\t/g, "⇥")
+    .replace(/[\u0000-\u001f]/g, (each) => String.fromCharCode(0x2400 + each.charCodeAt(0)))
+    .replace(/\u007f/g, "␡");
 }
 
 export function nameOf(path: string): string {
@@ -62,4 +67,9 @@ export function nameOf(path: string): string {
 
 export function folderOf(path: string): string {
   return path.slice(0, Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\"), 0));
+}
+
+/** The two innermost folders of a file, which say most where there is little room. */
+export function innerFolders(path: string): string {
+  return visible(folderOf(path).split(/[\\/]/).slice(-2).join("/"));
 }

@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { signal, useSignalEffect } from "@preact/signals";
 import type { Hit } from "./api";
-import { channelsName, clock, clockIn, folderOf, kilohertz, nameOf, visible } from "./format";
+import { channelsName, clock, clockIn, innerFolders, kilohertz, nameOf, visible } from "./format";
 import { IconButton } from "./icons";
 import { current, isPlaying, isWhole, load, play, soundAddress, toggle } from "./player";
 import { addSound, type SoundTerm } from "./query";
@@ -99,7 +99,7 @@ export function HitList() {
   return (
     <div
       ref={box}
-      class="hits"
+      class={`hits ${of?.text.trim() || of?.sounds.length ? "" : "browsing"}`}
       role="grid"
       aria-label="Sounds"
       aria-rowcount={total}
@@ -222,7 +222,7 @@ function Name({ hit }: { hit: Hit }) {
           </bdi>
         )}
         <bdi class="folder" dir="ltr">
-          {visible(folderOf(hit.path).split(/[\\/]/).slice(-2).join("/"))}
+          {innerFolders(hit.path)}
         </bdi>
       </span>
     </div>

@@ -12,7 +12,7 @@ export const isHelpOpen = signal(false);
 export const KEYS: [string, string][] = [
   ["/", "Go to the search box"],
   ["↑ ↓", "Play the hit above or below"],
-  ["Page ↑ ↓ · Home · End", "Move by ten hits; to the first or last"],
+  ["PgUp PgDn Home End", "Move by ten hits; to the first or last"],
   ["Space", "Play or pause"],
   ["← →", "One second back or on; with Shift 15"],
   ["Enter", "Open or close the details of the hit"],

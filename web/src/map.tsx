@@ -19,7 +19,7 @@ interface SoundMap {
 }
 
 type Point = [x: number, y: number];
-type GroupBy = "folder" | "category" | "tags";
+type GroupBy = "folder" | "category" | "labels" | "tags";
 
 const SIDE = 10_000; // of the server's coordinates
 const MARGIN = 14;
@@ -61,6 +61,7 @@ export function MapView() {
           <select value={group} onChange={(event) => setGroup(event.currentTarget.value as GroupBy)}>
             <option value="folder">folder</option>
             <option value="category">category</option>
+            <option value="labels">label</option>
             <option value="tags">tag</option>
           </select>
         </label>

@@ -1,7 +1,7 @@
 // The search as the address has it: text, sounds with weights, filters. Back, forward and reload need nothing else.
 
 import { signal } from "@preact/signals";
-import type { Range, Where } from "./api";
+import type { Condition, Where } from "./api";
 
 /** A sound of the query: an indexed one, a part of it, or an upload by its embedding. */
 export interface SoundTerm {
@@ -116,10 +116,10 @@ function isSame(a: SoundTerm, b: SoundTerm): boolean {
   return a.path === b.path && a.start_s === b.start_s && a.end_s === b.end_s && a.vector === b.vector;
 }
 
-export function setFilter(fact: string, value: (string | number)[] | Range | null): void {
+export function setFilter(fact: string, value: Condition | null, typing = false): void {
   const { [fact]: _, ...others } = query.peek().where;
   const isEmpty = value === null || (Array.isArray(value) && !value.length);
-  change({ where: isEmpty ? others : { ...others, [fact]: value } });
+  change({ where: isEmpty ? others : { ...others, [fact]: value } }, typing);
 }
 
 /** A unit vector in 8 bits a number: its cosine with the original is above 0.9999. */

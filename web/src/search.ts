@@ -130,7 +130,8 @@ export function followQuery(): void {
     const value = query.value;
     if (connection.value === "token") return;
     if (value.view !== "search" || isSame(shown, value)) return;
-    const isTyping = shown !== null && shown.text.trim() !== value.text.trim();
+    const typed = ({ text, where }: Query): string => JSON.stringify([text.trim(), where.path]);
+    const isTyping = shown !== null && typed(shown) !== typed(value);
     shown = value;
     clearTimeout(timer);
     // Outside of the effect, which would otherwise depend on the signals that a search reads.

@@ -153,10 +153,10 @@ export function Suggestions({ title }: { title?: string }) {
   );
 }
 
-const WORDS: [WordsUse, string, string][] = [
-  ["auto", "Sound and words", "Rank by the sound, and by rare words in names and facts"],
-  ["off", "Sound", "Rank by the sound alone"],
-  ["only", "Words", "Find words of names and facts alone"],
+const WORDS: [WordsUse, string, string, string][] = [
+  ["auto", "Sound and words", "Both", "Rank by the sound, and by rare words in names and facts"],
+  ["off", "Sound", "Sound", "Rank by the sound alone"],
+  ["only", "Words", "Words", "Find words of names and facts alone"],
 ];
 
 export function WordsChoice() {
@@ -164,10 +164,10 @@ export function WordsChoice() {
   if (!text.trim()) return null;
   return (
     <div class="segments" role="radiogroup" aria-label="Rank by">
-      {WORDS.map(([value, label, title]) => (
+      {WORDS.map(([value, label, short, title]) => (
         <label key={value} title={title}>
-          <input type="radio" name="words" checked={words === value} onChange={() => change({ words: value })} />
-          <span>{label}</span>
+          <input type="radio" name="words" aria-label={label} checked={words === value} onChange={() => change({ words: value })} />
+          <span data-short={short}>{label}</span>
         </label>
       ))}
     </div>

@@ -8,7 +8,7 @@ from typing import Literal
 from openclap.formatting import describe_fields
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class MelConfig:
     """Parameters of a log-mel spectrogram.
 
@@ -22,6 +22,8 @@ class MelConfig:
         compression: "db" = 10·log10(max(power, 1e-10)) / `ceiling`; "log10" = log10(1 + 10⁴·power) / `ceiling`;
             "whisper", Whisper's own (see `openclap.audio.mel`), without the last frame.
         ceiling: divisor of the result; for aiSFX the largest value in its pre-training data.
+        filterbank_rate: Hz for which the filterbank is computed; 0 for `rate`. Microsoft's CLAP of 2023 reads waveforms
+            at 44.1 kHz by the filterbank of 32 kHz.
     """
 
     rate: int
@@ -34,6 +36,11 @@ class MelConfig:
     norm: Literal["none", "area", "sum"]
     compression: Literal["db", "log10", "whisper"]
     ceiling: float = 1.0
+    filterbank_rate: int = 0
+
+    def __repr__(self) -> str:
+        # See `FrontEndConfig.__repr__`.
+        return describe_fields(self, added=("filterbank_rate",))
 
     def frames(self, samples: int) -> int:
         """Number of (centred) frames of a waveform with `samples` samples."""

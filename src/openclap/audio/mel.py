@@ -76,7 +76,7 @@ def mel_filterbank(config: MelConfig) -> Tensor:
     mel_edges = torch.linspace(scale.mel(config.f_min), scale.mel(config.f_max), config.n_mels + 2, dtype=scale.dtype)
     # One edge more on either side: band n rises from edge n to edge n + 1 and falls to edge n + 2.
     edges_hz = scale.hz(mel_edges)
-    bins_hz = torch.linspace(0, config.rate / 2, config.n_fft // 2 + 1, dtype=scale.dtype)
+    bins_hz = torch.linspace(0, (config.filterbank_rate or config.rate) / 2, config.n_fft // 2 + 1, dtype=scale.dtype)
     distance_KE = edges_hz[None, :] - bins_hz[:, None]
     width_E = edges_hz.diff()
     rising_KF = -distance_KE[:, :-2] / width_E[:-1]

@@ -33,7 +33,7 @@ class Checkpoint:
     """Weights under openclap's names, with the preset that builds their network.
 
     Attributes:
-        format: the format that it was read from: "openclap", "huggingface" or "laion".
+        format: the format that it was read from: "openclap", "huggingface", "laion", "msclap" or "open_clip".
         weights: every tensor of the network's state dict, by name.
         unused: trained tensors of the source that no network here reads (LAION's second global branch of iAFF, BART's
             decoder), under LAION's names. They are stored so that converting back loses nothing.

@@ -23,6 +23,8 @@ from openclap.presets import Preset
 T = TypeVar("T")
 """A tensor, or an array."""
 
+OWN_TYPES = ("clap",)
+"""Types of transformers that openclap's own networks compute."""
 CONFIG, PREPROCESSOR, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
 WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"
 WEIGHT_FILES = (f"{WEIGHTS}.index.json", WEIGHTS, f"{PICKLED}.index.json", PICKLED)
@@ -56,7 +58,13 @@ QKV = ("query", "key", "value")
 
 def is_clap_folder(path: Path) -> bool:
     """Return whether the folder holds a configuration of transformers' CLAP."""
-    return read_json(path / CONFIG).get("model_type") == "clap"
+    return read_json(path / CONFIG).get("model_type") in OWN_TYPES
+
+
+def foreign_type(path: Path) -> str | None:
+    """Return the type of a folder with any other model of transformers; None for all else."""
+    named = read_json(path / CONFIG).get("model_type")
+    return named if isinstance(named, str) and named not in OWN_TYPES else None
 
 
 def has_clap_model_names(state: Mapping[str, Any]) -> bool:

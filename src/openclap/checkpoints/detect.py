@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from openclap import presets
-from openclap.checkpoints import audioset, clap_model, huggingface, laion, open_clip, openclap_config, openclap_folder
+from openclap.checkpoints import (
+    audioset,
+    clap_model,
+    huggingface,
+    laion,
+    microsoft,
+    open_clip,
+    openclap_config,
+    openclap_folder,
+    transformers_model,
+)
 from openclap.checkpoints.audioset import AudioTower
 from openclap.checkpoints.checkpoint import Checkpoint, compare_weights, empty_network
 from openclap.checkpoints.damage import errors_as_checkpoint_errors
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
 
 def read(path: Path, preset: Preset | None = None) -> Checkpoint:
     """Read a checkpoint in any known format: the folders of openclap, open_clip and transformers' ClapModel,
-    LAION-CLAP's files, and files with the names of one of the latter three.
+    LAION-CLAP's and Microsoft's files, and files with the names of one of the former two.
 
     `preset` replaces the inferred one. Raises CheckpointError, saying what was found, for anything else.
     """
@@ -43,6 +53,8 @@ def read(path: Path, preset: Preset | None = None) -> Checkpoint:
 def describe(path: Path) -> dict[str, Any]:
     """Return the facts that `openclap inspect` prints. Raises CheckpointError for anything but a checkpoint."""
     with errors_as_checkpoint_errors(path):
+        if transformers_model.is_adaptable(path):
+            return transformers_model.describe(path)
         checkpoint = _read_any(path, None)
         if isinstance(checkpoint, AudioTower):
             return _describe_tower(checkpoint)
@@ -59,6 +71,8 @@ def _read_any(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
     state = read_tensors(path)
     if laion.has_laion_names(state):
         return laion.read(state, path.name, preset)
+    if microsoft.has_microsoft_names(state):
+        return microsoft.read(state, path.name, preset)
     if open_clip.has_open_clip_names(state):
         return open_clip.read_file(path, state, preset)
     if clap_model.has_clap_model_names(state):
@@ -72,7 +86,8 @@ def _read_any(path: Path, preset: Preset | None) -> Checkpoint | AudioTower:
     names = sorted(state)
     raise CheckpointError(
         f"{path.name}: holds {len(names)} tensors ({join_first(names)}), expected the names of a LAION-CLAP model "
-        "(audio_branch.…), of a ClapModel (audio_model.…) or of open_clip (audio.encoder.…)."
+        "(audio_branch.…), of Microsoft's CLAP (audio_encoder.base.…), of a ClapModel (audio_model.…) or of open_clip "
+        "(audio.encoder.…)."
     )
 
 
@@ -84,6 +99,8 @@ def _read_folder(path: Path, preset: Preset | None) -> Checkpoint:
         return open_clip.read(path, preset)
     if clap_model.is_clap_folder(path):
         return huggingface.read(path, preset)
+    if transformers_model.is_adaptable(path):
+        raise transformers_model.refusal(path)
     names = sorted(entry.name for entry in path.iterdir())
     contents = f"found {join_first(names)}" if names else "it is empty"
     raise CheckpointError(

@@ -354,7 +354,7 @@ def infer_front_end(state: State, fusion: bool, source: str) -> FrontEndConfig:
         n_fft = required_shape(state, window, source, 3)[2] if window in state else mel.n_fft
         stored = state[bank].float()
         candidates = (mel_at_rate(rate, n_fft, required_shape(state, bank, source, 2)[1]) for rate in RATES)
-        matching = [candidate for candidate in candidates if _equal_filterbanks(mel_filterbank(candidate), stored)]
+        matching = [candidate for candidate in candidates if equal_filterbanks(mel_filterbank(candidate), stored)]
         if not matching:
             raise CheckpointError(
                 f"{source}: its filterbank {tuple(stored.shape)} belongs to no known front end (windows of {n_fft} "
@@ -367,7 +367,7 @@ def infer_front_end(state: State, fusion: bool, source: str) -> FrontEndConfig:
     return replace(like, mel=replace(mel, scale=like.mel.scale, norm=like.mel.norm), samples=10 * mel.rate)
 
 
-def _equal_filterbanks(bank: Tensor, other: Tensor) -> bool:
+def equal_filterbanks(bank: Tensor, other: Tensor) -> bool:
     """Compare filterbanks with a tolerance for those that were stored in half precision."""
     return bank.shape == other.shape and torch.allclose(bank, other, rtol=1e-2, atol=1e-5)
 

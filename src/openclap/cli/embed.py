@@ -89,7 +89,7 @@ def embed(
     made_by = {
         "digest": identity["digest"],
         **facts_of_model,
-        "dimension": embedder.preset.embedding_size,
+        "dimension": embedder.embedding_size,
         "windows": [length_s, hop_s] if windows else None,
     }
     with progress("Embedding") as advance:

@@ -223,6 +223,39 @@ def facets(fact: str | None = None, *, where: Conditions = (), index: Path | Non
         print_table(["files", fact or "fact"], [[str(count), str(value)] for value, count in counts], right=[0])
 
 
+def label(labels: Path | None = None, *, index: Path | None = None, json: bool = False) -> None:
+    """Label all sounds by zero-shot classification, for conditions such as labels=Rain.
+
+    `openclap index add` labels new sounds by itself; this is for a list of your own. A window of a sound gets the most
+    likely label when that is likelier than all others together; a file has up to three. A model can be wrong.
+
+    Parameters
+    ----------
+    labels
+        A text file with a label on each line: `Rain`, or with descriptions, `Rain: rain falling; heavy rain`. Default:
+        the labels that the index has, or the categories of UCS.
+    index
+        The index folder. Default: your own (~/.cache/openclap/index), or the demo's if there is none.
+    json
+        Print one JSON array instead of a table.
+    """
+    from openclap.errors import ConfigError
+    from openclap.library import Library
+
+    try:
+        text = labels.read_text(encoding="utf-8") if labels else None
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"{labels}: cannot be read, expected a text file with a label on each line.") from None
+    library = Library.open(index or default_index(), create=False)
+    chosen = library.label(text)
+    counts = dict(library.facets("labels"))
+    found = [(each.name, counts.get(each.name, 0)) for each in chosen]
+    if json:
+        print_json([{"value": name, "files": files} for name, files in found])
+    else:
+        print_table(["files", "label"], [[str(files), name] for name, files in found], right=[0])
+
+
 def _show(report: ScanReport, *, json: bool) -> None:
     """Print the result of a scan. Raises DataError when all files were skipped."""
     from openclap.errors import DataError

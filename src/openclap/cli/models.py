@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from openclap.checkpoints.published import PublishedModel
 
 PRESENT, ABSENT = "●", "·"
+COLUMNS = {"ESC-50": "ESC-50", "GTZAN": "GTZAN", "Clotho": "Clotho R@1"}
+"""Columns of scores: their headings, and the names of the scores."""
 
 
 def models(*, json: bool = False) -> None:
     """List published models, the bundled model, and the models on this machine.
+
+    Of the published models, one is recommended for each of several uses.
 
     Parameters
     ----------
@@ -24,37 +28,37 @@ def models(*, json: bool = False) -> None:
         Print one JSON array, with the sources of scores, instead of tables.
     """
     from openclap.checkpoints.local_models import bundled_model, local_models
-    from openclap.checkpoints.published import PUBLISHED
+    from openclap.checkpoints.published import PUBLISHED, RECOMMENDATIONS
 
     own = [bundled_model(), *local_models()]
     if json:
         print_json([*map(_published_record, PUBLISHED.values()), *map(_local_record, own)])
         return
     sources = list(dict.fromkeys(model.source for model in PUBLISHED.values() if _is_scored(model) and model.source))
-    heads = ["  published", "trained on", "tower", "GB", "licence", "ESC-50", "GTZAN"]
-    print_table(heads, [_published_row(model, sources) for model in PUBLISHED.values()], right=(3,))
+    heads = ["  published", "good for", "GB", "licence", *COLUMNS]
+    print_table(heads, [_published_row(model, sources) for model in PUBLISHED.values()], right=(2,))
     results.print()
     print_table(["  of openclap", "made of", "GB", "licence"], [_local_row(model) for model in own], right=(2,))
+    results.print()
+    print_table(["recommended for", ""], [[use, name] for use, name in RECOMMENDATIONS.items()])
     note(f"{PRESENT}: on this machine; the others are downloaded when first used.")
-    note("Towers: tiny and base are sizes of HTSAT. ?: could not be verified; read the page of the model first.")
-    note("ESC-50, GTZAN: zero-shot accuracy in % as published; protocols differ. Sources:")
+    note("?: could not be verified; read the page of the model first.")
+    note("ESC-50, GTZAN: zero-shot accuracy; Clotho: R@1 from text to audio; in %, as published; protocols differ.")
+    note("Sources of scores:")
     for letter, source in zip(ascii_lowercase, sources, strict=False):
         note(f"  {letter}: {source}")
     note("Choose a model by its name: openclap classify --model 630k-audioset-best …")
 
 
 def _is_scored(model: PublishedModel) -> bool:
-    return bool({"ESC-50", "GTZAN"} & set(model.scores))
+    return bool(set(COLUMNS.values()) & set(model.scores))
 
 
 def _published_row(model: PublishedModel, sources: list[str]) -> list[str]:
     letter = ascii_lowercase[sources.index(model.source)] if model.source in sources else ""
-    scores = [
-        f"{100 * model.scores[name]:.4g}{letter}" if name in model.scores else "–" for name in ("ESC-50", "GTZAN")
-    ]
-    tower = model.audio.removeprefix("htsat-") + (" fused" if model.fusion else "")
+    scores = [f"{100 * model.scores[name]:.4g}{letter}" if name in model.scores else "–" for name in COLUMNS.values()]
     size = f"{model.megabytes / 1000:.1f}" if model.megabytes else "?"
-    return [_mark(model.name, is_present=model.cached), model.domain, tower, size, model.licence or "?", *scores]
+    return [_mark(model.name, is_present=model.cached), model.good_for, size, model.licence or "?", *scores]
 
 
 def _local_row(model: LocalModel) -> list[str]:
@@ -68,6 +72,8 @@ def _mark(name: str, *, is_present: bool) -> str:
 
 
 def _published_record(model: PublishedModel) -> dict[str, Any]:
+    from openclap.checkpoints.published import RECOMMENDATIONS
+
     return {
         "name": model.name,
         "kind": "published",
@@ -79,6 +85,8 @@ def _published_record(model: PublishedModel) -> dict[str, Any]:
         "audio": model.audio,
         "fusion": model.fusion,
         "domain": model.domain,
+        "good_for": model.good_for,
+        "recommended_for": [use for use, name in RECOMMENDATIONS.items() if name == model.name],
         "licence": model.licence,
         "megabytes": model.megabytes,
         "scores": dict(model.scores),

@@ -80,9 +80,41 @@ class DataConfig:
         return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
 
 
+_NAMES = ", ".join(SOURCES)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSplits:
+    """A source, and the splits to read of it; () for all."""
+
+    source: str
+    splits: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> SourceSplits:
+        """Parse "clotho" or "audiocaps:valid,test". Raises ConfigError for an unknown source and for empty splits."""
+        source, colon, names = text.partition(":")
+        splits = tuple(name.strip() for name in names.split(",")) if colon else ()
+        if source not in SOURCES:
+            raise ConfigError(f"There is no source {source!r}. Expected one of: {_NAMES}.")
+        if not all(splits):
+            raise ConfigError(f"{text!r} names a split without letters, expected such as {source}:train or {source}.")
+        return cls(source, splits)
+
+    def read(self, folder: Path) -> Iterator[Record]:
+        """Read the records of these splits, and those without a split. Raises DataError as the source's `read`."""
+        records = SOURCES[self.source].read(folder)
+        if not self.splits:
+            return records
+        return (record for record in records if record.split is None or record.split in self.splits)
+
+
 @dataclass(frozen=True, slots=True)
 class DataRecipe:
     """Sources, configuration and evaluation sets of a data set: the input of `openclap dataset build`.
+
+    A source is named alone ("esc50") or with the splits to read of it ("clotho:train", "audiocaps:valid,test"); clips
+    without a split are in every one.
 
     Attributes:
         name: of the data set.
@@ -98,11 +130,10 @@ class DataRecipe:
 
     def __post_init__(self) -> None:
         for name, places in (("sources", self.sources), ("decontaminate", self.decontaminate)):
-            if not isinstance(places, Mapping) or (unknown := [each for each in places if each not in SOURCES]):
-                named = "" if not isinstance(places, Mapping) else f" names {', '.join(unknown)}, but"
-                raise ConfigError(
-                    f"{self.name}: {name}{named} must be a mapping of folders by names from: {', '.join(SOURCES)}."
-                )
+            if not isinstance(places, Mapping):
+                raise ConfigError(f"{self.name}: {name} must be a mapping of folders by names from: {_NAMES}.")
+            for each in places:
+                SourceSplits.parse(each)
 
     @property
     def full_config(self) -> DataConfig:
@@ -124,7 +155,7 @@ class DataRecipe:
         return [
             ids
             for name, records in _open_all(self.decontaminate, root, on_missing).items()
-            for ids in _ids_by_split(SOURCES[name].title, list(records), processes)
+            for ids in _ids_by_split(SOURCES[SourceSplits.parse(name).source].title, list(records), processes)
         ]
 
 
@@ -133,7 +164,7 @@ def _open_all(places: Mapping[str, str], root: Path, on_missing: OnMissing | Non
     readers = {}
     for name, place in places.items():
         try:
-            readers[name] = SOURCES[name].read(root / place)
+            readers[name] = SourceSplits.parse(name).read(root / place)
         except DataError as error:
             if on_missing is None:
                 raise

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from openclap.errors import DataError, require
 from openclap.formatting import markdown_table
 from openclap.sources.record import Record
+from openclap.sources.youtube import clip_id, normalised_ids
 from openclap.storage import new_file
 
 if TYPE_CHECKING:
@@ -80,43 +81,47 @@ def ids_of_frame(frame: polars.DataFrame, name: str, split: str = ALL) -> SplitI
         (polars.col(key) if key in frame.columns else lacking[key]).cast(kind).alias(key) for key, kind in kinds.items()
     ]
     try:
-        return SplitIds(name, split, frame.select(columns) if len(frame) else polars.DataFrame(schema=kinds))
+        clips = frame.select(columns) if len(frame) else polars.DataFrame(schema=kinds)
+        # Ids of one form, or files of ids and older manifests that write "Y" or times would share none with other sets.
+        return SplitIds(name, split, clips.with_columns(youtube_id=normalised_ids(polars.col("youtube_id"))))
     except polars.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{name} {split}: invalid ids ({reason}). Expected numbers and text.") from error
 
 
 def ids_of_file_names(files: Iterable[str], name: str, split: str = ALL) -> SplitIds:
-    """Parse the ids in the file names of a set in `FILE_NAMES`.
+    """Parse the ids in the file names of a set in `FILE_NAMES` or `YOUTUBE_SETS`.
 
     Raises DataError for an unknown set, and for names of another form.
     """
     polars = require("polars", "data")
-    pattern = {normalise_name(known): pattern for known, pattern in FILE_NAMES.items()}.get(normalise_name(name))
-    if pattern is None:
-        raise DataError(f"{name}: its file names contain no known ids, expected one of: {', '.join(FILE_NAMES)}.")
-    kind = next(iter(pattern.groupindex))
-    ids = []
-    for file in files:
-        match = pattern.fullmatch(Path(file).name)
-        if not match:
-            raise DataError(f"{file}: is not a file name of {name}, expected the form {pattern.pattern}.")
-        ids.append(int(match[kind]) if kind == "freesound_id" else match[kind])
-    return ids_of_frame(polars.DataFrame({kind: ids}), name, split)
+    known = {normalise_name(each): each for each in (*FILE_NAMES, *YOUTUBE_SETS)}.get(normalise_name(name))
+    if known is None:
+        expected = ", ".join((*FILE_NAMES, *YOUTUBE_SETS))
+        raise DataError(f"{name}: its file names contain no known ids, expected one of: {expected}.")
+    kind = "youtube_id" if known in YOUTUBE_SETS else "freesound_id"
+    return ids_of_frame(polars.DataFrame({kind: [_id_in_name(known, file) for file in files]}), name, split)
 
 
-# Eleven characters, the first of which may be a hyphen or a Y; up to two numbers of seconds follow.
-_VIDEO = re.compile(r"Y?(?P<youtube_id>[\w-]{11})(?:_\d+(?:\.\d+)?){0,2}\.\w+")
+def _id_in_name(known: str, file: str) -> int | str:
+    if known in YOUTUBE_SETS:
+        if clip := clip_id(file):
+            return clip.video
+        raise DataError(f"{file}: is not a file name of {known}, expected the id of a YouTube video (with a time).")
+    if match := FILE_NAMES[known].fullmatch(Path(file).name):
+        return int(match["freesound_id"])
+    raise DataError(f"{file}: is not a file name of {known}, expected the form {FILE_NAMES[known].pattern}.")
+
+
+YOUTUBE_SETS = ("AudioSet", "AudioCaps", "VGGSound")
+"""Sets whose files have ids of YouTube clips in their names (`openclap.sources.youtube`)."""
 FILE_NAMES: dict[str, re.Pattern[str]] = {
     "ESC-50": re.compile(r"\d+-(?P<freesound_id>\d+)-[A-Z]-\d+\.\w+"),
     "UrbanSound8K": re.compile(r"(?P<freesound_id>\d+)-\d+-\d+-\d+\.\w+"),
     "FSD50K": re.compile(r"(?P<freesound_id>\d+)\.\w+"),
-    "AudioSet": _VIDEO,
-    "AudioCaps": _VIDEO,
-    "VGGSound": _VIDEO,
 }
 """Forms of file names: fold, id, take and class (ESC-50); id, class, occurrence and slice (UrbanSound8K); the id
-(FSD50K); a video's id, in some copies with a "Y" before it or with start and end after it."""
+(FSD50K)."""
 
 
 def normalise_name(name: str) -> str:

@@ -25,6 +25,8 @@ from openclap.storage import Place, place_of, unconnected, within_reach
 from openclap.types import AUDIO_SUFFIXES, Sample
 
 _BLOCK = 512
+CAPTIONS = ("text", "captions", "caption")
+"""Keys of a sample's JSON that hold captions: LAION's, and those of other WebDataset shards."""
 
 
 class DamagedTar(NamedTuple):
@@ -183,7 +185,7 @@ def _parse(key: str, audio: bytes, text: bytes, where: str) -> Sample:
         )
     captions = captions_of_json(fields)
     if not captions:
-        raise DataError(f'{where}: its JSON has no caption under "text". Pack the shard again.')
+        raise DataError(f"{where}: its JSON has no caption under {', '.join(CAPTIONS)}. Pack the shard again.")
     original = fields.get("original_data")
     return Sample(
         key=key,
@@ -196,8 +198,9 @@ def _parse(key: str, audio: bytes, text: bytes, where: str) -> Sample:
 
 
 def captions_of_json(fields: Any) -> tuple[str, ...]:
-    """Read the captions in the JSON of a sample."""
-    texts = _strings(fields.get("text")) if isinstance(fields, dict) else ()
+    """Read the captions in the JSON of a sample: a text or a list under each of CAPTIONS, without repetitions."""
+    keys = CAPTIONS if isinstance(fields, dict) else ()
+    texts = dict.fromkeys(text for key in keys for text in _strings(fields.get(key)))
     return tuple(text for text in texts if not is_placeholder(text))
 
 

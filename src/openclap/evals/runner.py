@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from openclap import paths
+from openclap.collapse import warn_of_collapsed_audio
+from openclap.embedder import Embedder
 from openclap.errors import CheckpointError, ConfigError, DataError, MissingTokenizerError, TrainingError
 from openclap.evals.bootstrap import (
     RESAMPLES,
@@ -209,7 +211,10 @@ def _open(
     name: str, model: Model, folder: Path | None, load: Callable[[str], SoundEmbedder], **options: Any
 ) -> CachedEmbedder:
     if isinstance(model, str | os.PathLike):
-        return open_cached(name, partial(load, os.fspath(model)), folder, **options)
+        opened = open_cached(name, partial(load, os.fspath(model)), folder, **options)
+        if isinstance(opened.embedder, Embedder):
+            warn_of_collapsed_audio(opened.embedder)
+        return opened
     if isinstance(model, CachedEmbedder):
         model = model.embedder  # wrapped again, under the name and with the options of this call
     if not (hasattr(model, "embed_audio") and hasattr(model, "embed_text")):

@@ -162,6 +162,8 @@ class Task:
         probe: a name in PROBES.
         epochs: the most epochs of a probe's network.
         templates: prompts for labels; the embeddings of several are averaged.
+        alternatives: whether a label that lists alternatives, such as "horn, trumpet or whistle", scores as the best
+            of them; without, it is one text.
         classes: a file of the words for each class, a line each: the label, and after a tab the words.
         options: arguments for the reader.
         published: figures of papers on this data set.
@@ -189,6 +191,7 @@ class Task:
     probe: str = "linear"
     epochs: int = EPOCHS
     templates: tuple[str, ...] = (SOUND,)
+    alternatives: bool = False
     classes: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
@@ -286,6 +289,13 @@ class Task:
         return (clip.label,) if clip.label else ()
 
 
+PROTOCOL_NOTES: Mapping[str, tuple[str, ...]] = {
+    "locating": ("each clip's own phrases; intersection F1 with a tolerance of 0.5, over all clips and phrases",),
+    "few_shot": ("up to 8 clips per label, 10 draws, logistic regression (MAEB)",),
+}
+"""What the protocol of a kind of task says beside its data."""
+
+
 def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: str | None) -> str:
     """State in one line how a figure was measured: split or folds, prompts or probe, and the policy for long clips."""
     if task.source == COLLECTION:
@@ -315,10 +325,9 @@ def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: st
     if task.kind in ("zero_shot", "tagging"):
         words = " and ".join(f"“{template}”" for template in task.templates)
         parts.append(f"{len(data.classes)} classes as {words}{', words from a file' if task.classes else ''}")
-    if task.kind == "locating":
-        parts.append("each clip's own phrases; intersection F1 with a tolerance of 0.5, over all clips and phrases")
-    if task.kind == "few_shot":
-        parts.append("up to 8 clips per label, 10 draws, logistic regression (MAEB)")
+        if task.alternatives:
+            parts.append("of alternatives in a label the best")
+    parts += PROTOCOL_NOTES.get(task.kind, ())
     if task.kind != "locating" and (task.kind != "probe" or task.probe_protocol.long_clips):
         parts.append(f"long clips: {clip_policy or UNKNOWN_POLICY}")
     return "; ".join(parts).rstrip(".")
@@ -639,6 +648,7 @@ TOML_TYPES: dict[str, tuple[type, str]] = {
     "share_captions": (bool, "true or false"),
     "folds": (int, "a whole number"),
     "epochs": (int, "a whole number"),
+    "alternatives": (bool, "true or false"),
     "multilabel": (bool, "true or false"),
     "chance": (bool, "true or false"),
     "options": (dict, "a table of the reader's arguments"),

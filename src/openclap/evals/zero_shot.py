@@ -33,7 +33,7 @@ from openclap.evals.metrics import (
 from openclap.evals.ranks import TIE, as_numpy
 from openclap.evals.results import TaskOutput
 from openclap.evals.tagging import tag, tagging_measures
-from openclap.text.prompts import prompts
+from openclap.text.prompts import alternatives, prompts
 
 if TYPE_CHECKING:
     from openclap.evals.tasks import Task
@@ -45,9 +45,7 @@ BINS = 15
 def run_zero_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
     """Run the task of kind "zero_shot": one label per clip."""
     clip_N, label_N = labelled_clips(task, test.clips, data.classes)
-    text_CD = class_embeddings(model, data.class_names, task.templates)
-    # float64, so that ties within TIE do not depend on the order of summation in float32
-    score_NC = test.embedding_ND[clip_N].astype(np.float64) @ text_CD.T
+    score_NC = class_scores(test.embedding_ND[clip_N], model, data.class_names, task)
     output = classification_output(task, test.clips, data.classes, clip_N, classify(score_NC, label_N, tie=TIE))
     assert output.classified is not None
     # A loaded object that is no CLAP has no scale, so its similarities give no confidence.
@@ -57,8 +55,20 @@ def run_zero_shot(task: Task, data: TaskClips, test: EmbeddedClips, model: Cache
 
 def run_tagging(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
     """Run the task of kind "tagging": any number of labels per clip."""
-    text_CD = class_embeddings(model, data.class_names, task.templates)
-    return tagging_output(task, test.clips, data.classes, test.embedding_ND.astype(np.float64) @ text_CD.T)
+    return tagging_output(
+        task, test.clips, data.classes, class_scores(test.embedding_ND, model, data.class_names, task)
+    )
+
+
+def class_scores(sound_ND: NDArray[np.float32], embedder: SoundEmbedder, names: Sequence[str], task: Task) -> Floats:
+    """Score classes, (N, C): the cosine of each sound and class; with the task's `alternatives`, that of the best one
+    of those that the class's name lists."""
+    parts = [alternatives(name) if task.alternatives else [name] for name in names]
+    text_AD = class_embeddings(embedder, [part for listed in parts for part in listed], task.templates)
+    # float64, so that ties within TIE do not depend on the order of summation in float32
+    score_NA = sound_ND.astype(np.float64) @ text_AD.T
+    first_C = np.cumsum([0, *(len(listed) for listed in parts[:-1])])
+    return np.asarray(np.maximum.reduceat(score_NA, first_C, axis=1))
 
 
 def class_embeddings(embedder: SoundEmbedder, names: Sequence[str], templates: Sequence[str]) -> Floats:

@@ -59,7 +59,7 @@ class HearModel(nn.Module):
         self.embedder = embedder
         self.window, self.hop_ms = round(window_s * rate), float(hop_ms)
         self.sample_rate = rate
-        self.scene_embedding_size = self.timestamp_embedding_size = embedder.preset.embedding_size
+        self.scene_embedding_size = self.timestamp_embedding_size = embedder.embedding_size
         self.eval()
 
     def forward(self, audio_SN: Tensor) -> Tensor:

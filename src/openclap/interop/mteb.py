@@ -76,7 +76,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
             if isinstance(embedding, AudioError):
                 raise embedding
             embeddings.append(embedding)
-        return np.stack(embeddings) if embeddings else np.zeros((0, self.model.preset.embedding_size), np.float32)
+        return np.stack(embeddings) if embeddings else np.zeros((0, self.model.embedding_size), np.float32)
 
 
 def encoder(source: str | os.PathLike[str], *, name: str | None = None, device: str | None = None) -> Encoder:
@@ -101,7 +101,7 @@ def encoder(source: str | os.PathLike[str], *, name: str | None = None, device: 
 
 def model_meta(embedder: Embedder, name: str, source: str) -> ModelMeta:
     """Return mteb's description of the model. Licence and training data are left open: no checkpoint states them."""
-    weights = list(embedder.clap.parameters())
+    weights = list(embedder.network.parameters())
     return ModelMeta(
         loader=Encoder,
         loader_kwargs={"source": source},
@@ -111,8 +111,8 @@ def model_meta(embedder: Embedder, name: str, source: str) -> ModelMeta:
         languages=["eng-Latn"],
         n_parameters=sum(weight.numel() for weight in weights),
         memory_usage_mb=sum(weight.numel() * weight.element_size() for weight in weights) / 2**20,
-        max_tokens=embedder.preset.text.context,
-        embed_dim=embedder.preset.embedding_size,
+        max_tokens=embedder.runtime.signature.context,
+        embed_dim=embedder.embedding_size,
         license=None,
         open_weights=True,
         public_training_code=None,

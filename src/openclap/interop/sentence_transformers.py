@@ -50,7 +50,7 @@ class Clap(InputModule):  # type: ignore[misc]
         super().__init__()
         self.embedder = embedder
         self.clap, self.logmel = embedder.clap, embedder.frontend.logmel
-        self.max_seq_length = embedder.preset.text.context
+        self.max_seq_length = embedder.runtime.signature.context
 
     @property
     def modalities(self) -> list[str]:
@@ -59,7 +59,7 @@ class Clap(InputModule):  # type: ignore[misc]
 
     def get_embedding_dimension(self) -> int:
         """Return D."""
-        return self.embedder.preset.embedding_size
+        return self.embedder.embedding_size
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Convert texts to ids and mask, audio to waveforms; a prompt is put before each text.

@@ -37,12 +37,30 @@ def mlp_gelu_narrow(size_in: int, size_out: int) -> nn.Module:
     return nn.Sequential(nn.Linear(size_in, hidden, bias=False), nn.GELU(), nn.Linear(hidden, size_out, bias=False))
 
 
+class ResidualHead(nn.Module):
+    """The projections of Microsoft's CLAP: a linear layer, a second one over its GELU added to it, a layer norm."""
+
+    def __init__(self, size_in: int, size_out: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(size_in, size_out, bias=False)
+        self.linear2 = nn.Linear(size_out, size_out, bias=False)
+        self.layer_norm = nn.LayerNorm(size_out)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x_BC: Tensor) -> Tensor:
+        """(B, D)."""
+        first_BD = self.linear1(x_BC)
+        normed_BD: Tensor = self.layer_norm(first_BD + self.drop(self.linear2(F.gelu(first_BD))))
+        return normed_BD
+
+
 HEADS: dict[HeadKind, Callable[[int, int], nn.Module]] = {
     "mlp_relu": mlp_relu,
     "mlp_gelu": mlp_gelu,
     "mlp_gelu_narrow": mlp_gelu_narrow,
     "linear": partial(nn.Linear, bias=False),
     "linear_bias": nn.Linear,
+    "residual_norm": ResidualHead,
 }
 """Projections from a tower's size to that of the shared space, by name."""
 

@@ -14,10 +14,10 @@ from openclap.errors import ConfigError
 FusionKind = Literal["daf_1d", "aff_1d", "iaff_1d", "daf_2d", "aff_2d", "iaff_2d", "channel_map"]
 """How the views of a long clip are fused: on the log-mel (1d), after the first layer (2d), or as input channels."""
 
-Pooling = Literal["pooler", "mean", "cls", "eot", "mean_padded", "map", "eos"]
+Pooling = Literal["pooler", "mean", "cls", "eot", "mean_padded", "map", "eos", "last_nonzero"]
 """How the states of a text encoder become one vector (see `TextTowerConfig`)."""
 
-HeadKind = Literal["mlp_relu", "mlp_gelu", "mlp_gelu_narrow", "linear", "linear_bias"]
+HeadKind = Literal["mlp_relu", "mlp_gelu", "mlp_gelu_narrow", "linear", "linear_bias", "residual_norm"]
 """The projection of a tower's output to the shared space (see `openclap.models.clap.HEADS`)."""
 
 
@@ -262,8 +262,9 @@ class TextTowerConfig:
             transformer of `openclap.models.modern_text`.
         pooling: "pooler", the encoder's own layer over the first token's state (BERT, RoBERTa); "mean" over the
             tokens that are not padding; "cls", the first token's state; "eot", the state at the highest token id
-            (CLIP); "mean_padded", the mean over all `context` positions, padding included (LAION's BART). The type
-            "modern" has "map", attention with a learned query, "eos", the state at the first end marker, and "mean".
+            (CLIP); "mean_padded", the mean over all `context` positions, padding included (LAION's BART);
+            "last_nonzero", the last token's state as Microsoft's CLAP of 2023 counts tokens. The type "modern" has
+            "map", attention with a learned query, "eos", the state at the first end marker, and "mean".
         context: captions are cut to this many tokens.
         sizes: arguments of that type's configuration class (`vocab_size`, `num_hidden_layers`, …); `ModernTextSizes`
             for "modern".

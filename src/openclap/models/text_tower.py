@@ -81,10 +81,20 @@ def eot_pool(output: Any, batch: TextBatch) -> Tensor:
     return states_BLD.gather(1, place_B11.expand(-1, -1, states_BLD.shape[2])).squeeze(1)
 
 
+def last_nonzero_pool(output: Any, batch: TextBatch) -> Tensor:
+    """The state at the last token, if tokens are counted as Microsoft's CLAP of 2023 does: those whose id is not 0."""
+    # Its padding is GPT-2's "!" (id 0). Each "!" within a text goes uncounted too, so that the state is that of an
+    # earlier token (test_exclamation_marks_shift_the_pooled_token).
+    place_B11 = ((batch.ids_BL != 0).sum(dim=1) - 1).clamp_min(0)[:, None, None]
+    states_BLD: Tensor = output.last_hidden_state
+    return states_BLD.gather(1, place_B11.expand(-1, -1, states_BLD.shape[2])).squeeze(1)
+
+
 POOLINGS: dict[str, Callable[[Any, TextBatch], Tensor]] = {
     "pooler": pooler,
     "mean": mean_pool,
     "mean_padded": mean_padded,
     "cls": cls_pool,
     "eot": eot_pool,
+    "last_nonzero": last_nonzero_pool,
 }

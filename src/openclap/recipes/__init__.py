@@ -8,11 +8,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from openclap.errors import ConfigError
-from openclap.recipes import demo, laion, laion_630k, small
+from openclap.recipes import current, demo, laion, laion_630k, small
 from openclap.training.config import ExpectedInputs, TrainConfig
 
 if TYPE_CHECKING:
@@ -27,8 +26,14 @@ class Recipe(Protocol):
     def config(self) -> TrainConfig: ...
 
 
+class DataSetRecipe(Protocol):
+    """The module of a data set, or a row of a table of data sets."""
+
+    def config(self) -> DataRecipe: ...
+
+
 RECIPES: dict[str, Recipe] = {"demo": demo, "small": small, **laion.RUNS}
-DATA_RECIPES: dict[str, ModuleType] = {"laion-630k": laion_630k}
+DATA_RECIPES: dict[str, DataSetRecipe] = {"laion-630k": laion_630k, **current.DATA}
 
 
 def recipe(name: str) -> TrainConfig:

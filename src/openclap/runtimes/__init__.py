@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from openclap.checkpoints import hub
 from openclap.errors import MissingTokenizerError
 from openclap.text import merges
+from openclap.types import Signature
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +33,16 @@ class Runtime(Protocol):
     Attributes:
         name: the software and the precision, for people and for keys of caches: "torch fp32".
         precision: "fp32", "bf16" or "int8".
-        preset: states sample rate, input length, embedding size and tokenizer.
+        signature: sample rate, input length, embedding size. Runtimes of openclap's own networks have a `preset`, too.
     """
 
     name: str
     precision: str
-    preset: Preset
+
+    @property
+    def signature(self) -> Signature:
+        """What the model reads and returns."""
+        ...
 
     @property
     def logit_scale(self) -> float:
@@ -55,7 +60,7 @@ class Runtime(Protocol):
 
     def embed_waves(self, waves: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """(N, D) unit vectors of mono waveforms at the model's rate, each no longer than the model's input, or of any
-        length where the preset fuses long clips."""
+        length where the model fuses long clips."""
         ...
 
     def embed_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from openclap import paths
 from openclap.errors import ConfigError
-from openclap.models.config import HTSATConfig, PANNConfig
+from openclap.models.config import NaFlexConfig, PANNConfig
 from openclap.types import COSINE_BOUNDS, AudioBatch, Precision, TextBatch
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def build(
     config = clap.audio_tower.config
     if choice.precision == "bf16" and isinstance(config, PANNConfig) and config.categories:
         choice = replace(choice, precision="fp32")
-    # OpenVINO's conversion fixes what it was traced with, so towers that read any length stay with torch.
-    if choice.backend == "openvino" and not compile and isinstance(config, HTSATConfig | PANNConfig):
+    # Its converted networks have no input for the lengths of clips, so towers that read any length stay with torch.
+    if choice.backend == "openvino" and not compile and not isinstance(config, NaFlexConfig):
         return OpenVinoBackend(clap, choice.precision, digest)
     return TorchBackend(clap, choice.precision, device, compile=compile)
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from openclap import presets, runtimes
 from openclap.arrays import Wave
 from openclap.audio.numpy_views import Mel, fill, four_views
+from openclap.checkpoints import clap_model
 from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.errors import CheckpointError, ConfigError, MissingExtraError
 from openclap.formatting import describe_error
@@ -29,6 +30,7 @@ from openclap.runtimes.graph_cache import DESCRIPTION
 from openclap.runtimes.sessions import make_session
 from openclap.text.numpy_tokenizer import FILE as TOKENIZER
 from openclap.text.numpy_tokenizer import NumpyTokenizer
+from openclap.types import Signature
 
 if TYPE_CHECKING:
     import torch
@@ -116,6 +118,8 @@ def find_graphs(model: Path) -> Graphs:
         return preset_graphs.BoundGraphs(model)
     if converted := graph_cache.find(model):
         return ConvertedGraphs(converted)
+    if kind := clap_model.foreign_type(model):
+        raise CheckpointError(f"{model}: models of the type {kind!r} have no graphs. Leave out the runtime.")
     advice = f"torch converts it once: 'openclap convert {model} --to onnx'"
     if runtimes.has("torch"):
         raise CheckpointError(f"{model}: {obstacle}, and it was not converted for onnxruntime; {advice}.")
@@ -214,6 +218,11 @@ class OnnxRuntime:
     def __getstate__(self) -> dict[str, Any]:
         """Without sessions, which another process reads again."""
         return vars(self) | {"_sessions": {}}
+
+    @property
+    def signature(self) -> Signature:
+        """What the model reads and returns."""
+        return self.preset.signature
 
     @property
     def logit_scale(self) -> float:

@@ -35,6 +35,8 @@ OUTSIDE = (
     *(("text", "context"), ("text", "tokenizer")),
 )
 """Parts and fields of a preset that no graph depends on."""
+HEADS: dict[str, tuple[str, ...]] = {"audio": ("audio_head", "unit_audio"), "logmel": (), "text": ("text_head",)}
+"""Fields of a preset that determine the head in a graph."""
 
 
 def graphs_of(preset: Preset) -> tuple[str, ...]:
@@ -50,12 +52,14 @@ def configuration(preset: Preset, graph: str) -> dict[str, Any]:
     """
     facts = presets.to_dict(preset)
     for part, name in OUTSIDE:
-        del facts[part][name]
+        facts[part].pop(name, None)
     size = {"embedding_size": facts["embedding_size"]}
+    # Heads other than LAION's are in the facts, and LAION's are not (`presets.ADDED`): digests of older graphs stay.
+    heads = {name: facts[name] for name in HEADS[graph] if name in facts}
     if graph == "text":
-        return {"text": facts["text"]} | size
+        return {"text": facts["text"]} | size | heads
     front = {"frontend": facts["frontend"]}
-    return front if graph == "logmel" else {"audio": facts["audio"]} | front | size
+    return front if graph == "logmel" else {"audio": facts["audio"]} | front | size | heads
 
 
 def file_of(preset: Preset, graph: str) -> Path:

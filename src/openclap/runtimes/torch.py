@@ -23,14 +23,15 @@ from torch import Tensor
 from openclap.arrays import batches_by_length
 from openclap.audio.frontend import FrontEnd
 from openclap.audio.mono import SILENCE, is_silent
-from openclap.checkpoints import detect, openclap_folder
+from openclap.checkpoints import detect, openclap_folder, transformers_model
 from openclap.checkpoints.checkpoint import build_network, weights_digest
 from openclap.errors import ConfigError
 from openclap.models.config import NaFlexConfig
 from openclap.runtimes import backends, fetch_tokenizer
+from openclap.runtimes.transformers import TransformersRuntime
 from openclap.text import merges
 from openclap.text.tokenizer import Tokenizer
-from openclap.types import TextBatch
+from openclap.types import Signature, TextBatch
 
 if TYPE_CHECKING:
     from openclap.models.clap import CLAP
@@ -54,8 +55,21 @@ class TorchLoader:
 
     def read(
         self, path: Path, *, preset: Preset | None, tokenizer: str | os.PathLike[str] | None, offline: bool
-    ) -> TorchRuntime:
-        """Read a checkpoint in any format. Raises CheckpointError when it is damaged or none."""
+    ) -> TorchRuntime | TransformersRuntime:
+        """Read a checkpoint in any format. Raises CheckpointError when it is damaged or none.
+
+        Models that transformers computes have a runtime of their own.
+        """
+        if transformers_model.is_adaptable(path):
+            if preset is not None:
+                raise ConfigError(f"{path}: transformers computes it, by its own configuration. Leave out preset.")
+            return TransformersRuntime(
+                path,
+                device=self.device,
+                precision=self.choice.precision,
+                compile=self.compile,
+                tokenizer=tokenizer,
+            )
         checkpoint = detect.read(path, preset)
         words: TokenizerSource = (
             Path(tokenizer)
@@ -107,9 +121,19 @@ class TorchRuntime:
         self._tokenizer = tokenizer
 
     @property
+    def network(self) -> CLAP:
+        """The networks."""
+        return self.clap
+
+    @property
     def device(self) -> torch.device:
         """Where the networks are; they may be moved."""
         return next(self.clap.parameters()).device
+
+    @property
+    def signature(self) -> Signature:
+        """What the model reads and returns."""
+        return self.preset.signature
 
     @property
     def logit_scale(self) -> float:

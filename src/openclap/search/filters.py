@@ -3,7 +3,8 @@
     where = {"duration_s": (1, 10), "tags": "rain", "category": ["AMB", "WATR"], "folder": "Field/2021"}
     where = ["duration_s<10", "tags=rain", "category=AMB|WATR", "title~tin roof"]
 
-All conditions must hold. Facts are columns of `rows.files_schema` and a few that are derived from them. F files.
+All conditions must hold. Facts are columns of `rows.files_schema`, a few that are derived from them, and the labels
+that a model gave (`labels.with_labels` adds their column). F files.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from openclap.search.ranking import Bools
 
 Where = Mapping[str, Any] | Sequence[str]
 """Conditions by fact: a value; a list of values, of which one must match; a tuple (low, high), with None for no bound;
-or None, for files without the fact. Or expressions: a fact, an operator (`= != < <= > >=`, or `~` for "contains"), and
-values separated by `|`."""
+{"contains": PART}; or None, for files without the fact. Or expressions: a fact, an operator (`= != < <= > >=`, or `~`
+for "contains"), and values separated by `|`."""
+
+LABELS_COLUMN = "labels"
+"""The column of the labels of `labels.py`, which the stored table of files does not have."""
 
 _EXPRESSION = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
 
@@ -73,6 +77,16 @@ def facets(files: Any, fact: str, mask_F: Bools | None = None) -> list[tuple[Any
     )
 
 
+def is_labels(fact: str) -> bool:
+    """Whether this is a name of the labels."""
+    return ALIASES.get(fact, fact) == LABELS_COLUMN
+
+
+def asks_for_labels(where: Where) -> bool:
+    """Whether a condition is about labels. Raises as `mask_of`."""
+    return any(condition.fact == LABELS_COLUMN for condition in _conditions(where))
+
+
 def _conditions(where: Where) -> Iterator[_Condition]:
     if isinstance(where, str) or not isinstance(where, Mapping | Sequence):
         raise ConfigError(
@@ -100,6 +114,10 @@ def _from_mapping(fact: str, value: Any) -> Iterator[_Condition]:
         for operator, bound in zip((">=", "<="), value, strict=True):
             if bound is not None:
                 yield _Condition(fact, operator, (bound,))
+    elif isinstance(value, Mapping):
+        if set(value) != {"contains"}:
+            raise ConfigError(f"The condition on {fact} is {dict(value)!r}, expected {{'contains': 'part'}}.")
+        yield _Condition(fact, "~", (value["contains"],))
     elif isinstance(value, list | set | frozenset):
         yield _Condition(fact, "=", tuple(value))
     else:
@@ -254,6 +272,15 @@ def _stored_facts(kind: Literal["number", "text", "time"], names: Iterable[str])
     return {name: Fact(kind, _stored(name)) for name in names}
 
 
+def _labels(files: Any) -> Any:
+    """The column that `labels.with_labels` adds; all null without it."""
+    import pyarrow as pa
+
+    if LABELS_COLUMN in files.schema.names:
+        return files.column(LABELS_COLUMN).combine_chunks()
+    return pa.nulls(len(files), pa.list_(pa.string()))
+
+
 _TEXT = Fact("text", lambda column: column)
 FACTS: dict[str, Fact] = {
     **_stored_facts("number", ("duration_s", "rate", "channels", "size")),
@@ -265,6 +292,7 @@ FACTS: dict[str, Fact] = {
     "format": Fact("text", _of_path(lambda path: os.path.splitext(path)[1][1:].lower())),  # noqa: PTH122
     "folder": Fact("folder", _of_path(os.path.dirname)),
     "tags": Fact("list", _all_tags),
+    "labels": Fact("list", _labels),
 }
 """Every fact that filters can use, by name."""
-ALIASES = {"duration": "duration_s", "tag": "tags", "license": "licence"}
+ALIASES = {"duration": "duration_s", "tag": "tags", "label": "labels", "license": "licence"}

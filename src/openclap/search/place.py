@@ -32,6 +32,8 @@ TABLES = ("windows", "files")
 HEADER_NAME = "index.json"
 FIT_NAME = "fit.npz"
 """The background of `fit.py`."""
+LABELS_NAME = "labels.npz"
+"""The labels of `labels.py`."""
 SNAPSHOT_NAME = "snapshot"
 """The folder of `snapshot.py`."""
 DAMAGED = "It is damaged or was removed. Delete the folder and index the sounds again."
@@ -285,6 +287,7 @@ _OWN_NAMES = {
     f"{HEADER_NAME}.part",
     SNAPSHOT_NAME,
     FIT_NAME,
+    LABELS_NAME,
     *(f"{name}.lance" for name in TABLES),
 }
 """Entries of a folder that may become an index; any other belongs to the user."""

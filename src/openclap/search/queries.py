@@ -13,11 +13,12 @@ from typing import Any, get_args
 import numpy as np
 
 from openclap.errors import ConfigError
-from openclap.search.filters import Where, facets, mask_of
+from openclap.search.filters import Where, facets, is_labels, mask_of
 from openclap.search.fit import with_fit
 from openclap.search.hits import Hits, SearchInfo
 from openclap.search.index import Index
 from openclap.search.keywords import split_words
+from openclap.search.labels import with_labels
 from openclap.search.paths import prefixes
 from openclap.search.ranking import Bools
 from openclap.search.rows import FloatArray
@@ -80,19 +81,24 @@ def find(index: Index, query: SearchQuery, k: int, offset: int = 0, *, exact: bo
 
 def count_facets(index: Index, fact: str, where: Where = ()) -> list[tuple[Any, int]]:
     """The values of a fact and the number of files with each, the most frequent first; see `filters.facets`."""
-    files = index.facts()
+    files = with_labels(index, index.facts(), where, always=is_labels(fact))
     return facets(files, fact, mask_of(files, where) if where else None)
 
 
 def count_files(index: Index, where: Where) -> int:
     """The number of files that fulfil the conditions."""
-    return int(mask_of(index.facts(), where).sum())
+    return int(mask_of_files(index, index.facts(), where).sum())
 
 
 def paths_of_files(index: Index, where: Where) -> list[str]:
     """The paths of the files that fulfil the conditions, in order."""
     files = index.facts()
-    return sorted(files.filter(mask_of(files, where)).column("path").to_pylist())
+    return sorted(files.filter(mask_of_files(index, files, where)).column("path").to_pylist())
+
+
+def mask_of_files(index: Index, files: Any, where: Where) -> Bools:
+    """Which files of the table of an index fulfil the conditions, those on labels included; see `filters.mask_of`."""
+    return mask_of(with_labels(index, files, where), where)
 
 
 def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
@@ -123,7 +129,7 @@ def _nearest(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int
 def _by_vector(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, *, exact: bool) -> Hits:
     options: dict[str, Any] = {"one_per_file": not query.every_window, "exact": exact}
     if query.where:
-        options["mask_F"] = lambda files: mask_of(files, query.where)
+        options["mask_F"] = lambda files: mask_of_files(index, files, query.where)
     if query.without:
         options["include"] = lambda row: os.path.realpath(row.path) not in query.without
 

@@ -319,7 +319,7 @@ class _Search:
         """The k best hits. All windows that share the k-th score take part: paths decide between them."""
         scored = scored.take(scored.score >= self._lowest(scored))
         files = self._files_of(np.unique(scored.content))
-        paths = self.view.facts["path"].take(_arrow_integers(files)).to_pylist()
+        paths = self.view.facts["path"].take(arrow_integers(files)).to_pylist()
         by_content: dict[int, list[tuple[str, int]]] = {}
         for content, file, path in zip(self.view.content_F[files].tolist(), files.tolist(), paths, strict=True):
             by_content.setdefault(content, []).append((path, file))
@@ -341,7 +341,7 @@ class _Search:
         return np.flatnonzero(is_wanted_C[self.view.content_F] & self.allowed_F)
 
     def _rows(self, files: Ints | Sequence[int]) -> list[FileRow]:
-        return file_rows(self.view.facts.take(_arrow_integers(np.asarray(files, np.int64))))
+        return file_rows(self.view.facts.take(arrow_integers(np.asarray(files, np.int64))))
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:
@@ -361,7 +361,7 @@ def arrow_booleans(values: Bools) -> Any:
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits])
 
 
-def _arrow_integers(values: Ints) -> Any:
+def arrow_integers(values: Ints) -> Any:
     import pyarrow as pa
 
     return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])

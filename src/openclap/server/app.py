@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 import openclap
 from openclap.errors import OpenClapError
 from openclap.server import (
+    collection_links,
     combined,
     duplicates,
     embeddings,
@@ -82,6 +83,7 @@ def create_app(service: Service, access: Access) -> FastAPI:
     app.include_router(search.router(service, peaker))
     app.include_router(sounds.router(service, peaker))
     app.include_router(store.router(service))
+    app.include_router(collection_links.router(service, is_local=access.is_local))
     app.include_router(indexing.router(jobs, duplicates_jobs))
     app.include_router(duplicates.router(duplicates_jobs))
     app.include_router(combined.router(service, peaker))

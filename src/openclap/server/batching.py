@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.errors import CheckpointError
-from openclap.presets import Preset
 from openclap.runtimes import Runtime
+from openclap.types import Signature
 
 Modality = Literal["audio", "text"]
 Vector = NDArray[np.float32]
@@ -170,7 +170,7 @@ class ModelThread:
 
         Raises CancelledError when the task is cancelled or the thread is closed, and the runtime's own errors.
         """
-        samples = self.runtime.preset.frontend.samples
+        samples = self.runtime.signature.samples
         inputs = [_Input(each, max(1.0, len(each) / samples) if modality == "audio" else 1.0) for each in values]
         for each in inputs:
             task.add(each.result)
@@ -250,7 +250,7 @@ class BatchedRuntime:
     def __init__(self, model: ModelThread, task: ModelTask) -> None:
         self._model, self._task = model, task
         self.name, self.precision = model.runtime.name, model.runtime.precision
-        self.preset: Preset = model.runtime.preset
+        self.signature: Signature = model.runtime.signature
 
     @property
     def logit_scale(self) -> float:

@@ -16,11 +16,11 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 
 from openclap.audio.io import describe
 from openclap.library import combined_vector
-from openclap.search.filters import Where, mask_of
+from openclap.search.filters import Where
 from openclap.search.fit import Background, read_background
 from openclap.search.index import Hits, SearchInfo
 from openclap.search.keywords import FUNCTION_WORDS, split_words
-from openclap.search.queries import SearchQuery, as_found, find
+from openclap.search.queries import SearchQuery, as_found, find, mask_of_files
 from openclap.search.rows import FloatArray, file_rows, unit_vector
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
@@ -50,13 +50,14 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
 
         def work(task: ModelTask) -> tuple[Hits, int, Background | None]:
             facts = index.library.index.facts()
-            total = int(mask_of(facts, where).sum())
+            mask_F = mask_of_files(index.library.index, facts, where)
+            total = int(mask_F.sum())
             if not body.terms:
                 return browse(index, where, body.k, body.offset), total, None
             hits = _search(index, task, body, where, service.limits.audio_s)
             if body.keywords == "only":
                 found = index.library.index.find_by_keywords(" ".join(body.texts), len(facts) or 1)
-                allowed = set(facts.filter(mask_of(facts, where)).column("path").to_pylist())
+                allowed = set(facts.filter(mask_F).column("path").to_pylist())
                 total = len(allowed.intersection(found))
             has_fit = len(body.texts) == len(body.terms) and body.keywords != "only"
             return hits, total, read_background(index.library.index) if has_fit else None
@@ -106,7 +107,7 @@ def browse(index: ServedIndex, where: Where, k: int, offset: int) -> Hits:
     import pyarrow.compute as pc
 
     facts = index.library.index.facts()
-    chosen = facts.filter(mask_of(facts, where)) if where else facts
+    chosen = facts.filter(mask_of_files(index.library.index, facts, where)) if where else facts
     order = pc.sort_indices(chosen.column("path"))[offset : offset + k]
     rows = file_rows(chosen.take(order))
     hits = as_found(index.library.index, [row.hit(0.0, row.duration_s, 0.0) for row in rows])

@@ -126,7 +126,7 @@ def embed(
 ) -> Vectors:
     """Embed texts and sounds, (N, D); `sounds` says which items are sounds. Raises ApiError and AudioError."""
     embedder = model.embedder_of(task, service.limits.audio_s)
-    vectors_ND = np.zeros((len(items), embedder.preset.embedding_size), np.float32)
+    vectors_ND = np.zeros((len(items), embedder.embedding_size), np.float32)
     audio = [place for place, sound in enumerate(sounds) if sound]
     text = [place for place, sound in enumerate(sounds) if not sound]
     contents = [sound_of(items[place], f"input[{place}]", service) for place in audio]
@@ -154,7 +154,7 @@ def encoded(vector_D: Vectors, form: str) -> list[float] | str:
 
 def _size(model: ServedModel, dimensions: int | None) -> int:
     """The size of the embeddings to return. Raises ApiError for one that the model was not trained for."""
-    whole = model.embedder.preset.embedding_size
+    whole = model.embedder.embedding_size
     if not dimensions or dimensions == whole or dimensions in model.sizes:
         return dimensions or whole
     sizes = " or ".join(str(size) for size in (*model.sizes, whole))
@@ -181,7 +181,7 @@ def _model_object(model: ServedModel, created: int) -> ModelObject:
         created=created,
         backend=model.embedder.runtime.name,
         capabilities=["embed", "classify"],
-        dimensions=model.embedder.preset.embedding_size,
+        dimensions=model.embedder.embedding_size,
         matryoshka=list(model.sizes),
         stats=ModelStats(queue_text=model.thread.waiting("text"), queue_audio=model.thread.waiting("audio")),
     )

@@ -4,17 +4,21 @@ changes."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
 
+from openclap.errors import OpenClapError
 from openclap.search.background import descriptions
 from openclap.search.filters import facets, mask_of
 from openclap.search.fit import read_background
 from openclap.search.index import Index
+from openclap.search.labels import labels_stamp, update_labels, with_labels
+from openclap.search.rows import FloatArray
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
 from openclap.server.inputs import IndexName
@@ -24,13 +28,15 @@ from openclap.server.service import ServedIndex, Service
 
 T = TypeVar("T")
 
-FACTS = ("folder", "category", "tags", "licence", "rate", "channels", "format")
+FACTS = ("folder", "category", "labels", "tags", "licence", "rate", "channels", "format")
 """The facts that the page filters by, besides the length."""
 MOST_VALUES = 500
 """Values of a fact that are listed: the most frequent."""
 DURATIONS = (None, 1.0, 5.0, 15.0, 60.0, 300.0, None)
 """Bounds of the ranges of length, in seconds."""
 _MOST_CACHED = 256
+_AT_ONCE = 8
+"""Descriptions of labels that are embedded at once while others search."""
 _WEAKEST = 0.5
 """Part of the background descriptions that are not suggested, since their best hits are weaker than those of others."""
 
@@ -60,6 +66,7 @@ def router(service: Service) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(tags=["Search"])
     caches = {name: Cache() for name in service.indexes}
+    labelled: set[str] = set()
 
     @routes.post("/v1/facets/overview", operation_id="facets_overview")
     async def facets_overview(body: OverviewRequest, request: Request) -> Overview:
@@ -68,10 +75,17 @@ def router(service: Service) -> APIRouter:
         if isinstance(body.where, list):
             raise ApiError(400, "where is a list here, expected values by fact.", param="where")
         where = body.where or {}
+        opened = index.library.index
         key = body.model_dump_json(include={"where"})
 
         def work(task: ModelTask) -> Overview:
-            return caches[index.name].get(index.library.index, key, lambda facts: overview(facts, where))
+            stamp = labels_stamp(opened)
+            if stamp is None and index.name not in labelled:  # of an older version, which had no labels
+                labelled.add(index.name)
+                service.in_background(lambda: _label(index))
+            return caches[index.name].get(
+                opened, f"{stamp} {key}", lambda facts: overview(with_labels(opened, facts, always=True), where)
+            )
 
         return await service.run(request, "files", work)
 
@@ -89,6 +103,18 @@ def router(service: Service) -> APIRouter:
         return Suggestions(values=beginning_with(values, text)[:limit])
 
     return routes
+
+
+def _label(index: ServedIndex) -> None:
+    """Label the sounds of an index. The page does without where it cannot be written."""
+    embedder = index.model.embedder_of(ModelTask())
+
+    def embed(texts: Sequence[str]) -> FloatArray:  # few at once, or queries would wait for all of them
+        parts = [embedder.embed_text(texts[first : first + _AT_ONCE]) for first in range(0, len(texts), _AT_ONCE)]
+        return np.concatenate(parts)
+
+    with suppress(OpenClapError):
+        update_labels(index.library.index, embed, embedder.runtime.logit_scale)
 
 
 def overview(facts: Any, where: Mapping[str, Any]) -> Overview:

@@ -170,6 +170,21 @@ class RevealRequest(Body):
     path: Text
 
 
+class LinksRequest(Body):
+    """Where the collection is, and whether its folder opens in the file manager."""
+
+    index: Text | None = None
+    reveal: bool = False
+
+
+class CollectionLinks(BaseModel):
+    """The folder with a link to each sound of a collection."""
+
+    folder: str
+    links: int
+    missing: list[str] = Field(description="Sounds that are no longer there.")
+
+
 class PageSettings(BaseModel):
     """Settings that the page needs before its first search."""
 

@@ -207,13 +207,14 @@ def _band(magnitude_PF: NDArray[np.float32], low: float, high: float) -> Any:
 
 
 def reveal(path: Path) -> None:
-    """Show a file in the file manager. Raises ApiError where there is none."""
+    """Show a file, or open a folder, in the file manager. Raises ApiError where there is none."""
+    is_folder = path.is_dir()
     if sys.platform == "darwin":
-        command = ["open", "-R", str(path)]
+        command = ["open", str(path)] if is_folder else ["open", "-R", str(path)]
     elif sys.platform == "win32":
-        command = ["explorer", f"/select,{path}"]
-    else:
-        command = ["xdg-open", str(path.parent)]  # Linux has no common way to select a file
+        command = ["explorer", str(path) if is_folder else f"/select,{path}"]
+    else:  # Linux has no common way to select a file
+        command = ["xdg-open", str(path if is_folder else path.parent)]
     if shutil.which(command[0]) is None:
         raise ApiError(501, f"This machine has no {command[0]}, which opens folders. Copy the path in place of it.")
     subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -267,17 +267,27 @@ class Page(Body):
 
 
 class Range(Body):
-    """Numbers from `low` to `high`, both included; null for no bound."""
+    """Numbers from `low` to `high`, both included; null for no bound. An unknown bound would leave all files in."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     low: float | None = Field(None, allow_inf_nan=False)
     high: float | None = Field(None, allow_inf_nan=False)
+
+
+class Contains(Body):
+    """Texts with this part, whatever its case."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    contains: Text
 
 
 FactValue = Text | int | Annotated[float, Field(allow_inf_nan=False)] | None
 WhereBody = Annotated[
     Annotated[list[Expression], Field(max_length=100)]
     | Annotated[
-        dict[Text, FactValue | Annotated[list[FactValue], at_most(1000), Field(max_length=1000)] | Range],
+        dict[Text, FactValue | Annotated[list[FactValue], at_most(1000), Field(max_length=1000)] | Range | Contains],
         Field(max_length=100),
     ],
     at_most(100),
@@ -289,7 +299,13 @@ def where_of(conditions: WhereBody | None) -> Where | None:
     """Conditions of a request for the library."""
     if not isinstance(conditions, dict):
         return conditions
-    return {fact: (value.low, value.high) if isinstance(value, Range) else value for fact, value in conditions.items()}
+    return {fact: _condition(value) for fact, value in conditions.items()}
+
+
+def _condition(value: object) -> object:
+    if isinstance(value, Range):
+        return value.low, value.high
+    return {"contains": value.contains} if isinstance(value, Contains) else value
 
 
 class SearchRequest(Page):

@@ -261,7 +261,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 def check_sizes(embedder: Embedder, sizes: Sequence[int]) -> tuple[int, ...]:
     """Check Matryoshka sizes against a model. Raises ConfigError."""
-    whole = embedder.preset.embedding_size
+    whole = embedder.embedding_size
     if wrong := [size for size in sizes if not 1 <= size <= whole]:
         raise ConfigError(f"--matryoshka is {wrong[0]}, expected a size from 1 to {whole}, the model's own.")
     return tuple(sorted(set(sizes) - {whole}))

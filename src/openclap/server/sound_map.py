@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Query, Request
 
+from openclap.search.filters import LABELS_COLUMN
 from openclap.search.index import Index
+from openclap.search.labels import labels_stamp, with_labels
 from openclap.search.ranking import Numbers, View
 from openclap.search.rows import FloatArray
 from openclap.server.batching import ModelTask
@@ -28,7 +30,7 @@ _SPREAD = 0.01
 """Part of the sounds on each side that are drawn at the edge, so that few far ones do not press the others together."""
 _BLOCK = 16_384
 
-GroupBy = Literal["folder", "category", "tags"]
+GroupBy = Literal["folder", "category", "labels", "tags"]
 
 
 def router(service: Service) -> APIRouter:
@@ -48,7 +50,8 @@ def router(service: Service) -> APIRouter:
 
         def work(task: ModelTask) -> SoundMap:
             opened = served.library.index
-            return caches[served.name].get(opened, group, lambda facts: _map(opened, facts, group))
+            key = f"{group} {labels_stamp(opened)}"
+            return caches[served.name].get(opened, key, lambda facts: _map(opened, facts, group))
 
         return await service.run(request, "files", work)
 
@@ -62,6 +65,8 @@ def _map(index: Index, facts: Any, group: GroupBy) -> SoundMap:
     known = [file for file in sorted(range(len(paths)), key=paths.__getitem__) if content_F[file] >= 0]
     chosen = np.array(known[:: max(1, -(-len(known) // MOST_SOUNDS))], np.int64)
     points_F2 = spread(principal_components(mean_vectors(view, content_F[chosen])))
+    if group == "labels":
+        files = with_labels(index, files, always=True)
     names, group_F = _groups(files.take(chosen), group)
     return SoundMap(
         total=len(facts),
@@ -116,6 +121,8 @@ def _groups(files: Any, group: GroupBy) -> tuple[list[str], list[int]]:
         own = [[PurePath(path).parent.name] for path in files.column("path").to_pylist()]
     elif group == "category":
         own = [[category] if category else [] for category in files.column("category").to_pylist()]
+    elif group == "labels":
+        own = [list(labels or ())[:1] for labels in files.column(LABELS_COLUMN).to_pylist()]
     else:
         lists = zip(files.column("tags").to_pylist(), files.column("keywords").to_pylist(), strict=True)
         own = [[*(tags or ()), *(keywords or ())] for tags, keywords in lists]

@@ -8,11 +8,14 @@ from openclap.sources import (
     audio_folder,
     audiocaps,
     audioset,
+    audiosetcaps,
     audiostock,
+    auto_acd,
     bbc_sound_effects,
     clotho,
     epidemic_sound_effects,
     esc50,
+    finelap,
     freesound,
     fsd50k,
     gtzan,
@@ -22,8 +25,10 @@ from openclap.sources import (
     macs,
     shards,
     table,
+    tacos,
     urbansound8k,
     vggsound,
+    wavcaps,
     wavtext5k,
 )
 from openclap.sources.record import Record
@@ -51,6 +56,12 @@ SOURCES: dict[str, Source] = {
     "urbansound8k": urbansound8k.SOURCE,
     "vggsound": vggsound.SOURCE,
     "gtzan": gtzan.SOURCE,
+    # data sets since LAION-Audio-630K
+    "wavcaps": wavcaps.SOURCE,
+    "audiosetcaps": audiosetcaps.SOURCE,
+    "auto_acd": auto_acd.SOURCE,
+    "tacos": tacos.SOURCE,
+    "audiocaps2": audiocaps.VERSION_2,
     # ids to exclude
     "id_list": id_list.SOURCE,
     # layouts
@@ -58,6 +69,7 @@ SOURCES: dict[str, Source] = {
     "table": table.SOURCE,
     "hugging_face": hugging_face.SOURCE,
     "shards": shards.SOURCE,
+    "finelap": finelap.SOURCE,
 }
 
 __all__ = ["SOURCES", "PublishedSize", "Record", "Source", "read_table"]

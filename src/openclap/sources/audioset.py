@@ -4,7 +4,7 @@ The published segments (`balanced_train_segments.csv`, `unbalanced_train_segment
 of comment, then `YTID, start_seconds, end_seconds, positive_labels`, the labels' ids in quotes) and the names of the
 labels (`class_labels_indices.csv`, or the ontology's `ontology.json`). The labels are the tags.
 
-Clips are found anywhere under the root by the names in `grouping.youtube_clip`; they hold the ten seconds, not the
+Clips are found anywhere under the root by the names in `youtube`; they hold the ten seconds, not the
 video. A missing clip keeps its record, so that packing can list it: many videos have been taken down.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from openclap.errors import DataError
 from openclap.sources.files import as_float, audio_files_by_stem, csv_rows, log
-from openclap.sources.grouping import youtube_clip, youtube_page, youtube_video
 from openclap.sources.record import Record
 from openclap.sources.source import PublishedSize, Root, Source
 from openclap.sources.text_encoding import CP1252_ERRORS
+from openclap.sources.youtube import youtube_clip, youtube_page, youtube_video
 
 PARTS = {
     "balanced_train": "train",
@@ -92,5 +92,10 @@ SOURCE = Source(
     page="https://research.google.com/audioset/download.html",
     needs="the segments (*_segments.csv), class_labels_indices.csv or ontology.json, and the clips by YouTube id.",
     licence="labels CC-BY-4.0; sounds belong to who uploaded them to YouTube",
+    get="Take the segments and labels from the page; the clips are to be fetched from YouTube, or asked for at other "
+    "laboratories.",
+    use="Labels under CC-BY-4.0. The sounds are not licensed: most laboratories train on them for research only.",
+    faults="A tenth and more of the videos are gone. Labels are incomplete, and of some classes less than half is "
+    "right, as the published estimates of their quality say. AudioCaps, VGGSound and WavCaps have the same videos.",
     published=PublishedSize(2_084_320, 5_790.0),
 )

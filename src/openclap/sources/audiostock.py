@@ -52,5 +52,8 @@ SOURCE = Source(
     page="https://audiostock.net/se",
     needs="audiostock_meta.csv; and, once fetched, the sounds in audio/.",
     licence=LICENCE,
+    get="LAION published the metadata; the sounds are sold one by one.",
+    use="As bought; the shop's terms forbid redistribution.",
+    faults="Titles are short and no sentences, and many end in a number.",
     published=PublishedSize(10_000, 46.30),
 )

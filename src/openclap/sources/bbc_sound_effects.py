@@ -58,5 +58,8 @@ SOURCE = Source(
     page="https://sound-effects.bbcrewind.co.uk",
     needs="BBCSoundEffects.csv; and, once fetched, the sounds in sounds/.",
     licence=LICENCE,
+    get="Take the archive's list as BBCSoundEffects.csv; sounds are fetched while a data set is built.",
+    use="Private, educational and research use (RemArc licence); not commercial use.",
+    faults="The list of 2018 is shorter than the archive of today. WavCaps has the same sounds.",
     published=PublishedSize(15_973, 463.48),
 )

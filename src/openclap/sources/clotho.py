@@ -1,9 +1,9 @@
 """Clotho: clips of 15 to 30 s from Freesound, each with five captions.
 
-Version 2, as unpacked: `clotho_captions_{development,validation,evaluation}.csv` (`file_name, caption_1 … caption_5`),
-`clotho_metadata_*.csv` (`file_name, keywords, sound_id, sound_link, start_end_samples, manufacturer, license`; a few
-names in Latin-1) and the folders `development`, `validation` and `evaluation`. Tables may lie in `clotho_csv_files/`,
-folders in `clotho_audio_files/`. Missing splits are skipped.
+Version 2 or 2.1, as unpacked: `clotho_captions_{development,validation,evaluation}.csv` (`file_name, caption_1` to
+`caption_5`), `clotho_metadata_*.csv` (`file_name, keywords, sound_id, sound_link, start_end_samples, manufacturer,
+license`; a few names in Latin-1) and the folders `development`, `validation` and `evaluation`. Tables may lie in
+`clotho_csv_files/`, folders in `clotho_audio_files/`. Missing splits are skipped.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from openclap.sources.source import PublishedSize, Root, Source
 
 SPLITS = {"development": "train", "validation": "valid", "evaluation": "test"}
 RATE = 44_100
+NOT_FOUND = "Not found"
 _CAPTIONS = [f"caption_{number}" for number in range(1, 6)]
 _FACTS = ["keywords", "sound_id", "sound_link", "start_end_samples", "manufacturer", "license"]
 _SPAN = re.compile(r"(\d+)\s*,\s*(\d+)")
@@ -56,7 +57,9 @@ def read(root: Root) -> Iterator[Record]:
 def _records(part: _Part) -> Iterator[Record]:
     facts = {row[0]: row[1:] for row in csv_rows(part.metadata, ["file_name"], _FACTS)}
     for name, *captions in csv_rows(part.captions, ["file_name", *_CAPTIONS]):
-        keywords, sound_id, link, span, user, licence = facts.get(name, ("",) * len(_FACTS))
+        # For uploads that were deleted, the metadata of version 2.1 has "Not found" in place of each fact.
+        cells = (cell.strip() for cell in facts.get(name, ("",) * len(_FACTS)))
+        keywords, sound_id, link, span, user, licence = ("" if cell == NOT_FOUND else cell for cell in cells)
         # Samples of the upload, "[begin, end]": the length of the cut.
         found = _SPAN.search(span)
         yield Record(
@@ -65,15 +68,14 @@ def _records(part: _Part) -> Iterator[Record]:
             captions=tuple([text for caption in captions if (text := caption.strip())]),
             source=SOURCE.name,
             tags=split_text(keywords, ";"),
-            group=freesound_user(user.strip()),
+            group=freesound_user(user),
             title=name,
             licence=normalise_licence(licence),
-            author=user.strip() or None,
-            link=link.strip() or None,
+            author=user or None,
+            link=link or None,
             split=part.split,
             length_s=(int(found[2]) - int(found[1])) / RATE if found else None,
             rate=RATE,
-            # Some rows have "Not found" for the id.
             freesound_id=as_int(sound_id) or freesound_id(link),
         )
 
@@ -85,5 +87,9 @@ SOURCE = Source(
     page="https://zenodo.org/records/4783391",
     needs="clotho_captions_*.csv, clotho_metadata_*.csv and the folders development, validation and evaluation.",
     licence="each sound's own; captions under Tampere University's terms, not for commerce",
+    get="Download and unpack the archives and tables of version 2.1 from Zenodo.",
+    use="Each sound under its own licence. Captions under Tampere University's terms: research, not commerce.",
+    faults="Some rows of the metadata have 'Not found' for id and link, so that overlap with Freesound is found only "
+    "by samples. FSD50K, TACOS and WavCaps have the same uploads.",
     published=PublishedSize(5_929),
 )

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from openclap.sources.files import as_float, as_int
-from openclap.sources.grouping import freesound_id, freesound_user, youtube_video
+from openclap.sources.grouping import freesound_id, freesound_user
 from openclap.sources.licence import normalise_licence
 from openclap.sources.phrases import phrases_of_json
+from openclap.sources.youtube import video_id, youtube_video
 
 TEXT_FIELDS: dict[str, tuple[str, ...]] = {
     "id": ("id",),
@@ -51,6 +52,7 @@ _PLACEHOLDERS = frozenset({"nan", "none", "null", "n/a", "<na>", "#n/a", "nat"})
 _ADDRESSES = ("link", "url", "download_url")
 _NUMBERED_CAPTION = re.compile(r"captions?_?(\d+)")
 _SEPARATORS = {"captions": " | ", **dict.fromkeys(TAGS, ",")}
+_NORMALISED: dict[str, Callable[[str], str | None]] = {"licence": normalise_licence, "youtube_id": video_id}
 _BETWEEN_WORDS = re.compile(r"[\s-]+")
 
 _Names = tuple[str, ...]
@@ -91,7 +93,7 @@ class ColumnMap:
         }
         for field, names in self.texts:
             if text := self.text(row, *names):
-                values[field] = normalise_licence(text) if field == "licence" else text
+                values[field] = _NORMALISED[field](text) if field in _NORMALISED else text
         for name in self.numbers:
             cell = row.get(self.names[name])
             if (value := as_float(cell) if name in FLOATS else as_int(cell)) is not None:

@@ -58,5 +58,8 @@ SOURCE = Source(
     page="https://www.epidemicsound.com/sound-effects/",
     needs="a parquet file for each class (CLASS.parquet); and, once fetched, the sounds in audio/.",
     licence=LICENCE,
+    get="LAION published the metadata; the sounds need a subscription.",
+    use="As the vendor's terms say; ask before you train a model.",
+    faults="Titles and tags, no sentences.",
     published=PublishedSize(75_645, 220.41),
 )

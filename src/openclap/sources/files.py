@@ -59,6 +59,16 @@ def csv_rows(
     _log_dropped(path, dropped, needed[0])
 
 
+def csv_header(path: Path) -> tuple[str, ...]:
+    """Return the names of the columns in the first row; () for an empty file. Raises DamagedTableError."""
+    try:
+        with path.open(encoding="utf-8-sig", errors=CP1252_ERRORS, newline="") as file:
+            return tuple(name.strip() for name in next(csv.reader(file), []))
+    except (OSError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DamagedTableError(f"{path}: cannot be read as CSV ({why}). Fetch it again.") from error
+
+
 def parquet_rows(
     path: Path, needed: Sequence[str], optional: Sequence[str] = (), *, batch: int = _BATCH
 ) -> Iterator[tuple[Any, ...]]:
@@ -190,6 +200,28 @@ def split_text(cell: str | None, separator: str = ",") -> tuple[str, ...]:
 def unslug(label: str) -> str:
     """Turn underscores of a class label into spaces."""
     return label.replace("_", " ").strip()
+
+
+class LeftOut:
+    """Counts the entries of a file that share a fault, and names the first of them in the log.
+
+    Args:
+        fault: follows the count: "rows have no caption and were left out".
+    """
+
+    def __init__(self, path: Path, fault: str) -> None:
+        self._path, self._fault = path, fault
+        self._count, self._first = 0, ""
+
+    def add(self, name: str) -> None:
+        """Count one entry."""
+        self._count += 1
+        self._first = self._first or name
+
+    def log(self) -> None:
+        """Log the count and the first name, where there was any entry."""
+        if self._count:
+            log.warning("%s: %d %s. The first is %r.", self._path, self._count, self._fault, self._first)
 
 
 def _log_dropped(path: Path, dropped: int, column: str) -> None:

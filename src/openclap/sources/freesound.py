@@ -79,5 +79,11 @@ SOURCE = Source(
     page="https://freesound.org (API: https://freesound.org/docs/api/)",
     needs="the metadata as *.parquet, or pages of the API as page-*.json; and, once fetched, the sounds in audio/.",
     licence="each sound's own: CC0-1.0, CC-BY, CC-BY-NC or Sampling+",
+    get="Ask freesound.org for an API key and fetch pages of metadata (openclap.sources.freesound_api), or take "
+    "LAION's table; sounds are fetched while a data set is built.",
+    use="Each sound under its own licence: CC-BY needs credit, CC-BY-NC and Sampling+ forbid commercial use or parts "
+    "of it.",
+    faults="LAION's table states no licences, so that a choice of licences leaves all of it out. ESC-50, "
+    "UrbanSound8K, FSD50K, Clotho and TACOS are sounds of Freesound.",
     published=PublishedSize(515_581, 3003.38),
 )

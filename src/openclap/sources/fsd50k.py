@@ -71,5 +71,9 @@ SOURCE = Source(
     page="https://zenodo.org/records/4060432",
     needs="FSD50K.ground_truth, FSD50K.metadata, FSD50K.dev_audio and FSD50K.eval_audio, as unpacked.",
     licence="each sound's own: CC0-1.0, CC-BY, CC-BY-NC or Sampling+; the set CC-BY-4.0",
+    get="Download and unpack the archives from Zenodo.",
+    use="Each sound under its own licence, most CC0 or CC-BY; labels under CC-BY-4.0.",
+    faults="Labels and no sentences: captions are made from them. Clotho, ESC-50 and UrbanSound8K have the same "
+    "uploads.",
     published=PublishedSize(51_197, 108.3),
 )

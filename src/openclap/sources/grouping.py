@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Hashable, Iterable
 
 _FREESOUND_URL = re.compile(r"freesound\.org/(?:apiv2/sounds|s|people/[^/]+/sounds)/(\d+)")
 _TAKE = re.compile(r"(?:[\s_.#(-]*(?:(?<![a-z])(?:take|tk))?[\s_.#(-]*\d+\)?)+\s*$", re.IGNORECASE)
@@ -29,34 +28,6 @@ def freesound_id(text: str | None) -> int | None:
 def freesound_user(name: str | None) -> str | None:
     """Return the group of all uploads of a user; None without a name."""
     return f"freesound:{name}" if name else None
-
-
-def youtube_page(youtube_id: str, start_s: float = 0.0) -> str:
-    """Return the address of a video at the second where the clip begins."""
-    return f"https://www.youtube.com/watch?v={youtube_id}&t={int(start_s)}s"
-
-
-def youtube_video(youtube_id: str) -> str:
-    """Return the group of all clips from a video."""
-    return f"youtube:{youtube_id}"
-
-
-def youtube_clip(found: Mapping[str, Path], youtube_id: str, start_s: float, end_s: float) -> Path | None:
-    """Find the file of a clip among files by stem, under the usual names; None where there is none.
-
-    The names for ten seconds from 30 s on are ID_000030 (VGGSound), ID_30 (AudioCaps), ID_30000_40000 and ID_30000
-    (AudioSet with strong labels), ID, and YID (with a Y in front, since names should not begin with "-").
-    """
-    second, first_ms, last_ms = int(start_s), round(start_s * 1000), round(end_s * 1000)
-    names = (
-        youtube_id,
-        f"Y{youtube_id}",
-        f"{youtube_id}_{second:06d}",
-        f"{youtube_id}_{second}",
-        f"{youtube_id}_{first_ms}_{last_ms}",
-        f"{youtube_id}_{first_ms}",
-    )
-    return next((found[name] for name in names if name in found), None)
 
 
 def strip_take_number(title: str) -> str:

@@ -54,5 +54,9 @@ SOURCE = Source(
     page="http://marsyas.info/downloads/datasets.html",
     needs="genres/ (or genres_original/) with a folder for each genre.",
     licence="not stated; excerpts of published music",
+    get="Download the archive, which is no longer at its first address; copies are on the Hugging Face hub.",
+    use="Research; the music is not licensed.",
+    faults="Repeated, mislabelled and distorted excerpts (Sturm 2013), and one file that cannot be decoded "
+    "(jazz.00054).",
     published=PublishedSize(1_000, 8.3),
 )

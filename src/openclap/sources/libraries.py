@@ -42,7 +42,15 @@ def _records(library: Source, author: Callable[[Path], str | None], root: Path) 
 
 
 def _library(
-    name: str, title: str, page: str, *, licence: str, published: PublishedSize, author: Callable[[Path], str | None]
+    name: str,
+    title: str,
+    page: str,
+    *,
+    licence: str,
+    use: str,
+    faults: str,
+    published: PublishedSize,
+    author: Callable[[Path], str | None],
 ) -> Source:
     def read(root: Root) -> Iterator[Record]:
         """Yield records in order of folder names."""
@@ -57,6 +65,9 @@ def _library(
         page=page,
         needs="the folder of sounds as it was bought, with packs as folders.",
         licence=licence,
+        get="Buy or download the packs from the page, and unpack them.",
+        use=use,
+        faults=faults,
         published=published,
     )
     return source
@@ -67,6 +78,8 @@ FREE_TO_USE_SOUNDS = _library(
     "Free To Use Sounds",
     "https://www.freetousesounds.com/product/all-in-one-sound-library-bundle/",
     licence="LicenseRef-Free-To-Use-Sounds",
+    use="In productions, as bought; ask the vendor before you train a model.",
+    faults="No sentences: captions come from file names.",
     published=PublishedSize(6_370, 175.73),
     author=_fixed_author("Free To Use Sounds"),
 )
@@ -75,6 +88,8 @@ SONNISS = _library(
     "Sonniss Game Effects",
     "https://sonniss.com/gameaudiogdc",
     licence="LicenseRef-Sonniss-GDC",
+    use="In productions, without royalties; the licences of newer bundles forbid to train models.",
+    faults="No sentences: captions come from file names, and those of the years differ in style.",
     published=PublishedSize(5_049, 84.6),
     author=_author_of_pack,
 )
@@ -83,6 +98,8 @@ PARAMOUNT_MOTION = _library(
     "Paramount Motion Sound Effects",
     "https://www.paramountmotion.com/odeon-sound-effects",
     licence="LicenseRef-Paramount-Motion",
+    use="In productions, as bought; ask the vendor before you train a model.",
+    faults="No sentences: captions come from file names.",
     published=PublishedSize(4_420, 19.49),
     author=_fixed_author("Paramount Motion"),
 )
@@ -91,6 +108,8 @@ WE_SOUND_EFFECTS = _library(
     "We Sound Effects",
     "https://www.wesoundeffects.com",
     licence="LicenseRef-We-Sound-Effects",
+    use="In productions, as bought; ask the vendor before you train a model.",
+    faults="No sentences: captions come from file names.",
     published=PublishedSize(488, 12.0),
     author=_fixed_author("We Sound Effects"),
 )

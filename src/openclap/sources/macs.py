@@ -64,5 +64,8 @@ SOURCE = Source(
     page="https://zenodo.org/records/5114771",
     needs="MACS.yaml, and the audio of TAU Urban Acoustic Scenes 2019 (development), as unpacked or in audio/.",
     licence=LICENCE,
+    get="Download MACS.yaml and TAU Urban Acoustic Scenes 2019 (development) from Zenodo.",
+    use="Research, not commerce.",
+    faults="Scenes of ten European cities only; the captions of one clip differ in what they notice.",
     published=PublishedSize(3_930, 10.9),
 )

@@ -85,10 +85,11 @@ def _items(value: Any) -> Sequence[Any]:
 
 def _segment(value: Any) -> tuple[float, float]:
     times = value if isinstance(value, (list, tuple)) and len(value) == 2 else (None, None)
-    return _seconds(times[0]), _seconds(times[1])
+    return as_seconds(times[0]), as_seconds(times[1])
 
 
-def _seconds(value: Any) -> float:
+def as_seconds(value: Any) -> float:
+    """Parse a time; NaN for anything but a number."""
     try:
         return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

@@ -27,6 +27,13 @@ _ANY_FOLDER_FITS = (
     *("free_to_use_sounds", "sonniss_game_effects", "paramount_motion", "we_sound_effects", "gtzan"),
 )
 """Sources that read any folder of audio, so that reading one proves nothing about its layout."""
+_UNMISTAKABLE = {
+    "wavcaps": ("json_files/*/*_final.json",),
+    "audiosetcaps": ("Dataset/*AudioSetCaps_caption.csv", "*AudioSetCaps_caption.csv"),
+    "tacos": ("annotations_strong.csv", "annotations_weak.csv"),
+}
+"""Files by whose names a folder is a published set. As mere tables, these would lose the ids by which clips of
+evaluation sets are found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,8 @@ def _recognise_file(path: Path, options: ReadOptions) -> RecognisedCollection:
 
 def _recognise_folder(root: Path, options: ReadOptions) -> RecognisedCollection:
     """Recognise by what no other form has, from the most specific to the most general."""
+    if options.columns == ColumnChoice() and (name := _published_set(root)):
+        return _by_name(root, options, name)
     contents = _survey(root)
     if contents.audio_tables or contents.arrow_files or contents.metadata:
         return _as_hugging_face(root, options)
@@ -126,6 +135,12 @@ def _recognise_folder(root: Path, options: ReadOptions) -> RecognisedCollection:
         return _as_tables(root, root, tables, unread)
     summary = f"Read {root} as {_describe_audio_folder(contents)}."
     return RecognisedCollection(root, "folder", lambda: SOURCES["folder"].read(root), summary, unread)
+
+
+def _published_set(root: Path) -> str | None:
+    """Return the source whose unmistakable files a folder has."""
+    found = (name for name, patterns in _UNMISTAKABLE.items() if any(any(root.glob(each)) for each in patterns))
+    return next(found, None)
 
 
 @dataclass(slots=True)

@@ -33,6 +33,9 @@ class Source:
         page: where it is published or described.
         needs: one sentence on the files that must be under the root.
         licence: the licence of all sounds, or a few words on where it is stated.
+        get: how to get it, in sentences; "" for a layout.
+        use: what it may be used for, in sentences; "" for a layout. No legal advice.
+        faults: what is known to be wrong with it, in sentences; "" for a layout.
         published: its published size; None for a layout, and where nothing is stated.
     """
 
@@ -42,6 +45,9 @@ class Source:
     page: str
     needs: str
     licence: str
+    get: str = ""
+    use: str = ""
+    faults: str = ""
     published: PublishedSize | None = None
 
     def find(self, root: Root, *places: str) -> Path:

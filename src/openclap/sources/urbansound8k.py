@@ -49,5 +49,8 @@ SOURCE = Source(
     page="https://urbansounddataset.weebly.com/urbansound8k.html",
     needs="metadata/UrbanSound8K.csv and audio/fold1 to audio/fold10, as in the archive.",
     licence=LICENCE,
+    get="Ask for the archive with the form on the page.",
+    use="Research, not commerce (CC-BY-NC-3.0).",
+    faults="Slices of one recording share a fold: only the ten published folds give comparable scores.",
     published=PublishedSize(8_732, 8.75),
 )

@@ -1,7 +1,7 @@
 """VGGSound: ten seconds of each of 200,000 YouTube videos, with one of 309 labels.
 
 `vggsound.csv`, without a header: YouTube id, first second, label, `train` or `test`. Clips are found anywhere
-under the root by the names in `grouping.youtube_clip` (as published: `ID_000030.mp4`); a missing one keeps its record.
+under the root by the names in `youtube` (as published: `ID_000030.mp4`); a missing one keeps its record.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openclap.sources.files import as_float, audio_files_by_stem, csv_rows
-from openclap.sources.grouping import youtube_clip, youtube_page, youtube_video
 from openclap.sources.record import Record
 from openclap.sources.source import PublishedSize, Root, Source
+from openclap.sources.youtube import youtube_clip, youtube_page, youtube_video
 
 CLIP_S = 10.0
 _COLUMNS = ["youtube_id", "start", "label", "split"]
@@ -49,5 +49,9 @@ SOURCE = Source(
     page="https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
     needs="vggsound.csv, and the clips by YouTube id and second.",
     licence="labels CC-BY-4.0; sounds belong to who uploaded them to YouTube",
+    get="Take vggsound.csv from the page; the clips are to be fetched from YouTube.",
+    use="Labels under CC-BY-4.0. The sounds are not licensed: research only at most laboratories.",
+    faults="Many videos are gone, and many clips hold more than their one label says. Most videos are in AudioSet as "
+    "well.",
     published=PublishedSize(199_176, 550.0),
 )

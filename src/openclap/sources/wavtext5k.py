@@ -45,5 +45,8 @@ SOURCE = Source(
     page="https://github.com/microsoft/WavText5K",
     needs="WavText5K.csv; and, once fetched, the sounds in any folder.",
     licence="not stated; each site's own terms",
+    get="Take the table from the page; sounds are fetched while a data set is built.",
+    use="As each site says: SoundBible's sounds have licences of their own.",
+    faults="The table states no licences. Some addresses are gone.",
     published=PublishedSize(4_525),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from openclap.errors import ConfigError
@@ -24,3 +25,9 @@ def prompts(labels: Sequence[str], template: str = SOUND) -> list[str]:
         raise ConfigError(f"The template {template!r} must contain {{}} exactly once, in place of the label.")
     # Not str.format: other braces of a template are literal.
     return [template.replace("{}", label.replace("_", " ")) for label in labels]
+
+
+def alternatives(label: str) -> list[str]:
+    """Split a label at commas and "or": "cat, dog or other mammal" names a cat, a dog and a mammal."""
+    parts = re.split(r",\s*(?:or\s+)?|\s+or\s+", label.replace("_", " "))
+    return [part.removeprefix("other ") for part in map(str.strip, parts) if part] or [label]

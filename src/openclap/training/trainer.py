@@ -151,12 +151,14 @@ class Trainer:
         )
         self.accelerator = build_accelerator(config, out)
         set_seed(config.seed)  # before the model is prepared: LoRA and the objective draw their initial weights
-        self.embedder: Embedder = load(
+        start = load(
             config.start,
             device=self.accelerator.device,
             tokenizer=config.tokenizer or None,
             channels=config.channels,
         )
+        # Without the check for alike texts: training may begin with untrained weights.
+        self.embedder = Embedder(start.runtime, mono=start.mono)
         self.start_digest = self.embedder.digest()
         clap = self.embedder.clap
         # Before a checkpoint is restored. Without the option, the model is validated and written as it is.

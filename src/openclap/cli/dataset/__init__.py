@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from openclap.cli.dataset import build, caption, card, check, steps
+from openclap.cli.dataset import build, caption, card, check, sources, steps
 
 app = App(name="dataset", help="Build, check and publish data sets in shards.", group_commands="Commands")
 app.command(build.build)
@@ -14,7 +14,7 @@ app.command(caption.caption)
 app.command(steps.pack)
 app.command(steps.merge)
 app.command(check.check)
-app.command(card.sources)
+app.command(sources.sources)
 app.command(card.stats)
 app.command(card.card)
 app.command(card.push)

@@ -1,4 +1,4 @@
-"""`openclap dataset stats`, `sources`, `card` and `push`: describe and publish a data set."""
+"""`openclap dataset stats`, `card` and `push`: describe and publish a data set."""
 
 from __future__ import annotations
 
@@ -33,29 +33,6 @@ def stats(out: str, *, json: bool = False) -> None:
         results.print()
         rows = [[source, kind, f"{count:,}"] for source, of in figures.left_out.items() for kind, count in of.items()]
         print_table(["left out of", "reason", "records"], rows, right=[2])
-
-
-def sources(*, json: bool = False) -> None:
-    """List the collections and layouts that `build --source` and recipes can read, and the files that each needs.
-
-    Parameters
-    ----------
-    json
-        Print one JSON array instead of a table.
-    """
-    from openclap.sources import SOURCES
-
-    if json:
-        print_json([{k: v for k, v in asdict(source).items() if k != "read"} for source in SOURCES.values()])
-        return
-    print_table(
-        ["source", "samples", "licence", "needs under its folder"],
-        [
-            [source.name, f"{source.published.samples:,}" if source.published else "–", source.licence, source.needs]
-            for source in SOURCES.values()
-        ],
-        right=[1],
-    )
 
 
 def card(out: str, *, name: str | None = None) -> None:

@@ -39,8 +39,9 @@ class RecordOptions:
     drop_duplicates: bool = False
     """Leave out clips with the same samples as an earlier one."""
     decontaminate: tuple[str, ...] = ()
-    """An evaluation set as NAME=FOLDER, such as esc50=~/ESC-50: its clips are left out. May be repeated.
-    id_list=FILE.csv leaves out the uploads of a column sound_id, as in DCASE's lists."""
+    """An evaluation set as NAME=FOLDER or NAME:SPLIT=FOLDER, such as esc50=~/ESC-50 or audioset:test=~/AudioSet: its
+    clips are left out. id_list=FILE.csv leaves out the uploads of a column sound_id, as in DCASE's lists. May be
+    repeated."""
 
     def arguments(self, read_as: ReadAs, *, skip_caption_check: bool) -> dict[str, Any]:
         """Convert to arguments of `openclap.data.build.build_dataset` and `InputOptions`.
@@ -82,12 +83,13 @@ def note_on(source: str) -> Callable[[str], None]:
 
 
 def _name_and_folder(text: str) -> tuple[str, str]:
+    from openclap.data.config import SourceSplits
     from openclap.errors import ConfigError
-    from openclap.sources import SOURCES
 
     name, _, folder = text.partition("=")
-    if name not in SOURCES or not folder:
-        raise ConfigError(f"--decontaminate is {text!r}, expected NAME=FOLDER with a NAME from: {', '.join(SOURCES)}.")
+    if not folder:
+        raise ConfigError(f"--decontaminate is {text!r}, expected NAME=FOLDER, such as esc50=~/ESC-50.")
+    SourceSplits.parse(name)
     return name, folder
 
 

@@ -20,12 +20,13 @@ from openclap.storage import write_bytes
 if TYPE_CHECKING:
     from openclap.models.config import TextTowerConfig
 
-R50K, CLIP = "r50k_base", "clip"
+R50K, CLIP, GPT2 = "r50k_base", "clip", "gpt2_endoftext"
 DIGESTS = {
     R50K: "ac33235097fe06d4a8fff0feac994644809e6eb6ab70669e1e9fd40ae032428e",
     CLIP: "d308b7377a8ceaa9707a21614fe8c831b9196e197b7aeb69833359362907af02",
 }
 """SHA-256 of the merges, uncompressed."""
+GPT2_SPACE, GPT2_END = 220, 50256
 CLIP_START, CLIP_END = 49406, 49407
 STRAIGHT = {"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "‚": "'"}
 """Quotes that CLIP's cleaning of text makes straight. Its other repairs, of wrongly decoded text and of HTML entities,
@@ -120,7 +121,27 @@ def clip_definition(sizes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-DEFINITIONS = {R50K: r50k_definition, CLIP: clip_definition}
+def gpt2_definition(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """GPT-2's tokenizer as Microsoft's CLAP of 2023 uses it: " <|endoftext|>" follows each text, and "!" is the padding
+    and therefore always a token of its own. Markup of the end in a text is read as the end.
+
+    The space before the end is a token of its own here; there, white space at the end of a text is joined with it.
+    """
+    merges = read_merges(R50K)
+    vocabulary = [*byte_characters(), *(merge.replace(" ", "") for merge in merges)]
+    whole = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+    return {
+        "version": "1.0",
+        "added_tokens": [{"id": 0, "content": "!", **whole}, {"id": GPT2_END, "content": "<|endoftext|>", **whole}],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "post_processor": _between(("Ġ", GPT2_SPACE), ("<|endoftext|>", GPT2_END), before=False),
+        "padding": _padding("!", 0),
+        "model": _model(vocabulary, merges, end_of_word=""),
+    }
+
+
+DEFINITIONS = {R50K: r50k_definition, CLIP: clip_definition, GPT2: gpt2_definition}
 
 
 def _model(vocabulary: list[str], merges: list[str], *, end_of_word: str) -> dict[str, Any]:
@@ -143,10 +164,11 @@ def _padding(token: str, number: int) -> dict[str, Any]:
     }
 
 
-def _between(first: tuple[str, int], last: tuple[str, int]) -> dict[str, Any]:
-    """A post-processor that puts a marker before and after each text."""
+def _between(first: tuple[str, int], last: tuple[str, int], *, before: bool = True) -> dict[str, Any]:
+    """A post-processor that puts a marker before and after each text, or, unless `before`, both after it."""
     markers = [{"SpecialToken": {"id": token, "type_id": 0}} for token, _ in (first, last)]
-    single = [markers[0], {"Sequence": {"id": "A", "type_id": 0}}, markers[1]]
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    single = [markers[0], text, markers[1]] if before else [text, *markers]
     return {
         "type": "TemplateProcessing",
         "single": single,
