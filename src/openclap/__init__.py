@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from openclap.evals.runner import evaluate as evaluate
     from openclap.library import Library as Library
     from openclap.loading import load as load
+    from openclap.location import locate as locate
     from openclap.runs import finetune as finetune
     from openclap.runs import train as train
 
@@ -24,6 +25,7 @@ _EXPORTS = {
     "load": "openclap.loading:load",
     "Embedder": "openclap.embedder:Embedder",
     "Library": "openclap.library:Library",
+    "locate": "openclap.location:locate",
     "train": "openclap.runs:train",
     "finetune": "openclap.runs:finetune",
     "evaluate": "openclap.evals.runner:evaluate",
@@ -36,6 +38,7 @@ __all__ = [  # noqa: RUF022 (the order of use; names are imported on demand)
     "load",
     "Embedder",
     "Library",
+    "locate",
     "train",
     "finetune",
     "evaluate",

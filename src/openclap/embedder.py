@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,13 +20,13 @@ from numpy.typing import NDArray
 
 from openclap.audio.inputs import Sound, blocks, named
 from openclap.audio.mono import DEFAULT_MONO, MonoBlocks, MonoConfig, is_silent
-from openclap.audio.windows import cut_windows, window_starts
+from openclap.audio.windows import complete_step, cut_windows, window_starts
 from openclap.collapse import warn_of_collapsed_text
 from openclap.decode_ahead import DecodeAhead, PendingSound, Piece, PooledWindow
 from openclap.errors import AudioError, CheckpointError, ConfigError
 from openclap.limits import check_count
-from openclap.text.prompts import SOUND, prompts
-from openclap.types import Recording, SecondsProgress, Signature, Window
+from openclap.text.prompts import LABEL, SOUND, prompts
+from openclap.types import Recording, SecondsProgress, Signature, Timeline, Window
 
 if TYPE_CHECKING:
     import torch
@@ -268,6 +269,74 @@ class Embedder:
             facts = blocks.duration_s, blocks.source_rate, blocks.source_channels, blocks.ends_early
             yield Recording(windows, *facts)
 
+    def timeline(
+        self,
+        sound: Sound,
+        labels: Sequence[str],
+        template: str = LABEL,
+        batch_size: int = 16,
+        *,
+        progress: SecondsProgress | None = None,
+    ) -> Timeline:
+        """Compare each moment of a recording with labels: when does it sound like a dog, when like rain?
+
+        A moment is the finest stretch of time that the audio tower keeps (see `CLAP.encode_moments`): 0.04 to 0.3 s.
+        Models are trained to embed whole clips: unless yours was trained on phrases with on- and offsets too, cosines
+        of moments rank moments and labels, and mean little by themselves (docs/concepts/moments.md). The recording is
+        read in windows of the model's input, half of which overlap; where two windows see a moment, its score is their
+        mean, weighted by its distance from each window's edge. Memory does not depend on the length, besides the
+        scores.
+
+        Args:
+            labels: descriptions, each different and not empty.
+            template: a prompt template in which {} stands for the label.
+
+        Raises AudioError for a sound that cannot be decoded, ConfigError for an invalid argument, and without the torch
+        runtime.
+
+        Examples:
+            >>> timeline = openclap.load("mini").timeline("dog.ogg", ["a dog barks", "applause"])
+            >>> timeline.scores.shape == (len(timeline.times_s), 2), round(timeline.resolution_s, 2)
+            (True, 0.19)
+        """
+        names = distinct_labels(labels)
+        text_CD = self.embed_text(prompts(names, template))
+        return self.compare_moments(sound, names, lambda vectors_MD: vectors_MD @ text_CD.T, batch_size, progress)
+
+    def compare_moments(
+        self,
+        sound: Sound,
+        columns: Sequence[str],
+        score: Callable[[Vectors], Vectors],
+        batch_size: int = 16,
+        progress: SecondsProgress | None = None,
+    ) -> Timeline:
+        """A timeline by any function of the moments' unit vectors (M, D) to (M, C) scores; else as `timeline`."""
+        batch_size = check_count("batch_size", batch_size)
+        embed_moments = self._of_torch("embed_moments")
+        step, samples = self.preset.moment_samples, self.input_samples
+        hop = max(1, round(samples / step / 2))  # moments from one window to the next
+        [(name, given)] = named([sound])
+        read = blocks(given, self.sample_rate, name=name, mono=self.mono, longest_s=self.longest_s)
+        windows = cut_windows(complete_step(read, samples, step), samples, round(hop * step))
+        total = WeightedMean()
+        while batch := list(islice(windows, batch_size)):
+            for (start, _, _), vectors_MD in zip(batch, embed_moments([wave for *_, wave in batch]), strict=True):
+                if not np.isfinite(vectors_MD).all():
+                    self._check_weights()
+                    raise AudioError(f"{name}: has no finite embedding. Are its samples far beyond -1..1?")
+                moments = np.arange(len(vectors_MD))
+                from_edge_M = np.minimum(moments, len(moments) - 1 - moments) + 1.0
+                total.add(round(start / step), score(vectors_MD), from_edge_M)
+            if progress:
+                progress(sum(len(wave) for *_, wave in batch) / self.sample_rate / 2)
+        length = read.duration_s
+        scores_TC = total.mean()
+        resolution_s, start_s = step / self.sample_rate, read.start / self.sample_rate
+        times_T: NDArray[np.float64] = start_s + (np.arange(len(scores_TC), dtype=np.float64) + 0.5) * resolution_s
+        is_inside_T = times_T - resolution_s / 2 < max(length, resolution_s)
+        return Timeline(times_T[is_inside_T], scores_TC[is_inside_T], tuple(columns), resolution_s, length)
+
     def read(self, sound: Sound) -> NDArray[np.float32]:
         """Decode a sound to (S,) mono float32 at the model's rate, by the rules of `mono`. Raises AudioError."""
         return _whole(blocks(sound, self.sample_rate, mono=self.mono, longest_s=self.longest_s))
@@ -463,6 +532,41 @@ class Embedder:
             raise CheckpointError(f"The model returns no finite embedding, not even of silence. {DAMAGED}")
 
 
+class WeightedMean:
+    """The mean of overlapping stretches of a table (T, C) of unknown length, by the weights of their rows."""
+
+    def __init__(self) -> None:
+        self._parts: list[Vectors] = []  # finished rows
+        self._first = 0  # the number of the first row of the sums
+        self._sum: NDArray[np.float64] | None = None
+        self._weight: NDArray[np.float64] = np.zeros(0)
+
+    def add(self, start: int, rows_MC: Vectors, weight_M: NDArray[np.float64]) -> None:
+        """Add rows from row `start` on. Later stretches do not start earlier."""
+        if self._sum is None:
+            self._sum = np.zeros((0, rows_MC.shape[1]))
+        done = min(max(start - self._first, 0), len(self._sum))
+        self._finish(done)
+        missing = start - self._first + len(rows_MC) - len(self._sum)
+        if missing > 0:
+            self._sum = np.concatenate([self._sum, np.zeros((missing, rows_MC.shape[1]))])
+            self._weight = np.concatenate([self._weight, np.zeros(missing)])
+        place = slice(start - self._first, start - self._first + len(rows_MC))
+        self._sum[place] += rows_MC * weight_M[:, None]
+        self._weight[place] += weight_M
+
+    def mean(self) -> Vectors:
+        """(T, C) float32."""
+        self._finish(len(self._weight))
+        return np.concatenate(self._parts) if self._parts else np.zeros((0, 0), np.float32)
+
+    def _finish(self, rows: int) -> None:
+        if rows and self._sum is not None:
+            self._parts.append((self._sum[:rows] / self._weight[:rows, None]).astype(np.float32))
+            self._sum, self._weight = self._sum[rows:], self._weight[rows:]
+            self._first += rows
+
+
 def softmax(logits_NC: Vectors) -> Vectors:
     """(N, C) probabilities over the last axis, computed in float64."""
     weight_NC = np.exp(logits_NC - logits_NC.max(axis=-1, keepdims=True), dtype=np.float64)
@@ -484,6 +588,19 @@ def _strings(texts: Iterable[str], name: str) -> list[str]:
     if not all(isinstance(text, str) for text in listed):
         raise ConfigError(f"{name} must be a list of strings. Wrap a single string in [ ].")
     return [str(text) for text in listed]
+
+
+def distinct_labels(labels: Iterable[str]) -> list[str]:
+    """Check labels: a list of one or more texts, none empty, none twice. Raises ConfigError."""
+    names = _strings(labels, "labels")
+    empty = [place for place, name in enumerate(names, start=1) if not name.strip()]
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if not names or empty or twice:
+        fault = (
+            f"{twice[0]!r} is there twice" if twice else f"number {empty[0]} is empty" if empty else "there are none"
+        )
+        raise ConfigError(f"Among the labels, {fault}. Expected one or more descriptions, each once.")
+    return names
 
 
 def _whole(sound: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:

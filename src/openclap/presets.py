@@ -57,6 +57,11 @@ class Preset:
         return describe_fields(self, added=ADDED)
 
     @property
+    def moment_samples(self) -> float:
+        """Samples from one moment of the audio tower to the next: its resolution in time."""
+        return self.audio.moment_frames(self.frontend.frames) * self.frontend.mel.hop
+
+    @property
     def signature(self) -> Signature:
         """Input and output of its model."""
         front = self.frontend

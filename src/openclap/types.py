@@ -109,6 +109,24 @@ class TextBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class PhraseBatch:
+    """The phrases of a batch of B clips, and the moments M in which they are heard. P different phrases.
+
+    Attributes:
+        active_BMP: whether a phrase is heard in a moment of a clip.
+        valid_BM: the moments that count: those of clips that have phrases, up to the end of the sound.
+    """
+
+    text: TextBatch
+    active_BMP: Tensor
+    valid_BM: Tensor
+
+    def to(self, device: torch.device) -> PhraseBatch:
+        """The same batch on `device`."""
+        return PhraseBatch(self.text.to(device), self.active_BMP.to(device), self.valid_BM.to(device))
+
+
+@dataclass(frozen=True, slots=True)
 class PairBatch:
     """Clips and their captions.
 
@@ -117,6 +135,7 @@ class PairBatch:
         caption_id_T: equal for equal captions, also on different processes.
         keys: names of the clips in the shards.
         numbers: their positions in the `ShardIndex`; () for a batch that is from no shards.
+        phrases: for training with moments: what is heard when, if any clip has phrases.
     """
 
     audio: AudioBatch
@@ -125,6 +144,7 @@ class PairBatch:
     caption_id_T: Tensor
     keys: tuple[str, ...]
     numbers: tuple[int, ...] = ()
+    phrases: PhraseBatch | None = None
 
     def to(self, device: torch.device) -> PairBatch:
         """The same batch on `device`."""
@@ -134,10 +154,12 @@ class PairBatch:
             text=self.text.to(device),
             owner_T=self.owner_T.to(device),
             caption_id_T=self.caption_id_T.to(device),
+            phrases=None if self.phrases is None else self.phrases.to(device),
         )
 
     def split(self, clips: int) -> list[PairBatch]:
-        """Split into batches of at most `clips` clips, each with its captions. An empty batch gives one empty batch."""
+        """Split into batches of at most `clips` clips, each with its captions and without phrases. An empty batch gives
+        one empty batch."""
         parts = []
         for number, audio in enumerate(self.audio.split(clips)):
             rows = slice(number * clips, (number + 1) * clips)
@@ -146,6 +168,20 @@ class PairBatch:
             owner_T, caption_id_T = self.owner_T[is_in_part_T] - rows.start, self.caption_id_T[is_in_part_T]
             parts.append(PairBatch(audio, text, owner_T, caption_id_T, self.keys[rows], self.numbers[rows]))
         return parts or [self]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Moments of clips and phrases in the shared space, and which belong together (see `PhraseBatch`).
+
+    Attributes:
+        audio_BMD, phrase_PD: unit vectors.
+    """
+
+    audio_BMD: Tensor
+    phrase_PD: Tensor
+    active_BMP: Tensor
+    valid_BM: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +199,7 @@ class Features:
         audio_mlp_BD, text_mlp_TD: the same vectors after the transforms of that loss, if the model has them.
         teacher_audio_BE, teacher_text_TE: vectors of a teacher, where training has one: their products are the
             teacher's logits (`openclap.training.teacher`). NaN where it has none for a clip.
+        moments: of the clips of one process, if any has phrases.
     """
 
     audio_BD: Tensor
@@ -176,6 +213,7 @@ class Features:
     text_mlp_TD: Tensor | None = None
     teacher_audio_BE: Tensor | None = None
     teacher_text_TE: Tensor | None = None
+    moments: Moments | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +289,36 @@ class Recording:
     rate: int
     channels: int
     ends_early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The similarity of a recording to labels over time. T moments, C labels.
+
+    Attributes:
+        times_s: the middle of each moment in seconds (T,).
+        scores: cosines between moments and labels (T, C).
+        labels: in the order of the columns.
+        resolution_s: seconds from one moment to the next. What a moment sounds like is known from its surroundings as
+            well, as far as the audio tower looks.
+        duration_s: of the recording.
+    """
+
+    times_s: np.ndarray[Any, np.dtype[np.float64]]
+    scores: np.ndarray[Any, np.dtype[np.float32]]
+    labels: tuple[str, ...]
+    resolution_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a recording in which a label is heard, in seconds; `score` is the highest in it."""
+
+    label: str
+    start_s: float
+    end_s: float
+    score: float
 
 
 class FileContent(bytes):

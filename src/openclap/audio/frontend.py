@@ -46,6 +46,13 @@ class FrontEnd:
         device = self.logmel.window.device
         return self._views([self._round(torch.as_tensor(wave_N).to(device)) for wave_N in waves], rng)
 
+    def draw_start(self, samples: int, rng: np.random.Generator) -> int:
+        """Where the stretch of `self.samples` begins that is read of a clip of so many samples in training: the number
+        that `crop` draws; 0 for towers that read any length, which keep the beginning. The stretch of a fusion model is
+        then a short clip, so it is not fused."""
+        last = samples - self.samples
+        return 0 if last <= 0 or self.config.is_any_length else int(rng.integers(0, last + 1))
+
     def to(self, device: torch.device) -> FrontEnd:
         """Move the filterbank and the window to `device`."""
         self.logmel.to(device)

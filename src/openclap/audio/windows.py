@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -55,6 +56,18 @@ def cut_windows(blocks: Iterable[NDArray[np.float32]], length: int, hop: int) ->
     # The last window on the grid does not reach the end, so one more is anchored there; it overlaps the one before.
     elif start - hop + length < end:
         yield end - length, end, rest[end - length - first :].copy()
+
+
+def complete_step(blocks: Iterable[NDArray[np.float32]], length: int, step: float) -> Iterator[NDArray[np.float32]]:
+    """Append less than `step` samples of silence to a recording longer than `length`, so that it is longer by whole
+    steps, and the window of `cut_windows` that is anchored at its end begins on a step."""
+    end = 0
+    for block in blocks:
+        end += len(block)
+        yield block
+    if end > length:
+        missing = length + round(math.ceil((end - length) / step) * step) - end
+        yield np.zeros(max(missing, 0), np.float32)
 
 
 def third_starts(length: int, window: int, rng: np.random.Generator | None = None) -> list[int]:

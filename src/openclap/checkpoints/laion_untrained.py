@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from openclap.checkpoints.checkpoint import BATCH_COUNTER
 from openclap.errors import CheckpointError
 from openclap.models.clap import INITIAL_SCALE, MLPTransform
-from openclap.models.config import HTSATConfig, PANNConfig
+from openclap.models.config import HTSAT_PATCH, HTSATConfig, PANNConfig
 from openclap.models.fusion import pooled_bottleneck
-from openclap.models.htsat import PATCH
 from openclap.presets import Preset
 
 SEED = 3407
@@ -76,7 +75,7 @@ def _part_factories(state: Mapping[str, Tensor], preset: Preset) -> dict[str, Mo
 def _htsat_parts(audio: HTSATConfig) -> dict[str, ModuleFactory]:
     classes = audio.classes or AUDIOSET_CLASSES
     # The spectrogram is folded into `bands` stripes of an image, so the last feature map has this many rows per stripe.
-    last, bands = audio.image // PATCH // 2 ** (len(audio.depths) - 1), audio.image // audio.n_mels
+    last, bands = audio.image // HTSAT_PATCH // 2 ** (len(audio.depths) - 1), audio.image // audio.n_mels
 
     def head() -> nn.Module:
         linear = nn.Linear(classes, classes)

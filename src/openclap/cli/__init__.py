@@ -29,6 +29,7 @@ from openclap.cli import (
     index,
     init,
     inspect,
+    locate,
     mcp,
     models,
     page,
@@ -86,6 +87,7 @@ app.command(search.search, group=USE)
 app.command(search.similar, group=USE)
 app.command(duplicates.duplicates, group=USE)
 app.command(classify.classify, group=USE)
+app.command(locate.locate, group=USE)
 app.command(embed.embed, group=USE)
 app.command(score.score, group=USE)
 app.command(fad.fad, group=USE)

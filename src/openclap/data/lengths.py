@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.arrays import Wave
 from openclap.audio.io import describe
 from openclap.data.layout import MANIFEST, read_table
 from openclap.data.shards import ShardIndex
@@ -84,13 +83,11 @@ class ClipLengths:
     part: Part = "start"
     pool: int = 1
 
-    def cut(self, wave_N: Wave, rng: np.random.Generator) -> Wave:
-        """Cut a longer clip. Only a "random" part draws from `rng`, and only for a longer clip."""
-        surplus = len(wave_N) - self.samples
-        if surplus <= 0:
-            return wave_N
-        start = PARTS[self.part](surplus, rng)
-        return wave_N[start : start + self.samples]
+    def draw_start(self, samples: int, rng: np.random.Generator) -> int:
+        """Where the part begins that is read of a clip of so many samples. Only a "random" part draws from `rng`, and
+        only for a longer clip."""
+        surplus = samples - self.samples
+        return PARTS[self.part](surplus, rng) if surplus > 0 else 0
 
     def read_s(self) -> NDArray[np.float64]:
         """(S,) seconds that are read of each clip."""

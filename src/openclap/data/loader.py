@@ -42,10 +42,11 @@ from openclap.data.order import (
     sample_rng,
     sort_in_pools,
 )
+from openclap.data.phrases import TimedPhrases, cut_phrases, phrase_batch
 from openclap.data.shards import TEXT, Fields, ShardIndex
 from openclap.errors import AudioError, ConfigError, DataError
 from openclap.formatting import join_first
-from openclap.types import AudioBatch, PairBatch, TextBatch
+from openclap.types import AudioBatch, PairBatch, Phrase, PhraseBatch, TextBatch
 
 Tokenize = Callable[[list[str]], TextBatch]
 
@@ -101,6 +102,7 @@ class PairLoader:
         channels: Channels = "mean",
         fields: Fields = TEXT,
         lengths: ClipLengths | None = None,
+        moment_samples: float | None = None,
     ) -> None:
         """Raises DataError when the shards do not fill one batch on every rank, ConfigError for invalid options.
 
@@ -114,6 +116,7 @@ class PairLoader:
             fields: the fields of a sample's JSON from which its captions are taken, with weights (see `draw_field`).
             lengths: for front ends that keep clips at their own length: the clips' durations, by which each step is
                 dealt out to the ranks, and the part of a long clip that is read.
+            moment_samples: for training with moments, their length: batches then have the phrases of their clips.
         """
         _check(batch_size=batch_size, seed=seed, rank=rank, world=world, workers=workers)
         _check_enough(shards, batch_size, world)
@@ -126,7 +129,16 @@ class PairLoader:
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.lengths = lengths
         self.clips = ClipReader(
-            shards, frontend, CHOICES[caption], most_captions, augment, seed, channels, fields, lengths
+            shards,
+            frontend,
+            CHOICES[caption],
+            most_captions,
+            augment,
+            seed,
+            channels=channels,
+            fields=fields,
+            lengths=lengths,
+            moment_samples=moment_samples,
         )
         self.tokenize = tokenize
         self.batches_per_epoch = batches_per_epoch(len(shards), batch_size, world)
@@ -234,7 +246,12 @@ class _BatchReader:
             caption_id_T=torch.tensor([caption_id(caption) for caption in captions]),
             keys=tuple(clip.key for clip in clips),
             numbers=tuple(clip.number for clip in clips),
+            phrases=self._phrases([clip.timed for clip in clips if clip.timed]),
         )
+
+    def _phrases(self, timed: list[TimedPhrases]) -> PhraseBatch | None:
+        step, rate = self.clips.moment_samples, self.clips.frontend.sample_rate
+        return None if step is None else phrase_batch(timed, step, rate, self.tokenize)
 
 
 def _empty_batch(frontend: FrontEndLike) -> PairBatch:
@@ -292,8 +309,11 @@ class FrontEndLike(Protocol):
     """Converts waveforms to the input of an audio tower: `openclap.audio.frontend.FrontEnd`."""
 
     sample_rate: int
+    samples: int
 
     def __call__(self, waves: Sequence[Wave], *, rng: np.random.Generator | None = None) -> AudioBatch: ...
+
+    def draw_start(self, samples: int, rng: np.random.Generator) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +333,7 @@ class Clip:
     number: int
     audio: AudioBatch
     captions: Captions
+    timed: TimedPhrases | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +345,7 @@ class ClipReader:
         channels: of multichannel sounds (`openclap.audio.mono`).
         fields: where the captions are (`draw_field`).
         lengths: for clips at their own length, the part that is read of a long one.
+        moment_samples: of the phrases of clips; None to leave them out.
     """
 
     shards: ShardIndex
@@ -335,13 +357,14 @@ class ClipReader:
     channels: Channels = "mean"
     fields: Fields = field(default_factory=lambda: TEXT)
     lengths: ClipLengths | None = None
+    moment_samples: float | None = None
 
     def read(self, epoch: int, number: int) -> Clip | SkippedSample:
         """Decode, augment the waveform, mix, compute the log-mel, mask: in this order, from one generator."""
         # One generator per sample and epoch: neither workers nor ranks nor a resume change what it draws.
         rng = sample_rng(self.seed, epoch, number)
         try:
-            wave_N, by_field = self._sound(number)
+            wave_N, by_field, phrases = self._sound(number)
         except DataError as error:
             return SkippedSample(self.shards.keys[number], epoch, str(error))
         except AudioError as error:
@@ -351,21 +374,25 @@ class ClipReader:
         wave_N = vary(wave_N, self.augment, rng)
         if self.augment.mixup and rng.random() < self.augment.mixup:
             wave_N, captions = self._mixed(number, wave_N, captions, rng)
-        audio = hide_stripes(self._to_input(wave_N, rng), self.augment, rng)
-        return Clip(self.shards.keys[number], number, audio, captions)
+        timed = None
+        if self.lengths or self.moment_samples is not None:
+            # Not by the front end: lengths have a policy of the run, and segments count from the start of what is read.
+            cut = self.lengths or self.frontend
+            start = cut.draw_start(len(wave_N), rng)
+            wave_N = wave_N[start : start + cut.samples]
+            if self.moment_samples is not None:
+                timed = cut_phrases(phrases, start, len(wave_N), self.frontend.sample_rate)
+        audio = hide_stripes(self.frontend([wave_N], rng=None if self.lengths else rng), self.augment, rng)
+        return Clip(self.shards.keys[number], number, audio, captions, timed)
 
-    def _to_input(self, wave_N: Wave, rng: np.random.Generator) -> AudioBatch:
-        # Cut here by the run's policy, so the front end itself draws and cuts nothing.
-        return self.frontend([self.lengths.cut(wave_N, rng)]) if self.lengths else self.frontend([wave_N], rng=rng)
-
-    def _sound(self, number: int) -> tuple[Wave, Mapping[str, Captions]]:
+    def _sound(self, number: int) -> tuple[Wave, Mapping[str, Captions], tuple[Phrase, ...]]:
         sample = self.shards.read_sample(number, self.fields)
         name = self.shards.keys[number]
         blocks = MonoBlocks(lambda: decoded(sample.audio), self.frontend.sample_rate, MonoConfig(self.channels), name)
         # The whole sound, since the front end crops it: shards hold clips, and their lengths were limited when they
         # were built.
         wave_N = np.concatenate(list(blocks))
-        return (wave_N if len(wave_N) else np.zeros(1, np.float32)), sample.by_field
+        return (wave_N if len(wave_N) else np.zeros(1, np.float32)), sample.by_field, sample.phrases
 
     def _mixed(self, number: int, wave_N: Wave, captions: Captions, rng: np.random.Generator) -> tuple[Wave, Captions]:
         """Mix with another sample of the shard; unchanged where there is none that can be read and is not silent."""
@@ -373,7 +400,7 @@ class ClipReader:
         if other is None:
             return wave_N, captions
         try:
-            other_M, by_field = self._sound(other)
+            other_M, by_field, _ = self._sound(other)
         except (AudioError, DataError):  # reported when its own turn comes
             return wave_N, captions
         mixed_N = draw_mix(wave_N, other_M, rng)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +29,10 @@ from openclap.evals.decontamination import TaskRecord, remove_trained_clips
 from openclap.evals.relevance import RelevantClips, check_names, read_relevance
 from openclap.formatting import join_first
 from openclap.sources import SOURCES, Record
+from openclap.sources.phrases import phrases_to_json, usable_phrases
 from openclap.sources.recognise import ReadOptions, RecognisedCollection, recognise
 from openclap.sources.text_encoding import read_text
-from openclap.types import Sample
+from openclap.types import Phrase, Sample
 
 if TYPE_CHECKING:
     from openclap.evals.tasks import Task
@@ -55,6 +57,7 @@ class EvalClip:
         group: takes of one recording share a group. Bootstrap intervals resample groups, not clips.
         tags: the labels of a clip that has several.
         fold: the official fold, where the data set has folds.
+        phrases: what is heard when, where the data set has it.
         path: the audio file; "" for a clip in a shard. The sound is the whole file, or begins at `start_s`.
     """
 
@@ -72,6 +75,7 @@ class EvalClip:
     fold: str | None = None
     path: str = ""
     start_s: float | None = None
+    phrases: tuple[Phrase, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +251,15 @@ def _clip_of_sample(sample: Sample) -> EvalClip:
         link=facts.get("link", ""),
         source=facts.get("source", ""),
         tags=tuple(sample.tags),
+        phrases=usable_phrases(sample.phrases, len(wave_NC) / rate)[0],
     )
 
 
 def _clip_digest(clip: EvalClip, audio: bytes) -> bytes:
-    identity = json.dumps([clip.key, clip.captions, clip.label, clip.group, hashlib.sha256(audio).hexdigest()])
+    facts: list[object] = [clip.key, clip.captions, clip.label, clip.group, hashlib.sha256(audio).hexdigest()]
+    if clip.phrases:  # without them, digests are those of data sets from before there were phrases
+        facts.append(phrases_to_json(clip.phrases))
+    identity = json.dumps(facts)
     return hashlib.sha256(identity.encode()).digest()
 
 
@@ -436,6 +444,8 @@ def _task_record(task: Task, record: Record) -> TaskRecord:
         fold=record.group if task.folds else None,
         path=str(record.audio),
         start_s=record.start_s,
+        # Segments count from the beginning of the file that is read.
+        phrases=() if record.start_s else usable_phrases(record.phrases, record.length_s or math.inf)[0],
     )
     return TaskRecord(clip, record.split, record)
 
@@ -498,7 +508,7 @@ def _notes_on_clips(task: Task, test: EvalClips, classes: Sequence[str]) -> Iter
         folds = {clip.fold for clip in test.clips}
         if len(folds) != task.folds:
             yield f"Only {len(folds)} of {task.folds} folds were found: {', '.join(sorted(map(str, folds)))}."
-    if task.kind in CAPTIONED:
+    if task.kind in (*CAPTIONED, "locating"):
         return
     used = {label for clip in test.clips for label in task.labels_of(clip)}
     if empty := [label for label in classes if label not in used]:
@@ -509,6 +519,8 @@ def _notes_on_clips(task: Task, test: EvalClips, classes: Sequence[str]) -> Iter
 
 def _check_test_clips(task: Task, test: EvalClips) -> None:
     """Raise DataError for an impossible task before any sound is embedded."""
+    if task.kind == "locating":  # segments are known when the sounds are read
+        return
     wanted = "caption" if task.kind in CAPTIONED else "tag" if task.multilabel else "label"
     if not any(clip.captions if wanted == "caption" else task.labels_of(clip) for clip in test.clips):
         raise DataError(f"{task.name}: no clip has a {wanted}, so there is nothing to measure.")

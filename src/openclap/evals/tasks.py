@@ -24,6 +24,7 @@ from openclap.evals import network_probes, probing
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder
 from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, TRAIN, EvalClip, TaskClips
 from openclap.evals.hard_text import ALL_KINDS, KIND_METRICS, run_hard_text
+from openclap.evals.locating import INTERSECTION_F1, PRECISION, RECALL, run_locating
 from openclap.evals.metrics import (
     ACCURACY,
     AUDIO_TO_TEXT,
@@ -81,6 +82,7 @@ KINDS: Mapping[str, TaskKind] = {
     "hard_text": TaskKind(run_hard_text, (ALL_KINDS, *KIND_METRICS.values()), reads_text=True),
     "tagging": TaskKind(run_tagging, (MEAN_AVERAGE_PRECISION, ROC_AUC), reads_text=True),
     "probe": TaskKind(probing.run_probe, (ACCURACY, MEAN_AVERAGE_PRECISION, ROC_AUC), trains=True),
+    "locating": TaskKind(run_locating, (INTERSECTION_F1, PRECISION, RECALL), reads_text=True),
     "few_shot": TaskKind(probing.run_few_shot, (ACCURACY,), trains=True),
 }
 """The kinds of measurement on the clips of a task."""
@@ -148,7 +150,8 @@ class Task:
     Attributes:
         name: "data set" or "data set, protocol".
         kind: a name in KINDS. "retrieval" and "hard_text" need captions, "zero_shot" one label per clip, "tagging" any
-            number; "probe" trains on other splits or folds, "few_shot" on 8 clips per label.
+            number, "locating" phrases with segments; "probe" trains on other splits or folds, "few_shot" on 8 clips per
+            label.
         source: the reader of the data set: a name in `openclap.sources.SOURCES`; "classes" for a folder of sounds per
             class; "collection" for the collection that is evaluated, as in the suite "quick".
         folders: where the data set may be under the data folder; the first one that exists is used.
@@ -286,6 +289,13 @@ class Task:
         return (clip.label,) if clip.label else ()
 
 
+PROTOCOL_NOTES: Mapping[str, tuple[str, ...]] = {
+    "locating": ("each clip's own phrases; intersection F1 with a tolerance of 0.5, over all clips and phrases",),
+    "few_shot": ("up to 8 clips per label, 10 draws, logistic regression (MAEB)",),
+}
+"""What the protocol of a kind of task says beside its data."""
+
+
 def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: str | None) -> str:
     """State in one line how a figure was measured: split or folds, prompts or probe, and the policy for long clips."""
     if task.source == COLLECTION:
@@ -317,9 +327,8 @@ def protocol_of(task: Task, data: TaskClips, output: TaskOutput, clip_policy: st
         parts.append(f"{len(data.classes)} classes as {words}{', words from a file' if task.classes else ''}")
         if task.alternatives:
             parts.append("of alternatives in a label the best")
-    if task.kind == "few_shot":
-        parts.append("up to 8 clips per label, 10 draws, logistic regression (MAEB)")
-    if task.kind != "probe" or task.probe_protocol.long_clips:
+    parts += PROTOCOL_NOTES.get(task.kind, ())
+    if task.kind != "locating" and (task.kind != "probe" or task.probe_protocol.long_clips):
         parts.append(f"long clips: {clip_policy or UNKNOWN_POLICY}")
     return "; ".join(parts).rstrip(".")
 

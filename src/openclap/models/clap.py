@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openclap.models.config import HeadKind
-from openclap.types import AudioBatch, AudioFeatures, Features, PairBatch, TextBatch
+from openclap.types import AudioBatch, AudioFeatures, Features, Moments, PairBatch, TextBatch
 
 INITIAL_SCALE = math.log(1 / 0.07)
 LARGEST_SCALE = math.log(100.0)
@@ -118,7 +118,21 @@ class CLAP(nn.Module):
 
     def encode_audio(self, batch: AudioBatch) -> Tensor:
         """(B, D), unit norm."""
-        return F.normalize(self.audio_head(self._before_head(self.audio_tower(batch))), dim=-1)
+        return self._project_audio(self.audio_tower(batch))
+
+    def encode_moments(self, batch: AudioBatch) -> Tensor:
+        """(B, M, D), unit norm: the moments of each clip in the shared space, at the tower's resolution in time.
+
+        The latent vector of a moment is the tower's pooling of that moment alone: the mean of its part of HTSAT's last
+        map, PANN's frame after mean over frequency, the column of patches under NaFlex's attention pool, the state of a
+        pair of Whisper's positions. It goes through the head that pooled latents go through, because the head was
+        trained on no other. Its context is the tower's receptive field. (Frame-wise similarity before pooling as in
+        FLAM, Wu et al. 2025, arXiv:2505.05335; class scores of a tagging head have no part in it.)
+        """
+        return self._project_audio(self.audio_tower.with_moments(batch)[1])  # type: ignore[operator]
+
+    def _project_audio(self, latent: Tensor) -> Tensor:
+        return F.normalize(self.audio_head(self._before_head(latent)), dim=-1)
 
     def encode_text(self, batch: TextBatch) -> Tensor:
         """(B, D), unit norm."""
@@ -126,7 +140,15 @@ class CLAP(nn.Module):
 
     def forward(self, batch: PairBatch) -> Features:
         """The features of a batch for an objective, in at least fp32: half precision is too coarse for softmaxes."""
-        audio_BD, text_TD = _fine(self.encode_audio(batch.audio)), _fine(self.encode_text(batch.text))
+        moments = None
+        if batch.phrases is None:
+            audio_BD = _fine(self.encode_audio(batch.audio))
+        else:
+            pooled, latent = self.audio_tower.with_moments(batch.audio)  # type: ignore[operator]
+            audio_BD, moments_BMD = _fine(self._project_audio(pooled)), _fine(self._project_audio(latent))
+            phrase_PD = _fine(self.encode_text(batch.phrases.text))
+            moments = Moments(moments_BMD, phrase_PD, batch.phrases.active_BMP, batch.phrases.valid_BM)
+        text_TD = _fine(self.encode_text(batch.text))
         return Features(
             audio_BD=audio_BD,
             text_TD=text_TD,
@@ -139,6 +161,7 @@ class CLAP(nn.Module):
             # (tests/models/test_parity.py).
             audio_mlp_BD=None if self.audio_transform is None else _fine(self.audio_transform(audio_BD)),
             text_mlp_TD=None if self.text_transform is None else _fine(self.text_transform(text_TD)),
+            moments=moments,
         )
 
     @property

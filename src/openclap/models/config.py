@@ -46,6 +46,15 @@ class HTSATConfig:
     def embedding_size(self) -> int:
         return int(self.width * 2 ** (len(self.depths) - 1))
 
+    def moment_frames(self, frames: int) -> float:
+        """Frames of a log-mel from one moment to the next (see `openclap.models.clap.CLAP.encode_moments`)."""
+        # The last map has 1/32 of the pixels of the stretched log-mel, which has `image` of them in each folded piece.
+        moments = self.image * (self.image // self.n_mels) // HTSAT_PATCH // (1 << len(self.depths) - 1)
+        return (frames - 1) / float(moments)
+
+
+HTSAT_PATCH = 4
+"""Side of a patch of HTSAT in pixels of the image."""
 
 # LAION-CLAP's sizes by their names there. The weights it has published are tiny and base.
 HTSAT_TINY = HTSATConfig(width=96, depths=(2, 2, 6, 2), heads=(4, 8, 16, 32))
@@ -87,6 +96,15 @@ class PANNConfig:
     @property
     def embedding_size(self) -> int:
         return self.widths[-1] + sum(self.categories)
+
+    @property
+    def halvings(self) -> int:
+        """Number of blocks that halve time and frequency."""
+        return len(self.widths) - 1 if self.pooled is None else self.pooled
+
+    def moment_frames(self, frames: int) -> float:
+        """Frames of a log-mel from one moment to the next."""
+        return float(2**self.halvings)
 
 
 def _pann(widths: tuple[int, ...], pooled: int, kernels: tuple[int, ...] = (3, 3)) -> PANNConfig:
@@ -157,6 +175,10 @@ class NaFlexConfig:
     def embedding_size(self) -> int:
         return self.width
 
+    def moment_frames(self, frames: int) -> float:
+        """Frames of a log-mel from one moment to the next: those of a patch."""
+        return float(self.patch_time)
+
     @property
     def rows(self) -> int:
         """Patches of one column: the mel bins divided."""
@@ -193,6 +215,10 @@ class WhisperConfig:
     positions: int = 1500
     fusion: ClassVar[None] = None
     classes: ClassVar[int] = 0
+
+    def moment_frames(self, frames: int) -> float:
+        """Frames of a log-mel from one moment to the next: a position has two, and positions are averaged in pairs."""
+        return 4.0
 
 
 AudioConfig = HTSATConfig | PANNConfig | NaFlexConfig | WhisperConfig
@@ -275,6 +301,8 @@ class ObjectiveConfig:
         spare_equal_captions: never use a clip as a negative of another clip with the same caption.
         teacher_share: the share of each target that a teacher's softmax over the candidates has, in training with one.
         teacher_temperature: divides the teacher's logits: above 1 its targets are softer.
+        frames: weight of the frame loss (see `openclap.models.frame_loss`), for data with phrases that have on- and
+            offsets; 0 for none.
         initial_scale: the initial logit scale (10 in SigLIP's paper), which also resets SigLIP's bias to −10; 0 leaves
             both as the model has them.
 
@@ -290,6 +318,7 @@ class ObjectiveConfig:
     teacher_share: float = 0.5
     teacher_temperature: float = 1.0
     initial_scale: float = 0.0
+    frames: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in OBJECTIVE_KINDS:
@@ -302,6 +331,8 @@ class ObjectiveConfig:
             raise ConfigError(f"objective.label_smoothing is {self.label_smoothing}, expected 0 or more and below 1.")
         if any(size < 1 for size in self.matryoshka) or len(set(self.matryoshka)) < len(self.matryoshka):
             raise ConfigError(f"objective.matryoshka is {self.matryoshka}, expected different sizes, each 1 or more.")
+        if not 0 <= self.frames < math.inf:
+            raise ConfigError(f"objective.frames is {self.frames}, expected 0 or more.")
         # The bounds within which `CLAP.scale` is clamped.
         if self.initial_scale and not 1 <= self.initial_scale <= 100:
             raise ConfigError(f"objective.initial_scale is {self.initial_scale}, expected 1 to 100, or 0 (unchanged).")

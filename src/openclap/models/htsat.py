@@ -12,14 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openclap.models.config import HTSATConfig
+from openclap.models.config import HTSAT_PATCH, HTSATConfig
 from openclap.models.fusion import FUSIONS, WhereLong, end_to_end, only_long, view_module
 from openclap.models.patch_dropout import PartOfMap, WholeMap
 from openclap.models.swin import SwinStage
 from openclap.types import AudioBatch, AudioFeatures
 
-PATCH = 4
-"""Side of a patch in pixels of the image."""
 DROP_PATH = 0.1
 """Stochastic depth of the last block; it grows linearly from 0 in the first."""
 
@@ -30,7 +28,7 @@ class HTSAT(nn.Module):
     def __init__(self, config: HTSATConfig) -> None:
         super().__init__()
         self.config = config
-        side = config.image // PATCH
+        side = config.image // HTSAT_PATCH
         rates = torch.linspace(0, DROP_PATH, sum(config.depths)).tolist()
         starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
         self.bn0 = nn.BatchNorm2d(config.n_mels)
@@ -59,7 +57,7 @@ class HTSAT(nn.Module):
     def drop_patches(self, share: float) -> None:
         """Drop this share of the time in training steps, rounded to columns of the last map (eighths); 0 for none.
         Evaluation and `features` read everything."""
-        side, depths = self.config.image // PATCH, self.config.depths
+        side, depths = self.config.image // HTSAT_PATCH, self.config.depths
         columns = side // 2 ** (len(depths) - 1)
         remaining = max(1, round(columns * (1 - share)))
         # Layouts are computed on the CPU, and the network may already be on its device.
@@ -87,6 +85,11 @@ class HTSAT(nn.Module):
             framewise=self.to_frames(logits_BTK.sigmoid()),
             fine=fine_BTC,
         )
+
+    def with_moments(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
+        """(B, C) embedding and (B, M, C), the latent vector of each moment: the mean over its part of the last map."""
+        map_BNC = self.last_map(batch, self.whole)
+        return map_BNC.mean(dim=1), self.fold.undo(map_BNC).mean(dim=2)
 
     def to_frames(self, moments_BTK: Tensor) -> Tensor:
         """Repeat moments to as many frames as the image has."""
@@ -135,7 +138,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, width: int, views: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(views, width, PATCH, PATCH)
+        self.proj = nn.Conv2d(views, width, HTSAT_PATCH, HTSAT_PATCH)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, image_BVSS: Tensor, is_long_B: Tensor) -> Tensor:
@@ -154,7 +157,7 @@ class FusedPatchEmbed(PatchEmbed):
         super().__init__(width, 1)
         # Three times as long in time, because three views share the width of the whole one: 21 columns each, 63 in all,
         # and one of zeros.
-        local = (PATCH, 3 * PATCH)
+        local = (HTSAT_PATCH, 3 * HTSAT_PATCH)
         self.mel_conv2d = nn.Conv2d(1, width, local, local)
         self.fusion_model = FUSIONS[fusion](width, nn.Conv2d)
         self.where_long: WhereLong = only_long

@@ -72,6 +72,23 @@ class NaFlex(nn.Module):
 
     def embed_together(self, batch: AudioBatch) -> Tensor:
         """(B, D) embeddings of clips that are all padded to the longest."""
+        states_BND, valid_BN = self.states(batch)
+        pooled: Tensor = self.pool(states_BND, keys_only(valid_BN))
+        return pooled
+
+    def with_moments(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
+        """(B, D) embedding and (B, M, D), the latent vector of each moment: the patches of one column pooled alone.
+
+        Moments after the end of a clip are those of padding.
+        """
+        states_BND, valid_BN = self.states(batch)
+        rows = self.config.rows
+        column_BCRD = states_BND.unflatten(1, (rows, -1)).transpose(1, 2)
+        latent_BCD: Tensor = self.pool(column_BCRD.flatten(0, 1), None).unflatten(0, (len(column_BCRD), -1))
+        return self.pool(states_BND, keys_only(valid_BN)), latent_BCD
+
+    def states(self, batch: AudioBatch) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D), the normalised states of all patches, and which of them are valid (B, N); None for all."""
         mel_BTF, frames_B = batch.mel_BVTF[:, 0], batch.frames_B
         columns = self.config.columns(mel_BTF.shape[1])
         valid_BN = None
@@ -87,8 +104,7 @@ class NaFlex(nn.Module):
         mask = keys_only(_with_registers(valid_BN, registers))
         for block in self.blocks:
             x_BND = block(x_BND, by, mask)
-        pooled: Tensor = self.pool(self.norm(x_BND)[:, registers:], keys_only(valid_BN))
-        return pooled
+        return self.norm(x_BND)[:, registers:], valid_BN
 
     def features(self, batch: AudioBatch) -> AudioFeatures:
         """The embedding; this tower has no tagging head."""

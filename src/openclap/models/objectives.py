@@ -36,6 +36,9 @@ from openclap.models.contrast import (
 )
 from openclap.types import Features
 
+FRAMES_PREFIX = "frames."
+"""Before the names of the tensors that the frame loss learns."""
+
 
 class Objective(nn.Module, ABC):
     """The contract: `forward(own, everyone)` is a scalar, this process's share of the global batch's loss."""
@@ -174,6 +177,7 @@ def build_objective(config: ObjectiveConfig, clap: CLAP, learned: Mapping[str, T
         if extra is not None and not objective.transforms:
             extra.requires_grad_(False)
     # A start trained with another objective has other parameters, or none; they are then left at their initial values.
+    frames, learned = _split_frames(learned or {})
     if learned and not config.initial_scale and _shapes(learned) == _shapes(objective.learned()):
         objective.load_state_dict(learned)
     if config.initial_scale:
@@ -182,7 +186,18 @@ def build_objective(config: ObjectiveConfig, clap: CLAP, learned: Mapping[str, T
                 if scale is not None:
                     scale.fill_(math.log(config.initial_scale))
     # Last, because a nested objective has other names for the parameters that are loaded above.
-    return _nested(objective, config.matryoshka, clap).to(clap.logit_scale.device)
+    objective = _nested(objective, config.matryoshka, clap)
+    if config.frames:
+        from openclap.models.frame_loss import WithFrames  # which is an Objective
+
+        objective = WithFrames(objective, config.frames, frames)
+    return objective.to(clap.logit_scale.device)
+
+
+def _split_frames(learned: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The learned tensors of the frame loss, and those of the objective beside it."""
+    frames = {name: value for name, value in learned.items() if name.startswith(FRAMES_PREFIX)}
+    return frames, {name: value for name, value in learned.items() if name not in frames}
 
 
 def _shapes(learned: Mapping[str, Tensor]) -> dict[str, torch.Size]:

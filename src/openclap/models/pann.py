@@ -71,8 +71,8 @@ class PANN(nn.Module):
         super().__init__()
         self.config = config
         # Blocks beyond `pooled` keep their resolution: PANN-14 pools its sixth block by 1×1, which is an identity.
-        pooled = len(config.widths) - 1 if config.pooled is None else config.pooled
-        pools = [POOLS[config.pool](2) if block < pooled else nn.Identity() for block in range(len(config.widths))]
+        halvings = config.halvings
+        pools = [POOLS[config.pool](2) if block < halvings else nn.Identity() for block in range(len(config.widths))]
         views = 4 if config.fusion == "channel_map" else 1
         steps = zip((views, *config.widths[:-1]), config.widths, pools, strict=True)
         self.bn0 = nn.BatchNorm2d(config.n_mels) if config.n_mels else None
@@ -93,6 +93,17 @@ class PANN(nn.Module):
 
     def forward(self, batch: AudioBatch) -> Tensor:
         """(B, D) embedding."""
+        return self.pool(self.last_map(batch))
+
+    def with_moments(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
+        """(B, D) embedding and (B, M, D), the latent vector of each moment: its part of the last map, pooled."""
+        map_BCT = self.last_map(batch)
+        alone = map_BCT.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # (B · M, C, 1)
+        latent_BMD: Tensor = self.pool(alone).unflatten(0, (-1, map_BCT.shape[2]))
+        return self.pool(map_BCT), latent_BMD
+
+    def last_map(self, batch: AudioBatch) -> Tensor:
+        """(B, C, T): the output of the last block, averaged over frequency."""
         mel_BVTF = batch.mel_BVTF
         if self.bn0 is not None:
             mel_BVTF = self.bn0(mel_BVTF.transpose(1, 3)).transpose(1, 3)
@@ -101,7 +112,12 @@ class PANN(nn.Module):
         x_BCTF = self.crop_map(x_BCTF)
         for block in self.blocks[1:]:
             x_BCTF = block(self.between(x_BCTF))
-        pooled_BC = self.over_time(self.between(x_BCTF).mean(dim=3))
+        averaged_BCT: Tensor = self.between(x_BCTF).mean(dim=3)
+        return averaged_BCT
+
+    def pool(self, map_BCT: Tensor) -> Tensor:
+        """(B, D): the map pooled over time, and the probabilities of categories of the result."""
+        pooled_BC = self.over_time(map_BCT)
         if self.linear is not None:
             # Dropout on both sides of the layer, as in PANN.
             pooled_BC = self.around(F.relu_(self.linear(self.around(pooled_BC))))

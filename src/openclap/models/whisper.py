@@ -41,6 +41,11 @@ class WhisperTower(nn.Module):
         """The embedding; this tower has no tagging head."""
         return AudioFeatures(embedding=self(batch))
 
+    def with_moments(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
+        """(B, C) embedding and (B, M, C), the latent vector of each moment: the state of a pair of positions."""
+        states_BMC = self.states(batch)
+        return states_BMC.mean(dim=1), states_BMC
+
     def states(self, batch: AudioBatch) -> Tensor:
         """(B, L / 2, C): the projected states of pairs of positions."""
         x_BDT = F.gelu(self.conv1(batch.mel_BVTF[:, 0].transpose(1, 2)))

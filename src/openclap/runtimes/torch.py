@@ -6,6 +6,7 @@ N items, D embedding, S samples of a waveform.
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple
@@ -165,6 +166,25 @@ class TorchRuntime:
                 batch = self.frontend([torch.from_numpy(waves[row]) for row in rows])
                 vectors_ND[rows] = self.backend.encode_audio(batch).cpu().numpy()
         return vectors_ND
+
+    def embed_moments(self, waves: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """The unit vectors (M, D) of the moments of each mono waveform at the model's rate, no longer than its input.
+
+        A moment that begins after the end of its waveform is left out. Computed in fp32 in any precision of the model.
+        """
+        vectors: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(waves)
+        with torch.inference_mode():
+            for rows in self._batches(waves):
+                # As in `TorchBackend`: few clips at a time on a CPU, and batches by tokens as they are.
+                clips = len(rows) if self.device.type != "cpu" else backends.CPU_CLIPS
+                for some in (rows[start : start + clips] for start in range(0, len(rows), clips)):
+                    batch = self.frontend([torch.from_numpy(waves[row]) for row in some])
+                    for row, vectors_MD in zip(
+                        some, self.clap.encode_moments(batch).float().cpu().numpy(), strict=True
+                    ):
+                        inside = max(1, math.ceil(len(waves[row]) / self.preset.moment_samples))
+                        vectors[row] = vectors_MD[:inside]
+        return vectors
 
     def _batches(self, waves: Sequence[NDArray[np.float32]]) -> Iterator[NDArray[np.int64]]:
         """The rows of each batch: all of them, or, where clips keep their length, rows of similar numbers of tokens."""

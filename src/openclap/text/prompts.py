@@ -10,6 +10,9 @@ from openclap.errors import ConfigError
 SOUND = "This is a sound of {}."
 """The template of LAION-CLAP's zero-shot evaluation."""
 
+LABEL = "{}"
+"""The label alone, as a query of a search."""
+
 
 def prompts(labels: Sequence[str], template: str = SOUND) -> list[str]:
     """Put each label into the template; `_` in labels becomes a space.

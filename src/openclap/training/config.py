@@ -21,6 +21,7 @@ from openclap.audio.augment import UNCHANGED, AugmentConfig
 from openclap.audio.mono import Channels, MonoConfig
 from openclap.data.lengths import LengthConfig
 from openclap.errors import ConfigError
+from openclap.formatting import join_first
 from openclap.limits import COUNT, PROCESSES, check_count
 from openclap.models.config import ObjectiveConfig
 
@@ -170,6 +171,8 @@ class TrainConfig:
         ).items():
             most = {"workers": PROCESSES, "seed": LARGEST_SEED, "lora": LARGEST_RANK}.get(name, COUNT)
             check_count(name, getattr(self, name), least=least, most=most)
+        if self.objective.frames:
+            self._check_frames()
         if not 0 <= self.start_share < 1:
             raise ConfigError(f"start_share is {self.start_share}, expected a share from 0 to below 1.")
         if self.start_share and self.lora:
@@ -183,6 +186,20 @@ class TrainConfig:
         if self.teacher and self.augment.mixup:
             raise ConfigError(
                 f"augment.mixup is {self.augment.mixup}, expected 0 with a teacher: it has embedded no mixtures."
+            )
+
+    def _check_frames(self) -> None:
+        """Raise ConfigError for options that the frame loss excludes."""
+        moved = [f"augment.{name}" for name in ("shift", "mixup", "patch_dropout") if getattr(self.augment, name)]
+        if moved or self.chunk:
+            raise ConfigError(
+                f"objective.frames does not go with {join_first(moved or ['chunk'], 4)}: "
+                + (
+                    "on- and offsets would no longer fit the sound."
+                    if moved
+                    else "it needs the moments of whole batches."
+                )
+                + " Leave one of them out."
             )
 
     def to_dict(self) -> dict[str, Any]:

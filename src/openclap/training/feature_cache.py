@@ -27,6 +27,8 @@ Key = bytes | None
 """A cache key; None for an input that never repeats."""
 SplitInputs = Callable[[Any], Iterator[tuple[Key, Any]]]
 """Splits a tower's batch into batches of one, each with its key."""
+Output = Tensor | tuple[Tensor, ...]
+"""A tower's output: embeddings, or embeddings and moments."""
 CAPACITY = 1 << 30
 """Bytes of outputs cached for each tower."""
 
@@ -56,6 +58,8 @@ def cache_frozen_towers(clap: CLAP, config: TrainConfig) -> list[str]:
         # On the instance, so that networks stay free of training's concerns and the saved model has no trace of it.
         tower = clap.get_submodule(name)
         tower.forward = CachedForward(tower.forward, splits[name])
+        if name == "audio_tower" and config.objective.frames:
+            tower.with_moments = CachedForward(tower.with_moments, splits[name])  # type: ignore[arg-type, assignment]
     return frozen
 
 
@@ -64,26 +68,33 @@ def _is_trainable(tower: nn.Module) -> bool:
 
 
 class CachedForward:
-    """A tower's forward pass that computes each input once: a batch to (B, D), without gradients."""
+    """A tower's forward pass that computes each input once: a batch to (B, D), or to several tensors of B rows, without
+    gradients."""
 
-    def __init__(self, forward: Callable[[Any], Tensor], split: SplitInputs) -> None:
+    def __init__(self, forward: Callable[[Any], Output], split: SplitInputs) -> None:
         self.forward, self.split = forward, split
-        self.outputs: dict[bytes, Tensor] = {}
+        self.outputs: dict[bytes, Output] = {}
         self.free_bytes = CAPACITY
 
-    def __call__(self, batch: AudioBatch | TextBatch) -> Tensor:
+    def __call__(self, batch: AudioBatch | TextBatch) -> Output:
         with torch.no_grad():
-            return torch.cat([self._output(key, single) for key, single in self.split(batch)])
+            outputs = [self._output(key, single) for key, single in self.split(batch)]
+        if isinstance(outputs[0], Tensor):
+            return torch.cat(outputs)  # type: ignore[arg-type]
+        return tuple(torch.cat(rows) for rows in zip(*outputs, strict=True))
 
-    def _output(self, key: Key, single: AudioBatch | TextBatch) -> Tensor:
+    def _output(self, key: Key, single: AudioBatch | TextBatch) -> Output:
         if key is not None and key in self.outputs:
             return self.outputs[key]
-        output_1D = self.forward(single).clone()  # a view would keep the whole hidden state alive
+        output = self.forward(single)
+        # Copies: a view would keep the whole hidden state alive.
+        output = output.clone() if isinstance(output, Tensor) else tuple(rows.clone() for rows in output)
+        size = sum(rows.nbytes for rows in ([output] if isinstance(output, Tensor) else output))
         # What no longer fits is computed anew each time: slower, and otherwise the same.
-        if key is not None and output_1D.nbytes <= self.free_bytes:
-            self.outputs[key] = output_1D
-            self.free_bytes -= output_1D.nbytes
-        return output_1D
+        if key is not None and size <= self.free_bytes:
+            self.outputs[key] = output
+            self.free_bytes -= size
+        return output
 
 
 def split_clips(batch: AudioBatch) -> Iterator[tuple[Key, AudioBatch]]:

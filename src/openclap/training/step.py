@@ -225,8 +225,10 @@ def uniformity(embedding_BD: Tensor) -> Tensor:
 
 def _collapse(features: Features) -> Features:
     """Replace every embedding by the same unit vector."""
-    rows = {name: rows for name in EMBEDDINGS if (rows := getattr(features, name)) is not None}
-    return replace(features, **{name: _first_axis(value) for name, value in rows.items()})
+    equal: dict[str, Any] = {
+        name: _first_axis(rows) for name in EMBEDDINGS if (rows := getattr(features, name)) is not None
+    }
+    return replace(features, **equal)
 
 
 def _first_axis(embeddings: Tensor) -> Tensor:
@@ -265,12 +267,14 @@ class _RandomGenerators:
 def _concatenate(parts: list[Features]) -> Features:
     """Join the chunks' features into leaf tensors that collect gradients."""
     starts_P = torch.tensor([0, *(len(part.clip_B) for part in parts)]).cumsum(0).tolist()
-    leaves = {
+    leaves: dict[str, Any] = {
         name: torch.cat([getattr(part, name) for part in parts]).requires_grad_()
         for name in EMBEDDINGS
         if getattr(parts[0], name) is not None
     }
-    scales = {name: s.clone().requires_grad_() for name in SCALES if (s := getattr(parts[0], name)) is not None}
+    scales: dict[str, Any] = {
+        name: s.clone().requires_grad_() for name in SCALES if (s := getattr(parts[0], name)) is not None
+    }
     return Features(
         **leaves,
         **scales,

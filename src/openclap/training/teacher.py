@@ -78,7 +78,8 @@ class Teachers:
             "teacher_text_TE": np.concatenate([table.text(ids_T) for table in self.tables], axis=1),
         }
         like = features.audio_BD
-        return replace(features, **{name: torch.from_numpy(x).to(like.device, like.dtype) for name, x in rows.items()})
+        vectors: dict[str, Any] = {name: torch.from_numpy(x).to(like.device, like.dtype) for name, x in rows.items()}
+        return replace(features, **vectors)
 
 
 def embed_with_teachers(

@@ -202,6 +202,7 @@ class Trainer:
             channels=config.channels,
             fields=parse_caption_fields(config.caption_fields),
             lengths=lengths,
+            moment_samples=self.embedder.preset.moment_samples if config.objective.frames else None,
         )
 
     def _build_step(self) -> TrainingStep:
