@@ -13,6 +13,7 @@ Two runs on one machine give the same bits. On another machine sums may be round
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -49,29 +50,45 @@ class Step:
 
 def steps(folder: Path, out: Path, packages: Path, *, texts: int = TEXTS, updates: int = STEPS) -> Iterator[Step]:
     """Yield all steps, in their order. `updates` are the steps of the text tower's training."""
-    tables = tuple(sorted([*HERE.glob("*.csv"), *HERE.glob("*.txt")]))
+    tables = (*sorted(HERE.glob("*.csv")), HERE.with_name("demo_captions.csv"))
+    words = HERE.with_name("captioner") / "stopwords.txt"
     pairs, whiten, text = folder / "pairs.csv", folder / "whiten.npz", folder / "text" / "model.safetensors"
-    making = modules("build_pairs", "clonk_group", "groups", "packages", "render", "words")
-    yield Step(
-        "scripts.mini.build_pairs", ("--out", str(folder), "--packages", str(packages)), (*making, *tables), (pairs,)
-    )
-    methods = modules("features", "heads", "pretrained", "recipe")
-    yield made_by("features", (str(folder),), (pairs, *modules("features", "pretrained")), (folder / "features.npz",))
-    yield made_by("whiten", (str(folder),), (pairs, *methods, *modules("whiten")), (whiten,))
+    sounds = ("--out", str(folder), "--packages", str(packages))
+    yield made_by("build_pairs", sounds, (*tables, words), (pairs,))
+    yield made_by("features", (str(folder),), (pairs,), (folder / "features.npz",))
+    yield made_by("whiten", (str(folder),), (pairs,), (whiten,))
     distilled = ("--pairs", str(pairs), "--out", str(text.parent), "--whiten", str(whiten))
     sizes = ("--texts", str(texts), "--steps", str(updates))
-    yield made_by("distil_text", (*distilled, *sizes), (pairs, whiten, *modules("distil_text", "pretrained")), (text,))
+    yield made_by("distil_text", (*distilled, *sizes), (pairs, whiten, HERE / "phrases.txt"), (text,))
     made = tuple(out / name for name in ("model.safetensors", "config.json", "tokenizer.json", "sounds.csv"))
-    learned = (pairs, folder / "features.npz", text, *methods, *modules("train"))
+    learned = (pairs, folder / "features.npz", text, HERE / "categories.csv")
     yield made_by("train", (str(folder), "--out", str(out)), learned, made)
 
 
-def made_by(name: str, options: tuple[str, ...], inputs: tuple[Path, ...], outputs: tuple[Path, ...]) -> Step:
-    return Step(name, ("-m", f"scripts.mini.{name}", *options), inputs, outputs)
+def made_by(name: str, options: tuple[str, ...], data: tuple[Path, ...], outputs: tuple[Path, ...]) -> Step:
+    """The step that runs a module of this package, which depends on its data and its code."""
+    return Step(name, ("-m", f"scripts.mini.{name}", *options), (*data, *modules(name)), outputs)
 
 
-def modules(*names: str) -> tuple[Path, ...]:
-    return tuple(HERE / f"{name}.py" for name in names)
+def modules(name: str) -> list[Path]:
+    """The file of a module, and those of this package that it imports, directly or through another one."""
+    found: set[str] = set()
+
+    def add(module: str) -> None:
+        if module not in found:
+            found.add(module)
+            for imported in _imports(HERE / f"{module}.py"):
+                add(imported)
+
+    add(name)
+    return [HERE / f"{module}.py" for module in sorted(found)]
+
+
+def _imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scripts.mini"):
+            # "from scripts.mini import heads" or "from scripts.mini.heads import unit"
+            yield from str(node.module).split(".")[2:] or [alias.name for alias in node.names]
 
 
 def run(wanted: Sequence[Step], log: Path) -> None:
@@ -88,7 +105,7 @@ def run(wanted: Sequence[Step], log: Path) -> None:
         command = [sys.executable, *step.command]
         if status := subprocess.run(command, env=os.environ | THREADS, cwd=HERE.parents[1], check=False).returncode:
             raise SystemExit(f"{step.name} failed with exit code {status}. Mend the cause, and run the command again.")
-        times = {"seconds": round(time.monotonic() - begun, 1), "processor_seconds": round(_spent() - spent, 1)}
+        times = {"seconds": round(time.monotonic() - begun, 3), "processor_seconds": round(_spent() - spent, 3)}
         done[step.name] = before | times | {"outputs": digests(step.outputs)}
         draft = log.with_suffix(".draft")
         draft.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts.mini
 import soundfile
 from scripts.mini.__main__ import Step, digests, run, steps
 from scripts.mini.pretrained import AISFX, MINILM, extract, fetch
@@ -66,6 +67,21 @@ def test_every_step_reads_only_files_that_exist_or_earlier_steps_write(tmp_path:
         assert all(path.exists() or path in written for path in step.inputs), step
         written |= set(step.outputs)
     assert {path.name for path in written} >= {"model.safetensors", "sounds.csv"}
+
+
+def test_every_step_is_a_program_with_these_options_and_depends_on_its_code(tmp_path: Path) -> None:
+    wanted = [*steps(tmp_path / "work", tmp_path / "out", tmp_path / "packages")]
+    inputs = {step.name: {path.name for path in step.inputs} for step in wanted}
+    assert [*inputs] == ["build_pairs", "features", "whiten", "distil_text", "train"]
+    for step in wanted:
+        assert step.command[:2] == ("-m", f"scripts.mini.{step.name}") and f"{step.name}.py" in inputs[step.name]
+        program = Path(scripts.mini.__file__).with_name(f"{step.name}.py").read_text(encoding="utf-8")
+        assert "__main__" in program
+        assert all(f'"{option}"' in program for option in step.command if option.startswith("--")), step
+    assert {"words.py", "licences.csv", "demo_captions.csv", "stopwords.txt"} <= inputs["build_pairs"]
+    assert {"features.py", "heads.py", "phrases.txt"} <= inputs["distil_text"]
+    assert {"evaluate.py", "recipe.py", "categories.csv"} <= inputs["train"]
+    assert not any("views.py" in names or "ablate.py" in names for names in inputs.values())
 
 
 @pytest.mark.long
