@@ -56,6 +56,41 @@ def test_groups_by_length_give_the_same_embeddings_and_gradients(at_a_time: int)
         torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("at_a_time", [1, 30, 60, 10_000])
+def test_groups_by_length_give_the_same_moments_and_gradients(at_a_time: int) -> None:
+    network, batch = tower().train(), clips()
+    columns = [CONFIG.columns(frames) for frames in FRAMES]
+    together, expected_moments = network.with_moments(batch)
+    inside_BM1 = (torch.arange(max(columns)) < torch.tensor(columns)[:, None])[..., None]
+    target = torch.randn(expected_moments.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (expected_moments * target * inside_BM1).sum().backward()
+    expected = gradients(network)
+    network.zero_grad()
+    network.group_by_length(at_a_time)
+    grouped, moments = network.with_moments(batch)
+    (moments * target * inside_BM1).sum().backward()
+    torch.testing.assert_close(grouped, together, rtol=1e-10, atol=1e-12)
+    assert moments.shape == expected_moments.shape
+    torch.testing.assert_close(moments * inside_BM1, expected_moments * inside_BM1, rtol=1e-10, atol=1e-12)
+    for name, gradient in gradients(network).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-11)
+
+
+def test_moments_are_computed_a_group_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more patches with padding pass at once than is stated, or a single clip's."""
+    network, sizes = tower(), []
+    states = NaFlex.states
+
+    def counted(self: NaFlex, batch: AudioBatch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        sizes.append(len(batch.is_long_B) * CONFIG.tokens(batch.mel_BVTF.shape[2]))
+        return states(self, batch)
+
+    monkeypatch.setattr(NaFlex, "states", counted)
+    network.group_by_length(30)
+    network.with_moments(clips())
+    assert len(sizes) > 1 and max(sizes) <= 30
+
+
 def test_each_clip_keeps_its_share_of_patches_at_their_own_positions() -> None:
     network, dropout = tower(), PartOfPatches(0.4).train()
     columns, frames = 6, torch.tensor([24, 9, 2])

@@ -12,6 +12,7 @@ import torch
 import openclap
 from openclap.audio.augment import AugmentConfig
 from openclap.embedder import Embedder
+from openclap.models.build import build_clap
 from openclap.models.clap import CLAP
 from openclap.models.config import ObjectiveConfig
 from openclap.training.config import TrainConfig
@@ -21,6 +22,8 @@ from openclap.training.lora import add_lora
 from openclap.training.optimizer import freeze
 from openclap.training.trainer import train
 from support.runs import MakeConfig, assert_equal_runs, stopped_at, weights
+from support.step_cases import TINY_NAFLEX, make_batch
+from support.tiny_models import TINY_PRESET
 
 TOWERS = ("audio_tower", "text_tower")
 NEVER = 10**6
@@ -100,6 +103,27 @@ def test_changing_towers_are_not_cached(make_config: MakeConfig, tiny_model: Pat
     clap = openclap.load(tiny_model).clap
     freeze(clap, config.frozen)
     assert cache_frozen_towers(clap, config) == []
+
+
+def test_moments_of_clips_at_their_own_length_are_cached(make_config: MakeConfig) -> None:
+    torch.manual_seed(0)
+    clap = build_clap(replace(TINY_PRESET, audio=TINY_NAFLEX))
+    batch = make_batch(own_length=True).audio
+    batch = replace(batch, mel_BVTF=batch.mel_BVTF.float())
+    assert batch.frames_B is not None
+    columns_B = -(-batch.frames_B // TINY_NAFLEX.patch_time)
+    inside_BM1 = (torch.arange(int(columns_B.max())) < columns_B[:, None])[..., None]
+    embedded, moments = clap.audio_tower.with_moments(batch)
+    freeze(clap, TOWERS[:1])
+    config = make_config(frozen=TOWERS[:1], objective=ObjectiveConfig(frames=1.0))
+    assert cache_frozen_towers(clap, config) == ["audio_tower"]
+    passes: list[str] = []
+    clap.audio_tower.blocks[0].register_forward_hook(lambda *_: passes.append("audio"))
+    for _ in range(2):
+        again, cached = clap.audio_tower.with_moments(batch)
+        torch.testing.assert_close(again, embedded, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(cached * inside_BM1, moments * inside_BM1, rtol=1e-5, atol=1e-6)
+    assert len(passes) == len(columns_B)
 
 
 def test_changes_of_sounds_leave_the_captions_cached(make_config: MakeConfig, tiny_model: Path) -> None:

@@ -10,6 +10,7 @@ of a patch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -64,11 +65,15 @@ class NaFlex(nn.Module):
         """(B, D) embedding."""
         if not self.patches_at_a_time or batch.frames_B is None:
             return self.embed_together(batch)
-        patches = [self.config.tokens(frames) for frames in batch.frames_B.tolist()]
+        groups, place_B = self._groups(batch.frames_B)
+        return torch.cat([self.embed_together(batch.rows(rows)) for rows in groups])[place_B]
+
+    def _groups(self, frames_B: Tensor) -> tuple[list[list[int]], Tensor]:
+        """The rows of clips that are computed together, and the place (B,) of each clip in their concatenation."""
+        patches = [self.config.tokens(frames) for frames in frames_B.tolist()]
         groups = [rows.tolist() for rows in batches_by_length(patches, self.patches_at_a_time)]
-        embedded = torch.cat([self.embed_together(batch.rows(rows)) for rows in groups])
-        order = torch.tensor([row for rows in groups for row in rows], device=embedded.device)
-        return embedded[order.argsort()]
+        order_B = torch.tensor([row for rows in groups for row in rows], device=frames_B.device)
+        return groups, order_B.argsort()
 
     def embed_together(self, batch: AudioBatch) -> Tensor:
         """(B, D) embeddings of clips that are all padded to the longest."""
@@ -79,8 +84,16 @@ class NaFlex(nn.Module):
     def with_moments(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
         """(B, D) embedding and (B, M, D), the latent vector of each moment: the patches of one column pooled alone.
 
-        Moments after the end of a clip are those of padding.
+        Moments after the end of a clip are those of padding, or zeros.
         """
+        if not self.patches_at_a_time or batch.frames_B is None:
+            return self.moments_together(batch)
+        groups, place_B = self._groups(batch.frames_B)
+        embedded, latent = zip(*[self.moments_together(batch.rows(rows)) for rows in groups], strict=True)
+        return torch.cat(embedded)[place_B], join_moments(latent)[place_B]
+
+    def moments_together(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
+        """The same of clips that are all padded to the longest."""
         states_BND, valid_BN = self.states(batch)
         rows = self.config.rows
         column_BCRD = states_BND.unflatten(1, (rows, -1)).transpose(1, 2)
@@ -126,6 +139,12 @@ class NaFlex(nn.Module):
         column_RCP = (torch.arange(columns, device=device)[:, None] * band_P).expand(rows, -1, -1)
         angles_NP = torch.cat([row_RCP, column_RCP], dim=-1).flatten(0, 1)
         return rotation(F.pad(angles_NP, (0, 0, self.config.registers, 0)))
+
+
+def join_moments(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate (B, M, D) along B; zeros make up for the moments that shorter clips lack."""
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, 0, 0, longest - part.shape[1])) for part in parts])
 
 
 def initialise(tower: NaFlex) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from openclap.audio.augment import UNCHANGED
 from openclap.models.clap import CLAP
 from openclap.models.modern_text import ModernText
+from openclap.models.naflex import join_moments
 from openclap.models.text_tower import TextTower
 from openclap.training.config import TrainConfig
 from openclap.types import AudioBatch, TextBatch
@@ -68,8 +69,8 @@ def _is_trainable(tower: nn.Module) -> bool:
 
 
 class CachedForward:
-    """A tower's forward pass that computes each input once: a batch to (B, D), or to several tensors of B rows, without
-    gradients."""
+    """A tower's forward pass that computes each input once: a batch to (B, D), or to (B, D) and moments (B, M, D),
+    without gradients."""
 
     def __init__(self, forward: Callable[[Any], Output], split: SplitInputs) -> None:
         self.forward, self.split = forward, split
@@ -81,7 +82,9 @@ class CachedForward:
             outputs = [self._output(key, single) for key, single in self.split(batch)]
         if isinstance(outputs[0], Tensor):
             return torch.cat(outputs)  # type: ignore[arg-type]
-        return tuple(torch.cat(rows) for rows in zip(*outputs, strict=True))
+        embedded, latent = zip(*outputs, strict=True)
+        # Clips at their own length have as many moments as they are long.
+        return torch.cat(embedded), join_moments(latent)
 
     def _output(self, key: Key, single: AudioBatch | TextBatch) -> Output:
         if key is not None and key in self.outputs:
