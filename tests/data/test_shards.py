@@ -47,6 +47,27 @@ def test_laions_own_shards(tmp_path: Path) -> None:
     assert samples[0].audio == b"fLaC./7"
 
 
+def test_text_is_what_other_tools_call_captions_whatever_fields_are_beside_it(tmp_path: Path) -> None:
+    members = {
+        "0.flac": b"fLaC",
+        "0.json": json.dumps({"captions": ["a", "b"], "caption": "c", "title": "t"}).encode(),
+        "1.flac": b"fLaC",
+        "1.json": json.dumps({"title": [], "note": "n"}).encode(),
+    }
+    write_tar(tmp_path / "0.tar", members)
+    index = index_shards(tmp_path)
+    assert index.read_sample(0).captions == ("a", "b", "c")
+    assert index.read_sample(0, {"title": 0.3, "text": 0.7}).by_field == {"title": ("t",), "text": ("a", "b", "c")}
+    assert index.read_sample(0, {"text": 0.5, "caption": 0.5}).by_field == {"text": ("a", "b"), "caption": ("c",)}
+    for fields, names in (
+        ({"text": 1.0}, '"text" or "captions" or "caption"'),
+        ({"title": 0.3, "text": 0.7}, '"title" or "text" or "captions" or "caption"'),
+        ({"title": 1.0}, '"title"'),
+    ):
+        with raises_naming(DataError, f"under {names}."):
+            index.read_sample(1, fields)
+
+
 def test_natural_order_and_all_audio_suffixes(tmp_path: Path) -> None:
     for number, suffix in {0: "flac", 2: "WAV", 10: "ogg", 11: "mp3"}.items():
         write_tar(tmp_path / f"{number}.tar", {f"{number}.json": b'{"text": "x"}', f"{number}.{suffix}": b"y"})

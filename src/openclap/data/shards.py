@@ -202,7 +202,7 @@ def _parse(key: str, audio: bytes, text: bytes, where: str, fields: Fields) -> S
         )
     found = captions_of_fields(content, fields)
     if not found:
-        names = " or ".join(f'"{name}"' for name in (CAPTIONS if tuple(fields) == tuple(TEXT) else fields))
+        names = " or ".join(f'"{name}"' for name in dict.fromkeys((*fields, *(CAPTIONS if "text" in fields else ()))))
         raise DataError(f"{where}: its JSON has no caption under {names}. Pack the shard again.")
     original = content.get("original_data")
     return Sample(
@@ -218,17 +218,21 @@ def _parse(key: str, audio: bytes, text: bytes, where: str, fields: Fields) -> S
 
 def captions_of_json(content: Any) -> tuple[str, ...]:
     """Read the captions in the JSON of a sample: a text or a list under each of CAPTIONS, without repetitions."""
-    return tuple(dict.fromkeys(text for key in CAPTIONS for text in _captions(content, key)))
+    return captions_of_fields(content, TEXT).get("text", ())
 
 
 def captions_of_fields(content: Any, fields: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Read the captions of each field that has some, in the order of `fields`; "a.b" is the field b of a.
 
-    "text" alone is what `captions_of_json` reads.
+    "text" is any of CAPTIONS that is no field of its own: whatever fields are beside it, it finds the captions of other
+    tools' shards.
     """
     names = tuple(fields)
-    is_text = names == tuple(TEXT)
-    found = {name: captions_of_json(content) if is_text else _captions(content, name) for name in names}
+    unnamed = [key for key in CAPTIONS if key == "text" or key not in names]
+    keys = {name: unnamed if name == "text" else [name] for name in names}
+    found = {
+        name: tuple(dict.fromkeys(text for key in keys[name] for text in _captions(content, key))) for name in names
+    }
     return {name: captions for name, captions in found.items() if captions}
 
 
