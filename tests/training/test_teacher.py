@@ -23,7 +23,7 @@ from openclap.models.build import build_clap
 from openclap.models.config import ObjectiveConfig
 from openclap.models.objectives import build_objective
 from openclap.training.teacher import embed_with_teachers, load_teachers, open_teachers
-from openclap.training.trainer import train
+from openclap.training.trainer import Trainer, train
 from openclap.types import Features
 from support.errors import raises_naming
 from support.features import make_taught_features
@@ -194,6 +194,13 @@ def test_two_processes_learn_what_one_learns(
         for run in ("one", "two")
     ]
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-5)
+
+
+def test_teachers_read_the_channel_of_the_run(
+    make_config: MakeConfig, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    made = Trainer(make_config(teacher=teachers, channels="left"), tmp_path / "run", None, None)
+    assert [teacher.mono.channels for teacher in made.teachers] == ["left", "left"]
 
 
 def test_refused_teachers(make_config: MakeConfig, tiny_model: Path, tmp_path: Path) -> None:

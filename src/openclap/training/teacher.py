@@ -31,6 +31,7 @@ import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from openclap.audio.mono import Channels
 from openclap.data.loader import caption_id
 from openclap.data.shards import TEXT, Fields, ShardIndex
 from openclap.embedder import Embedder, Vectors
@@ -45,12 +46,12 @@ TEXTS_AT_ONCE = 1024
 """Captions that are embedded and cached together."""
 
 
-def load_teachers(names: Sequence[str], device: torch.device) -> list[Embedder]:
-    """Load the teachers.
+def load_teachers(names: Sequence[str], device: torch.device, channels: Channels = "mean") -> list[Embedder]:
+    """Load the teachers, which make sounds mono as the run does.
 
     Raises ConfigError for a teacher that cannot embed text.
     """
-    teachers = [load(name, device=device) for name in names]
+    teachers = [load(name, device=device, channels=channels) for name in names]
     for name, teacher in zip(names, teachers, strict=True):
         try:
             teacher.check_tokenizer()

@@ -167,7 +167,7 @@ class Trainer:
         self.averaged: Callable[[], AbstractContextManager[None]] = (
             StartAverage(clap, config.start_share).applied if config.start_share else nullcontext
         )
-        self.teachers = teacher.load_teachers(config.teacher, self.accelerator.device)
+        self.teachers = teacher.load_teachers(config.teacher, self.accelerator.device, config.channels)
         self.model = self.embedder.clap = prepare_model(clap, config, self.accelerator)
         # Before compilation, or counting the operations would compile the towers for its own batch size.
         self.meter = UtilisationMeter(self.model, self.embedder.preset.frontend, DTYPES[config.precision])
