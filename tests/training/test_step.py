@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from openclap.models.config import ObjectiveConfig
 from openclap.models.objectives import build_objective
 from openclap.training.optimizer import freeze_running_statistics
 from openclap.training.step import TrainingStep, alignment, compute_features, uniformity
-from openclap.types import Features
+from openclap.types import Features, PhraseBatch, TextBatch
 from support.features import CAPTIONS
 from support.step_cases import CASES, Case, gradients_of, make_batch, step_results
 
@@ -251,3 +252,19 @@ def test_alignment_and_uniformity_by_hand() -> None:
 def test_uniformity_of_a_high_dimensional_sphere_is_near_its_bound() -> None:
     spread = F.normalize(torch.randn(500, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
     assert -4.0 < uniformity(spread).item() < -3.9
+
+
+def test_chance_is_the_loss_of_equal_embeddings_in_frames_too() -> None:
+    """Logits of 8 everywhere: scale 10 times cosine 1, and bias -2."""
+    batch = make_batch(captions=(1, 1, 1))
+    ids_BL = torch.tensor([[4, 5], [6, 7]])
+    active_BMP = torch.zeros(3, 8, 2, dtype=torch.bool)
+    active_BMP[0, 1:3, 0] = active_BMP[1, 4:6, 1] = True
+    phrases = PhraseBatch(TextBatch(ids_BL, torch.ones_like(ids_BL)), active_BMP, torch.ones(3, 8, dtype=torch.bool))
+    plain, frames = (
+        step_results(Case(ObjectiveConfig(frames=weight), naflex=True), [replace(batch, phrases=phrases)])["report"]
+        for weight in (0.0, 1.0)
+    )
+    high, low = math.log1p(math.exp(8)), math.log1p(math.exp(-8))
+    assert plain["chance"] == pytest.approx(math.log(3))
+    assert frames["chance"] == pytest.approx(math.log(3) + low / 2 + high / 4 + high / 4)

@@ -224,17 +224,20 @@ def uniformity(embedding_BD: Tensor) -> Tensor:
 
 
 def _collapse(features: Features) -> Features:
-    """Replace every embedding by the same unit vector."""
+    """Replace every embedding by the same unit vector, those of moments and phrases too."""
     equal: dict[str, Any] = {
         name: _first_axis(rows) for name in EMBEDDINGS if (rows := getattr(features, name)) is not None
     }
+    if (moments := features.moments) is not None:
+        audio_BMD, phrase_PD = _first_axis(moments.audio_BMD), _first_axis(moments.phrase_PD)
+        equal["moments"] = replace(moments, audio_BMD=audio_BMD, phrase_PD=phrase_PD)
     return replace(features, **equal)
 
 
 def _first_axis(embeddings: Tensor) -> Tensor:
     equal = torch.zeros_like(embeddings)
     # Any direction would do: the loss depends on the similarities alone, and here all of them are 1.
-    equal[:, 0] = 1
+    equal[..., 0] = 1
     return equal
 
 
