@@ -41,6 +41,14 @@ def test_plan_of_a_small_run_by_hand(make_config: MakeConfig) -> None:
     assert made.compute_s == pytest.approx(made.flops / made.peak / made.utilisation)
 
 
+def test_averages_of_weights_need_memory(make_config: MakeConfig) -> None:
+    plain = plan_training(make_config()).memory
+    average = plan_training(make_config(optim=OptimConfig(ema=0.9))).memory
+    assert average.weights == plain.weights + plain.gradients
+    start = plan_training(make_config(start_share=0.5)).memory
+    assert start.weights == 2 * plain.weights
+
+
 def test_frozen_towers_need_less_memory_and_compute(make_config: MakeConfig) -> None:
     whole, heads = plan_training(make_config()), plan_training(make_config(frozen=("audio_tower", "text_tower")))
     assert {part.name for part in heads.parts if part.trainable} == {"audio_head", "text_head"}

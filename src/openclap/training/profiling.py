@@ -75,6 +75,7 @@ class MemoryEstimate:
     """Bytes of one process.
 
     Attributes:
+        weights: those of the model, their moving average (`optim.ema`) and those of the start (`start_share`).
         activations: tensors that the forward pass of a batch stores for the backward pass.
         working: input and output of the largest layer, for a batch.
         process: Python and the libraries of a run, measured in this process; 0 on a GPU.
@@ -142,8 +143,7 @@ def plan_training(config: TrainConfig, expected: ExpectedInputs | None = None, *
     process_batch = config.batch_size * config.accumulate
     steps_per_epoch = pairs // (config.batch_size * processes) // config.accumulate
     steps = steps_per_epoch * config.epochs
-    pairs_in_memory = min(config.chunk or config.batch_size, config.batch_size)
-    memory = _estimate_memory(clap, preset.frontend, pairs_in_memory, process_bytes, lengths.largest)
+    memory = _estimate_memory(clap, preset.frontend, config, process_bytes, lengths.largest)
     per_item = count_flops(clap, preset.frontend)
     if "audio_tower" in cache_frozen_towers(clap, config):
         notes.append(
@@ -261,12 +261,15 @@ def _list_parts(clap: CLAP) -> tuple[ModelPart, ...]:
 
 
 def _estimate_memory(
-    clap: CLAP, frontend: FrontEndConfig, pairs: int, process_bytes: int, length: float
+    clap: CLAP, frontend: FrontEndConfig, config: TrainConfig, process_bytes: int, length: float
 ) -> MemoryEstimate:
+    pairs = min(config.chunk or config.batch_size, config.batch_size)
     activations, working = measure_activations(clap, frontend)
     trainable = sum(parameter.nbytes for parameter in clap.parameters() if parameter.requires_grad)
+    weights = sum(tensor.nbytes for tensor in (*clap.parameters(), *clap.buffers()))
+    copies = (trainable if config.optim.ema else 0) + (weights if config.start_share else 0)
     return MemoryEstimate(
-        weights=sum(tensor.nbytes for tensor in (*clap.parameters(), *clap.buffers())),
+        weights=weights + copies,
         gradients=trainable,
         # AdamW keeps two moments of each parameter, in the same precision.
         optimizer=ADAM_MOMENTS * trainable,
