@@ -56,15 +56,15 @@ def phrase_batch(
         for phrase in clip.phrases:
             column = active_BMP[number, :, texts.index(phrase.text)]
             for segment in phrase.segments:
-                column |= _heard(segment, moments, moment_samples / rate)
+                column |= _moments_of(segment, moments, moment_samples / rate)
     return PhraseBatch(tokenize(texts), active_BMP, valid_BM)
 
 
-def _heard(segment: tuple[float, float], moments: int, moment_s: float) -> Tensor:
+def _moments_of(segment: tuple[float, float], moments: int, moment_s: float) -> Tensor:
     """(M,): the moments whose middle is in the segment; of a shorter sound, the moment in which its middle is."""
     onset_s, offset_s = segment
     middle_M = (torch.arange(moments, dtype=torch.float64) + 0.5) * moment_s
-    heard_M = (middle_M >= onset_s) & (middle_M < offset_s)
-    if not heard_M.any():
-        heard_M[min(int((onset_s + offset_s) / 2 / moment_s), moments - 1)] = True
-    return heard_M
+    active_M = (middle_M >= onset_s) & (middle_M < offset_s)
+    if not active_M.any():
+        active_M[min(int((onset_s + offset_s) / 2 / moment_s), moments - 1)] = True
+    return active_M

@@ -48,8 +48,7 @@ class OptimConfig:
         betas: AdamW's decay rates of the first and second moment.
         warmup_steps: steps in which the learning rates rise linearly to their full value.
         schedule: "cosine" or "linear" decay to zero after warm-up; "constant"; or "wsd", constant until a last linear
-            decay to zero (warm-up, stable, decay: Hu et al. 2024, arXiv:2404.06395), so that a longer run can continue
-            from a checkpoint of the constant part.
+            decay to zero (warm-up, stable, decay: Hu et al. 2024, arXiv:2404.06395).
         cooldown: the last share of the steps, in which "wsd" decays.
         layer_decay: factor of the learning rate from each layer of a tower to the one below it (Bao et al. 2021,
             arXiv:2106.08254); 1 for equal rates.
