@@ -18,11 +18,13 @@ import torch
 import openclap
 from openclap.checkpoints import openclap_folder
 from openclap.data.build import pack
+from openclap.data.lengths import LengthConfig
+from openclap.data.scenes import SceneConfig, SceneMaker, write_scenes
 from openclap.data.shards import index_shards
 from openclap.demo.run import SOUNDS, TABLE
 from openclap.evals.metrics import retrieval_metrics
 from openclap.models.build import build_clap
-from openclap.models.config import NaFlexConfig
+from openclap.models.config import NaFlexConfig, ObjectiveConfig
 from openclap.presets import NAFLEX_FRONT_END, Preset
 from openclap.sources import Record, read_table
 from openclap.text.tokenizer import Tokenizer
@@ -30,7 +32,7 @@ from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.logging import read_log
 from openclap.training.profiling import plan_training
 from openclap.training.trainer import train
-from support.runs import assert_equal_runs
+from support.runs import assert_equal_runs, stopped_at
 from support.tiny_models import TINY_PRESET
 
 CLIPS, LONGEST_S = 16, 3.0
@@ -138,6 +140,37 @@ def test_killed_run_with_every_option_resumes_bit_for_bit(start: Path, shards: P
     for name in ("model.safetensors", "custom_checkpoint_0.pkl", "custom_checkpoint_1.pkl"):
         one, other = ((folder / name).read_bytes() for folder in last)
         assert one == other, name
+
+
+@pytest.mark.parametrize("frozen", [(), ("audio_tower",)])
+def test_frames_teachers_and_averages_go_together_and_resume_bit_for_bit(
+    frozen: tuple[str, ...], start: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    scenes = SceneMaker(records(), SceneConfig(length_s=4.0, pieces=2, longest_s=1.0, gap_s=0.3))
+    pack([*write_scenes(scenes, tmp_path / "scenes", 4), *records()[:4]], tmp_path / "set", splits={"train": 1.0})
+    config = TrainConfig(
+        start=str(start),
+        data=str(tmp_path / "set" / "train"),
+        epochs=2,
+        batch_size=2,
+        accumulate=2,
+        caption="all",
+        caption_fields=("text=0.7", "original_data.label=0.3"),
+        lengths=LengthConfig(longest_s=3.0, part="random", patches=40, pool=2),
+        objective=ObjectiveConfig(frames=0.5),
+        teacher=(str(tiny_model),),
+        optim=OptimConfig(warmup_steps=1, schedule="wsd", layer_decay=0.8, ema=0.9),
+        frozen=frozen,
+        start_share=0.5,
+        save_every=1,
+        keep_checkpoints=9,
+        trackers=(),
+    )
+    result = train(config, tmp_path / "whole")
+    assert result.step == 4 and not result.skipped
+    resumed = stopped_at(tmp_path / "whole", 1, tmp_path / "resumed")
+    train(config, resumed)
+    assert_equal_runs(tmp_path / "whole", resumed)
 
 
 def test_a_plan_counts_clips_at_their_own_length(start: Path, shards: Path) -> None:
