@@ -73,6 +73,7 @@ TOWERS = {
     "naflex": (NaFlexConfig(16, 3, 2, 8, 4, n_mels=16, registers=1, pre_norm=True), 3),
     "htsat": (TINY_SWIN_PRESET.audio, 4),
     "pann": (PANNConfig(widths=(4, 8, 16), pool="max"), 3),
+    "pann with categories": (PANNConfig(widths=(4, 8, 16), pool="max", categories=(5, 6)), 3),
 }
 
 
@@ -88,6 +89,8 @@ def test_layers_are_numbered_from_the_embedding_to_the_top(name: str) -> None:
         assert isinstance(config, HTSATConfig)
         assert numbers["layers.0.blocks.1.attn.qkv.weight"] == numbers["layers.0.downsample.reduction.weight"] == 2
         assert numbers["layers.1.blocks.0.attn.qkv.weight"] == 3 and numbers["norm.weight"] == 5
+    if name == "pann with categories":
+        assert {number for key, number in numbers.items() if key.startswith("categories.")} == {4}
     assert max(numbers.values()) in (blocks, blocks + 1) and set(range(1, blocks + 1)) <= set(numbers.values())
 
 

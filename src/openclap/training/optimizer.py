@@ -16,6 +16,8 @@ from openclap.training.config import OptimConfig
 TOWERS = ("audio_tower", "text_tower")
 LEARNED_TOKENS = ("registers", "query")
 """Learned tokens of NaFlex towers that, as in open_clip, have no weight decay; its pooling latent has."""
+HEADS = "categories"
+"""PANN's list of category heads."""
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Devices with a fused AdamW: one kernel updates all parameters."""
 
@@ -174,8 +176,8 @@ def layer_numbers(tower: nn.Module) -> dict[str, int]:
     patches, belongs to the one before.
     """
     lists = {name: module for name, module in tower.named_modules() if isinstance(module, nn.ModuleList)}
-    # Not lists without weights, such as HTSAT's layouts of windows.
-    lists = {name: module for name, module in lists.items() if any(True for _ in module.parameters())}
+    # Not lists without weights, such as HTSAT's layouts of windows, nor PANN's heads, which stand side by side.
+    lists = {name: module for name, module in lists.items() if name != HEADS and any(True for _ in module.parameters())}
     inner = [name for name in lists if not any(other.startswith(f"{name}.") for other in lists)]
     blocks = [f"{name}.{number}." for name in inner for number in range(len(lists[name]))]
     numbers: dict[str, int] = {}
