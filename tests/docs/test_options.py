@@ -19,7 +19,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*(?:\.[a-z][\w-]*)*")
 RUNS = ("train", "finetune")
 """Commands that take the values of a recipe as options, too."""
 OTHER_PROGRAMS = {
-    "our benchmarks": "seconds rounds files lengths clips steps batch small large largest only seeds threads",
+    "our benchmarks": "seconds rounds files lengths clips steps batch small large largest only seeds threads train",
     "accelerate": "num_processes module",
     "any command": "help",
     "an unknown option, as an example": "note",
@@ -31,7 +31,7 @@ OTHER_PROGRAMS = {
     "ray": "head port address",
     "sbatch": "job-name array cpus-per-task mem time requeue parsable dependency wrap nodes ntasks-per-node "
     "gpus-per-node signal",
-    "scripts/mini": "measure-on whiten minutes",
+    "scripts/mini": "measure-on whiten minutes closed-form",
     "torchrun": "nproc-per-node nnodes rdzv-backend rdzv-endpoint rdzv-id module",
 }
 """Options that documents and messages name and no single command of ours has."""
