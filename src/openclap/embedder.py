@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from openclap.models.clap import CLAP
     from openclap.presets import Preset
     from openclap.runtimes import Runtime
-    from openclap.text.tokenizer import Tokenizer
+    from openclap.text.numpy_tokenizer import NumpyTokenizer
 
 Vectors = NDArray[np.float32]
 """Embeddings, of length 1: (D,) or (N, D)."""
@@ -406,10 +406,12 @@ class Embedder:
         return device
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer, read or downloaded when first needed. Raises CheckpointError when it is missing."""
-        tokenizer: Tokenizer = self._of_torch("tokenizer")
-        return tokenizer
+    def tokenizer(self) -> NumpyTokenizer:
+        """The tokenizer, read or downloaded when first needed; in torch a `Tokenizer`, whose call returns tensors.
+
+        Raises CheckpointError when it is missing.
+        """
+        return self.runtime.tokenizer
 
     def audio_tensor(self, waves: Sequence[Tensor]) -> Tensor:
         """Embed waveforms with gradients: (N, D) unit vectors, equal to those of `embed_audio`.
