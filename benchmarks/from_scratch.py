@@ -204,7 +204,7 @@ def ask(model: Embedder, shards: ShardIndex) -> tuple[list[float], list[str], in
     samples = [shards.read_sample(number) for number, _ in asked]
     text_ND = model.embed_text([sample.captions[0] for sample in samples])
     ranks = rank_vectors(audio_ND, text_ND, np.arange(len(asked)))
-    hits = (np.asarray(ranks.text_to_audio_T) <= 10).astype(float).tolist()
+    hits = (np.asarray(ranks.text_to_audio_P) <= 10).astype(float).tolist()
     return hits, [str(sample.original["group"]) for sample in samples], len(asked)
 
 

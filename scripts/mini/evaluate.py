@@ -195,7 +195,7 @@ def ask_package(
     order = np.random.default_rng(0).permutation(len(asked))
     for gallery in np.array_split(order, max(1, round(len(asked) / GALLERY))):
         similarity = audio_ND[gallery] @ text_ND[gallery].T
-        rank_N[gallery] = rank_retrieval(similarity, np.arange(len(gallery))).text_to_audio_T
+        rank_N[gallery] = rank_retrieval(similarity, np.arange(len(gallery))).text_to_audio_P
         gallery_N[gallery] = len(gallery)
     label_N = np.array([data.labels.index(data.rows[clip].label) for clip in asked])
     names_N = np.full(len(asked), package)
