@@ -14,7 +14,8 @@ import soundfile
 import torch
 
 import openclap
-from openclap.embedder import Embedder, WeightedMean
+from openclap.audio.windows import WeightedMean
+from openclap.embedder import Embedder
 from openclap.errors import AudioError, ConfigError
 from openclap.models.config import WhisperConfig
 from openclap.presets import Preset

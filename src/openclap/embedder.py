@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from openclap.audio.inputs import Sound, blocks, named
 from openclap.audio.mono import DEFAULT_MONO, MonoBlocks, MonoConfig, is_silent
-from openclap.audio.windows import complete_step, cut_windows, window_starts
+from openclap.audio.windows import WeightedMean, complete_step, cut_windows, window_starts
 from openclap.collapse import warn_of_collapsed_text
 from openclap.decode_ahead import DecodeAhead, PendingSound, Piece, PooledWindow
 from openclap.errors import AudioError, CheckpointError, ConfigError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from openclap.models.clap import CLAP
     from openclap.presets import Preset
     from openclap.runtimes import Runtime
-    from openclap.text.tokenizer import Tokenizer
+    from openclap.text.numpy_tokenizer import NumpyTokenizer
 
 Vectors = NDArray[np.float32]
 """Embeddings, of length 1: (D,) or (N, D)."""
@@ -406,10 +406,12 @@ class Embedder:
         return device
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer, read or downloaded when first needed. Raises CheckpointError when it is missing."""
-        tokenizer: Tokenizer = self._of_torch("tokenizer")
-        return tokenizer
+    def tokenizer(self) -> NumpyTokenizer:
+        """The tokenizer, read or downloaded when first needed; in torch a `Tokenizer`, whose call returns tensors.
+
+        Raises CheckpointError when it is missing.
+        """
+        return self.runtime.tokenizer
 
     def audio_tensor(self, waves: Sequence[Tensor]) -> Tensor:
         """Embed waveforms with gradients: (N, D) unit vectors, equal to those of `embed_audio`.
@@ -530,41 +532,6 @@ class Embedder:
         """Raise CheckpointError if even the embedding of silence is not finite: then the weights are at fault."""
         if not np.isfinite(self.runtime.embed_waves([np.zeros(self.input_samples, np.float32)])).all():
             raise CheckpointError(f"The model returns no finite embedding, not even of silence. {DAMAGED}")
-
-
-class WeightedMean:
-    """The mean of overlapping stretches of a table (T, C) of unknown length, by the weights of their rows."""
-
-    def __init__(self) -> None:
-        self._parts: list[Vectors] = []  # finished rows
-        self._first = 0  # the number of the first row of the sums
-        self._sum: NDArray[np.float64] | None = None
-        self._weight: NDArray[np.float64] = np.zeros(0)
-
-    def add(self, start: int, rows_MC: Vectors, weight_M: NDArray[np.float64]) -> None:
-        """Add rows from row `start` on. Later stretches do not start earlier."""
-        if self._sum is None:
-            self._sum = np.zeros((0, rows_MC.shape[1]))
-        done = min(max(start - self._first, 0), len(self._sum))
-        self._finish(done)
-        missing = start - self._first + len(rows_MC) - len(self._sum)
-        if missing > 0:
-            self._sum = np.concatenate([self._sum, np.zeros((missing, rows_MC.shape[1]))])
-            self._weight = np.concatenate([self._weight, np.zeros(missing)])
-        place = slice(start - self._first, start - self._first + len(rows_MC))
-        self._sum[place] += rows_MC * weight_M[:, None]
-        self._weight[place] += weight_M
-
-    def mean(self) -> Vectors:
-        """(T, C) float32."""
-        self._finish(len(self._weight))
-        return np.concatenate(self._parts) if self._parts else np.zeros((0, 0), np.float32)
-
-    def _finish(self, rows: int) -> None:
-        if rows and self._sum is not None:
-            self._parts.append((self._sum[:rows] / self._weight[:rows, None]).astype(np.float32))
-            self._sum, self._weight = self._sum[rows:], self._weight[rows:]
-            self._first += rows
 
 
 def softmax(logits_NC: Vectors) -> Vectors:

@@ -157,7 +157,7 @@ class Library:
         """Replace an index by one of another model: the new one is made beside it, and takes its place when complete.
 
         Until then the old one can be searched. After a stop, the same call resumes. Captions, tags and licences are
-        copied. The options are those of `open`.
+        copied, and sounds get labels of the same list. The options are those of `open`.
 
         Raises DataError when there is no index, a folder of it does not exist, or another process is writing to it.
         """
@@ -187,7 +187,8 @@ class Library:
             exclude=header.exclude,
             progress=progress,
         )
-        library._update_derived()
+        labelled = read_labels(old)
+        library._update_derived(labelled.labels if labelled else None)
         exchange(old, header, new)
         return cls(Index.open(place), library.embedder), report
 
@@ -390,12 +391,13 @@ class Library:
     def _update_labels(self, labels: tuple[Label, ...] | None = None) -> None:
         update_labels(self.index, self.embedder.embed_text, self.embedder.runtime.logit_scale, labels)
 
-    def _update_derived(self) -> None:
+    def _update_derived(self, labels: tuple[Label, ...] | None = None) -> None:
         """Update the background for the fit of queries, and the labels. The index is complete without them: a model
-        without a tokenizer, a full disk or another writer only means that searches show no fit."""
+        without a tokenizer, a full disk or another writer only means that searches show no fit, and that new sounds
+        have no labels."""
         with suppress(OpenClapError):
             update_background(self.index, self.embedder.embed_text)
-            self._update_labels()
+            self._update_labels(labels)
 
     def _warn_if_silent(self, path: str, sound: Sound) -> None:
         if all(is_silent(wave) for wave in blocks(sound, self.embedder.sample_rate, path, self.embedder.mono)):

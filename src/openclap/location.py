@@ -86,7 +86,7 @@ class Location:
 
     @property
     def unit(self) -> str:
-        """What the scores are."""
+        """The unit of the scores."""
         return "probability" if self.is_trained else "standard deviations above the background"
 
 
@@ -129,8 +129,14 @@ def locate(
 
 
 def has_frame_loss(embedder: Embedder) -> bool:
-    """Whether a model was trained with the frame loss. Raises ConfigError without the torch runtime."""
-    return FRAMES_SCALE in embedder.objective
+    """Whether a model was trained with the frame loss. Raises ConfigError for models without moments."""
+    try:
+        return FRAMES_SCALE in embedder.objective
+    except ConfigError:
+        raise ConfigError(
+            f"This model has {embedder.runtime.name}, and sounds are located by openclap's own networks in torch. "
+            "Choose another model, or leave out the runtime."
+        ) from None
 
 
 def _probability(embedder: Embedder, names: Sequence[str], template: str) -> Callable[[Vectors], Vectors]:

@@ -21,6 +21,7 @@ from openclap.library import Library
 from openclap.search import rebuild
 from openclap.search.background import descriptions
 from openclap.search.fit import Background, write_background
+from openclap.search.labels import read_labels
 from openclap.search.scan import ScanReport
 from openclap.search.watch import watch
 from support.errors import raises_naming
@@ -183,6 +184,8 @@ def test_rebuild_exchanges_the_model(openclap: Call, tiny_model: Path, sounds: P
     index, other = tmp_path / "index", save_tiny_model(tmp_path / "other", seed=1)
     add = ("index", "add", sounds, "--index", index, "--model", tiny_model, "--table", sounds / "sounds.csv")
     assert openclap(*add)[0] == 0
+    (tmp_path / "labels.txt").write_text("Tones: a low tone; a high tone\nNoise")
+    assert openclap("index", "label", tmp_path / "labels.txt", "--index", index)[0] == 0
     opened = Library.open(index)
     code, out, err = openclap("index", "rebuild", "--model", other, "--index", index, "--json")
     assert code == 0 and json.loads(out)["added"] == 6, err
@@ -190,6 +193,8 @@ def test_rebuild_exchanges_the_model(openclap: Call, tiny_model: Path, sounds: P
     assert (status["model"], status["files"], status["folders"]) == (str(other), 6, [str(sounds)])
     assert {hit.caption for hit in Library.open(index).search("rain")} == {"a low tone", "a high tone", "a noise tone"}
     assert sorted(path.name for path in tmp_path.glob("*index*")) == ["index"]
+    labels = read_labels(Library.open(index).index)
+    assert labels is not None and [label.name for label in labels.labels] == ["Tones", "Noise"]
     with pytest.raises(Exception, match="cannot be compared"):
         opened.search("rain")
 

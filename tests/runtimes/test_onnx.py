@@ -91,6 +91,12 @@ def test_windows_and_classes_are_those_of_torch(pair: tuple[Embedder, Embedder])
     assert abs(pair[0].runtime.logit_scale - pair[1].runtime.logit_scale) < 1e-5
 
 
+def test_tokenizes_as_torch(pair: tuple[Embedder, Embedder]) -> None:
+    torch_tokenizer, tokenizer = (embedder.tokenizer for embedder in pair)
+    assert tokenizer.context == torch_tokenizer.context
+    assert np.array_equal(tokenizer.encode(TEXTS).ids_BL, torch_tokenizer.encode(TEXTS).ids_BL)
+
+
 def test_silence_and_no_sounds(pair: tuple[Embedder, Embedder]) -> None:
     silence = [(np.zeros(length, np.float32), RATE) for length in (1, 8000, 20000)]
     expected, found = (model.embed_audio(silence) for model in pair)
@@ -155,7 +161,7 @@ def test_another_process_gets_a_runtime_without_sessions(pair: tuple[Embedder, E
 
 
 def test_attributes_of_torch_are_refused(pair: tuple[Embedder, Embedder]) -> None:
-    for name in ("clap", "frontend", "tokenizer", "device", "objective"):
+    for name in ("clap", "frontend", "device", "objective"):
         with pytest.raises(ConfigError, match=f"{name} needs openclap's own networks in torch.*onnxruntime"):
             getattr(pair[1], name)
     with pytest.raises(ConfigError, match="own networks in torch"):

@@ -119,6 +119,9 @@ def test_it_is_indexed_searched_and_evaluated_like_any_other(folder: Path, tmp_p
     library.add([tmp_path])
     assert {hit.path.rpartition("/")[2] for hit in library.search("a dog", k=10)} == {f"{n}.wav" for n in LENGTHS}
     assert len(openclap.load(folder).classify([str(tmp_path / "half.wav")], ["dog", "rain"])[0]) == 2
+    rows = [f'{name}.wav,"{text or "silence"}"' for name, text in zip(LENGTHS, TEXTS, strict=True)]
+    (tmp_path / "sounds.csv").write_text("\n".join(["file,caption", *rows]))
+    assert openclap.evaluate(str(folder), tmp_path / "sounds.csv").row("text_to_audio_R@1").n == len(rows)
 
 
 def test_inspect_describes_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,11 +140,13 @@ def test_conversions_are_refused_in_one_sentence(folder: Path, tmp_path: Path, t
 def test_what_needs_own_networks_is_refused_in_one_sentence(model: openclap.Embedder, folder: Path) -> None:
     from openclap.interop import hear
 
-    for name in ("clap", "preset", "frontend", "tokenizer", "objective"):
+    for name in ("clap", "preset", "frontend", "objective"):
         with raises_naming(ConfigError, name, "openclap's own networks", "transformers fp32"):
             getattr(model, name)
     with raises_naming(ConfigError, "openclap's own networks"):
         model.audio_tensor([torch.zeros(100)])
+    with raises_naming(ConfigError, "openclap's own networks in torch", "transformers fp32", "located"):
+        openclap.locate(model, (np.zeros(RATE, np.float32), RATE), ["a dog"])
     with raises_naming(ConfigError, "openclap's own networks"):
         hear.load_model(str(folder))
     with raises_naming(CheckpointError, folder, "Copy it"):

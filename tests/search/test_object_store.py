@@ -21,8 +21,10 @@ from openclap.search import lease as module
 from openclap.search.background import descriptions
 from openclap.search.fit import Background, read_background, write_background
 from openclap.search.index import Index
+from openclap.search.labels import Label, labels_stamp, update_labels
 from openclap.search.object_store import RemotePlace, storage_options
 from openclap.search.place import LocalPlace, place_of
+from openclap.search.queries import count_facets
 from openclap.search.rows import files_schema
 from openclap.search.scan import add
 from openclap.search.verify import verify
@@ -57,6 +59,20 @@ def test_the_same_hits_as_from_a_folder(
     assert add(there, [sounds], embed, describe).added == 1
     there.optimize()
     assert verify(there).files == 4
+
+
+def test_labels_that_were_just_written_are_counted(store: str) -> None:
+    """They were not until the next change of files, once a table without labels was cached."""
+    index = Index.create(store, IDENTITY)
+    fill(index, [axis(0)[None], axis(1)[None]])
+    assert count_facets(index, "labels") == [] and labels_stamp(index) is None
+    labels = (Label("First", ("first",)), Label("Second", ("second",)))
+    assert update_labels(index, lambda texts: np.stack([axis(0), axis(1)]), 20.0, labels) is not None
+    assert count_facets(index, "labels") == [("First", 1), ("Second", 1)]
+    stamp = labels_stamp(index)
+    assert stamp is not None
+    assert update_labels(index, lambda texts: np.stack([axis(0), axis(1)]), 20.0, (labels[1], labels[0])) is not None
+    assert labels_stamp(index) != stamp and count_facets(index, "labels") == [("First", 1), ("Second", 1)]
 
 
 def test_a_better_model_is_advised_once_where_an_index_can_be_rebuilt(

@@ -77,3 +77,38 @@ def third_starts(length: int, window: int, rng: np.random.Generator | None = Non
     """
     thirds = np.array_split(np.arange(length - window + 1), 3)
     return [0 if len(part) == 0 else int(part[len(part) // 2] if rng is None else rng.choice(part)) for part in thirds]
+
+
+class WeightedMean:
+    """The mean of overlapping stretches of a table (T, C) of unknown length, by the weights of their rows."""
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.float32]] = []  # finished rows
+        self._first = 0  # the number of the first row of the sums
+        self._sum: NDArray[np.float64] | None = None
+        self._weight: NDArray[np.float64] = np.zeros(0)
+
+    def add(self, start: int, rows_MC: NDArray[np.float32], weight_M: NDArray[np.float64]) -> None:
+        """Add rows from row `start` on. Later stretches do not start earlier."""
+        if self._sum is None:
+            self._sum = np.zeros((0, rows_MC.shape[1]))
+        done = min(max(start - self._first, 0), len(self._sum))
+        self._finish(done)
+        missing = start - self._first + len(rows_MC) - len(self._sum)
+        if missing > 0:
+            self._sum = np.concatenate([self._sum, np.zeros((missing, rows_MC.shape[1]))])
+            self._weight = np.concatenate([self._weight, np.zeros(missing)])
+        place = slice(start - self._first, start - self._first + len(rows_MC))
+        self._sum[place] += rows_MC * weight_M[:, None]
+        self._weight[place] += weight_M
+
+    def mean(self) -> NDArray[np.float32]:
+        """(T, C) float32."""
+        self._finish(len(self._weight))
+        return np.concatenate(self._parts) if self._parts else np.zeros((0, 0), np.float32)
+
+    def _finish(self, rows: int) -> None:
+        if rows and self._sum is not None:
+            self._parts.append((self._sum[:rows] / self._weight[:rows, None]).astype(np.float32))
+            self._sum, self._weight = self._sum[rows:], self._weight[rows:]
+            self._first += rows

@@ -28,11 +28,11 @@ from openclap.errors import CheckpointError, ConfigError, MissingTokenizerError,
 from openclap.interop import audio_inputs
 from openclap.loading import load
 from openclap.runtimes.torch import TorchRuntime
+from openclap.text.tokenizer import Tokenizer
 from openclap.types import TextBatch
 
 if TYPE_CHECKING:
     from openclap.checkpoints.checkpoint import Checkpoint
-    from openclap.text.tokenizer import Tokenizer
 
 require("sentence_transformers", "interop")
 
@@ -76,7 +76,9 @@ class Clap(InputModule):  # type: ignore[misc]
                     torch.from_numpy(self.embedder.read(audio_inputs.to_sound(_unwrap(sound)))) for sound in inputs
                 ]
             }
-        tokens = self.embedder.tokenizer([(prompt or "") + _unwrap(text) for text in inputs])
+        tokenizer = self.embedder.tokenizer
+        assert isinstance(tokenizer, Tokenizer)  # in torch, as `embedder.clap` is
+        tokens = tokenizer([(prompt or "") + _unwrap(text) for text in inputs])
         return {"input_ids": tokens.ids_BL, "attention_mask": tokens.mask_BL}
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

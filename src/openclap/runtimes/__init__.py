@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from openclap.presets import Preset
+    from openclap.text.numpy_tokenizer import NumpyTokenizer
 
 
 class Runtime(Protocol):
@@ -52,6 +53,11 @@ class Runtime(Protocol):
     @property
     def has_tokenizer(self) -> bool:
         """Whether a tokenizer file is on this machine; otherwise it is downloaded when text is first embedded."""
+        ...
+
+    @property
+    def tokenizer(self) -> NumpyTokenizer:
+        """The tokenizer, read or downloaded when first needed. Raises CheckpointError when it is missing."""
         ...
 
     def check_tokenizer(self) -> None:

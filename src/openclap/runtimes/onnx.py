@@ -234,12 +234,18 @@ class OnnxRuntime:
         """Whether a tokenizer file is at hand; otherwise it would be fetched."""
         return self._words is not None or self._tokenizer_file is not None
 
-    def check_tokenizer(self) -> None:
-        """Read the tokenizer. Raises CheckpointError where text could not be embedded later."""
+    @property
+    def tokenizer(self) -> NumpyTokenizer:
+        """Read, or fetched, when text is first embedded. Raises CheckpointError when it is missing."""
         if self._words is None:
             file = self._tokenizer_file or fetch_tokenizer(self.preset, self._offline)
             text = self.preset.text
             self._words = NumpyTokenizer.read(file, text.context, padded=text.padded)
+        return self._words
+
+    def check_tokenizer(self) -> None:
+        """Read the tokenizer. Raises CheckpointError where text could not be embedded later."""
+        _ = self.tokenizer
 
     def embed_waves(self, waves: Sequence[Wave]) -> NDArray[np.float32]:
         """(N, D) unit vectors of mono waveforms at the model's rate."""
@@ -249,10 +255,8 @@ class OnnxRuntime:
 
     def embed_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
         """(N, D) unit vectors, in the order of `texts`."""
-        self.check_tokenizer()
-        assert self._words is not None
         vectors_ND = np.zeros((len(texts), self.preset.embedding_size), np.float32)
-        for rows, tokens in self._words.batches(texts, batch_size):
+        for rows, tokens in self.tokenizer.batches(texts, batch_size):
             vectors_ND[rows] = self._run("text", ids=tokens.ids_BL, mask=tokens.mask_BL)
         return vectors_ND
 
@@ -262,9 +266,7 @@ class OnnxRuntime:
 
     def save(self, folder: Path) -> None:
         """Write a folder with the tokenizer. Raises CheckpointError as `checkpoints.destination`."""
-        self.check_tokenizer()
-        assert self._words is not None
-        self.graphs.save(folder, self._words.settled)
+        self.graphs.save(folder, self.tokenizer.settled)
 
     def _embed_inputs(self, waves: Sequence[Wave]) -> NDArray[np.float32]:
         front = self.preset.frontend

@@ -74,14 +74,20 @@ class TransformersRuntime:
         """Whether the folder has a tokenizer; none is fetched."""
         return self._file is not None
 
-    def check_tokenizer(self) -> None:
-        """Read the tokenizer. Raises CheckpointError where text could not be embedded later."""
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Read when text is first embedded. Raises CheckpointError when it is missing."""
         if self._tokenizer is None:
             if self._file is None:
                 raise MissingTokenizerError(
                     f"{self._folder}: has no tokenizer.json, and text cannot be embedded without one."
                 )
             self._tokenizer = Tokenizer.read(self._file, self.signature.context)
+        return self._tokenizer
+
+    def check_tokenizer(self) -> None:
+        """Read the tokenizer. Raises CheckpointError where text could not be embedded later."""
+        _ = self.tokenizer
 
     def embed_waves(self, waves: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """(N, D) unit vectors of mono waveforms at the model's rate."""
@@ -110,10 +116,8 @@ class TransformersRuntime:
 
     def embed_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
         """(N, D) unit vectors, in the order of `texts`."""
-        self.check_tokenizer()
-        assert self._tokenizer is not None
         vectors_ND = np.zeros((len(texts), self.signature.embedding_size), np.float32)
-        for rows, tokens in self._tokenizer.batches(texts, batch_size):
+        for rows, tokens in self.tokenizer.batches(texts, batch_size):
             ids_BL, mask_BL = (torch.from_numpy(array).to(self.device) for array in tokens)
             with torch.inference_mode(), self._arithmetic():
                 vectors_ND[rows] = _unit(self._model.family.embed_text(self.network, ids_BL, mask_BL))

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -177,15 +175,19 @@ def with_labels(index: Index, files: Any, where: Where = (), *, always: bool = F
 
 
 def labels_stamp(index: Index) -> tuple[int, int] | None:
-    """Changes whenever the labels do. Of an index in object storage it is None: labels are read again when its files
-    change."""
+    """Changes whenever the labels do; None without labels. Of an index in object storage, changes by other processes
+    are not noticed: labels are read again when its files change."""
+    if index.place.own_folder is None:
+        return (0, _writes[index]) if index in _writes else None
     try:
-        facts = ((index.place.own_folder or Path(os.devnull)) / LABELS_NAME).stat()
+        facts = (index.place.own_folder / LABELS_NAME).stat()
     except OSError:
         return None
     return facts.st_ino, facts.st_mtime_ns
 
 
+_writes: WeakKeyDictionary[Index, int] = WeakKeyDictionary()
+"""How often this process wrote labels of an index."""
 _joined_tables: WeakKeyDictionary[Index, tuple[Any, tuple[int, int] | None, Any]] = WeakKeyDictionary()
 """For each index the table of files, the stamp of the labels, and the table with them."""
 
@@ -292,6 +294,7 @@ def _write(index: Index, stored: StoredLabels) -> None:
     with index.place.writing():
         try:
             index.place.write(LABELS_NAME, content.getvalue())
+            _writes[index] = _writes.get(index, 0) + 1
         except (OSError, RuntimeError, ValueError) as error:
             raise DataError(
                 f"{index.place}: {LABELS_NAME} cannot be written ({index.place.reason(error)}). Check the free space "

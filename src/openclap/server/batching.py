@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from openclap.errors import CheckpointError
 from openclap.runtimes import Runtime
+from openclap.text.numpy_tokenizer import NumpyTokenizer
 from openclap.types import Signature
 
 Modality = Literal["audio", "text"]
@@ -261,6 +262,11 @@ class BatchedRuntime:
     def has_tokenizer(self) -> bool:
         """Whether a tokenizer file is on this machine."""
         return self._model.runtime.has_tokenizer
+
+    @property
+    def tokenizer(self) -> NumpyTokenizer:
+        """The tokenizer. Raises CheckpointError when it is missing."""
+        return self._model.runtime.tokenizer
 
     def check_tokenizer(self) -> None:
         """Read the tokenizer. Raises CheckpointError if text could not be embedded later."""

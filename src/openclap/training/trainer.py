@@ -27,6 +27,7 @@ from openclap.locks import only_writer
 from openclap.malloc import retain_freed_memory
 from openclap.models.objectives import build_objective
 from openclap.storage import write_bytes
+from openclap.text.tokenizer import Tokenizer
 from openclap.training import checkpointing, teacher
 from openclap.training.averaging import StartAverage
 from openclap.training.checkpointing import CHECKPOINTS, CONFIG, MODEL, TrainingProgress
@@ -183,6 +184,8 @@ class Trainer:
 
     def _build_loader(self) -> PairLoader:
         config, frontend = self.config, self.embedder.frontend
+        tokenizer = self.embedder.tokenizer
+        assert isinstance(tokenizer, Tokenizer)  # in torch, as the front end is
         lengths = (
             clip_lengths(self.shards, config.lengths, frontend.sample_rate, frontend.samples)
             if frontend.config.is_any_length
@@ -191,7 +194,7 @@ class Trainer:
         return PairLoader(
             self.shards,
             frontend,
-            self.embedder.tokenizer,
+            tokenizer,
             batch_size=config.batch_size,
             seed=config.seed,
             rank=self.accelerator.process_index,
