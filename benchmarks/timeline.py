@@ -34,7 +34,7 @@ import numpy as np
 
 import openclap
 from openclap.data.build import pack
-from openclap.data.scenes import Piece, Scene, SceneConfig, SceneMaker, write_scenes
+from openclap.data.scenes import Scene, SceneConfig, SceneMaker, ScenePiece, write_scenes
 from openclap.data.split import split_by_group
 from openclap.demo.run import SPLIT_SEED, SPLITS, TABLE
 from openclap.evals.locating import count_intersections, intersection_measures
@@ -66,7 +66,7 @@ class Case:
 
     scene: Scene
     labels: list[str]
-    found: list[Piece]
+    found: list[ScenePiece]
 
 
 def cases(model: openclap.Embedder, maker: SceneMaker, scenes: int, absent: int) -> Iterator[Case]:
@@ -89,7 +89,7 @@ def slide(model: openclap.Embedder, scene: Scene, labels: Sequence[str]) -> Loca
     return Location(spans_of(timeline, UNTRAINED), timeline, is_trained=False)
 
 
-def is_hit(piece: Piece, spans: Sequence[Span]) -> bool:
+def is_hit(piece: ScenePiece, spans: Sequence[Span]) -> bool:
     """Whether the best span of a clip's caption fits the clip."""
     own = [span for span in spans if span.label == piece.phrase]
     if not own:

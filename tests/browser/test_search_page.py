@@ -241,7 +241,7 @@ def test_a_dropped_sound_is_a_query_that_survives_a_reload(open_page: Open, demo
     with (BUNDLED / "scratch-dog1.ogg").open("rb") as file:
         answer = httpx.post(f"{demo_url}/v1/search/sound", files={"file": file}, data={"k": "10"}).json()
     # The embedding in the address has 8 bits a number, so near ties may change places.
-    assert set(found[:5]) == {Path(hit["path"]).name for hit in answer["hits"][:5]}
+    assert len(set(found[:5]) & {Path(hit["path"]).name for hit in answer["hits"][:5]}) >= 4
     reader.page.reload()
     until(lambda: reader.names == found, reader)
     reader.drop("notes.txt", b"no sound at all")

@@ -37,7 +37,7 @@ def test_demo_model_is_above_chance_on_held_out_groups(demo_home: Path) -> None:
     assert verdicts["zero-shot", "accuracy"] == verdicts["zero-shot", "balanced_accuracy"] == "yes"
     for figure in report["figures"]:
         assert figure["baseline"] is not None and figure["n"] > 80
-    pairs = {(each["a"], each["b"]) for each in report["comparisons"]}
+    pairs = {tuple(each["models"]) for each in report["comparisons"]}
     assert pairs == {("mini", str(demo_home / "demo" / "run" / "model"))} and len(report["comparisons"]) > 10
     groups = [
         {json.loads(line)["group"] for line in _originals(demo_home / "demo" / "shards" / split)}

@@ -95,7 +95,7 @@ def test_the_suite_quick_takes_several_models_and_caches_their_embeddings(
     assert {(each["task"], tuple(each["models"])) for each in record["comparisons"]} == {
         (task, (str(tiny_model), str(other_model))) for task in ("retrieval", "zero-shot", "probe")
     }
-    assert "Models in pairs" in (tmp_path / "two.html").read_text()
+    assert "Changes from " in (tmp_path / "two.html").read_text()
 
 
 def test_only_an_evaluation_is_overwritten(

@@ -95,7 +95,7 @@ def test_the_page_is_well_formed_and_titled(html: str) -> None:
     assert len(page.all("h1")) == 1 and "A tiny model" in page.text
     headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(headings))
-    assert len(page.all("caption")) == len(page.all("table")) == 3
+    assert len(page.all("caption")) == len(page.all("table")) == 4
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     labelled = [attributes["aria-labelledby"] for _, attributes in page.elements if "aria-labelledby" in attributes]
@@ -223,7 +223,7 @@ def test_logs_with_gaps_are_drawn(quick: Results, tmp_path: Path) -> None:
 
 def test_the_page_of_several_models_is_well_formed(paper: Results, tmp_path: Path) -> None:
     page = Page(paper.write_html(tmp_path / "paper.html").read_text(encoding="utf-8"))
-    assert page.open == [] and "Models in pairs" in page.text
+    assert page.open == [] and "Changes from " in page.text
     assert len(page.all("caption")) == len(page.all("table"))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))

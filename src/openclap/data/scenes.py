@@ -56,7 +56,7 @@ class SceneConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ScenePiece:
     """A clip in a scene: the number of its record, its caption, and its on- and offset in seconds."""
 
     record: int
@@ -71,7 +71,7 @@ class Scene:
 
     wave: Wave
     rate: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ScenePiece, ...]
 
     @property
     def phrases(self) -> tuple[Phrase, ...]:
@@ -153,7 +153,7 @@ class SceneMaker:
             gain = 10 ** (rng.uniform(*config.peak_db) / 20) / np.abs(clip_N).max()
             wave_N[at : at + len(clip_N)] += np.float32(gain) * clip_N
             phrase = self.records[number].captions[0]
-            pieces.append(Piece(number, phrase, at / config.rate, (at + len(clip_N)) / config.rate))
+            pieces.append(ScenePiece(number, phrase, at / config.rate, (at + len(clip_N)) / config.rate))
             at += len(clip_N)
         return Scene(np.clip(wave_N, -1, 1), config.rate, tuple(pieces))
 

@@ -54,6 +54,6 @@ SOURCE = Source(
     title="Excluded ids",
     read=read,
     page="https://dcase.community/challenge2025/task-language-based-audio-retrieval",
-    needs="a CSV file with a column sound_id, freesound_id or youtube_id; for --decontaminate alone, it has no sounds.",
+    needs="a CSV file with a column sound_id, freesound_id or youtube_id; it names clips to hold out.",
     licence="none: ids alone",
 )

@@ -41,7 +41,7 @@ Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Subset:
     """A part of WavCaps.
 
     Attributes:
@@ -93,10 +93,10 @@ def _soundbible(name: str, entry: Entry) -> dict[str, Any]:
 
 
 PARTS = (
-    Part("wavcaps_audioset", "AudioSet_SL", "as_final.json", "AudioSet", _audioset),
-    Part("wavcaps_bbc", "BBC_Sound_Effects", "bbc_final.json", "", _bbc),
-    Part("wavcaps_freesound", "FreeSound", "fsd_final.json", "FreeSound", _freesound),
-    Part("wavcaps_soundbible", "SoundBible", "sb_final.json", "", _soundbible),
+    Subset("wavcaps_audioset", "AudioSet_SL", "as_final.json", "AudioSet", _audioset),
+    Subset("wavcaps_bbc", "BBC_Sound_Effects", "bbc_final.json", "", _bbc),
+    Subset("wavcaps_freesound", "FreeSound", "fsd_final.json", "FreeSound", _freesound),
+    Subset("wavcaps_soundbible", "SoundBible", "sb_final.json", "", _soundbible),
 )
 
 
@@ -117,7 +117,7 @@ def read(root: Root) -> Iterator[Record]:
 
 
 def _records(
-    root: Path, part: Part, table: Path, files: Mapping[str, Path], blacklist: frozenset[str]
+    root: Path, part: Subset, table: Path, files: Mapping[str, Path], blacklist: frozenset[str]
 ) -> Iterator[Record]:
     ids = (name for entry in _entries(table) if (name := _name(entry)))
     nameless = LeftOut(table, "entries have no id and were left out")
@@ -138,7 +138,7 @@ def _records(
     listed.log()
 
 
-def _record(root: Path, part: Part, files: Mapping[str, Path], name: str, entry: Entry) -> Record:
+def _record(root: Path, part: Subset, files: Mapping[str, Path], name: str, entry: Entry) -> Record:
     facts = {
         "author": cell_text(entry.get("author")),
         "description": cell_text(entry.get("description")),
@@ -207,9 +207,9 @@ def _blacklists(root: Path) -> dict[str, frozenset[str]]:
     return {part: frozenset(ids) for part, ids in names.items()}
 
 
-def _files_by_part(root: Path, parts: list[Part]) -> dict[Part, dict[str, Path]]:
+def _files_by_part(root: Path, parts: list[Subset]) -> dict[Subset, dict[str, Path]]:
     """Map the audio files of each part by their names without suffix. Files in folders of no part are logged."""
-    found: dict[Part, dict[str, Path]] = {part: {} for part in parts}
+    found: dict[Subset, dict[str, Path]] = {part: {} for part in parts}
     stray = LeftOut(root, "audio files are in no folder of a part (AudioSet_SL, FreeSound, …) and were not used")
     for path in audio_files(root):
         folders = path.relative_to(root).parts[:-1]
