@@ -44,7 +44,8 @@ def retain_freed_memory() -> Iterator[None]:
 def without_garbage_collection() -> Iterator[None]:
     """Pause the search for reference cycles, for code that makes many objects and no cycles.
 
-    Among millions of records, searching all of them again and again takes a fifth of the time of planning a data set.
+    Among hundreds of thousands of records, searching all of them again and again takes a fifth of the time of a scan or
+    of planning a data set.
     """
     was_enabled = gc.isenabled()
     gc.disable()

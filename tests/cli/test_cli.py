@@ -138,6 +138,10 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(
         assert said.err.startswith("openclap: ") and len(said.err.strip().splitlines()) == 1, (words, said.err)
         assert "Traceback" not in said.err and not said.out
     assert sorted(path.name for path in sounds.iterdir() if path.suffix != ".wav") == ["sounds.csv"]
+    said = openclap("models", "mini")
+    assert said.code == 2 and said.err.startswith(
+        "openclap: mini: is one argument more than openclap models takes. See:"
+    )
 
 
 def test_k_must_be_positive(openclap: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError, UnusedCliTokensError
 
 import openclap
 from openclap.cli import (
@@ -153,7 +153,10 @@ def run(arguments: list[str]) -> int:
         verb = _verb(arguments)
         stdin_hint = "-" in arguments and "Standard input is not read. Name files or folders."
         order_hint = isinstance(error, UnknownOptionError) and ARGUMENT_FIRST.get(verb.strip())
-        complain(stdin_hint or order_hint or f"{str(error).strip()} See: openclap {verb}--help")
+        text = str(error).strip()
+        if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+            text = f"{error.unused_tokens[0]}: is one argument more than openclap {verb}takes."
+        complain(stdin_hint or order_hint or f"{text} See: openclap {verb}--help")
         return 2
     except BrokenPipeError:  # `openclap search … | head`
         sys.stdout = None  # otherwise Python flushes it at exit and prints a second error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,6 +75,8 @@ def locate(
         example = f"openclap locate {shown(file)} 'a dog barking'"
         raise ConfigError(f"No description was given, expected one or more: {example}.")
     names = distinct_labels(descriptions)
+    if svg is not None and not svg.absolute().parent.is_dir():
+        raise ConfigError(f"{svg}: there is no folder {shown(svg.absolute().parent)} for the picture. Create it first.")
     if scores and not json:
         raise ConfigError("--scores goes with --json, and the table has spans alone. Add --json.")
     rule_options = {
@@ -95,11 +98,16 @@ def locate(
             f"{model_options.name} was not trained to tell when: spans show where each description fits best, not "
             "whether it is there."
         )
-    if svg is not None:
-        _draw(found, file, svg)
     if json:
         print_json(_facts(found, file, scores=scores) | model_options.facts(embedder))
-        return
+    else:
+        _print(found, names)
+    # Last: a picture that cannot be written takes nothing else with it.
+    if svg is not None:
+        _draw(found, file, svg)
+
+
+def _print(found: Location, names: Sequence[str]) -> None:
     rows = [[f"{span.start_s:.2f}", f"{span.end_s:.2f}", f"{span.score:.2f}", span.label] for span in found.spans]
     print_table(["start", "end", "score", "description"], rows, right=[0, 1, 2])
     for name in names:

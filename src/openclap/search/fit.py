@@ -10,15 +10,13 @@ B background queries, D embedding.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from openclap.errors import DataError
+from openclap.search.archive import archive_facts, read_archive, write_archive
 from openclap.search.background import descriptions
 from openclap.search.hits import SearchInfo
 from openclap.search.index import Index
@@ -59,7 +57,7 @@ class Background:
 def with_fit(index: Index, info: SearchInfo, score: float) -> SearchInfo:
     """`info` with the fit of a text query with this best cosine; unchanged when the index has no background."""
     try:
-        with _stored(index) as stored:
+        with read_archive(index.place, FIT_NAME) as stored:
             if not _is_of(index, stored):
                 return info
             fit = _fit(stored["best_B"], score)
@@ -71,10 +69,10 @@ def with_fit(index: Index, info: SearchInfo, score: float) -> SearchInfo:
 def read_background(index: Index) -> Background | None:
     """The background of an index; None when there is none, or it is damaged or of another model or version."""
     try:
-        with _stored(index) as stored:
+        with read_archive(index.place, FIT_NAME) as stored:
             if not _is_of(index, stored):
                 return None
-            background = Background(_facts(stored)["windows"], stored["best_B"], stored["vectors_BD"])
+            background = Background(archive_facts(stored)["windows"], stored["best_B"], stored["vectors_BD"])
     except Exception:  # as above
         return None
     shape = (len(descriptions()), index.identity.dim)
@@ -105,26 +103,8 @@ def update_background(index: Index, embed: EmbedTexts) -> bool:
 def write_background(index: Index, background: Background) -> None:
     """Store the background of an index. Raises DataError when it cannot be written, or another process is writing."""
     facts = {**_key(index), "windows": background.windows}
-    content = io.BytesIO()
-    np.savez(
-        content,
-        facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
-        best_B=background.best_B,
-        vectors_BD=background.vectors_BD,
-    )
-    with index.place.writing():
-        try:
-            index.place.write(FIT_NAME, content.getvalue())
-        except (OSError, RuntimeError, ValueError) as error:
-            raise DataError(
-                f"{index.place}: {FIT_NAME} cannot be written ({index.place.reason(error)}). Check the free space and "
-                "the permissions, then run 'openclap index update'."
-            ) from error
-
-
-def _stored(index: Index) -> Any:
-    """The stored background as NumPy's archive."""
-    return np.load(io.BytesIO(index.place.read(FIT_NAME) or b""))
+    arrays = {"best_B": background.best_B, "vectors_BD": background.vectors_BD}
+    write_archive(index.place, FIT_NAME, facts, arrays, "openclap index update")
 
 
 def _key(index: Index) -> dict[str, Any]:
@@ -134,13 +114,8 @@ def _key(index: Index) -> dict[str, Any]:
 
 
 def _is_of(index: Index, stored: Any) -> bool:
-    facts = _facts(stored)
+    facts = archive_facts(stored)
     return {name: facts[name] for name in ("format", "digest", "descriptions")} == _key(index)
-
-
-def _facts(stored: Any) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(stored["facts"].tobytes())
-    return facts
 
 
 def _fit(best_B: FloatArray, score: float) -> float:

@@ -12,8 +12,6 @@ N windows, C contents, F files, L labels, P descriptions, D embedding.
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclap.arrays import Ints
-from openclap.errors import ConfigError, DataError
+from openclap.errors import ConfigError
+from openclap.search.archive import archive_facts, read_archive, write_archive
 from openclap.search.filters import LABELS_COLUMN, Where, asks_for_labels
 from openclap.search.fit import FEWEST_WINDOWS, EmbedTexts
 from openclap.search.index import Index
@@ -107,8 +106,8 @@ def default_labels() -> tuple[Label, ...]:
 def read_labels(index: Index) -> StoredLabels | None:
     """The stored labels of an index; None when there are none, or they are damaged or of another model."""
     try:
-        with np.load(io.BytesIO(index.place.read(LABELS_NAME) or b"")) as stored:
-            facts = json.loads(stored["facts"].tobytes())
+        with read_archive(index.place, LABELS_NAME) as stored:
+            facts = archive_facts(stored)
             if (facts["format"], facts["digest"]) != (_FORMAT, index.identity.digest):
                 return None
             labels = tuple(Label(name, tuple(texts)) for name, texts in facts["labels"])
@@ -283,20 +282,6 @@ def _write(index: Index, stored: StoredLabels) -> None:
         "scale": stored.scale,
         "labels": [[label.name, label.texts] for label in stored.labels],
     }
-    content = io.BytesIO()
-    np.savez(
-        content,
-        facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
-        vectors_PD=stored.vectors_PD,
-        keys_C=stored.keys_C,
-        labels_CM=stored.labels_CM,
-    )
-    with index.place.writing():
-        try:
-            index.place.write(LABELS_NAME, content.getvalue())
-            _writes[index] = _writes.get(index, 0) + 1
-        except (OSError, RuntimeError, ValueError) as error:
-            raise DataError(
-                f"{index.place}: {LABELS_NAME} cannot be written ({index.place.reason(error)}). Check the free space "
-                "and the permissions, then run 'openclap index label'."
-            ) from error
+    arrays = {"vectors_PD": stored.vectors_PD, "keys_C": stored.keys_C, "labels_CM": stored.labels_CM}
+    write_archive(index.place, LABELS_NAME, facts, arrays, "openclap index label")
+    _writes[index] = _writes.get(index, 0) + 1

@@ -10,18 +10,17 @@ are committed in batches, so a scan that is stopped, or killed, resumes where it
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openclap.errors import ConfigError, DataError
+from openclap.malloc import without_garbage_collection
 from openclap.search.index import Index
 from openclap.search.paths import is_gone, prefixes
 from openclap.search.rows import ENDS_EARLY, METADATA_VERSION, FileRow, check_windows
@@ -114,7 +113,7 @@ def add(
     if batch < 1:
         raise ConfigError(f"batch is {batch}, expected 1 or more files.")
     patterns = tuple(dict.fromkeys((*index.header().exclude, *exclude)))
-    with _uncollected():
+    with without_garbage_collection():
         listing = _list_sounds([roots] if isinstance(roots, str | Path) else list(roots), patterns, part)
     with index.writing(shared=part is not None) as writer:
         relocated = _relocate(index, writer, listing) if part is None else []
@@ -124,7 +123,7 @@ def add(
             if with_roots != header:
                 index.write_header(with_roots)
         readers = _Readers(embed, describe, facts, metadata)
-        with _uncollected():
+        with without_garbage_collection():
             known = writer.known(only=listing.is_in_part if part else None)
             scan = _Scan(writer, known, index.identity.dim, listing, readers, batch=batch, progress=progress)
         scan.count_moved(relocated)
@@ -457,19 +456,6 @@ def _relocate(index: Index, writer: IndexWriter, listing: Walk) -> list[str]:
 
 def _has_metadata(row: FileRow) -> bool:
     return row.metadata_version >= METADATA_VERSION
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pause the collection of cyclic garbage: while hundreds of thousands of objects are made, it would look at all of
-    them again and again, for a fifth of the time of a scan."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _list_sounds(roots: Sequence[str | Path], exclude: Iterable[str], part: Share | None) -> Walk:
