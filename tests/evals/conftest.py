@@ -8,7 +8,7 @@ import pytest
 from openclap.evals.dataset import Collection, EvalClips, load_clips
 from openclap.evals.results import Results
 from openclap.evals.runner import evaluate, run_suite
-from openclap.evals.tasks import PAPER
+from openclap.evals.suites import PAPER
 from support import miniatures
 from support.evals_helpers import BandEmbedder, cached, facts, flac, make_wave, write_shard, write_split
 

@@ -10,7 +10,7 @@ import pytest
 from openclap.evals.dataset import clips_of_task
 from openclap.evals.results import Results, table_of
 from openclap.evals.runner import run_suite
-from openclap.evals.tasks import PAPER
+from openclap.evals.suites import PAPER
 from support.evals_helpers import RefusingEmbedder, cached
 
 TASKS = {task.name: task for task in PAPER}

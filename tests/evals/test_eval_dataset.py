@@ -14,7 +14,7 @@ from openclap.evals.dataset import clips_of_task, load_clips
 from openclap.evals.decontamination import read_trained_clips
 from openclap.evals.metrics import AUDIO_TO_TEXT
 from openclap.evals.runner import run_suite
-from openclap.evals.tasks import PAPER
+from openclap.evals.suites import PAPER
 from support.errors import raises_naming
 from support.evals_helpers import SOUNDS, cached, facts, flac, make_wave, write_shard
 

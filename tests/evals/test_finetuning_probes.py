@@ -19,7 +19,8 @@ from openclap.evals.network_probes import UNNORMALISED, UnnormalisedEmbedder, fi
 from openclap.evals.probing import ProbeInput, label_clips, score
 from openclap.evals.results import table_of
 from openclap.evals.runner import run_suite
-from openclap.evals.tasks import PROBES, SUPERVISED, Task, read_suite
+from openclap.evals.suites import SUPERVISED, read_suite
+from openclap.evals.tasks import PROBES, Task
 from openclap.locks import only_writer
 from support import miniatures
 from support.errors import raises_naming

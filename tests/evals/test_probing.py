@@ -14,7 +14,8 @@ from openclap.evals.cached_embedder import embed_clips
 from openclap.evals.dataset import Collection, EvalClips, load_clips
 from openclap.evals.probing import DEFAULT_STRENGTH, STRENGTHS, LabelledClips, ProbeInput, folds_over_groups
 from openclap.evals.runner import evaluate
-from openclap.evals.tasks import PROBES, QUICK
+from openclap.evals.suites import QUICK
+from openclap.evals.tasks import PROBES
 from support.evals_helpers import SOUNDS, BandEmbedder, separable_embeddings, with_labels
 
 PROBE = next(task for task in QUICK if task.kind == "probe")

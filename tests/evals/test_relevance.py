@@ -22,7 +22,8 @@ from openclap.evals.ranks import Ranks, Relevance, rank_retrieval, rank_vectors
 from openclap.evals.relevance import RelevantClips, check_names, read_relevance
 from openclap.evals.retrieval import retrieve
 from openclap.evals.runner import evaluate, run_suite
-from openclap.evals.tasks import PAPER, QUICK, Task, read_suite
+from openclap.evals.suites import PAPER, QUICK, read_suite
+from openclap.evals.tasks import Task
 from support import miniatures
 from support.errors import raises_naming
 from support.evals_helpers import BandEmbedder, cached

@@ -13,7 +13,8 @@ from openclap.evals.bootstrap import Estimate
 from openclap.evals.metrics import Metric
 from openclap.evals.results import MetricRow, Results, comparison_heading, comparison_table, table_of
 from openclap.evals.runner import run_suite
-from openclap.evals.tasks import PAPER, Task
+from openclap.evals.suites import PAPER
+from openclap.evals.tasks import Task
 from support import miniatures
 from support.evals_helpers import cached
 

@@ -14,7 +14,7 @@ from openclap.evals.metrics import retrieval_measures
 from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.retrieval import retrieve
 from openclap.evals.runner import evaluate, run_suite
-from openclap.evals.tasks import PAPER
+from openclap.evals.suites import PAPER
 from support import miniatures
 from support.evals_helpers import BandEmbedder, cached, facts, flac, make_wave, write_shard
 

@@ -19,7 +19,8 @@ from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.report import headline
 from openclap.evals.results import Results, comparison_table, published_lines, table_of
 from openclap.evals.runner import evaluate, run_suite
-from openclap.evals.tasks import PAPER, QUICK, Task
+from openclap.evals.suites import PAPER, QUICK
+from openclap.evals.tasks import Task
 from support import miniatures
 from support.errors import raises_naming
 from support.evals_helpers import BandEmbedder, RefusingEmbedder, cached, write_split

@@ -8,7 +8,8 @@ import pytest
 
 from openclap.errors import ConfigError
 from openclap.evals.runner import run_suite
-from openclap.evals.tasks import Task, read_suite
+from openclap.evals.suites import read_suite
+from openclap.evals.tasks import Task
 from support.errors import raises_naming
 from support.evals_helpers import cached
 

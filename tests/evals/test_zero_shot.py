@@ -16,8 +16,8 @@ from openclap.evals.metrics import classify
 from openclap.evals.ranks import TIE
 from openclap.evals.results import Results
 from openclap.evals.runner import evaluate
+from openclap.evals.suites import PAPER, QUICK
 from openclap.evals.tagging import tag, tagging_measures
-from openclap.evals.tasks import PAPER, QUICK
 from openclap.evals.zero_shot import reliability, zero_shot_reliability
 from support.errors import raises_naming
 from support.evals_helpers import SOUNDS, BandEmbedder, with_labels

@@ -24,7 +24,7 @@ from openclap import paths
 from openclap.data.build import pack
 from openclap.evals.results import Comparison, comparison_table, table_of
 from openclap.evals.runner import evaluate
-from openclap.evals.tasks import SUITES
+from openclap.evals.suites import SUITES
 from openclap.library import Library
 from openclap.locks import only_writer
 from openclap.recipes import demo as recipe

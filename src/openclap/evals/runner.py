@@ -35,7 +35,8 @@ from openclap.evals.decontamination import read_trained_clips
 from openclap.evals.metrics import Metric
 from openclap.evals.network_probes import UNNORMALISED
 from openclap.evals.results import Comparison, DataFacts, MetricRow, Results, TaskOutput
-from openclap.evals.tasks import KINDS, SUITES, Task, protocol_of, read_suite
+from openclap.evals.suites import SUITES, read_suite
+from openclap.evals.tasks import KINDS, Task, protocol_of
 from openclap.limits import PROCESSES, check_count, check_path
 from openclap.loading import load as load_model
 from openclap.sources.recognise import ReadOptions, RecognisedCollection
