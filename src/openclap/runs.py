@@ -26,6 +26,7 @@ from openclap.training.checkpointing import SHARDS, check_run_folder
 from openclap.training.config import TrainConfig, override
 from openclap.training.curves_page import write_report
 from openclap.training.finetune_config import FINETUNE_DEFAULTS, FinetuneMode, PairSplit, finetune_config, split_pairs
+from openclap.training.teacher import load_teachers
 from openclap.training.trainer import OnRow, TrainingResult
 from openclap.types import Progress
 
@@ -191,7 +192,9 @@ def finetune(
     check_run_folder(out)
     # Before sounds are packed, with the largest defaults: impossible options are refused at once, and the channel that
     # is packed is known.
-    channels = finetune_config(start, "", max(FINETUNE_DEFAULTS), mode=mode, options=options).channels
+    planned = finetune_config(start, "", max(FINETUNE_DEFAULTS), mode=mode, options=options)
+    channels = planned.channels
+    load_teachers(planned.teacher, "cpu", channels)  # so are teachers that are missing or cannot embed captions
     split = split_pairs(
         sounds,
         out / SHARDS,

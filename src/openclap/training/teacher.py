@@ -46,7 +46,7 @@ TEXTS_AT_ONCE = 1024
 """Captions that are embedded and cached together."""
 
 
-def load_teachers(names: Sequence[str], device: torch.device, channels: Channels = "mean") -> list[Embedder]:
+def load_teachers(names: Sequence[str], device: torch.device | str, channels: Channels = "mean") -> list[Embedder]:
     """Load the teachers, which make sounds mono as the run does.
 
     Raises ConfigError for a teacher that cannot embed text.
