@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -14,6 +16,7 @@ import soundfile
 
 from openclap.library import Library
 from openclap.server.security import Access
+from openclap.server.store import Store
 from support.browsing import Reader, until
 from support.serving import LiveServer
 
@@ -57,6 +60,13 @@ def test_a_collection_is_exported_as_a_folder_of_links(
     open_page: Open, served: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENCLAP_HOME", str(tmp_path / "home"))
+    change, waits = Store.change, iter([0.5])
+
+    def change_the_first_slowly(*arguments: Any) -> None:
+        time.sleep(next(waits, 0))
+        change(*arguments)
+
+    monkeypatch.setattr(Store, "change", change_the_first_slowly)
     server = served({"a.ogg": "dog1", "sub/a.ogg": "cat"}, access=Access(is_local=True))
     reader = open_page(server.url)
     reader.wait_for_hits()

@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,29 @@ def test_collections_and_judgements_are_kept_under_the_home(client: Any, library
         found = client.get("/v1/judgements", params={"query": "noise"}).json()["data"]
         assert [each["relevant"] for each in found] == expected
     assert (home / "server.sqlite3").is_file()
+
+
+def test_a_collection_is_changed_by_several_at_once(client: Any, library: Library, home: Path) -> None:
+    paths = sorted(library.index.files_by_path())
+    url = "/v1/collections/several"
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda path: client.patch(url, json={"add": [path]}), paths))
+    assert {answer.status_code for answer in answers} == {200}
+    assert sorted(client.get(url).json()["paths"]) == paths, "no change undoes another"
+    client.put(url, json={"paths": paths[:3]})
+    answer = client.patch(url, json={"add": [paths[4], paths[1], paths[4]], "remove": [paths[0], "/gone.wav"]}).json()
+    assert answer["paths"] == [paths[1], paths[2], paths[4]], "one that is there keeps its place"
+    refused = client.patch(url, json={"add": ["/etc/passwd"], "remove": paths})
+    assert refused.status_code == 404 and client.get(url).json()["paths"] == answer["paths"]
+
+
+def test_a_sound_that_left_the_index_does_not_close_its_collection(own: Library, serve_own: Any, home: Path) -> None:
+    client, paths = serve_own().client, sorted(own.index.files_by_path())
+    client.put("/v1/collections/some", json={"paths": paths[:2]})
+    Path(paths[0]).unlink()
+    own.add([Path(paths[0]).parent])
+    assert client.patch("/v1/collections/some", json={"add": [paths[2]]}).json()["paths"] == paths[:3]
+    assert client.patch("/v1/collections/some", json={"remove": [paths[0]]}).json()["paths"] == paths[1:3]
 
 
 def test_indexing_finds_new_sounds_while_searches_go_on(serve_own: Callable[..., Served], tmp_path: Path) -> None:

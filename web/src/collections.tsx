@@ -25,10 +25,23 @@ function url(name: string): string {
   return `/v1/collections/${encodeURIComponent(name)}${index ? `?index=${encodeURIComponent(index)}` : ""}`;
 }
 
+let changes = 0;
+let queue: Promise<unknown> = Promise.resolve();
+
+/** After the changes so far are stored. */
+function afterChanges<T>(run: () => Promise<T>): Promise<T> {
+  const result = queue.then(run);
+  queue = result.catch(() => {});
+  return result;
+}
+
 async function load(): Promise<void> {
-  names.value = (await get<{ names: string[] }>("/v1/collections", { index: query.peek().index })).names;
-  const isThere = names.value.includes(chosen.peek());
-  paths.value = isThere ? (await get<{ paths: string[] }>(url(chosen.peek()))).paths : [];
+  const name = chosen.peek();
+  const listed = (await get<{ names: string[] }>("/v1/collections", { index: query.peek().index })).names;
+  const stored = listed.includes(name) ? (await get<{ paths: string[] }>(url(name))).paths : [];
+  if (name !== chosen.peek()) return;
+  names.value = listed;
+  if (!changes) paths.value = stored;
 }
 
 const place = computed(() => `${connection.value === "ok"} ${query.value.index} ${chosen.value}`);
@@ -36,26 +49,37 @@ const place = computed(() => `${connection.value === "ok"} ${query.value.index} 
 /** Follow the index and the chosen collection. */
 export function followCollections(): void {
   effect(() => {
-    if (place.value.startsWith("true")) load().catch(() => {}); // the connection's own messages say what is wrong
+    if (place.value.startsWith("true")) afterChanges(load).catch(() => {}); // the connection's own messages say what is wrong
   });
 }
 
-async function store(next: string[]): Promise<void> {
-  const before = paths.peek();
-  paths.value = next;
+interface Change {
+  add?: string[];
+  remove?: string[];
+}
+
+/** Show a change at once, and store it after those before it: the server then has each, in their order. */
+async function change({ add = [], remove = [] }: Change, name = chosen.peek()): Promise<void> {
+  const address = url(name);
+  if (name === chosen.peek()) paths.value = [...new Set([...paths.peek().filter((each) => !remove.includes(each)), ...add])];
+  changes += 1;
   try {
-    paths.value = (await post<{ paths: string[] }>(url(chosen.peek()), { paths: next }, undefined, "PUT")).paths;
-    if (!names.peek().includes(chosen.peek())) names.value = [...names.peek(), chosen.peek()].sort();
+    const send = () => post<{ paths: string[] }>(address, { add, remove }, undefined, "PATCH");
+    const stored = (await afterChanges(send)).paths;
+    changes -= 1;
+    if (!names.peek().includes(name)) names.value = [...names.peek(), name].sort();
+    if (!changes && address === url(chosen.peek())) paths.value = stored;
   } catch (error) {
-    paths.value = before;
+    changes -= 1;
     show((error as Error).message, "error");
+    await afterChanges(load).catch(() => {});
   }
 }
 
 function toggleStar(path: string): void {
   const isStarred = starred.peek().has(path);
   announce(`${nameOf(path)} ${isStarred ? "removed from" : "added to"} ${chosen.peek()}`);
-  void store(isStarred ? paths.peek().filter((each) => each !== path) : [...paths.peek(), path]);
+  void change(isStarred ? { remove: [path] } : { add: [path] });
 }
 
 export function Star({ hit, tabIndex }: { hit: Hit; tabIndex?: number }) {
@@ -78,7 +102,7 @@ export function StarAll({ paths: added }: { paths: string[] }) {
     <button
       type="button"
       onClick={() => {
-        void store([...new Set([...paths.peek(), ...added])]);
+        void change({ add: added });
         show(`${plural(added.length, "sound")} added to ${chosen.peek()}.`);
       }}
     >
@@ -175,10 +199,10 @@ async function deleteCollection(): Promise<void> {
   const name = chosen.peek();
   const before = paths.peek();
   try {
-    await remove(`/v1/collections/${encodeURIComponent(name)}`, { index: query.peek().index });
+    await afterChanges(() => remove(`/v1/collections/${encodeURIComponent(name)}`, { index: query.peek().index }));
     names.value = names.peek().filter((each) => each !== name);
-    paths.value = [];
-    show(`${name} is deleted; its sounds stay.`, "info", { label: "Undo", run: () => void store(before) });
+    if (name === chosen.peek()) paths.value = [];
+    show(`${name} is deleted; its sounds stay.`, "info", { label: "Undo", run: () => void change({ add: before }, name) });
   } catch (error) {
     show((error as Error).message, "error");
   }
@@ -227,7 +251,7 @@ function csv(hits: Hit[]): string {
 
 async function exportCsv(): Promise<void> {
   try {
-    const text = csv(await factsOf(paths.peek()));
+    const text = csv(await afterChanges(() => factsOf(paths.peek())));
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
     link.download = `${chosen.peek().replace(/[^\p{L}\p{N} _-]/gu, "_")}.csv`;
@@ -250,7 +274,7 @@ async function exportLinks(): Promise<void> {
   const link = (reveal: boolean): Promise<Links> =>
     post<Links>(`/v1/collections/${encodeURIComponent(name)}/links`, { index: query.peek().index, reveal });
   try {
-    const { folder, links, missing } = await link(false);
+    const { folder, links, missing } = await afterChanges(() => link(false));
     const gone = missing.length ? ` ${plural(missing.length, "sound is", "sounds are")} no longer there.` : "";
     show(`${plural(links, "link")} in ${visible(folder)}.${gone}`, "lasting", {
       label: "Open the folder",

@@ -1,7 +1,7 @@
 // Filters with the number of sounds for each value.
 
 import { signal } from "@preact/signals";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Contains, FacetValue, Range } from "./api";
 import { channelsName, count, kilohertz, plural, visible } from "./format";
 import { query, setFilter } from "./query";
@@ -9,6 +9,11 @@ import { overview, results } from "./search";
 
 /** Whether the filters are open, in a window that is too narrow to show them beside the hits. */
 export const isFiltering = signal(false);
+
+export function closeFilters(): void {
+  isFiltering.value = false;
+  document.querySelector<HTMLElement>(".filter-button")?.focus();
+}
 
 const SHOWN = 7;
 
@@ -30,13 +35,9 @@ export function Filters() {
   const counts = overview.value;
   const drawer = useRef<HTMLElement>(null);
   const isOpen = isFiltering.value;
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (isOpen) drawer.current?.querySelector<HTMLElement>(".filters-done")?.focus();
   }, [isOpen]);
-  const close = (): void => {
-    isFiltering.value = false;
-    document.querySelector<HTMLElement>(".filter-button")?.focus();
-  };
   if (!counts) return <aside class="filters" aria-label="Filters" />;
   return (
     <aside
@@ -46,12 +47,12 @@ export function Filters() {
       onKeyDown={(event) => {
         if (event.key !== "Escape" || !isOpen) return;
         event.stopPropagation();
-        close();
+        closeFilters();
       }}
     >
       <header class="filters-head">
         <h2>Filters</h2>
-        <button type="button" class="primary filters-done" onClick={close}>
+        <button type="button" class="primary filters-done" onClick={closeFilters}>
           Show {plural(results.value.total, "sound")}
         </button>
       </header>

@@ -2,6 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { cursor, focusCursor, goTo, hitAtCursor, isOpen, LESS, MORE, termOf } from "./hits";
+import { closeFilters, isFiltering } from "./filters";
 import { copyPath, searchByPart } from "./foot";
 import * as player from "./player";
 import { addSound, query } from "./query";
@@ -97,7 +98,8 @@ const ACTIONS: Record<string, (event: KeyboardEvent) => void> = {
   "]": () => setPart("end"),
   "?": () => (isHelpOpen.value = true),
   Escape: () => {
-    if (player.part.peek()) player.part.value = null;
+    if (isFiltering.peek()) closeFilters();
+    else if (player.part.peek()) player.part.value = null;
     else if (isOpen.peek()) {
       isOpen.value = false;
       focusCursor.value += 1;

@@ -204,3 +204,59 @@ class SoundMap(BaseModel):
     y: list[int]
     group: list[int]
     groups: list[str]
+
+
+class CollectionNames(BaseModel):
+    """The names of collections."""
+
+    names: list[str]
+
+
+SoundPaths = Annotated[list[Text], at_most(100_000), Field(max_length=100_000)]
+
+
+class CollectionPaths(Body):
+    """Indexed sounds."""
+
+    paths: SoundPaths
+
+
+class CollectionChange(Body):
+    """Sounds to remove, and indexed sounds to add at the end."""
+
+    add: SoundPaths = Field(default=[])
+    remove: SoundPaths = Field(default=[])
+
+
+class SoundCollection(BaseModel):
+    """Sounds that a person has put together, in their order."""
+
+    name: str
+    paths: list[str]
+
+
+class Judgement(BaseModel):
+    """Whether a hit fits its query."""
+
+    query: str
+    path: str
+    start_s: float
+    end_s: float
+    relevant: bool
+
+
+class JudgementRequest(Body):
+    """A judgement of a hit; null deletes it."""
+
+    index: Text | None = None
+    query: Text = Field(min_length=1, max_length=10_000)
+    path: Text
+    start_s: Seconds = 0.0
+    end_s: Seconds
+    relevant: bool | None
+
+
+class Judgements(BaseModel):
+    """Judgements of hits."""
+
+    data: list[Judgement]

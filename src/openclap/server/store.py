@@ -13,15 +13,16 @@ from openclap import paths
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
 from openclap.server.inputs import IndexName
-from openclap.server.schemas import (
+from openclap.server.page_schemas import (
+    CollectionChange,
     CollectionNames,
     CollectionPaths,
     Judgement,
     JudgementRequest,
     Judgements,
     SoundCollection,
-    Status,
 )
+from openclap.server.schemas import Status
 from openclap.server.service import ServedIndex, Service
 from openclap.server.sounds import no_such_sound, row_of
 
@@ -66,6 +67,25 @@ class Store:
             database.executemany(
                 "INSERT INTO collections VALUES (?, ?, ?, ?)",
                 [(_key(index), name, place, path) for place, path in enumerate(rows)],
+            )
+
+    def change(self, index: ServedIndex, name: str, added: Sequence[str], removed: Sequence[str]) -> None:
+        """Remove some sounds from a collection and add others at its end, in one transaction, so that changes of
+        several pages at once all hold; one that is already there keeps its place. A missing collection is made."""
+        folder = _key(index)
+        with _database() as database:
+            database.execute("INSERT OR IGNORE INTO collections VALUES (?, ?, 0, NULL)", [folder, name])
+            database.executemany(
+                "DELETE FROM collections WHERE folder = ? AND name = ? AND path = ?",
+                [(folder, name, path) for path in removed],
+            )
+            sql = "SELECT place, path FROM collections WHERE folder = ? AND name = ? ORDER BY place"
+            rows = database.execute(sql, [folder, name]).fetchall()
+            there = {path for _, path in rows}
+            new = [path for path in dict.fromkeys(added) if path not in there]
+            database.executemany(
+                "INSERT INTO collections VALUES (?, ?, ?, ?)",
+                [(folder, name, place, path) for place, path in enumerate(new, rows[-1][0] + 1)],
             )
 
     def judge(self, index: ServedIndex, judgement: JudgementRequest) -> None:
@@ -123,11 +143,22 @@ def router(service: Service) -> APIRouter:
         served = service.index(index)
 
         def work(task: ModelTask) -> SoundCollection:
-            known = served.library.index.files(set(body.paths))
-            for path in body.paths:
-                if path not in known:
-                    raise no_such_sound(served)
+            _check_indexed(served, body.paths)
             store.replace(served, name, body.paths)
+            return SoundCollection(name=name, paths=store.collection(served, name))
+
+        return await service.run(request, "files", work)
+
+    @routes.patch("/v1/collections/{name}", operation_id="change_collection")
+    async def change_collection(
+        body: CollectionChange, request: Request, name: Name, index: IndexName = None
+    ) -> SoundCollection:
+        """Add indexed sounds to a collection, and remove others. A missing collection is made."""
+        served = service.index(index)
+
+        def work(task: ModelTask) -> SoundCollection:
+            _check_indexed(served, body.add)
+            store.change(served, name, body.add, body.remove)
             return SoundCollection(name=name, paths=store.collection(served, name))
 
         return await service.run(request, "files", work)
@@ -162,6 +193,12 @@ def router(service: Service) -> APIRouter:
         return Status()
 
     return routes
+
+
+def _check_indexed(index: ServedIndex, sounds: Sequence[str]) -> None:
+    """Raise ApiError for a path that the index does not have."""
+    if index.library.index.files(set(sounds)).keys() != set(sounds):
+        raise no_such_sound(index)
 
 
 def _key(index: ServedIndex) -> str:
