@@ -136,6 +136,28 @@ def test_the_models_labels_are_a_filter(open_page: Open, demo_url: str) -> None:
     assert reader.names[:5] == ranking(demo_url, terms=terms, where=[f"label={label}"])[:5]
 
 
+def test_the_details_show_the_models_labels(open_page: Open, demo_url: str) -> None:
+    body = {"terms": [{"text": "a drum"}], "keywords": "auto", "k": 20}
+    hits = httpx.post(f"{demo_url}/v1/search/combined", json=body).json()["hits"]
+    row, labels = next((row, hit["labels"]) for row, hit in enumerate(hits) if hit["labels"])
+    reader = open_page(f"{demo_url}/?q=a+drum", height=1000)
+    reader.wait_for_hits()
+    reader.page.locator(f".row[data-row='{row}']").focus()
+    reader.page.keyboard.press("Enter")
+    chips = reader.page.locator(".details button.label")
+    chips.first.wait_for()
+    assert chips.all_inner_texts() == labels
+    assert reader.page.locator(".details .labels").get_attribute("title") == "The model's own guess, which can be wrong"
+    counts = httpx.get(f"{demo_url}/v1/facets", params={"fact": "labels"}).json()["values"]
+    count = next(each["count"] for each in counts if each["value"] == labels[0])
+    chips.first.click()
+    until(lambda: reader.total == count < 379, reader)
+    assert json.loads(reader.address["where"][0]) == {"labels": [labels[0]]}
+    assert chips.first.get_attribute("aria-pressed") == "true"
+    chips.first.click()
+    until(lambda: reader.total == 379, reader)
+
+
 def test_a_part_of_the_name_or_folder_is_a_filter(open_page: Open, demo_url: str) -> None:
     reader = open_page(demo_url)
     reader.wait_for_hits()

@@ -17,9 +17,11 @@ export function closeFilters(): void {
 
 const SHOWN = 7;
 
+const GUESS = "The model's own guess, which can be wrong";
+
 const FACETS: { fact: string; title: string; hint?: string; label?: (value: string | number) => string }[] = [
   { fact: "category", title: "Category" },
-  { fact: "labels", title: "Label", hint: "The model's own guess, which can be wrong" },
+  { fact: "labels", title: "Label", hint: GUESS },
   { fact: "tags", title: "Tags" },
   { fact: "rate", title: "Sample rate", label: (value) => kilohertz(Number(value)) },
   { fact: "channels", title: "Channels", label: (value) => channelsName(Number(value)) },
@@ -74,6 +76,28 @@ function chosenValues(fact: string): (string | number)[] {
 function toggleValue(fact: string, value: string | number): void {
   const chosen = chosenValues(fact);
   setFilter(fact, chosen.includes(value) ? chosen.filter((each) => each !== value) : [...chosen, value]);
+}
+
+/** The labels of a sound, which filter the search. */
+export function Labels({ labels }: { labels: string[] }) {
+  const chosen = chosenValues("labels");
+  return (
+    <span class="labels" title={GUESS}>
+      {labels.map((label) => (
+        <button
+          key={label}
+          type="button"
+          class="toggle label"
+          aria-pressed={chosen.includes(label)}
+          title={chosen.includes(label) ? "Show sounds with other labels, too" : "Show sounds with this label"}
+          onClick={() => toggleValue("labels", label)}
+        >
+          <bdi dir="auto">{visible(label)}</bdi>
+        </button>
+      ))}
+      <span class="quiet">the model’s guess</span>
+    </span>
+  );
 }
 
 /** A part of the name or of a folder. */

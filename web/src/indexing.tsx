@@ -6,7 +6,7 @@ import { show } from "./announce";
 import { updateIndex } from "./foot";
 import { count, plural, spoken, visible } from "./format";
 import { change, query } from "./query";
-import { indexes, indexing, settings } from "./server";
+import { changeOf, indexes, indexing, settings } from "./server";
 import type { IndexingState } from "./api";
 
 interface Skipped {
@@ -141,10 +141,16 @@ function Progress({ state }: { state: IndexingState }) {
 function useSkipped(state: IndexingState | null): Skipped | null {
   const [skipped, setSkipped] = useState<Skipped | null>(null);
   const index = query.value.index;
-  const phase = state?.state;
   useEffect(() => {
-    get<Skipped>("/v1/indexing/skipped", { index }).then(setSkipped, () => {});
-  }, [index, phase]);
+    let isHere = true;
+    get<Skipped>("/v1/indexing/skipped", { index }).then(
+      (value) => isHere && setSkipped(value),
+      () => {},
+    );
+    return () => {
+      isHere = false;
+    };
+  }, [index, changeOf(state)]);
   return skipped;
 }
 

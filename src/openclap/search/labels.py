@@ -173,6 +173,17 @@ def with_labels(index: Index, files: Any, where: Where = (), *, always: bool = F
     return cached[2]
 
 
+def labels_of(index: Index, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The labels of some files by path, those of most windows first; of a file that has none, none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    files = with_labels(index, index.facts(), always=True)
+    chosen = files.filter(pc.is_in(files.column("path"), value_set=pa.array(paths, pa.string())))
+    labels = chosen.column(LABELS_COLUMN).to_pylist()
+    return {path: tuple(own or ()) for path, own in zip(chosen.column("path").to_pylist(), labels, strict=True)}
+
+
 def labels_stamp(index: Index) -> tuple[int, int] | None:
     """Changes whenever the labels do; None without labels. Of an index in object storage, changes by other processes
     are not noticed: labels are read again when its files change."""
