@@ -111,7 +111,7 @@ function NamePart() {
       autocomplete="off"
       spellcheck={false}
       aria-label="Part of the name or folder"
-      placeholder="Part of the name or folder"
+      placeholder="In the name or folder"
       value={chosen?.contains ?? ""}
       onInput={(event) => {
         const text = event.currentTarget.value;

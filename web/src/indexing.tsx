@@ -128,14 +128,24 @@ function Progress({ state }: { state: IndexingState }) {
         </>
       )}
       {state.state === "done" && (
-        <p class="quiet">
-          {count(state.added)} added, {count(state.unchanged)} unchanged, {count(state.moved)} moved, {count(state.removed)} removed,{" "}
-          {count(state.skipped)} not read.
-        </p>
+        <p class="quiet">{summary(state)}</p>
       )}
       {(state.state === "failed" || state.state === "stopped") && <p>{state.message}</p>}
     </div>
   );
+}
+
+/** What a run found, without the zeros. */
+function summary({ added, unchanged, moved, removed, skipped }: IndexingState): string {
+  const counts: [number, string][] = [
+    [added, "added"],
+    [unchanged, "unchanged"],
+    [moved, "moved"],
+    [removed, "removed"],
+    [skipped, "not read"],
+  ];
+  const parts = counts.filter(([files]) => files).map(([files, what]) => `${count(files)} ${what}`);
+  return parts.length ? `${parts.join(", ")}.` : "The folders have no sounds.";
 }
 
 function useSkipped(state: IndexingState | null): Skipped | null {
