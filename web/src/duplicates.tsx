@@ -164,7 +164,7 @@ function asHit(file: DuplicateFile): Hit {
 function describe(file: DuplicateFile): string {
   const facts = [innerFolders(file.path), bytes(file.size), kilohertz(file.rate), channelsName(file.channels)];
   const relation = file.kind ? [`${file.kind}${file.similarity < 1 ? `, ${(100 * file.similarity).toFixed(1)}%` : ""}`] : [];
-  return [...relation, ...facts].join(" · ");
+  return [...relation, ...facts].join("\u00a0· ");
 }
 
 /** Go on with another file of the group at the same moment of the recording. */
