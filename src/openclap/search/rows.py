@@ -235,8 +235,8 @@ def unit_vector(vector: Any, dim: int) -> FloatArray:
 
 
 def with_paths(files: Any, paths: Collection[str]) -> Any:
-    """The rows of an Arrow table of files that have one of the paths. Of 250,000 files it takes 2 ms, and a query of the
-    table on the disk takes 20."""
+    """The rows of an Arrow table of files that have one of the paths. Among 250,000 files it takes 2 ms, and a query of
+    the table on the disk takes 20."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
