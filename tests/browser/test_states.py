@@ -222,7 +222,7 @@ def axe() -> str:
     ("width", "scheme"),
     [
         (360, "dark"),
-        (1280, "light"),
+        pytest.param(1280, "light", marks=pytest.mark.long),
         pytest.param(360, "light", marks=pytest.mark.long),
         pytest.param(1280, "dark", marks=pytest.mark.long),
     ],
