@@ -86,6 +86,7 @@ def test_rows_in_view_come_again_after_a_change_of_the_index(open_page: Open, de
     assert reader.page.evaluate("document.querySelector('.hits').scrollTop") == 250 * 60
 
 
+@pytest.mark.long
 def test_the_address_has_the_search(open_page: Open, demo_url: str) -> None:
     reader = open_page(demo_url)
     reader.wait_for_hits()
@@ -171,6 +172,7 @@ def test_the_details_show_the_models_labels(open_page: Open, demo_url: str) -> N
     until(lambda: reader.total == 379, reader)
 
 
+@pytest.mark.long
 def test_a_part_of_the_name_or_folder_is_a_filter(open_page: Open, demo_url: str) -> None:
     reader = open_page(demo_url)
     reader.wait_for_hits()
@@ -287,6 +289,7 @@ def test_a_dropped_sound_is_a_query_that_survives_a_reload(open_page: Open, demo
     reader.errors = [error for error in reader.errors if "400" not in error]  # Chromium logs every status
 
 
+@pytest.mark.long
 def test_a_pasted_sound_is_a_query(open_page: Open, demo_url: str) -> None:
     reader = open_page(demo_url)
     reader.wait_for_hits()
