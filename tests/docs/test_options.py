@@ -19,7 +19,8 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*(?:\.[a-z][\w-]*)*")
 RUNS = ("train", "finetune")
 """Commands that take the values of a recipe as options, too."""
 OTHER_PROGRAMS = {
-    "our benchmarks": "seconds rounds files lengths clips steps batch small large largest only seeds threads train made-labels",
+    "our benchmarks": "seconds rounds files lengths clips steps batch small large largest only seeds threads train "
+    "made-labels",
     "accelerate": "num_processes module",
     "any command": "help",
     "an unknown option, as an example": "note",
