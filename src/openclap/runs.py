@@ -26,6 +26,7 @@ from openclap.training.checkpointing import SHARDS, check_run_folder
 from openclap.training.config import TrainConfig, override
 from openclap.training.curves_page import write_report
 from openclap.training.finetune_config import FINETUNE_DEFAULTS, FinetuneMode, PairSplit, finetune_config, split_pairs
+from openclap.training.optimizer import TOWERS
 from openclap.training.teacher import load_teachers
 from openclap.training.trainer import OnRow, TrainingResult
 from openclap.types import Progress
@@ -238,12 +239,13 @@ def _recognise(path: Path, reading: ReadOptions, note: OnSentence) -> Recognised
 
 
 def _describe_run(config: TrainConfig, training_pairs: int, validation_pairs: int) -> str:
-    parts = {("audio_tower", "text_tower"): "the heads", (): "the whole model"}
+    parts = {TOWERS: "the heads", (): "the whole model"}
     trained = parts.get(config.frozen, "the parts that are not frozen")
     if config.lora:
         trained = f"the heads, and updates of rank {config.lora} to attention"
+    of_towers = "" if config.frozen == TOWERS and not config.lora else f" (towers {config.optim.tower_lr:g})"
     epochs = "1 epoch" if config.epochs == 1 else f"up to {config.epochs} epochs"
     return (
         f"{training_pairs} training pairs, {validation_pairs} validation pairs. Training {trained}: {epochs}, "
-        f"{config.batch_size} pairs a batch."
+        f"{config.batch_size} pairs a batch, learning rate {config.optim.lr:g}{of_towers}."
     )

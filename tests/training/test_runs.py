@@ -7,9 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 import openclap
 from openclap import runs
 from openclap.errors import ConfigError, DataError
+from openclap.training.finetune_config import FinetuneMode, finetune_config
 from openclap.training.logging import TrainingRow
 from support.errors import raises_naming
 from support.runs import MakeConfig
@@ -54,7 +58,33 @@ def test_finetune_splits_trains_and_compares(sounds: Path, tiny_model: Path, tmp
     assert result.model == tmp_path / "run" / "model" and not result.training.stopped
     assert [change.metric.key for change in result.changes][:2] == ["text_to_audio_R@1", "text_to_audio_R@10"]
     assert result.report == tmp_path / "run" / "report.html" and result.report.is_file()
-    assert any("4 training pairs, 2 validation pairs" in sentence for sentence in sentences)
+    (plan,) = (sentence for sentence in sentences if "4 training pairs, 2 validation pairs" in sentence)
+    assert plan.endswith("Training the heads: 1 epoch, 2 pairs a batch, learning rate 0.0005.")
+
+
+@pytest.mark.parametrize(
+    ("weight", "mode", "rate"),
+    [(0.03, "heads", 3e-4), (0.0146, "last", 1e-4), (0.03, "all", 2e-4), (2.0, "lora", 5e-4), (0.0, "heads", 5e-4)],
+)
+def test_the_rate_of_the_heads_is_a_hundredth_of_their_smallest_weights(
+    tiny_swin: Path, tmp_path: Path, weight: float, mode: FinetuneMode, rate: float
+) -> None:
+    model = openclap.load(tiny_swin)
+    with torch.no_grad():
+        for head in (model.clap.audio_head, model.clap.text_head):
+            for parameter in head.parameters():
+                parameter.fill_(1.0)
+        matrix = next(parameter for parameter in model.clap.text_head.parameters() if parameter.ndim > 1)
+        matrix.fill_(weight)
+        matrix[::2] *= -1
+    model.save(tmp_path / "start")
+    start = str(tmp_path / "start")
+    assert finetune_config(start, "", 100, mode=mode).optim.lr == rate
+    assert finetune_config(start, "", 100, mode=mode, options={"optim.lr": "7e-3"}).optim.lr == 7e-3
+
+
+def test_the_rate_for_the_bundled_model_is_the_documented_one() -> None:
+    assert finetune_config("mini", "", 100).optim.lr == 1e-4
 
 
 def test_finetune_refuses_identifiers_by_default(sounds: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ LEARNING_RATES: Mapping[FinetuneMode, tuple[float, float]] = {
     "lora": (5e-4, 5e-4),
     "all": (2e-4, 2e-5),
 }
-"""Learning rates of heads and towers."""
+"""The highest learning rates of heads and towers."""
+STEP_SHARE = 0.01
+"""The part of a head's typical weight that a step may change it by, at the full learning rate."""
 
 
 def finetune_defaults(pairs: int) -> FinetuneDefaults:
@@ -121,7 +123,8 @@ def finetune_config(
     model = load(start, tokenizer=options.get("tokenizer"))
     model.check_tokenizer()
     # Pretrained towers get a tenth of the heads' rate; LoRA's matrices are new, like heads.
-    lr, tower_lr = LEARNING_RATES[mode]
+    most, tower_lr = LEARNING_RATES[mode]
+    lr = head_learning_rate(model.clap, most)
     config = TrainConfig(
         start,
         data,
@@ -147,6 +150,23 @@ def finetune_config(
     if "freeze_batch_norm" not in chosen:
         config = replace(config, freeze_batch_norm=config.batch_size < LARGE_BATCH)
     return config
+
+
+def head_learning_rate(clap: CLAP, most: float) -> float:
+    """Choose the learning rate of the heads by the size of their weights, to one digit: `most` or less.
+
+    AdamW changes every weight by about the learning rate in each step, whatever its size: by 5e-4, which is a sixtieth
+    of the typical weight of a layer of 384 that torch initialised, and a twentieth of that of the bundled model's text
+    head. Small sets then make the model worse (docs/LOG.md, "The rate of fine-tuning").
+    """
+    sizes = [
+        float(parameter.detach().square().mean().sqrt())
+        for head in (clap.audio_head, clap.text_head)
+        for parameter in head.parameters()
+        if parameter.ndim > 1
+    ]
+    smallest = min((size for size in sizes if size > 0), default=math.inf)
+    return min(most, float(f"{STEP_SHARE * smallest:.0e}"))
 
 
 def frozen_parts(clap: CLAP, mode: FinetuneMode) -> tuple[str, ...]:
