@@ -12,8 +12,12 @@ import torch
 
 import openclap
 from openclap import runs
+from openclap.data.build import pack
 from openclap.errors import ConfigError, DataError
-from openclap.training.finetune_config import FinetuneMode, finetune_config
+from openclap.evals.validation import RetrievalValidation
+from openclap.sources import read_table
+from openclap.training.config import parse_caption_fields
+from openclap.training.finetune_config import FinetuneMode, finetune_config, split_pairs
 from openclap.training.logging import TrainingRow
 from support.errors import raises_naming
 from support.runs import MakeConfig
@@ -85,6 +89,26 @@ def test_the_rate_of_the_heads_is_a_hundredth_of_their_smallest_weights(
 
 def test_the_rate_for_the_bundled_model_is_the_documented_one() -> None:
     assert finetune_config("mini", "", 100).optim.lr == 1e-4
+
+
+def test_captions_of_other_fields_are_recognised_and_validated(sounds: Path, tiny_model: Path, tmp_path: Path) -> None:
+    records = [replace(record, title=f"take {record.id}") for record in read_table(sounds / "sounds.csv")]
+    pack(records, tmp_path / "set", splits={"all": 1.0})
+    shards = tmp_path / "set" / "all"
+    for tar in shards.glob("*.tar"):  # shards of others, with their captions under another key
+        content = tar.read_bytes().replace(b'"text": ', b'"note": ')
+        tar.write_bytes(content)
+    fields = parse_caption_fields(["note=1", "original_data.title=0"])
+    split = split_pairs(shards, tmp_path / "run", validation_fraction=0.34, fields=fields)
+    assert split.train.folder == shards and (len(split.train), len(split.validation)) == (4, 2)
+    captions = {record.id: record.captions for record in records}
+    clips = RetrievalValidation(split.validation, fields=fields).clips.clips
+    assert sorted(clip.captions for clip in clips) == sorted(captions[clip.title.split()[1]] for clip in clips)
+    title = RetrievalValidation(split.validation, fields={"original_data.title": 1.0}).clips.clips
+    assert all(clip.captions == (clip.title,) for clip in title)
+    with raises_naming(DataError, "original_data.titel"):
+        options = {"caption_fields": "original_data.titel=1", "epochs": 1}
+        runs.finetune(tmp_path / "set" / "all", tiny_model, tmp_path / "other", validation_fraction=0.34, **options)
 
 
 def test_finetune_refuses_identifiers_by_default(sounds: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from openclap.captions.rules import Caption
 from openclap.data.build import build
 from openclap.data.config import DataConfig
 from openclap.data.manifest import SkippedRecord
-from openclap.data.shards import ShardIndex, captions_of_json, index_shards
+from openclap.data.shards import TEXT, Fields, ShardIndex, captions_of_fields, index_shards
 from openclap.data.split import shortfalls, split_by_group
 from openclap.errors import ConfigError, DataError
 from openclap.loading import load
@@ -243,6 +243,7 @@ def split_pairs(
     validation_fraction: float = 0.2,
     seed: int = 0,
     channels: Channels = "mean",
+    fields: Fields = TEXT,
     processes: int = 1,
     progress: Progress | None = None,
 ) -> PairSplit:
@@ -256,13 +257,14 @@ def split_pairs(
         check: builds the check of captions that runs before anything is packed.
         validation_fraction: the share of pairs for validation, where `sounds` have no splits.
         channels: how sounds with several channels become mono (`openclap.audio.mono`).
+        fields: the fields of a sample's JSON that hold captions, of shards that are used in place.
 
     Raises DataError for no pairs, or too few.
     """
-    split = _split_in_place(sounds, validation_fraction, seed)
+    split = _split_in_place(sounds, validation_fraction, seed, fields)
     if split is not None and check:
         caption_check = check(RecognisedCollection(sounds.absolute(), "shards", lambda: iter(()), ""))
-        for captions in _sample_captions(split.train):
+        for captions in _sample_captions(split.train, fields):
             caption_check.add(captions)
         caption_check.finish()
     if split is None:
@@ -274,19 +276,19 @@ def split_pairs(
     return split
 
 
-def _split_in_place(sounds: Path, fraction: float, seed: int) -> PairSplit | None:
+def _split_in_place(sounds: Path, fraction: float, seed: int, fields: Fields = TEXT) -> PairSplit | None:
     """Split shards in LAION's layout; None for anything else."""
     if sounds.suffix == ".tar" and sounds.is_file():
-        return _split_laion(index_shards(sounds.parent, sounds.name), fraction, seed)
+        return _split_laion(index_shards(sounds.parent, sounds.name), fraction, seed, fields)
     if _has_tars(sounds):
-        return _split_laion(index_shards(sounds), fraction, seed)
+        return _split_laion(index_shards(sounds), fraction, seed, fields)
     if not _has_tars(sounds / TRAIN):
         return None
     validation = next((sounds / name for name in VALIDATION_SPLITS if _has_tars(sounds / name)), None)
     train = index_shards(sounds / TRAIN)
     if validation is None:
-        return _split_laion(train, fraction, seed)
-    return PairSplit(train, index_shards(validation)) if _is_laion_layout(train) else None
+        return _split_laion(train, fraction, seed, fields)
+    return PairSplit(train, index_shards(validation)) if _is_laion_layout(train, fields) else None
 
 
 def _pack(  # noqa: PLR0917
@@ -313,8 +315,8 @@ def _has_tars(folder: Path) -> bool:
     return any(path.is_file() for path in folder.glob("*.tar"))
 
 
-def _split_laion(index: ShardIndex, fraction: float, seed: int) -> PairSplit | None:
-    return split_index(index, fraction, seed) if _is_laion_layout(index) else None
+def _split_laion(index: ShardIndex, fraction: float, seed: int, fields: Fields) -> PairSplit | None:
+    return split_index(index, fraction, seed) if _is_laion_layout(index, fields) else None
 
 
 def at_least_two(fraction: float, pairs: int) -> float:
@@ -327,15 +329,16 @@ def at_least_two(fraction: float, pairs: int) -> float:
     return 1 - least if (1 - fraction) * pairs < ROUNDS_TO_TWO else fraction
 
 
-def _is_laion_layout(index: ShardIndex) -> bool:
-    """Check that most sounds have a JSON with captions in LAION's place. Damaged samples are skipped later."""
+def _is_laion_layout(index: ShardIndex, fields: Fields) -> bool:
+    """Check that most sounds have a JSON with captions in LAION's place or in one of the chosen fields. Damaged samples
+    are skipped later."""
     # Mostly sounds without a JSON: another layout, which a source has to read.
     if 2 * len(index) < len(index) + index.unpaired:
         return False
     # The first readable sample decides: a set has one layout.
     for number in range(min(len(index), LAYOUT_SAMPLES)):
         try:
-            return bool(index.read_sample(number).captions)
+            return bool(index.read_sample(number, TEXT | dict(fields)).captions)
         except DataError:
             continue
     return False
@@ -373,12 +376,13 @@ def _read_groups(index: ShardIndex) -> list[str]:
     ]
 
 
-def _sample_captions(index: ShardIndex) -> Iterator[list[Caption]]:
+def _sample_captions(index: ShardIndex, fields: Fields) -> Iterator[list[Caption]]:
     """Read the captions of at most CHECKED_SAMPLES samples, spread over all shards."""
     # Spread over the shards, because neighbours in a tar often come from one source.
     for number in range(0, len(index), -(-len(index) // CHECKED_SAMPLES) or 1):
         try:
-            yield [Caption(text, "given") for text in captions_of_json(json.loads(_read_json(index, number)))]
+            by_field = captions_of_fields(json.loads(_read_json(index, number)), fields)
+            yield [Caption(text, "given") for captions in by_field.values() for text in captions]
         except ValueError:
             continue  # a damaged sample is reported when it is read for training
 
