@@ -338,7 +338,7 @@ def _is_laion_layout(index: ShardIndex, fields: Fields) -> bool:
     # The first readable sample decides: a set has one layout.
     for number in range(min(len(index), LAYOUT_SAMPLES)):
         try:
-            return bool(index.read_sample(number, TEXT | dict(fields)).captions)
+            return bool(index.read_sample(number, {**TEXT, **fields}).captions)
         except DataError:
             continue
     return False
