@@ -70,6 +70,7 @@ def test_what_the_objective_learned_is_averaged_too(make_config: MakeConfig, tmp
     assert mean == pytest.approx(0.75 * -10.0 + 0.25 * trained, abs=1e-5)
 
 
+@pytest.mark.long
 def test_a_resumed_run_ends_with_the_same_mean(make_config: MakeConfig, tmp_path: Path) -> None:
     def stop(row: TrainingRow) -> None:
         if row["step"] == 7:
