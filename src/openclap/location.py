@@ -167,14 +167,16 @@ def above_background(embedder: Embedder, names: Sequence[str], template: str = L
     return score
 
 
-_BACKGROUNDS: WeakKeyDictionary[Runtime, Vectors] = WeakKeyDictionary()
-"""The embedded background of each model in memory, for many recordings."""
+_BACKGROUNDS: WeakKeyDictionary[Runtime, tuple[str, Vectors]] = WeakKeyDictionary()
+"""The embedded background of each model in memory, for many recordings, and the digest of the weights that made it."""
 
 
 def _background(embedder: Embedder) -> Vectors:
-    if embedder.runtime not in _BACKGROUNDS:
-        _BACKGROUNDS[embedder.runtime] = embedder.embed_text(descriptions())
-    return _BACKGROUNDS[embedder.runtime]
+    # Weights in memory may be trained further.
+    digest = embedder.runtime.weights_digest()
+    if _BACKGROUNDS.get(embedder.runtime, ("",))[0] != digest:
+        _BACKGROUNDS[embedder.runtime] = digest, embedder.embed_text(descriptions())
+    return _BACKGROUNDS[embedder.runtime][1]
 
 
 def spans_of(timeline: Timeline, rule: SpanRule) -> tuple[Span, ...]:

@@ -107,7 +107,7 @@ def test_a_large_request_does_not_hold_up_a_small_one(gate: Gate, start: Callabl
 
 def test_texts_do_not_wait_behind_all_waveforms(gate: Gate, start: Callable[..., ModelThread]) -> None:
     """Where waveforms go one by one, texts take turns with them. Waveforms of one request keep their order."""
-    gate.name = "onnxruntime fp32"
+    gate.batches_waves = False
     model = start(batch_size=4, wait_s=0.0)
     with ThreadPoolExecutor(3) as pool, ModelTask() as sounds, ModelTask() as texts:
         held = pool.submit(model.embed, ModelTask(), "audio", [np.zeros(4, np.float32)])

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from openclap.cli.console import note, print_json, print_table, progress, shown
 from openclap.cli.model_options import ModelOptions
-from openclap.text.prompts import LABEL
+from openclap.text.prompts import LABEL, prompts
 
 if TYPE_CHECKING:
     from openclap.location import Location
@@ -67,14 +67,20 @@ def locate(
         Print one JSON object instead of a table.
     """
     from openclap import location
+    from openclap.audio.opened import opened
     from openclap.embedder import distinct_labels
     from openclap.errors import ConfigError
+    from openclap.limits import check_count
 
     # Checked before the model is loaded, which takes seconds.
     if not descriptions:
         example = f"openclap locate {shown(file)} 'a dog barking'"
         raise ConfigError(f"No description was given, expected one or more: {example}.")
     names = distinct_labels(descriptions)
+    prompts(names, template)
+    check_count("--batch-size", batch_size)
+    with opened(file):
+        pass
     if svg is not None and not svg.absolute().parent.is_dir():
         raise ConfigError(f"{svg}: there is no folder {shown(svg.absolute().parent)} for the picture. Create it first.")
     if scores and not json:

@@ -87,8 +87,9 @@ def serve(
 
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "sse_starlette"):
         require(package, "serve")
+    from openclap.paths import is_loopback
     from openclap.server.metrics import Metrics
-    from openclap.server.security import Access, BodyLimits, host_names, is_loopback
+    from openclap.server.security import Access, BodyLimits, host_names
     from openclap.server.service import Limits, Service
 
     check_count("--port", port, least=0, most=65535)
@@ -118,7 +119,7 @@ def url(host: str, port: int) -> str:
 def read_token(host: str, token_file: Path | None) -> str | None:
     """The token of --token-file or of the environment. Raises ConfigError when a server on `host` must have one."""
     from openclap.errors import ConfigError
-    from openclap.server.security import is_loopback
+    from openclap.paths import is_loopback
 
     token = os.environ.get(TOKEN_VARIABLE)
     if token_file is not None:

@@ -39,10 +39,6 @@ Vector = NDArray[np.float32]
 
 BATCH = 16
 """Most inputs in one forward pass."""
-ONE_BY_ONE = "onnxruntime"
-"""The runtime that embeds waveforms one by one (`CPU_CLIPS` in `runtimes.onnx`). A batch of them would only make texts
-wait. On a CPU, torch gains nothing by batches either, but the last digits of its results depend on them: so all windows
-of a single client's sound share a batch, as they do in a command, and both print the same."""
 WAIT_S = 0.003
 """Time for which the first input of a batch waits for others. During a forward pass the next batch gathers anyway."""
 
@@ -153,7 +149,9 @@ class ModelThread:
     ) -> None:
         self.runtime = runtime
         self._wait_s, self._observe = wait_s, observe
-        waves = 1 if runtime.name.startswith(ONE_BY_ONE) else batch_size
+        # On a CPU, torch gains nothing by batches either, but the last digits of its results depend on them: so all
+        # windows of a single client's sound share a batch, as they do in a command, and both print the same.
+        waves = batch_size if runtime.batches_waves else 1
         self._batch_sizes: dict[Modality, int] = {"audio": waves, "text": batch_size}
         self._turns: list[Modality] = ["text", "audio"]
         self._queues: dict[Modality, _Queue] = {"audio": _Queue(), "text": _Queue()}
@@ -251,6 +249,7 @@ class BatchedRuntime:
     def __init__(self, model: ModelThread, task: ModelTask) -> None:
         self._model, self._task = model, task
         self.name, self.precision = model.runtime.name, model.runtime.precision
+        self.batches_waves = model.runtime.batches_waves
         self.signature: Signature = model.runtime.signature
 
     @property
