@@ -101,12 +101,15 @@ def unit(vector_ND: np.ndarray) -> np.ndarray:
 
 
 def fill(index: Index, folder: Path, made: Made, count: int) -> np.ndarray:
-    """Write windows and files to the tables, and return the vectors, mapped."""
+    """Write windows and files to the tables, and return the vectors, mapped. Those of an index of fewer dimensions have
+    the first ones: the rotation spread what they have in common over all."""
     import pyarrow as pa
 
-    vectors_ND = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, (count, DIM))
+    dim = index.identity.dim
+    vectors_ND = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, (count, dim))
     first = 0
-    for part_ND in made.windows(count):
+    for whole_ND in made.windows(count):
+        part_ND = unit(whole_ND[:, :dim].astype(np.float32)).astype(np.float16) if dim < DIM else whole_ND
         numbers = np.arange(first, first + len(part_ND))
         files = numbers // WINDOWS_OF_A_FILE
         files[numbers < NEAR_EQUAL] = 0
@@ -115,9 +118,9 @@ def fill(index: Index, folder: Path, made: Made, count: int) -> np.ndarray:
             "hash": [f"{file:064x}" for file in files],
             "start_s": 10.0 * place,
             "end_s": 10.0 * place + 10.0,
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(part_ND.ravel()), DIM),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(part_ND.ravel()), dim),
         }
-        index._windows.add(pa.table(columns, schema=windows_schema(DIM)))
+        index._windows.add(pa.table(columns, schema=windows_schema(dim)))
         rows = [FileRow(f"/s/{file}.wav", f"{file:064x}", 1, 1, 40.0, 48000, 2) for file in np.unique(files)]
         index._files.add(files_table(rows))
         vectors_ND[first : first + len(part_ND)] = part_ND

@@ -131,6 +131,8 @@ def test_duplicates_are_played_side_by_side_and_judged(open_page: Open, served: 
     assert sorted(names) == ["a.ogg", "copy.ogg", "later.wav"]
     reader.page.get_by_label("Play a.ogg").click()
     until(lambda: reader.playing()["at_s"] > 1.5, reader)
+    reader.page.locator(".foot button[aria-label=Pause]").click()
+    until(lambda: not reader.playing()["is_playing"], reader)
     before = reader.playing()["at_s"]
     # The same moment of the recording, in a file that begins a second later.
     reader.page.get_by_role("button", name="ABC"[names.index("later.wav")], exact=True).click()
@@ -173,3 +175,26 @@ def test_the_map_plays_and_selects(open_page: Open, demo_url: str) -> None:
     before = reader.page.locator(".map-name").count() and reader.page.inner_text(".map-name")
     reader.page.keyboard.press("ArrowRight")
     until(lambda: reader.page.inner_text(".map-name") != before, reader)
+
+
+@pytest.mark.long
+def test_the_map_plays_the_last_sound_pointed_at(open_page: Open, demo_url: str) -> None:
+    reader = open_page(f"{demo_url}/?view=map")
+    canvas = reader.page.locator(".map canvas")
+    canvas.wait_for()
+    paths = httpx.get(f"{demo_url}/v1/map").json()["paths"]
+
+    def delay(route: Any) -> None:
+        if Path(paths[0]).name in route.request.url:
+            reader.page.wait_for_timeout(600)
+        route.continue_()
+
+    reader.page.route("**/v1/sounds?*", delay)
+    canvas.focus()
+    reader.page.keyboard.press("ArrowRight")
+    reader.page.keyboard.press("ArrowRight")
+    name = reader.page.locator(".map-name")
+    until(lambda: name.inner_text() != Path(paths[0]).name, reader)
+    reader.page.locator(".foot").wait_for()
+    reader.page.wait_for_timeout(1000)
+    assert reader.playing()["name"] == name.inner_text()

@@ -130,7 +130,7 @@ def test_the_page_goes_on_when_the_server_is_back(open_page: Open, demo_home: Pa
     again = ServerProcess(index, port=int(server.url.rpartition(":")[2]), environment=environment)
     try:
         until(lambda: reader.page.locator(".banner").count() == 0, reader, 20)
-        until(lambda: reader.names[:1] == ["scratch-dog1.ogg"], reader)
+        until(lambda: reader.names[0].startswith("scratch-dog"), reader)
     finally:
         again.process.kill()
         again.process.wait()
@@ -145,11 +145,10 @@ def test_indexing_shows_progress_and_failures(open_page: Open, served: Serve, tm
     reader.page.get_by_role("button", name="Update the index").click()
     reader.page.wait_for_selector(".skipped")
     assert "broken.wav" in reader.page.inner_text(".skipped td")
-    assert "2 added" in reader.page.inner_text(".progress")
+    until(lambda: "2 added, 1 not read." in reader.page.inner_text(".progress"), reader)
     until(lambda: reader.page.inner_text(".status") == "2 sounds", reader)
     reader.page.get_by_role("button", name="Back to the search").click()
-    reader.wait_for_hits()
-    assert reader.names == ["a.ogg", "b.ogg"]
+    until(lambda: reader.names == ["a.ogg", "b.ogg"], reader)
 
 
 HOSTILE = [
@@ -226,7 +225,7 @@ def axe() -> str:
     ("width", "scheme"),
     [
         (360, "dark"),
-        (1280, "light"),
+        pytest.param(1280, "light", marks=pytest.mark.long),
         pytest.param(360, "light", marks=pytest.mark.long),
         pytest.param(1280, "dark", marks=pytest.mark.long),
     ],
@@ -251,6 +250,7 @@ def test_axe_finds_nothing(open_page: Open, demo_url: str, scheme: str, width: i
     reader.page.locator(".row[data-row='2']").focus()
     reader.page.keyboard.press("Enter")
     reader.page.get_by_role("button", name="Spectrogram").click()
+    reader.page.wait_for_selector(".slider:not(.waiting) .surfer > div")
     reader.drag(".slider", 0.3, 0.6)
     reader.page.wait_for_selector(".part-bar")
     assert violations() == []

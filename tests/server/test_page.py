@@ -6,6 +6,7 @@ import base64
 import io
 import time
 import wave
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -243,9 +244,14 @@ def test_labels_are_counted_and_filter(serve_own: Callable[..., Served], own: Li
         for terms in ([], [{"text": "a tone"}]):
             body = client.post("/v1/search/combined", json={"terms": terms, "where": where}).json()
             assert body["total"] == len(body["hits"]) == count
+            assert all(label in hit["labels"] for hit in body["hits"])
         assert client.get("/v1/facets", params={"fact": "rate", "where": f"label={label}"}).json()["values"] == [
             {"value": RATE, "count": count}
         ]
+    hits = client.post("/v1/search/combined", json={}).json()["hits"]
+    assert Counter(label for hit in hits for label in hit["labels"]) == counts
+    for hit in hits:
+        assert client.get("/v1/sounds", params={"path": hit["path"]}).json()["labels"] == hit["labels"]
     groups = client.get("/v1/map", params={"group": "labels"}).json()
     assert set(groups["groups"]) <= set(counts) and len(groups["group"]) == 6
 

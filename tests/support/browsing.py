@@ -57,12 +57,13 @@ class Reader:
         self.wait_for_hits(text)
 
     def wait_for_hits(self, text: str | None = None) -> None:
-        """Wait until the hits are those of the address."""
-        self.page.wait_for_selector("[role=grid][aria-busy=false] .row[data-path]")
-        if text is not None:
-            self.wait_for("text => new URLSearchParams(location.search).get('q') === text", text)
-            self.page.wait_for_timeout(150)  # the pause after typing
-            self.page.wait_for_selector("[role=grid][aria-busy=false] .row[data-path]")
+        """Wait until the hits are those of the address, and the address has a text. The list is busy from the first
+        key until the hits of the last one."""
+        self.wait_for(
+            """text => (text === null || new URLSearchParams(location.search).get("q") === text)
+                && document.querySelector("[role=grid][aria-busy=false] .row[data-path]") !== null""",
+            text,
+        )
 
     @property
     def names(self) -> list[str]:

@@ -24,6 +24,8 @@ export interface Hit {
   keywords: string[];
   fit: number | null;
   words: string[];
+  /** The model's own guesses. */
+  labels: string[];
 }
 
 export interface SearchInfo {

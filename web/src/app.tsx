@@ -133,10 +133,11 @@ function SearchView() {
 }
 
 function Summary() {
-  const { state, total, info, of, ms } = results.value;
+  const { state, total, info, of, ms, error } = results.value;
+  const hasFailed = state === "failed" && error?.status !== 0;
   const text = of?.text.trim();
   const isQuery = Boolean(text) || Boolean(of?.sounds.length);
-  const sentence = of && total ? plural(total, "sound") : "";
+  const sentence = of && total && !hasFailed ? plural(total, "sound") : "";
   const order = isQuery ? ", best first" : " by folder and name";
   useEffect(() => {
     if (state !== "ready" || !of) return;

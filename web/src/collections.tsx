@@ -1,6 +1,6 @@
 // Collections: a star in each row, a view of what was starred, and its export as CSV.
 
-import { computed, effect, signal } from "@preact/signals";
+import { batch, computed, effect, signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { get, post, remove, type Hit, type SearchAnswer } from "./api";
 import { announce, show } from "./announce";
@@ -18,6 +18,8 @@ const names = signal<string[]>([]);
 /** The collection that stars add to, and its sounds. */
 const chosen = signal(localStorage.getItem("collection") ?? FIRST_NAME);
 const paths = signal<string[]>([]);
+/** Whether `paths` are those of the chosen collection, and not still on their way. */
+const isLoaded = signal(false);
 const starred = computed(() => new Set(paths.value));
 
 function url(name: string): string {
@@ -41,6 +43,7 @@ async function load(): Promise<void> {
   const stored = listed.includes(name) ? (await get<{ paths: string[] }>(url(name))).paths : [];
   if (name !== chosen.peek()) return;
   names.value = listed;
+  isLoaded.value = true;
   if (!changes) paths.value = stored;
 }
 
@@ -113,7 +116,12 @@ export function StarAll({ paths: added }: { paths: string[] }) {
 
 function choose(name: string): void {
   localStorage.setItem("collection", name);
-  chosen.value = name;
+  if (name === chosen.peek()) return;
+  batch(() => {
+    chosen.value = name;
+    paths.value = [];
+    isLoaded.value = false;
+  });
 }
 
 export function CollectionsView() {
@@ -135,7 +143,7 @@ export function CollectionsView() {
         <p class="quiet">
           {plural(paths.value.length, "sound")} in <bdi>{visible(chosen.value)}</bdi>. Stars in the search add to it.
         </p>
-      ) : (
+      ) : isLoaded.value && (
         <div class="empty">
           <Icon name="star" />
           <h2>
@@ -232,7 +240,9 @@ export function useFacts(wanted: string[]): { hits: Hit[]; failed: string } {
       isHere = false;
     };
   }, [key]);
-  return state;
+  // Those of an earlier list that are still wanted, until the others are there.
+  const isWanted = new Set(wanted);
+  return { ...state, hits: state.hits.filter((hit) => isWanted.has(hit.path)) };
 }
 
 const COLUMNS = ["path", "duration_s", "rate", "channels", "caption", "tags", "category", "licence", "artist", "title"] as const;
@@ -250,11 +260,13 @@ function csv(hits: Hit[]): string {
 }
 
 async function exportCsv(): Promise<void> {
+  const name = chosen.peek();
+  const address = url(name);
   try {
-    const text = csv(await afterChanges(() => factsOf(paths.peek())));
+    const text = csv(await afterChanges(async () => factsOf((await get<{ paths: string[] }>(address)).paths)));
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    link.download = `${chosen.peek().replace(/[^\p{L}\p{N} _-]/gu, "_")}.csv`;
+    link.download = `${name.replace(/[^\p{L}\p{N} _-]/gu, "_")}.csv`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   } catch (error) {

@@ -1,7 +1,7 @@
 // Review of duplicates: groups of files that are the same recording, played side by side, and judged.
 
 import { signal } from "@preact/signals";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { get, post, remove, type Hit } from "./api";
 import { show } from "./announce";
 import { SoundRow } from "./collections";
@@ -10,7 +10,7 @@ import { bytes, channelsName, count, innerFolders, kilohertz, plural, visible } 
 import { IconButton } from "./icons";
 import * as player from "./player";
 import { query } from "./query";
-import { onEvent } from "./server";
+import { changeOf, onEvent } from "./server";
 
 interface State {
   state: "idle" | "running" | "done" | "failed" | "stopped";
@@ -19,7 +19,7 @@ interface State {
   message: string | null;
 }
 
-type DuplicateFile = Omit<Hit, "start_s" | "end_s" | "score" | "fit" | "words"> & {
+type DuplicateFile = Omit<Hit, "start_s" | "end_s" | "score" | "fit" | "words" | "labels"> & {
   kind: string;
   similarity: number;
   offset_s: number;
@@ -52,15 +52,23 @@ export function DuplicatesView() {
   const [withJudged, setWithJudged] = useState(false);
   const [answer, setAnswer] = useState<Answer | null>(null);
   const { index } = query.value;
-  const phase = state.value?.state;
-  const reload = (): Promise<void> =>
-    get<Answer>("/v1/duplicates", { index, page, page_size: PAGE_SIZE, judged: String(withJudged) }).then(setAnswer, (error: Error) =>
-      show(error.message, "error"),
-    );
-  useEffect(() => void reload(), [index, page, withJudged, phase]);
+  const latest = useRef(0);
+  const reload = async (): Promise<void> => {
+    const own = ++latest.current;
+    try {
+      const found = await get<Answer>("/v1/duplicates", { index, page, page_size: PAGE_SIZE, judged: String(withJudged) });
+      if (own === latest.current) setAnswer(found);
+    } catch (error) {
+      show((error as Error).message, "error");
+    }
+  };
+  useEffect(() => void reload(), [index, page, withJudged, changeOf(state.value)]);
   const now = state.value ?? answer?.state;
   const number = answer ? answer.groups + (withJudged ? answer.judged : 0) : 0;
   const pages = Math.max(1, Math.ceil(number / PAGE_SIZE));
+  useEffect(() => {
+    if (page > pages) setPage(pages); // the last group of the last page was judged
+  }, [page, pages]);
   return (
     <main class="view list-view">
       <h1>Duplicates</h1>
@@ -150,13 +158,13 @@ function Run({ state: now }: { state: State | null }) {
 }
 
 function asHit(file: DuplicateFile): Hit {
-  return { ...file, start_s: 0, end_s: file.duration_s, score: 0, fit: null, words: [] };
+  return { ...file, start_s: 0, end_s: file.duration_s, score: 0, fit: null, words: [], labels: [] };
 }
 
 function describe(file: DuplicateFile): string {
   const facts = [innerFolders(file.path), bytes(file.size), kilohertz(file.rate), channelsName(file.channels)];
   const relation = file.kind ? [`${file.kind}${file.similarity < 1 ? `, ${(100 * file.similarity).toFixed(1)}%` : ""}`] : [];
-  return [...relation, ...facts].join(" · ");
+  return [...relation, ...facts].join("\u00a0· ");
 }
 
 /** Go on with another file of the group at the same moment of the recording. */

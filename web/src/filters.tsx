@@ -17,9 +17,11 @@ export function closeFilters(): void {
 
 const SHOWN = 7;
 
+const GUESS = "The model's own guess, which can be wrong";
+
 const FACETS: { fact: string; title: string; hint?: string; label?: (value: string | number) => string }[] = [
   { fact: "category", title: "Category" },
-  { fact: "labels", title: "Label", hint: "The model's own guess, which can be wrong" },
+  { fact: "labels", title: "Label", hint: GUESS },
   { fact: "tags", title: "Tags" },
   { fact: "rate", title: "Sample rate", label: (value) => kilohertz(Number(value)) },
   { fact: "channels", title: "Channels", label: (value) => channelsName(Number(value)) },
@@ -76,6 +78,28 @@ function toggleValue(fact: string, value: string | number): void {
   setFilter(fact, chosen.includes(value) ? chosen.filter((each) => each !== value) : [...chosen, value]);
 }
 
+/** The labels of a sound, which filter the search. */
+export function Labels({ labels }: { labels: string[] }) {
+  const chosen = chosenValues("labels");
+  return (
+    <span class="labels" title={GUESS}>
+      {labels.map((label) => (
+        <button
+          key={label}
+          type="button"
+          class="toggle label"
+          aria-pressed={chosen.includes(label)}
+          title={chosen.includes(label) ? "Show sounds with other labels, too" : "Show sounds with this label"}
+          onClick={() => toggleValue("labels", label)}
+        >
+          <bdi dir="auto">{visible(label)}</bdi>
+        </button>
+      ))}
+      <span class="quiet">the model’s guess</span>
+    </span>
+  );
+}
+
 /** A part of the name or of a folder. */
 function NamePart() {
   const chosen = query.value.where.path as Partial<Contains> | undefined;
@@ -87,7 +111,7 @@ function NamePart() {
       autocomplete="off"
       spellcheck={false}
       aria-label="Part of the name or folder"
-      placeholder="Part of the name or folder"
+      placeholder="In the name or folder"
       value={chosen?.contains ?? ""}
       onInput={(event) => {
         const text = event.currentTarget.value;

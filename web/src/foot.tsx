@@ -1,5 +1,6 @@
 // The bar at the foot: the current sound, its waveform as a slider, and, when it is open, all that can be done with it.
 
+import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useSignalEffect } from "@preact/signals";
 import WaveSurfer from "wavesurfer.js";
@@ -7,6 +8,7 @@ import RegionsPlugin from "wavesurfer.js/plugins/regions";
 import { get, post, ServerError, type Spectrogram } from "./api";
 import { announce, show } from "./announce";
 import { bytes, channelsName, clock, clockIn, folderOf, kilohertz, nameOf, spoken, visible } from "./format";
+import { Labels } from "./filters";
 import { cursor, dragOut, goTo, isOpen, LESS, MORE, termOf } from "./hits";
 import { Icon, IconButton } from "./icons";
 import * as player from "./player";
@@ -290,7 +292,7 @@ async function reveal(path: string): Promise<void> {
 
 function Details({ sound }: { sound: player.Playable }) {
   const hit = results.value.hits.find((each) => each?.path === sound.path) ?? (sound as Hit);
-  const facts: [string, string | null | undefined][] = [
+  const facts: [string, ComponentChildren][] = [
     ["Caption", hit.caption],
     ["Title", hit.title],
     ["Artist", hit.artist],
@@ -298,6 +300,7 @@ function Details({ sound }: { sound: player.Playable }) {
     ["Comment", hit.comment],
     ["Category", [hit.category, hit.subcategory].filter(Boolean).join(" · ") || null],
     ["Tags", [...(hit.tags ?? []), ...(hit.keywords ?? [])].join(", ") || null],
+    [hit.labels?.length === 1 ? "Label" : "Labels", hit.labels?.length ? <Labels labels={hit.labels} /> : null],
     ["Licence", hit.licence],
     ["Format", `${kilohertz(sound.rate)} · ${channelsName(sound.channels)}${hit.size ? ` · ${bytes(hit.size)}` : ""}`],
     [hit.date ? "Date" : "Modified", hit.date ?? hit.modified?.slice(0, 10)],
@@ -338,7 +341,7 @@ function Details({ sound }: { sound: player.Playable }) {
                 <div key={name}>
                   <dt>{name}</dt>
                   <dd>
-                    <bdi dir="auto">{visible(value)}</bdi>
+                    {typeof value === "string" ? <bdi dir="auto">{visible(value)}</bdi> : value}
                   </dd>
                 </div>
               ),

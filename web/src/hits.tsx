@@ -6,7 +6,7 @@ import type { Hit } from "./api";
 import { channelsName, clock, clockIn, innerFolders, kilohertz, nameOf, visible } from "./format";
 import { IconButton } from "./icons";
 import { current, isPlaying, isWhole, load, play, soundAddress, toggle } from "./player";
-import { addSound, type SoundTerm } from "./query";
+import { addSound, isSameSearch, query, type SoundTerm } from "./query";
 import { fetchHits, results } from "./search";
 import { rowActions } from "./extensions";
 import { Waveform } from "./waveform";
@@ -74,9 +74,9 @@ export function HitList() {
   const first = Math.max(0, Math.floor(view.top / view.rowHeight) - OVERSCAN);
   const last = Math.min(total, Math.ceil((view.top + view.height) / view.rowHeight) + OVERSCAN);
   useEffect(() => {
-    const timer = setTimeout(() => void fetchHits(first, last), FETCH_MS); // rows that scroll past ask for nothing
+    const timer = setTimeout(() => fetchHits(first, last), FETCH_MS); // rows that scroll past ask for nothing
     return () => clearTimeout(timer);
-  }, [first, last, of]);
+  }, [first, last, hits]);
 
   useSignalEffect(() => {
     void focusCursor.value;
@@ -104,7 +104,7 @@ export function HitList() {
       aria-label="Sounds"
       aria-rowcount={total}
       aria-colcount={4}
-      aria-busy={state === "loading"}
+      aria-busy={state === "loading" || !isSameSearch(of, query.value)}
       onScroll={measure}
     >
       <div class="hits-space" role="presentation" style={{ height: `${total * view.rowHeight}px` }}>

@@ -6,7 +6,7 @@ import { show } from "./announce";
 import { updateIndex } from "./foot";
 import { count, plural, spoken, visible } from "./format";
 import { change, query } from "./query";
-import { indexes, indexing, settings } from "./server";
+import { changeOf, indexes, indexing, settings } from "./server";
 import type { IndexingState } from "./api";
 
 interface Skipped {
@@ -128,23 +128,39 @@ function Progress({ state }: { state: IndexingState }) {
         </>
       )}
       {state.state === "done" && (
-        <p class="quiet">
-          {count(state.added)} added, {count(state.unchanged)} unchanged, {count(state.moved)} moved, {count(state.removed)} removed,{" "}
-          {count(state.skipped)} not read.
-        </p>
+        <p class="quiet">{summary(state)}</p>
       )}
       {(state.state === "failed" || state.state === "stopped") && <p>{state.message}</p>}
     </div>
   );
 }
 
+/** What a run found, without the zeros. */
+function summary({ added, unchanged, moved, removed, skipped }: IndexingState): string {
+  const counts: [number, string][] = [
+    [added, "added"],
+    [unchanged, "unchanged"],
+    [moved, "moved"],
+    [removed, "removed"],
+    [skipped, "not read"],
+  ];
+  const parts = counts.filter(([files]) => files).map(([files, what]) => `${count(files)} ${what}`);
+  return parts.length ? `${parts.join(", ")}.` : "The folders have no sounds.";
+}
+
 function useSkipped(state: IndexingState | null): Skipped | null {
   const [skipped, setSkipped] = useState<Skipped | null>(null);
   const index = query.value.index;
-  const phase = state?.state;
   useEffect(() => {
-    get<Skipped>("/v1/indexing/skipped", { index }).then(setSkipped, () => {});
-  }, [index, phase]);
+    let isHere = true;
+    get<Skipped>("/v1/indexing/skipped", { index }).then(
+      (value) => isHere && setSkipped(value),
+      () => {},
+    );
+    return () => {
+      isHere = false;
+    };
+  }, [index, changeOf(state)]);
   return skipped;
 }
 

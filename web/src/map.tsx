@@ -40,14 +40,16 @@ export function MapView() {
   const { index } = query.value;
   useEffect(() => {
     let isHere = true;
+    setFailed("");
     get<SoundMap>("/v1/map", { index, group }).then(
       (value) => isHere && setMap(value),
-      (error: Error) => isHere && setFailed(error.message),
+      (error: Error) => isHere && (setMap(null), setFailed(error.message)),
     );
     return () => {
       isHere = false;
     };
   }, [index, group]);
+  useEffect(() => setChosen([]), [index]);
   return (
     <main class="map-view">
       <div class="toolbar">
@@ -215,10 +217,13 @@ function Canvas({ map, chosen, onChoose }: CanvasProps) {
   );
 }
 
+let asked = 0;
+
 async function playPath(path: string): Promise<void> {
+  const own = ++asked;
   const { index } = query.peek();
   const facts = await get<Omit<player.Playable, "start_s" | "end_s">>("/v1/sounds", { path, index }).catch(() => null);
-  if (facts) player.play({ ...facts, path, start_s: 0, end_s: facts.duration_s });
+  if (facts && own === asked) player.play({ ...facts, path, start_s: 0, end_s: facts.duration_s });
 }
 
 const DIRECTIONS: Record<string, Point> = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };

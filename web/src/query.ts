@@ -116,10 +116,21 @@ function isSame(a: SoundTerm, b: SoundTerm): boolean {
   return a.path === b.path && a.start_s === b.start_s && a.end_s === b.end_s && a.vector === b.vector;
 }
 
+/** Whether two queries have the same hits. */
+export function isSameSearch(a: Query | null, b: Query): boolean {
+  return (
+    a !== null &&
+    a.index === b.index &&
+    a.text.trim() === b.text.trim() &&
+    a.words === b.words &&
+    JSON.stringify([a.sounds, a.where]) === JSON.stringify([b.sounds, b.where])
+  );
+}
+
 export function setFilter(fact: string, value: Condition | null, typing = false): void {
   const { [fact]: _, ...others } = query.peek().where;
   const isEmpty = value === null || (Array.isArray(value) && !value.length);
-  change({ where: isEmpty ? others : { ...others, [fact]: value } }, typing);
+  change({ view: "search", where: isEmpty ? others : { ...others, [fact]: value } }, typing);
 }
 
 /** A unit vector in 8 bits a number: its cosine with the original is above 0.9999. */

@@ -2,7 +2,7 @@
 
 import { batch, effect, signal } from "@preact/signals";
 import { get, post, ServerError, type Hit, type Overview, type SearchAnswer, type SearchInfo, type Suggestion } from "./api";
-import { query, terms, type Query } from "./query";
+import { isSameSearch, query, terms, type Query } from "./query";
 import { connection } from "./server";
 
 export const PAGE = 50;
@@ -55,7 +55,7 @@ async function search(value: Query): Promise<void> {
   } catch (error) {
     if (own !== sequence || stop.aborted) return;
     const shownError = error instanceof ServerError ? error : new ServerError(0, "The search failed.");
-    results.value = { ...results.peek(), state: "failed", of: value, error: shownError };
+    results.value = { ...results.peek(), state: "failed", error: shownError };
   }
 }
 
@@ -64,23 +64,26 @@ async function overviewOf({ index, where }: Query): Promise<void> {
   const body = JSON.stringify({ index, where });
   if (body === counted) return;
   counted = body;
+  const own = ++counting;
   try {
     const answer = await post<Overview>("/v1/facets/overview", { index, where });
-    if (body === counted) overview.value = answer;
+    if (own === counting) overview.value = answer;
   } catch {
-    counted = ""; // the search itself reports what is wrong
+    if (own === counting) counted = ""; // the search itself reports what is wrong
   }
 }
 let counted = "";
+let counting = 0;
 
 /** Fetch the pages of some hits that are not there yet. */
-export async function fetchHits(first: number, last: number): Promise<void> {
-  const { of, total } = results.peek();
-  if (!of) return;
+export function fetchHits(first: number, last: number): void {
+  const { of, total, state } = results.peek();
+  if (!of || state !== "ready") return; // or they would come into the hits of the next query
   const own = sequence;
+  const pages = asked;
   for (let page = Math.floor(first / PAGE); page * PAGE < Math.min(last, total); page += 1) {
-    if (asked.has(page)) continue;
-    asked.add(page);
+    if (pages.has(page)) continue;
+    pages.add(page);
     post<SearchAnswer>("/v1/search/combined", body(of, page * PAGE), abort.signal).then(
       (answer) => {
         if (own !== sequence) return;
@@ -88,7 +91,7 @@ export async function fetchHits(first: number, last: number): Promise<void> {
         answer.hits.forEach((hit, number) => (hits[page * PAGE + number] = hit));
         results.value = { ...results.peek(), hits };
       },
-      () => asked.delete(page),
+      () => pages.delete(page),
     );
   }
 }
@@ -114,22 +117,12 @@ async function suggest(value: Query): Promise<void> {
 }
 let suggested = 0;
 
-function isSame(a: Query | null, b: Query): boolean {
-  return (
-    a !== null &&
-    a.index === b.index &&
-    a.text.trim() === b.text.trim() &&
-    a.words === b.words &&
-    JSON.stringify([a.sounds, a.where]) === JSON.stringify([b.sounds, b.where])
-  );
-}
-
 /** Start to follow the query. */
 export function followQuery(): void {
   effect(() => {
     const value = query.value;
     if (connection.value === "token") return;
-    if (value.view !== "search" || isSame(shown, value)) return;
+    if (value.view !== "search" || isSameSearch(shown, value)) return;
     const typed = ({ text, where }: Query): string => JSON.stringify([text.trim(), where.path]);
     const isTyping = shown !== null && typed(shown) !== typed(value);
     shown = value;

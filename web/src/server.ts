@@ -24,8 +24,12 @@ async function loadSettings(): Promise<void> {
   connection.value = "ok";
 }
 
+let loads = 0;
+
 async function loadIndexes(): Promise<void> {
-  indexes.value = (await get<{ data: IndexObject[] }>("/v1/indexes")).data;
+  const own = ++loads;
+  const { data } = await get<{ data: IndexObject[] }>("/v1/indexes");
+  if (own === loads) indexes.value = data;
 }
 
 export async function openSession(token: string): Promise<void> {
@@ -63,16 +67,24 @@ function receive(state: IndexingState): void {
   indexing.value = state;
   if (state.state !== "running") {
     // A short run is over before the stream says that it began; the first state of all is no change.
-    if (before) void loadIndexes().then(onChange);
+    if (before) loadIndexes().then(onChange, () => {}); // the connection's own messages say what is wrong
   } else if (Date.now() - refreshed > REFRESH_MS && state.done > 0) {
     refreshed = Date.now();
-    void loadIndexes().then(() => {
-      if ((indexes.peek().find((each) => each.name === state.index)?.files ?? 0) < 50) onChange();
-    });
+    loadIndexes().then(
+      () => {
+        if ((indexes.peek().find((each) => each.name === state.index)?.files ?? 0) < 50) onChange();
+      },
+      () => {},
+    );
   }
 }
 
 const listeners = new Map<string, (data: unknown) => void>();
+
+/** Changes when a run begins, and with every one that ends: a short run ends before the stream says that it began. */
+export function changeOf<T extends { state: string }>(state: T | null): T | string | null {
+  return state?.state === "running" ? state.state : state;
+}
 
 /** Follow another kind of event of the stream, such as "duplicates". */
 export function onEvent(name: string, listener: (data: unknown) => void): void {
@@ -80,6 +92,8 @@ export function onEvent(name: string, listener: (data: unknown) => void): void {
 }
 
 function followEvents(index: string | null): () => void {
+  const name = index ?? indexes.peek()[0]?.name;
+  if (indexing.peek()?.index !== name) indexing.value = null;
   const source = new EventSource(address("/v1/indexing/events", { index }));
   source.addEventListener("indexing", (event) => receive(JSON.parse((event as MessageEvent<string>).data)));
   for (const [name, listener] of listeners) {

@@ -41,6 +41,7 @@ from openclap.search.rows import (
     older_files_schemas,
     unit_vector,
     windows_schema,
+    with_paths,
 )
 from openclap.search.writer import IndexWriter
 from openclap.types import Hit, Window
@@ -226,7 +227,10 @@ class Index:
 
     def files(self, paths: Collection[str]) -> dict[str, FileRow]:
         """The rows of files by path, without those that the index does not have."""
-        return {row.path: row for row in self._rows(among("path", paths))}
+        view = self._current()
+        if view is None:
+            return {row.path: row for row in self._rows(among("path", paths))}
+        return {row.path: row for row in file_rows(with_paths(view.live_facts, paths))}
 
     def search(
         self,

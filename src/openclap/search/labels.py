@@ -29,6 +29,7 @@ from openclap.search.index import Index
 from openclap.search.label_list import DEFAULT_LABELS
 from openclap.search.place import LABELS_NAME
 from openclap.search.ranking import View, Windows, arrow_integers
+from openclap.search.rows import with_paths
 
 LEAST = 0.5
 """Least probability of a label of a window."""
@@ -171,6 +172,13 @@ def with_labels(index: Index, files: Any, where: Where = (), *, always: bool = F
     if cached is None or cached[0] is not files or cached[1] != stamp:
         cached = _joined_tables[index] = files, stamp, joined(files, read_labels(index))
     return cached[2]
+
+
+def labels_of(index: Index, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The labels of some files by path, those of most windows first; of a file that has none, none."""
+    chosen = with_paths(with_labels(index, index.facts(), always=True), paths)
+    labels = chosen.column(LABELS_COLUMN).to_pylist()
+    return {path: tuple(own or ()) for path, own in zip(chosen.column("path").to_pylist(), labels, strict=True)}
 
 
 def labels_stamp(index: Index) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from openclap.search.filters import Where
 from openclap.search.fit import Background, read_background
 from openclap.search.index import Hits, SearchInfo
 from openclap.search.keywords import FUNCTION_WORDS, split_words
+from openclap.search.labels import labels_of
 from openclap.search.queries import SearchQuery, as_found, find, mask_of_files
 from openclap.search.rows import FloatArray, file_rows, unit_vector
 from openclap.server.batching import ModelTask
@@ -48,7 +49,11 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         index, where = service.index(body.index), where_of(body.where) or ()
         check_texts(list(body.texts), "text", service)
 
-        def work(task: ModelTask) -> tuple[Hits, int, Background | None]:
+        def work(task: ModelTask) -> tuple[Hits, int, Background | None, dict[str, tuple[str, ...]]]:
+            hits, total, background = found(task)
+            return hits, total, background, labels_of(index.library.index, [hit.path for hit in hits])
+
+        def found(task: ModelTask) -> tuple[Hits, int, Background | None]:
             facts = index.library.index.facts()
             mask_F = mask_of_files(index.library.index, facts, where)
             total = int(mask_F.sum())
@@ -63,13 +68,13 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
             return hits, total, read_background(index.library.index) if has_fit else None
 
         has_sounds = any(term.path is not None for term in body.terms)
-        hits, total, background = await service.run(request, "audio" if has_sounds else "text", work)
+        hits, total, background, labels = await service.run(request, "audio" if has_sounds else "text", work)
         peaker.prepare(index, hits)
         words = " ".join(text for text, weight in body.texts.items() if weight > 0)
         return CombinedResponse(
             index=index.name,
             total=total,
-            hits=[_hit_object(hit, words, background) for hit in hits],
+            hits=[_hit_object(hit, words, background, labels.get(hit.path, ())) for hit in hits],
             info=SearchInfoObject(**hits.info.as_object()),
         )
 
@@ -156,9 +161,9 @@ def _of_sound(index: ServedIndex, task: ModelTask, term: Term, longest_s: float)
     return vector_of_sound(index, task, path, start_s=term.start_s, end_s=term.end_s, longest_s=longest_s)
 
 
-def _hit_object(hit: Hit, words: str, background: Background | None) -> CombinedHit:
+def _hit_object(hit: Hit, words: str, background: Background | None, labels: Sequence[str]) -> CombinedHit:
     fit = background.fit(hit.score) if background else None
-    return CombinedHit(**asdict(hit), fit=fit, words=matching_words(hit, words))
+    return CombinedHit(**asdict(hit), fit=fit, words=matching_words(hit, words), labels=list(labels))
 
 
 def matching_words(hit: Hit, query: str) -> list[str]:

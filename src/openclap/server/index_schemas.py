@@ -226,9 +226,10 @@ class IndexedFileFacts(BaseModel):
 
 
 class SoundFacts(IndexedFileFacts):
-    """The facts of an indexed sound."""
+    """The facts of an indexed sound, and its labels."""
 
     index: str
+    labels: list[str] = Field(description="Labels that the model gave and that can be wrong.")
 
 
 class Peaks(BaseModel):

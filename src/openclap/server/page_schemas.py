@@ -73,12 +73,13 @@ class CombinedRequest(Body):
 
 
 class CombinedHit(HitObject):
-    """A hit, how well it fits, and where it has words of the query."""
+    """A hit, how well it fits, where it has words of the query, and its labels."""
 
     fit: float | None = Field(
         description="Of a query of texts: the part of a background of queries that have no better hit in this index."
     )
     words: list[str] = Field(description="Words of the hit's name and facts that the query has, too.")
+    labels: list[str] = Field(description="Labels of the whole sound, which the model gave and which can be wrong.")
 
 
 class CombinedResponse(BaseModel):

@@ -34,6 +34,7 @@ from openclap.arrays import Wave
 from openclap.audio.inputs import Sound
 from openclap.audio.io import decode_part, decoded, name_of
 from openclap.errors import AudioError
+from openclap.search.labels import labels_of
 from openclap.search.rows import FileRow
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
@@ -64,8 +65,12 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
     async def sound_facts(request: Request, path: Path_, index: IndexName = None) -> SoundFacts:
         """The facts of an indexed sound."""
         served = service.index(index)
-        row = await service.run(request, "files", lambda task: row_of(served, path))
-        return SoundFacts(index=served.name, **asdict(row))
+
+        def work(task: ModelTask) -> tuple[FileRow, tuple[str, ...]]:
+            return row_of(served, path), labels_of(served.library.index, [path]).get(path, ())
+
+        row, labels = await service.run(request, "files", work)
+        return SoundFacts(index=served.name, labels=list(labels), **asdict(row))
 
     @routes.get("/v1/sounds/file", operation_id="sound_file", response_class=FileResponse)
     async def sound_file(request: Request, path: Path_, index: IndexName = None) -> Response:
