@@ -134,7 +134,7 @@ def joined(parts: Sequence[tuple[float, Trained]]) -> Trained:
 
 
 def following(
-    pairs: Pairs, phrase_PD: Array, *, options: FollowerOptions, strengths: Strengths = CHOSEN, closed: float = 1.0
+    pairs: Pairs, phrase_PD: Array, *, options: FollowerOptions, strengths: Strengths = CHOSEN, closed: float = 2.0
 ) -> Trained:
     """Heads that follow the closed form, with weight `closed`, and three pairs of InfoNCE heads together.
 
