@@ -125,18 +125,19 @@ def locate(
     is_trained = has_frame_loss(embedder)
     score = _probability(embedder, names, template) if is_trained else above_background(embedder, names, template)
     timeline = embedder.compare_moments(sound, names, score, batch_size, progress)
-    return Location(spans_of(timeline, rule or (TRAINED if is_trained else UNTRAINED)), timeline, is_trained)
+    return Location(spans_of(timeline, rule or rule_of(embedder)), timeline, is_trained)
+
+
+def rule_of(embedder: Embedder, *, is_present: bool = False) -> SpanRule:
+    """The rule of a model; `is_present` for sounds that are known to be there. Raises ConfigError without moments."""
+    is_trained = has_frame_loss(embedder)
+    return PRESENT if is_present else TRAINED if is_trained else UNTRAINED
 
 
 def has_frame_loss(embedder: Embedder) -> bool:
     """Whether a model was trained with the frame loss. Raises ConfigError for models without moments."""
-    try:
-        return FRAMES_SCALE in embedder.objective
-    except ConfigError:
-        raise ConfigError(
-            f"This model has {embedder.runtime.name}, and sounds are located by openclap's own networks in torch. "
-            "Choose another model, or leave out the runtime."
-        ) from None
+    embedder.check_moments()
+    return FRAMES_SCALE in embedder.objective
 
 
 def _probability(embedder: Embedder, names: Sequence[str], template: str) -> Callable[[Vectors], Vectors]:
@@ -172,9 +173,11 @@ _BACKGROUNDS: WeakKeyDictionary[Runtime, Vectors] = WeakKeyDictionary()
 
 
 def _background(embedder: Embedder) -> Vectors:
-    if embedder.runtime not in _BACKGROUNDS:
-        _BACKGROUNDS[embedder.runtime] = embedder.embed_text(descriptions())
-    return _BACKGROUNDS[embedder.runtime]
+    # Each request of a server has a runtime of its own, which stands for the one that they share.
+    runtime = getattr(embedder.runtime, "shared", embedder.runtime)
+    if runtime not in _BACKGROUNDS:
+        _BACKGROUNDS[runtime] = embedder.embed_text(descriptions())
+    return _BACKGROUNDS[runtime]
 
 
 def spans_of(timeline: Timeline, rule: SpanRule) -> tuple[Span, ...]:
