@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -20,6 +21,8 @@ COLUMNS = 900
 """Columns of the waveform in a picture."""
 WAVEFORM_RATE = 8000
 """Hz at which it is read."""
+NAMED = 10
+"""Most descriptions without a span that are named."""
 
 
 def locate(
@@ -67,6 +70,7 @@ def locate(
         Print one JSON object instead of a table.
     """
     from openclap import location
+    from openclap.audio.opened import opened
     from openclap.embedder import distinct_labels
     from openclap.errors import ConfigError
 
@@ -75,6 +79,8 @@ def locate(
         example = f"openclap locate {shown(file)} 'a dog barking'"
         raise ConfigError(f"No description was given, expected one or more: {example}.")
     names = distinct_labels(descriptions)
+    with opened(file):
+        pass
     if svg is not None and not svg.absolute().parent.is_dir():
         raise ConfigError(f"{svg}: there is no folder {shown(svg.absolute().parent)} for the picture. Create it first.")
     if scores and not json:
@@ -101,18 +107,21 @@ def locate(
     if json:
         print_json(_facts(found, file, scores=scores) | model_options.facts(embedder))
     else:
-        _print(found, names)
+        _print(found, names, is_hinting=not present)
     # Last: a picture that cannot be written takes nothing else with it.
     if svg is not None:
         _draw(found, file, svg)
 
 
-def _print(found: Location, names: Sequence[str]) -> None:
+def _print(found: Location, names: Sequence[str], *, is_hinting: bool) -> None:
     rows = [[f"{span.start_s:.2f}", f"{span.end_s:.2f}", f"{span.score:.2f}", span.label] for span in found.spans]
     print_table(["start", "end", "score", "description"], rows, right=[0, 1, 2])
-    for name in names:
-        if all(span.label != name for span in found.spans):
-            note(f"No span for: {name}")
+    located = {span.label for span in found.spans}
+    if missing := [name for name in names if name not in located]:
+        named = ", ".join(shorten(name, 60, placeholder=" …") for name in missing[:NAMED])
+        further = f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
+        hint = " Where a sound is known to be there, --present shows where it fits best." if is_hinting else ""
+        note(f"No span for: {named}{further}.{hint}")
 
 
 def _facts(found: Location, file: Path, *, scores: bool) -> dict[str, object]:
