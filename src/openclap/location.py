@@ -44,7 +44,7 @@ class SpanRule:
 
     threshold: float
     rise: float = 0.0
-    smoothing_s: float = 0.75
+    smoothing_s: float = 0.4
     shortest_s: float = 0.2
     gap_s: float = 0.2
 
@@ -61,11 +61,11 @@ class SpanRule:
 
 TRAINED = SpanRule(threshold=0.5)
 """For models that were trained with the frame loss: the probability is at least as high as not."""
-UNTRAINED = SpanRule(threshold=1.0, rise=0.5)
+UNTRAINED = SpanRule(threshold=1.0, rise=0.6)
 """For all other models, whose scores are compared with a background; chosen on scenes of training sounds
-(docs/LOG.md)."""
+(docs/LOG.md). More smoothing loses sounds shorter than half a second."""
 
-PRESENT = SpanRule(threshold=-math.inf, rise=0.3, smoothing_s=0.4)
+PRESENT = SpanRule(threshold=-math.inf, rise=0.3)
 """For a sound that is known to be in the recording: where it fits best, however little that is. Chosen on scenes of
 training sounds, too."""
 

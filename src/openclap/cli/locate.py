@@ -44,7 +44,7 @@ def locate(
     A model that was trained with phrases and their on- and offsets (`objective.frames`) gives probabilities, and the
     threshold is 0.5. Scores of any other model are standard deviations above a background of descriptions: spans show
     where a description fits best, and say little about whether the sound is there at all. Their threshold is 1, and
-    half of the way from the median of the recording to its highest score.
+    six tenths of the way from the median of the recording to its highest score.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def locate(
     shortest
         Leave out spans that are shorter, in seconds. Default: 0.2.
     smoothing
-        Smooth scores by a median of so many seconds. Default: 0.75.
+        Smooth scores by a median of so many seconds. Default: 0.4.
     template
         A prompt template; {} stands for the description.
     svg
