@@ -96,6 +96,7 @@ def test_the_slider_is_one_for_keyboards_and_readers(open_page: Open, demo_url: 
         assert float(slider.get_attribute("aria-valuenow")) == pytest.approx(expected, abs=0.06), key
 
 
+@pytest.mark.long
 def test_a_part_loops(open_page: Open, demo_url: str) -> None:
     reader = open_page(f"{demo_url}/?q=crickets&words=only")
     reader.wait_for_hits()
@@ -123,6 +124,7 @@ def test_one_sound_plays_at_a_time(open_page: Open, demo_url: str) -> None:
     assert reader.playing()["name"] == reader.names[1]
 
 
+@pytest.mark.long
 def test_a_format_that_browsers_cannot_play_is_decoded_by_the_server(
     open_page: Open, served: Callable[..., LiveServer], tmp_path: Path
 ) -> None:

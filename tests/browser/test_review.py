@@ -118,6 +118,7 @@ def test_a_hit_and_a_part_are_dragged_out(open_page: Open, served: Serve, tmp_pa
     assert np.argmax(lags) == pytest.approx(first, abs=0.03 * rate)
 
 
+@pytest.mark.long
 def test_duplicates_are_played_side_by_side_and_judged(open_page: Open, served: Serve, tmp_path: Path) -> None:
     server = served({"a.ogg": "crickets", "sub/copy.ogg": "crickets", "b.ogg": "dog1"})
     wave_N, rate = soundfile.read(tmp_path / "sounds" / "a.ogg")
@@ -142,6 +143,7 @@ def test_duplicates_are_played_side_by_side_and_judged(open_page: Open, served: 
     reader.page.get_by_role("button", name="Mark as judged").wait_for()
 
 
+@pytest.mark.long
 def test_the_map_plays_and_selects(open_page: Open, demo_url: str) -> None:
     reader = open_page(f"{demo_url}/?view=map")
     canvas = reader.page.locator(".map canvas")

@@ -73,6 +73,7 @@ def test_late_answers_are_dropped(open_page: Open, demo_url: str) -> None:
     assert reader.names[0].startswith("scratch-dog")
 
 
+@pytest.mark.long
 def test_the_address_has_the_search(open_page: Open, demo_url: str) -> None:
     reader = open_page(demo_url)
     reader.wait_for_hits()
@@ -136,6 +137,7 @@ def test_the_models_labels_are_a_filter(open_page: Open, demo_url: str) -> None:
     assert reader.names[:5] == ranking(demo_url, terms=terms, where=[f"label={label}"])[:5]
 
 
+@pytest.mark.long
 def test_a_part_of_the_name_or_folder_is_a_filter(open_page: Open, demo_url: str) -> None:
     reader = open_page(demo_url)
     reader.wait_for_hits()
@@ -250,6 +252,7 @@ def test_a_dropped_sound_is_a_query_that_survives_a_reload(open_page: Open, demo
     reader.errors = [error for error in reader.errors if "400" not in error]  # Chromium logs every status
 
 
+@pytest.mark.long
 def test_a_pasted_sound_is_a_query(open_page: Open, demo_url: str) -> None:
     reader = open_page(demo_url)
     reader.wait_for_hits()

@@ -37,6 +37,7 @@ def test_a_file_that_is_gone_says_so_and_offers_an_update(open_page: Open, serve
     until(lambda: reader.names == ["b.ogg"], reader)
 
 
+@pytest.mark.long
 def test_a_damaged_file_has_its_sentence(open_page: Open, served: Serve, tmp_path: Path) -> None:
     server = served({"a.ogg": "dog1", "b.ogg": "cat"})
     index = Library.open(tmp_path / "index").index
@@ -71,6 +72,7 @@ def test_the_token_is_exchanged_for_a_cookie(open_page: Open, served: Serve) -> 
     reader.wait_for_hits()
 
 
+@pytest.mark.long
 def test_a_full_server_is_asked_again(open_page: Open, served: Serve) -> None:
     server = served({"a.ogg": "dog1"}, limits=Limits(requests=1))
     reader = open_page(server.url, quiet=True)  # its requests come at once, and all but one get 429
@@ -95,6 +97,7 @@ def test_a_server_that_stays_full_has_its_sentence(open_page: Open, served: Serv
     reader.wait_for_hits()
 
 
+@pytest.mark.long
 def test_a_token_of_an_earlier_server_is_asked_for_again(open_page: Open, served: Serve) -> None:
     access = Access(TOKEN)
     server = served({"a.ogg": "dog1", "b.ogg": "cat"}, access=access)

@@ -73,6 +73,7 @@ def test_folder_is_packed_once_and_improves_the_model(
     assert packed == {path: path.stat().st_mtime_ns for path in (out / "shards").rglob("*.tar")}
 
 
+@pytest.mark.long
 def test_killed_finetuning_resumes_bit_equal(named: Path, tmp_path: Path, tiny_model: Path) -> None:
     def given(name: str) -> list[str]:
         options = ("--epochs", 20, "--patience", 0, "--save-every", 2, "--processes", 1)

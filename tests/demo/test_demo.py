@@ -22,11 +22,11 @@ from openclap.training.logging import read_log
 from support.demo_runner import run_demo
 
 
-def test_interrupted_and_killed_demo_resumes(demo_home: Path) -> None:
+def test_interrupted_demo_resumes(demo_home: Path) -> None:
     assert re.search(r"Stopped at step \d+ of \d+, saved\. Run the same command", (demo_home / "first.err").read_text())
     steps = [row["step"] for row in read_log(demo_home / "demo" / "run" / "log.jsonl")]
     assert steps == list(range(1, steps[-1] + 1)) and len(steps) > 50
-    assert "Traceback" not in "".join((demo_home / f"{n}.err").read_text() for n in ("first", "second", "demo"))
+    assert "Traceback" not in "".join((demo_home / f"{n}.err").read_text() for n in ("first", "demo"))
 
 
 def test_demo_model_is_above_chance_on_held_out_groups(demo_home: Path) -> None:

@@ -21,6 +21,7 @@ def config():
 """
 
 
+@pytest.mark.long
 def test_job_trains_a_model(tmp_path: Path, sounds: Path, tiny_model: Path) -> None:
     [(_, script)] = blocks(ROOT / "docs" / "howto" / "scale-out.md", "slurm")
     assert run(["dataset", "build", str(sounds / "sounds.csv"), str(tmp_path / "set")]) == 0

@@ -111,6 +111,7 @@ def compare_with_openvino() -> None:
     assert kept == {path.name: path.stat().st_mtime_ns for path in (paths.home() / "engines").glob("*/*")}
 
 
+@pytest.mark.long
 def test_openvino_computes_the_newer_towers_too(tmp_path: Path) -> None:
     """Microsoft's and Whisper; NaFlex stays with torch, and says so in its name."""
     pytest.importorskip("openvino")

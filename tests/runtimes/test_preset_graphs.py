@@ -226,6 +226,7 @@ print([name for name in ("torch", "transformers") if sys.modules.get(name)])
 """
 
 
+@pytest.mark.long
 def test_a_published_model_serves_without_torch(unfused: Path, tmp_path: Path) -> None:
     """The commands on a downloaded folder and real sounds, and their vectors beside torch's."""
     sounds = [str(sound) for sound in sorted(SOUNDS.glob("*.ogg"))[:3]]

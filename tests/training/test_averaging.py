@@ -59,6 +59,7 @@ def test_the_mean_is_validated_and_training_goes_on_from_the_trained_weights(
     assert all(torch.equal(finished[name], tensor) for name, tensor in mean.seen[-1].items())
 
 
+@pytest.mark.long
 def test_a_resumed_run_ends_with_the_same_mean(make_config: MakeConfig, tmp_path: Path) -> None:
     def stop(row: TrainingRow) -> None:
         if row["step"] == 7:

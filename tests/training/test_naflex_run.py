@@ -75,6 +75,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_sixteen_real_sounds_of_different_lengths_are_learnt_by_heart(
     start: Path, shards: Path, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_run_resumes_from_remote_checkpoints(make_config: MakeConfig, tmp_path: 
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.long
 def test_killed_run_without_its_folder_ends_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=40, remote_checkpoints=f"file://{tmp_path}/store")
     train(replace(config, remote_checkpoints=""), tmp_path / "whole")

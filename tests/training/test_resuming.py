@@ -18,7 +18,9 @@ from support.errors import raises_naming
 from support.runs import MakeConfig, assert_equal_runs, signal_at, start_run
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_resumed_run_is_bit_equal_after_any_signal(
     make_config: MakeConfig, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -151,6 +151,7 @@ def test_stored_vectors_give_the_mean_of_the_teachers_logits(
     np.testing.assert_allclose(taught.teacher_audio_BE @ taught.teacher_text_TE.T, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 def test_taught_run_resumes_bit_equal_and_keeps_its_teacher(
     make_config: MakeConfig, teachers: tuple[str, str], tmp_path: Path
 ) -> None:
