@@ -2,7 +2,7 @@
 
     python benchmarks/timeline.py [MODEL ...] [--groups train test] [--no-windows] [--scenes 150] [--absent 4]
                                   [--json FILE] [--pairs PAIRS.csv]
-    python benchmarks/timeline.py --train OUT [--start mini] [--epochs 4]
+    python benchmarks/timeline.py --train OUT [--start mini] [--epochs 20]
 
 The bundled sounds are split by groups as the demo splits them. Scenes of 15 s are composed of up to four clips of
 different labels over noise at -55 dBFS (`openclap.data.scenes`), once of clips of training groups and once of clips of
@@ -20,8 +20,7 @@ against the background and the same rules of spans. Intervals of 95 % resample g
 much alike; the difference to sliding windows is paired.
 
 With --train: short scenes (2.3 s, two clips) of the training groups teach a copy of the start's audio head, with the
-frame loss; everything else stays frozen, and the result is the mean of both heads' weights. Then the start and the
-taught model are measured on the test groups.
+frame loss; everything else stays frozen. Then the start and the taught model are measured on the test groups.
 """
 
 from __future__ import annotations
@@ -229,7 +228,6 @@ def teach(out: Path, start: str, epochs: int, scenes: int = 640) -> Path:
         objective=ObjectiveConfig(frames=1.0),
         frozen=("audio_tower", "text_tower", "text_head"),
         freeze_batch_norm=True,
-        start_share=0.5,
         optim=OptimConfig(lr=1e-3, warmup_steps=10),
         trackers=(),
     )
@@ -247,7 +245,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--train", type=Path)
     parser.add_argument("--start", default="mini")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
     if options.pairs and "packages" not in options.groups:
         options.groups.append("packages")
