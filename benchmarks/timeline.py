@@ -17,7 +17,7 @@ is a hit if its onset is at most 0.5 s from the clip's, or its intersection with
 union. Intersection F1 (`openclap.evals.locating`) is that of the spans that `openclap locate` prints, over all clips
 and labels, absent ones included. Sliding windows of 1 s every 0.5 s, each embedded as a clip, have the same scores
 against the background and the same rules of spans. Intervals of 95 % resample groups, as all scenes of one clip are
-much alike; the difference to sliding windows is paired.
+much alike; the differences to sliding windows and to the first model are paired.
 
 With --train: short scenes (2.3 s, two clips) of the training groups teach a copy of the start's audio head, with the
 frame loss; everything else stays frozen. Then the start and the taught model are measured on the test groups.
@@ -128,8 +128,8 @@ def is_hit(piece: ScenePiece, spans: Sequence[Span]) -> bool:
     return abs(best.start_s - piece.onset_s) <= ONSET_S or common >= UNION * union
 
 
-def measure(name: str, options: argparse.Namespace) -> list[dict[str, object]]:
-    """The rows of one model."""
+def measure(name: str, options: argparse.Namespace, first: dict[str, list[Hit]]) -> list[dict[str, object]]:
+    """The rows of one model. `first` keeps the hits of the first model by part, which later ones are compared with."""
     model = openclap.load(name, runtime="torch")
     rows = []
     for part in options.groups:
@@ -152,8 +152,11 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, object]]:
             figures = row(maker, hits[way], answers) | {"cpu_s": round(seconds[way], 1)}
             if way != "timeline":
                 figures["timeline_less_this"] = difference(maker, hits["timeline"], hits[way])
+            elif part in first:
+                figures["less_first_model"] = difference(maker, hits[way], first[part])
             rows.append(about | figures)
             print(json.dumps(rows[-1]), flush=True)
+        first.setdefault(part, hits["timeline"])
     return rows
 
 
@@ -192,8 +195,8 @@ def share(maker: SceneMaker, hits: Sequence[Hit]) -> list[float]:
 
 
 def difference(maker: SceneMaker, a: Sequence[Hit], b: Sequence[Hit]) -> list[float]:
-    """The difference of two ways' shares of the clips that search finds, and its paired interval."""
-    pairs = [(one, other) for one, other in zip(a, b, strict=True) if one.is_found]
+    """The difference of two shares of the clips that both models' search finds, and its paired interval."""
+    pairs = [(one, other) for one, other in zip(a, b, strict=True) if one.is_found and other.is_found]
     values = [float(one.is_hit) - float(other.is_hit) for one, other in pairs]
     return rounded(bootstrap_interval(mean_of(values), groups_of(maker, [one for one, _ in pairs])))
 
@@ -253,7 +256,8 @@ def main() -> None:
         options.models = [options.start, str(teach(options.train, options.start, options.epochs))]
         options.groups = [part for part in options.groups if part != "train"]
     print(f"load average {os.getloadavg()[0]:.1f}")
-    rows = [each for model in options.models for each in measure(model, options)]
+    first: dict[str, list[Hit]] = {}
+    rows = [each for model in options.models for each in measure(model, options, first)]
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
