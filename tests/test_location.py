@@ -15,9 +15,10 @@ import torch
 import openclap
 from openclap.cli import run
 from openclap.errors import ConfigError
-from openclap.location import TRAINED, UNTRAINED, SpanRule, locate, median_smoothed, spans_of
+from openclap.location import PRESENT, TRAINED, UNTRAINED, SpanRule, locate, median_smoothed, spans_of
 from openclap.pages.location_chart import location_chart
 from openclap.types import Timeline
+from support.numpy_runtime import NumpyRuntime
 
 RATE = 16000
 
@@ -249,3 +250,30 @@ def test_the_background_is_that_of_the_weights_of_now(tiny_model: Path, tmp_path
 def test_rules_of_both_kinds_of_models() -> None:
     assert TRAINED.threshold == 0.5 and TRAINED.rise == 0.0
     assert UNTRAINED.rise > 0
+
+
+@pytest.mark.parametrize("rule", [TRAINED, UNTRAINED, PRESENT])
+def test_a_sound_of_three_tenths_of_a_second_is_kept(rule: SpanRule) -> None:
+    scores = [0.0] * 20 + [2.0] * 3 + [0.0] * 20
+    assert times(timeline(scores), rule) == [("a", 2.0, 2.3)]
+    assert times(timeline([0.0] * 20 + [2.0] + [0.0] * 20), replace(rule, threshold=0.5)) == []
+
+
+def test_many_descriptions_without_a_span_are_one_note(
+    tiny_model: Path, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"sound {number}" for number in range(30)] + ["x" * 500]
+    command = ["locate", str(recording), *words, "--model", str(tiny_model), "--threshold", "100"]
+    assert run(command) == 0
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("No span for: sound 0, ")]
+    assert " and 21 more. " in line and line.endswith("--present shows where it fits best.")
+
+
+def test_a_missing_file_is_named_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["locate", str(tmp_path / "missing.wav"), "a dog", "--model", str(tmp_path / "no-model")]) == 2
+    assert "missing.wav: no such file." in capsys.readouterr().err
+
+
+def test_a_model_without_moments_is_named_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"^This model has .*, and moments need openclap's own networks in torch\."):
+        locate(openclap.Embedder(NumpyRuntime()), (np.zeros(RATE, np.float32), RATE), ["a dog"])

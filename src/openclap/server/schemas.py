@@ -208,6 +208,42 @@ class ScoreResponse(BaseModel):
     model: str
 
 
+MOST_LOCATED = 100
+"""Labels in one request to locate: each has a score at every moment."""
+
+
+class LocateRequest(Body):
+    """A recording, and descriptions of what to find in it."""
+
+    input: InputItem = Field(description="A data URI of a sound, or an `input_audio` part.")
+    labels: Annotated[list[Text], at_most(MOST_LOCATED)] = Field(min_length=1, max_length=MOST_LOCATED)
+    present: bool = Field(False, description="The sounds are known to be there: find where each fits best.")
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        None, description="The least score of a span, in place of the model's."
+    )
+    template: Text | None = Field(None, description="The prompt template; {} stands for the label.")
+    model: Text = DEFAULT_MODEL
+
+
+class SpanObject(BaseModel):
+    """A stretch of time in which a label is heard, and its highest score."""
+
+    label: str
+    start_s: float
+    end_s: float
+    score: float
+
+
+class LocateResponse(BaseModel):
+    """The spans, by label, in the order of the labels, then by time."""
+
+    object: Literal["locate"] = "locate"
+    data: list[SpanObject]
+    duration_s: float
+    unit: str = Field(description="Of the scores: a probability only for models that were trained to tell when.")
+    model: str
+
+
 class ModelStats(BaseModel):
     """Work that waits for a model."""
 
