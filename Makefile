@@ -16,8 +16,9 @@ setup: .venv/ready  ## virtual environment
 demo: setup  ## fine-tune, evaluate and search on bundled sounds
 	$(BIN)/openclap demo
 
-test: setup  ## all tests but the long ones; each core takes one test file after another
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
+# One process more than cores, since tests also wait: for servers, for a browser, for leases to end.
+test: setup  ## all tests but the long ones; each process takes one test file after another
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
 
 test-long: setup  ## hundreds of kills, large sizes, the wheel in an empty environment
 	$(BIN)/pytest -m long --timeout 3600

@@ -1,12 +1,14 @@
 """When does a model hear what: known sounds at known times, by timelines and by sliding windows.
 
-    python benchmarks/timeline.py [MODEL ...] [--groups train test] [--no-windows] [--scenes 30] [--absent 4]
-                                  [--json FILE]
+    python benchmarks/timeline.py [MODEL ...] [--groups train test] [--no-windows] [--scenes 150] [--absent 4]
+                                  [--json FILE] [--pairs PAIRS.csv]
     python benchmarks/timeline.py --train OUT [--start mini] [--epochs 20]
 
 The bundled sounds are split by groups as the demo splits them. Scenes of 15 s are composed of up to four clips of
 different labels over noise at -55 dBFS (`openclap.data.scenes`), once of clips of training groups and once of clips of
-test groups, from which the bundled model and models of --train have not learned.
+test groups, from which the bundled model and models of --train have not learned. Clips are few, so each is in several
+scenes, at other places and beside others. With the table of `python -m scripts.mini.build_pairs` (--pairs), a third
+part are sounds of packages that are not bundled and that the bundled model has not learned from, one for each caption.
 
 Labels of a scene are the first captions of its clips and as many of the next scene's clips as --absent says, which are
 not in it. A clip is *found by search* if its own sound alone, embedded as a clip, ranks its caption first among these
@@ -14,29 +16,33 @@ labels. Its label is then known to be there, so spans are those of `openclap.loc
 is a hit if its onset is at most 0.5 s from the clip's, or its intersection with the clip is at least half of their
 union. Intersection F1 (`openclap.evals.locating`) is that of the spans that `openclap locate` prints, over all clips
 and labels, absent ones included. Sliding windows of 1 s every 0.5 s, each embedded as a clip, have the same scores
-against the background and the same rules of spans.
+against the background and the same rules of spans. Intervals of 95 % resample groups, as all scenes of one clip are
+much alike; the differences to sliding windows and to the first model are paired.
 
 With --train: short scenes (2.3 s, two clips) of the training groups teach a copy of the start's audio head, with the
-frame loss; everything else stays frozen.
+frame loss; everything else stays frozen. Then the start and the taught model are measured on the test groups.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import openclap
+from openclap.arrays import Floats
 from openclap.data.build import pack
 from openclap.data.scenes import Scene, SceneConfig, SceneMaker, ScenePiece, write_scenes
 from openclap.data.split import split_by_group
 from openclap.demo.run import SPLIT_SEED, SPLITS, TABLE
+from openclap.evals.bootstrap import Estimate, bootstrap_interval
 from openclap.evals.locating import count_intersections, intersection_measures
 from openclap.location import PRESENT, UNTRAINED, Location, above_background, has_frame_loss, locate, spans_of
 from openclap.models.config import ObjectiveConfig
@@ -49,15 +55,34 @@ from openclap.types import Span, Timeline
 ONSET_S, UNION = 0.5, 0.5
 WINDOW_S, HOP_S = 1.0, 0.5
 SEED = 1
+BUNDLED = ("scratch", "openttd-opensfx", "supersonic-scsynth-samples")
+"""Packages whose sounds are the bundled ones."""
 SHORT = SceneConfig(length_s=2.29, pieces=2, shortest_s=0.25, longest_s=1.0, gap_s=0.1)
 """Scenes of the length of the bundled model's input."""
 
 
-def parts() -> dict[str, list[Record]]:
-    """The bundled sounds of the demo's training and test groups."""
+def parts(pairs: Path | None = None) -> dict[str, list[Record]]:
+    """The bundled sounds of the demo's training and test groups, and those of other packages."""
     records = list(read_table(TABLE))
     split = split_by_group([str(record.group) for record in records], SPLITS, SPLIT_SEED)
-    return {name: [record for record in records if split[str(record.group)] == name] for name in ("train", "test")}
+    found = {name: [record for record in records if split[str(record.group)] == name] for name in ("train", "test")}
+    return found | ({"packages": package_records(pairs)} if pairs else {})
+
+
+def package_records(pairs: Path) -> list[Record]:
+    """One sound for each caption that was read by a person, of groups that the bundled model has not learned from."""
+    with pairs.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    learned = {row["group"] for row in rows if row["ship"] == "true"}
+    chosen: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["package"] not in BUNDLED and row["reviewed"] == "true" and row["group"] not in learned:
+            chosen.setdefault(row["caption"], row)
+    return [
+        Record(row["key"], Path(row["path"]), (caption,), row["package"], label=row["label"], group=row["group"])
+        for caption, row in chosen.items()
+        if row["demo_held_out"] == "false"
+    ]
 
 
 @dataclass(frozen=True)
@@ -72,10 +97,13 @@ class Case:
 def cases(model: openclap.Embedder, maker: SceneMaker, scenes: int, absent: int) -> Iterator[Case]:
     """Compose scenes, and see which of their clips the model finds as clips."""
     made = list(maker.scenes(scenes, SEED))
+    used = sorted({piece.record for scene in made for piece in scene.pieces})
+    audio = [(maker.clips[number], maker.config.rate) for number in used]
+    vectors = dict(zip(used, model.embed_audio(audio), strict=True))
     for scene, other in zip(made, [*made[1:], made[0]], strict=True):
         present = [piece.phrase for piece in scene.pieces]
         labels = present + [piece.phrase for piece in other.pieces if piece.phrase not in present][:absent]
-        audio_ND = model.embed_audio([(maker.clips[piece.record], scene.rate) for piece in scene.pieces])
+        audio_ND = np.stack([vectors[piece.record] for piece in scene.pieces])
         best = (audio_ND @ model.embed_text(labels).T).argmax(axis=1)
         yield Case(scene, labels, [piece for place, piece in enumerate(scene.pieces) if best[place] == place])
 
@@ -100,16 +128,17 @@ def is_hit(piece: ScenePiece, spans: Sequence[Span]) -> bool:
     return abs(best.start_s - piece.onset_s) <= ONSET_S or common >= UNION * union
 
 
-def measure(name: str, options: argparse.Namespace) -> list[dict[str, object]]:
-    """The rows of one model."""
+def measure(name: str, options: argparse.Namespace, first: dict[str, list[Hit]]) -> list[dict[str, object]]:
+    """The rows of one model. `first` keeps the hits of the first model by part, which later ones are compared with."""
     model = openclap.load(name, runtime="torch")
     rows = []
     for part in options.groups:
+        maker = SceneMaker(parts(options.pairs)[part])
         results: dict[str, list[tuple[Case, Location]]] = {"timeline": []}
         if not options.no_windows:
             results["sliding windows"] = []
         seconds = dict.fromkeys(results, 0.0)
-        for case in cases(model, SceneMaker(parts()[part]), options.scenes, options.absent):
+        for case in cases(model, maker, options.scenes, options.absent):
             for way, answers in results.items():
                 started = time.process_time()
                 sound = case.scene.wave, case.scene.rate
@@ -117,33 +146,75 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, object]]:
                 found = locate(model, sound, case.labels) if is_timeline else slide(model, case.scene, case.labels)
                 seconds[way] += time.process_time() - started
                 answers.append((case, found))
+        hits = {way: [hit for answer in answers for hit in hits_of(*answer)] for way, answers in results.items()}
         for way, answers in results.items():
-            figures = row(name, part, way, answers, trained=has_frame_loss(model))
-            rows.append(figures | {"cpu_s": round(seconds[way], 1)})
+            about = {"model": Path(name).name, "frame_loss": has_frame_loss(model), "groups": part, "way": way}
+            figures = row(maker, hits[way], answers) | {"cpu_s": round(seconds[way], 1)}
+            if way != "timeline":
+                figures["timeline_less_this"] = difference(maker, hits["timeline"], hits[way])
+            elif part in first:
+                figures["less_first_model"] = difference(maker, hits[way], first[part])
+            rows.append(about | figures)
             print(json.dumps(rows[-1]), flush=True)
+        first.setdefault(part, hits["timeline"])
     return rows
 
 
-def row(
-    name: str, part: str, way: str, answers: Sequence[tuple[Case, Location]], *, trained: bool
-) -> dict[str, object]:
+@dataclass(frozen=True)
+class Hit:
+    """Whether a clip of a scene was located, and whether search finds it."""
+
+    record: int
+    is_hit: bool
+    is_found: bool
+
+
+def hits_of(case: Case, location: Location) -> list[Hit]:
+    """Whether each clip of a scene was located."""
+    spans = spans_of(location.timeline, PRESENT)
+    return [Hit(piece.record, is_hit(piece, spans), piece in case.found) for piece in case.scene.pieces]
+
+
+def row(maker: SceneMaker, hits: Sequence[Hit], answers: Sequence[tuple[Case, Location]]) -> dict[str, object]:
     """The figures of one way to locate."""
-    pieces = sum(len(case.scene.pieces) for case, _ in answers)
-    best = [(case, spans_of(found.timeline, PRESENT)) for case, found in answers]
-    hits = [is_hit(piece, spans) for case, spans in best for piece in case.found]
-    every = [is_hit(piece, spans) for case, spans in best for piece in case.scene.pieces]
-    counts = [count_intersections(found.spans, case.scene.phrases) for case, found in answers]
-    figures = {metric.name: round(each.value, 3) for metric, each in intersection_measures(counts).items()}
+    found = [hit for hit in hits if hit.is_found]
+    counts = [count_intersections(location.spans, case.scene.phrases) for case, location in answers]
+    measures = intersection_measures(counts)
     return {
-        "model": Path(name).name,
-        "frame_loss": trained,
-        "groups": part,
-        "way": way,
-        "clips": pieces,
-        "found_by_search": len(hits),
-        "located_of_found": round(float(np.mean(hits)), 3),
-        "located_of_all": round(float(np.mean(every)), 3),
-    } | figures
+        "clips": len(hits),
+        "found_by_search": len(found),
+        "groups_found": len({maker.records[hit.record].group for hit in found}),
+        "located_of_found": share(maker, found),
+        "located_of_all": share(maker, hits),
+    } | {metric.name: round(each.value, 3) for metric, each in measures.items()}
+
+
+def share(maker: SceneMaker, hits: Sequence[Hit]) -> list[float]:
+    """The share of located clips, and its interval."""
+    return rounded(bootstrap_interval(mean_of([hit.is_hit for hit in hits]), groups_of(maker, hits)))
+
+
+def difference(maker: SceneMaker, a: Sequence[Hit], b: Sequence[Hit]) -> list[float]:
+    """The difference of two shares of the clips that both models' search finds, and its paired interval."""
+    pairs = [(one, other) for one, other in zip(a, b, strict=True) if one.is_found and other.is_found]
+    values = [float(one.is_hit) - float(other.is_hit) for one, other in pairs]
+    return rounded(bootstrap_interval(mean_of(values), groups_of(maker, [one for one, _ in pairs])))
+
+
+def mean_of(values: Sequence[float]) -> Callable[[Floats], Floats]:
+    """The weighted mean of values, for each row of weights."""
+    value_N = np.asarray(values, np.float64)
+    return lambda weight_RN: np.asarray(weight_RN @ value_N / np.maximum(weight_RN.sum(axis=1), 1e-12))
+
+
+def groups_of(maker: SceneMaker, hits: Sequence[Hit]) -> list[str]:
+    """The group of each clip."""
+    return [str(maker.records[hit.record].group) for hit in hits]
+
+
+def rounded(estimate: Estimate) -> list[float]:
+    """Value, low and high."""
+    return [round(value, 3) for value in (estimate.value, estimate.low, estimate.high)]
 
 
 def teach(out: Path, start: str, epochs: int, scenes: int = 640) -> Path:
@@ -169,20 +240,24 @@ def teach(out: Path, start: str, epochs: int, scenes: int = 640) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=["mini"])
-    parser.add_argument("--groups", nargs="+", choices=("train", "test"), default=["train", "test"])
+    parser.add_argument("--groups", nargs="+", choices=("train", "test", "packages"), default=["train", "test"])
+    parser.add_argument("--pairs", type=Path)
     parser.add_argument("--no-windows", action="store_true")
-    parser.add_argument("--scenes", type=int, default=30)
+    parser.add_argument("--scenes", type=int, default=150)
     parser.add_argument("--absent", type=int, default=4)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--train", type=Path)
     parser.add_argument("--start", default="mini")
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
+    if options.pairs and "packages" not in options.groups:
+        options.groups.append("packages")
     if options.train:
-        print(teach(options.train, options.start, options.epochs))
-        return
+        options.models = [options.start, str(teach(options.train, options.start, options.epochs))]
+        options.groups = [part for part in options.groups if part != "train"]
     print(f"load average {os.getloadavg()[0]:.1f}")
-    rows = [each for model in options.models for each in measure(model, options)]
+    first: dict[str, list[Hit]] = {}
+    rows = [each for model in options.models for each in measure(model, options, first)]
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

@@ -15,9 +15,10 @@ import torch
 import openclap
 from openclap.cli import run
 from openclap.errors import ConfigError
-from openclap.location import TRAINED, UNTRAINED, SpanRule, locate, median_smoothed, spans_of
+from openclap.location import PRESENT, TRAINED, UNTRAINED, SpanRule, locate, median_smoothed, spans_of
 from openclap.pages.location_chart import location_chart
 from openclap.types import Timeline
+from support.numpy_runtime import NumpyRuntime
 
 RATE = 16000
 
@@ -209,6 +210,70 @@ def test_mistakes_are_one_sentence_and_exit_code_2(
     assert "Traceback" not in error and error.count("openclap:") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["locate", "SOUND", "rain", "--template", "no place"], "no place"),
+        (["locate", "SOUND", "rain", "--batch-size", "0"], "--batch-size"),
+        (["locate", "missing.wav", "rain"], "missing.wav"),
+        (["score", "missing.wav", "rain"], "missing.wav"),
+        (["score", "SOUND", "rain", "--batch-size", "0"], "--batch-size"),
+        (["classify", "SOUND", "--labels", "rain,wind", "--batch-size", "0"], "--batch-size"),
+        (["embed", "SOUND", "-o", "vectors.npy", "--batch-size", "0"], "--batch-size"),
+        (["fad", "FOLDER", "FOLDER", "--batch-size", "0"], "--batch-size"),
+    ],
+)
+def test_mistakes_are_found_before_a_model_is_loaded(
+    recording: Path, words: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"SOUND": str(recording), "FOLDER": str(recording.parent)}
+    # No such model: its error would come first if it were loaded.
+    assert run([*(names.get(word, word) for word in words), "--model", str(recording.with_name("no-model"))]) == 2
+    error = capsys.readouterr().err
+    assert named in error and "no-model" not in error
+
+
+def test_the_background_is_that_of_the_weights_of_now(tiny_model: Path, tmp_path: Path) -> None:
+    embedder = openclap.load(tiny_model, runtime="torch")
+    sound = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32), RATE
+    before = locate(embedder, sound, ["a dog"]).timeline.scores
+    with torch.no_grad():  # as an optimizer updates weights: in place
+        for parameter in embedder.clap.text_head.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    embedder.save(tmp_path / "trained")
+    fresh = locate(openclap.load(tmp_path / "trained", runtime="torch"), sound, ["a dog"]).timeline.scores
+    after = locate(embedder, sound, ["a dog"]).timeline.scores
+    np.testing.assert_allclose(after, fresh, rtol=1e-3, atol=1e-3)
+    assert not np.allclose(after, before, atol=1e-2)
+
+
 def test_rules_of_both_kinds_of_models() -> None:
     assert TRAINED.threshold == 0.5 and TRAINED.rise == 0.0
     assert UNTRAINED.rise > 0
+
+
+@pytest.mark.parametrize("rule", [TRAINED, UNTRAINED, PRESENT])
+def test_a_sound_of_three_tenths_of_a_second_is_kept(rule: SpanRule) -> None:
+    scores = [0.0] * 20 + [2.0] * 3 + [0.0] * 20
+    assert times(timeline(scores), rule) == [("a", 2.0, 2.3)]
+    assert times(timeline([0.0] * 20 + [2.0] + [0.0] * 20), replace(rule, threshold=0.5)) == []
+
+
+def test_many_descriptions_without_a_span_are_one_note(
+    tiny_model: Path, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"sound {number}" for number in range(30)] + ["x" * 500]
+    command = ["locate", str(recording), *words, "--model", str(tiny_model), "--threshold", "100"]
+    assert run(command) == 0
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("No span for: sound 0, ")]
+    assert " and 21 more. " in line and line.endswith("--present shows where it fits best.")
+
+
+def test_a_missing_file_is_named_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["locate", str(tmp_path / "missing.wav"), "a dog", "--model", str(tmp_path / "no-model")]) == 2
+    assert "missing.wav: no such file." in capsys.readouterr().err
+
+
+def test_a_model_without_moments_is_named_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"^This model has .*, and moments need openclap's own networks in torch\."):
+        locate(openclap.Embedder(NumpyRuntime()), (np.zeros(RATE, np.float32), RATE), ["a dog"])

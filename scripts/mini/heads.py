@@ -313,19 +313,14 @@ def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.learning_rate, total_steps=options.steps, pct_start=0.1
     )
-    chance_W = pairs.weight_W.astype(np.float64) / pairs.weight_W.sum(dtype=np.float64)
-    first_N = np.searchsorted(pairs.owner_T, np.arange(len(pairs.group_N)))
-    count_N = np.bincount(pairs.owner_T)
+    draw = Draw(pairs, rng)
     averaged = AveragedModel(audio_head, multi_avg_fn=get_ema_multi_avg_fn(options.average))
     for _ in range(options.steps):
-        rows = rng.choice(len(x_WF), options.batch, p=chance_W)
-        owner = pairs.owner_W[rows]
-        captions = first_N[owner] + rng.integers(0, 1 << 30, len(rows)) % count_N[owner]
+        rows, captions = draw(options.batch)
         x, text = x_WF[rows], text_TD[captions]
         taught = None if taught_WD is None else taught_WD[rows]
         if options.mixed:
-            share = np.where(rng.random(len(rows)) < options.mixed, rng.uniform(0.5, 1, len(rows)), 1)
-            share_B1, other = torch.from_numpy(share).float()[:, None], rng.permutation(len(rows))
+            share_B1, other = draw.mixture(options.batch, options.mixed)
             x = share_B1 * x + (1 - share_B1) * x[other]
             text = F.normalize(share_B1 * text + (1 - share_B1) * text[other], dim=1)
             taught = None if taught is None else F.normalize(share_B1 * taught + (1 - share_B1) * taught[other], dim=1)
@@ -347,6 +342,91 @@ def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -
         Head.of(text_head) if options.text_head else None,
         float(scale.detach().exp()),
     )
+
+
+@dataclass(frozen=True)
+class FollowerOptions:
+    """How heads of windows and of texts learn the similarities of a teacher.
+
+    Attributes:
+        texts: drawn for each batch from all texts, beside a caption of each window.
+        temperature: of the teacher's similarities.
+        mixed: as in `StudentOptions`.
+    """
+
+    steps: int = 400
+    batch: int = 128
+    texts: int = 128
+    learning_rate: float = 2e-3
+    decay: float = 0.01
+    dropout: tuple[float, float] = (0.1, 0.2)
+    temperature: float = 0.1
+    mixed: float = 0.5
+    size: int = 512
+    seed: int = 0
+
+
+def follower(pairs: Pairs, text_TD: Array, taught: tuple[Array, Array], options: FollowerOptions) -> tuple[Head, Head]:
+    """Train a head of windows and one of texts to the similarities between both that a teacher has.
+
+    The teacher may have any space: several models whose similarities are added have all of theirs side by side.
+
+    Args:
+        text_TD: inputs of the text head: the pairs' captions in their order, then any other texts.
+        taught: the teacher's embeddings of the windows and of these texts.
+    """
+    torch.manual_seed(options.seed)
+    rng = np.random.default_rng(options.seed)
+    scaling = Scaling.fit(pairs)
+    x_WF, text = torch.from_numpy(scaling(pairs.window_WF)), torch.from_numpy(text_TD)
+    taught_W, taught_T = map(torch.from_numpy, taught)
+    audio_head, text_head = mlp_relu(x_WF.shape[1], options.size), mlp_relu(text_TD.shape[1], options.size)
+    scale = torch.nn.Parameter(torch.tensor(np.log(10.0), dtype=torch.float32))
+    weights = [*audio_head.parameters(), *text_head.parameters()]
+    groups = [{"params": weights, "weight_decay": options.decay}, {"params": [scale], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, options.learning_rate, total_steps=options.steps, pct_start=0.1
+    )
+    draw = Draw(pairs, rng)
+    for _ in range(options.steps):
+        windows, captions = draw(options.batch)
+        rows = np.concatenate([captions, rng.integers(0, len(text_TD), options.texts)])
+        x, follows = x_WF[windows], taught_W[windows]
+        if options.mixed:
+            share_B1, other = draw.mixture(options.batch, options.mixed)
+            x, follows = (share_B1 * each + (1 - share_B1) * each[other] for each in (x, follows))
+        audio_BD = F.normalize(_with_dropout(audio_head, x, options.dropout), dim=1)
+        logits_BT = scale.exp() * audio_BD @ F.normalize(text_head(text[rows]), dim=1).T
+        target_BT = follows @ taught_T[rows].T / options.temperature
+        loss = F.cross_entropy(logits_BT, target_BT.softmax(dim=1))
+        loss = (loss + F.cross_entropy(logits_BT.T, target_BT.T.softmax(dim=1))) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return Head.of(audio_head, scaling), Head.of(text_head)
+
+
+class Draw:
+    """Draws windows by their weights, and one caption of each."""
+
+    def __init__(self, pairs: Pairs, rng: np.random.Generator) -> None:
+        self.pairs, self.rng = pairs, rng
+        self.chance_W = pairs.weight_W.astype(np.float64) / pairs.weight_W.sum(dtype=np.float64)
+        self.first_N = np.searchsorted(pairs.owner_T, np.arange(len(pairs.group_N)))
+        self.count_N = np.bincount(pairs.owner_T)
+
+    def __call__(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The numbers of windows and of captions."""
+        rows = self.rng.choice(len(self.chance_W), count, p=self.chance_W)
+        owner = self.pairs.owner_W[rows]
+        return rows, self.first_N[owner] + self.rng.integers(0, 1 << 30, count) % self.count_N[owner]
+
+    def mixture(self, count: int, part: float) -> tuple[torch.Tensor, NDArray[np.int64]]:
+        """The shares (B, 1) that rows keep, a `part` of them less than 1, and the rows that give the rest."""
+        share = np.where(self.rng.random(count) < part, self.rng.uniform(0.5, 1, count), 1)
+        return torch.from_numpy(share).float()[:, None], self.rng.permutation(count)
 
 
 def _with_dropout(head: torch.nn.Sequential, x: torch.Tensor, shares: tuple[float, float]) -> torch.Tensor:

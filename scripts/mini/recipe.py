@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 from scripts.mini import heads
-from scripts.mini.heads import INFONCE, Array, Map, Pairs, StudentOptions, Whitening, unit, without_categories
+from scripts.mini.heads import (
+    INFONCE,
+    Array,
+    FollowerOptions,
+    Map,
+    Pairs,
+    StudentOptions,
+    Whitening,
+    unit,
+    without_categories,
+)
 
 from openclap import presets
 
@@ -42,6 +52,8 @@ class Strengths:
 
 CHOSEN = Strengths()
 """Those of mini."""
+CLASS_COPIES = 20
+"""Times that each class stands among the texts of `following`, since captions are a hundred times as many."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,36 @@ def distilled(
     return Trained(audio, text)
 
 
+def joined(parts: Sequence[tuple[float, Trained]]) -> Trained:
+    """Several models whose similarities are added, each with its weight: their embeddings side by side."""
+
+    def embed(maps: Sequence[Map], x: Array) -> Array:
+        return np.concatenate(
+            [np.sqrt(weight) * unit(part(x)) for (weight, _), part in zip(parts, maps, strict=True)], 1
+        )
+
+    return Trained(
+        partial(embed, [trained.audio for _, trained in parts]), partial(embed, [trained.text for _, trained in parts])
+    )
+
+
+def following(
+    pairs: Pairs, phrase_PD: Array, *, options: FollowerOptions, strengths: Strengths = CHOSEN, closed: float = 2.0
+) -> Trained:
+    """Heads that follow the closed form, with weight `closed`, and three pairs of InfoNCE heads together.
+
+    They learn the similarities on captions, names of categories and classes.
+    """
+    form = closed_form(pairs, phrase_PD, strengths=strengths)
+    heads_of = [contrastive(pairs, phrase_PD, options=replace(INFONCE, steps=100, seed=seed)) for seed in range(3)]
+    teacher = joined([(closed, form), *((1 / 3, each) for each in heads_of)])
+    classes_CD = np.unique(pairs.class_ND[np.abs(pairs.class_ND).max(axis=1) > 0], axis=0)
+    text_TD = np.concatenate([pairs.caption_TD, phrase_PD, *[classes_CD] * CLASS_COPIES])
+    taught = teacher.audio(pairs.window_WF), teacher.text(text_TD)
+    audio, text = heads.follower(pairs, form.text(text_TD), taught, options)
+    return Trained(audio, lambda wanted_TD: text(form.text(wanted_TD)))
+
+
 def plain(method: Method) -> Method:
     """A method on aiSFX's pooled values alone, without category probabilities."""
     return lambda pairs, phrase_PD: _plain(method(without_categories(pairs), phrase_PD))
@@ -137,6 +179,7 @@ METHODS: Mapping[str, Method] = {
     "ridge + kernel": partial(closed_form, parts=(1.0, 1.0, 0.0)),
     "ridge + kernel + names": closed_form,
     "soft targets": partial(contrastive, options=StudentOptions(), exponent=0.4),
+    "following closed form and InfoNCE": partial(following, options=FollowerOptions()),
     "mini": partial(distilled, options=MINI),
     "mini without classes": partial(distilled, options=MINI, classes=0.0),
     "mini without mixtures": partial(distilled, options=replace(MINI, mixed=0.0)),

@@ -313,6 +313,7 @@ class Embedder:
     ) -> Timeline:
         """A timeline by any function of the moments' unit vectors (M, D) to (M, C) scores; else as `timeline`."""
         batch_size = check_count("batch_size", batch_size)
+        self.check_moments()
         embed_moments = self._of_torch("embed_moments")
         step, samples = self.preset.moment_samples, self.input_samples
         hop = max(1, round(samples / step / 2))  # moments from one window to the next
@@ -336,6 +337,14 @@ class Embedder:
         times_T: NDArray[np.float64] = start_s + (np.arange(len(scores_TC), dtype=np.float64) + 0.5) * resolution_s
         is_inside_T = times_T - resolution_s / 2 < max(length, resolution_s)
         return Timeline(times_T[is_inside_T], scores_TC[is_inside_T], tuple(columns), resolution_s, length)
+
+    def check_moments(self) -> None:
+        """Raise ConfigError for a model without moments: one whose runtime has clips' embeddings alone."""
+        if not hasattr(self.runtime, "embed_moments"):
+            raise ConfigError(
+                f"This model has {self.runtime.name}, and moments need openclap's own networks in torch. "
+                'Load it with runtime="torch", or choose another model.'
+            )
 
     def read(self, sound: Sound) -> NDArray[np.float32]:
         """Decode a sound to (S,) mono float32 at the model's rate, by the rules of `mono`. Raises AudioError."""

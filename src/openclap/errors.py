@@ -11,8 +11,8 @@
     └── MissingExtraError    an optional dependency that is not installed
 
 The command line prints the message and exits with 2; Python callers catch `OpenClapError`. A message is one or more
-sentences: what happened, what was expected, what to do. `AudioWarning` and `CheckpointWarning` are no errors: the sound
-is decoded, and the checkpoint read, all the same.
+sentences: what happened, what was expected, what to do. `AudioWarning`, `CheckpointWarning` and `IndexWarning` are no
+errors: the sound is decoded, the checkpoint read, and the index written, all the same.
 """
 
 from __future__ import annotations
@@ -84,6 +84,10 @@ class CheckpointWarning(UserWarning):
 
 class AudioWarning(UserWarning):
     """A sound was decoded, but probably not as intended: its channels cancel each other."""
+
+
+class IndexWarning(UserWarning):
+    """Sounds were added to an index, but something derived from them is not up to date."""
 
 
 @contextmanager

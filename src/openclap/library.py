@@ -6,7 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from openclap.audio.mono import Channels, is_silent
 from openclap.checkpoints.bundled import MINI
 from openclap.collapse import warn_of_collapsed_audio
 from openclap.embedder import Embedder, Vectors
-from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError, OpenClapError
+from openclap.errors import AudioWarning, ConfigError, DataError, IndexMismatchError, IndexWarning, OpenClapError
 from openclap.limits import check_count, check_path
 from openclap.loading import RuntimeName, load
 from openclap.paths import is_url
@@ -392,12 +392,19 @@ class Library:
         update_labels(self.index, self.embedder.embed_text, self.embedder.runtime.logit_scale, labels)
 
     def _update_derived(self, labels: tuple[Label, ...] | None = None) -> None:
-        """Update the background for the fit of queries, and the labels. The index is complete without them: a model
-        without a tokenizer, a full disk or another writer only means that searches show no fit, and that new sounds
-        have no labels."""
-        with suppress(OpenClapError):
-            update_background(self.index, self.embedder.embed_text)
-            self._update_labels(labels)
+        """Update the background for the fit of queries, and the labels, each whether or not the other succeeds.
+
+        The index is complete without them: a model without a tokenizer, a full disk or another writer only means that
+        searches show no fit, or that new sounds have no labels. Warns with IndexWarning then.
+        """
+        for update, missing in (
+            (partial(update_background, self.index, self.embedder.embed_text), "searches may show no fit"),
+            (partial(self._update_labels, labels), "new sounds have no labels"),
+        ):
+            try:
+                update()
+            except OpenClapError as error:
+                warnings.warn(f"The index is complete, but {missing}: {error}", IndexWarning, stacklevel=3)
 
     def _warn_if_silent(self, path: str, sound: Sound) -> None:
         if all(is_silent(wave) for wave in blocks(sound, self.embedder.sample_rate, path, self.embedder.mono)):

@@ -44,7 +44,7 @@ class SpanRule:
 
     threshold: float
     rise: float = 0.0
-    smoothing_s: float = 0.75
+    smoothing_s: float = 0.4
     shortest_s: float = 0.2
     gap_s: float = 0.2
 
@@ -61,11 +61,11 @@ class SpanRule:
 
 TRAINED = SpanRule(threshold=0.5)
 """For models that were trained with the frame loss: the probability is at least as high as not."""
-UNTRAINED = SpanRule(threshold=1.0, rise=0.5)
+UNTRAINED = SpanRule(threshold=1.0, rise=0.6)
 """For all other models, whose scores are compared with a background; chosen on scenes of training sounds
-(docs/LOG.md)."""
+(docs/LOG.md). More smoothing loses sounds shorter than half a second."""
 
-PRESENT = SpanRule(threshold=-math.inf, rise=0.3, smoothing_s=0.4)
+PRESENT = SpanRule(threshold=-math.inf, rise=0.3)
 """For a sound that is known to be in the recording: where it fits best, however little that is. Chosen on scenes of
 training sounds, too."""
 
@@ -125,18 +125,19 @@ def locate(
     is_trained = has_frame_loss(embedder)
     score = _probability(embedder, names, template) if is_trained else above_background(embedder, names, template)
     timeline = embedder.compare_moments(sound, names, score, batch_size, progress)
-    return Location(spans_of(timeline, rule or (TRAINED if is_trained else UNTRAINED)), timeline, is_trained)
+    return Location(spans_of(timeline, rule or rule_of(embedder)), timeline, is_trained)
+
+
+def rule_of(embedder: Embedder, *, is_present: bool = False) -> SpanRule:
+    """The rule of a model; `is_present` for sounds that are known to be there. Raises ConfigError without moments."""
+    is_trained = has_frame_loss(embedder)
+    return PRESENT if is_present else TRAINED if is_trained else UNTRAINED
 
 
 def has_frame_loss(embedder: Embedder) -> bool:
     """Whether a model was trained with the frame loss. Raises ConfigError for models without moments."""
-    try:
-        return FRAMES_SCALE in embedder.objective
-    except ConfigError:
-        raise ConfigError(
-            f"This model has {embedder.runtime.name}, and sounds are located by openclap's own networks in torch. "
-            "Choose another model, or leave out the runtime."
-        ) from None
+    embedder.check_moments()
+    return FRAMES_SCALE in embedder.objective
 
 
 def _probability(embedder: Embedder, names: Sequence[str], template: str) -> Callable[[Vectors], Vectors]:
@@ -167,14 +168,17 @@ def above_background(embedder: Embedder, names: Sequence[str], template: str = L
     return score
 
 
-_BACKGROUNDS: WeakKeyDictionary[Runtime, Vectors] = WeakKeyDictionary()
-"""The embedded background of each model in memory, for many recordings."""
+_BACKGROUNDS: WeakKeyDictionary[Runtime, tuple[str, Vectors]] = WeakKeyDictionary()
+"""The embedded background of each model in memory, for many recordings, and the digest of the weights that made it."""
 
 
 def _background(embedder: Embedder) -> Vectors:
-    if embedder.runtime not in _BACKGROUNDS:
-        _BACKGROUNDS[embedder.runtime] = embedder.embed_text(descriptions())
-    return _BACKGROUNDS[embedder.runtime]
+    runtime, digest = getattr(embedder.runtime, "shared", None), ""
+    if runtime is None:  # weights may be trained further; those that the requests of a server share are not
+        runtime, digest = embedder.runtime, embedder.runtime.weights_digest()
+    if _BACKGROUNDS.get(runtime, ("",))[0] != digest:
+        _BACKGROUNDS[runtime] = digest, embedder.embed_text(descriptions())
+    return _BACKGROUNDS[runtime][1]
 
 
 def spans_of(timeline: Timeline, rule: SpanRule) -> tuple[Span, ...]:

@@ -23,9 +23,10 @@ from openclap.recipes import recipe as find_recipe
 from openclap.sources.recognise import ReadOptions, RecognisedCollection, recognise
 from openclap.training import trainer
 from openclap.training.checkpointing import SHARDS, check_run_folder
-from openclap.training.config import TrainConfig, override
+from openclap.training.config import TrainConfig, override, parse_caption_fields
 from openclap.training.curves_page import write_report
 from openclap.training.finetune_config import FINETUNE_DEFAULTS, FinetuneMode, PairSplit, finetune_config, split_pairs
+from openclap.training.optimizer import TOWERS
 from openclap.training.teacher import load_teachers
 from openclap.training.trainer import OnRow, TrainingResult
 from openclap.types import Progress
@@ -193,7 +194,7 @@ def finetune(
     # Before sounds are packed, with the largest defaults: impossible options are refused at once, and the channel that
     # is packed is known.
     planned = finetune_config(start, "", max(FINETUNE_DEFAULTS), mode=mode, options=options)
-    channels = planned.channels
+    channels, fields = planned.channels, parse_caption_fields(planned.caption_fields)
     load_teachers(planned.teacher, "cpu", channels)  # so are teachers that are missing or cannot embed captions
     split = split_pairs(
         sounds,
@@ -203,13 +204,14 @@ def finetune(
         validation_fraction=validation_fraction,
         seed=SPLIT_SEED,
         channels=channels,
+        fields=fields,
         processes=processes,
         progress=packing,
     )
     for sentence in split.notes:
         note(sentence)
     config = finetune_config(start, str(split.train.folder), len(split.train), mode=mode, options=options, note=note)
-    validation = RetrievalValidation(split.validation)
+    validation = RetrievalValidation(split.validation, fields=fields)
     note(_describe_run(config, len(split.train), len(validation.clips)))
     result = trainer.train(
         config, out, shards=split.train, validate=validation.score, progress=progress, teaching=teaching
@@ -238,12 +240,13 @@ def _recognise(path: Path, reading: ReadOptions, note: OnSentence) -> Recognised
 
 
 def _describe_run(config: TrainConfig, training_pairs: int, validation_pairs: int) -> str:
-    parts = {("audio_tower", "text_tower"): "the heads", (): "the whole model"}
+    parts = {TOWERS: "the heads", (): "the whole model"}
     trained = parts.get(config.frozen, "the parts that are not frozen")
     if config.lora:
         trained = f"the heads, and updates of rank {config.lora} to attention"
+    of_towers = "" if config.frozen == TOWERS and not config.lora else f" (towers {config.optim.tower_lr:g})"
     epochs = "1 epoch" if config.epochs == 1 else f"up to {config.epochs} epochs"
     return (
         f"{training_pairs} training pairs, {validation_pairs} validation pairs. Training {trained}: {epochs}, "
-        f"{config.batch_size} pairs a batch."
+        f"{config.batch_size} pairs a batch, learning rate {config.optim.lr:g}{of_towers}."
     )

@@ -93,7 +93,7 @@ def test_mistakes_are_one_sentence(classify: Call, sounds: Path, tmp_path: Path)
         ([sounds, "--labels", "a,b", "--template", "a sound"], "{}"),
         ([sounds, "--labels", "a,b", "--top", "0"], "--top"),
         ([sounds, "--labels", "a,b", "--precision", "fp7"], "precision"),
-        ([sounds, "--labels", "a,b", "--batch-size", "0"], "batch_size"),
+        ([sounds, "--labels", "a,b", "--batch-size", "0"], "--batch-size"),
         ([tmp_path / "none.wav", "--labels", "a,b"], "no such file"),
         ([tmp_path / "empty", "--labels", "a,b"], "there is no sound"),
     ]:

@@ -319,8 +319,8 @@ def test_errors_are_one_sentence_and_change_no_file(embed: Call, sounds: Path, t
         ([sounds, "-o", new, "--windows", "--hop-s", "0"], "at least one sample"),
         ([sounds, "-o", new, "--windows", "--length-s", "nan"], "at least one sample"),
         ([sounds, "-o", new, "--precision", "fp7"], "precision"),
-        ([sounds, "-o", new, "--batch-size", "0"], "batch_size"),
-        ([sounds, "-o", new, "--windows", "--batch-size", "0"], "batch_size"),
+        ([sounds, "-o", new, "--batch-size", "0"], "--batch-size"),
+        ([sounds, "-o", new, "--windows", "--batch-size", "0"], "--batch-size"),
     ]:
         code, said = embed(*words)
         assert code == 2 and what in said, (words, said)

@@ -107,7 +107,7 @@ def test_mistakes_are_one_sentence(fad: Call, folders: tuple[Path, Path], sounds
         ([sounds / "low-0.wav", good], "1 of the 2 windows"),
         ([good], "requires an argument"),
         ([good, good, "--precision", "fp7"], "precision"),
-        ([good, good, "--batch-size", "0"], "batch_size"),
+        ([good, good, "--batch-size", "0"], "--batch-size"),
         ([good, good, "--seed", "-1"], "--seed is -1"),
     ]:
         code, out, err = fad(*words)

@@ -179,6 +179,8 @@ def test_stale_and_foreign_files_are_left_alone(
             assert server_of(library.index.folder) is None
     running.write_bytes(b'{"host": ')
     assert server_of(library.index.folder) is None
+    running.write_text(json.dumps(right | {"host": "localhost"}))  # as `openclap serve --host localhost` leaves it
+    assert server_of(library.index.folder) == RunningServer(**right | {"host": "localhost"})
     running.write_bytes(content)
     assert server_of(library.index.folder) == RunningServer(**right)
 

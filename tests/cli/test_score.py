@@ -98,7 +98,7 @@ def test_mistakes_are_one_sentence(score: Call, sounds: Path, tmp_path: Path) ->
         ([sounds, "a dog"], "is a folder"),
         (["https://example.com/a.wav", "a dog"], "is a URL"),
         ([sound, "a dog", "--precision", "fp7"], "precision"),
-        ([sound, "a dog", "--batch-size", "0"], "batch_size"),
+        ([sound, "a dog", "--batch-size", "0"], "--batch-size"),
     ]:
         code, out, err = score(*words)
         assert code == 2 and what in err, (words, err)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from openclap.evals.dataset import clips_of_task
-from openclap.evals.results import Results, table_of
+from openclap.evals.result_tables import table_of
+from openclap.evals.results import Results
 from openclap.evals.runner import run_suite
 from openclap.evals.suites import PAPER
 from support.evals_helpers import RefusingEmbedder, cached

@@ -17,7 +17,7 @@ from openclap.evals.cached_embedder import CachedEmbedder, open_cached
 from openclap.evals.dataset import clips_of_task
 from openclap.evals.network_probes import UNNORMALISED, UnnormalisedEmbedder, fine_tune
 from openclap.evals.probing import ProbeInput, label_clips, score
-from openclap.evals.results import table_of
+from openclap.evals.result_tables import table_of
 from openclap.evals.runner import run_suite
 from openclap.evals.suites import SUPERVISED, read_suite
 from openclap.evals.tasks import PROBES, Task

@@ -135,10 +135,25 @@ def test_a_wrong_caption_that_another_one_confirms_is_not_used(test_clips: EvalC
     assert pairs == () and unused == 2
 
 
-def test_data_without_usable_captions_is_refused(embedder: BandEmbedder, test_clips: EvalClips) -> None:
+def test_data_without_usable_captions_is_refused_before_a_sound_is_embedded(test_clips: EvalClips) -> None:
     plain = tuple(replace(clip, captions=("rain",)) for clip in test_clips.clips)
+    embedder = BandEmbedder()
     result = evaluate({"bands": embedder}, Collection(replace(test_clips, clips=plain)), suite="hard-text")
     assert "no rule for wrong captions applies to any of 60 captions" in result.skipped["hard text"]
+    assert not embedder.calls
+
+
+def test_only_sounds_with_usable_captions_are_embedded(described: EvalClips) -> None:
+    plain = tuple(replace(clip, captions=("rain",)) if i % 3 else clip for i, clip in enumerate(described.clips))
+    embedder = BandEmbedder()
+    result = evaluate({"bands": embedder}, Collection(replace(described, clips=plain)), suite="hard-text")
+    row = result.row(ALL_KINDS)
+    assert row is not None and row.n == sum(embedder.calls) == 20
+    assert "20 of 61 captions were used" in result.notes[0][1]
+    # The figure is that of the sounds with pairs in a set of their own.
+    alone = Collection(described.select(range(0, len(described), 3)))
+    expected = evaluate({"bands": BandEmbedder()}, alone, suite="hard-text").row(ALL_KINDS)
+    assert expected is not None and row.estimate == expected.estimate
 
 
 def test_chance_is_that_of_a_coin() -> None:

@@ -11,7 +11,8 @@ import pytest
 from openclap.checkpoints import figures
 from openclap.evals.bootstrap import Estimate
 from openclap.evals.metrics import Metric
-from openclap.evals.results import MetricRow, Results, comparison_heading, comparison_table, table_of
+from openclap.evals.result_tables import comparison_heading, comparison_table, table_of
+from openclap.evals.results import MetricRow, Results
 from openclap.evals.runner import run_suite
 from openclap.evals.suites import PAPER
 from openclap.evals.tasks import Task

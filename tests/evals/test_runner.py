@@ -17,7 +17,8 @@ from openclap.evals.dataset import Collection, EvalClips, clips_of_task, load_cl
 from openclap.evals.metrics import AUDIO_TO_TEXT, TEXT_TO_AUDIO, Metric, retrieval_measures
 from openclap.evals.ranks import TIE, rank_retrieval
 from openclap.evals.report import headline
-from openclap.evals.results import Results, comparison_table, published_lines, table_of
+from openclap.evals.result_tables import comparison_table, published_lines, table_of
+from openclap.evals.results import Results
 from openclap.evals.runner import evaluate, run_suite
 from openclap.evals.suites import PAPER, QUICK
 from openclap.evals.tasks import Task

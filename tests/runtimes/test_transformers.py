@@ -145,7 +145,7 @@ def test_what_needs_own_networks_is_refused_in_one_sentence(model: openclap.Embe
             getattr(model, name)
     with raises_naming(ConfigError, "openclap's own networks"):
         model.audio_tensor([torch.zeros(100)])
-    with raises_naming(ConfigError, "openclap's own networks in torch", "transformers fp32", "located"):
+    with raises_naming(ConfigError, "openclap's own networks in torch", "transformers fp32", "moments"):
         openclap.locate(model, (np.zeros(RATE, np.float32), RATE), ["a dog"])
     with raises_naming(ConfigError, "openclap's own networks"):
         hear.load_model(str(folder))

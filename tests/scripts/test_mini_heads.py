@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from scripts.mini import heads
 from scripts.mini.choose import Scores, best
-from scripts.mini.heads import Head, Pairs, StudentOptions, Whitening, unit
-from scripts.mini.recipe import Strengths, whitened
+from scripts.mini.heads import FollowerOptions, Head, Pairs, StudentOptions, Whitening, unit
+from scripts.mini.recipe import Strengths, Trained, joined, whitened
 
 
 def made_pairs(clips: int = 60, seed: int = 0) -> Pairs:
@@ -108,3 +108,25 @@ def test_a_student_follows_its_teacher() -> None:
         return float((unit(head(pairs.window_WF)) * unit(teacher(pairs.window_WF))).sum(axis=1).mean())
 
     assert cosine(options) > max(0.8, cosine(replace(options, teacher=0.0)) + 0.05)
+
+
+def test_a_follower_learns_the_similarities_of_a_teacher_with_another_space() -> None:
+    pairs = made_pairs()
+    turned, _ = np.linalg.qr(np.random.default_rng(2).standard_normal((12, 12)))
+    taught_W = np.pad(pairs.caption_TD[pairs.owner_W], ((0, 0), (0, 4))).astype(np.float32) @ turned.astype(np.float32)
+    others = unit(np.random.default_rng(3).standard_normal((40, 8)).astype(np.float32))
+    text_TD = np.concatenate([pairs.caption_TD, others])
+    taught_T = np.pad(text_TD, ((0, 0), (0, 4))) @ turned.astype(np.float32)
+    options = FollowerOptions(steps=200, size=16, dropout=(0.0, 0.0))
+    audio, text = heads.follower(pairs, text_TD, (taught_W, taught_T), options)
+    learned_WT = unit(audio(pairs.window_WF)) @ unit(text(text_TD)).T
+    assert np.corrcoef(learned_WT.ravel(), (taught_W @ taught_T.T).ravel())[0, 1] > 0.8
+    assert (learned_WT[:, :60].argmax(axis=1) == pairs.owner_W).mean() > 0.9
+
+
+def test_joined_models_add_their_similarities() -> None:
+    rng = np.random.default_rng(4)
+    audio, text = rng.standard_normal((3, 8)).astype(np.float32), rng.standard_normal((5, 8)).astype(np.float32)
+    both = joined([(2.0, Trained(lambda x: 3 * x, lambda x: x)), (0.5, Trained(lambda x: x[:, ::-1], lambda x: x))])
+    expected = 2 * unit(audio) @ unit(text).T + 0.5 * unit(audio[:, ::-1]) @ unit(text).T
+    np.testing.assert_allclose(both.audio(audio) @ both.text(text).T, expected, atol=1e-5)

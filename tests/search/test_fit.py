@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openclap.errors import CheckpointError, DataError
+from openclap.errors import CheckpointError, DataError, IndexWarning
 from openclap.library import Library
 from openclap.search import snapshot_writer
 from openclap.search.background import descriptions
 from openclap.search.fit import FEWEST_WINDOWS, PROBABLY_NOTHING, read_background, update_background
 from openclap.search.index import Index
+from openclap.search.labels import read_labels
 from openclap.search.queries import SearchQuery, find
 from support.numpy_runtime import embedder
 from support.search_helpers import DIM, IDENTITY, axis, fill, fingerprint, write_tone
@@ -210,5 +211,28 @@ def test_a_model_that_embeds_no_text_still_indexes(tmp_path: Path, monkeypatch: 
 
     library = library_of(tmp_path)
     monkeypatch.setattr(library.embedder, "embed_text", refuse)
-    assert library.add([tones(tmp_path)]).added == FEWEST_WINDOWS
-    assert read_background(library.index) is None
+    with pytest.warns(IndexWarning) as caught:
+        assert library.add([tones(tmp_path)]).added == FEWEST_WINDOWS
+    assert read_background(library.index) is None and read_labels(library.index) is None
+    assert [("no fit" in str(one.message), "no labels" in str(one.message)) for one in caught] == [
+        (True, False),
+        (False, True),
+    ]
+    assert all("There is no tokenizer." in str(one.message) for one in caught)
+
+
+def test_sounds_get_labels_where_the_background_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = library_of(tmp_path)
+    embed = library.embedder.embed_text
+
+    def refuse_the_background(texts: Sequence[str]) -> np.ndarray:
+        if tuple(texts) == descriptions():
+            raise CheckpointError("One of the descriptions has no finite embedding.")
+        return embed(texts)
+
+    monkeypatch.setattr(library.embedder, "embed_text", refuse_the_background)
+    with pytest.warns(IndexWarning, match="no finite embedding") as caught:
+        library.add([tones(tmp_path)])
+    labels = read_labels(library.index)
+    assert len(caught) == 1 and read_background(library.index) is None
+    assert labels is not None and len(labels.keys_C) == FEWEST_WINDOWS

@@ -17,7 +17,8 @@ import soundfile
 
 from openclap.errors import ConfigError
 from openclap.library import Library
-from openclap.server.security import Access, BodyLimits, host_names, is_loopback
+from openclap.paths import is_loopback
+from openclap.server.security import Access, BodyLimits, host_names
 from openclap.server.service import Limits
 from support.serving import LiveServer, Served
 

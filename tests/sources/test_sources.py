@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
 
 from openclap.errors import DataError
-from openclap.sources import SOURCES
+from openclap.sources import SOURCES, Source
 from support.errors import raises_naming
 
 LAION = {
@@ -22,6 +22,8 @@ LAION = {
     "epidemic_sound_effects": 75_645,
 }
 """The samples that the paper's table states for each."""
+LAYOUTS = ("folder", "table", "hugging_face", "shards")
+"""Sources that are no collection, so that there is nothing to say about them but their form."""
 
 
 def test_every_source_has_its_own_name() -> None:
@@ -36,7 +38,13 @@ def test_published_sizes_add_up_to_the_papers_sum() -> None:
     assert sum(published.values()) == 633_526
 
 
-@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"table"}))
+def test_every_source_but_a_layout_says_how_to_get_it_its_use_and_its_faults() -> None:
+    for name in SOURCES:
+        empty = [field.name for field in fields(Source) if getattr(SOURCES[name], field.name) == ""]
+        assert empty == (["get", "use", "faults"] if name in LAYOUTS else []), name
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
 def test_missing_folder_is_refused(name: str, tmp_path: Path) -> None:
     with raises_naming(DataError, tmp_path / "nowhere"):
         SOURCES[name].read(tmp_path / "nowhere")

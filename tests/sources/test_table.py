@@ -22,6 +22,17 @@ def table(folder: Path, name: str, text: str | bytes) -> Path:
     return path
 
 
+def test_a_folder_in_place_of_a_table_is_named_with_the_tables_in_it(tmp_path: Path) -> None:
+    with raises_naming(DataError, tmp_path, "is a folder", "None is in it"):
+        read_table(tmp_path)
+    for name in ("b.csv", "a.jsonl", "notes.txt"):
+        table(tmp_path, name, "")
+    with raises_naming(DataError, tmp_path, "is a folder", "In it are: a.jsonl, b.csv."):
+        read_table(tmp_path)
+    with raises_naming(DataError, tmp_path / "nowhere", "no such file"):
+        read_table(tmp_path / "nowhere")
+
+
 def test_every_column_of_a_csv(tmp_path: Path) -> None:
     path = table(
         tmp_path,

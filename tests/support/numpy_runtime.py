@@ -16,7 +16,7 @@ class NumpyRuntime:
     """Implements `openclap.runtimes.Runtime`."""
 
     name, precision, signature = "numpy fp32", "fp32", MINI.signature
-    logit_scale, has_tokenizer = 10.0, True
+    logit_scale, has_tokenizer, batches_waves = 10.0, True, True
 
     def check_tokenizer(self) -> None:
         pass

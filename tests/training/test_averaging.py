@@ -13,6 +13,7 @@ from torch import Tensor
 import openclap
 from openclap.embedder import Embedder
 from openclap.errors import ConfigError
+from openclap.models.config import ObjectiveConfig
 from openclap.training.logging import TrainingRow
 from openclap.training.trainer import train
 from support.errors import raises_naming
@@ -57,6 +58,16 @@ def test_the_mean_is_validated_and_training_goes_on_from_the_trained_weights(
             torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-6)
     finished = weights(tmp_path / "mean")
     assert all(torch.equal(finished[name], tensor) for name, tensor in mean.seen[-1].items())
+
+
+def test_what_the_objective_learned_is_averaged_too(make_config: MakeConfig, tmp_path: Path) -> None:
+    """SigLIP's bias: −10 at the start, since the model has none, and the trained one in a run without averaging."""
+    siglip = ObjectiveConfig("siglip")
+    train(make_config(objective=siglip), tmp_path / "plain")
+    train(make_config(objective=siglip, start_share=0.75), tmp_path / "mean")
+    trained, mean = (float(openclap.load(tmp_path / name / "model").objective["bias"]) for name in ("plain", "mean"))
+    assert trained != -10.0
+    assert mean == pytest.approx(0.75 * -10.0 + 0.25 * trained, abs=1e-5)
 
 
 @pytest.mark.long

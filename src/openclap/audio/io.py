@@ -202,6 +202,21 @@ def describe(source: AudioSource) -> tuple[float, int, int]:
     return facts
 
 
+def header_seconds(file: BinaryIO) -> float | None:
+    """Return the duration that the header of a sound states, and read little else; None where it states none exactly.
+
+    It is that of a whole file with one stream, where `describe` looks for others.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(file) as sound:
+            is_exact = sound.format not in ESTIMATED and sound.frames > 0
+            return float(sound.frames / sound.samplerate) if is_exact else None
+    except soundfile.LibsndfileError:
+        return None
+
+
 def _stated(file: BinaryIO, stream: EncodedStream, name: str) -> tuple[float, int, int] | None:
     """The facts in the header of a single stream, if libsndfile can read it and it states the number of samples."""
     import soundfile

@@ -52,6 +52,7 @@ def classify(
     from openclap.limits import check_count
 
     check_count("--top", top)
+    check_count("--batch-size", batch_size)
     # Options and sounds are checked before the model is loaded, which takes seconds.
     names = _labels(labels, labels_file)
     sentences = prompts(names, template)

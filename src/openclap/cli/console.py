@@ -40,13 +40,14 @@ def note(line: str) -> None:
 @contextmanager
 def noting_warnings(most: int = 20) -> Iterator[None]:
     """Print the first `most` warnings of openclap as notes, and at the end the number of further ones."""
-    from openclap.errors import AudioWarning, CheckpointWarning
+    from openclap.errors import AudioWarning, CheckpointWarning, IndexWarning
 
+    kinds = (AudioWarning, CheckpointWarning, IndexWarning)
     count = 0
 
     def show(message: Any, category: type[Warning], *where: Any) -> None:
         nonlocal count
-        if not issubclass(category, (AudioWarning, CheckpointWarning)):
+        if not issubclass(category, kinds):
             default_show(message, category, *where)
             return
         count += 1
@@ -54,7 +55,7 @@ def noting_warnings(most: int = 20) -> Iterator[None]:
             note(f"Note: {message}")
 
     with warnings.catch_warnings():
-        for kind in (AudioWarning, CheckpointWarning):
+        for kind in kinds:
             warnings.simplefilter("always", kind)  # Python's default shows one warning per line of code
         default_show: Any = warnings.showwarning
         warnings.showwarning = show  # type: ignore[assignment]

@@ -74,7 +74,9 @@ def embed(
     from openclap.cli.classify import find_sounds
     from openclap.embedding_cache import EmbeddingCache, identity_of
     from openclap.errors import ConfigError
+    from openclap.limits import check_count
 
+    check_count("--batch-size", batch_size)
     write = _writer(output)  # refuses an invalid output before hours of embedding
     if not windows and (length_s, hop_s) != (None, None):
         raise ConfigError("--length-s and --hop-s apply to windows. Give --windows with them.")

@@ -141,7 +141,7 @@ def _load(options: LoadOptions, name: str) -> Embedder:
 
 def show(evaluation: Results) -> None:
     """Print the figures and comparisons to stdout, and notes on them to stderr."""
-    from openclap.evals.results import (
+    from openclap.evals.result_tables import (
         comparison_heading,
         comparison_table,
         is_compact,
@@ -170,7 +170,7 @@ def show(evaluation: Results) -> None:
 
 def show_table(table: Sequence[Sequence[str]]) -> None:
     """Print the table of one model beside the chance level, heading first; the name of each task once."""
-    from openclap.evals.results import right_columns
+    from openclap.evals.result_tables import right_columns
 
     print_table(table[0], _tasks_once(table), right=right_columns(table))
     results.print("above: is the whole interval better than chance's?", style="dim")
@@ -178,7 +178,7 @@ def show_table(table: Sequence[Sequence[str]]) -> None:
 
 def show_changes(heading: str, table: Sequence[Sequence[str]]) -> None:
     """Print the changes from one model to another under a heading; the name of each task once."""
-    from openclap.evals.results import right_columns
+    from openclap.evals.result_tables import right_columns
 
     results.print(f"\n{heading}:", style="dim", markup=False)
     print_table(table[0], _tasks_once(table), right=right_columns(table))

@@ -60,6 +60,7 @@ def fad(
     from openclap.limits import check_count
 
     check_count("--seed", seed, least=0)
+    check_count("--batch-size", batch_size)
     (sounds_a, skipped_a), (sounds_b, skipped_b) = find_sounds([dir_a]), find_sounds([dir_b])
     skipped = skipped_a + skipped_b
     embedder = model_options.load()

@@ -41,7 +41,8 @@ def finetune(
     A share of the pairs, in whole groups, is used for validation after every epoch. Training ends when the score no
     longer improves; the best model is written to OUT/model. After Ctrl-C or a kill, the same command resumes. Every
     value of the recipe "small" is an option: --epochs 5 --optim.lr 3e-4 --batch-size 16; `openclap train small
-    --list-options` lists them.
+    --list-options` lists them. Epochs, batch size and learning rates are chosen by the number of pairs, the mode and
+    the initial model, and printed before training begins.
 
     Parameters
     ----------

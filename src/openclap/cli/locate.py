@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from openclap.cli.console import note, print_json, print_table, progress, shown
 from openclap.cli.model_options import ModelOptions
-from openclap.text.prompts import LABEL
+from openclap.text.prompts import LABEL, prompts
 
 if TYPE_CHECKING:
     from openclap.location import Location
@@ -20,6 +21,8 @@ COLUMNS = 900
 """Columns of the waveform in a picture."""
 WAVEFORM_RATE = 8000
 """Hz at which it is read."""
+NAMED = 10
+"""Most descriptions without a span that are named."""
 
 
 def locate(
@@ -41,7 +44,7 @@ def locate(
     A model that was trained with phrases and their on- and offsets (`objective.frames`) gives probabilities, and the
     threshold is 0.5. Scores of any other model are standard deviations above a background of descriptions: spans show
     where a description fits best, and say little about whether the sound is there at all. Their threshold is 1, and
-    half of the way from the median of the recording to its highest score.
+    six tenths of the way from the median of the recording to its highest score.
 
     Parameters
     ----------
@@ -56,7 +59,7 @@ def locate(
     shortest
         Leave out spans that are shorter, in seconds. Default: 0.2.
     smoothing
-        Smooth scores by a median of so many seconds. Default: 0.75.
+        Smooth scores by a median of so many seconds. Default: 0.4.
     template
         A prompt template; {} stands for the description.
     svg
@@ -67,14 +70,20 @@ def locate(
         Print one JSON object instead of a table.
     """
     from openclap import location
+    from openclap.audio.opened import opened
     from openclap.embedder import distinct_labels
     from openclap.errors import ConfigError
+    from openclap.limits import check_count
 
     # Checked before the model is loaded, which takes seconds.
     if not descriptions:
         example = f"openclap locate {shown(file)} 'a dog barking'"
         raise ConfigError(f"No description was given, expected one or more: {example}.")
     names = distinct_labels(descriptions)
+    prompts(names, template)
+    check_count("--batch-size", batch_size)
+    with opened(file):
+        pass
     if svg is not None and not svg.absolute().parent.is_dir():
         raise ConfigError(f"{svg}: there is no folder {shown(svg.absolute().parent)} for the picture. Create it first.")
     if scores and not json:
@@ -101,18 +110,21 @@ def locate(
     if json:
         print_json(_facts(found, file, scores=scores) | model_options.facts(embedder))
     else:
-        _print(found, names)
+        _print(found, names, is_hinting=not present)
     # Last: a picture that cannot be written takes nothing else with it.
     if svg is not None:
         _draw(found, file, svg)
 
 
-def _print(found: Location, names: Sequence[str]) -> None:
+def _print(found: Location, names: Sequence[str], *, is_hinting: bool) -> None:
     rows = [[f"{span.start_s:.2f}", f"{span.end_s:.2f}", f"{span.score:.2f}", span.label] for span in found.spans]
     print_table(["start", "end", "score", "description"], rows, right=[0, 1, 2])
-    for name in names:
-        if all(span.label != name for span in found.spans):
-            note(f"No span for: {name}")
+    located = {span.label for span in found.spans}
+    if missing := [name for name in names if name not in located]:
+        named = ", ".join(shorten(name, 60, placeholder=" …") for name in missing[:NAMED])
+        further = f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
+        hint = " Where a sound is known to be there, --present shows where it fits best." if is_hinting else ""
+        note(f"No span for: {named}{further}.{hint}")
 
 
 def _facts(found: Location, file: Path, *, scores: bool) -> dict[str, object]:

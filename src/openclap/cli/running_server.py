@@ -60,7 +60,7 @@ def registered(host: str, port: int, token: str | None, indexes: Mapping[str, Pa
     place = _folder() / f"{os.getpid()}.json"
     by_folder = {_key(folder): name for name, folder in indexes.items()}
     try:
-        if _is_loopback(local) and by_folder:
+        if paths.is_loopback(local) and by_folder:
             server = RunningServer(local, port, os.getpid(), openclap.__version__, token, by_folder)
             with suppress(OSError):
                 _remove_stale()
@@ -143,19 +143,10 @@ def _servers() -> Iterator[RunningServer]:
             if (
                 server.version == openclap.__version__
                 and isinstance(server.indexes, dict)
-                and _is_loopback(server.host)
+                and paths.is_loopback(server.host)
                 and _is_running(server.pid)
             ):
                 yield server
-
-
-def _is_loopback(host: str) -> bool:
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_running(pid: int) -> bool:

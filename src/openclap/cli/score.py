@@ -52,7 +52,9 @@ def score(
         Print one JSON object instead of a table.
     """
     from openclap.errors import AudioError
+    from openclap.limits import check_count
 
+    check_count("--batch-size", batch_size)
     skipped: list[SkippedFile] = []
     wanted = _wanted(audio, text, pairs, read_as, skipped)
     embedder = model_options.load()
@@ -92,6 +94,7 @@ def _wanted(
     Raises ConfigError for arguments that are neither one pair nor a collection, and for a blank text; DataError for a
     collection without captions.
     """
+    from openclap.audio.opened import opened
     from openclap.errors import ConfigError, DataError
     from openclap.sources.recognise import advice
 
@@ -102,6 +105,8 @@ def _wanted(
             )
         if not text.strip():
             raise ConfigError("The sentence is empty, expected a few words such as 'rain on a tin roof'.")
+        with opened(audio):  # before the model is loaded
+            pass
         return [(str(audio), text)]
     if audio is not None:
         raise ConfigError(f"Both {audio} and --pairs were given, expected one of the two.")

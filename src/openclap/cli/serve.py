@@ -87,8 +87,9 @@ def serve(
 
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "sse_starlette"):
         require(package, "serve")
+    from openclap.paths import is_loopback
     from openclap.server.metrics import Metrics
-    from openclap.server.security import Access, BodyLimits, host_names, is_loopback
+    from openclap.server.security import Access, BodyLimits, host_names
     from openclap.server.service import Limits, Service
 
     check_count("--port", port, least=0, most=65535)
@@ -118,7 +119,7 @@ def url(host: str, port: int) -> str:
 def read_token(host: str, token_file: Path | None) -> str | None:
     """The token of --token-file or of the environment. Raises ConfigError when a server on `host` must have one."""
     from openclap.errors import ConfigError
-    from openclap.server.security import is_loopback
+    from openclap.paths import is_loopback
 
     token = os.environ.get(TOKEN_VARIABLE)
     if token_file is not None:
@@ -164,7 +165,7 @@ def open_all(
     from openclap.server.service import ServedIndex, distinct_names
 
     if not sounds and (model_options.model is not None or not Index.exists(default_index())):
-        return [served_model(model_options.name, model_options.load(), matryoshka, metrics)], []
+        return [served_model(model_options.name, model_options.load(), matryoshka, metrics, model_options)], []
     places = list(sounds or [default_index()])
     models: dict[tuple[str, str], ServedModel] = {}
     indexes = []
@@ -173,7 +174,7 @@ def open_all(
         identity = library.index.identity
         key = (identity.digest, library.embedder.precision)
         if key not in models:
-            models[key] = served_model(identity.model, library.embedder, matryoshka, metrics)
+            models[key] = served_model(identity.model, library.embedder, matryoshka, metrics, model_options)
         indexes.append(ServedIndex(name, library, models[key], folders))
     return list(models.values()), indexes
 
@@ -198,16 +199,22 @@ def open_sounds(path: Path, model_options: ModelOptions) -> tuple[Library, tuple
     return model_options.open_library(paths.home() / "indexes" / f"{folder.name}-{digest}"), (folder,)
 
 
-def served_model(name: str, embedder: Embedder, matryoshka: Sequence[int], metrics: object) -> ServedModel:
+def served_model(
+    name: str, embedder: Embedder, matryoshka: Sequence[int], metrics: object, model_options: ModelOptions
+) -> ServedModel:
     """A model with its thread. Its name is that of the folder where it was given by path."""
     from openclap.server.batching import ModelThread
     from openclap.server.metrics import Metrics
-    from openclap.server.service import ServedModel, check_sizes
+    from openclap.server.service import ServedModel, TorchModel, check_sizes
 
     assert isinstance(metrics, Metrics)
     sizes = check_sizes(embedder, matryoshka)
     thread = ModelThread(embedder.runtime, observe=metrics.observe_batch)
-    return ServedModel(Path(name).name if Path(name).exists() else name, embedder, thread, sizes)
+    revision = model_options.revision if name == model_options.name else None
+    in_torch = TorchModel(
+        lambda: model_options.load_named(name, revision=revision, runtime="torch"), metrics.observe_batch
+    )
+    return ServedModel(Path(name).name if Path(name).exists() else name, embedder, thread, sizes, in_torch)
 
 
 def run(service: Service, access: Access, endpoint: socket.socket, *, open_page: bool = False) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from openclap.audio.io import describe
+from openclap.audio.io import describe, header_seconds
 from openclap.data.layout import MANIFEST, read_table
 from openclap.data.shards import ShardIndex
 from openclap.errors import AudioError, ConfigError, DataError
@@ -106,9 +106,10 @@ def clip_lengths(shards: ShardIndex, config: LengthConfig, rate: int, training_s
 
 
 def durations(shards: ShardIndex) -> NDArray[np.float64]:
-    """(S,) seconds of each sample: from the data set's manifest, otherwise from the header of each sound.
+    """(S,) seconds of each sample: from the data set's manifest, otherwise from the header of each sound, or from
+    decoding it where the header states none.
 
-    A sound without a readable header has 0 s; reading it is reported when it is due.
+    A damaged sound has 0 s; reading it is reported when it is due.
     """
     known = _manifest_durations(shards)
     names = [(shards.tars[tar], key) for tar, key in zip(shards.tar_S, shards.keys, strict=True)]
@@ -136,6 +137,8 @@ def _manifest_durations(shards: ShardIndex) -> dict[tuple[str, str], float]:
 
 def _stated_s(shards: ShardIndex, number: int) -> float:
     try:
-        return describe(shards.read_audio(number))[0]
+        with shards.open_audio(number) as file:
+            stated_s = header_seconds(file)
+        return stated_s or describe(shards.read_audio(number))[0]
     except (AudioError, DataError):
         return 0.0

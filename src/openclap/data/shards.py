@@ -7,11 +7,13 @@ compute and resume in the middle needs access by number.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
@@ -99,20 +101,60 @@ class ShardIndex:
         [audio] = self._read(i, self.spans_S4[i, :2])
         return audio
 
-    def _read(self, i: int, spans: NDArray[np.int64]) -> list[bytes]:
-        """Read some members of a sample by their offsets and sizes."""
-        where = self.where(i)
+    @contextmanager
+    def open_audio(self, i: int) -> Iterator[BinaryIO]:
+        """Open the encoded sound of the i-th sample within its tar, to read a part of it.
+
+        Raises DataError when the tar cannot be read.
+        """
+        offset, size = map(int, self.spans_S4[i, :2])
+        with self._open(i) as tar:
+            yield io.BufferedReader(_Member(tar, MemberSpan(offset, size)), _BLOCK)
+
+    @contextmanager
+    def _open(self, i: int) -> Iterator[BinaryIO]:
         try:
             with (self.folder / self.tars[self.tar_S[i]]).open("rb") as file:
-                parts = [_read(file, int(offset), int(size)) for offset, size in spans.reshape(-1, 2)]
+                yield file
         except OSError as error:
             raise DataError(
-                f"{where}: the tar cannot be read ({error.strerror}). Is {self.folder} in place?"
+                f"{self.where(i)}: the tar cannot be read ({error.strerror}). Is {self.folder} in place?"
             ) from error
+
+    def _read(self, i: int, spans: NDArray[np.int64]) -> list[bytes]:
+        """Read some members of a sample by their offsets and sizes."""
+        with self._open(i) as file:
+            parts = [_read(file, int(offset), int(size)) for offset, size in spans.reshape(-1, 2)]
         # A tar may have been replaced or cut since it was indexed.
         if any(len(part) < size for part, (_, size) in zip(parts, spans.reshape(-1, 2), strict=True)):
-            raise DataError(f"{where}: the tar ends before it, against its headers. Put the complete tar back.")
+            raise DataError(f"{self.where(i)}: the tar ends before it, against its headers. Put the complete tar back.")
         return parts
+
+
+class _Member(io.RawIOBase):
+    """A member of an open tar as a file."""
+
+    def __init__(self, tar: BinaryIO, span: MemberSpan) -> None:
+        self._tar, self._span, self._place = tar, span, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        # Damaged headers make libsndfile seek to negative places.
+        self._place = max(0, offset + (0, self._place, self._span.size)[whence])
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        data = _read(
+            self._tar, self._span.offset + self._place, max(0, min(len(buffer), self._span.size - self._place))
+        )
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
 
 
 def index_shards(folder: str | os.PathLike[str], only: str = "*.tar") -> ShardIndex:

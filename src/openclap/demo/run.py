@@ -22,7 +22,8 @@ from pathlib import Path
 import openclap
 from openclap import paths
 from openclap.data.build import pack
-from openclap.evals.results import Comparison, comparison_table, table_of
+from openclap.evals.result_tables import comparison_table, table_of
+from openclap.evals.results import Comparison
 from openclap.evals.runner import evaluate
 from openclap.evals.suites import SUITES
 from openclap.library import Library

@@ -73,15 +73,24 @@ def make_pairs(clips: EvalClips) -> tuple[tuple[HardPair, ...], int]:
     return tuple(pairs), unused
 
 
-def run_hard_text(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
-    """Run the task of kind "hard_text". Raises DataError where no rule applies to any caption."""
-    pairs, unused = make_pairs(test.clips)
-    captions = sum(len(clip.captions) for clip in test.clips.clips)
+def clips_with_pairs(clips: EvalClips) -> EvalClips:
+    """The clips that have a pair, usually few of them. Raises DataError where no rule applies to any caption."""
+    pairs, _ = make_pairs(clips)
     if not pairs:
+        captions = sum(len(clip.captions) for clip in clips.clips)
         raise DataError(
-            f"{test.clips.name}: no rule for wrong captions applies to any of {captions} captions. Expected some with "
-            "two events (“followed by”), two sources, “with”, “and” or a number."
+            f"{clips.name}: no rule for wrong captions applies to any of {captions} captions. Expected some with two "
+            "events (“followed by”), two sources, “with”, “and” or a number."
         )
+    return clips.select(sorted({pair.clip for pair in pairs}))
+
+
+def run_hard_text(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
+    """Run the task of kind "hard_text" on clips that have pairs."""
+    pairs, _ = make_pairs(test.clips)
+    lost = {key for key, _ in test.lost}
+    captions = [caption for clip in data.test.clips if clip.key not in lost for caption in clip.captions]
+    used = len({(pair.clip, pair.right) for pair in pairs})
     texts = [caption for pair in pairs for caption in (pair.right, pair.wrong)]
     text_UD, unique_T = embed_sentences(model, texts)
     right_PD, wrong_PD = (text_UD[unique_T[start::2]].astype(np.float64) for start in (0, 1))
@@ -96,8 +105,8 @@ def run_hard_text(task: Task, data: TaskClips, test: EmbeddedClips, model: Cache
     mean_D = audio_ND.mean(axis=0)
     blind = (right_PD @ mean_D > wrong_PD @ mean_D + TIE).mean()
     notes = [
-        f"{captions - unused} of {captions} captions were used: {_counts(pairs)}. No rule applies to the others.",
-        f"With the mean of all sounds in place of each sound, {100 * blind:.1f} % of the right captions are preferred; "
+        f"{used} of {len(captions)} captions were used: {_counts(pairs)}. No rule applies to the others.",
+        f"With the mean of these sounds in place of each one, {100 * blind:.1f} % of the right captions are preferred; "
         "the difference is due to the sounds.",
     ]
     if truncated := model.count_truncated(texts):

@@ -21,7 +21,7 @@ from openclap.arrays import Floats
 from openclap.embedder import Embedder
 from openclap.errors import AudioError, ConfigError, DataError
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips
-from openclap.evals.dataset import EvalClip, TaskClips
+from openclap.evals.dataset import EvalClip, EvalClips, TaskClips
 from openclap.evals.metrics import Measure, Metric
 from openclap.evals.results import TaskOutput
 from openclap.location import locate
@@ -108,18 +108,23 @@ def _f1(table_N4: Floats, weight_RN: Floats) -> Floats:
     return np.asarray(2 * precision_R * recall_R / np.maximum(precision_R + recall_R, 1e-12))
 
 
+def clips_with_phrases(clips: EvalClips) -> EvalClips:
+    """The clips whose phrases have segments. Raises DataError where there is none."""
+    timed = [place for place, clip in enumerate(clips.clips) if clip.phrases]
+    if not timed:
+        raise DataError(f"{clips.name}: no clip has phrases with segments. Build the set from a source that has them.")
+    return clips.select(timed)
+
+
 def run_locating(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
     """Locate each phrase of each clip in its sound, and compare the spans with the segments.
 
-    Raises DataError where no clip has phrases with segments, ConfigError for models without moments.
+    Raises ConfigError for models without moments.
     """
     embedder = model.embedder
     if not isinstance(embedder, Embedder):
         raise ConfigError(f"{task.name}: {model.name} has no moments. Load it with the torch runtime of openclap.")
-    timed = [place for place, clip in enumerate(test.clips.clips) if clip.phrases]
-    if not timed:
-        raise DataError(f"{task.name}: no clip has phrases with segments. Build the set from a source that has them.")
-    clips = test.clips.select(timed)
+    clips = test.clips
     counts, kept, lost = [], [], []
     for place, clip in enumerate(clips.clips):
         try:

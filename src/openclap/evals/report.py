@@ -27,10 +27,7 @@ from openclap.evals.examples import (
 )
 from openclap.evals.hard_text import ALL_KINDS, HardText
 from openclap.evals.metrics import AUDIO_TO_TEXT, TEXT_TO_AUDIO
-from openclap.evals.results import (
-    MetricRow,
-    Results,
-    TaskOutput,
+from openclap.evals.result_tables import (
     comparison_heading,
     comparison_table,
     difference,
@@ -39,6 +36,7 @@ from openclap.evals.results import (
     shown,
     span,
 )
+from openclap.evals.results import MetricRow, Results, TaskOutput
 from openclap.evals.retrieval import Retrieval
 from openclap.evals.tagging import Tagged, areas, average_precisions
 from openclap.evals.zero_shot import Reliability

@@ -319,7 +319,7 @@ def run_task(task: Task, clips: TaskClips, model: CachedEmbedder, seed: int) -> 
         model.check_tokenizer()  # before minutes of embedding sounds
     if task.kind == "probe" and task.probe_protocol.embedder is not None:
         model = model.with_embedder(task.probe_protocol.embedder, UNNORMALISED)
-    test = model.embed_clips(clips.test)
+    test = model.embed_clips(kind.usable(clips.test))
     output = kind.run(task, clips, test, model, seed)
     return replace(output, lost=(*test.lost, *output.lost)), time.perf_counter() - started
 

@@ -19,9 +19,9 @@ from typing import Any
 from openclap.errors import ConfigError
 from openclap.evals import network_probes, probing
 from openclap.evals.cached_embedder import CachedEmbedder, EmbeddedClips, SoundEmbedder
-from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, TRAIN, EvalClip, TaskClips
-from openclap.evals.hard_text import ALL_KINDS, KIND_METRICS, run_hard_text
-from openclap.evals.locating import INTERSECTION_F1, PRECISION, RECALL, run_locating
+from openclap.evals.dataset import CLASS_FOLDERS, COLLECTION, TRAIN, EvalClip, EvalClips, TaskClips
+from openclap.evals.hard_text import ALL_KINDS, KIND_METRICS, clips_with_pairs, run_hard_text
+from openclap.evals.locating import INTERSECTION_F1, PRECISION, RECALL, clips_with_phrases, run_locating
 from openclap.evals.metrics import (
     ACCURACY,
     AUDIO_TO_TEXT,
@@ -42,6 +42,7 @@ from openclap.evals.zero_shot import run_tagging, run_zero_shot
 from openclap.limits import check_count
 from openclap.text.prompts import SOUND
 
+SelectClips = Callable[[EvalClips], EvalClips]
 RunTask = Callable[["Task", TaskClips, EmbeddedClips, CachedEmbedder, int], TaskOutput]
 
 
@@ -54,12 +55,15 @@ class TaskKind:
         shown: the metrics that tables have; a record as JSON has all.
         reads_text: whether captions or prompts are embedded, which needs a tokenizer.
         trains: whether labels are learned from training clips or from other folds.
+        usable: selects the clips that the task can use, where most clips of a set are none of them, so that no other is
+            embedded. Raises DataError where there is none.
     """
 
     run: RunTask
     shown: tuple[Metric, ...]
     reads_text: bool = False
     trains: bool = False
+    usable: SelectClips = lambda clips: clips
 
 
 def both_directions(*names: str) -> tuple[Metric, ...]:
@@ -73,10 +77,12 @@ KINDS: Mapping[str, TaskKind] = {
         run_retrieval, both_directions(*SHOWN_RECALL, MAP_AT_10.name, "median_rank"), reads_text=True
     ),
     "zero_shot": TaskKind(run_zero_shot, (ACCURACY, MAP_AT_10), reads_text=True),
-    "hard_text": TaskKind(run_hard_text, (ALL_KINDS, *KIND_METRICS.values()), reads_text=True),
+    "hard_text": TaskKind(run_hard_text, (ALL_KINDS, *KIND_METRICS.values()), reads_text=True, usable=clips_with_pairs),
     "tagging": TaskKind(run_tagging, (MEAN_AVERAGE_PRECISION, ROC_AUC), reads_text=True),
     "probe": TaskKind(probing.run_probe, (ACCURACY, MEAN_AVERAGE_PRECISION, ROC_AUC), trains=True),
-    "locating": TaskKind(run_locating, (INTERSECTION_F1, PRECISION, RECALL), reads_text=True),
+    "locating": TaskKind(
+        run_locating, (INTERSECTION_F1, PRECISION, RECALL), reads_text=True, usable=clips_with_phrases
+    ),
     "few_shot": TaskKind(probing.run_few_shot, (ACCURACY,), trains=True),
 }
 """The kinds of measurement on the clips of a task."""

@@ -6,10 +6,11 @@ N captions or clips.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from openclap.data.shards import ShardIndex
+from openclap.data.shards import TEXT, Fields, ShardIndex
 from openclap.errors import DataError
 from openclap.evals.bootstrap import Estimate, measure_interval, paired_difference
 from openclap.evals.cached_embedder import SoundEmbedder, embed_clips
@@ -33,12 +34,15 @@ class MetricChange:
 
 
 class RetrievalValidation:
-    """Retrieval on validation clips. Raises DataError when fewer than two of them can be used."""
+    """Retrieval on validation clips. Raises DataError when fewer than two of them can be used.
 
-    def __init__(self, shards: ShardIndex, *, progress: StageProgress | None = None) -> None:
-        self.clips: EvalClips = clips_from_samples(
-            "validation pairs", len(shards), shards.read_sample, progress=progress
-        )
+    Args:
+        fields: the fields of a sample's JSON that hold captions; a clip's captions are those of the first that it has.
+    """
+
+    def __init__(self, shards: ShardIndex, *, fields: Fields = TEXT, progress: StageProgress | None = None) -> None:
+        read = partial(shards.read_sample, fields=fields)
+        self.clips: EvalClips = clips_from_samples("validation pairs", len(shards), read, progress=progress)
         if len(self.clips) < 2:
             raise DataError("There is 1 validation pair, and retrieval needs at least two. Add sounds.")
 

@@ -34,11 +34,14 @@ class Runtime(Protocol):
     Attributes:
         name: the software and the precision, for people and for keys of caches: "torch fp32".
         precision: "fp32", "bf16" or "int8".
+        batches_waves: whether one forward pass embeds several waveforms. Where it does not, a server passes them on one
+            by one, so that texts need not wait for all of them.
         signature: sample rate, input length, embedding size. Runtimes of openclap's own networks have a `preset`, too.
     """
 
     name: str
     precision: str
+    batches_waves: bool
 
     @property
     def signature(self) -> Signature:

@@ -207,7 +207,7 @@ class OnnxRuntime:
     A graph is read when it is first used: a search by text needs only that of texts.
     """
 
-    name, precision = "onnxruntime fp32", "fp32"
+    name, precision, batches_waves = "onnxruntime fp32", "fp32", CPU_CLIPS > 1
 
     def __init__(self, graphs: Graphs, tokenizer: Path | None, *, offline: bool = False) -> None:
         self.graphs, self.preset = graphs, graphs.preset

@@ -98,6 +98,8 @@ class TorchRuntime:
         objective: tensors that training learned beside the networks, saved along (see `checkpoints.checkpoint`).
     """
 
+    batches_waves = True
+
     def __init__(
         self,
         clap: CLAP,

@@ -35,6 +35,8 @@ class TransformersRuntime:
         network: transformers' model.
     """
 
+    batches_waves = True
+
     def __init__(
         self,
         folder: Path,

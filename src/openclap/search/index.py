@@ -200,7 +200,7 @@ class Index:
 
     def _keywords(self) -> KeywordIndex:
         keywords = KeywordIndex(self.folder)
-        if self.place.own_folder is None:
+        if not self.place.is_local:
             self._mirror_keywords(keywords)
         return keywords
 
@@ -338,7 +338,7 @@ class Index:
             return self._view
 
     def _read_view(self, versions: dict[str, TableVersion]) -> tuple[View, dict[str, TableVersion]]:
-        if self.place.own_folder is None:
+        if not self.place.is_local:
             self._mirror()
         stored = _snapshot.open_snapshot(self.folder, self.identity.dim)
         if stored.header.versions == versions:
@@ -454,13 +454,13 @@ class Index:
 
     def _finish(self, writer: IndexWriter) -> None:
         """Bring keywords and snapshot up to date; of an index in object storage, searches do so on each machine."""
-        if self.place.own_folder is not None:
+        if self.place.is_local:
             writer.finish()
             self._refresh()
 
     def _refresh(self) -> None:
         """Bring the snapshot up to date. Without one, searches read the tables: so a full disk fails no addition."""
-        if self.place.own_folder is None:
+        if not self.place.is_local:
             return  # as in `_finish`
         with suppress(OSError, DataError), self._storage("written"):
             _writer.refresh(self.place, self.identity.dim)
@@ -473,7 +473,7 @@ class Index:
         with self.writing() as writer:
             writer.prune()
             writer.merge()
-            if self.place.own_folder is not None:
+            if self.place.is_local:
                 with self._storage("written"):
                     _writer.rebuild(self.place, self.identity.dim)
 

@@ -82,6 +82,12 @@ class IndexPlace(ABC):
     def own_folder(self) -> Path | None:
         """The folder of the index itself; None when it is not on this machine."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the index is on this machine. What is derived from one in object storage, each machine makes for
+        itself when it searches."""
+        return self.own_folder is not None
+
     @cached_property
     @abstractmethod
     def database(self) -> Any:

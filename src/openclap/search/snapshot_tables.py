@@ -119,7 +119,7 @@ def check_tables(place: IndexPlace, stored: Snapshot, versions: dict[str, TableV
     """Raise SnapshotError for a snapshot of other tables: an index in object storage may have been deleted and made
     again, while its snapshot stayed here."""
     made = stored.header.versions
-    if place.own_folder is None and any(made[name].digest != versions[name].digest for name in versions):
+    if not place.is_local and any(made[name].digest != versions[name].digest for name in versions):
         raise SnapshotError(f"{place}: the index was made again since this machine read it.")
 
 

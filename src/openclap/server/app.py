@@ -20,6 +20,7 @@ from openclap.server import (
     embeddings,
     errors,
     indexing,
+    locating,
     overview,
     page,
     playback,
@@ -80,6 +81,7 @@ def create_app(service: Service, access: Access) -> FastAPI:
     )
     peaker = sounds.Peaker(service)
     app.include_router(embeddings.router(service))
+    app.include_router(locating.router(service))
     app.include_router(search.router(service, peaker))
     app.include_router(sounds.router(service, peaker))
     app.include_router(store.router(service))

@@ -8,10 +8,10 @@ A runtime is used by one thread only. `ModelThread` is that thread; `BatchedRunt
         Embedder(BatchedRuntime(model, task), mono=embedder.mono).embed_audio(sounds)
 
 Decoding, windows and averages are those of `Embedder`, in the threads of the requests, so results are those of
-`embed_audio` and `embed_text`. Waveforms and texts wait in queues of their own, since they share no batch, and take
-turns, so that texts do not wait behind all waveforms, which take ten times as long.
+`embed_audio` and `embed_text`. Waveforms, texts, and waveforms whose moments are wanted wait in queues of their own,
+since they share no batch, and take turns, so that texts do not wait behind all waveforms, which take ten times as long.
 
-N items, D embedding, S samples of a waveform.
+N items, D embedding, M moments, S samples of a waveform.
 """
 
 from __future__ import annotations
@@ -34,15 +34,11 @@ from openclap.runtimes import Runtime
 from openclap.text.numpy_tokenizer import NumpyTokenizer
 from openclap.types import Signature
 
-Modality = Literal["audio", "text"]
+Modality = Literal["audio", "text", "moments"]
 Vector = NDArray[np.float32]
 
 BATCH = 16
 """Most inputs in one forward pass."""
-ONE_BY_ONE = "onnxruntime"
-"""The runtime that embeds waveforms one by one (`CPU_CLIPS` in `runtimes.onnx`). A batch of them would only make texts
-wait. On a CPU, torch gains nothing by batches either, but the last digits of its results depend on them: so all windows
-of a single client's sound share a batch, as they do in a command, and both print the same."""
 WAIT_S = 0.003
 """Time for which the first input of a batch waits for others. During a forward pass the next batch gathers anyway."""
 
@@ -86,7 +82,7 @@ class ModelTask:
 
 @dataclass(slots=True)
 class _Input:
-    """A waveform (S,) or a text that waits for its embedding (D,)."""
+    """A waveform (S,) or a text that waits for its embedding (D,), or a waveform for those of its moments (M, D)."""
 
     value: Any
     cost: float = 1.0
@@ -153,10 +149,12 @@ class ModelThread:
     ) -> None:
         self.runtime = runtime
         self._wait_s, self._observe = wait_s, observe
-        waves = 1 if runtime.name.startswith(ONE_BY_ONE) else batch_size
-        self._batch_sizes: dict[Modality, int] = {"audio": waves, "text": batch_size}
-        self._turns: list[Modality] = ["text", "audio"]
-        self._queues: dict[Modality, _Queue] = {"audio": _Queue(), "text": _Queue()}
+        # On a CPU, torch gains nothing by batches either, but the last digits of its results depend on them: so all
+        # windows of a single client's sound share a batch, as they do in a command, and both print the same.
+        waves = batch_size if runtime.batches_waves else 1
+        self._batch_sizes: dict[Modality, int] = {"audio": waves, "text": batch_size, "moments": waves}
+        self._turns: list[Modality] = ["text", "audio", "moments"]
+        self._queues: dict[Modality, _Queue] = {modality: _Queue() for modality in self._turns}
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -166,13 +164,13 @@ class ModelThread:
         """The number of inputs in the queue."""
         return len(self._queues[modality])
 
-    def embed(self, task: ModelTask, modality: Modality, values: Sequence[Any]) -> NDArray[np.float32]:
-        """Embed waveforms or texts, (N, D), and wait for the result.
+    def embed(self, task: ModelTask, modality: Modality, values: Sequence[Any]) -> list[Vector]:
+        """Embed waveforms or texts, (D,) each, or waveforms' moments, (M, D) each, and wait for the result.
 
         Raises CancelledError when the task is cancelled or the thread is closed, and the runtime's own errors.
         """
         samples = self.runtime.signature.samples
-        inputs = [_Input(each, max(1.0, len(each) / samples) if modality == "audio" else 1.0) for each in values]
+        inputs = [_Input(each, max(1.0, len(each) / samples) if modality != "text" else 1.0) for each in values]
         for each in inputs:
             task.add(each.result)
         with self._changed:
@@ -180,7 +178,7 @@ class ModelThread:
                 raise CancelledError
             self._queues[modality].put(task, inputs)
             self._changed.notify()
-        return np.stack([each.result.result() for each in inputs])
+        return [each.result.result() for each in inputs]
 
     def close(self) -> None:
         """Cancel what waits, and stop the thread after the current batch."""
@@ -234,9 +232,12 @@ class ModelThread:
         for each, vector_D in zip(inputs, vectors, strict=True):
             each.result.set_result(vector_D)
 
-    def _forward(self, modality: Modality, values: list[Any]) -> NDArray[np.float32]:
+    def _forward(self, modality: Modality, values: list[Any]) -> Sequence[Vector] | Vector:
         if modality == "audio":
             return self.runtime.embed_waves(values)
+        if modality == "moments":
+            moments: list[Vector] = self.runtime.embed_moments(values)  # type: ignore[attr-defined]
+            return moments
         return self.runtime.embed_texts(values, self._batch_sizes["text"])
 
 
@@ -246,12 +247,21 @@ def is_on_cpu(runtime: Runtime) -> bool:
 
 
 class BatchedRuntime:
-    """The inputs of one task to a `ModelThread`, as a runtime (`openclap.runtimes.Runtime`)."""
+    """The inputs of one task to a `ModelThread`, as a runtime (`openclap.runtimes.Runtime`).
+
+    Attributes:
+        shared: the runtime that all requests share.
+        embed_moments, preset, objective: where that runtime has them.
+    """
 
     def __init__(self, model: ModelThread, task: ModelTask) -> None:
-        self._model, self._task = model, task
+        self._model, self._task, self.shared = model, task, model.runtime
         self.name, self.precision = model.runtime.name, model.runtime.precision
+        self.batches_waves = model.runtime.batches_waves
         self.signature: Signature = model.runtime.signature
+        if hasattr(self.shared, "embed_moments"):
+            self.preset, self.objective = self.shared.preset, self.shared.objective  # type: ignore[attr-defined]
+            self.embed_moments = lambda waves: model.embed(task, "moments", waves)
 
     @property
     def logit_scale(self) -> float:
@@ -274,11 +284,11 @@ class BatchedRuntime:
 
     def embed_waves(self, waves: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """(N, D) unit vectors of mono waveforms (S,) at the model's rate. Raises as `ModelThread.embed`."""
-        return self._model.embed(self._task, "audio", waves)
+        return np.stack(self._model.embed(self._task, "audio", waves))
 
     def embed_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
         """(N, D) unit vectors, in the order of `texts`. Raises as `ModelThread.embed`."""
-        return self._model.embed(self._task, "text", texts)
+        return np.stack(self._model.embed(self._task, "text", texts))
 
     def weights_digest(self) -> str:
         """A SHA-256 of weights and preset."""

@@ -25,9 +25,9 @@ from openclap.search.queries import SearchQuery, as_found, find, mask_of_files
 from openclap.search.rows import FloatArray, file_rows, unit_vector
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
+from openclap.server.index_schemas import SearchInfoObject, where_of
 from openclap.server.inputs import Upload, check_texts
 from openclap.server.page_schemas import CombinedHit, CombinedRequest, CombinedResponse, SoundEmbedding, Term
-from openclap.server.schemas import SearchInfoObject, where_of
 from openclap.server.search import vector_of_sound, warning_of
 from openclap.server.service import ServedIndex, Service
 from openclap.server.sounds import Peaker, row_of, waveform

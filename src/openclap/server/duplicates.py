@@ -19,9 +19,10 @@ from openclap.search.duplicates import (
 from openclap.search.index import Index
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
+from openclap.server.index_schemas import DuplicatesResponse, DuplicatesState, GroupJudgement
 from openclap.server.inputs import IndexName
 from openclap.server.jobs import Job
-from openclap.server.schemas import DuplicatesResponse, DuplicatesState, GroupJudgement, Status
+from openclap.server.schemas import Status
 from openclap.server.service import ServedIndex, Service
 
 MOST_SKIPPED = 100

@@ -15,10 +15,10 @@ from openclap.search.index import Index
 from openclap.server.batching import BatchedRuntime, ModelTask
 from openclap.server.duplicates import DuplicatesJobs
 from openclap.server.errors import ApiError
+from openclap.server.index_schemas import IndexingState, JobState
 from openclap.server.inputs import IndexName
 from openclap.server.jobs import Job
 from openclap.server.page_schemas import SkippedFiles, SkippedSound
-from openclap.server.schemas import IndexingState, JobState
 from openclap.server.service import ServedIndex, Service
 
 EVENT_S = 0.25

@@ -15,7 +15,8 @@ from fastapi import Query
 
 from openclap.paths import is_url
 from openclap.server.errors import ApiError
-from openclap.server.schemas import AudioPart, InputItem, check_part
+from openclap.server.index_schemas import check_part
+from openclap.server.schemas import AudioPart, InputItem
 from openclap.server.service import Service
 from openclap.types import FileContent
 

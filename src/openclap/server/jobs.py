@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from openclap.errors import OpenClapError
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
-from openclap.server.schemas import JobState
+from openclap.server.index_schemas import JobState
 from openclap.server.service import ServedIndex
 
 S = TypeVar("S", bound=JobState)

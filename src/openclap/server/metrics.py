@@ -52,7 +52,7 @@ class Metrics:
     def watch(self, service: Service) -> None:
         """Read the queues whenever the metrics are."""
         self._in_progress.set_function(lambda: service.in_progress)
-        modalities: tuple[Modality, ...] = ("audio", "text")
+        modalities: tuple[Modality, ...] = ("audio", "text", "moments")
         for model in service.models.values():
             for modality in modalities:
                 self._queue.labels(model.name, modality).set_function(partial(model.thread.waiting, modality))

@@ -21,9 +21,9 @@ from openclap.search.labels import labels_stamp, update_labels, with_labels
 from openclap.search.rows import FloatArray
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
+from openclap.server.index_schemas import FacetValue, where_of
 from openclap.server.inputs import IndexName
 from openclap.server.page_schemas import DurationRange, Overview, OverviewRequest, Suggestion, Suggestions
-from openclap.server.schemas import FacetValue, where_of
 from openclap.server.service import ServedIndex, Service
 
 T = TypeVar("T")

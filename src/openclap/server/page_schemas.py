@@ -6,17 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from openclap.server.schemas import (
-    Body,
+from openclap.server.index_schemas import (
     FacetValue,
     HitObject,
     SearchInfoObject,
+    WhereBody,
+    check_part,
+)
+from openclap.server.schemas import (
+    Body,
     Seconds,
     Text,
     Weight,
-    WhereBody,
     at_most,
-    check_part,
 )
 from openclap.types import KeywordUse
 

@@ -17,9 +17,7 @@ from openclap.search.queries import SearchQuery, find
 from openclap.search.rows import FloatArray, unit_vector
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
-from openclap.server.inputs import IndexName, Upload, check_texts, check_times
-from openclap.server.schemas import (
-    Expression,
+from openclap.server.index_schemas import (
     Facets,
     FacetValue,
     HitObject,
@@ -28,9 +26,10 @@ from openclap.server.schemas import (
     SearchInfoObject,
     SearchRequest,
     SearchResponse,
-    Text,
     where_of,
 )
+from openclap.server.inputs import IndexName, Upload, check_texts, check_times
+from openclap.server.schemas import Expression, Text
 from openclap.server.service import ServedIndex, Service
 from openclap.server.sounds import Peaker, indexed_file, part_of, read_part, row_of
 

@@ -176,14 +176,6 @@ def _check_origin(headers: Headers, own: str) -> None:
         raise ApiError(403, "Requests from pages of other web sites are refused.", "permission_error")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
     """Limits of a request's body.

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from openclap.embedder import Embedder
 from openclap.errors import ConfigError, OpenClapError
 from openclap.library import Library
-from openclap.server.batching import BatchedRuntime, ModelTask, ModelThread
+from openclap.server.batching import BatchedRuntime, BatchObserver, ModelTask, ModelThread
 from openclap.server.errors import ApiError, of_library
 from openclap.server.metrics import Metrics
 from openclap.server.security import BodyLimits
@@ -51,22 +51,56 @@ class Limits:
     body: BodyLimits = field(default_factory=BodyLimits)
 
 
+class TorchModel:
+    """A model in torch, which has moments, beside one in a runtime without them; loaded when first needed.
+
+    Args:
+        load: raises as `openclap.load` does.
+        observe: called after each forward pass.
+    """
+
+    def __init__(self, load: Callable[[], Embedder], observe: BatchObserver) -> None:
+        self._load, self._observe, self._lock = load, observe, threading.Lock()
+        self._thread: ModelThread | None = None
+
+    def thread(self) -> ModelThread:
+        """The thread that runs it."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = ModelThread(self._load().runtime, observe=self._observe)
+            return self._thread
+
+    def close(self) -> None:
+        """Stop its thread."""
+        with self._lock:
+            if self._thread is not None:
+                self._thread.close()
+
+
 @dataclass(frozen=True, slots=True)
 class ServedModel:
     """A model under the name that requests use.
 
     Attributes:
         sizes: shorter sizes of its embeddings (Matryoshka), which `dimensions` may choose.
+        in_torch: for requests that need moments, where `embedder` has none.
     """
 
     name: str
     embedder: Embedder
     thread: ModelThread
     sizes: tuple[int, ...] = ()
+    in_torch: TorchModel | None = None
 
     def embedder_of(self, task: ModelTask, longest_s: float = float("inf")) -> Embedder:
         """The embedder of one request: batched with those of others, and with a limit of length."""
         return Embedder(BatchedRuntime(self.thread, task), mono=self.embedder.mono, longest_s=longest_s)
+
+    def locator_of(self, task: ModelTask, longest_s: float) -> Embedder:
+        """The embedder of one request that needs moments. Raises as `openclap.load` where it is loaded first."""
+        if self.in_torch is None or hasattr(self.embedder.runtime, "embed_moments"):
+            return self.embedder_of(task, longest_s)
+        return Embedder(BatchedRuntime(self.in_torch.thread(), task), mono=self.embedder.mono, longest_s=longest_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +258,10 @@ class Service:
 
     def close(self) -> None:
         """Stop the models and the threads; requests in progress end with an error."""
-        for model in {id(each.thread): each.thread for each in self.models.values()}.values():
-            model.close()
+        for model in self.models.values():
+            model.thread.close()
+            if model.in_torch is not None:
+                model.in_torch.close()
         for pool in (*self._pools.values(), self._background):
             pool.shutdown(wait=True, cancel_futures=True)
 

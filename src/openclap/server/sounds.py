@@ -38,8 +38,8 @@ from openclap.search.labels import labels_of
 from openclap.search.rows import FileRow
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
+from openclap.server.index_schemas import Peaks, SoundFacts
 from openclap.server.inputs import IndexName, Upload, check_times
-from openclap.server.schemas import Peaks, SoundFacts
 from openclap.server.service import ServedIndex, Service
 from openclap.storage import write_bytes
 from openclap.types import Hit

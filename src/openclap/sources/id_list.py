@@ -56,4 +56,8 @@ SOURCE = Source(
     page="https://dcase.community/challenge2025/task-language-based-audio-retrieval",
     needs="a CSV file with a column sound_id, freesound_id or youtube_id; it names clips to hold out.",
     licence="none: ids alone",
+    get="Download the list of a challenge from its page, or write one: a line for each upload to leave out.",
+    use="To hold out clips: `openclap dataset build --decontaminate id_list=FILE.csv`. Nothing can be built from it.",
+    faults="Tables of Clotho have “Not found” for some uploads; such cells are left out, and counted. An id finds "
+    "clips whose source states the id of their upload, and no others.",
 )

@@ -32,6 +32,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from openclap.errors import DataError, require
+from openclap.formatting import join_first
 from openclap.sources.columns import FILES, IDS, ColumnMap, cell_texts, normalise_column
 from openclap.sources.files import AUDIO_AND_VIDEO_SUFFIXES, audio_files
 from openclap.sources.record import Record
@@ -283,11 +284,16 @@ def _group_name(table: Path, audio: Path) -> str:
 
 def _read_rows(table: Path) -> tuple[list[str], TableRows, str]:
     """Return the columns, the rows that are not blank, and the encoding of the text."""
-    reader = _READERS.get(table.suffix.lower())
-    if reader is None:
-        raise DataError(f"{table}: cannot read a table of this kind, expected one of: {', '.join(_READERS)}.")
+    kinds = ", ".join(_READERS)
+    if table.is_dir():
+        tables = sorted(path.name for path in table.iterdir() if path.suffix.lower() in _READERS)
+        there = f"In it are: {join_first(tables)}" if tables else "None is in it"
+        raise DataError(f"{table}: is a folder, expected one table ({kinds}). {there}.")
     if not table.is_file():
         raise DataError(f"{table}: no such file, expected a table of sounds and captions.")
+    reader = _READERS.get(table.suffix.lower())
+    if reader is None:
+        raise DataError(f"{table}: cannot read a table of this kind, expected one of: {kinds}.")
     try:
         content = table.read_bytes()
         if not content:

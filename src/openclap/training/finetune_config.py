@@ -25,7 +25,7 @@ from openclap.captions.rules import Caption
 from openclap.data.build import build
 from openclap.data.config import DataConfig
 from openclap.data.manifest import SkippedRecord
-from openclap.data.shards import ShardIndex, captions_of_json, index_shards
+from openclap.data.shards import TEXT, Fields, ShardIndex, captions_of_fields, index_shards
 from openclap.data.split import shortfalls, split_by_group
 from openclap.errors import ConfigError, DataError
 from openclap.loading import load
@@ -86,7 +86,9 @@ LEARNING_RATES: Mapping[FinetuneMode, tuple[float, float]] = {
     "lora": (5e-4, 5e-4),
     "all": (2e-4, 2e-5),
 }
-"""Learning rates of heads and towers."""
+"""The highest learning rates of heads and towers."""
+STEP_SHARE = 0.01
+"""The part of a head's typical weight that a step may change it by, at the full learning rate."""
 
 
 def finetune_defaults(pairs: int) -> FinetuneDefaults:
@@ -121,7 +123,8 @@ def finetune_config(
     model = load(start, tokenizer=options.get("tokenizer"))
     model.check_tokenizer()
     # Pretrained towers get a tenth of the heads' rate; LoRA's matrices are new, like heads.
-    lr, tower_lr = LEARNING_RATES[mode]
+    most, tower_lr = LEARNING_RATES[mode]
+    lr = head_learning_rate(model.clap, most)
     config = TrainConfig(
         start,
         data,
@@ -147,6 +150,23 @@ def finetune_config(
     if "freeze_batch_norm" not in chosen:
         config = replace(config, freeze_batch_norm=config.batch_size < LARGE_BATCH)
     return config
+
+
+def head_learning_rate(clap: CLAP, most: float) -> float:
+    """Choose the learning rate of the heads by the size of their weights, to one digit: `most` or less.
+
+    AdamW changes every weight by about the learning rate in each step, whatever its size: by 5e-4, which is a sixtieth
+    of the typical weight of a layer of 384 that torch initialised, and a twentieth of that of the bundled model's text
+    head. Small sets then make the model worse (docs/LOG.md, "The rate of fine-tuning").
+    """
+    sizes = [
+        float(parameter.detach().square().mean().sqrt())
+        for head in (clap.audio_head, clap.text_head)
+        for parameter in head.parameters()
+        if parameter.ndim > 1
+    ]
+    smallest = min((size for size in sizes if size > 0), default=math.inf)
+    return min(most, float(f"{STEP_SHARE * smallest:.0e}"))
 
 
 def frozen_parts(clap: CLAP, mode: FinetuneMode) -> tuple[str, ...]:
@@ -223,6 +243,7 @@ def split_pairs(
     validation_fraction: float = 0.2,
     seed: int = 0,
     channels: Channels = "mean",
+    fields: Fields = TEXT,
     processes: int = 1,
     progress: Progress | None = None,
 ) -> PairSplit:
@@ -236,13 +257,14 @@ def split_pairs(
         check: builds the check of captions that runs before anything is packed.
         validation_fraction: the share of pairs for validation, where `sounds` have no splits.
         channels: how sounds with several channels become mono (`openclap.audio.mono`).
+        fields: the fields of a sample's JSON that hold captions, of shards that are used in place.
 
     Raises DataError for no pairs, or too few.
     """
-    split = _split_in_place(sounds, validation_fraction, seed)
+    split = _split_in_place(sounds, validation_fraction, seed, fields)
     if split is not None and check:
         caption_check = check(RecognisedCollection(sounds.absolute(), "shards", lambda: iter(()), ""))
-        for captions in _sample_captions(split.train):
+        for captions in _sample_captions(split.train, fields):
             caption_check.add(captions)
         caption_check.finish()
     if split is None:
@@ -254,19 +276,19 @@ def split_pairs(
     return split
 
 
-def _split_in_place(sounds: Path, fraction: float, seed: int) -> PairSplit | None:
+def _split_in_place(sounds: Path, fraction: float, seed: int, fields: Fields = TEXT) -> PairSplit | None:
     """Split shards in LAION's layout; None for anything else."""
     if sounds.suffix == ".tar" and sounds.is_file():
-        return _split_laion(index_shards(sounds.parent, sounds.name), fraction, seed)
+        return _split_laion(index_shards(sounds.parent, sounds.name), fraction, seed, fields)
     if _has_tars(sounds):
-        return _split_laion(index_shards(sounds), fraction, seed)
+        return _split_laion(index_shards(sounds), fraction, seed, fields)
     if not _has_tars(sounds / TRAIN):
         return None
     validation = next((sounds / name for name in VALIDATION_SPLITS if _has_tars(sounds / name)), None)
     train = index_shards(sounds / TRAIN)
     if validation is None:
-        return _split_laion(train, fraction, seed)
-    return PairSplit(train, index_shards(validation)) if _is_laion_layout(train) else None
+        return _split_laion(train, fraction, seed, fields)
+    return PairSplit(train, index_shards(validation)) if _is_laion_layout(train, fields) else None
 
 
 def _pack(  # noqa: PLR0917
@@ -293,8 +315,8 @@ def _has_tars(folder: Path) -> bool:
     return any(path.is_file() for path in folder.glob("*.tar"))
 
 
-def _split_laion(index: ShardIndex, fraction: float, seed: int) -> PairSplit | None:
-    return split_index(index, fraction, seed) if _is_laion_layout(index) else None
+def _split_laion(index: ShardIndex, fraction: float, seed: int, fields: Fields) -> PairSplit | None:
+    return split_index(index, fraction, seed) if _is_laion_layout(index, fields) else None
 
 
 def at_least_two(fraction: float, pairs: int) -> float:
@@ -307,15 +329,16 @@ def at_least_two(fraction: float, pairs: int) -> float:
     return 1 - least if (1 - fraction) * pairs < ROUNDS_TO_TWO else fraction
 
 
-def _is_laion_layout(index: ShardIndex) -> bool:
-    """Check that most sounds have a JSON with captions in LAION's place. Damaged samples are skipped later."""
+def _is_laion_layout(index: ShardIndex, fields: Fields) -> bool:
+    """Check that most sounds have a JSON with captions in LAION's place or in one of the chosen fields. Damaged samples
+    are skipped later."""
     # Mostly sounds without a JSON: another layout, which a source has to read.
     if 2 * len(index) < len(index) + index.unpaired:
         return False
     # The first readable sample decides: a set has one layout.
     for number in range(min(len(index), LAYOUT_SAMPLES)):
         try:
-            return bool(index.read_sample(number).captions)
+            return bool(index.read_sample(number, {**TEXT, **fields}).captions)
         except DataError:
             continue
     return False
@@ -353,12 +376,13 @@ def _read_groups(index: ShardIndex) -> list[str]:
     ]
 
 
-def _sample_captions(index: ShardIndex) -> Iterator[list[Caption]]:
+def _sample_captions(index: ShardIndex, fields: Fields) -> Iterator[list[Caption]]:
     """Read the captions of at most CHECKED_SAMPLES samples, spread over all shards."""
     # Spread over the shards, because neighbours in a tar often come from one source.
     for number in range(0, len(index), -(-len(index) // CHECKED_SAMPLES) or 1):
         try:
-            yield [Caption(text, "given") for text in captions_of_json(json.loads(_read_json(index, number)))]
+            by_field = captions_of_fields(json.loads(_read_json(index, number)), fields)
+            yield [Caption(text, "given") for captions in by_field.values() for text in captions]
         except ValueError:
             continue  # a damaged sample is reported when it is read for training
 

@@ -164,10 +164,6 @@ class Trainer:
         self.embedder = Embedder(start.runtime, mono=start.mono)
         self.start_digest = self.embedder.digest()
         clap = self.embedder.clap
-        # Before a checkpoint is restored. Without the option, the model is validated and written as it is.
-        self.averaged: Callable[[], AbstractContextManager[None]] = (
-            StartAverage(clap, config.start_share).applied if config.start_share else nullcontext
-        )
         self.teachers = teacher.load_teachers(config.teacher, self.accelerator.device, config.channels)
         self.model = self.embedder.clap = prepare_model(clap, config, self.accelerator)
         # Before compilation, or counting the operations would compile the towers for its own batch size.
@@ -221,6 +217,10 @@ class Trainer:
         if list(objective.parameters()):
             # The model and the optimizer are in a checkpoint anyway, since they were prepared; the objective was not.
             self.accelerator.register_for_checkpointing(objective)
+        # Before a checkpoint is restored. Without the option, the model is validated and written as it is.
+        self.averaged: Callable[[], AbstractContextManager[None]] = (
+            StartAverage([self.model, objective], config.start_share).applied if config.start_share else nullcontext
+        )
         self.average = WeightAverage(self.model, self.optimizer, config.optim.ema) if config.optim.ema else None
         if self.average:
             self.accelerator.register_for_checkpointing(self.average)

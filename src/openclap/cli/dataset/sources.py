@@ -23,7 +23,7 @@ def sources(name: str | None = None, folder: Path | None = None, *, json: bool =
     name
         A source, such as wavcaps.
     folder
-        A folder in the source's layout.
+        A folder in the source's layout; for the sources table and id_list, the file.
     json
         Print JSON instead of tables.
     """
