@@ -156,6 +156,11 @@ def test_an_index_beside_its_sounds_moves_with_them(embed: SpectrumEmbedder, sou
     drive.rename(mounted)
     index = Index.open(mounted / "index")
     assert [root.found(index.folder) for root in index.header().roots] == [str(mounted / "sounds")]
+    before, now = str(drive / "sounds" / "low.wav"), str(mounted / "sounds" / "low.wav")
+    rows = index.files([before, now, str(mounted / "sounds" / "none.wav")])
+    assert {path: row.path for path, row in rows.items()} == {before: before, now: now}
+    assert rows[before].hash == rows[now].hash
+    assert before not in {hit.path for hit in index.similar_to(now, 5)}, "a sound is not similar to itself"
 
 
 def test_roots_are_stored_once(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:

@@ -22,7 +22,7 @@ from openclap.search.background import descriptions
 from openclap.search.fit import Background, write_background
 from openclap.server.service import Limits
 from openclap.server.sounds import COLUMNS, media_type, reduced, waveform
-from support.serving import RATE, LiveServer, Served, write_sounds
+from support.serving import RATE, LiveServer, Served, serving, write_sounds
 
 
 def first(library: Library) -> Path:
@@ -229,6 +229,20 @@ def test_hits_have_waveforms_before_they_are_asked_for(serve: Callable[..., Serv
     while len(list((home / "peaks").rglob("*.npy"))) < 3:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_sounds_that_moved_with_their_index_are_played(own: Library, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "drive").mkdir()
+    for name in ("index", "sounds"):
+        (tmp_path / name).rename(tmp_path / "drive" / name)
+    with serving(Library.open(tmp_path / "drive" / "index")) as start:
+        client = start().client
+        [hit] = client.post("/v1/search", json={"text": "noise", "k": 1}).json()["hits"]
+        assert Path(hit["path"]).parent == tmp_path / "drive" / "sounds"
+        for route in ("file", "peaks", "clip"):
+            assert client.get(f"/v1/sounds/{route}", params={"path": hit["path"]}).status_code == 200
+        answer = client.patch("/v1/collections/mine", json={"add": [hit["path"]]})
+        assert answer.json()["paths"] == [hit["path"]]
 
 
 def test_a_home_that_cannot_be_written_costs_only_time(client: Any, library: Library, home: Path) -> None:

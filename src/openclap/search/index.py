@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -29,7 +30,7 @@ from openclap.search.exact import Candidates, best_hits
 from openclap.search.folder import IndexHeader, IndexIdentity
 from openclap.search.hits import Hits, SearchInfo
 from openclap.search.keywords import KeywordIndex, in_memory
-from openclap.search.paths import absolute, is_storable, prefixes
+from openclap.search.paths import absolute, is_storable, prefixes, relocated
 from openclap.search.place import CheckLock, IndexPlace, TableVersion, place_of
 from openclap.search.ranking import Bools, View, arrow_booleans
 from openclap.search.rows import (
@@ -226,11 +227,28 @@ class Index:
         return {row.path: row for row in file_rows(self.facts())}
 
     def files(self, paths: Collection[str]) -> dict[str, FileRow]:
-        """The rows of files by path, without those that the index does not have."""
+        """The rows of files by path, without those that the index does not have.
+
+        Where a root moved together with the index, paths may be the present ones, and the rows then have those.
+        """
+        found = self._stored_files(paths)
+        if len(found) < len(paths) and (moved := self.moved_roots()):
+            before = {new: old for old, new in moved.items()}
+            stored = {path: relocated(path, before) for path in paths if path not in found}
+            rows = self._stored_files(list(stored.values()))
+            found |= {path: replace(rows[old], path=path) for path, old in stored.items() if old in rows}
+        return found
+
+    def _stored_files(self, paths: Collection[str]) -> dict[str, FileRow]:
         view = self._current()
         if view is None:
             return {row.path: row for row in self._rows(among("path", paths))}
         return {row.path: row for row in file_rows(with_paths(view.live_facts, paths))}
+
+    def moved_roots(self) -> dict[str, str]:
+        """The folders of roots that moved together with the index: where each is now, by its stored path."""
+        found = {root.path: root.found(self.place.own_folder) for root in self.header().roots}
+        return {old: new for old, new in found.items() if old != new}
 
     def search(
         self,
@@ -360,7 +378,7 @@ class Index:
 
         Raises as `vector_of` and `search`.
         """
-        own = absolute(path)
+        own = relocated(absolute(path), {new: old for old, new in self.moved_roots().items()})
         return self.search(self.vector_of(own), k, one_per_file=one_per_file, include=lambda row: row.path != own)
 
     def vector_of(self, path: str | Path) -> FloatArray:
@@ -369,7 +387,7 @@ class Index:
         Raises DataError when the file is not in the index.
         """
         name = absolute(path)
-        rows = self._rows(among("path", [name])) if is_storable(name) else []
+        rows = self.files([name]).values() if is_storable(name) else []
         with self._storage("read"):
             of_file = [
                 self._windows.search().where(condition) for condition in among("hash", [row.hash for row in rows])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -15,6 +15,14 @@ def absolute(path: str | Path) -> str:
 def prefixes(folders: Iterable[str]) -> tuple[str, ...]:
     """Prefixes of all paths under these absolute folders."""
     return tuple(folder.rstrip(os.sep) + os.sep for folder in folders)
+
+
+def relocated(path: str, folders: Mapping[str, str]) -> str:
+    """The path below the new place of its folder; the same path below none of these folders."""
+    for old, new in zip(prefixes(folders), prefixes(folders.values()), strict=True):
+        if path.startswith(old):
+            return new + path[len(old) :]
+    return path
 
 
 def is_gone(path: str) -> bool:

@@ -19,7 +19,7 @@ from openclap.search.hits import Hits, SearchInfo
 from openclap.search.index import Index
 from openclap.search.keywords import split_words
 from openclap.search.labels import with_labels
-from openclap.search.paths import prefixes
+from openclap.search.paths import relocated
 from openclap.search.ranking import Bools
 from openclap.search.rows import FloatArray
 from openclap.types import Hit, KeywordUse
@@ -193,9 +193,5 @@ def _reciprocal(rank: int) -> float:
 
 def as_found(index: Index, hits: Sequence[Hit]) -> list[Hit]:
     """Hits with the paths that their files have now: those of roots that moved together with the index."""
-    roots = [(root.path, root.found(index.place.own_folder)) for root in index.header().roots]
-    moved = {old: new for (old, new) in roots if old != new}
-    pairs = list(zip(prefixes(moved), prefixes(moved.values()), strict=True))
-    for old, new in pairs:
-        hits = [replace(hit, path=new + hit.path[len(old) :]) if hit.path.startswith(old) else hit for hit in hits]
-    return list(hits)
+    moved = index.moved_roots()
+    return [replace(hit, path=relocated(hit.path, moved)) for hit in hits] if moved else list(hits)
