@@ -52,8 +52,8 @@ class Strengths:
 
 CHOSEN = Strengths()
 """Those of mini."""
-CLASS_COPIES = 20
-"""Times that each class stands among the texts of `following`, since captions are a hundred times as many."""
+CLASS_COPIES = 60
+"""Times that each class stands among the texts of `following`, since captions are three hundred times as many."""
 
 
 @dataclass(frozen=True)
