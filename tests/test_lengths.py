@@ -52,7 +52,7 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budge
     assert in_order == sorted(lengths)
 
 
-@pytest.mark.parametrize("budget", [1, 512, 100_000])
+@pytest.mark.parametrize("budget", [1, 512, pytest.param(100_000, marks=pytest.mark.long)])
 def test_an_embedding_does_not_depend_on_its_batch(
     model: openclap.Embedder,
     sounds: list[tuple[np.ndarray, int]],

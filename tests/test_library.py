@@ -138,7 +138,8 @@ def test_a_coarse_query_is_refused(tiny_model: Path, sounds: Path, tmp_path: Pat
         Library.open(tmp_path / "index", precision="int8")
 
 
-@pytest.mark.parametrize("is_old", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("is_old", [False, True])
 def test_an_index_moves_between_precisions_and_runtimes(is_old: bool, tiny_model: Path, tmp_path: Path) -> None:
     """Real sounds, indexed in bf16 by torch, are found in fp32 by onnxruntime, with scores within the stated bound;
     also in an index whose digest includes the precision, as older ones have it."""

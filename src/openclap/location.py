@@ -176,7 +176,7 @@ def _background(embedder: Embedder) -> Vectors:
     runtime, digest = getattr(embedder.runtime, "shared", None), ""
     if runtime is None:  # weights may be trained further; those that the requests of a server share are not
         runtime, digest = embedder.runtime, embedder.runtime.weights_digest()
-    if _BACKGROUNDS.get(runtime, ("",))[0] != digest:
+    if _BACKGROUNDS.get(runtime, (None,))[0] != digest:
         _BACKGROUNDS[runtime] = digest, embedder.embed_text(descriptions())
     return _BACKGROUNDS[runtime][1]
 

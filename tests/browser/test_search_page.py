@@ -303,6 +303,7 @@ def test_a_pasted_sound_is_a_query(open_page: Open, demo_url: str) -> None:
     assert reader.page.locator(".chip-name").inner_text() == "pasted.ogg"
 
 
+@pytest.mark.long
 def test_recording(playwright: Any, demo_url: str, tmp_path: Path) -> None:
     wav = tmp_path / "cow.wav"
     wave_N, rate = soundfile.read(BUNDLED / "opensfx-cow.ogg")

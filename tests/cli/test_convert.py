@@ -154,7 +154,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("to", ["laion", "hf"])
+@pytest.mark.parametrize("to", ["laion", pytest.param("hf", marks=pytest.mark.long)])
 def test_interrupted_convert_leaves_nothing_behind(published: Path, tmp_path: Path, to: str) -> None:
     place = tmp_path / "out"
     words = [sys.executable, "-c", SLOW, "convert", str(published), str(place / "a"), "--to", to, "--offline"]

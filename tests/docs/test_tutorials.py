@@ -10,11 +10,16 @@ from support.documents import ROOT, run_commands, run_python
 
 DOCS = ROOT / "docs"
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
+SLOW = ("measure-a-model.md", "build-a-data-set.md")
+"""Those with commands that take most of a minute."""
 CONCEPTS = [path for path in sorted((DOCS / "concepts").glob("*.md")) if "```python" in path.read_text("utf-8")]
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("document", TUTORIALS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(each, marks=[pytest.mark.long] if each.name in SLOW else [], id=each.name) for each in TUTORIALS],
+)
 def test_tutorial_commands_print_the_shown_output(document: Path, clone: Path) -> None:
     run_commands(document)
 

@@ -19,7 +19,8 @@ from support.runs import MakeConfig, assert_equal_runs, signal_at, start_run
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+    "number",
+    [signal.SIGKILL, *(pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGINT, signal.SIGTERM))],
 )
 def test_resumed_run_is_bit_equal_after_any_signal(
     make_config: MakeConfig, tmp_path: Path, number: signal.Signals

@@ -34,6 +34,7 @@ def batches_of(shards: ShardIndex, seed: int, epoch: int, rank: int, world: int)
     return found
 
 
+@pytest.mark.long
 def test_process_with_an_empty_batch_takes_part(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=3, trackers=(), frozen=FROZEN, optim=OptimConfig(warmup_steps=1))
     shards = index_shards(config.data)
