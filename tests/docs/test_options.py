@@ -20,7 +20,7 @@ RUNS = ("train", "finetune")
 """Commands that take the values of a recipe as options, too."""
 OTHER_PROGRAMS = {
     "our benchmarks": "seconds rounds files lengths clips steps batch small large largest only seeds threads train "
-    "made-labels",
+    "made-labels methods",
     "accelerate": "num_processes module",
     "any command": "help",
     "an unknown option, as an example": "note",
