@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import sys
 from dataclasses import replace
@@ -21,11 +20,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from openclap.search.index import Index
-from openclap.search.labels import NONE, _write, read_labels
+from openclap.search.labels import NONE, read_labels, write_labels
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from scripts.page_screenshots import BROWSER, served
+from scripts.page_screenshots import served
+from tests.support.browsing import ARGUMENTS, CHROMIUM, LAST_KEY
 
 TEXTS = (
     "rain on a tin roof",
@@ -39,18 +39,6 @@ TEXTS = (
     "a door creaking",
     "waves on a beach",
 )
-LAST_KEY = """text => new Promise(resolve => {
-    const grid = document.querySelector("[role=grid]"), box = document.querySelector("#search");
-    const start = performance.now();
-    box.value = text;
-    box.dispatchEvent(new Event("input", { bubbles: true }));
-    const timer = setInterval(() => {
-        if (grid.ariaBusy !== "false") return;
-        clearInterval(timer);
-        resolve(performance.now() - start);
-    }, 4);
-})"""
-"""Enters the last letter; the list is busy from then until it has the hits."""
 
 
 def make_labels(index: Index) -> None:
@@ -61,7 +49,7 @@ def make_labels(index: Index) -> None:
     rng = np.random.default_rng(0)
     labels_CM = rng.integers(0, len(stored.labels), stored.labels_CM.shape, np.int16)
     labels_CM[:, 1:][rng.random(labels_CM[:, 1:].shape) < 0.5] = NONE
-    _write(index, replace(stored, labels_CM=labels_CM))
+    write_labels(index, replace(stored, labels_CM=labels_CM))
 
 
 def main() -> None:
@@ -75,9 +63,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.made_labels:
         make_labels(Index.open(options.index))
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with TemporaryDirectory() as home, served(Path(home), options.index) as server, sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=chromium, args=BROWSER).new_page()
+        page = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS).new_page()
         page.goto(f"{server.url}/?q=a+sound")
         page.wait_for_selector("[role=grid][aria-busy=false] .row[data-path]", timeout=120_000)
         page.wait_for_selector(".choice", timeout=120_000)

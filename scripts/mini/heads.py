@@ -307,12 +307,7 @@ def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -
     audio_head = mlp_relu(x_WF.shape[1], size)
     text_head = mlp_relu(size, size) if options.text_head else torch.nn.Identity()
     scale = torch.nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
-    weights = [*audio_head.parameters(), *text_head.parameters()]
-    groups = [{"params": weights, "weight_decay": options.decay}, {"params": [scale], "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, options.learning_rate, total_steps=options.steps, pct_start=0.1
-    )
+    optimizer, schedule = _optimizer([*audio_head.parameters(), *text_head.parameters()], scale, options)
     draw = Draw(pairs, rng)
     averaged = AveragedModel(audio_head, multi_avg_fn=get_ema_multi_avg_fn(options.average))
     for _ in range(options.steps):
@@ -382,12 +377,7 @@ def follower(pairs: Pairs, text_TD: Array, taught: tuple[Array, Array], options:
     taught_W, taught_T = map(torch.from_numpy, taught)
     audio_head, text_head = mlp_relu(x_WF.shape[1], options.size), mlp_relu(text_TD.shape[1], options.size)
     scale = torch.nn.Parameter(torch.tensor(np.log(10.0), dtype=torch.float32))
-    weights = [*audio_head.parameters(), *text_head.parameters()]
-    groups = [{"params": weights, "weight_decay": options.decay}, {"params": [scale], "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, options.learning_rate, total_steps=options.steps, pct_start=0.1
-    )
+    optimizer, schedule = _optimizer([*audio_head.parameters(), *text_head.parameters()], scale, options)
     draw = Draw(pairs, rng)
     for _ in range(options.steps):
         windows, captions = draw(options.batch)
@@ -406,6 +396,18 @@ def follower(pairs: Pairs, text_TD: Array, taught: tuple[Array, Array], options:
         optimizer.step()
         schedule.step()
     return Head.of(audio_head, scaling), Head.of(text_head)
+
+
+def _optimizer(
+    weights: list[torch.nn.Parameter], scale: torch.nn.Parameter, options: StudentOptions | FollowerOptions
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW without decay of the scale, and one cycle of the learning rate."""
+    groups = [{"params": weights, "weight_decay": options.decay}, {"params": [scale], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
+    rates = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, options.learning_rate, total_steps=options.steps, pct_start=0.1
+    )
+    return optimizer, rates
 
 
 class Draw:

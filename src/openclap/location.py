@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from openclap.text.prompts import LABEL, prompts
 from openclap.types import SecondsProgress, Span, Timeline
 
 if TYPE_CHECKING:
-    from openclap.runtimes import Runtime
+    pass
 
 FRAMES_SCALE, FRAMES_BIAS = "frames.scale", "frames.bias"
 """What the frame loss learns (`openclap.models.frame_loss`), beside the weights of a model."""
@@ -168,17 +167,20 @@ def above_background(embedder: Embedder, names: Sequence[str], template: str = L
     return score
 
 
-_BACKGROUNDS: WeakKeyDictionary[Runtime, tuple[str, Vectors]] = WeakKeyDictionary()
-"""The embedded background of each model in memory, for many recordings, and the digest of the weights that made it."""
+_BACKGROUNDS: dict[tuple[str, str], Vectors] = {}
+"""The embedded backgrounds of the latest models, for many recordings, by runtime and digest: weights may be trained."""
+_MOST_BACKGROUNDS = 4
 
 
 def _background(embedder: Embedder) -> Vectors:
-    runtime, digest = getattr(embedder.runtime, "shared", None), ""
-    if runtime is None:  # weights may be trained further; those that the requests of a server share are not
-        runtime, digest = embedder.runtime, embedder.runtime.weights_digest()
-    if _BACKGROUNDS.get(runtime, (None,))[0] != digest:
-        _BACKGROUNDS[runtime] = digest, embedder.embed_text(descriptions())
-    return _BACKGROUNDS[runtime][1]
+    key = embedder.runtime.name, embedder.runtime.weights_digest()
+    background_BD = _BACKGROUNDS.get(key)
+    if background_BD is None:
+        background_BD = embedder.embed_text(descriptions())
+        for oldest in [*_BACKGROUNDS][: 1 - _MOST_BACKGROUNDS]:
+            _BACKGROUNDS.pop(oldest, None)
+        _BACKGROUNDS[key] = background_BD
+    return background_BD
 
 
 def spans_of(timeline: Timeline, rule: SpanRule) -> tuple[Span, ...]:

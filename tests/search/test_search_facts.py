@@ -160,6 +160,11 @@ def test_an_index_beside_its_sounds_moves_with_them(embed: SpectrumEmbedder, sou
     rows = index.files([before, now, str(mounted / "sounds" / "none.wav")])
     assert {path: row.path for path, row in rows.items()} == {before: before, now: now}
     assert rows[before].hash == rows[now].hash
+    assert index.stored_paths([before, now, "/elsewhere.wav"]) == {
+        before: before,
+        now: before,
+        "/elsewhere.wav": "/elsewhere.wav",
+    }
     assert before not in {hit.path for hit in index.similar_to(now, 5)}, "a sound is not similar to itself"
 
 

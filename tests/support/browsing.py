@@ -24,6 +24,19 @@ ARGUMENTS = [
     "--autoplay-policy=no-user-gesture-required",
 ]
 
+LAST_KEY = """text => new Promise(resolve => {
+    const grid = document.querySelector("[role=grid]"), box = document.querySelector("#search");
+    const start = performance.now();
+    box.value = text;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+    const timer = setInterval(() => {
+        if (grid.ariaBusy !== "false") return;
+        clearInterval(timer);
+        resolve(performance.now() - start);
+    }, 4);
+})"""
+"""Enters a query at once, and resolves to the milliseconds until its hits. The list is busy until it has them."""
+
 
 def need(condition: object, reason: str) -> None:
     """Skip the test, or fail where all of the browser's parts are expected."""

@@ -61,21 +61,20 @@ class HardText:
         return {ALL_KINDS: np.arange(len(self.pairs))} | {metric: at for metric, at in kinds.items() if len(at)}
 
 
-def make_pairs(clips: EvalClips) -> tuple[tuple[HardPair, ...], int]:
-    """(The pairs of all captions, the number of captions to which no rule applies)."""
-    pairs, unused = list[HardPair](), 0
+def make_pairs(clips: EvalClips) -> tuple[HardPair, ...]:
+    """The pairs of all captions to which a rule applies."""
+    pairs = list[HardPair]()
     for position, clip in enumerate(clips.clips):
         for caption in clip.captions:
             # What another caption of the clip says is not wrong.
             made = {kind: wrong for kind, wrong in hard_captions(caption).items() if wrong not in clip.captions}
             pairs += [HardPair(position, kind, caption, wrong) for kind, wrong in made.items()]
-            unused += not made
-    return tuple(pairs), unused
+    return tuple(pairs)
 
 
 def clips_with_pairs(clips: EvalClips) -> EvalClips:
     """The clips that have a pair, usually few of them. Raises DataError where no rule applies to any caption."""
-    pairs, _ = make_pairs(clips)
+    pairs = make_pairs(clips)
     if not pairs:
         captions = sum(len(clip.captions) for clip in clips.clips)
         raise DataError(
@@ -87,7 +86,7 @@ def clips_with_pairs(clips: EvalClips) -> EvalClips:
 
 def run_hard_text(task: Task, data: TaskClips, test: EmbeddedClips, model: CachedEmbedder, seed: int) -> TaskOutput:
     """Run the task of kind "hard_text" on clips that have pairs."""
-    pairs, _ = make_pairs(test.clips)
+    pairs = make_pairs(test.clips)
     lost = {key for key, _ in test.lost}
     captions = [caption for clip in data.test.clips if clip.key not in lost for caption in clip.captions]
     used = len({(pair.clip, pair.right) for pair in pairs})

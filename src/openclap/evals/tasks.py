@@ -55,8 +55,7 @@ class TaskKind:
         shown: the metrics that tables have; a record as JSON has all.
         reads_text: whether captions or prompts are embedded, which needs a tokenizer.
         trains: whether labels are learned from training clips or from other folds.
-        usable: selects the clips that the task can use, where most clips of a set are none of them, so that no other is
-            embedded. Raises DataError where there is none.
+        usable: selects the clips that the task can use; others are not embedded. Raises DataError where there is none.
     """
 
     run: RunTask

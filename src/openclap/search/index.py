@@ -231,22 +231,23 @@ class Index:
 
         Where a root moved together with the index, paths may be the present ones, and the rows then have those.
         """
-        found = self._stored_files(paths)
-        if len(found) < len(paths) and (moved := self.moved_roots()):
-            before = {new: old for old, new in moved.items()}
-            stored = {path: relocated(path, before) for path in paths if path not in found}
-            rows = self._stored_files(list(stored.values()))
-            found |= {path: replace(rows[old], path=path) for path, old in stored.items() if old in rows}
-        return found
-
-    def _stored_files(self, paths: Collection[str]) -> dict[str, FileRow]:
+        stored = self.stored_paths(paths)
         view = self._current()
         if view is None:
-            return {row.path: row for row in self._rows(among("path", paths))}
-        return {row.path: row for row in file_rows(with_paths(view.live_facts, paths))}
+            rows = {row.path: row for row in self._rows(among("path", stored.values()))}
+        else:
+            rows = {row.path: row for row in file_rows(with_paths(view.live_facts, stored.values()))}
+        return {path: replace(rows[old], path=path) for path, old in stored.items() if old in rows}
+
+    def stored_paths(self, paths: Iterable[str]) -> dict[str, str]:
+        """The paths that the index stores, by those that files may have now; others stay."""
+        before = {new: old for old, new in self.moved_roots().items()}
+        return {path: relocated(path, before) for path in paths}
 
     def moved_roots(self) -> dict[str, str]:
         """The folders of roots that moved together with the index: where each is now, by its stored path."""
+        if not self.place.is_local:
+            return {}
         found = {root.path: root.found(self.place.own_folder) for root in self.header().roots}
         return {old: new for old, new in found.items() if old != new}
 
@@ -378,7 +379,7 @@ class Index:
 
         Raises as `vector_of` and `search`.
         """
-        own = relocated(absolute(path), {new: old for old, new in self.moved_roots().items()})
+        [own] = self.stored_paths([absolute(path)]).values()
         return self.search(self.vector_of(own), k, one_per_file=one_per_file, include=lambda row: row.path != own)
 
     def vector_of(self, path: str | Path) -> FloatArray:

@@ -153,7 +153,7 @@ def update_labels(
     labels_CM[~is_new_C] = begun.labels_CM[place_C[~is_new_C]]
     _label(view, begun, contents[is_new_C], labels_CM, np.flatnonzero(is_new_C))
     stored = replace(begun, keys_C=keys_C, labels_CM=labels_CM)
-    _write(index, stored)
+    write_labels(index, stored)
     return stored
 
 
@@ -175,10 +175,11 @@ def with_labels(index: Index, files: Any, where: Where = (), *, always: bool = F
 
 
 def labels_of(index: Index, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The labels of some files by path, those of most windows first; of a file that has none, none."""
-    chosen = with_paths(with_labels(index, index.facts(), always=True), paths)
-    labels = chosen.column(LABELS_COLUMN).to_pylist()
-    return {path: tuple(own or ()) for path, own in zip(chosen.column("path").to_pylist(), labels, strict=True)}
+    """The labels of some files by path, those of most windows first; files without labels may be missing."""
+    stored = index.stored_paths(paths)
+    chosen = with_paths(with_labels(index, index.facts(), always=True), stored.values())
+    found = dict(zip(chosen.column("path").to_pylist(), chosen.column(LABELS_COLUMN).to_pylist(), strict=True))
+    return {path: tuple(found.get(old) or ()) for path, old in stored.items()}
 
 
 def labels_stamp(index: Index) -> tuple[int, int] | None:
@@ -283,7 +284,8 @@ def _label_windows(windows: Windows, stored: StoredLabels, row_C: Ints) -> tuple
     return np.concatenate(rows), np.concatenate(labels)
 
 
-def _write(index: Index, stored: StoredLabels) -> None:
+def write_labels(index: Index, stored: StoredLabels) -> None:
+    """Store labels in place of those before. Raises DataError when they cannot be written."""
     facts = {
         "format": _FORMAT,
         "digest": index.identity.digest,

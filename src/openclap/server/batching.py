@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -160,6 +161,11 @@ class ModelThread:
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
+    @cached_property
+    def weights_digest(self) -> str:
+        """A SHA-256 of weights and preset; a server changes neither."""
+        return self.runtime.weights_digest()
+
     def waiting(self, modality: Modality) -> int:
         """The number of inputs in the queue."""
         return len(self._queues[modality])
@@ -250,17 +256,16 @@ class BatchedRuntime:
     """The inputs of one task to a `ModelThread`, as a runtime (`openclap.runtimes.Runtime`).
 
     Attributes:
-        shared: the runtime that all requests share.
-        embed_moments, preset, objective: where that runtime has them.
+        embed_moments, preset, objective: where the thread's runtime has them.
     """
 
     def __init__(self, model: ModelThread, task: ModelTask) -> None:
-        self._model, self._task, self.shared = model, task, model.runtime
+        self._model, self._task = model, task
         self.name, self.precision = model.runtime.name, model.runtime.precision
         self.batches_waves = model.runtime.batches_waves
         self.signature: Signature = model.runtime.signature
-        if hasattr(self.shared, "embed_moments"):
-            self.preset, self.objective = self.shared.preset, self.shared.objective  # type: ignore[attr-defined]
+        if hasattr(model.runtime, "embed_moments"):
+            self.preset, self.objective = model.runtime.preset, model.runtime.objective  # type: ignore[attr-defined]
             self.embed_moments = lambda waves: model.embed(task, "moments", waves)
 
     @property
@@ -292,7 +297,7 @@ class BatchedRuntime:
 
     def weights_digest(self) -> str:
         """A SHA-256 of weights and preset."""
-        return self._model.runtime.weights_digest()
+        return self._model.weights_digest
 
     def save(self, folder: Path) -> None:
         """Refuse: a server writes no models."""
