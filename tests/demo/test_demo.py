@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import openclap
+from openclap.checkpoints import bundled
 from openclap.checkpoints.mapped import read_header
 from openclap.demo.run import SOUNDS, Demo, verdict
 from openclap.errors import DataError
@@ -161,5 +162,18 @@ def test_other_version_starts_over(tmp_path: Path) -> None:
     (line.run / "model").mkdir(parents=True)
     mark = tmp_path / "demo" / "made-by.json"
     mark.write_text(mark.read_text(encoding="utf-8").replace('"source": "', '"source": "0'), encoding="utf-8")
+    with line.locked() as anew:
+        assert anew and not line.run.exists()
+
+
+def test_another_bundled_model_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Demo(tmp_path / "demo")
+    with line.locked() as anew:
+        assert not anew
+    (line.run / "model").mkdir(parents=True)
+    weights = tmp_path / "mini" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"other weights")
+    monkeypatch.setattr(bundled, "FOLDER", weights.parent)
     with line.locked() as anew:
         assert anew and not line.run.exists()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import openclap
 from openclap import paths
+from openclap.checkpoints import bundled
 from openclap.data.build import pack
 from openclap.evals.result_tables import comparison_table, table_of
 from openclap.evals.results import Comparison
@@ -163,9 +164,10 @@ def verdict(changes: Sequence[Comparison]) -> str:
 
 
 def source_digest() -> str:
-    """Return the SHA-256 of openclap's code and the demo's table: a change of either makes old results outdated."""
-    root = Path(openclap.__file__).parent
+    """Return the SHA-256 of openclap's code, its model and the demo's table: a change of any makes results outdated."""
     sha = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.html"), *root.rglob("*.css"), TABLE]):
-        sha.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    parts = {Path(openclap.__file__).parent: ("*.py", "*.html", "*.css"), bundled.FOLDER: ("*",), SOUNDS: (TABLE.name,)}
+    for folder, patterns in parts.items():
+        for path in sorted(path for pattern in patterns for path in folder.rglob(pattern)):
+            sha.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return sha.hexdigest()
