@@ -49,6 +49,20 @@ def library(tiny_model: Path, sounds: Path, tmp_path: Path) -> Library:
     return library
 
 
+@pytest.fixture
+def mounted(openclap: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> Path:
+    """A drive with an index and its sounds, which is now mounted elsewhere."""
+    drive, place = tmp_path / "drive", tmp_path / "mounted"
+    shutil.copytree(sounds, drive / "sounds")
+    table = drive / "sounds" / "sounds.csv"
+    assert (
+        openclap("index", "add", table.parent, "--index", drive / "index", "--model", tiny_model, "--table", table)[0]
+        == 0
+    )
+    drive.rename(place)
+    return place
+
+
 def names(hits: Any) -> list[str]:
     return [Path(hit["path"] if isinstance(hit, dict) else hit.path).name for hit in hits]
 
@@ -68,6 +82,15 @@ def test_search_options(openclap: Call, library: Library, tmp_path: Path) -> Non
     assert code == 0 and len(json.loads(out)) > 6
     code, out, err = openclap("search", "rain", *index, "--where", "colour=red")
     assert code == 2 and "Facts are" in err and err.count("\n") == 1
+
+
+def test_filters_and_facets_of_moved_sounds_have_their_present_paths(openclap: Call, mounted: Path) -> None:
+    index, sound = ("--index", mounted / "index", "--json"), mounted / "sounds" / "low-0.wav"
+    for where in (f"path={sound}", f"path={mounted.parent}/drive/sounds/low-0.wav"):
+        code, out, _ = openclap("search", "rain", *index, "--where", where)
+        assert code == 0 and [hit["path"] for hit in json.loads(out)] == [str(sound)]
+    counts = json.loads(openclap("index", "facets", "folder", *index)[1])
+    assert counts == [{"value": str(mounted / "sounds"), "files": 6}]
 
 
 def test_a_text_that_fits_nothing_gets_a_note_and_its_hits(openclap: Call, library: Library, tmp_path: Path) -> None:

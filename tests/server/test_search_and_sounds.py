@@ -243,6 +243,14 @@ def test_sounds_that_moved_with_their_index_are_played(own: Library, home: Path,
             assert client.get(f"/v1/sounds/{route}", params={"path": hit["path"]}).status_code == 200
         answer = client.patch("/v1/collections/mine", json={"add": [hit["path"]]})
         assert answer.json()["paths"] == [hit["path"]]
+        # As the page lists a collection, and as it filters by folder.
+        for where in ({"path": [hit["path"]]}, [f"path={hit['path']}"]):
+            answer = client.post("/v1/search/combined", json={"terms": [], "where": where}).json()
+            assert answer["total"] == 1 and [each["path"] for each in answer["hits"]] == [hit["path"]]
+        [folder] = client.post("/v1/facets/overview", json={}).json()["facets"]["folder"]
+        assert folder["value"] == str(tmp_path / "drive" / "sounds")
+        overview = client.post("/v1/facets/overview", json={"where": {"folder": [folder["value"]]}}).json()
+        assert overview["total"] == folder["count"]
 
 
 def test_a_home_that_cannot_be_written_costs_only_time(client: Any, library: Library, home: Path) -> None:

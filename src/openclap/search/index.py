@@ -43,6 +43,7 @@ from openclap.search.rows import (
     unit_vector,
     windows_schema,
     with_paths,
+    with_relocated_paths,
 )
 from openclap.search.writer import IndexWriter
 from openclap.types import Hit, Window
@@ -243,6 +244,10 @@ class Index:
         """The paths that the index stores, by those that files may have now; others stay."""
         before = {new: old for old, new in self.moved_roots().items()}
         return {path: relocated(path, before) for path in paths}
+
+    def with_present_paths(self, files: Any) -> Any:
+        """An Arrow table of files with the paths that they have now: those below roots that moved are other ones."""
+        return with_relocated_paths(files, self.moved_roots())
 
     def moved_roots(self) -> dict[str, str]:
         """The folders of roots that moved together with the index: where each is now, by its stored path."""

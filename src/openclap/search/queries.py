@@ -82,7 +82,8 @@ def find(index: Index, query: SearchQuery, k: int, offset: int = 0, *, exact: bo
 def count_facets(index: Index, fact: str, where: Where = ()) -> list[tuple[Any, int]]:
     """The values of a fact and the number of files with each, the most frequent first; see `filters.facets`."""
     files = with_labels(index, index.facts(), where, always=is_labels(fact))
-    return facets(files, fact, mask_of(files, where) if where else None)
+    present = index.with_present_paths(files)
+    return facets(present, fact, mask_of(files, where, present) if where else None)
 
 
 def count_files(index: Index, where: Where) -> int:
@@ -91,14 +92,19 @@ def count_files(index: Index, where: Where) -> int:
 
 
 def paths_of_files(index: Index, where: Where) -> list[str]:
-    """The paths of the files that fulfil the conditions, in order."""
+    """The present paths of the files that fulfil the conditions, in order."""
     files = index.facts()
-    return sorted(files.filter(mask_of_files(index, files, where)).column("path").to_pylist())
+    chosen = files.filter(mask_of_files(index, files, where))
+    return sorted(index.with_present_paths(chosen).column("path").to_pylist())
 
 
 def mask_of_files(index: Index, files: Any, where: Where) -> Bools:
-    """Which files of the table of an index fulfil the conditions, those on labels included; see `filters.mask_of`."""
-    return mask_of(with_labels(index, files, where), where)
+    """Which files of the table of an index fulfil the conditions, those on labels included; see `filters.mask_of`.
+
+    Where a root moved together with the index, paths and folders may be the present ones or those of the table.
+    """
+    labelled = with_labels(index, files, where)
+    return mask_of(labelled, where, index.with_present_paths(labelled))
 
 
 def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
@@ -114,8 +120,11 @@ def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
 
 
 def _allowed(index: Index, where: Where) -> set[str] | None:
-    """The paths of files that fulfil the conditions; None for all."""
-    return set(paths_of_files(index, where)) if where else None
+    """The stored paths of files that fulfil the conditions; None for all."""
+    if not where:
+        return None
+    files = index.facts()
+    return set(files.filter(mask_of_files(index, files, where)).column("path").to_pylist())
 
 
 def _nearest(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, *, exact: bool) -> Hits:
