@@ -251,6 +251,9 @@ def test_sounds_that_moved_with_their_index_are_played(own: Library, home: Path,
         assert folder["value"] == str(tmp_path / "drive" / "sounds")
         overview = client.post("/v1/facets/overview", json={"where": {"folder": [folder["value"]]}}).json()
         assert overview["total"] == folder["count"]
+        assert hit["path"] in client.get("/v1/map").json()["paths"]
+        answer = client.post("/v1/search", json={"path": hit["path"], "k": 9}).json()
+        assert answer["hits"] and hit["path"] not in [each["path"] for each in answer["hits"]]
 
 
 def test_a_home_that_cannot_be_written_costs_only_time(client: Any, library: Library, home: Path) -> None:

@@ -140,7 +140,8 @@ def _by_vector(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: i
     if query.where:
         options["mask_F"] = lambda files: mask_of_files(index, files, query.where)
     if query.without:
-        options["include"] = lambda row: os.path.realpath(row.path) not in query.without
+        moved = index.moved_roots()
+        options["include"] = lambda row: os.path.realpath(relocated(row.path, moved)) not in query.without
 
     def search(count: int) -> Hits:
         return index.search(vector_D, count, **options)
