@@ -210,8 +210,10 @@ def _in_folder(folders: Any, operator: str, folder: str) -> Bools:
 
 
 def _number(fact: str, value: Any) -> float | int:
+    text = str(value)
     try:
-        return int(value) if str(value).lstrip("+-").isdigit() else float(value)
+        # Columns have 64 bits at most. A larger number is compared as a float, and one beyond those as infinity.
+        return int(text) if text.lstrip("+-").isdigit() and abs(int(text)) < 2**63 else float(text)
     except (TypeError, ValueError):
         raise ConfigError(f"The fact {fact} is a number, and {value!r} is not. Write {fact}>10, for example.") from None
 
