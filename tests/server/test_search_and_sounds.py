@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -311,6 +312,17 @@ def test_names_with_html_are_only_names(serve_own: Callable[..., Served], own: L
     assert file.status_code == 200 and "\n" not in file.headers["content-disposition"]
     assert "<img" not in file.headers["content-disposition"]
     assert media_type("x.html") == media_type("x.svg") == "application/octet-stream"
+
+
+@pytest.mark.parametrize("name", ["rain/roof", "rain/links", "/", "ein Name & mehr?"])
+def test_a_collection_may_have_any_name(client: Any, library: Library, home: Path, name: str) -> None:
+    place, path = f"/v1/collections/{quote(name, safe='')}", str(first(library))
+    assert client.patch(place, json={"add": [path]}).json() == {"name": name, "paths": [path]}
+    assert client.get("/v1/collections").json()["names"] == [name]
+    assert client.get(place).json()["paths"] == [path]
+    assert client.post(f"{place}/links", json={}).status_code == 403, "this server is not local, and says so"
+    assert client.put(place, json={"paths": []}).json()["paths"] == []
+    assert client.delete(place).status_code == 200 and client.get("/v1/collections").json()["names"] == []
 
 
 def test_collections_and_judgements_are_kept_under_the_home(client: Any, library: Library, home: Path) -> None:
