@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 import time
 import wave
 from collections import Counter
@@ -124,6 +125,30 @@ def test_pages_are_those_of_one_ranking(client: Any) -> None:
     assert [path for page in pages for path in page] == everything and len(everything) == 6
     answer = client.post("/v1/search/combined", json={"terms": [{"text": "noise"}], "where": {"channels": [2]}, "k": 1})
     assert answer.json()["total"] == 3
+
+
+@pytest.mark.parametrize("keywords", ["off", "auto", "fused"])
+def test_sounds_of_the_query_are_no_hits(client: Any, library: Library, keywords: str) -> None:
+    paths = sorted(library.index.files_by_path())
+    terms = [{"path": paths[0]}, {"path": paths[1]}, {"text": Path(paths[0]).stem}]
+    answer = client.post("/v1/search/combined", json={"terms": terms, "keywords": keywords}).json()
+    assert sorted(hit["path"] for hit in answer["hits"]) == paths[2:] and answer["total"] == 4
+
+
+def test_a_link_to_a_sound_of_the_query_is_no_hit(serve_own: Callable[..., Served], own: Library) -> None:
+    sound = Path(min(own.index.files_by_path()))
+    sound.with_name("link.wav").symlink_to(sound)
+    shutil.copyfile(sound, sound.with_name("copy.wav"))
+    own.update()
+    answer = serve_own().client.post("/v1/search/combined", json={"terms": [{"path": str(sound)}]}).json()
+    names = {Path(hit["path"]).name for hit in answer["hits"]}
+    assert len(names) == answer["total"] == 6 and "copy.wav" in names and "link.wav" not in names
+
+
+def test_keywords_are_those_of_wanted_texts(client: Any) -> None:
+    terms = [{"text": "3"}, {"text": "3", "weight": 0.5}, {"text": "4", "weight": -0.5}]
+    answer = client.post("/v1/search/combined", json={"terms": terms, "keywords": "only"}).json()
+    assert [Path(hit["path"]).name for hit in answer["hits"]] == ["3.wav"] and answer["total"] == 1
 
 
 def test_without_terms_files_come_in_order(client: Any, library: Library) -> None:

@@ -140,8 +140,8 @@ def _by_vector(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: i
     if query.where:
         options["mask_F"] = lambda files: mask_of_files(index, files, query.where)
     if query.without:
-        moved = index.moved_roots()
-        options["include"] = lambda row: os.path.realpath(relocated(row.path, moved)) not in query.without
+        is_other = _is_other(index, query)
+        options["include"] = lambda row: is_other(row.path)
 
     def search(count: int) -> Hits:
         return index.search(vector_D, count, **options)
@@ -157,10 +157,24 @@ def _by_vector(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: i
 
 
 def _by_words(index: Index, query: SearchQuery, wanted: int) -> Hits:
-    paths = index.find_by_keywords(query.words, wanted, _allowed(index, query.where))
+    paths = _named(index, query, query.words, wanted)
     rows = index.files(paths)
     hits = [rows[path].hit(0.0, rows[path].duration_s, 0.0) for path in paths if path in rows]
     return Hits(hits, SearchInfo("keywords", 0, 0))
+
+
+def _named(index: Index, query: SearchQuery, words: str, most: int) -> list[str]:
+    """The stored paths of the files that the words find, best first."""
+    found = index.find_by_keywords(words, most + len(query.without), _allowed(index, query.where))
+    return list(filter(_is_other(index, query), found))[:most]
+
+
+def _is_other(index: Index, query: SearchQuery) -> Callable[[str], bool]:
+    """Whether a stored path is none of the files that are no hits."""
+    if not query.without:
+        return lambda path: True
+    moved = index.moved_roots()
+    return lambda path: os.path.realpath(relocated(path, moved)) not in query.without
 
 
 def _words_to_fuse(index: Index, query: SearchQuery) -> str:
@@ -175,7 +189,7 @@ def _fused(index: Index, query: SearchQuery, vector_D: FloatArray, words: str, w
     one gets the rank of its words."""
     depth = max(_FUSED_AT_LEAST, 1 << (2 * wanted).bit_length())
     by_vector = _nearest(index, query, vector_D, depth, exact=exact)
-    paths = index.find_by_keywords(words, depth, _allowed(index, query.where))
+    paths = _named(index, query, words, depth)
     by_words = {path: rank for rank, path in enumerate(paths, start=1)}
     only_words = set(by_words) - {hit.path for hit in by_vector}
     more = index.search(vector_D, len(only_words), mask_F=_among(only_words), exact=exact) if only_words else []
