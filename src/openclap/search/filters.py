@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from openclap.errors import ConfigError
+from openclap.search.paths import is_storable
 from openclap.search.ranking import Bools
 
 Where = Mapping[str, Any] | Sequence[str]
@@ -177,6 +178,8 @@ def _compare(column: Any, fact: Fact, condition: _Condition, value: Any) -> Bool
     if fact.kind == "number" and condition.operator != "~":
         return _as_mask(_OPERATORS[condition.operator](pc, column, _number(condition.fact, value)))
     text = str(value).lower()
+    if not is_storable(text):  # the index has no such text, and Arrow takes none
+        return np.zeros(len(column), bool)
     lowered = pc.utf8_lower(column if fact.kind != "number" else column.cast("string"))
     if condition.operator == "~":
         return _as_mask(pc.match_substring(lowered, text))
