@@ -52,7 +52,7 @@ def measure(count: int) -> None:
 
 def find(place: str) -> None:
     view = Index.open(place).view()
-    files = _files_by_hash(view)
+    files = _files_by_hash(view.live_facts)
     before, start = memory_mb("VmRSS"), time.perf_counter()
     pairs = candidate_pairs(view, files)
     took = time.perf_counter() - start

@@ -145,6 +145,29 @@ def test_duplicates_are_played_side_by_side_and_judged(open_page: Open, served: 
     reader.page.get_by_role("button", name="Mark as judged").wait_for()
 
 
+def test_details_of_duplicates_are_those_of_hits(open_page: Open, served: Serve, tmp_path: Path) -> None:
+    server = served({"a.ogg": "crickets", "copy.ogg": "crickets"})
+    Library.open(tmp_path / "index").label("Low: a low tone; a deep hum\nNoise")
+    path = str(tmp_path / "sounds" / "a.ogg")
+    labels = httpx.get(f"{server.url}/v1/sounds", params={"path": path}).json()["labels"]
+    assert labels
+    reader = open_page(server.url)
+    reader.wait_for_hits()
+    reader.page.locator(f".row[data-path='{path}']").get_by_label("Open").click()
+    chips = reader.page.locator(".details button.label")
+    chips.first.wait_for()
+    of_hit = reader.page.locator(".details dl").inner_text()
+    assert chips.all_inner_texts() == labels
+    reader.page.goto(f"{server.url}/?view=duplicates")
+    reader.page.get_by_role("button", name="Compare all sounds").click()
+    reader.page.get_by_label("Play a.ogg").click()
+    reader.page.get_by_label("Open details").click()
+    chips.first.wait_for()
+    assert reader.page.locator(".details dl").inner_text() == of_hit
+    reader.page.locator(".details").get_by_label("Add to Starred").click()
+    reader.page.locator(".details").get_by_label("Remove from Starred").wait_for()
+
+
 @pytest.mark.long
 def test_the_map_plays_and_selects(open_page: Open, demo_url: str) -> None:
     reader = open_page(f"{demo_url}/?view=map")

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +18,7 @@ from openclap.cli import run
 from openclap.data.build import pack
 from openclap.sources import Record, read_table
 from support.errors import check_refusal
+from support.runs import signal_at, start_command
 
 KINDS = {"low tone": 150, "high tone": 3000, "noise": 0}
 
@@ -80,14 +77,7 @@ def test_killed_finetuning_resumes_bit_equal(named: Path, tmp_path: Path, tiny_m
         return words("finetune", named, "--from", tiny_model, "--out", tmp_path / name, *FAST, *options)
 
     assert run(given("whole")) == 0
-    log = tmp_path / "killed" / "log.jsonl"
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen([sys.executable, "-m", "openclap", *given("killed")], env=environment)
-    while not log.exists() or len(log.read_text(encoding="utf-8").splitlines()) < 7:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert signal_at(start_command(given("killed"), 12), 7, signal.SIGKILL) == -signal.SIGKILL
     assert not (tmp_path / "killed" / "model").exists()
     assert run(given("killed")) == 0
     whole, killed = (openclap.load(tmp_path / name / "model").clap.state_dict() for name in ("whole", "killed"))

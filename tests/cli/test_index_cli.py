@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from pyarrow import parquet
 
 from openclap.checkpoints.published import PUBLISHED, RECOMMENDED
 from openclap.cli import run
@@ -21,6 +22,7 @@ from openclap.library import Library
 from openclap.search import rebuild
 from openclap.search.background import descriptions
 from openclap.search.fit import Background, write_background
+from openclap.search.index import Index
 from openclap.search.labels import read_labels
 from openclap.search.scan import ScanReport
 from openclap.search.watch import watch
@@ -49,6 +51,20 @@ def library(tiny_model: Path, sounds: Path, tmp_path: Path) -> Library:
     return library
 
 
+@pytest.fixture
+def mounted(openclap: Call, tiny_model: Path, sounds: Path, tmp_path: Path) -> Path:
+    """A drive with an index and its sounds, which is now mounted elsewhere."""
+    drive, place = tmp_path / "drive", tmp_path / "mounted"
+    shutil.copytree(sounds, drive / "sounds")
+    table = drive / "sounds" / "sounds.csv"
+    assert (
+        openclap("index", "add", table.parent, "--index", drive / "index", "--model", tiny_model, "--table", table)[0]
+        == 0
+    )
+    drive.rename(place)
+    return place
+
+
 def names(hits: Any) -> list[str]:
     return [Path(hit["path"] if isinstance(hit, dict) else hit.path).name for hit in hits]
 
@@ -68,6 +84,42 @@ def test_search_options(openclap: Call, library: Library, tmp_path: Path) -> Non
     assert code == 0 and len(json.loads(out)) > 6
     code, out, err = openclap("search", "rain", *index, "--where", "colour=red")
     assert code == 2 and "Facts are" in err and err.count("\n") == 1
+
+
+def test_filters_and_facets_of_moved_sounds_have_their_present_paths(openclap: Call, mounted: Path) -> None:
+    index, sound = ("--index", mounted / "index", "--json"), mounted / "sounds" / "low-0.wav"
+    for where in (f"path={sound}", f"path={mounted.parent}/drive/sounds/low-0.wav"):
+        code, out, _ = openclap("search", "rain", *index, "--where", where)
+        assert code == 0 and [hit["path"] for hit in json.loads(out)] == [str(sound)]
+    counts = json.loads(openclap("index", "facets", "folder", *index)[1])
+    assert counts == [{"value": str(mounted / "sounds"), "files": 6}]
+
+
+def test_moved_sounds_are_no_hits_of_themselves(openclap: Call, mounted: Path) -> None:
+    sound, options = mounted / "sounds" / "low-0.wav", ("--index", mounted / "index", "--json", "-k", 9)
+    code, out, _ = openclap("similar", sound, *options)
+    assert code == 0 and len(json.loads(out)) == 5 and sound.name not in names(json.loads(out))
+
+
+def test_moved_sounds_are_removed_exported_and_compared(openclap: Call, mounted: Path) -> None:
+    index = ("--index", mounted / "index")
+    sounds = sorted((mounted / "sounds").glob("*.wav"))
+    assert openclap("index", "export", mounted / "out", *index)[0] == 0
+    exported = parquet.read_table(mounted / "out" / "files.parquet").column("path").to_pylist()
+    assert sorted(exported) == list(map(str, sounds))
+    found = json.loads(openclap("duplicates", *index, "--json")[1])
+    assert not found["skipped"], "they were not found"
+    code, out, err = openclap("index", "remove", sounds[0], *index, "--json")
+    assert (code, json.loads(out)) == (0, {"removed": 1}) and "comes back" in err
+    assert json.loads(openclap("index", "remove", mounted, *index, "--json")[1]) == {"removed": len(sounds) - 1}
+    assert Index.open(mounted / "index").header().roots == ()
+
+
+def test_rebuilding_keeps_the_captions_of_moved_sounds(openclap: Call, mounted: Path) -> None:
+    other = save_tiny_model(mounted / "other", seed=1)
+    assert openclap("index", "rebuild", "--model", other, "--index", mounted / "index")[0] == 0
+    hits = Library.open(mounted / "index").search("rain")
+    assert {hit.caption for hit in hits} == {"a low tone", "a high tone", "a noise tone"}
 
 
 def test_a_text_that_fits_nothing_gets_a_note_and_its_hits(openclap: Call, library: Library, tmp_path: Path) -> None:

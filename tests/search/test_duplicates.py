@@ -150,7 +150,7 @@ def test_candidates_are_the_nearest_windows_of_other_contents(
         shutil.rmtree(index.folder / "snapshot")
         assert index._current() is None
     view = index.view()
-    pairs = candidate_pairs(view, module._files_by_hash(view))
+    pairs = candidate_pairs(view, module._files_by_hash(view.live_facts))
     found = {(int(p.first.hash, 16), int(p.second.hash, 16)): (p.first_s, p.second_s) for p in pairs}
     found = {tuple(sorted(key)): starts if key[0] < key[1] else starts[::-1] for key, starts in found.items()}
     assert found == {key: value[1:] for key, value in wanted.items()} and len(found) > 20

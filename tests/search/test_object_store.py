@@ -201,7 +201,7 @@ def test_a_killed_writer_leaves_a_whole_index(store: str, tmp_path: Path, monkey
     monkeypatch.setattr(module, "STALE_S", 1.0)
     for number in range(12):
         write_tone(tmp_path / "many" / f"{number}.wav", 100 + 150 * number, seconds=0.25)
-    process = start_scan(store, tmp_path / "many", batch=2, seconds=0.2)
+    process = start_scan(store, tmp_path / "many", batch=2, seconds=0.2, hold=5)
     assert process.stdout is not None
     for _ in range(4):
         assert process.stdout.readline() == "embedding\n"

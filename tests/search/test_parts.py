@@ -89,7 +89,7 @@ def test_processes_at_once(address: str, many: Path, whole: Index) -> None:
 
 
 def test_a_killed_part_goes_on(address: str, many: Path, whole: Index) -> None:
-    killed = start_scan(address, many, batch=2, seconds=0.3, part="1/2")
+    killed = start_scan(address, many, batch=2, seconds=0.3, hold=4, part="1/2")
     other = start_scan(address, many, batch=2, part="2/2")
     assert killed.stdout is not None
     for _ in range(3):

@@ -168,6 +168,26 @@ def test_an_index_beside_its_sounds_moves_with_them(embed: SpectrumEmbedder, sou
     assert before not in {hit.path for hit in index.similar_to(now, 5)}, "a sound is not similar to itself"
 
 
+def test_a_file_that_was_added_by_itself_moves_with_its_index(
+    embed: SpectrumEmbedder, sounds: Path, tmp_path: Path
+) -> None:
+    drive, mounted = tmp_path / "drive", tmp_path / "mounted"
+    drive.mkdir()
+    sounds.rename(drive / "sounds")
+    added = [drive / "sounds" / "low.wav", drive / "sounds" / "deep"]
+    add(Index.create(drive / "index", IDENTITY), added, embed, describe, facts=lambda path: (path.name, (), None))
+    drive.rename(mounted)
+    index, seen = Index.open(mounted / "index"), len(embed.seen)
+    roots = [str(mounted / "sounds" / name) for name in ("low.wav", "deep")]
+    assert add(index, roots, embed, describe) == report(moved=2) and len(embed.seen) == seen
+    rows = index.files_by_path()
+    assert {Path(path): row.caption for path, row in rows.items()} == {
+        mounted / "sounds" / "low.wav": "low.wav",
+        mounted / "sounds" / "deep" / "whistle.wav": "whistle.wav",
+    }
+    assert {root.path for root in index.header().roots} == set(roots)
+
+
 def test_roots_are_stored_once(index: Index, embed: SpectrumEmbedder, sounds: Path) -> None:
     add(index, [sounds / "deep", sounds / "low.wav"], embed, describe)
     assert [root.path for root in index.header().roots] == [str(sounds / "deep"), str(sounds / "low.wav")]

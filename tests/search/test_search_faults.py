@@ -59,7 +59,7 @@ def assert_whole(index: Index) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_scan_that_was_stopped_goes_on(tmp_path: Path, many: Path, how: signal.Signals) -> None:
-    process = start_scan(tmp_path / "index", many, seconds=0.05)
+    process = start_scan(tmp_path / "index", many, seconds=0.05, hold=5)
     wait_for_calls(process, 4)  # so three batches are committed
     process.send_signal(how)
     process.communicate(timeout=20)
@@ -79,7 +79,7 @@ def test_a_scan_that_was_stopped_goes_on(tmp_path: Path, many: Path, how: signal
 def test_kills_at_any_moment_never_damage_the_index(tmp_path: Path, many: Path) -> None:
     """Also in the middle of a commit: a batch a file, and no waiting anywhere."""
     for round_ in range(3):
-        process = start_scan(tmp_path / "index", many, batch=1)
+        process = start_scan(tmp_path / "index", many, batch=1, hold=FILES // 3)
         wait_for_calls(process, 1)
         time.sleep(0.02 * round_)
         process.kill()
@@ -109,12 +109,10 @@ def test_a_stop_between_vectors_and_files_embeds_nothing_twice(
 
 
 def test_a_second_scan_at_the_same_time_is_refused(tmp_path: Path, many: Path) -> None:
-    first = start_scan(tmp_path / "index", many, seconds=0.05)
-    wait_for_calls(first, 1)
-    first.send_signal(signal.SIGSTOP)  # in the middle, for as long as the second takes
+    first = start_scan(tmp_path / "index", many, hold=2)  # in the middle, for as long as the second takes
+    wait_for_calls(first, 2)
     second = start_scan(tmp_path / "index", many)
     out, error = second.communicate(timeout=60)
-    first.send_signal(signal.SIGCONT)
     assert (second.returncode, out) == (1, "")
     assert error.startswith("LockedError: ") and "another process" in error and error.count("\n") == 1
     out, error = first.communicate(timeout=60)
@@ -134,13 +132,14 @@ def test_scans_that_race_to_make_and_fill_an_index(tmp_path: Path, many: Path) -
 
 
 def test_searching_goes_on_while_another_process_writes(tmp_path: Path, many: Path) -> None:
-    process = start_scan(tmp_path / "index", many, batch=1, seconds=0.02)
-    wait_for_calls(process, 2)
-    reader = Index.open(tmp_path / "index")
-    counts = []
-    while process.poll() is None:
-        counts.append(len(reader.search(spectrum(tone(100, 0.25)), FILES)))
-    process.communicate()
+    with start_scan(tmp_path / "index", many, batch=1, seconds=0.02, hold=FILES // 2) as process:
+        wait_for_calls(process, 2)
+        reader = Index.open(tmp_path / "index")
+        counts = [len(reader.search(spectrum(tone(100, 0.25)), FILES))]
+        assert process.stdin is not None
+        process.stdin.close()
+        while process.poll() is None:
+            counts.append(len(reader.search(spectrum(tone(100, 0.25)), FILES)))
     assert counts == sorted(counts) and counts[0] < FILES
     assert_whole(reader)
 

@@ -13,7 +13,15 @@ from openclap.errors import ConfigError, IndexMismatchError
 from openclap.search.export import export
 from openclap.search.filters import mask_of
 from openclap.search.index import FileRow, Index
-from openclap.search.queries import FUSION_CONSTANT, SearchQuery, count_facets, count_files, find, without_overlaps
+from openclap.search.queries import (
+    FUSION_CONSTANT,
+    SearchQuery,
+    count_facets,
+    count_files,
+    find,
+    paths_of_files,
+    without_overlaps,
+)
 from openclap.search.rows import files_table
 from openclap.types import Window
 from support.search_helpers import DIM, IDENTITY, row
@@ -160,17 +168,49 @@ def test_an_index_that_was_exchanged_is_not_searched_with_the_old_model(tmp_path
         find(index, SearchQuery(vector=a_query(0)), 1)
 
 
-def test_hits_of_an_index_that_moved_with_its_sounds(tmp_path: Path) -> None:
-    (tmp_path / "drive" / "s").mkdir(parents=True)
-    file = tmp_path / "drive" / "s" / "a.wav"
-    file.touch()
+@pytest.fixture
+def moved(tmp_path: Path) -> Index:
+    """An index that moved with its sounds from `drive` to `mounted`: a folder, and a file that is a root of its own."""
+    files = [tmp_path / "drive" / name for name in ("s/a.wav", "s/deep/b.wav", "c.wav")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     index = Index.create(tmp_path / "drive" / "index", IDENTITY)
     with index.writing() as writer:
-        index.write_header(index.header().with_roots(index.folder, [str(file.parent)]))
-        writer.put([row(str(file), "a" * 64)], {"a" * 64: [Window(0, 1, a_query(0))]})
+        index.write_header(index.header().with_roots(index.folder, [str(tmp_path / "drive/s"), str(files[2])]))
+        rows = [row(str(file), f"{number:064x}") for number, file in enumerate(files)]
+        writer.put(rows, {file.hash: [Window(0, 1, a_query(number))] for number, file in enumerate(rows)})
     (tmp_path / "drive").rename(tmp_path / "mounted")
-    [hit] = find(Index.open(tmp_path / "mounted" / "index"), SearchQuery(vector=a_query(0)), 1)
-    assert hit.path == str(tmp_path / "mounted" / "s" / "a.wav")
+    return Index.open(tmp_path / "mounted" / "index")
+
+
+def test_hits_of_an_index_that_moved_with_its_sounds(moved: Index, tmp_path: Path) -> None:
+    for number, name in enumerate(["s/a.wav", "s/deep/b.wav", "c.wav"]):
+        [hit] = find(moved, SearchQuery(vector=a_query(number)), 1)
+        assert hit.path == str(tmp_path / "mounted" / name)
+
+
+def test_moved_sounds_are_filtered_by_present_and_by_stored_paths(moved: Index, tmp_path: Path) -> None:
+    for place in (tmp_path / "mounted", tmp_path / "drive"):
+        cases: list[tuple[Any, set[str]]] = [
+            ({"path": str(place / "s/a.wav")}, {"a.wav"}),
+            ({"path": [str(place / "c.wav"), str(place / "s/deep/b.wav")]}, {"b.wav", "c.wav"}),
+            ([f"path!={place}/s/a.wav"], {"b.wav", "c.wav"}),
+            ([f"path~{str(place).upper()}/S/"], {"a.wav", "b.wav"}),
+            ({"folder": str(place / "s")}, {"a.wav", "b.wav"}),
+            ([f"folder!={place}/s/deep"], {"a.wav", "c.wav"}),
+            ([f"folder={place}", "name=c.wav"], {"c.wav"}),
+        ]
+        for where, names in cases:
+            hits = find(moved, SearchQuery(vector=a_query(0), where=where), 9)
+            assert {Path(hit.path).name for hit in hits} == names, where
+            by_words = find(moved, SearchQuery(words="wav", where=where, keywords="only"), 9)
+            assert {Path(hit.path).name for hit in by_words} == names, where
+            assert count_files(moved, where) == len(names)
+            assert paths_of_files(moved, where) == sorted(hit.path for hit in hits)
+    folders = {str(tmp_path / "mounted" / name).rstrip("/"): 1 for name in ("s", "s/deep", "")}
+    assert dict(count_facets(moved, "folder")) == folders
+    assert count_facets(moved, "folder", {"folder": [*folders][1]}) == [([*folders][1], 1)]
 
 
 def test_an_export_opens_in_pandas(made: Any, tmp_path: Path) -> None:

@@ -106,6 +106,19 @@ def test_duplicates_are_those_of_the_library_with_progress(library: Library, tmp
     assert isinstance(mistake, str)
 
 
+def test_sounds_that_moved_with_their_index_have_their_present_paths(own: Library, tmp_path: Path) -> None:
+    (tmp_path / "drive").mkdir()
+    for name in ("index", "sounds"):
+        (tmp_path / name).rename(tmp_path / "drive" / name)
+    sounds = tmp_path / "drive" / "sounds"
+
+    async def converse() -> Any:
+        async with Client(create_server(Library.open(tmp_path / "drive" / "index"))) as client:
+            return await call(client, "similar", path=str(sounds / "1.wav"), k=5)
+
+    assert {Path(hit["path"]).parent for hit in asyncio.run(converse())} == {sounds}
+
+
 def test_mistakes_are_sentences_for_the_assistant(library: Library, path: str, tmp_path: Path) -> None:
     (tmp_path / "no-sound.wav").write_bytes(b"text")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -243,6 +244,17 @@ def test_sounds_that_moved_with_their_index_are_played(own: Library, home: Path,
             assert client.get(f"/v1/sounds/{route}", params={"path": hit["path"]}).status_code == 200
         answer = client.patch("/v1/collections/mine", json={"add": [hit["path"]]})
         assert answer.json()["paths"] == [hit["path"]]
+        # As the page lists a collection, and as it filters by folder.
+        for where in ({"path": [hit["path"]]}, [f"path={hit['path']}"]):
+            answer = client.post("/v1/search/combined", json={"terms": [], "where": where}).json()
+            assert answer["total"] == 1 and [each["path"] for each in answer["hits"]] == [hit["path"]]
+        [folder] = client.post("/v1/facets/overview", json={}).json()["facets"]["folder"]
+        assert folder["value"] == str(tmp_path / "drive" / "sounds")
+        overview = client.post("/v1/facets/overview", json={"where": {"folder": [folder["value"]]}}).json()
+        assert overview["total"] == folder["count"]
+        assert hit["path"] in client.get("/v1/map").json()["paths"]
+        answer = client.post("/v1/search", json={"path": hit["path"], "k": 9}).json()
+        assert answer["hits"] and hit["path"] not in [each["path"] for each in answer["hits"]]
 
 
 def test_a_home_that_cannot_be_written_costs_only_time(client: Any, library: Library, home: Path) -> None:
@@ -300,6 +312,17 @@ def test_names_with_html_are_only_names(serve_own: Callable[..., Served], own: L
     assert file.status_code == 200 and "\n" not in file.headers["content-disposition"]
     assert "<img" not in file.headers["content-disposition"]
     assert media_type("x.html") == media_type("x.svg") == "application/octet-stream"
+
+
+@pytest.mark.parametrize("name", ["rain/roof", "rain/links", "/", "ein Name & mehr?"])
+def test_a_collection_may_have_any_name(client: Any, library: Library, home: Path, name: str) -> None:
+    place, path = f"/v1/collections/{quote(name, safe='')}", str(first(library))
+    assert client.patch(place, json={"add": [path]}).json() == {"name": name, "paths": [path]}
+    assert client.get("/v1/collections").json()["names"] == [name]
+    assert client.get(place).json()["paths"] == [path]
+    assert client.post(f"{place}/links", json={}).status_code == 403, "this server is not local, and says so"
+    assert client.put(place, json={"paths": []}).json()["paths"] == []
+    assert client.delete(place).status_code == 200 and client.get("/v1/collections").json()["names"] == []
 
 
 def test_collections_and_judgements_are_kept_under_the_home(client: Any, library: Library, home: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -44,6 +44,36 @@ def stopped_at(run: Path, step: int, copy: Path) -> Path:
     return copy
 
 
+HOLD = """
+import sys
+from contextlib import contextmanager
+from openclap.training import trainer
+
+most_rows, open_log = int(sys.argv.pop(1)), trainer.open_log
+
+@contextmanager
+def held_log(path, step):
+    with open_log(path, step) as write:
+        rows = 0
+        def write_and_wait(row):
+            nonlocal rows
+            write(row)
+            print("step", row["step"], flush=True)
+            rows += 1
+            if rows == most_rows:
+                sys.stdin.read()
+        yield write_and_wait
+
+trainer.open_log = held_log
+"""
+"""The beginning of a program whose training prints each step, and after some of them waits until its input ends. So a
+signal comes before the end of the run, however busy the machine is."""
+
+COMMAND_LINE = """
+from openclap.cli import main
+main()
+"""
+
 RUN = """
 import json, sys
 from pathlib import Path
@@ -56,24 +86,36 @@ given = json.loads(sys.argv[1])
 groups = {"optim": OptimConfig, "objective": ObjectiveConfig, "augment": AugmentConfig, "lengths": LengthConfig}
 groups = {name: group(**given[name]) for name, group in groups.items()}
 config = TrainConfig(**given | groups | {"frozen": tuple(given["frozen"]), "teacher": tuple(given["teacher"])})
-outcome = train(config, Path(sys.argv[2]), progress=lambda row: print(row["step"], flush=True))
+outcome = train(config, Path(sys.argv[2]))
 sys.exit(130 if outcome.stopped else 0)
 """
 
 
-def start_run(config: TrainConfig, out: Path) -> subprocess.Popen[str]:
+def start_run(config: TrainConfig, out: Path, most_rows: int) -> subprocess.Popen[str]:
+    """Train in a process that waits after so many steps."""
+    return _start(RUN, most_rows, json.dumps(config.to_dict()), str(out))
+
+
+def start_command(words: Sequence[str], most_rows: int) -> subprocess.Popen[str]:
+    """Run a command of openclap that trains; it waits after so many steps."""
+    return _start(COMMAND_LINE, most_rows, *words)
+
+
+def _start(program: str, most_rows: int, *words: str) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", RUN, json.dumps(config.to_dict()), str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    command = [sys.executable, "-c", HOLD + program, str(most_rows), *words]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def signal_at(run: subprocess.Popen[str], step: int, number: signal.Signals) -> int:
+    """Send a signal at a step, and return the exit code."""
     assert run.stdout is not None
     for line in run.stdout:
-        if int(line) >= step:
+        if line.startswith("step ") and int(line.split()[1]) >= step:
             run.send_signal(number)
             break
-    return run.wait(timeout=60)
+    run.communicate(timeout=300)
+    return run.returncode
 
 
 def launch(config: dict[str, object], out: Path) -> None:

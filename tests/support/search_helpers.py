@@ -1,7 +1,7 @@
 """Real wavs and a real, if simple, embedder: the shape of a sound's spectrum, in windows of one second.
 
 Also a program of its own, so that tests can kill it and run it twice at once:
-`python search_helpers.py INDEX SOUNDS BATCH SECONDS_PER_CALL [PART]`.
+`python search_helpers.py INDEX SOUNDS BATCH SECONDS_PER_CALL HOLD [PART]`.
 """
 
 from __future__ import annotations
@@ -124,14 +124,21 @@ def fingerprint(folder: Path) -> dict[str, tuple[int, int, str]]:
 
 
 def start_scan(
-    index: Path | str, sounds: Path, *, batch: int = 4, seconds: float = 0.0, part: str | None = None
+    index: Path | str, sounds: Path, *, batch: int = 4, seconds: float = 0.0, hold: int = 0, part: str | None = None
 ) -> subprocess.Popen[str]:
-    """Add a folder in a process, which prints a line and waits before each batch."""
-    program = [sys.executable, __file__, str(index), str(sounds), str(batch), str(seconds), *([part] if part else [])]
-    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """Add a folder in a process, which prints a line and waits before each batch.
+
+    Args:
+        hold: the number of the batch before which it waits until its input ends, so that a signal comes before its end
+            however busy the machine is; 0 for none.
+    """
+    options = [str(index), str(sounds), str(batch), str(seconds), str(hold), *([part] if part else [])]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, __file__, *options], text=True, **pipes)
 
 
-def main(folder: str, sounds: str, batch: str, seconds: str, part: str | None = None) -> None:
+def main(folder: str, sounds: str, *options: str) -> None:
+    batch, seconds, hold, *part = options
     embed = SpectrumEmbedder()
 
     def slowly(sounds: Iterable[Path | FileContent]) -> Iterator[Recording | Exception]:
@@ -140,10 +147,12 @@ def main(folder: str, sounds: str, batch: str, seconds: str, part: str | None = 
             if number % int(batch) == 0:
                 print("embedding", flush=True)
                 time.sleep(float(seconds))
+                if number // int(batch) + 1 == int(hold):
+                    sys.stdin.read()
             yield recording
 
     try:
-        share = Share.parse(part) if part else None
+        share = Share.parse(part[0]) if part else None
         index = Index.open_or_create(folder, IDENTITY)
         report = add(index, [sounds], slowly, describe, part=share, batch=int(batch))
     except OpenClapError as error:

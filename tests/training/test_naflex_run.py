@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from openclap.training.config import OptimConfig, TrainConfig
 from openclap.training.logging import read_log
 from openclap.training.profiling import plan_training
 from openclap.training.trainer import train
-from support.runs import assert_equal_runs, stopped_at
+from support.runs import assert_equal_runs, signal_at, start_command, stopped_at
 from support.tiny_models import TINY_PRESET
 
 CLIPS, LONGEST_S = 16, 3.0
@@ -122,20 +121,17 @@ def test_killed_run_with_every_option_resumes_bit_for_bit(start: Path, shards: P
     recipe = tmp_path / "recipe.py"
     recipe.write_text(RECIPE.format(start=str(start), data=str(shards)), encoding="utf-8")
 
-    def command(out: str) -> list[str]:
-        return [sys.executable, "-m", "openclap", "train", str(recipe), "--out", str(tmp_path / out)]
+    def words(out: str) -> list[str]:
+        return ["train", str(recipe), "--out", str(tmp_path / out)]
+
+    command = [sys.executable, "-m", "openclap"]
 
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    whole = subprocess.Popen(command("whole"), env=environment, stderr=subprocess.DEVNULL)
-    killed = subprocess.Popen(command("killed"), env=environment, stderr=subprocess.DEVNULL)
-    log = tmp_path / "killed" / "log.jsonl"
-    until = time.monotonic() + 400
-    while time.monotonic() < until and not (log.exists() and len(log.read_bytes().splitlines()) >= 13):
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL and whole.wait(timeout=600) == 0
+    whole = subprocess.Popen([*command, *words("whole")], env=environment, stderr=subprocess.DEVNULL)
+    killed = start_command(words("killed"), 20)
+    assert signal_at(killed, 13, signal.SIGKILL) == -signal.SIGKILL and whole.wait(timeout=600) == 0
     assert not (tmp_path / "killed" / "model").exists()
-    assert subprocess.run(command("killed"), env=environment, capture_output=True, check=False).returncode == 0
+    assert subprocess.run([*command, *words("killed")], env=environment, check=False).returncode == 0
     assert_equal_runs(tmp_path / "whole", tmp_path / "killed")
     last = [tmp_path / run / "checkpoints" / "step-00000032" for run in ("whole", "killed")]
     for name in ("model.safetensors", "custom_checkpoint_0.pkl", "custom_checkpoint_1.pkl"):

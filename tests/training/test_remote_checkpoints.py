@@ -104,7 +104,7 @@ def test_run_resumes_from_remote_checkpoints(make_config: MakeConfig, tmp_path: 
 def test_killed_run_without_its_folder_ends_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(epochs=40, remote_checkpoints=f"file://{tmp_path}/store")
     train(replace(config, remote_checkpoints=""), tmp_path / "whole")
-    assert signal_at(start_run(config, tmp_path / "run"), 30, signal.SIGKILL) == -signal.SIGKILL
+    assert signal_at(start_run(config, tmp_path / "run", 60), 30, signal.SIGKILL) == -signal.SIGKILL
     shutil.rmtree(tmp_path / "run")
     steps: list[int] = []
     assert train(config, tmp_path / "run", progress=lambda row: steps.append(row["step"])).step == 120

@@ -27,7 +27,7 @@ def test_resumed_run_is_bit_equal_after_any_signal(
 ) -> None:
     config = make_config(epochs=40)  # long enough to be interrupted
     train(config, tmp_path / "whole")
-    code = signal_at(start_run(config, tmp_path / "stopped"), 10, number)
+    code = signal_at(start_run(config, tmp_path / "stopped", 60), 10, number)
     assert code == (-number if number == signal.SIGKILL else 130)
     assert not (tmp_path / "stopped" / "model").exists()
     assert train(config, tmp_path / "stopped").step == 120
@@ -36,15 +36,22 @@ def test_resumed_run_is_bit_equal_after_any_signal(
 
 @pytest.mark.long
 def test_fifty_kills_end_bit_equal(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(epochs=40)
+    config = make_config(epochs=120)  # of three steps: 50 runs of up to six do not reach the end
     train(config, tmp_path / "whole")
     rng = np.random.default_rng(0)
     for _ in range(50):
-        run = start_run(config, tmp_path / "killed")
-        time.sleep(float(rng.uniform(4, 9)))
-        run.kill()
-        run.wait()
-    train(config, tmp_path / "killed")
+        with start_run(config, tmp_path / "killed", 6) as run:
+            assert run.stdout is not None
+            steps = int(rng.integers(6))
+            for _ in range(steps):
+                assert run.stdout.readline().startswith("step ")
+            # While the next step is taken or saved; without any, at the start of the process or while it resumes.
+            time.sleep(float(rng.uniform(0, 0.1 if steps else 5)))
+            run.kill()
+        assert run.returncode == -signal.SIGKILL
+    steps = []
+    train(config, tmp_path / "killed", progress=lambda row: steps.append(row["step"]))
+    assert 10 < steps[0] < 300
     assert_equal_runs(tmp_path / "whole", tmp_path / "killed")
 
 

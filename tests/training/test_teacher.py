@@ -157,7 +157,7 @@ def test_taught_run_resumes_bit_equal_and_keeps_its_teacher(
 ) -> None:
     config = make_config(epochs=20, teacher=teachers)
     train(config, tmp_path / "whole")
-    assert signal_at(start_run(config, tmp_path / "stopped"), 10, signal.SIGKILL) == -signal.SIGKILL
+    assert signal_at(start_run(config, tmp_path / "stopped", 30), 10, signal.SIGKILL) == -signal.SIGKILL
     train(config, tmp_path / "stopped")
     assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
     # Another model at the same path is another run.

@@ -28,6 +28,9 @@ export interface Hit {
   labels: string[];
 }
 
+/** The facts of a sound, without those of a match in it. */
+export type SoundFacts = Omit<Hit, "start_s" | "end_s" | "score" | "fit" | "words">;
+
 export interface SearchInfo {
   method: string;
   fit: number | null;

@@ -6,7 +6,7 @@ import { get, post, remove, type Hit, type SearchAnswer } from "./api";
 import { announce, show } from "./announce";
 import { clock, innerFolders, nameOf, plural, visible } from "./format";
 import { Icon, IconButton } from "./icons";
-import { current, isPlaying, play, toggle } from "./player";
+import { current, isPlaying, play, toggle, type Playable } from "./player";
 import { query } from "./query";
 import { connection, settings } from "./server";
 import { Waveform } from "./waveform";
@@ -85,7 +85,7 @@ function toggleStar(path: string): void {
   void change(isStarred ? { remove: [path] } : { add: [path] });
 }
 
-export function Star({ hit, tabIndex }: { hit: Hit; tabIndex?: number }) {
+export function Star({ hit, tabIndex }: { hit: Playable; tabIndex?: number }) {
   const isStarred = starred.value.has(hit.path);
   return (
     <IconButton
@@ -298,7 +298,7 @@ async function exportLinks(): Promise<void> {
 }
 
 /** A sound in a list: play, name, waveform, length, and what the list adds. */
-export function SoundRow({ hit, children, note }: { hit: Hit; children?: preact.ComponentChildren; note?: string }) {
+export function SoundRow({ hit, children, note }: { hit: Playable; children?: preact.ComponentChildren; note?: string }) {
   const isCurrent = current.value?.path === hit.path;
   const isOn = isCurrent && isPlaying.value;
   return (

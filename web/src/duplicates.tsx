@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { get, post, remove, type Hit } from "./api";
+import { get, post, remove, type SoundFacts } from "./api";
 import { show } from "./announce";
 import { SoundRow } from "./collections";
 import { copyPath } from "./foot";
@@ -19,7 +19,7 @@ interface State {
   message: string | null;
 }
 
-type DuplicateFile = Omit<Hit, "start_s" | "end_s" | "score" | "fit" | "words" | "labels"> & {
+type DuplicateFile = Omit<SoundFacts, "modified" | "labels"> & {
   kind: string;
   similarity: number;
   offset_s: number;
@@ -157,8 +157,8 @@ function Run({ state: now }: { state: State | null }) {
   );
 }
 
-function asHit(file: DuplicateFile): Hit {
-  return { ...file, start_s: 0, end_s: file.duration_s, score: 0, fit: null, words: [], labels: [] };
+function whole(file: DuplicateFile): player.Playable {
+  return { ...file, start_s: 0, end_s: file.duration_s };
 }
 
 function describe(file: DuplicateFile): string {
@@ -171,7 +171,7 @@ function describe(file: DuplicateFile): string {
 function switchTo(file: DuplicateFile, group: Group): void {
   const from = group.files.find((each) => each.path === player.current.peek()?.path);
   const moment = from ? player.time.peek() + from.offset_s : 0;
-  player.play(asHit(file), Math.max(0, moment - file.offset_s));
+  player.play(whole(file), Math.max(0, moment - file.offset_s));
 }
 
 function GroupCard({ group, onChange }: { group: Group; onChange: () => Promise<void> }) {
@@ -194,7 +194,7 @@ function GroupCard({ group, onChange }: { group: Group; onChange: () => Promise<
       </div>
       <ul class="sounds">
         {group.files.map((file, number) => (
-          <SoundRow key={file.path} hit={asHit(file)} note={describe(file)}>
+          <SoundRow key={file.path} hit={whole(file)} note={describe(file)}>
             <button type="button" title="Play on at the same moment of the recording" onClick={() => switchTo(file, group)}>
               {letter(number)}
             </button>

@@ -2,10 +2,10 @@
 
 import { signal } from "@preact/signals";
 import type { ComponentType } from "preact";
-import type { Hit } from "./api";
+import type { Playable } from "./player";
 
 /** Buttons at the end of each row, and in the details. */
-export const rowActions = signal<ComponentType<{ hit: Hit; tabIndex?: number }>[]>([]);
+export const rowActions = signal<ComponentType<{ hit: Playable; tabIndex?: number }>[]>([]);
 
 export interface View {
   id: string;

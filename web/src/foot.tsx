@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { useSignalEffect } from "@preact/signals";
 import WaveSurfer from "wavesurfer.js";
 import RegionsPlugin from "wavesurfer.js/plugins/regions";
-import { get, post, ServerError, type Spectrogram } from "./api";
+import { get, post, ServerError, type SoundFacts, type Spectrogram } from "./api";
 import { announce, show } from "./announce";
 import { bytes, channelsName, clock, clockIn, folderOf, kilohertz, nameOf, spoken, visible } from "./format";
 import { Labels } from "./filters";
@@ -13,10 +13,8 @@ import { cursor, dragOut, goTo, isOpen, LESS, MORE, termOf } from "./hits";
 import { Icon, IconButton } from "./icons";
 import * as player from "./player";
 import { addSound, query } from "./query";
-import { results } from "./search";
 import { rowActions } from "./extensions";
-import { indexing, settings } from "./server";
-import type { Hit } from "./api";
+import { indexes, indexing, settings } from "./server";
 
 const SEEK_S = 1;
 const JUMP_S = 15;
@@ -290,8 +288,24 @@ async function reveal(path: string): Promise<void> {
   }
 }
 
+/** The facts of a sound, whatever view it was opened from; null until they are there. */
+function useFacts(path: string): SoundFacts | null {
+  const [facts, setFacts] = useState<SoundFacts | null>(null);
+  useEffect(() => {
+    let isHere = true;
+    player.factsOf(path).then(
+      (value) => isHere && setFacts(value),
+      () => {}, // the player says what is wrong with the sound
+    );
+    return () => {
+      isHere = false;
+    };
+  }, [path, indexes.value]); // another list of indexes follows each change of one
+  return facts?.path === path ? facts : null;
+}
+
 function Details({ sound }: { sound: player.Playable }) {
-  const hit = results.value.hits.find((each) => each?.path === sound.path) ?? (sound as Hit);
+  const hit = { ...sound, ...useFacts(sound.path) };
   const facts: [string, ComponentChildren][] = [
     ["Caption", hit.caption],
     ["Title", hit.title],
@@ -325,7 +339,7 @@ function Details({ sound }: { sound: player.Playable }) {
         <button type="button" onClick={() => addSound(termOf(hit, LESS))}>
           <Icon name="less" /> Less like this
         </button>
-        {"score" in hit && rowActions.value.map((Action, number) => <Action key={number} hit={hit} />)}
+        {rowActions.value.map((Action, number) => <Action key={number} hit={hit} />)}
       </div>
       <div class="details-body">
         <dl>

@@ -5,7 +5,7 @@ import { signal, useSignalEffect } from "@preact/signals";
 import type { Hit } from "./api";
 import { channelsName, clock, clockIn, innerFolders, kilohertz, nameOf, visible } from "./format";
 import { IconButton } from "./icons";
-import { current, isPlaying, isWhole, load, play, soundAddress, toggle } from "./player";
+import { current, isPlaying, isWhole, load, play, soundAddress, toggle, type Playable } from "./player";
 import { addSound, isSameSearch, query, type SoundTerm } from "./query";
 import { fetchHits, results } from "./search";
 import { rowActions } from "./extensions";
@@ -22,7 +22,7 @@ export const focusCursor = signal(0);
 export const isOpen = signal(false);
 
 /** A hit as a term of a query: its part, unless it is the whole sound. */
-export function termOf(hit: Hit, weight: number): SoundTerm {
+export function termOf(hit: Playable, weight: number): SoundTerm {
   const whole = { name: nameOf(hit.path), weight, path: hit.path };
   return isWhole(hit) ? whole : { ...whole, start_s: hit.start_s, end_s: hit.end_s };
 }

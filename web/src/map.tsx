@@ -221,9 +221,8 @@ let asked = 0;
 
 async function playPath(path: string): Promise<void> {
   const own = ++asked;
-  const { index } = query.peek();
-  const facts = await get<Omit<player.Playable, "start_s" | "end_s">>("/v1/sounds", { path, index }).catch(() => null);
-  if (facts && own === asked) player.play({ ...facts, path, start_s: 0, end_s: facts.duration_s });
+  const facts = await player.factsOf(path).catch(() => null);
+  if (facts && own === asked) player.play({ ...facts, start_s: 0, end_s: facts.duration_s });
 }
 
 const DIRECTIONS: Record<string, Point> = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };

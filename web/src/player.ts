@@ -1,7 +1,7 @@
 // The one player of the page: what plays, from where, and the part that is selected.
 
 import { effect, signal } from "@preact/signals";
-import { address, errorAt, get, ServerError, type Hit, type Peaks } from "./api";
+import { address, errorAt, get, ServerError, type Hit, type Peaks, type SoundFacts } from "./api";
 import { announce } from "./announce";
 import { clock, nameOf } from "./format";
 import { query } from "./query";
@@ -51,6 +51,11 @@ export function peaksOf(path: string): Promise<Peaks> {
     if (stored.size > MOST_STORED) stored.delete(stored.keys().next().value as string);
   }
   return found;
+}
+
+/** The facts of a sound as the index has them now. */
+export function factsOf(path: string): Promise<SoundFacts> {
+  return get<SoundFacts>("/v1/sounds", { path, index: query.peek().index });
 }
 
 /** Make a sound the current one, without playing it yet. */

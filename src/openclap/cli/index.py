@@ -147,9 +147,8 @@ def remove(sounds: list[Path], *, index: Path | None = None, json: bool = False)
         print_json({"removed": removed})
     else:
         print_table(["removed"], [[str(removed)]], right=[0])
-    below = [
-        path for path in sounds if any(path.absolute().is_relative_to(root.path) for root in opened.header().roots)
-    ]
+    roots = [root.found(opened.place.own_folder) for root in opened.header().roots]
+    below = [path for path in sounds if any(path.absolute().is_relative_to(root) for root in roots)]
     if removed and any(path.exists() for path in below):
         note(f"{below[0]} comes back with the next update. Keep it out with: openclap index update --exclude PATTERN")
 

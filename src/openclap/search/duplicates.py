@@ -103,7 +103,7 @@ def find_duplicates(
         progress: receives the number of compared pairs and of all pairs; (0, 0) while the pairs are being found.
     """
     view = index.view()
-    files = _files_by_hash(view)
+    files = _files_by_hash(index.with_present_paths(view.live_facts))
     pairs = candidate_pairs(view, files, lambda: progress(0, 0))
     found: dict[tuple[str, str], PairComparison] = {}
     failed: dict[str, str] = {}
@@ -120,9 +120,9 @@ def find_duplicates(
     return sorted(groups, key=lambda group: (KINDS.index(group.kind), group.files[0].file.path)), list(failed.items())
 
 
-def _files_by_hash(view: View) -> dict[str, list[FileRow]]:
+def _files_by_hash(facts: Any) -> dict[str, list[FileRow]]:
     files: dict[str, list[FileRow]] = defaultdict(list)
-    for row in sorted(file_rows(view.live_facts), key=lambda row: row.path):
+    for row in sorted(file_rows(facts), key=lambda row: row.path):
         files[row.hash].append(row)
     return files
 

@@ -35,7 +35,8 @@ def export(index: Index, place: Path) -> tuple[int, int]:
         part = Path(scratch, place.name)
         part.mkdir()
         windows = _write_windows(index, part)  # first: a file that is added meanwhile lacks windows, and not a row
-        files = index.facts().drop_columns(["metadata_version"] if index.has_metadata else [])
+        files = index.with_present_paths(index.facts())
+        files = files.drop_columns(["metadata_version"] if index.has_metadata else [])
         parquet.write_table(files, part / "files.parquet")
         (part / "README.txt").write_text(_README, encoding="utf-8")
         part.rename(place)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from openclap.errors import ConfigError
+from openclap.search.paths import is_storable
 from openclap.search.ranking import Bools
 
 Where = Mapping[str, Any] | Sequence[str]
@@ -52,14 +53,20 @@ class _Condition:
     values: tuple[Any, ...]
 
 
-def mask_of(files: Any, where: Where) -> Bools:
+def mask_of(files: Any, where: Where, present: Any = None) -> Bools:
     """Which files of an Arrow table fulfil all conditions: (F,) booleans.
+
+    Args:
+        present: the same table with the paths that the files have now; of path and folder, either may fulfil a
+            condition.
 
     Raises ConfigError for a fact that does not exist, and for a condition that cannot be read.
     """
     mask_F = np.ones(len(files), bool)
+    has_moved = present is not None and present is not files
     for condition in _conditions(where):
-        mask_F &= _holds(files, condition)
+        is_of_place = condition.fact in ("path", "folder")
+        mask_F &= _holds((files, present) if has_moved and is_of_place else (files,), condition)
     return mask_F
 
 
@@ -131,13 +138,13 @@ def _fact_name(name: str) -> str:
     return fact
 
 
-def _holds(files: Any, condition: _Condition) -> Bools:
-    """Which files fulfil one condition. A file without the fact fulfils only `!=` and the value None."""
+def _holds(tables: Sequence[Any], condition: _Condition) -> Bools:
+    """Which files fulfil one condition in one of the tables. A file without the fact fulfils only `!=` and the value
+    None."""
     fact = FACTS[condition.fact]
-    column = fact.column(files)
-    if condition.operator == "!=":
-        return ~_any_of(column, fact, _Condition(condition.fact, "=", condition.values))
-    return _any_of(column, fact, condition)
+    positive = replace(condition, operator="=") if condition.operator == "!=" else condition
+    mask_F: Bools = np.any([_any_of(fact.column(files), fact, positive) for files in tables], axis=0)
+    return ~mask_F if condition.operator == "!=" else mask_F
 
 
 def _any_of(column: Any, fact: Fact, condition: _Condition) -> Bools:
@@ -171,6 +178,8 @@ def _compare(column: Any, fact: Fact, condition: _Condition, value: Any) -> Bool
     if fact.kind == "number" and condition.operator != "~":
         return _as_mask(_OPERATORS[condition.operator](pc, column, _number(condition.fact, value)))
     text = str(value).lower()
+    if not is_storable(text):  # the index has no such text, and Arrow takes none
+        return np.zeros(len(column), bool)
     lowered = pc.utf8_lower(column if fact.kind != "number" else column.cast("string"))
     if condition.operator == "~":
         return _as_mask(pc.match_substring(lowered, text))
@@ -204,8 +213,10 @@ def _in_folder(folders: Any, operator: str, folder: str) -> Bools:
 
 
 def _number(fact: str, value: Any) -> float | int:
+    text = str(value)
     try:
-        return int(value) if str(value).lstrip("+-").isdigit() else float(value)
+        # Columns have 64 bits at most. A larger number is compared as a float, and one beyond those as infinity.
+        return int(text) if text.lstrip("+-").isdigit() and abs(int(text)) < 2**63 else float(text)
     except (TypeError, ValueError):
         raise ConfigError(f"The fact {fact} is a number, and {value!r} is not. Write {fact}>10, for example.") from None
 

@@ -43,6 +43,7 @@ from openclap.search.rows import (
     unit_vector,
     windows_schema,
     with_paths,
+    with_relocated_paths,
 )
 from openclap.search.writer import IndexWriter
 from openclap.types import Hit, Window
@@ -223,8 +224,8 @@ class Index:
         return self._keywords().rare_words(query, int(share * files))
 
     def files_by_path(self) -> dict[str, FileRow]:
-        """The rows of all files."""
-        return {row.path: row for row in file_rows(self.facts())}
+        """The rows of all files, by the paths that they have now."""
+        return {row.path: row for row in file_rows(self.with_present_paths(self.facts()))}
 
     def files(self, paths: Collection[str]) -> dict[str, FileRow]:
         """The rows of files by path, without those that the index does not have.
@@ -243,6 +244,10 @@ class Index:
         """The paths that the index stores, by those that files may have now; others stay."""
         before = {new: old for old, new in self.moved_roots().items()}
         return {path: relocated(path, before) for path in paths}
+
+    def with_present_paths(self, files: Any) -> Any:
+        """An Arrow table of files with the paths that they have now: those below roots that moved are other ones."""
+        return with_relocated_paths(files, self.moved_roots())
 
     def moved_roots(self) -> dict[str, str]:
         """The folders of roots that moved together with the index: where each is now, by its stored path."""
@@ -426,13 +431,20 @@ class Index:
     def remove(self, paths: Iterable[str | Path]) -> int:
         """Remove files, and all files under folders, from the index, and return their number.
 
-        The sound files themselves are not changed. Raises DataError when another process is writing.
+        Where a root moved together with the index, paths may be the present ones or those stored. The sound files
+        themselves are not changed. Raises DataError when another process is writing.
         """
         names = {absolute(path) for path in paths}
         under = prefixes(names)
+
+        def is_named(path: str) -> bool:
+            return path in names or path.startswith(under)
+
         with self.writing() as writer:
-            gone = [path for path in writer.known() if path in names or path.startswith(under)]
-            self.write_header(self.header().without_roots(names))
+            moved = self.moved_roots()
+            gone = [path for path in writer.known() if is_named(path) or is_named(relocated(path, moved))]
+            roots = names | {old for old, new in moved.items() if is_named(new)}
+            self.write_header(self.header().without_roots(roots))
             writer.drop(gone)
             writer.prune()
             writer.compact()

@@ -18,10 +18,13 @@ def prefixes(folders: Iterable[str]) -> tuple[str, ...]:
 
 
 def relocated(path: str, folders: Mapping[str, str]) -> str:
-    """The path below the new place of its folder; the same path below none of these folders."""
-    for old, new in zip(prefixes(folders), prefixes(folders.values()), strict=True):
-        if path.startswith(old):
-            return new + path[len(old) :]
+    """The new path of a file that is one of these folders or files, or below one; any other path stays."""
+    for old, new in folders.items():
+        if path == old:
+            return new
+        [below] = prefixes([old])
+        if path.startswith(below):
+            return prefixes([new])[0] + path[len(below) :]
     return path
 
 

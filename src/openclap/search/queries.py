@@ -82,7 +82,8 @@ def find(index: Index, query: SearchQuery, k: int, offset: int = 0, *, exact: bo
 def count_facets(index: Index, fact: str, where: Where = ()) -> list[tuple[Any, int]]:
     """The values of a fact and the number of files with each, the most frequent first; see `filters.facets`."""
     files = with_labels(index, index.facts(), where, always=is_labels(fact))
-    return facets(files, fact, mask_of(files, where) if where else None)
+    present = index.with_present_paths(files)
+    return facets(present, fact, mask_of(files, where, present) if where else None)
 
 
 def count_files(index: Index, where: Where) -> int:
@@ -91,14 +92,19 @@ def count_files(index: Index, where: Where) -> int:
 
 
 def paths_of_files(index: Index, where: Where) -> list[str]:
-    """The paths of the files that fulfil the conditions, in order."""
+    """The present paths of the files that fulfil the conditions, in order."""
     files = index.facts()
-    return sorted(files.filter(mask_of_files(index, files, where)).column("path").to_pylist())
+    chosen = files.filter(mask_of_files(index, files, where))
+    return sorted(index.with_present_paths(chosen).column("path").to_pylist())
 
 
 def mask_of_files(index: Index, files: Any, where: Where) -> Bools:
-    """Which files of the table of an index fulfil the conditions, those on labels included; see `filters.mask_of`."""
-    return mask_of(with_labels(index, files, where), where)
+    """Which files of the table of an index fulfil the conditions, those on labels included; see `filters.mask_of`.
+
+    Where a root moved together with the index, paths and folders may be the present ones or those of the table.
+    """
+    labelled = with_labels(index, files, where)
+    return mask_of(labelled, where, index.with_present_paths(labelled))
 
 
 def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
@@ -114,8 +120,11 @@ def without_overlaps(hits: Iterable[Hit]) -> list[Hit]:
 
 
 def _allowed(index: Index, where: Where) -> set[str] | None:
-    """The paths of files that fulfil the conditions; None for all."""
-    return set(paths_of_files(index, where)) if where else None
+    """The stored paths of files that fulfil the conditions; None for all."""
+    if not where:
+        return None
+    files = index.facts()
+    return set(files.filter(mask_of_files(index, files, where)).column("path").to_pylist())
 
 
 def _nearest(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: int, *, exact: bool) -> Hits:
@@ -131,7 +140,8 @@ def _by_vector(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: i
     if query.where:
         options["mask_F"] = lambda files: mask_of_files(index, files, query.where)
     if query.without:
-        options["include"] = lambda row: os.path.realpath(row.path) not in query.without
+        is_other = _is_other(index, query)
+        options["include"] = lambda row: is_other(row.path)
 
     def search(count: int) -> Hits:
         return index.search(vector_D, count, **options)
@@ -147,10 +157,24 @@ def _by_vector(index: Index, query: SearchQuery, vector_D: FloatArray, wanted: i
 
 
 def _by_words(index: Index, query: SearchQuery, wanted: int) -> Hits:
-    paths = index.find_by_keywords(query.words, wanted, _allowed(index, query.where))
+    paths = _named(index, query, query.words, wanted)
     rows = index.files(paths)
     hits = [rows[path].hit(0.0, rows[path].duration_s, 0.0) for path in paths if path in rows]
     return Hits(hits, SearchInfo("keywords", 0, 0))
+
+
+def _named(index: Index, query: SearchQuery, words: str, most: int) -> list[str]:
+    """The stored paths of the files that the words find, best first."""
+    found = index.find_by_keywords(words, most + len(query.without), _allowed(index, query.where))
+    return list(filter(_is_other(index, query), found))[:most]
+
+
+def _is_other(index: Index, query: SearchQuery) -> Callable[[str], bool]:
+    """Whether a stored path is none of the files that are no hits."""
+    if not query.without:
+        return lambda path: True
+    moved = index.moved_roots()
+    return lambda path: os.path.realpath(relocated(path, moved)) not in query.without
 
 
 def _words_to_fuse(index: Index, query: SearchQuery) -> str:
@@ -165,7 +189,7 @@ def _fused(index: Index, query: SearchQuery, vector_D: FloatArray, words: str, w
     one gets the rank of its words."""
     depth = max(_FUSED_AT_LEAST, 1 << (2 * wanted).bit_length())
     by_vector = _nearest(index, query, vector_D, depth, exact=exact)
-    paths = index.find_by_keywords(words, depth, _allowed(index, query.where))
+    paths = _named(index, query, words, depth)
     by_words = {path: rank for rank, path in enumerate(paths, start=1)}
     only_words = set(by_words) - {hit.path for hit in by_vector}
     more = index.search(vector_D, len(only_words), mask_F=_among(only_words), exact=exact) if only_words else []

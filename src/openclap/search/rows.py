@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from openclap.errors import DataError, IndexMismatchError
-from openclap.search.paths import is_storable
+from openclap.search.paths import is_storable, prefixes
 from openclap.search.ucs import parse_ucs
 from openclap.types import FileMetadata, Hit, Window
 
@@ -242,6 +242,22 @@ def with_paths(files: Any, paths: Iterable[str]) -> Any:
 
     names = pa.array([path for path in paths if is_storable(path)], pa.string())
     return files.filter(pc.is_in(files.column("path"), value_set=names))
+
+
+def with_relocated_paths(files: Any, folders: Mapping[str, str]) -> Any:
+    """An Arrow table of files with the paths that `paths.relocated` gives."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not folders:
+        return files
+    before = now = files.column("path")
+    for old, new in reversed([*folders.items()]):  # so that the first folder counts
+        [below] = prefixes([old])
+        inner = pc.utf8_slice_codeunits(before, len(below))
+        moved = pc.binary_join_element_wise(pa.scalar(prefixes([new])[0]), inner, "")
+        now = pc.if_else(pc.starts_with(before, below), moved, pc.if_else(pc.equal(before, old), new, now))
+    return files.set_column(files.schema.get_field_index("path"), "path", now)
 
 
 def among(column: str, values: Collection[str]) -> Iterator[str]:

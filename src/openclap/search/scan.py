@@ -451,7 +451,20 @@ def _relocate(index: Index, writer: IndexWriter, listing: Walk) -> list[str]:
                 index.write_header(header)
                 found += [prefix + name for name in rows]
                 break
-    return found
+    return found + _relocate_files(index, writer, listing)
+
+
+def _relocate_files(index: Index, writer: IndexWriter, listing: Walk) -> list[str]:
+    """Give files that are roots, and moved together with the index, their present paths, and return these."""
+    moved = {old: new for old, new in index.moved_roots().items() if new in listing.given}
+    known = writer.known(list(moved))
+    files = {old: new for old, new in moved.items() if old in known}
+    if files:
+        writer.put([replace(known[old], path=new) for old, new in files.items()], {})
+        writer.drop(list(files))
+        header = index.header().without_roots(files)
+        index.write_header(header.with_roots(index.place.own_folder, files.values()))
+    return list(files.values())
 
 
 def _has_metadata(row: FileRow) -> bool:

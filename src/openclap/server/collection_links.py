@@ -39,7 +39,7 @@ def router(service: Service, *, is_local: bool) -> APIRouter:
     routes = APIRouter(tags=["Collections"])
     store = Store()
 
-    @routes.post("/v1/collections/{name}/links", operation_id="link_collection")
+    @routes.post("/v1/collections/{name:path}/links", operation_id="link_collection")
     async def link_collection(body: LinksRequest, request: Request, name: Name) -> CollectionLinks:
         """Make a folder with a link to each sound of a collection, on this machine. Only a server that listens on
         loopback does. The same collection again gives the same folder."""

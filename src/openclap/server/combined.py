@@ -18,10 +18,11 @@ from openclap.audio.io import describe
 from openclap.library import combined_vector
 from openclap.search.filters import Where
 from openclap.search.fit import Background, read_background
-from openclap.search.index import Hits, SearchInfo
+from openclap.search.index import Hits, Index, SearchInfo
 from openclap.search.keywords import FUNCTION_WORDS, split_words
 from openclap.search.labels import labels_of
 from openclap.search.queries import SearchQuery, as_found, find, mask_of_files
+from openclap.search.ranking import Bools
 from openclap.search.rows import FloatArray, file_rows, unit_vector
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
@@ -47,7 +48,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
     async def search_combined(body: CombinedRequest, request: Request) -> CombinedResponse:
         """Find sounds by several texts and sounds with weights, in pages of the whole ranking."""
         index, where = service.index(body.index), where_of(body.where) or ()
-        check_texts(list(body.texts), "text", service)
+        check_texts(body.texts, "text", service)
 
         def work(task: ModelTask) -> tuple[Hits, int, Background | None, dict[str, tuple[str, ...]]]:
             hits, total, background = found(task)
@@ -55,13 +56,13 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
 
         def found(task: ModelTask) -> tuple[Hits, int, Background | None]:
             facts = index.library.index.facts()
-            mask_F = mask_of_files(index.library.index, facts, where)
+            mask_F = mask_of_files(index.library.index, facts, where) & ~own_sounds(index.library.index, facts, body)
             total = int(mask_F.sum())
             if not body.terms:
                 return browse(index, where, body.k, body.offset), total, None
             hits = _search(index, task, body, where, service.limits.audio_s)
             if body.keywords == "only":
-                found = index.library.index.find_by_keywords(" ".join(body.texts), len(facts) or 1)
+                found = index.library.index.find_by_keywords(body.words, len(facts) or 1)
                 allowed = set(facts.filter(mask_F).column("path").to_pylist())
                 total = len(allowed.intersection(found))
             has_fit = len(body.texts) == len(body.terms) and body.keywords != "only"
@@ -70,11 +71,10 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
         has_sounds = any(term.path is not None for term in body.terms)
         hits, total, background, labels = await service.run(request, "audio" if has_sounds else "text", work)
         peaker.prepare(index, hits)
-        words = " ".join(text for text, weight in body.texts.items() if weight > 0)
         return CombinedResponse(
             index=index.name,
             total=total,
-            hits=[_hit_object(hit, words, background, labels.get(hit.path, ())) for hit in hits],
+            hits=[_hit_object(hit, body.words, background, labels.get(hit.path, ())) for hit in hits],
             info=SearchInfoObject(**hits.info.as_object()),
         )
 
@@ -119,12 +119,34 @@ def browse(index: ServedIndex, where: Where, k: int, offset: int) -> Hits:
     return Hits(hits, SearchInfo("keywords", 0, 0))
 
 
+def own_sounds(index: Index, facts: Any, body: CombinedRequest) -> Bools:
+    """Which files of the table of an index are sounds of the query, which are no hits: (F,) booleans.
+
+    A sound may be there under several paths, by links; then all have its content.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    sounds = _sounds_of(body)
+    hashes = pa.array({row.hash for row in index.files(sounds).values()} if sounds else [], pa.string())
+    same_F: Bools = pc.is_in(facts.column("hash"), value_set=hashes).to_numpy()
+    places = np.flatnonzero(same_F)
+    paths = index.with_present_paths(facts.take(places)).column("path").to_pylist()
+    own = frozenset(map(os.path.realpath, sounds))
+    same_F[places] = [os.path.realpath(path) in own for path in paths]
+    return same_F
+
+
+def _sounds_of(body: CombinedRequest) -> list[str]:
+    return [term.path for term in body.terms if term.path is not None]
+
+
 def _search(index: ServedIndex, task: ModelTask, body: CombinedRequest, where: Where, longest_s: float) -> Hits:
     """The hits of a query. Raises ApiError and as `find`."""
-    own = frozenset(os.path.realpath(term.path) for term in body.terms if term.path is not None)
+    own = frozenset(map(os.path.realpath, _sounds_of(body)))
     query = SearchQuery(
         vector=None if body.keywords == "only" else _vector(index, task, body.terms, longest_s),
-        words=" ".join(text for text, weight in body.texts.items() if weight > 0),
+        words=body.words,
         where=where,
         keywords=body.keywords if body.texts else "off",
         without=own,

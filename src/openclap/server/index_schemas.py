@@ -229,6 +229,7 @@ class SoundFacts(IndexedFileFacts):
     """The facts of an indexed sound, and its labels."""
 
     index: str
+    modified: Annotated[str, Field(description="UTC, as 2021-05-03T10:20:30Z.")]
     labels: list[str] = Field(description="Labels that the model gave and that can be wrong.")
 
 

@@ -19,6 +19,7 @@ import openclap
 from openclap.errors import OpenClapError
 from openclap.library import Library
 from openclap.search.duplicates import judged_file, page_of, read_judged
+from openclap.search.queries import as_found
 from openclap.types import Hit, KeywordUse
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ def create_server(library: Library) -> MCPServer[Any]:
     @server.tool()
     def similar(path: SoundPath, k: Count = 10) -> list[dict[str, Any]]:
         """Find sounds that are similar to an indexed one, by its path in a hit. Nothing is decoded."""
-        return using(lambda: hits(library.index.similar_to(path, k)))
+        return using(lambda: hits(as_found(library.index, library.index.similar_to(path, k))))
 
     @server.tool()
     async def duplicates(

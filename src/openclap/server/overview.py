@@ -84,7 +84,7 @@ def router(service: Service) -> APIRouter:
                 labelled.add(index.name)
                 service.in_background(lambda: _label(index))
             return caches[index.name].get(
-                opened, f"{stamp} {key}", lambda facts: overview(with_labels(opened, facts, always=True), where)
+                opened, f"{stamp} {opened.moved_roots()} {key}", lambda facts: overview(opened, facts, where)
             )
 
         return await service.run(request, "files", work)
@@ -117,14 +117,17 @@ def _label(index: ServedIndex) -> None:
         update_labels(index.library.index, embed, embedder.runtime.logit_scale)
 
 
-def overview(facts: Any, where: Mapping[str, Any]) -> Overview:
-    """The counts of all facts over an Arrow table of files. Raises ConfigError for a condition that cannot be read."""
+def overview(index: Index, facts: Any, where: Mapping[str, Any]) -> Overview:
+    """The counts of all facts over the table of an index. Raises ConfigError for a condition that cannot be read."""
+    files = with_labels(index, facts, always=True)
+    present = index.with_present_paths(files)
 
     def mask(without: str) -> Any:
-        return mask_of(facts, where_of({fact: value for fact, value in where.items() if fact != without}) or {})
+        rest = where_of({fact: value for fact, value in where.items() if fact != without})
+        return mask_of(files, rest or {}, present)
 
     counts = {
-        fact: [FacetValue(value=value, count=count) for value, count in facets(facts, fact, mask(fact))[:MOST_VALUES]]
+        fact: [FacetValue(value=value, count=count) for value, count in facets(present, fact, mask(fact))[:MOST_VALUES]]
         for fact in FACTS
     }
     length_F = facts.column("duration_s").to_numpy()[mask("duration_s")]

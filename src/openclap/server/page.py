@@ -27,6 +27,7 @@ def router(service: Service, *, can_reveal: bool) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(tags=["Page"])
     static = files("openclap.server") / "static"
+    names = {file.name for file in static.iterdir()}
 
     @routes.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -38,10 +39,9 @@ def router(service: Service, *, can_reveal: bool) -> APIRouter:
     @routes.get("/static/{name}", include_in_schema=False)
     async def page_file(name: str) -> Response:
         kind = TYPES.get(name.rpartition(".")[2])
-        file = static / name
-        if kind is None or "/" in name or "\\" in name or not file.is_file():
+        if kind is None or name not in names:
             raise ApiError(404, "The page has no such file.")
-        return Response(file.read_bytes(), media_type=kind, headers={"Cache-Control": "no-cache"})
+        return Response((static / name).read_bytes(), media_type=kind, headers={"Cache-Control": "no-cache"})
 
     @routes.get("/v1/page", operation_id="page_settings")
     async def page_settings() -> PageSettings:

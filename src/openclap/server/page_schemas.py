@@ -61,9 +61,14 @@ class CombinedRequest(Body):
     offset: int = Field(0, ge=0, le=10_000_000)
 
     @property
-    def texts(self) -> dict[str, float]:
-        """The texts and their weights."""
-        return {term.text: term.weight for term in self.terms if term.text is not None}
+    def texts(self) -> list[str]:
+        """The texts."""
+        return [term.text for term in self.terms if term.text is not None]
+
+    @property
+    def words(self) -> str:
+        """The texts for the keywords: those of which more is wanted, and not less."""
+        return " ".join(term.text for term in self.terms if term.text is not None and term.weight > 0)
 
     @model_validator(mode="after")
     def _check_keywords(self) -> CombinedRequest:

@@ -39,7 +39,8 @@ WINDOW = 2048
 """Samples of a column of a spectrogram."""
 LOWEST_HZ = 40.0
 FLOOR_DB = -100.0
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+"""Positions of any file; a header with longer ones is ignored, since `int` refuses thousands of digits."""
 
 
 def router(service: Service, *, can_reveal: bool) -> APIRouter:
@@ -121,7 +122,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int, bool] | None:
         return 0, size - 1, False
     first, last = match.groups()
     if not first:
-        return max(0, size - int(last)), size - 1, True
+        return (max(0, size - int(last)), size - 1, True) if int(last) else None
     if int(first) >= size or (last and int(last) < int(first)):
         return None
     return int(first), min(int(last or size - 1), size - 1), True

@@ -50,7 +50,7 @@ def router(service: Service) -> APIRouter:
 
         def work(task: ModelTask) -> SoundMap:
             opened = served.library.index
-            key = f"{group} {labels_stamp(opened)}"
+            key = f"{group} {opened.moved_roots()} {labels_stamp(opened)}"
             return caches[served.name].get(opened, key, lambda facts: _map(opened, facts, group))
 
         return await service.run(request, "files", work)
@@ -60,13 +60,13 @@ def router(service: Service) -> APIRouter:
 
 def _map(index: Index, facts: Any, group: GroupBy) -> SoundMap:
     view = index.view()
-    content_F, files = view.content_F[view.is_live_F], view.live_facts
+    content_F = view.content_F[view.is_live_F]
+    files = with_labels(index, view.live_facts, always=group == "labels")
+    files = index.with_present_paths(files)
     paths = files.column("path").to_pylist()
     known = [file for file in sorted(range(len(paths)), key=paths.__getitem__) if content_F[file] >= 0]
     chosen = np.array(known[:: max(1, -(-len(known) // MOST_SOUNDS))], np.int64)
     points_F2 = spread(principal_components(mean_vectors(view, content_F[chosen])))
-    if group == "labels":
-        files = with_labels(index, files, always=True)
     names, group_F = _groups(files.take(chosen), group)
     return SoundMap(
         total=len(facts),

@@ -35,7 +35,7 @@ from openclap.audio.inputs import Sound
 from openclap.audio.io import decode_part, decoded, name_of
 from openclap.errors import AudioError
 from openclap.search.labels import labels_of
-from openclap.search.rows import FileRow
+from openclap.search.rows import FileRow, iso_time
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
 from openclap.server.index_schemas import Peaks, SoundFacts
@@ -70,7 +70,7 @@ def router(service: Service, peaker: Peaker) -> APIRouter:
             return row_of(served, path), labels_of(served.library.index, [path]).get(path, ())
 
         row, labels = await service.run(request, "files", work)
-        return SoundFacts(index=served.name, labels=list(labels), **asdict(row))
+        return SoundFacts(index=served.name, modified=iso_time(row.mtime_ns), labels=list(labels), **asdict(row))
 
     @routes.get("/v1/sounds/file", operation_id="sound_file", response_class=FileResponse)
     async def sound_file(request: Request, path: Path_, index: IndexName = None) -> Response:

@@ -123,7 +123,7 @@ def router(service: Service) -> APIRouter:
         served = service.index(index)
         return CollectionNames(names=await service.run(request, "files", lambda task: store.names(served)))
 
-    @routes.get("/v1/collections/{name}", operation_id="read_collection")
+    @routes.get("/v1/collections/{name:path}", operation_id="read_collection")
     async def read_collection(request: Request, name: Name, index: IndexName = None) -> SoundCollection:
         """The sounds of a collection, in their order."""
         served = service.index(index)
@@ -135,7 +135,7 @@ def router(service: Service) -> APIRouter:
 
         return await service.run(request, "files", work)
 
-    @routes.put("/v1/collections/{name}", operation_id="write_collection")
+    @routes.put("/v1/collections/{name:path}", operation_id="write_collection")
     async def write_collection(
         body: CollectionPaths, request: Request, name: Name, index: IndexName = None
     ) -> SoundCollection:
@@ -149,7 +149,7 @@ def router(service: Service) -> APIRouter:
 
         return await service.run(request, "files", work)
 
-    @routes.patch("/v1/collections/{name}", operation_id="change_collection")
+    @routes.patch("/v1/collections/{name:path}", operation_id="change_collection")
     async def change_collection(
         body: CollectionChange, request: Request, name: Name, index: IndexName = None
     ) -> SoundCollection:
@@ -163,7 +163,7 @@ def router(service: Service) -> APIRouter:
 
         return await service.run(request, "files", work)
 
-    @routes.delete("/v1/collections/{name}", operation_id="delete_collection")
+    @routes.delete("/v1/collections/{name:path}", operation_id="delete_collection")
     async def delete_collection(request: Request, name: Name, index: IndexName = None) -> Status:
         """Delete a collection; its sounds stay."""
         served = service.index(index)
