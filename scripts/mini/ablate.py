@@ -4,8 +4,8 @@
 
 DIR holds pairs.csv. Changed sounds, mixtures and the features of an untrained network come from `scripts.mini.views`;
 rows whose files it did not write are left out. Captions are rewritten by the bundled captioner (`openclap.captions`),
-which learned from AudioCaps: a measurement, and nothing that ships. `--closed-form` measures the teacher in place of
-the head that follows it, which takes a fifth of the time and leaves out the rows about that head.
+which learned from AudioCaps: a measurement, and nothing that ships. `--closed-form` measures that teacher in place
+of the heads that follow it, which takes a fifth of the time and leaves out the rows about these heads.
 
 Each row has R@10 and zero-shot accuracy with intervals, and the paired differences to mini as it is.
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scripts.mini.evaluate import Answers, Data, ask_package, embed, join
 from scripts.mini.features import Cache, MiniLM
 from scripts.mini.heads import Array, Pairs
-from scripts.mini.recipe import MINI, Method, closed_form, distilled, plain
+from scripts.mini.recipe import JOINT, MINI, STUDENT, Method, Trained, closed_form, distilled, mini, plain
 from scripts.mini.views import CHANGES, MIXTURES_FILE, UNTRAINED_FILE, choose_mixtures, view_file
 
 from openclap.captions.keyword_to_caption import BUNDLED, load
@@ -143,37 +143,42 @@ def untrained(folder: Path, data: Data) -> Data:
 
 def ablations(folder: Path, *, closed: bool) -> Mapping[str, Ablation]:
     """Every change whose files exist, by name; the first is mini as it is."""
-    mini: Method = closed_form if closed else partial(distilled, options=MINI)
-    change = partial(closed_form) if closed else partial(distilled, options=MINI)
+    whole: Callable[..., Trained] = closed_form if closed else mini
     views = [view_file(folder, name) for name in CHANGES]
     found = {
-        "mini": Ablation(mini),
-        "without category heads": Ablation(plain(partial(change, parts=(1.0, 1.0, 0.0)))),
-        "category probabilities, not their names": Ablation(partial(change, parts=(1.0, 1.0, 0.0))),
-        "without rendered instruments": Ablation(mini, keep=without_rendered),
-        "CC0, BY and MIT alone": Ablation(mini, keep=free_licences),
-        "all licences, as many clips as those": Ablation(mini, keep=any_licence_as_many),
-        "without classes beside captions": Ablation(partial(change, classes=0.0)),
-        "first captions alone": Ablation(mini, pairs=one_caption),
-        "captions not whitened": Ablation(partial(change, exponent=0.0)),
-        "captions rewritten as well": Ablation(mini, pairs=Rewritten(folder)),
+        "mini": Ablation(whole),
+        "without category heads": Ablation(plain(partial(whole, parts=(1.0, 1.0, 0.0)))),
+        "category probabilities, not their names": Ablation(partial(whole, parts=(1.0, 1.0, 0.0))),
+        "without rendered instruments": Ablation(whole, keep=without_rendered),
+        "CC0, BY and MIT alone": Ablation(whole, keep=free_licences),
+        "all licences, as many clips as those": Ablation(whole, keep=any_licence_as_many),
+        "without classes beside captions": Ablation(partial(whole, classes=0.0)),
+        "first captions alone": Ablation(whole, pairs=one_caption),
+        "captions not whitened": Ablation(partial(whole, exponent=0.0)),
+        "captions rewritten as well": Ablation(whole, pairs=Rewritten(folder)),
     }
     for name, file in zip(CHANGES, views, strict=True):
         if file.exists():
-            found[f"with views: {name}"] = Ablation(mini, pairs=partial(with_views, [file]))
+            found[f"with views: {name}"] = Ablation(whole, pairs=partial(with_views, [file]))
     if all(file.exists() for file in views):
-        found["with all four views"] = Ablation(mini, pairs=partial(with_views, views))
+        found["with all four views"] = Ablation(whole, pairs=partial(with_views, views))
     if (folder / MIXTURES_FILE).exists():
-        found["with mixtures of two sounds"] = Ablation(mini, pairs=partial(with_mixtures, folder))
+        found["with mixtures of two sounds"] = Ablation(whole, pairs=partial(with_mixtures, folder))
     if (folder / UNTRAINED_FILE).exists():
-        without_names = plain(partial(change, parts=(1.0, 1.0, 0.0)))
+        without_names = plain(partial(whole, parts=(1.0, 1.0, 0.0)))
         found["untrained start weights"] = Ablation(without_names, data=partial(untrained, folder))
     if not closed:
+        found["without interpolated batches"] = Ablation(partial(mini, options=replace(MINI, mixed=0.0)))
+        found["heads of 512"] = Ablation(partial(mini, options=replace(MINI, size=512)))
+        found["similarities alone"] = Ablation(partial(mini, options=replace(MINI, regression=0.0)))
+        found["without classes among the texts"] = Ablation(partial(mini, joint=replace(JOINT, copies=0)))
+        found["InfoNCE heads as the only teachers"] = Ablation(partial(mini, joint=replace(JOINT, closed=0.0)))
+        found["the closed form as the only teacher"] = Ablation(partial(mini, joint=replace(JOINT, closed=1000.0)))
         for name, options in {
-            "hard targets": replace(MINI, soft=0.0),
-            "without interpolated batches": replace(MINI, mixed=0.0),
-            "without the teacher": replace(MINI, teacher=0.0),
-            "weights averaged over steps": replace(MINI, average=0.98),
+            "one head along the closed form": STUDENT,
+            "…, hard targets": replace(STUDENT, soft=0.0),
+            "…, without the teacher": replace(STUDENT, teacher=0.0),
+            "…, weights averaged over steps": replace(STUDENT, average=0.98),
         }.items():
             found[name] = Ablation(partial(distilled, options=options))
     return found

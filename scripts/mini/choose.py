@@ -5,8 +5,9 @@
 Packages form blocks of three. For each package that is left out, every baseline and mini's teacher get those strengths
 that do best when the model is trained without its block and without another one, and is asked on that other one, for
 every other block in turn. (A model without two blocks serves both orders, for it has seen neither.) Best is the largest
-sum of R@10 and zero-shot accuracy over all clips that are asked. With them, a model is trained on all other packages,
-mini by gradient descent along the chosen teacher, and asked on the package that was left out.
+sum of R@10 and zero-shot accuracy over all clips that are asked. With them, a model is trained on all other packages
+and asked on the package that was left out. Mini's way to join its teachers is chosen with the default strengths of its
+closed form, and mini is trained with those that were chosen for that package.
 
 W windows, N clips, D dimensions.
 """
@@ -30,15 +31,18 @@ from scripts.mini import heads
 from scripts.mini.evaluate import Answers, Data, ask_package, compare, embed, join
 from scripts.mini.heads import INFONCE, Array, Map, Pairs, StudentOptions, unit
 from scripts.mini.recipe import (
+    CHOSEN,
     KERNEL,
     MINI,
     RIDGE,
+    Joint,
     Method,
     Strengths,
+    Teachers,
     Trained,
     closed_form,
     contrastive,
-    distilled,
+    mini,
     names_of_outputs,
     plain,
     whitened,
@@ -50,19 +54,20 @@ EXPONENTS = (0.4, 0.5)
 CLASSES = (0.0, 0.5, 1.0)
 PARTS = ((1.0, 1.0, 1.0), (1.0, 1.0, 0.5), (1.0, 0.5, 1.0), (1.0, 2.0, 1.0))
 INFONCES = tuple(replace(INFONCE, steps=steps) for steps in (100, 300))
+JOINTS = tuple(Joint(closed, copies) for closed, copies in itertools.product((1.0, 2.0, 4.0), (20, 60)))
 
 BLOCK = 3
 """Packages that are left out together in the inner loop."""
 
-Choice = Strengths | StudentOptions
+Choice = Strengths | StudentOptions | Joint
 
 
 @dataclass(frozen=True)
 class Family:
-    """Models that differ by a choice: all of them for the inner loop, and the way to train the chosen one."""
+    """Models that differ by a choice: all of them for the inner loop, and the way to train one by what was chosen."""
 
     candidates: Callable[[Pairs, Array], Iterator[tuple[Choice, Trained]]]
-    train: Callable[[Choice], Method]
+    train: Callable[[Mapping[str, Any]], Method]
 
 
 def alone(part: tuple[float, float, float], pairs: Pairs, phrase_PD: Array) -> Iterator[tuple[Choice, Trained]]:
@@ -83,7 +88,14 @@ def contrasted(pairs: Pairs, phrase_PD: Array) -> Iterator[tuple[Choice, Trained
         yield options, contrastive(pairs, phrase_PD, options=options)
 
 
-def teachers(pairs: Pairs, phrase_PD: Array) -> Iterator[tuple[Choice, Trained]]:
+def followers(pairs: Pairs, phrase_PD: Array) -> Iterator[tuple[Choice, Trained]]:
+    """Mini's heads along its teachers, joined in every way."""
+    teachers = Teachers.train(pairs, phrase_PD, CHOSEN)
+    for joint in JOINTS:
+        yield joint, teachers.follow(pairs, phrase_PD, joint, MINI)
+
+
+def closed_forms(pairs: Pairs, phrase_PD: Array) -> Iterator[tuple[Choice, Trained]]:
     """Every sum of the three parts."""
     for exponent, classes in itertools.product(EXPONENTS, CLASSES):
         spaced, text = whitened(pairs, exponent, classes)
@@ -125,14 +137,21 @@ def _pooled(audio: Map, window_WF: Array) -> Array:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "InfoNCE heads": Family(without_categories(contrasted), lambda choice: plain(partial(contrastive, options=choice))),
+    "InfoNCE heads": Family(
+        without_categories(contrasted), lambda chosen: plain(partial(contrastive, options=chosen["InfoNCE heads"]))
+    ),
     "ridge": Family(
-        without_categories(partial(alone, RIDGE)), lambda choice: plain(partial(closed_form, strengths=choice))
+        without_categories(partial(alone, RIDGE)),
+        lambda chosen: plain(partial(closed_form, strengths=chosen["ridge"])),
     ),
     "kernel": Family(
-        without_categories(partial(alone, KERNEL)), lambda choice: plain(partial(closed_form, strengths=choice))
+        without_categories(partial(alone, KERNEL)),
+        lambda chosen: plain(partial(closed_form, strengths=chosen["kernel"])),
     ),
-    "mini": Family(teachers, lambda choice: partial(distilled, options=MINI, strengths=choice)),
+    "closed form": Family(closed_forms, lambda chosen: partial(closed_form, strengths=chosen["closed form"])),
+    "mini": Family(
+        followers, lambda chosen: partial(mini, joint=chosen["mini"], strengths=chosen.get("closed form", CHOSEN))
+    ),
 }
 
 
@@ -197,7 +216,8 @@ def nested(
     for name in names:
         parts: list[tuple[NDArray, ...]] = []
         for package, training, asked in data.folds(only_shipped=only_shipped):
-            trained = FAMILIES[name].train(chosen[name][package])(data.pairs.take(training), data.phrase_PD)
+            choices = {family: chosen[family][package] for family in names}
+            trained = FAMILIES[name].train(choices)(data.pairs.take(training), data.phrase_PD)
             parts.append(ask_package(data, package, asked, embed(data, trained, data.pairs.take(asked))))
         answers[name] = join(parts)
     return answers, chosen

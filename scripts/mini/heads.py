@@ -252,18 +252,11 @@ class Head:
             weights["0.bias"] = weights["0.bias"] - weights["0.weight"] @ scaling.mean_F
         return cls(weights)
 
-    @classmethod
-    def linear(cls, x_NC: Array, matrix_CD: Array, bias_D: Array) -> Head:
-        """A head that computes x · matrix + bias, for inputs of the range of x_NC and half as much beyond.
-
-        The hidden layer holds x · matrix, shifted to where ReLU changes nothing; the last layer takes the shift back.
-        """
-        hidden_ND = x_NC @ matrix_CD
-        low_D, high_D = hidden_ND.min(axis=0), hidden_ND.max(axis=0)
-        shift_D = (high_D - low_D) / 2 - low_D
-        identity_DD = np.eye(len(shift_D))
-        weights = {"0.weight": matrix_CD.T, "0.bias": shift_D, "2.weight": identity_DD, "2.bias": bias_D - shift_D}
-        return cls({name: np.ascontiguousarray(weight, np.float32) for name, weight in weights.items()})
+    def after(self, matrix_CD: Array, bias_D: Array) -> Head:
+        """The head that reads x in place of x · matrix + bias."""
+        first = self.weights["0.weight"]
+        inner = {"0.weight": first @ matrix_CD.T, "0.bias": self.weights["0.bias"] + first @ bias_D}
+        return Head(self.weights | {name: np.ascontiguousarray(weight) for name, weight in inner.items()})
 
 
 @dataclass(frozen=True)
@@ -290,8 +283,8 @@ class StudentOptions:
     seed: int = 0
 
 
-INFONCE = StudentOptions(dropout=(0.0, 0.0), soft=0.0, mixed=0.0, text_head=True)
-"""Two heads on frozen features and CLIP's loss."""
+INFONCE = StudentOptions(steps=100, dropout=(0.0, 0.0), soft=0.0, mixed=0.0, text_head=True)
+"""Two heads on frozen features and CLIP's loss, which retrieve best when they stop early."""
 
 
 def student(pairs: Pairs, options: StudentOptions, teacher: Map | None = None) -> tuple[Head, Head | None, float]:
@@ -346,6 +339,7 @@ class FollowerOptions:
     Attributes:
         texts: drawn for each batch from all texts, beside a caption of each window.
         temperature: of the teacher's similarities.
+        regression: weight of the distances of both heads' outputs to the teacher's embeddings, projected to `size`.
         mixed: as in `StudentOptions`.
     """
 
@@ -356,46 +350,57 @@ class FollowerOptions:
     decay: float = 0.01
     dropout: tuple[float, float] = (0.1, 0.2)
     temperature: float = 0.1
+    regression: float = 10.0
     mixed: float = 0.5
-    size: int = 512
+    size: int = 384
     seed: int = 0
 
 
-def follower(pairs: Pairs, text_TD: Array, taught: tuple[Array, Array], options: FollowerOptions) -> tuple[Head, Head]:
+def follower(
+    pairs: Pairs, input_TC: Array, taught: tuple[Array, Array], options: FollowerOptions
+) -> tuple[Head, Head, float]:
     """Train a head of windows and one of texts to the similarities between both that a teacher has.
 
-    The teacher may have any space: several models whose similarities are added have all of theirs side by side.
+    The teacher may have any space: several models whose similarities are added have all of theirs side by side. Its
+    embeddings are projected to the directions in which those of texts differ most, and both heads learn these, too.
+
+    Returns the head of windows, that of texts, and the factor of similarities.
 
     Args:
-        text_TD: inputs of the text head: the pairs' captions in their order, then any other texts.
-        taught: the teacher's embeddings of the windows and of these texts.
+        input_TC: inputs of the text head: the pairs' captions in their order, then any other texts.
+        taught: the teacher's embeddings of the windows and of these texts, of `options.size` dimensions or more.
     """
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     scaling = Scaling.fit(pairs)
-    x_WF, text = torch.from_numpy(scaling(pairs.window_WF)), torch.from_numpy(text_TD)
+    x_WF, text = torch.from_numpy(scaling(pairs.window_WF)), torch.from_numpy(input_TC)
     taught_W, taught_T = map(torch.from_numpy, taught)
-    audio_head, text_head = mlp_relu(x_WF.shape[1], options.size), mlp_relu(text_TD.shape[1], options.size)
+    projection = torch.linalg.eigh(taught_T.T @ taught_T).eigenvectors[:, -options.size :]
+    near_W, near_T = taught_W @ projection, F.normalize(taught_T @ projection, dim=1)
+    audio_head, text_head = mlp_relu(x_WF.shape[1], options.size), mlp_relu(input_TC.shape[1], options.size)
     scale = torch.nn.Parameter(torch.tensor(np.log(10.0), dtype=torch.float32))
     optimizer, schedule = _optimizer([*audio_head.parameters(), *text_head.parameters()], scale, options)
     draw = Draw(pairs, rng)
     for _ in range(options.steps):
         windows, captions = draw(options.batch)
-        rows = np.concatenate([captions, rng.integers(0, len(text_TD), options.texts)])
-        x, follows = x_WF[windows], taught_W[windows]
+        rows = np.concatenate([captions, rng.integers(0, len(input_TC), options.texts)])
+        x, follows, near = x_WF[windows], taught_W[windows], near_W[windows]
         if options.mixed:
             share_B1, other = draw.mixture(options.batch, options.mixed)
-            x, follows = (share_B1 * each + (1 - share_B1) * each[other] for each in (x, follows))
+            x, follows, near = (share_B1 * each + (1 - share_B1) * each[other] for each in (x, follows, near))
         audio_BD = F.normalize(_with_dropout(audio_head, x, options.dropout), dim=1)
-        logits_BT = scale.exp() * audio_BD @ F.normalize(text_head(text[rows]), dim=1).T
+        text_TD = F.normalize(text_head(text[rows]), dim=1)
+        logits_BT = scale.exp() * audio_BD @ text_TD.T
         target_BT = follows @ taught_T[rows].T / options.temperature
         loss = F.cross_entropy(logits_BT, target_BT.softmax(dim=1))
         loss = (loss + F.cross_entropy(logits_BT.T, target_BT.T.softmax(dim=1))) / 2
+        distance = 2 - F.cosine_similarity(audio_BD, near).mean() - F.cosine_similarity(text_TD, near_T[rows]).mean()
+        loss = loss + options.regression * distance
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return Head.of(audio_head, scaling), Head.of(text_head)
+    return Head.of(audio_head, scaling), Head.of(text_head), float(scale.detach().exp())
 
 
 def _optimizer(

@@ -14,6 +14,7 @@ from scripts.mini.heads import (
     INFONCE,
     Array,
     FollowerOptions,
+    Head,
     Map,
     Pairs,
     StudentOptions,
@@ -52,8 +53,26 @@ class Strengths:
 
 CHOSEN = Strengths()
 """Those of mini."""
-CLASS_COPIES = 60
-"""Times that each class stands among the texts of `following`, since captions are three hundred times as many."""
+
+CONTRASTED = 3
+"""Pairs of InfoNCE heads."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How the similarities of `Teachers` are joined and learned; `scripts.mini.choose` measured which way.
+
+    Attributes:
+        closed: weight of the closed form, beside 1 of all InfoNCE heads.
+        copies: times that each class stands among the texts they are learned on; captions are three hundred times as
+            many.
+    """
+
+    closed: float = 2.0
+    copies: int = 60
+
+
+JOINT, MINI = Joint(), FollowerOptions()
 
 
 @dataclass(frozen=True)
@@ -124,30 +143,64 @@ def joined(parts: Sequence[tuple[float, Trained]]) -> Trained:
     """Several models whose similarities are added, each with its weight: their embeddings side by side."""
 
     def embed(maps: Sequence[Map], x: Array) -> Array:
-        return np.concatenate(
-            [np.sqrt(weight) * unit(part(x)) for (weight, _), part in zip(parts, maps, strict=True)], 1
-        )
+        scaled = [weight**0.5 * unit(part(x)) for (weight, _), part in zip(parts, maps, strict=True)]
+        return np.concatenate(scaled, axis=1)
 
     return Trained(
         partial(embed, [trained.audio for _, trained in parts]), partial(embed, [trained.text for _, trained in parts])
     )
 
 
-def following(
-    pairs: Pairs, phrase_PD: Array, *, options: FollowerOptions, strengths: Strengths = CHOSEN, closed: float = 2.0
+def mini(
+    pairs: Pairs,
+    phrase_PD: Array,
+    *,
+    options: FollowerOptions = MINI,
+    joint: Joint = JOINT,
+    strengths: Strengths = CHOSEN,
+    **changes: Any,
 ) -> Trained:
-    """Heads that follow the closed form, with weight `closed`, and three pairs of InfoNCE heads together.
+    """Heads that learn the similarities of a closed form and of InfoNCE heads together."""
+    teachers = Teachers.train(pairs, phrase_PD, replace(strengths, **changes))
+    return teachers.follow(pairs, phrase_PD, joint, options)
 
-    They learn the similarities on captions, names of categories and classes.
-    """
-    form = closed_form(pairs, phrase_PD, strengths=strengths)
-    heads_of = [contrastive(pairs, phrase_PD, options=replace(INFONCE, steps=100, seed=seed)) for seed in range(3)]
-    teacher = joined([(closed, form), *((1 / 3, each) for each in heads_of)])
-    classes_CD = np.unique(pairs.class_ND[np.abs(pairs.class_ND).max(axis=1) > 0], axis=0)
-    text_TD = np.concatenate([pairs.caption_TD, phrase_PD, *[classes_CD] * CLASS_COPIES])
-    taught = teacher.audio(pairs.window_WF), teacher.text(text_TD)
-    audio, text = heads.follower(pairs, form.text(text_TD), taught, options)
-    return Trained(audio, lambda wanted_TD: text(form.text(wanted_TD)))
+
+@dataclass(frozen=True)
+class Teachers:
+    """The models whose similarities mini's heads learn: a closed form, and several pairs of InfoNCE heads."""
+
+    closed: Trained
+    contrasted: Sequence[Trained]
+
+    @classmethod
+    def train(cls, pairs: Pairs, phrase_PD: Array, strengths: Strengths) -> Teachers:
+        seeds = range(CONTRASTED)
+        contrasted = [contrastive(pairs, phrase_PD, options=replace(INFONCE, seed=seed)) for seed in seeds]
+        return cls(closed_form(pairs, phrase_PD, strengths=strengths), contrasted)
+
+    def joined(self, joint: Joint) -> Trained:
+        share = 1 / len(self.contrasted)
+        return joined([(joint.closed, self.closed), *((share, each) for each in self.contrasted)])
+
+    def follow(self, pairs: Pairs, phrase_PD: Array, joint: Joint, options: FollowerOptions) -> Trained:
+        """Heads of features and of the closed form's text embeddings."""
+        text_TD = np.concatenate([pairs.caption_TD, phrase_PD, *[classes_of(pairs)] * joint.copies])
+        audio, text, _ = self.learned(pairs, text_TD, self.closed.text(text_TD), joint, options)
+        return Trained(audio, lambda wanted_TD: text(self.closed.text(wanted_TD)))
+
+    def learned(
+        self, pairs: Pairs, text_TD: Array, input_TC: Array, joint: Joint, options: FollowerOptions
+    ) -> tuple[Head, Head, float]:
+        """`heads.follower` on texts with MiniLM's embeddings `text_TD`, which are `input_TC` to the text head."""
+        both = self.joined(joint)
+        return heads.follower(pairs, input_TC, (both.audio(pairs.window_WF), both.text(text_TD)), options)
+
+
+def classes_of(pairs: Pairs) -> Array:
+    """(C, D) different classes of the clips."""
+    known = np.abs(pairs.class_ND).max(axis=1) > 0
+    class_CD: Array = np.unique(pairs.class_ND[known], axis=0)
+    return class_CD
 
 
 def plain(method: Method) -> Method:
@@ -159,7 +212,8 @@ def _plain(trained: Trained) -> Trained:
     return Trained(lambda window_WF: trained.audio(window_WF[:, : heads.POOLED]), trained.text)
 
 
-MINI = StudentOptions(teacher=10.0)
+STUDENT = StudentOptions(teacher=10.0)
+"""One head along the closed form, in the space of captions."""
 RIDGE, KERNEL, NAMES = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 """Each part of the teacher alone."""
 BASELINES: Mapping[str, Method] = {
@@ -179,9 +233,6 @@ METHODS: Mapping[str, Method] = {
     "ridge + kernel": partial(closed_form, parts=(1.0, 1.0, 0.0)),
     "ridge + kernel + names": closed_form,
     "soft targets": partial(contrastive, options=StudentOptions(), exponent=0.4),
-    "following closed form and InfoNCE": partial(following, options=FollowerOptions()),
-    "mini": partial(distilled, options=MINI),
-    "mini without classes": partial(distilled, options=MINI, classes=0.0),
-    "mini without mixtures": partial(distilled, options=replace(MINI, mixed=0.0)),
-    "mini with one-hot targets": partial(distilled, options=replace(MINI, soft=0.0)),
+    "one head along the closed form": partial(distilled, options=STUDENT),
+    "mini": mini,
 }

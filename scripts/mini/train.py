@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scripts.mini import heads, recipe
+from scripts.mini import recipe
 from scripts.mini.evaluate import Data
 from scripts.mini.features import MiniLM, Row, audio_weights
-from scripts.mini.heads import Array, Head, Whitening, unit
+from scripts.mini.heads import Array, Head, Map, unit
 
 from openclap import presets
 from openclap.checkpoints import openclap_folder
@@ -38,7 +38,7 @@ from openclap.text.tokenizer import Tokenizer
 from openclap.types import TextBatch
 
 TEXTS = 6_000
-"""Texts of the text tower's training that its head is fitted to."""
+"""Texts of the text tower's training that its linear map to MiniLM's embeddings is fitted to."""
 SOUNDS = "sounds.csv"
 
 
@@ -73,18 +73,39 @@ class DistilledText:
         return pooled
 
 
-def fit_text_head(
-    tower: DistilledText, texts: Sequence[str], minilm: MiniLM, whitening: Whitening
-) -> tuple[Head, float]:
-    """The linear map from pooled states to MiniLM's whitened embeddings, and its mean cosine to them on texts that it
-    was not fitted to."""
+def fit_heads(
+    data: Data, chosen: NDArray[np.int64], tower: DistilledText, texts: Sequence[str], minilm: MiniLM
+) -> tuple[dict[str, Head], float, float]:
+    """Both heads, the factor of similarities, and the mean cosine of the text tower to whitened MiniLM on texts that it
+    was not fitted to.
+
+    The text head reads the tower's outputs in the space of MiniLM, whitened by captions. The linear map to it becomes
+    part of the head's first layer.
+    """
+    pairs = data.pairs.take(chosen)
+    teachers = recipe.Teachers.train(pairs, data.phrase_PD, recipe.CHOSEN)
+    names = sorted({data.rows[number].label for number in chosen} - {""})
+    captions = [caption for number in chosen for caption in data.rows[number].captions]
+    learned = [*captions, *recipe.PHRASES, *names * recipe.JOINT.copies]
+    matrix_CD, bias_D, cosine = fit_space(tower, texts, minilm, teachers.closed.text)
+    distinct = list(dict.fromkeys(learned))
+    place_of = {text: place for place, text in enumerate(distinct)}
+    place_T = [place_of[text] for text in learned]
+    input_TD = (tower(distinct) @ matrix_CD + bias_D)[place_T]
+    audio, text, scale = teachers.learned(pairs, minilm(distinct)[place_T], input_TD, recipe.JOINT, recipe.MINI)
+    return {"audio_head": audio, "text_head": text.after(matrix_CD, bias_D)}, scale, cosine
+
+
+def fit_space(tower: DistilledText, texts: Sequence[str], minilm: MiniLM, space: Map) -> tuple[Array, Array, float]:
+    """The linear map from pooled states to a space of MiniLM's embeddings, and its mean cosine on texts that it was not
+    fitted to."""
     order = np.random.default_rng(0).permutation(len(texts))[:TEXTS]
     chosen = [texts[number] for number in order]
-    x_TC, y_TD = tower(chosen), whitening(minilm(chosen))
+    x_TC, y_TD = tower(chosen), space(minilm(chosen))
     held = len(chosen) // 10
     matrix_CD, bias_D = _regress(x_TC[held:], y_TD[held:])
     cosine = float((unit(x_TC[:held] @ matrix_CD + bias_D) * y_TD[:held]).sum(axis=1).mean())
-    return Head.linear(x_TC, *_regress(x_TC, y_TD)), cosine
+    return *_regress(x_TC, y_TD), cosine
 
 
 def _regress(x_NC: Array, y_ND: Array) -> tuple[Array, Array]:
@@ -93,14 +114,6 @@ def _regress(x_NC: Array, y_ND: Array) -> tuple[Array, Array]:
     penalty_CC = 1e-4 * np.trace(gram_CC) / len(gram_CC) * np.eye(len(gram_CC))
     matrix_CD = np.linalg.solve(gram_CC + penalty_CC, (x_NC - mean_C).T @ (y_ND - mean_D))
     return matrix_CD.astype(np.float32), (mean_D - mean_C @ matrix_CD).astype(np.float32)
-
-
-def fit_audio_head(data: Data, chosen: NDArray[np.int64]) -> tuple[Head, Whitening, float]:
-    """The audio head, the whitening of the space that it maps to, and the factor of similarities."""
-    pairs, whitening = recipe.whitened(data.pairs.take(chosen), recipe.CHOSEN.exponent, recipe.CHOSEN.classes)
-    taught = recipe.teacher(pairs, whitening(data.phrase_PD), recipe.CHOSEN)
-    head, _, scale = heads.student(pairs, recipe.MINI, taught)
-    return head, whitening, scale
 
 
 def write_model(out: Path, sources: Path, tower: DistilledText, learned: Mapping[str, Head], scale: float) -> None:
@@ -139,14 +152,13 @@ def main() -> None:
     torch.set_num_threads(1)  # the order of sums, and so the last digits, depend on the number of threads
     data = Data.read(options.folder)
     chosen = learned_from(data.rows)
-    audio, whitening, scale = fit_audio_head(data, chosen)
     tower = DistilledText(options.folder / "text")
     texts = sorted(set((options.folder / "text" / "texts.txt").read_text(encoding="utf-8").splitlines()))
-    text, cosine = fit_text_head(tower, texts, MiniLM(options.folder), whitening)
-    write_model(options.out, options.folder, tower, {"audio_head": audio, "text_head": text}, scale)
+    learned, scale, cosine = fit_heads(data, chosen, tower, texts, MiniLM(options.folder))
+    write_model(options.out, options.folder, tower, learned, scale)
     write_sounds(options.out / SOUNDS, options.folder / "pairs.csv", [data.rows[number] for number in chosen])
     digest = hashlib.sha256((options.out / "model.safetensors").read_bytes()).hexdigest()
-    print(f"{len(chosen)} sounds; text head {cosine:.4f} to whitened MiniLM; {options.out}: {digest}", file=sys.stderr)
+    print(f"{len(chosen)} sounds; text tower {cosine:.4f} to whitened MiniLM; {options.out}: {digest}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Features of changed and of mixed sounds, for `scripts.mini.ablate`: mini itself was not better with them.
 
-    python -m scripts.mini.views DIR
+    python -m scripts.mini.views DIR [--only NAME ...]
 
 DIR holds pairs.csv and aiSFX's weights, and gets view-NAME.npz, a file for each change in `CHANGES`, mixtures.npz, and
 untrained.npz with the features of an untrained network.
@@ -133,7 +133,10 @@ def _fill(file: Path, compute: Sequence[tuple[str, Callable[[], Array]]]) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    names = [*CHANGES, "mixtures", "untrained"]
+    parser.add_argument("--only", nargs="+", default=names, choices=names, metavar="NAME")
+    options = parser.parse_args()
+    folder = options.folder
     torch.set_num_threads(1)
     rows, audio = read_rows(folder / "pairs.csv"), AudioFeatures(folder)
 
@@ -146,16 +149,17 @@ def main() -> None:
         return audio.compute(mixed(*waves, random_of(f"{one.path} {other.path}")))
 
     for name in CHANGES:
-        _fill(view_file(folder, name), [(row.path, lambda row=row: changed(name, row)) for row in rows])  # noqa: B023
-    pairs = [(rows[one], rows[other]) for one, other in choose_mixtures(rows)]
-    _fill(
-        folder / MIXTURES_FILE,
-        [(f"{one.path} {other.path}", lambda one=one, other=other: both(one, other)) for one, other in pairs],
-    )
-    torch.manual_seed(0)
-    audio.tower = build_audio_tower(presets.MINI.audio).eval()
-    plain = [(row.path, lambda row=row: audio.compute(audio.read(row.path))) for row in rows]
-    _fill(folder / UNTRAINED_FILE, plain)
+        if name in options.only:
+            _fill(view_file(folder, name), [(row.path, lambda row=row: changed(name, row)) for row in rows])  # noqa: B023
+    if "mixtures" in options.only:
+        pairs = [(rows[one], rows[other]) for one, other in choose_mixtures(rows)]
+        mixtures = [(f"{one.path} {other.path}", lambda one=one, other=other: both(one, other)) for one, other in pairs]
+        _fill(folder / MIXTURES_FILE, mixtures)
+    if "untrained" in options.only:
+        torch.manual_seed(0)
+        audio.tower = build_audio_tower(presets.MINI.audio).eval()
+        plain = [(row.path, lambda row=row: audio.compute(audio.read(row.path))) for row in rows]
+        _fill(folder / UNTRAINED_FILE, plain)
 
 
 if __name__ == "__main__":
