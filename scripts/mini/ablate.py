@@ -173,7 +173,9 @@ def ablations(folder: Path, *, closed: bool) -> Mapping[str, Ablation]:
         found["similarities alone"] = Ablation(partial(mini, options=replace(MINI, regression=0.0)))
         found["without classes among the texts"] = Ablation(partial(mini, joint=replace(JOINT, copies=0)))
         found["InfoNCE heads as the only teachers"] = Ablation(partial(mini, joint=replace(JOINT, closed=0.0)))
-        found["the closed form as the only teacher"] = Ablation(partial(mini, joint=replace(JOINT, closed=1000.0)))
+        found["the closed form a thousand times, so hard targets"] = Ablation(
+            partial(mini, joint=replace(JOINT, closed=1000.0))
+        )
         for name, options in {
             "one head along the closed form": STUDENT,
             "…, hard targets": replace(STUDENT, soft=0.0),

@@ -32,7 +32,7 @@ OTHER_PROGRAMS = {
     "ray": "head port address",
     "sbatch": "job-name array cpus-per-task mem time requeue parsable dependency wrap nodes ntasks-per-node "
     "gpus-per-node signal",
-    "scripts/mini": "measure-on whiten minutes closed-form",
+    "scripts/mini": "measure-on whiten minutes closed-form only-shipped fewest models sheet",
     "torchrun": "nproc-per-node nnodes rdzv-backend rdzv-endpoint rdzv-id module",
 }
 """Options that documents and messages name and no single command of ours has."""

@@ -213,7 +213,8 @@ def test_whisper_is_open_clips_with_the_clamp_of_each_clip() -> None:
     loud = [wave("w160000", 160000), wave("w480000", 480000)]
     quiet = (np.roll(loud[1], 999) * 1e-3).astype(np.float32)
     close(mel_filterbank(front.mel).T, expected["filterbank"], atol=1e-9)
-    close(sinusoids(1500, 384)[::100], expected["positional"])
+    # The last digit of a frequency, which processors compute differently, is 1e-4 in an angle of 1,500.
+    close(sinusoids(1500, 384)[::100], expected["positional"], atol=2e-4)
     clips = FrontEnd(front)([torch.from_numpy(each) for each in (*loud, quiet)])
     np.testing.assert_allclose(clips.mel_BVTF[:2, 0].mT[:, :, ::40], expected["mel"], rtol=0, atol=1e-5)
     close(clap.audio_tower.states(clips)[:2, ::75], expected["encoder"], atol=1e-4)

@@ -88,7 +88,7 @@ def test_the_rate_of_the_heads_is_a_hundredth_of_their_smallest_weights(
 
 
 def test_the_rate_for_the_bundled_model_is_the_documented_one() -> None:
-    assert finetune_config("mini", "", 100).optim.lr == 1e-4
+    assert finetune_config("mini", "", 100).optim.lr == 8e-5
 
 
 def test_captions_of_other_fields_are_recognised_and_validated(sounds: Path, tiny_model: Path, tmp_path: Path) -> None:
