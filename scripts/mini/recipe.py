@@ -60,7 +60,7 @@ CONTRASTED = 3
 
 @dataclass(frozen=True)
 class Joint:
-    """How the similarities of `Teachers` are joined and learned; `scripts.mini.choose` measured which way.
+    """How the similarities of `Teachers` are joined and learned; docs/LOG.md compares weights.
 
     Attributes:
         closed: weight of the closed form, beside 1 of all InfoNCE heads.
