@@ -157,8 +157,7 @@ def ask(data: Data, method: Method, packages: Sequence[str], *, only_shipped: bo
 
 def ask_model(data: Data, folder: Path, packages: Sequence[str]) -> Answers:
     """Ask a finished model, with its own text tower, on packages of which it has seen no sound."""
-    model = openclap.load(folder, device="cpu")
-    weights = {name: tensor.numpy() for name, tensor in model.clap.audio_head.state_dict().items()}
+    model = openclap.load(folder, device="cpu", runtime="torch")
     names = [name for label in data.labels for name in alternatives(label)]
     label_CD, name_AD = (
         mean_of_prompts(model.embed_text([prompt.format(text) for text in texts for prompt in PROMPTS]))
@@ -167,10 +166,16 @@ def ask_model(data: Data, folder: Path, packages: Sequence[str]) -> Answers:
     parts = []
     for package, _, asked in data.folds(packages, only_shipped=True):
         pairs = data.pairs.take(asked)
-        audio_ND = pool(Head(weights)(pairs.window_WF), pairs.owner_W)
+        audio_ND = embed_windows(model, pairs.window_WF, pairs.owner_W)
         text_ND = model.embed_text([data.rows[clip].captions[0] for clip in asked])
         parts.append(ask_package(data, package, asked, (audio_ND, text_ND, label_CD, name_AD)))
     return join(parts)
+
+
+def embed_windows(model: openclap.Embedder, window_WF: Array, owner_W: NDArray[np.int64]) -> Array:
+    """Embeddings of clips by the head of a model with mini's audio tower."""
+    weights = {name: tensor.numpy() for name, tensor in model.clap.audio_head.state_dict().items()}
+    return pool(Head(weights)(window_WF), owner_W)
 
 
 def join(parts: Sequence[tuple[NDArray, ...]]) -> Answers:

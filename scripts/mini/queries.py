@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from scripts.mini.evaluate import embed_windows
 from scripts.mini.features import AudioFeatures, Row, read_rows
-from scripts.mini.heads import Head, pool
 
 import openclap
 
@@ -37,9 +37,8 @@ HITS = 5
 
 def first_hits(model: openclap.Embedder, rows: Sequence[Row], windows: Sequence[np.ndarray]) -> Iterator[list[str]]:
     """Yield the captions of the first hits of each query."""
-    weights = {name: tensor.numpy() for name, tensor in model.clap.audio_head.state_dict().items()}
     owner_W = np.repeat(np.arange(len(rows)), [len(part) for part in windows])
-    audio_ND = pool(Head(weights)(np.concatenate(windows)), owner_W)
+    audio_ND = embed_windows(model, np.concatenate(windows), owner_W)
     for similarity_N in model.embed_text(QUERIES) @ audio_ND.T:
         captions = dict.fromkeys(f"{rows[row].captions[0]} ({rows[row].package})" for row in np.argsort(-similarity_N))
         yield [*captions][:HITS]
@@ -69,6 +68,16 @@ def read_sheet(sheet: Path) -> Iterator[list[list[bool]]]:
         yield [[line.startswith("+") for line in part.splitlines()] for part in lists]
 
 
+def count(sheet: Path) -> list[tuple[int, int]]:
+    """For each model, how many of the first hits, and of all hits, answer their query."""
+    first, whole = [0, 0], [0, 0]
+    for order, lists in zip(orders(), read_sheet(sheet), strict=True):
+        for model, judged in zip(order, lists, strict=True):
+            first[model] += judged[0]
+            whole[model] += sum(judged)
+    return list(zip(first, whole, strict=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -77,17 +86,14 @@ def main() -> None:
     parser.add_argument("--judged", action="store_true", help="read the sheet in place of writing it")
     options = parser.parse_args()
     if not options.judged:
+        if options.sheet.exists():
+            raise SystemExit(f"{options.sheet} exists and may hold judgements. Name another file, or add --judged.")
         rows = [row for row in read_rows(options.folder / "pairs.csv") if row.caption_from.startswith("name")]
         windows = AudioFeatures(options.folder)([row.path for row in rows], lambda line: print(line, file=sys.stderr))
         models = [openclap.load(name, device="cpu", runtime="torch") for name in options.models]
         write_sheet(options.sheet, [[*first_hits(model, rows, windows)] for model in models])
         return
-    first, all_hits = np.zeros(2, int), np.zeros(2, int)
-    for order, lists in zip(orders(), read_sheet(options.sheet), strict=True):
-        for model, judged in zip(order, lists, strict=True):
-            first[model] += judged[0]
-            all_hits[model] += sum(judged)
-    for name, one, whole in zip(options.models, first, all_hits, strict=True):
+    for name, (one, whole) in zip(options.models, count(options.sheet), strict=True):
         print(f"{name}: {one} of {len(QUERIES)} first hits, {whole} of {HITS * len(QUERIES)} hits")
 
 
