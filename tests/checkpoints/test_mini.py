@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import openclap
 from openclap.checkpoints.bundled import FOLDER, MINI
@@ -19,8 +20,9 @@ from openclap.checkpoints.mapped import read_header
 from openclap.cli import run
 from openclap.demo.run import SOUNDS
 from openclap.embedder import Embedder
+from openclap.errors import CheckpointError
 from openclap.types import COSINE_BOUNDS
-from support.errors import check_refusal
+from support.errors import check_refusal, raises_naming
 
 CLIPS = [SOUNDS / name for name in ("scratch-dog1.ogg", "scratch-wolf-howl.ogg", "scratch-laugh-male2.ogg")]
 TEXTS = ["a dog barking", "rain", "a quiet glockenspiel in the distance, then footsteps"]
@@ -71,6 +73,34 @@ def test_graphs_are_written_beside_weights_that_they_share(in_torch: Embedder, t
     np.testing.assert_allclose(again.embed_audio(CLIPS), in_torch.embed_audio(CLIPS), atol=1e-5, rtol=0)
     np.testing.assert_allclose(again.embed_text(TEXTS), in_torch.embed_text(TEXTS), atol=1e-5, rtol=0)
     assert again.digest() == in_torch.digest()
+    assert (tmp_path / "onnx.json").read_text() == (FOLDER / "onnx.json").read_text()
+
+
+@pytest.mark.parametrize("size", [None, 0, 100, 20_000_000])
+def test_damaged_weights_behind_graphs_are_one_sentence(tmp_path: Path, size: int | None) -> None:
+    model = Path(shutil.copytree(FOLDER, tmp_path / "model"))
+    weights = model / "model.safetensors"
+    if size is None:
+        weights.unlink()
+    else:
+        os.truncate(weights, size)
+    expected = "no such file" if size is None else "is damaged"
+    for runtime in ("onnx", "torch"):
+        with raises_naming(CheckpointError, weights, expected):
+            openclap.load(model, runtime=runtime).embed_text(TEXTS)
+
+
+def test_graphs_refuse_weights_that_they_were_not_made_for(in_torch: Embedder, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(FOLDER, tmp_path / "model"))
+    weights = model / "model.safetensors"
+    save_file({name: array.astype(np.float32) for name, array in load_file(weights).items()}, weights)
+    with raises_naming(CheckpointError, weights, "were made for", "Delete onnx.json"):
+        openclap.load(model, runtime="onnx")
+    for name in ("onnx.json", "audio.onnx", "text.onnx"):
+        (model / name).unlink()
+    for runtime in ("onnx", "torch"):
+        vectors = openclap.load(model, runtime=runtime).embed_text(TEXTS)
+        np.testing.assert_allclose(vectors, in_torch.embed_text(TEXTS), atol=1e-5, rtol=0)
 
 
 def test_weights_are_float16_and_finite() -> None:

@@ -96,21 +96,26 @@ def read(folder: Path) -> MappedCheckpoint:
     return MappedCheckpoint(preset, weights)
 
 
+def check_safetensors(file: Path) -> None:
+    """Raise CheckpointError for a missing safetensors file, a damaged header, and tensors that do not fill the file."""
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; the folder is not complete.")
+    try:
+        with safe_open(file, "numpy"):
+            pass
+    except SafetensorError as error:
+        raise CheckpointError(f"{file}: is damaged ({error}).") from None
+
+
 def map_safetensors(file: Path) -> MappedWeights:
     """The tensors of a safetensors file by name, mapped into memory; those of other floating-point types than float32
     are converted.
 
     Raises CheckpointError for a missing or damaged file, and for tensors of other types.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; the folder is not complete.")
-    try:
-        with safe_open(file, "numpy"):  # checks the header and that the tensors fill the file
-            pass
-    except SafetensorError as error:
-        raise CheckpointError(f"{file}: is damaged ({error}).") from None
+    check_safetensors(file)
     content = np.memmap(file, np.uint8, "r")
     return {name: _array(content, name, entry) for name, entry in read_header(file).items()}
 

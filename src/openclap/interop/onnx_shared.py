@@ -12,6 +12,7 @@ which onnxruntime refuses (docs/decisions/0022).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def write(folder: Path) -> None:
         _export(graph, folder, stored)
         check(graph, folder / graph.file)
     facts = describe(graphs, checkpoint.preset, clap.scale.item(), digest)
+    facts["shared_weights"] = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     (folder / DESCRIPTION).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ S samples.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from openclap import presets, runtimes
 from openclap.arrays import Wave
 from openclap.audio.numpy_views import Mel, fill, four_views
-from openclap.checkpoints import clap_model
+from openclap.checkpoints import clap_model, mapped
 from openclap.checkpoints.destination import CheckpointKind, drafted
 from openclap.errors import CheckpointError, ConfigError, MissingExtraError
 from openclap.formatting import describe_error
@@ -135,11 +136,13 @@ class GraphDescription:
     Attributes:
         digest: of weights and preset, as the torch runtime computes it.
         scale: the logit scale.
+        shared_weights: the SHA-256 of `model.safetensors`, for graphs that read their weights from it.
     """
 
     preset: Preset
     digest: str
     scale: float
+    shared_weights: str | None
 
 
 def read_description(folder: Path) -> GraphDescription:
@@ -150,7 +153,10 @@ def read_description(folder: Path) -> GraphDescription:
         version = facts["format_version"]
         if version == FORMAT_VERSION:
             return GraphDescription(
-                presets.from_dict(facts["preset"]), str(facts["weights_digest"]), float(facts["scale"])
+                presets.from_dict(facts["preset"]),
+                str(facts["weights_digest"]),
+                float(facts["scale"]),
+                facts.get("shared_weights"),
             )
     except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
         raise CheckpointError(f"{file}: is damaged ({describe_error(error)}). Convert the model again.") from None
@@ -160,6 +166,17 @@ def read_description(folder: Path) -> GraphDescription:
         else f"Run 'openclap convert MODEL {folder} --to onnx' to write it again."
     )
     raise CheckpointError(f"{folder}: has format {version!r}, and this openclap reads {FORMAT_VERSION}. {action}")
+
+
+def _check_shared(weights: Path, sha256: str) -> None:
+    """Raise CheckpointError for weights that are damaged or others; graphs read them by offsets, unchecked."""
+    mapped.check_safetensors(weights)
+    with weights.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise CheckpointError(
+                f"{weights}: is not the file that the ONNX graphs beside it were made for. Delete {DESCRIPTION} and "
+                "the graphs, and openclap reads the weights without them."
+            )
 
 
 def _is_folder(path: Path) -> bool:
@@ -174,12 +191,15 @@ KIND = CheckpointKind("ONNX folder of openclap", FILES, _is_folder)
 
 
 class ConvertedGraphs:
-    """A folder of graphs with weights. Raises CheckpointError as `read_description`."""
+    """A folder of graphs with weights. Raises CheckpointError as `read_description`, and for graphs that read their
+    weights from another file than they were made for."""
 
     advice = "Convert the model again."
 
     def __init__(self, folder: Path) -> None:
         description = read_description(folder)
+        if description.shared_weights is not None:
+            _check_shared(folder / SHARED[1], description.shared_weights)
         self.folder, self.preset, self.scale = folder, description.preset, description.scale
         self._digest = description.digest
 
