@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -183,6 +185,13 @@ def test_the_newest_judgement_counts_and_a_torn_line_is_left_out(filled: Index, 
     assert read_judged(place) == [other.hashes, one.hashes]
     shown = page_of([one, other], [], read_judged(place)[:1], with_judged=True)
     assert (shown.groups, shown.judged, shown.listed) == (1, 1, (one, other))
+
+
+def test_judged_groups_are_found_where_their_index_moves(filled: Index, home: Path, tmp_path: Path) -> None:
+    digest = hashlib.sha256(os.fsencode(filled.folder)).hexdigest()[:12]
+    place = judged_file(filled)
+    assert place == home / "judged" / f"{filled.folder.name}-{digest}.jsonl"
+    assert judged_file(Index.open(filled.folder.rename(tmp_path / "elsewhere"))) == place
 
 
 @pytest.mark.parametrize("content", [b"a note\n", b"\xff\n", b"[1]\n", b'{"hashes": 3}\n'])

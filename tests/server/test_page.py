@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shutil
+import threading
 import time
 import wave
 from collections import Counter
@@ -291,7 +292,15 @@ def test_an_index_without_labels_gets_them_once(
     served = serve_own()
     asked: list[object] = []
     in_background = served.service.in_background
-    monkeypatch.setattr(served.service, "in_background", lambda work: (asked.append(work), in_background(work)))
+    go_on, is_done = threading.Event(), threading.Event()
+    while in_background(go_on.wait):
+        pass
+    served.client.post("/v1/facets/overview", json={})  # as much is waiting as may, so this asks for nothing
+    go_on.set()
+    while not in_background(is_done.set):
+        time.sleep(0.01)
+    assert is_done.wait(20)
+    monkeypatch.setattr(served.service, "in_background", lambda work: (asked.append(work), in_background(work))[1])
     assert served.client.post("/v1/facets/overview", json={}).json()["facets"]["labels"] == []
     for _ in range(600):
         if labels.read_labels(own.index) is not None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +26,7 @@ from openclap.search.fit import Background, write_background
 from openclap.server.service import Limits
 from openclap.server.sounds import COLUMNS, media_type, reduced, waveform
 from support.serving import RATE, LiveServer, Served, serving, write_sounds
+from support.tiny_models import save_tiny_model
 
 
 def first(library: Library) -> Path:
@@ -365,6 +368,78 @@ def test_a_sound_that_left_the_index_does_not_close_its_collection(own: Library,
     own.add([Path(paths[0]).parent])
     assert client.patch("/v1/collections/some", json={"add": [paths[2]]}).json()["paths"] == paths[:3]
     assert client.patch("/v1/collections/some", json={"remove": [paths[0]]}).json()["paths"] == paths[1:3]
+
+
+def test_collections_and_judgements_follow_their_sounds(own: Library, home: Path, tmp_path: Path) -> None:
+    """Their sounds are renamed, then move with the index, which is then brought up to date and rebuilt there."""
+    names = ["2.wav", "0.wav", "1.wav"]
+    judgement = {"query": "noise", "start_s": 0.0, "end_s": 0.5, "relevant": True}
+
+    def check(folder: Path) -> None:
+        with serving(Library.open(folder / "index")) as start:
+            client, paths = start().client, [str(folder / "sounds" / name) for name in names]
+            assert client.get("/v1/collections").json()["names"] == ["empty", "some"]
+            assert client.get("/v1/collections/some").json()["paths"] == paths
+            data = client.get("/v1/judgements").json()["data"]
+            assert [each["path"] for each in data] == [paths[0]]
+            for change in ({"remove": [paths[1]]}, {"add": [paths[1]]}, {"remove": [paths[2]]}, {"add": [paths[2]]}):
+                found = client.patch("/v1/collections/some", json=change).json()["paths"]
+            assert found == paths
+            for relevant in (False, True):
+                client.post("/v1/judgements", json=data[0] | {"relevant": relevant})
+            assert client.get("/v1/judgements").json()["data"] == data
+
+    with serving(own) as start:
+        client, paths = start().client, [str(tmp_path / "sounds" / name) for name in names]
+        assert client.put("/v1/collections/some", json={"paths": paths}).json()["paths"] == paths
+        client.put("/v1/collections/empty", json={"paths": []})
+        client.post("/v1/judgements", json=judgement | {"path": paths[0]})
+    check(tmp_path)
+    (tmp_path / "sounds" / "2.wav").rename(tmp_path / "sounds" / "renamed.wav")
+    own.add([tmp_path / "sounds"])
+    names[0] = "renamed.wav"
+    check(tmp_path)
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    for name in ("index", "sounds"):
+        (tmp_path / name).rename(drive / name)
+    check(drive)
+    Library.open(drive / "index").update()
+    check(drive)
+    Library.rebuild(drive / "index", save_tiny_model(tmp_path / "other", seed=1))
+    check(drive)
+
+
+def test_collections_of_an_older_openclap_are_read(own: Library, home: Path, tmp_path: Path) -> None:
+    """Its database has no contents of sounds, and its indexes do not name the folder where they were made."""
+    header = json.loads((own.index.folder / "index.json").read_text())
+    header.pop("first_folder")
+    (own.index.folder / "index.json").write_text(json.dumps(header))
+    paths, folder = sorted(own.index.files_by_path())[:2], str(own.index.folder)
+    home.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(home / "server.sqlite3")) as database, database:
+        database.executescript(
+            "CREATE TABLE collections (folder TEXT, name TEXT, place INTEGER, path TEXT, "
+            "PRIMARY KEY (folder, name, place)) WITHOUT ROWID;"
+            "CREATE TABLE judgements (folder TEXT, query TEXT, path TEXT, start_s REAL, end_s REAL, relevant INTEGER, "
+            "PRIMARY KEY (folder, query, path, start_s, end_s)) WITHOUT ROWID;"
+        )
+        database.executemany(
+            "INSERT INTO collections VALUES (?, 'some', ?, ?)",
+            [(folder, place, path) for place, path in enumerate([None, *paths])],
+        )
+        database.execute("INSERT INTO judgements VALUES (?, 'noise', ?, 0.0, 0.5, 1)", [folder, paths[0]])
+    with serving(own) as start:
+        client = start().client
+        assert client.get("/v1/collections/some").json()["paths"] == paths
+        assert [each["path"] for each in client.get("/v1/judgements").json()["data"]] == paths[:1]
+    own.add([tmp_path / "sounds"])
+    (tmp_path / "index").rename(tmp_path / "moved")
+    (tmp_path / "sounds" / "0.wav").rename(tmp_path / "sounds" / "renamed.wav")
+    Library.open(tmp_path / "moved").update()
+    with serving(Library.open(tmp_path / "moved")) as start:
+        found = start().client.get("/v1/collections/some").json()["paths"]
+        assert found == [str(tmp_path / "sounds" / name) for name in ("renamed.wav", "1.wav")]
 
 
 def test_indexing_finds_new_sounds_while_searches_go_on(serve_own: Callable[..., Served], tmp_path: Path) -> None:

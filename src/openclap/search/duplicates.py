@@ -296,8 +296,11 @@ def page_of(
 
 
 def judged_file(index: Index) -> Path:
-    """The file of judged groups of an index, under openclap's home: the index may be on a read-only disk."""
-    folder = Path(os.path.realpath(index.folder))
+    """The file of judged groups of an index, under openclap's home: the index may be on a read-only disk.
+
+    An index that has moved has the file of the folder where it was made.
+    """
+    folder = Path(os.path.realpath(index.key_at_home()))
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     return paths.home() / "judged" / f"{folder.name}-{digest}.jsonl"
 

@@ -79,12 +79,15 @@ class IndexHeader:
     Attributes:
         version: of the format.
         exclude: patterns of files and folders that are not indexed; see `walk`.
+        first_folder: where the index was made, which names it wherever it is moved; "" for one that was not written
+            since headers have this, and for one in object storage.
     """
 
     identity: IndexIdentity
     roots: tuple[IndexRoot, ...] = ()
     exclude: tuple[str, ...] = ()
     version: int = FORMAT_VERSION
+    first_folder: str = ""
 
     def with_roots(self, folder: Path | None, paths: Iterable[str]) -> IndexHeader:
         """A copy with more roots; a root below another one is left out."""
@@ -141,7 +144,9 @@ def read_header(place: IndexPlace) -> IndexHeader:
         )
     try:
         roots = tuple(IndexRoot(str(root["path"]), root.get("from_index")) for root in header.get("roots", ()))
-        return IndexHeader(_identity(header["identity"]), roots, tuple(map(str, header.get("exclude", ()))), version)
+        exclude = tuple(map(str, header.get("exclude", ())))
+        first_folder = str(header.get("first_folder", ""))
+        return IndexHeader(_identity(header["identity"]), roots, exclude, version, first_folder)
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise _damaged_header(place) from error
 
@@ -195,7 +200,7 @@ def upgrade(place: IndexPlace, files: Any) -> None:
     openclap refuse an index that was upgraded in half, and this one goes on."""
     with storage(place, "written"):
         header = read_header(place)
-        if header.version < FORMAT_VERSION:
+        if header.version < FORMAT_VERSION or (place.is_local and not header.first_folder):
             write_header(place, replace(header, version=FORMAT_VERSION))
         known = set(files.schema.names)
         if missing := [field for field in files_schema() if field.name not in known]:
@@ -206,6 +211,7 @@ def write_header(place: IndexPlace, header: IndexHeader) -> None:
     """Replace `index.json` in one step. Raises OSError and errors of LanceDB."""
     content = {
         "format_version": header.version,
+        "first_folder": header.first_folder or str(place.own_folder or ""),
         "identity": asdict(header.identity),
         "roots": [asdict(root) for root in header.roots],
         "exclude": list(header.exclude),

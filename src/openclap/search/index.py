@@ -39,10 +39,10 @@ from openclap.search.rows import (
     among,
     file_rows,
     files_schema,
+    having,
     older_files_schemas,
     unit_vector,
     windows_schema,
-    with_paths,
     with_relocated_paths,
 )
 from openclap.search.writer import IndexWriter
@@ -237,8 +237,32 @@ class Index:
         if view is None:
             rows = {row.path: row for row in self._rows(among("path", stored.values()))}
         else:
-            rows = {row.path: row for row in file_rows(with_paths(view.live_facts, stored.values()))}
+            rows = {row.path: row for row in file_rows(having(view.live_facts, "path", stored.values()))}
         return {path: replace(rows[old], path=path) for path, old in stored.items() if old in rows}
+
+    def key_at_home(self) -> str:
+        """The name of this index for data about it under openclap's home: the folder where it was made, so that one
+        that moved, or was made again there, keeps them; of one in object storage, the folder of its cache."""
+        return (self.place.is_local and self.header().first_folder) or str(self.folder)
+
+    def find(self, hashes: Mapping[str, str | None]) -> dict[str, FileRow]:
+        """The rows of files by former paths, with the paths that they have now.
+
+        Args:
+            hashes: the contents of the files, by path; None for an unknown one. A file that is at its path no more is
+                found by its content; of several, the one that comes first.
+        """
+        moved = self.moved_roots()
+        found = self.files(hashes)
+        lost = {path: digest for path, digest in hashes.items() if path not in found and digest}
+        view = self._current() if lost else None
+        if view is None:
+            copies = self._rows(among("hash", set(lost.values())))
+        else:
+            copies = file_rows(having(view.live_facts, "hash", lost.values()))
+        first = {row.hash: row for row in sorted(copies, key=lambda row: row.path, reverse=True)}
+        found |= {path: first[digest] for path, digest in lost.items() if digest in first}
+        return {path: replace(row, path=relocated(row.path, moved)) for path, row in found.items()}
 
     def stored_paths(self, paths: Iterable[str]) -> dict[str, str]:
         """The paths that the index stores, by those that files may have now; others stay."""

@@ -29,7 +29,7 @@ from openclap.search.index import Index
 from openclap.search.label_list import DEFAULT_LABELS
 from openclap.search.place import LABELS_NAME
 from openclap.search.ranking import View, Windows, arrow_integers
-from openclap.search.rows import with_paths
+from openclap.search.rows import having
 
 LEAST = 0.5
 """Least probability of a label of a window."""
@@ -177,7 +177,7 @@ def with_labels(index: Index, files: Any, where: Where = (), *, always: bool = F
 def labels_of(index: Index, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The labels of some files by path, those of most windows first; files without labels may be missing."""
     stored = index.stored_paths(paths)
-    chosen = with_paths(with_labels(index, index.facts(), always=True), stored.values())
+    chosen = having(with_labels(index, index.facts(), always=True), "path", stored.values())
     found = dict(zip(chosen.column("path").to_pylist(), chosen.column(LABELS_COLUMN).to_pylist(), strict=True))
     return {path: tuple(found.get(old) or ()) for path, old in stored.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from openclap.errors import DataError
@@ -57,6 +58,8 @@ def exchange(index: Index, header: IndexHeader, new: Path) -> None:
             raise DataError(f"{place} got other folders while it was rebuilt. Run it again: it resumes.")
         if Index.open(new).count()[0] == 0 < index.count()[0]:
             raise DataError(f"{new} holds no file: none could be embedded. {place} stays as it is.")
+        rebuilt = Index.open(new)
+        rebuilt.write_header(replace(rebuilt.header(), first_folder=index.key_at_home()))
         try:
             place.rename(old)
             new.rename(place)

@@ -234,14 +234,14 @@ def unit_vector(vector: Any, dim: int) -> FloatArray:
     return (vector_D / length).astype(np.float32)
 
 
-def with_paths(files: Any, paths: Iterable[str]) -> Any:
-    """The rows of an Arrow table of files that have one of the paths. Among 250,000 files it takes 2 ms, and a query of
-    the table on the disk takes 20."""
+def having(files: Any, column: str, values: Iterable[str]) -> Any:
+    """The rows of an Arrow table of files that have one of these texts in a column. Among 250,000 files it takes 2 ms,
+    and a query of the table on the disk takes 20."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    names = pa.array([path for path in paths if is_storable(path)], pa.string())
-    return files.filter(pc.is_in(files.column("path"), value_set=names))
+    wanted = pa.array([value for value in values if is_storable(value)], pa.string())
+    return files.filter(pc.is_in(files.column(column), value_set=wanted))
 
 
 def with_relocated_paths(files: Any, folders: Mapping[str, str]) -> Any:

@@ -82,7 +82,8 @@ def router(service: Service) -> APIRouter:
             stamp = labels_stamp(opened)
             if stamp is None and index.name not in labelled:  # of an older version, which had no labels
                 labelled.add(index.name)
-                service.in_background(lambda: _label(index))
+                if not service.in_background(lambda: _label(index)):
+                    labelled.discard(index.name)  # the next request tries again
             return caches[index.name].get(
                 opened, f"{stamp} {opened.moved_roots()} {key}", lambda facts: overview(opened, facts, where)
             )

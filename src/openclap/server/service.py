@@ -246,15 +246,17 @@ class Service:
         future.add_done_callback(self._progress.end)  # and not when the client goes: its thread still runs
         return future
 
-    def in_background(self, work: Callable[[], object]) -> None:
-        """Run `work` in a thread for such work and ignore its result; drop it where much is waiting."""
+    def in_background(self, work: Callable[[], object]) -> bool:
+        """Run `work` in a thread for such work and ignore its result. False where it is dropped, since much is waiting
+        or the server is shutting down."""
         if not self._background_slots.acquire(blocking=False):
-            return
+            return False
         try:
             future = self._background.submit(work)
-        except RuntimeError:  # the server is shutting down
-            return
+        except RuntimeError:
+            return False
         future.add_done_callback(lambda _: self._background_slots.release())
+        return True
 
     def close(self) -> None:
         """Stop the models and the threads; requests in progress end with an error."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
 from openclap import paths
+from openclap.search.rows import FileRow
 from openclap.server.batching import ModelTask
 from openclap.server.errors import ApiError
 from openclap.server.inputs import IndexName
@@ -24,92 +25,124 @@ from openclap.server.page_schemas import (
 )
 from openclap.server.schemas import Status
 from openclap.server.service import ServedIndex, Service
-from openclap.server.sounds import no_such_sound, row_of
+from openclap.server.sounds import no_such_sound
 
 FILE = "server.sqlite3"
 WAIT_S = 10.0
 """Longest wait for another process that writes."""
 _TABLES = """
-CREATE TABLE IF NOT EXISTS collections (folder TEXT, name TEXT, place INTEGER, path TEXT,
+CREATE TABLE IF NOT EXISTS collections (folder TEXT, name TEXT, place INTEGER, path TEXT, hash TEXT,
     PRIMARY KEY (folder, name, place)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS judgements (folder TEXT, query TEXT, path TEXT, start_s REAL, end_s REAL, relevant INTEGER,
-    PRIMARY KEY (folder, query, path, start_s, end_s)) WITHOUT ROWID;
+    hash TEXT, PRIMARY KEY (folder, query, path, start_s, end_s)) WITHOUT ROWID;
 """
+"""`folder` is `Index.key_at_home`. `hash` is a sound's content, which finds a sound that was renamed or moved; rows of
+older versions have none until they are read."""
+TABLES = ("collections", "judgements")
 
 Name = Annotated[str, Path(min_length=1, max_length=200, description="The name of a collection.")]
 
 
 class Store:
-    """The database of collections and judgements, by the folder of the index."""
+    """The database of collections and judgements, by index. Paths of sounds are those that they have now."""
 
     def names(self, index: ServedIndex) -> list[str]:
         """The names of all collections, in order."""
         sql = "SELECT DISTINCT name FROM collections WHERE folder = ? ORDER BY name"
-        with _database() as database:
-            return [name for (name,) in database.execute(sql, [_key(index)])]
+        with _database(index) as (database, key):
+            return [name for (name,) in database.execute(sql, [key])]
 
     def collection(self, index: ServedIndex, name: str) -> list[str]:
         """The paths of a collection in their order; empty when there is none."""
+        _follow_sounds(index, "collections")
         sql = "SELECT path FROM collections WHERE folder = ? AND name = ? AND path IS NOT NULL ORDER BY place"
-        with _database() as database:
-            return [path for (path,) in database.execute(sql, [_key(index), name])]
+        with _database(index) as (database, key):
+            return list(dict.fromkeys(path for (path,) in database.execute(sql, [key, name])))
 
     def exists(self, index: ServedIndex, name: str) -> bool:
         """Whether there is a collection of this name."""
         return name in self.names(index)
 
-    def replace(self, index: ServedIndex, name: str, sounds: Sequence[str] | None) -> None:
-        """Store a collection in place of the one with its name; delete it for None."""
-        # A first row without a path keeps an empty collection.
-        rows = [] if sounds is None else [None, *dict.fromkeys(sounds)]
-        with _database() as database:
-            database.execute("DELETE FROM collections WHERE folder = ? AND name = ?", [_key(index), name])
-            database.executemany(
-                "INSERT INTO collections VALUES (?, ?, ?, ?)",
-                [(_key(index), name, place, path) for place, path in enumerate(rows)],
-            )
+    def replace(self, index: ServedIndex, name: str, sounds: Sequence[FileRow] | None) -> None:
+        """Store a collection of sounds in place of the one with its name; delete it for None."""
+        with _database(index) as (database, key):
+            database.execute("DELETE FROM collections WHERE folder = ? AND name = ?", [key, name])
+            if sounds is not None:
+                _begin(database, key, name)
+                _append(database, key, name, 1, sounds)
 
-    def change(self, index: ServedIndex, name: str, added: Sequence[str], removed: Sequence[str]) -> None:
+    def change(self, index: ServedIndex, name: str, added: Sequence[FileRow], removed: Sequence[str]) -> None:
         """Remove some sounds from a collection and add others at its end, in one transaction, so that changes of
         several pages at once all hold; one that is already there keeps its place. A missing collection is made."""
-        folder = _key(index)
-        with _database() as database:
-            database.execute("INSERT OR IGNORE INTO collections VALUES (?, ?, 0, NULL)", [folder, name])
+        _follow_sounds(index, "collections")
+        with _database(index) as (database, key):
+            _begin(database, key, name)
             database.executemany(
                 "DELETE FROM collections WHERE folder = ? AND name = ? AND path = ?",
-                [(folder, name, path) for path in removed],
+                [(key, name, path) for path in removed],
             )
             sql = "SELECT place, path FROM collections WHERE folder = ? AND name = ? ORDER BY place"
-            rows = database.execute(sql, [folder, name]).fetchall()
+            rows = database.execute(sql, [key, name]).fetchall()
             there = {path for _, path in rows}
-            new = [path for path in dict.fromkeys(added) if path not in there]
-            database.executemany(
-                "INSERT INTO collections VALUES (?, ?, ?, ?)",
-                [(folder, name, place, path) for place, path in enumerate(new, rows[-1][0] + 1)],
-            )
+            _append(database, key, name, rows[-1][0] + 1, [row for row in added if row.path not in there])
 
-    def judge(self, index: ServedIndex, judgement: JudgementRequest) -> None:
+    def judge(self, index: ServedIndex, judgement: JudgementRequest, sound: FileRow) -> None:
         """Store a judgement in place of an earlier one; delete it for None."""
-        key = [_key(index), judgement.query, judgement.path, judgement.start_s, judgement.end_s]
-        with _database() as database:
+        _follow_sounds(index, "judgements")
+        with _database(index) as (database, key):
+            row = [key, judgement.query, sound.path, judgement.start_s, judgement.end_s]
             if judgement.relevant is None:
                 sql = "DELETE FROM judgements WHERE folder = ? AND query = ? AND path = ? AND start_s = ? AND end_s = ?"
-                database.execute(sql, key)
+                database.execute(sql, row)
             else:
-                database.execute(
-                    "INSERT OR REPLACE INTO judgements VALUES (?, ?, ?, ?, ?, ?)", [*key, judgement.relevant]
-                )
+                sql = "INSERT OR REPLACE INTO judgements (folder, query, path, start_s, end_s, relevant, hash)"
+                database.execute(f"{sql} VALUES (?, ?, ?, ?, ?, ?, ?)", [*row, judgement.relevant, sound.hash])
 
     def judgements(self, index: ServedIndex, query: str | None) -> list[Judgement]:
         """The judgements of a query, or of all."""
+        _follow_sounds(index, "judgements")
         sql = (
             "SELECT query, path, start_s, end_s, relevant FROM judgements WHERE folder = ? AND query = ifnull(?, query)"
         )
-        with _database() as database:
+        with _database(index) as (database, key):
             return [
                 Judgement(query=text, path=path, start_s=start_s, end_s=end_s, relevant=bool(relevant))
-                for text, path, start_s, end_s, relevant in database.execute(sql, [_key(index), query])
+                for text, path, start_s, end_s, relevant in database.execute(sql, [key, query])
             ]
+
+
+def _begin(database: sqlite3.Connection, key: str, name: str) -> None:
+    """Make a collection unless it is there. A first row without a path keeps an empty one."""
+    database.execute("INSERT OR IGNORE INTO collections VALUES (?, ?, 0, NULL, NULL)", [key, name])
+
+
+def _append(database: sqlite3.Connection, key: str, name: str, place: int, sounds: Iterable[FileRow]) -> None:
+    rows = [(key, name, number, sound.path, sound.hash) for number, sound in enumerate(sounds, place)]
+    database.executemany("INSERT INTO collections (folder, name, place, path, hash) VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _add_hash(database: sqlite3.Connection, table: str) -> None:
+    """Add the column to a table of an older version. Raises sqlite3.Error."""
+    if "hash" not in {column[1] for column in database.execute(f"PRAGMA table_info({table})")}:
+        with suppress(sqlite3.OperationalError):  # another process was first
+            database.execute(f"ALTER TABLE {table} ADD COLUMN hash TEXT")
+
+
+def _follow_sounds(index: ServedIndex, table: str) -> None:
+    """Store the paths that the sounds of an index have now; a sound that is in it no more keeps its last one."""
+    with _database(index) as (database, key):
+        sql = f"SELECT DISTINCT path, hash FROM {table} WHERE folder = ? AND path IS NOT NULL"
+        stored = database.execute(sql, [key]).fetchall()
+    found = index.library.index.find(dict(stored))
+    changes = [
+        (found[path].path, found[path].hash, key, path)
+        for path, digest in stored
+        if path in found and (found[path].path, found[path].hash) != (path, digest)
+    ]
+    if changes:
+        with _database(index) as (database, _):
+            sql = f"UPDATE OR REPLACE {table} SET path = ?, hash = ? WHERE folder = ? AND path = ?"
+            database.executemany(sql, changes)
 
 
 def router(service: Service) -> APIRouter:
@@ -143,8 +176,7 @@ def router(service: Service) -> APIRouter:
         served = service.index(index)
 
         def work(task: ModelTask) -> SoundCollection:
-            _check_indexed(served, body.paths)
-            store.replace(served, name, body.paths)
+            store.replace(served, name, _indexed(served, body.paths))
             return SoundCollection(name=name, paths=store.collection(served, name))
 
         return await service.run(request, "files", work)
@@ -157,8 +189,7 @@ def router(service: Service) -> APIRouter:
         served = service.index(index)
 
         def work(task: ModelTask) -> SoundCollection:
-            _check_indexed(served, body.add)
-            store.change(served, name, body.add, body.remove)
+            store.change(served, name, _indexed(served, body.add), body.remove)
             return SoundCollection(name=name, paths=store.collection(served, name))
 
         return await service.run(request, "files", work)
@@ -186,8 +217,8 @@ def router(service: Service) -> APIRouter:
         served = service.index(body.index)
 
         def work(task: ModelTask) -> None:
-            row_of(served, body.path)
-            store.judge(served, body)
+            [sound] = _indexed(served, [body.path])
+            store.judge(served, body, sound)
 
         await service.run(request, "files", work)
         return Status()
@@ -195,25 +226,26 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def _check_indexed(index: ServedIndex, sounds: Sequence[str]) -> None:
-    """Raise ApiError for a path that the index does not have."""
-    if index.library.index.files(set(sounds)).keys() != set(sounds):
+def _indexed(index: ServedIndex, sounds: Sequence[str]) -> list[FileRow]:
+    """The rows of sounds in their order, each once. Raises ApiError for a path that the index does not have."""
+    found = index.library.index.find(dict.fromkeys(sounds))
+    if found.keys() != set(sounds):
         raise no_such_sound(index)
-
-
-def _key(index: ServedIndex) -> str:
-    return str(index.library.index.folder)
+    return list({found[path].path: found[path] for path in sounds}.values())
 
 
 @contextmanager
-def _database() -> Iterator[sqlite3.Connection]:
-    """Open the database for one transaction. Raises ApiError when it cannot be read or written."""
-    place = paths.home() / FILE
+def _database(index: ServedIndex) -> Iterator[tuple[sqlite3.Connection, str]]:
+    """Open the database for one transaction, and the key of an index in it. Raises ApiError when it cannot be read or
+    written."""
+    place, key = paths.home() / FILE, index.library.index.key_at_home()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(place, timeout=WAIT_S)) as database, database:
             database.executescript(_TABLES)
-            yield database
+            for table in TABLES:
+                _add_hash(database, table)
+            yield database, key
     except (sqlite3.Error, OSError) as error:
         raise ApiError(
             503, f"{place.name} in openclap's home cannot be read or written ({error}).", "server_error"
