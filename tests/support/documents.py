@@ -84,9 +84,9 @@ def commands(document: Path) -> Iterator[Command]:
 
 
 def form(line: str) -> str:
-    """A line without the parts that differ between runs: numbers become 0, paths PATH; a hit's caption is removed."""
+    """A line without the parts that differ between runs: signed numbers become 0, paths PATH; no caption of a hit."""
     line = re.sub(r"""[^\s"']*/[^\s"',]*|[^\s"'/]+\.(?:ogg|wav|flac)\b""", "PATH", line)
-    line = re.sub(r"-?\d+(?:[.,:]\d+)*", "0", line)
+    line = re.sub(r"[-+]?\d+(?:[.,:]\d+)*", "0", line)
     line = re.sub(r"\s+", " ", line).strip()
     line = re.sub(r"^(0 0–0 s PATH) .*", r"\1", line)  # score, where, file; then the caption
     return re.sub(r" (?:yes|no|touching)$", " VERDICT", line)
