@@ -233,11 +233,7 @@ class Index:
         Where a root moved together with the index, paths may be the present ones, and the rows then have those.
         """
         stored = self.stored_paths(paths)
-        view = self._current()
-        if view is None:
-            rows = {row.path: row for row in self._rows(among("path", stored.values()))}
-        else:
-            rows = {row.path: row for row in file_rows(having(view.live_facts, "path", stored.values()))}
+        rows = {row.path: row for row in self._rows_having("path", stored.values())}
         return {path: replace(rows[old], path=path) for path, old in stored.items() if old in rows}
 
     def key_at_home(self) -> str:
@@ -245,7 +241,7 @@ class Index:
         that moved, or was made again there, keeps them; of one in object storage, the folder of its cache."""
         return (self.place.is_local and self.header().first_folder) or str(self.folder)
 
-    def find(self, hashes: Mapping[str, str | None]) -> dict[str, FileRow]:
+    def present_files(self, hashes: Mapping[str, str | None]) -> dict[str, FileRow]:
         """The rows of files by former paths, with the paths that they have now.
 
         Args:
@@ -255,11 +251,7 @@ class Index:
         moved = self.moved_roots()
         found = self.files(hashes)
         lost = {path: digest for path, digest in hashes.items() if path not in found and digest}
-        view = self._current() if lost else None
-        if view is None:
-            copies = self._rows(among("hash", set(lost.values())))
-        else:
-            copies = file_rows(having(view.live_facts, "hash", lost.values()))
+        copies = self._rows_having("hash", set(lost.values())) if lost else []
         first = {row.hash: row for row in sorted(copies, key=lambda row: row.path, reverse=True)}
         found |= {path: first[digest] for path, digest in lost.items() if digest in first}
         return {path: replace(row, path=relocated(row.path, moved)) for path, row in found.items()}
@@ -598,6 +590,11 @@ class Index:
                 continue
             files.setdefault(row.hash, []).append(row)
         return files
+
+    def _rows_having(self, column: str, values: Collection[str]) -> list[FileRow]:
+        """The rows of files with one of these texts in a column."""
+        view = self._current()
+        return self._rows(among(column, values)) if view is None else file_rows(having(view.live_facts, column, values))
 
     def _rows(self, conditions: Iterable[str]) -> list[FileRow]:
         with self._storage("read"):

@@ -133,7 +133,7 @@ def _follow_sounds(index: ServedIndex, table: str) -> None:
     with _database(index) as (database, key):
         sql = f"SELECT DISTINCT path, hash FROM {table} WHERE folder = ? AND path IS NOT NULL"
         stored = database.execute(sql, [key]).fetchall()
-    found = index.library.index.find(dict(stored))
+    found = index.library.index.present_files(dict(stored))
     changes = [
         (found[path].path, found[path].hash, key, path)
         for path, digest in stored
@@ -228,7 +228,7 @@ def router(service: Service) -> APIRouter:
 
 def _indexed(index: ServedIndex, sounds: Sequence[str]) -> list[FileRow]:
     """The rows of sounds in their order, each once. Raises ApiError for a path that the index does not have."""
-    found = index.library.index.find(dict.fromkeys(sounds))
+    found = index.library.index.present_files(dict.fromkeys(sounds))
     if found.keys() != set(sounds):
         raise no_such_sound(index)
     return list({found[path].path: found[path] for path in sounds}.values())
