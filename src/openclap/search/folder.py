@@ -145,7 +145,7 @@ def read_header(place: IndexPlace) -> IndexHeader:
     try:
         roots = tuple(IndexRoot(str(root["path"]), root.get("from_index")) for root in header.get("roots", ()))
         exclude = tuple(map(str, header.get("exclude", ())))
-        first_folder = str(header.get("first_folder", ""))
+        first_folder = str(header.get("first_folder") or "")
         return IndexHeader(_identity(header["identity"]), roots, exclude, version, first_folder)
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise _damaged_header(place) from error
